@@ -1,0 +1,32 @@
+"""The keras backend of actconform: the kernels as Keras on TensorFlow computes them on the CPU, values and gradients."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from actconform import hookimpl
+from actconform_keras.backend import KerasBackend
+
+if TYPE_CHECKING:
+    from actconform import Backend, Deviation
+
+
+class KerasPlugin:
+    """What this package offers to actconform."""
+
+    @hookimpl
+    def actconform_backends(self) -> list[type[Backend]]:
+        return [KerasBackend]
+
+    @hookimpl
+    def actconform_deviations(self) -> tuple[Deviation, ...]:
+        from actconform.deviations import read_deviations
+
+        text = files("actconform_keras").joinpath("deviations.toml").read_text(encoding="utf-8")
+        return read_deviations(text, "actconform-keras/deviations.toml")
+
+
+plugin = KerasPlugin()
+
+__all__ = ["KerasBackend", "KerasPlugin", "plugin"]

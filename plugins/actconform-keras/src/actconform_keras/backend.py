@@ -1,0 +1,158 @@
+"""Keras on TensorFlow as a backend: what it is and where it runs, and its functions as programs over numpy arrays."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from actconform import Backend, Program, Support, Unavailable, Unsupported
+from actconform.types import DTYPES
+from actconform_keras.kernels import Implementation, implement, implemented
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from actconform import Case, Kernel
+    from actconform.types import Bundle
+
+KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+# How TensorFlow says that an operation has no kernel for a dtype.
+NO_KERNEL = ("is not in the list of allowed values", "Could not find device for node", "No OpKernel was registered")
+
+
+class KerasBackend(Backend):
+    """keras.activations, keras.layers and keras.ops with tf.GradientTape on the CPU, eagerly, as users call them."""
+
+    name: ClassVar[str] = "keras"
+    kind: ClassVar[Literal["framework", "runtime"]] = "framework"
+
+    def facts(self) -> dict[str, str]:
+        """Return versions, CPU capability, oneDNN, threads and whether subnormals are kept; raise `Unavailable` without Keras.
+
+        TensorFlow does not tell which instructions it chose, so `cpu_capability` is what the processor offers.
+        """
+        tf = _tensorflow()
+        import keras
+
+        return {
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "device": "cpu",
+            "cpu_capability": _cpu_capability(),
+            "onednn": _onednn(),
+            "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
+            "subnormals": "kept" if (tf.constant([1e-40]) + 0.0).numpy()[0] != 0.0 else "flushed",
+            "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
+        }
+
+    def supports(self, case: Case) -> Support:
+        if not implemented(case.subject):
+            return Support(yes=False, reason=f"keras has no implementation of kernel {case.subject}")
+        if case.dtype not in DTYPES:
+            return Support(yes=False, reason=f"keras runs {', '.join(DTYPES)} here, not {case.dtype}")
+        return Support(yes=True)
+
+    def build(self, kernel: Kernel, dtype: str) -> Program:
+        """Return the kernel as a program; a dtype that TensorFlow lacks it in shows at the first call, as `Unsupported`."""
+        _tensorflow()
+        return KerasProgram(kernel, implement(kernel, KERAS_DTYPES[dtype]))
+
+
+class KerasProgram(Program):
+    """One kernel: numpy arrays to tensors, the function, and back. What is returned has memory of its own."""
+
+    def __init__(self, kernel: Kernel, implementation: Implementation) -> None:
+        self.implementation, self._function = implementation
+        self._kernel = kernel
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return `y`, in whatever dtype Keras returns it; raise `Unsupported` where TensorFlow lacks the dtype."""
+        tf = _tensorflow()
+        y = self._call(*(tf.convert_to_tensor(inputs[name]) for name in self._kernel.inputs))
+        return {"y": y.numpy()}
+
+    def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
+        """Return `d_<name>` of every input by tf.GradientTape; raise `Unsupported` where the kernel declares no gradient."""
+        if not self._kernel.differentiable:
+            raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
+        tf = _tensorflow()
+        tensors = [tf.convert_to_tensor(inputs[name]) for name in self._kernel.inputs]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(tensors)
+            y = self._call(*tensors)
+        try:
+            gradients = tape.gradient(y, tensors, output_gradients=tf.convert_to_tensor(cotangents["y"]))
+        except tf.errors.OpError as error:
+            raise _refusal(error) from error
+        for name, gradient in zip(self._kernel.inputs, gradients, strict=True):
+            if gradient is None:
+                raise RuntimeError(f"{self.implementation}: no path from y back to {name}, so there is no d_{name}")
+        return {f"d_{name}": d.numpy() for name, d in zip(self._kernel.inputs, gradients, strict=True)}
+
+    def _call(self, *tensors: tf.Tensor) -> tf.Tensor:
+        try:
+            return self._function(*tensors)
+        except _tensorflow().errors.OpError as error:
+            raise _refusal(error) from error
+
+
+def _refusal(error: Any) -> Exception:
+    """Return `error` itself, or `Unsupported` in its words where TensorFlow says that it has no such kernel."""
+    unimplemented = isinstance(error, _tensorflow().errors.UnimplementedError)
+    if unimplemented or any(words in str(error) for words in NO_KERNEL):
+        return Unsupported(str(error).splitlines()[0])
+    return error
+
+
+@cache
+def _tensorflow() -> Any:
+    """Return tensorflow, imported under Keras, on the CPU with the threads asked for; raise `Unavailable` where it cannot be."""
+    threads = _threads()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    try:
+        import tensorflow as tf
+        from keras import config
+    except ModuleNotFoundError as error:
+        if error.name not in ("tensorflow", "keras"):
+            raise Unavailable(f"keras does not import: {error}") from error
+        raise Unavailable(f"{error.name} is not installed: pip install actconform[keras]") from error
+    except (ImportError, OSError) as error:
+        raise Unavailable(f"keras does not import: {error}") from error
+    if config.backend() != "tensorflow":
+        raise Unavailable(f"keras already runs on {config.backend()} in this process: start with KERAS_BACKEND=tensorflow")
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        pass  # TensorFlow computed already in this process and keeps its threads: `facts` says how many.
+    return tf
+
+
+def _threads() -> int:
+    text = os.environ.get("ACTCONFORM_THREADS", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"ACTCONFORM_THREADS is {text!r}: give the number of threads, 1 or more")
+    return int(text)
+
+
+def _onednn() -> str:
+    """Tell whether TensorFlow uses oneDNN: by its own switch, and unless told otherwise on x86 only."""
+    default = "1" if platform.machine() in ("x86_64", "AMD64") else "0"
+    return "off" if os.environ.get("TF_ENABLE_ONEDNN_OPTS", default).lower() in ("0", "false") else "on"
+
+
+def _cpu_capability() -> str:
+    """Return "AVX512", "AVX2" or "DEFAULT", the names that torch uses, from what numpy found in the processor."""
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    names = " ".join([*simd.get("baseline", ()), *simd.get("found", ())])
+    if "AVX512" in names or "X86_V4" in names:
+        return "AVX512"
+    return "AVX2" if "AVX2" in names or "X86_V3" in names else "DEFAULT"

@@ -1,0 +1,201 @@
+"""ort-cpu, through the seam that the driver uses: facts, supports, load, forward."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from actconform_onnxruntime import plugin
+from actconform_onnxruntime.backend import OrtCpu, OrtCuda
+from actconform_onnxruntime.session import words
+from onnx import helper
+
+from actconform import Artifact, Case, Kernel, Unavailable, Unsupported
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.onnx.author import author
+from actconform.oracle.formulas import FORMULAS
+from actconform.oracle.rows import ROW_FORMULAS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
+NUMPY: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
+UNIT = {"f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
+
+each_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+
+
+def inputs_of(kernel: Kernel, width: int, dtype: str) -> dict[str, NDArray[Any]]:
+    draw = np.random.default_rng(width)
+    shape = (width,) if kernel.form == "unary" else (2, width, 3) if kernel.axis == 1 else (3, 2 * width)
+    inputs = {"x": (2.0 * draw.standard_normal(shape)).astype(NUMPY[dtype])}
+    if "slope" in kernel.inputs:
+        inputs["slope"] = draw.standard_normal(shape[-1:]).astype(NUMPY[dtype])
+    return inputs
+
+
+def truth_of(kernel: Kernel, inputs: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    wide = {name: array.astype(np.float64) for name, array in inputs.items()}
+    if kernel.form == "unary":
+        return FORMULAS[kernel.name].value(wide["x"], kernel.parameters)
+    return ROW_FORMULAS[kernel.name].value(wide, kernel)
+
+
+def check_against_truth(kernel: Kernel, dtype: str, width: int) -> None:
+    inputs = inputs_of(kernel, width, dtype)
+    before = {name: array.tobytes() for name, array in inputs.items()}
+    outputs = OrtCpu().load(author(kernel, dtype), dtype).forward(inputs)
+    assert list(outputs) == ["y"]
+    assert outputs["y"].dtype == (np.int64 if kernel.output_dtype == "int64" else NUMPY[dtype])
+    assert {name: array.tobytes() for name, array in inputs.items()} == before
+    truth = truth_of(kernel, inputs)
+    assert outputs["y"].shape == truth.shape
+    limit = 50 * UNIT[dtype]
+    np.testing.assert_allclose(outputs["y"].astype(np.float64), truth, rtol=limit, atol=limit)
+
+
+@pytest.mark.parametrize("width", [1, 8, 17, 67, 10_000])
+@each_kernel
+def test_every_kernel_runs_in_f32_at_any_size_and_is_near_the_truth(kernel: Kernel, width: int) -> None:
+    check_against_truth(kernel, "f32", width)
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@each_kernel
+def test_in_16_bits_a_kernel_is_near_the_truth_or_refused_in_words(kernel: Kernel, dtype: str) -> None:
+    try:
+        check_against_truth(kernel, dtype, 67)
+    except Unsupported as refusal:
+        words = str(refusal)
+        assert words
+        assert "ONNXRuntimeError" not in words
+        assert "\n" not in words
+
+
+def test_bf16_travels_bit_for_bit() -> None:
+    every = np.arange(2**16, dtype=np.uint16)
+    program = OrtCpu().load(author(KERNELS["linear"], "bf16"), "bf16")
+    y = program.forward({"x": every.view(ml_dtypes.bfloat16)})["y"]
+    assert y.dtype == ml_dtypes.bfloat16
+    np.testing.assert_array_equal(y.view(np.uint16), every)
+    assert program.forward({"x": np.empty(0, ml_dtypes.bfloat16)})["y"].shape == (0,)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_an_answer_is_memory_of_its_own(dtype: str) -> None:
+    program = OrtCpu().load(author(KERNELS["linear"], dtype), dtype)
+    x = np.arange(8).astype(NUMPY[dtype])
+    first = program.forward({"x": x})["y"]
+    first[:] = -1
+    np.testing.assert_array_equal(x, np.arange(8).astype(NUMPY[dtype]))
+    np.testing.assert_array_equal(program.forward({"x": x})["y"], x)
+    program.close()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+def test_inputs_need_not_be_contiguous(dtype: str) -> None:
+    program = OrtCpu().load(author(KERNELS["linear"], dtype), dtype)
+    x = np.arange(16).astype(NUMPY[dtype])[::-2]
+    np.testing.assert_array_equal(program.forward({"x": x})["y"], x)
+
+
+def test_a_name_that_the_graph_lacks_is_an_error_not_a_guess() -> None:
+    program = OrtCpu().load(author(KERNELS["prelu"], "f32"), "f32")
+    with pytest.raises(ValueError, match="slope"):
+        program.forward({"x": np.zeros((2, 3), np.float32)})
+
+
+def model(operator: str, opset: int, domain: str = "") -> bytes:
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    nodes = [helper.make_node(operator, ["x"], ["y"], domain=domain)]
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("elsewhere", 1)]
+    graph = helper.make_graph(nodes, "one", ends[:1], ends[1:])
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("operator", "opset", "domain", "word"),
+    [("Relu", 9999, "", "opset"), ("Rellu", 24, "", "Rellu"), ("Relu", 24, "elsewhere", "elsewhere")],
+)
+def test_a_refused_graph_is_unsupported_in_the_runtimes_words(
+    operator: str, opset: int, domain: str, word: str
+) -> None:
+    with pytest.raises(Unsupported, match=word) as refusal:
+        OrtCpu().load(Artifact(model=model(operator, opset, domain), opset=opset, path="test"), "f32")
+    assert "ONNXRuntimeError" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (
+            "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : No implementation for Elu(22) node with name 'Elu_0'",
+            "NOT_IMPLEMENTED: No implementation for Elu(22)",
+        ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : /src/core/graph/model.cc:181 Model(const Options&) Unsupported IR version: 12\n",
+            "FAIL: Unsupported IR version: 12",
+        ),
+        (
+            "[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model. Type Error: Type 'tensor(float16)'",
+            "INVALID_GRAPH: Type Error: Type 'tensor(float16)'",
+        ),
+    ],
+)
+def test_words_are_a_line_without_noise(raised: str, told: str) -> None:
+    assert words(RuntimeError(raised)) == told
+
+
+def test_a_damaged_model_is_an_error_not_a_refusal() -> None:
+    with pytest.raises(Exception, match=r"(?i)protobuf") as error:
+        OrtCpu().load(Artifact(model=b"\xff\xff damaged", opset=24, path="test"), "f32")
+    assert not isinstance(error.value, Unsupported)
+
+
+def test_implementation_tells_the_path_and_what_the_runtime_made_of_it() -> None:
+    backend = OrtCpu()
+    assert backend.load(author(KERNELS["relu"], "f32"), "f32").implementation == "operator: Relu"
+    expanded = backend.load(author(KERNELS["mish"], "f32"), "f32").implementation
+    assert expanded.startswith("operator: Mish")
+
+
+def test_gradients_are_refused_at_once() -> None:
+    value = Case("relu", "value", "f32", "authored+ort-cpu")
+    gradient = Case("relu", "gradient", "f32", "authored+ort-cpu")
+    for backend in (OrtCpu(), OrtCuda()):
+        assert backend.supports(value).yes
+        refusal = backend.supports(gradient)
+        assert not refusal.yes
+        assert refusal.reason == "computes no gradients: gradients of graphs are not built yet"
+
+
+def test_facts_say_what_may_explain_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.setenv("ACTCONFORM_THREADS", "2")
+    facts = OrtCpu().facts()
+    assert facts["onnxruntime"] == onnxruntime.__version__
+    assert facts["threads"] == "2"
+    assert facts["device"] == "cpu"
+    assert facts["optimization"] == "all"
+    assert facts["subnormals"] in {"kept", "flushed"}
+    assert facts["cpu_capability"] in {"AVX512", "AVX2", "AVX", "SSE2", "NEON"}
+    assert all(isinstance(value, str) and value for value in facts.values())
+
+
+@pytest.mark.parametrize("backend", [OrtCpu, OrtCuda])
+def test_without_onnxruntime_the_mend_is_told(backend: type[OrtCpu | OrtCuda], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(Unavailable, match=r'onnxruntime is not installed: pip install "actconform\[ort\]"'):
+        backend().facts()
+
+
+def test_the_plugin_offers_both_backends_and_a_register_that_reads() -> None:
+    assert [backend.name for backend in plugin.actconform_backends()] == ["ort-cpu", "ort-cuda"]
+    ids = [deviation.id for deviation in plugin.actconform_deviations()]
+    assert len(ids) == len(set(ids))

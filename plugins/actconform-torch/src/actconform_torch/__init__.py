@@ -1,0 +1,32 @@
+"""The torch backend of actconform: the kernels as PyTorch computes them on the CPU, values and gradients."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from actconform import hookimpl
+from actconform_torch.backend import TorchBackend
+
+if TYPE_CHECKING:
+    from actconform import Backend, Deviation
+
+
+class TorchPlugin:
+    """What this package offers to actconform."""
+
+    @hookimpl
+    def actconform_backends(self) -> list[type[Backend]]:
+        return [TorchBackend]
+
+    @hookimpl
+    def actconform_deviations(self) -> tuple[Deviation, ...]:
+        from actconform.deviations import read_deviations
+
+        text = files("actconform_torch").joinpath("deviations.toml").read_text(encoding="utf-8")
+        return read_deviations(text, "actconform-torch/deviations.toml")
+
+
+plugin = TorchPlugin()
+
+__all__ = ["TorchBackend", "TorchPlugin", "plugin"]

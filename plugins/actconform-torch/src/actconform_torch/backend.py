@@ -1,0 +1,136 @@
+"""PyTorch as a backend: what it is and where it runs, and its functions as programs over numpy arrays."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import ml_dtypes
+import numpy as np
+
+from actconform import Backend, Program, Support, Unavailable, Unsupported
+from actconform.types import DTYPES
+from actconform_torch.kernels import Implementation, implement, implemented
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from actconform import Case, Kernel
+    from actconform.types import Bundle
+
+
+class TorchBackend(Backend):
+    """torch.nn.functional and torch.autograd on the CPU, eagerly, as users call them."""
+
+    name: ClassVar[str] = "torch"
+    kind: ClassVar[Literal["framework", "runtime"]] = "framework"
+
+    def facts(self) -> dict[str, str]:
+        """Return versions, CPU capability, oneDNN, threads and whether subnormals are kept; raise `Unavailable` without torch."""
+        torch = _torch()
+        return {
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "device": "cpu",
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "onednn": "on" if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else "off",
+            "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
+            "subnormals": "kept" if (torch.tensor([1e-40]) + 0.0).item() != 0.0 else "flushed",
+            "threads": str(torch.get_num_threads()),
+        }
+
+    def supports(self, case: Case) -> Support:
+        if not implemented(case.subject):
+            return Support(yes=False, reason=f"torch has no implementation of kernel {case.subject}")
+        if case.dtype not in DTYPES:
+            return Support(yes=False, reason=f"torch runs {', '.join(DTYPES)} here, not {case.dtype}")
+        return Support(yes=True)
+
+    def build(self, kernel: Kernel, dtype: str) -> Program:
+        """Return the kernel as a program; a dtype that torch lacks it in shows at the first call, as `Unsupported`."""
+        _torch()
+        return TorchProgram(kernel, implement(kernel))
+
+
+class TorchProgram(Program):
+    """One kernel: numpy arrays to tensors without copying where they allow it, the function, and back."""
+
+    def __init__(self, kernel: Kernel, implementation: Implementation) -> None:
+        self.implementation, self._function = implementation
+        self._kernel = kernel
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return `y`, in whatever dtype torch returns it; raise `Unsupported` where torch lacks the dtype."""
+        torch = _torch()
+        tensors = [_tensor(inputs[name]) for name in self._kernel.inputs]
+        with torch.no_grad():
+            y = self._call(*tensors)
+        return {"y": _array(y, inputs)}
+
+    def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
+        """Return `d_<name>` of every input by torch.autograd; raise `Unsupported` where the kernel declares no gradient."""
+        if not self._kernel.differentiable:
+            raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
+        torch = _torch()
+        tensors = [_tensor(inputs[name]).requires_grad_() for name in self._kernel.inputs]
+        y = self._call(*tensors)
+        try:
+            gradients = torch.autograd.grad(y, tensors, _tensor(cotangents["y"]))
+        except RuntimeError as error:
+            raise _refusal(error) from error
+        given = {**inputs, **cotangents}
+        return {f"d_{name}": _array(d, given) for name, d in zip(self._kernel.inputs, gradients, strict=True)}
+
+    def _call(self, *tensors: Tensor) -> Tensor:
+        try:
+            return self._function(*tensors)
+        except RuntimeError as error:
+            raise _refusal(error) from error
+
+
+def _refusal(error: RuntimeError) -> Exception:
+    """Return `error` itself, or `Unsupported` in its words where torch says that it has no such kernel."""
+    words = str(error).splitlines()[0]
+    return Unsupported(words) if "not implemented" in words else error
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    torch = _torch()
+    # torch takes only C-ordered writable memory without complaint; anything else is copied.
+    array = np.require(array, requirements="CW")
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _array(tensor: Tensor, given: Bundle) -> NDArray[Any]:
+    torch = _torch()
+    tensor = tensor.detach().contiguous()
+    bits = tensor.dtype == torch.bfloat16
+    array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if bits else tensor.numpy()
+    # The identity hands its input back: what is returned must not change with what was given.
+    return array.copy() if any(np.may_share_memory(array, other) for other in given.values()) else array
+
+
+@cache
+def _torch() -> Any:
+    """Return torch, imported and set to the number of threads asked for; raise `Unavailable` where it cannot be."""
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise Unavailable(f"torch does not import: {error}") from error
+        raise Unavailable("torch is not installed: pip install actconform[torch]") from error
+    except (ImportError, OSError) as error:
+        raise Unavailable(f"torch does not import: {error}") from error
+    torch.set_num_threads(_threads())
+    return torch
+
+
+def _threads() -> int:
+    text = os.environ.get("ACTCONFORM_THREADS", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"ACTCONFORM_THREADS is {text!r}: give the number of threads, 1 or more")
+    return int(text)

@@ -1,0 +1,23 @@
+"""The built-in kernels: definition, parameters, kinks, limits and policy of each, as data.
+
+Policy for all: NaN in, NaN out; at +-inf the limit of the function; f(+-0) = +-0 where the function passes through zero with
+a slope, +0 where it is flat there. What a kernel adds to that stands in its `conventions`.
+"""
+
+from __future__ import annotations
+
+from actconform.catalog.piecewise import PIECEWISE
+from actconform.catalog.rows import ROWS
+from actconform.catalog.smooth import SMOOTH
+from actconform.hookspecs import hookimpl
+from actconform.types import Kernel  # noqa: TC001  pluggy shows the annotation
+
+UNARY = SMOOTH + PIECEWISE
+
+
+class Builtin:
+    """The catalog as a plugin, loaded through the same hook as anybody's."""
+
+    @hookimpl
+    def actconform_kernels(self) -> tuple[Kernel, ...]:
+        return UNARY + ROWS

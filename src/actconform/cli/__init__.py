@@ -1,0 +1,76 @@
+"""The command line: one file a verb, imported only when it is used, so that --help answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from actconform import __version__
+
+VERBS = {
+    "run": "Run the selected cases and judge them (all without arguments).",
+    "list": "List kernels, backends, routes, cases or deviations.",
+    "golden": "Verify, mint or compare the stored goldens.",
+    "deviations": "Adopt findings into a local register, or write its document.",
+    "doctor": "Say which backends are usable here, what is missing and the mend.",
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002  click's signature
+        if name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"actconform.cli.{name}_").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from actconform.config import near  # noqa: PLC0415  kept out of --help
+
+            raise click.UsageError(f"no command {args[0]!r}{near(args[0], list(VERBS))}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__)
+def _cli() -> None:
+    """Does your exported model still compute what you trained, and if not, whose fault is it?
+
+    Exit codes: 0 conforms, 1 does not, 2 wrong usage or configuration.
+    """
+
+
+def main() -> None:
+    """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's."""
+    try:
+        code = _cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        code = 1
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def _is_users(error: Exception) -> bool:
+    from actconform.config import UsageError  # noqa: PLC0415  kept out of --help
+    from actconform.deviations import DeviationError  # noqa: PLC0415
+    from actconform.golden.store import GoldenError  # noqa: PLC0415
+    from actconform.plugins import PluginError  # noqa: PLC0415
+
+    return isinstance(error, UsageError | DeviationError | GoldenError | PluginError)

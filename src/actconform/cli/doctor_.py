@@ -1,0 +1,110 @@
+"""`actconform doctor`: what is usable here, what is missing, and the mend."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from typing import Any
+
+import click
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+
+from actconform import __version__
+from actconform.config import Config, read_config
+from actconform.golden.store import GoldenError, golden_dir, read_manifest
+from actconform.golden.verify import verify_all
+from actconform.plugins import load_plugins
+from actconform.run import START_TIMEOUT
+from actconform.workers.pool import Worker, WorkerError
+
+KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime")
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(as_json: bool) -> int:
+    """Start every backend and say what it is; exit code 1 where a native framework, ort-cpu or the goldens are not usable."""
+    config = read_config()
+    catalog = load_plugins()
+    with ThreadPoolExecutor(len(catalog.backends) or 1) as pool:
+        backends = list(pool.map(lambda name: _backend(name, config), catalog.backends))
+    installed = {name: _version(name) for name in KNOWN_PLUGINS}
+    report = {
+        "actconform": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_features(),
+        "subnormals": "kept" if np.float32(1e-40) * np.float32(1.0) != 0 else "flushed",
+        "backends": backends,
+        "plugins not installed": [f"{name}: pip install {name}" for name, version in installed.items() if version is None],
+        "broken plugins": [msgspec.to_builtins(broken) for broken in catalog.broken],
+        "goldens": _goldens(list(catalog.kernels.values())),
+    }
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    else:
+        _show(report)
+    sick = [b for b in backends if b["problem"] and b["backend"] != "ort-cuda"]
+    return 1 if sick or report["plugins not installed"] or catalog.broken or report["goldens"] != "verified" else 0
+
+
+def cpu_features() -> str:
+    """Return the widest vector extension that NumPy sees on this processor, then all of them."""
+    # the only public name for what numpy's dispatch detected
+    features = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index,call-overload]
+    return ", ".join([*features.get("baseline", []), *features.get("found", [])])
+
+
+def _backend(name: str, config: Config) -> dict[str, Any]:
+    settings = config.backends.get(name)
+    worker = Worker(
+        name,
+        python=settings.python if settings else None,
+        env=settings.env if settings else None,
+        threads=config.threads,
+    )
+    try:
+        hello = worker.start(START_TIMEOUT)
+    except WorkerError as error:
+        return {"backend": name, "problem": str(error), "facts": {}}
+    finally:
+        worker.close()
+    return {"backend": name, "problem": hello.unavailable, "facts": hello.facts, "from": hello.provider}
+
+
+def _goldens(kernels: list[Any]) -> str:
+    try:
+        folder = golden_dir()
+        problems = verify_all(folder, read_manifest(folder), kernels)
+    except GoldenError as error:
+        problems = [str(error)]
+    return "; ".join(problems) or "verified"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _show(report: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(f"actconform {report['actconform']} · Python {report['python']} · {escape(report['platform'])}")
+    console.print(f"cpu: {report['cpu']}; subnormals {report['subnormals']}; goldens: {escape(report['goldens'])}")
+    for backend in report["backends"]:
+        mark = "[red]✗[/]" if backend["problem"] else "[green]✓[/]"
+        console.print(f"{mark} [bold]{backend['backend']}[/]  {escape(backend['problem'] or backend['from'])}")
+        for fact, value in backend["facts"].items():
+            console.print(f"    {escape(fact)}: {escape(value)}")
+    for line in report["plugins not installed"]:
+        console.print(f"[red]✗[/] {escape(line)}")
+    for broken in report["broken plugins"]:
+        console.print(f"[red]✗[/] plugin {escape(broken['name'])} ({escape(broken['distribution'])}): {escape(broken['reason'])}")

@@ -1,0 +1,83 @@
+"""`actconform golden`: prove, write and compare the stored truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from actconform.config import UsageError, near
+from actconform.golden.diff import diff
+from actconform.golden.store import golden_dir, read_manifest
+from actconform.golden.verify import verify_all, verify_subjects, verify_tables
+from actconform.plugins import load_plugins
+from actconform.types import Kernel
+
+FOLDER = click.option("--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package).")
+
+
+@click.group("golden")
+def command() -> None:
+    """Verify, mint or compare the stored goldens."""
+
+
+@command.command("verify")
+@click.argument("subjects", nargs=-1)
+@FOLDER
+@click.option("--fast", is_flag=True, help="Leave out the 16-bit tables, which need python-flint.")
+def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
+    """Prove files against the manifest, inputs and formulas against the files, 16-bit tables against Arb."""
+    folder = folder or golden_dir()
+    manifest = read_manifest(folder)
+    kernels = _kernels(subjects)
+    problems = verify_all(folder, manifest, kernels)
+    if not fast:
+        for kernel in kernels:
+            if kernel.name in manifest.subjects:
+                problems += verify_tables(manifest, kernel)
+    for problem in problems:
+        click.echo(problem)
+    if problems:
+        click.echo(f"{len(problems)} problems in {folder}")
+        return 1
+    worst = verify_subjects(folder, manifest, kernels)
+    name = max(worst, key=worst.__getitem__)
+    tables = "" if fast else f", {sum(len(s.tables) * 2 for s in manifest.subjects.values())} tables of 65,536 patterns"
+    click.echo(
+        f"{len(worst)} kernels, {len(manifest.files)} files{tables}: verified;"
+        f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
+    )
+    return 0
+
+
+@command.command("mint")
+@click.argument("subjects", nargs=-1)
+@FOLDER
+def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
+    """Write the goldens of SUBJECTS (default: all) from exact arithmetic. Needs python-flint."""
+    from actconform.golden.mint import mint as write  # noqa: PLC0415  python-flint is an extra
+
+    folder = folder or golden_dir()
+    manifest = write(_kernels(subjects), folder, lambda name: click.echo(f"minted {name}"))
+    click.echo(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {folder}")
+    return 0
+
+
+@command.command("diff")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+def compare(old: Path, new: Path) -> int:
+    """Show how far the goldens moved between two folders, in ULP; exit code 1 when they did."""
+    lines = diff(old, new)
+    for line in lines:
+        click.echo(line)
+    click.echo("no difference" if not lines else f"{len(lines)} differences")
+    return 1 if lines else 0
+
+
+def _kernels(names: tuple[str, ...]) -> list[Kernel]:
+    known = load_plugins().kernels
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown kernel {name!r}{near(name, sorted(known))}")
+    return [known[name] for name in names] if names else list(known.values())

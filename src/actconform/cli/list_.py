@@ -1,0 +1,49 @@
+"""`actconform list`: what there is to run."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from actconform.plugins import load_plugins
+from actconform.select import all_cases, routes
+from actconform.types import finite
+
+if TYPE_CHECKING:
+    from actconform.plugins import Catalog
+
+WHAT = ("kernels", "backends", "routes", "cases", "deviations")
+
+
+@click.command("list")
+@click.argument("what", type=click.Choice(WHAT))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with all fields.")
+def command(what: str, as_json: bool) -> int:
+    """List what is installed: a line each, or all fields as JSON."""
+    catalog = load_plugins()
+    items = _items(what, catalog)
+    if as_json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite([full for _, full in items])), indent=1) + b"\n")
+        return 0
+    for line, _ in items:
+        click.echo(line)
+    return 0
+
+
+def _items(what: str, catalog: Catalog) -> list[tuple[str, Any]]:
+    if what == "kernels":
+        width = max(map(len, catalog.kernels))
+        return [(f"{k.name:<{width}}  {k.definition}", k) for k in catalog.kernels.values()]
+    if what == "backends":
+        return [
+            (f"{name:<10}  {backend.kind:<9}  {catalog.backend_plugin[name]}", {"name": name, "kind": backend.kind})
+            for name, backend in catalog.backends.items()
+        ]
+    if what == "routes":
+        return [(route, route) for route in routes(catalog)]
+    if what == "cases":
+        return [(case.id, case) for case in all_cases(catalog)]
+    return [(f"{known.id}  {known.class_}  {known.reason}", known) for known in catalog.deviations]

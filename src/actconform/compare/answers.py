@@ -1,0 +1,195 @@
+"""All answers of a case against all its questions: structure first, then numbers regime by regime."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actconform.compare.classify import classify
+from actconform.compare.measure import Sample, measure
+from actconform.compare.rules import BIAS_POINTS
+from actconform.compare.ulp import to_hex
+from actconform.types import Finding, Measurement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.compare.measure import Errors
+    from actconform.compare.rules import Rule
+    from actconform.draw import Exam, Question
+    from actconform.types import Bundle
+
+NOWHERE = ("", "")
+
+
+def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], list[Finding]]:
+    """Return the measurements and findings of a case: each regime's tensors joined, special inputs compared between positions.
+
+    `answers` holds one bundle a question, in order; raises ValueError when there are more or fewer. A missing, extra, wrongly
+    shaped or wrongly typed output is a finding (`names`, `shape`, `dtype`); what can still be compared is.
+    """
+    found: dict[tuple[str, str, str], Finding] = {}
+    samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for question, answer in zip(exam.questions, answers, strict=True):
+        for class_, tensor, evidence in _structure(question, answer):
+            old = found.get((class_, question.regime, tensor))
+            found[class_, question.regime, tensor] = _simple(
+                class_, question.regime, tensor, evidence, count=old.count + 1 if old else 1
+            )
+        for tensor, sample in _samples(question, answer):
+            samples[question.regime, tensor].append(sample)
+    findings = list(found.values())
+    measurements = []
+    for (regime, tensor), parts in samples.items():
+        sample = _join(parts)
+        errors = measure(sample, exam.rule)
+        new = classify(sample, exam.rule, errors, regime, tensor)
+        measurements.append(_measurement(sample, exam.rule, errors, regime, tensor))
+        findings += new
+        findings += _bias(sample, exam.rule, errors, regime, tensor)
+        if regime == "special" and exam.rule.unary:
+            findings += _position(sample, exam.rule, regime, tensor)
+    return measurements, findings
+
+
+def behaviour(
+    exam: Exam, mutated: Sequence[tuple[int, str]], unsteady: Sequence[tuple[int, str]]
+) -> list[Finding]:
+    """Return the findings for inputs changed in place and answers that differ between two runs, one for each tensor."""
+    findings = []
+    for class_, seen in (("mutates-input", mutated), ("nondeterministic", unsteady)):
+        for tensor in sorted({name for _, name in seen}):
+            calls = [call for call, name in seen if name == tensor]
+            regime = exam.questions[calls[0]].regime
+            findings.append(_simple(class_, regime, tensor, f"seen in {len(calls)} of {len(exam.questions)} calls", len(calls)))
+    return findings
+
+
+def _structure(question: Question, answer: Bundle) -> Iterator[tuple[str, str, str]]:
+    """Yield (class, tensor, evidence) for all that is wrong before any number is read."""
+    for name in question.truth.keys() - answer.keys():
+        yield "names", name, f"output {name!r} is missing; got {sorted(answer)}"
+    for name in answer.keys() - question.truth.keys():
+        yield "names", name, f"output {name!r} was not asked for; expected {sorted(question.truth)}"
+    for name in question.truth.keys() & answer.keys():
+        got, wanted = answer[name], question.truth[name].shape
+        if got.shape != wanted:
+            yield "shape", name, f"shape {list(got.shape)}, expected {list(wanted)}"
+        dtype = question.dtypes[name]
+        if got.dtype != dtype:
+            yield "dtype", name, f"dtype {got.dtype}, expected {dtype}"
+
+
+def _samples(question: Question, answer: Bundle) -> Iterator[tuple[str, Sample]]:
+    for name, truth in question.truth.items():
+        got = answer.get(name)
+        if got is None or got.shape != truth.shape or got.dtype.kind == "c":
+            continue
+        cotangent = None
+        if question.cotangents is not None and not question.bounds:
+            cotangent = question.cotangents["y"].astype(np.float64).ravel()
+        bound = question.bounds.get(name)
+        yield name, Sample(
+            got=got.ravel(),
+            truth=truth.ravel(),
+            x=question.beside[name].ravel(),
+            cotangent=cotangent,
+            bound=None if bound is None else bound.ravel(),
+        )
+
+
+def _join(parts: list[Sample]) -> Sample:
+    def joined(arrays: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+        there = [array for array in arrays if array is not None]
+        return np.concatenate(there) if there else None
+
+    got, truth = joined([part.got for part in parts]), joined([part.truth for part in parts])
+    x = joined([part.x for part in parts])
+    assert got is not None and truth is not None and x is not None  # every part has them
+    return Sample(got, truth, x, joined([part.cotangent for part in parts]), joined([part.bound for part in parts]))
+
+
+def _measurement(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> Measurement:
+    return Measurement(
+        tensor=tensor,
+        regime=regime,
+        n=errors.n,
+        max_ulp=errors.max_ulp,
+        max_scaled=errors.max_scaled,
+        bias=errors.bias,
+        limit=rule.limit,
+        margin=rule.limit / errors.max_scaled if errors.max_scaled else np.inf,
+        histogram=tuple(errors.histogram.tolist()),
+        kinks=_kinks(sample, rule),
+    )
+
+
+def _kinks(sample: Sample, rule: Rule) -> dict[str, str]:
+    """Return which one-sided derivative was given at each kink: left, right, both (they are equal), other."""
+    sides = {}
+    for kink in rule.kinks:
+        at = np.flatnonzero(sample.x == kink.x)
+        if not at.size or kink.left == kink.right:
+            continue
+        got = float(sample.got[at[0]])
+        ct = 1.0 if sample.cotangent is None else float(sample.cotangent[at[0]])
+        near = {side: abs(got - value * ct) <= 2.0 ** (2 - rule.fmt.precision) for side, value in (("left", kink.left), ("right", kink.right))}
+        sides[to_hex(kink.x, rule.fmt)] = next((side for side, is_near in near.items() if is_near), "other")
+    return sides
+
+
+def _bias(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> Iterator[Finding]:
+    if errors.within < BIAS_POINTS or abs(errors.bias) <= rule.bias_limit:
+        return
+    finite = sample.x[np.isfinite(sample.x)]
+    yield Finding(
+        class_="bias",
+        count=errors.within,
+        regime=regime,
+        tensor=tensor,
+        interval=(to_hex(float(finite.min()), rule.fmt), to_hex(float(finite.max()), rule.fmt)),
+        worst=None,
+        magnitude=abs(errors.bias),
+        evidence=f"mean signed error {errors.bias:.3g} units over {errors.within} elements that are each within their limit",
+    )
+
+
+def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[Finding]:
+    """Yield a finding for each input that gives answers of different classes at different places of different arrays."""
+    got = sample.got.astype(np.float64)
+    classes = np.where(np.isnan(got), 5, np.sign(got) * (1 + np.isinf(got)))
+    patterns = sample.x.view(np.uint64)
+    order = np.argsort(patterns, kind="stable")
+    starts = np.flatnonzero(np.diff(patterns[order], prepend=patterns[order[0]] + np.uint64(1)))
+    for group in np.split(order, starts[1:]):
+        kinds = np.unique(classes[group])
+        if kinds.size > 1:
+            hex_ = to_hex(float(sample.x[group[0]]), rule.fmt)
+            answers = ", ".join(f"{value:g}" for value in np.unique(got[group])[:4])
+            yield Finding(
+                class_="position-dependent",
+                count=int(group.size),
+                regime=regime,
+                tensor=tensor,
+                interval=(hex_, hex_),
+                worst=None,
+                magnitude=0.0,
+                evidence=f"the same input gave {answers} at different places in arrays of lengths 1, 8, 17, 67",
+            )
+
+
+def _simple(class_: str, regime: str, tensor: str, evidence: str, count: int) -> Finding:
+    return Finding(
+        class_=class_,
+        count=count,
+        regime=regime,
+        tensor=tensor,
+        interval=NOWHERE,
+        worst=None,
+        magnitude=0.0,
+        evidence=evidence,
+    )

@@ -1,0 +1,142 @@
+"""From suspect elements to findings: what kind of difference, over which inputs, and the worst of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.compare.measure import units
+from actconform.compare.ulp import contracted, to_hex, ulp_of
+from actconform.types import Finding, Worst
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from actconform.compare.measure import Errors, Sample
+    from actconform.compare.rules import Rule
+
+    F64 = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+ULP_CLASSES = ("tail", "range")
+SCALED_CLASSES = ("scaled-error", "kink", "bias")
+
+
+def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> list[Finding]:
+    """Return the findings among the suspects of a sample, one for each class and coherent interval of inputs.
+
+    An element gets the first class that fits: nan-made, nan-lost, inf, zero-sign, (accepted: inside its bound or the interval
+    of a kink), kink, subnormal-flush, range, scaled-error, tail. A subnormal input may give what +-0 gives, and a subnormal
+    truth 0: that is subnormal-flush, whatever else it breaks. The intervals of unary kernels are runs of neighbouring binades
+    of one sign, so that two causes in one regime are two findings.
+    """
+    if not errors.suspects.size:
+        return []
+    with np.errstate(all="ignore"):
+        suspects = sample.part(errors.suspects)
+        findings = []
+        for class_, mask, scaled, ulp in _classes(suspects, rule):
+            indices = np.flatnonzero(mask)
+            for run in _runs(suspects.x[indices]) if rule.unary else [np.arange(indices.size)] if indices.size else []:
+                chosen = indices[run]
+                size = ulp if class_ in ULP_CLASSES else scaled
+                worst = chosen[np.argmax(np.where(np.isnan(size[chosen]), -1.0, size[chosen]))]
+                magnitude = float(size[worst]) if class_ in ULP_CLASSES + SCALED_CLASSES else 0.0
+                findings.append(
+                    Finding(
+                        class_=class_,
+                        count=int(chosen.size),
+                        regime=regime,
+                        tensor=tensor,
+                        interval=_interval(suspects.x[chosen], rule),
+                        worst=Worst(
+                            input_hex=to_hex(float(suspects.x[worst]), rule.fmt),
+                            index=int(errors.suspects[worst]),
+                            truth=float(suspects.truth[worst]),
+                            got=float(suspects.got[worst]),
+                            ulp=float(ulp[worst]),
+                            scaled=float(scaled[worst]),
+                        ),
+                        magnitude=magnitude,
+                    )
+                )
+    return findings
+
+
+def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
+    """Yield (class, mask, scaled error, ULP) with disjoint masks over the suspects."""
+    fmt = rule.fmt
+    got, truth, x = s.got.astype(np.float64), s.truth, s.x
+    ct = np.ones_like(x) if s.cotangent is None else s.cotangent
+    ulps = ulp_of(truth, fmt)
+    unit, scales = units(s, rule, ulps)
+    # an overflow counts as the next power of two, so that one ULP around the largest number is one ULP
+    cap = 2.0 ** (fmt.emax + 1)
+    seen, true = np.clip(got, -cap, cap), np.clip(truth, -cap, cap)
+    scaled, ulp = np.abs(seen - true) / unit, np.abs(seen - true) / ulps
+    small_ulp = np.abs(contracted(seen, fmt) - contracted(true, fmt)) / ulps
+
+    open_ = ~(np.isnan(got) & np.isnan(truth))
+
+    def take(class_: str, mask: Mask) -> tuple[str, Mask, F64, F64]:
+        chosen = open_ & mask
+        np.logical_and(open_, ~mask, out=open_)
+        return class_, chosen, scaled, ulp
+
+    yield take("nan-made", np.isnan(got))
+    yield take("nan-lost", np.isnan(truth))
+    low, high = rule.range
+    outside = (got < low) | (got > high)
+    allowed = scaled <= rule.limit
+    if rule.tail:
+        allowed &= (small_ulp <= rule.tail_limit) | (np.abs(truth) >= scales / 8) | rule.near_root(x)
+    signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & rule.zero_sign
+    if s.bound is not None:
+        allowed |= np.abs(got - truth) <= s.bound
+    yield take("inf", (np.isinf(got) | (np.abs(truth) >= fmt.overflow)) & ~allowed)
+    yield take("zero-sign", signs_differ & (np.abs(truth) <= fmt.smallest_subnormal / 2))
+    open_ &= ~(allowed & ~outside)
+    for kink in rule.kinks:
+        at = np.abs(x - kink.x) <= ulp_of(np.full(1, kink.x), fmt)
+        if kink.x == 0.0:
+            at |= np.abs(x) < fmt.smallest_normal
+        ends = np.sort([kink.left * ct, kink.right * ct], axis=0)
+        slack = rule.limit * unit
+        open_ &= ~(at & (got >= ends[0] - slack) & (got <= ends[1] + slack))
+        yield take("kink", at)
+    flushed_input = (np.abs(x) < fmt.smallest_normal) & (np.abs(got - rule.at_zero * ct) <= rule.limit * unit)
+    if rule.exact:
+        flushed_input = (np.abs(x) < fmt.smallest_normal) & (got == rule.at_zero * ct)
+    flushed_output = (np.abs(truth) < fmt.smallest_normal) & (got == 0)
+    if rule.unary:
+        yield take("subnormal-flush", flushed_input | flushed_output)
+    yield take("range", outside)
+    yield take("scaled-error", ~(scaled <= rule.limit))
+    ulp = small_ulp
+    yield take("tail", open_.copy())
+
+
+def _runs(x: F64) -> Iterator[NDArray[np.int64]]:
+    """Yield index arrays: one for NaN, each infinity and zero, and one for each run of neighbouring binades of a sign."""
+    mantissa, exponent = np.frexp(x)
+    odd = ~np.isfinite(x) | (mantissa == 0)
+    for same in (np.isnan(x), x == np.inf, x == -np.inf, x == 0):
+        if same.any():
+            yield np.flatnonzero(same)
+    for sign in (-1.0, 1.0):
+        indices = np.flatnonzero(~odd & (np.sign(x) == sign))
+        if not indices.size:
+            continue
+        order = indices[np.argsort(exponent[indices], kind="stable")]
+        gaps = np.flatnonzero(np.diff(exponent[order]) > 2) + 1
+        yield from np.split(order, gaps)
+
+
+def _interval(x: F64, rule: Rule) -> tuple[str, str]:
+    known = x[~np.isnan(x)]
+    if not known.size:
+        return to_hex(np.nan, rule.fmt), to_hex(np.nan, rule.fmt)
+    return to_hex(float(known.min()), rule.fmt), to_hex(float(known.max()), rule.fmt)

@@ -1,0 +1,150 @@
+"""One tensor against its truth: every element's error in its unit, in blocks that stay in cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from actconform.compare.ulp import ulp_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from actconform.compare.rules import Rule
+
+    F64 = NDArray[np.float64]
+
+BLOCK = 1 << 14
+HISTOGRAM_BINS = 36
+_FIRST_EXPONENT = -8
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """One tensor of one regime, flat: the answer in its own dtype, the float64 truth, and the float64 input beside each.
+
+    `cotangent` (signed powers of two) is what the truth was multiplied by. `bound` is an absolute error that is allowed
+    whatever the unit says; it is the unit itself where the rule has no other (rows that are not exact).
+    """
+
+    got: NDArray[Any]
+    truth: F64
+    x: F64
+    cotangent: F64 | None = None
+    bound: F64 | None = None
+
+    def part(self, where: slice | NDArray[np.int64]) -> Sample:
+        """Return the same for some of the elements."""
+        return Sample(*(None if field is None else field[where] for field in msgspec.structs.astuple(self)))
+
+
+class Errors(msgspec.Struct):
+    """What one pass over a sample saw.
+
+    `histogram` counts |error| in ULP by powers of two: exact; below 2**-8; [2**-8, 2**-7); ...; 2**25 and more. Non-finite
+    answers and truths count in nothing but `n`. `suspects` are flat indices, ascending, of all elements that are not plainly
+    within their limit: kinks, flushes, equal NaNs and the like are among them until `classify` has looked.
+    """
+
+    n: int
+    max_ulp: float = 0.0
+    max_scaled: float = 0.0
+    signed_sum: float = 0.0
+    within: int = 0
+    histogram: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
+    suspects: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def bias(self) -> float:
+        """Mean signed error, in units, over the elements within their limit; 0 where there is none."""
+        return self.signed_sum / self.within if self.within else 0.0
+
+
+def measure(sample: Sample, rule: Rule) -> Errors:
+    """Return the errors of all elements, in ULP and in the rule's unit, and which elements are suspect.
+
+    A NaN never wins a comparison: an element is within its limit only where `error <= limit` holds. Exact for f32 and
+    narrower answers, computed in float64. Raises ValueError when the arrays are of unequal length.
+    """
+    n = sample.got.size
+    if not sample.truth.size == sample.x.size == n:
+        message = f"answer has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
+        raise ValueError(message)
+    errors = Errors(n=n)
+    suspects = []
+    with np.errstate(all="ignore"):
+        for start in range(0, n, BLOCK):
+            part = slice(start, min(start + BLOCK, n))
+            suspects.append(_block(sample.part(part), rule, errors) + start)
+    if suspects:
+        errors.suspects = np.concatenate(suspects)
+    return errors
+
+
+def _block(block: Sample, rule: Rule, errors: Errors) -> NDArray[np.int64]:
+    got = block.got.astype(np.float64)
+    ulps = ulp_of(block.truth, rule.fmt)
+    unit, scales = units(block, rule, ulps)
+    ratio = got - block.truth
+    ulp = np.abs(ratio)
+    ulp /= ulps
+    ratio /= unit
+    scaled = ulp if unit is ulps else np.abs(ratio)
+    within = scaled <= rule.limit
+    if rule.tail:
+        # whether the tail tier applies is looked up only where it could be broken
+        far = ulp > rule.tail_limit
+        if far.any():
+            within &= ~(far & (np.abs(block.truth) < scales / 8) & ~rule.near_root(block.x))
+    low, high = rule.range
+    if low > -np.inf:
+        within &= got >= low
+    if high < np.inf:
+        within &= got <= high
+    if rule.zero_sign:
+        zero = got == 0.0
+        if zero.any():
+            within &= ~(zero & (np.signbit(got) != np.signbit(block.truth)))
+    if block.cotangent is not None:
+        ratio *= np.sign(block.cotangent)
+    if not within.all():
+        suspects = np.flatnonzero(~within)
+        errors.signed_sum += float(ratio[within].sum())
+        errors.within += int(within.sum())
+        finite = np.isfinite(ulp) & np.isfinite(scaled)
+        ulp, scaled = ulp[finite], scaled[finite]
+    else:
+        suspects = np.empty(0, np.int64)
+        errors.signed_sum += float(ratio.sum())
+        errors.within += ratio.size
+    if ulp.size:
+        errors.max_ulp = max(errors.max_ulp, float(ulp.max()))
+        errors.max_scaled = max(errors.max_scaled, float(scaled.max()))
+        errors.histogram += _histogram(ulp)
+    return suspects
+
+
+def units(block: Sample, rule: Rule, ulps: F64) -> tuple[F64, F64]:
+    """Return the unit of error of each element, and s(x), the size below which absolute error counts (0 where there is none)."""
+    if rule.scale is None:
+        unit = ulps if rule.exact or block.bound is None else block.bound
+        return unit, np.zeros(1)
+    scales = rule.scales(block.x)
+    if block.cotangent is not None:
+        scales *= np.abs(block.cotangent)
+    size = np.maximum(np.abs(block.truth), scales)
+    np.maximum(size, rule.fmt.smallest_normal, out=size)
+    size *= rule.fmt.unit_roundoff
+    return size, scales
+
+
+def _histogram(ulp: F64) -> NDArray[np.int64]:
+    exponent = ulp.view(np.int64) >> 52
+    exponent -= 1023 + _FIRST_EXPONENT - 2
+    np.clip(exponent, 1, HISTOGRAM_BINS - 1, out=exponent)
+    counts = np.bincount(exponent, minlength=HISTOGRAM_BINS)
+    exact = ulp.size - int(np.count_nonzero(ulp))
+    counts[0] += exact
+    counts[1] -= exact
+    return counts

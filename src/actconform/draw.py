@@ -1,0 +1,145 @@
+"""A case's calls, each with its truth: stored goldens in f32, all patterns of a 16-bit format, rounded tensors for rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import msgspec
+import numpy as np
+
+from actconform.catalog.inputs import signed_powers, special_placements
+from actconform.compare.bounds import row_bound
+from actconform.compare.rules import Rule, row_rule, unary_rule
+from actconform.oracle import truth
+from actconform.oracle.rounding import all_patterns, round_to
+from actconform.types import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from actconform.golden.store import Golden
+    from actconform.types import Aspect, Bundle, FloatFormat, Kernel
+
+    F64 = NDArray[np.float64]
+
+STORAGE: dict[str, Any] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """One call and what is true of it: inputs in the case's dtype, float64 truth, and the input beside each output element."""
+
+    regime: str
+    inputs: Bundle
+    cotangents: Bundle | None
+    truth: dict[str, F64]
+    beside: dict[str, F64]
+    dtypes: dict[str, Any]
+    bounds: dict[str, F64] = {}
+
+
+class Exam(msgspec.Struct, frozen=True):
+    """All questions of a kernel in one aspect and dtype, and the rule by which the answers are judged."""
+
+    rule: Rule
+    questions: list[Question]
+
+
+def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
+    """Return the questions of a case; the first is the broadest. The same for every route. Raises Unsupported without a formula."""
+    fmt = DTYPES[dtype]
+    if kernel.form == "row":
+        return Exam(row_rule(kernel, aspect, fmt), list(_rows(kernel, aspect, fmt, golden)))
+    zero = {"x": np.zeros(1)}
+    at_zero = truth(kernel, zero, {"y": np.ones(1)} if aspect == "gradient" else None)
+    rule = unary_rule(kernel, aspect, fmt, float(next(iter(at_zero.values()))[0]))
+    return Exam(rule, list(_unary(kernel, aspect, fmt, golden)))
+
+
+def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
+    stored = golden.tensors["y" if aspect == "value" else "d_x"]
+    x = golden.tensors["x"].astype(np.float64)
+    regimes: dict[str, slice] = {}
+    start = 0
+    for part in golden.draws:
+        regimes[part.regime] = slice(start, start + part.shapes["x"][0])
+        start = regimes[part.regime].stop
+    special = regimes.pop("special")
+    if fmt.bits == 32:
+        result = stored
+    else:
+        special_x = round_to(x[special], fmt)
+        x = np.concatenate([all_patterns(fmt), special_x])
+        regimes = {"exhaustive": slice(0, 1 << 16)}
+        special = slice(1 << 16, x.size)
+        ones = {"y": np.ones(x.size)} if aspect == "gradient" else None
+        result = next(iter(truth(kernel, {"x": x}, ones).values()))
+    with np.errstate(over="ignore"):
+        inputs = x.astype(STORAGE[fmt.name])
+    for index in (*regimes.values(), *special_placements(special.start)):
+        regime = next((name for name, part in regimes.items() if part is index), "special")
+        if aspect == "value":
+            yield _unary_question(regime, inputs[index], x[index], result[index], None)
+            continue
+        yield _unary_question(regime, inputs[index], x[index], result[index], np.ones(x[index].size))
+        if regime != "special":
+            powers = signed_powers(f"{kernel.name}/powers/{regime}", x[index].size).astype(np.float64)
+            yield _unary_question(regime, inputs[index], x[index], result[index], powers)
+
+
+def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> Question:
+    if cotangent is None:
+        return Question(
+            regime=regime,
+            inputs={"x": inputs},
+            cotangents=None,
+            truth={"y": result},
+            beside={"y": x},
+            dtypes={"y": inputs.dtype},
+        )
+    with np.errstate(invalid="ignore"):
+        pulled = result * cotangent
+    return Question(
+        regime=regime,
+        inputs={"x": inputs},
+        cotangents={"y": cotangent.astype(inputs.dtype)},
+        truth={"d_x": pulled},
+        beside={"d_x": x},
+        dtypes={"d_x": inputs.dtype},
+    )
+
+
+def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
+    storage = STORAGE[fmt.name]
+    for regime, tensors in golden.split():
+        wide = {name: round_to(tensors[name].astype(np.float64), fmt) for name in (*kernel.inputs, "g") if name in tensors}
+        g = wide.pop("g", None)
+        cotangents = {"y": g} if aspect == "gradient" and g is not None else None
+        if fmt.bits == 32:
+            outputs = {name: array for name, array in tensors.items() if name.startswith("d_" if cotangents else "y")}
+        else:
+            outputs = truth(kernel, wide, cotangents)
+        with np.errstate(all="ignore"):
+            bounds = row_bound(kernel, fmt, wide, g if cotangents else None, outputs)
+            inputs = {name: array.astype(storage) for name, array in wide.items()}
+        yield Question(
+            regime=regime,
+            inputs=inputs,
+            cotangents={"y": g.astype(storage)} if cotangents and g is not None else None,
+            truth={name: array.astype(np.float64) for name, array in outputs.items()},
+            beside={name: _beside(name, wide, array) for name, array in outputs.items()},
+            dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
+            bounds=bounds,
+        )
+
+
+def _beside(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
+    """Return an input number for each output element: its own, the gate's, or the largest of its row."""
+    x = inputs[output[2:]] if output.startswith("d_") else inputs["x"]
+    if x.shape == array.shape:
+        return x
+    if x.shape[:-1] == array.shape[:-1]:
+        return x[..., : array.shape[-1]]
+    return x.max(axis=-1)

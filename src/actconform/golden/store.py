@@ -1,0 +1,140 @@
+"""The goldens on disk: a manifest, flat .npy tensors, and nothing else. A flipped bit is an error that names its file."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from actconform.catalog.inputs import Draw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class GoldenError(Exception):
+    """The goldens are not what the manifest says; names the file and both digests."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored tensor: `sha256` is of its C-order little-endian bytes, `precision` how its numbers are known."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+    generator: str
+    precision: str
+    seed: str
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """How a subject's flat tensors fall into draws, and the digests of its 16-bit tables: dtype -> aspect -> SHA-256."""
+
+    draws: tuple[Draw, ...]
+    tables: dict[str, dict[str, str]] = {}
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What the folder must hold, exactly: files by relative path, subjects by name."""
+
+    schema: int
+    files: dict[str, Entry]
+    subjects: dict[str, Subject]
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """The stored tensors of one subject, flat by name, and the draws into which they fall."""
+
+    draws: tuple[Draw, ...]
+    tensors: dict[str, NDArray[Any]]
+
+    def split(self) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
+        """Yield (regime, tensors in their shapes) draw by draw."""
+        at = dict.fromkeys(self.tensors, 0)
+        for draw in self.draws:
+            tensors = {}
+            for name, shape in draw.shapes.items():
+                size = int(np.prod(shape))
+                tensors[name] = self.tensors[name][at[name] : at[name] + size].reshape(shape)
+                at[name] += size
+            yield draw.regime, tensors
+
+
+def golden_dir() -> Path:
+    """Return the folder of goldens that came with the package: in a wheel beside this file, in a checkout at the top."""
+    packaged = Path(__file__).parent / "data"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "golden"
+
+
+def digest(array: NDArray[Any]) -> str:
+    """Return the SHA-256 of the array's C-order little-endian bytes."""
+    little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+    return hashlib.sha256(little.tobytes()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a folder; raise GoldenError where it is missing, unreadable or of another schema."""
+    path = folder / MANIFEST
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        message = f"{path}: no such file; a folder of goldens has a manifest (write one with `actconform golden mint`)"
+        raise GoldenError(message) from None
+    except msgspec.DecodeError as error:
+        message = f"{path}: not a manifest of goldens: {error}"
+        raise GoldenError(message) from error
+    if manifest.schema != SCHEMA:
+        message = f"{path}: schema {manifest.schema}, but this actconform reads schema {SCHEMA}"
+        raise GoldenError(message)
+    return manifest
+
+
+def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
+    """Return one stored tensor, held against its entry; raise GoldenError naming file and digests where it differs."""
+    path = folder / name
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        message = f"{path}: missing golden; the manifest lists it with SHA-256 {entry.sha256}"
+        raise GoldenError(message) from None
+    except (ValueError, OSError, EOFError) as error:
+        message = f"{path}: damaged golden, not a readable .npy file ({error}); the manifest lists SHA-256 {entry.sha256}"
+        raise GoldenError(message) from error
+    seen = (array.dtype.str, tuple(array.shape), digest(array))
+    if seen != (entry.dtype, entry.shape, entry.sha256):
+        message = (
+            f"{path}: damaged golden: holds {seen[0]} {list(seen[1])} SHA-256 {seen[2]}, "
+            f"the manifest says {entry.dtype} {list(entry.shape)} SHA-256 {entry.sha256}"
+        )
+        raise GoldenError(message)
+    return array
+
+
+def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
+    """Return the tensors of one subject, each held against the manifest; raise GoldenError as `read_tensor` does."""
+    if subject not in manifest.subjects:
+        message = f"{folder / MANIFEST}: no goldens for {subject!r}; write them with `actconform golden mint {subject}`"
+        raise GoldenError(message)
+    prefix = f"{subject}/"
+    files = {name: entry for name, entry in manifest.files.items() if name.startswith(prefix)}
+    tensors = {Path(name).stem: read_tensor(folder, name, entry) for name, entry in files.items()}
+    return Golden(manifest.subjects[subject].draws, tensors)
+
+
+def strangers(folder: Path, manifest: Manifest) -> list[str]:
+    """Return the files in the folder that the manifest does not list, as messages."""
+    known = {MANIFEST, *manifest.files}
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        f"{path}: extra file, not in the manifest, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in found
+        if path.relative_to(folder).as_posix() not in known
+    ]

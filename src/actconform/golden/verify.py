@@ -1,0 +1,132 @@
+"""Proof of the goldens: files against the manifest, inputs against the generator, formulas against the files, tables against Arb."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
+from actconform.golden.store import GoldenError, digest, load, read_tensor, strangers
+from actconform.oracle import truth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from actconform.golden.store import Golden, Manifest
+    from actconform.types import Kernel
+
+    F64 = NDArray[np.float64]
+
+# the formulas' own worst error, in ULP of binary64, with a margin; 2**-149 is the smallest float32, below it error is absolute
+FORMULA_LIMIT = 1024.0
+SMALLEST = 2.0**-149
+
+
+def verify_subjects(folder: Path, manifest: Manifest, kernels: Iterable[Kernel]) -> dict[str, float]:
+    """Return the worst error of each kernel's formulas against its goldens, in ULP of binary64.
+
+    Raises GoldenError naming file and digest where a file is damaged or missing, or kernel and input where a formula is off.
+    """
+    worst = {}
+    for kernel in kernels:
+        golden = load(folder, manifest, kernel.name)
+        errors = [_formula_error(kernel, got, stored) for got, stored in _pairs(kernel, golden)]
+        worst[kernel.name] = max(errors, default=0.0)
+    return worst
+
+
+def verify_all(folder: Path, manifest: Manifest, kernels: Sequence[Kernel]) -> list[str]:
+    """Return all that is wrong with the goldens of a folder, as messages: files, strangers, missing subjects, inputs, formulas."""
+    problems = strangers(folder, manifest)
+    for name, entry in manifest.files.items():
+        try:
+            read_tensor(folder, name, entry)
+        except GoldenError as error:
+            problems.append(str(error))
+    known = {kernel.name for kernel in kernels}
+    problems += [f"{folder}: goldens for {name!r}, but no kernel of that name is installed" for name in manifest.subjects.keys() - known]
+    for kernel in kernels:
+        try:
+            verify_subjects(folder, manifest, [kernel])
+            problems += _moved_inputs(kernel, load(folder, manifest, kernel.name))
+        except GoldenError as error:
+            if str(error) not in problems:
+                problems.append(str(error))
+    return problems
+
+
+def verify_tables(manifest: Manifest, kernel: Kernel) -> list[str]:
+    """Return which 16-bit tables of a kernel differ from their digest, recomputed with Arb near midpoints. Needs python-flint."""
+    from actconform.oracle.exact import exact_table  # noqa: PLC0415  python-flint is an extra
+
+    problems = []
+    for dtype, aspects in manifest.subjects[kernel.name].tables.items():
+        for aspect, wanted in aspects.items():
+            got = digest(exact_table(kernel, aspect, dtype))  # type: ignore[arg-type]  the manifest has the literals' words
+            if got != wanted:
+                problems.append(f"{kernel.name}: {dtype} {aspect} table has SHA-256 {got}, the manifest says {wanted}")
+    return problems
+
+
+def _pairs(kernel: Kernel, golden: Golden) -> Iterator[tuple[F64, F64]]:
+    if kernel.form == "unary":
+        x = {"x": golden.tensors["x"]}
+        yield truth(kernel, x)["y"], golden.tensors["y"]
+        yield truth(kernel, x, {"y": np.ones(golden.tensors["x"].size)})["d_x"], golden.tensors["d_x"]
+        return
+    for _, tensors in golden.split():
+        inputs = {name: tensors[name] for name in kernel.inputs}
+        yield truth(kernel, inputs)["y"], tensors["y"]
+        if kernel.differentiable:
+            pulled = truth(kernel, inputs, {"y": tensors["g"]})
+            yield from ((pulled[name], tensors[name]) for name in pulled)
+
+
+def _formula_error(kernel: Kernel, got: F64, stored: F64) -> float:
+    got, stored = got.astype(np.float64), stored.astype(np.float64)
+    with np.errstate(all="ignore"):
+        same = (got == stored) | (np.isnan(got) & np.isnan(stored))
+        scale = np.spacing(np.maximum(np.abs(stored), SMALLEST))
+        if kernel.form == "row" and got.size:
+            # cancelling sums have absolute error: counted against the largest number of the tensor
+            finite = np.abs(stored[np.isfinite(stored)])
+            scale = np.maximum(scale, np.spacing(finite.max() if finite.size else 1.0))
+        error = np.where(same, 0.0, np.abs(got - stored) / scale)
+    worst = int(np.argmax(np.where(np.isnan(error), np.inf, error))) if error.size else 0
+    if error.size and not error.flat[worst] <= FORMULA_LIMIT:
+        message = (
+            f"{kernel.name}: formula gives {got.flat[worst]!r} where the golden holds {stored.flat[worst]!r} "
+            f"(element {worst}): one of them is wrong"
+        )
+        raise GoldenError(message)
+    return float(error.flat[worst]) if error.size else 0.0
+
+
+def _moved_inputs(kernel: Kernel, golden: Golden) -> list[str]:
+    """Return a message for every regime whose stored inputs are not those that the generator draws."""
+    moved = set()
+    if kernel.form == "unary":
+        fresh = unary_regimes(kernel)
+        for regime, tensors in golden.split():
+            if regime != "hard" and not _same(tensors["x"], fresh[regime]):
+                moved.add(regime)
+    else:
+        draws = row_draws(kernel)
+        stored = list(golden.split())
+        if len(draws) != len(stored):
+            return [f"{kernel.name}: {len(stored)} stored draws, the generator makes {len(draws)}: mint them again"]
+        for number, (draw, (regime, tensors)) in enumerate(zip(draws, stored, strict=True)):
+            inputs = dict(draw.inputs)
+            if kernel.differentiable:
+                inputs["g"] = row_cotangent(kernel, number, draw, tensors["y"].shape)
+            if not all(_same(tensors[name], array) for name, array in inputs.items()):
+                moved.add(regime)
+    return [f"{kernel.name}: the stored inputs of {regime!r} are not those that the generator draws" for regime in sorted(moved)]
+
+
+def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    return a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -1,0 +1,31 @@
+"""What a plugin may offer. Hooks say what exists; nothing is called back for each case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actconform.interfaces import Backend
+    from actconform.types import Deviation, Kernel
+
+hookspec = pluggy.HookspecMarker("actconform")
+hookimpl = pluggy.HookimplMarker("actconform")
+
+
+@hookspec
+def actconform_kernels() -> Iterable[Kernel]:  # type: ignore[empty-body]
+    """Kernels, with formula, exact reference and graph registered under their names."""
+
+
+@hookspec
+def actconform_backends() -> Iterable[type[Backend]]:  # type: ignore[empty-body]
+    """Backend classes; the framework itself is imported only inside their methods."""
+
+
+@hookspec
+def actconform_deviations() -> Iterable[Deviation]:  # type: ignore[empty-body]
+    """Known causes of findings on the plugin's own routes."""

@@ -1,0 +1,75 @@
+"""The authored exporter: the ONNX graph that we write from a kernel, so that a runtime is judged with none between."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import helper
+
+import actconform.onnx.graphs  # noqa: F401  registers the built-in kernels
+from actconform import __version__
+from actconform.interfaces import Unsupported
+from actconform.onnx.nodes import ELEMENT_TYPES, GRAPHS, OPSET, Nodes, graph
+from actconform.types import Artifact
+
+if TYPE_CHECKING:
+    from actconform.types import Kernel
+
+__all__ = ["GRAPHS", "OPSET", "Nodes", "author", "graph"]
+
+OUTPUT = "y"
+
+
+def author(kernel: Kernel, dtype: str) -> Artifact:
+    """Return the graph of `kernel` at `dtype` ("f32", "f16", "bf16"): standard operators, passed by onnx's checker.
+
+    Its inputs are `kernel.inputs`, its output is "y", every dimension is dynamic. A unary kernel takes (n); a row
+    kernel (b, n), or (b, n, m) where it works on axis 1; a further input, prelu's slope, is (n). `path` reads
+    "operator: Gelu" or "composition: Split, Sigmoid, Mul". Parameters are rounded to the graph's dtype, or are float32
+    attributes. Raises `Unsupported` where no graph is registered under the kernel's name.
+    """
+    write = GRAPHS.get(kernel.name)
+    if write is None:
+        raise Unsupported(f"no authored graph for kernel {kernel.name}")
+    nodes = Nodes(dtype)
+    _rename(nodes, write(nodes, kernel))
+    proto = helper.make_graph(
+        nodes.nodes,
+        kernel.name,
+        [helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], _dims(kernel, name)) for name in kernel.inputs],
+        [onnx.ValueInfoProto(name=OUTPUT)],
+        initializer=nodes.initializers,
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(
+        proto,
+        opset_imports=opsets,
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="actconform",
+        producer_version=__version__,
+    )
+    # The output's type and rank are what the standard infers: a graph that claims another cannot be written.
+    typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    model.graph.output[0].CopyFrom(typed.graph.output[0])
+    for dim in model.graph.output[0].type.tensor_type.shape.dim:
+        if dim.dim_param.startswith("unk__"):
+            dim.Clear()
+    return Artifact(model=model.SerializeToString(deterministic=True), opset=OPSET, path=_path(nodes))
+
+
+def _dims(kernel: Kernel, name: str) -> list[str]:
+    if kernel.form == "unary" or name != kernel.inputs[0]:
+        return ["n"]
+    return ["b", "n", "m"] if kernel.axis == 1 else ["b", "n"]
+
+
+def _rename(nodes: Nodes, output: str) -> None:
+    for node in nodes.nodes:
+        for names in (node.input, node.output):
+            names[:] = [OUTPUT if name == output else name for name in names]
+
+
+def _path(nodes: Nodes) -> str:
+    operators = list(dict.fromkeys(node.op_type for node in nodes.nodes))
+    return f"{'operator' if len(nodes.nodes) == 1 else 'composition'}: {', '.join(operators)}"

@@ -1,0 +1,224 @@
+"""What is installed: entry points of group `actconform`, loaded one by one; a broken one is a record, not a crash."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import traceback
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pluggy
+
+from actconform import hookspecs
+from actconform.interfaces import Backend
+from actconform.types import Deviation, Kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+GROUP = "actconform"
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("actconform_"))
+SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
+
+
+class PluginError(Exception):
+    """The set of plugins cannot be used, and which ones are in the way: exit code 2."""
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A plugin that gives nothing, because it could not be imported or what its hooks return is wrong."""
+
+    name: str
+    distribution: str
+    reason: str
+
+
+class Catalog(msgspec.Struct, frozen=True):
+    """All that the plugins offer. `backend_plugin` says which distribution and version gives a backend."""
+
+    kernels: dict[str, Kernel]
+    backends: dict[str, type[Backend]]
+    deviations: tuple[Deviation, ...]
+    broken: tuple[Broken, ...]
+    backend_plugin: dict[str, str]
+
+
+class _Plugin(msgspec.Struct, frozen=True):
+    name: str
+    distribution: str
+    load: Callable[[], object]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.distribution})"
+
+
+class _Offer(msgspec.Struct, frozen=True):
+    kernels: tuple[Kernel, ...]
+    backends: tuple[type[Backend], ...]
+    deviations: tuple[Deviation, ...]
+
+
+class _WrongOfferError(Exception):
+    """What a hook returned is not what its specification says; the text is for people."""
+
+
+def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.EntryPoint] | None = None) -> Catalog:
+    """Return what the plugins offer: those of `entry_points`, by default all installed ones, then the objects `extra`.
+
+    A plugin that cannot be imported, whose hook raises or returns the wrong thing, is in `broken` and gives nothing.
+    Raises PluginError where two plugins, backends, kernels or deviations have one name, or a hook is one that nothing
+    would call.
+    """
+    plugins = [_from_entry_point(point) for point in (installed() if entry_points is None else entry_points)]
+    _refuse_namesakes([(plugin.name, plugin.label) for plugin in plugins], "plugins")
+    plugins += [_from_object(plugin, index) for index, plugin in enumerate(extra, start=1)]
+
+    offers: list[tuple[_Plugin, _Offer]] = []
+    broken: list[Broken] = []
+    for plugin in plugins:
+        try:
+            offers.append((plugin, _offer(plugin)))
+        except PluginError:
+            raise
+        except _WrongOfferError as error:
+            broken.append(Broken(plugin.name, plugin.distribution, str(error)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not stop the others
+            broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
+
+    backends = [(backend.name, plugin) for plugin, offer in offers for backend in offer.backends]
+    _refuse_namesakes([(name, plugin.label) for name, plugin in backends], "backends")
+    _refuse_namesakes([(kernel.name, plugin.label) for plugin, offer in offers for kernel in offer.kernels], "kernels")
+    _refuse_namesakes([(item.id, plugin.label) for plugin, offer in offers for item in offer.deviations], "deviations")
+    return Catalog(
+        kernels={kernel.name: kernel for _, offer in offers for kernel in offer.kernels},
+        backends={backend.name: backend for _, offer in offers for backend in offer.backends},
+        deviations=tuple(known for _, offer in offers for known in offer.deviations),
+        broken=tuple(broken),
+        backend_plugin={name: plugin.distribution for name, plugin in backends},
+    )
+
+
+def installed() -> list[metadata.EntryPoint]:
+    """Return the entry points of all installed plugins, the built-in one among them, without importing any."""
+    return list(metadata.entry_points(group=GROUP))
+
+
+def plugin_versions() -> dict[str, str]:
+    """Return the version of every installed distribution that has a plugin, without importing any."""
+    return {point.dist.name: point.dist.version for point in installed() if point.dist is not None}
+
+
+def _from_entry_point(point: metadata.EntryPoint) -> _Plugin:
+    distribution = f"{point.dist.name} {point.dist.version}" if point.dist is not None else f"from {point.value}"
+    return _Plugin(point.name, distribution, point.load)
+
+
+def _from_object(plugin: object, index: int) -> _Plugin:
+    name = getattr(plugin, "__name__", type(plugin).__name__)
+    return _Plugin(name, f"given directly, number {index}", lambda: plugin)
+
+
+def _offer(plugin: _Plugin) -> _Offer:
+    loaded = plugin.load()
+    if inspect.isclass(loaded):
+        loaded = loaded()
+    # A manager for each plugin: in a shared one a hook that raises ends the call for all.
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    try:
+        manager.register(loaded, plugin.name)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(f"plugin {plugin.label}: a hook does not fit: {error}".replace("\n", " ")) from error
+    _refuse_mistyped(manager, loaded, plugin)
+    if not manager.get_hookcallers(loaded):
+        raise _WrongOfferError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
+    kernels = _collect(manager, "actconform_kernels", _check_kernel)
+    backends = _collect(manager, "actconform_backends", _check_backend)
+    deviations = _collect(manager, "actconform_deviations", _check_deviation)
+    return _Offer(kernels, backends, deviations)
+
+
+def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:
+    caller = getattr(manager.hook, hook)
+    if not caller.get_hookimpls():
+        return ()
+    results = caller()
+    if not results:  # pluggy drops None
+        raise _WrongOfferError(f"{hook} returned None: wanted an iterable")
+    try:
+        items = iter(results[0])
+    except TypeError:
+        raise _WrongOfferError(f"{hook} returned {_kind(results[0])}: wanted an iterable") from None
+    offered = []
+    for item in items:
+        try:
+            offered.append(check(item))
+        except _WrongOfferError as error:
+            raise _WrongOfferError(f"{hook} returned {error}") from None
+    return tuple(offered)
+
+
+def _check_kernel(item: object) -> Kernel:
+    if not isinstance(item, Kernel):
+        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.Kernel")
+    if not SAFE_NAME.fullmatch(item.name):
+        raise _WrongOfferError(f"a kernel called {item.name!r}: wanted lower case letters, digits and . _ - @")
+    return item
+
+
+def _check_backend(item: object) -> type[Backend]:
+    if not (inspect.isclass(item) and issubclass(item, Backend)):
+        mend = "the class itself, not an instance" if isinstance(item, Backend) else "subclasses of actconform.Backend"
+        raise _WrongOfferError(f"{_kind(item)} among its items: wanted {mend}")
+    if inspect.isabstract(item):
+        missing = ", ".join(sorted(item.__abstractmethods__))
+        raise _WrongOfferError(f"{item.__name__}, which is not whole: it does not define {missing}")
+    name, kind = getattr(item, "name", None), getattr(item, "kind", None)
+    if not (isinstance(name, str) and SAFE_NAME.fullmatch(name)):
+        raise _WrongOfferError(f"{item.__name__} with the name {name!r}: wanted lower case letters, digits and . _ - @")
+    if kind not in ("framework", "runtime"):
+        raise _WrongOfferError(f'{item.__name__} of kind {kind!r}: wanted "framework" or "runtime"')
+    return item
+
+
+def _check_deviation(item: object) -> Deviation:
+    if not isinstance(item, Deviation):
+        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.Deviation")
+    return item
+
+
+def _refuse_mistyped(manager: pluggy.PluginManager, loaded: object, plugin: _Plugin) -> None:
+    """Raise PluginError for a hook that pluggy registers and nothing calls, or that lacks its marker."""
+    for caller in manager.get_hookcallers(loaded) or ():
+        if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
+            near = difflib.get_close_matches(caller.name, HOOKS, n=1)
+            mend = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOKS)}"
+            raise PluginError(f"plugin {plugin.label} has a hook that nothing calls: {caller.name}; {mend}")
+    heard = {caller.name for caller in manager.get_hookcallers(loaded) or ()}
+    for hook in HOOKS:
+        if hook not in heard and inspect.isroutine(getattr(loaded, hook, None)):
+            mend = "nothing calls it; mark it with @actconform.hookimpl"
+            raise PluginError(f"plugin {plugin.label} has {hook} without the marker: {mend}")
+
+
+def _refuse_namesakes(named: list[tuple[str, str]], what: str) -> None:
+    givers: dict[str, str] = {}
+    for name, giver in named:
+        if name in givers:
+            both = f"both from {giver}" if givers[name] == giver else f"one from {givers[name]}, one from {giver}"
+            raise PluginError(f"two {what} are called {name!r}: {both}; uninstall or rename one")
+        givers[name] = giver
+
+
+def _kind(item: object) -> str:
+    return f"the class {item.__name__}" if inspect.isclass(item) else f"a value of type {type(item).__name__}"
+
+
+def _reason(error: BaseException) -> str:
+    said = "".join(traceback.format_exception_only(error)).strip()
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{said} (at {frames[-1].filename}:{frames[-1].lineno})" if frames else said

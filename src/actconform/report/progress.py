@@ -1,0 +1,101 @@
+"""Progress of a run: bars on a terminal (backend, kernel, rate, time left), a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from actconform.types import BAD
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from rich.console import Console
+    from rich.progress import Task
+
+    from actconform.types import Case, Result
+    from actconform.workers.protocol import Hello
+
+PLAIN_SECONDS = 15.0
+
+
+class RunProgress(Protocol):
+    """What the run tells: a backend started (or why not), a result came."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def started(self, backend: str, hello: Hello | str) -> None: ...
+
+    def advance(self, result: Result) -> None: ...
+
+
+def progress_for(cases: Sequence[Case], console: Console) -> RunProgress:
+    """Return bars for a terminal, plain lines for a log."""
+    totals = Counter(case.backend for case in cases)
+    return _Bars(totals, console) if console.is_terminal else _Lines(totals, console)
+
+
+class _Rate(TextColumn):
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def render(self, task: Task) -> str:  # type: ignore[override]  rich accepts any renderable
+        return f"{task.speed:.0f}/s" if task.speed else ""
+
+
+class _Bars:
+    def __init__(self, totals: Counter[str], console: Console) -> None:
+        columns = (TextColumn("{task.description:<10}"), BarColumn(24), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        self._progress = Progress(*columns, TextColumn("{task.fields[kernel]}"), console=console, transient=True)
+        self._tasks = {
+            backend: self._progress.add_task(backend, total=total, kernel="starting", start=False)
+            for backend, total in totals.items()
+        }
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def started(self, backend: str, hello: Hello | str) -> None:
+        del hello
+        self._progress.start_task(self._tasks[backend])
+
+    def advance(self, result: Result) -> None:
+        backend = result.route.rsplit("+", 1)[-1]
+        self._progress.update(self._tasks[backend], advance=1, kernel=result.subject)
+
+
+class _Lines:
+    def __init__(self, totals: Counter[str], console: Console) -> None:
+        self._totals = totals
+        self._console = console
+        self._done: Counter[str] = Counter()
+        self._bad = 0
+        self._next = time.monotonic() + PLAIN_SECONDS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def started(self, backend: str, hello: Hello | str) -> None:
+        why = hello if isinstance(hello, str) else hello.unavailable
+        self._console.print(f"{backend}: {why}" if why else f"{backend}: started", markup=False)
+
+    def advance(self, result: Result) -> None:
+        self._done[result.route.rsplit("+", 1)[-1]] += 1
+        self._bad += result.verdict in BAD
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            done = ", ".join(f"{backend} {self._done[backend]}/{total}" for backend, total in self._totals.items())
+            self._console.print(f"{done}; {self._bad} not conforming so far", markup=False)

@@ -1,0 +1,238 @@
+"""A run, as one straight line: select -> draw inputs -> build | export + load -> run -> measure -> judge -> record."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actconform.blame import blame
+from actconform.compare.answers import behaviour, compare
+from actconform.draw import Exam, draw
+from actconform.golden.store import Golden, Manifest, load
+from actconform.interfaces import Unsupported
+from actconform.judge import judge
+from actconform.onnx.author import author
+from actconform.types import Case, Result, Verdict
+from actconform.workers.pool import Worker, WorkerCrash, WorkerError, WorkerTimeout
+from actconform.workers.protocol import Call, Hello, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from actconform.config import Config
+    from actconform.plugins import Catalog
+    from actconform.types import Artifact, Deviation, Kernel
+    from actconform.workers.protocol import Failure, Outcome
+
+START_TIMEOUT = 180.0  # a cold import of TensorFlow from a slow disk
+EXAMS_KEPT = 24
+VERDICT_OF = {
+    "unsupported": Verdict.UNSUPPORTED,
+    "unavailable": Verdict.UNAVAILABLE,
+    "error": Verdict.ERROR,
+    "memory": Verdict.CRASH,
+}
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run needs to know: the selected cases, what is installed, the settings, the goldens, the register."""
+
+    cases: Sequence[Case]
+    catalog: Catalog
+    config: Config
+    folder: Path
+    manifest: Manifest
+    register: Sequence[Deviation]
+    plugins: Sequence[str] = ()
+
+
+class Exams:
+    """Draws the questions of kernel, aspect and dtype once for all routes; keeps the last few. Safe between threads."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, str, str], Exam] = OrderedDict()
+        self._goldens: dict[str, Golden] = {}
+
+    def draw(self, kernel: Kernel, case: Case) -> Exam:
+        """Return the questions of a case. Raises GoldenError where its goldens are damaged."""
+        key = (case.subject, case.aspect, case.dtype)
+        with self._lock:
+            if key not in self._kept:
+                if kernel.name not in self._goldens:
+                    self._goldens[kernel.name] = load(self._plan.folder, self._plan.manifest, kernel.name)
+                self._kept[key] = draw(kernel, case.aspect, case.dtype, self._goldens[kernel.name])
+                while len(self._kept) > EXAMS_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+
+def run(plan: Plan, on_start: Callable[[str, Hello | str], None], on_result: Callable[[Result], None]) -> dict[str, dict[str, str]]:
+    """Run the plan, hand every result to `on_result` as it comes, and return the facts of each backend.
+
+    One thread and one worker process a backend; results arrive in the caller's thread. Every selected case ends with exactly
+    one result, unless the caller is interrupted: then the workers are ended and KeyboardInterrupt passes on. `on_start` gets
+    each backend's Hello, or why it did not start, from that backend's thread. A GoldenError in any thread is raised here.
+    """
+    by_backend: dict[str, list[Case]] = {}
+    for case in plan.cases:
+        by_backend.setdefault(case.backend, []).append(case)
+    facts: dict[str, dict[str, str]] = {}
+    inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
+    exams = Exams(plan)
+    stop = threading.Event()
+    workers = {name: _worker(plan, name) for name in by_backend}
+
+    def line(name: str) -> None:
+        try:
+            for result in _backend_results(plan, exams, workers[name], by_backend[name], facts.setdefault(name, {}), on_start):
+                inbox.put(result)
+                if stop.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+            inbox.put(error)
+        finally:
+            inbox.put(None)
+
+    threads = [threading.Thread(target=line, args=(name,), name=name, daemon=True) for name in by_backend]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            while (item := inbox.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                on_result(item)
+    finally:
+        stop.set()
+        for worker in workers.values():
+            worker.close()
+    return facts
+
+
+def _worker(plan: Plan, backend: str) -> Worker:
+    settings = plan.config.backends.get(backend)
+    return Worker(
+        backend,
+        python=settings.python if settings else None,
+        env=settings.env if settings else None,
+        threads=plan.config.threads,
+        plugins=plan.plugins,
+    )
+
+
+def _backend_results(
+    plan: Plan,
+    exams: Exams,
+    worker: Worker,
+    cases: list[Case],
+    facts: dict[str, str],
+    on_start: Callable[[str, Hello | str], None],
+) -> Iterator[Result]:
+    name = cases[0].backend
+    why = next((f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken if b.name == name), "")
+    if why:
+        on_start(name, why)
+        yield from (_ended(case, Verdict.ERROR, "load", why) for case in cases)
+        return
+    try:
+        hello = worker.start(START_TIMEOUT)
+    except WorkerError as error:
+        verdict = {"crash": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(error.kind, Verdict.ERROR)
+        on_start(name, str(error))
+        yield from (_ended(case, verdict, "load", str(error)) for case in cases)
+        return
+    facts.update(hello.facts)
+    facts.update(python=hello.python, platform=hello.platform)
+    on_start(name, hello)
+    if hello.unavailable:
+        yield from (_ended(case, Verdict.UNAVAILABLE, "load", hello.unavailable) for case in cases)
+        return
+    for case in cases:
+        yield run_case(case, plan, exams, worker, facts)
+
+
+def run_case(case: Case, plan: Plan, exams: Exams, worker: Worker, facts: dict[str, str]) -> Result:
+    """Take one case down the whole line. Only GoldenError and KeyboardInterrupt are raised; all else is a result."""
+    started = time.perf_counter()
+    kernel = plan.catalog.kernels[case.subject]
+    clock = _Clock()
+    try:
+        exam = clock.time("draw", lambda: exams.draw(kernel, case))
+        artifact = clock.time("export", lambda: _artifact(kernel, case))
+        calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
+        outcome = clock.time("worker", lambda: worker.run(Job(case, artifact, calls), plan.config.timeout))
+    except Unsupported as error:
+        return _ended(case, Verdict.UNSUPPORTED, "export", str(error))
+    except WorkerTimeout as error:
+        return _ended(case, Verdict.TIMEOUT, "run", str(error))
+    except WorkerCrash as error:
+        return _ended(case, Verdict.CRASH, "run", str(error))
+    except WorkerError as error:
+        return _ended(case, Verdict.ERROR, "run", str(error))
+    if outcome.failure is not None:
+        return _failed(case, outcome.failure, outcome)
+    measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs))
+    findings += behaviour(exam, outcome.mutated, outcome.unsteady)
+    judgement = judge(case, [blame(finding, kernel, case) for finding in findings], plan.register, facts)
+    new = [finding for finding in judgement.findings if finding.deviation is None]
+    return Result(
+        case=case.id,
+        subject=case.subject,
+        aspect=case.aspect,
+        dtype=case.dtype,
+        route=case.route,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        blame=next((finding.blame for finding in (*new, *judgement.findings)), ""),
+        implementation=outcome.implementation,
+        findings=judgement.findings,
+        measurements=tuple(measurements),
+        seconds=time.perf_counter() - started,
+        timings={**clock.seconds, **{f"worker.{stage}": seconds for stage, seconds in outcome.timings.items()}},
+    )
+
+
+class _Clock:
+    """Seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def time(self, stage: str, step: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        try:
+            return step()
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def _artifact(kernel: Kernel, case: Case) -> Artifact | None:
+    return author(kernel, case.dtype) if case.exporter else None
+
+
+def _failed(case: Case, failure: Failure, outcome: Outcome) -> Result:
+    reason = f"out of memory: {failure.message}" if failure.kind == "memory" else failure.message
+    return _ended(case, VERDICT_OF[failure.kind], failure.stage, reason, outcome.implementation)
+
+
+def _ended(case: Case, verdict: Verdict, stage: str, reason: str, implementation: str = "") -> Result:
+    return Result(
+        case=case.id,
+        subject=case.subject,
+        aspect=case.aspect,
+        dtype=case.dtype,
+        route=case.route,
+        verdict=verdict,
+        stage=stage,
+        reason=reason,
+        implementation=implementation,
+    )

@@ -1,0 +1,103 @@
+"""Which cases there are, and which of them a run selects. A pattern that selects nothing is an error, not an empty success."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.config import UsageError, near
+from actconform.types import ASPECTS, DTYPES, Case
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actconform.plugins import Catalog
+
+DRIVER_EXPORTER = "authored"
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for; empty means all."""
+
+    patterns: Sequence[str] = ()
+    backends: Sequence[str] = ()
+    routes: Sequence[str] = ()
+    aspects: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+
+
+def routes(catalog: Catalog) -> list[str]:
+    """Return all routes: each framework natively, each runtime with the authored graphs.
+
+    A plugin that is broken has one route of its own name, so that its absence is seen.
+    """
+    found = [name if backend.kind == "framework" else f"{DRIVER_EXPORTER}+{name}" for name, backend in catalog.backends.items()]
+    return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
+
+
+def all_cases(catalog: Catalog) -> list[Case]:
+    """Return every case, kernel by kernel. Kernels without a gradient, by declaration, have no gradient cases."""
+    return [
+        Case(kernel.name, aspect, dtype, route)
+        for kernel in catalog.kernels.values()
+        for aspect in ASPECTS
+        if aspect == "value" or kernel.differentiable
+        for dtype in DTYPES
+        for route in routes(catalog)
+    ]
+
+
+def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
+    """Return the cases that match: any pattern (glob on the id), and every other filter.
+
+    Raises UsageError naming the word that matches nothing, with near matches, or when all words together select nothing.
+    """
+    _known("backend", wanted.backends, {case.backend for case in cases})
+    _known("route", wanted.routes, {case.route for case in cases})
+    _known("aspect", wanted.aspects, set(ASPECTS))
+    _known("dtype", wanted.dtypes, set(DTYPES))
+    ids = [case.id for case in cases]
+    for pattern in wanted.patterns:
+        if not any(fnmatchcase(id_, pattern) for id_ in ids):
+            raise UsageError(f"pattern {pattern!r} matches no case{_near_case(pattern, cases)}\n{_PATTERN_HELP}")
+    chosen = [case for case in cases if _chosen(case, wanted)]
+    if not chosen:
+        raise UsageError("the options together select no case: each matches something, but nothing matches them all")
+    return chosen
+
+
+_PATTERN_HELP = "a pattern is a glob on SUBJECT/ASPECT/DTYPE/ROUTE, for example 'gelu-*/value/f32/*'; see `actconform list cases`"
+
+
+def _chosen(case: Case, wanted: Selection) -> bool:
+    return (
+        (not wanted.patterns or any(fnmatchcase(case.id, pattern) for pattern in wanted.patterns))
+        and (not wanted.backends or case.backend in wanted.backends)
+        and (not wanted.routes or case.route in wanted.routes)
+        and (not wanted.aspects or case.aspect in wanted.aspects)
+        and (not wanted.dtypes or case.dtype in wanted.dtypes)
+    )
+
+
+def _known(what: str, words: Sequence[str], known: set[str]) -> None:
+    for word in words:
+        if word not in known:
+            raise UsageError(f"unknown {what} {word!r}{near(word, sorted(known))}")
+
+
+def _near_case(pattern: str, cases: Sequence[Case]) -> str:
+    parts = pattern.split("/")
+    vocabulary: list[set[str]] = [
+        {case.subject for case in cases},
+        set(ASPECTS),
+        set(DTYPES),
+        {case.route for case in cases},
+    ]
+    hints = [
+        f"{part!r}{near(part, sorted(known))}"
+        for part, known in zip(parts, vocabulary, strict=False)
+        if not any(fnmatchcase(name, part) for name in known)
+    ]
+    return f": nothing is called {', '.join(hints)}" if hints else ""

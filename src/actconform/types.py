@@ -1,0 +1,278 @@
+"""The vocabulary as data: what flows along the line, frozen, and importing nothing of ours."""
+
+from __future__ import annotations
+
+import math
+import struct
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Bundle: TypeAlias = Mapping[str, NDArray[Any]]
+
+INF = math.inf
+
+Aspect = Literal["value", "gradient"]
+ASPECTS: tuple[Aspect, ...] = ("value", "gradient")
+
+
+class FloatFormat(msgspec.Struct, frozen=True):
+    """An IEEE-like binary format: `precision` counts the hidden bit, `emin` and `emax` are exponents of normal numbers."""
+
+    name: str
+    bits: int
+    precision: int
+    emin: int
+    emax: int
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Half the gap between 1 and the next number, u = 2**-precision."""
+        return 2.0**-self.precision
+
+    @property
+    def smallest_normal(self) -> float:
+        return 2.0**self.emin
+
+    @property
+    def smallest_subnormal(self) -> float:
+        return 2.0 ** (self.emin - self.precision + 1)
+
+    @property
+    def largest(self) -> float:
+        return (2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax
+
+    @property
+    def overflow(self) -> float:
+        """The smallest magnitude that rounds to infinity: the largest number plus half its ULP."""
+        return (2.0 - 2.0**-self.precision) * 2.0**self.emax
+
+
+DTYPES: dict[str, FloatFormat] = {
+    "f32": FloatFormat("f32", 32, 24, -126, 127),
+    "f16": FloatFormat("f16", 16, 11, -14, 15),
+    "bf16": FloatFormat("bf16", 16, 8, -126, 127),
+}
+
+
+def f32(value: float) -> float:
+    """Return the float32 nearest to `value`: the parameter that every runtime receives."""
+    single: float = struct.unpack("f", struct.pack("f", value))[0]
+    return single
+
+
+class Kink(msgspec.Struct, frozen=True):
+    """A point where the derivative jumps; any value in [min(left, right), max(left, right)] is accepted there."""
+
+    x: float
+    left: float
+    right: float
+
+
+class Convention(msgspec.Struct, frozen=True):
+    """An input where more than one answer is defensible: a difference there is blamed on convention, not on anybody."""
+
+    aspect: Aspect
+    inputs: tuple[float, ...]
+    why: str
+
+
+class Kernel(msgspec.Struct, frozen=True, kw_only=True):
+    """One activation function with its parameters; its formula, exact reference and graph are registered under its name.
+
+    `form` is "unary" where each output element depends on one input element (then 16-bit inputs are exhaustive), else "row".
+    `tier` is "exact" (at most `exact_ulp` ULP in f32, 1 in 16 bits when that is not 0) or "scaled".
+    `scale` names the s of the scaled error |y-f| / (u max(|f|, s, 2**emin)): "one", or "input" for |x|;
+    `gradient_scale` likewise, for max(1, |x|) or 1+|x|(1+0.134x^2). `gradient_roots` are where the derivative crosses zero.
+    `at_infinity` holds the limits f(-inf), f(+inf); `gradient_at_infinity` those of the derivative. NaN in gives NaN out.
+    `defaults_only` kernels call the framework's function without parameters: they show what its defaults are.
+    """
+
+    name: str
+    definition: str
+    source: str
+    form: Literal["unary", "row"] = "unary"
+    inputs: tuple[str, ...] = ("x",)
+    parameters: dict[str, float] = {}
+    axis: int = -1
+    domain: str = "all reals"
+    range: tuple[float, float] = (-INF, INF)
+    tier: Literal["exact", "scaled"] = "scaled"
+    exact_ulp: float = 0.0
+    scale: Literal["one", "input"] = "one"
+    gradient_scale: Literal["one-or-input", "gelu-tanh"] = "one-or-input"
+    kinks: tuple[Kink, ...] = ()
+    gradient_roots: tuple[float, ...] = ()
+    at_infinity: tuple[float, float] = (math.nan, math.nan)
+    gradient_at_infinity: tuple[float, float] = (math.nan, math.nan)
+    zero_sign: str = "f(+-0) keeps the sign where f(0) = 0"
+    conventions: tuple[Convention, ...] = ()
+    differentiable: bool = True
+    output_dtype: Literal["same", "int64"] = "same"
+    defaults_only: bool = False
+
+
+class Case(msgspec.Struct, frozen=True, order=True):
+    """subject x aspect x dtype x route; `id` is safe in a shell, a file name and a URL."""
+
+    subject: str
+    aspect: Aspect
+    dtype: str
+    route: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.subject}/{self.aspect}/{self.dtype}/{self.route}"
+
+    @property
+    def backend(self) -> str:
+        """What computes: the last part of the route."""
+        return self.route.rsplit("+", 1)[-1]
+
+    @property
+    def exporter(self) -> str | None:
+        """What made the graph: the first part of the route, or None on a native one."""
+        return self.route.rsplit("+", 1)[0] if "+" in self.route else None
+
+
+class Support(msgspec.Struct, frozen=True):
+    """Whether a backend takes a case, and if not, why, in its own words."""
+
+    yes: bool
+    reason: str = ""
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """An exported graph: the bytes of a ModelProto, its opset, the path taken to it, and what the exporter warned of."""
+
+    model: bytes
+    opset: int
+    path: str
+    warnings: tuple[str, ...] = ()
+
+
+class Verdict(StrEnum):
+    PASS = "PASS"
+    FAIL = "FAIL"
+    XFAIL = "XFAIL"
+    XPASS = "XPASS"
+    UNSUPPORTED = "UNSUPPORTED"
+    UNAVAILABLE = "UNAVAILABLE"
+    CRASH = "CRASH"
+    TIMEOUT = "TIMEOUT"
+    ERROR = "ERROR"
+
+
+RAN = (Verdict.PASS, Verdict.XFAIL, Verdict.FAIL, Verdict.XPASS)
+BAD = (Verdict.FAIL, Verdict.XPASS, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)
+
+
+class Worst(msgspec.Struct, frozen=True):
+    """The worst element of a finding; `index` is flat within the regime, numbers are as compared."""
+
+    input_hex: str
+    index: int
+    truth: float
+    got: float
+    ulp: float
+    scaled: float
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
+    """One classified way in which a measurement breaks its limit, over one interval of inputs.
+
+    `magnitude` is what a deviation's bound is held against: scaled error for scaled-error, kink and bias, ULP for
+    tail and range, 0 for classes that are there or not.
+    """
+
+    class_: str
+    count: int
+    regime: str
+    tensor: str
+    interval: tuple[str, str]
+    worst: Worst | None
+    magnitude: float
+    deviation: str | None = None
+    blame: str = "undetermined"
+    evidence: str = ""
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers from comparing one tensor in one regime with its golden; `margin` is limit / max(max_scaled, tiny)."""
+
+    tensor: str
+    regime: str
+    n: int
+    max_ulp: float
+    max_scaled: float
+    bias: float
+    limit: float
+    margin: float
+    histogram: tuple[int, ...]
+    kinks: dict[str, str] = {}
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one case. Exactly one exists for every selected case."""
+
+    case: str
+    subject: str
+    aspect: str
+    dtype: str
+    route: str
+    verdict: Verdict
+    stage: str = "judge"
+    reason: str = ""
+    blame: str = ""
+    implementation: str = ""
+    findings: tuple[Finding, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    seconds: float = 0.0
+    timings: dict[str, float] = {}
+
+
+class Deviation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"class_": "class"}):
+    """A registered known cause, narrow, that covers findings of several cases.
+
+    `kernels`, `dtypes`, `routes` and `regimes` are globs; `inputs` is a list of closed intervals of input values, or "nan".
+    A finding is covered when it lies within one of them and its magnitude is at most `bound`.
+    `when` maps a fact to a version specifier (">=2.13,<2.14") or a list of allowed values; `until` to the version that mends it.
+    """
+
+    id: str
+    class_: str
+    aspect: Aspect
+    kernels: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    routes: tuple[str, ...]
+    reason: str
+    link: str
+    bound: float = 0.0
+    blame: str = ""
+    regimes: tuple[str, ...] = ("*",)
+    tensors: tuple[str, ...] = ("*",)
+    inputs: tuple[tuple[float, float] | Literal["nan"], ...] = ()
+    when: dict[str, str | tuple[str, ...]] = {}
+    until: str = ""
+
+
+def finite(value: Any) -> Any:
+    """Return `value` as JSON can hold it: dicts, lists and numbers, with "nan", "inf" and "-inf" for what is not finite."""
+    value = msgspec.to_builtins(value)
+    return _finite(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,129 @@
+"""A worker's process as the driver holds it: pipes whose reads and writes end by a deadline, and its last words."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+TAIL_BYTES = 32 * 1024
+LONGEST_LINE = 200
+MOST_LINES = 8
+LOOK_AGAIN_SECONDS = 0.5
+STACK_SECONDS = 0.3
+STACK_MARK = "(most recent call first)"  # faulthandler's
+
+
+class WorkerProcess:
+    """A child process in a session of its own, so that Ctrl-C does not reach it; a raw stream of frames to and from it.
+
+    Until `deadline` (of time.monotonic) is past, `readinto` and `write` wait; then they raise TimeoutError.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        pipe = subprocess.PIPE
+        self._popen = subprocess.Popen(  # noqa: S603  the command is the interpreter that the user configured
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env), bufsize=0, start_new_session=True
+        )
+        if self._popen.stdin is None or self._popen.stdout is None or self._popen.stderr is None:
+            raise RuntimeError("subprocess gave no pipes")
+        self.deadline = math.inf
+        self._stdin, self._stdout, self._stderr = self._popen.stdin, self._popen.stdout, self._popen.stderr
+        os.set_blocking(self._stdin.fileno(), False)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(self._stdout, select.POLLIN)
+        self._writable.register(self._stdin, select.POLLOUT)
+        self._tail = bytearray()
+        # Read at all times: a worker that fills this pipe would wait for ever.
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Read what has come, at least a byte; return 0 at the end."""
+        self._wait(self._readable)
+        return os.readv(self._stdout.fileno(), [buffer])
+
+    def write(self, data: memoryview, /) -> int:
+        """Write what fits into the pipe; raise BrokenPipeError where nobody reads it any more."""
+        self._wait(self._writable)
+        try:
+            return os.write(self._stdin.fileno(), data)
+        except BlockingIOError:
+            return 0
+
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return self._popen.poll() is None
+
+    def kill(self) -> None:
+        """Kill the process and all that it started; any thread may do so, and the one that waits for it sees the end."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+    def tell_where(self) -> None:
+        """Have the process write to its stderr where in Python it is, even if it hangs in native code."""
+        if self.alive():
+            self._popen.send_signal(signal.SIGUSR1)
+            time.sleep(STACK_SECONDS)
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether the process ends by itself within `seconds`."""
+        try:
+            self._popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def end(self, grace: float) -> int:
+        """End the process by closing its input, by force after `grace` seconds; return its exit code."""
+        self._stdin.close()
+        self.wait(grace)
+        self.kill()
+        code = self._popen.wait()
+        self._listener.join(1.0)  # what it started and detached may hold the pipe open
+        self._stdout.close()
+        return code
+
+    def last_words(self) -> list[str]:
+        """Return the last lines of stderr, or the innermost ones of the stack where Python wrote one."""
+        lines = [line[:LONGEST_LINE] for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
+        stacks = [index for index, line in enumerate(lines) if STACK_MARK in line]
+        if stacks:
+            start = max(stacks[-1] - 1, 0)
+            return lines[start : start + MOST_LINES]
+        return lines[-MOST_LINES:]
+
+    def _wait(self, poll: select.poll) -> None:
+        while (left := self.deadline - time.monotonic()) > 0:
+            if poll.poll(1000 * min(left, LOOK_AGAIN_SECONDS)):
+                return
+            if not self.alive() and not poll.poll(0):
+                raise EOFError  # dead, and a process that it left behind holds the pipe open
+        raise TimeoutError
+
+    def _listen(self) -> None:
+        with self._stderr:
+            while said := os.read(self._stderr.fileno(), 1 << 16):
+                self._tail += said
+                del self._tail[:-TAIL_BYTES]
+
+
+def cause_of_death(code: int) -> str:
+    """Return what an exit code of subprocess says, in words: "was killed by SIGSEGV", "ended with exit code 3"."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (nobody here sent it: most likely the system ran out of memory)" if -code == signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"

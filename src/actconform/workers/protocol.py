@@ -1,0 +1,256 @@
+"""What the driver and a worker say to each other, and how it travels: one frame a message.
+
+A frame is magic `ACF1`, the header's length (uint32), the body's length (uint64), both little endian, then the header
+and the body. The header is the message in msgpack. Where the message has an array, the header has an extension (code 1)
+holding `[dtype, shape, offset]`; the array's C-order little-endian bytes stand at that offset of the body, aligned.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+import ml_dtypes
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from actconform.types import Artifact, Case  # noqa: TC001  msgspec reads the annotations when it decodes
+
+Bundle: TypeAlias = Mapping[str, NDArray[Any]]
+Message = TypeVar("Message")
+
+MAGIC = b"ACF1"
+PREFIX = struct.Struct("<4sIQ")
+ARRAY = 1  # the msgpack extension code
+ALIGNMENT = 64
+COALESCE = 1 << 16
+
+SHORT_NAMES = {"f32": "<f4", "f16": "<f2", "f64": "<f8", "i64": "<i8", "i32": "<i4", "u8": "|u1", "bool": "|b1"}
+SHORT_NAME_OF = {code: name for name, code in SHORT_NAMES.items()}
+ML_DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(ml_dtypes.bfloat16)}
+
+
+class ProtocolError(Exception):
+    """The bytes are not a whole frame, or the message cannot be written as one."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says first, unasked.
+
+    `unavailable` says why the backend cannot run here, `problem` why the worker can serve nobody; both are empty when
+    all is well. `provider` is the distribution that gives the backend, with its version; `plugins` has all versions.
+    """
+
+    actconform: str
+    plugins: dict[str, str]
+    backend: str
+    kind: str = ""
+    provider: str = ""
+    facts: dict[str, str] = {}
+    unavailable: str = ""
+    problem: str = ""
+    python: str = ""
+    executable: str = ""
+    platform: str = ""
+    cpu: str = ""
+    pid: int = 0
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call of the program: inputs of one regime, and the cotangents of its outputs where the aspect is gradient."""
+
+    regime: str
+    inputs: Bundle
+    cotangents: Bundle | None = None
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One case: what to build or load, and the calls to make on it."""
+
+    case: Case
+    artifact: Artifact | None
+    calls: list[Call]
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a job stopped; `call` is the index of the call that failed, where one did."""
+
+    stage: Literal["supports", "build", "load", "run"]
+    kind: Literal["unsupported", "unavailable", "error", "memory"]
+    message: str
+    call: int | None = None
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What a job gave: one bundle a call, in order, up to the failure where there was one.
+
+    `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
+    output name) whose bits differed when the first call was made again after the last one; NaN payloads do not count.
+    """
+
+    outputs: list[Bundle] = []
+    mutated: list[tuple[int, str]] = []
+    unsteady: list[tuple[int, str]] = []
+    implementation: str = ""
+    failure: Failure | None = None
+    timings: dict[str, float] = {}
+
+
+class Stream(Protocol):
+    """The part of a raw binary stream that frames need; both calls may move fewer bytes than asked."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
+
+    def write(self, data: memoryview, /) -> int | None: ...
+
+
+def wire_name(dtype: np.dtype[Any]) -> str:
+    """Return the name under which `dtype` travels: "f32", "bf16", ..., else numpy's own ("<c8").
+
+    Raises ProtocolError for what has no bytes of its own (object) or no name that tells their meaning (a struct).
+    """
+    if _is_extended(dtype):
+        return next((short for short, known in ML_DTYPES.items() if dtype == known), dtype.name)
+    if dtype.kind in "OV" or dtype.itemsize == 0:
+        raise ProtocolError(f"an array of dtype {dtype} cannot be sent: wanted numbers, such as float32")
+    code = dtype.newbyteorder("<").str
+    return SHORT_NAME_OF.get(code, code)
+
+
+def wire_dtype(name: str) -> np.dtype[Any]:
+    """Return the dtype that travels under `name`; raise ProtocolError where there is none."""
+    if name in ML_DTYPES:
+        return ML_DTYPES[name]
+    try:
+        dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name, SHORT_NAMES.get(name, name)))
+    except TypeError:
+        raise ProtocolError(f"garbage in a frame: no dtype is called {name!r}") from None
+    if dtype.itemsize == 0 or (dtype.kind in "OV" and not _is_extended(dtype)):
+        raise ProtocolError(f"garbage in a frame: an array cannot have dtype {name!r}")
+    return dtype
+
+
+def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a writable C-order copy at a multiple of 64 bytes, so that alignment makes no difference between calls."""
+    copy = _aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def write_message(stream: Stream, message: object) -> None:
+    """Write `message`, a struct of this module, as one frame; its arrays may have any layout and byte order.
+
+    Raises ProtocolError for an array that cannot be sent, before anything is written, and what the stream raises.
+    """
+    chunks: list[NDArray[np.uint8]] = []
+    offset = 0
+
+    def describe(value: object) -> msgspec.msgpack.Ext:
+        nonlocal offset
+        if not isinstance(value, np.ndarray):
+            raise ProtocolError(f"a {type(value).__name__} cannot be sent: wanted numpy arrays")
+        name = wire_name(value.dtype)
+        chunk = _wire_bytes(value)
+        described = msgspec.msgpack.encode([name, value.shape, offset])
+        chunks.append(chunk)
+        offset += _padded(chunk.nbytes)
+        return msgspec.msgpack.Ext(ARRAY, described)
+
+    header = msgspec.msgpack.Encoder(enc_hook=describe).encode(message)
+    if len(header) >= 1 << 32:
+        raise ProtocolError(f"{len(header)} bytes beside the arrays cannot be sent: the limit is 4 GiB")
+    pending = bytearray(PREFIX.pack(MAGIC, len(header), offset)) + header
+    for chunk in chunks:
+        if len(pending) + chunk.nbytes > COALESCE:
+            _write_all(stream, memoryview(pending))
+            pending = bytearray()
+        if chunk.nbytes > COALESCE:
+            _write_all(stream, chunk.data)
+        else:
+            pending += chunk.data
+        pending += bytes(_padded(chunk.nbytes) - chunk.nbytes)
+    _write_all(stream, memoryview(pending))
+
+
+def read_message(stream: Stream, kind: type[Message]) -> Message:
+    """Read one frame and return it as `kind`; its arrays are writable, C-contiguous, and share a buffer of their own.
+
+    Raises EOFError if the stream ends before the frame, ProtocolError if it ends within or holds something else.
+    """
+    prefix = bytearray(PREFIX.size)
+    if (got := _read_into(stream, memoryview(prefix))) == 0:
+        raise EOFError
+    if bytes(prefix[:got])[:4] != MAGIC[:got]:
+        found = bytes(prefix[:got])
+        raise ProtocolError(f"garbage where a frame should begin: {found!r}; did something else write to this pipe?")
+    _expect(got, PREFIX.size, "prefix")
+    _, header_size, body_size = PREFIX.unpack(prefix)
+    header = bytearray(header_size)
+    _expect(_read_into(stream, memoryview(header)), header_size, "header")
+    body = _aligned_bytes(body_size)
+    _expect(_read_into(stream, body.data), body_size, "body")
+
+    def rebuild(code: int, data: memoryview) -> NDArray[Any]:
+        if code != ARRAY:
+            raise ProtocolError(f"garbage in a frame: unknown extension {code}")
+        name, shape, offset = msgspec.msgpack.decode(data, type=tuple[str, tuple[int, ...], int])
+        dtype = wire_dtype(name)
+        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if min((*shape, offset)) < 0 or offset + size > body_size:
+            where = f"at {offset} lies outside a body of {body_size} bytes"
+            raise ProtocolError(f"garbage in a frame: {name}{list(shape)} {where}")
+        return body[offset : offset + size].view(dtype).reshape(shape)
+
+    try:
+        return msgspec.msgpack.Decoder(kind, ext_hook=rebuild).decode(header)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"garbage in a frame: its header is no {kind.__name__}: {error}") from error
+
+
+def _is_extended(dtype: np.dtype[Any]) -> bool:
+    """Whether `dtype` is one of ml_dtypes: numpy's own letter for it ("<V2") does not tell which."""
+    return getattr(ml_dtypes, dtype.name, None) is dtype.type
+
+
+def _wire_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The array's C-order little-endian bytes: a view of it where it already lies so."""
+    dtype = array.dtype
+    if _is_extended(dtype):
+        dtype = np.dtype(f"u{dtype.itemsize}")
+        array = np.asarray(array, order="C").view(dtype)
+    flat = np.asarray(array, dtype=dtype.newbyteorder("<"), order="C").reshape(-1)
+    return flat.view(np.uint8)
+
+
+def _aligned_bytes(size: int) -> NDArray[np.uint8]:
+    buffer = np.empty(size + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + size]
+
+
+def _padded(size: int) -> int:
+    return size + -size % ALIGNMENT
+
+
+def _write_all(stream: Stream, data: memoryview) -> None:
+    while len(data):
+        data = data[stream.write(data) or 0 :]
+
+
+def _read_into(stream: Stream, buffer: memoryview) -> int:
+    """Fill `buffer`, or as much of it as comes before the end; return how much."""
+    done = 0
+    while done < len(buffer):
+        got = stream.readinto(buffer[done:])
+        if not got:
+            break
+        done += got
+    return done
+
+
+def _expect(got: int, wanted: int, part: str) -> None:
+    if got < wanted:
+        where = f"after {got} of the {wanted} bytes of its {part}"
+        raise ProtocolError(f"truncated frame: it ends {where}; did the other side die?")

@@ -1,0 +1,138 @@
+"""One backend in a process of its own: `python -m actconform.workers.server --backend NAME`.
+
+It says Hello on its standard output, then reads one Job after another from its standard input and answers each with an
+Outcome, until the input ends. Nothing but frames reaches that output: what libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import faulthandler
+import os
+import platform
+import re
+import signal
+import sys
+import threading
+import time
+from importlib.metadata import EntryPoint
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import actconform
+from actconform.interfaces import Unavailable
+from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
+from actconform.workers.protocol import Hello, Job, read_message, write_message
+from actconform.workers.session import Session, fault_message, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actconform.interfaces import Backend
+    from actconform.plugins import Catalog
+
+WATCH_SECONDS = 0.5
+
+
+def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session | None]:
+    """Return what to say about backend `name`, and a session unless `Hello.problem` says why there is none."""
+    said = Hello(
+        actconform=actconform.__version__,
+        plugins=plugin_versions(),
+        backend=name,
+        python=platform.python_version(),
+        executable=sys.executable,
+        platform=platform.platform(),
+        cpu=_cpu(),
+        pid=os.getpid(),
+    )
+    try:
+        catalog = load_plugins(entry_points=[*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)])
+    except PluginError as error:
+        return msgspec.structs.replace(said, problem=str(error)), None
+    if name not in catalog.backends:
+        return msgspec.structs.replace(said, problem=_no_backend(name, catalog)), None
+    said = msgspec.structs.replace(said, kind=catalog.backends[name].kind, provider=catalog.backend_plugin[name])
+    try:
+        backend = catalog.backends[name]()
+    except Exception as error:  # noqa: BLE001  any fault of a plugin is told, not raised
+        return msgspec.structs.replace(said, problem=fault_message(error)), None
+    try:
+        facts = _facts(backend)
+    except (Unavailable, ImportError) as error:
+        said = msgspec.structs.replace(said, unavailable=fault_message(error))
+        return said, Session(backend, catalog.kernels, said.unavailable)
+    except Exception as error:  # noqa: BLE001
+        return msgspec.structs.replace(said, problem=f"facts: {fault_message(error)}"), None
+    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog.kernels)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve one backend until standard input ends; return 0, or 1 if there was nothing to serve."""
+    parser = argparse.ArgumentParser(prog="python -m actconform.workers.server", description=__doc__)
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--plugin", action="append", default=[], metavar="MODULE:ATTRIBUTE", help="one more plugin")
+    options = parser.parse_args(arguments)
+    requests, answers = _claim_pipes()
+    faulthandler.enable(all_threads=False)
+    faulthandler.register(signal.SIGUSR1, all_threads=False)  # the driver asks where a call hangs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends its workers
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+
+    said, session = open_session(options.backend, options.plugin)
+    try:
+        write_message(answers, said)
+        if session is None:
+            return 1
+        while True:
+            write_message(answers, session.run(read_message(requests, Job)))
+    except (EOFError, BrokenPipeError):
+        return 0
+
+
+def _facts(backend: Backend) -> dict[str, str]:
+    facts = backend.facts()
+    if not isinstance(facts, dict):
+        raise TypeError(f"facts returned {type_name(facts)}: wanted a dict of str to str")
+    return {str(fact): str(value) for fact, value in facts.items()}
+
+
+def _no_backend(name: str, catalog: Catalog) -> str:
+    near = difflib.get_close_matches(name, catalog.backends, n=3)
+    known = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
+    broken = "".join(f"; plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in catalog.broken)
+    return f"no installed plugin gives a backend {name!r} for {sys.executable} ({known}){broken}"
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def _claim_pipes() -> tuple[FileIO, FileIO]:
+    """Keep standard input and output for frames: what libraries read there is empty, what they print goes to stderr."""
+    requests, answers = FileIO(os.dup(0), "r"), FileIO(os.dup(1), "w")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _exit_with_parent(parent: int) -> None:
+    """End the process when its parent is gone, even in the midst of a call: nobody is left to kill it."""
+    # Linux's PDEATHSIG would not do: it fires when the thread ends that started the worker.
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

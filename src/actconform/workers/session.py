@@ -1,0 +1,206 @@
+"""The work of a worker: one job at a time on one backend, whose every fault becomes a Failure."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from actconform.interfaces import Backend, Program, Unavailable, Unsupported
+from actconform.types import Support
+from actconform.workers.protocol import Failure, Outcome, aligned_copy, wire_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from actconform.types import Kernel
+    from actconform.workers.protocol import Bundle, Call, Job
+
+Stage = Literal["supports", "build", "load", "run"]
+Kind = Literal["unsupported", "unavailable", "error", "memory"]
+
+# torch and TensorFlow have errors of their own for memory; ONNX Runtime has only words.
+MEMORY_ERRORS = ("OutOfMemoryError", "ResourceExhaustedError")
+MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to allocate) memory", re.IGNORECASE)
+LONGEST_MESSAGE = 2000
+
+
+class _StoppedError(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Session:
+    """A backend at work: does jobs, and turns whatever the backend does wrong into a Failure."""
+
+    def __init__(self, backend: Backend, kernels: Mapping[str, Kernel], unavailable: str = "") -> None:
+        self.backend = backend
+        self.kernels = kernels
+        self.unavailable = unavailable
+
+    def run(self, job: Job) -> Outcome:
+        """Build or load the program, make the calls, then the first one again; faults of the backend are not raised.
+
+        Value cases call `forward`, gradient cases `vjp`, each time on copies of the inputs. `timings` has the seconds of
+        "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
+        """
+        started = time.perf_counter()
+        outcome = Outcome(timings={"run": 0.0})
+        try:
+            program = self._open(job, outcome)
+            try:
+                self._call_all(program, job, outcome)
+            finally:
+                _close(program, outcome)
+        except _StoppedError as stopped:
+            outcome.failure = stopped.failure
+        outcome.timings["worker"] = time.perf_counter() - started
+        return outcome
+
+    def _open(self, job: Job, outcome: Outcome) -> Program:
+        case = job.case
+        with _stage("load"):
+            if self.unavailable:
+                raise Unavailable(self.unavailable)
+        with _stage("supports"):
+            support = self.backend.supports(case)
+            if not isinstance(support, Support):
+                raise TypeError(f"supports returned {type_name(support)}: wanted actconform.Support")
+            if not support.yes:
+                raise Unsupported(support.reason or f"{self.backend.name} gives no reason")
+        started = time.perf_counter()
+        name: Stage = "build" if self.backend.kind == "framework" else "load"
+        with _stage(name):
+            if name == "build":
+                program = self.backend.build(self._kernel(case.subject), case.dtype)
+            elif job.artifact is None:
+                raise ValueError(f"{self.backend.name} loads graphs, and the job of route {case.route!r} brings none")
+            else:
+                program = self.backend.load(job.artifact, case.dtype)
+            if not isinstance(program, Program):
+                raise TypeError(f"{name} returned {type_name(program)}: wanted an actconform.Program")
+        outcome.timings[name] = time.perf_counter() - started
+        outcome.implementation = str(program.implementation)
+        return program
+
+    def _kernel(self, name: str) -> Kernel:
+        if name not in self.kernels:
+            mend = f"install the plugin that gives it for {sys.executable} too"
+            raise LookupError(f"the {self.backend.name} worker knows no kernel {name!r}: {mend}")
+        return self.kernels[name]
+
+    def _call_all(self, program: Program, job: Job, outcome: Outcome) -> None:
+        for index, call in enumerate(job.calls):
+            outputs, mutated = _call(program, job, call, index, outcome.timings)
+            outcome.outputs.append(outputs)
+            outcome.mutated.extend((index, name) for name in mutated)
+        if job.calls:
+            # Last, not second: what the calls between have left behind must not show in the answer either.
+            again, _ = _call(program, job, job.calls[0], 0, outcome.timings)
+            outcome.unsteady.extend((0, name) for name in _differing(outcome.outputs[0], again))
+
+
+@contextmanager
+def _stage(name: Stage, call: int | None = None) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the backend raises costs one case
+        raise _StoppedError(Failure(name, _kind(error), fault_message(error), call)) from None
+
+
+def _close(program: Program, outcome: Outcome) -> None:
+    try:
+        with _stage("run"):
+            program.close()
+    except _StoppedError as stopped:
+        if outcome.failure is None:
+            outcome.failure = stopped.failure
+
+
+def _call(
+    program: Program, job: Job, call: Call, index: int, timings: dict[str, float]
+) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Call the program on copies; return copies of its outputs, which it may reuse, and the names of changed inputs."""
+    method = "forward" if job.case.aspect == "value" else "vjp"
+    with _stage("run", index):
+        inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
+        cotangents = {name: aligned_copy(array) for name, array in (call.cotangents or {}).items()}
+        if method == "vjp" and not cotangents:
+            raise ValueError("a gradient case needs cotangents, and this call has none")
+        started = time.perf_counter()
+        try:
+            if method == "forward":
+                returned = program.forward(dict(inputs))
+            else:
+                returned = program.vjp(dict(inputs), dict(cotangents))
+        finally:
+            timings["run"] += time.perf_counter() - started
+        outputs = _checked(returned, method)
+    mutated = [name for name, array in inputs.items() if not _same_bytes(array, call.inputs[name])]
+    for name, array in cotangents.items():
+        if call.cotangents is not None and not _same_bytes(array, call.cotangents[name]):
+            mutated.append(f"cotangent {name}")
+    return outputs, mutated
+
+
+def _checked(returned: object, method: str) -> dict[str, NDArray[Any]]:
+    wanted = "wanted a dict of output name to numpy array"
+    if not isinstance(returned, dict):
+        raise TypeError(f"{method} returned {type_name(returned)}: {wanted}")
+    for name, array in returned.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{method} returned the key {name!r}: {wanted}")
+        if not isinstance(array, np.ndarray):
+            raise TypeError(f"{method} returned {type_name(array)} as {name!r}: {wanted}; convert it first")
+        wire_name(array.dtype)
+    return {name: np.array(array, order="C") for name, array in returned.items()}
+
+
+def _differing(first: Bundle, second: Bundle) -> list[str]:
+    return [name for name in sorted({*first, *second}) if not _steady(first.get(name), second.get(name))]
+
+
+def _steady(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
+    """Whether both are the same bits, or NaN in the same places."""
+    if first is None or second is None or (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    if _same_bytes(first, second) or first.dtype.kind in "biuSUmM":
+        return _same_bytes(first, second)
+    nan = np.isnan(first)
+    return bool(np.array_equal(nan, np.isnan(second))) and _same_bytes(first[~nan], second[~nan])
+
+
+def _same_bytes(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    return bool(np.array_equal(first.reshape(-1).view(np.uint8), second.reshape(-1).view(np.uint8)))
+
+
+def _kind(error: BaseException) -> Kind:
+    if isinstance(error, Unsupported):
+        return "unsupported"
+    if isinstance(error, Unavailable):
+        return "unavailable"
+    if isinstance(error, MemoryError) or type(error).__name__ in MEMORY_ERRORS or MEMORY_WORDS.search(str(error)):
+        return "memory"
+    return "error"
+
+
+def fault_message(error: BaseException) -> str:
+    """The backend's own words for an outcome; for a fault its type, words, and the innermost line outside this file."""
+    if isinstance(error, Unsupported | Unavailable):
+        return str(error)
+    said = "".join(traceback.format_exception_only(error)).strip()[:LONGEST_MESSAGE]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    return f"{said} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else said
+
+
+def type_name(value: object) -> str:
+    kind = type(value)
+    return "None" if value is None else f"a {kind.__module__}.{kind.__name__}".replace("builtins.", "")
