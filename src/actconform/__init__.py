@@ -1,4 +1,4 @@
-"""actconform: does your exported model still compute what you trained, and if not, whose fault is it?"""
+"""Tells whether an exported model still computes what was trained, and if not, whose fault it is."""
 
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported

@@ -24,7 +24,14 @@ def adopt(report: dict[str, Any], date: str) -> tuple[str, int]:
     for result in report["results"]:
         for finding in result["findings"]:
             if finding["deviation"] is None:
-                key = (result["subject"], result["aspect"], result["dtype"], result["route"], finding["class"], finding["tensor"])
+                key = (
+                    result["subject"],
+                    result["aspect"],
+                    result["dtype"],
+                    result["route"],
+                    finding["class"],
+                    finding["tensor"],
+                )
                 groups[key].append(finding)
     facts = report["facts"]["backends"]
     tables = [_table(key, findings, facts, date) for key, findings in sorted(groups.items())]
@@ -34,7 +41,7 @@ def adopt(report: dict[str, Any], date: str) -> tuple[str, int]:
 def _table(key: tuple[str, ...], findings: list[dict[str, Any]], facts: dict[str, dict[str, str]], date: str) -> str:
     kernel, aspect, dtype, route, class_, tensor = key
     here = facts.get(route.rsplit("+", 1)[-1], {})
-    when = {fact: f"=={here[fact]}" for fact in ("torch", "keras", "onnxruntime") if fact in here}
+    when: dict[str, Any] = {fact: f"=={here[fact]}" for fact in ("torch", "keras", "onnxruntime") if fact in here}
     when |= {fact: [here[fact]] for fact in ("cpu_capability", "platform") if fact in here}
     fields: dict[str, Any] = {
         "id": f"local-{kernel}-{aspect}-{dtype}-{route}-{class_}-{tensor}".replace("+", "-"),

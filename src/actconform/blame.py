@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isnan
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,15 +34,11 @@ def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
         return "the sign of a zero is a choice where the definition does not fix it"
     if finding.class_ == "dtype" and kernel.output_dtype == "int64":
         return "the width of an index is a choice"
-    if not finding.interval[0] or finding.class_ not in ("nan-made", "nan-lost", "inf", "kink", "scaled-error"):
+    if not finding.interval[0]:
         return ""
     ends = {from_hex(end, DTYPES[case.dtype]) for end in finding.interval}
-    if any(isnan(end) for end in ends):
-        return ""
-    for convention in kernel.conventions:
-        if convention.aspect == case.aspect and ends <= set(convention.inputs):
-            return convention.why
-    return ""
+    mine = (item for item in kernel.conventions if item.aspect == case.aspect and ends <= set(item.inputs))
+    return next((item.why for item in mine), "")
 
 
 def _joined(evidence: str, why: str) -> str:

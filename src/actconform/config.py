@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from actconform.deviations import DeviationError, read_deviations
-from actconform.types import Deviation
+from actconform.types import Deviation  # noqa: TC001  msgspec reads annotations
 
 CONFIG_FILE = "actconform.toml"
 
@@ -65,7 +65,9 @@ def local_deviations(config: Config) -> tuple[Deviation, ...]:
         try:
             found.extend(read_deviations(Path(name).read_text(), name))
         except OSError as error:
-            raise UsageError(f"{name}: deviations file named in {CONFIG_FILE} cannot be read: {error.strerror}") from error
+            raise UsageError(
+                f"{name}: deviations file named in {CONFIG_FILE} cannot be read: {error.strerror}"
+            ) from error
         except DeviationError as error:
             raise UsageError(str(error)) from error
     return tuple(found)

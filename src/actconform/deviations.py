@@ -118,6 +118,6 @@ def _matches(name: str, globs: tuple[str, ...]) -> bool:
 
 def _version_in(value: str, wanted: str) -> bool:
     try:
-        return Version(value.split("+")[0]) in SpecifierSet(wanted, prereleases=True)
+        return Version(value.partition("+")[0]) in SpecifierSet(wanted, prereleases=True)
     except InvalidVersion:
         return False

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     F64 = NDArray[np.float64]
 
-STORAGE: dict[str, Any] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}
+STORAGE: dict[str, Any] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,15 +82,17 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
         result = next(iter(truth(kernel, {"x": x}, ones).values()))
     with np.errstate(over="ignore"):
         inputs = x.astype(STORAGE[fmt.name])
-    for index in (*regimes.values(), *special_placements(special.start)):
-        regime = next((name for name, part in regimes.items() if part is index), "special")
+    calls: list[tuple[str, slice | NDArray[np.int64]]] = list(regimes.items())
+    calls += [("special", placement) for placement in special_placements(special.start)]
+    for regime, index in calls:
+        points = inputs[index], x[index], result[index]
         if aspect == "value":
-            yield _unary_question(regime, inputs[index], x[index], result[index], None)
+            yield _unary_question(regime, *points, None)
             continue
-        yield _unary_question(regime, inputs[index], x[index], result[index], np.ones(x[index].size))
+        yield _unary_question(regime, *points, np.ones(points[0].size))
         if regime != "special":
-            powers = signed_powers(f"{kernel.name}/powers/{regime}", x[index].size).astype(np.float64)
-            yield _unary_question(regime, inputs[index], x[index], result[index], powers)
+            powers = signed_powers(f"{kernel.name}/powers/{regime}", points[0].size).astype(np.float64)
+            yield _unary_question(regime, *points, powers)
 
 
 def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> Question:
@@ -114,7 +120,9 @@ def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cota
 def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
     storage = STORAGE[fmt.name]
     for regime, tensors in golden.split():
-        wide = {name: round_to(tensors[name].astype(np.float64), fmt) for name in (*kernel.inputs, "g") if name in tensors}
+        wide = {
+            name: round_to(tensors[name].astype(np.float64), fmt) for name in (*kernel.inputs, "g") if name in tensors
+        }
         g = wide.pop("g", None)
         cotangents = {"y": g} if aspect == "gradient" and g is not None else None
         if fmt.bits == 32:
@@ -138,8 +146,7 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
 def _beside(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
     """Return an input number for each output element: its own, the gate's, or the largest of its row."""
     x = inputs[output[2:]] if output.startswith("d_") else inputs["x"]
-    if x.shape == array.shape:
-        return x
     if x.shape[:-1] == array.shape[:-1]:
         return x[..., : array.shape[-1]]
-    return x.max(axis=-1)
+    largest: F64 = x.max(axis=-1)
+    return largest

@@ -24,7 +24,9 @@ class Judgement(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...]
 
 
-def judge(case: Case, findings: Sequence[Finding], register: Iterable[Deviation], facts: Mapping[str, str]) -> Judgement:
+def judge(
+    case: Case, findings: Sequence[Finding], register: Iterable[Deviation], facts: Mapping[str, str]
+) -> Judgement:
     """Return PASS, FAIL, XFAIL or XPASS for a case that ran.
 
     XFAIL only where every finding is covered by a deviation whose `when` holds here; XPASS where such a deviation is
@@ -34,7 +36,9 @@ def judge(case: Case, findings: Sequence[Finding], register: Iterable[Deviation]
     covered = []
     for finding in findings:
         by = next((deviation for deviation in active if covers(deviation, finding, case.dtype)), None)
-        covered.append(msgspec.structs.replace(finding, deviation=by.id, blame=by.blame or finding.blame) if by else finding)
+        covered.append(
+            msgspec.structs.replace(finding, deviation=by.id, blame=by.blame or finding.blame) if by else finding
+        )
     new = [finding for finding in covered if finding.deviation is None]
     if new:
         reason = f"{len(new)} of {len(covered)} findings not registered: {_kinds(new)}"
@@ -50,7 +54,10 @@ def judge(case: Case, findings: Sequence[Finding], register: Iterable[Deviation]
 
 
 def unmatched(
-    cases: Sequence[Case], results: Sequence[Result], register: Iterable[Deviation], facts: Mapping[str, Mapping[str, str]]
+    cases: Sequence[Case],
+    results: Sequence[Result],
+    register: Iterable[Deviation],
+    facts: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
     """Return, as messages, the deviations that hold and whose selected cases all ran, and that covered nothing."""
     by_case = {result.case: result for result in results}
@@ -60,7 +67,9 @@ def unmatched(
         mine = [case for case in cases if concerns(deviation, case) and holds(deviation, facts.get(case.backend, {}))]
         ran = [case for case in mine if case.id in by_case and by_case[case.id].verdict in RAN]
         if mine and len(ran) == len(mine) and deviation.id not in used:
-            messages.append(f"deviation {deviation.id!r} covered nothing in the {len(mine)} cases that it is registered for")
+            messages.append(
+                f"deviation {deviation.id!r} covered nothing in the {len(mine)} cases that it is registered for"
+            )
     return messages
 
 
@@ -79,7 +88,11 @@ def conforms(cases: Sequence[Case], results: Sequence[Result], require: Sequence
     if len(results) < len(cases):
         why.append(f"{len(cases) - len(results)} selected cases have no result: the run was ended early")
     selected = {case.route for case in cases}
-    required = list(require) if require is not None else [r for r in sorted(selected) if "+" not in r or r.endswith("+ort-cpu")]
+    required = (
+        list(require)
+        if require is not None
+        else [r for r in sorted(selected) if "+" not in r or r.endswith("+ort-cpu")]
+    )
     present = {result.route for result in results if result.verdict is not Verdict.UNAVAILABLE}
     why += [f"required route {route} did not run" for route in required if route not in present]
     return why

@@ -37,7 +37,9 @@ class Recorder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._lines.close()
 
     def add(self, result: Result) -> None:
@@ -54,7 +56,10 @@ class Recorder:
 
 
 def report(
-    results: Sequence[Result], facts: Mapping[str, Any], problems: Sequence[str], seconds: float
+    results: Sequence[Result],
+    facts: Mapping[str, Any],
+    problems: Sequence[str],
+    timings: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return the report of a run as JSON can hold it: non-finite numbers are "nan", "inf" and "-inf"."""
     counts = Counter(result.verdict for result in results)
@@ -63,7 +68,7 @@ def report(
         "facts": dict(facts),
         "conforms": not problems,
         "problems": list(problems),
-        "seconds": seconds,
+        "timings": dict(timings),
         "summary": {str(verdict): counts[verdict] for verdict in Verdict if counts[verdict]},
         "results": [finite(result) for result in results],
     }

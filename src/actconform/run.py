@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import queue
 import threading
 import time
@@ -75,17 +76,20 @@ class Exams:
             return self._kept[key]
 
 
-def run(plan: Plan, on_start: Callable[[str, Hello | str], None], on_result: Callable[[Result], None]) -> dict[str, dict[str, str]]:
+def run(
+    plan: Plan,
+    on_start: Callable[[str, Hello | str, float], None],
+    on_result: Callable[[Result], None],
+) -> dict[str, dict[str, str]]:
     """Run the plan, hand every result to `on_result` as it comes, and return the facts of each backend.
 
     One thread and one worker process a backend; results arrive in the caller's thread. Every selected case ends with exactly
     one result, unless the caller is interrupted: then the workers are ended and KeyboardInterrupt passes on. `on_start` gets
-    each backend's Hello, or why it did not start, from that backend's thread. A GoldenError in any thread is raised here.
+    each backend's Hello, or why it did not start, and the seconds that took, imports included, from that backend's thread.
+    A GoldenError in any thread is raised here.
     """
-    by_backend: dict[str, list[Case]] = {}
-    for case in plan.cases:
-        by_backend.setdefault(case.backend, []).append(case)
-    facts: dict[str, dict[str, str]] = {}
+    by_backend = {name: [case for case in plan.cases if case.backend == name] for name in _backends(plan)}
+    facts: dict[str, dict[str, str]] = {name: {} for name in by_backend}
     inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
     exams = Exams(plan)
     stop = threading.Event()
@@ -93,14 +97,13 @@ def run(plan: Plan, on_start: Callable[[str, Hello | str], None], on_result: Cal
 
     def line(name: str) -> None:
         try:
-            for result in _backend_results(plan, exams, workers[name], by_backend[name], facts.setdefault(name, {}), on_start):
+            for result in _backend_results(plan, exams, workers[name], by_backend[name], facts[name], on_start):
                 inbox.put(result)
                 if stop.is_set():
-                    return
+                    break
+            inbox.put(None)
         except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             inbox.put(error)
-        finally:
-            inbox.put(None)
 
     threads = [threading.Thread(target=line, args=(name,), name=name, daemon=True) for name in by_backend]
     for thread in threads:
@@ -116,6 +119,10 @@ def run(plan: Plan, on_start: Callable[[str, Hello | str], None], on_result: Cal
         for worker in workers.values():
             worker.close()
     return facts
+
+
+def _backends(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(case.backend for case in plan.cases))
 
 
 def _worker(plan: Plan, backend: str) -> Worker:
@@ -135,29 +142,30 @@ def _backend_results(
     worker: Worker,
     cases: list[Case],
     facts: dict[str, str],
-    on_start: Callable[[str, Hello | str], None],
+    on_start: Callable[[str, Hello | str, float], None],
 ) -> Iterator[Result]:
     name = cases[0].backend
-    why = next((f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken if b.name == name), "")
-    if why:
-        on_start(name, why)
-        yield from (_ended(case, Verdict.ERROR, "load", why) for case in cases)
-        return
+    started = time.perf_counter()
+    hello, verdict, why = _start(plan, worker, name)
+    on_start(name, hello or why, time.perf_counter() - started)
+    if hello is not None:
+        facts.update(hello.facts, python=hello.python, platform=hello.platform, machine=platform.machine())
+    for case in cases:
+        yield _ended(case, verdict, "load", why) if verdict else run_case(case, plan, exams, worker, facts)
+
+
+def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict | None, str]:
+    """Return the backend's Hello, or the verdict on all its cases and why."""
+    for broken in plan.catalog.broken:
+        if broken.name == name:
+            return None, Verdict.ERROR, f"plugin {broken.name} ({broken.distribution}) is broken: {broken.reason}"
     try:
         hello = worker.start(START_TIMEOUT)
     except WorkerError as error:
-        verdict = {"crash": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(error.kind, Verdict.ERROR)
-        on_start(name, str(error))
-        yield from (_ended(case, verdict, "load", str(error)) for case in cases)
-        return
-    facts.update(hello.facts)
-    facts.update(python=hello.python, platform=hello.platform)
-    on_start(name, hello)
+        return None, {"crash": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(error.kind, Verdict.ERROR), str(error)
     if hello.unavailable:
-        yield from (_ended(case, Verdict.UNAVAILABLE, "load", hello.unavailable) for case in cases)
-        return
-    for case in cases:
-        yield run_case(case, plan, exams, worker, facts)
+        return hello, Verdict.UNAVAILABLE, hello.unavailable
+    return hello, None, ""
 
 
 def run_case(case: Case, plan: Plan, exams: Exams, worker: Worker, facts: dict[str, str]) -> Result:
@@ -197,8 +205,22 @@ def run_case(case: Case, plan: Plan, exams: Exams, worker: Worker, facts: dict[s
         findings=judgement.findings,
         measurements=tuple(measurements),
         seconds=time.perf_counter() - started,
-        timings={**clock.seconds, **{f"worker.{stage}": seconds for stage, seconds in outcome.timings.items()}},
+        timings=_timings(clock.seconds, outcome.timings),
     )
+
+
+def _timings(driver: dict[str, float], worker: dict[str, float]) -> dict[str, float]:
+    """Return seconds by stage.
+
+    What the worker did beside the program's own calls is `checks` (were inputs changed, is the answer the same again);
+    what the driver waited beyond the worker's work is `messages`.
+    """
+    build = worker.get("build", 0.0) + worker.get("load", 0.0)
+    run_ = worker.get("run", 0.0)
+    stages = {stage: seconds for stage, seconds in driver.items() if stage != "worker"}
+    inside = worker.get("worker", build + run_)
+    checks, messages = inside - build - run_, driver["worker"] - inside
+    return {**stages, "build": build, "run": run_, "checks": checks, "messages": messages}
 
 
 class _Clock:

@@ -33,7 +33,10 @@ def routes(catalog: Catalog) -> list[str]:
 
     A plugin that is broken has one route of its own name, so that its absence is seen.
     """
-    found = [name if backend.kind == "framework" else f"{DRIVER_EXPORTER}+{name}" for name, backend in catalog.backends.items()]
+    found = [
+        name if backend.kind == "framework" else f"{DRIVER_EXPORTER}+{name}"
+        for name, backend in catalog.backends.items()
+    ]
     return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
 
 
@@ -68,7 +71,9 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
     return chosen
 
 
-_PATTERN_HELP = "a pattern is a glob on SUBJECT/ASPECT/DTYPE/ROUTE, for example 'gelu-*/value/f32/*'; see `actconform list cases`"
+_PATTERN_HELP = (
+    "a pattern is a glob on SUBJECT/ASPECT/DTYPE/ROUTE, for example 'gelu-*/value/f32/*'; see `actconform list cases`"
+)
 
 
 def _chosen(case: Case, wanted: Selection) -> bool:

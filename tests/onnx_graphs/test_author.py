@@ -11,7 +11,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from actconform import Kernel, Unsupported
-from actconform.catalog.kernels import ROWS, UNARY, f32
+from actconform.catalog.kernels import ROWS, UNARY
 from actconform.onnx.author import GRAPHS, OPSET, Nodes, author, graph
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rows import ROW_FORMULAS
@@ -137,6 +137,13 @@ def test_log_sigmoid_never_takes_the_logarithm_of_zero() -> None:
     np.testing.assert_array_equal(evaluate(KERNELS["log-sigmoid"], "f32", {"x": x}), x)
 
 
+def test_softplus_beta_does_not_overflow_before_its_result() -> None:
+    x = np.array([3.4e38, -3.4e38], np.float32)
+    np.testing.assert_array_equal(
+        evaluate(KERNELS["softplus-beta"], "f32", {"x": x}), np.array([3.4e38, 0.0], np.float32)
+    )
+
+
 def test_sparsemax_gives_masked_entries_nothing_and_survives_large_logits() -> None:
     x = np.array([[1e30, 1e30, 0.0], [-np.inf, 0.5, 0.0]], np.float32)
     y = evaluate(KERNELS["sparsemax"], "f32", {"x": x})
@@ -151,8 +158,8 @@ def test_a_kernel_of_defaults_sets_no_attribute(name: str) -> None:
 
 def test_selu_may_rest_on_the_operators_defaults() -> None:
     defaults = onnx.defs.get_schema("Selu", OPSET).attributes
-    assert defaults["gamma"].default_value.f == f32(1.0507009873554804934193349852946)
-    assert defaults["alpha"].default_value.f == f32(1.6732632423543772848170429916717)
+    assert defaults["gamma"].default_value.f == np.float32(1.0507009873554804934193349852946)
+    assert defaults["alpha"].default_value.f == np.float32(1.6732632423543772848170429916717)
 
 
 def test_the_same_kernel_gives_the_same_bytes() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from actconform_onnxruntime import cuda, session
-from actconform_onnxruntime.backend import OrtCuda
 
 from actconform import Artifact, Unavailable, Unsupported
 from actconform.catalog.kernels import UNARY
 from actconform.onnx.author import author
+from actconform_onnxruntime import cuda, session
+from actconform_onnxruntime.backend import OrtCuda
 
 NEEDED = ["libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10", "libcudart.so.13", "libcuda.so.1"]
 ARTIFACT = Artifact(model=b"graph", opset=24, path="operator: Elu")
@@ -229,7 +229,7 @@ def test_a_forbidden_fallback_tells_which_nodes_wanted_it(monkeypatch: pytest.Mo
 
 def test_a_forbidden_fallback_of_a_version_that_does_not_tell_stays_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     on(monkeypatch, strict=Unsupported("FAIL: fallback to CPU EP has been disabled"), lax=Session([CUDA, CPU]))
-    with pytest.raises(Unsupported, match="^FAIL: fallback to CPU EP has been disabled"):
+    with pytest.raises(Unsupported, match=r"^FAIL: fallback to CPU EP has been disabled"):
         OrtCuda().load(ARTIFACT, "f32")
 
 

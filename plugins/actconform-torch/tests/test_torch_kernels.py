@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 import pytest
-from actconform_torch import TorchBackend
-from actconform_torch.kernels import implemented
 
-from actconform import Kernel, Unavailable, Unsupported
+from actconform import Kernel, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rows import ROW_FORMULAS
+from actconform_torch import TorchBackend
+from actconform_torch.kernels import implemented
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,12 +27,7 @@ DEFAULTS = {"hard-sigmoid-default": "hard-sigmoid-relu6"}
 
 @pytest.fixture(scope="module")
 def backend() -> TorchBackend:
-    backend = TorchBackend()
-    try:
-        backend.facts()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    return backend
+    return TorchBackend()
 
 
 def meant(kernel: Kernel) -> Kernel:
@@ -92,7 +87,8 @@ def test_every_dtype_runs_or_is_refused_in_words(backend: TorchBackend, kernel: 
         g = cotangent_of(y)
         gradients = program.vjp(inputs, {"y": g}) if kernel.differentiable else {}
     except Unsupported as refusal:
-        assert str(refusal)
+        words = str(refusal)
+        assert words
     else:
         wanted = truth_of(kernel, inputs, g)
         assert y.dtype == (np.int64 if kernel.output_dtype == "int64" else DTYPES[dtype])
@@ -124,7 +120,7 @@ def test_sparsemax_is_unmoved_by_a_shift_of_its_row(backend: TorchBackend) -> No
     program = backend.build(KERNELS["sparsemax"], "f32")
     row = np.array([[0.0, 0.5, -3.0]], np.float32)
     np.testing.assert_allclose(program.forward({"x": row})["y"], [[0.25, 0.75, 0.0]])
-    np.testing.assert_allclose(program.forward({"x": row + np.float32(2.0**20)})["y"], [[0.25, 0.75, 0.0]])
+    np.testing.assert_allclose(program.forward({"x": row + np.float32(2.0**22)})["y"], [[0.25, 0.75, 0.0]])
 
 
 def test_programs_say_what_computes_them(backend: TorchBackend) -> None:

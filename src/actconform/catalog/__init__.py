@@ -1,0 +1,1 @@
+"""What there is to test: kernels, and the inputs that they get."""

@@ -45,7 +45,8 @@ def uniform(name: str, n: int, low: float, high: float) -> F32:
 def normal(name: str, n: int, scale: float) -> F32:
     """Return n float32 of nearly normal distribution: the sum of twelve uniform words, less six, times `scale`."""
     words = (raw(name, 12 * n) >> np.uint64(40)).astype(np.float64).reshape(n, 12)
-    return ((words.sum(axis=1) / 2.0**24 - 6.0) * scale).astype(np.float32)
+    drawn: F32 = ((words.sum(axis=1) / 2.0**24 - 6.0) * scale).astype(np.float32)
+    return drawn
 
 
 def signed_powers(name: str, n: int) -> F32:
@@ -89,11 +90,41 @@ def _around(points: list[float], steps: int) -> F32:
 
 
 SPECIALS = np.array(
-    [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 2.0**-126, -(2.0**-126), MAX, -MAX, 1.0, -1.0, -17.9, 88.75, -104.5],
+    [
+        np.nan,
+        np.inf,
+        -np.inf,
+        0.0,
+        -0.0,
+        1e-45,
+        -1e-45,
+        2.0**-126,
+        -(2.0**-126),
+        MAX,
+        -MAX,
+        1.0,
+        -1.0,
+        -17.9,
+        88.75,
+        -104.5,
+    ],
     np.float32,
 )
-# where exp, x*x, x*x*x, cosh overflow or vanish in float32
-OVERFLOW_EDGES = [88.72284, 89.4, 104.0, 103.28, 87.33655, 44.36, 1.8446743e19, 1.3043817e19, 7.0e12, 1.7e38, 5.67e37, MAX]
+# Where exp, x*x, x*x*x, cosh overflow or vanish in float32
+OVERFLOW_EDGES = [
+    88.72284,
+    89.4,
+    104.0,
+    103.28,
+    87.33655,
+    44.36,
+    1.8446743e19,
+    1.3043817e19,
+    7.0e12,
+    1.7e38,
+    5.67e37,
+    MAX,
+]
 
 
 def unary_regimes(kernel: Kernel) -> dict[str, F32]:
@@ -171,9 +202,13 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
             draws += [RowDraw("ordinary", inputs, one_hot) for one_hot in range(n)]
     draws.append(RowDraw("ordinary", _row_inputs(kernel, np.array(WORKED_ROWS, np.float32))))
     for n, size in ((8, 80.0), (17, 1e4), (18, 3e38)):
-        draws.append(RowDraw("huge", _row_inputs(kernel, uniform(f"{name}/huge/{n}", 3 * n, -size, size).reshape(3, n))))
+        draws.append(
+            RowDraw("huge", _row_inputs(kernel, uniform(f"{name}/huge/{n}", 3 * n, -size, size).reshape(3, n)))
+        )
     for n, size in ((16, 1e-30), (18, 1e-40)):
-        draws.append(RowDraw("subnormal", _row_inputs(kernel, uniform(f"{name}/tiny/{n}", 3 * n, -size, size).reshape(3, n))))
+        draws.append(
+            RowDraw("subnormal", _row_inputs(kernel, uniform(f"{name}/tiny/{n}", 3 * n, -size, size).reshape(3, n)))
+        )
     ties = (raw(f"{name}/ties", 4 * 16) >> np.uint64(62)).astype(np.float32) - np.float32(1)
     draws.append(RowDraw("kink", _row_inputs(kernel, ties.reshape(4, 16))))
     draws += [RowDraw("special", _row_inputs(kernel, np.array([row], np.float32))) for row in SPECIAL_ROWS]

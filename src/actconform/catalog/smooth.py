@@ -125,7 +125,9 @@ SMOOTH = (
         conventions=AT_INFINITY,
     ),
     _sigmoid_product("silu", "x sigmoid(x)", "torch silu; ONNX Swish alpha=1 (opset 24)", {}, SILU_ROOT),
-    _sigmoid_product("swish", "x sigmoid(beta x)", "Ramachandran et al. 2017; ONNX Swish", {"beta": 1.5}, SILU_ROOT / 1.5),
+    _sigmoid_product(
+        "swish", "x sigmoid(beta x)", "Ramachandran et al. 2017; ONNX Swish", {"beta": 1.5}, SILU_ROOT / 1.5
+    ),
     _sigmoid_product(
         "quick-gelu",
         "x sigmoid(alpha x)",

@@ -32,9 +32,11 @@ class _Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from actconform.config import near  # noqa: PLC0415  kept out of --help
+            from actconform.config import near
 
             raise click.UsageError(f"no command {args[0]!r}{near(args[0], list(VERBS))}")
         return super().resolve_command(ctx, args)
@@ -43,7 +45,7 @@ class _Verbs(click.Group):
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__)
 def _cli() -> None:
-    """Does your exported model still compute what you trained, and if not, whose fault is it?
+    """Tell whether an exported model still computes what was trained, and if not, whose fault it is.
 
     Exit codes: 0 conforms, 1 does not, 2 wrong usage or configuration.
     """
@@ -68,9 +70,9 @@ def main() -> None:
 
 
 def _is_users(error: Exception) -> bool:
-    from actconform.config import UsageError  # noqa: PLC0415  kept out of --help
-    from actconform.deviations import DeviationError  # noqa: PLC0415
-    from actconform.golden.store import GoldenError  # noqa: PLC0415
-    from actconform.plugins import PluginError  # noqa: PLC0415
+    from actconform.config import UsageError
+    from actconform.deviations import DeviationError
+    from actconform.golden.store import GoldenError
+    from actconform.plugins import PluginError
 
     return isinstance(error, UsageError | DeviationError | GoldenError | PluginError)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from pathlib import Path
 
 import click
@@ -28,7 +28,7 @@ def adopt_(folder: Path, output: Path | None) -> int:
 
     An adopted finding is seen and dated, not explained: give each a reason and a link.
     """
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     target = output or Path(f"deviations-{today}.toml")
     if target.exists():
         raise UsageError(f"{target} exists; nothing was overwritten: name another file with --output")
@@ -36,7 +36,9 @@ def adopt_(folder: Path, output: Path | None) -> int:
         report = msgspec.json.decode((folder / REPORT).read_bytes())
         text, count = adopt(report, today)
     except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder / REPORT}: not the report of a run ({error}); make one with `actconform run`") from error
+        raise UsageError(
+            f"{folder / REPORT}: not the report of a run ({error}); make one with `actconform run`"
+        ) from error
     if not count:
         click.echo("nothing to adopt: the run had no new finding")
         return 0

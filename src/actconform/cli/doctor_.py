@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from actconform import __version__
 from actconform.config import Config, read_config
+from actconform.cpu import cpu_capability
 from actconform.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
@@ -38,10 +39,12 @@ def command(as_json: bool) -> int:
         "actconform": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": cpu_features(),
+        "cpu": cpu_capability(),
         "subnormals": "kept" if np.float32(1e-40) * np.float32(1.0) != 0 else "flushed",
         "backends": backends,
-        "plugins not installed": [f"{name}: pip install {name}" for name, version in installed.items() if version is None],
+        "plugins not installed": [
+            f"{name}: pip install {name}" for name, version in installed.items() if version is None
+        ],
         "broken plugins": [msgspec.to_builtins(broken) for broken in catalog.broken],
         "goldens": _goldens(list(catalog.kernels.values())),
     }
@@ -51,13 +54,6 @@ def command(as_json: bool) -> int:
         _show(report)
     sick = [b for b in backends if b["problem"] and b["backend"] != "ort-cuda"]
     return 1 if sick or report["plugins not installed"] or catalog.broken or report["goldens"] != "verified" else 0
-
-
-def cpu_features() -> str:
-    """Return the widest vector extension that NumPy sees on this processor, then all of them."""
-    # the only public name for what numpy's dispatch detected
-    features = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index,call-overload]
-    return ", ".join([*features.get("baseline", []), *features.get("found", [])])
 
 
 def _backend(name: str, config: Config) -> dict[str, Any]:
@@ -107,4 +103,6 @@ def _show(report: dict[str, Any]) -> None:
     for line in report["plugins not installed"]:
         console.print(f"[red]✗[/] {escape(line)}")
     for broken in report["broken plugins"]:
-        console.print(f"[red]✗[/] plugin {escape(broken['name'])} ({escape(broken['distribution'])}): {escape(broken['reason'])}")
+        console.print(
+            f"[red]✗[/] plugin {escape(broken['name'])} ({escape(broken['distribution'])}): {escape(broken['reason'])}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +12,9 @@ from actconform.golden.diff import diff
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.golden.verify import verify_all, verify_subjects, verify_tables
 from actconform.plugins import load_plugins
-from actconform.types import Kernel
+
+if TYPE_CHECKING:
+    from actconform.types import Kernel
 
 FOLDER = click.option("--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package).")
 
@@ -55,7 +58,7 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
 @FOLDER
 def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     """Write the goldens of SUBJECTS (default: all) from exact arithmetic. Needs python-flint."""
-    from actconform.golden.mint import mint as write  # noqa: PLC0415  python-flint is an extra
+    from actconform.golden.mint import mint as write
 
     folder = folder or golden_dir()
     manifest = write(_kernels(subjects), folder, lambda name: click.echo(f"minted {name}"))

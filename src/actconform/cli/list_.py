@@ -26,7 +26,9 @@ def command(what: str, as_json: bool) -> int:
     catalog = load_plugins()
     items = _items(what, catalog)
     if as_json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite([full for _, full in items])), indent=1) + b"\n")
+        sys.stdout.buffer.write(
+            msgspec.json.format(msgspec.json.encode(finite([full for _, full in items])), indent=1) + b"\n"
+        )
         return 0
     for line, _ in items:
         click.echo(line)

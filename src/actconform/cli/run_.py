@@ -24,6 +24,7 @@ from actconform.select import Selection, all_cases, routes, select
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
     from actconform.types import Result
+    from actconform.workers.protocol import Hello
 
 
 @click.command("run")
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
 @click.option("--timings", is_flag=True, help="Say where the time went, by backend and stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the screen.")
-def command(  # noqa: PLR0913  the options of the contract
+def command(
     patterns: tuple[str, ...],
     backends: tuple[str, ...],
     routes_: tuple[str, ...],
@@ -85,18 +86,25 @@ def _conform(
 ) -> dict[str, Any]:
     """Run the plan and return its report; an interrupted run reports what there is."""
     started = time.perf_counter()
+    clock: dict[str, float] = {"import": 0.0, "record": 0.0}
     results: list[Result] = []
     facts: dict[str, dict[str, str]] = {}
     interrupted = False
     with progress_for(plan.cases, screen.console) as progress:
 
         def keep(result: Result) -> None:
+            arrived = time.perf_counter()
             recorder.add(result)
             results.append(result)
             progress.advance(result)
+            clock["record"] += time.perf_counter() - arrived
+
+        def started_(backend: str, hello: Hello | str, seconds: float) -> None:
+            clock["import"] += seconds
+            progress.started(backend, hello)
 
         try:
-            facts = run(plan, progress.started, keep)
+            facts = run(plan, started_, keep)
         except KeyboardInterrupt:
             interrupted = True
     problems = conforms(plan.cases, results, required)
@@ -111,7 +119,10 @@ def _conform(
     if timings:
         screen.timings(results)
     screen.verdict(results, problems, recorder.folder, seconds, interrupted=interrupted)
-    return report(results, {"actconform": __version__, "backends": facts}, problems, seconds)
+    for result in results:
+        for stage, stage_seconds in result.timings.items():
+            clock[stage] = clock.get(stage, 0.0) + stage_seconds
+    return report(results, {"actconform": __version__, "backends": facts}, problems, {"total": seconds, **clock})
 
 
 def _recorder(folder: Path) -> Recorder:
@@ -132,4 +143,6 @@ def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...
 def _check_config(config: Config, catalog: Catalog) -> None:
     for name in config.backends:
         if name not in catalog.backends:
-            raise UsageError(f"actconform.toml: [backends.{name}]: no such backend{near(name, sorted(catalog.backends))}")
+            raise UsageError(
+                f"actconform.toml: [backends.{name}]: no such backend{near(name, sorted(catalog.backends))}"
+            )

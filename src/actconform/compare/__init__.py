@@ -1,0 +1,1 @@
+"""Answers against truth: units, limits, measurements, findings."""

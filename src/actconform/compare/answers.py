@@ -56,16 +56,16 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
     return measurements, findings
 
 
-def behaviour(
-    exam: Exam, mutated: Sequence[tuple[int, str]], unsteady: Sequence[tuple[int, str]]
-) -> list[Finding]:
+def behaviour(exam: Exam, mutated: Sequence[tuple[int, str]], unsteady: Sequence[tuple[int, str]]) -> list[Finding]:
     """Return the findings for inputs changed in place and answers that differ between two runs, one for each tensor."""
     findings = []
     for class_, seen in (("mutates-input", mutated), ("nondeterministic", unsteady)):
         for tensor in sorted({name for _, name in seen}):
             calls = [call for call, name in seen if name == tensor]
             regime = exam.questions[calls[0]].regime
-            findings.append(_simple(class_, regime, tensor, f"seen in {len(calls)} of {len(exam.questions)} calls", len(calls)))
+            findings.append(
+                _simple(class_, regime, tensor, f"seen in {len(calls)} of {len(exam.questions)} calls", len(calls))
+            )
     return findings
 
 
@@ -93,12 +93,15 @@ def _samples(question: Question, answer: Bundle) -> Iterator[tuple[str, Sample]]
         if question.cotangents is not None and not question.bounds:
             cotangent = question.cotangents["y"].astype(np.float64).ravel()
         bound = question.bounds.get(name)
-        yield name, Sample(
-            got=got.ravel(),
-            truth=truth.ravel(),
-            x=question.beside[name].ravel(),
-            cotangent=cotangent,
-            bound=None if bound is None else bound.ravel(),
+        yield (
+            name,
+            Sample(
+                got=got.ravel(),
+                truth=truth.ravel(),
+                x=question.beside[name].ravel(),
+                cotangent=cotangent,
+                bound=None if bound is None else bound.ravel(),
+            ),
         )
 
 
@@ -107,10 +110,13 @@ def _join(parts: list[Sample]) -> Sample:
         there = [array for array in arrays if array is not None]
         return np.concatenate(there) if there else None
 
-    got, truth = joined([part.got for part in parts]), joined([part.truth for part in parts])
-    x = joined([part.x for part in parts])
-    assert got is not None and truth is not None and x is not None  # every part has them
-    return Sample(got, truth, x, joined([part.cotangent for part in parts]), joined([part.bound for part in parts]))
+    return Sample(
+        got=np.concatenate([part.got for part in parts]),
+        truth=np.concatenate([part.truth for part in parts]),
+        x=np.concatenate([part.x for part in parts]),
+        cotangent=joined([part.cotangent for part in parts]),
+        bound=joined([part.bound for part in parts]),
+    )
 
 
 def _measurement(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> Measurement:
@@ -137,7 +143,10 @@ def _kinks(sample: Sample, rule: Rule) -> dict[str, str]:
             continue
         got = float(sample.got[at[0]])
         ct = 1.0 if sample.cotangent is None else float(sample.cotangent[at[0]])
-        near = {side: abs(got - value * ct) <= 2.0 ** (2 - rule.fmt.precision) for side, value in (("left", kink.left), ("right", kink.right))}
+        near = {
+            side: abs(got - value * ct) <= 2.0 ** (2 - rule.fmt.precision)
+            for side, value in (("left", kink.left), ("right", kink.right))
+        }
         sides[to_hex(kink.x, rule.fmt)] = next((side for side, is_near in near.items() if is_near), "other")
     return sides
 

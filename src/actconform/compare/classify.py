@@ -29,8 +29,8 @@ def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: st
     """Return the findings among the suspects of a sample, one for each class and coherent interval of inputs.
 
     An element gets the first class that fits: nan-made, nan-lost, inf, zero-sign, (accepted: inside its bound or the interval
-    of a kink), kink, subnormal-flush, range, scaled-error, tail. A subnormal input may give what +-0 gives, and a subnormal
-    truth 0: that is subnormal-flush, whatever else it breaks. The intervals of unary kernels are runs of neighbouring binades
+    of a kink), kink, subnormal-flush, range, scaled-error, tail. Where a subnormal input gives what 0 gives, or a result at
+    the edge of the normal numbers lost its subnormal part, that is subnormal-flush, whatever else it breaks. The intervals of unary kernels are runs of neighbouring binades
     of one sign, so that two causes in one regime are two findings.
     """
     if not errors.suspects.size:
@@ -90,7 +90,7 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
     yield take("nan-lost", np.isnan(truth))
     low, high = rule.range
     outside = (got < low) | (got > high)
-    allowed = scaled <= rule.limit
+    allowed = (scaled <= rule.limit) | (seen == true)
     if rule.tail:
         allowed &= (small_ulp <= rule.tail_limit) | (np.abs(truth) >= scales / 8) | rule.near_root(x)
     signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & rule.zero_sign
@@ -107,16 +107,18 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
         slack = rule.limit * unit
         open_ &= ~(at & (got >= ends[0] - slack) & (got <= ends[1] + slack))
         yield take("kink", at)
-    flushed_input = (np.abs(x) < fmt.smallest_normal) & (np.abs(got - rule.at_zero * ct) <= rule.limit * unit)
-    if rule.exact:
-        flushed_input = (np.abs(x) < fmt.smallest_normal) & (got == rule.at_zero * ct)
-    flushed_output = (np.abs(truth) < fmt.smallest_normal) & (got == 0)
-    if rule.unary:
-        yield take("subnormal-flush", flushed_input | flushed_output)
+    yield take("subnormal-flush", _flushed(s, got, rule.at_zero * ct, unit, rule))
     yield take("range", outside)
     yield take("scaled-error", ~(scaled <= rule.limit))
     ulp = small_ulp
     yield take("tail", open_.copy())
+
+
+def _flushed(sample: Sample, got: F64, at_zero: F64, unit: F64, rule: Rule) -> Mask:
+    """Tell where a subnormal input was taken for 0, or a result at the edge of normal numbers lost its subnormal part."""
+    normal, truth, x = rule.fmt.smallest_normal, sample.truth, sample.x
+    input_ = (np.abs(x) < normal) & (np.abs(got - at_zero) <= (0.0 if rule.exact else rule.limit * unit)) & rule.unary
+    return input_ | (np.abs(truth) < 2 * normal) & (np.abs(got) < normal)
 
 
 def _runs(x: F64) -> Iterator[NDArray[np.int64]]:

@@ -36,7 +36,13 @@ class Sample(msgspec.Struct, frozen=True):
 
     def part(self, where: slice | NDArray[np.int64]) -> Sample:
         """Return the same for some of the elements."""
-        return Sample(*(None if field is None else field[where] for field in msgspec.structs.astuple(self)))
+        return Sample(
+            got=self.got[where],
+            truth=self.truth[where],
+            x=self.x[where],
+            cotangent=None if self.cotangent is None else self.cotangent[where],
+            bound=None if self.bound is None else self.bound[where],
+        )
 
 
 class Errors(msgspec.Struct):

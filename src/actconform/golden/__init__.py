@@ -1,0 +1,1 @@
+"""The stored truth: read, written, proven."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,10 +18,11 @@ from actconform.types import ASPECTS, DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from actconform.types import Kernel
+    from actconform.types import Aspect, Kernel
 
 GENERATOR = "actconform.golden.mint 1"
 PRECISION = {"<f4": "input, exact", "<f8": "Arb, correctly rounded to binary64", "<i8": "exact"}
@@ -69,10 +69,12 @@ def _entry(kernel: Kernel, array: NDArray[Any]) -> Entry:
     )
 
 
-def _truths(kernel: Kernel) -> tuple[Golden, dict[str, dict[str, str]]]:
+def _truths(kernel: Kernel) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
     if kernel.form == "row":
         return _row_truths(kernel), {}
-    tables = {dtype: {aspect: digest(exact_table(kernel, aspect, dtype)) for aspect in ASPECTS} for dtype in TABLE_DTYPES}
+    tables = {
+        dtype: {aspect: digest(exact_table(kernel, aspect, dtype)) for aspect in ASPECTS} for dtype in TABLE_DTYPES
+    }
     return _unary_truths(kernel), tables
 
 
@@ -86,7 +88,9 @@ def _unary_truths(kernel: Kernel) -> Golden:
 
 def _hard_points(kernel: Kernel, near: NDArray[np.float32], aspect: int) -> NDArray[np.float32]:
     """Return the inputs, among many neighbours of `near`, whose result lies closest to midway between two float32."""
-    bits = np.resize(near, HARD_CANDIDATES).view(np.uint32) ^ np.arange(HARD_CANDIDATES, dtype=np.uint32) >> np.uint32(8)
+    bits = np.resize(near, HARD_CANDIDATES).view(np.uint32) ^ np.arange(HARD_CANDIDATES, dtype=np.uint32) >> np.uint32(
+        8
+    )
     x = bits.view(np.float32).astype(np.float64)
     with np.errstate(all="ignore"):
         y = FORMULAS[kernel.name][aspect](x, kernel.parameters)

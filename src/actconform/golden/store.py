@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from actconform.catalog.inputs import Draw
+from actconform.catalog.inputs import Draw  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.types import Aspect  # noqa: TC001  msgspec reads the annotations when it decodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """How a subject's flat tensors fall into draws, and the digests of its 16-bit tables: dtype -> aspect -> SHA-256."""
 
     draws: tuple[Draw, ...]
-    tables: dict[str, dict[str, str]] = {}
+    tables: dict[str, dict[Aspect, str]] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,12 +102,14 @@ def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
     """Return one stored tensor, held against its entry; raise GoldenError naming file and digests where it differs."""
     path = folder / name
     try:
-        array = np.load(path, allow_pickle=False)
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         message = f"{path}: missing golden; the manifest lists it with SHA-256 {entry.sha256}"
         raise GoldenError(message) from None
     except (ValueError, OSError, EOFError) as error:
-        message = f"{path}: damaged golden, not a readable .npy file ({error}); the manifest lists SHA-256 {entry.sha256}"
+        message = (
+            f"{path}: damaged golden, not a readable .npy file ({error}); the manifest lists SHA-256 {entry.sha256}"
+        )
         raise GoldenError(message) from error
     seen = (array.dtype.str, tuple(array.shape), digest(array))
     if seen != (entry.dtype, entry.shape, entry.sha256):

@@ -48,7 +48,10 @@ def verify_all(folder: Path, manifest: Manifest, kernels: Sequence[Kernel]) -> l
         except GoldenError as error:
             problems.append(str(error))
     known = {kernel.name for kernel in kernels}
-    problems += [f"{folder}: goldens for {name!r}, but no kernel of that name is installed" for name in manifest.subjects.keys() - known]
+    problems += [
+        f"{folder}: goldens for {name!r}, but no kernel of that name is installed"
+        for name in manifest.subjects.keys() - known
+    ]
     for kernel in kernels:
         try:
             verify_subjects(folder, manifest, [kernel])
@@ -61,12 +64,12 @@ def verify_all(folder: Path, manifest: Manifest, kernels: Sequence[Kernel]) -> l
 
 def verify_tables(manifest: Manifest, kernel: Kernel) -> list[str]:
     """Return which 16-bit tables of a kernel differ from their digest, recomputed with Arb near midpoints. Needs python-flint."""
-    from actconform.oracle.exact import exact_table  # noqa: PLC0415  python-flint is an extra
+    from actconform.oracle.exact import exact_table
 
     problems = []
     for dtype, aspects in manifest.subjects[kernel.name].tables.items():
         for aspect, wanted in aspects.items():
-            got = digest(exact_table(kernel, aspect, dtype))  # type: ignore[arg-type]  the manifest has the literals' words
+            got = digest(exact_table(kernel, aspect, dtype))
             if got != wanted:
                 problems.append(f"{kernel.name}: {dtype} {aspect} table has SHA-256 {got}, the manifest says {wanted}")
     return problems
@@ -125,7 +128,10 @@ def _moved_inputs(kernel: Kernel, golden: Golden) -> list[str]:
                 inputs["g"] = row_cotangent(kernel, number, draw, tensors["y"].shape)
             if not all(_same(tensors[name], array) for name, array in inputs.items()):
                 moved.add(regime)
-    return [f"{kernel.name}: the stored inputs of {regime!r} are not those that the generator draws" for regime in sorted(moved)]
+    return [
+        f"{kernel.name}: the stored inputs of {regime!r} are not those that the generator draws"
+        for regime in sorted(moved)
+    ]
 
 
 def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:

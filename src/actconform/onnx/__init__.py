@@ -1,0 +1,1 @@
+"""ONNX graphs: written from kernels, with nodes of standard operators."""

@@ -1,8 +1,9 @@
 """The graphs of the built-in kernels.
 
 A kernel is one node wherever the standard has an operator that computes it, and else the composition as which its
-definition reads, in the graph's dtype throughout. Two are chosen against overflow and cancellation: log-sigmoid
-is -softplus(-x), never log(sigmoid(x)), which is -inf below -104; sparsemax shifts each row by its maximum first.
+definition reads, in the graph's dtype throughout. Three are chosen against overflow and cancellation: log-sigmoid
+is -softplus(-x), never log(sigmoid(x)), which is -inf below -104; softplus-beta adds max(x, 0) last; sparsemax shifts
+each row by its maximum first.
 Comparisons are written so that NaN falls through to x: NaN in, NaN out.
 """
 
@@ -65,7 +66,7 @@ operator("ArgMax", "argmax", axis=-1, keepdims=0, select_last_index=0)
 
 
 @graph("celu")
-def celu(g: Nodes, kernel: Kernel) -> str:
+def _celu(g: Nodes, kernel: Kernel) -> str:
     """Celu, defined for float32 alone; in 16 bits the body that the standard gives it: alpha elu(x / alpha)."""
     if g.takes_dtype("Celu"):
         return g.Celu("x", alpha=kernel.parameters["alpha"])
@@ -74,7 +75,7 @@ def celu(g: Nodes, kernel: Kernel) -> str:
 
 
 @graph("hard-shrink", "soft-shrink")
-def shrink(g: Nodes, kernel: Kernel) -> str:
+def _shrink(g: Nodes, kernel: Kernel) -> str:
     """Shrink, not defined for bfloat16: there a choice between +0 and x moved towards zero by the bias."""
     threshold = kernel.parameters["lambda"]
     soft = kernel.name == "soft-shrink"
@@ -86,57 +87,59 @@ def shrink(g: Nodes, kernel: Kernel) -> str:
 
 
 @graph("softplus-beta")
-def softplus_beta(g: Nodes, kernel: Kernel) -> str:
+def _softplus_beta(g: Nodes, kernel: Kernel) -> str:
+    """max(x, 0) + softplus(-beta |x|) / beta: as written in the definition beta x would overflow before x does."""
     beta = g.scalar(kernel.parameters["beta"])
-    return g.Div(g.Softplus(g.Mul("x", beta)), beta)
+    decay = g.Softplus(g.Neg(g.Mul(g.Abs("x"), beta)))
+    return g.Add(g.Relu("x"), g.Div(decay, beta))
 
 
 @graph("log-sigmoid")
-def log_sigmoid(g: Nodes, _: Kernel) -> str:
+def _log_sigmoid(g: Nodes, _: Kernel) -> str:
     return g.Neg(g.Softplus(g.Neg("x")))
 
 
 @graph("hard-sigmoid-relu6")
-def hard_sigmoid_relu6(g: Nodes, _: Kernel) -> str:
+def _hard_sigmoid_relu6(g: Nodes, _: Kernel) -> str:
     """relu6(x + 3) / 6 as it reads: HardSigmoid would need alpha 1/6, which no float32 is, and be far off near -3."""
     return g.Div(g.Clip(g.Add("x", g.scalar(3.0)), g.scalar(0.0), g.scalar(6.0)), g.scalar(6.0))
 
 
 @graph("hard-tanh")
-def hard_tanh(g: Nodes, _: Kernel) -> str:
+def _hard_tanh(g: Nodes, _: Kernel) -> str:
     return g.Clip("x", g.scalar(-1.0), g.scalar(1.0))
 
 
 @graph("relu6")
-def relu6(g: Nodes, _: Kernel) -> str:
+def _relu6(g: Nodes, _: Kernel) -> str:
     return g.Clip("x", g.scalar(0.0), g.scalar(6.0))
 
 
 @graph("relu-squared")
-def relu_squared(g: Nodes, _: Kernel) -> str:
+def _relu_squared(g: Nodes, _: Kernel) -> str:
     relu = g.Relu("x")
     return g.Mul(relu, relu)
 
 
 @graph("threshold")
-def threshold(g: Nodes, kernel: Kernel) -> str:
+def _threshold(g: Nodes, kernel: Kernel) -> str:
     below = g.LessOrEqual("x", g.scalar(kernel.parameters["threshold"]))
     return g.Where(below, g.scalar(kernel.parameters["default"]), "x")
 
 
 @graph("tanh-shrink")
-def tanh_shrink(g: Nodes, _: Kernel) -> str:
+def _tanh_shrink(g: Nodes, _: Kernel) -> str:
     return g.Sub("x", g.Tanh("x"))
 
 
 @graph("squareplus")
-def squareplus(g: Nodes, kernel: Kernel) -> str:
+def _squareplus(g: Nodes, kernel: Kernel) -> str:
     root = g.Sqrt(g.Add(g.Mul("x", "x"), g.scalar(kernel.parameters["b"])))
     return g.Div(g.Add("x", root), g.scalar(2.0))
 
 
 @graph("sparse-plus")
-def sparse_plus(g: Nodes, _: Kernel) -> str:
+def _sparse_plus(g: Nodes, _: Kernel) -> str:
     above = g.Add("x", g.scalar(1.0))
     square = g.Mul(g.scalar(0.25), g.Mul(above, above))
     inner = g.Where(g.Less("x", g.scalar(1.0)), square, "x")
@@ -144,29 +147,29 @@ def sparse_plus(g: Nodes, _: Kernel) -> str:
 
 
 @graph("prelu")
-def prelu(g: Nodes, _: Kernel) -> str:
+def _prelu(g: Nodes, _: Kernel) -> str:
     return g.PRelu("x", "slope")
 
 
 @graph("softmin")
-def softmin(g: Nodes, _: Kernel) -> str:
+def _softmin(g: Nodes, _: Kernel) -> str:
     return g.Softmax(g.Neg("x"), axis=-1)
 
 
 @graph("max")
-def maximum(g: Nodes, _: Kernel) -> str:
+def _maximum(g: Nodes, _: Kernel) -> str:
     return g.ReduceMax("x", g.integers(-1), keepdims=0)
 
 
 @graph("maxout")
-def maxout(g: Nodes, kernel: Kernel) -> str:
+def _maxout(g: Nodes, kernel: Kernel) -> str:
     """Rows of width 2n read as (n, 2); in the new shape 0 keeps the rows and -1 stands for n."""
     pieces = g.Reshape("x", g.integers(0, -1, int(kernel.parameters["pieces"])))
     return g.ReduceMax(pieces, g.integers(-1), keepdims=0)
 
 
 @graph("glu", "reglu", "swiglu", "geglu")
-def gated(g: Nodes, kernel: Kernel) -> str:
+def _gated(g: Nodes, kernel: Kernel) -> str:
     a, b = g.outputs(2, "Split", "x", axis=-1, num_outputs=2)
     match kernel.name:
         case "glu":
@@ -180,9 +183,10 @@ def gated(g: Nodes, kernel: Kernel) -> str:
 
 
 @graph("sparsemax")
-def sparsemax(g: Nodes, _: Kernel) -> str:
+def _sparsemax(g: Nodes, _: Kernel) -> str:
     """max(0, z - tau): with z sorted downwards, k is the last index with 1 + k z_k > z_1 + ... + z_k, and
-    tau = (z_1 + ... + z_k - 1) / k (Martins and Astudillo 2016, algorithm 1)."""
+    tau = (z_1 + ... + z_k - 1) / k (Martins and Astudillo 2016, algorithm 1).
+    """
     last, one, unit = g.integers(-1), g.integer(1), g.scalar(1.0)
     z = g.Sub("x", g.ReduceMax("x", last, keepdims=1))
     width = g.Shape("x", start=-1)

@@ -1,6 +1,6 @@
 """The unary kernels in Arb's ball arithmetic, written as they are defined: `exact` raises the precision until the digits hold.
 
-x is an exact ball; a plain float is returned where the result is a known number, -0.0 included. At a kink the derivative is
+x is an exact ball; a plain float is returned where the result is, or rounds to, that very number, -0.0 included. At a kink the derivative is
 the one of the right side, or of the side on which the definition puts the point.
 """
 
@@ -58,7 +58,7 @@ def hard_sigmoid_relu6(x: arb, _: Mapping[str, float]) -> Result:
 
 
 def hard_sigmoid_relu6_derivative(x: arb, _: Mapping[str, float]) -> Result:
-    return 0.0 if x < -3 or x >= 3 else 1 / 6
+    return 0.0 if x < -3 or x >= 3 else (x * 0 + 1) / 6
 
 
 def hard_swish(x: arb, _: Mapping[str, float]) -> Result:
@@ -173,6 +173,9 @@ def tanh_derivative(x: arb, _: Mapping[str, float]) -> Result:
 
 
 def tanh_shrink(x: arb, _: Mapping[str, float]) -> Result:
+    if abs(x) > 1000:
+        # 1 - |tanh x| is positive and below 2**-2000, where x - 1 may be a tie: any small positive number rounds alike.
+        return x - x.sgn() * (1 - (x * 0 + 2) ** -200)
     return x - x.tanh()
 
 
@@ -226,16 +229,22 @@ def squareplus_derivative(x: arb, parameters: Mapping[str, float]) -> Result:
     return (1 + x / (x * x + parameters["b"]).sqrt()) / 2
 
 
+# Below -1000 gelu and its derivative underflow every format to -0; Arb's erfc loses the sign there.
+UNDERFLOW = -1000
+
+
 def _normal_cdf(x: arb) -> arb:
     root_half = (x * 0 + 2).rsqrt()
     return (-x * root_half).erfc() / 2
 
 
 def gelu_erf(x: arb, _: Mapping[str, float]) -> Result:
-    return x * _normal_cdf(x)
+    return -0.0 if x < UNDERFLOW else x * _normal_cdf(x)
 
 
 def gelu_erf_derivative(x: arb, _: Mapping[str, float]) -> Result:
+    if x < UNDERFLOW:
+        return -0.0
     return _normal_cdf(x) + x * (-x * x / 2).exp() / (2 * x.pi()).sqrt()
 
 
@@ -255,7 +264,7 @@ def gelu_tanh_derivative(x: arb, _: Mapping[str, float]) -> Result:
 
 
 def swish(x: arb, parameters: Mapping[str, float]) -> Result:
-    """x sigmoid(beta x); quick-gelu calls the factor alpha, silu's is 1."""
+    """Serve silu, swish (beta) and quick-gelu (which calls the factor alpha)."""
     return x * _sigmoid(x * parameters.get("beta", parameters.get("alpha", 1.0)))
 
 

@@ -7,12 +7,10 @@ Needs python-flint: pip install "actconform[golden]".
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actconform.oracle import definitions as d
 from actconform.oracle.formulas import FORMULAS
@@ -20,12 +18,16 @@ from actconform.oracle.rounding import F64, all_patterns, round_to, to_bits
 from actconform.types import DTYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
     from flint import arb
+    from numpy.typing import NDArray
 
     from actconform.types import Aspect, FloatFormat, Kernel
 
 Function: TypeAlias = "Callable[[arb, Mapping[str, float]], arb | float]"
 Rounding: TypeAlias = "Callable[[arb], float]"
+T = TypeVar("T")
 
 FIRST_BITS = 128
 LAST_BITS = 1 << 16
@@ -75,7 +77,9 @@ def exact(kernel: Kernel, aspect: Aspect, x: NDArray[np.floating]) -> F64:
     where 65,536 bits do not decide a rounding.
     """
     points = np.asarray(x, dtype=np.float64)
-    return np.array(list(_rounded(kernel, aspect, points.ravel().tolist(), float)), dtype=np.float64).reshape(points.shape)
+    return np.array(list(_rounded(kernel, aspect, points.ravel().tolist(), float)), dtype=np.float64).reshape(
+        points.shape
+    )
 
 
 def exact_table(kernel: Kernel, aspect: Aspect, dtype: str) -> NDArray[np.uint16]:
@@ -85,15 +89,15 @@ def exact_table(kernel: Kernel, aspect: Aspect, dtype: str) -> NDArray[np.uint16
     decides the rest and the points whose input or formula is not finite. NaN is 0x7E00 in f16, 0x7FC0 in bf16. Zeros keep the
     formula's sign. Raises as `exact` does, and KeyError for a kernel without a float64 formula.
     """
-    format = DTYPES[dtype]
-    x = all_patterns(format)
+    target = DTYPES[dtype]
+    x = all_patterns(target)
     formula = _registered(FORMULAS, kernel, "float64 formula", "actconform.oracle.formulas.formula")
     rough = (formula.value if aspect == "value" else formula.derivative)(x, kernel.parameters)
     with np.errstate(all="ignore"):
-        low, high = round_to(rough * (1 - FORMULA_ERROR), format), round_to(rough * (1 + FORMULA_ERROR), format)
+        low, high = round_to(rough * (1 - FORMULA_ERROR), target), round_to(rough * (1 + FORMULA_ERROR), target)
     unsure = np.flatnonzero(~((low == high) & np.isfinite(x) & np.isfinite(rough)))
-    low[unsure] = list(_rounded(kernel, aspect, x[unsure].tolist(), partial(_round_arb, format=format)))
-    return to_bits(low, format)
+    low[unsure] = list(_rounded(kernel, aspect, x[unsure].tolist(), partial(_round_arb, target=target)))
+    return to_bits(low, target)
 
 
 def _rounded(kernel: Kernel, aspect: Aspect, points: list[float], rounding: Rounding) -> Iterator[float]:
@@ -117,7 +121,7 @@ def _rounded(kernel: Kernel, aspect: Aspect, points: list[float], rounding: Roun
 
 def _nearest(function: Callable[[arb], arb | float], point: float, rounding: Rounding) -> float | None:
     """Return the number to which both ends of the ball round, or None where no precision is enough."""
-    from flint import arb, ctx  # noqa: PLC0415  an extra: only minting and verifying need it
+    from flint import arb, ctx
 
     bits = FIRST_BITS
     while bits <= LAST_BITS:
@@ -134,18 +138,18 @@ def _nearest(function: Callable[[arb], arb | float], point: float, rounding: Rou
     return None
 
 
-def _round_arb(end: arb, format: FloatFormat) -> float:
-    """Return the number of `format` nearest to an exact arb, ties to even; a result that underflows to zero keeps its sign."""
+def _round_arb(end: arb, target: FloatFormat) -> float:
+    """Return the number of `target` nearest to an exact arb, ties to even; a result that underflows to zero keeps its sign."""
     if not end.is_finite():
         return float(end)
     mantissa, exponent = map(int, end.man_exp())
-    size = abs(mantissa)
+    size, sign = abs(mantissa), -1.0 if mantissa < 0 else 1.0
     top = size.bit_length() + exponent - 1
-    if top > format.emax:
-        return math.copysign(math.inf, mantissa)
-    if top < format.emin - format.precision:
-        return math.copysign(0.0, mantissa)
-    last_place = max(top, format.emin) - format.precision + 1
+    if top > target.emax:
+        return sign * math.inf
+    if top < target.emin - target.precision:
+        return sign * 0.0
+    last_place = max(top, target.emin) - target.precision + 1
     dropped = last_place - exponent
     if dropped <= 0:
         return math.ldexp(mantissa, exponent)
@@ -154,7 +158,7 @@ def _round_arb(end: arb, format: FloatFormat) -> float:
     if rest > half or (rest == half and kept & 1):
         kept += 1
     rounded = math.ldexp(kept, last_place)
-    return math.copysign(math.inf if rounded > format.largest else rounded, mantissa)
+    return sign * (math.inf if rounded > target.largest else rounded)
 
 
 def _registered(registry: Mapping[str, T], kernel: Kernel, what: str, where: str) -> T:
@@ -166,7 +170,7 @@ def _registered(registry: Mapping[str, T], kernel: Kernel, what: str, where: str
 
 def _require_flint() -> None:
     try:
-        import flint  # noqa: F401, PLC0415
+        import flint  # noqa: F401
     except ImportError as error:
         message = 'exact truth needs python-flint: pip install "actconform[golden]"'
         raise ImportError(message) from error
@@ -174,7 +178,11 @@ def _require_flint() -> None:
 
 definition("linear", derivative=d.linear_derivative, signed_zero=True)(d.linear)
 definition("relu", derivative=d.relu_derivative)(d.relu)
-definition("leaky-relu", "leaky-relu-0.2", "leaky-relu-0.3", "leaky-relu-default", derivative=d.leaky_derivative, signed_zero=True)(d.leaky)
+definition(
+    *("leaky-relu", "leaky-relu-0.2", "leaky-relu-0.3", "leaky-relu-default"),
+    derivative=d.leaky_derivative,
+    signed_zero=True,
+)(d.leaky)
 definition("hard-sigmoid-onnx", "hard-sigmoid-default", derivative=d.hard_sigmoid_derivative)(d.hard_sigmoid)
 definition("hard-sigmoid-relu6", derivative=d.hard_sigmoid_relu6_derivative)(d.hard_sigmoid_relu6)
 definition("hard-swish", derivative=d.hard_swish_derivative, signed_zero=True)(d.hard_swish)

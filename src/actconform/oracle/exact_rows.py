@@ -7,20 +7,22 @@ product (max, maxout, hardmax, argmax, reglu, prelu's values) is correctly round
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import copysign, isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actconform.oracle.rows import ROW_FORMULAS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from actconform.oracle.rounding import F64
     from actconform.types import Kernel
 
-F64: TypeAlias = NDArray[np.float64]
 Ball: TypeAlias = Any  # flint.arb
 # (a row, its cotangent or None) -> the row of the answer; both are finite but for x = -inf beside a finite maximum
 Row: TypeAlias = "Callable[[list[float], list[float] | None], list[float]]"
@@ -33,9 +35,10 @@ LAST_BITS = 1 << 14
 def exact_rows(kernel: Kernel, inputs: Mapping[str, F64], cotangent: F64 | None) -> dict[str, NDArray[Any]]:
     """Return {"y"}, or with a cotangent of y {"d_x", ...}: every element correctly rounded to binary64, argmax as int64.
 
-    Shapes and special values are those of `actconform.oracle.rows`. Raises ImportError without python-flint, KeyError for a
-    kernel without a formula, ValueError for the gradient of one that has none, and ArithmeticError where LAST_BITS do not
-    decide a rounding.
+    `inputs` hold numbers of 24 bits, as all formats compared do: a product of two is then no tie between neighbours in
+    binary64. Shapes and special values are those of `actconform.oracle.rows`. Raises ImportError without python-flint,
+    KeyError for a kernel without a formula, ValueError for the gradient of one that has none, and ArithmeticError where
+    LAST_BITS do not decide a rounding.
     """
     formula = ROW_FORMULAS[kernel.name]
     if cotangent is not None and formula.vjp is None:
@@ -60,7 +63,7 @@ def exact_rows(kernel: Kernel, inputs: Mapping[str, F64], cotangent: F64 | None)
 
 def _flint() -> Any:
     try:
-        import flint  # noqa: PLC0415  an extra: only minting and verifying need it
+        import flint
     except ImportError as error:
         message = 'exact truth needs python-flint: pip install "actconform[golden]"'
         raise ImportError(message) from error
@@ -182,8 +185,7 @@ def _sigmoid(x: Ball) -> Ball:
 
 
 def _normal_cdf(x: Ball) -> Ball:
-    arb = _flint().arb
-    return (-x / arb(2).sqrt()).erfc() / 2
+    return (-x / _flint().arb(2).sqrt()).erfc() / 2
 
 
 def _gelu_derivative(x: Ball) -> Ball:

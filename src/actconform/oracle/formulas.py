@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from actconform.oracle import formulas_piecewise as piecewise
 from actconform.oracle import formulas_smooth as smooth
-from actconform.oracle.rounding import F64 as F64  # the type that every formula takes and returns
+from actconform.oracle.rounding import F64
 
 Function: TypeAlias = Callable[[F64, Mapping[str, float]], F64]
 
@@ -28,6 +29,9 @@ class Formula(NamedTuple):
 
 FORMULAS: dict[str, Formula] = {}
 
+# Intermediate arrays of this size stay in the cache and are recycled by the allocator: several times faster than larger ones.
+BLOCK = 1 << 14
+
 
 def formula(*names: str, derivative: Function) -> Callable[[Function], Function]:
     """Register the decorated value, and its `derivative`, as the float64 truth of the kernels with these names.
@@ -36,19 +40,32 @@ def formula(*names: str, derivative: Function) -> Callable[[Function], Function]
         def cube(x, parameters):
             return x**3
 
+    Both are called with blocks of at most 16,384 numbers in one dimension, and their warnings are silenced.
     Raises ValueError where a name has a formula already.
     """
 
     def register(value: Function) -> Function:
-        quiet = np.errstate(all="ignore")
         for name in names:
             if name in FORMULAS:
                 message = f"kernel {name} has a formula already: give the new one a name of its own"
                 raise ValueError(message)
-            FORMULAS[name] = Formula(quiet(value), quiet(derivative))
+            FORMULAS[name] = Formula(_in_blocks(value), _in_blocks(derivative))
         return value
 
     return register
+
+
+def _in_blocks(function: Function) -> Function:
+    @wraps(function)
+    def evaluate(x: F64, parameters: Mapping[str, float]) -> F64:
+        result = np.empty(np.shape(x))
+        flat_x, flat_result = np.ravel(x), result.reshape(-1)
+        with np.errstate(all="ignore"):
+            for start in range(0, flat_x.size, BLOCK):
+                flat_result[start : start + BLOCK] = function(flat_x[start : start + BLOCK], parameters)
+        return result
+
+    return evaluate
 
 
 formula("linear", derivative=piecewise.linear_derivative)(piecewise.linear)
@@ -57,7 +74,9 @@ formula(
     *("leaky-relu", "leaky-relu-0.2", "leaky-relu-0.3", "leaky-relu-default"),
     derivative=piecewise.leaky_derivative,
 )(piecewise.leaky)
-formula("hard-sigmoid-onnx", "hard-sigmoid-default", derivative=piecewise.hard_sigmoid_derivative)(piecewise.hard_sigmoid)
+formula("hard-sigmoid-onnx", "hard-sigmoid-default", derivative=piecewise.hard_sigmoid_derivative)(
+    piecewise.hard_sigmoid
+)
 formula("hard-sigmoid-relu6", derivative=piecewise.hard_sigmoid_relu6_derivative)(piecewise.hard_sigmoid_relu6)
 formula("hard-swish", derivative=piecewise.hard_swish_derivative)(piecewise.hard_swish)
 formula("hard-tanh", derivative=piecewise.hard_tanh_derivative)(piecewise.hard_tanh)

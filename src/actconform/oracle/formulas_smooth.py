@@ -44,8 +44,20 @@ GELU_TANH_EXP = 0.29195521191476714
 # follow from M' = 1 + x M and M(n+1) = x M(n) + n M(n-1).
 GELU_ROOT = (-0.7517915246935645, 1.4956759177009883e-17)
 GELU_TAYLOR = (
-    *(3.0423067680036925e-10, 1.4296549279989754e-09, 6.550954640512665e-09, 2.922908595337198e-08, 1.267894533424874e-07),
-    *(5.337555257439918e-07, 2.1763252273075144e-06, 8.574964695538479e-06, 3.2562488510342534e-05, 0.00011880481453593035),
+    *(
+        3.0423067680036925e-10,
+        1.4296549279989754e-09,
+        6.550954640512665e-09,
+        2.922908595337198e-08,
+        1.267894533424874e-07,
+    ),
+    *(
+        5.337555257439918e-07,
+        2.1763252273075144e-06,
+        8.574964695538479e-06,
+        3.2562488510342534e-05,
+        0.00011880481453593035,
+    ),
     *(0.00041494133776432855, 0.001381192711799605, 0.004357899676814093, 0.012944581025090893, 0.03587902436625702),
     *(0.09169645155828038, 0.21245271259101728, 1.4348095033989257),
 )
@@ -179,13 +191,13 @@ def squareplus_derivative(x: F64, parameters: Mapping[str, float]) -> F64:
     # f'(x) + f'(-x) = 1: only the small one of the two needs care.
     b = parameters["b"]
     root = np.sqrt(x * x + b)
-    small = 0.5 * b / (root * (root + np.abs(x)))
+    small: F64 = 0.5 * b / (root * (root + np.abs(x)))
     return np.where(x >= 0, 1.0 - small, small)
 
 
 def gelu_erf(x: F64, _: Mapping[str, float]) -> F64:
-    """x Phi(x), from the tail Phi(-|x|) = erfcx(|x| / sqrt 2) exp(-x^2 / 2) / 2, whose x^2 is exact."""
-    tail = 0.5 * erfcx(np.abs(x) * SQRT_HALF) * np.exp(-0.5 * x * x)
+    """Return x Phi(x), from the tail Phi(-|x|) = erfcx(|x| / sqrt 2) exp(-x^2 / 2) / 2, whose x^2 is exact."""
+    tail: F64 = 0.5 * erfcx(np.abs(x) * SQRT_HALF) * np.exp(-0.5 * x * x)
     return _gated(x, np.where(x >= 0, 1.0 - tail, tail))
 
 
@@ -223,7 +235,7 @@ def gelu_tanh_derivative(x: F64, _: Mapping[str, float]) -> F64:
 
 
 def swish(x: F64, parameters: Mapping[str, float]) -> F64:
-    """x sigmoid(beta x); quick-gelu calls the factor alpha, silu's is 1."""
+    """Serve silu, swish (beta) and quick-gelu (which calls the factor alpha)."""
     return _gated(x, _sigmoid(_swish_factor(parameters) * x))
 
 
@@ -253,5 +265,10 @@ def mish_derivative(x: F64, _: Mapping[str, float]) -> F64:
     positive = cubic / np.square(1.0 + 2.0 * t + 2.0 * t * t)
     d = _distance(x, MISH_ROOT)
     e = np.expm1(d)
-    w = 4.0 * d + MISH_A * (MISH_4X6 * e + 4.0 * d * (1.0 + e)) + MISH_4A2 * np.expm1(2.0 * d) + MISH_A3 * np.expm1(3.0 * d)
+    w = (
+        4.0 * d
+        + MISH_A * (MISH_4X6 * e + 4.0 * d * (1.0 + e))
+        + MISH_4A2 * np.expm1(2.0 * d)
+        + MISH_A3 * np.expm1(3.0 * d)
+    )
     return np.where(x > 0, positive, t * w / np.square(2.0 + 2.0 * t + t * t))

@@ -21,56 +21,59 @@ _FRACTION = np.uint64(0x000F_FFFF_FFFF_FFFF)
 _HIDDEN = np.uint64(0x0010_0000_0000_0000)
 
 
-def round_to(values: F64, format: FloatFormat) -> F64:
-    """Return each value rounded once, to nearest with ties to even, to a number of `format`, held in float64.
+def round_to(values: F64, target: FloatFormat) -> F64:
+    """Return each value rounded once, to nearest with ties to even, to a number of `target`, held in float64.
 
-    Any shape. Results below the smallest normal number are subnormal numbers of the format; from `format.overflow` on they are
-    infinite. -0, the infinities and NaN stay. `format` is narrower than binary64 in precision and in exponents.
+    Any shape. Results below the smallest normal number are subnormal numbers of it; from `target.overflow` on they are
+    infinite. -0, the infinities and NaN stay. `target` is narrower than binary64 in precision and in exponents.
     """
     values = np.asarray(values, dtype=np.float64)
     magnitude = values.view(np.uint64) & _MAGNITUDE
     exponent = (magnitude >> np.uint64(52)).astype(np.int64) - 1023
     significand = (magnitude & _FRACTION) | _HIDDEN
-    # Every format keeps at most 53 bits of the significand; 54 dropped bits are below half of the last place, thus zero.
-    dropped = 53 - format.precision + np.clip(format.emin - exponent, 0, format.precision + 1)
+    # Where all 53 bits of the significand and one more are dropped, less than half of the last place is left: zero.
+    dropped = 53 - target.precision + np.clip(target.emin - exponent, 0, target.precision + 1)
     shift = dropped.astype(np.uint64)
     kept = significand >> shift
     rest = significand - (kept << shift)
     half = np.uint64(1) << (shift - np.uint64(1))
     kept += (rest > half) | ((rest == half) & (kept & np.uint64(1) == 1))
-    rounded = np.ldexp(kept.astype(np.float64), np.where(kept == 0, 0, exponent - 52 + dropped))
-    rounded[rounded > format.largest] = np.inf
+    with np.errstate(over="ignore"):
+        rounded = np.ldexp(kept.astype(np.float64), exponent - 52 + dropped)
+    rounded[rounded > target.largest] = np.inf
     return np.where(np.isfinite(values), np.copysign(rounded, values), values)
 
 
-def to_bits(values: F64, format: FloatFormat) -> NDArray[np.uint16]:
-    """Return the pattern of each value rounded once to the 16-bit `format`; every NaN is the quiet one with no other bit set."""
-    rounded = round_to(values, format)
-    mantissa_bits = np.uint64(format.precision - 1)
-    largest_bits, smallest = _infinity_bits(format), format.smallest_subnormal
+def to_bits(values: F64, target: FloatFormat) -> NDArray[np.uint16]:
+    """Return the pattern of each value rounded once to the 16-bit `target`; every NaN is the quiet one with no other bit set."""
+    rounded = round_to(values, target)
+    mantissa_bits = np.uint64(target.precision - 1)
+    largest_bits, smallest = _infinity_bits(target), target.smallest_subnormal
     size = np.abs(rounded)
     with np.errstate(invalid="ignore", over="ignore"):
         subnormal = (size / smallest).astype(np.uint64)
     # In both encodings the exponent field is followed by the fraction: drop the surplus fraction bits, then shift the bias.
-    normal = (size.view(np.uint64) >> (np.uint64(52) - mantissa_bits)) - (np.uint64(1023 - format.emax) << mantissa_bits)
-    bits = np.where(size < format.smallest_normal, subnormal, normal)
+    normal = (size.view(np.uint64) >> (np.uint64(52) - mantissa_bits)) - (
+        np.uint64(1023 - target.emax) << mantissa_bits
+    )
+    bits = np.where(size < target.smallest_normal, subnormal, normal)
     bits = np.where(np.isinf(size), largest_bits, bits) | (np.signbit(rounded).astype(np.uint64) << np.uint64(15))
     quiet = largest_bits | (np.uint64(1) << (mantissa_bits - np.uint64(1)))
     return np.where(np.isnan(rounded), quiet, bits).astype(np.uint16)
 
 
-def all_patterns(format: FloatFormat) -> F64:
-    """Return the 65,536 values of the 16-bit `format` in the order of their patterns 0, 1, ... 65535, exactly, in float64."""
+def all_patterns(target: FloatFormat) -> F64:
+    """Return the 65,536 values of the 16-bit `target` in the order of their patterns 0, 1, ... 65535, exactly, in float64."""
     patterns = np.arange(1 << 16)
-    mantissa_bits = format.precision - 1
+    mantissa_bits = target.precision - 1
     fraction = patterns & ((1 << mantissa_bits) - 1)
-    field = (patterns >> mantissa_bits) & (2 * format.emax + 1)
+    field = (patterns >> mantissa_bits) & (2 * target.emax + 1)
     # Field 0 holds the subnormal numbers: the exponent of field 1 without the hidden bit.
     significand = np.where(field == 0, fraction, fraction + (1 << mantissa_bits))
-    size = np.ldexp(significand.astype(np.float64), np.maximum(field, 1) - format.emax - mantissa_bits)
-    size = np.where(field == 2 * format.emax + 1, np.where(fraction == 0, np.inf, np.nan), size)
+    size = np.ldexp(significand.astype(np.float64), np.maximum(field, 1) - target.emax - mantissa_bits)
+    size = np.where(field == 2 * target.emax + 1, np.where(fraction == 0, np.inf, np.nan), size)
     return np.copysign(size, np.where(patterns >> 15 == 1, -1.0, 1.0))
 
 
-def _infinity_bits(format: FloatFormat) -> np.uint64:
-    return np.uint64((2 * format.emax + 1) << (format.precision - 1))
+def _infinity_bits(target: FloatFormat) -> np.uint64:
+    return np.uint64((2 * target.emax + 1) << (target.precision - 1))

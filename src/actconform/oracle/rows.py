@@ -7,18 +7,21 @@ softmax family and for sparsemax; -inf beside a finite maximum is a masked entry
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actconform.oracle.formulas import FORMULAS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from actconform.oracle.rounding import F64
     from actconform.types import Kernel
 
-F64: TypeAlias = NDArray[np.float64]
 Value: TypeAlias = "Callable[[Mapping[str, F64], Kernel], NDArray[Any]]"
 Vjp: TypeAlias = "Callable[[Mapping[str, F64], F64, Kernel], dict[str, F64]]"
 
@@ -52,14 +55,16 @@ def row_formula(*names: str, vjp: Vjp | None = None) -> Callable[[Value], Value]
 
 def first_maximum(x: F64, axis: int) -> NDArray[np.int64]:
     """Return the index of the first maximum along `axis`, that axis kept at length 1; a NaN counts as the maximum."""
-    return np.expand_dims(np.argmax(x, axis=axis), axis)
+    index: NDArray[np.int64] = np.expand_dims(np.argmax(x, axis=axis), axis)
+    return index
 
 
 def probabilities(x: F64, axis: int) -> F64:
     """Return exp(x - max) / sum exp(x - max); accurate to a few ULP plus one for each unit of max - x."""
     # inf - inf is NaN and spreads through the sum: rows without a finite maximum need no case of their own
-    e = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    return e / np.sum(e, axis=axis, keepdims=True)
+    e: F64 = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    p: F64 = e / np.sum(e, axis=axis, keepdims=True)
+    return p
 
 
 def _softmax_vjp(inputs: Mapping[str, F64], g: F64, kernel: Kernel) -> dict[str, F64]:
@@ -107,8 +112,8 @@ def _log_softmax(inputs: Mapping[str, F64], kernel: Kernel) -> F64:
     k = first_maximum(x, axis)
     # a row that is NaN must stay so, though its peak is taken out
     np.put_along_axis(e, k, 0.0 * np.take_along_axis(a, k, axis), axis)
-    lse: F64 = np.log1p(np.sum(e, axis=axis, keepdims=True))
-    return a - lse
+    y: F64 = a - np.log1p(np.sum(e, axis=axis, keepdims=True))
+    return y
 
 
 def project(x: F64, axis: int) -> tuple[F64, F64]:
@@ -119,12 +124,12 @@ def project(x: F64, axis: int) -> tuple[F64, F64]:
     """
     top = np.max(x, axis=axis, keepdims=True)
     z = x - top
+    # sorted in descending order a NaN comes first: it is in every sum, and so in tau
     ordered = np.flip(np.sort(np.moveaxis(z, axis, -1), axis=-1), axis=-1)
     sums = np.cumsum(ordered, axis=-1)
     inside = 1.0 + np.arange(1, ordered.shape[-1] + 1) * ordered > sums
     count = np.maximum(np.sum(inside, axis=-1, keepdims=True), 1)
     tau = np.moveaxis((np.take_along_axis(sums, count - 1, -1) - 1.0) / count, -1, axis)
-    tau = np.where(np.isfinite(top), tau, np.nan)
     return np.maximum(z - tau, 0.0), tau
 
 
@@ -177,7 +182,8 @@ def _maxout(inputs: Mapping[str, F64], kernel: Kernel) -> F64:
 
 @row_formula("argmax")
 def _argmax(inputs: Mapping[str, F64], kernel: Kernel) -> NDArray[np.int64]:
-    return np.argmax(inputs["x"], axis=kernel.axis).astype(np.int64)
+    index: NDArray[np.int64] = np.argmax(inputs["x"], axis=kernel.axis).astype(np.int64)
+    return index
 
 
 @row_formula("hardmax")

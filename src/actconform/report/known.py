@@ -35,8 +35,14 @@ def document(register: Sequence[Deviation]) -> str:
 
 
 def _row(deviation: Deviation) -> str:
-    inputs = ", ".join(part if isinstance(part, str) else f"[{part[0]:g}, {part[1]:g}]" for part in deviation.inputs) or "any"
-    when = "; ".join(f"{fact} {wanted if isinstance(wanted, str) else ' or '.join(wanted)}" for fact, wanted in deviation.when.items())
+    inputs = (
+        ", ".join(part if isinstance(part, str) else f"[{part[0]:g}, {part[1]:g}]" for part in deviation.inputs)
+        or "any"
+    )
+    when = "; ".join(
+        f"{fact} {wanted if isinstance(wanted, str) else ' or '.join(wanted)}"
+        for fact, wanted in deviation.when.items()
+    )
     link = f"[link]({deviation.link})" if deviation.link.startswith("http") else deviation.link
     why = f"{deviation.reason} ({'; '.join(filter(None, (deviation.blame, link)))})"
     cells = [

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from actconform.types import BAD
 
@@ -41,17 +41,20 @@ def progress_for(cases: Sequence[Case], console: Console) -> RunProgress:
     return _Bars(totals, console) if console.is_terminal else _Lines(totals, console)
 
 
-class _Rate(TextColumn):
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: Task) -> str:  # type: ignore[override]  rich accepts any renderable
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> str:
         return f"{task.speed:.0f}/s" if task.speed else ""
 
 
 class _Bars:
     def __init__(self, totals: Counter[str], console: Console) -> None:
-        columns = (TextColumn("{task.description:<10}"), BarColumn(24), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description:<10}"),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, TextColumn("{task.fields[kernel]}"), console=console, transient=True)
         self._tasks = {
             backend: self._progress.add_task(backend, total=total, kernel="starting", start=False)

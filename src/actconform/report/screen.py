@@ -101,7 +101,11 @@ class Screen:
     ) -> None:
         """Print the counts, what was not run and why, and the verdict."""
         counts = Counter(result.verdict for result in results)
-        parts = [f"{counts[verdict]:,} {word}" for verdict, word in WORDS.items() if counts[verdict] or verdict is Verdict.PASS]
+        parts = [
+            f"{counts[verdict]:,} {word}"
+            for verdict, word in WORDS.items()
+            if counts[verdict] or verdict is Verdict.PASS
+        ]
         self.console.print(" · ".join(parts), style="bold")
         for reason, routes in _not_run(results).items():
             self.console.print(f"{sum(routes.values())} not run: {', '.join(routes)} ({escape(reason)})")
@@ -146,7 +150,17 @@ def _cell(results: Sequence[Result]) -> str:
 
 def _main_class(findings: Sequence[Finding]) -> str:
     """Return the class that a reader should know first: wrong numbers before special values before small print."""
-    order = ("scaled-error", "nan-lost", "nan-made", "inf", "range", "kink", "tail", "position-dependent", "subnormal-flush")
+    order = (
+        "scaled-error",
+        "nan-lost",
+        "nan-made",
+        "inf",
+        "range",
+        "kink",
+        "tail",
+        "position-dependent",
+        "subnormal-flush",
+    )
     present = {finding.class_ for finding in findings}
     return next((class_ for class_ in order if class_ in present), min(present))
 

@@ -1,0 +1,1 @@
+"""One process a backend, and what is said to it."""

@@ -100,7 +100,7 @@ class Worker:
             return self._exchange(process, job, Outcome, timeout, f"while it ran {job.case.id}")
 
     def close(self) -> None:
-        """End the process, at once where a job runs: its `run` raises WorkerError of kind "closed", as later ones do."""
+        """End the process, at once where a job runs: its `run` is a WorkerError, kind "closed", as do later ones."""
         self._closed = True
         if self._lock.acquire(blocking=False):
             try:

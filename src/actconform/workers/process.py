@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import select
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+PIPE_BYTES = 1 << 20
 TAIL_BYTES = 32 * 1024
 LONGEST_LINE = 200
 MOST_LINES = 8
@@ -38,6 +40,10 @@ class WorkerProcess:
             raise RuntimeError("subprocess gave no pipes")
         self.deadline = math.inf
         self._stdin, self._stdout, self._stderr = self._popen.stdin, self._popen.stdout, self._popen.stderr
+        for stream in (self._stdin, self._stdout):
+            # A larger pipe means fewer changes between the two processes; where it is refused, the small one does.
+            with contextlib.suppress(AttributeError, OSError):
+                fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         os.set_blocking(self._stdin.fileno(), False)
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self._stdout, select.POLLIN)
@@ -65,9 +71,10 @@ class WorkerProcess:
         return self._popen.poll() is None
 
     def kill(self) -> None:
-        """Kill the process and all that it started; any thread may do so, and the one that waits for it sees the end."""
+        """Kill the process and all that it started; any thread may do so, the one that waits for it sees the end."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
+        self._popen.kill()  # should it have left its group
 
     def tell_where(self) -> None:
         """Have the process write to its stderr where in Python it is, even if it hangs in native code."""

@@ -7,8 +7,10 @@ holding `[dtype, shape, offset]`; the array's C-order little-endian bytes stand 
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import ml_dtypes
@@ -32,11 +34,14 @@ SHORT_NAME_OF = {code: name for name, code in SHORT_NAMES.items()}
 ML_DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(ml_dtypes.bfloat16)}
 
 
+DESCRIBED = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int])  # dtype, shape, offset
+
+
 class ProtocolError(Exception):
     """The bytes are not a whole frame, or the message cannot be written as one."""
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True):
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What a worker says first, unasked.
 
     `unavailable` says why the backend cannot run here, `problem` why the worker can serve nobody; both are empty when
@@ -66,7 +71,7 @@ class Call(msgspec.Struct, frozen=True):
     cotangents: Bundle | None = None
 
 
-class Job(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True, tag=True):
     """One case: what to build or load, and the calls to make on it."""
 
     case: Case
@@ -83,7 +88,7 @@ class Failure(msgspec.Struct, frozen=True):
     call: int | None = None
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class Outcome(msgspec.Struct, kw_only=True, tag=True):
     """What a job gave: one bundle a call, in order, up to the failure where there was one.
 
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
@@ -106,6 +111,7 @@ class Stream(Protocol):
     def write(self, data: memoryview, /) -> int | None: ...
 
 
+@lru_cache
 def wire_name(dtype: np.dtype[Any]) -> str:
     """Return the name under which `dtype` travels: "f32", "bf16", ..., else numpy's own ("<c8").
 
@@ -119,6 +125,7 @@ def wire_name(dtype: np.dtype[Any]) -> str:
     return SHORT_NAME_OF.get(code, code)
 
 
+@lru_cache
 def wire_dtype(name: str) -> np.dtype[Any]:
     """Return the dtype that travels under `name`; raise ProtocolError where there is none."""
     if name in ML_DTYPES:
@@ -195,9 +202,9 @@ def read_message(stream: Stream, kind: type[Message]) -> Message:
     def rebuild(code: int, data: memoryview) -> NDArray[Any]:
         if code != ARRAY:
             raise ProtocolError(f"garbage in a frame: unknown extension {code}")
-        name, shape, offset = msgspec.msgpack.decode(data, type=tuple[str, tuple[int, ...], int])
+        name, shape, offset = DESCRIBED.decode(data)
         dtype = wire_dtype(name)
-        size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         if min((*shape, offset)) < 0 or offset + size > body_size:
             where = f"at {offset} lies outside a body of {body_size} bytes"
             raise ProtocolError(f"garbage in a frame: {name}{list(shape)} {where}")
@@ -209,6 +216,7 @@ def read_message(stream: Stream, kind: type[Message]) -> Message:
         raise ProtocolError(f"garbage in a frame: its header is no {kind.__name__}: {error}") from error
 
 
+@lru_cache  # numpy makes up the name anew each time
 def _is_extended(dtype: np.dtype[Any]) -> bool:
     """Whether `dtype` is one of ml_dtypes: numpy's own letter for it ("<V2") does not tell which."""
     return getattr(ml_dtypes, dtype.name, None) is dtype.type
@@ -226,7 +234,7 @@ def _wire_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _aligned_bytes(size: int) -> NDArray[np.uint8]:
     buffer = np.empty(size + ALIGNMENT, np.uint8)
-    start = -buffer.ctypes.data % ALIGNMENT
+    start = -buffer.__array_interface__["data"][0] % ALIGNMENT
     return buffer[start : start + size]
 
 

@@ -49,8 +49,8 @@ class Session:
     def run(self, job: Job) -> Outcome:
         """Build or load the program, make the calls, then the first one again; faults of the backend are not raised.
 
-        Value cases call `forward`, gradient cases `vjp`, each time on copies of the inputs. `timings` has the seconds of
-        "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
+        Value cases call `forward`, gradient cases `vjp`, each time on copies of the inputs. `timings` has the seconds
+        of "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
         """
         started = time.perf_counter()
         outcome = Outcome(timings={"run": 0.0})
@@ -137,10 +137,9 @@ def _call(
             raise ValueError("a gradient case needs cotangents, and this call has none")
         started = time.perf_counter()
         try:
-            if method == "forward":
-                returned = program.forward(dict(inputs))
-            else:
-                returned = program.vjp(dict(inputs), dict(cotangents))
+            returned = (
+                program.forward(dict(inputs)) if method == "forward" else program.vjp(dict(inputs), dict(cotangents))
+            )
         finally:
             timings["run"] += time.perf_counter() - started
         outputs = _checked(returned, method)
@@ -179,7 +178,10 @@ def _steady(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
 
 
 def _same_bytes(first: NDArray[Any], second: NDArray[Any]) -> bool:
-    return bool(np.array_equal(first.reshape(-1).view(np.uint8), second.reshape(-1).view(np.uint8)))
+    unit = np.uint64 if first.nbytes % 8 == 0 else np.uint8
+    return first.nbytes == second.nbytes and bool(
+        (first.reshape(-1).view(np.uint8).view(unit) == second.reshape(-1).view(np.uint8).view(unit)).all()
+    )
 
 
 def _kind(error: BaseException) -> Kind:
@@ -193,7 +195,7 @@ def _kind(error: BaseException) -> Kind:
 
 
 def fault_message(error: BaseException) -> str:
-    """The backend's own words for an outcome; for a fault its type, words, and the innermost line outside this file."""
+    """Return the backend's own words for an outcome; for a fault its type, words, and innermost line outside this file."""
     if isinstance(error, Unsupported | Unavailable):
         return str(error)
     said = "".join(traceback.format_exception_only(error)).strip()[:LONGEST_MESSAGE]
@@ -202,5 +204,6 @@ def fault_message(error: BaseException) -> str:
 
 
 def type_name(value: object) -> str:
+    """Return what `value` is, as a message says it: "None", "a list", "a torch.Tensor"."""
     kind = type(value)
     return "None" if value is None else f"a {kind.__module__}.{kind.__name__}".replace("builtins.", "")

@@ -1,4 +1,4 @@
-"""The keras backend of actconform: the kernels as Keras on TensorFlow computes them on the CPU, values and gradients."""
+"""The keras backend of actconform: the kernels as Keras on TensorFlow computes them, values and gradients."""
 
 from __future__ import annotations
 

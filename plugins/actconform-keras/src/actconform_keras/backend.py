@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from actconform import Backend, Program, Support, Unavailable, Unsupported
+from actconform.cpu import cpu_capability, onednn_level
 from actconform.types import DTYPES
 from actconform_keras.kernels import Implementation, implement, implemented
 
@@ -21,8 +22,13 @@ if TYPE_CHECKING:
 
 KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
-# How TensorFlow says that an operation has no kernel for a dtype.
-NO_KERNEL = ("is not in the list of allowed values", "Could not find device for node", "No OpKernel was registered")
+# How TensorFlow, or oneDNN on an older processor, says that an operation has no kernel for a dtype.
+NO_KERNEL = (
+    "is not in the list of allowed values",
+    "Could not find device for node",
+    "No OpKernel was registered",
+    "could not create a primitive",
+)
 
 
 class KerasBackend(Backend):
@@ -32,7 +38,7 @@ class KerasBackend(Backend):
     kind: ClassVar[Literal["framework", "runtime"]] = "framework"
 
     def facts(self) -> dict[str, str]:
-        """Return versions, CPU capability, oneDNN, threads and whether subnormals are kept; raise `Unavailable` without Keras.
+        """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without Keras.
 
         TensorFlow does not tell which instructions it chose, so `cpu_capability` is what the processor offers.
         """
@@ -44,14 +50,14 @@ class KerasBackend(Backend):
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
             "device": "cpu",
-            "cpu_capability": _cpu_capability(),
+            "cpu_capability": cpu_capability(),
             "onednn": _onednn(),
-            "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
             "subnormals": "kept" if (tf.constant([1e-40]) + 0.0).numpy()[0] != 0.0 else "flushed",
             "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         }
 
     def supports(self, case: Case) -> Support:
+        """Say no to kernels without an implementation and to dtypes that are none of ours; nothing is imported for it."""
         if not implemented(case.subject):
             return Support(yes=False, reason=f"keras has no implementation of kernel {case.subject}")
         if case.dtype not in DTYPES:
@@ -59,7 +65,7 @@ class KerasBackend(Backend):
         return Support(yes=True)
 
     def build(self, kernel: Kernel, dtype: str) -> Program:
-        """Return the kernel as a program; a dtype that TensorFlow lacks it in shows at the first call, as `Unsupported`."""
+        """Return the kernel as a program; a dtype that TensorFlow lacks shows at the first call, as `Unsupported`."""
         _tensorflow()
         return KerasProgram(kernel, implement(kernel, KERAS_DTYPES[dtype]))
 
@@ -78,7 +84,7 @@ class KerasProgram(Program):
         return {"y": y.numpy()}
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
-        """Return `d_<name>` of every input by tf.GradientTape; raise `Unsupported` where the kernel declares no gradient."""
+        """Return `d_<name>` of every input by tf.GradientTape; raise `Unsupported` where the kernel has no gradient."""
         if not self._kernel.differentiable:
             raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
         tf = _tensorflow()
@@ -102,7 +108,7 @@ class KerasProgram(Program):
             raise _refusal(error) from error
 
 
-def _refusal(error: Any) -> Exception:
+def _refusal(error: Exception) -> Exception:
     """Return `error` itself, or `Unsupported` in its words where TensorFlow says that it has no such kernel."""
     unimplemented = isinstance(error, _tensorflow().errors.UnimplementedError)
     if unimplemented or any(words in str(error) for words in NO_KERNEL):
@@ -111,8 +117,8 @@ def _refusal(error: Any) -> Exception:
 
 
 @cache
-def _tensorflow() -> Any:
-    """Return tensorflow, imported under Keras, on the CPU with the threads asked for; raise `Unavailable` where it cannot be."""
+def _tensorflow() -> Any:  # tensorflow has no types
+    """Return tensorflow, imported with Keras, on the CPU with the threads asked for; raise `Unavailable` if it cannot be."""
     threads = _threads()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -127,7 +133,8 @@ def _tensorflow() -> Any:
     except (ImportError, OSError) as error:
         raise Unavailable(f"keras does not import: {error}") from error
     if config.backend() != "tensorflow":
-        raise Unavailable(f"keras already runs on {config.backend()} in this process: start with KERAS_BACKEND=tensorflow")
+        reason = f"keras already runs on {config.backend()} in this process: start with KERAS_BACKEND=tensorflow"
+        raise Unavailable(reason)
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -144,15 +151,7 @@ def _threads() -> int:
 
 
 def _onednn() -> str:
-    """Tell whether TensorFlow uses oneDNN: by its own switch, and unless told otherwise on x86 only."""
+    """Return the level of TensorFlow's oneDNN, "off" where its own switch, or unless told otherwise the machine, says so."""
     default = "1" if platform.machine() in ("x86_64", "AMD64") else "0"
-    return "off" if os.environ.get("TF_ENABLE_ONEDNN_OPTS", default).lower() in ("0", "false") else "on"
-
-
-def _cpu_capability() -> str:
-    """Return "AVX512", "AVX2" or "DEFAULT", the names that torch uses, from what numpy found in the processor."""
-    simd = np.show_config(mode="dicts")["SIMD Extensions"]
-    names = " ".join([*simd.get("baseline", ()), *simd.get("found", ())])
-    if "AVX512" in names or "X86_V4" in names:
-        return "AVX512"
-    return "AVX2" if "AVX2" in names or "X86_V3" in names else "DEFAULT"
+    off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", default).lower() in ("0", "false")
+    return "off" if off else onednn_level()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Native(NamedTuple):
-    """A function of Keras, or a layer class. `parameters` maps its arguments to the catalog's, or to the kernel's "axis"."""
+    """A function of Keras, or a layer class. `parameters` maps its arguments to the catalog's or to "axis"."""
 
     path: str
     parameters: Mapping[str, str] = {}
@@ -49,7 +49,7 @@ def implemented(name: str) -> bool:
 def implement(kernel: Kernel, dtype: str) -> Implementation:
     """Return what computes `kernel`, its parameters bound; raise `Unsupported` where there is nothing.
 
-    `dtype` is Keras's name of it, "float32", "float16" or "bfloat16": functions follow their input, layers need to be told.
+    `dtype` is "float32", "float16" or "bfloat16": functions follow their input, layers need to be told.
     """
     if kernel.name in NATIVE:
         return _bind_native(NATIVE[kernel.name], {**kernel.parameters, "axis": kernel.axis}, dtype)
@@ -114,8 +114,8 @@ def _prelu_layer(width: int, dtype: str) -> Any:
 def _prelu(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
     from keras.ops import reshape
 
-    # The layer has a slope for every element after the first axis, the catalog for the last axis: in a matrix the two are
-    # one. Called statelessly, it takes the slope as a tensor, so that the slope has a gradient.
+    # The layer has a slope for every element after the first axis, the catalog one along the last: in a matrix these
+    # are the same. Called statelessly, it takes the slope as a tensor, so that the slope has a gradient.
     layer = _prelu_layer(x.shape[-1], x.dtype.name)
     y, _ = layer.stateless_call([slope], [], reshape(x, (-1, x.shape[-1])))
     return reshape(y, x.shape)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actconform import Backend, Support, Unavailable, Unsupported
+from actconform.cpu import cpu_capability
 from actconform_onnxruntime import cuda, session
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class OrtCuda(Backend):
         facts = {**_package_facts(), **cuda.device_facts()}
         try:
             return {**facts, "subnormals": _subnormals(self._session)}
-        except (Unsupported, RuntimeError) as error:
+        except Exception as error:  # ONNX Runtime's exceptions share no base
             raise Unavailable(f"CUDA is there, but ONNX Runtime runs nothing on it: {error}") from error
 
     def supports(self, case: Case) -> Support:
@@ -99,18 +99,10 @@ def _package_facts() -> dict[str, str]:
     return {
         "onnxruntime": onnxruntime.__version__,
         "build": f"{onnxruntime.package_name}: {build}",
-        "cpu_capability": _cpu_capability(),
+        "cpu_capability": cpu_capability(),
         "threads": str(session.threads()),
         "optimization": "all",
     }
-
-
-def _cpu_capability() -> str:
-    """Return the instruction set that ONNX Runtime's kernels (MLAS) pick on this CPU; numpy has looked already."""
-    detected = getattr(import_module("numpy._core._multiarray_umath"), "__cpu_features__", {})
-    found = {name for name, there in detected.items() if there}
-    picks = {"AVX512": {"AVX512F"}, "AVX2": {"AVX2", "FMA3"}, "AVX": {"AVX"}, "NEON": {"NEON"}, "SSE2": {"SSE2"}}
-    return next((name for name, wanted in picks.items() if wanted <= found), "unknown")
 
 
 def _subnormals(make: Any) -> str:

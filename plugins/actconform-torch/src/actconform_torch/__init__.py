@@ -1,4 +1,4 @@
-"""The torch backend of actconform: the kernels as PyTorch computes them on the CPU, values and gradients."""
+"""The torch backend of actconform: the kernels as PyTorch computes them, values and gradients."""
 
 from __future__ import annotations
 

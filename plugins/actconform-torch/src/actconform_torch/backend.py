@@ -10,10 +10,13 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Backend, Program, Support, Unavailable, Unsupported
+from actconform.cpu import onednn_level
 from actconform.types import DTYPES
 from actconform_torch.kernels import Implementation, implement, implemented
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -28,27 +31,29 @@ class TorchBackend(Backend):
     kind: ClassVar[Literal["framework", "runtime"]] = "framework"
 
     def facts(self) -> dict[str, str]:
-        """Return versions, CPU capability, oneDNN, threads and whether subnormals are kept; raise `Unavailable` without torch."""
+        """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without torch."""
         torch = _torch()
         return {
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "device": "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "onednn": "on" if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled else "off",
-            "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
+            "onednn": onednn_level()
+            if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+            else "off",
             "subnormals": "kept" if (torch.tensor([1e-40]) + 0.0).item() != 0.0 else "flushed",
             "threads": str(torch.get_num_threads()),
         }
 
     def supports(self, case: Case) -> Support:
+        """Say no to kernels without an implementation and to dtypes that are none of ours; nothing is imported for it."""
         if not implemented(case.subject):
             return Support(yes=False, reason=f"torch has no implementation of kernel {case.subject}")
         if case.dtype not in DTYPES:
             return Support(yes=False, reason=f"torch runs {', '.join(DTYPES)} here, not {case.dtype}")
         return Support(yes=True)
 
-    def build(self, kernel: Kernel, dtype: str) -> Program:
+    def build(self, kernel: Kernel, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
         """Return the kernel as a program; a dtype that torch lacks it in shows at the first call, as `Unsupported`."""
         _torch()
         return TorchProgram(kernel, implement(kernel))
@@ -70,7 +75,7 @@ class TorchProgram(Program):
         return {"y": _array(y, inputs)}
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
-        """Return `d_<name>` of every input by torch.autograd; raise `Unsupported` where the kernel declares no gradient."""
+        """Return `d_<name>` of every input by torch.autograd; raise `Unsupported` where the kernel has no gradient."""
         if not self._kernel.differentiable:
             raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
         torch = _torch()
@@ -99,10 +104,10 @@ def _refusal(error: RuntimeError) -> Exception:
 def _tensor(array: NDArray[Any]) -> Tensor:
     torch = _torch()
     # torch takes only C-ordered writable memory without complaint; anything else is copied.
-    array = np.require(array, requirements="CW")
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
+    array = np.require(array, requirements=["C", "W"])
+    bits = array.dtype == ml_dtypes.bfloat16
+    tensor: Tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if bits else torch.from_numpy(array)
+    return tensor
 
 
 def _array(tensor: Tensor, given: Bundle) -> NDArray[Any]:
@@ -115,7 +120,7 @@ def _array(tensor: Tensor, given: Bundle) -> NDArray[Any]:
 
 
 @cache
-def _torch() -> Any:
+def _torch() -> ModuleType:
     """Return torch, imported and set to the number of threads asked for; raise `Unavailable` where it cannot be."""
     try:
         import torch

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Native(NamedTuple):
-    """A function of torch, or a module class. `parameters` maps its arguments to the catalog's, or to the kernel's "axis"."""
+    """A function of torch, or a module class. `parameters` maps its arguments to the catalog's or to "axis"."""
 
     path: str
     parameters: Mapping[str, str] = {}
@@ -126,8 +126,9 @@ def _hardmax(x: Tensor) -> Tensor:
 def _sparsemax(x: Tensor) -> Tensor:
     import torch
 
-    # A shift changes nothing but keeps huge logits from absorbing the 1; 16-bit cumulative sums would drift.
-    z = (x - x.detach().amax(dim=-1, keepdim=True)).float()
+    # A shift changes nothing but keeps huge logits from absorbing the 1; what lies 1 or more below the maximum is outside
+    # the support, and clamped its sums stay finite; 16-bit cumulative sums would drift.
+    z = (x - x.detach().amax(dim=-1, keepdim=True)).float().clamp(min=-2.0)
     ordered = z.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(dim=-1) - 1
     support = (ordered > excess / torch.arange(1, z.shape[-1] + 1)).sum(dim=-1, keepdim=True)

@@ -1,0 +1,279 @@
+"""Plugins: each is loaded alone, a broken one is a record, and two of one name are refused with both named."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.hookspecs import hookimpl
+from actconform.interfaces import Backend
+from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
+from actconform.types import Deviation, Kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+KERNEL = Kernel(name="my-kernel", definition="x", source="tests")
+DEVIATION = Deviation(
+    id="my-deviation",
+    class_="tail",
+    aspect="value",
+    kernels=("*",),
+    dtypes=("*",),
+    routes=("*",),
+    bound=1,
+    reason="",
+    link="",
+)
+
+
+class Numpy(Backend):
+    name = "numpy"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        return {}
+
+
+class Whole:
+    @hookimpl
+    def actconform_kernels(self) -> list[Kernel]:
+        return [KERNEL]
+
+    @hookimpl
+    def actconform_backends(self) -> list[type[Backend]]:
+        return [Numpy]
+
+    @hookimpl
+    def actconform_deviations(self) -> list[Deviation]:
+        return [DEVIATION]
+
+
+def offering(hook: str, give: Callable[[], Any]) -> object:
+    """A plugin with one hook, whose result is `give()`."""
+
+    def method(_: object) -> Any:
+        return give()
+
+    method.__name__ = hook
+    return type("Offering", (), {hook: hookimpl(method)})()
+
+
+def load(*plugins: object) -> Catalog:
+    return load_plugins(plugins, entry_points=[])
+
+
+def point(name: str, value: str = "test_plugins_example:Whole") -> metadata.EntryPoint:
+    return metadata.EntryPoint(name, value, GROUP)
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Write an importable module."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    return write
+
+
+def test_built_in_kernels_come_through_the_same_hook_as_anybodys() -> None:
+    catalog = load_plugins()
+    assert {kernel.name for kernel in UNARY + ROWS} <= set(catalog.kernels)
+    assert "actconform" in plugin_versions()
+
+
+def test_all_that_a_plugin_offers_is_in_the_catalog() -> None:
+    catalog = load(Whole())
+    assert catalog.kernels == {"my-kernel": KERNEL}
+    assert catalog.backends == {"numpy": Numpy}
+    assert catalog.deviations == (DEVIATION,)
+    assert catalog.broken == ()
+    assert catalog.backend_plugin == {"numpy": "given directly, number 1"}
+
+
+def test_a_plugin_may_be_a_class_an_instance_or_a_module(module: Callable[[str, str], None]) -> None:
+    text = "import actconform\n@actconform.hookimpl\ndef actconform_kernels():\n"
+    module("module_plugin", text + "    yield actconform.Kernel(name='from-module', definition='', source='')\n")
+    catalog = load_plugins([Whole], entry_points=[point("modular", "module_plugin")])
+    assert set(catalog.kernels) == {"from-module", "my-kernel"}
+
+
+def test_a_distribution_is_named_with_its_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "actconform_example-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-example\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[actconform]\nexample = example_plugin:Plugin\n")
+    code = "import actconform\nfrom test_plugins import Numpy\nclass Plugin:\n"
+    code += "    @actconform.hookimpl\n    def actconform_backends(self):\n        return [Numpy]\n"
+    (tmp_path / "example_plugin.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "test_plugins", sys.modules[__name__])
+    assert load_plugins().backend_plugin["numpy"] == "actconform-example 1.2"
+    assert plugin_versions()["actconform-example"] == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("absent", None, "ModuleNotFoundError: No module named 'absent'"),
+        ("raises", "raise RuntimeError('no GPU today')", r"RuntimeError: no GPU today \(at .*raises.py:1\)"),
+        ("leaves", "import sys; sys.exit(4)", "SystemExit: 4"),
+        ("unfinished", "def plugin(:", "SyntaxError"),
+        ("nameless", "other = 1", "AttributeError: .*has no attribute 'plugin'"),
+        (
+            "empty",
+            "class plugin: pass",
+            "it offers nothing: wanted a function marked @hookimpl, one of actconform_kernels",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_be_loaded_is_a_record(
+    module: Callable[[str, str], None], name: str, text: str | None, reason: str
+) -> None:
+    if text is not None:
+        module(name, text)
+    catalog = load_plugins([Whole()], entry_points=[point("bad", f"{name}:plugin")])
+    assert [(broken.name, broken.distribution) for broken in catalog.broken] == [("bad", f"from {name}:plugin")]
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(catalog.broken[0].reason)
+    assert set(catalog.backends) == {"numpy"}
+
+
+class Abstract(Backend):
+    name = "abstract"
+    kind = "framework"
+
+
+class Nameless(Numpy):
+    name = "Not Safe/in a URL"
+
+
+class Kindless(Numpy):
+    kind = "device"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("hook", "give", "reason"),
+    [
+        ("actconform_kernels", lambda: 1 // 0, "ZeroDivisionError: "),
+        (
+            "actconform_kernels",
+            lambda: (Kernel(name=name) for name in "a"),
+            "TypeError: Missing required argument 'definition'",
+        ),
+        ("actconform_kernels", lambda: None, "actconform_kernels returned None: wanted an iterable"),
+        (
+            "actconform_kernels",
+            lambda: KERNEL,
+            "actconform_kernels returned a value of type Kernel: wanted an iterable",
+        ),
+        ("actconform_kernels", lambda: ["relu"], "a value of type str among its items: wanted actconform.Kernel"),
+        (
+            "actconform_kernels",
+            lambda: [msgspec.structs.replace(KERNEL, name="a/b")],
+            "a kernel called 'a/b': wanted lower case",
+        ),
+        ("actconform_backends", lambda: [Numpy()], "wanted the class itself, not an instance"),
+        (
+            "actconform_backends",
+            lambda: [Whole],
+            "the class Whole among its items: wanted subclasses of actconform.Backend",
+        ),
+        ("actconform_backends", lambda: [Abstract], "Abstract, which is not whole: it does not define facts"),
+        ("actconform_backends", lambda: [Nameless], "Nameless with the name 'Not Safe/in a URL': wanted lower case"),
+        ("actconform_backends", lambda: [Kindless], """Kindless of kind 'device': wanted "framework" or "runtime\""""),
+        ("actconform_deviations", lambda: [{}], "a value of type dict among its items: wanted actconform.Deviation"),
+    ],
+)
+def test_a_hook_that_raises_or_returns_the_wrong_thing_is_a_record(
+    hook: str, give: Callable[[], Any], reason: str
+) -> None:
+    catalog = load(offering(hook, give), Whole())
+    assert [broken.name for broken in catalog.broken] == ["Offering"]
+    assert reason in catalog.broken[0].reason
+    assert set(catalog.kernels) == {"my-kernel"}
+    assert set(catalog.backends) == {"numpy"}
+
+
+def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
+    class Half(Whole):
+        @hookimpl
+        def actconform_deviations(self) -> list[Deviation]:
+            raise OSError("deviations.toml is not there")
+
+    catalog = load(Half())
+    assert (catalog.kernels, catalog.backends) == ({}, {})
+    assert "OSError: deviations.toml is not there" in catalog.broken[0].reason
+
+
+@pytest.mark.parametrize(
+    ("hook", "words"),
+    [
+        ("actconform_kernel", "nothing calls: actconform_kernel; did you mean actconform_kernels?"),
+        ("actconform_backend", "nothing calls: actconform_backend; did you mean actconform_backends?"),
+        (
+            "colours",
+            "nothing calls: colours; the hooks are actconform_kernels, actconform_backends, actconform_deviations",
+        ),
+    ],
+)
+def test_a_mistyped_hook_is_refused_with_what_was_meant(hook: str, words: str) -> None:
+    with pytest.raises(PluginError) as raised:
+        load(Whole(), offering(hook, list))
+    assert words in str(raised.value)
+    assert "plugin Offering (given directly, number 2)" in str(raised.value)
+
+
+def test_a_hook_that_takes_arguments_nobody_gives_is_refused() -> None:
+    class Greedy:
+        @hookimpl
+        def actconform_kernels(self, config: object) -> list[Kernel]:
+            return []
+
+    with pytest.raises(PluginError, match=r"plugin Greedy .*: a hook does not fit: .*\{'config'\}"):
+        load(Greedy())
+
+
+def test_a_hook_without_its_marker_is_refused() -> None:
+    class Bare:
+        def actconform_kernels(self) -> list[Kernel]:
+            return [KERNEL]
+
+    with pytest.raises(
+        PluginError, match=r"plugin Bare .* has actconform_kernels without the marker: .*@actconform.hookimpl"
+    ):
+        load(Bare())
+
+
+@pytest.mark.parametrize(
+    ("hook", "item", "words"),
+    [
+        ("actconform_kernels", KERNEL, "two kernels are called 'my-kernel'"),
+        ("actconform_backends", Numpy, "two backends are called 'numpy'"),
+        ("actconform_deviations", DEVIATION, "two deviations are called 'my-deviation'"),
+    ],
+)
+def test_two_of_one_name_are_refused_with_both_plugins_named(hook: str, item: object, words: str) -> None:
+    both = (
+        r": one from Whole \(given directly, number 1\), one from Offering \(given directly, number 2\); uninstall or"
+    )
+    with pytest.raises(PluginError, match=words + both):
+        load(Whole(), offering(hook, lambda: [item]))
+    with pytest.raises(PluginError, match=words + r": both from Offering"):
+        load(offering(hook, lambda: [item, item]))
+
+
+def test_two_plugins_of_one_name_are_refused_with_both_distributions_named() -> None:
+    with pytest.raises(
+        PluginError, match=r"two plugins are called 'torch': one from torch .from a:b., one from torch .from c:d."
+    ):
+        load_plugins(entry_points=[point("torch", "a:b"), point("torch", "c:d")])

@@ -1,0 +1,258 @@
+"""A backend in plain numpy whose kernels do, on request, whatever a backend can do wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from actconform import Backend, Kernel, Program, Support, Unavailable, Unsupported, hookimpl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from actconform import Artifact, Case
+
+    Arrays = dict[str, NDArray[Any]]
+
+
+def relu(inputs: Arrays) -> Arrays:
+    return {"y": np.maximum(inputs["x"], inputs["x"].dtype.type(0))}
+
+
+def segfault(_: Arrays) -> Arrays:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return {}
+
+
+def killed(_: Arrays) -> Arrays:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def leave(_: Arrays) -> Arrays:
+    print("the library says goodbye", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def hang_here(_: Arrays) -> Arrays:
+    time.sleep(600)
+    return {}
+
+
+def no_memory(_: Arrays) -> Arrays:
+    raise MemoryError("16 GiB wanted")
+
+
+def no_memory_in_words(_: Arrays) -> Arrays:
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+
+
+def chatty(inputs: Arrays) -> Arrays:
+    os.write(1, b"ACF1 straight to the descriptor\n" * 10_000)
+    print("and through sys.stdout", flush=True)
+    os.system("echo and from a child")  # noqa: S605
+    if sys.stdin.read():
+        raise RuntimeError("a library was given the frames to read")
+    return relu(inputs)
+
+
+def mutate(inputs: Arrays) -> Arrays:
+    if inputs["x"].size > 2:
+        inputs["x"][0] = -0.0
+    return {"y": inputs["x"]}
+
+
+def random(inputs: Arrays) -> Arrays:
+    noise = np.random.default_rng().random(inputs["x"].shape, np.float32)
+    payload = np.frombuffer(os.urandom(4 * inputs["x"].size), np.uint32) & 0x3FFFFF | 0x7FC00000
+    return {"y": noise, "steady": inputs["x"], "nan": payload.view(np.float32).reshape(inputs["x"].shape)}
+
+
+class Reused(Program):
+    """Returns the same buffer each time, as some runtimes do, and remembers how often it was called."""
+
+    def __init__(self, counting: bool) -> None:
+        self.counting, self.count, self.buffer = counting, 0, np.zeros(3, np.float32)
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        self.count += 1
+        self.buffer[...] = self.count if self.counting else inputs["x"][:3]
+        return {"y": self.buffer}
+
+
+def many_dtypes(_: Arrays) -> Arrays:
+    return {
+        "bf16": np.array([1.5, -0.0], ml_dtypes.bfloat16),
+        "f64": np.array(0.1),
+        "i32": np.array([[1, 2]], np.int32),
+        "bool": np.array([True, False]),
+        "c64": np.array([1 + 2j], np.complex64),
+        "big": np.array([1.0, 2.0], ">f4"),
+        "strided": np.arange(12.0, dtype=np.float32).reshape(3, 4).T[::2],
+        "empty": np.zeros((0, 3), np.float16),
+    }
+
+
+def divide(_: Arrays) -> Arrays:
+    return {"y": np.float32(1 // 0)}
+
+
+def refuse(_: Arrays) -> Arrays:
+    raise Unsupported('"fake_cpu" not implemented for Half')
+
+
+def stop(_: Arrays) -> Arrays:
+    sys.exit("the library left")
+
+
+BEHAVIOURS: dict[str, Callable[[Arrays], Any]] = {
+    "relu": relu,
+    "segfault": segfault,
+    "killed": killed,
+    "leave": leave,
+    "hang": hang_here,
+    "no-memory": no_memory,
+    "no-memory-in-words": no_memory_in_words,
+    "chatty": chatty,
+    "mutate": mutate,
+    "random": random,
+    "many-dtypes": many_dtypes,
+    "divide": divide,
+    "refuse": refuse,
+    "stop": stop,
+    "list": lambda inputs: [inputs["x"]],
+    "scalar": lambda _: {"y": 3.0},
+    "objects": lambda _: {"y": np.array([None])},
+    "environment": lambda _: {
+        name: np.array(int(os.environ[name])) for name in ("ACTCONFORM_THREADS", "OMP_NUM_THREADS")
+    },
+    "pid": lambda _: {"pid": np.array(os.getpid())},
+}
+
+
+class Plain(Program):
+    implementation = "numpy"
+
+    def __init__(self, behaviour: Callable[[Arrays], Any]) -> None:
+        self.behaviour = behaviour
+
+    def forward(self, inputs: Arrays) -> Any:
+        return self.behaviour(inputs)
+
+    def vjp(self, inputs: Arrays, cotangents: Arrays) -> Arrays:
+        gradient = cotangents["y"] * (inputs["x"] > 0)
+        cotangents["y"][...] = 0
+        return {"d_x": gradient}
+
+
+class BadClose(Plain):
+    def close(self) -> None:
+        raise RuntimeError("cannot free")
+
+
+class Fake(Backend):
+    name = "fake"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        return {"numpy": np.__version__}
+
+    def supports(self, case: Case) -> Support:
+        if case.dtype == "bf16":
+            return Support(yes=False, reason="fake has no bf16")
+        return Support(yes=True)
+
+    def build(self, kernel: Kernel, dtype: str) -> Program:
+        if kernel.name == "unbuilt":
+            raise Unsupported("fake has no function for it")
+        if kernel.name in ("reused", "counting"):
+            return Reused(kernel.name == "counting")
+        if kernel.name == "bad-close":
+            return BadClose(relu)
+        if kernel.name == "no-program":
+            return relu  # type: ignore[return-value]
+        return Plain(BEHAVIOURS[kernel.name])
+
+
+class FakeRuntime(Backend):
+    name = "fake-runtime"
+    kind = "runtime"
+
+    def facts(self) -> dict[str, str]:
+        return {}
+
+    def load(self, artifact: Artifact, dtype: str) -> Program:
+        return Plain(lambda _: {"model": np.frombuffer(artifact.model, np.uint8)})
+
+
+class NoDevice(Backend):
+    name = "no-device"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        raise Unavailable("libcudnn.so.9 is missing: install nvidia-cudnn-cu12")
+
+
+class NoPackage(Backend):
+    name = "no-package"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        import a_framework_that_nobody_has  # noqa: F401
+
+        return {}
+
+
+class BadFacts(Backend):
+    name = "bad-facts"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        return ["numpy"]  # type: ignore[return-value]
+
+
+class DiesAtStart(Backend):
+    name = "dies-at-start"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        os.abort()
+
+
+class HangsAtStart(Backend):
+    name = "hangs-at-start"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        time.sleep(600)
+        return {}
+
+
+class Plugin:
+    @hookimpl
+    def actconform_kernels(self) -> list[Kernel]:
+        own = (*BEHAVIOURS, "unbuilt", "reused", "counting", "bad-close", "no-program")
+        return [Kernel(name=name, definition=name, source="tests") for name in own if name != "relu"]
+
+    @hookimpl
+    def actconform_backends(self) -> list[type[Backend]]:
+        return [Fake, FakeRuntime, NoDevice, NoPackage, BadFacts, DiesAtStart, HangsAtStart]
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise ImportError("libfake.so.1 is missing")
+
+
+class Mistyped:
+    @hookimpl
+    def actconform_kernel(self) -> list[Kernel]:
+        return []
