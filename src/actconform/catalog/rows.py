@@ -8,6 +8,8 @@ from actconform.types import Convention, Kernel
 
 TORCH = "torch.nn.functional"
 KERAS = "keras.activations"
+GATE = "a gate that is inf or 0 meets a factor that is 0 or inf, as written; the limit is another"
+GATED = (Convention("value", (-inf, inf), GATE), Convention("gradient", (-inf, inf), GATE))
 MASKED = Convention("value", (-inf, inf), "a row without a finite maximum: inf - inf as written")
 
 ROWS = (
@@ -122,11 +124,13 @@ ROWS = (
         definition="silu(a) b, (a, b) the halves of the last axis",
         source="Shazeer 2020",
         form="row",
+        conventions=GATED,
     ),
     Kernel(
         name="geglu",
         definition="gelu-erf(a) b, (a, b) the halves of the last axis",
         source="Shazeer 2020",
         form="row",
+        conventions=GATED,
     ),
 )
