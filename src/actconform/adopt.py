@@ -41,7 +41,9 @@ def adopt(report: dict[str, Any], date: str) -> tuple[str, int]:
 def _table(key: tuple[str, ...], findings: list[dict[str, Any]], facts: dict[str, dict[str, str]], date: str) -> str:
     kernel, aspect, dtype, route, class_, tensor = key
     here = facts.get(route.rsplit("+", 1)[-1], {})
-    when: dict[str, Any] = {fact: f"=={here[fact]}" for fact in ("torch", "keras", "onnxruntime") if fact in here}
+    # without the local part ("2.13.0+cpu"), which `holds` leaves out of the version too
+    versions = {fact: here[fact].partition("+")[0] for fact in ("torch", "keras", "onnxruntime") if fact in here}
+    when: dict[str, Any] = {fact: f"=={version}" for fact, version in versions.items()}
     when |= {fact: [here[fact]] for fact in ("cpu_capability", "platform") if fact in here}
     fields: dict[str, Any] = {
         "id": f"local-{kernel}-{aspect}-{dtype}-{route}-{class_}-{tensor}".replace("+", "-"),

@@ -46,14 +46,14 @@ def read_config(path: Path | None = None) -> Config:
     if path is None and not chosen.exists():
         return Config()
     try:
-        config = msgspec.convert(tomllib.loads(chosen.read_text()), Config)
+        config = msgspec.convert(tomllib.loads(chosen.read_text(encoding="utf-8")), Config)
     except OSError as error:
         raise UsageError(f"{chosen}: cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise UsageError(f"{chosen}: {_with_near_key(str(error))}") from error
-    if config.threads < 1 or config.timeout < 1:
+    if config.threads < 1 or not config.timeout >= 1:  # NaN too
         raise UsageError(f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1")
     return config
 
@@ -63,11 +63,13 @@ def local_deviations(config: Config) -> tuple[Deviation, ...]:
     found: list[Deviation] = []
     for name in config.deviations:
         try:
-            found.extend(read_deviations(Path(name).read_text(), name))
+            found.extend(read_deviations(Path(name).read_text(encoding="utf-8"), name))
         except OSError as error:
             raise UsageError(
                 f"{name}: deviations file named in {CONFIG_FILE} cannot be read: {error.strerror}"
             ) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{name}: deviations file named in {CONFIG_FILE} is not text in UTF-8: {error}") from error
         except DeviationError as error:
             raise UsageError(str(error)) from error
     return tuple(found)

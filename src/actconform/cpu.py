@@ -25,6 +25,6 @@ def onednn_level() -> str:
         return "none"
     wanted = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
     allowed = next((level for level in reversed(LEVELS) if wanted.startswith(level)), "DEFAULT") if wanted else "AVX512"
-    if wanted in ("ALL", "DEFAULT") or "AMX" in wanted:
+    if wanted in ("ALL", "DEFAULT") or wanted.startswith("AVX10") or "AMX" in wanted:
         allowed = "AVX512"
     return min(allowed, cpu_capability(), key=LEVELS.index)

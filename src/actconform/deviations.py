@@ -29,7 +29,8 @@ class _Register(msgspec.Struct, forbid_unknown_fields=True):
 def read_deviations(text: str, where: str) -> tuple[Deviation, ...]:
     """Return the deviations of a TOML text of `[[deviation]]` tables.
 
-    Raises DeviationError, naming `where` and the field, on bad TOML, an unknown or missing field, or a repeated id.
+    Raises DeviationError, naming `where` and the field, on bad TOML, an unknown or missing field, a repeated id, a bad version
+    range, or an `until` without a version range in `when`, whose fact it is read against.
     """
     try:
         register = msgspec.convert(tomllib.loads(text), _Register)
@@ -47,6 +48,8 @@ def read_deviations(text: str, where: str) -> tuple[Deviation, ...]:
 def _check_specifiers(deviation: Deviation, where: str) -> None:
     wanted = {fact: value for fact, value in deviation.when.items() if isinstance(value, str)}
     if deviation.until:
+        if not wanted:
+            raise DeviationError(f"{where}: deviation {deviation.id!r}: until needs a version range in when to be read against")
         wanted["until"] = deviation.until
     for fact, value in wanted.items():
         try:
@@ -80,10 +83,8 @@ def holds(deviation: Deviation, facts: Mapping[str, str]) -> bool:
                 return False
         elif value not in wanted:
             return False
-    if deviation.until:
-        versions = [facts[fact] for fact, wanted in deviation.when.items() if isinstance(wanted, str)]
-        return not any(_version_in(version, deviation.until) for version in versions)
-    return True
+    versions = (facts[fact] for fact, wanted in deviation.when.items() if isinstance(wanted, str))
+    return not (deviation.until and _version_in(next(versions, ""), deviation.until))
 
 
 def covers(deviation: Deviation, finding: Finding, dtype: str) -> bool:

@@ -16,7 +16,7 @@ from actconform.oracle.rounding import all_patterns, round_to
 from actconform.types import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -52,14 +52,23 @@ class Exam(msgspec.Struct, frozen=True):
 
 
 def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
-    """Return the questions of a case; the first is the broadest. The same for every route. Raises Unsupported without a formula."""
+    """Return the questions of a case, the same for every route. Raises Unsupported without a formula.
+
+    The first question is the largest: it is asked twice, and parallel loops and sums differ on large arrays if at all.
+    """
     fmt = DTYPES[dtype]
     if kernel.form == "row":
-        return Exam(row_rule(kernel, aspect, fmt), list(_rows(kernel, aspect, fmt, golden)))
+        return Exam(row_rule(kernel, aspect, fmt), _largest_first(_rows(kernel, aspect, fmt, golden)))
     zero = {"x": np.zeros(1)}
     at_zero = truth(kernel, zero, {"y": np.ones(1)} if aspect == "gradient" else None)
     rule = unary_rule(kernel, aspect, fmt, float(next(iter(at_zero.values()))[0]))
-    return Exam(rule, list(_unary(kernel, aspect, fmt, golden)))
+    return Exam(rule, _largest_first(_unary(kernel, aspect, fmt, golden)))
+
+
+def _largest_first(questions: Iterable[Question]) -> list[Question]:
+    ordered = list(questions)
+    largest = max(range(len(ordered)), key=lambda number: next(iter(ordered[number].inputs.values())).size)
+    return [ordered.pop(largest), *ordered]
 
 
 def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:

@@ -14,13 +14,14 @@ import msgspec
 from actconform.blame import blame
 from actconform.compare.answers import behaviour, compare
 from actconform.draw import Exam, draw
-from actconform.golden.store import Golden, Manifest, load
+from actconform.golden.store import Golden, GoldenError, Manifest, load
 from actconform.interfaces import Unsupported
 from actconform.judge import judge
 from actconform.onnx.author import author
 from actconform.types import Case, Result, Verdict
-from actconform.workers.pool import Worker, WorkerCrash, WorkerError, WorkerTimeout
+from actconform.workers.pool import Worker, WorkerError
 from actconform.workers.protocol import Call, Hello, Job
+from actconform.workers.session import fault_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,10 @@ VERDICT_OF = {
     "unavailable": Verdict.UNAVAILABLE,
     "error": Verdict.ERROR,
     "memory": Verdict.CRASH,
+    "crash": Verdict.CRASH,
+    "timeout": Verdict.TIMEOUT,
+    "handshake": Verdict.ERROR,
+    "closed": Verdict.ERROR,
 }
 
 
@@ -80,8 +85,8 @@ def run(
     plan: Plan,
     on_start: Callable[[str, Hello | str, float], None],
     on_result: Callable[[Result], None],
-) -> dict[str, dict[str, str]]:
-    """Run the plan, hand every result to `on_result` as it comes, and return the facts of each backend.
+) -> None:
+    """Run the plan and hand every result to `on_result` as it comes.
 
     One thread and one worker process a backend; results arrive in the caller's thread. Every selected case ends with exactly
     one result, unless the caller is interrupted: then the workers are ended and KeyboardInterrupt passes on. `on_start` gets
@@ -89,7 +94,6 @@ def run(
     A GoldenError in any thread is raised here.
     """
     by_backend = {name: [case for case in plan.cases if case.backend == name] for name in _backends(plan)}
-    facts: dict[str, dict[str, str]] = {name: {} for name in by_backend}
     inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
     exams = Exams(plan)
     stop = threading.Event()
@@ -97,7 +101,7 @@ def run(
 
     def line(name: str) -> None:
         try:
-            for result in _backend_results(plan, exams, workers[name], by_backend[name], facts[name], on_start):
+            for result in _backend_results(plan, exams, workers[name], by_backend[name], on_start):
                 inbox.put(result)
                 if stop.is_set():
                     break
@@ -118,7 +122,11 @@ def run(
         stop.set()
         for worker in workers.values():
             worker.close()
-    return facts
+
+
+def facts_of(hello: Hello) -> dict[str, str]:
+    """Return the facts that deviations are held against: the backend's own, and those of its process."""
+    return {**hello.facts, "python": hello.python, "platform": hello.platform, "machine": platform.machine()}
 
 
 def _backends(plan: Plan) -> list[str]:
@@ -141,15 +149,13 @@ def _backend_results(
     exams: Exams,
     worker: Worker,
     cases: list[Case],
-    facts: dict[str, str],
     on_start: Callable[[str, Hello | str, float], None],
 ) -> Iterator[Result]:
     name = cases[0].backend
     started = time.perf_counter()
     hello, verdict, why = _start(plan, worker, name)
     on_start(name, hello or why, time.perf_counter() - started)
-    if hello is not None:
-        facts.update(hello.facts, python=hello.python, platform=hello.platform, machine=platform.machine())
+    facts = facts_of(hello) if hello is not None else {}
     for case in cases:
         yield _ended(case, verdict, "load", why) if verdict else run_case(case, plan, exams, worker, facts)
 
@@ -157,12 +163,12 @@ def _backend_results(
 def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict | None, str]:
     """Return the backend's Hello, or the verdict on all its cases and why."""
     for broken in plan.catalog.broken:
-        if broken.name == name:
+        if broken.name == name and name not in plan.catalog.backends:
             return None, Verdict.ERROR, f"plugin {broken.name} ({broken.distribution}) is broken: {broken.reason}"
     try:
         hello = worker.start(START_TIMEOUT)
     except WorkerError as error:
-        return None, {"crash": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(error.kind, Verdict.ERROR), str(error)
+        return None, VERDICT_OF[error.kind], str(error)
     if hello.unavailable:
         return hello, Verdict.UNAVAILABLE, hello.unavailable
     return hello, None, ""
@@ -174,18 +180,25 @@ def run_case(case: Case, plan: Plan, exams: Exams, worker: Worker, facts: dict[s
     kernel = plan.catalog.kernels[case.subject]
     clock = _Clock()
     try:
-        exam = clock.time("draw", lambda: exams.draw(kernel, case))
-        artifact = clock.time("export", lambda: _artifact(kernel, case))
-        calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
-        outcome = clock.time("worker", lambda: worker.run(Job(case, artifact, calls), plan.config.timeout))
+        result = _down_the_line(case, kernel, plan, exams, worker, facts, clock)
+    except GoldenError:
+        raise
     except Unsupported as error:
-        return _ended(case, Verdict.UNSUPPORTED, "export", str(error))
-    except WorkerTimeout as error:
-        return _ended(case, Verdict.TIMEOUT, "run", str(error))
-    except WorkerCrash as error:
-        return _ended(case, Verdict.CRASH, "run", str(error))
+        result = _ended(case, Verdict.UNSUPPORTED, clock.stage, str(error))
     except WorkerError as error:
-        return _ended(case, Verdict.ERROR, "run", str(error))
+        result = _ended(case, VERDICT_OF[error.kind], "run", str(error))
+    except Exception as error:  # noqa: BLE001  a fault of ours costs one case too, and is named
+        result = _ended(case, Verdict.ERROR, clock.stage, f"a fault in actconform: {fault_message(error)}")
+    return msgspec.structs.replace(result, seconds=time.perf_counter() - started)
+
+
+def _down_the_line(
+    case: Case, kernel: Kernel, plan: Plan, exams: Exams, worker: Worker, facts: dict[str, str], clock: _Clock
+) -> Result:
+    exam = clock.time("draw", lambda: exams.draw(kernel, case))
+    artifact = clock.time("export", lambda: _artifact(kernel, case))
+    calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
+    outcome = clock.time("worker", lambda: worker.run(Job(case, artifact, calls), plan.config.timeout))
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs))
@@ -204,7 +217,6 @@ def run_case(case: Case, plan: Plan, exams: Exams, worker: Worker, facts: dict[s
         implementation=outcome.implementation,
         findings=judgement.findings,
         measurements=tuple(measurements),
-        seconds=time.perf_counter() - started,
         timings=_timings(clock.seconds, outcome.timings),
     )
 
@@ -224,12 +236,14 @@ def _timings(driver: dict[str, float], worker: dict[str, float]) -> dict[str, fl
 
 
 class _Clock:
-    """Seconds by stage."""
+    """Seconds by stage, and the stage that the case is at."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.stage = "draw"
 
     def time(self, stage: str, step: Callable[[], Any]) -> Any:
+        self.stage = stage
         started = time.perf_counter()
         try:
             return step()

@@ -57,6 +57,10 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
 
     Raises UsageError naming the word that matches nothing, with near matches, or when all words together select nothing.
     """
+    if not cases:
+        raise UsageError(
+            'no backend is installed: pip install "actconform[torch]", "actconform[keras]" or "actconform[ort]"'
+        )
     _known("backend", wanted.backends, {case.backend for case in cases})
     _known("route", wanted.routes, {case.route for case in cases})
     _known("aspect", wanted.aspects, set(ASPECTS))

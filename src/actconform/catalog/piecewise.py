@@ -9,6 +9,7 @@ from actconform.types import Convention, Kernel, Kink, f32
 TORCH = "torch.nn.functional"
 KERAS = "keras.activations"
 ONNX = "ONNX"
+POSITIVE_ZERO = "f(+-0) = +0"
 PRODUCT = "x * g(x) is -inf * 0 where it is computed as written; the limit is -0"
 
 
@@ -60,6 +61,7 @@ PIECEWISE = (
         kinks=(Kink(0.0, 0.0, 1.0),),
         at_infinity=(0.0, inf),
         gradient_at_infinity=(0.0, 1.0),
+        zero_sign=POSITIVE_ZERO,
     ),
     _leaky("leaky-relu", 0.01, "torch and ONNX default slope"),
     _leaky("leaky-relu-0.2", 0.2, "Keras function's default slope"),
@@ -105,6 +107,7 @@ PIECEWISE = (
         kinks=(Kink(0.0, 0.0, 1.0), Kink(6.0, 1.0, 0.0)),
         at_infinity=(0.0, 6.0),
         gradient_at_infinity=(0.0, 0.0),
+        zero_sign=POSITIVE_ZERO,
     ),
     Kernel(
         name="relu-squared",
@@ -115,6 +118,7 @@ PIECEWISE = (
         range=(0.0, inf),
         at_infinity=(0.0, inf),
         gradient_at_infinity=(0.0, inf),
+        zero_sign=POSITIVE_ZERO,
     ),
     Kernel(
         name="thresholded-relu",
@@ -126,6 +130,7 @@ PIECEWISE = (
         kinks=(Kink(1.0, 0.0, 1.0),),
         at_infinity=(0.0, inf),
         gradient_at_infinity=(0.0, 1.0),
+        zero_sign=POSITIVE_ZERO,
     ),
     Kernel(
         name="threshold",
@@ -146,6 +151,7 @@ PIECEWISE = (
         kinks=(Kink(-0.5, 1.0, 0.0), Kink(0.5, 0.0, 1.0)),
         at_infinity=(-inf, inf),
         gradient_at_infinity=(1.0, 1.0),
+        zero_sign=POSITIVE_ZERO,
     ),
     Kernel(
         name="soft-shrink",
@@ -157,6 +163,7 @@ PIECEWISE = (
         kinks=(Kink(-0.5, 1.0, 0.0), Kink(0.5, 0.0, 1.0)),
         at_infinity=(-inf, inf),
         gradient_at_infinity=(1.0, 1.0),
+        zero_sign=POSITIVE_ZERO,
     ),
     Kernel(
         name="sparse-plus",

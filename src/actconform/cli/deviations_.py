@@ -35,14 +35,17 @@ def adopt_(folder: Path, output: Path | None) -> int:
     try:
         report = msgspec.json.decode((folder / REPORT).read_bytes())
         text, count = adopt(report, today)
-    except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+    except (OSError, msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"{folder / REPORT}: not the report of a run ({error}); make one with `actconform run`"
         ) from error
     if not count:
         click.echo("nothing to adopt: the run had no new finding")
         return 0
-    target.write_text(text)
+    try:
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {target}: cannot be written: {error.strerror}") from error
     click.echo(f"{count} deviations in {target}; to use them, write in actconform.toml: deviations = [{str(target)!r}]")
     return 0
 

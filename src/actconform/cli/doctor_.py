@@ -6,7 +6,7 @@ import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -22,6 +22,9 @@ from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
 from actconform.run import START_TIMEOUT
 from actconform.workers.pool import Worker, WorkerError
+
+if TYPE_CHECKING:
+    from actconform.types import Kernel
 
 KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime")
 
@@ -46,7 +49,7 @@ def command(as_json: bool) -> int:
             f"{name}: pip install {name}" for name, version in installed.items() if version is None
         ],
         "broken plugins": [msgspec.to_builtins(broken) for broken in catalog.broken],
-        "goldens": _goldens(list(catalog.kernels.values())),
+        "goldens": _goldens(catalog.kernels),
     }
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
@@ -73,10 +76,10 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
     return {"backend": name, "problem": hello.unavailable, "facts": hello.facts, "from": hello.provider}
 
 
-def _goldens(kernels: list[Any]) -> str:
+def _goldens(kernels: dict[str, Kernel]) -> str:
     try:
         folder = golden_dir()
-        problems = verify_all(folder, read_manifest(folder), kernels)
+        problems = verify_all(folder, read_manifest(folder), list(kernels.values()), kernels)
     except GoldenError as error:
         problems = [str(error)]
     return "; ".join(problems) or "verified"

@@ -32,12 +32,15 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     """Prove files against the manifest, inputs and formulas against the files, 16-bit tables against Arb."""
     folder = folder or golden_dir()
     manifest = read_manifest(folder)
-    kernels = _kernels(subjects)
-    problems = verify_all(folder, manifest, kernels)
+    known = load_plugins().kernels
+    kernels = _kernels(subjects, known)
+    problems = verify_all(folder, manifest, kernels, known)
     if not fast:
-        for kernel in kernels:
-            if kernel.name in manifest.subjects:
-                problems += verify_tables(manifest, kernel)
+        minted = [kernel for kernel in kernels if kernel.name in manifest.subjects]
+        try:
+            problems += [problem for kernel in minted for problem in verify_tables(manifest, kernel)]
+        except ImportError as error:
+            raise UsageError(f"{error}; or leave out the 16-bit tables with --fast") from error
     for problem in problems:
         click.echo(problem)
     if problems:
@@ -45,7 +48,8 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
         return 1
     worst = verify_subjects(folder, manifest, kernels)
     name = max(worst, key=worst.__getitem__)
-    tables = "" if fast else f", {sum(len(s.tables) * 2 for s in manifest.subjects.values())} tables of 65,536 patterns"
+    count = sum(len(aspects) for kernel in kernels for aspects in manifest.subjects[kernel.name].tables.values())
+    tables = "" if fast else f", {count} tables of 65,536 patterns"
     click.echo(
         f"{len(worst)} kernels, {len(manifest.files)} files{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
@@ -61,7 +65,13 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     from actconform.golden.mint import mint as write
 
     folder = folder or golden_dir()
-    manifest = write(_kernels(subjects), folder, lambda name: click.echo(f"minted {name}"))
+    try:
+        kernels = _kernels(subjects, load_plugins().kernels)
+        manifest = write(kernels, folder, lambda name: click.echo(f"minted {name}"))
+    except ImportError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{folder}: goldens cannot be written there: {error.strerror}") from error
     click.echo(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {folder}")
     return 0
 
@@ -78,8 +88,7 @@ def compare(old: Path, new: Path) -> int:
     return 1 if lines else 0
 
 
-def _kernels(names: tuple[str, ...]) -> list[Kernel]:
-    known = load_plugins().kernels
+def _kernels(names: tuple[str, ...], known: dict[str, Kernel]) -> list[Kernel]:
     for name in names:
         if name not in known:
             raise UsageError(f"unknown kernel {name!r}{near(name, sorted(known))}")

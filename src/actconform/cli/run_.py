@@ -5,26 +5,36 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from actconform import __version__
 from actconform.config import Config, UsageError, local_deviations, near, read_config
-from actconform.golden.store import golden_dir, read_manifest
+from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms, unmatched
 from actconform.plugins import load_plugins
 from actconform.record import Recorder, report
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
-from actconform.run import Plan, run
+from actconform.run import Plan, facts_of, run
 from actconform.select import Selection, all_cases, routes, select
+from actconform.types import Result  # noqa: TC001  msgspec reads annotations
+from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
-    from actconform.types import Result
-    from actconform.workers.protocol import Hello
+
+
+class _Ran(msgspec.Struct, kw_only=True):
+    """What came of a run: results in the order of the cases, the facts of each backend, seconds by stage."""
+
+    results: list[Result]
+    facts: dict[str, dict[str, str]]
+    clock: dict[str, float]
+    interrupted: bool
 
 
 @click.command("run")
@@ -62,33 +72,41 @@ def command(
     plan = _plan(wanted, config, catalog)
     folder = out or Path(config.out)
     screen = Screen(to_stderr=as_json)
-    code = 1
     with _recorder(folder) as recorder:
-        document = _conform(plan, required, recorder, screen, timings=timings)
-        path = recorder.finish(document)
-        code = 0 if document["conforms"] else 1
+        ran = _run(plan, recorder, screen)
+        problems = _problems(plan, ran, required)
+        # Before anything is shown: a reader that went away must not cost the report.
+        path = recorder.finish(
+            report(ran.results, {"actconform": __version__, "backends": ran.facts}, problems, ran.clock)
+        )
+    screen.header(ran.facts, plan)
+    screen.table(ran.results, catalog.kernels)
+    screen.findings(ran.results)
+    if timings:
+        screen.timings(ran.results, ran.clock)
+    screen.verdict(ran.results, problems, folder, ran.clock["total"], interrupted=ran.interrupted)
     if as_json:
         sys.stdout.buffer.write(path.read_bytes() + b"\n")
-    return code
+    return 1 if problems else 0
 
 
 def _plan(wanted: Selection, config: Config, catalog: Catalog) -> Plan:
     cases = select(all_cases(catalog), wanted)
     folder = golden_dir()
     manifest = read_manifest(folder)
+    if extra := strangers(folder, manifest):
+        raise GoldenError("\n".join(extra))
     verify_subjects(folder, manifest, [catalog.kernels[name] for name in dict.fromkeys(case.subject for case in cases)])
     register = (*catalog.deviations, *local_deviations(config))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 
 
-def _conform(
-    plan: Plan, required: tuple[str, ...] | None, recorder: Recorder, screen: Screen, *, timings: bool
-) -> dict[str, Any]:
-    """Run the plan and return its report; an interrupted run reports what there is."""
+def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
+    """Run the plan and keep each result as it comes; an interrupted run has what had come."""
     started = time.perf_counter()
-    clock: dict[str, float] = {"import": 0.0, "record": 0.0}
+    clock = {"total": 0.0, "import": 0.0, "record": 0.0}
     results: list[Result] = []
-    facts: dict[str, dict[str, str]] = {}
+    facts: dict[str, dict[str, str]] = {case.backend: {} for case in plan.cases}
     interrupted = False
     with progress_for(plan.cases, screen.console) as progress:
 
@@ -100,29 +118,30 @@ def _conform(
             clock["record"] += time.perf_counter() - arrived
 
         def started_(backend: str, hello: Hello | str, seconds: float) -> None:
+            if isinstance(hello, Hello):
+                facts[backend] = facts_of(hello)
             clock["import"] += seconds
             progress.started(backend, hello)
 
         try:
-            facts = run(plan, started_, keep)
+            run(plan, started_, keep)
         except KeyboardInterrupt:
             interrupted = True
-    problems = conforms(plan.cases, results, required)
-    problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
-    problems += unmatched(plan.cases, results, plan.register, facts)
     order = {case.id: number for number, case in enumerate(plan.cases)}
     results.sort(key=lambda result: order[result.case])
-    seconds = time.perf_counter() - started
-    screen.header(facts, plan)
-    screen.table(results, plan.catalog.kernels)
-    screen.findings(results)
-    if timings:
-        screen.timings(results)
-    screen.verdict(results, problems, recorder.folder, seconds, interrupted=interrupted)
+    clock["total"] = time.perf_counter() - started
     for result in results:
-        for stage, stage_seconds in result.timings.items():
-            clock[stage] = clock.get(stage, 0.0) + stage_seconds
-    return report(results, {"actconform": __version__, "backends": facts}, problems, {"total": seconds, **clock})
+        for stage, seconds in result.timings.items():
+            clock[stage] = clock.get(stage, 0.0) + seconds
+    return _Ran(results=results, facts=facts, clock=clock, interrupted=interrupted)
+
+
+def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None) -> list[str]:
+    """Return why the run does not conform; an interrupted one never does."""
+    problems = conforms(plan.cases, ran.results, required)
+    problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
+    problems += unmatched(plan.cases, ran.results, plan.register, ran.facts)
+    return [*problems, "the run was interrupted"] if ran.interrupted and not problems else problems
 
 
 def _recorder(folder: Path) -> Recorder:

@@ -87,7 +87,7 @@ def _structure(question: Question, answer: Bundle) -> Iterator[tuple[str, str, s
 def _samples(question: Question, answer: Bundle) -> Iterator[tuple[str, Sample]]:
     for name, truth in question.truth.items():
         got = answer.get(name)
-        if got is None or got.shape != truth.shape or got.dtype.kind == "c":
+        if got is None or got.shape != truth.shape or got.dtype.kind in "cSUmM":
             continue
         cotangent = None
         if question.cotangents is not None and not question.bounds:
@@ -135,7 +135,7 @@ def _measurement(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor
 
 
 def _kinks(sample: Sample, rule: Rule) -> dict[str, str]:
-    """Return which one-sided derivative was given at each kink: left, right, both (they are equal), other."""
+    """Return which one-sided derivative was given at each kink where they differ: left, right, other."""
     sides = {}
     for kink in rule.kinks:
         at = np.flatnonzero(sample.x == kink.x)

@@ -30,8 +30,8 @@ def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: st
 
     An element gets the first class that fits: nan-made, nan-lost, inf, zero-sign, (accepted: inside its bound or the interval
     of a kink), kink, subnormal-flush, range, scaled-error, tail. Where a subnormal input gives what 0 gives, or a result at
-    the edge of the normal numbers lost its subnormal part, that is subnormal-flush, whatever else it breaks. The intervals of unary kernels are runs of neighbouring binades
-    of one sign, so that two causes in one regime are two findings.
+    the edge of the normal numbers lost its subnormal part, that is subnormal-flush, whatever else it breaks. The intervals of
+    unary kernels are runs of neighbouring binades of one sign, so that two causes in one regime are two findings.
     """
     if not errors.suspects.size:
         return []
@@ -73,11 +73,12 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
     ct = np.ones_like(x) if s.cotangent is None else s.cotangent
     ulps = ulp_of(truth, fmt)
     unit, scales = units(s, rule, ulps)
-    # an overflow counts as the next power of two, so that one ULP around the largest number is one ULP
+    # an infinite answer counts as the next power of two, so that one ULP around the largest number is one ULP; beyond that
+    # as the truth, if of its sign
     cap = 2.0 ** (fmt.emax + 1)
-    seen, true = np.clip(got, -cap, cap), np.clip(truth, -cap, cap)
-    scaled, ulp = np.abs(seen - true) / unit, np.abs(seen - true) / ulps
-    small_ulp = np.abs(contracted(seen, fmt) - contracted(true, fmt)) / ulps
+    seen = np.where(np.isinf(got), np.copysign(np.maximum(cap, np.abs(truth)), got), got)
+    scaled, ulp = np.abs(seen - truth) / unit, np.abs(seen - truth) / ulps
+    small_ulp = np.abs(contracted(seen, fmt) - contracted(truth, fmt)) / ulps
 
     open_ = ~(np.isnan(got) & np.isnan(truth))
 
@@ -90,7 +91,7 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
     yield take("nan-lost", np.isnan(truth))
     low, high = rule.range
     outside = (got < low) | (got > high)
-    allowed = (scaled <= rule.limit) | (seen == true)
+    allowed = (scaled <= rule.limit) | (seen == truth)
     if rule.tail:
         allowed &= (small_ulp <= rule.tail_limit) | (np.abs(truth) >= scales / 8) | rule.near_root(x)
     signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & rule.zero_sign
@@ -117,8 +118,9 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
 def _flushed(sample: Sample, got: F64, at_zero: F64, unit: F64, rule: Rule) -> Mask:
     """Tell where a subnormal input was taken for 0, or a result at the edge of normal numbers lost its subnormal part."""
     normal, truth, x = rule.fmt.smallest_normal, sample.truth, sample.x
-    input_ = (np.abs(x) < normal) & (np.abs(got - at_zero) <= (0.0 if rule.exact else rule.limit * unit)) & rule.unary
-    return input_ | (np.abs(truth) < 2 * normal) & (np.abs(got) < normal)
+    like_zero = (np.abs(got - at_zero) <= (0.0 if rule.exact else rule.limit * unit)) & rule.unary
+    handed_through = (np.abs(got) < normal) & (np.abs(truth) < normal)
+    return (np.abs(x) < normal) & (like_zero | handed_through) | (np.abs(truth) < 2 * normal) & (got == 0)
 
 
 def _runs(x: F64) -> Iterator[NDArray[np.int64]]:

@@ -38,7 +38,7 @@ def contracted(values: F64, fmt: FloatFormat) -> F64:
 
 
 def to_hex(value: float, fmt: FloatFormat) -> str:
-    """Return the bit pattern of a number of `fmt`: "0x42b17218". A value not in the format is rounded to it."""
+    """Return the bit pattern of a number of `fmt`: "0x42b17218". `value` must be one: it is not rounded."""
     return f"0x{_bits(np.asarray([value], np.float64), fmt)[0]:0{fmt.bits // 4}x}"
 
 

@@ -47,5 +47,7 @@ def _moved(a: NDArray[Any], b: NDArray[Any]) -> Iterator[str]:
         moved = ~((a == b) & (np.signbit(a) == np.signbit(b)) | np.isnan(a) & np.isnan(b))
         if moved.any():
             ulp = np.abs(a.astype(np.float64) - b.astype(np.float64))[moved] / np.abs(np.spacing(a[moved]))
-            worst = "class changed" if np.isnan(ulp).any() or np.isinf(ulp).any() else f"at most {ulp.max():.3g} ULP"
+            # NaN and inf have no spacing to count in; a zero that changed its sign alone moved by nothing
+            worst = f"at most {ulp.max():.3g} ULP" if np.isfinite(ulp).all() else "class changed"
+            worst = worst if ulp.any() else "only the sign of zero"
             yield f"{int(moved.sum())} of {a.size} numbers moved, {worst}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+MAGIC = b"\x93NUMPY\x01\x00"  # .npy, version 1.0: then the header's length in two bytes, the header, the data
 
 
 class GoldenError(Exception):
@@ -49,6 +51,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     files: dict[str, Entry]
     subjects: dict[str, Subject]
+
+
+class _Schema(msgspec.Struct):
+    schema: int
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -85,40 +91,60 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a folder; raise GoldenError where it is missing, unreadable or of another schema."""
     path = folder / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        text = path.read_bytes()
+        schema = msgspec.json.decode(text, type=_Schema).schema  # alone: another schema need not fit Manifest
+        if schema != SCHEMA:
+            message = (
+                f"{path}: schema {schema}, but this actconform reads schema {SCHEMA}: use the release that wrote it"
+            )
+            raise GoldenError(message)
+        return msgspec.json.decode(text, type=Manifest)
     except FileNotFoundError:
         message = f"{path}: no such file; a folder of goldens has a manifest (write one with `actconform golden mint`)"
         raise GoldenError(message) from None
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise GoldenError(message) from error
     except msgspec.DecodeError as error:
         message = f"{path}: not a manifest of goldens: {error}"
         raise GoldenError(message) from error
-    if manifest.schema != SCHEMA:
-        message = f"{path}: schema {manifest.schema}, but this actconform reads schema {SCHEMA}"
-        raise GoldenError(message)
-    return manifest
 
 
 def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
-    """Return one stored tensor, held against its entry; raise GoldenError naming file and digests where it differs."""
+    """Return one stored tensor, read-only, every byte of its file held against its entry.
+
+    Raises GoldenError naming the file, the digest of what it holds and the one in the manifest.
+    """
     path = folder / name
     try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
+        blob = path.read_bytes()
     except FileNotFoundError:
         message = f"{path}: missing golden; the manifest lists it with SHA-256 {entry.sha256}"
         raise GoldenError(message) from None
-    except (ValueError, OSError, EOFError) as error:
-        message = (
-            f"{path}: damaged golden, not a readable .npy file ({error}); the manifest lists SHA-256 {entry.sha256}"
-        )
+    except OSError as error:
+        message = f"{path}: golden cannot be read: {error.strerror}; the manifest lists it with SHA-256 {entry.sha256}"
         raise GoldenError(message) from error
-    seen = (array.dtype.str, tuple(array.shape), digest(array))
-    if seen != (entry.dtype, entry.shape, entry.sha256):
+    start = len(MAGIC) + 2 + int.from_bytes(blob[len(MAGIC) : len(MAGIC) + 2], "little")
+    header, data = blob[:start], blob[start:]
+    seen = hashlib.sha256(data).hexdigest()
+    if header != _header(entry, start) or seen != entry.sha256:
+        fault = "holds" if header == _header(entry, start) else "its header is another one; holds"
         message = (
-            f"{path}: damaged golden: holds {seen[0]} {list(seen[1])} SHA-256 {seen[2]}, "
-            f"the manifest says {entry.dtype} {list(entry.shape)} SHA-256 {entry.sha256}"
+            f"{path}: damaged golden: {fault} {len(data)} bytes of data with SHA-256 {seen}, "
+            f"the manifest says {entry.dtype} {list(entry.shape)} with SHA-256 {entry.sha256}"
         )
         raise GoldenError(message)
-    return array
+    return np.frombuffer(data, entry.dtype).reshape(entry.shape)
+
+
+def _header(entry: Entry, size: int) -> bytes:
+    """Return the header of `size` bytes that NumPy writes for this entry.
+
+    np.load would take a header with a flipped bit where it means the same, and fail on others in ways of its own.
+    """
+    text = f"{{'descr': {entry.dtype!r}, 'fortran_order': False, 'shape': {entry.shape}, }}".encode()
+    length = size - len(MAGIC) - 2
+    return MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
 def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
@@ -129,7 +155,16 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
     prefix = f"{subject}/"
     files = {name: entry for name, entry in manifest.files.items() if name.startswith(prefix)}
     tensors = {Path(name).stem: read_tensor(folder, name, entry) for name, entry in files.items()}
-    return Golden(manifest.subjects[subject].draws, tensors)
+    draws = manifest.subjects[subject].draws
+    sizes = dict.fromkeys(tensors, 0)
+    for draw in draws:
+        for name, shape in draw.shapes.items():
+            sizes[name] = sizes.get(name, 0) + math.prod(shape)
+    if sizes != {name: array.size for name, array in tensors.items()}:
+        held = ", ".join(f"{name} {array.size}" for name, array in tensors.items())
+        message = f"{folder / MANIFEST}: the draws of {subject!r} do not add up to its files, which hold {held} numbers"
+        raise GoldenError(message)
+    return Golden(draws, tensors)
 
 
 def strangers(folder: Path, manifest: Manifest) -> list[str]:

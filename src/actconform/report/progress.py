@@ -7,7 +7,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
+from actconform.report.reasons import brief
 from actconform.types import BAD
 
 if TYPE_CHECKING:
@@ -38,26 +40,33 @@ class RunProgress(Protocol):
 def progress_for(cases: Sequence[Case], console: Console) -> RunProgress:
     """Return bars for a terminal, plain lines for a log."""
     totals = Counter(case.backend for case in cases)
-    return _Bars(totals, console) if console.is_terminal else _Lines(totals, console)
+    bars = console.is_terminal and not console.is_dumb_terminal
+    return _Bars(totals, console) if bars else _Lines(totals, console)
+
+
+def _why_not(hello: Hello | str) -> str:
+    return brief(hello if isinstance(hello, str) else hello.unavailable)
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> str:
-        return f"{task.speed:.0f}/s" if task.speed else ""
+        return f"{task.speed:.0f}/s" if task.speed and task.fields["runs"] else ""
 
 
 class _Bars:
     def __init__(self, totals: Counter[str], console: Console) -> None:
-        columns = (
-            TextColumn("{task.description:<10}"),
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
             BarColumn(24),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[doing]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+            console=console,
+            transient=True,
         )
-        self._progress = Progress(*columns, TextColumn("{task.fields[kernel]}"), console=console, transient=True)
         self._tasks = {
-            backend: self._progress.add_task(backend, total=total, kernel="starting", start=False)
+            backend: self._progress.add_task(backend, total=total, doing="starting", runs=True, start=False)
             for backend, total in totals.items()
         }
 
@@ -69,12 +78,15 @@ class _Bars:
         self._progress.stop()
 
     def started(self, backend: str, hello: Hello | str) -> None:
-        del hello
+        why = _why_not(hello)
+        self._progress.update(self._tasks[backend], doing=why or "started", runs=not why)
         self._progress.start_task(self._tasks[backend])
 
     def advance(self, result: Result) -> None:
-        backend = result.route.rsplit("+", 1)[-1]
-        self._progress.update(self._tasks[backend], advance=1, kernel=result.subject)
+        task = self._tasks[result.route.rsplit("+", 1)[-1]]
+        if self._progress.tasks[task].fields["runs"]:
+            self._progress.update(task, doing=result.subject)
+        self._progress.advance(task)
 
 
 class _Lines:
@@ -92,8 +104,8 @@ class _Lines:
         pass
 
     def started(self, backend: str, hello: Hello | str) -> None:
-        why = hello if isinstance(hello, str) else hello.unavailable
-        self._console.print(f"{backend}: {why}" if why else f"{backend}: started", markup=False)
+        why = _why_not(hello)
+        self._print(f"{backend}: not started: {why}" if why else f"{backend}: started")
 
     def advance(self, result: Result) -> None:
         self._done[result.route.rsplit("+", 1)[-1]] += 1
@@ -101,4 +113,7 @@ class _Lines:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_SECONDS
             done = ", ".join(f"{backend} {self._done[backend]}/{total}" for backend, total in self._totals.items())
-            self._console.print(f"{done}; {self._bad} not conforming so far", markup=False)
+            self._print(f"{done}; {self._bad} not conforming so far")
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)

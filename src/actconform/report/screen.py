@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import shlex
+import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
@@ -9,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from actconform.compare.classify import SCALED_CLASSES, ULP_CLASSES
 from actconform.compare.ulp import from_hex
+from actconform.report.reasons import brief
 from actconform.types import DTYPES, RAN, Verdict
 
 if TYPE_CHECKING:
@@ -20,8 +25,12 @@ if TYPE_CHECKING:
     from actconform.types import Finding, Kernel, Result
 
 NEW_SHOWN = 20
+FINDINGS_SHOWN = 4
+REASON_LINES = 4
 PLAIN_WIDTH = 160
-FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime", "cpu_capability")
+DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
+FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime")
+STAGES = ("draw", "export", "build", "run", "checks", "messages", "compare")
 WORDS = {
     Verdict.PASS: "pass",
     Verdict.XFAIL: "known",
@@ -32,26 +41,43 @@ WORDS = {
     Verdict.ERROR: "ERROR",
     Verdict.UNSUPPORTED: "unsupported",
 }
+# What a reader should know first: wrong numbers before special values before small print; others come after these.
+GRAVEST_FIRST = (
+    "names",
+    "shape",
+    "dtype",
+    "scaled-error",
+    "nan-lost",
+    "nan-made",
+    "inf",
+    "range",
+    "kink",
+    "tail",
+    "position-dependent",
+    "subnormal-flush",
+)
 
 
 class Screen:
     """The terminal, or plain lines where there is none; `to_stderr` leaves standard output to JSON."""
 
-    def __init__(self, *, to_stderr: bool = False) -> None:
-        self.console = Console(stderr=to_stderr, highlight=False)
+    def __init__(self, *, to_stderr: bool = False, console: Console | None = None) -> None:
+        stream = sys.stderr if to_stderr else sys.stdout
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an ASCII log shows ? for ▲: better than no log
+        self.console = console or Console(stderr=to_stderr, highlight=False)
         if not self.console.is_terminal:
             self.console.width = PLAIN_WIDTH
 
     def header(self, facts: Mapping[str, Mapping[str, str]], plan: Plan) -> None:
-        """Print versions and capability on one line."""
-        words: dict[str, str] = {}
-        for of_backend in facts.values():
-            for fact in FACTS_SHOWN:
-                if fact in of_backend:
-                    value = of_backend[fact]
-                    words.setdefault(value if fact == "cpu_capability" else f"{fact} {value}", "")
+        """Print versions and CPU capability on one line, each once."""
+        words = [
+            f"{fact} {of_backend[fact]}" for fact in FACTS_SHOWN for of_backend in facts.values() if fact in of_backend
+        ]
+        words += [of_backend["cpu_capability"] for of_backend in facts.values() if "cpu_capability" in of_backend]
         subjects = len({case.subject for case in plan.cases})
-        self.console.print(escape(" · ".join([*words, f"goldens of {subjects} kernels verified"])))
+        words.append(f"goldens of {subjects} kernel{'s' if subjects > 1 else ''} verified")
+        self._say(escape(" · ".join(dict.fromkeys(words))))
 
     def table(self, results: Iterable[Result], kernels: Mapping[str, Kernel]) -> None:
         """Print kernels by routes: the worst error as a share of its limit, or the finding."""
@@ -60,75 +86,134 @@ class Screen:
         for result in results:
             cells[result.subject][result.route].append(result)
             columns.setdefault(result.route)
+        if not cells:
+            return
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for route in columns:
             table.add_column(escape(route), justify="right")
         for subject in (name for name in kernels if name in cells):
             table.add_row(escape(subject), *(_cell(cells[subject][route]) for route in columns))
         self.console.print(table)
-        self.console.print(
-            "a cell is the worst error over aspects and dtypes in % of its limit, or the finding;"
-            " [yellow]▲ known[/], [red]● new[/], [dim]– not supported, ? not run[/]",
+        self._say(
+            "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
+            " [yellow]▲ known[/], [red]● NEW[/]; – unsupported, ? not run",
             style="dim",
         )
 
     def findings(self, results: Iterable[Result]) -> None:
-        """Print the new findings, the worst of each case, with the command that repeats it."""
+        """Print the new findings, the worst of each kind in a case, with the command that repeats it."""
         new = [result for result in results if result.verdict is Verdict.FAIL]
         for result in new[:NEW_SHOWN]:
-            unregistered = [finding for finding in result.findings if finding.deviation is None]
-            self.console.print(f"[bold red]NEW[/]  {escape(result.case)}   blame: {result.blame}")
-            for finding in unregistered[:4]:
-                self.console.print(f"     {escape(describe(finding, result.dtype))}")
-            self.console.print(f"     actconform run {escape(result.case)}")
+            self._new(result)
         if len(new) > NEW_SHOWN:
-            self.console.print(f"     … and {len(new) - NEW_SHOWN} more cases with new findings, in report.json")
+            self._say(f"     … and {len(new) - NEW_SHOWN} more cases with new findings, in report.json")
 
-    def timings(self, results: Iterable[Result]) -> None:
-        """Print seconds by backend and stage."""
+    def _new(self, result: Result) -> None:
+        kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
+        classes = list(dict.fromkeys(finding.class_ for finding, _ in kinds))
+        to_blame = kinds[0][0].blame
+        self._say(f"[bold red]NEW[/]  {escape(result.case)}   {escape(', '.join(classes))}   blame: {escape(to_blame)}")
+        width = max(map(len, classes)) if len(kinds) > 1 else 0
+        for finding, count in kinds[:FINDINGS_SHOWN]:
+            line = f"{finding.class_:<{width}}   " if width else ""
+            line += describe(finding, result, count)
+            line += f"   blame: {finding.blame}" if finding.blame != to_blame else ""
+            self._say(f"     {escape(line)}")
+        if len(kinds) > FINDINGS_SHOWN:
+            self._say(f"     … and {len(kinds) - FINDINGS_SHOWN} more")
+        self._say(f"     actconform run {escape(shlex.quote(result.case))}", whole=True)
+
+    def timings(self, results: Iterable[Result], clock: Mapping[str, float]) -> None:
+        """Print seconds by route and stage, then those of the whole run that belong to no case."""
         seconds: dict[str, Counter[str]] = defaultdict(Counter)
         for result in results:
-            seconds[result.case.rsplit("/", 1)[1]].update(result.timings)
-        stages = sorted({stage for counter in seconds.values() for stage in counter})
-        table = Table("route", *stages, box=None, padding=(0, 2, 0, 0))
+            if result.timings:
+                seconds[result.route].update(result.timings)
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        table.add_column("seconds")
+        for stage in STAGES:
+            table.add_column(stage, justify="right")
         for route, counter in seconds.items():
-            table.add_row(escape(route), *(f"{counter[stage]:.2f}" for stage in stages))
+            table.add_row(escape(route), *(f"{counter[stage]:.2f}" for stage in STAGES))
         self.console.print(table)
+        self._say(" · ".join(f"{stage} {taken:.2f}" for stage, taken in clock.items()))
 
     def verdict(
         self, results: Sequence[Result], problems: Sequence[str], folder: Path, seconds: float, *, interrupted: bool
     ) -> None:
-        """Print the counts, what was not run and why, and the verdict."""
+        """Print what ended without an answer, the counts, what was not run and why, and the verdict."""
+        self._without_answer(results)
         counts = Counter(result.verdict for result in results)
         parts = [
             f"{counts[verdict]:,} {word}"
             for verdict, word in WORDS.items()
             if counts[verdict] or verdict is Verdict.PASS
         ]
-        self.console.print(" · ".join(parts), style="bold")
         for reason, routes in _not_run(results).items():
-            self.console.print(f"{sum(routes.values())} not run: {', '.join(routes)} ({escape(reason)})")
+            parts.append(f"{sum(routes.values()):,} not run: {', '.join(routes)} ({reason})")
+        self._say(escape(" · ".join(parts)), style="bold")
+        for problem in problems:
+            self._say(f"[red]✗[/] {escape(problem)}")
+        if interrupted:
+            self._say("[red]interrupted[/]: what had come in is kept")
+        words = "[bold red]DOES NOT CONFORM[/]" if problems else "[bold green]CONFORMS[/]"
+        self._say(f"{words}     {escape(str(folder / 'report.json'))}     {_clock(seconds)}")
+
+    def _without_answer(self, results: Iterable[Result]) -> None:
+        """Print each reason once, with the cases it ended; a whole backend may have died of one."""
+        by_reason: dict[tuple[Verdict, str], list[Result]] = defaultdict(list)
         for result in results:
             if result.verdict in (Verdict.XPASS, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR):
-                self.console.print(f"[red]{result.verdict}[/] {escape(result.case)}: {escape(result.reason)}")
-        for problem in problems:
-            self.console.print(f"[red]·[/] {escape(problem)}")
-        if interrupted:
-            self.console.print("[red]interrupted[/]: what had come in is kept")
-        words = "[bold red]DOES NOT CONFORM[/]" if problems else "[bold green]CONFORMS[/]"
-        self.console.print(f"{words}     {escape(str(folder / 'report.json'))}     {_clock(seconds)}")
+                by_reason[result.verdict, result.reason].append(result)
+        for (verdict, reason), ended in list(by_reason.items())[:NEW_SHOWN]:
+            cases = ended[0].case if len(ended) == 1 else f"{len(ended)} cases, {ended[0].case} the first"
+            self._say(f"[bold red]{verdict}[/]  {escape(cases)}")
+            for line in reason.splitlines()[:REASON_LINES]:
+                self._say(f"     {escape(line)}")
+        if len(by_reason) > NEW_SHOWN:
+            self._say(f"     … and {len(by_reason) - NEW_SHOWN} more, in report.json")
+
+    def _say(self, text: str, style: str = "", *, whole: bool = False) -> None:
+        """Print markup; a terminal wraps at words unless the line is to be copied `whole`, a log has whole lines."""
+        self.console.print(text, style=style, soft_wrap=whole or not self.console.is_terminal)
 
 
-def describe(finding: Finding, dtype: str) -> str:
-    """Return one line for a finding: class, where, and the worst element with truth and answer."""
-    head = f"{finding.class_} x{finding.count} in {finding.regime} of {finding.tensor}"
+def describe(finding: Finding, result: Result, count: int) -> str:
+    """Return one line for a finding: the worst element with truth, answer and error, and how many elements there are."""
     if finding.worst is None:
-        return f"{head}: {finding.evidence}"
-    worst = finding.worst
-    x = from_hex(worst.input_hex, DTYPES[dtype])
-    numbers = f"x={worst.input_hex} ({x:.6g})   truth {worst.truth:.6g}   got {worst.got:.6g}"
-    return f"{head}: {numbers}   {worst.scaled:.3g} units, {worst.ulp:.3g} ULP, blame: {finding.blame}"
+        return finding.evidence
+    worst, digits = finding.worst, DIGITS[result.dtype]
+    x = from_hex(worst.input_hex, DTYPES[result.dtype])
+    parts = [f"x={worst.input_hex} ({x:.6g})", f"truth {worst.truth:.{digits}g}", f"got {worst.got:.{digits}g}"]
+    if finding.class_ in ULP_CLASSES:
+        parts.append(f"{finding.magnitude:.3g} ULP")
+    elif finding.class_ in SCALED_CLASSES:
+        of = (m.limit for m in result.measurements if (m.tensor, m.regime) == (finding.tensor, finding.regime))
+        parts.append(f"error {finding.magnitude:.3g} (limit {next(of, 0.0):g})")
+    parts += [f"{count:,} elements"] if count > 1 else []
+    return "   ".join(parts)
+
+
+def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
+    """Return the worst finding of each kind, gravest first, and the elements of all of that kind.
+
+    Findings are of one kind when they differ in nothing but the regime, or in inputs of one sign.
+    """
+    kinds: dict[tuple[str, str, str, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        sign = _sign(finding.worst.input_hex) if finding.worst else ""
+        kinds[finding.class_, finding.tensor, finding.blame, sign].append(finding)
+    worst = [(max(kind, key=lambda f: f.magnitude), sum(f.count for f in kind)) for kind in kinds.values()]
+    return sorted(worst, key=lambda pair: _gravity(pair[0].class_))
+
+
+def _sign(input_hex: str) -> str:
+    return "-" if int(input_hex[2], 16) >= 8 else "+"
+
+
+def _gravity(class_: str) -> tuple[int, str]:
+    return (GRAVEST_FIRST.index(class_) if class_ in GRAVEST_FIRST else len(GRAVEST_FIRST), class_)
 
 
 def _cell(results: Sequence[Result]) -> str:
@@ -139,39 +224,29 @@ def _cell(results: Sequence[Result]) -> str:
     findings = [finding for result in results for finding in result.findings]
     new = [finding for finding in findings if finding.deviation is None]
     if new:
-        return f"[bold red]{_main_class(new)}●[/]"
+        return f"[bold red]{escape(_main_class(new))}●[/]"
     if findings:
-        return f"[yellow]{_main_class(findings)}▲[/]"
+        return f"[yellow]{escape(_main_class(findings))}▲[/]"
     if not verdicts & set(RAN):
         return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts or not results else "[dim]–[/]"
-    shares = [m.max_scaled / m.limit for result in results for m in result.measurements if m.limit]
-    return f"{100 * max(shares, default=0.0):.0f}"
+    # An accepted side of a kink, or an error inside a row's bound, may be far beyond a limit that does not hold there.
+    shares = [m.max_scaled / m.limit for r in results for m in r.measurements if m.limit and m.max_scaled <= m.limit]
+    share = max(shares, default=0.0)
+    return "0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%"
 
 
 def _main_class(findings: Sequence[Finding]) -> str:
-    """Return the class that a reader should know first: wrong numbers before special values before small print."""
-    order = (
-        "scaled-error",
-        "nan-lost",
-        "nan-made",
-        "inf",
-        "range",
-        "kink",
-        "tail",
-        "position-dependent",
-        "subnormal-flush",
-    )
-    present = {finding.class_ for finding in findings}
-    return next((class_ for class_ in order if class_ in present), min(present))
+    return min((finding.class_ for finding in findings), key=_gravity)
 
 
 def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         if result.verdict is Verdict.UNAVAILABLE:
-            reasons[result.reason][result.route] += 1
+            reasons[brief(result.reason)][result.route] += 1
     return reasons
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds // 60)}m{seconds % 60:02.0f}s" if seconds >= 60 else f"{seconds:.1f}s"
+    whole = round(seconds)
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{seconds:.1f}s"
