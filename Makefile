@@ -16,38 +16,38 @@ help: ## Show this help
 install: $(STAMP) ## Make .venv with core, plugins and tools at pinned versions
 
 $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
-	@echo "Making $(VENV): downloads about 1.1 GB on Linux x86-64 (tensorflow 590 MB, onnxruntime-gpu 260 MB, torch 200 MB as CPU build,"
-	@echo "the rest 100 MB), 3.5 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
+	@echo "Making $(VENV): downloads about 1.2 GB on Linux x86-64 (tensorflow 572 MB, onnxruntime-gpu 256 MB, torch 192 MB as CPU build,"
+	@echo "the rest 150 MB), 3.6 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
 	@echo "PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to PyTorch's CPU builds to avoid that."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
 		-e plugins/actconform-keras -e plugins/actconform-torch -e "plugins/actconform-onnxruntime[default]"
 	@touch $@
 
-conform: install ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it)
+conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it)
 	$(BIN)/actconform run $(PATTERN) $(ARGS)
 
-test: install ## Run the tests, an end-to-end run of the real frameworks among them
+test: $(STAMP) ## Run the tests, an end-to-end run of the real frameworks among them
 	$(BIN)/python -m pytest $(ARGS)
 
-check: install ## Format, lint, types, order of the layers, documents
+check: $(STAMP) ## Format, lint, types, order of the layers, documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@$(BIN)/actconform deviations document | diff -u docs/known-deviations.md - || (echo "docs/known-deviations.md is stale: make docs"; exit 1)
 
-format: install ## Format the code
+format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## Measure what must be fast, as ratios in one run
+bench: $(STAMP) ## Measure what must be fast, as ratios in one run
 	$(BIN)/python -m actconform.bench $(ARGS)
 
-golden: install ## Verify the goldens, 16-bit tables included
+golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify
 
-docs: install ## Write the generated documents
+docs: $(STAMP) ## Write the generated documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md
 
 clean: ## Remove .venv and everything that was built

@@ -88,7 +88,11 @@ DIVERGENCES = [
     ("gelu-tanh/gradient/f32/torch", "nan-made", 2.0**64),
     ("gelu-tanh/gradient/f32/keras", "nan-made", 2.0**64),
     ("softsign/value/f32/authored+ort-cpu", "range", 3e38),
-    *((f"{kernel}/value/f32/{route}", "nan-made", -inf) for kernel in ("silu", "mish", "gelu-tanh") for route in ROUTES),
+    *(
+        (f"{kernel}/value/f32/{route}", "nan-made", -inf)
+        for kernel in ("silu", "mish", "gelu-tanh")
+        for route in ROUTES
+    ),
     *((f"softsign/value/f32/{route}", "nan-made", end) for end in (-inf, inf) for route in ROUTES),
     ("hard-shrink/value/f32/keras", "nan-lost", nan),
     ("soft-shrink/value/f32/keras", "nan-lost", nan),

@@ -35,7 +35,7 @@ HEALTHY = ("relu", "sigmoid", "softmax", "tanh", "relu-squared", "hard-shrink")
 def found_by_workers() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(HERE)
-        patch.setenv("PYTHONPATH", str(HERE))
+        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         yield
 
 

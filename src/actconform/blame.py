@@ -22,13 +22,13 @@ def blame(finding: Finding, kernel: Kernel, case: Case) -> Finding:
     if why:
         return msgspec.structs.replace(finding, blame="convention", evidence=_joined(finding.evidence, why))
     if case.exporter is None:
-        why = f"native {case.backend} differs from the exact truth; no export is involved"
+        why = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
         return msgspec.structs.replace(finding, blame="framework", evidence=_joined(finding.evidence, why))
     return finding
 
 
 def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
-    if kernel.defaults_only:
+    if kernel.defaults_only and finding.class_ in ("scaled-error", "bias"):
         return "the framework's default parameters differ from the definition's"
     if finding.class_ == "zero-sign":
         return "the sign of a zero is a choice where the definition does not fix it"
@@ -42,4 +42,4 @@ def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
 
 
 def _joined(evidence: str, why: str) -> str:
-    return f"{evidence}; {why}" if evidence else why
+    return "; ".join(filter(None, (evidence, why)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -53,8 +54,10 @@ def read_config(path: Path | None = None) -> Config:
         raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise UsageError(f"{chosen}: {_with_near_key(str(error))}") from error
-    if config.threads < 1 or not config.timeout >= 1:  # NaN too
-        raise UsageError(f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1")
+    if config.threads < 1 or not 1 <= config.timeout < math.inf:
+        raise UsageError(
+            f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, and finite"
+        )
     return config
 
 

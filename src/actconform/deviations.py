@@ -49,7 +49,9 @@ def _check_specifiers(deviation: Deviation, where: str) -> None:
     wanted = {fact: value for fact, value in deviation.when.items() if isinstance(value, str)}
     if deviation.until:
         if not wanted:
-            raise DeviationError(f"{where}: deviation {deviation.id!r}: until needs a version range in when to be read against")
+            raise DeviationError(
+                f"{where}: deviation {deviation.id!r}: until needs a version range in when to be read against"
+            )
         wanted["until"] = deviation.until
     for fact, value in wanted.items():
         try:

@@ -91,6 +91,8 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
         result = next(iter(truth(kernel, {"x": x}, ones).values()))
     with np.errstate(over="ignore"):
         inputs = x.astype(STORAGE[fmt.name])
+    if fmt.bits == 16:
+        inputs[: 1 << 16] = np.arange(1 << 16, dtype=np.uint16).view(inputs.dtype)  # every NaN with its own payload
     calls: list[tuple[str, slice | NDArray[np.int64]]] = list(regimes.items())
     calls += [("special", placement) for placement in special_placements(special.start)]
     for regime, index in calls:

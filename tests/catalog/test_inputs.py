@@ -31,7 +31,17 @@ BY_NAME = {kernel.name: kernel for kernel in UNARY + ROWS}
 REGIMES = {"ordinary", "tail", "edge", "huge", "subnormal", "kink", "special"}
 LENGTHS = {1, 2, 3, 17, 1000, 4096}
 HALVED = {"glu", "reglu", "swiglu", "geglu", "maxout"}
-MASKED_FAMILY = ("softmax", "softmax-axis1", "log-softmax", "log-softmax-axis1", "softmin", "sparsemax", "max", "argmax", "hardmax")
+MASKED_FAMILY = (
+    "softmax",
+    "softmax-axis1",
+    "log-softmax",
+    "log-softmax-axis1",
+    "softmin",
+    "sparsemax",
+    "max",
+    "argmax",
+    "hardmax",
+)
 
 each_unary = pytest.mark.parametrize("kernel", UNARY, ids=[kernel.name for kernel in UNARY])
 each_row = pytest.mark.parametrize("kernel", ROWS, ids=[kernel.name for kernel in ROWS])

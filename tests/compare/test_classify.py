@@ -67,12 +67,10 @@ def only(findings, class_):
     return findings[0]
 
 
-@pytest.mark.parametrize("dtype", sorted(DTYPES))
-@pytest.mark.parametrize("aspect", ["value", "gradient"])
-def test_correctly_rounded_goldens_give_no_finding(dtype, aspect):
+def questions(dtype, aspect):
+    """Yield (name, rule, sample with correctly rounded answers, regime) of all calls of all unary kernels."""
     folder, fmt = golden_dir(), DTYPES[dtype]
     manifest = read_manifest(folder)
-    elements = 0
     for kernel in UNARY:
         exam = draw(kernel, aspect, dtype, load(folder, manifest, kernel.name))
         for question in exam.questions:
@@ -80,10 +78,41 @@ def test_correctly_rounded_goldens_give_no_finding(dtype, aspect):
             cotangent = None if question.cotangents is None else question.cotangents["y"].astype(np.float64)
             got = round_to(truth, fmt).astype(NATIVE[dtype])
             sample = Sample(got=got, truth=truth, x=question.beside[tensor], cotangent=cotangent)
-            errors = measure(sample, exam.rule)
-            assert classify(sample, exam.rule, errors, question.regime, tensor) == [], (kernel.name, question.regime)
-            elements += errors.n
+            yield kernel.name, exam.rule, sample, question.regime
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize("aspect", ["value", "gradient"])
+def test_correctly_rounded_goldens_give_no_finding(dtype, aspect):
+    elements = 0
+    for name, rule, sample, regime in questions(dtype, aspect):
+        errors = measure(sample, rule)
+        assert classify(sample, rule, errors, regime, "y") == [], (name, regime)
+        elements += errors.n
     assert elements > 7000 * len(UNARY)
+
+
+def near(truth, constant, fmt):
+    """Tell where a truth, an overflow counted as the next power of two, is within 20 roundings of a constant."""
+    if math.isnan(constant):
+        return np.isnan(truth)
+    cap = 2.0 ** (fmt.emax + 1)
+    target = min(max(constant, -cap), cap)
+    return np.abs(np.clip(truth, -cap, cap) - target) <= 20 * fmt.unit_roundoff * abs(target)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("aspect", ["value", "gradient"])
+def test_a_constant_answer_is_found_at_every_point_where_it_is_wrong(aspect, dtype):
+    for name, rule, whole, regime in questions(dtype, aspect):
+        if regime == "special" and whole.got.size != 17:
+            continue  # the same inputs come at every length
+        sample = whole.part(np.arange(0, whole.got.size, 13)) if regime == "exhaustive" else whole
+        for constant in (math.nan, math.inf, -math.inf, 777.0):
+            got = np.full_like(sample.got, constant)
+            answer = Sample(got=got, truth=sample.truth, x=sample.x, cotangent=sample.cotangent)
+            found = sum(finding.count for finding in classify(answer, rule, measure(answer, rule), regime, "y"))
+            assert found >= got.size - near(sample.truth, constant, rule.fmt).sum(), (name, regime, constant)
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))
@@ -274,7 +303,10 @@ def test_one_class_in_two_places_is_two_findings():
     further = {x: math.expm1(x) * (1 + 1e-5) for x in (-0.001, -0.0015)}
     findings = answered("elu", "f32", {-1e-9: -0.0, -2e-9: -0.0, **further})
     assert names(findings) == ["tail", "tail"]
-    assert {finding.interval: finding.count for finding in findings} == {ends(-2e-9, -1e-9): 2, ends(-0.0015, -0.001): 2}
+    assert {finding.interval: finding.count for finding in findings} == {
+        ends(-2e-9, -1e-9): 2,
+        ends(-0.0015, -0.001): 2,
+    }
 
 
 def test_signs_and_specials_are_kept_apart():

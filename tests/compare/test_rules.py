@@ -39,7 +39,9 @@ def test_exact_kernels_may_err_half_an_ulp_at_most(name, aspect, fmt):
     assert rule.bias_limit == math.inf
 
 
-@pytest.mark.parametrize(("name", "f32", "sixteen"), [("relu", 0.0, 0.0), ("leaky-relu", 0.5, 1.0), ("prelu", 0.5, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "f32", "sixteen"), [("relu", 0.0, 0.0), ("leaky-relu", 0.5, 1.0), ("prelu", 0.5, 1.0)]
+)
 def test_exact_limits_by_format(name, f32, sixteen):
     kernel = KERNELS[name]
     make = row_rule if kernel.form == "row" else lambda kernel, aspect, fmt: unary_rule(kernel, aspect, fmt, 0.0)

@@ -54,7 +54,7 @@ def _cli() -> None:
 def main() -> None:
     """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's."""
     try:
-        code = _cli(standalone_mode=False)
+        code = _cli(prog_name="actconform", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = 2

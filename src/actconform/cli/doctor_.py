@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 
 from actconform import __version__
 from actconform.config import Config, read_config
@@ -70,7 +71,7 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
     try:
         hello = worker.start(START_TIMEOUT)
     except WorkerError as error:
-        return {"backend": name, "problem": str(error), "facts": {}}
+        return {"backend": name, "problem": str(error), "facts": {}, "from": ""}
     finally:
         worker.close()
     return {"backend": name, "problem": hello.unavailable, "facts": hello.facts, "from": hello.provider}
@@ -94,18 +95,24 @@ def _version(name: str) -> str | None:
 
 def _show(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
-    console.print(f"actconform {report['actconform']} · Python {report['python']} · {escape(report['platform'])}")
-    console.print(f"cpu: {report['cpu']}; subnormals {report['subnormals']}; goldens: {escape(report['goldens'])}")
+    log = not console.is_terminal
+
+    def say(text: str, indent: int = 0) -> None:
+        if log:
+            console.print(" " * indent + text, soft_wrap=True)
+        else:
+            console.print(Padding(text, (0, 0, 0, indent), expand=False))
+
+    say(f"actconform {report['actconform']} · Python {report['python']} · {escape(report['platform'])}")
+    say(f"cpu: {report['cpu']}; subnormals {report['subnormals']}; goldens: {escape(report['goldens'])}")
     for backend in report["backends"]:
         mark = "[red]✗[/]" if backend["problem"] else "[green]✓[/]"
-        console.print(f"{mark} [bold]{backend['backend']}[/]  {escape(backend['problem'] or backend['from'])}")
+        say(f"{mark} [bold]{escape(backend['backend'])}[/]  {escape(backend['from'])}".rstrip())
+        for line in backend["problem"].replace("; ", "\n").splitlines():
+            say(escape(line), 4)
         for fact, value in backend["facts"].items():
-            console.print(f"    {escape(fact)}: {escape(value)}")
+            say(f"{escape(fact)}: {escape(value)}", 4)
     for line in report["plugins not installed"]:
-        console.print(f"[red]✗[/] {escape(line)}")
+        say(f"[red]✗[/] {escape(line)}")
     for broken in report["broken plugins"]:
-        console.print(
-            f"[red]✗[/] plugin {escape(broken['name'])} ({escape(broken['distribution'])}): {escape(broken['reason'])}"
-        )
+        say(f"[red]✗[/] plugin {escape(broken['name'])} ({escape(broken['distribution'])}): {escape(broken['reason'])}")

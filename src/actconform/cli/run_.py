@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.config import Config, UsageError, local_deviations, near, read_config
+from actconform.config import CONFIG_FILE, Config, UsageError, local_deviations, near, read_config
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms, unmatched
@@ -66,7 +66,7 @@ def command(
     """
     config = read_config(config_path)
     catalog = load_plugins()
-    _check_config(config, catalog)
+    _check_config(config, catalog, config_path or Path(CONFIG_FILE))
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
     plan = _plan(wanted, config, catalog)
@@ -159,9 +159,7 @@ def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...
     return names or None
 
 
-def _check_config(config: Config, catalog: Catalog) -> None:
+def _check_config(config: Config, catalog: Catalog, path: Path) -> None:
     for name in config.backends:
         if name not in catalog.backends:
-            raise UsageError(
-                f"actconform.toml: [backends.{name}]: no such backend{near(name, sorted(catalog.backends))}"
-            )
+            raise UsageError(f"{path}: [backends.{name}]: no such backend{near(name, sorted(catalog.backends))}")

@@ -120,7 +120,8 @@ def _flushed(sample: Sample, got: F64, at_zero: F64, unit: F64, rule: Rule) -> M
     normal, truth, x = rule.fmt.smallest_normal, sample.truth, sample.x
     like_zero = (np.abs(got - at_zero) <= (0.0 if rule.exact else rule.limit * unit)) & rule.unary
     handed_through = (np.abs(got) < normal) & (np.abs(truth) < normal)
-    return (np.abs(x) < normal) & (like_zero | handed_through) | (np.abs(truth) < 2 * normal) & (got == 0)
+    lost: Mask = (np.abs(x) < normal) & (like_zero | handed_through) | (np.abs(truth) < 2 * normal) & (got == 0)
+    return lost
 
 
 def _runs(x: F64) -> Iterator[NDArray[np.int64]]:

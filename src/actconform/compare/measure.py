@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     F64 = NDArray[np.float64]
 
-BLOCK = 1 << 14
+BLOCK = 1 << 15
 HISTOGRAM_BINS = 36
 _FIRST_EXPONENT = -8
 

@@ -56,4 +56,4 @@ def _row(deviation: Deviation) -> str:
         when,
         why,
     ]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

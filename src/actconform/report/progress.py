@@ -57,7 +57,7 @@ class _Bars:
     def __init__(self, totals: Counter[str], console: Console) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(24),
+            BarColumn(20),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
@@ -79,7 +79,7 @@ class _Bars:
 
     def started(self, backend: str, hello: Hello | str) -> None:
         why = _why_not(hello)
-        self._progress.update(self._tasks[backend], doing=why or "started", runs=not why)
+        self._progress.update(self._tasks[backend], doing="not started" if why else "", runs=not why)
         self._progress.start_task(self._tasks[backend])
 
     def advance(self, result: Result) -> None:

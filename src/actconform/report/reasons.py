@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 LONGEST = 100
-_MEND = re.compile(r": (?=(?:pip |un)?install\b)|; |\n")
+_MEND = re.compile(r": (?=(?:pip )?(?:un)?install\b)|; |\n")
 _PLACE = re.compile(r" \(at [^()]*:\d+: .*")
 
 

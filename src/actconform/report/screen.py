@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from actconform.compare.classify import SCALED_CLASSES, ULP_CLASSES
@@ -28,6 +29,7 @@ NEW_SHOWN = 20
 FINDINGS_SHOWN = 4
 REASON_LINES = 4
 PLAIN_WIDTH = 160
+INDENT = 5
 DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
 FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime")
 STAGES = ("draw", "export", "build", "run", "checks", "messages", "compare")
@@ -45,15 +47,17 @@ WORDS = {
 GRAVEST_FIRST = (
     "names",
     "shape",
-    "dtype",
     "scaled-error",
     "nan-lost",
     "nan-made",
     "inf",
     "range",
     "kink",
-    "tail",
+    "dtype",
+    "nondeterministic",
     "position-dependent",
+    "mutates-input",
+    "tail",
     "subnormal-flush",
 )
 
@@ -97,7 +101,7 @@ class Screen:
         self.console.print(table)
         self._say(
             "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
-            " [yellow]▲ known[/], [red]● NEW[/]; – unsupported, ? not run",
+            " [yellow]▲ known[/], [red]● NEW[/]; △ beside it: conventions only; – unsupported, ? not run",
             style="dim",
         )
 
@@ -107,7 +111,7 @@ class Screen:
         for result in new[:NEW_SHOWN]:
             self._new(result)
         if len(new) > NEW_SHOWN:
-            self._say(f"     … and {len(new) - NEW_SHOWN} more cases with new findings, in report.json")
+            self._say(f"… and {len(new) - NEW_SHOWN} more cases with new findings, in report.json", INDENT)
 
     def _new(self, result: Result) -> None:
         kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
@@ -119,10 +123,10 @@ class Screen:
             line = f"{finding.class_:<{width}}   " if width else ""
             line += describe(finding, result, count)
             line += f"   blame: {finding.blame}" if finding.blame != to_blame else ""
-            self._say(f"     {escape(line)}")
+            self._say(escape(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
-            self._say(f"     … and {len(kinds) - FINDINGS_SHOWN} more")
-        self._say(f"     actconform run {escape(shlex.quote(result.case))}", whole=True)
+            self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
+        self._say(f"actconform run {escape(shlex.quote(result.case))}", INDENT, whole=True)
 
     def timings(self, results: Iterable[Result], clock: Mapping[str, float]) -> None:
         """Print seconds by route and stage, then those of the whole run that belong to no case."""
@@ -170,13 +174,16 @@ class Screen:
             cases = ended[0].case if len(ended) == 1 else f"{len(ended)} cases, {ended[0].case} the first"
             self._say(f"[bold red]{verdict}[/]  {escape(cases)}")
             for line in reason.splitlines()[:REASON_LINES]:
-                self._say(f"     {escape(line)}")
+                self._say(escape(line), INDENT)
         if len(by_reason) > NEW_SHOWN:
-            self._say(f"     … and {len(by_reason) - NEW_SHOWN} more, in report.json")
+            self._say(f"… and {len(by_reason) - NEW_SHOWN} more, in report.json", INDENT)
 
-    def _say(self, text: str, style: str = "", *, whole: bool = False) -> None:
+    def _say(self, text: str, indent: int = 0, *, style: str = "", whole: bool = False) -> None:
         """Print markup; a terminal wraps at words unless the line is to be copied `whole`, a log has whole lines."""
-        self.console.print(text, style=style, soft_wrap=whole or not self.console.is_terminal)
+        if whole or not self.console.is_terminal:
+            self.console.print(" " * indent + text, style=style, soft_wrap=True)
+        else:
+            self.console.print(Padding(text, (0, 0, 0, indent), expand=False), style=style)
 
 
 def describe(finding: Finding, result: Result, count: int) -> str:
@@ -217,6 +224,9 @@ def _gravity(class_: str) -> tuple[int, str]:
 
 
 def _cell(results: Sequence[Result]) -> str:
+    """Return the markup of one cell; empty where nothing was selected."""
+    if not results:
+        return ""
     verdicts = {result.verdict for result in results}
     for verdict in (Verdict.ERROR, Verdict.CRASH, Verdict.TIMEOUT, Verdict.XPASS):
         if verdict in verdicts:
@@ -225,14 +235,15 @@ def _cell(results: Sequence[Result]) -> str:
     new = [finding for finding in findings if finding.deviation is None]
     if new:
         return f"[bold red]{escape(_main_class(new))}●[/]"
-    if findings:
-        return f"[yellow]{escape(_main_class(findings))}▲[/]"
+    faults = [finding for finding in findings if finding.blame != "convention"]
+    if faults:
+        return f"[yellow]{escape(_main_class(faults))}▲[/]"
     if not verdicts & set(RAN):
-        return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts or not results else "[dim]–[/]"
+        return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts else "[dim]–[/]"
     # An accepted side of a kink, or an error inside a row's bound, may be far beyond a limit that does not hold there.
     shares = [m.max_scaled / m.limit for r in results for m in r.measurements if m.limit and m.max_scaled <= m.limit]
     share = max(shares, default=0.0)
-    return "0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%"
+    return ("0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%") + ("[dim]△[/]" if findings else "")
 
 
 def _main_class(findings: Sequence[Finding]) -> str:
@@ -248,5 +259,6 @@ def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:
 
 
 def _clock(seconds: float) -> str:
-    whole = round(seconds)
-    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{seconds:.1f}s"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f}s"
+    return f"{round(seconds) // 60}m{round(seconds) % 60:02d}s"

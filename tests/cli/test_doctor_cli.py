@@ -1,0 +1,94 @@
+"""`actconform doctor`: what is usable here, what is missing, the mend, and the exit code."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+import actconform.cli.doctor_ as verb
+from actconform.plugins import load_plugins
+
+
+@pytest.fixture
+def only(install, monkeypatch):
+    """Have doctor look at these backends of the stand-in plugin, and at no framework that is installed here."""
+    install(**{"stand-in": "stand_in:Plugin"})
+
+    def choose(*backends, **changes):
+        catalog = load_plugins()
+        chosen = {name: catalog.backends[name] for name in backends}
+        there = msgspec.structs.replace(catalog, backends=chosen, broken=(), **changes)
+        monkeypatch.setattr(verb, "load_plugins", lambda: there)
+        monkeypatch.setattr(verb, "KNOWN_PLUGINS", ("actconform-stand-in",))
+
+    return choose
+
+
+def test_all_is_well(only, cli):
+    only("stand-in")
+    said = cli("doctor")
+    assert said.code == 0
+    assert "goldens: verified" in said.out
+    assert "✓ stand-in  actconform-stand-in 1.0" in said.out
+    assert "    cpu_capability: TESTED" in said.out
+    assert "✗" not in said.out
+
+
+def test_what_is_missing_is_named_with_the_mend(only, cli):
+    only("stand-in", "no-device", "dies-at-start")
+    said = cli("doctor")
+    assert said.code == 1
+    assert "✓ stand-in" in said.out
+    lines = said.out.splitlines()
+    at = lines.index("✗ no-device  actconform-stand-in 1.0")
+    assert lines[at + 1 : at + 3] == [
+        "    no device: libnone.so.9 missing: install it",
+        "    libmore.so.1 missing: pip install more",
+    ]
+    assert "was killed by SIGABRT while it started" in said.out
+
+
+def test_json_says_the_same(only, cli):
+    only("stand-in", "no-device", "dies-at-start")
+    said = cli("doctor", "--json")
+    report = json.loads(said.out)
+    assert said.code == 1
+    assert said.err == ""
+    assert report["goldens"] == "verified"
+    assert {"actconform", "python", "platform", "cpu", "subnormals"} <= set(report)
+    backends = {backend["backend"]: backend for backend in report["backends"]}
+    assert (backends["stand-in"]["problem"], backends["stand-in"]["facts"]["cpu_capability"]) == ("", "TESTED")
+    assert "libnone.so.9 missing: install it" in backends["no-device"]["problem"]
+    assert "SIGABRT" in backends["dies-at-start"]["problem"]
+    assert {frozenset(backend) for backend in report["backends"]} == {
+        frozenset({"backend", "problem", "facts", "from"})
+    }
+
+
+def test_a_plugin_that_is_not_there_is_named_with_its_package(only, cli, monkeypatch):
+    only("stand-in")
+    monkeypatch.setattr(verb, "KNOWN_PLUGINS", ("actconform-nowhere",))
+    said = cli("doctor")
+    assert said.code == 1
+    assert "✗ actconform-nowhere: pip install actconform-nowhere" in said.out
+
+
+def test_damaged_goldens_and_broken_plugins_are_no_health(only, cli, monkeypatch, tmp_path):
+    only("stand-in")
+    monkeypatch.setattr(verb, "golden_dir", lambda: tmp_path)
+    said = cli("doctor")
+    assert said.code == 1
+    assert "manifest.json: no such file" in said.out
+
+
+def test_a_broken_plugin_is_told_with_its_markup_as_it_is(install, cli, monkeypatch):
+    install(**{"stand-in": "stand_in:Plugin", "bad": "stand_in:Broken"})
+    catalog = load_plugins()
+    bad = msgspec.structs.replace(catalog.broken[0], reason="[red]x[/] and [/]")
+    here = msgspec.structs.replace(catalog, backends={}, broken=(bad,))
+    monkeypatch.setattr(verb, "load_plugins", lambda: here)
+    said = cli("doctor")
+    assert said.code == 1
+    assert "✗ plugin bad (actconform-stand-in 1.0): [red]x[/] and [/]" in said.out

@@ -1,0 +1,186 @@
+"""Damaged goldens on the command line: `run` refuses them before it starts anything, `golden verify` tells all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actconform.golden.store import golden_dir, read_manifest
+
+ACTCONFORM = Path(sys.executable).with_name("actconform")
+WANTED = read_manifest(golden_dir()).files["relu/y.npy"].sha256
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of all goldens."""
+    return shutil.copytree(golden_dir(), tmp_path / "golden")
+
+
+@pytest.fixture
+def call(cli, monkeypatch, tmp_path: Path):
+    """The command line; a run reads the goldens of the temporary folder."""
+    monkeypatch.setattr("actconform.cli.run_.golden_dir", lambda: tmp_path / "golden")
+    monkeypatch.setattr("actconform.cli.run_.run", lambda *_: pytest.fail("a run on damaged goldens was started"))
+    return cli
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 16
+    path.write_bytes(data)
+
+
+def flip_data(folder: Path) -> tuple[str, ...]:
+    flip(folder / "relu/y.npy", 5000)
+    seen = hashlib.sha256((folder / "relu/y.npy").read_bytes()[128:]).hexdigest()
+    return "relu/y.npy: damaged golden", seen, WANTED
+
+
+def flip_header(folder: Path) -> tuple[str, ...]:
+    flip(folder / "relu/y.npy", 30)
+    return "relu/y.npy: damaged golden", WANTED
+
+
+def remove(folder: Path) -> tuple[str, ...]:
+    (folder / "relu/y.npy").unlink()
+    return "relu/y.npy: missing golden", WANTED
+
+
+def cut(folder: Path) -> tuple[str, ...]:
+    path = folder / "relu/y.npy"
+    path.write_bytes(path.read_bytes()[:1000])
+    return "relu/y.npy: damaged golden", hashlib.sha256(path.read_bytes()[128:]).hexdigest(), WANTED
+
+
+def add(folder: Path) -> tuple[str, ...]:
+    (folder / "relu/z.npy").write_bytes(b"more")
+    return "relu/z.npy: extra file", hashlib.sha256(b"more").hexdigest()
+
+
+def add_elsewhere(folder: Path) -> tuple[str, ...]:
+    (folder / "notes.txt").write_bytes(b"")
+    return "notes.txt: extra file", hashlib.sha256(b"").hexdigest()
+
+
+def lose_manifest(folder: Path) -> tuple[str, ...]:
+    (folder / "manifest.json").unlink()
+    return "manifest.json: no such file", "golden mint"
+
+
+def break_manifest(folder: Path) -> tuple[str, ...]:
+    (folder / "manifest.json").write_text("{")
+    return ("manifest.json: not a manifest of goldens",)
+
+
+def newer_manifest(folder: Path) -> tuple[str, ...]:
+    (folder / "manifest.json").write_text('{"schema": 2, "tensors": []}')
+    return "manifest.json: schema 2", "reads schema 1"
+
+
+def lose_subject(folder: Path) -> tuple[str, ...]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["subjects"]["relu"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return "no goldens for 'relu'", "golden mint relu"
+
+
+def break_layout(folder: Path) -> tuple[str, ...]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["subjects"]["relu"]["draws"][0]["shapes"]["x"] = [5]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return ("manifest.json: the draws of 'relu' do not add up",)
+
+
+def forge(folder: Path) -> tuple[str, ...]:
+    array = np.load(folder / "relu/y.npy")
+    array[0] = np.nan
+    np.save(folder / "relu/y.npy", array)
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace(WANTED, hashlib.sha256(array.tobytes()).hexdigest()))
+    return "relu: formula gives", "where the golden holds"
+
+
+DAMAGES = [
+    *(flip_data, flip_header, remove, cut, add, add_elsewhere),
+    *(lose_manifest, break_manifest, newer_manifest, lose_subject, break_layout, forge),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_run_refuses_damaged_goldens_with_one_line_and_code_2(damage, folder: Path, call):
+    expected = damage(folder)
+    code, output, message = call("run", "relu/value/f32/torch")
+    assert (code, output) == (2, "")
+    assert len(message.splitlines()) == 1
+    assert message.startswith("error: ")
+    for words in expected:
+        assert words in message
+    assert not (folder.parent / "conform-out").exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_verify_names_the_damage_and_does_not_exit_with_0(damage, folder: Path, call):
+    expected = damage(folder)
+    code, output, message = call("golden", "verify", "--fast", "--folder", str(folder), "relu")
+    assert code in (1, 2)
+    assert "Traceback" not in output + message
+    line = message if code == 2 else output.splitlines()[0]
+    for words in expected:
+        assert words in line
+    if code == 1:
+        assert output.splitlines()[-1] == f"1 problems in {folder}"
+
+
+def test_the_real_command_refuses_a_flipped_bit(folder: Path):
+    expected = flip_data(folder)
+    command = [ACTCONFORM, "golden", "verify", "--fast", "--folder", folder, "relu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    for words in expected:
+        assert words in done.stdout
+
+
+def test_whole_goldens_are_verified(call, folder: Path):
+    code, output, message = call("golden", "verify", "--fast", "--folder", str(folder))
+    assert (code, message) == (0, "")
+    assert "kernels" in output
+    assert "verified; worst formula error" in output
+    assert "tables" not in output
+
+
+def test_one_kernel_is_verified_with_its_tables_and_no_others_are_claimed(call, folder: Path):
+    pytest.importorskip("flint")
+    code, output, _ = call("golden", "verify", "--folder", str(folder), "relu", "softmax")
+    assert code == 0
+    assert output.startswith("2 kernels, ")
+    assert ", 4 tables of 65,536 patterns: verified" in output
+
+
+def test_minting_tells_what_it_wrote_and_diff_finds_nothing(call, folder: Path, tmp_path: Path):
+    pytest.importorskip("flint")
+    code, output, _ = call("golden", "mint", "--folder", str(tmp_path / "new"), "hardmax")
+    assert code == 0
+    assert output.splitlines() == ["minted hardmax", f"2 files of 1 subjects in {tmp_path / 'new'}"]
+    code, output, _ = call("golden", "diff", str(tmp_path / "new"), str(tmp_path / "new"))
+    assert (code, output) == (0, "no difference\n")
+    code, output, _ = call("golden", "diff", str(folder), str(tmp_path / "new"))
+    assert code == 1
+    assert "relu/y.npy: gone" in output
+    assert "hardmax" not in output
+
+
+@pytest.mark.parametrize("words", [("mint", "--folder", "new", "relu"), ("verify", "relu")])
+def test_without_python_flint_the_message_says_what_to_install(words: tuple[str, ...], call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flint", None)
+    code, output, message = call("golden", *words)
+    assert (code, output) == (2, "")
+    assert 'pip install "actconform[golden]"' in message
+    assert len(message.splitlines()) == 1

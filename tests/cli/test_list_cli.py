@@ -1,0 +1,129 @@
+"""What there is to run, as lines and as JSON; and --help, which answers without the libraries that a run needs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import actconform.cli
+from actconform import __version__
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.cli import VERBS
+from actconform.cli.list_ import WHAT
+
+ACTCONFORM = Path(sys.executable).with_name("actconform")
+SLOW = {"numpy", "scipy", "onnx", "rich", "ml_dtypes", "torch", "tensorflow", "keras", "onnxruntime"}
+# runs the command, then says on standard error what it has imported
+TRACED = """
+import json, sys
+sys.argv[0] = "actconform"
+from actconform.cli import main
+try:
+    main()
+finally:
+    print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})), file=sys.stderr)
+"""
+
+
+def traced(*words: str) -> tuple[str, set[str]]:
+    done = subprocess.run([sys.executable, "-c", TRACED, *words], capture_output=True, text=True, check=True)
+    return done.stdout, set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.fixture
+def listed(cli):
+    """Standard output of a command that must succeed."""
+
+    def output(*words: str) -> str:
+        said = cli(*words)
+        assert (said.code, said.err) == (0, "")
+        return said.out
+
+    return output
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("--version",)])
+def test_help_imports_no_slow_library_and_lists_all_verbs(words: tuple[str, ...]):
+    output, loaded = traced(*words)
+    assert not SLOW & loaded
+    if words == ("--version",):
+        assert __version__ in output
+        return
+    for verb in ("run", "list", "golden", "deviations", "doctor"):
+        assert verb in VERBS
+        assert any(line.split()[:1] == [verb] for line in output.splitlines())
+    assert "Exit codes: 0 conforms, 1 does not, 2 wrong usage" in output
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, listed):
+    output = listed(verb, "--help")
+    assert output.startswith(f"Usage: actconform {verb}")
+    assert len(output.splitlines()) > 4
+
+
+def test_listing_imports_no_framework():
+    _, loaded = traced("list", "cases")
+    assert not {"torch", "tensorflow", "keras", "onnxruntime"} & loaded
+
+
+def test_a_verb_has_a_file_and_a_file_a_verb():
+    files = {path.stem for path in Path(actconform.cli.__file__).parent.glob("[a-z]*.py")}
+    assert files == {f"{verb}_" for verb in VERBS}
+
+
+def test_without_a_verb_the_help_is_shown():
+    done = subprocess.run([ACTCONFORM], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Usage: actconform" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("what", WHAT)
+def test_a_list_has_a_line_and_a_json_item_for_each(what: str, listed):
+    lines = listed("list", what).splitlines()
+    items = json.loads(listed("list", what, "--json"), parse_constant=pytest.fail)
+    assert len(lines) == len(items) > 0
+    for line, item in zip(lines, items, strict=True):
+        name = item if isinstance(item, str) else item.get("name", item.get("id", item.get("subject")))
+        assert line.startswith(name)
+
+
+def test_kernels_are_listed_with_all_that_they_state(listed):
+    items = {item["name"]: item for item in json.loads(listed("list", "kernels", "--json"))}
+    assert items.keys() == {kernel.name for kernel in UNARY + ROWS}
+    celu = items["celu"]
+    assert celu["definition"] == "x where x > 0, else alpha expm1(x / alpha)"
+    assert celu["parameters"] == {"alpha": 1.5}
+    assert celu["at_infinity"] == [-1.5, "inf"]
+    assert celu["kinks"] == [{"x": 0.0, "left": 1.0, "right": 1.0}]
+    assert celu["source"]
+    assert items["relu"]["zero_sign"] == "f(+-0) = +0"
+
+
+def test_cases_are_listed_by_the_ids_that_run_takes(listed):
+    lines = listed("list", "cases").splitlines()
+    assert "relu/value/f32/torch" in lines
+    assert not [line for line in lines if line.startswith("argmax/gradient")]
+    assert len(set(lines)) == len(lines)
+    routes = listed("list", "routes").splitlines()
+    assert {line.rsplit("/", 1)[1] for line in lines} == set(routes)
+
+
+def test_backends_are_listed_with_their_kind_and_the_plugin_that_gives_them(listed):
+    words = {line.split()[0]: line.split()[1:] for line in listed("list", "backends").splitlines()}
+    assert words["torch"][:2] == ["framework", "actconform-torch"]
+    assert words["ort-cpu"][:2] == ["runtime", "actconform-onnxruntime"]
+
+
+def test_a_reader_that_stops_early_is_no_crash():
+    with subprocess.Popen(
+        [ACTCONFORM, "list", "cases", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        message = process.stderr.read()
+    assert "Traceback" not in message

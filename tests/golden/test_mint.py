@@ -1,0 +1,112 @@
+"""The writer of goldens: what it writes is what is committed, byte for byte, and other subjects are left alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.golden.diff import diff
+from actconform.golden.mint import mint
+from actconform.golden.store import GoldenError, golden_dir, load, read_manifest, strangers
+from actconform.golden.verify import verify_all
+from actconform.oracle.exact import exact
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytest.importorskip("flint", reason='minting needs python-flint: pip install "actconform[golden]"')
+
+BY_NAME = {kernel.name: kernel for kernel in UNARY + ROWS}
+KERNELS = [BY_NAME[name] for name in ("sigmoid", "relu", "softmax")]
+COMMITTED = golden_dir()
+
+
+def silent(_: str) -> None:
+    pass
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def minted(tmp_path_factory) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("goldens")
+    told: list[str] = []
+    mint(KERNELS, folder, told.append)
+    return folder, told
+
+
+def test_minting_writes_the_committed_bytes(minted):
+    folder, told = minted
+    names = [kernel.name for kernel in KERNELS]
+    assert told == names
+    written = contents(folder)
+    committed = {name: data for name, data in contents(COMMITTED).items() if name.split("/")[0] in names}
+    assert written.keys() == {*committed, "manifest.json"}
+    for name, data in committed.items():
+        assert written[name] == data, name
+    whole = json.loads((COMMITTED / "manifest.json").read_text())
+    fresh = json.loads(written["manifest.json"])
+    assert fresh["schema"] == whole["schema"]
+    assert fresh["files"] == {name: entry for name, entry in whole["files"].items() if name in committed}
+    assert fresh["subjects"] == {name: whole["subjects"][name] for name in sorted(names)}
+
+
+def test_what_was_minted_is_verified(minted):
+    folder, _ = minted
+    assert verify_all(folder, read_manifest(folder), KERNELS, BY_NAME) == []
+
+
+def test_minting_one_kernel_mends_it_and_keeps_the_others(minted, tmp_path: Path):
+    folder, _ = minted
+    for name, data in contents(folder).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "softmax/y.npy").write_bytes(b"damaged")
+    (tmp_path / "softmax/old.npy").write_bytes(b"of an earlier release")
+    assert mint([BY_NAME["softmax"]], tmp_path, silent).subjects.keys() == {"relu", "sigmoid", "softmax"}
+    assert contents(tmp_path) == contents(folder)
+    assert diff(folder, tmp_path) == []
+
+
+def test_a_run_that_is_stopped_leaves_the_old_manifest(tmp_path: Path):
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    softmax, relu = BY_NAME["softmax"], BY_NAME["relu"]
+    with pytest.raises(KeyboardInterrupt):
+        mint([softmax], tmp_path, stop)
+    with pytest.raises(GoldenError, match="no such file"):
+        read_manifest(tmp_path)
+    mint([softmax], tmp_path, silent)
+    old = contents(tmp_path)["manifest.json"]
+    with pytest.raises(KeyboardInterrupt):
+        mint([relu], tmp_path, stop)
+    assert contents(tmp_path)["manifest.json"] == old
+    assert strangers(tmp_path, read_manifest(tmp_path))  # what the run left behind is no golden
+
+
+def test_a_manifest_of_another_schema_is_not_overwritten(tmp_path: Path):
+    (tmp_path / "manifest.json").write_text('{"schema": 2}')
+    with pytest.raises(GoldenError, match="schema 2"):
+        mint([BY_NAME["softmax"]], tmp_path, silent)
+    assert contents(tmp_path) == {"manifest.json": b'{"schema": 2}'}
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "gelu-erf", "mish"])
+def test_hard_points_have_results_next_to_the_middle_of_two_float32(name: str):
+    golden = load(COMMITTED, read_manifest(COMMITTED), name)
+    (hard,) = (tensors for regime, tensors in golden.split() if regime == "hard")
+    value, slope = hard["x"][:48], hard["x"][48:]
+    assert value.size == slope.size == 48
+    for aspect, x, stored in (("value", value, hard["y"][:48]), ("gradient", slope, hard["d_x"][48:])):
+        assert np.array_equal(exact(BY_NAME[name], aspect, x), stored)
+        near = stored.astype(np.float32)
+        gap = np.spacing(np.abs(near)).astype(np.float64)
+        from_middle = np.abs(np.abs(stored - near.astype(np.float64)) / gap - 0.5)
+        assert from_middle.max() < 2.0**-9

@@ -1,0 +1,312 @@
+"""What is printed of a run: cells, findings, counts, verdict; nothing that a plugin says is taken for markup."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from actconform.config import Config
+from actconform.golden.store import Manifest
+from actconform.plugins import Catalog
+from actconform.report.reasons import LONGEST, brief
+from actconform.report.screen import NEW_SHOWN, Screen
+from actconform.run import Plan
+from actconform.types import Case, Finding, Kernel, Measurement, Result, Verdict, Worst
+
+NAN, INF = float("nan"), float("inf")
+
+
+class Printed:
+    """A screen and what it printed: as a log, or as a terminal of some width."""
+
+    def __init__(self, width: int = 0) -> None:
+        terminal = {"force_terminal": True, "width": width, "color_system": None} if width else {}
+        self.file = io.StringIO()
+        self.screen = Screen(console=Console(file=self.file, highlight=False, **terminal))
+
+    @property
+    def text(self) -> str:
+        return self.file.getvalue()
+
+    @property
+    def lines(self) -> list[str]:
+        return [line.rstrip() for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def log() -> Printed:
+    return Printed()
+
+
+def kernel(name: str) -> Kernel:
+    return Kernel(name=name, definition="", source="")
+
+
+def result(
+    subject: str = "relu",
+    verdict: Verdict = Verdict.PASS,
+    route: str = "torch",
+    dtype: str = "f32",
+    findings: tuple[Finding, ...] = (),
+    shares: tuple[float, ...] = (),
+    **fields,
+) -> Result:
+    measurements = tuple(
+        Measurement(
+            tensor="y",
+            regime="ordinary",
+            n=10,
+            max_ulp=1.0,
+            max_scaled=8.0 * share,
+            bias=0.0,
+            limit=8.0,
+            margin=1.0,
+            histogram=(),
+        )
+        for share in shares
+    )
+    return Result(
+        case=f"{subject}/value/{dtype}/{route}",
+        subject=subject,
+        aspect="value",
+        dtype=dtype,
+        route=route,
+        verdict=verdict,
+        findings=findings,
+        measurements=measurements,
+        **fields,
+    )
+
+
+def finding(class_: str, deviation: str | None = None, **fields) -> Finding:
+    worst = Worst(input_hex="0x42b17218", index=3, truth=88.72283935546875, got=INF, ulp=5.0, scaled=12.0)
+    known = {
+        "count": 1,
+        "regime": "ordinary",
+        "tensor": "y",
+        "interval": ("0x42b17218", "0x42b17218"),
+        "worst": worst,
+        "magnitude": 12.0,
+        "blame": "framework",
+    }
+    return Finding(class_=class_, deviation=deviation, **{**known, **fields})
+
+
+def cells(log: Printed, *results: Result) -> dict[str, list[str]]:
+    log.screen.table(results, {one.subject: kernel(one.subject) for one in results})
+    return {line.split()[0]: line.split()[1:] for line in log.lines if line}
+
+
+@pytest.mark.parametrize(
+    ("results", "cell"),
+    [
+        ([result(shares=(0.0,))], "0"),
+        ([result(shares=(0.001,))], "<1%"),
+        ([result(shares=(0.2, 0.413)), result(dtype="f16", shares=(0.3,))], "41%"),
+        ([result(shares=(0.25, 1e6))], "25%"),  # an accepted side of a kink
+        ([result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "tail▲"),
+        ([result(verdict=Verdict.FAIL, findings=(finding("tail"),))], "tail●"),
+        ([result(verdict=Verdict.FAIL, findings=(finding("scaled-error", "id"), finding("tail")))], "tail●"),
+        ([result(verdict=Verdict.FAIL, findings=(finding("tail"), finding("nan-lost")))], "nan-lost●"),
+        ([result(verdict=Verdict.FAIL, findings=(finding("unheard-of"), finding("tail")))], "tail●"),
+        ([result(shares=(0.5,)), result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "tail▲"),
+        ([result(verdict=Verdict.UNSUPPORTED)], "–"),
+        ([result(verdict=Verdict.UNSUPPORTED), result(shares=(0.5,))], "50%"),
+        ([result(verdict=Verdict.UNAVAILABLE)], "?"),
+        ([result(verdict=Verdict.ERROR), result(verdict=Verdict.FAIL, findings=(finding("tail"),))], "ERROR"),
+        ([result(verdict=Verdict.CRASH)], "CRASH"),
+        ([result(verdict=Verdict.TIMEOUT)], "TIMEOUT"),
+        ([result(verdict=Verdict.XPASS, shares=(0.5,))], "XPASS"),
+    ],
+)
+def test_a_cell_says_the_worst_of_its_cases(log: Printed, results: list[Result], cell: str) -> None:
+    assert cells(log, *results)["relu"] == [cell]
+
+
+def test_the_table_has_kernels_in_their_order_and_a_column_a_route(log: Printed) -> None:
+    results = [result("tanh", shares=(0.5,)), result("relu", route="authored+ort-cpu", shares=(0.25,))]
+    log.screen.table(results, {name: kernel(name) for name in ("relu", "elu", "tanh")})
+    assert log.lines[0].split() == ["torch", "authored+ort-cpu"]
+    assert [line.split() for line in log.lines[1:3]] == [["relu", "25%"], ["tanh", "50%"]]
+    assert log.lines[1].endswith("25%")  # the other cell is empty: not selected is not "not run"
+    assert "▲ known, ● NEW; △ beside it: conventions only; – unsupported" in log.lines[3]
+
+
+def test_nothing_is_printed_of_no_results(log: Printed) -> None:
+    log.screen.table([], {"relu": kernel("relu")})
+    log.screen.findings([])
+    assert log.text == ""
+
+
+def test_the_header_has_each_version_once(log: Printed) -> None:
+    plan = Plan(
+        cases=[Case("relu", "value", "f32", "a"), Case("relu", "value", "f32", "b")],
+        catalog=Catalog({}, {}, (), (), {}),
+        config=Config(),
+        folder=Path(),
+        manifest=Manifest(schema=1, files={}, subjects={}),
+        register=(),
+    )
+    facts = {
+        "ort-cpu": {"onnxruntime": "1.31.1", "cpu_capability": "AVX512"},
+        "ort-cuda": {"onnxruntime": "1.31.1", "threads": "1"},
+        "torch": {"torch": "2.13.0", "cpu_capability": "AVX512"},
+        "torch-old": {"torch": "[b]2.12[/]", "cpu_capability": "AVX2"},
+        "dead": {},
+    }
+    log.screen.header(facts, plan)
+    assert log.lines == [
+        "torch 2.13.0 · torch [b]2.12[/] · onnxruntime 1.31.1 · AVX512 · AVX2 · goldens of 1 kernel verified"
+    ]
+
+
+def test_a_new_finding_has_case_class_blame_worst_and_command(log: Printed) -> None:
+    log.screen.findings([result("softplus", Verdict.FAIL, findings=(finding("inf"), finding("tail", "known-id")))])
+    assert log.lines == [
+        "NEW  softplus/value/f32/torch   inf   blame: framework",
+        "     x=0x42b17218 (88.7228)   truth 88.7228394   got inf",
+        "     actconform run softplus/value/f32/torch",
+    ]
+
+
+def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_worst(log: Printed) -> None:
+    worst = Worst(input_hex="0xc0000000", index=0, truth=0.5, got=0.25, ulp=9.0, scaled=3.0)
+    findings = (
+        finding("tail", magnitude=5.0, count=1000),
+        finding("tail", magnitude=70.0, count=234, regime="edge"),
+        finding("tail", magnitude=9.0, regime="edge", worst=worst, blame="convention"),
+        finding("scaled-error", magnitude=12.0, regime="ordinary"),
+        finding("nondeterministic", worst=None, evidence="seen in 1 of 71 calls"),
+    )
+    log.screen.findings([result("gelu", Verdict.FAIL, findings=findings, shares=(2.0,))])
+    assert log.lines == [
+        "NEW  gelu/value/f32/torch   scaled-error, nondeterministic, tail   blame: framework",
+        "     scaled-error       x=0x42b17218 (88.7228)   truth 88.7228394   got inf   error 12 (limit 8)",
+        "     nondeterministic   seen in 1 of 71 calls",
+        "     tail               x=0x42b17218 (88.7228)   truth 88.7228394   got inf   70 ULP   1,234 elements",
+        "     tail               x=0xc0000000 (-2)   truth 0.5   got 0.25   9 ULP   blame: convention",
+        "     actconform run gelu/value/f32/torch",
+    ]
+
+
+def test_more_kinds_and_cases_than_have_room_are_counted(log: Printed) -> None:
+    many = tuple(finding("tail", tensor=f"d_{n}") for n in range(6))
+    log.screen.findings([result(f"k{n}", Verdict.FAIL, findings=many) for n in range(NEW_SHOWN + 7)])
+    assert log.text.count("NEW  ") == NEW_SHOWN
+    assert "     … and 2 more\n" in log.text
+    assert log.lines[-1] == "     … and 7 more cases with new findings, in report.json"
+
+
+def test_markup_in_names_and_reasons_is_shown_as_it_is(log: Printed) -> None:
+    odd = "[red]x[/]"
+    bad = [
+        result(odd, Verdict.FAIL, route=odd, findings=(finding(odd, blame=odd, worst=None, evidence=odd),)),
+        result(odd, Verdict.CRASH, route="[/]", reason=f"died: {odd}"),
+        result(odd, Verdict.UNAVAILABLE, route=odd, reason="[/] missing"),
+    ]
+    log.screen.table(bad, {odd: kernel(odd)})
+    log.screen.findings(bad)
+    log.screen.timings([result(odd, route=odd, timings={"run": 1.0})], {"total": 1.0})
+    log.screen.verdict(bad, [odd], Path("[b]out[/]"), 1.0, interrupted=False)
+    assert log.lines[1].split()[0] == odd
+    assert f"NEW  {odd}/value/f32/{odd}   {odd}   blame: {odd}" in log.lines
+    assert f"     actconform run '{odd}/value/f32/{odd}'" in log.lines
+    assert f"     died: {odd}" in log.lines
+    assert "1 not run: [red]x[/] ([/] missing)" in log.text
+    assert f"✗ {odd}" in log.lines
+    assert "[b]out[/]/report.json" in log.text
+
+
+def test_the_verdict_counts_everything(log: Printed) -> None:
+    cuda = (
+        "no driver: libcuda.so.1 missing: install the driver, in a container too; libcudnn.so.9 missing: pip install x"
+    )
+    results = [result() for _ in range(1012)]
+    results += [result(verdict=Verdict.XFAIL), result(verdict=Verdict.UNSUPPORTED)]
+    results += [result(verdict=Verdict.UNAVAILABLE, route="authored+ort-cuda", reason=cuda) for _ in range(14)]
+    log.screen.verdict(results, [], Path("out"), 3.21, interrupted=False)
+    assert log.lines == [
+        "1,012 pass · 1 known · 1 unsupported · 14 not run: authored+ort-cuda (no driver: libcuda.so.1 missing)",
+        "CONFORMS     out/report.json     3.2s",
+    ]
+
+
+def test_what_gave_no_answer_is_told_once_for_each_reason(log: Printed) -> None:
+    died = "the worker was killed; its last words:\n" + "\n".join(f"  line {n}" for n in range(9))
+    results = [result(f"k{n}", Verdict.CRASH, reason=died) for n in range(3)]
+    results.append(result("elu", Verdict.TIMEOUT, reason="no answer in 2 s"))
+    log.screen.verdict(results, ["3 CRASH, 1 TIMEOUT"], Path("out"), 291.4, interrupted=True)
+    assert log.lines == [
+        "CRASH  3 cases, k0/value/f32/torch the first",
+        "     the worker was killed; its last words:",
+        "       line 0",
+        "       line 1",
+        "       line 2",
+        "TIMEOUT  elu/value/f32/torch",
+        "     no answer in 2 s",
+        "0 pass · 3 CRASH · 1 TIMEOUT",
+        "✗ 3 CRASH, 1 TIMEOUT",
+        "interrupted: what had come in is kept",
+        "DOES NOT CONFORM     out/report.json     4m51s",
+    ]
+
+
+def test_seconds_never_read_sixty(log: Printed) -> None:
+    for seconds in (59.94, 59.96, 60.0, 119.7):
+        log.screen.verdict([], [], Path("out"), seconds, interrupted=False)
+    assert [line.split()[-1] for line in log.lines if "CONFORMS" in line] == ["59.9s", "1m00s", "1m00s", "2m00s"]
+
+
+def test_timings_are_by_route_and_stage_in_the_order_of_the_line(log: Printed) -> None:
+    stages = {"compare": 1.0, "draw": 0.5, "run": 2.0}
+    results = [result(timings=stages), result(dtype="f16", timings=stages), result(route="dead")]
+    log.screen.timings(results, {"total": 7.0, "import": 3.0})
+    assert log.lines[0].split() == ["seconds", "draw", "export", "build", "run", "checks", "messages", "compare"]
+    assert log.lines[1].split() == ["torch", "1.00", "0.00", "0.00", "4.00", "0.00", "0.00", "2.00"]
+    assert log.lines[2] == "total 7.00 · import 3.00"
+
+
+def test_a_log_keeps_long_lines_whole_and_a_terminal_indents_what_wraps() -> None:
+    words = " ".join(f"word{n}" for n in range(60))
+    bad = [result(verdict=Verdict.ERROR, reason=words)]
+    log, terminal = Printed(), Printed(width=60)
+    for printed in (log, terminal):
+        printed.screen.verdict(bad, [], Path("out"), 1.0, interrupted=False)
+    assert f"     {words}" in log.lines
+    wrapped = terminal.lines[1 : terminal.lines.index("0 pass · 1 ERROR")]
+    assert len(wrapped) > 5
+    assert all(line.startswith("     word") and len(line) <= 60 for line in wrapped)
+    assert " ".join(line.strip() for line in wrapped) == words
+
+
+def test_the_command_to_copy_is_never_broken() -> None:
+    terminal = Printed(width=30)
+    terminal.screen.findings([result("hard-sigmoid-relu6", Verdict.FAIL, findings=(finding("inf"),))])
+    assert "     actconform run hard-sigmoid-relu6/value/f32/torch" in terminal.lines
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (
+            "no driver: libcuda.so.1 missing: install it (docker run --gpus all); more",
+            "no driver: libcuda.so.1 missing",
+        ),
+        ("torch is not installed: pip install actconform[torch]", "torch is not installed"),
+        ("it is the CPU package: pip uninstall onnxruntime, then", "it is the CPU package"),
+        ("the worker was killed; its last words:\n  line", "the worker was killed"),
+        ("ImportError: libfoo.so.1 (at /a/b.py:12: import foo)", "ImportError: libfoo.so.1"),
+        ("one line\nanother", "one line"),
+        ("", ""),
+    ],
+)
+def test_a_brief_reason_is_the_first_cause_without_its_mend(reason: str, cause: str) -> None:
+    assert brief(reason) == cause
+
+
+def test_a_brief_reason_is_short() -> None:
+    assert len(brief("x" * 500)) == LONGEST
+    assert brief("x" * 500).endswith("…")

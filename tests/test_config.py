@@ -1,0 +1,179 @@
+"""actconform.toml: what is in it is meant, so what is not understood is refused with file, key and mend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from actconform.config import BackendConfig, Config, UsageError, local_deviations, near, read_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REGISTER = """
+[[deviation]]
+id = "mine"
+class = "tail"
+aspect = "value"
+kernels = ["elu"]
+dtypes = ["f32"]
+routes = ["torch"]
+bound = 10.0
+reason = "seen here"
+link = "unreported"
+"""
+
+
+def written(folder: Path, text: str | bytes, name: str = "settings.toml") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(folder: Path, text: str | bytes) -> str:
+    path = written(folder, text)
+    with pytest.raises(UsageError) as error:
+        read_config(path)
+    assert str(error.value).startswith(f"{path}: ")
+    return str(error.value)
+
+
+def test_without_a_file_the_settings_are_the_defaults(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_config() == Config()
+    assert Config().threads == 1
+    assert Config().require is None
+
+
+def test_the_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "threads = 2", "actconform.toml")
+    assert read_config() == Config(threads=2)
+
+
+def test_every_setting_is_read(tmp_path: Path):
+    path = written(
+        tmp_path,
+        """
+        threads = 2
+        timeout = 30
+        out = "results"
+        require = ["torch"]
+        deviations = ["local.toml"]
+        [backends.torch]
+        python = "/opt/other/bin/python"
+        env = { ONEDNN_MAX_CPU_ISA = "AVX2" }
+        [backends.ort-cpu]
+        """,
+    )
+    assert read_config(path) == Config(
+        threads=2,
+        timeout=30.0,
+        out="results",
+        require=("torch",),
+        deviations=("local.toml",),
+        backends={
+            "torch": BackendConfig(python="/opt/other/bin/python", env={"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+            "ort-cpu": BackendConfig(),
+        },
+    )
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path):
+    assert read_config(written(tmp_path, "")) == Config()
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path):
+    message = refused(tmp_path, "treads = 2")
+    assert "unknown key 'treads'" in message
+    assert "did you mean threads" in message
+
+
+def test_an_unknown_key_of_a_backend_says_where_it_stands(tmp_path: Path):
+    message = refused(tmp_path, '[backends.torch]\npyhton = "/bin/python"')
+    assert "unknown key 'pyhton'" in message
+    assert "backends" in message
+    assert "did you mean python?" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('threads = "2"', "Expected `int`, got `str` - at `$.threads`"),
+        ("threads = true", "Expected `int`, got `bool` - at `$.threads`"),
+        ("threads = 1.5", "`$.threads`"),
+        ('timeout = "long"', "`$.timeout`"),
+        ("out = 3", "`$.out`"),
+        ('require = "torch"', "`$.require`"),
+        ("require = [1]", "`$.require[0]`"),
+        ("backends = 1", "`$.backends`"),
+        ("[backends]\ntorch = 1", "`$.backends[...]`"),
+        ("[backends.torch]\nenv = { A = 1 }", "`$.backends[...].env[...]`"),
+    ],
+)
+def test_a_wrong_type_says_what_was_expected_and_where(tmp_path: Path, text: str, expected: str):
+    assert expected in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["threads = 0", "threads = -1", "timeout = 0", "timeout = 0.5", "timeout = nan", "timeout = inf"]
+)
+def test_numbers_below_one_and_infinite_ones_are_refused(tmp_path: Path, text: str):
+    message = refused(tmp_path, text)
+    assert "must be at least 1" in message
+    assert "threads" in message
+    assert "timeout" in message
+
+
+@pytest.mark.parametrize("text", ["threads = ", "[backends", "threads = 1\nthreads = 2", b"out = '\xff'"])
+def test_what_is_no_toml_says_so(tmp_path: Path, text: str | bytes):
+    assert "not valid TOML" in refused(tmp_path, text)
+
+
+def test_a_file_that_was_named_and_is_not_there_is_an_error(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"gone.toml: cannot be read: No such file"):
+        read_config(tmp_path / "gone.toml")
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_config(tmp_path)
+
+
+def test_text_is_read_as_utf8_whatever_the_locale(tmp_path: Path):
+    assert read_config(written(tmp_path, 'out = "größe"')).out == "größe"
+
+
+def test_local_deviations_come_from_every_file(tmp_path: Path):
+    first = written(tmp_path, REGISTER, "a.toml")
+    second = written(tmp_path, REGISTER.replace("mine", "yours"), "b.toml")
+    found = local_deviations(Config(deviations=(str(first), str(second))))
+    assert [deviation.id for deviation in found] == ["mine", "yours"]
+    assert local_deviations(Config()) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (REGISTER.replace("bound", "bund"), "bund"),
+        (REGISTER.replace('link = "unreported"', ""), "link"),
+        ("[[deviation", "a.toml"),
+        (b"# \xff", "a.toml"),
+        (REGISTER + REGISTER, "two deviations have the id 'mine'"),
+    ],
+)
+def test_a_file_of_deviations_that_cannot_be_read_is_named(tmp_path: Path, text: str | bytes, expected: str):
+    path = written(tmp_path, text, "a.toml")
+    with pytest.raises(UsageError) as error:
+        local_deviations(Config(deviations=(str(path),)))
+    assert str(path) in str(error.value)
+    assert expected in str(error.value)
+
+
+def test_a_missing_file_of_deviations_is_named_with_the_setting(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"gone.toml: deviations file named in actconform.toml cannot be read"):
+        local_deviations(Config(deviations=(str(tmp_path / "gone.toml"),)))
+
+
+def test_near_gives_the_nearest_names_or_a_short_list_or_nothing():
+    assert near("torhc", ["torch", "keras"]) == "; did you mean torch?"
+    assert near("zzz", ["torch", "keras"]) == "; known: torch, keras"
+    assert near("zzz", [f"kernel-{n}" for n in range(13)]) == ""

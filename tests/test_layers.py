@@ -1,0 +1,91 @@
+"""The order of the house: who may import whom, no framework in the core, and files that one person can read at once."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LINTER = Path(sys.executable).with_name("lint-imports")
+SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")])
+TESTS = sorted([*ROOT.glob("tests/**/*.py"), *ROOT.glob("plugins/*/tests/**/*.py")])
+FRAMEWORKS = {"torch", "tensorflow", "keras", "onnxruntime", "tf2onnx", "onnxscript", "jax"}
+EVERY_MODULE = """
+import importlib, json, pkgutil, sys
+import actconform
+names = [found.name for found in pkgutil.walk_packages(actconform.__path__, "actconform.")]
+for name in names:
+    importlib.import_module(name)
+from actconform.plugins import load_plugins
+load_plugins()
+print(json.dumps({"imported": names, "loaded": sorted(sys.modules)}))
+"""
+
+
+def contracts() -> list[dict]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+
+
+def test_the_contracts_between_the_rooms_are_kept():
+    done = subprocess.run([LINTER, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for contract in contracts():
+        assert f"{contract['name']} KEPT" in done.stdout
+    assert f"Contracts: {len(contracts())} kept, 0 broken" in done.stdout
+
+
+def test_a_contract_that_is_broken_is_noticed(tmp_path: Path):
+    # the wrong way round on purpose: the command line is at the right end
+    config = """
+[importlinter]
+root_package = actconform
+
+[importlinter:contract:1]
+name = upside down
+type = forbidden
+source_modules = actconform.cli
+forbidden_modules = actconform.run
+"""
+    (tmp_path / "wrong.ini").write_text(config)
+    done = subprocess.run(
+        [LINTER, "--no-cache", "--config", tmp_path / "wrong.ini"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "upside down BROKEN" in done.stdout
+
+
+def test_importing_all_of_the_core_and_loading_all_plugins_imports_no_framework():
+    done = subprocess.run([sys.executable, "-c", EVERY_MODULE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    modules = {".".join(path.relative_to(ROOT / "src").with_suffix("").parts) for path in ROOT.glob("src/**/*.py")}
+    assert {name.removesuffix(".__init__") for name in modules} == {"actconform", *said["imported"]}
+    assert not FRAMEWORKS & {name.partition(".")[0] for name in said["loaded"]}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_source_file_has_at_most_300_lines_and_its_functions_70(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 70, f"{node.name} in {path}"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_test_file_has_at_most_450_lines(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+
+
+def test_there_are_no_rooms_without_a_name():
+    assert not [path for path in SOURCES if path.stem in ("utils", "helpers", "misc", "common")]

@@ -1,0 +1,178 @@
+"""Which cases there are, and which a run selects: every word must match something, and all together too."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from fnmatch import fnmatchcase
+from urllib.parse import quote
+
+import pytest
+
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.config import UsageError
+from actconform.interfaces import Backend
+from actconform.plugins import Broken, Catalog
+from actconform.select import Selection, all_cases, routes, select
+from actconform.types import ASPECTS, DTYPES, Case
+
+KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
+
+
+class Framework(Backend):
+    name = "numpy"
+    kind = "framework"
+
+    def facts(self):
+        return {}
+
+
+class Runtime(Backend):
+    name = "tiny-rt"
+    kind = "runtime"
+
+    def facts(self):
+        return {}
+
+
+def catalog(*backends: type[Backend], broken: tuple[Broken, ...] = ()) -> Catalog:
+    return Catalog(
+        kernels=KERNELS,
+        backends={backend.name: backend for backend in backends},
+        deviations=(),
+        broken=broken,
+        backend_plugin={},
+    )
+
+
+BOTH = catalog(Framework, Runtime)
+CASES = all_cases(BOTH)
+
+
+def refused(**wanted) -> str:
+    with pytest.raises(UsageError) as error:
+        select(CASES, Selection(**wanted))
+    return str(error.value)
+
+
+def test_a_framework_has_its_own_route_and_a_runtime_one_with_authored_graphs():
+    assert routes(BOTH) == ["numpy", "authored+tiny-rt"]
+
+
+def test_a_broken_plugin_keeps_a_route_of_its_name_so_that_it_is_missed():
+    broken = Broken("lost", "lost 1.0", "no such module")
+    found = catalog(Framework, broken=(broken,))
+    assert routes(found) == ["numpy", "lost"]
+    assert {case.backend for case in all_cases(found)} == {"numpy", "lost"}
+    assert routes(catalog(Framework, broken=(Broken("numpy", "other 1.0", "wrong"),))) == ["numpy"]
+
+
+def test_every_kernel_aspect_dtype_and_route_is_a_case_once():
+    ids = [case.id for case in CASES]
+    assert len(set(ids)) == len(ids)
+    differentiable = sum(kernel.differentiable for kernel in KERNELS.values())
+    assert len(ids) == (len(KERNELS) + differentiable) * len(DTYPES) * 2
+    assert {case.subject for case in CASES} == KERNELS.keys()
+
+
+def test_kernels_without_a_gradient_have_no_gradient_cases():
+    aspects = {name: {case.aspect for case in CASES if case.subject == name} for name in KERNELS}
+    assert aspects["argmax"] == aspects["hardmax"] == {"value"}
+    assert aspects["softmax"] == set(ASPECTS)
+    assert Counter(len(found) for found in aspects.values())[1] == 2
+
+
+def test_ids_are_safe_in_a_shell_a_file_name_and_a_url():
+    for case in CASES:
+        assert case.id == f"{case.subject}/{case.aspect}/{case.dtype}/{case.route}"
+        assert re.fullmatch(r"[a-z0-9][A-Za-z0-9.@+_-]*(/[a-z0-9][A-Za-z0-9.@+_-]*){3}", case.id)
+        assert quote(case.id, safe="/+") == case.id
+
+
+def test_without_words_everything_is_selected_in_order():
+    assert select(CASES, Selection()) == CASES
+
+
+@pytest.mark.parametrize(
+    ("pattern", "count"),
+    [
+        ("relu/value/f32/numpy", 1),
+        ("relu/value/f32/*", 2),
+        ("gelu-*/gradient/bf16/numpy", 3),
+        ("*/f16/*", None),
+        ("re[l]u/*/f3?/numpy", 2),
+        ("*+tiny-rt", None),
+        ("*", None),
+    ],
+)
+def test_a_pattern_is_a_glob_on_the_whole_id(pattern: str, count: int | None):
+    chosen = select(CASES, Selection(patterns=[pattern]))
+    assert chosen == [case for case in CASES if fnmatchcase(case.id, pattern)]
+    assert count is None or len(chosen) == count
+
+
+def test_patterns_add_up_and_filters_narrow_down():
+    chosen = select(CASES, Selection(patterns=["relu/*", "elu/*"], dtypes=["f32"], aspects=["value"]))
+    assert [case.id for case in chosen] == [
+        f"{kernel}/value/f32/{route}" for kernel in ("elu", "relu") for route in ("numpy", "authored+tiny-rt")
+    ]
+    assert select(CASES, Selection(backends=["tiny-rt"])) == select(CASES, Selection(routes=["authored+tiny-rt"]))
+    both = select(CASES, Selection(backends=["numpy", "tiny-rt"], dtypes=["f16", "bf16"]))
+    assert both == [case for case in CASES if case.dtype != "f32"]
+
+
+@pytest.mark.parametrize(
+    ("option", "word", "expected"),
+    [
+        ("backends", "nunpy", "unknown backend 'nunpy'; did you mean numpy?"),
+        ("backends", "authored+tiny-rt", "unknown backend 'authored+tiny-rt'; did you mean tiny-rt?"),
+        ("routes", "tiny-rt", "unknown route 'tiny-rt'; did you mean authored+tiny-rt?"),
+        ("aspects", "values", "unknown aspect 'values'; did you mean value?"),
+        ("dtypes", "fp32", "unknown dtype 'fp32'; did you mean f32?"),
+        ("dtypes", "double", "unknown dtype 'double'; known: bf16, f16, f32"),
+    ],
+)
+def test_an_unknown_word_is_refused_with_the_nearest_one(option: str, word: str, expected: str):
+    assert refused(**{option: [word]}) == expected
+
+
+def test_one_unknown_word_among_known_ones_is_refused():
+    assert "'nunpy'" in refused(backends=["numpy", "nunpy"])
+    assert "'no/such/*'" in refused(patterns=["relu/*", "no/such/*"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("gelu-erv/value/f32/numpy", "nothing is called 'gelu-erv'; did you mean gelu-erf"),
+        ("relu/val/f32/numpy", "'val'; did you mean value?"),
+        ("relu/value/fp32/numpy", "'fp32'; did you mean f32?"),
+        ("relu/value/f32/nunpy", "'nunpy'; did you mean numpy?"),
+        ("reluu", "'reluu'; did you mean relu"),
+        ("relu", "pattern 'relu' matches no case"),
+        ("argmax/gradient/*", "pattern 'argmax/gradient/*' matches no case"),
+        ("", "pattern '' matches no case"),
+        ("relu/value/f32/numpy/more", "matches no case"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_says_what_is_near_and_how_patterns_are_written(pattern: str, expected: str):
+    message = refused(patterns=[pattern])
+    assert expected in message
+    assert "SUBJECT/ASPECT/DTYPE/ROUTE" in message
+    assert "actconform list cases" in message
+
+
+def test_words_that_match_something_each_but_nothing_together_are_refused():
+    assert "together select no case" in refused(patterns=["*/value/*"], aspects=["gradient"])
+    assert "together select no case" in refused(backends=["numpy"], routes=["authored+tiny-rt"])
+
+
+def test_with_no_backend_installed_the_message_says_what_to_install():
+    with pytest.raises(UsageError, match=r"no backend is installed: pip install"):
+        select(all_cases(catalog()), Selection())
+
+
+def test_a_case_knows_its_backend_and_its_exporter():
+    native, exported = Case("relu", "value", "f32", "numpy"), Case("relu", "value", "f32", "torch-dynamo+ort-cpu@1.30")
+    assert (native.backend, native.exporter) == ("numpy", None)
+    assert (exported.backend, exported.exporter) == ("ort-cpu@1.30", "torch-dynamo")
