@@ -6,6 +6,9 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from actconform.cli import VERBS
 from actconform.plugins import load_plugins
 from actconform.report.known import document
@@ -31,6 +34,13 @@ def test_every_deviation_says_why_and_where_it_was_reported():
         assert deviation.link == "unreported" or deviation.link.startswith("https://github.com/"), deviation.id
         assert deviation.kernels, deviation.id
         assert not any("*" in kernel for kernel in deviation.kernels), f"{deviation.id}: kernels are named one by one"
+
+
+@pytest.mark.parametrize(("truth", "got"), [(-2.97e-8, 0.0), (1.68e-8, 2.98e-8), (-6.08e-8, -0.0)])
+def test_the_cases_that_readme_says_allclose_misses_are_missed(truth, got):
+    assert f"{truth:.3g}".replace("e-0", "e-") in (TOP / "README.md").read_text()
+    np.testing.assert_allclose(got, truth, rtol=1e-5, atol=1e-6)
+    assert abs(got - truth) > 0.7 * abs(truth)
 
 
 def test_readme_names_verbs_and_targets_that_exist():

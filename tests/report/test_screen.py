@@ -132,7 +132,7 @@ def test_the_table_has_kernels_in_their_order_and_a_column_a_route(log: Printed)
     assert log.lines[0].split() == ["torch", "authored+ort-cpu"]
     assert [line.split() for line in log.lines[1:3]] == [["relu", "25%"], ["tanh", "50%"]]
     assert log.lines[1].endswith("25%")  # the other cell is empty: not selected is not "not run"
-    assert "▲ known, ● NEW; △ beside it: conventions only; – unsupported" in log.lines[3]
+    assert "▲ known, ● NEW; △ by convention only; – unsupported" in log.lines[3]
 
 
 def test_nothing_is_printed_of_no_results(log: Printed) -> None:

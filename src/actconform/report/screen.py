@@ -101,7 +101,7 @@ class Screen:
         self.console.print(table)
         self._say(
             "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
-            " [yellow]▲ known[/], [red]● NEW[/]; △ beside it: conventions only; – unsupported, ? not run",
+            " [yellow]▲ known[/], [red]● NEW[/]; △ by convention only; – unsupported, ? not run",
             style="dim",
         )
 
@@ -233,11 +233,11 @@ def _cell(results: Sequence[Result]) -> str:
             return f"[red]{verdict}[/]"
     findings = [finding for result in results for finding in result.findings]
     new = [finding for finding in findings if finding.deviation is None]
-    if new:
-        return f"[bold red]{escape(_main_class(new))}●[/]"
     faults = [finding for finding in findings if finding.blame != "convention"]
-    if faults:
-        return f"[yellow]{escape(_main_class(faults))}▲[/]"
+    numbers = [finding for finding in findings if finding.class_ in ("scaled-error", "tail", "bias")]
+    for gravest, markup in ((new, "[bold red]{}●[/]"), (faults, "[yellow]{}▲[/]"), (numbers, "{}[dim]△[/]")):
+        if gravest:
+            return markup.format(escape(_main_class(gravest)))
     if not verdicts & set(RAN):
         return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts else "[dim]–[/]"
     # An accepted side of a kink, or an error inside a row's bound, may be far beyond a limit that does not hold there.
