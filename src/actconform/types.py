@@ -90,6 +90,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     `tier` is "exact" (at most `exact_ulp` ULP in f32, 1 in 16 bits when that is not 0) or "scaled".
     `scale` names the s of the scaled error |y-f| / (u max(|f|, s, 2**emin)): "one", or "input" for |x|;
     `gradient_scale` likewise, for max(1, |x|) or 1+|x|(1+0.134x^2). `gradient_roots` are where the derivative crosses zero.
+    `range` leaves about 1 % beyond a minimum that is no number of every format, so that rounding is no breach.
     `at_infinity` holds the limits f(-inf), f(+inf); `gradient_at_infinity` those of the derivative. NaN in gives NaN out.
     `defaults_only` kernels call the framework's function without parameters: they show what its defaults are.
     """
