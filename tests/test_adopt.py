@@ -16,8 +16,8 @@ from actconform.record import report
 from actconform.types import DTYPES, Case, Finding, Result, Verdict, Worst
 
 FACTS = {
-    "torch": {"torch": "2.13.0+cpu", "cpu_capability": "AVX512", "platform": "linux", "threads": "2"},
-    "ort-cpu": {"onnxruntime": "1.31.1", "platform": "linux"},
+    "torch": {"torch": "2.13.0+cpu", "cpu_capability": "AVX512", "machine": "x86_64", "threads": "2"},
+    "ort-cpu": {"onnxruntime": "1.31.1", "machine": "x86_64"},
 }
 GELU = Case("gelu-erf", "value", "f32", "torch")
 GRADIENT = Case("gelu-erf", "gradient", "bf16", "torch")
@@ -127,7 +127,7 @@ def test_no_other_case_is_excused(case):
 
 
 @pytest.mark.parametrize(
-    "other", [{"torch": "2.14.0+cpu"}, {"cpu_capability": "DEFAULT"}, {"platform": "darwin"}], ids=str
+    "other", [{"torch": "2.14.0+cpu"}, {"cpu_capability": "DEFAULT"}, {"machine": "arm64"}], ids=str
 )
 def test_adopted_for_this_platform_only(other):
     facts = {**FACTS, "torch": {**FACTS["torch"], **other}}

@@ -72,7 +72,7 @@ def test_every_setting_is_read(tmp_path: Path):
         timeout=30.0,
         out="results",
         require=("torch",),
-        deviations=("local.toml",),
+        deviations=(str(tmp_path / "local.toml"),),
         backends={
             "torch": BackendConfig(python="/opt/other/bin/python", env={"ONEDNN_MAX_CPU_ISA": "AVX2"}),
             "ort-cpu": BackendConfig(),
@@ -169,7 +169,7 @@ def test_a_file_of_deviations_that_cannot_be_read_is_named(tmp_path: Path, text:
 
 
 def test_a_missing_file_of_deviations_is_named_with_the_setting(tmp_path: Path):
-    with pytest.raises(UsageError, match=r"gone.toml: deviations file named in actconform.toml cannot be read"):
+    with pytest.raises(UsageError, match=r"gone.toml: deviations file named in the settings cannot be read"):
         local_deviations(Config(deviations=(str(tmp_path / "gone.toml"),)))
 
 

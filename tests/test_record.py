@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from actconform.record import Recorder, report
+from actconform.record import FolderInUseError, Recorder, report
 from actconform.types import Finding, Measurement, Result, Verdict, Worst
 
 if TYPE_CHECKING:
@@ -131,3 +131,14 @@ def test_a_report_has_the_fields_of_the_contract_and_a_line_those_of_its_result(
     with Recorder(tmp_path) as recorder:
         recorder.add(made)
     assert json.loads((tmp_path / "results.jsonl").read_bytes()) == kept
+
+
+def test_a_second_run_into_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    with Recorder(tmp_path) as first:
+        first.add(result())
+        with pytest.raises(FolderInUseError):
+            Recorder(tmp_path)
+        first.add(result("elu"))
+    assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 2
+    with Recorder(tmp_path):
+        assert (tmp_path / "results.jsonl").read_bytes() == b""

@@ -146,6 +146,7 @@ def test_one_unknown_word_among_known_ones_is_refused():
     [
         ("gelu-erv/value/f32/numpy", "nothing is called 'gelu-erv'; did you mean gelu-erf"),
         ("relu/val/f32/numpy", "'val'; did you mean value?"),
+        ("gelu", "'gelu'; did you mean 'gelu*'?"),
         ("relu/value/fp32/numpy", "'fp32'; did you mean f32?"),
         ("relu/value/f32/nunpy", "'nunpy'; did you mean numpy?"),
         ("reluu", "'reluu'; did you mean relu"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from actconform.types import DTYPES
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 MARGIN = 1.25  # other thread counts and array lengths move an observed maximum a little
 
 
@@ -42,9 +44,9 @@ def _table(key: tuple[str, ...], findings: list[dict[str, Any]], facts: dict[str
     kernel, aspect, dtype, route, class_, tensor = key
     here = facts.get(route.rsplit("+", 1)[-1], {})
     # without the local part ("2.13.0+cpu"), which `holds` leaves out of the version too
-    versions = {fact: here[fact].partition("+")[0] for fact in ("torch", "keras", "onnxruntime") if fact in here}
-    when: dict[str, Any] = {fact: f"=={version}" for fact, version in versions.items()}
-    when |= {fact: [here[fact]] for fact in ("cpu_capability", "platform") if fact in here}
+    versions = {fact: value.partition("+")[0] for fact, value in here.items() if fact != "python"}
+    when: dict[str, Any] = {fact: f"=={value}" for fact, value in versions.items() if _VERSION.fullmatch(value)}
+    when |= {fact: [here[fact]] for fact in ("cpu_capability", "onednn", "machine") if fact in here}
     fields: dict[str, Any] = {
         "id": f"local-{kernel}-{aspect}-{dtype}-{route}-{class_}-{tensor}".replace("+", "-"),
         "class": class_,

@@ -28,7 +28,10 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The settings of a run. `timeout` is in seconds a case; `require` names routes that must have run."""
+    """The settings of a run. `timeout` is in seconds a case; `require` names routes that must have run.
+
+    Files in `deviations` are relative to the settings' own folder.
+    """
 
     backends: dict[str, BackendConfig] = {}
     threads: int = 1
@@ -58,7 +61,20 @@ def read_config(path: Path | None = None) -> Config:
         raise UsageError(
             f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, and finite"
         )
-    return config
+    for name, backend in config.backends.items():
+        words = [*backend.env, *backend.env.values(), *([] if backend.python is None else [backend.python])]
+        if (
+            backend.python == ""
+            or any("\0" in word for word in words)
+            or any("=" in key or not key for key in backend.env)
+        ):
+            raise UsageError(
+                f"{chosen}: [backends.{name}]: python or env is no path, name or value that a process can have"
+            )
+    if not config.out:
+        raise UsageError(f"{chosen}: out is empty: name a folder")
+    here = chosen.parent
+    return msgspec.structs.replace(config, deviations=tuple(str(here / name) for name in config.deviations))
 
 
 def local_deviations(config: Config) -> tuple[Deviation, ...]:
@@ -69,10 +85,10 @@ def local_deviations(config: Config) -> tuple[Deviation, ...]:
             found.extend(read_deviations(Path(name).read_text(encoding="utf-8"), name))
         except OSError as error:
             raise UsageError(
-                f"{name}: deviations file named in {CONFIG_FILE} cannot be read: {error.strerror}"
+                f"{name}: deviations file named in the settings cannot be read: {error.strerror}"
             ) from error
         except UnicodeDecodeError as error:
-            raise UsageError(f"{name}: deviations file named in {CONFIG_FILE} is not text in UTF-8: {error}") from error
+            raise UsageError(f"{name}: deviations file named in the settings is not text in UTF-8: {error}") from error
         except DeviationError as error:
             raise UsageError(str(error)) from error
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -22,17 +23,27 @@ SCHEMA = 1
 RESULTS, REPORT = "results.jsonl", "report.json"
 
 
+class FolderInUseError(Exception):
+    """Another run is writing into the folder."""
+
+
 class Recorder:
     """Appends each result to DIR/results.jsonl, whole lines only, and writes DIR/report.json in one step at the end.
 
-    Creates DIR. Starting a new run removes the old report, so that results and report in one folder are of one run.
+    Creates DIR; raises FolderInUseError while another run writes into it. Starting a new run removes the old report, so that results and report in one folder are of one run.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / REPORT).unlink(missing_ok=True)
         self.folder = folder
-        self._lines = (folder / RESULTS).open("wb", buffering=0)
+        self._lines = (folder / RESULTS).open("ab", buffering=0)
+        try:
+            fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lines.close()
+            raise FolderInUseError from None
+        self._lines.truncate(0)
+        (folder / REPORT).unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actconform.types import Artifact, Deviation, Kernel
     from actconform.workers.protocol import Failure, Outcome
 
-START_TIMEOUT = 180.0  # a cold import of TensorFlow from a slow disk
+START_TIMEOUT = 120.0  # a cold import of TensorFlow from a slow disk
 EXAMS_KEPT = 24
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,

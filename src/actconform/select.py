@@ -105,8 +105,13 @@ def _near_case(pattern: str, cases: Sequence[Case]) -> str:
         {case.route for case in cases},
     ]
     hints = [
-        f"{part!r}{near(part, sorted(known))}"
+        f"{part!r}{_beginning(part, known) or near(part, sorted(known))}"
         for part, known in zip(parts, vocabulary, strict=False)
         if not any(fnmatchcase(name, part) for name in known)
     ]
     return f": nothing is called {', '.join(hints)}" if hints else ""
+
+
+def _beginning(part: str, known: set[str]) -> str:
+    several = part and sum(name.startswith(part) for name in known) > 1
+    return f"; did you mean '{part}*'?" if several else ""

@@ -65,7 +65,7 @@ COMMANDS = {
     "unknown-key": Mistake(
         "run", ("actconform.toml", "unknown key 'thread'", "did you mean threads?"), {"actconform.toml": "thread = 2"}
     ),
-    "out-is-a-file": Mistake(f"{ONE} --out taken", ("--out taken", "cannot be written"), {"taken": ""}),
+    "out-is-a-file": Mistake(f"{ONE} --out taken", ("--out taken", "name a folder"), {"taken": ""}),
     "two-plugins-of-one-name": Mistake(
         "run",
         ("two plugins are called 'mine'", "first 1.0", "second 1.0", "uninstall or rename one"),
@@ -120,9 +120,16 @@ CALLS = {
         ("mine.toml", "unknown field `idd`"),
         {"actconform.toml": 'deviations = ["mine.toml"]', "mine.toml": "[[deviation]]\nidd = 1"},
     ),
-    "out-below-a-file": Mistake(f"{ONE} --out taken/below", ("--out taken/below", "cannot be written"), {"taken": ""}),
+    "out-empty": Mistake(f"{ONE} --out=", ("--out is empty", "name a folder")),
+    "config-python-empty": Mistake(
+        ONE, ("[backends.torch]", "python"), {"actconform.toml": "[backends.torch]\npython = ''"}
+    ),
+    "config-env-name": Mistake(
+        ONE, ("[backends.torch]", "env"), {"actconform.toml": "[backends.torch]\nenv = { 'A=B' = 'x' }"}
+    ),
+    "out-below-a-file": Mistake(f"{ONE} --out taken/below", ("--out taken/below", "name a folder"), {"taken": ""}),
     "out-of-config-is-a-file": Mistake(
-        ONE, ("taken", "cannot be written"), {"actconform.toml": "out = 'taken'", "taken": ""}
+        ONE, ("taken", "name a folder"), {"actconform.toml": "out = 'taken'", "taken": ""}
     ),
     "hook-of-other-arguments": Mistake(
         "list cases", ("first 1.0", "a hook does not fit"), mistyped("actconform_kernels", ", x")

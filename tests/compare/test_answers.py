@@ -99,6 +99,19 @@ def test_measurements_say_what_was_seen():
     assert (huge.regime, huge.n, huge.max_scaled, huge.margin) == ("huge", 1, 0.0, math.inf)
 
 
+def test_the_maximum_counts_what_was_found_and_not_what_was_accepted():
+    rule = Rule(fmt=F32, limit=8.0, scale="one", kinks=(Kink(0.0, 0.0, 1.0),))
+    exam = Exam(rule, [question([0.0, 2.0, 3.0], [0.0, 1.0, 1.0])])
+    ((measurement,), findings) = compare(exam, [{"y": np.float32([1.0, 1.0 + 4 * U, 1.0])}])
+    assert (findings, measurement.max_scaled, measurement.max_ulp, measurement.margin) == ([], 4.0, 2.0, 2.0)
+    ((measurement,), findings) = compare(exam, [{"y": np.float32([1.0, 1.0 + 4 * U, 1.0 + 64 * U])}])
+    assert classes(findings) == ["scaled-error"]
+    assert (measurement.max_scaled, measurement.max_ulp, measurement.margin) == (64.0, 32.0, 0.125)
+    ((measurement,), findings) = compare(exam, [{"y": np.float32([1.0, 1.0 + 4 * U, np.nan])}])
+    assert classes(findings) == ["nan-made"]
+    assert (measurement.max_scaled, measurement.max_ulp) == (4.0, 2.0)
+
+
 def test_a_missing_output_is_named():
     exam = identity_exam(question([1.0], [1.0]), question([2.0], [2.0], "huge"))
     (finding,) = findings_of(exam, [{"y": np.float32([1.0])}, {}])

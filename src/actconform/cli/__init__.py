@@ -58,6 +58,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = 2
+    except BrokenPipeError:
+        sys.stdout = None  # the reader left: nothing is flushed to it at exit
+        code = 0
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         code = 1

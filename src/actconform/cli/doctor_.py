@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 
 from actconform import __version__
@@ -21,6 +19,7 @@ from actconform.cpu import cpu_capability
 from actconform.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
+from actconform.report.console import open_console, plain
 from actconform.run import START_TIMEOUT
 from actconform.workers.pool import Worker, WorkerError
 
@@ -94,7 +93,7 @@ def _version(name: str) -> str | None:
 
 
 def _show(report: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = open_console()
     log = not console.is_terminal
 
     def say(text: str, indent: int = 0) -> None:
@@ -103,16 +102,16 @@ def _show(report: dict[str, Any]) -> None:
         else:
             console.print(Padding(text, (0, 0, 0, indent), expand=False))
 
-    say(f"actconform {report['actconform']} · Python {report['python']} · {escape(report['platform'])}")
-    say(f"cpu: {report['cpu']}; subnormals {report['subnormals']}; goldens: {escape(report['goldens'])}")
+    say(f"actconform {report['actconform']} · Python {report['python']} · {plain(report['platform'])}")
+    say(f"cpu: {report['cpu']}; subnormals {report['subnormals']}; goldens: {plain(report['goldens'])}")
     for backend in report["backends"]:
         mark = "[red]✗[/]" if backend["problem"] else "[green]✓[/]"
-        say(f"{mark} [bold]{escape(backend['backend'])}[/]  {escape(backend['from'])}".rstrip())
+        say(f"{mark} [bold]{plain(backend['backend'])}[/]  {plain(backend['from'])}".rstrip())
         for line in backend["problem"].replace("; ", "\n").splitlines():
-            say(escape(line), 4)
+            say(plain(line), 4)
         for fact, value in backend["facts"].items():
-            say(f"{escape(fact)}: {escape(value)}", 4)
+            say(f"{plain(fact)}: {plain(value)}", 4)
     for line in report["plugins not installed"]:
-        say(f"[red]✗[/] {escape(line)}")
+        say(f"[red]✗[/] {plain(line)}")
     for broken in report["broken plugins"]:
-        say(f"[red]✗[/] plugin {escape(broken['name'])} ({escape(broken['distribution'])}): {escape(broken['reason'])}")
+        say(f"[red]✗[/] plugin {plain(broken['name'])} ({plain(broken['distribution'])}): {plain(broken['reason'])}")

@@ -16,7 +16,7 @@ from actconform.golden.store import GoldenError, golden_dir, read_manifest, stra
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms, unmatched
 from actconform.plugins import load_plugins
-from actconform.record import Recorder, report
+from actconform.record import FolderInUseError, Recorder, report
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.run import Plan, facts_of, run
@@ -65,12 +65,14 @@ def command(
     Exit code 0: conforms; 1: does not; 2: wrong usage or configuration.
     """
     config = read_config(config_path)
+    if out is not None and not str(out).strip("."):
+        raise UsageError("--out is empty: name a folder for results.jsonl and report.json")
     catalog = load_plugins()
     _check_config(config, catalog, config_path or Path(CONFIG_FILE))
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
     plan = _plan(wanted, config, catalog)
-    folder = out or Path(config.out)
+    folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
     with _recorder(folder) as recorder:
         ran = _run(plan, recorder, screen)
@@ -137,16 +139,22 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
 
 
 def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None) -> list[str]:
-    """Return why the run does not conform; an interrupted one never does."""
+    """Return why the run does not conform; an interrupted one never does, and what it lacks is not held against it."""
+    if ran.interrupted:
+        return [f"the run was interrupted after {len(ran.results)} of {len(plan.cases)} cases"]
     problems = conforms(plan.cases, ran.results, required)
     problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
     problems += unmatched(plan.cases, ran.results, plan.register, ran.facts)
-    return [*problems, "the run was interrupted"] if ran.interrupted and not problems else problems
+    return problems
 
 
 def _recorder(folder: Path) -> Recorder:
     try:
         return Recorder(folder)
+    except FolderInUseError:
+        raise UsageError(f"--out {folder}: another run is writing there; wait for it, or name another folder") from None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
 

@@ -48,7 +48,7 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
         sample = _join(parts)
         errors = measure(sample, exam.rule)
         new = classify(sample, exam.rule, errors, regime, tensor)
-        measurements.append(_measurement(sample, exam.rule, errors, regime, tensor))
+        measurements.append(_measurement(sample, exam.rule, errors, new, regime, tensor))
         findings += new
         findings += _bias(sample, exam.rule, errors, regime, tensor)
         if regime == "special" and exam.rule.unary:
@@ -119,16 +119,21 @@ def _join(parts: list[Sample]) -> Sample:
     )
 
 
-def _measurement(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> Measurement:
+def _measurement(
+    sample: Sample, rule: Rule, errors: Errors, findings: Sequence[Finding], regime: str, tensor: str
+) -> Measurement:
+    """Return the numbers of a tensor in a regime; what was accepted at a kink or as a flush is in no maximum."""
+    worst = [finding.worst for finding in findings if finding.worst is not None]
+    scaled = max([errors.max_scaled, *(w.scaled for w in worst if np.isfinite(w.scaled))])
     return Measurement(
         tensor=tensor,
         regime=regime,
         n=errors.n,
-        max_ulp=errors.max_ulp,
-        max_scaled=errors.max_scaled,
+        max_ulp=max([errors.max_ulp, *(w.ulp for w in worst if np.isfinite(w.ulp))]),
+        max_scaled=scaled,
         bias=errors.bias,
         limit=rule.limit,
-        margin=rule.limit / errors.max_scaled if errors.max_scaled else np.inf,
+        margin=rule.limit / scaled if scaled else np.inf,
         histogram=tuple(errors.histogram.tolist()),
         kinks=_kinks(sample, rule),
     )

@@ -46,7 +46,7 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Errors(msgspec.Struct):
-    """What one pass over a sample saw.
+    """What one pass over a sample saw; the maxima are those of the elements plainly within their limit.
 
     `histogram` counts |error| in ULP by powers of two: exact; below 2**-8; [2**-8, 2**-7); ...; 2**25 and more. Non-finite
     answers and truths count in nothing but `n`. `suspects` are flat indices, ascending, of all elements that are not plainly
@@ -114,16 +114,13 @@ def _block(block: Sample, rule: Rule, errors: Errors) -> NDArray[np.int64]:
             within &= ~(zero & (np.signbit(got) != np.signbit(block.truth)))
     if block.cotangent is not None:
         ratio *= np.sign(block.cotangent)
+    suspects = np.empty(0, np.int64)
     if not within.all():
         suspects = np.flatnonzero(~within)
-        errors.signed_sum += float(ratio[within].sum())
-        errors.within += int(within.sum())
-        finite = np.isfinite(ulp) & np.isfinite(scaled)
-        ulp, scaled = ulp[finite], scaled[finite]
-    else:
-        suspects = np.empty(0, np.int64)
-        errors.signed_sum += float(ratio.sum())
-        errors.within += ratio.size
+        errors.histogram += _histogram(ulp[~within & np.isfinite(ulp)])
+        ulp, scaled, ratio = ulp[within], scaled[within], ratio[within]
+    errors.signed_sum += float(ratio.sum())
+    errors.within += ratio.size
     if ulp.size:
         errors.max_ulp = max(errors.max_ulp, float(ulp.max()))
         errors.max_scaled = max(errors.max_scaled, float(scaled.max()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from actconform.report.console import visible
 from actconform.report.reasons import brief
 from actconform.types import BAD
 
@@ -116,4 +117,4 @@ class _Lines:
             self._print(f"{done}; {self._bad} not conforming so far")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(visible(line), markup=False, soft_wrap=True)

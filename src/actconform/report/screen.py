@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import shlex
-import sys
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
 from actconform.compare.classify import SCALED_CLASSES, ULP_CLASSES
 from actconform.compare.ulp import from_hex
+from actconform.report.console import open_console, plain
 from actconform.report.reasons import brief
 from actconform.types import DTYPES, RAN, Verdict
 
@@ -22,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from rich.console import Console
+
     from actconform.run import Plan
     from actconform.types import Finding, Kernel, Result
 
 NEW_SHOWN = 20
 FINDINGS_SHOWN = 4
 REASON_LINES = 4
-PLAIN_WIDTH = 160
 INDENT = 5
 DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
 FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime")
@@ -66,12 +64,7 @@ class Screen:
     """The terminal, or plain lines where there is none; `to_stderr` leaves standard output to JSON."""
 
     def __init__(self, *, to_stderr: bool = False, console: Console | None = None) -> None:
-        stream = sys.stderr if to_stderr else sys.stdout
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an ASCII log shows ? for ▲: better than no log
-        self.console = console or Console(stderr=to_stderr, highlight=False)
-        if not self.console.is_terminal:
-            self.console.width = PLAIN_WIDTH
+        self.console = console or open_console(to_stderr=to_stderr)
 
     def header(self, facts: Mapping[str, Mapping[str, str]], plan: Plan) -> None:
         """Print versions and CPU capability on one line, each once."""
@@ -81,7 +74,7 @@ class Screen:
         words += [of_backend["cpu_capability"] for of_backend in facts.values() if "cpu_capability" in of_backend]
         subjects = len({case.subject for case in plan.cases})
         words.append(f"goldens of {subjects} kernel{'s' if subjects > 1 else ''} verified")
-        self._say(escape(" · ".join(dict.fromkeys(words))))
+        self._say(plain(" · ".join(dict.fromkeys(words))))
 
     def table(self, results: Iterable[Result], kernels: Mapping[str, Kernel]) -> None:
         """Print kernels by routes: the worst error as a share of its limit, or the finding."""
@@ -95,9 +88,9 @@ class Screen:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
         table.add_column("", no_wrap=True)
         for route in columns:
-            table.add_column(escape(route), justify="right")
+            table.add_column(plain(route), justify="right", no_wrap=True)
         for subject in (name for name in kernels if name in cells):
-            table.add_row(escape(subject), *(_cell(cells[subject][route]) for route in columns))
+            table.add_row(plain(subject), *(_cell(cells[subject][route]) for route in columns))
         self.console.print(table)
         self._say(
             "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
@@ -117,16 +110,16 @@ class Screen:
         kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
         classes = list(dict.fromkeys(finding.class_ for finding, _ in kinds))
         to_blame = kinds[0][0].blame
-        self._say(f"[bold red]NEW[/]  {escape(result.case)}   {escape(', '.join(classes))}   blame: {escape(to_blame)}")
+        self._say(f"[bold red]NEW[/]  {plain(result.case)}   {plain(', '.join(classes))}   blame: {plain(to_blame)}")
         width = max(map(len, classes)) if len(kinds) > 1 else 0
         for finding, count in kinds[:FINDINGS_SHOWN]:
             line = f"{finding.class_:<{width}}   " if width else ""
             line += describe(finding, result, count)
             line += f"   blame: {finding.blame}" if finding.blame != to_blame else ""
-            self._say(escape(line), INDENT)
+            self._say(plain(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
             self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
-        self._say(f"actconform run {escape(shlex.quote(result.case))}", INDENT, whole=True)
+        self._say(f"actconform run {plain(shlex.quote(result.case))}", INDENT, whole=True)
 
     def timings(self, results: Iterable[Result], clock: Mapping[str, float]) -> None:
         """Print seconds by route and stage, then those of the whole run that belong to no case."""
@@ -139,7 +132,7 @@ class Screen:
         for stage in STAGES:
             table.add_column(stage, justify="right")
         for route, counter in seconds.items():
-            table.add_row(escape(route), *(f"{counter[stage]:.2f}" for stage in STAGES))
+            table.add_row(plain(route), *(f"{counter[stage]:.2f}" for stage in STAGES))
         self.console.print(table)
         self._say(" · ".join(f"{stage} {taken:.2f}" for stage, taken in clock.items()))
 
@@ -156,13 +149,13 @@ class Screen:
         ]
         for reason, routes in _not_run(results).items():
             parts.append(f"{sum(routes.values()):,} not run: {', '.join(routes)} ({reason})")
-        self._say(escape(" · ".join(parts)), style="bold")
+        self._say(plain(" · ".join(parts)), style="bold")
         for problem in problems:
-            self._say(f"[red]✗[/] {escape(problem)}")
+            self._say(f"[red]✗[/] {plain(problem)}")
         if interrupted:
             self._say("[red]interrupted[/]: what had come in is kept")
         words = "[bold red]DOES NOT CONFORM[/]" if problems else "[bold green]CONFORMS[/]"
-        self._say(f"{words}     {escape(str(folder / 'report.json'))}     {_clock(seconds)}")
+        self._say(f"{words}     {plain(str(folder / 'report.json'))}     {_clock(seconds)}")
 
     def _without_answer(self, results: Iterable[Result]) -> None:
         """Print each reason once, with the cases it ended; a whole backend may have died of one."""
@@ -172,9 +165,9 @@ class Screen:
                 by_reason[result.verdict, result.reason].append(result)
         for (verdict, reason), ended in list(by_reason.items())[:NEW_SHOWN]:
             cases = ended[0].case if len(ended) == 1 else f"{len(ended)} cases, {ended[0].case} the first"
-            self._say(f"[bold red]{verdict}[/]  {escape(cases)}")
+            self._say(f"[bold red]{verdict}[/]  {plain(cases)}")
             for line in reason.splitlines()[:REASON_LINES]:
-                self._say(escape(line), INDENT)
+                self._say(plain(line), INDENT)
         if len(by_reason) > NEW_SHOWN:
             self._say(f"… and {len(by_reason) - NEW_SHOWN} more, in report.json", INDENT)
 
@@ -235,15 +228,15 @@ def _cell(results: Sequence[Result]) -> str:
     new = [finding for finding in findings if finding.deviation is None]
     faults = [finding for finding in findings if finding.blame != "convention"]
     numbers = [finding for finding in findings if finding.class_ in ("scaled-error", "tail", "bias")]
-    for gravest, markup in ((new, "[bold red]{}●[/]"), (faults, "[yellow]{}▲[/]"), (numbers, "{}[dim]△[/]")):
+    for gravest, markup in ((new, "[bold red]●{}[/]"), (faults, "[yellow]▲{}[/]"), (numbers, "[dim]△[/]{}")):
         if gravest:
-            return markup.format(escape(_main_class(gravest)))
+            return markup.format(plain(_main_class(gravest)))
     if not verdicts & set(RAN):
         return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts else "[dim]–[/]"
     # An accepted side of a kink, or an error inside a row's bound, may be far beyond a limit that does not hold there.
     shares = [m.max_scaled / m.limit for r in results for m in r.measurements if m.limit and m.max_scaled <= m.limit]
     share = max(shares, default=0.0)
-    return ("0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%") + ("[dim]△[/]" if findings else "")
+    return ("[dim]△[/]" if findings else "") + ("0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%")
 
 
 def _main_class(findings: Sequence[Finding]) -> str:
