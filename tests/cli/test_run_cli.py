@@ -230,7 +230,13 @@ def test_ctrl_c_ends_cleanly_with_what_there_is(when, tmp_path):
     environment = {**os.environ, slow: "0.3" if when == "between cases" else "60", "ACTCONFORM_TEST_HEALTHY": "1"}
     lines = tmp_path / "out" / "results.jsonl"
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment,
+        # a background job ignores SIGINT, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as driver:
         workers = until(lambda: workers_of(driver.pid))
         if when == "between cases":
