@@ -236,7 +236,7 @@ def test_ctrl_c_ends_cleanly_with_what_there_is(when, tmp_path):
         cwd=tmp_path,
         env=environment,
         # a background job ignores SIGINT, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
     ) as driver:
         workers = until(lambda: workers_of(driver.pid))
         if when == "between cases":
