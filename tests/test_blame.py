@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from msgspec import structs
 
-from actconform.blame import blame
+from actconform.blame import blame, breach, by_optimizer
+from actconform.catalog.kernels import UNARY
+from actconform.compare.answers import compare
 from actconform.compare.ulp import to_hex
-from actconform.types import DTYPES, Case, Convention, Finding, Kernel, Worst
+from actconform.draw import draw
+from actconform.golden.store import golden_dir, load, read_manifest
+from actconform.line import Desk, run_case
+from actconform.onnx.author import GRAPHS
+from actconform.onnx.ideal import IdealRuntime
+from actconform.types import DTYPES, Artifact, Case, Convention, Finding, Kernel, Verdict, Worst
+from actconform.workers.protocol import Job, Outcome
 
 PLAIN = Kernel(name="k", definition="", source="")
 GATED = Kernel(
@@ -87,3 +98,146 @@ def test_the_finding_is_otherwise_left_as_it_was():
     blamed = blame(seen, PLAIN, case())
     for field in ("class_", "count", "regime", "tensor", "interval", "worst", "magnitude", "deviation"):
         assert getattr(blamed, field) == getattr(seen, field)
+
+
+class Heard:
+    """Witnesses who say what they are told to."""
+
+    def __init__(self, testimony: str, path: str = "composition: Sigmoid, Log") -> None:
+        self.testimony, self.artifact = testimony, Artifact(b"", 20, path)
+
+    def testify(self, _: Finding) -> tuple[str, str]:
+        return self.testimony, "" if self.testimony == "nothing" else f"they say {self.testimony}"
+
+
+@pytest.mark.parametrize(
+    ("exporter", "testimony", "path", "who"),
+    [
+        ("torch-dynamo", "wrong", "dynamo", "exporter"),
+        ("torch-dynamo", "wrong", "operator: Gelu", "exporter"),
+        ("authored", "wrong", "composition: Sigmoid, Log", "adapter"),
+        ("authored", "wrong", "operator: Swish", "convention"),
+        ("torch-dynamo", "right", "dynamo", "runtime"),
+        ("authored", "right", "operator: Gelu", "runtime"),
+        ("torch-dynamo", "disagree", "dynamo", "undetermined"),
+        ("authored", "disagree", "operator: Gelu", "undetermined"),
+        ("torch-dynamo", "absent", "dynamo", "undetermined"),
+    ],
+)
+def test_witnesses_of_the_graph_decide(exporter: str, testimony: str, path: str, who: str) -> None:
+    heard: Any = Heard(testimony, path)
+    blamed = blame(finding(evidence="seen"), PLAIN, case(route=f"{exporter}+ort-cpu"), heard)
+    assert blamed.blame == who
+    assert blamed.evidence.startswith(f"seen; they say {testimony}")
+    assert (path in blamed.evidence) == (who == "convention")
+
+
+def test_a_convention_of_the_kernel_comes_before_the_witnesses() -> None:
+    heard: Any = Heard("wrong")
+    assert blame(finding("zero-sign", 0.0), PLAIN, case(route="torch-dynamo+ort-cpu"), heard).blame == "convention"
+
+
+@pytest.mark.parametrize("class_", ["position-dependent", "nondeterministic", "mutates-input"])
+def test_behaviour_on_a_graph_is_the_runtimes_without_a_witness(class_: str) -> None:
+    heard: Any = Heard("wrong")
+    for witnesses in (heard, None):
+        blamed = blame(finding(class_), PLAIN, case(route="torch-dynamo+ort-cpu"), witnesses)
+        assert blamed.blame == "runtime"
+        assert blamed.evidence
+    assert blame(finding(class_), PLAIN, case()).blame == "framework"
+
+
+def test_a_breach_is_the_exporters() -> None:
+    found = breach("static-shape", "x has 17, expected a dynamic dimension")
+    assert (found.class_, found.blame, found.count) == ("static-shape", "exporter", 1)
+    assert found.evidence == "x has 17, expected a dynamic dimension"
+    assert found.worst is None
+
+
+UNARIES = {kernel.name: kernel for kernel in UNARY}
+FOLDER = golden_dir()
+LEAKY = UNARIES["leaky-relu"]
+EXAM = draw(LEAKY, "value", "f32", load(FOLDER, read_manifest(FOLDER), "leaky-relu"))
+TRUE = [{"y": question.truth["y"].astype(np.float32)} for question in EXAM.questions]
+WRONG = [
+    {"y": np.where((question.inputs["x"] > 1) & (question.inputs["x"] < 2), np.float32(9), answer["y"])}
+    for question, answer in zip(EXAM.questions, TRUE, strict=True)
+]
+FOUND = [structs.replace(found, blame="runtime", evidence="seen") for found in compare(EXAM, WRONG)[1] if found.worst]
+LEVELS, OPTIMIZERS = ("disabled", "basic"), ("Folding", "Fusion", "Elimination")
+
+
+def optimized(mending: set[str], refused: tuple[str, ...] = ()) -> tuple[list[Finding], list[str]]:
+    asked: list[str] = []
+
+    def answers(level: str) -> Any:
+        asked.append(level)
+        return None if level in refused else TRUE if level in mending else WRONG
+
+    return by_optimizer(FOUND, EXAM, LEVELS, OPTIMIZERS, answers), asked
+
+
+def test_what_goes_without_one_optimizer_names_it() -> None:
+    assert FOUND
+    findings, asked = optimized({"disabled", "without Fusion"})
+    assert {found.blame for found in findings} == {"runtime:optimizer"}
+    assert {found.evidence for found in findings} == {"seen; gone at level disabled, and without Fusion alone"}
+    assert set(asked) == {"disabled", "without Folding", "without Fusion"}
+
+
+def test_what_no_single_optimizer_does_says_so() -> None:
+    findings, _ = optimized({"disabled"}, refused=("without Folding",))
+    assert {found.blame for found in findings} == {"runtime:optimizer"}
+    assert all("no single optimizer" in found.evidence for found in findings)
+
+
+@pytest.mark.parametrize("refused", [(), ("disabled",)])
+def test_what_is_not_mended_without_optimization_stays_the_runtimes(refused: tuple[str, ...]) -> None:
+    findings, asked = optimized({"without Fusion"}, refused)
+    assert findings == FOUND
+    assert asked == ["disabled"]
+
+
+def test_a_runtime_without_levels_is_not_asked() -> None:
+    assert by_optimizer(FOUND, EXAM, (), OPTIMIZERS, pytest.fail) == FOUND
+
+
+def test_what_is_not_the_runtimes_is_left_alone() -> None:
+    others = [structs.replace(found, blame=who) for found in FOUND for who in ("exporter", "convention", "adapter")]
+    assert by_optimizer(others, EXAM, LEVELS, OPTIMIZERS, lambda _: TRUE) == others
+
+
+class Faithful:
+    """A runtime's worker that does just what the graph says."""
+
+    def run(self, job: Job, timeout: float) -> Outcome:
+        assert job.artifact is not None
+        program = IdealRuntime(job.artifact.model)
+        outputs = [program.forward(call.inputs) for call in job.calls]
+        return Outcome(outputs=outputs, timings={"load": 0.0, "run": 0.0, "worker": 0.0})
+
+
+def authored_case(kernel: Kernel) -> Any:
+    catalog: Any = SimpleNamespace(
+        kernels={kernel.name: kernel}, backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=())}
+    )
+    exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
+    worker: Any = Faithful()
+    desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=None, facts={})
+    return run_case(Case(kernel.name, "value", "f32", "authored+ort-cpu"), desk)
+
+
+def test_a_wrong_attribute_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert authored_case(LEAKY).verdict is Verdict.PASS
+    monkeypatch.setitem(GRAPHS, "leaky-relu", lambda g, _: g.Neg(g.Neg(g.LeakyRelu("x", alpha=0.02))))
+    result = authored_case(LEAKY)
+    assert result.verdict is Verdict.FAIL
+    assert {found.blame for found in result.findings if found.worst} == {"adapter"}
+    assert all("ideally" in found.evidence for found in result.findings if found.worst)
+
+
+def test_a_wrong_attribute_in_a_single_operator_is_never_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GRAPHS, "leaky-relu", lambda g, _: g.LeakyRelu("x", alpha=0.02))
+    result = authored_case(LEAKY)
+    assert result.verdict is Verdict.FAIL
+    assert {found.blame for found in result.findings if found.worst} <= {"adapter", "convention"}

@@ -11,9 +11,9 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend
+from actconform.interfaces import Backend, Exporter
 from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
-from actconform.types import Deviation, Kernel
+from actconform.types import Artifact, Deviation, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,14 @@ class Numpy(Backend):
         return {}
 
 
+class ToOnnx(Exporter):
+    name = "numpy2onnx"
+    source = "numpy"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        return Artifact(b"", 20, "written")
+
+
 class Whole:
     @hookimpl
     def actconform_kernels(self) -> list[Kernel]:
@@ -49,6 +57,10 @@ class Whole:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         return [Numpy]
+
+    @hookimpl
+    def actconform_exporters(self) -> list[type[Exporter]]:
+        return [ToOnnx]
 
     @hookimpl
     def actconform_deviations(self) -> list[Deviation]:
@@ -95,9 +107,11 @@ def test_all_that_a_plugin_offers_is_in_the_catalog() -> None:
     catalog = load(Whole())
     assert catalog.kernels == {"my-kernel": KERNEL}
     assert catalog.backends == {"numpy": Numpy}
+    assert catalog.exporters == {"numpy2onnx": ToOnnx}
     assert catalog.deviations == (DEVIATION,)
     assert catalog.broken == ()
     assert catalog.backend_plugin == {"numpy": "given directly, number 1"}
+    assert catalog.exporter_plugin == {"numpy2onnx": "given directly, number 1"}
 
 
 def test_a_plugin_may_be_a_class_an_instance_or_a_module(module: Callable[[str, str], None]) -> None:
@@ -161,6 +175,32 @@ class Kindless(Numpy):
     kind = "device"  # type: ignore[assignment]
 
 
+class Driver(ToOnnx):
+    name = "authored"
+
+
+class Sourceless(Exporter):
+    name = "sourceless"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        return Artifact(b"", 20, "written")
+
+
+class Orphan(ToOnnx):
+    name = "orphan"
+    source = "numpi"
+
+
+class Runtime(Numpy):
+    name = "onnx-numpy"
+    kind = "runtime"
+
+
+class OfRuntime(ToOnnx):
+    name = "of-runtime"
+    source = "onnx-numpy"
+
+
 @pytest.mark.parametrize(
     ("hook", "give", "reason"),
     [
@@ -191,6 +231,15 @@ class Kindless(Numpy):
         ("actconform_backends", lambda: [Abstract], "Abstract, which is not whole: it does not define facts"),
         ("actconform_backends", lambda: [Nameless], "Nameless with the name 'Not Safe/in a URL': wanted lower case"),
         ("actconform_backends", lambda: [Kindless], """Kindless of kind 'device': wanted "framework" or "runtime\""""),
+        ("actconform_exporters", lambda: [ToOnnx()], "wanted the class itself, not an instance"),
+        (
+            "actconform_exporters",
+            lambda: [Numpy],
+            "class Numpy among its items: wanted subclasses of actconform.Exporter",
+        ),
+        ("actconform_exporters", lambda: [Driver], "Driver with the name 'authored': that is the driver's own"),
+        ("actconform_exporters", lambda: [Sourceless], "Sourceless without a source: wanted the name of a backend"),
+        ("actconform_exporters", lambda: [Orphan], "Orphan with the source 'numpi', and no plugin gives a framework"),
         ("actconform_deviations", lambda: [{}], "a value of type dict among its items: wanted actconform.Deviation"),
     ],
 )
@@ -202,6 +251,21 @@ def test_a_hook_that_raises_or_returns_the_wrong_thing_is_a_record(
     assert reason in catalog.broken[0].reason
     assert set(catalog.kernels) == {"my-kernel"}
     assert set(catalog.backends) == {"numpy"}
+
+
+def test_an_exporter_works_for_a_framework_of_any_plugin_but_not_of_a_broken_one() -> None:
+    alone = offering("actconform_exporters", lambda: [ToOnnx])
+    runtime = offering("actconform_backends", lambda: [Runtime])
+    assert load(alone, offering("actconform_backends", lambda: [Numpy])).broken == ()
+    assert "a framework of that name (there is none)" in load(alone, runtime).broken[0].reason
+    assert len(load(offering("actconform_exporters", lambda: [OfRuntime]), runtime).broken) == 1
+
+    class Torn(Whole):
+        @hookimpl
+        def actconform_exporters(self) -> list[type[Exporter]]:
+            return [Orphan]
+
+    assert [broken.name for broken in load(Torn(), alone).broken] == ["Torn", "Offering"]
 
 
 def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
@@ -222,7 +286,7 @@ def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
         ("actconform_backend", "nothing calls: actconform_backend; did you mean actconform_backends?"),
         (
             "colours",
-            "nothing calls: colours; the hooks are actconform_kernels, actconform_backends, actconform_deviations",
+            "nothing calls: colours; the hooks are actconform_kernels, actconform_backends, actconform_exporters",
         ),
     ],
 )
@@ -259,6 +323,7 @@ def test_a_hook_without_its_marker_is_refused() -> None:
     [
         ("actconform_kernels", KERNEL, "two kernels are called 'my-kernel'"),
         ("actconform_backends", Numpy, "two backends are called 'numpy'"),
+        ("actconform_exporters", ToOnnx, "two exporters are called 'numpy2onnx'"),
         ("actconform_deviations", DEVIATION, "two deviations are called 'my-deviation'"),
     ],
 )

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from actconform.record import FolderInUseError, Recorder, report
-from actconform.types import Finding, Measurement, Result, Verdict, Worst
+from actconform.config import UsageError
+from actconform.record import FolderInUseError, Recorder, read_results, report
+from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +69,7 @@ def test_a_report_that_cannot_be_written_leaves_no_half_one(tmp_path: Path) -> N
         with pytest.raises(TypeError):
             recorder.finish({"schema": object()})
         assert (tmp_path / "report.json").read_bytes() == b'{"schema":1}'
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "results.jsonl"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.json", "report.json", "results.jsonl"]
 
 
 def test_the_report_counts_what_is_there_and_names_what_is_not_finite() -> None:
@@ -142,3 +145,130 @@ def test_a_second_run_into_the_same_folder_is_refused_and_harms_nothing(tmp_path
     assert len((tmp_path / "results.jsonl").read_bytes().splitlines()) == 2
     with Recorder(tmp_path):
         assert (tmp_path / "results.jsonl").read_bytes() == b""
+
+
+FLOATS = st.floats() | st.sampled_from([NAN, INF, -INF, 0.0, -0.0, 5e-324, 1.7976931348623157e308])
+WORDS = st.text(max_size=6) | st.sampled_from(["nan", "inf", "-inf", "1.5", "\n", "\u2028"])
+
+
+@given(st.data())
+def test_a_result_comes_back_as_it_went(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    number, word = lambda: data.draw(FLOATS), lambda: data.draw(WORDS)
+    worst = Worst(input_hex=word(), index=3, truth=number(), got=number(), ulp=number(), scaled=number())
+    finding = Finding(
+        class_=word(),
+        count=2,
+        regime=word(),
+        tensor=word(),
+        interval=(word(), word()),
+        worst=data.draw(st.sampled_from([worst, None])),
+        magnitude=number(),
+        deviation=data.draw(st.none() | WORDS),
+    )
+    measurement = msgspec.structs.replace(
+        result().measurements[0], max_ulp=number(), bias=number(), kinks={word(): word()}
+    )
+    made = msgspec.structs.replace(
+        result(data.draw(WORDS), data.draw(st.sampled_from(Verdict))),
+        reason=word(),
+        findings=(finding,),
+        measurements=(measurement,),
+        seconds=number(),
+        timings={word(): number()},
+    )
+    folder = tmp_path_factory.mktemp("out")
+    with Recorder(folder) as recorder:
+        recorder.add(made)
+    (back,) = read_results(folder)
+    assert repr(back) == repr(made)  # nan is nan there, and -0.0 is not 0.0
+
+
+FACTS = {"torch": {"torch": "2.13.0"}}
+NAMES = ("relu", "tanh", "elu", "silu")
+CASES = [Case(name, "value", "f32", "torch") for name in NAMES]
+
+
+def earlier(folder: Path, *results: Result, about: str = "so") -> None:
+    with Recorder(folder, about=about) as recorder:
+        recorder.meet("torch", FACTS, CASES)
+        for one in results:
+            recorder.add(one)
+
+
+def resumed(folder: Path, about: str = "so") -> Recorder:
+    return Recorder(folder, about=about, resume={case.id for case in CASES})
+
+
+def subjects(folder: Path) -> list[str]:
+    return [one.subject for one in read_results(folder)]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 200])
+def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path, cut: int) -> None:
+    earlier(tmp_path, result(), result("tanh"))
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert subjects(tmp_path) == ["relu"]
+    with resumed(tmp_path) as recorder:
+        recorder.meet("torch", FACTS, CASES)
+        assert recorder.take(CASES[1].id) is None
+        recorder.add(result("tanh"))
+    assert subjects(tmp_path) == ["relu", "tanh"]
+    assert recorder.notes == []
+
+
+def test_an_unreadable_line_elsewhere_is_named(tmp_path: Path) -> None:
+    earlier(tmp_path, result(), result("tanh"))
+    path = tmp_path / "results.jsonl"
+    for wrong in (b'{"case":"relu/va', b"[]", b"", b"\xff\xfe", b'{"case":"a"}'):
+        path.write_bytes(wrong + b"\n" + path.read_bytes().splitlines(keepends=True)[-1])
+        before = path.read_bytes()
+        with pytest.raises(UsageError, match=r"results\.jsonl:1: not a result .* without --resume"):
+            resumed(tmp_path)
+        assert path.read_bytes() == before
+    Recorder(tmp_path).__exit__(None, None, None)  # the claim on the folder was given back
+
+
+def test_what_may_be_mended_or_is_not_selected_is_not_kept(tmp_path: Path) -> None:
+    ends = [result("elu", Verdict.CRASH), result("silu", Verdict.UNAVAILABLE), result("gone")]
+    earlier(tmp_path, result(), result("tanh", Verdict.FAIL), *ends)
+    with resumed(tmp_path) as recorder:
+        recorder.meet("torch", FACTS, CASES)
+        assert [bool(recorder.take(case.id)) for case in CASES] == [True, True, False, False]
+        kept = recorder.take(CASES[0].id)
+        assert kept is not None
+        recorder.add(kept)
+        with pytest.raises(FolderInUseError):  # the claim holds for the file that was put in its place
+            Recorder(tmp_path)
+    assert subjects(tmp_path) == ["relu", "tanh"]
+
+
+@pytest.mark.parametrize("now", [{"torch": {"torch": "2.14.0"}}, {**FACTS, "keras": {}}, {}])
+def test_results_under_other_facts_are_dropped_before_the_facts_are_written(tmp_path: Path, now: dict) -> None:
+    earlier(tmp_path, result(), result("tanh"))
+    with resumed(tmp_path) as recorder:
+        recorder.meet("torch", now, CASES)
+        assert not any(recorder.take(case.id) for case in CASES)
+        (note,) = recorder.notes
+        assert note.startswith("torch: 2 results of the earlier run are dropped: ")
+    assert subjects(tmp_path) == []
+    with resumed(tmp_path) as recorder:
+        assert recorder.kept == 0
+
+
+def test_a_run_about_something_else_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+    earlier(tmp_path, result())
+    with resumed(tmp_path, about="otherwise") as recorder:
+        assert (recorder.kept, len(recorder.notes)) == (0, 1)
+    earlier(tmp_path, result())
+    (tmp_path / "facts.json").unlink()
+    with resumed(tmp_path) as recorder:
+        assert recorder.kept == 0
+    assert subjects(tmp_path) == []
+
+
+def test_unreadable_facts_are_named(tmp_path: Path) -> None:
+    earlier(tmp_path, result())
+    (tmp_path / "facts.json").write_text("{")
+    with pytest.raises(UsageError, match=r"facts\.json: not the facts"):
+        resumed(tmp_path)

@@ -250,7 +250,7 @@ def test_a_damaged_golden_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_ours_costs_one_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    import actconform.run as line
+    from actconform import line
 
     def judge(case: Case, *rest: Any) -> Any:
         if case.subject == "relu":

@@ -11,7 +11,7 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.config import UsageError
-from actconform.interfaces import Backend
+from actconform.interfaces import Backend, Exporter
 from actconform.plugins import Broken, Catalog
 from actconform.select import Selection, all_cases, routes, select
 from actconform.types import ASPECTS, DTYPES, Case
@@ -35,13 +35,31 @@ class Runtime(Backend):
         return {}
 
 
-def catalog(*backends: type[Backend], broken: tuple[Broken, ...] = ()) -> Catalog:
+class OtherRuntime(Runtime):
+    name = "other-rt"
+
+
+class Exported(Exporter):
+    name = "numpy2onnx"
+    source = "numpy"
+
+
+class Traced(Exporter):
+    name = "numpy-trace"
+    source = "numpy"
+
+
+def catalog(
+    *backends: type[Backend], exporters: tuple[type[Exporter], ...] = (), broken: tuple[Broken, ...] = ()
+) -> Catalog:
     return Catalog(
         kernels=KERNELS,
         backends={backend.name: backend for backend in backends},
+        exporters={exporter.name: exporter for exporter in exporters},
         deviations=(),
         broken=broken,
         backend_plugin={},
+        exporter_plugin={},
     )
 
 
@@ -57,6 +75,45 @@ def refused(**wanted) -> str:
 
 def test_a_framework_has_its_own_route_and_a_runtime_one_with_authored_graphs():
     assert routes(BOTH) == ["numpy", "authored+tiny-rt"]
+
+
+WITH_EXPORTERS = catalog(Framework, Runtime, OtherRuntime, exporters=(Exported, Traced))
+
+
+def test_every_runtime_has_a_route_with_every_exporter() -> None:
+    assert sorted(routes(WITH_EXPORTERS)) == sorted(
+        ["numpy"]
+        + [
+            f"{exporter}+{rt}"
+            for exporter in ("authored", "numpy2onnx", "numpy-trace")
+            for rt in ("tiny-rt", "other-rt")
+        ]
+    )
+    assert routes(catalog(Framework, exporters=(Exported,))) == ["numpy"]
+
+
+def test_exported_graphs_have_values_alone_in_f32_and_f16() -> None:
+    cases = all_cases(WITH_EXPORTERS)
+    for route in ("numpy2onnx+tiny-rt", "numpy-trace+tiny-rt", "numpy2onnx+other-rt", "numpy-trace+other-rt"):
+        mine = [case for case in cases if case.route == route]
+        assert {(case.aspect, case.dtype) for case in mine} == {("value", "f32"), ("value", "f16")}
+        assert {case.subject for case in mine} == KERNELS.keys()
+        assert len({case.id for case in mine}) == len(mine) == 2 * len(KERNELS)
+    others = [case for case in cases if case.exporter in (None, "authored") and case.backend != "other-rt"]
+    assert others == CASES
+
+
+def test_an_exporters_route_is_chosen_by_name_pattern_and_backend() -> None:
+    cases = all_cases(WITH_EXPORTERS)
+    (one,) = select(cases, Selection(patterns=["relu/value/f32/numpy2onnx+tiny-rt"]))
+    assert (one.exporter, one.backend) == ("numpy2onnx", "tiny-rt")
+    assert {case.exporter for case in select(cases, Selection(backends=["tiny-rt"]))} == {
+        "authored",
+        "numpy2onnx",
+        "numpy-trace",
+    }
+    with pytest.raises(UsageError, match="together select no case"):
+        select(cases, Selection(routes=["numpy2onnx+tiny-rt"], dtypes=["bf16"]))
 
 
 def test_a_broken_plugin_keeps_a_route_of_its_name_so_that_it_is_missed():

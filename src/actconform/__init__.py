@@ -1,7 +1,7 @@
 """Tells whether an exported model still computes what was trained, and if not, whose fault it is."""
 
 from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend, Program, Unavailable, Unsupported
+from actconform.interfaces import Backend, Exporter, Program, Unavailable, Unsupported
 from actconform.types import Artifact, Case, Deviation, Kernel, Kink, Support
 
 __version__ = "0.1.0"
@@ -11,6 +11,7 @@ __all__ = [
     "Backend",
     "Case",
     "Deviation",
+    "Exporter",
     "Kernel",
     "Kink",
     "Program",

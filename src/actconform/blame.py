@@ -7,24 +7,52 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.compare.ulp import from_hex
-from actconform.types import DTYPES
+from actconform.types import DRIVER_EXPORTER, DTYPES, Finding
+from actconform.witness import still
 
 if TYPE_CHECKING:
-    from actconform.types import Case, Finding, Kernel
+    from collections.abc import Callable, Sequence
+
+    from actconform.draw import Exam
+    from actconform.types import Bundle, Case, Kernel
+    from actconform.witness import Witnesses
+
+SPECIAL_VALUES = ("nan-made", "nan-lost", "inf", "zero-sign")  # what an operator's definition may fix otherwise
+BEHAVIOUR = ("position-dependent", "nondeterministic", "mutates-input")
 
 
-def blame(finding: Finding, kernel: Kernel, case: Case) -> Finding:
-    """Return the finding with its blame: convention where both answers are defensible, framework on a native route.
+def blame(finding: Finding, kernel: Kernel, case: Case, witnesses: Witnesses | None = None) -> Finding:
+    """Return the finding with its blame and the evidence.
 
-    A route through a graph stays undetermined: telling exporter from runtime needs a second witness of the same graph.
+    convention: both answers are defensible. framework: a native route differs. On a route through a graph both witnesses must
+    agree: exporter (adapter for the graphs that we write) where the graph itself breaks the limit, runtime where it does not;
+    else undetermined.
     """
     why = _convention(finding, kernel, case)
     if why:
-        return msgspec.structs.replace(finding, blame="convention", evidence=_joined(finding.evidence, why))
+        return _blamed(finding, "convention", why)
     if case.exporter is None:
         why = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
-        return msgspec.structs.replace(finding, blame="framework", evidence=_joined(finding.evidence, why))
-    return finding
+        return _blamed(finding, "framework", why)
+    if finding.class_ in BEHAVIOUR:
+        return _blamed(finding, "runtime", "a graph has one answer to one question")
+    return _by_witnesses(finding, case.exporter, witnesses) if witnesses else finding
+
+
+def _by_witnesses(finding: Finding, exporter: str, witnesses: Witnesses) -> Finding:
+    testimony, numbers = witnesses.testify(finding)
+    if testimony != "wrong":
+        return _blamed(finding, "runtime" if testimony == "right" else "undetermined", numbers)
+    if exporter != DRIVER_EXPORTER:
+        return _blamed(finding, "exporter", numbers)
+    if witnesses.artifact.path.startswith("operator:") and finding.class_ in SPECIAL_VALUES:
+        return _blamed(finding, "convention", f"{numbers}; so the standard defines {witnesses.artifact.path}")
+    return _blamed(finding, "adapter", numbers)
+
+
+def _blamed(finding: Finding, who: str, why: str) -> Finding:
+    evidence = "; ".join(filter(None, (finding.evidence, why)))
+    return msgspec.structs.replace(finding, blame=who, evidence=evidence)
 
 
 def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
@@ -41,5 +69,53 @@ def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
     return next((item.why for item in mine), "")
 
 
-def _joined(evidence: str, why: str) -> str:
-    return "; ".join(filter(None, (evidence, why)))
+def breach(class_: str, evidence: str) -> Finding:
+    """Return the finding for an exported graph that breaks a gate: no runtime has seen it, so the exporter is to blame."""
+    return Finding(
+        class_=class_,
+        count=1,
+        regime="",
+        tensor="",
+        interval=("", ""),
+        worst=None,
+        magnitude=0.0,
+        blame="exporter",
+        evidence=evidence,
+    )
+
+
+def by_optimizer(
+    findings: Sequence[Finding],
+    exam: Exam,
+    levels: Sequence[str],
+    optimizers: Sequence[str],
+    answers: Callable[[str], Sequence[Bundle] | None],
+) -> list[Finding]:
+    """Return the findings with "runtime:optimizer" for "runtime" where the first of `levels` mends them.
+
+    `answers` gives the runtime's answers at a level, or at "without NAME" for one of `optimizers`; the evidence names the
+    first optimizer without which the finding is gone, or says that no single one does it.
+    """
+    plain = answers(levels[0]) if levels else None
+    if plain is None:
+        return list(findings)
+    return [
+        _optimized(finding, exam, levels[0], optimizers, answers)
+        if finding.blame == "runtime" and finding.worst and not still(finding, exam, plain)
+        else finding
+        for finding in findings
+    ]
+
+
+def _optimized(
+    finding: Finding,
+    exam: Exam,
+    level: str,
+    optimizers: Sequence[str],
+    answers: Callable[[str], Sequence[Bundle] | None],
+) -> Finding:
+    for name in optimizers:
+        without = answers(f"without {name}")
+        if without is not None and not still(finding, exam, without):
+            return _blamed(finding, "runtime:optimizer", f"gone at level {level}, and without {name} alone")
+    return _blamed(finding, "runtime:optimizer", f"gone at level {level}; no single optimizer's absence mends it")

@@ -9,7 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actconform.interfaces import Backend
+    from actconform.interfaces import Backend, Exporter
     from actconform.types import Deviation, Kernel
 
 hookspec = pluggy.HookspecMarker("actconform")
@@ -24,6 +24,11 @@ def actconform_kernels() -> Iterable[Kernel]:  # type: ignore[empty-body]
 @hookspec
 def actconform_backends() -> Iterable[type[Backend]]:  # type: ignore[empty-body]
     """Backend classes; the framework itself is imported only inside their methods."""
+
+
+@hookspec
+def actconform_exporters() -> Iterable[type[Exporter]]:  # type: ignore[empty-body]
+    """Exporter classes; each runs in the worker of the backend that it names as its source."""
 
 
 @hookspec

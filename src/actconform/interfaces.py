@@ -1,4 +1,4 @@
-"""What a backend is: the classes that a plugin subclasses. Nothing here imports a framework, numpy or onnx."""
+"""What a backend and an exporter are: the classes that a plugin subclasses. Nothing here imports a framework, numpy or onnx."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
-    """Raised by a backend that does not implement what was asked, in its own words: the case becomes UNSUPPORTED."""
+    """Raised by a backend or exporter that does not do what was asked, in its own words: the case becomes UNSUPPORTED."""
 
 
 class Unavailable(Exception):  # noqa: N818  an outcome, not a fault
-    """Raised by `facts` when a package, device or library is missing, naming it and the mend: all cases become UNAVAILABLE."""
+    """Raised by `facts` or `export` when a package, device or library is missing, naming it and the mend: UNAVAILABLE."""
 
 
 class Program(ABC):
@@ -61,6 +61,10 @@ class Backend(ABC):
 
     name: ClassVar[str]
     kind: ClassVar[Literal["framework", "runtime"]]
+    levels: ClassVar[tuple[str, ...]] = ()
+    """Optimization levels of a runtime, the one that optimizes nothing first; empty where there is no choice."""
+    optimizers: ClassVar[tuple[str, ...]] = ()
+    """Names of the optimizations that a runtime can leave out one by one."""
 
     @abstractmethod
     def facts(self) -> dict[str, str]:
@@ -74,6 +78,43 @@ class Backend(ABC):
         """For a framework: the kernel as a program of its own functions; raise `Unsupported` where it has none."""
         raise Unsupported(f"{self.name} builds nothing: it loads graphs")
 
-    def load(self, artifact: Artifact, dtype: str) -> Program:
-        """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph."""
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
+        """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
+
+        `level` is empty for what users get, or one of `levels`, or "without NAME" with one of `optimizers`.
+        """
         raise Unsupported(f"{self.name} loads no graphs: it builds natively")
+
+
+class Exporter(ABC):
+    """What turns a program of a framework into an ONNX graph, called as its users call it, unpatched.
+
+    It runs in the worker process of the backend `source`, where each export has a new instance, and exports the very
+    callable that the backend runs. Import the framework inside the method, never at module level:
+
+        class NumpyToOnnx(Exporter):
+            name = "numpy2onnx"
+            source = "numpy"
+
+            def export(self, kernel, dtype):
+                import numpy2onnx
+                function = implement(kernel)
+                try:
+                    model = numpy2onnx.convert(function, {name: kernel.dims(name) for name in kernel.inputs}, dtype)
+                except numpy2onnx.ConversionError as error:
+                    raise Unsupported(str(error).splitlines()[0]) from error
+                return Artifact(model.SerializeToString(), opset=20, path="convert")
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+
+    @abstractmethod
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        """Return the graph of `kernel` at `dtype`, with every dimension of `kernel.dims` dynamic that the exporter lets be.
+
+        Inputs bear the kernel's names and ranks, the output is "y". What the exporter writes is returned as it is, even
+        if it is wrong: gates and runtimes judge it. Raises `Unsupported` in the exporter's words where it raises, and
+        `Unavailable` where its package is missing. Python warnings, and warnings that it logs, are gathered by the
+        worker and added to `Artifact.warnings`.
+        """

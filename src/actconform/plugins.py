@@ -7,14 +7,14 @@ import inspect
 import re
 import traceback
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pluggy
 
 from actconform import hookspecs
-from actconform.interfaces import Backend
-from actconform.types import Deviation, Kernel
+from actconform.interfaces import Backend, Exporter
+from actconform.types import DRIVER_EXPORTER, Deviation, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GROUP = "actconform"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("actconform_"))
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
+Offered = TypeVar("Offered", Backend, Exporter)
 
 
 class PluginError(Exception):
@@ -37,13 +38,18 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Catalog(msgspec.Struct, frozen=True):
-    """All that the plugins offer. `backend_plugin` says which distribution and version gives a backend."""
+    """All that the plugins offer; every exporter's source is among the backends, and is a framework.
+
+    `backend_plugin` and `exporter_plugin` say which distribution and version gives a backend or an exporter.
+    """
 
     kernels: dict[str, Kernel]
     backends: dict[str, type[Backend]]
+    exporters: dict[str, type[Exporter]]
     deviations: tuple[Deviation, ...]
     broken: tuple[Broken, ...]
     backend_plugin: dict[str, str]
+    exporter_plugin: dict[str, str]
 
 
 class _Plugin(msgspec.Struct, frozen=True):
@@ -59,6 +65,7 @@ class _Plugin(msgspec.Struct, frozen=True):
 class _Offer(msgspec.Struct, frozen=True):
     kernels: tuple[Kernel, ...]
     backends: tuple[type[Backend], ...]
+    exporters: tuple[type[Exporter], ...]
     deviations: tuple[Deviation, ...]
 
 
@@ -69,9 +76,9 @@ class _WrongOfferError(Exception):
 def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.EntryPoint] | None = None) -> Catalog:
     """Return what the plugins offer: those of `entry_points`, by default all installed ones, then the objects `extra`.
 
-    A plugin that cannot be imported, whose hook raises or returns the wrong thing, is in `broken` and gives nothing.
-    Raises PluginError where two plugins, backends, kernels or deviations have one name, or a hook is one that nothing
-    would call.
+    A plugin that cannot be imported, whose hook raises or returns the wrong thing, or whose exporter has a source that no
+    plugin gives, is in `broken` and gives nothing. Raises PluginError where two plugins, backends, exporters, kernels or
+    deviations have one name, or a hook is one that nothing would call.
     """
     plugins = [_from_entry_point(point) for point in (installed() if entry_points is None else entry_points)]
     _refuse_namesakes([(plugin.name, plugin.label) for plugin in plugins], "plugins")
@@ -89,16 +96,21 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not stop the others
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
 
-    backends = [(backend.name, plugin) for plugin, offer in offers for backend in offer.backends]
-    _refuse_namesakes([(name, plugin.label) for name, plugin in backends], "backends")
-    _refuse_namesakes([(kernel.name, plugin.label) for plugin, offer in offers for kernel in offer.kernels], "kernels")
+    for what in ("backends", "exporters", "kernels"):
+        named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, what)]
+        _refuse_namesakes(named, what)
     _refuse_namesakes([(item.id, plugin.label) for plugin, offer in offers for item in offer.deviations], "deviations")
+    while orphans := _orphans([offer for _, offer in offers]):
+        broken += [Broken(offers[at][0].name, offers[at][0].distribution, why) for at, why in orphans.items()]
+        offers = [offered for at, offered in enumerate(offers) if at not in orphans]
     return Catalog(
         kernels={kernel.name: kernel for _, offer in offers for kernel in offer.kernels},
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
+        exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
         deviations=tuple(known for _, offer in offers for known in offer.deviations),
         broken=tuple(broken),
-        backend_plugin={name: plugin.distribution for name, plugin in backends},
+        backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},
+        exporter_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.exporters},
     )
 
 
@@ -138,8 +150,9 @@ def _offer(plugin: _Plugin) -> _Offer:
         raise _WrongOfferError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
     kernels = _collect(manager, "actconform_kernels", _check_kernel)
     backends = _collect(manager, "actconform_backends", _check_backend)
+    exporters = _collect(manager, "actconform_exporters", _check_exporter)
     deviations = _collect(manager, "actconform_deviations", _check_deviation)
-    return _Offer(kernels, backends, deviations)
+    return _Offer(kernels, backends, exporters, deviations)
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:
@@ -171,18 +184,46 @@ def _check_kernel(item: object) -> Kernel:
 
 
 def _check_backend(item: object) -> type[Backend]:
-    if not (inspect.isclass(item) and issubclass(item, Backend)):
-        mend = "the class itself, not an instance" if isinstance(item, Backend) else "subclasses of actconform.Backend"
+    backend = _check_class(item, Backend)  # type: ignore[type-abstract]
+    kind = getattr(backend, "kind", None)
+    if kind not in ("framework", "runtime"):
+        raise _WrongOfferError(f'{backend.__name__} of kind {kind!r}: wanted "framework" or "runtime"')
+    return backend
+
+
+def _check_exporter(item: object) -> type[Exporter]:
+    exporter = _check_class(item, Exporter)  # type: ignore[type-abstract]
+    if exporter.name == DRIVER_EXPORTER:
+        raise _WrongOfferError(f"{exporter.__name__} with the name {DRIVER_EXPORTER!r}: that is the driver's own")
+    if not isinstance(getattr(exporter, "source", None), str):
+        raise _WrongOfferError(f"{exporter.__name__} without a source: wanted the name of a backend")
+    return exporter
+
+
+def _check_class(item: object, base: type[Offered]) -> type[Offered]:
+    if not (inspect.isclass(item) and issubclass(item, base)):
+        subclasses = f"subclasses of actconform.{base.__name__}"
+        mend = "the class itself, not an instance" if isinstance(item, base) else subclasses
         raise _WrongOfferError(f"{_kind(item)} among its items: wanted {mend}")
     if inspect.isabstract(item):
         missing = ", ".join(sorted(item.__abstractmethods__))
         raise _WrongOfferError(f"{item.__name__}, which is not whole: it does not define {missing}")
-    name, kind = getattr(item, "name", None), getattr(item, "kind", None)
+    name = getattr(item, "name", None)
     if not (isinstance(name, str) and SAFE_NAME.fullmatch(name)):
         raise _WrongOfferError(f"{item.__name__} with the name {name!r}: wanted lower case letters, digits and . _ - @")
-    if kind not in ("framework", "runtime"):
-        raise _WrongOfferError(f'{item.__name__} of kind {kind!r}: wanted "framework" or "runtime"')
     return item
+
+
+def _orphans(offers: list[_Offer]) -> dict[int, str]:
+    """Return what is wrong with each offer, by index, that has an exporter whose source no offer gives as a framework."""
+    sources = {backend.name for offer in offers for backend in offer.backends if backend.kind == "framework"}
+    wrong = "actconform_exporters returned {} with the source {!r}, and no plugin gives a framework of that name ({})"
+    return {
+        index: wrong.format(exporter.__name__, exporter.source, ", ".join(sorted(sources)) or "there is none")
+        for index, offer in enumerate(offers)
+        for exporter in offer.exporters
+        if exporter.source not in sources
+    }
 
 
 def _check_deviation(item: object) -> Deviation:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.config import UsageError, near
-from actconform.types import ASPECTS, DTYPES, Case
+from actconform.types import ASPECTS, DRIVER_EXPORTER, DTYPES, Case
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.plugins import Catalog
 
-DRIVER_EXPORTER = "authored"
+
+EXPORTED_DTYPES = ("f32", "f16")
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,20 +30,23 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(catalog: Catalog) -> list[str]:
-    """Return all routes: each framework natively, each runtime with the authored graphs.
+    """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
 
     A plugin that is broken has one route of its own name, so that its absence is seen.
     """
-    found = [
-        name if backend.kind == "framework" else f"{DRIVER_EXPORTER}+{name}"
-        for name, backend in catalog.backends.items()
-    ]
+    exporters = (DRIVER_EXPORTER, *catalog.exporters)
+    found = [name for name, backend in catalog.backends.items() if backend.kind == "framework"]
+    runtimes = [name for name, backend in catalog.backends.items() if backend.kind == "runtime"]
+    found += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
     return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
 
 
 def all_cases(catalog: Catalog) -> list[Case]:
-    """Return every case, kernel by kernel. Kernels without a gradient, by declaration, have no gradient cases."""
-    return [
+    """Return every case, kernel by kernel.
+
+    Kernels without a gradient, by declaration, have no gradient cases; exported graphs have values in f32 and f16.
+    """
+    cases = [
         Case(kernel.name, aspect, dtype, route)
         for kernel in catalog.kernels.values()
         for aspect in ASPECTS
@@ -50,6 +54,11 @@ def all_cases(catalog: Catalog) -> list[Case]:
         for dtype in DTYPES
         for route in routes(catalog)
     ]
+    return [case for case in cases if case.exporter in (None, DRIVER_EXPORTER) or _exported(case)]
+
+
+def _exported(case: Case) -> bool:
+    return case.aspect == "value" and case.dtype in EXPORTED_DTYPES
 
 
 def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:

@@ -21,6 +21,8 @@ INF = math.inf
 Aspect = Literal["value", "gradient"]
 ASPECTS: tuple[Aspect, ...] = ("value", "gradient")
 
+DRIVER_EXPORTER = "authored"  # the graphs that we write: no plugin's exporter bears this name
+
 
 class FloatFormat(msgspec.Struct, frozen=True):
     """An IEEE-like binary format: `precision` counts the hidden bit, `emin` and `emax` are exponents of normal numbers."""
@@ -118,6 +120,15 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     output_dtype: Literal["same", "int64"] = "same"
     defaults_only: bool = False
 
+    def dims(self, name: str) -> tuple[str, ...]:
+        """Return the dimensions of input `name`, all dynamic in a graph; those of one name are equal in one call.
+
+        A unary kernel takes (n), a row kernel (b, n), or (b, n, m) where it works on axis 1; a further input is (n).
+        """
+        if self.form == "unary" or name != self.inputs[0]:
+            return ("n",)
+        return ("b", "n", "m") if self.axis == 1 else ("b", "n")
+
 
 class Case(msgspec.Struct, frozen=True, order=True):
     """subject x aspect x dtype x route; `id` is safe in a shell, a file name and a URL."""
@@ -150,12 +161,16 @@ class Support(msgspec.Struct, frozen=True):
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """An exported graph: the bytes of a ModelProto, its opset, the path taken to it, and what the exporter warned of."""
+    """An exported graph: the bytes of a ModelProto, its opset, the path taken to it, and what the exporter warned of.
+
+    Inputs bear the kernel's names, the output is "y". `ir_version` is 0 where nobody says.
+    """
 
     model: bytes
     opset: int
     path: str
     warnings: tuple[str, ...] = ()
+    ir_version: int = 0
 
 
 class Verdict(StrEnum):
@@ -234,6 +249,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     blame: str = ""
     implementation: str = ""
+    export: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     seconds: float = 0.0

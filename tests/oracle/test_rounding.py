@@ -86,6 +86,13 @@ def test_specials_stay(target: FloatFormat) -> None:
     assert np.signbit(got[1, 1])
 
 
+@pytest.mark.parametrize(("value", "rounded"), [(1.1, 1.099609375), (1e6, np.inf), (-np.inf, -np.inf)])
+def test_a_single_number_is_rounded_too(value: float, rounded: float) -> None:
+    got = round_to(np.array(value), DTYPES["f16"])
+    assert got.shape == ()
+    assert got == rounded
+
+
 @pytest.mark.parametrize("target", SIXTEEN, ids=lambda target: target.name)
 def test_patterns_are_those_of_the_native_type(target: FloatFormat) -> None:
     with np.errstate(invalid="ignore"):  # signalling NaN

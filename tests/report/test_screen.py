@@ -115,7 +115,6 @@ def cells(log: Printed, *results: Result) -> dict[str, list[str]]:
         ([result(shares=(0.5,)), result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "▲tail"),
         ([result(verdict=Verdict.UNSUPPORTED)], "–"),
         ([result(verdict=Verdict.UNSUPPORTED), result(shares=(0.5,))], "50%"),
-        ([result(verdict=Verdict.UNAVAILABLE)], "?"),
         ([result(verdict=Verdict.ERROR), result(verdict=Verdict.FAIL, findings=(finding("tail"),))], "ERROR"),
         ([result(verdict=Verdict.CRASH)], "CRASH"),
         ([result(verdict=Verdict.TIMEOUT)], "TIMEOUT"),
@@ -129,10 +128,17 @@ def test_a_cell_says_the_worst_of_its_cases(log: Printed, results: list[Result],
 def test_the_table_has_kernels_in_their_order_and_a_column_a_route(log: Printed) -> None:
     results = [result("tanh", shares=(0.5,)), result("relu", route="authored+ort-cpu", shares=(0.25,))]
     log.screen.table(results, {name: kernel(name) for name in ("relu", "elu", "tanh")})
-    assert log.lines[0].split() == ["torch", "authored+ort-cpu"]
-    assert [line.split() for line in log.lines[1:3]] == [["relu", "25%"], ["tanh", "50%"]]
-    assert log.lines[1].endswith("25%")  # the other cell is empty: not selected is not "not run"
-    assert "▲ known, ● NEW; △ by convention only; – unsupported" in log.lines[3]
+    assert [line.split() for line in log.lines[:2]] == [["authored"], ["torch", "+ort-cpu"]]
+    assert [line.split() for line in log.lines[2:4]] == [["relu", "25%"], ["tanh", "50%"]]
+    assert log.lines[2].endswith("25%")  # the other cell is empty: not selected is not "not run"
+    assert "▲ known, ● NEW; △ by convention only; – unsupported" in log.lines[4]
+
+
+def test_a_route_of_which_nothing_ran_has_no_column_but_a_case_that_did_not_has_its_mark(log: Printed) -> None:
+    missing = result("relu", route="authored+ort-cuda", verdict=Verdict.UNAVAILABLE)
+    found = cells(log, result("relu", shares=(0.5,)), result("tanh", verdict=Verdict.UNAVAILABLE), missing)
+    assert found["relu"] == ["50%"]
+    assert found["tanh"] == ["?"]
 
 
 def test_nothing_is_printed_of_no_results(log: Printed) -> None:
@@ -144,7 +150,7 @@ def test_nothing_is_printed_of_no_results(log: Printed) -> None:
 def test_the_header_has_each_version_once(log: Printed) -> None:
     plan = Plan(
         cases=[Case("relu", "value", "f32", "a"), Case("relu", "value", "f32", "b")],
-        catalog=Catalog({}, {}, (), (), {}),
+        catalog=Catalog({}, {}, {}, (), (), {}, {}),
         config=Config(),
         folder=Path(),
         manifest=Manifest(schema=1, files={}, subjects={}),

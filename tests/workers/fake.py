@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
-from actconform import Backend, Kernel, Program, Support, Unavailable, Unsupported, hookimpl
+from actconform import Artifact, Backend, Exporter, Kernel, Program, Support, Unavailable, Unsupported, hookimpl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from actconform import Artifact, Case
+    from actconform import Case
 
     Arrays = dict[str, NDArray[Any]]
 
@@ -182,6 +184,39 @@ class Fake(Backend):
         return Plain(BEHAVIOURS[kernel.name])
 
 
+class FakeExporter(Exporter):
+    name = "fake-exporter"
+    source = "fake"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        if kernel.name == "refuse":
+            raise Unsupported("SymbolicValueError: no symbol for refuse")
+        if kernel.name == "no-program":
+            return b"graph"  # type: ignore[return-value]
+        BEHAVIOURS[kernel.name]({"x": np.ones(3, np.float32)})
+        return Artifact(f"{kernel.name} in {dtype}".encode(), 20, "traced", ("its own",))
+
+
+class Grumbling(Exporter):
+    name = "grumbling"
+    source = "fake"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        for _ in range(2):
+            warnings.warn("\x1b[93m\nthe trace is a constant\nsee the manual", RuntimeWarning, stacklevel=1)
+            warnings.warn("use export2", DeprecationWarning, stacklevel=1)
+            logger = logging.getLogger("fake.quiet")
+            logger.propagate = False
+            logger.error("operator [%s] is not supported", "Erfc")
+            logger.info("exporting")
+        return Artifact(b"graph", 15, "converted")
+
+
+class Elsewhere(FakeExporter):
+    name = "elsewhere"
+    source = "no-device"
+
+
 class FakeRuntime(Backend):
     name = "fake-runtime"
     kind = "runtime"
@@ -191,6 +226,14 @@ class FakeRuntime(Backend):
 
     def load(self, artifact: Artifact, dtype: str) -> Program:
         return Plain(lambda _: {"model": np.frombuffer(artifact.model, np.uint8)})
+
+
+class Levelled(FakeRuntime):
+    name = "levelled"
+    levels = ("none", "all")
+
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
+        return Plain(lambda _: {"level": np.frombuffer(f"<{level}>".encode(), np.uint8)})
 
 
 class NoDevice(Backend):
@@ -244,7 +287,11 @@ class Plugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [Fake, FakeRuntime, NoDevice, NoPackage, BadFacts, DiesAtStart, HangsAtStart]
+        return [Fake, FakeRuntime, Levelled, NoDevice, NoPackage, BadFacts, DiesAtStart, HangsAtStart]
+
+    @hookimpl
+    def actconform_exporters(self) -> list[type[Exporter]]:
+        return [FakeExporter, Grumbling, Elsewhere]
 
 
 class Broken:

@@ -18,7 +18,7 @@ import pytest
 import actconform
 from actconform.types import Artifact, Case
 from actconform.workers.pool import Worker, WorkerCrash, WorkerError, WorkerTimeout
-from actconform.workers.protocol import Call, Job, Outcome
+from actconform.workers.protocol import Call, ExportJob, ExportOutcome, Job, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ X = np.array([1.0, -2.0, np.nan], np.float32)
 def fake_worker(
     backend: str = "fake", plugins: tuple[str, ...] = (), env: Mapping[str, str] | None = None, **options: Any
 ) -> Worker:
-    path = f"{HERE}{os.pathsep}{(env or {}).get('PYTHONPATH', '')}"
+    path = os.pathsep.join([str(HERE), (env or {}).get("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")])
     return Worker(backend, plugins=("fake:Plugin", *plugins), env={**(env or {}), "PYTHONPATH": path}, **options)
 
 
@@ -115,6 +115,15 @@ def test_a_runtime_is_given_the_graph() -> None:
         assert "fake-runtime loads graphs, and the job of route 'authored+fake-runtime' brings none" in failure.message
 
 
+def test_the_level_of_a_job_reaches_the_runtime() -> None:
+    with fake_worker("levelled") as runtime:
+        case = Case("whatever", "value", "f32", "authored+levelled")
+        for level in ("", "none", "without Folding", ""):
+            work = Job(case, Artifact(b"graph", 20, "authored"), [Call("ordinary", {"x": X})], level)
+            (outputs,) = runtime.run(work, timeout=20).outputs
+            assert outputs["level"].tobytes().decode() == f"<{level}>"
+
+
 @pytest.mark.parametrize(
     ("kernel", "dtype", "where", "words"),
     [
@@ -196,6 +205,58 @@ def test_any_dtype_and_layout_comes_back(worker: Worker) -> None:
 def test_large_arrays_pass_both_ways(worker: Worker) -> None:
     big = np.arange(1 << 22, dtype=np.float32)
     np.testing.assert_array_equal(run(worker, "relu", big).outputs[0]["y"], big)
+
+
+def export(worker: Worker, exporter: str, kernel: str = "relu", timeout: float = 20) -> ExportOutcome:
+    return worker.export(ExportJob(exporter, kernel, "f32"), timeout)
+
+
+def test_a_graph_comes_back_with_what_was_warned_of(worker: Worker) -> None:
+    outcome = export(worker, "fake-exporter")
+    assert outcome.artifact == Artifact(b"relu in f32", 20, "traced", ("its own",))
+    assert outcome.failure is None
+    assert outcome.seconds > 0
+    for _ in range(2):  # what Python would say once a process is said of each graph
+        graph = export(worker, "grumbling").artifact
+        assert graph is not None
+        assert graph.warnings == ("the trace is a constant", "operator [Erfc] is not supported")
+    assert run(worker, "relu").failure is None
+
+
+@pytest.mark.parametrize(
+    ("exporter", "kernel", "kind", "words"),
+    [
+        ("fake-exporter", "refuse", "unsupported", "SymbolicValueError: no symbol for refuse"),
+        ("fake-exporter", "divide", "error", "ZeroDivisionError: "),
+        ("fake-exporter", "no-memory", "memory", "MemoryError: 16 GiB wanted"),
+        ("fake-exporter", "no-program", "error", "export returned a bytes: wanted an actconform.Artifact"),
+        ("fake-exporter", "nobody-knows", "error", "the fake worker knows no kernel 'nobody-knows'"),
+        ("elsewhere", "relu", "error", "no exporter 'elsewhere'; it has fake-exporter, grumbling"),
+    ],
+)
+def test_a_faulty_export_is_named(worker: Worker, exporter: str, kernel: str, kind: str, words: str) -> None:
+    outcome = export(worker, exporter, kernel)
+    assert outcome.artifact is None
+    assert outcome.failure is not None
+    assert (outcome.failure.stage, outcome.failure.kind) == ("export", kind)
+    assert words in outcome.failure.message
+
+
+def test_a_crash_or_a_hang_costs_one_export() -> None:
+    with fake_worker() as one:
+        with pytest.raises(WorkerCrash, match="was killed by SIGSEGV while it exported segfault/f32/fake-exporter"):
+            export(one, "fake-exporter", "segfault")
+        with pytest.raises(WorkerTimeout, match=r"no answer in 0.5 s while it exported hang/f32(.|\n)*in hang_here"):
+            export(one, "fake-exporter", "hang", timeout=0.5)
+        assert export(one, "fake-exporter").artifact is not None
+
+
+def test_an_export_where_the_backend_cannot_run_says_what_is_missing() -> None:
+    with fake_worker("no-device") as one:
+        failure = export(one, "elsewhere").failure
+        assert failure is not None
+        assert (failure.stage, failure.kind) == ("load", "unavailable")
+        assert "libcudnn.so.9 is missing" in failure.message
 
 
 def test_threads_are_set() -> None:

@@ -19,11 +19,14 @@ from hypothesis.extra import numpy as arrays
 from actconform.types import Artifact, Case
 from actconform.workers.protocol import (
     Call,
+    ExportJob,
+    ExportOutcome,
     Job,
     Outcome,
     ProtocolError,
     aligned_copy,
     read_message,
+    read_request,
     write_message,
 )
 
@@ -84,6 +87,18 @@ def test_a_job_arrives_whole() -> None:
     assert got.calls[0].cotangents is not None
     assert got.calls[1].cotangents is None
     assert got.calls[1].inputs["slope"] == 0.25
+
+
+def test_an_export_arrives_whole_and_requests_are_told_apart() -> None:
+    job = Job(Case("relu", "value", "f32", "torch"), None, [])
+    export = ExportJob("tf2onnx", "gelu-erf", "bf16")
+    stream = io.BytesIO(frame(job) + frame(export) + frame(Outcome()))
+    assert [read_request(stream), read_request(stream)] == [job, export]
+    assert export.id == "gelu-erf/bf16/tf2onnx"
+    with pytest.raises(ProtocolError, match=r"its header is no .*Job \| .*ExportJob"):
+        read_request(stream)
+    made = ExportOutcome(artifact=Artifact(b"\x00graph", 15, "from_function", ("w",), ir_version=8), seconds=0.5)
+    assert read_message(io.BytesIO(frame(made)), ExportOutcome) == made
 
 
 def test_received_arrays_are_aligned_and_do_not_overlap() -> None:

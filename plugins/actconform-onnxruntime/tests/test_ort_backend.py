@@ -16,11 +16,13 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.onnx.author import author
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rows import ROW_FORMULAS
-from actconform_onnxruntime import plugin
+from actconform_onnxruntime import plugin, session
 from actconform_onnxruntime.backend import OrtCpu, OrtCuda
 from actconform_onnxruntime.session import words
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
@@ -167,6 +169,71 @@ def test_onnxruntimes_own_retreat_to_another_provider_is_off(monkeypatch: pytest
     )
     OrtCpu().load(author(KERNELS["relu"], "f32"), "f32")
     assert asked == {"providers": ["CPUExecutionProvider"], "enable_fallback": 0}
+
+
+LEVELS = ["", *OrtCpu.levels, *(f"without {name}" for name in OrtCpu.optimizers)]
+
+
+@pytest.mark.parametrize("name", ["gelu-erf", "log-sigmoid", "softmax"])
+def test_every_level_gives_an_answer_near_the_truth(name: str) -> None:
+    kernel = KERNELS[name]
+    inputs = inputs_of(kernel, 17, "f32")
+    artifact = author(kernel, "f32")
+    for level in LEVELS:
+        y = OrtCpu().load(artifact, "f32", level).forward(inputs)["y"]
+        np.testing.assert_allclose(y, truth_of(kernel, inputs), rtol=1e-5, atol=1e-5, err_msg=level)
+
+
+def test_the_level_reaches_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    seen: list[tuple[str, Any]] = []
+    make = onnxruntime.InferenceSession
+
+    def spy(model: bytes, chosen: Any, **kwargs: Any) -> Any:
+        seen.append((chosen.graph_optimization_level.name, kwargs.get("disabled_optimizers")))
+        return make(model, chosen, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    for level in ("", *OrtCpu.levels, "without ConstantFolding"):
+        OrtCpu().load(author(KERNELS["relu"], "f32"), "f32", level)
+    default = onnxruntime.SessionOptions().graph_optimization_level.name
+    assert seen[0] == (default, None)
+    assert seen[1] == ("ORT_DISABLE_ALL", None)
+    assert [name for name, _ in seen[1:-1]] == [f"ORT_{name}" for name in session.LEVELS.values()]
+    assert seen[-1] == (default, ["ConstantFolding"])
+
+
+def test_an_unknown_level_is_an_error() -> None:
+    with pytest.raises(KeyError, match="most"):
+        OrtCpu().load(author(KERNELS["relu"], "f32"), "f32", "most")
+
+
+def folded() -> bytes:
+    """Return the graph of x + (2 + 3): a constant is folded in it."""
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]) for name in ("x", "y")]
+    two, three = (onnx.numpy_helper.from_array(np.float32(value), name) for value, name in ((2, "a"), (3, "b")))
+    nodes = [helper.make_node("Add", ["a", "b"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])]
+    graph = helper.make_graph(nodes, "folded", ends[:1], ends[1:], initializer=[two, three])
+    opsets = [helper.make_opsetid("", 20)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
+
+
+def test_without_an_optimizer_its_rewriting_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, written = session.options, tmp_path / "optimized.onnx"
+
+    def writing(**config: str) -> Any:
+        chosen = plain(**config)
+        chosen.optimized_model_filepath = str(written)
+        return chosen
+
+    monkeypatch.setattr(session, "options", writing)
+    nodes = {}
+    for level in ("", "disabled", "without ConstantFolding"):
+        program = OrtCpu().load(Artifact(model=folded(), opset=20, path="test"), "f32", level)
+        np.testing.assert_array_equal(program.forward({"x": np.float32([1.0])})["y"], np.float32([6.0]))
+        nodes[level] = len(onnx.load(written).graph.node)
+    assert nodes == {"": 1, "disabled": 2, "without ConstantFolding": 2}
 
 
 def test_implementation_tells_the_path_and_what_the_runtime_made_of_it() -> None:

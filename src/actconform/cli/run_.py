@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -15,13 +16,14 @@ from actconform.config import CONFIG_FILE, Config, UsageError, local_deviations,
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms, unmatched
-from actconform.plugins import load_plugins
-from actconform.record import FolderInUseError, Recorder, report
+from actconform.plugins import load_plugins, plugin_versions
+from actconform.record import RESULTS, FolderInUseError, Recorder, report
+from actconform.report.console import visible
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.run import Plan, facts_of, run
 from actconform.select import Selection, all_cases, routes, select
-from actconform.types import Result  # noqa: TC001  msgspec reads annotations
+from actconform.types import Result, finite
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class _Ran(msgspec.Struct, kw_only=True):
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype: f32, f16, bf16.")
 @click.option("--require", multiple=True, help="A route that must have run (default: native frameworks and ort-cpu).")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
+@click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
 @click.option("--timings", is_flag=True, help="Say where the time went, by backend and stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the screen.")
@@ -56,6 +59,7 @@ def command(
     dtypes: tuple[str, ...],
     require: tuple[str, ...],
     out: Path | None,
+    resume: bool,
     config_path: Path | None,
     timings: bool,
     as_json: bool,
@@ -74,13 +78,16 @@ def command(
     plan = _plan(wanted, config, catalog)
     folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
-    with _recorder(folder) as recorder:
-        ran = _run(plan, recorder, screen)
+    with _recorder(folder, plan, resume=resume) as recorder:
+        ran = _run(msgspec.structs.replace(plan, earlier=recorder), recorder, screen)
         problems = _problems(plan, ran, required)
         # Before anything is shown: a reader that went away must not cost the report.
         path = recorder.finish(
             report(ran.results, {"actconform": __version__, "backends": ran.facts}, problems, ran.clock)
         )
+    if resume:
+        for note in [*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"]:
+            screen.console.print(visible(note), markup=False, soft_wrap=True)
     screen.header(ran.facts, plan)
     screen.table(ran.results, catalog.kernels)
     screen.findings(ran.results)
@@ -148,15 +155,24 @@ def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None) -> list[s
     return problems
 
 
-def _recorder(folder: Path) -> Recorder:
+def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
+    if resume and not (folder / RESULTS).exists():
+        raise UsageError(f"--resume: there is no {folder / RESULTS} to go on from; run without --resume")
     try:
-        return Recorder(folder)
+        return Recorder(folder, about=_about(plan), resume={case.id for case in plan.cases} if resume else None)
     except FolderInUseError:
         raise UsageError(f"--out {folder}: another run is writing there; wait for it, or name another folder") from None
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
     except OSError as error:
         raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
+
+
+def _about(plan: Plan) -> str:
+    """Return a digest of what every result depends on, beside the facts of its backend."""
+    settings = (plan.config.backends, plan.config.threads)
+    about = (__version__, plugin_versions(), settings, plan.manifest, plan.register)
+    return hashlib.sha256(msgspec.json.encode(finite(about), order="sorted")).hexdigest()
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:

@@ -33,19 +33,15 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
     shaped or wrongly typed output is a finding (`names`, `shape`, `dtype`); what can still be compared is.
     """
     found: dict[tuple[str, str, str], Finding] = {}
-    samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
     for question, answer in zip(exam.questions, answers, strict=True):
         for class_, tensor, evidence in _structure(question, answer):
             old = found.get((class_, question.regime, tensor))
             found[class_, question.regime, tensor] = _simple(
                 class_, question.regime, tensor, evidence, count=old.count + 1 if old else 1
             )
-        for tensor, sample in _samples(question, answer):
-            samples[question.regime, tensor].append(sample)
     findings = list(found.values())
     measurements = []
-    for (regime, tensor), parts in samples.items():
-        sample = _join(parts)
+    for (regime, tensor), sample in joined(exam, answers).items():
         errors = measure(sample, exam.rule)
         new = classify(sample, exam.rule, errors, regime, tensor)
         measurements.append(_measurement(sample, exam.rule, errors, new, regime, tensor))
@@ -54,6 +50,15 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
         if regime == "special" and exam.rule.unary:
             findings += _position(sample, exam.rule, regime, tensor)
     return measurements, findings
+
+
+def joined(exam: Exam, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sample]:
+    """Return the answers beside their truth, joined by (regime, tensor); those of a wrong name, shape or kind are left out."""
+    samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for question, answer in zip(exam.questions, answers, strict=True):
+        for tensor, sample in _samples(question, answer):
+            samples[question.regime, tensor].append(sample)
+    return {key: _join(parts) for key, parts in samples.items()}
 
 
 def behaviour(exam: Exam, mutated: Sequence[tuple[int, str]], unsteady: Sequence[tuple[int, str]]) -> list[Finding]:

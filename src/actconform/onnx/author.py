@@ -37,7 +37,7 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
     proto = helper.make_graph(
         nodes.nodes,
         kernel.name,
-        [helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], _dims(kernel, name)) for name in kernel.inputs],
+        [helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], kernel.dims(name)) for name in kernel.inputs],
         [onnx.ValueInfoProto(name=OUTPUT)],
         initializer=nodes.initializers,
     )
@@ -56,12 +56,6 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
         if dim.dim_param.startswith("unk__"):
             dim.Clear()
     return Artifact(model=model.SerializeToString(deterministic=True), opset=OPSET, path=_path(nodes))
-
-
-def _dims(kernel: Kernel, name: str) -> list[str]:
-    if kernel.form == "unary" or name != kernel.inputs[0]:
-        return ["n"]
-    return ["b", "n", "m"] if kernel.axis == 1 else ["b", "n"]
 
 
 def _rename(nodes: Nodes, output: str) -> None:

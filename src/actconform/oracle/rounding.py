@@ -40,7 +40,7 @@ def round_to(values: F64, target: FloatFormat) -> F64:
     kept += (rest > half) | ((rest == half) & (kept & np.uint64(1) == 1))
     with np.errstate(over="ignore"):
         rounded = np.ldexp(kept.astype(np.float64), exponent - 52 + dropped)
-    rounded[rounded > target.largest] = np.inf
+    rounded = np.where(rounded > target.largest, np.inf, rounded)
     return np.where(np.isfinite(values), np.copysign(rounded, values), values)
 
 

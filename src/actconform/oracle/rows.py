@@ -67,6 +67,17 @@ def probabilities(x: F64, axis: int) -> F64:
     return p
 
 
+def log_probabilities(x: F64, axis: int) -> F64:
+    """Return (x - m) - log1p(the sum without one maximum m): relative accuracy even where a probability is nearly 1."""
+    a = x - np.max(x, axis=axis, keepdims=True)
+    e = np.exp(a)
+    k = first_maximum(x, axis)
+    # a row that is NaN must stay so, though its peak is taken out
+    np.put_along_axis(e, k, 0.0 * np.take_along_axis(a, k, axis), axis)
+    y: F64 = a - np.log1p(np.sum(e, axis=axis, keepdims=True))
+    return y
+
+
 def _softmax_vjp(inputs: Mapping[str, F64], g: F64, kernel: Kernel) -> dict[str, F64]:
     """p_i (g_i - sum_j p_j g_j), with g counted from its value at the peak: a saturated row loses no digits."""
     p = probabilities(inputs["x"], kernel.axis)
@@ -105,15 +116,7 @@ def _log_softmax_vjp(inputs: Mapping[str, F64], g: F64, kernel: Kernel) -> dict[
 
 @row_formula("log-softmax", "log-softmax-axis1", vjp=_log_softmax_vjp)
 def _log_softmax(inputs: Mapping[str, F64], kernel: Kernel) -> F64:
-    """(x - m) - log1p(the sum without one maximum): relative accuracy even where a probability is nearly 1."""
-    x, axis = inputs["x"], kernel.axis
-    a = x - np.max(x, axis=axis, keepdims=True)
-    e = np.exp(a)
-    k = first_maximum(x, axis)
-    # a row that is NaN must stay so, though its peak is taken out
-    np.put_along_axis(e, k, 0.0 * np.take_along_axis(a, k, axis), axis)
-    y: F64 = a - np.log1p(np.sum(e, axis=axis, keepdims=True))
-    return y
+    return log_probabilities(inputs["x"], kernel.axis)
 
 
 def project(x: F64, axis: int) -> tuple[F64, F64]:

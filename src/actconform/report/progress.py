@@ -95,6 +95,7 @@ class _Lines:
         self._totals = totals
         self._console = console
         self._done: Counter[str] = Counter()
+        self._started: set[str] = set()
         self._bad = 0
         self._next = time.monotonic() + PLAIN_SECONDS
 
@@ -105,6 +106,9 @@ class _Lines:
         pass
 
     def started(self, backend: str, hello: Hello | str) -> None:
+        if backend in self._started:
+            return  # once for each framework whose exports it runs
+        self._started.add(backend)
         why = _why_not(hello)
         self._print(f"{backend}: not started: {why}" if why else f"{backend}: started")
 

@@ -77,18 +77,19 @@ class Screen:
         self._say(plain(" · ".join(dict.fromkeys(words))))
 
     def table(self, results: Iterable[Result], kernels: Mapping[str, Kernel]) -> None:
-        """Print kernels by routes: the worst error as a share of its limit, or the finding."""
+        """Print kernels by routes, but those of which nothing ran: the worst error as a share of its limit, or the finding."""
         cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
         columns: dict[str, None] = {}
         for result in results:
             cells[result.subject][result.route].append(result)
-            columns.setdefault(result.route)
-        if not cells:
+            if result.verdict is not Verdict.UNAVAILABLE:
+                columns.setdefault(result.route)
+        if not columns:
             return
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
         table.add_column("", no_wrap=True)
         for route in columns:
-            table.add_column(plain(route), justify="right", no_wrap=True)
+            table.add_column(plain(route.replace("+", "\n+")), justify="right", no_wrap=True)
         for subject in (name for name in kernels if name in cells):
             table.add_row(plain(subject), *(_cell(cells[subject][route]) for route in columns))
         self.console.print(table)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import actconform
 from actconform.plugins import plugin_versions
 from actconform.workers.process import WorkerProcess, cause_of_death
-from actconform.workers.protocol import Hello, Outcome, ProtocolError, read_message, write_message
+from actconform.workers.protocol import ExportOutcome, Hello, Outcome, ProtocolError, read_message, write_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from actconform.workers.protocol import Job
+    from actconform.workers.protocol import ExportJob, Job, Request
 
-Answer = TypeVar("Answer", Hello, Outcome)
+Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome)
 START_SECONDS = 120.0
 DEATH_SECONDS = 2.0
 
@@ -50,7 +50,7 @@ class WorkerTimeout(WorkerError):  # noqa: N818
 
 
 class Worker:
-    """One backend's process. Each method may be called from any thread; `run` does one job at a time.
+    """One backend's process. Each method may be called from any thread; `run` and `export` do one job at a time.
 
         with Worker("torch") as worker:
             print(worker.start(timeout=60).facts)
@@ -99,8 +99,14 @@ class Worker:
             process, _ = self._started()
             return self._exchange(process, job, Outcome, timeout, f"while it ran {job.case.id}")
 
+    def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+        """Have the worker make the graph of `job` with one of its backend's exporters; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, ExportOutcome, timeout, f"while it exported {job.id}")
+
     def close(self) -> None:
-        """End the process, at once where a job runs: its `run` is a WorkerError, kind "closed", as do later ones."""
+        """End the process, at once where a job runs: that is a WorkerError, kind "closed", and so is every later one."""
         self._closed = True
         if self._lock.acquire(blocking=False):
             try:
@@ -161,7 +167,7 @@ class Worker:
         return f"the {self.backend} worker ({self.python}) has {name} {there}, the driver has {here}: {mend}"
 
     def _exchange(
-        self, process: WorkerProcess, job: Job | None, answer: type[Answer], seconds: float, when: str
+        self, process: WorkerProcess, job: Request | None, answer: type[Answer], seconds: float, when: str
     ) -> Answer:
         process.deadline = time.monotonic() + seconds
         try:

@@ -77,12 +77,28 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     case: Case
     artifact: Artifact | None
     calls: list[Call]
+    level: str = ""
+
+
+class ExportJob(msgspec.Struct, frozen=True, tag=True):
+    """One graph to make: by which exporter of the worker's backend, of which kernel, at which dtype."""
+
+    exporter: str
+    subject: str
+    dtype: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.subject}/{self.dtype}/{self.exporter}"
+
+
+Request: TypeAlias = Job | ExportJob
 
 
 class Failure(msgspec.Struct, frozen=True):
     """Why a job stopped; `call` is the index of the call that failed, where one did."""
 
-    stage: Literal["supports", "build", "load", "run"]
+    stage: Literal["supports", "build", "load", "run", "export"]
     kind: Literal["unsupported", "unavailable", "error", "memory"]
     message: str
     call: int | None = None
@@ -101,6 +117,14 @@ class Outcome(msgspec.Struct, kw_only=True, tag=True):
     implementation: str = ""
     failure: Failure | None = None
     timings: dict[str, float] = {}
+
+
+class ExportOutcome(msgspec.Struct, kw_only=True, tag=True):
+    """What an export gave: the graph or the failure, never both, and the seconds that it took, imports included."""
+
+    artifact: Artifact | None = None
+    failure: Failure | None = None
+    seconds: float = 0.0
 
 
 class Stream(Protocol):
@@ -181,6 +205,13 @@ def write_message(stream: Stream, message: object) -> None:
     _write_all(stream, memoryview(pending))
 
 
+def read_request(stream: Stream) -> Request:
+    """Read one frame and return it as whichever request it is; raise as `read_message` does."""
+    union: Any = Request
+    request: Request = read_message(stream, union)
+    return request
+
+
 def read_message(stream: Stream, kind: type[Message]) -> Message:
     """Read one frame and return it as `kind`; its arrays are writable, C-contiguous, and share a buffer of their own.
 
@@ -213,7 +244,8 @@ def read_message(stream: Stream, kind: type[Message]) -> Message:
     try:
         return msgspec.msgpack.Decoder(kind, ext_hook=rebuild).decode(header)
     except msgspec.DecodeError as error:
-        raise ProtocolError(f"garbage in a frame: its header is no {kind.__name__}: {error}") from error
+        wanted = getattr(kind, "__name__", kind)  # a union has no name
+        raise ProtocolError(f"garbage in a frame: its header is no {wanted}: {error}") from error
 
 
 @lru_cache  # numpy makes up the name anew each time

@@ -1,7 +1,8 @@
 """One backend in a process of its own: `python -m actconform.workers.server --backend NAME`.
 
-It says Hello on its standard output, then reads one Job after another from its standard input and answers each with an
-Outcome, until the input ends. Nothing but frames reaches that output: what libraries print goes to standard error.
+It says Hello on its standard output, then reads one Job or ExportJob after another from its standard input and answers each
+with an Outcome or ExportOutcome, until the input ends. Nothing but frames reaches that output: what libraries print goes to
+standard error.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import msgspec
 import actconform
 from actconform.interfaces import Unavailable
 from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
-from actconform.workers.protocol import Hello, Job, read_message, write_message
+from actconform.workers.protocol import Hello, Job, read_request, write_message
 from actconform.workers.session import Session, fault_message, type_name
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         facts = _facts(backend)
     except (Unavailable, ImportError) as error:
         said = msgspec.structs.replace(said, unavailable=fault_message(error))
-        return said, Session(backend, catalog.kernels, said.unavailable)
+        return said, Session(backend, catalog, said.unavailable)
     except Exception as error:  # noqa: BLE001
         return msgspec.structs.replace(said, problem=f"facts: {fault_message(error)}"), None
-    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog.kernels)
+    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if session is None:
             return 1
         while True:
-            write_message(answers, session.run(read_message(requests, Job)))
+            request = read_request(requests)
+            write_message(answers, session.run(request) if isinstance(request, Job) else session.export(request))
     except (EOFError, BrokenPipeError):
         return 0
 

@@ -9,21 +9,25 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import numpy as np
 
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported
-from actconform.types import Support
-from actconform.workers.protocol import Failure, Outcome, aligned_copy, wire_name
+from actconform.types import Artifact, Support
+from actconform.workers.heard import warnings_heard
+from actconform.workers.protocol import ExportOutcome, Failure, Outcome, aligned_copy, wire_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from actconform.interfaces import Exporter
+    from actconform.plugins import Catalog
     from actconform.types import Kernel
-    from actconform.workers.protocol import Bundle, Call, Job
+    from actconform.workers.protocol import Bundle, Call, ExportJob, Job
 
-Stage = Literal["supports", "build", "load", "run"]
+Stage = Literal["supports", "build", "load", "run", "export"]
 Kind = Literal["unsupported", "unavailable", "error", "memory"]
 
 # torch and TensorFlow have errors of their own for memory; ONNX Runtime has only words.
@@ -39,11 +43,12 @@ class _StoppedError(Exception):
 
 
 class Session:
-    """A backend at work: does jobs, and turns whatever the backend does wrong into a Failure."""
+    """A backend and its exporters at work: does jobs, and turns whatever they do wrong into a Failure."""
 
-    def __init__(self, backend: Backend, kernels: Mapping[str, Kernel], unavailable: str = "") -> None:
+    def __init__(self, backend: Backend, catalog: Catalog, unavailable: str = "") -> None:
         self.backend = backend
-        self.kernels = kernels
+        self.kernels = catalog.kernels
+        self.exporters = {name: one for name, one in catalog.exporters.items() if one.source == backend.name}
         self.unavailable = unavailable
 
     def run(self, job: Job) -> Outcome:
@@ -65,11 +70,36 @@ class Session:
         outcome.timings["worker"] = time.perf_counter() - started
         return outcome
 
-    def _open(self, job: Job, outcome: Outcome) -> Program:
-        case = job.case
+    def export(self, job: ExportJob) -> ExportOutcome:
+        """Make the graph, with what was warned of meanwhile; faults of the exporter are not raised."""
+        started = time.perf_counter()
+        outcome = ExportOutcome()
+        try:
+            self._require_available()
+            with _stage("export"), warnings_heard() as heard:
+                artifact = self._exporter(job.exporter).export(self._kernel(job.subject), job.dtype)
+                if not isinstance(artifact, Artifact):
+                    raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
+            outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *heard))
+        except _StoppedError as stopped:
+            outcome.failure = stopped.failure
+        outcome.seconds = time.perf_counter() - started
+        return outcome
+
+    def _exporter(self, name: str) -> Exporter:
+        if name not in self.exporters:
+            known = ", ".join(sorted(self.exporters)) or "none"
+            raise LookupError(f"the {self.backend.name} worker has no exporter {name!r}; it has {known}")
+        return self.exporters[name]()
+
+    def _require_available(self) -> None:
         with _stage("load"):
             if self.unavailable:
                 raise Unavailable(self.unavailable)
+
+    def _open(self, job: Job, outcome: Outcome) -> Program:
+        case = job.case
+        self._require_available()
         with _stage("supports"):
             support = self.backend.supports(case)
             if not isinstance(support, Support):
@@ -84,7 +114,8 @@ class Session:
             elif job.artifact is None:
                 raise ValueError(f"{self.backend.name} loads graphs, and the job of route {case.route!r} brings none")
             else:
-                program = self.backend.load(job.artifact, case.dtype)
+                level = (job.level,) if job.level else ()
+                program = self.backend.load(job.artifact, case.dtype, *level)
             if not isinstance(program, Program):
                 raise TypeError(f"{name} returned {type_name(program)}: wanted an actconform.Program")
         outcome.timings[name] = time.perf_counter() - started

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from actconform import hookimpl
 from actconform_keras.backend import KerasBackend
+from actconform_keras.exporters import KerasExport, Tf2Onnx
 
 if TYPE_CHECKING:
-    from actconform import Backend, Deviation
+    from actconform import Backend, Deviation, Exporter
 
 
 class KerasPlugin:
@@ -18,6 +19,10 @@ class KerasPlugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         return [KerasBackend]
+
+    @hookimpl
+    def actconform_exporters(self) -> list[type[Exporter]]:
+        return [KerasExport, Tf2Onnx]
 
     @hookimpl
     def actconform_deviations(self) -> tuple[Deviation, ...]:
@@ -29,4 +34,4 @@ class KerasPlugin:
 
 plugin = KerasPlugin()
 
-__all__ = ["KerasBackend", "KerasPlugin", "plugin"]
+__all__ = ["KerasBackend", "KerasExport", "KerasPlugin", "Tf2Onnx", "plugin"]

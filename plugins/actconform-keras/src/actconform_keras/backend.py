@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -49,6 +51,7 @@ class KerasBackend(Backend):
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
+            **_versions("onnx", "tf2onnx"),
             "device": "cpu",
             "cpu_capability": cpu_capability(),
             "onednn": _onednn(),
@@ -141,6 +144,15 @@ def _tensorflow() -> Any:  # tensorflow has no types
     except RuntimeError:
         pass  # TensorFlow computed already in this process and keeps its threads: `facts` says how many.
     return tf
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Return the version of each package that is installed: what the exporters' graphs depend on. Nothing is imported."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _threads() -> int:

@@ -106,7 +106,7 @@ def _relu_squared(x: tf.Tensor) -> tf.Tensor:
 def _prelu_layer(width: int, dtype: str) -> Any:
     from keras.layers import PReLU
 
-    layer = PReLU(dtype=dtype)
+    layer = PReLU(dtype=dtype, name="prelu")  # Keras would number it
     layer.build((None, width))
     return layer
 
@@ -128,16 +128,17 @@ def _softmin(x: tf.Tensor) -> tf.Tensor:
 
 
 def _hardmax(x: tf.Tensor) -> tf.Tensor:
-    from keras.ops import argmax, one_hot
+    from keras.ops import argmax, one_hot, shape
 
-    return one_hot(argmax(x, axis=-1), x.shape[-1], dtype=x.dtype.name)
+    # ops.shape, here and below: numbers eagerly, tensors where a graph of any length is traced.
+    return one_hot(argmax(x, axis=-1), shape(x)[-1], dtype=x.dtype.name)
 
 
 def _maxout(x: tf.Tensor, pieces: float) -> tf.Tensor:
     from keras.ops import max as maximum
-    from keras.ops import reshape
+    from keras.ops import reshape, shape
 
-    return maximum(reshape(x, (*x.shape[:-1], -1, int(pieces))), axis=-1)
+    return maximum(reshape(x, (*shape(x)[:-1], -1, int(pieces))), axis=-1)
 
 
 def _reglu(x: tf.Tensor) -> tf.Tensor:

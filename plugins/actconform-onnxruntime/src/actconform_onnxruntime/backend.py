@@ -22,6 +22,8 @@ class OrtCpu(Backend):
 
     name = "ort-cpu"
     kind = "runtime"
+    levels = tuple(session.LEVELS)
+    optimizers = session.OPTIMIZERS
 
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
@@ -30,12 +32,12 @@ class OrtCpu(Backend):
     def supports(self, case: Case) -> Support:
         return Support(yes=False, reason=NO_GRADIENTS) if case.aspect == "gradient" else Support(yes=True)
 
-    def load(self, artifact: Artifact, dtype: str) -> Program:  # noqa: ARG002  the graph is typed
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where ONNX Runtime refuses it."""
-        return session.GraphProgram(self._session(artifact.model), artifact.path)
+        return session.GraphProgram(self._session(artifact.model, level), artifact.path)
 
-    def _session(self, model: bytes) -> Any:
-        return session.load(model, CPU_PROVIDER)
+    def _session(self, model: bytes, level: str = "") -> Any:
+        return session.load(model, CPU_PROVIDER, level)
 
 
 class OrtCuda(Backend):
@@ -55,7 +57,7 @@ class OrtCuda(Backend):
     def supports(self, case: Case) -> Support:
         return Support(yes=False, reason=NO_GRADIENTS) if case.aspect == "gradient" else Support(yes=True)
 
-    def load(self, artifact: Artifact, dtype: str) -> Program:  # noqa: ARG002  the graph is typed
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where it is refused or a node would run elsewhere."""
         return session.GraphProgram(self._session(artifact.model), artifact.path)
 

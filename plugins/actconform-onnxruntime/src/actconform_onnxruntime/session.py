@@ -21,6 +21,34 @@ if TYPE_CHECKING:
 
 BFLOAT16 = 16  # TensorProto.BFLOAT16
 
+# What `level` may be, the one that optimizes nothing first.
+LEVELS = {
+    "disabled": "DISABLE_ALL",
+    "basic": "ENABLE_BASIC",
+    "extended": "ENABLE_EXTENDED",
+    "all": "ENABLE_ALL",
+}
+# The graph transformers that touch the operators of kernels; ONNX Runtime lists them nowhere, unknown names change nothing.
+OPTIMIZERS = (
+    "ConstantFolding",
+    "CommonSubexpressionElimination",
+    "EliminateIdentity",
+    "CastElimination",
+    "CastChainElimination",
+    "NotWhereFusion",
+    "Level1_RuleBasedTransformer",
+    "GeluFusionL1",
+    "GeluFusionL2",
+    "FastGeluFusion",
+    "QuickGeluFusion",
+    "BiasGeluFusion",
+    "LayerNormFusionL1",
+    "LayerNormFusionL2",
+    "TransposeOptimizer",
+    "Level2_RuleBasedTransformer",
+    "InsertCastTransformer",
+)
+
 _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : |This is an invalid model\. |Load model from \S* ?failed: ?"
     r"| node with name '\w*'|/\S+\.(?:cc|h):\d+ .*\) (?=[A-Z])"  # the last is a place in its source
@@ -64,15 +92,23 @@ def words(error: Exception) -> str:
     return _NOISE.sub("", lines[0]).replace(" : ", ": ", 1).strip()
 
 
-def load(model: bytes, provider: str, **config: str) -> Any:
+def load(model: bytes, provider: str, level: str = "", **config: str) -> Any:
     """Return a session of `model` on `provider`; raise `Unsupported`, in ONNX Runtime's words, where it refuses.
+
+    `level` is one of LEVELS, or "without NAME" with one of OPTIMIZERS, or empty for the default, all.
 
     ONNX Runtime's own retreat to the CPU, on creation and on every run, is off: it would answer in another's name.
     """
     import onnxruntime
 
+    chosen = options(**config)
+    extra: dict[str, Any] = {}
+    if level.startswith("without "):
+        extra["disabled_optimizers"] = [level.removeprefix("without ")]
+    elif level:
+        chosen.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{LEVELS[level]}")
     try:
-        return onnxruntime.InferenceSession(model, options(**config), providers=[provider], enable_fallback=0)
+        return onnxruntime.InferenceSession(model, chosen, providers=[provider], enable_fallback=0, **extra)
     except refusals() as error:
         raise Unsupported(words(error)) from error
 

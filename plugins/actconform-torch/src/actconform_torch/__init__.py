@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from actconform import hookimpl
 from actconform_torch.backend import TorchBackend
+from actconform_torch.exporters import TorchDynamo, TorchScript
 
 if TYPE_CHECKING:
-    from actconform import Backend, Deviation
+    from actconform import Backend, Deviation, Exporter
 
 
 class TorchPlugin:
@@ -18,6 +19,10 @@ class TorchPlugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         return [TorchBackend]
+
+    @hookimpl
+    def actconform_exporters(self) -> list[type[Exporter]]:
+        return [TorchDynamo, TorchScript]
 
     @hookimpl
     def actconform_deviations(self) -> tuple[Deviation, ...]:
@@ -29,4 +34,4 @@ class TorchPlugin:
 
 plugin = TorchPlugin()
 
-__all__ = ["TorchBackend", "TorchPlugin", "plugin"]
+__all__ = ["TorchBackend", "TorchDynamo", "TorchPlugin", "TorchScript", "plugin"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import ml_dtypes
@@ -36,6 +38,7 @@ class TorchBackend(Backend):
         return {
             "torch": str(torch.__version__),
             "numpy": np.__version__,
+            **_versions("onnx", "onnxscript"),
             "device": "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "onednn": onednn_level()
@@ -132,6 +135,15 @@ def _torch() -> ModuleType:
         raise Unavailable(f"torch does not import: {error}") from error
     torch.set_num_threads(_threads())
     return torch
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """Return the version of each package that is installed: what the exporters' graphs depend on. Nothing is imported."""
+    found = {}
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _threads() -> int:

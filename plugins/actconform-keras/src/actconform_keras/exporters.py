@@ -1,0 +1,120 @@
+"""tf2onnx's conversion of a function, and Keras's export of a model, as exporters; both end in tf2onnx."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, ClassVar
+
+import ml_dtypes
+import numpy as np
+
+from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform_keras.backend import KERAS_DTYPES, _tensorflow
+from actconform_keras.kernels import implement
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    import keras
+    import tensorflow as tf
+
+    from actconform import Kernel
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Tf2Onnx(Exporter):
+    """`tf2onnx.convert.from_function` of a `tf.function`, at its default opset, every dimension None."""
+
+    name: ClassVar[str] = "tf2onnx"
+    source: ClassVar[str] = "keras"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        tf = _tensorflow()
+        tf2onnx = _tf2onnx()
+        function = implement(kernel, KERAS_DTYPES[dtype]).function
+        signature = [tf.TensorSpec(_shape(kernel, name), KERAS_DTYPES[dtype], name=name) for name in kernel.inputs]
+
+        @tf.function(input_signature=signature)
+        def graph(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"y": function(*tensors)}
+
+        try:
+            proto, _ = tf2onnx.convert.from_function(graph, input_signature=signature)
+        except Exception as error:
+            raise _refusal(error) from error
+        return _artifact(proto.SerializeToString(), "from_function")
+
+
+class KerasExport(Exporter):
+    """`model.export(format="onnx")` of a functional model of one activation, at the default opset, every dimension None."""
+
+    name: ClassVar[str] = "keras-export"
+    source: ClassVar[str] = "keras"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        _tensorflow()
+        _tf2onnx()
+        if len(kernel.inputs) > 1:
+            layer, weight = implement(kernel, KERAS_DTYPES[dtype]).text, kernel.inputs[1]
+            raise Unsupported(f"{layer} holds {weight} as a weight of fixed width: a model of it takes none")
+        try:
+            model = _model(kernel, dtype)
+            with TemporaryDirectory(prefix="actconform-") as folder:
+                path = Path(folder) / "model.onnx"
+                model.export(path, format="onnx", verbose=False)
+                written = path.read_bytes()
+        except Exception as error:
+            raise _refusal(error) from error
+        # Keras on torch would try two exporters in turn; on TensorFlow it has one.
+        return _artifact(written, "model.export on tensorflow: tf2onnx")
+
+
+def _model(kernel: Kernel, dtype: str) -> keras.Model:
+    import keras
+
+    kind = KERAS_DTYPES[dtype]
+    (name,) = kernel.inputs
+    shape = _shape(kernel, name)
+    x = keras.Input(shape[1:], dtype=kind, name=name)
+    # Named, since Keras would number them, and what is said of the graph would depend on what was exported before.
+    y = keras.layers.Activation(implement(kernel, kind).function, dtype=kind, name="activation")(x)
+    model = keras.Model(x, {"y": y}, name="kernel")
+    # A model that was never called does not export; one example with an even last axis, which may be halved.
+    model(np.zeros([4] * len(shape), ml_dtypes.bfloat16 if dtype == "bf16" else kind))
+    return model
+
+
+def _shape(kernel: Kernel, name: str) -> list[None]:
+    return [None] * len(kernel.dims(name))
+
+
+def _tf2onnx() -> ModuleType:
+    try:
+        import tf2onnx
+    except ImportError as error:
+        raise Unavailable(f"Keras exports by way of tf2onnx: {error}; pip install actconform[keras]") from error
+    module: ModuleType = tf2onnx
+    return module
+
+
+def _artifact(model: bytes, path: str) -> Artifact:
+    import onnx
+
+    proto = onnx.load_from_string(model)
+    opset = next(entry.version for entry in proto.opset_import if not entry.domain)
+    return Artifact(model, opset, path, ir_version=proto.ir_version)
+
+
+def _refusal(error: Exception) -> Exception:
+    """Return `Unsupported` in the error's words, without the frames that TensorFlow and Keras write around them."""
+    if isinstance(error, MemoryError):
+        return error
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()] or [""]
+    kind = f"{type(error).__name__}: "
+    if lines[0].startswith("in user code"):  # a stack follows, and after it the error itself
+        return Unsupported(next((line for line in reversed(lines) if line.startswith(kind)), kind + lines[-1]))
+    wrapped = lines[0].startswith("Exception encountered when calling") and len(lines) > 1
+    return Unsupported(kind + lines[1 if wrapped else 0])

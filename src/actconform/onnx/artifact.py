@@ -1,0 +1,193 @@
+"""The gates: what must hold of an exported graph before any runtime sees it, and what there is to know about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+from onnx.external_data_helper import uses_external_data
+
+from actconform.onnx.nodes import ELEMENT_TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from actconform.types import Artifact, Kernel
+
+Breach = tuple[str, str]  # the class of the finding, and the evidence
+
+
+def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
+    """Return how `artifact` breaks what a graph of `kernel` at `dtype` must be, as (class, evidence); empty where it does not.
+
+    "invalid-model": no ModelProto, data outside of the bytes, operators that their domain does not have at the stated opset
+    and the model does not define, whatever onnx's full check (shape inference included) says, in its words. Of these the
+    first alone is reported. "names": another number of inputs or outputs than the kernel has. "shape": an input of another
+    rank, or with a fixed dimension: it cannot run at other sizes than it was exported at. "dtype": declared element types
+    that are not those asked for. Raises nothing.
+    """
+    try:
+        model = onnx.load_from_string(artifact.model)
+    except Exception as error:  # noqa: BLE001  protobuf's DecodeError, among others
+        return [("invalid-model", f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
+    invalid = _outside(model) or _unregistered(model) or _refused(model)
+    breaches = [("invalid-model", invalid)] if invalid else []
+    inputs, outputs = _interface(model)
+    if len(inputs) == len(kernel.inputs) and len(outputs) == 1:
+        return [*breaches, *_shapes(inputs, kernel), *_dtypes(inputs, outputs, kernel, dtype)]
+    evidence = (
+        f"inputs {[value.name for value in inputs]}, outputs {[value.name for value in outputs]}: "
+        f"expected {len(kernel.inputs)} for {list(kernel.inputs)}, and one output"
+    )
+    return [*breaches, ("names", evidence)]
+
+
+def io_names(model: bytes) -> tuple[list[str], list[str]]:
+    """Return the names of a graph's inputs, without initializers, and of its outputs, in order.
+
+    Exporters name tensors as they like: what a kernel calls x is the first input. Raises protobuf's DecodeError for other bytes.
+    """
+    inputs, outputs = _interface(onnx.load_from_string(model))
+    return [value.name for value in inputs], [value.name for value in outputs]
+
+
+def operators(model: bytes) -> list[str]:
+    """Return the operator of every node in order, with bodies of control flow and functions; "domain:" before foreign ones."""
+    return [_spelled(node) for node, _ in _nodes(onnx.load_from_string(model))]
+
+
+def facts(artifact: Artifact) -> dict[str, str]:
+    """Return what could explain a graph: the path taken, warnings, opset, IR version, producer, and the count of each operator.
+
+    Bytes that are no model have path and warnings alone.
+    """
+    made = {"path": artifact.path, "warnings": "; ".join(artifact.warnings)}
+    try:
+        model = onnx.load_from_string(artifact.model)
+    except DecodeError:
+        return made
+    counts = Counter(_spelled(node) for node, _ in _nodes(model))
+    foreign = [f"{entry.domain} {entry.version}" for entry in model.opset_import if _domain(entry.domain)]
+    return {
+        **made,
+        "opset": ", ".join([str(standard_opset(model)), *foreign]),
+        "ir_version": str(model.ir_version),
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "operators": ", ".join(f"{name} {count}" for name, count in counts.items()),
+    }
+
+
+def standard_opset(model: onnx.ModelProto) -> int:
+    """Return the version of the standard's opset that a model states; 0 where it states none."""
+    return _opsets(model.opset_import).get("", 0)
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain
+
+
+def _spelled(node: onnx.NodeProto) -> str:
+    return f"{node.domain}:{node.op_type}" if _domain(node.domain) else node.op_type
+
+
+def _opsets(entries: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    return {_domain(entry.domain): entry.version for entry in entries}
+
+
+def _interface(model: onnx.ModelProto) -> tuple[list[onnx.ValueInfoProto], list[onnx.ValueInfoProto]]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants], list(model.graph.output)
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, dict[str, int]]]:
+    """Yield every node of the graph and of the model's functions, at any depth, with the opsets that hold for it."""
+    for body, entries in ((model.graph, model.opset_import), *((each, each.opset_import) for each in model.functions)):
+        opsets = _opsets(entries)
+        yield from ((node, opsets) for node in _deep(body.node))
+
+
+def _deep(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for graph in _subgraphs(node):
+            yield from _deep(graph.node)
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    graphs = [model.graph]
+    for node, _ in _nodes(model):
+        graphs += _subgraphs(node)
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+    for graph in graphs:
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+
+
+def _outside(model: onnx.ModelProto) -> str:
+    """Return which tensors point to a file; an artifact is its bytes, and no path in it is ever followed."""
+    external = [tensor.name for tensor in _tensors(model) if uses_external_data(tensor)]
+    return f"data in files beside the model, which do not come with it: {', '.join(external)}" if external else ""
+
+
+def _unregistered(model: onnx.ModelProto) -> str:
+    """Return which operators nobody defines. tf2onnx leaves TensorFlow's own nodes in the standard's domain, without raising."""
+    functions = {(_domain(function.domain), function.name) for function in model.functions}
+    unknown: dict[str, str] = {}
+    for node, opsets in _nodes(model):
+        domain = _domain(node.domain)
+        version = opsets.get(domain)
+        if (domain, node.op_type) in functions:
+            continue
+        if version is None:
+            unknown[_spelled(node)] = f"{_spelled(node)} (of domain {domain or 'ai.onnx'}, whose opset is not stated)"
+        elif not onnx.defs.has(node.op_type, version, domain):
+            unknown[_spelled(node)] = f"{_spelled(node)} (opset {version}, node {node.name or node.output[0]})"
+    return f"no such operator: {', '.join(unknown.values())}" if unknown else ""
+
+
+def _refused(model: onnx.ModelProto) -> str:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # noqa: BLE001  whatever the checker raises is its verdict
+        return f"onnx.checker: {' '.join(str(error).split())}"
+    return ""
+
+
+def _shapes(inputs: list[onnx.ValueInfoProto], kernel: Kernel) -> Iterator[Breach]:
+    for value, name in zip(inputs, kernel.inputs, strict=True):
+        if not value.type.tensor_type.HasField("shape"):
+            continue
+        expected, dims = kernel.dims(name), value.type.tensor_type.shape.dim
+        if len(dims) != len(expected):
+            yield "shape", f"input {value.name}, the kernel's {name}, has {len(dims)} dimensions, not {len(expected)}"
+            continue
+        fixed = {dim: said.dim_value for dim, said in zip(expected, dims, strict=True) if said.HasField("dim_value")}
+        for dim, size in fixed.items():
+            yield "shape", f"input {value.name}, the kernel's {name}, takes {dim} = {size} alone, not any size"
+
+
+def _dtypes(
+    inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], kernel: Kernel, dtype: str
+) -> Iterator[Breach]:
+    asked = ELEMENT_TYPES[dtype]
+    output = TensorProto.INT64 if kernel.output_dtype == "int64" else asked
+    for kind, values, expected in (("input", inputs, asked), ("output", outputs, output)):
+        for value in values:
+            declared = value.type.tensor_type.elem_type
+            if declared != expected:
+                names = TensorProto.DataType.Name(declared), TensorProto.DataType.Name(expected)
+                yield "dtype", f"{kind} {value.name} is declared {names[0]}, asked for {names[1]}"

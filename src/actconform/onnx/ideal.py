@@ -1,0 +1,193 @@
+"""The ideal runtime: a graph evaluated node by node in accurate float64, each result rounded once to its element type.
+
+It is the witness that tells faults of a graph from faults of a runtime. Where its answer breaks a limit the graph itself is
+wrong or ill-conditioned at its precision; where its answer is right and a runtime's is not, the runtime is at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, inliner, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from actconform.interfaces import Program, Unsupported
+from actconform.onnx.artifact import io_names, operators, standard_opset
+from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
+from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.oracle.rounding import round_to
+from actconform.types import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actconform.types import Bundle
+
+__all__ = ["IdealRuntime", "operators"]
+
+Array: TypeAlias = NDArray[Any]
+Compute: TypeAlias = Callable[[list[Array | None]], Sequence[Array]]
+
+FIRST_OPSET = 13  # before it Softmax flattened its input, and squeezes and sums took axes otherwise
+
+FORMATS = {element_type: DTYPES[dtype] for dtype, element_type in ELEMENT_TYPES.items()}
+STORAGE: dict[int, np.dtype[Any]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+    TensorProto.DOUBLE: np.dtype(np.float64),
+    TensorProto.BOOL: np.dtype(np.bool_),
+    **{getattr(TensorProto, f"INT{bits}"): np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{getattr(TensorProto, f"UINT{bits}"): np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+}
+
+
+class _Step(NamedTuple):
+    node: onnx.NodeProto
+    compute: Compute
+
+
+class IdealRuntime(Program):
+    """A graph of standard operators, evaluated by the operators' true values.
+
+    `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
+    bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With `rounding=False` nothing is
+    rounded: the same graph in float64, a second witness, that tells lack of precision from a wrong formula.
+    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, control flow,
+    elements that are not real numbers, tensors whose element type onnx cannot infer.
+    """
+
+    implementation = "actconform.onnx.ideal"
+
+    def __init__(self, model: bytes, *, rounding: bool = True) -> None:
+        proto = inliner.inline_local_functions(onnx.load_from_string(model), convert_version=True)
+        self._rounding = rounding
+        self._opset = standard_opset(proto)
+        if self._opset < FIRST_OPSET:
+            raise Unsupported(f"the ideal runtime knows opset {FIRST_OPSET} and newer, not {self._opset}")
+        self._inputs, self._outputs = io_names(model)
+        self._steps = [_Step(node, self._compute(node)) for node in proto.graph.node]
+        self._types = _element_types(proto, self._opset)
+        if proto.graph.sparse_initializer:
+            raise Unsupported("the ideal runtime takes no sparse initializers")
+        self._constants = {
+            tensor.name: self._settled(numpy_helper.to_array(tensor), tensor.data_type)
+            for tensor in proto.graph.initializer
+        }
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return the outputs by name, in their declared dtypes (all floats float64 without rounding), `inputs` untouched.
+
+        Raises ValueError where the inputs' names or dtypes are not the graph's, or a node fails at these shapes.
+        """
+        if set(inputs) != set(self._inputs):
+            raise ValueError(f"inputs {sorted(inputs)} given, but the graph takes {sorted(self._inputs)}")
+        values: dict[str, Array] = dict(self._constants)
+        for name, array in inputs.items():
+            if array.dtype != STORAGE[self._types[name]]:
+                raise ValueError(f"input {name} is {array.dtype}, but the graph takes {STORAGE[self._types[name]]}")
+            values[name] = self._settled(array, self._types[name])
+        with np.errstate(all="ignore"):
+            for step in self._steps:
+                values |= self._results(step, values)
+        return {name: self._handed_out(values[name], self._types[name]) for name in self._outputs}
+
+    def _results(self, step: _Step, values: Mapping[str, Array]) -> dict[str, Array]:
+        arguments = [values[name] if name else None for name in step.node.input]
+        try:
+            results = step.compute(arguments)
+        except Exception as error:
+            raise ValueError(f"{_named(step.node, self._opset)} fails at these inputs: {error}") from error
+        named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
+        return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
+
+    def _settled(self, array: Array, element_type: int) -> Array:
+        """Return the array as a tensor of that type is held: floats rounded, in float64; all else in its own dtype."""
+        if element_type not in FORMATS:
+            return array.astype(STORAGE[element_type])
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one of the patterns
+            wide = array.astype(np.float64)
+        return round_to(wide, FORMATS[element_type]) if self._rounding else wide
+
+    def _handed_out(self, array: Array, element_type: int) -> Array:
+        wide = element_type in FORMATS and not self._rounding
+        return array.astype(np.float64 if wide else STORAGE[element_type])
+
+    def _compute(self, node: onnx.NodeProto) -> Compute:
+        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS
+        if node.domain not in {"", "ai.onnx"} or not known:
+            raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
+        if node.op_type in PASSED_ON:
+            return _passed_on(node, self._opset)
+        operation = OPERATIONS[node.op_type]
+        own = Node(node.op_type, _attributes(node, self._opset))
+        return lambda arguments: [operation(own, *arguments)]
+
+
+def _named(node: onnx.NodeProto, opset: int) -> str:
+    return (
+        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
+        f"at node {node.name or '-> ' + ', '.join(node.output)}"
+    )
+
+
+def _attributes(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError as error:
+        raise Unsupported(f"{_named(node, opset)} is not in the standard") from error
+    defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
+    values = {each.name: helper.get_attribute_value(each) for each in (*defaults, *node.attribute)}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def _passed_on(node: onnx.NodeProto, opset: int) -> Compute:
+    """Return onnx's own implementation of one node."""
+    alone = onnx.NodeProto()
+    alone.CopyFrom(node)
+    alone.domain = ""
+    given = [name for name in dict.fromkeys(node.input) if name]
+    graph = helper.make_graph(
+        [alone],
+        "node",
+        [onnx.ValueInfoProto(name=name) for name in given],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    evaluator = ReferenceEvaluator(graph, opsets={"": opset})
+
+    def compute(arguments: list[Array | None]) -> Sequence[Array]:
+        named = {name: array for name, array in zip(node.input, arguments, strict=True) if name}
+        results = iter(evaluator.run(None, named))
+        return [next(results) if name else np.empty(0) for name in node.output]
+
+    return compute
+
+
+def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
+    """Return the element type of every tensor: of inputs and outputs as declared, between them as onnx infers it."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    del bare.graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
+    try:
+        graph = onnx.shape_inference.infer_shapes(bare).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise Unsupported(f"onnx cannot infer the element types: {error}") from error
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in proto.graph.node:
+        for name in node.output:
+            if name and types.get(name, 0) not in STORAGE:
+                raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
+    for name in (*(value.name for value in proto.graph.input), *(tensor.name for tensor in proto.graph.initializer)):
+        if types[name] not in STORAGE:
+            raise Unsupported(f"the ideal runtime does not take {name}, {_spelled(types[name])}")
+    return types
+
+
+def _spelled(element_type: int) -> str:
+    return f"a tensor of {TensorProto.DataType.Name(element_type)}" if element_type else "whose type cannot be inferred"

@@ -1,0 +1,112 @@
+"""Two witnesses of a graph: our ideal runtime, rounding each node's exact result to its dtype, and onnx's reference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from actconform.compare.answers import joined
+from actconform.compare.classify import classify
+from actconform.compare.measure import measure
+from actconform.compare.ulp import from_hex
+from actconform.interfaces import Unsupported
+from actconform.onnx.ideal import IdealRuntime
+from actconform.onnx.reference import reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from actconform.compare.measure import Sample
+    from actconform.draw import Exam
+    from actconform.types import Artifact, Bundle, Finding
+
+Testimony = Literal["wrong", "right", "disagree", "absent"]
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What one witness gives: its answers joined by (regime, tensor), and what is wrong with them."""
+
+    samples: Mapping[tuple[str, str], Sample]
+    findings: list[Finding]
+
+
+class Witnesses:
+    """Says whether the graph itself gives what was found. Evaluated at the first question, all inputs at once."""
+
+    def __init__(self, artifact: Artifact, exam: Exam) -> None:
+        self.artifact = artifact
+        self._exam = exam
+        self._seen: list[Seen] | None = None
+        self._absent = ""
+
+    def testify(self, finding: Finding) -> tuple[Testimony, str]:
+        """Return what both witnesses say of the finding, and their numbers at its worst input, as evidence.
+
+        "wrong": both break the limit too, at the worst input or in the same way elsewhere among the finding's inputs;
+        "right": neither does; "absent": the graph cannot be evaluated, or the finding has no worst input.
+        """
+        if finding.worst is None:
+            return "absent", ""
+        seen = self._evaluate()
+        if not seen:
+            return "absent", f"no second evaluation of the graph: {self._absent}"
+        key, at = (finding.regime, finding.tensor), np.array([finding.worst.index])
+        parts = [witness.samples[key].part(at) for witness in seen]
+        wrong = [
+            _breaks(part, finding, self._exam) or any(self._alike(other, finding) for other in witness.findings)
+            for part, witness in zip(parts, seen, strict=True)
+        ]
+        ideal, reference = (float(part.got[0]) for part in parts)
+        numbers = (
+            f"at x={finding.worst.input_hex} the graph gives {ideal:.9g} ideally, {reference:.9g} in onnx's reference"
+        )
+        elsewhere = next((other for other in seen[0].findings if self._alike(other, finding)), None)
+        if all(wrong) and elsewhere and elsewhere.worst:
+            numbers += f"; at x={elsewhere.worst.input_hex} ideally {elsewhere.worst.got:.9g}"
+        return ("wrong" if all(wrong) else "disagree" if any(wrong) else "right"), numbers
+
+    def _alike(self, other: Finding, finding: Finding) -> bool:
+        same = (other.regime, other.tensor, other.class_) == (finding.regime, finding.tensor, finding.class_)
+        if not same or not self._exam.rule.unary:
+            return same
+        (low, high), (from_, to) = (
+            [from_hex(end, self._exam.rule.fmt) for end in one.interval] for one in (other, finding)
+        )
+        return other.interval == finding.interval or (low <= to and from_ <= high)
+
+    def _evaluate(self) -> list[Seen]:
+        if self._seen is None:
+            try:
+                with np.errstate(all="ignore"):
+                    runs = (IdealRuntime(self.artifact.model).forward, reference(self.artifact.model))
+                    self._seen = [self._ask(forward) for forward in runs]
+            except (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError) as error:
+                self._absent, self._seen = f"{type(error).__name__}: {error}", []
+        return self._seen
+
+    def _ask(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> Seen:
+        answers: list[Bundle] = []
+        for question in self._exam.questions:
+            outputs = forward(question.inputs)
+            answers.append({name: np.asarray(array).astype(question.dtypes[name]) for name, array in outputs.items()})
+        samples = joined(self._exam, answers)
+        found = [
+            finding
+            for (regime, tensor), sample in samples.items()
+            for finding in classify(sample, self._exam.rule, measure(sample, self._exam.rule), regime, tensor)
+        ]
+        return Seen(samples, found)
+
+
+def still(finding: Finding, exam: Exam, answers: Sequence[Bundle]) -> bool:
+    """Tell whether other answers to the same questions break the limit at the finding's worst input too."""
+    sample = joined(exam, answers).get((finding.regime, finding.tensor))
+    assert finding.worst is not None  # the caller asks of elements
+    return sample is None or _breaks(sample.part(np.array([finding.worst.index])), finding, exam)
+
+
+def _breaks(part: Sample, finding: Finding, exam: Exam) -> bool:
+    return bool(classify(part, exam.rule, measure(part, exam.rule), finding.regime, finding.tensor))

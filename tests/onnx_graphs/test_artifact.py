@@ -1,0 +1,185 @@
+"""The gates: one planted breach each, and every authored graph let through."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper, parser
+
+from actconform import Artifact, Kernel
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.onnx.artifact import facts, inspect, io_names, operators
+from actconform.onnx.author import author
+
+KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
+RELU = KERNELS["relu"]
+
+
+def artifact_of(model: onnx.ModelProto) -> Artifact:
+    return Artifact(model=model.SerializeToString(), opset=0, path="planted")
+
+
+def parsed(body: str, header: str = '<ir_version: 8, opset_import: ["": 18]>') -> onnx.ModelProto:
+    return parser.parse_model(f"{header} g {body}")
+
+
+def only_breach(model: onnx.ModelProto, kernel: Kernel = RELU, dtype: str = "f32") -> tuple[str, str]:
+    (breach,) = inspect(artifact_of(model), kernel, dtype)
+    return breach
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_an_authored_graph_passes(kernel: Kernel, dtype: str) -> None:
+    assert inspect(author(kernel, dtype), kernel, dtype) == []
+
+
+def test_bytes_that_are_no_model() -> None:
+    ((class_, evidence),) = inspect(Artifact(model=b"not a model", opset=0, path=""), RELU, "f32")
+    assert class_ == "invalid-model"
+    assert "11 bytes that are no ONNX model" in evidence
+
+
+def test_nothing_at_all_is_no_valid_model() -> None:
+    assert inspect(Artifact(model=b"", opset=0, path=""), RELU, "f32")[0][0] == "invalid-model"
+
+
+def test_a_raw_node_of_tensorflow_in_the_standards_domain() -> None:
+    model = parsed("(float[n] x) => (float[n] y) { a = Neg(x) b = Erfc(a) c = Expm1(b) y = Erfc(c) }")
+    model.graph.node[2].name = "Gelu/Expm1"
+    assert only_breach(model) == (
+        "invalid-model",
+        "no such operator: Erfc (opset 18, node y), Expm1 (opset 18, node Gelu/Expm1)",
+    )
+
+
+def test_an_operator_newer_than_the_stated_opset() -> None:
+    model = parsed("(float[n] x) => (float[n] y) { y = Gelu(x) }")
+    assert only_breach(model) == ("invalid-model", "no such operator: Gelu (opset 18, node y)")
+    newer = parsed("(float[n] x) => (float[n] y) { y = Gelu(x) }", '<ir_version: 9, opset_import: ["": 20]>')
+    assert inspect(artifact_of(newer), RELU, "f32") == []
+
+
+def test_a_foreign_operator_with_and_without_its_opset() -> None:
+    body = "(float[n] x) => (float[n] y) { y = com.microsoft.QuickGelu(x) }"
+    stated = parsed(body, '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]>')
+    assert only_breach(stated)[1] == "no such operator: com.microsoft:QuickGelu (opset 1, node y)"
+    evidence = only_breach(parsed(body))[1]
+    assert evidence == "no such operator: com.microsoft:QuickGelu (of domain com.microsoft, whose opset is not stated)"
+
+
+def test_an_operator_in_a_branch() -> None:
+    branch = "g () => (float[n] {0}) {{ {0} = {1}(x) }}"
+    body = f"c = IsNaN(x) d = ReduceMax(c) y = If(d) <then_branch = {branch.format('a', 'Identity')}, else_branch = {branch.format('b', 'Erfc')}>"
+    assert (
+        only_breach(parsed(f"(float[n] x) => (float[n] y) {{ {body} }}"))[1]
+        == "no such operator: Erfc (opset 18, node b)"
+    )
+
+
+def test_functions_of_the_model_are_operators_and_their_bodies_are_read() -> None:
+    header = '<ir_version: 8, opset_import: ["": 18, "mine": 1]>'
+    text = '(float[n] x) => (float[n] y) {{ y = mine.twice(x) }} <domain: "mine", opset_import: ["": 18]> twice (a) => (b) {{ b = {}(a, a) }}'
+    assert inspect(artifact_of(parsed(text.format("Add"), header)), RELU, "f32") == []
+    assert only_breach(parsed(text.format("Plus"), header))[1] == "no such operator: Plus (opset 18, node b)"
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute"])
+def test_data_beside_the_model(place: str) -> None:
+    model = parsed("(float[n] x) => (float[n] y) { y = Add(x, w) }")
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    if place == "initializer":
+        model.graph.initializer.append(tensor)
+    else:
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=tensor))
+    assert only_breach(model) == ("invalid-model", "data in files beside the model, which do not come with it: w")
+
+
+def test_what_the_checker_says_is_handed_on() -> None:
+    twice = parsed("(float[n] x) => (float[n] y) { y = Relu(x) y = Neg(x) }")
+    class_, evidence = only_breach(twice)
+    assert class_ == "invalid-model"
+    assert evidence.startswith("onnx.checker: ")
+    assert "SSA" in evidence
+
+
+def test_types_that_contradict_each_other() -> None:
+    mixed = parsed("(float[n] x) => (float[n] y) { i = Cast<to = 7>(x) y = Add(x, i) }")
+    class_, evidence = only_breach(mixed)
+    assert class_ == "invalid-model"
+    assert "(op_type:Add" in evidence
+
+
+def test_bfloat16_that_became_float16() -> None:
+    model = parsed("(float16[n] x) => (float16[n] y) { y = Relu(x) }")
+    assert inspect(artifact_of(model), RELU, "bf16") == [
+        ("dtype", "input x is declared FLOAT16, asked for BFLOAT16"),
+        ("dtype", "output y is declared FLOAT16, asked for BFLOAT16"),
+    ]
+
+
+def test_an_index_of_another_width() -> None:
+    model = parsed("(float[b, n] x) => (int32[b] y) { i = ArgMax<axis = -1, keepdims = 0>(x) y = Cast<to = 6>(i) }")
+    assert only_breach(model, KERNELS["argmax"]) == ("dtype", "output y is declared INT32, asked for INT64")
+
+
+def test_a_broken_model_can_be_of_the_wrong_type_too() -> None:
+    model = parsed("(float16[n] x) => (float[n] y) { a = Cast<to = 1>(x) y = Erfc(a) }")
+    assert [class_ for class_, _ in inspect(artifact_of(model), RELU, "f32")] == ["invalid-model", "dtype"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "(float[n] x, float[n] z) => (float[n] y) { y = Add(x, z) }",
+        "(float[n] x) => (float[n] y, float[n] z) { y = Relu(x) z = Neg(x) }",
+        "() => (float[n] y) { y = Constant<value_floats = [1.0]>() }",
+    ],
+)
+def test_another_number_of_inputs_or_outputs(body: str) -> None:
+    class_, evidence = only_breach(parsed(body))
+    assert class_ == "names"
+    assert evidence.endswith("expected 1 for ['x'], and one output")
+
+
+def test_a_size_that_was_fixed() -> None:
+    model = parsed("(float[8] x) => (float[8] y) { y = Relu(x) }")
+    assert only_breach(model) == ("shape", "input x, the kernel's x, takes n = 8 alone, not any size")
+    model = parsed("(float[b, 6] in_0, float[c] in_1) => (float[b, 6] y) { y = PRelu(in_0, in_1) }")
+    evidence = "input in_0, the kernel's x, takes n = 6 alone, not any size"
+    assert only_breach(model, KERNELS["prelu"]) == ("shape", evidence)
+
+
+def test_another_rank_and_none_stated() -> None:
+    model = parsed("(float[b, n] x) => (float[b, n] y) { y = Relu(x) }")
+    assert only_breach(model) == ("shape", "input x, the kernel's x, has 2 dimensions, not 1")
+    unstated = parsed("(float[] x) => (float[] y) { y = Relu(x) }")
+    unstated.graph.input[0].type.tensor_type.ClearField("shape")
+    unstated.graph.output[0].type.tensor_type.ClearField("shape")
+    assert not any(class_ == "shape" for class_, _ in inspect(artifact_of(unstated), RELU, "f32"))
+
+
+def test_names_of_inputs_leave_out_initializers() -> None:
+    model = parsed("(float[n] in_0, float[1] w) => (float[n] out_0) { out_0 = Add(in_0, w) }")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "w"))
+    assert io_names(model.SerializeToString()) == (["in_0"], ["out_0"])
+    assert inspect(artifact_of(model), RELU, "f32") == []
+
+
+def test_operators_and_facts_tell_what_the_graph_is() -> None:
+    model = parsed(
+        "(float[n] x) => (float[n] y) { a = Neg(x) b = com.microsoft.Gelu(a) y = Neg(b) }",
+        '<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1], producer_name: "tf2onnx", producer_version: "1.17.0">',
+    )
+    assert operators(model.SerializeToString()) == ["Neg", "com.microsoft:Gelu", "Neg"]
+    assert facts(artifact_of(model)) == {
+        "path": "planted",
+        "warnings": "",
+        "opset": "18, com.microsoft 1",
+        "ir_version": "8",
+        "producer": "tf2onnx 1.17.0",
+        "operators": "Neg 2, com.microsoft:Gelu 1",
+    }

@@ -1,0 +1,211 @@
+"""Exports are asked for once: kept by content, made again when anything that matters differs or the entry is damaged."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actconform.exports import ExportError, Exports, cache_folder
+from actconform.interfaces import Unavailable, Unsupported
+from actconform.types import Artifact, Kernel
+from actconform.workers.pool import WorkerError
+from actconform.workers.protocol import ExportJob, ExportOutcome, Failure, Hello
+
+KERNEL = Kernel(name="leaky-relu", definition="", source="", parameters={"alpha": 0.25})
+GRAPH = Artifact(b"\x08\x0agraph" * 50, 20, "operator: LeakyRelu", ("warned",), 10)
+
+
+class Asked:
+    """A worker that exports at once, and remembers what it was asked for."""
+
+    def __init__(self, outcome: ExportOutcome | Exception | None = None, **hello: Any) -> None:
+        self.jobs: list[tuple[ExportJob, float]] = []
+        self.starts = 0
+        self.outcome = outcome or ExportOutcome(artifact=GRAPH)
+        said = {"facts": {"torch": "2.13"}, "plugins": {"actconform-torch": "0.1"}, **hello}
+        self.hello = Hello(actconform="0.1", backend="torch", **said)
+
+    def start(self, timeout: float) -> Hello:
+        assert timeout > 0
+        self.starts += 1
+        return self.hello
+
+    def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+        self.jobs.append((job, timeout))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+def get(worker: Any, folder: Path, kernel: Kernel = KERNEL, dtype: str = "f32", exporter: str = "dynamo") -> Artifact:
+    return Exports(worker, folder).artifact(kernel, dtype, exporter, 30.0)
+
+
+def failed(kind: Any) -> ExportOutcome:
+    return ExportOutcome(failure=Failure("export", kind, f"words of {kind}"))
+
+
+def test_what_was_exported_once_is_not_asked_for_again(tmp_path: Path) -> None:
+    first, second = Asked(), Asked()
+    assert get(first, tmp_path) == GRAPH
+    assert first.jobs == [(ExportJob("dynamo", "leaky-relu", "f32"), 30.0)]
+    assert get(second, tmp_path) == GRAPH
+    assert second.jobs == []
+
+
+def test_the_worker_is_started_once(tmp_path: Path) -> None:
+    worker = Asked()
+    exports: Any = Exports(worker, tmp_path)  # type: ignore[arg-type]
+    for dtype in ("f32", "f16"):
+        exports.artifact(KERNEL, dtype, "dynamo", 30.0)
+    assert worker.starts == 1
+    assert len(worker.jobs) == 2
+
+
+@pytest.mark.parametrize(
+    ("hello", "wanted"),
+    [
+        ({"facts": {"torch": "2.14"}}, {}),
+        ({"facts": {"torch": "2.13", "onnxscript": "0.5"}}, {}),
+        ({"plugins": {"actconform-torch": "0.2"}}, {}),
+        ({}, {"dtype": "f16"}),
+        ({}, {"exporter": "torchscript"}),
+        ({}, {"kernel": msgspec.structs.replace(KERNEL, parameters={"alpha": 0.5})}),
+        ({}, {"kernel": msgspec.structs.replace(KERNEL, name="leaky-relu-2")}),
+    ],
+)
+def test_whatever_could_change_the_graph_makes_it_another_entry(
+    hello: dict[str, Any], wanted: dict[str, Any], tmp_path: Path
+) -> None:
+    get(Asked(), tmp_path)
+    other = Artifact(b"other", 18, "composition: Mul")
+    worker = Asked(ExportOutcome(artifact=other), **hello)
+    assert get(worker, tmp_path, **wanted) == other
+    assert len(worker.jobs) == 1
+    assert get(Asked(), tmp_path) == GRAPH
+
+
+def test_the_order_of_facts_is_no_difference(tmp_path: Path) -> None:
+    get(Asked(facts={"a": "1", "b": "2"}), tmp_path)
+    worker = Asked(facts={"b": "2", "a": "1"})
+    get(worker, tmp_path)
+    assert worker.jobs == []
+
+
+def entry(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 100, -1])
+def test_a_damaged_entry_is_made_again(kept: int, tmp_path: Path) -> None:
+    get(Asked(), tmp_path)
+    whole = entry(tmp_path).read_bytes()
+    entry(tmp_path).write_bytes(whole[:kept])
+    worker = Asked()
+    assert get(worker, tmp_path) == GRAPH
+    assert len(worker.jobs) == 1
+    assert entry(tmp_path).read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe not one of ours", msgspec.msgpack.encode({"model": 1}), b"\x00" * 400])
+def test_what_is_no_entry_is_replaced(content: bytes, tmp_path: Path) -> None:
+    get(Asked(), tmp_path)
+    entry(tmp_path).write_bytes(content)
+    assert get(Asked(), tmp_path) == GRAPH
+    again = Asked()
+    assert get(again, tmp_path) == GRAPH
+    assert again.jobs == []
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for _ in range(2):
+        worker = Asked()
+        assert get(worker, tmp_path / "file" / "exports") == GRAPH
+        assert len(worker.jobs) == 1
+
+
+def test_an_entry_that_cannot_be_replaced_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert get(Asked(), tmp_path) == GRAPH
+    assert not list(tmp_path.glob("*.msgpack"))
+
+
+def test_what_a_killed_run_left_is_not_read(tmp_path: Path) -> None:
+    get(Asked(), tmp_path)
+    path = entry(tmp_path)
+    path.rename(tmp_path / "tmpabc.new")  # killed before the rename: none
+    (tmp_path / "tmpdef.new").write_bytes(b"half")
+    worker = Asked()
+    assert get(worker, tmp_path) == GRAPH
+    assert len(worker.jobs) == 1
+    assert path.exists()
+
+
+def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
+    large = msgspec.structs.replace(GRAPH, model=b"graph" * 200_000)
+    barrier = threading.Barrier(4)
+    got: list[Artifact] = []
+
+    class Together(Asked):
+        def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+            outcome = super().export(job, timeout)
+            barrier.wait(20)
+            return outcome
+
+    def one() -> None:
+        got.append(get(Together(ExportOutcome(artifact=large)), tmp_path))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [large] * 4
+    assert get(Asked(ExportOutcome(artifact=GRAPH)), tmp_path) == large
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [("unsupported", Unsupported), ("unavailable", Unavailable), ("error", ExportError), ("memory", ExportError)],
+)
+def test_a_failure_is_raised_as_what_it_is_and_never_kept(kind: str, raised: type[Exception], tmp_path: Path) -> None:
+    worker = Asked(failed(kind))
+    exports: Any = Exports(worker, tmp_path)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(raised, match=f"^words of {kind}$"):
+            exports.artifact(KERNEL, "f32", "dynamo", 30.0)
+    assert len(worker.jobs) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unavailable_framework_is_said_without_asking(tmp_path: Path) -> None:
+    worker = Asked(unavailable="torch is not installed: pip install torch")
+    with pytest.raises(Unavailable, match="pip install torch"):
+        get(worker, tmp_path)
+    assert worker.jobs == []
+
+
+def test_a_dead_worker_is_the_callers_matter(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match="was killed"):
+        get(Asked(WorkerError("crash", "was killed by SIGSEGV")), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_is_where_the_user_or_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("ACTCONFORM_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "home/.cache/actconform/exports"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg/actconform/exports"
+    monkeypatch.setenv("ACTCONFORM_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"

@@ -1,0 +1,186 @@
+"""A run that was killed goes on with --resume and ends with the report that it would have had, running nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TESTS = Path(__file__).parent
+ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
+KERNELS = (
+    *("relu", "sigmoid", "softmax", "tanh", "relu-squared", "hard-shrink", "silu", "mish", "linear", "relu6"),
+    *("leaky-relu", "leaky-relu-0.3", "thresholded-relu", "gelu-erf"),
+)
+SELECTION = [f"{kernel}/value/f32/stand-in" for kernel in KERNELS]
+SLOW = {"ACTCONFORM_TEST_CASE_SECONDS": "0.05"}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    site = tmp_path_factory.mktemp("site")
+    info = site / "actconform_stand_in-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-stand-in\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[actconform]\nstand-in = stand_in:Plugin\n")
+    path = os.pathsep.join([str(site), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [ACTCONFORM, "run", *SELECTION, "--out", str(folder), *more]
+
+
+def finished(folder: Path, environment: Mapping[str, str], *more: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command(folder, *more), env=environment, cwd=folder.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in {0, 1}, done.stderr
+    return done
+
+
+def substance(folder: Path) -> Any:
+    """Return the report without its seconds, after a look at results.jsonl, which has each case once."""
+    report = json.loads((folder / "report.json").read_bytes())
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_bytes().splitlines()]
+    assert sorted(lines, key=lambda r: r["case"]) == sorted(report["results"], key=lambda r: r["case"])
+    report.pop("timings")
+    for result in report["results"]:
+        del result["seconds"], result["timings"]
+        result["reason"] = result["reason"].partition(" (at ")[0]
+    return report
+
+
+@pytest.fixture(scope="module")
+def whole(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    finished(folder, environment)
+    return substance(folder)
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines(keepends=True) if path.exists() else []
+
+
+def workers_of(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def start(folder: Path, environment: Mapping[str, str], *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command(folder, *more),
+        env={**environment, **SLOW},
+        cwd=folder.parent,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def until_it_has(lines: int, folder: Path, driver: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 60
+    while len(whole_lines(folder / "results.jsonl")) < lines:
+        assert time.monotonic() < end
+        assert driver.poll() is None
+        time.sleep(0.005)
+
+
+def final(lines: list[bytes]) -> set[bytes]:
+    return {line for line in lines if line.endswith(b"\n") and json.loads(line)["verdict"] != "ERROR"}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_driver_killed_at_any_moment_is_resumed(
+    seed: int, environment: dict[str, str], whole: Any, tmp_path: Path
+) -> None:
+    chance, folder = random.Random(seed), tmp_path / "out"  # noqa: S311  no secrets
+    more: tuple[str, ...] = ()
+    for _ in range(2):  # the run, and the one that resumes it
+        with start(folder, environment, *more) as driver:
+            until_it_has(chance.randint(1, 6), folder, driver)
+            time.sleep(chance.uniform(0, 0.1))
+            driver.kill()
+        more = ("--resume",)
+    kept = final(whole_lines(folder / "results.jsonl"))
+    if chance.random() < 0.5:
+        with (folder / "results.jsonl").open("ab") as lines:
+            lines.write(b'{"case":"tanh/value/f32/sta')
+    done = finished(folder, environment, "--resume")
+    assert substance(folder) == whole
+    assert kept <= set(whole_lines(folder / "results.jsonl"))  # with their seconds: not run again
+    assert f"resumed: {len(kept)} of {len(SELECTION)} results are of the earlier run" in done.stdout
+
+
+def test_a_driver_killed_before_its_first_result_is_resumed(
+    environment: dict[str, str], whole: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    with start(folder, environment | {"ACTCONFORM_TEST_START_SECONDS": "30"}) as driver:
+        while not (folder / "facts.json").exists():
+            time.sleep(0.005)
+        driver.kill()
+    finished(folder, environment, "--resume")
+    assert substance(folder) == whole
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_killed_worker_costs_nothing_after_a_resume(
+    seed: int, environment: dict[str, str], whole: Any, tmp_path: Path
+) -> None:
+    chance, folder = random.Random(seed), tmp_path / "out"  # noqa: S311  no secrets
+    with start(folder, environment) as driver:
+        until_it_has(chance.randint(1, 6), folder, driver)
+        time.sleep(chance.uniform(0, 0.05))
+        for worker in workers_of(driver.pid):
+            os.kill(worker, signal.SIGKILL)
+        assert driver.wait(60) == 1
+    finished(folder, environment, "--resume")
+    assert substance(folder) == whole
+
+
+def test_a_run_that_ended_is_not_run_again(environment: dict[str, str], whole: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    finished(folder, environment)
+    before = final(whole_lines(folder / "results.jsonl"))
+    done = finished(folder, environment, "--resume")
+    assert substance(folder) == whole
+    assert final(whole_lines(folder / "results.jsonl")) == before
+    assert len(before) == len(SELECTION) - 1  # but for the one that ended in an ERROR
+    assert "dropped" not in done.stdout
+
+
+def test_other_facts_run_all_again_and_are_named(environment: dict[str, str], whole: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    finished(folder, environment)
+    facts = (folder / "facts.json").read_text()
+    (folder / "facts.json").write_text(facts.replace("TESTED", "OTHER"))
+    done = finished(folder, environment, "--resume")
+    assert "results of the earlier run are dropped: cpu_capability was OTHER, is TESTED" in done.stdout
+    assert f"resumed: 0 of {len(SELECTION)}" in done.stdout
+    assert substance(folder) == whole
+
+
+def test_there_is_nothing_to_resume(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(tmp_path / "out", "--resume"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "results.jsonl to go on from; run without --resume" in done.stderr
+    assert not (tmp_path / "out").exists()
