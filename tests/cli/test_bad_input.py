@@ -60,7 +60,7 @@ COMMANDS = {
     "aspect": Mistake("run --aspect grad", ("unknown aspect 'grad'", "gradient")),
     "dtype": Mistake("run --dtype bfloat16", ("unknown dtype 'bfloat16'", "bf16")),
     "require": Mistake(
-        "run --require ort-cpu", ("required route 'ort-cpu' is unknown", "did you mean authored+ort-cpu")
+        "run --require ort-cpu", ("required route 'ort-cpu' is unknown", "authored+ort-cpu")
     ),
     "unknown-key": Mistake(
         "run", ("actconform.toml", "unknown key 'thread'", "did you mean threads?"), {"actconform.toml": "thread = 2"}
