@@ -59,9 +59,7 @@ COMMANDS = {
     "route": Mistake("run --route authored+ort", ("unknown route", "did you mean authored+ort-")),
     "aspect": Mistake("run --aspect grad", ("unknown aspect 'grad'", "gradient")),
     "dtype": Mistake("run --dtype bfloat16", ("unknown dtype 'bfloat16'", "bf16")),
-    "require": Mistake(
-        "run --require ort-cpu", ("required route 'ort-cpu' is unknown", "authored+ort-cpu")
-    ),
+    "require": Mistake("run --require ort-cpu", ("required route 'ort-cpu' is unknown", "authored+ort-cpu")),
     "unknown-key": Mistake(
         "run", ("actconform.toml", "unknown key 'thread'", "did you mean threads?"), {"actconform.toml": "thread = 2"}
     ),
