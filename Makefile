@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	@touch $@
 
 conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it)
-	$(BIN)/actconform run $(PATTERN) $(ARGS)
+	@set -f; $(BIN)/actconform run $(PATTERN) $(ARGS)
 
 test: $(STAMP) ## Run the tests, an end-to-end run of the real frameworks among them
 	$(BIN)/python -m pytest $(ARGS)
