@@ -29,7 +29,7 @@ class Asked:
         said = {"facts": {"torch": "2.13"}, "plugins": {"actconform-torch": "0.1"}, **hello}
         self.hello = Hello(actconform="0.1", backend="torch", **said)
 
-    def start(self, timeout: float) -> Hello:
+    def start(self, timeout: float = 1.0) -> Hello:
         assert timeout > 0
         self.starts += 1
         return self.hello

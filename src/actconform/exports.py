@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Hello
 
-START_TIMEOUT = 120.0
-
 
 class ExportError(Exception):
     """The exporter's worker failed at this case; the message says how."""
@@ -68,7 +66,7 @@ class Exports:
 
     def _key(self, kernel: Kernel, dtype: str, exporter: str) -> str:
         if self._hello is None:
-            self._hello = self._worker.start(START_TIMEOUT)
+            self._hello = self._worker.start()
         if self._hello.unavailable:
             raise Unavailable(self._hello.unavailable)
         here = self._hello

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from actconform.types import Deviation
     from actconform.workers.protocol import Hello
 
-START_TIMEOUT = 120.0  # a cold import of TensorFlow from a slow disk
-
 
 class Earlier(Protocol):
     """What a run that was cut short left behind, and what this one leaves: each result is taken only under its facts."""
@@ -165,7 +163,7 @@ def _facts(hello: Hello | None, exporting: Worker | None) -> dict[str, dict[str,
     if hello is None:
         return {}
     try:
-        greetings = [hello, *([exporting.start(START_TIMEOUT)] if exporting else [])]
+        greetings = [hello, *([exporting.start()] if exporting else [])]
     except WorkerError:
         return {}  # each case says it
     return {one.backend: {**facts_of(one), "cpu": one.cpu} for one in greetings}
@@ -177,7 +175,7 @@ def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict
         if broken.name == name and name not in plan.catalog.backends:
             return None, Verdict.ERROR, f"plugin {broken.name} ({broken.distribution}) is broken: {broken.reason}"
     try:
-        hello = worker.start(START_TIMEOUT)
+        hello = worker.start()
     except WorkerError as error:
         return None, VERDICT_OF[error.kind], str(error)
     if hello.unavailable:

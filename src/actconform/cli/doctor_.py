@@ -20,7 +20,6 @@ from actconform.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
-from actconform.run import START_TIMEOUT
 from actconform.workers.pool import Worker, WorkerError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
         threads=config.threads,
     )
     try:
-        hello = worker.start(START_TIMEOUT)
+        hello = worker.start()
     except WorkerError as error:
         return {"backend": name, "problem": str(error), "facts": {}, "from": ""}
     finally:

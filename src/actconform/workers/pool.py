@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import ExportJob, Job, Request
 
 Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome)
-START_SECONDS = 120.0
+START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 
 
