@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 from msgspec import structs
 
 from actconform.blame import blame, breach, by_optimizer
 from actconform.catalog.kernels import UNARY
+from actconform.catalog.models.networks import networks
 from actconform.compare.answers import compare
+from actconform.compare.layerwise import LAYERS
 from actconform.compare.ulp import to_hex
 from actconform.draw import draw
 from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.line import Desk, run_case
+from actconform.interfaces import Unsupported
+from actconform.line import Desk, Exams, run_case
+from actconform.onnx.artifact import io_names
 from actconform.onnx.author import GRAPHS
+from actconform.onnx.author_model import author_model
 from actconform.onnx.ideal import IdealRuntime
+from actconform.onnx.prefix import prefix
 from actconform.types import DTYPES, Artifact, Case, Convention, Finding, Kernel, Verdict, Worst
-from actconform.workers.protocol import Job, Outcome
+from actconform.workers.protocol import Failure, Job, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLAIN = Kernel(name="k", definition="", source="")
 GATED = Kernel(
@@ -219,7 +229,7 @@ class Faithful:
 
 def authored_case(kernel: Kernel) -> Any:
     catalog: Any = SimpleNamespace(
-        kernels={kernel.name: kernel}, backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=())}
+        subject={kernel.name: kernel}.get, backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=())}
     )
     exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
     worker: Any = Faithful()
@@ -241,3 +251,168 @@ def test_a_wrong_attribute_in_a_single_operator_is_never_the_runtimes(monkeypatc
     result = authored_case(LEAKY)
     assert result.verdict is Verdict.FAIL
     assert {found.blame for found in result.findings if found.worst} <= {"adapter", "convention"}
+
+
+# The layers of a model: whose fault is the first that is off
+
+
+HIDDEN = next(model for model in networks() if model.name == "regression-softmax-hidden")
+FAULT = "first layer over its bound: norm2 ("
+
+
+def planted(model: bytes, epsilon: float = 1e-3) -> bytes:
+    """Return a graph with another epsilon in norm2, where it has that layer."""
+    graph = onnx.load_from_string(model)
+    for node in graph.graph.node:
+        if node.name.startswith("norm2/"):
+            next(one for one in node.attribute if one.name == "epsilon").f = epsilon
+    return bytes(graph.SerializeToString())
+
+
+class Runtime:
+    """A runtime's worker that does what the graph says, to which `change` may do something before it is run."""
+
+    def __init__(self, change: Callable[[bytes], bytes] = bytes) -> None:
+        self.change = change
+        self.ran: list[list[str]] = []
+
+    def run(self, job: Job, timeout: float) -> Outcome:
+        assert job.artifact is not None
+        assert not job.taps
+        outcome = Outcome(timings={"load": 0.0, "run": 0.0, "worker": 0.0})
+        self.ran.append(io_names(job.artifact.model)[1])
+        try:
+            program = IdealRuntime(self.change(job.artifact.model))
+        except Unsupported as error:
+            outcome.failure = Failure("load", "unsupported", str(error))
+            return outcome
+        outcome.outputs = [program.forward(call.inputs) for call in job.calls]
+        return outcome
+
+
+class Tapped:
+    """A framework's worker: a model of layers that it shows, one of which has another epsilon."""
+
+    def __init__(self, epsilon: float, *, taps: bool = True) -> None:
+        self.graph, self.taps = planted(author_model(HIDDEN, "f32").model, epsilon), taps
+
+    def run(self, job: Job, timeout: float) -> Outcome:
+        assert job.taps == (job.case.aspect == "value")
+        outputs = dict(IdealRuntime(self.graph).forward(job.calls[0].inputs))
+        layers = {name.removeprefix("layer."): outputs.pop(name) for name in list(outputs) if name.startswith("layer.")}
+        timings = {"build": 0.0, "run": 0.0, "worker": 0.0}
+        return Outcome(outputs=[outputs], taps=layers if self.taps else {}, timings=timings)
+
+
+class Exported:
+    """Gives a graph as exported: all layers, or as users ship it where constants are folded in."""
+
+    def __init__(self, change: Callable[[bytes], bytes] = bytes) -> None:
+        self.change = change
+
+    def artifact(self, subject: Any, dtype: str, exporter: str, timeout: float, constants: Any = None) -> Artifact:
+        model = self.change(author_model(subject, dtype).model)
+        if constants is not None:
+            whole = onnx.load_from_string(prefix(model, ["y"]))
+            held = [value for value in whole.graph.input if value.name in constants]
+            for value in held:
+                whole.graph.input.remove(value)
+                whole.graph.initializer.append(onnx.numpy_helper.from_array(constants[value.name], value.name))
+            model = whole.SerializeToString()
+        return Artifact(model, 24, "exported")
+
+
+def model_case(route: str, worker: Any, exports: Any = None) -> Any:
+    catalog: Any = SimpleNamespace(
+        subject={HIDDEN.name: HIDDEN}.get, backends={"ort-cpu": SimpleNamespace(levels=(), optimizers=())}
+    )
+    exams = Exams(golden_dir(), read_manifest(golden_dir()))
+    desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=exports, facts={})
+    return run_case(Case(HIDDEN.name, "value", "f32", route), desk)
+
+
+def at_layers(result: Any) -> list[tuple[str, str]]:
+    return [(found.tensor, found.blame) for found in result.findings if found.regime == LAYERS]
+
+
+@pytest.mark.parametrize(
+    ("route", "exports"),
+    [("authored+ort-cpu", None), ("torch-dynamo+ort-cpu", Exported()), ("torch-dynamo@const+ort-cpu", Exported())],
+)
+def test_a_healthy_route_of_a_model_passes(route: str, exports: Any) -> None:
+    runtime = Runtime()
+    result = model_case(route, runtime, exports)
+    assert (result.verdict, result.reason, result.findings) == (Verdict.PASS, "", ())
+    seen = [one.tensor for one in result.measurements if one.regime == LAYERS]
+    if "@const" in route:
+        assert seen == []
+        assert runtime.ran == [["y"]]
+    else:
+        assert seen == [layer.name for layer in HIDDEN.layers]
+        assert runtime.ran == [["y", "loss"], *([f"layer.{name}"] for name in seen)]
+
+
+def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
+    result = model_case("torch-dynamo+ort-cpu", Runtime(), Exported(planted))
+    assert result.verdict is Verdict.FAIL
+    assert at_layers(result) == [("norm2", "exporter")]
+    assert {found.blame for found in result.findings} == {"exporter"}
+    assert result.blame == "exporter"
+    assert FAULT in result.reason
+    assert "times its bound ideally" in result.findings[0].evidence
+
+
+def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = structs.replace(author_model(HIDDEN, "f32"), model=planted(author_model(HIDDEN, "f32").model))
+    monkeypatch.setattr("actconform.line.author_model", lambda *_: wrong)
+    result = model_case("authored+ort-cpu", Runtime())
+    assert at_layers(result) == [("norm2", "adapter")]
+    assert {found.blame for found in result.findings} == {"adapter"}
+    assert FAULT in result.reason
+
+
+@pytest.mark.parametrize(("route", "exports"), [("authored+ort-cpu", None), ("torch-dynamo+ort-cpu", Exported())])
+def test_a_layer_that_is_right_in_the_graph_and_wrong_in_the_runtime_is_the_runtimes(route: str, exports: Any) -> None:
+    result = model_case(route, Runtime(planted), exports)
+    assert result.verdict is Verdict.FAIL
+    assert at_layers(result) == [("norm2", "runtime")]
+    assert {found.blame for found in result.findings} == {"runtime"}
+    assert {found.tensor for found in result.findings} == {"norm2", "y", "loss"}
+    assert FAULT in result.reason
+    assert result.findings[0].evidence.startswith("layer norm2 of the graph is within its bound ideally")
+
+
+def test_a_graph_that_holds_its_parameters_is_judged_end_to_end() -> None:
+    for runtime, exports, who in (
+        (Runtime(planted), Exported(), "runtime"),
+        (Runtime(), Exported(planted), "exporter"),
+    ):
+        result = model_case("torch-dynamo@const+ort-cpu", runtime, exports)
+        assert [(found.tensor, found.blame) for found in result.findings] == [("y", who)]
+        assert "layer" not in result.reason
+
+
+def test_a_layer_that_is_wrong_in_a_framework_is_the_frameworks() -> None:
+    result = model_case("torch", Tapped(1e-3))
+    assert at_layers(result) == [("norm2", "framework")]
+    assert {found.blame for found in result.findings} == {"framework"}
+    assert FAULT in result.reason
+    assert model_case("torch", Tapped(1e-5)).verdict is Verdict.PASS
+
+
+def test_a_framework_that_shows_no_layers_is_judged_end_to_end() -> None:
+    result = model_case("torch", Tapped(1e-3, taps=False))
+    assert [found.tensor for found in result.findings] == ["y", "loss"]
+    assert "layer" not in result.reason
+    assert model_case("torch", Tapped(1e-5, taps=False)).verdict is Verdict.PASS
+
+
+def test_a_layer_that_the_runtime_refuses_alone_is_missing() -> None:
+    def refusing(model: bytes) -> bytes:
+        if io_names(model)[1] == ["layer.norm2"]:
+            raise Unsupported("not implemented")
+        return model
+
+    result = model_case("authored+ort-cpu", Runtime(refusing))
+    assert [(found.class_, found.tensor, found.blame) for found in result.findings] == [("names", "norm2", "runtime")]
+    assert result.reason.endswith("first layer over its bound: norm2 (names)")

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
+from actconform.catalog.models.draws import draw_parameters
+from actconform.catalog.models.networks import networks
 from actconform.exports import ExportError, Exports, cache_folder
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.types import Artifact, Kernel
@@ -87,6 +90,33 @@ def test_whatever_could_change_the_graph_makes_it_another_entry(
     assert get(worker, tmp_path, **wanted) == other
     assert len(worker.jobs) == 1
     assert get(Asked(), tmp_path) == GRAPH
+
+
+MODEL = next(model for model in networks() if model.name == "linear-stack")
+
+
+def test_a_model_is_exported_with_its_constants_and_each_set_of_them_is_an_entry(tmp_path: Path) -> None:
+    drawn = draw_parameters(MODEL)
+    moved = {**drawn, "dense1.bias": drawn["dense1.bias"] + np.float32(1e-6)}
+    variants: list[dict[str, Any] | None] = [None, drawn, moved, {**drawn, "dense1.bias": drawn["dense1.bias"][::-1]}]
+    graphs = [Artifact(f"graph {number}".encode(), 20, "dynamo") for number in range(4)]
+    for constants, graph in zip(variants, graphs, strict=True):
+        worker: Any = Asked(ExportOutcome(artifact=graph))
+        assert Exports(worker, tmp_path).artifact(MODEL, "f32", "dynamo", 30.0, constants) == graph
+        ((job, _),) = worker.jobs
+        assert (job.subject, job.exporter, job.constants is constants) == ("linear-stack", "dynamo", True)
+    for constants, graph in zip(variants, graphs, strict=True):
+        again: Any = Asked()
+        assert Exports(again, tmp_path).artifact(MODEL, "f32", "dynamo", 30.0, constants) == graph
+        assert again.jobs == []
+
+
+def test_another_description_of_a_model_is_another_entry(tmp_path: Path) -> None:
+    layers = [msgspec.structs.replace(one, settings={**one.settings, "bias": "zeros"}) for one in MODEL.layers[:1]]
+    for model in (MODEL, msgspec.structs.replace(MODEL, layers=(*layers, *MODEL.layers[1:]))):
+        worker: Any = Asked()
+        Exports(worker, tmp_path).artifact(model, "f32", "dynamo", 30.0)
+        assert len(worker.jobs) == 1
 
 
 def test_the_order_of_facts_is_no_difference(tmp_path: Path) -> None:

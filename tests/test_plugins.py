@@ -10,8 +10,11 @@ import msgspec
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.describe import describe, layer
+from actconform.catalog.models.networks import networks
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Exporter
+from actconform.model import Input
 from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
 from actconform.types import Artifact, Deviation, Kernel
 
@@ -19,7 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from actconform.model import Model
+
 KERNEL = Kernel(name="my-kernel", definition="x", source="tests")
+MODEL = describe(
+    "my-model",
+    "tests",
+    [Input(name="x", shape=(2,), draw="normal"), Input(name="target", shape=(2,), draw="normal", role="target")],
+    [layer("twice", "affine", "x", scale=2.0), layer("loss", "mean-squared-error", "twice", "target")],
+    output="twice",
+    batch=3,
+)
 DEVIATION = Deviation(
     id="my-deviation",
     class_="tail",
@@ -53,6 +66,10 @@ class Whole:
     @hookimpl
     def actconform_kernels(self) -> list[Kernel]:
         return [KERNEL]
+
+    @hookimpl
+    def actconform_models(self) -> list[Model]:
+        return [MODEL]
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
@@ -97,15 +114,23 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, st
     return write
 
 
-def test_built_in_kernels_come_through_the_same_hook_as_anybodys() -> None:
+def test_built_in_kernels_and_models_come_through_the_same_hooks_as_anybodys() -> None:
     catalog = load_plugins()
     assert {kernel.name for kernel in UNARY + ROWS} <= set(catalog.kernels)
+    assert {model.name for model in networks()} <= set(catalog.models)
+    assert catalog.subjects == {**catalog.kernels, **catalog.models}
+    assert not catalog.kernels.keys() & catalog.models.keys()
     assert "actconform" in plugin_versions()
 
 
 def test_all_that_a_plugin_offers_is_in_the_catalog() -> None:
     catalog = load(Whole())
     assert catalog.kernels == {"my-kernel": KERNEL}
+    assert catalog.models == {"my-model": MODEL}
+    assert catalog.subject("my-kernel") is KERNEL
+    assert catalog.subject("my-model") is MODEL
+    with pytest.raises(KeyError, match="my-modell"):
+        catalog.subject("my-modell")
     assert catalog.backends == {"numpy": Numpy}
     assert catalog.exporters == {"numpy2onnx": ToOnnx}
     assert catalog.deviations == (DEVIATION,)
@@ -222,6 +247,19 @@ class OfRuntime(ToOnnx):
             lambda: [msgspec.structs.replace(KERNEL, name="a/b")],
             "a kernel called 'a/b': wanted lower case",
         ),
+        ("actconform_models", lambda: [KERNEL], "a value of type Kernel among its items: wanted actconform.Model"),
+        ("actconform_kernels", lambda: [MODEL], "a value of type Model among its items: wanted actconform.Kernel"),
+        ("actconform_models", lambda: MODEL, "actconform_models returned a value of type Model: wanted an iterable"),
+        (
+            "actconform_models",
+            lambda: [msgspec.structs.replace(MODEL, name="My Model")],
+            "a model called 'My Model': wanted lower case",
+        ),
+        (
+            "actconform_models",
+            lambda: [describe("m", "", MODEL.inputs, [layer("y", "dens", "x")], output="y", batch=1)],
+            "DescriptionError: model m, layer y: unknown kind 'dens'",
+        ),
         ("actconform_backends", lambda: [Numpy()], "wanted the class itself, not an instance"),
         (
             "actconform_backends",
@@ -286,7 +324,7 @@ def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
         ("actconform_backend", "nothing calls: actconform_backend; did you mean actconform_backends?"),
         (
             "colours",
-            "nothing calls: colours; the hooks are actconform_kernels, actconform_backends, actconform_exporters",
+            "nothing calls: colours; the hooks are actconform_kernels, actconform_models, actconform_backends",
         ),
     ],
 )
@@ -321,7 +359,8 @@ def test_a_hook_without_its_marker_is_refused() -> None:
 @pytest.mark.parametrize(
     ("hook", "item", "words"),
     [
-        ("actconform_kernels", KERNEL, "two kernels are called 'my-kernel'"),
+        ("actconform_kernels", KERNEL, "two subjects are called 'my-kernel'"),
+        ("actconform_models", MODEL, "two subjects are called 'my-model'"),
         ("actconform_backends", Numpy, "two backends are called 'numpy'"),
         ("actconform_exporters", ToOnnx, "two exporters are called 'numpy2onnx'"),
         ("actconform_deviations", DEVIATION, "two deviations are called 'my-deviation'"),
@@ -335,6 +374,16 @@ def test_two_of_one_name_are_refused_with_both_plugins_named(hook: str, item: ob
         load(Whole(), offering(hook, lambda: [item]))
     with pytest.raises(PluginError, match=words + r": both from Offering"):
         load(offering(hook, lambda: [item, item]))
+
+
+def test_a_kernel_and_a_model_of_one_name_are_refused() -> None:
+    """Both stand first in a case: the name would mean two things."""
+    namesake = msgspec.structs.replace(MODEL, name="my-kernel")
+    with pytest.raises(PluginError, match=r"two subjects are called 'my-kernel': one from Whole .*, one from Offering"):
+        load(Whole(), offering("actconform_models", lambda: [namesake]))
+    built_in = msgspec.structs.replace(MODEL, name="relu")
+    with pytest.raises(PluginError, match="two subjects are called 'relu': one from builtin "):
+        load_plugins([offering("actconform_models", lambda: [built_in])])
 
 
 def test_two_plugins_of_one_name_are_refused_with_both_distributions_named() -> None:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.config import UsageError
 from actconform.interfaces import Backend, Exporter
 from actconform.plugins import Broken, Catalog
 from actconform.select import Selection, all_cases, routes, select
 from actconform.types import ASPECTS, DTYPES, Case
 
+if TYPE_CHECKING:
+    from actconform.model import Model
+
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
+MODELS = {model.name: model for model in networks()}
 
 
 class Framework(Backend):
@@ -50,10 +56,14 @@ class Traced(Exporter):
 
 
 def catalog(
-    *backends: type[Backend], exporters: tuple[type[Exporter], ...] = (), broken: tuple[Broken, ...] = ()
+    *backends: type[Backend],
+    exporters: tuple[type[Exporter], ...] = (),
+    broken: tuple[Broken, ...] = (),
+    models: dict[str, Model] | None = None,
 ) -> Catalog:
     return Catalog(
         kernels=KERNELS,
+        models=models or {},
         backends={backend.name: backend for backend in backends},
         exporters={exporter.name: exporter for exporter in exporters},
         deviations=(),
@@ -64,6 +74,7 @@ def catalog(
 
 
 BOTH = catalog(Framework, Runtime)
+EVERYTHING = catalog(Framework, Runtime, exporters=(Exported, Traced), models=MODELS)
 CASES = all_cases(BOTH)
 
 
@@ -85,7 +96,13 @@ def test_every_runtime_has_a_route_with_every_exporter() -> None:
         ["numpy"]
         + [
             f"{exporter}+{rt}"
-            for exporter in ("authored", "numpy2onnx", "numpy-trace")
+            for exporter in (
+                "authored",
+                "numpy2onnx",
+                "numpy-trace",
+                "numpy2onnx@const",
+                "numpy-trace@const",
+            )
             for rt in ("tiny-rt", "other-rt")
         ]
     )
@@ -140,10 +157,10 @@ def test_kernels_without_a_gradient_have_no_gradient_cases():
 
 
 def test_ids_are_safe_in_a_shell_a_file_name_and_a_url():
-    for case in CASES:
+    for case in (*CASES, *all_cases(EVERYTHING, full=True)):
         assert case.id == f"{case.subject}/{case.aspect}/{case.dtype}/{case.route}"
         assert re.fullmatch(r"[a-z0-9][A-Za-z0-9.@+_-]*(/[a-z0-9][A-Za-z0-9.@+_-]*){3}", case.id)
-        assert quote(case.id, safe="/+") == case.id
+        assert quote(case.id, safe="/+@") == case.id
 
 
 def test_without_words_everything_is_selected_in_order():
@@ -234,3 +251,80 @@ def test_a_case_knows_its_backend_and_its_exporter():
     native, exported = Case("relu", "value", "f32", "numpy"), Case("relu", "value", "f32", "torch-dynamo+ort-cpu@1.30")
     assert (native.backend, native.exporter) == ("numpy", None)
     assert (exported.backend, exported.exporter) == ("ort-cpu@1.30", "torch-dynamo")
+    assert not native.constants
+    assert not exported.constants
+    shipped = Case("mlp-relu", "value", "f32", "torch-dynamo@const+ort-cpu@1.30")
+    assert (shipped.backend, shipped.exporter, shipped.constants) == ("ort-cpu@1.30", "torch-dynamo", True)
+
+
+# Models
+
+
+def cases_of(*, full: bool = False) -> list[Case]:
+    return [case for case in all_cases(EVERYTHING, full=full) if case.subject in MODELS]
+
+
+def test_models_come_after_kernels_in_their_order() -> None:
+    cases = all_cases(EVERYTHING)
+    subjects = list(dict.fromkeys(case.subject for case in cases))
+    small = [name for name in MODELS if PUBLISHED not in name]
+    assert subjects == [*KERNELS, *small]
+    assert [case for case in cases if case.subject in KERNELS] == all_cases(
+        catalog(Framework, Runtime, exporters=(Exported, Traced))
+    )
+
+
+def test_models_have_gradients_natively_and_by_our_graphs_and_values_by_every_exporter() -> None:
+    by_route: dict[str, set[tuple[str, str]]] = {}
+    for case in cases_of():
+        by_route.setdefault(case.route, set()).add((case.aspect, case.dtype))
+    both, value = {("value", "f32"), ("gradient", "f32")}, {("value", "f32")}
+    assert by_route == {
+        "numpy": both,
+        "authored+tiny-rt": both,
+        "numpy2onnx+tiny-rt": value,
+        "numpy-trace+tiny-rt": value,
+        "numpy2onnx@const+tiny-rt": value,
+        "numpy-trace@const+tiny-rt": value,
+    }
+    assert set(by_route) == set(routes(EVERYTHING))
+    small = {name for name in MODELS if PUBLISHED not in name}
+    for route in by_route:
+        assert {case.subject for case in cases_of() if case.route == route} == small
+
+
+def test_only_models_have_graphs_with_constants() -> None:
+    assert {case.subject for case in all_cases(EVERYTHING, full=True) if case.constants} == MODELS.keys()
+    assert not [case for case in all_cases(WITH_EXPORTERS) if case.constants]
+    with pytest.raises(UsageError, match="matches no case"):
+        select(all_cases(EVERYTHING), Selection(patterns=["relu/value/f32/numpy2onnx@const+tiny-rt"]))
+
+
+def test_published_sizes_are_there_with_full_alone() -> None:
+    small, whole = cases_of(), cases_of(full=True)
+    assert not [case for case in small if PUBLISHED in case.subject]
+    assert [case for case in whole if PUBLISHED not in case.subject] == small
+    published = {case.subject for case in whole} - {case.subject for case in small}
+    assert published == {name for name in MODELS if PUBLISHED in name}
+    assert len(published) == 18
+    assert len({case.id for case in whole}) == len(whole)
+
+
+@pytest.mark.parametrize("pattern", ["mlp-relu@published/*", "*@published/value/*", "mlp-relu@published"])
+def test_a_published_size_asked_for_without_full_is_told_of_it(pattern: str) -> None:
+    with pytest.raises(UsageError) as error:
+        select(all_cases(EVERYTHING), Selection(patterns=[pattern]))
+    assert f"pattern {pattern!r} matches no case; @published is there with --full" in str(error.value)
+
+
+def test_models_and_routes_with_constants_are_chosen_like_others() -> None:
+    cases = all_cases(EVERYTHING, full=True)
+    chosen = select(cases, Selection(patterns=["mlp-relu*/value/*"], routes=["numpy2onnx@const+tiny-rt"]))
+    assert [case.subject for case in chosen] == ["mlp-relu", "mlp-relu@published"]
+    assert {case.constants for case in select(cases, Selection(backends=["numpy"]))} == {False}
+    with pytest.raises(UsageError, match=r"unknown route 'numpy2onnx@const'; did you mean numpy2onnx@const\+tiny-rt"):
+        select(cases, Selection(routes=["numpy2onnx@const"]))
+    with pytest.raises(UsageError, match="nothing is called 'mlp-rellu'; did you mean mlp-relu"):
+        select(cases, Selection(patterns=["mlp-rellu/*/*/*"]))
+    with pytest.raises(UsageError, match="together select no case"):
+        select(cases, Selection(patterns=["mlp-relu/*"], dtypes=["f16"]))

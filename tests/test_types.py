@@ -1,4 +1,4 @@
-"""The vocabulary: formats as libraries know them, float32 parameters, and JSON without numbers that JSON has not."""
+"""The vocabulary: formats as libraries know them, float32 parameters, cases and findings as data."""
 
 from __future__ import annotations
 
@@ -22,18 +22,12 @@ from actconform.types import (
     Deviation,
     Finding,
     Kernel,
-    Result,
     Verdict,
     Worst,
     f32,
-    finite,
 )
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
-NUMBERS = st.recursive(
-    st.one_of(st.floats(), st.integers(-5, 5), st.text(max_size=3), st.booleans(), st.none()),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=3)),
-)
 
 
 @pytest.mark.parametrize("name", DTYPES)
@@ -126,35 +120,3 @@ def test_findings_and_deviations_are_called_class_outside_and_survive_the_way_th
 def test_a_field_that_no_deviation_has_is_refused():
     with pytest.raises(msgspec.ValidationError, match="unknown field `bund`"):
         msgspec.convert({"id": "d", "bund": 3}, Deviation)
-
-
-@settings(deadline=None, max_examples=60)
-@given(NUMBERS)
-def test_what_is_made_finite_is_json_and_nothing_else_is_changed(value: object):
-    text = json.dumps(finite(value), allow_nan=False)
-    again = json.loads(text)
-    assert again == json.loads(json.dumps(finite(again)))
-    if not any(not math.isfinite(number) for number in _floats(value)):
-        assert again == value
-
-
-def _floats(value: object) -> list[float]:
-    if isinstance(value, float):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [number for item in inner for number in _floats(item)]
-
-
-def test_non_finite_numbers_are_words():
-    assert finite({"a": [math.nan, (math.inf, -math.inf)], "b": -0.0}) == {"a": ["nan", ["inf", "-inf"]], "b": 0.0}
-    result = Result(
-        case="a/value/f32/b",
-        subject="a",
-        aspect="value",
-        dtype="f32",
-        route="b",
-        verdict=Verdict.PASS,
-        seconds=math.inf,
-    )
-    assert finite(result)["seconds"] == "inf"
-    assert finite(result)["verdict"] == "PASS"

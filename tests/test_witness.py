@@ -13,15 +13,21 @@ from onnx import parser
 from scipy import special
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.answers import compare
+from actconform.catalog.models.draws import draw_inputs, draw_parameters
+from actconform.catalog.models.networks import networks
+from actconform.compare.answers import compare, structural
+from actconform.compare.layerwise import LAYERS
 from actconform.compare.ulp import from_hex
 from actconform.draw import Exam, draw
 from actconform.golden.store import golden_dir, load, read_manifest
+from actconform.onnx.artifact import io_names
 from actconform.onnx.author import author
+from actconform.onnx.author_model import author_model
 from actconform.onnx.ideal import IdealRuntime
+from actconform.onnx.prefix import prefix
 from actconform.onnx.reference import reference
 from actconform.types import DTYPES, Artifact, Finding
-from actconform.witness import Witnesses, still
+from actconform.witness import LayerWitnesses, Witnesses, still
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,3 +237,104 @@ def test_other_answers_still_break_the_limit_or_no_longer_do() -> None:
         assert not still(finding, exam, truths(exam))
         assert still(finding, exam, [{"y": answer["y"] - np.float32(0.5)} for answer in truths(exam)])
         assert still(finding, exam, [{} for _ in exam.questions])  # no answer mends nothing
+
+
+# The layers of a model's graph
+
+HIDDEN = next(model for model in networks() if model.name == "regression-softmax-hidden")
+TENSORS = {**draw_inputs(HIDDEN), **draw_parameters(HIDDEN)}
+
+
+def with_epsilon(layer: str, epsilon: float) -> Artifact:
+    """Return the authored graph of HIDDEN with another epsilon in one layer."""
+    artifact = author_model(HIDDEN, "f32")
+    model = onnx.load_from_string(artifact.model)
+    (node,) = (node for node in model.graph.node if node.name.startswith(f"{layer}/"))
+    (attribute,) = (one for one in node.attribute if one.name == "epsilon")
+    attribute.f = epsilon
+    return Artifact(model.SerializeToString(), artifact.opset, "exported")
+
+
+def at_layer(name: str, class_: str = "scaled-error") -> Finding:
+    return structural(class_, LAYERS, name, "")
+
+
+def layer_witnesses(artifact: Artifact) -> LayerWitnesses:
+    return LayerWitnesses(artifact, HIDDEN, TENSORS, DTYPES["f32"])
+
+
+def test_a_healthy_graph_is_right_at_every_layer() -> None:
+    witnesses = layer_witnesses(author_model(HIDDEN, "f32"))
+    for layer in HIDDEN.layers:
+        testimony, words = witnesses.testify(at_layer(layer.name))
+        assert testimony == "right", words
+        assert words == (
+            f"layer {layer.name} of the graph is within its bound ideally, within its bound in onnx's reference"
+        )
+
+
+@pytest.mark.parametrize("fault", ["norm1", "norm3"])
+def test_a_wrong_epsilon_in_a_graph_is_wrong_at_its_layer_alone(fault: str) -> None:
+    witnesses = layer_witnesses(with_epsilon(fault, 1e-3))
+    for layer in HIDDEN.layers:
+        testimony, words = witnesses.testify(at_layer(layer.name))
+        assert testimony == ("wrong" if layer.name == fault else "right"), words
+        if layer.name == fault:
+            assert words.count("times its bound") == 2
+
+
+def test_witnesses_of_layers_that_see_different_things_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actconform.witness.reference", lambda _: reference(with_epsilon("norm2", 1e-3).model))
+    testimony, words = layer_witnesses(author_model(HIDDEN, "f32")).testify(at_layer("norm2"))
+    assert testimony == "disagree"
+    assert words.startswith("layer norm2 of the graph is within its bound ideally, off by ")
+
+
+def test_a_nan_that_the_graph_makes_is_its_own() -> None:
+    with np.errstate(all="ignore"):
+        testimony, words = layer_witnesses(with_epsilon("norm2", -100.0)).testify(at_layer("norm2", "nan-made"))
+    assert (testimony, words) == ("wrong", "layer norm2 of the graph is nan-made ideally, nan-made in onnx's reference")
+
+
+def test_a_witness_reads_its_own_values_and_is_allowed_nothing_for_others() -> None:
+    """A sum of a product that is not the one shown: the allowance for runtimes that fuse is none for a graph."""
+    block = next(model for model in networks() if model.name == "attention-block")
+    model = onnx.load_from_string(author_model(block, "f32").model)
+    at, (add,) = next((at, [node]) for at, node in enumerate(model.graph.node) if node.name.startswith("sum1/"))
+    add.input[list(add.input).index("layer.attention")] = "scaled"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(1 + 2.0**-19), "factor"))
+    model.graph.node.insert(at, onnx.helper.make_node("Mul", ["layer.attention", "factor"], ["scaled"], name="scale"))
+    tensors = {**draw_inputs(block), **draw_parameters(block)}
+    witnesses = LayerWitnesses(Artifact(model.SerializeToString(), 24, "exported"), block, tensors, DTYPES["f32"])
+    assert witnesses.testify(at_layer("sum1"))[0] == "wrong"
+    assert witnesses.testify(at_layer("attention"))[0] == "right"
+
+
+def test_a_graph_that_dropped_an_input_is_a_witness_of_its_layers() -> None:
+    artifact = with_epsilon("norm2", 1e-3)
+    kept = [name for name in io_names(artifact.model)[1] if name not in ("loss", "layer.loss")]
+    part = Artifact(prefix(artifact.model, kept), artifact.opset, artifact.path)
+    assert "target" not in io_names(part.model)[0]
+    assert layer_witnesses(part).testify(at_layer("norm2"))[0] == "wrong"
+    assert layer_witnesses(part).testify(at_layer("norm3"))[0] == "right"
+
+
+def test_layers_of_a_graph_that_cannot_be_evaluated_have_no_witness() -> None:
+    model = onnx.load_from_string(author_model(HIDDEN, "f32").model)
+    next(node for node in model.graph.node if node.op_type == "Softsign").domain = "com.example"
+    model.opset_import.append(onnx.helper.make_opsetid("com.example", 1))
+    witnesses = layer_witnesses(Artifact(model.SerializeToString(), 24, "exported"))
+    for _ in range(2):
+        testimony, words = witnesses.testify(at_layer("norm2"))
+        assert testimony == "absent"
+        assert words.startswith("no second evaluation of the graph: Unsupported: ")
+    assert layer_witnesses(Artifact(b"no graph", 20, "")).testify(at_layer("norm2"))[0] == "absent"
+
+
+def test_layers_that_the_graph_does_not_give_are_missing_to_the_witnesses_too() -> None:
+    artifact = author_model(HIDDEN, "f32")
+    kept = [name for name in io_names(artifact.model)[1] if name != "layer.norm2"]
+    part = Artifact(prefix(artifact.model, kept), artifact.opset, artifact.path)
+    testimony, words = layer_witnesses(part).testify(at_layer("norm2", "names"))
+    assert testimony == "wrong"
+    assert "layer norm2 of the graph is names ideally" in words

@@ -2,6 +2,7 @@
 
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Exporter, Program, Unavailable, Unsupported
+from actconform.model import Model
 from actconform.types import Artifact, Case, Deviation, Kernel, Kink, Support
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __all__ = [
     "Exporter",
     "Kernel",
     "Kink",
+    "Model",
     "Program",
     "Support",
     "Unavailable",

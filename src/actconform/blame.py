@@ -7,28 +7,31 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.compare.ulp import from_hex
-from actconform.types import DRIVER_EXPORTER, DTYPES, Finding
+from actconform.types import DRIVER_EXPORTER, DTYPES, Finding, Kernel
 from actconform.witness import still
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actconform.draw import Exam
-    from actconform.types import Bundle, Case, Kernel
-    from actconform.witness import Witnesses
+    from actconform.model import Model
+    from actconform.types import Bundle, Case
+    from actconform.witness import LayerWitnesses, Witnesses
 
 SPECIAL_VALUES = ("nan-made", "nan-lost", "inf", "zero-sign")  # what an operator's definition may fix otherwise
 BEHAVIOUR = ("position-dependent", "nondeterministic", "mutates-input")
 
 
-def blame(finding: Finding, kernel: Kernel, case: Case, witnesses: Witnesses | None = None) -> Finding:
+def blame(
+    finding: Finding, subject: Kernel | Model, case: Case, witnesses: Witnesses | LayerWitnesses | None = None
+) -> Finding:
     """Return the finding with its blame and the evidence.
 
     convention: both answers are defensible. framework: a native route differs. On a route through a graph both witnesses must
     agree: exporter (adapter for the graphs that we write) where the graph itself breaks the limit, runtime where it does not;
     else undetermined.
     """
-    why = _convention(finding, kernel, case)
+    why = _convention(finding, subject, case) if isinstance(subject, Kernel) else ""
     if why:
         return _blamed(finding, "convention", why)
     if case.exporter is None:
@@ -39,7 +42,7 @@ def blame(finding: Finding, kernel: Kernel, case: Case, witnesses: Witnesses | N
     return _by_witnesses(finding, case.exporter, witnesses) if witnesses else finding
 
 
-def _by_witnesses(finding: Finding, exporter: str, witnesses: Witnesses) -> Finding:
+def _by_witnesses(finding: Finding, exporter: str, witnesses: Witnesses | LayerWitnesses) -> Finding:
     testimony, numbers = witnesses.testify(finding)
     if testimony != "wrong":
         return _blamed(finding, "runtime" if testimony == "right" else "undetermined", numbers)

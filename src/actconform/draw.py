@@ -45,7 +45,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exam(msgspec.Struct, frozen=True):
-    """All questions of a kernel in one aspect and dtype, and the rule by which the answers are judged."""
+    """All questions of a subject in one aspect and dtype, and the rule by which the answers are judged."""
 
     rule: Rule
     questions: list[Question]

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.golden.store import digest
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.types import Artifact
 from actconform.workers.protocol import ExportJob
 
 if TYPE_CHECKING:
-    from actconform.types import Kernel
+    from actconform.model import Model
+    from actconform.types import Bundle, Kernel
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Hello
 
@@ -35,7 +37,7 @@ def cache_folder() -> Path:
 
 
 class Exports:
-    """Asks one framework's worker for exports, or the cache, which is keyed by kernel, dtype, exporter and all versions.
+    """Asks one framework's worker for exports, or the cache, which is keyed by subject, dtype, exporter and all versions.
 
     Entries are written in one step, so that runs side by side and runs that are killed leave whole entries or none; a
     damaged entry is made again. A cache that cannot be written is done without.
@@ -46,16 +48,18 @@ class Exports:
         self._folder = folder
         self._hello: Hello | None = None
 
-    def artifact(self, kernel: Kernel, dtype: str, exporter: str, timeout: float) -> Artifact:
-        """Return the exported graph.
+    def artifact(
+        self, subject: Kernel | Model, dtype: str, exporter: str, timeout: float, constants: Bundle | None = None
+    ) -> Artifact:
+        """Return the exported graph, of a model with `constants` folded in where they are given.
 
         Raises Unsupported in the exporter's words where it raised, Unavailable where its framework is, ExportError for
         other failures, WorkerError where the worker died or hung.
         """
-        path = self._folder / f"{self._key(kernel, dtype, exporter)}.msgpack"
+        path = self._folder / f"{self._key(subject, dtype, exporter, constants)}.msgpack"
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return _whole(path.read_bytes())
-        outcome = self._worker.export(ExportJob(exporter, kernel.name, dtype), timeout)
+        outcome = self._worker.export(ExportJob(exporter, subject.name, dtype, constants), timeout)
         if outcome.failure is not None:
             kinds = {"unsupported": Unsupported, "unavailable": Unavailable}
             raise kinds.get(outcome.failure.kind, ExportError)(outcome.failure.message)
@@ -64,13 +68,15 @@ class Exports:
             self._keep(path, outcome.artifact)
         return outcome.artifact
 
-    def _key(self, kernel: Kernel, dtype: str, exporter: str) -> str:
+    def _key(self, subject: Kernel | Model, dtype: str, exporter: str, constants: Bundle | None) -> str:
         if self._hello is None:
             self._hello = self._worker.start()
         if self._hello.unavailable:
             raise Unavailable(self._hello.unavailable)
         here = self._hello
-        content = [exporter, dtype, msgspec.to_builtins(kernel), here.facts, here.plugins, here.python, here.platform]
+        folded = {name: digest(array) for name, array in (constants or {}).items()}
+        content = [exporter, dtype, msgspec.to_builtins(subject), folded]
+        content += [here.facts, here.plugins, here.python, here.platform]
         return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
 
     @staticmethod

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actconform.interfaces import Backend, Exporter
+    from actconform.model import Model
     from actconform.types import Deviation, Kernel
 
 hookspec = pluggy.HookspecMarker("actconform")
@@ -19,6 +20,11 @@ hookimpl = pluggy.HookimplMarker("actconform")
 @hookspec
 def actconform_kernels() -> Iterable[Kernel]:  # type: ignore[empty-body]
     """Kernels, with formula, exact reference and graph registered under their names."""
+
+
+@hookspec
+def actconform_models() -> Iterable[Model]:  # type: ignore[empty-body]
+    """Reference models, made by actconform.catalog.models.describe; each kind of layer has its formulas and graph registered."""
 
 
 @hookspec

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from actconform.types import Support
 
 if TYPE_CHECKING:
+    from actconform.model import Model
     from actconform.types import Artifact, Bundle, Case, Kernel
 
 
@@ -35,6 +36,10 @@ class Program(ABC):
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` for every differentiable input: the cotangents of the outputs pulled back to the inputs."""
         raise Unsupported("computes no gradients")
+
+    def taps(self, inputs: Bundle) -> Bundle:
+        """Return the value of every layer of a model by its name, from one run of the same program, channels last."""
+        raise Unsupported("shows no values of layers")
 
     def close(self) -> None:
         """Free what the program holds. Called once, after the last call."""
@@ -78,6 +83,15 @@ class Backend(ABC):
         """For a framework: the kernel as a program of its own functions; raise `Unsupported` where it has none."""
         raise Unsupported(f"{self.name} builds nothing: it loads graphs")
 
+    def build_model(self, model: Model, dtype: str) -> Program:
+        """For a framework: the model of its own layers; raise `Unsupported` where it has none.
+
+        The program takes the model's inputs and parameters by name, canonical, and gives "y" and "loss"; `vjp` takes the
+        cotangent of "loss" and gives `d_<name>` for every name of `model.differentiable`. Calls leave no trace: running
+        statistics and random states are as before.
+        """
+        raise Unsupported(f"{self.name} builds no models")
+
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
         """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
 
@@ -118,3 +132,13 @@ class Exporter(ABC):
         `Unavailable` where its package is missing. Python warnings, and warnings that it logs, are gathered by the
         worker and added to `Artifact.warnings`.
         """
+
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        """Return the graph of a model, the batch dynamic as far as the exporter lets it be.
+
+        Without `constants` every input and parameter is an input of the graph under its name, canonical, as far as it is
+        used; the outputs are "y", "loss", and "layer.NAME" for each layer, channels last. With `constants`, the parameters,
+        it is what users ship: these are folded in as the exporter likes, inputs are those of roles "data" and "noise", and
+        the one output is "y".
+        """
+        raise Unsupported(f"{self.name} exports no models")

@@ -5,21 +5,28 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from actconform.blame import blame, breach, by_optimizer
+from actconform.catalog.models.draws import draw_parameters
 from actconform.compare.answers import behaviour, compare
+from actconform.compare.claims import Claims
+from actconform.compare.layerwise import layerwise, where
 from actconform.draw import Exam, draw
+from actconform.draw_model import draw_model
 from actconform.exports import ExportError
 from actconform.golden.store import Golden, GoldenError, load
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.judge import judge
-from actconform.onnx.artifact import facts, inspect
+from actconform.model import Model
+from actconform.onnx.artifact import facts, inspect, inspect_model
 from actconform.onnx.author import author
-from actconform.types import Case, Result, Verdict
-from actconform.witness import Witnesses
+from actconform.onnx.author_model import author_model
+from actconform.probe import cut, fed, layer_values
+from actconform.types import DTYPES, Case, Kernel, Result, Verdict
+from actconform.witness import LayerWitnesses, Witnesses
 from actconform.workers.pool import WorkerError
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
@@ -30,8 +37,9 @@ if TYPE_CHECKING:
 
     from actconform.exports import Exports
     from actconform.golden.store import Manifest
+    from actconform.onnx.artifact import Breach
     from actconform.plugins import Catalog
-    from actconform.types import Artifact, Bundle, Deviation, Finding, Kernel
+    from actconform.types import Artifact, Bundle, Deviation, Finding, Measurement
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Failure, Outcome
 
@@ -49,27 +57,32 @@ VERDICT_OF = {
 
 
 class Exams:
-    """Draws the questions of kernel, aspect and dtype once for all routes; keeps the last few. Safe between threads."""
+    """Draws the questions of subject, aspect and dtype once for all routes; keeps the last few. Safe between threads."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._manifest = manifest
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str, str], Exam] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str, bool], Exam] = OrderedDict()
         self._goldens: dict[str, Golden] = {}
 
-    def draw(self, kernel: Kernel, case: Case) -> Exam:
+    def draw(self, subject: Kernel | Model, case: Case) -> Exam:
         """Return the questions of a case. Raises GoldenError where its goldens are damaged."""
-        key = (case.subject, case.aspect, case.dtype)
+        key = (case.subject, case.aspect, case.dtype, case.constants)
         with self._lock:
             if key not in self._kept:
-                if kernel.name not in self._goldens:
-                    self._goldens[kernel.name] = load(self._folder, self._manifest, kernel.name)
-                self._kept[key] = draw(kernel, case.aspect, case.dtype, self._goldens[kernel.name])
+                self._kept[key] = self._drawn(subject, case)
                 while len(self._kept) > EXAMS_KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
+
+    def _drawn(self, subject: Kernel | Model, case: Case) -> Exam:
+        if isinstance(subject, Model):
+            return draw_model(subject, case.aspect, case.dtype, constants=case.constants)
+        if subject.name not in self._goldens:
+            self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
+        return draw(subject, case.aspect, case.dtype, self._goldens[subject.name])
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -106,44 +119,90 @@ def run_case(case: Case, desk: Desk) -> Result:
 
 
 def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
-    kernel = desk.catalog.kernels[case.subject]
-    exam = clock.time("draw", lambda: desk.exams.draw(kernel, case))
-    artifact = clock.time("export", lambda: _artifact(kernel, case, desk))
-    breaches = inspect(artifact, kernel, case.dtype) if artifact and desk.exports else []
-    described = facts(artifact) if artifact and desk.exports else {}
-    if artifact and breaches:
-        result = _judged(case, desk, [breach(*found) for found in breaches], implementation=artifact.path)
+    subject = desk.catalog.subject(case.subject)
+    exam = clock.time("draw", lambda: desk.exams.draw(subject, case))
+    whole = clock.time("export", lambda: _artifact(subject, case, desk))
+    described = facts(whole) if whole and desk.exports else {}
+    breaches = _breaches(whole, subject, case) if whole and desk.exports else []
+    if whole and breaches:
+        result = _judged(case, desk, [breach(*found) for found in breaches], implementation=whole.path)
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
-    calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
-    job = Job(case, artifact, calls)
+    claims = Claims(case.subject, case.aspect, exam)
+    job = _job(subject, case, exam, claims, whole)
     outcome = clock.time("worker", lambda: desk.worker.run(job, desk.timeout))
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
-    measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs))
+    asked = len(exam.questions)
+    measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs[:asked]))
+    findings += claims.broken(outcome.outputs[asked:])
     findings += behaviour(exam, outcome.mutated, outcome.unsteady)
-    findings = clock.time("blame", lambda: _blamed(findings, kernel, job, exam, desk))
+    findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, desk))
+    if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
+        layers = _Layers(subject, whole, job, outcome, desk)
+        inside, wrong = clock.time("layers", lambda: layers.judged(exam))
+        measurements, findings = measurements + inside, wrong + findings
     result = _judged(case, desk, findings, implementation=outcome.implementation)
+    if isinstance(subject, Model):
+        result = msgspec.structs.replace(result, reason="; ".join(filter(None, (result.reason, where(findings)))))
     timings = _timings(clock.seconds, outcome.timings)
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
 
-def _blamed(findings: list[Finding], kernel: Kernel, job: Job, exam: Exam, desk: Desk) -> list[Finding]:
+def _job(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, whole: Artifact | None) -> Job:
+    calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
+    calls += [Call(*call) for call in claims.calls()]
+    if whole is None or isinstance(subject, Kernel) or case.aspect == "gradient":
+        return Job(case, whole, calls, taps=isinstance(subject, Model) and case.aspect == "value")
+    asked = cut(whole, list(exam.questions[0].truth))
+    return Job(case, asked, [fed(call, asked) for call in calls])
+
+
+def _breaches(artifact: Artifact, subject: Kernel | Model, case: Case) -> list[Breach]:
+    if isinstance(subject, Model):
+        return inspect_model(artifact, subject, case.dtype, constants=case.constants)
+    return inspect(artifact, subject, case.dtype)
+
+
+class _Layers(NamedTuple):
+    """The layers of one model on one route."""
+
+    model: Model
+    whole: Artifact | None
+    job: Job
+    outcome: Outcome
+    desk: Desk
+
+    def judged(self, exam: Exam) -> tuple[list[Measurement], list[Finding]]:
+        """Return what was measured and found at the layers, first layer first, with blame; nothing where none can be seen."""
+        tensors, fmt = exam.questions[0].inputs, DTYPES[self.job.case.dtype]
+        seen = self.outcome.taps
+        if self.whole is not None:
+            ask = lambda job: self.desk.worker.run(job, self.desk.timeout)  # noqa: E731  reads as the question it is
+            seen = layer_values(self.model, self.whole, self.job, ask)
+        if not seen:
+            return [], []
+        measurements, findings = layerwise(self.model, tensors, seen, fmt, fused=self.whole is not None)
+        witnesses = LayerWitnesses(self.whole, self.model, tensors, fmt) if self.whole and findings else None
+        return measurements, [blame(finding, self.model, self.job.case, witnesses) for finding in findings]
+
+
+def _blamed(findings: list[Finding], subject: Kernel | Model, job: Job, exam: Exam, desk: Desk) -> list[Finding]:
     witnesses = Witnesses(job.artifact, exam) if job.artifact else None
-    blamed = [blame(finding, kernel, job.case, witnesses) for finding in findings]
+    blamed = [blame(finding, subject, job.case, witnesses) for finding in findings]
     if job.artifact and any(finding.blame == "runtime" and finding.worst for finding in blamed):
         backend = desk.catalog.backends[job.case.backend]
-        again = lambda level: _answers(job, level, desk)  # noqa: E731  reads as the question it is
+        again = lambda level: _answers(job, level, exam, desk)  # noqa: E731  reads as the question it is
         return by_optimizer(blamed, exam, backend.levels, backend.optimizers, again)
     return blamed
 
 
-def _answers(job: Job, level: str, desk: Desk) -> list[Bundle] | None:
+def _answers(job: Job, level: str, exam: Exam, desk: Desk) -> list[Bundle] | None:
     """Return the answers at another optimization level, or None where the runtime does not answer there."""
     try:
         outcome = desk.worker.run(msgspec.structs.replace(job, level=level), desk.timeout)
     except WorkerError:
         return None
-    return outcome.outputs if outcome.failure is None else None
+    return outcome.outputs[: len(exam.questions)] if outcome.failure is None else None
 
 
 def _judged(case: Case, desk: Desk, findings: list[Finding], implementation: str) -> Result:
@@ -193,12 +252,13 @@ class _Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def _artifact(kernel: Kernel, case: Case, desk: Desk) -> Artifact | None:
+def _artifact(subject: Kernel | Model, case: Case, desk: Desk) -> Artifact | None:
     if case.exporter is None:
         return None
     if desk.exports is None:
-        return author(kernel, case.dtype)
-    return desk.exports.artifact(kernel, case.dtype, case.exporter, desk.timeout)
+        return author_model(subject, case.dtype) if isinstance(subject, Model) else author(subject, case.dtype)
+    constants = draw_parameters(subject) if isinstance(subject, Model) and case.constants else None
+    return desk.exports.artifact(subject, case.dtype, case.exporter, desk.timeout, constants)
 
 
 def _failed(case: Case, failure: Failure, outcome: Outcome) -> Result:

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import re
 import traceback
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,7 @@ import pluggy
 
 from actconform import hookspecs
 from actconform.interfaces import Backend, Exporter
+from actconform.model import Model
 from actconform.types import DRIVER_EXPORTER, Deviation, Kernel
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ GROUP = "actconform"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("actconform_"))
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
 Offered = TypeVar("Offered", Backend, Exporter)
+Subject = TypeVar("Subject", Kernel, Model)
 
 
 class PluginError(Exception):
@@ -38,18 +41,28 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Catalog(msgspec.Struct, frozen=True):
-    """All that the plugins offer; every exporter's source is among the backends, and is a framework.
+    """All that the plugins offer; every exporter's source is among the backends, and is a framework. No two subjects share a name.
 
     `backend_plugin` and `exporter_plugin` say which distribution and version gives a backend or an exporter.
     """
 
     kernels: dict[str, Kernel]
+    models: dict[str, Model]
     backends: dict[str, type[Backend]]
     exporters: dict[str, type[Exporter]]
     deviations: tuple[Deviation, ...]
     broken: tuple[Broken, ...]
     backend_plugin: dict[str, str]
     exporter_plugin: dict[str, str]
+
+    @property
+    def subjects(self) -> dict[str, Kernel | Model]:
+        """All kernels and models by name."""
+        return {**self.kernels, **self.models}
+
+    def subject(self, name: str) -> Kernel | Model:
+        """Return the kernel or model of that name; raise KeyError where there is none."""
+        return self.kernels[name] if name in self.kernels else self.models[name]
 
 
 class _Plugin(msgspec.Struct, frozen=True):
@@ -64,9 +77,15 @@ class _Plugin(msgspec.Struct, frozen=True):
 
 class _Offer(msgspec.Struct, frozen=True):
     kernels: tuple[Kernel, ...]
+    models: tuple[Model, ...]
     backends: tuple[type[Backend], ...]
     exporters: tuple[type[Exporter], ...]
     deviations: tuple[Deviation, ...]
+
+    @property
+    def subjects(self) -> tuple[Kernel | Model, ...]:
+        """Kernels and models share their names, as both stand first in a case."""
+        return self.kernels + self.models
 
 
 class _WrongOfferError(Exception):
@@ -96,7 +115,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not stop the others
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
 
-    for what in ("backends", "exporters", "kernels"):
+    for what in ("backends", "exporters", "subjects"):
         named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, what)]
         _refuse_namesakes(named, what)
     _refuse_namesakes([(item.id, plugin.label) for plugin, offer in offers for item in offer.deviations], "deviations")
@@ -105,6 +124,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         offers = [offered for at, offered in enumerate(offers) if at not in orphans]
     return Catalog(
         kernels={kernel.name: kernel for _, offer in offers for kernel in offer.kernels},
+        models={model.name: model for _, offer in offers for model in offer.models},
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
         exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
         deviations=tuple(known for _, offer in offers for known in offer.deviations),
@@ -148,11 +168,12 @@ def _offer(plugin: _Plugin) -> _Offer:
     _refuse_mistyped(manager, loaded, plugin)
     if not manager.get_hookcallers(loaded):
         raise _WrongOfferError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
-    kernels = _collect(manager, "actconform_kernels", _check_kernel)
+    kernels = _collect(manager, "actconform_kernels", partial(_check_subject, kind=Kernel))
+    models = _collect(manager, "actconform_models", partial(_check_subject, kind=Model))
     backends = _collect(manager, "actconform_backends", _check_backend)
     exporters = _collect(manager, "actconform_exporters", _check_exporter)
     deviations = _collect(manager, "actconform_deviations", _check_deviation)
-    return _Offer(kernels, backends, exporters, deviations)
+    return _Offer(kernels, models, backends, exporters, deviations)
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:
@@ -175,11 +196,12 @@ def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object],
     return tuple(offered)
 
 
-def _check_kernel(item: object) -> Kernel:
-    if not isinstance(item, Kernel):
-        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.Kernel")
+def _check_subject(item: object, kind: type[Subject]) -> Subject:
+    if not isinstance(item, kind):
+        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.{kind.__name__}")
     if not SAFE_NAME.fullmatch(item.name):
-        raise _WrongOfferError(f"a kernel called {item.name!r}: wanted lower case letters, digits and . _ - @")
+        wanted = "wanted lower case letters, digits and . _ - @"
+        raise _WrongOfferError(f"a {kind.__name__.lower()} called {item.name!r}: {wanted}")
     return item
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actconform.as_json import finite
 from actconform.config import UsageError
-from actconform.types import Result, Verdict, finite
+from actconform.types import Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.catalog.models.networks import PUBLISHED
 from actconform.config import UsageError, near
-from actconform.types import ASPECTS, DRIVER_EXPORTER, DTYPES, Case
+from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, DTYPES, Case
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 EXPORTED_DTYPES = ("f32", "f16")
+MODEL_DTYPES = ("f32",)
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,21 +34,22 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 def routes(catalog: Catalog) -> list[str]:
     """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
 
-    A plugin that is broken has one route of its own name, so that its absence is seen.
+    An exporter's graphs come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
     """
-    exporters = (DRIVER_EXPORTER, *catalog.exporters)
+    exporters = (DRIVER_EXPORTER, *catalog.exporters, *(name + CONSTANTS for name in catalog.exporters))
     found = [name for name, backend in catalog.backends.items() if backend.kind == "framework"]
     runtimes = [name for name, backend in catalog.backends.items() if backend.kind == "runtime"]
     found += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
     return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
 
 
-def all_cases(catalog: Catalog) -> list[Case]:
-    """Return every case, kernel by kernel.
+def all_cases(catalog: Catalog, *, full: bool = False) -> list[Case]:
+    """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
-    Kernels without a gradient, by declaration, have no gradient cases; exported graphs have values in f32 and f16.
+    Kernels without a gradient, by declaration, have no gradient cases; exported graphs have values in f32 and f16. Models are
+    computed in f32, and graphs that hold their parameters have values alone.
     """
-    cases = [
+    kernels = [
         Case(kernel.name, aspect, dtype, route)
         for kernel in catalog.kernels.values()
         for aspect in ASPECTS
@@ -54,11 +57,21 @@ def all_cases(catalog: Catalog) -> list[Case]:
         for dtype in DTYPES
         for route in routes(catalog)
     ]
-    return [case for case in cases if case.exporter in (None, DRIVER_EXPORTER) or _exported(case)]
+    models = [
+        Case(model.name, aspect, dtype, route)
+        for model in catalog.models.values()
+        if full or PUBLISHED not in model.name
+        for aspect in ASPECTS
+        for dtype in MODEL_DTYPES
+        for route in routes(catalog)
+    ]
+    return [case for case in kernels if not case.constants and _exported(case)] + list(filter(_exported, models))
 
 
 def _exported(case: Case) -> bool:
-    return case.aspect == "value" and case.dtype in EXPORTED_DTYPES
+    """Tell whether a case is one as far as its graph is concerned."""
+    by_driver = case.exporter in (None, DRIVER_EXPORTER)
+    return by_driver or (case.aspect == "value" and case.dtype in EXPORTED_DTYPES)
 
 
 def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
@@ -77,7 +90,8 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
     ids = [case.id for case in cases]
     for pattern in wanted.patterns:
         if not any(fnmatchcase(id_, pattern) for id_ in ids):
-            raise UsageError(f"pattern {pattern!r} matches no case{_near_case(pattern, cases)}\n{_PATTERN_HELP}")
+            hint = f"; {PUBLISHED} is there with --full" if PUBLISHED in pattern else _near_case(pattern, cases)
+            raise UsageError(f"pattern {pattern!r} matches no case{hint}\n{_PATTERN_HELP}")
     chosen = [case for case in cases if _chosen(case, wanted)]
     if not chosen:
         raise UsageError("the options together select no case: each matches something, but nothing matches them all")

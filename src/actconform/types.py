@@ -21,6 +21,7 @@ INF = math.inf
 Aspect = Literal["value", "gradient"]
 ASPECTS: tuple[Aspect, ...] = ("value", "gradient")
 
+CONSTANTS = "@const"  # after an exporter's name in a route: parameters are constants of the graph
 DRIVER_EXPORTER = "authored"  # the graphs that we write: no plugin's exporter bears this name
 
 
@@ -149,8 +150,13 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
     @property
     def exporter(self) -> str | None:
-        """What made the graph: the first part of the route, or None on a native one."""
-        return self.route.rsplit("+", 1)[0] if "+" in self.route else None
+        """What made the graph: the first part of the route without a variant, or None on a native one."""
+        return self.route.rsplit("+", 1)[0].removesuffix(CONSTANTS) if "+" in self.route else None
+
+    @property
+    def constants(self) -> bool:
+        """Whether the graph holds its parameters as initializers, as users export it."""
+        return f"{CONSTANTS}+" in self.route
 
 
 class Support(msgspec.Struct, frozen=True):
@@ -279,19 +285,3 @@ class Deviation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     inputs: tuple[tuple[float, float] | Literal["nan"], ...] = ()
     when: dict[str, str | tuple[str, ...]] = {}
     until: str = ""
-
-
-def finite(value: Any) -> Any:
-    """Return `value` as JSON can hold it: dicts, lists and numbers, with "nan", "inf" and "-inf" for what is not finite."""
-    value = msgspec.to_builtins(value)
-    return _finite(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -10,9 +10,12 @@ from google.protobuf.message import DecodeError
 
 from actconform.compare.answers import joined
 from actconform.compare.classify import classify
+from actconform.compare.layerwise import layerwise
 from actconform.compare.measure import measure
 from actconform.compare.ulp import from_hex
+from actconform.golden.networks import LAYER
 from actconform.interfaces import Unsupported
+from actconform.onnx.artifact import io_names
 from actconform.onnx.ideal import IdealRuntime
 from actconform.onnx.reference import reference
 
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
 
     from actconform.compare.measure import Sample
     from actconform.draw import Exam
-    from actconform.types import Artifact, Bundle, Finding
+    from actconform.model import Model
+    from actconform.types import Artifact, Bundle, Finding, FloatFormat
+
+WITHOUT_ANSWER = (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
 
 Testimony = Literal["wrong", "right", "disagree", "absent"]
 
@@ -83,14 +89,15 @@ class Witnesses:
                 with np.errstate(all="ignore"):
                     runs = (IdealRuntime(self.artifact.model).forward, reference(self.artifact.model))
                     self._seen = [self._ask(forward) for forward in runs]
-            except (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError) as error:
+            except WITHOUT_ANSWER as error:
                 self._absent, self._seen = f"{type(error).__name__}: {error}", []
         return self._seen
 
     def _ask(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> Seen:
         answers: list[Bundle] = []
+        names, _ = io_names(self.artifact.model)
         for question in self._exam.questions:
-            outputs = forward(question.inputs)
+            outputs = forward({name: question.inputs[name] for name in names})
             answers.append({name: np.asarray(array).astype(question.dtypes[name]) for name, array in outputs.items()})
         samples = joined(self._exam, answers)
         found = [
@@ -99,6 +106,52 @@ class Witnesses:
             for finding in classify(sample, self._exam.rule, measure(sample, self._exam.rule), regime, tensor)
         ]
         return Seen(samples, found)
+
+
+class LayerWitnesses:
+    """Says whether a model's graph itself gives what was found at a layer, each layer fed with the witness's own values."""
+
+    def __init__(self, artifact: Artifact, model: Model, tensors: Bundle, fmt: FloatFormat) -> None:
+        self.artifact = artifact
+        self._question = (model, tensors, fmt)
+        self._found: list[dict[str, Finding]] | None = None
+        self._absent = ""
+
+    def testify(self, finding: Finding) -> tuple[Testimony, str]:
+        """Return what both witnesses say of the finding's layer, as `Witnesses.testify` does, and how far off they are."""
+        found = self._evaluate()
+        if not found:
+            return "absent", f"no second evaluation of the graph: {self._absent}"
+        wrong = [finding.tensor in one for one in found]
+        off = [_off(one.get(finding.tensor)) for one in found]
+        said = f"layer {finding.tensor} of the graph is {off[0]} ideally, {off[1]} in onnx's reference"
+        return ("wrong" if all(wrong) else "disagree" if any(wrong) else "right"), said
+
+    def _evaluate(self) -> list[dict[str, Finding]]:
+        if self._found is None:
+            try:
+                with np.errstate(all="ignore"):
+                    runs = (IdealRuntime(self.artifact.model).forward, reference(self.artifact.model))
+                    self._found = [self._ask(forward) for forward in runs]
+            except WITHOUT_ANSWER as error:
+                self._absent, self._found = f"{type(error).__name__}: {error}", []
+        return self._found
+
+    def _ask(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> dict[str, Finding]:
+        model, tensors, fmt = self._question
+        names, _ = io_names(self.artifact.model)
+        outputs = forward({name: tensors[name] for name in names})
+        seen = {
+            name.removeprefix(LAYER): np.asarray(value) for name, value in outputs.items() if name.startswith(LAYER)
+        }
+        _, findings = layerwise(model, tensors, seen, fmt, fused=False)
+        return {finding.tensor: finding for finding in reversed(findings)}
+
+
+def _off(finding: Finding | None) -> str:
+    if finding is None:
+        return "within its bound"
+    return f"off by {finding.magnitude:.3g} times its bound" if finding.magnitude else finding.class_
 
 
 def still(finding: Finding, exam: Exam, answers: Sequence[Bundle]) -> bool:

@@ -55,6 +55,9 @@ COMMANDS = {
         "run gelu-erv/value/f32/torch", ("'gelu-erv'", "did you mean gelu-erf", "actconform list cases")
     ),
     "pattern-of-nothing": Mistake("run argmax/gradient/*", ("matches no case", "SUBJECT/ASPECT/DTYPE/ROUTE")),
+    "published-without-full": Mistake(
+        "run mlp-relu@published/value/*", ("'mlp-relu@published/value/*' matches no case", "--full")
+    ),
     "backend": Mistake("run --backend torhc", ("unknown backend 'torhc'", "did you mean torch")),
     "route": Mistake("run --route authored+ort", ("unknown route", "did you mean authored+ort-")),
     "aspect": Mistake("run --aspect grad", ("unknown aspect 'grad'", "gradient")),
@@ -75,7 +78,7 @@ COMMANDS = {
         mistyped("actconform_backend"),
     ),
     "command": Mistake("rnu", ("no command 'rnu'", "did you mean run")),
-    "kernel-to-verify": Mistake("golden verify sigmod", ("unknown kernel 'sigmod'", "did you mean sigmoid")),
+    "kernel-to-verify": Mistake("golden verify sigmod", ("unknown kernel or model 'sigmod'", "did you mean sigmoid")),
     "adopt-nothing": Mistake("deviations adopt gone", ("gone/report.json", "actconform run")),
     "adopt-foreign": Mistake(
         "deviations adopt .", ("report.json", "not the report of a run"), {"report.json": FOREIGN}
@@ -135,7 +138,9 @@ CALLS = {
     "option": Mistake("run --dtpye f32", ("--dtpye", "--dtype")),
     "list-what": Mistake("list kernel", ("'kernel'", "kernels")),
     "golden-command": Mistake("golden verfy", ("'verfy'",)),
-    "kernel-to-mint": Mistake("golden mint --folder new sigmod", ("unknown kernel 'sigmod'", "sigmoid")),
+    "model-to-verify": Mistake("golden verify mlp-rellu", ("unknown kernel or model 'mlp-rellu'", "mlp-relu")),
+    "model": Mistake("run mlp-rellu/value/f32/torch", ("nothing is called 'mlp-rellu'", "did you mean mlp-relu")),
+    "kernel-to-mint": Mistake("golden mint --folder new sigmod", ("unknown kernel or model 'sigmod'", "sigmoid")),
     "mint-into-a-file": Mistake("golden mint --folder taken relu", ("taken", "cannot be written"), {"taken": ""}),
     "no-goldens": Mistake("golden verify --folder gone", ("gone/manifest.json: no such file", "golden mint")),
     "nothing-to-compare": Mistake("golden diff gone gone", ("gone/manifest.json: no such file",)),

@@ -12,6 +12,7 @@ import pytest
 import actconform.cli
 from actconform import __version__
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.networks import networks
 from actconform.cli import VERBS
 from actconform.cli.list_ import WHAT
 
@@ -105,9 +106,29 @@ def test_kernels_are_listed_with_all_that_they_state(listed):
     assert items["relu"]["zero_sign"] == "f(+-0) = +0"
 
 
+def test_models_are_listed_with_their_size_and_all_that_describes_them(listed):
+    lines = {line.split()[0]: line for line in listed("list", "models").splitlines()}
+    items = {item["name"]: item for item in json.loads(listed("list", "models", "--json"))}
+    assert lines.keys() == items.keys() == {model.name for model in networks()}
+    words = "18 layers, 487,221 parameters  texts on activation functions: softmax in a hidden layer"
+    assert lines["regression-softmax-hidden@published"].split(maxsplit=1)[1] == words
+    stack = items["linear-stack"]
+    assert [layer["name"] for layer in stack["layers"]] == ["dense1", "dense2", "dense3", "loss"]
+    assert stack["layers"][0]["settings"] == {"units": 12, "init": "glorot_uniform", "bias": "near:0"}
+    assert stack["shapes"] == {"dense1": [12], "dense2": [7], "dense3": [3], "loss": []}
+    assert stack["parameters"][0]["name"] == "dense1.kernel"
+    assert stack["parameters"][0]["shape"] == [20, 12]
+    assert [one["role"] for one in stack["inputs"]] == ["data", "target"]
+    assert (stack["output"], stack["batch"], stack["training"]) == ("dense3", 4, False)
+
+
 def test_cases_are_listed_by_the_ids_that_run_takes(listed):
     lines = listed("list", "cases").splitlines()
     assert "relu/value/f32/torch" in lines
+    assert "mlp-relu/gradient/f32/torch" in lines
+    assert "mlp-relu/value/f32/torch-dynamo@const+ort-cpu" in lines
+    assert "relu/value/f32/torch-dynamo@const+ort-cpu" not in lines
+    assert not [line for line in lines if "@published" in line]
     assert not [line for line in lines if line.startswith("argmax/gradient")]
     assert len(set(lines)) == len(lines)
     routes = listed("list", "routes").splitlines()

@@ -63,7 +63,7 @@ def stand_in(install):
 def test_a_healthy_run_conforms_and_leaves_its_report(cli, tmp_path):
     said = cli("run", "relu/*/stand-in", "sigmoid/*/f32/stand-in")
     assert said.code == 0
-    assert "TESTED · goldens of 2 kernels verified" in said.out
+    assert "TESTED · goldens of 2 subjects verified" in said.out
     assert "\n7 pass" not in said.out
     assert "8 pass" in said.out
     assert f"CONFORMS     {Path('conform-out', 'report.json')}" in said.out

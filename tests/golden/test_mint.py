@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.networks import networks
 from actconform.golden.diff import diff
 from actconform.golden.mint import mint
-from actconform.golden.store import GoldenError, golden_dir, load, read_manifest, strangers
+from actconform.golden.store import GoldenError, digest, golden_dir, load, read_manifest, strangers
 from actconform.golden.verify import verify_all
 from actconform.oracle.exact import exact
 
@@ -110,3 +113,72 @@ def test_hard_points_have_results_next_to_the_middle_of_two_float32(name: str):
         gap = np.spacing(np.abs(near)).astype(np.float64)
         from_middle = np.abs(np.abs(stored - near.astype(np.float64)) / gap - 0.5)
         assert from_middle.max() < 2.0**-9
+
+
+MODELS = {model.name: model for model in networks()}
+TWO = [MODELS["linear-stack"], MODELS["blobs-mlp@published"]]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The committed goldens of two models, with a manifest of these alone."""
+    whole, names = read_manifest(COMMITTED), [model.name for model in TWO]
+    for name in names:
+        shutil.copytree(COMMITTED / name, tmp_path / name)
+    files = {name: entry for name, entry in whole.files.items() if name.split("/")[0] in names}
+    subjects = {name: subject for name, subject in whole.subjects.items() if name in names}
+    fresh = msgspec.structs.replace(whole, files=files, subjects=subjects)
+    (tmp_path / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(fresh), indent=1) + b"\n")
+    return tmp_path
+
+
+def shift(folder: Path, name: str, share: float) -> None:
+    """Move the first number of a tensor by a share of its largest, and let the manifest's digest fit."""
+    array = np.load(folder / name)
+    array[0] += share * np.abs(array).max()
+    np.save(folder / name, array)
+    manifest = read_manifest(folder)
+    manifest.files[name] = msgspec.structs.replace(manifest.files[name], sha256=digest(array))
+    (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+
+
+def test_minting_models_again_changes_no_byte(models: Path):
+    before = contents(models)
+    told: list[str] = []
+    mint(TWO, models, told.append)
+    assert told == ["linear-stack", "blobs-mlp@published"]
+    assert contents(models) == before
+
+
+def test_minting_keeps_a_number_that_is_within_1e_12_and_mends_one_that_is_not(models: Path):
+    right = contents(models)
+    shift(models, "linear-stack/layer.dense3.npy", 3e-13)
+    near = contents(models)["linear-stack/layer.dense3.npy"]
+    assert near != right["linear-stack/layer.dense3.npy"]
+    shift(models, "linear-stack/d_x.npy", 1e-9)
+    (models / "blobs-mlp@published/layer.loss.npy").write_bytes(b"damaged")
+    mint(TWO, models, silent)
+    after = contents(models)
+    assert after["linear-stack/layer.dense3.npy"] == near
+    assert load(models, read_manifest(models), "linear-stack").tensors["d_x"][0] == pytest.approx(
+        load(COMMITTED, read_manifest(COMMITTED), "linear-stack").tensors["d_x"][0], rel=1e-12
+    )
+    assert verify_all(models, read_manifest(models), TWO, MODELS) == []
+
+
+def test_minting_fresh_models_writes_the_committed_tensors(tmp_path: Path):
+    mint(TWO, tmp_path, silent)
+    manifest, whole = read_manifest(tmp_path), read_manifest(COMMITTED)
+    assert verify_all(tmp_path, manifest, TWO, MODELS) == []
+    for name, entry in manifest.files.items():
+        there = whole.files[name]
+        assert (entry.shape, entry.dtype, entry.seed, entry.precision, entry.generator) == (
+            there.shape,
+            there.dtype,
+            there.seed,
+            there.precision,
+            there.generator,
+        )
+        if entry.dtype == "<f4":  # drawn: the same on every machine
+            assert entry.sha256 == there.sha256
+    assert {name: whole.subjects[name] for name in manifest.subjects} == manifest.subjects

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.networks import networks
 from actconform.golden.store import GoldenError, digest, golden_dir, load, read_manifest, read_tensor, strangers
 from actconform.oracle import truth
 
@@ -200,9 +201,9 @@ def test_splitting_hands_out_every_number_once_in_its_shape(name: str):
     assert regimes["special"] >= 1
 
 
-def test_the_committed_folder_is_whole_small_and_has_every_kernel():
+def test_the_committed_folder_is_whole_small_and_has_every_kernel_and_model():
     assert strangers(COMMITTED, MANIFEST) == []
-    assert {kernel.name for kernel in UNARY + ROWS} == MANIFEST.subjects.keys()
+    assert {one.name for one in (*UNARY, *ROWS, *networks())} == MANIFEST.subjects.keys()
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*") if path.is_file()) < LARGEST_FOLDER
     for entry in MANIFEST.files.values():
         assert entry.dtype in ("<f4", "<f8", "<i8")
@@ -213,7 +214,7 @@ def test_the_committed_folder_is_whole_small_and_has_every_kernel():
         tables = MANIFEST.subjects[kernel.name].tables
         digests = [tables[dtype][aspect] for dtype in ("f16", "bf16") for aspect in ("value", "gradient")]
         assert all(len(bytes.fromhex(text)) == 32 for text in digests)
-    assert all(not MANIFEST.subjects[kernel.name].tables for kernel in ROWS)
+    assert all(not MANIFEST.subjects[one.name].tables for one in (*ROWS, *networks()))
 
 
 @pytest.mark.parametrize("kernel", UNARY, ids=[kernel.name for kernel in UNARY])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.networks import networks
 from actconform.golden.store import GoldenError, digest, golden_dir, read_manifest
 from actconform.golden.verify import verify_all, verify_subjects, verify_tables
 from actconform.oracle.formulas import FORMULAS, Formula
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from actconform.golden.store import Manifest
 
-BY_NAME = {kernel.name: kernel for kernel in UNARY + ROWS}
+BY_NAME = {one.name: one for one in (*UNARY, *ROWS, *networks())}
 SUBJECTS = ("sigmoid", "relu", "softmax", "prelu", "argmax")
 KERNELS = [BY_NAME[name] for name in SUBJECTS]
 
@@ -192,7 +193,7 @@ def test_damaged_missing_and_extra_files_and_subjects_are_all_told_in_one_go(fol
     assert f"{folder / 'relu/y.npy'}: missing golden" in told
     assert f"{folder / 'sigmoid/y.npy'}: damaged golden" in told
     assert f"{folder / 'notes.txt'}: extra file" in told
-    assert "goldens for 'cube', but no kernel of that name is installed" in told
+    assert "goldens for 'cube', but no kernel or model of that name is installed" in told
     assert "no goldens for 'argmax'" in told
 
 

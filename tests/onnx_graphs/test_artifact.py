@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 import pytest
@@ -9,11 +11,19 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from actconform import Artifact, Kernel
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.onnx.artifact import facts, inspect, io_names, operators
+from actconform.catalog.models.networks import networks
+from actconform.onnx.artifact import facts, inspect, inspect_model, io_names, operators
 from actconform.onnx.author import author
+from actconform.onnx.author_model import author_model
+from actconform.onnx.prefix import prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 RELU = KERNELS["relu"]
+MODELS = {model.name: model for model in networks()}
+STACK = MODELS["linear-stack"]  # x (20) through dense1, dense2, dense3 to the loss
 
 
 def artifact_of(model: onnx.ModelProto) -> Artifact:
@@ -183,3 +193,116 @@ def test_operators_and_facts_tell_what_the_graph_is() -> None:
         "producer": "tf2onnx 1.17.0",
         "operators": "Neg 2, com.microsoft:Gelu 1",
     }
+
+
+def changed(change: Callable[[onnx.GraphProto], object], dtype: str = "f32") -> list[tuple[str, str]]:
+    """Return the breaches of the authored graph of STACK after a change."""
+    model = onnx.load_from_string(author_model(STACK, "f32").model)
+    change(model.graph)
+    return inspect_model(artifact_of(model), STACK, dtype, constants=False)
+
+
+def named(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
+    return next(value for value in (*graph.input, *graph.output) if value.name == name)
+
+
+def renamed(graph: onnx.GraphProto, old: str, new: str) -> None:
+    named(graph, old).name = new
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [new if name == old else name for name in names]
+
+
+def shipped(name: str, *, with_target: bool = False) -> onnx.ModelProto:
+    """Return the authored graph as users ship one: "y" alone, parameters as initializers."""
+    whole = onnx.load_from_string(author_model(MODELS[name], "f32").model)
+    outputs = ["y", "loss"] if with_target else ["y"]
+    model = onnx.load_from_string(prefix(whole.SerializeToString(), outputs))
+    shapes = {one.name: one.shape for one in MODELS[name].parameters}
+    kept = [value for value in model.graph.input if value.name not in shapes]
+    for value in model.graph.input:
+        if value.name in shapes:
+            zeros = np.zeros(shapes[value.name], np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(zeros, value.name))
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    return model
+
+
+def test_a_model_as_users_ship_it_passes() -> None:
+    for name in ("linear-stack", "regression-softmax-hidden@training", "multinomial-latent"):
+        assert inspect_model(artifact_of(shipped(name)), MODELS[name], "f32", constants=True) == []
+
+
+def test_parameters_and_targets_are_unknown_to_a_model_as_users_ship_it() -> None:
+    breaches = inspect_model(artifact_of(shipped("linear-stack", with_target=True)), STACK, "f32", constants=True)
+    assert breaches == [
+        ("names", "input target is none of the model's; known: x"),
+        ("names", "outputs ['loss'] are none of the model's"),
+    ]
+    whole = inspect_model(author_model(STACK, "f32"), STACK, "f32", constants=True)
+    assert ("names", "input dense1.kernel is none of the model's; known: x") in whole
+
+
+def test_inputs_that_nothing_reads_may_be_missing() -> None:
+    training = MODELS["image-cnn-softmax2@training"]
+    model = author_model(training, "f32").model
+    part = prefix(model, io_names(model)[1])
+    assert len(io_names(part)[0]) == len(io_names(model)[0])  # the running statistics are read, if for nothing
+    assert changed(lambda graph: graph.input.remove(named(graph, "target")))[0][0] == "invalid-model"
+    untouched = author_model(MODELS["regression-softmax-hidden"], "f32").model
+    assert (
+        inspect_model(Artifact(untouched, 0, ""), MODELS["regression-softmax-hidden@training"], "f32", constants=False)
+        == []
+    )
+
+
+def test_a_model_of_other_names() -> None:
+    assert changed(lambda graph: renamed(graph, "dense1.kernel", "dense1.kernal")) == [
+        (
+            "names",
+            "input dense1.kernal is none of the model's; did you mean dense1.kernel, dense3.kernel, dense2.kernel?",
+        )
+    ]
+    ((class_, evidence),) = changed(lambda graph: graph.output.remove(named(graph, "layer.dense2")))
+    assert class_ == "names"
+    assert evidence.startswith("outputs ['layer.dense2'] are missing among ['y', 'loss', 'layer.dense1'")
+    assert [class_ for class_, _ in changed(lambda graph: renamed(graph, "y", "out"))] == ["names", "names"]
+
+
+def test_a_model_of_a_fixed_batch() -> None:
+    def fix(graph: onnx.GraphProto) -> None:
+        named(graph, "x").type.tensor_type.shape.dim[0].dim_value = 4
+
+    assert changed(fix) == [("shape", "input x takes b = 4 alone, not any size")]
+
+
+def test_a_model_of_other_sizes_or_ranks() -> None:
+    def turn(graph: onnx.GraphProto) -> None:
+        bias = named(graph, "dense3.bias").type.tensor_type.shape
+        bias.dim[0].dim_value = 1
+
+    assert changed(turn) == [("shape", "input dense3.bias has sizes [1], not [3]")]
+
+    def widen(graph: onnx.GraphProto) -> None:
+        named(graph, "dense3.bias").type.tensor_type.shape.dim.add().dim_value = 3
+
+    assert ("shape", "input dense3.bias has 2 dimensions, not 1") in changed(widen)
+
+    def open_(graph: onnx.GraphProto) -> None:
+        named(graph, "dense3.bias").type.tensor_type.shape.dim[0].dim_param = "any"
+
+    assert changed(open_) == []
+
+
+def test_a_model_of_another_dtype() -> None:
+    breaches = changed(lambda _: None, "bf16")
+    assert {class_ for class_, _ in breaches} == {"dtype"}
+    assert breaches[0] == ("dtype", "input x is declared FLOAT, asked for BFLOAT16")
+    assert ("dtype", "output layer.dense1 is declared FLOAT, asked for BFLOAT16") in breaches
+
+
+def test_a_model_of_no_valid_graph() -> None:
+    assert inspect_model(Artifact(b"not a model", 0, ""), STACK, "f32", constants=False)[0][0] == "invalid-model"
+    (breach, *_) = changed(lambda graph: setattr(graph.node[0], "op_type", "MatMull"))
+    assert breach == ("invalid-model", "no such operator: MatMull (opset 24, node dense1/MatMul_0)")

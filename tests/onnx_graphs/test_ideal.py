@@ -19,6 +19,7 @@ from actconform.compare.answers import compare
 from actconform.compare.ulp import ulp_of
 from actconform.draw import Question, draw
 from actconform.golden.store import golden_dir, load, read_manifest
+from actconform.onnx import ideal_ops
 from actconform.onnx.author import OPSET, author
 from actconform.onnx.ideal import IdealRuntime, operators
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, REDUCTIONS
@@ -191,7 +192,8 @@ def test_a_gate_that_closes_at_infinity_gives_nan_fused_or_not() -> None:
 
 
 POINTS = f32(0.3, -0.6, 0.95, -1e-3)
-OWN_TESTS = {"Cast", "CastLike", "GatherElements", "GlobalMaxPool"}
+LAYERS = {op_type for op_type, compute in OPERATIONS.items() if compute.__module__ != ideal_ops.__name__}
+OWN_TESTS = {"Cast", "CastLike", "GatherElements", "GlobalMaxPool"} | LAYERS  # see test_ideal_layers
 BEYOND_ONE = {"Acosh", "Log", "Sqrt"}
 
 
@@ -363,12 +365,52 @@ def test_a_node_that_fails_is_named() -> None:
         IdealRuntime(model).forward({"x": f32(1, 2), "y": f32(1, 2, 3)})
 
 
+def loop(limit: str, condition: str) -> bytes:
+    """Return a loop of x -> round(x / third) + k, k captured, that gives the last x and all."""
+    return parsed(
+        f"""<ir_version: 10, opset_import: ["": 20]> g (float[1] x, float[1] k, int64 n, bool c) => (float[1] y, float[m, 1] all)
+            <float[1] third = {{0.33333334}}> {{
+            y, all = Loop ({limit}, {condition}, x) <body = body (int64 i, bool going, float[1] before) => (bool more, float[1] after, float[1] seen)
+            <float top = {{100}}> {{
+                divided = Div(before, third) after = Add(divided, k) seen = Identity(after)
+                largest = ReduceMax<keepdims = 0>(after) more = Less(largest, top) }}> }}"""
+    )
+
+
+def test_a_loop_runs_to_its_limit_or_while_its_condition_holds() -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    inputs = {"x": np.array([1.0], np.float32), "k": np.array([2.0], np.float32), "n": np.array(2), "c": np.array(True)}
+    for limit, condition, turns in (("n", "", 2), ("n", "c", 2), ("", "c", 4)):
+        answers = IdealRuntime(loop(limit, condition)).forward({**inputs})
+        expected = [np.float32(1.0)]
+        for _ in range(turns):
+            divided = np.float32(np.float64(expected[-1]) / np.float64(np.float32(0.33333334)))
+            expected.append(np.float32(np.float64(divided) + 2.0))
+        np.testing.assert_array_equal(answers["y"], expected[-1:])
+        np.testing.assert_array_equal(answers["all"], np.array(expected[1:])[:, None])
+        session = runtime.InferenceSession(loop(limit, condition), providers=["CPUExecutionProvider"])
+        read = {one.name: inputs[one.name] for one in session.get_inputs()}
+        np.testing.assert_allclose(answers["all"], session.run(["all"], read)[0], rtol=1e-6)
+    never = {**inputs, "n": np.array(0)}
+    with pytest.raises(Unsupported, match="knows 1 outputs of operator Loop"):
+        IdealRuntime(loop("n", "")).forward(never)
+
+
+def test_graphs_that_name_tensors_alike_are_unsupported() -> None:
+    model = onnx.load_from_string(loop("n", "c"))
+    (body,) = (attribute.g for attribute in model.graph.node[0].attribute)
+    body.initializer[0].name = "third"
+    body.node[4].input[1] = "third"
+    with pytest.raises(Unsupported, match="no two graphs with tensors of one name: third"):
+        IdealRuntime(model.SerializeToString())
+
+
 REFUSED = {
     "Erfc": "y = Erfc(x)",
     "FusedMatMul": "y = com.microsoft.FusedMatMul(x, x)",
     "If": "c = IsNaN(x) y = If(c) <then_branch = g () => (float[n] a) { a = Identity(x) },"
     " else_branch = g () => (float[n] b) { b = Abs(x) }>",
-    "MatMul": "y = MatMul(x, x)",
+    "Det": "y = Det(x)",
     "Gelu": "y = Gelu(x)",  # not before opset 20
 }
 

@@ -14,7 +14,7 @@ from actconform.plugins import Catalog
 from actconform.report.reasons import LONGEST, brief
 from actconform.report.screen import NEW_SHOWN, Screen
 from actconform.run import Plan
-from actconform.types import Case, Finding, Kernel, Measurement, Result, Verdict, Worst
+from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 
 NAN, INF = float("nan"), float("inf")
 
@@ -39,10 +39,6 @@ class Printed:
 @pytest.fixture
 def log() -> Printed:
     return Printed()
-
-
-def kernel(name: str) -> Kernel:
-    return Kernel(name=name, definition="", source="")
 
 
 def result(
@@ -96,7 +92,7 @@ def finding(class_: str, deviation: str | None = None, **fields) -> Finding:
 
 
 def cells(log: Printed, *results: Result) -> dict[str, list[str]]:
-    log.screen.table(results, {one.subject: kernel(one.subject) for one in results})
+    log.screen.tables(results, dict.fromkeys(one.subject for one in results))
     return {line.split()[0]: line.split()[1:] for line in log.lines if line}
 
 
@@ -127,11 +123,32 @@ def test_a_cell_says_the_worst_of_its_cases(log: Printed, results: list[Result],
 
 def test_the_table_has_kernels_in_their_order_and_a_column_a_route(log: Printed) -> None:
     results = [result("tanh", shares=(0.5,)), result("relu", route="authored+ort-cpu", shares=(0.25,))]
-    log.screen.table(results, {name: kernel(name) for name in ("relu", "elu", "tanh")})
+    log.screen.tables(results, ("relu", "elu", "tanh"))
     assert [line.split() for line in log.lines[:2]] == [["authored"], ["torch", "+ort-cpu"]]
     assert [line.split() for line in log.lines[2:4]] == [["relu", "25%"], ["tanh", "50%"]]
     assert log.lines[2].endswith("25%")  # the other cell is empty: not selected is not "not run"
     assert "▲ known, ● NEW; △ by convention only; – unsupported" in log.lines[4]
+
+
+def test_models_have_a_table_of_their_own_with_their_own_routes(log: Printed) -> None:
+    results = [
+        result("mlp", shares=(0.5,), route="torch@const+ort-cpu"),
+        result("mlp", shares=(0.1,)),
+        result("relu", shares=(0.25,)),
+        result("relu", verdict=Verdict.UNSUPPORTED, route="keras"),
+    ]
+    log.screen.tables(results, ("relu", "tanh"), ("mlp", "cnn"))
+    rows = [line.split() for line in log.lines]
+    assert rows[:2] == [["torch", "keras"], ["relu", "25%", "–"]]
+    assert rows[2:5] == [["torch@const"], ["+ort-cpu", "torch"], ["mlp", "50%", "10%"]]
+    assert log.text.count("▲ known") == 1
+    assert log.lines[5].startswith("a cell is the worst error")
+
+
+def test_a_group_of_which_nothing_was_selected_has_no_table(log: Printed) -> None:
+    log.screen.tables([result("mlp", shares=(0.5,))], ["relu"], ["mlp"])
+    assert [line.split() for line in log.lines[:2]] == [["torch"], ["mlp", "50%"]]
+    assert "▲ known" in log.lines[2]
 
 
 def test_a_route_of_which_nothing_ran_has_no_column_but_a_case_that_did_not_has_its_mark(log: Printed) -> None:
@@ -142,7 +159,7 @@ def test_a_route_of_which_nothing_ran_has_no_column_but_a_case_that_did_not_has_
 
 
 def test_nothing_is_printed_of_no_results(log: Printed) -> None:
-    log.screen.table([], {"relu": kernel("relu")})
+    log.screen.tables([], ["relu"], ["mlp"])
     log.screen.findings([])
     assert log.text == ""
 
@@ -150,7 +167,7 @@ def test_nothing_is_printed_of_no_results(log: Printed) -> None:
 def test_the_header_has_each_version_once(log: Printed) -> None:
     plan = Plan(
         cases=[Case("relu", "value", "f32", "a"), Case("relu", "value", "f32", "b")],
-        catalog=Catalog({}, {}, {}, (), (), {}, {}),
+        catalog=Catalog({}, {}, {}, {}, (), (), {}, {}),
         config=Config(),
         folder=Path(),
         manifest=Manifest(schema=1, files={}, subjects={}),
@@ -165,7 +182,7 @@ def test_the_header_has_each_version_once(log: Printed) -> None:
     }
     log.screen.header(facts, plan)
     assert log.lines == [
-        "torch 2.13.0 · torch [b]2.12[/] · onnxruntime 1.31.1 · AVX512 · AVX2 · goldens of 1 kernel verified"
+        "torch 2.13.0 · torch [b]2.12[/] · onnxruntime 1.31.1 · AVX512 · AVX2 · goldens of 1 subject verified"
     ]
 
 
@@ -213,7 +230,7 @@ def test_markup_in_names_and_reasons_is_shown_as_it_is(log: Printed) -> None:
         result(odd, Verdict.CRASH, route="[/]", reason=f"died: {odd}"),
         result(odd, Verdict.UNAVAILABLE, route=odd, reason="[/] missing"),
     ]
-    log.screen.table(bad, {odd: kernel(odd)})
+    log.screen.tables(bad, [odd])
     log.screen.findings(bad)
     log.screen.timings([result(odd, route=odd, timings={"run": 1.0})], {"total": 1.0})
     log.screen.verdict(bad, [odd], Path("[b]out[/]"), 1.0, interrupted=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -14,13 +15,15 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Artifact, Backend, Exporter, Kernel, Program, Support, Unavailable, Unsupported, hookimpl
+from actconform.catalog.models.describe import describe, layer
+from actconform.model import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from actconform import Case
+    from actconform import Case, Model
 
     Arrays = dict[str, NDArray[Any]]
 
@@ -155,6 +158,26 @@ class Plain(Program):
         return {"d_x": gradient}
 
 
+DOUBLED = describe(
+    "doubled",
+    "tests",
+    [Input(name="x", shape=(2,), draw="normal"), Input(name="target", shape=(2,), draw="normal", role="target")],
+    [layer("twice", "affine", "x", scale=2.0), layer("loss", "mean-squared-error", "twice", "target")],
+    output="twice",
+    batch=2,
+)
+
+
+class Doubling(Program):
+    def forward(self, inputs: Arrays) -> Arrays:
+        layers = self.taps(inputs)
+        return {"y": layers["twice"], "loss": layers["loss"]}
+
+    def taps(self, inputs: Arrays) -> Arrays:
+        twice = 2 * inputs["x"]
+        return {"twice": twice, "loss": np.asarray(np.mean((twice - inputs["target"]) ** 2))}
+
+
 class BadClose(Plain):
     def close(self) -> None:
         raise RuntimeError("cannot free")
@@ -183,6 +206,9 @@ class Fake(Backend):
             return relu  # type: ignore[return-value]
         return Plain(BEHAVIOURS[kernel.name])
 
+    def build_model(self, model: Model, dtype: str) -> Program:
+        return Doubling()
+
 
 class FakeExporter(Exporter):
     name = "fake-exporter"
@@ -195,6 +221,12 @@ class FakeExporter(Exporter):
             return b"graph"  # type: ignore[return-value]
         BEHAVIOURS[kernel.name]({"x": np.ones(3, np.float32)})
         return Artifact(f"{kernel.name} in {dtype}".encode(), 20, "traced", ("its own",))
+
+    def export_model(self, model: Model, dtype: str, constants: Arrays | None) -> Artifact:
+        told = constants and {
+            name: [str(array.dtype), list(array.shape), array.tobytes().hex()] for name, array in constants.items()
+        }
+        return Artifact(json.dumps(told).encode(), 20, "traced")
 
 
 class Grumbling(Exporter):
@@ -284,6 +316,10 @@ class Plugin:
     def actconform_kernels(self) -> list[Kernel]:
         own = (*BEHAVIOURS, "unbuilt", "reused", "counting", "bad-close", "no-program")
         return [Kernel(name=name, definition=name, source="tests") for name in own if name != "relu"]
+
+    @hookimpl
+    def actconform_models(self) -> list[Model]:
+        return [DOUBLED]
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:

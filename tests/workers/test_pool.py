@@ -129,7 +129,7 @@ def test_the_level_of_a_job_reaches_the_runtime() -> None:
     [
         ("relu", "bf16", ("supports", "unsupported", None), "fake has no bf16"),
         ("unbuilt", "f32", ("build", "unsupported", None), "fake has no function for it"),
-        ("nobody-knows", "f32", ("build", "error", None), "worker knows no kernel 'nobody-knows': install the plugin"),
+        ("nobody-knows", "f32", ("build", "error", None), "no kernel or model 'nobody-knows': install the plugin"),
         ("no-program", "f32", ("build", "error", None), "build returned a function: wanted an actconform.Program"),
         ("refuse", "f32", ("run", "unsupported", 0), '"fake_cpu" not implemented for Half'),
         ("no-memory", "f32", ("run", "memory", 0), "MemoryError: 16 GiB wanted"),
@@ -230,7 +230,7 @@ def test_a_graph_comes_back_with_what_was_warned_of(worker: Worker) -> None:
         ("fake-exporter", "divide", "error", "ZeroDivisionError: "),
         ("fake-exporter", "no-memory", "memory", "MemoryError: 16 GiB wanted"),
         ("fake-exporter", "no-program", "error", "export returned a bytes: wanted an actconform.Artifact"),
-        ("fake-exporter", "nobody-knows", "error", "the fake worker knows no kernel 'nobody-knows'"),
+        ("fake-exporter", "nobody-knows", "error", "the fake worker knows no kernel or model 'nobody-knows'"),
         ("elsewhere", "relu", "error", "no exporter 'elsewhere'; it has fake-exporter, grumbling"),
     ],
 )

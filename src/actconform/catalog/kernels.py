@@ -6,10 +6,12 @@ a slope, +0 where it is flat there. What a kernel adds to that stands in its `co
 
 from __future__ import annotations
 
+from actconform.catalog.models.networks import networks
 from actconform.catalog.piecewise import PIECEWISE
 from actconform.catalog.rows import ROWS
 from actconform.catalog.smooth import SMOOTH
 from actconform.hookspecs import hookimpl
+from actconform.model import Model  # noqa: TC001  as below
 from actconform.types import Kernel  # noqa: TC001  pluggy shows the annotation
 
 UNARY = SMOOTH + PIECEWISE
@@ -21,3 +23,7 @@ class Builtin:
     @hookimpl
     def actconform_kernels(self) -> tuple[Kernel, ...]:
         return UNARY + ROWS
+
+    @hookimpl
+    def actconform_models(self) -> tuple[Model, ...]:
+        return networks()

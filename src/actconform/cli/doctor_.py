@@ -23,6 +23,7 @@ from actconform.report.console import open_console, plain
 from actconform.workers.pool import Worker, WorkerError
 
 if TYPE_CHECKING:
+    from actconform.model import Model
     from actconform.types import Kernel
 
 KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime")
@@ -48,7 +49,7 @@ def command(as_json: bool) -> int:
             f"{name}: pip install {name}" for name, version in installed.items() if version is None
         ],
         "broken plugins": [msgspec.to_builtins(broken) for broken in catalog.broken],
-        "goldens": _goldens(catalog.kernels),
+        "goldens": _goldens(catalog.subjects),
     }
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
@@ -75,10 +76,10 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
     return {"backend": name, "problem": hello.unavailable, "facts": hello.facts, "from": hello.provider}
 
 
-def _goldens(kernels: dict[str, Kernel]) -> str:
+def _goldens(subjects: dict[str, Kernel | Model]) -> str:
     try:
         folder = golden_dir()
-        problems = verify_all(folder, read_manifest(folder), list(kernels.values()), kernels)
+        problems = verify_all(folder, read_manifest(folder), list(subjects.values()), subjects)
     except GoldenError as error:
         problems = [str(error)]
     return "; ".join(problems) or "verified"

@@ -12,9 +12,10 @@ from actconform.golden.diff import diff
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.golden.verify import verify_all, verify_subjects, verify_tables
 from actconform.plugins import load_plugins
+from actconform.types import Kernel
 
 if TYPE_CHECKING:
-    from actconform.types import Kernel
+    from actconform.model import Model
 
 FOLDER = click.option("--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package).")
 
@@ -32,11 +33,11 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     """Prove files against the manifest, inputs and formulas against the files, 16-bit tables against Arb."""
     folder = folder or golden_dir()
     manifest = read_manifest(folder)
-    known = load_plugins().kernels
-    kernels = _kernels(subjects, known)
-    problems = verify_all(folder, manifest, kernels, known)
+    known = load_plugins().subjects
+    chosen = _subjects(subjects, known)
+    problems = verify_all(folder, manifest, chosen, known)
     if not fast:
-        minted = [kernel for kernel in kernels if kernel.name in manifest.subjects]
+        minted = [one for one in chosen if isinstance(one, Kernel) and one.name in manifest.subjects]
         try:
             problems += [problem for kernel in minted for problem in verify_tables(manifest, kernel)]
         except ImportError as error:
@@ -46,12 +47,13 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     if problems:
         click.echo(f"{len(problems)} problems in {folder}")
         return 1
-    worst = verify_subjects(folder, manifest, kernels)
+    worst = verify_subjects(folder, manifest, chosen)
     name = max(worst, key=worst.__getitem__)
-    count = sum(len(aspects) for kernel in kernels for aspects in manifest.subjects[kernel.name].tables.values())
+    count = sum(len(aspects) for one in chosen for aspects in manifest.subjects[one.name].tables.values())
     tables = "" if fast else f", {count} tables of 65,536 patterns"
+    models = sum(not isinstance(one, Kernel) for one in chosen)
     click.echo(
-        f"{len(worst)} kernels, {len(manifest.files)} files{tables}: verified;"
+        f"{len(worst) - models} kernels, {models} models, {len(manifest.files)} files{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
     )
     return 0
@@ -61,13 +63,13 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
 @click.argument("subjects", nargs=-1)
 @FOLDER
 def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
-    """Write the goldens of SUBJECTS (default: all) from exact arithmetic. Needs python-flint."""
+    """Write the goldens of SUBJECTS (default: all), kernels from exact arithmetic. Needs python-flint."""
     from actconform.golden.mint import mint as write
 
     folder = folder or golden_dir()
     try:
-        kernels = _kernels(subjects, load_plugins().kernels)
-        manifest = write(kernels, folder, lambda name: click.echo(f"minted {name}"))
+        chosen = _subjects(subjects, load_plugins().subjects)
+        manifest = write(chosen, folder, lambda name: click.echo(f"minted {name}"))
     except ImportError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
@@ -88,8 +90,8 @@ def compare(old: Path, new: Path) -> int:
     return 1 if lines else 0
 
 
-def _kernels(names: tuple[str, ...], known: dict[str, Kernel]) -> list[Kernel]:
+def _subjects(names: tuple[str, ...], known: dict[str, Kernel | Model]) -> list[Kernel | Model]:
     for name in names:
         if name not in known:
-            raise UsageError(f"unknown kernel {name!r}{near(name, sorted(known))}")
+            raise UsageError(f"unknown kernel or model {name!r}{near(name, sorted(known))}")
     return [known[name] for name in names] if names else list(known.values())

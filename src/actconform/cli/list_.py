@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from actconform.as_json import finite
 from actconform.plugins import load_plugins
 from actconform.select import all_cases, routes
-from actconform.types import finite
 
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
 
-WHAT = ("kernels", "backends", "routes", "cases", "deviations")
+WHAT = ("kernels", "models", "backends", "routes", "cases", "deviations")
 
 
 @click.command("list")
@@ -39,6 +39,12 @@ def _items(what: str, catalog: Catalog) -> list[tuple[str, Any]]:
     if what == "kernels":
         width = max(map(len, catalog.kernels))
         return [(f"{k.name:<{width}}  {k.definition}", k) for k in catalog.kernels.values()]
+    if what == "models":
+        width = max(map(len, catalog.models))
+        return [
+            (f"{m.name:<{width}}  {len(m.layers)} layers, {m.size:,} parameters  {m.source}", m)
+            for m in catalog.models.values()
+        ]
     if what == "backends":
         return [
             (f"{name:<10}  {backend.kind:<9}  {catalog.backend_plugin[name]}", {"name": name, "kind": backend.kind})

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from actconform import __version__
+from actconform.as_json import finite
 from actconform.config import CONFIG_FILE, Config, UsageError, local_deviations, near, read_config
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
@@ -23,11 +24,11 @@ from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.run import Plan, facts_of, run
 from actconform.select import Selection, all_cases, routes, select
-from actconform.types import Result, finite
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
+    from actconform.types import Result
 
 
 class _Ran(msgspec.Struct, kw_only=True):
@@ -46,6 +47,7 @@ class _Ran(msgspec.Struct, kw_only=True):
 @click.option("--aspect", "aspects", multiple=True, help="Only this aspect: value, gradient.")
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype: f32, f16, bf16.")
 @click.option("--require", multiple=True, help="A route that must have run (default: native frameworks and ort-cpu).")
+@click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
@@ -58,6 +60,7 @@ def command(
     aspects: tuple[str, ...],
     dtypes: tuple[str, ...],
     require: tuple[str, ...],
+    full: bool,
     out: Path | None,
     resume: bool,
     config_path: Path | None,
@@ -75,7 +78,7 @@ def command(
     _check_config(config, catalog, config_path or Path(CONFIG_FILE))
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
-    plan = _plan(wanted, config, catalog)
+    plan = _plan(wanted, config, catalog, full=full)
     folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
     with _recorder(folder, plan, resume=resume) as recorder:
@@ -89,7 +92,7 @@ def command(
         for note in [*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"]:
             screen.console.print(visible(note), markup=False, soft_wrap=True)
     screen.header(ran.facts, plan)
-    screen.table(ran.results, catalog.kernels)
+    screen.tables(ran.results, catalog.kernels, catalog.models)
     screen.findings(ran.results)
     if timings:
         screen.timings(ran.results, ran.clock)
@@ -99,13 +102,13 @@ def command(
     return 1 if problems else 0
 
 
-def _plan(wanted: Selection, config: Config, catalog: Catalog) -> Plan:
-    cases = select(all_cases(catalog), wanted)
+def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) -> Plan:
+    cases = select(all_cases(catalog, full=full), wanted)
     folder = golden_dir()
     manifest = read_manifest(folder)
     if extra := strangers(folder, manifest):
         raise GoldenError("\n".join(extra))
-    verify_subjects(folder, manifest, [catalog.kernels[name] for name in dict.fromkeys(case.subject for case in cases)])
+    verify_subjects(folder, manifest, [catalog.subject(name) for name in dict.fromkeys(case.subject for case in cases)])
     register = (*catalog.deviations, *local_deviations(config))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 

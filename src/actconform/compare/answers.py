@@ -36,7 +36,7 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
     for question, answer in zip(exam.questions, answers, strict=True):
         for class_, tensor, evidence in _structure(question, answer):
             old = found.get((class_, question.regime, tensor))
-            found[class_, question.regime, tensor] = _simple(
+            found[class_, question.regime, tensor] = structural(
                 class_, question.regime, tensor, evidence, count=old.count + 1 if old else 1
             )
     findings = list(found.values())
@@ -44,7 +44,7 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
     for (regime, tensor), sample in joined(exam, answers).items():
         errors = measure(sample, exam.rule)
         new = classify(sample, exam.rule, errors, regime, tensor)
-        measurements.append(_measurement(sample, exam.rule, errors, new, regime, tensor))
+        measurements.append(measurement(sample, exam.rule, errors, new, regime, tensor))
         findings += new
         findings += _bias(sample, exam.rule, errors, regime, tensor)
         if regime == "special" and exam.rule.unary:
@@ -67,9 +67,11 @@ def behaviour(exam: Exam, mutated: Sequence[tuple[int, str]], unsteady: Sequence
     for class_, seen in (("mutates-input", mutated), ("nondeterministic", unsteady)):
         for tensor in sorted({name for _, name in seen}):
             calls = [call for call, name in seen if name == tensor]
-            regime = exam.questions[calls[0]].regime
+            regime = exam.questions[calls[0]].regime if calls[0] < len(exam.questions) else ""
             findings.append(
-                _simple(class_, regime, tensor, f"seen in {len(calls)} of {len(exam.questions)} calls", len(calls))
+                structural(
+                    class_, regime, tensor, f"seen in {len(calls)} call{'s' if len(calls) > 1 else ''}", len(calls)
+                )
             )
     return findings
 
@@ -124,7 +126,7 @@ def _join(parts: list[Sample]) -> Sample:
     )
 
 
-def _measurement(
+def measurement(
     sample: Sample, rule: Rule, errors: Errors, findings: Sequence[Finding], regime: str, tensor: str
 ) -> Measurement:
     """Return the numbers of a tensor in a regime; what was accepted at a kink or as a flush is in no maximum."""
@@ -201,7 +203,8 @@ def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[
             )
 
 
-def _simple(class_: str, regime: str, tensor: str, evidence: str, count: int) -> Finding:
+def structural(class_: str, regime: str, tensor: str, evidence: str, count: int = 1) -> Finding:
+    """Return a finding that no number shows."""
     return Finding(
         class_=class_,
         count=count,

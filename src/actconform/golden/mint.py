@@ -1,4 +1,4 @@
-"""The only writer of goldens: draws the inputs, asks Arb for the truth, stores both."""
+"""The only writer of goldens: draws the inputs, asks Arb, or for models float64, for the truth, stores both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,20 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.inputs import Draw, row_cotangent, row_draws, unary_regimes
-from actconform.golden.store import MANIFEST, SCHEMA, Entry, Golden, Manifest, Subject, digest, read_manifest
+from actconform.golden.networks import kept, model_golden
+from actconform.golden.store import (
+    MANIFEST,
+    SCHEMA,
+    Entry,
+    Golden,
+    GoldenError,
+    Manifest,
+    Subject,
+    digest,
+    load,
+    read_manifest,
+)
+from actconform.model import Model
 from actconform.oracle.exact import exact, exact_table
 from actconform.oracle.exact_rows import exact_rows
 from actconform.oracle.formulas import FORMULAS
@@ -26,56 +39,71 @@ if TYPE_CHECKING:
 
 GENERATOR = "actconform.golden.mint 1"
 PRECISION = {"<f4": "input, exact", "<f8": "Arb, correctly rounded to binary64", "<i8": "exact"}
+MODEL_PRECISION = {"<f4": "input, exact", "<f8": "float64 NumPy, kept within 1e-12 of the tensor's largest number"}
 HARD_CANDIDATES = 1 << 18
 HARD_KEPT = 48
 TABLE_DTYPES = ("f16", "bf16")
 
 
-def mint(kernels: Iterable[Kernel], folder: Path, progress: Callable[[str], None]) -> Manifest:
-    """Write the goldens of `kernels` into `folder`, keep those of other subjects, and return the new manifest.
+def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[str], None]) -> Manifest:
+    """Write the goldens of `subjects` into `folder`, keep those of others, and return the new manifest.
 
     The manifest is replaced last, in one step, so that a run that is stopped leaves the old state named as damaged rather
-    than a new one that looks whole. Needs python-flint.
+    than a new one that looks whole. Kernels need python-flint; a model's tensors keep their bytes where they moved by less
+    than 1e-12.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest(schema=SCHEMA, files={}, subjects={})
-    files, subjects = dict(old.files), dict(old.subjects)
+    files, known = dict(old.files), dict(old.subjects)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for kernel, (golden, tables) in zip(kernels := list(kernels), pool.map(_truths, kernels), strict=True):
-            (folder / kernel.name).mkdir(exist_ok=True)
-            for stale in (folder / kernel.name).glob("*.npy"):
+        for subject, (fresh, tables) in zip(subjects := list(subjects), pool.map(_truths, subjects), strict=True):
+            golden = _kept(folder, old, subject, fresh)
+            (folder / subject.name).mkdir(exist_ok=True)
+            for stale in (folder / subject.name).glob("*.npy"):
                 stale.unlink()
-            files = {name: entry for name, entry in files.items() if not name.startswith(f"{kernel.name}/")}
+            files = {name: entry for name, entry in files.items() if not name.startswith(f"{subject.name}/")}
             for name, array in golden.tensors.items():
-                np.save(folder / kernel.name / f"{name}.npy", array, allow_pickle=False)
-                files[f"{kernel.name}/{name}.npy"] = _entry(kernel, array)
-            subjects[kernel.name] = Subject(draws=golden.draws, tables=tables)
-            progress(kernel.name)
-    manifest = Manifest(schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(subjects.items())))
-    fresh = folder / f"{MANIFEST}.new"
-    fresh.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
-    fresh.replace(folder / MANIFEST)
+                np.save(folder / subject.name / f"{name}.npy", array, allow_pickle=False)
+                files[f"{subject.name}/{name}.npy"] = _entry(subject, array)
+            known[subject.name] = Subject(draws=golden.draws, tables=tables)
+            progress(subject.name)
+    manifest = Manifest(schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(known.items())))
+    written = folder / f"{MANIFEST}.new"
+    written.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+    written.replace(folder / MANIFEST)
     return manifest
 
 
-def _entry(kernel: Kernel, array: NDArray[Any]) -> Entry:
+def _kept(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden) -> Golden:
+    if not isinstance(subject, Model) or subject.name not in old.subjects:
+        return golden
+    try:
+        return kept(load(folder, old, subject.name), golden)
+    except GoldenError:  # damaged: written anew
+        return golden
+
+
+def _entry(subject: Kernel | Model, array: NDArray[Any]) -> Entry:
+    precision = MODEL_PRECISION if isinstance(subject, Model) else PRECISION
     return Entry(
         dtype=array.dtype.str,
         shape=array.shape,
         sha256=digest(array),
         generator=GENERATOR,
-        precision=PRECISION[array.dtype.str],
-        seed=kernel.name,
+        precision=precision[array.dtype.str],
+        seed=subject.name,
     )
 
 
-def _truths(kernel: Kernel) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
-    if kernel.form == "row":
-        return _row_truths(kernel), {}
+def _truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+    if isinstance(subject, Model):
+        return model_golden(subject), {}
+    if subject.form == "row":
+        return _row_truths(subject), {}
     tables = {
-        dtype: {aspect: digest(exact_table(kernel, aspect, dtype)) for aspect in ASPECTS} for dtype in TABLE_DTYPES
+        dtype: {aspect: digest(exact_table(subject, aspect, dtype)) for aspect in ASPECTS} for dtype in TABLE_DTYPES
     }
-    return _unary_truths(kernel), tables
+    return _unary_truths(subject), tables
 
 
 def _unary_truths(kernel: Kernel) -> Golden:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
+from actconform.golden.networks import verify_model
 from actconform.golden.store import GoldenError, digest, load, read_tensor, strangers
+from actconform.model import Model
 from actconform.oracle import truth
 from actconform.types import ASPECTS, DTYPES
 
@@ -27,24 +29,30 @@ FORMULA_LIMIT = 1024.0
 SMALLEST = 2.0**-149
 
 
-def verify_subjects(folder: Path, manifest: Manifest, kernels: Iterable[Kernel]) -> dict[str, float]:
-    """Return the worst error of each kernel's formulas against its goldens, in ULP of binary64.
+def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel | Model]) -> dict[str, float]:
+    """Return the worst error of each kernel's formulas against its goldens, in ULP of binary64, and of each model's layers.
 
-    Raises GoldenError naming file and digest where a file is damaged or missing, or kernel and input where a formula is off.
+    Those of models count in ULP of a tensor's largest number. Raises GoldenError naming file and digest where a file is
+    damaged or missing, kernel and input where a formula is off, model and tensor where a layer is, or its inputs moved.
     """
     worst = {}
-    for kernel in kernels:
+    for kernel in subjects:
         golden = load(folder, manifest, kernel.name)
+        if isinstance(kernel, Model):
+            worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
+            continue
         errors = [_formula_error(kernel, got, stored) for got, stored in _pairs(kernel, golden)]
         worst[kernel.name] = max(errors, default=0.0)
     return worst
 
 
-def verify_all(folder: Path, manifest: Manifest, kernels: Sequence[Kernel], known: Collection[str]) -> list[str]:
+def verify_all(
+    folder: Path, manifest: Manifest, subjects: Sequence[Kernel | Model], known: Collection[str]
+) -> list[str]:
     """Return all that is wrong with the goldens of a folder, as messages: files, strangers, subjects, inputs, formulas.
 
-    Every file is held against the manifest, inputs and formulas only those of `kernels`; `known` are the names of all
-    installed kernels, goldens of others are a problem.
+    Every file is held against the manifest, inputs and formulas only those of `subjects`; `known` are the names of all
+    installed ones, goldens of others are a problem.
     """
     problems = strangers(folder, manifest)
     for name, entry in manifest.files.items():
@@ -53,13 +61,14 @@ def verify_all(folder: Path, manifest: Manifest, kernels: Sequence[Kernel], know
         except GoldenError as error:
             problems.append(str(error))
     problems += [
-        f"{folder}: goldens for {name!r}, but no kernel of that name is installed"
+        f"{folder}: goldens for {name!r}, but no kernel or model of that name is installed"
         for name in sorted(manifest.subjects.keys() - set(known))
     ]
-    for kernel in kernels:
+    for subject in subjects:
         try:
-            verify_subjects(folder, manifest, [kernel])
-            problems += _moved_inputs(kernel, load(folder, manifest, kernel.name))
+            verify_subjects(folder, manifest, [subject])
+            if not isinstance(subject, Model):
+                problems += _moved_inputs(subject, load(folder, manifest, subject.name))
         except GoldenError as error:
             if str(error) not in problems:
                 problems.append(str(error))

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
+from actconform.config import near
+from actconform.model import LOSS, OUTPUT
 from actconform.onnx.nodes import ELEMENT_TYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from actconform.model import Model
     from actconform.types import Artifact, Kernel
 
 Breach = tuple[str, str]  # the class of the finding, and the evidence
+
+
+class Wanted(NamedTuple):
+    """What one tensor of a graph's interface must be: a dimension is its size, or the name of one that takes any size."""
+
+    called: str
+    dims: Sequence[str | int]
+    element_type: int
 
 
 def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
@@ -29,20 +40,55 @@ def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
     rank, or with a fixed dimension: it cannot run at other sizes than it was exported at. "dtype": declared element types
     that are not those asked for. Raises nothing.
     """
-    try:
-        model = onnx.load_from_string(artifact.model)
-    except Exception as error:  # noqa: BLE001  protobuf's DecodeError, among others
-        return [("invalid-model", f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
-    invalid = _outside(model) or _unregistered(model) or _refused(model)
-    breaches = [("invalid-model", invalid)] if invalid else []
+    model, breaches = _loaded(artifact)
+    if model is None:
+        return breaches
     inputs, outputs = _interface(model)
     if len(inputs) == len(kernel.inputs) and len(outputs) == 1:
-        return [*breaches, *_shapes(inputs, kernel), *_dtypes(inputs, outputs, kernel, dtype)]
+        asked = ELEMENT_TYPES[dtype]
+        takes = [Wanted(f", the kernel's {name},", kernel.dims(name), asked) for name in kernel.inputs]
+        gives = Wanted("", (), TensorProto.INT64 if kernel.output_dtype == "int64" else asked)
+        pairs = list(zip(inputs, takes, strict=True))
+        return [*breaches, *_shapes(pairs), *_dtypes("input", pairs), *_dtypes("output", [(outputs[0], gives)])]
     evidence = (
         f"inputs {[value.name for value in inputs]}, outputs {[value.name for value in outputs]}: "
         f"expected {len(kernel.inputs)} for {list(kernel.inputs)}, and one output"
     )
     return [*breaches, ("names", evidence)]
+
+
+def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bool) -> list[Breach]:
+    """Return how `artifact` breaks what a graph of `model` at `dtype` must be, as (class, evidence); empty where it does not.
+
+    "invalid-model" as in `inspect`. "names": an input that the model lacks (with `constants` only those of roles "data" and
+    "noise" are known; what nothing reads may be left out), or outputs other than "y", "loss" and "layer.NAME" for every layer
+    (with `constants`: "y"). "shape": an input of another rank, with another fixed size, or with a fixed batch. "dtype":
+    declared element types that are not those asked for. Raises nothing.
+    """
+    proto, breaches = _loaded(artifact)
+    if proto is None:
+        return breaches
+    inputs, outputs = _interface(proto)
+    asked = ELEMENT_TYPES[dtype]
+    read = [one for one in model.inputs if not constants or one.role != "target"]
+    known: dict[str, tuple[str | int, ...]] = {one.name: ("b", *one.shape) for one in read}
+    if not constants:
+        known |= {one.name: one.shape for one in model.parameters}
+    wanted = [OUTPUT] if constants else [OUTPUT, LOSS, *(f"layer.{layer.name}" for layer in model.layers)]
+    takes = [(value, Wanted("", known[value.name], asked)) for value in inputs if value.name in known]
+    gives = [(value, Wanted("", (), asked)) for value in outputs]
+    names = (*_unknown(inputs, known), *_other(outputs, wanted))
+    return [*breaches, *names, *_shapes(takes), *_dtypes("input", takes), *_dtypes("output", gives)]
+
+
+def _loaded(artifact: Artifact) -> tuple[onnx.ModelProto | None, list[Breach]]:
+    """Return the model, and the first way in which it is none that a runtime could be given."""
+    try:
+        model = onnx.load_from_string(artifact.model)
+    except Exception as error:  # noqa: BLE001  protobuf's DecodeError, among others
+        return None, [("invalid-model", f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
+    invalid = _outside(model) or _unregistered(model) or _refused(model)
+    return model, [("invalid-model", invalid)] if invalid else []
 
 
 def io_names(model: bytes) -> tuple[list[str], list[str]]:
@@ -106,17 +152,19 @@ def _nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, dict[str, i
     """Yield every node of the graph and of the model's functions, at any depth, with the opsets that hold for it."""
     for body, entries in ((model.graph, model.opset_import), *((each, each.opset_import) for each in model.functions)):
         opsets = _opsets(entries)
-        yield from ((node, opsets) for node in _deep(body.node))
+        yield from ((node, opsets) for node in deep(body.node))
 
 
-def _deep(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def deep(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes, and after each those of its subgraphs at any depth."""
     for node in nodes:
         yield node
-        for graph in _subgraphs(node):
-            yield from _deep(graph.node)
+        for graph in subgraphs(node):
+            yield from deep(graph.node)
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node of control flow holds."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
@@ -126,7 +174,7 @@ def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     graphs = [model.graph]
     for node, _ in _nodes(model):
-        graphs += _subgraphs(node)
+        graphs += subgraphs(node)
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
@@ -167,27 +215,45 @@ def _refused(model: onnx.ModelProto) -> str:
     return ""
 
 
-def _shapes(inputs: list[onnx.ValueInfoProto], kernel: Kernel) -> Iterator[Breach]:
-    for value, name in zip(inputs, kernel.inputs, strict=True):
+def _unknown(inputs: list[onnx.ValueInfoProto], known: Mapping[str, object]) -> Iterator[Breach]:
+    for value in inputs:
+        if value.name not in known:
+            yield "names", f"input {value.name} is none of the model's{near(value.name, list(known))}"
+
+
+def _other(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Breach]:
+    found = [value.name for value in outputs]
+    missing = [name for name in wanted if name not in found]
+    added = [name for name in found if name not in wanted]
+    if missing:
+        yield "names", f"outputs {missing} are missing among {found}"
+    if added:
+        yield "names", f"outputs {added} are none of the model's"
+
+
+def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:
+    for value, wanted in pairs:
         if not value.type.tensor_type.HasField("shape"):
             continue
-        expected, dims = kernel.dims(name), value.type.tensor_type.shape.dim
-        if len(dims) != len(expected):
-            yield "shape", f"input {value.name}, the kernel's {name}, has {len(dims)} dimensions, not {len(expected)}"
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) != len(wanted.dims):
+            yield "shape", f"input {value.name}{wanted.called} has {len(dims)} dimensions, not {len(wanted.dims)}"
             continue
-        fixed = {dim: said.dim_value for dim, said in zip(expected, dims, strict=True) if said.HasField("dim_value")}
-        for dim, size in fixed.items():
-            yield "shape", f"input {value.name}, the kernel's {name}, takes {dim} = {size} alone, not any size"
+        fixed = [
+            (dim, said.dim_value) for dim, said in zip(wanted.dims, dims, strict=True) if said.HasField("dim_value")
+        ]
+        for dim, size in fixed:
+            if isinstance(dim, str):
+                yield "shape", f"input {value.name}{wanted.called} takes {dim} = {size} alone, not any size"
+        other = [(size, dim) for dim, size in fixed if not isinstance(dim, str) and dim != size]
+        if other:
+            sizes = [size for _, size in fixed]
+            yield "shape", f"input {value.name}{wanted.called} has sizes {sizes}, not {list(wanted.dims)}"
 
 
-def _dtypes(
-    inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto], kernel: Kernel, dtype: str
-) -> Iterator[Breach]:
-    asked = ELEMENT_TYPES[dtype]
-    output = TensorProto.INT64 if kernel.output_dtype == "int64" else asked
-    for kind, values, expected in (("input", inputs, asked), ("output", outputs, output)):
-        for value in values:
-            declared = value.type.tensor_type.elem_type
-            if declared != expected:
-                names = TensorProto.DataType.Name(declared), TensorProto.DataType.Name(expected)
-                yield "dtype", f"{kind} {value.name} is declared {names[0]}, asked for {names[1]}"
+def _dtypes(kind: str, pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:
+    for value, wanted in pairs:
+        declared = value.type.tensor_type.elem_type
+        if declared != wanted.element_type:
+            names = TensorProto.DataType.Name(declared), TensorProto.DataType.Name(wanted.element_type)
+            yield "dtype", f"{kind} {value.name} is declared {names[0]}, asked for {names[1]}"

@@ -10,13 +10,15 @@ from onnx import helper
 import actconform.onnx.graphs  # noqa: F401  registers the built-in kernels
 from actconform import __version__
 from actconform.interfaces import Unsupported
-from actconform.onnx.nodes import ELEMENT_TYPES, GRAPHS, OPSET, Nodes, graph
+from actconform.onnx.nodes import GRAPHS, OPSET, Nodes, graph
 from actconform.types import Artifact
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from actconform.types import Kernel
 
-__all__ = ["GRAPHS", "OPSET", "Nodes", "author", "graph"]
+__all__ = ["GRAPHS", "OPSET", "Nodes", "artifact_of", "author", "graph"]
 
 OUTPUT = "y"
 
@@ -33,12 +35,21 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
     if write is None:
         raise Unsupported(f"no authored graph for kernel {kernel.name}")
     nodes = Nodes(dtype)
-    _rename(nodes, write(nodes, kernel))
+    nodes.rename(write(nodes, kernel), OUTPUT)
+    inputs = {name: kernel.dims(name) for name in kernel.inputs}
+    return artifact_of(kernel.name, nodes, inputs, [OUTPUT])
+
+
+def artifact_of(name: str, nodes: Nodes, inputs: Mapping[str, Sequence[str | int]], outputs: Sequence[str]) -> Artifact:
+    """Return the graph of these nodes: its inputs with their dimensions, its outputs typed as the standard infers.
+
+    A graph whose nodes contradict each other cannot be written: onnx raises its InferenceError.
+    """
     proto = helper.make_graph(
         nodes.nodes,
-        kernel.name,
-        [helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], kernel.dims(name)) for name in kernel.inputs],
-        [onnx.ValueInfoProto(name=OUTPUT)],
+        name,
+        [helper.make_tensor_value_info(one, nodes.element_type, dims) for one, dims in inputs.items()],
+        [onnx.ValueInfoProto(name=one) for one in outputs],
         initializer=nodes.initializers,
     )
     opsets = [helper.make_opsetid("", OPSET)]
@@ -49,19 +60,13 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
         producer_name="actconform",
         producer_version=__version__,
     )
-    # The output's type and rank are what the standard infers: a graph that claims another cannot be written.
     typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    model.graph.output[0].CopyFrom(typed.graph.output[0])
-    for dim in model.graph.output[0].type.tensor_type.shape.dim:
-        if dim.dim_param.startswith("unk__"):
-            dim.Clear()
+    for output, inferred in zip(model.graph.output, typed.graph.output, strict=True):
+        output.CopyFrom(inferred)
+        for dim in output.type.tensor_type.shape.dim:
+            if dim.dim_param.startswith("unk__"):
+                dim.Clear()
     return Artifact(model=model.SerializeToString(deterministic=True), opset=OPSET, path=_path(nodes))
-
-
-def _rename(nodes: Nodes, output: str) -> None:
-    for node in nodes.nodes:
-        for names in (node.input, node.output):
-            names[:] = [OUTPUT if name == output else name for name in names]
 
 
 def _path(nodes: Nodes) -> str:

@@ -91,7 +91,7 @@ def _softplus_beta(g: Nodes, kernel: Kernel) -> str:
     """max(x, 0) + softplus(-beta |x|) / beta: as written in the definition beta x would overflow before x does."""
     beta = g.scalar(kernel.parameters["beta"])
     decay = g.Softplus(g.Neg(g.Mul(g.Abs("x"), beta)))
-    return g.Add(g.Relu("x"), g.Div(decay, beta))
+    return g.Add(g.Max("x", g.scalar(0.0)), g.Div(decay, beta))
 
 
 @graph("log-sigmoid")

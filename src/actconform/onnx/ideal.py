@@ -6,8 +6,8 @@ wrong or ill-conditioned at its precision; where its answer is right and a runti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import ml_dtypes
 import numpy as np
@@ -16,22 +16,23 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+import actconform.onnx.ideal_layers
+import actconform.onnx.ideal_windows  # noqa: F401  both register operators
 from actconform.interfaces import Program, Unsupported
-from actconform.onnx.artifact import io_names, operators, standard_opset
+from actconform.onnx.artifact import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.oracle.rounding import round_to
 from actconform.types import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from actconform.types import Bundle
 
 __all__ = ["IdealRuntime", "operators"]
 
 Array: TypeAlias = NDArray[Any]
-Compute: TypeAlias = Callable[[list[Array | None]], Sequence[Array]]
+# of a node's inputs, None where one is left out, and of everything known before it, which the body of a loop may capture
+Compute: TypeAlias = Callable[[list[Array | None], Mapping[str, Array]], Sequence[Array]]
 
 FIRST_OPSET = 13  # before it Softmax flattened its input, and squeezes and sums took axes otherwise
 
@@ -58,8 +59,8 @@ class IdealRuntime(Program):
     `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
     bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With `rounding=False` nothing is
     rounded: the same graph in float64, a second witness, that tells lack of precision from a wrong formula.
-    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, control flow,
-    elements that are not real numbers, tensors whose element type onnx cannot infer.
+    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, control flow other
+    than Loop, elements that are not real numbers, tensors whose element type onnx cannot infer.
     """
 
     implementation = "actconform.onnx.ideal"
@@ -71,13 +72,14 @@ class IdealRuntime(Program):
         if self._opset < FIRST_OPSET:
             raise Unsupported(f"the ideal runtime knows opset {FIRST_OPSET} and newer, not {self._opset}")
         self._inputs, self._outputs = io_names(model)
-        self._steps = [_Step(node, self._compute(node)) for node in proto.graph.node]
+        self._steps = self._steps_of(proto.graph)
         self._types = _element_types(proto, self._opset)
-        if proto.graph.sparse_initializer:
+        if any(graph.sparse_initializer for graph in _graphs(proto)):
             raise Unsupported("the ideal runtime takes no sparse initializers")
         self._constants = {
             tensor.name: self._settled(numpy_helper.to_array(tensor), tensor.data_type)
-            for tensor in proto.graph.initializer
+            for graph in _graphs(proto)
+            for tensor in graph.initializer
         }
 
     def forward(self, inputs: Bundle) -> Bundle:
@@ -93,16 +95,23 @@ class IdealRuntime(Program):
                 raise ValueError(f"input {name} is {array.dtype}, but the graph takes {STORAGE[self._types[name]]}")
             values[name] = self._settled(array, self._types[name])
         with np.errstate(all="ignore"):
-            for step in self._steps:
-                values |= self._results(step, values)
+            self._run(self._steps, values)
         return {name: self._handed_out(values[name], self._types[name]) for name in self._outputs}
+
+    def _run(self, steps: Sequence[_Step], values: dict[str, Array]) -> None:
+        for step in steps:
+            values |= self._results(step, values)
 
     def _results(self, step: _Step, values: Mapping[str, Array]) -> dict[str, Array]:
         arguments = [values[name] if name else None for name in step.node.input]
         try:
-            results = step.compute(arguments)
+            results = step.compute(arguments, values)
+        except Unsupported as error:
+            raise Unsupported(f"{_named(step.node, self._opset)}: {error}") from error
         except Exception as error:
             raise ValueError(f"{_named(step.node, self._opset)} fails at these inputs: {error}") from error
+        if any(step.node.output[len(results) :]):
+            raise Unsupported(f"the ideal runtime knows {len(results)} outputs of {_named(step.node, self._opset)}")
         named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
         return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
 
@@ -118,15 +127,45 @@ class IdealRuntime(Program):
         wide = element_type in FORMATS and not self._rounding
         return array.astype(np.float64 if wide else STORAGE[element_type])
 
+    def _steps_of(self, graph: onnx.GraphProto) -> list[_Step]:
+        return [_Step(node, self._compute(node)) for node in graph.node]
+
     def _compute(self, node: onnx.NodeProto) -> Compute:
-        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS
+        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS or node.op_type == "Loop"
         if node.domain not in {"", "ai.onnx"} or not known:
             raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
         if node.op_type in PASSED_ON:
             return _passed_on(node, self._opset)
+        if node.op_type == "Loop":
+            return self._loop(node)
         operation = OPERATIONS[node.op_type]
         own = Node(node.op_type, _attributes(node, self._opset))
-        return lambda arguments: [operation(own, *arguments)]
+        return lambda arguments, _: _several(operation(own, *arguments))
+
+    def _loop(self, node: onnx.NodeProto) -> Compute:
+        """Return what runs the body until its limit, or while its condition holds, each node in it rounded as any other."""
+        (body,) = subgraphs(node)
+        steps = self._steps_of(body)
+        takes, gives = [value.name for value in body.input], [value.name for value in body.output]
+
+        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+            limit, going, *initial = arguments
+            carried = cast("list[Array]", initial)
+            rows: list[Sequence[Array]] = []
+            while (going is None or bool(going)) and (limit is None or len(rows) < limit):
+                given = (np.array(len(rows)), np.array(True), *carried)  # noqa: FBT003
+                values = {**outer, **dict(zip(takes, given, strict=True))}
+                self._run(steps, values)
+                going, *results = (values[name] for name in gives)
+                rows.append(results[len(carried) :])
+                carried = results[: len(carried)]
+            return [*carried, *(np.stack(column) for column in zip(*rows, strict=True))]
+
+        return compute
+
+
+def _several(results: Array | tuple[Array, ...]) -> Sequence[Array]:
+    return results if isinstance(results, tuple) else [results]
 
 
 def _named(node: onnx.NodeProto, opset: int) -> str:
@@ -160,7 +199,7 @@ def _passed_on(node: onnx.NodeProto, opset: int) -> Compute:
     )
     evaluator = ReferenceEvaluator(graph, opsets={"": opset})
 
-    def compute(arguments: list[Array | None]) -> Sequence[Array]:
+    def compute(arguments: list[Array | None], _: Mapping[str, Array]) -> Sequence[Array]:
         named = {name: array for name, array in zip(node.input, arguments, strict=True) if name}
         results = iter(evaluator.run(None, named))
         return [next(results) if name else np.empty(0) for name in node.output]
@@ -168,25 +207,45 @@ def _passed_on(node: onnx.NodeProto, opset: int) -> Compute:
     return compute
 
 
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph and those that its nodes hold, at any depth."""
+    yield proto.graph
+    for node in deep(proto.graph.node):
+        yield from subgraphs(node)
+
+
 def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
     """Return the element type of every tensor: of inputs and outputs as declared, between them as onnx infers it."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    del bare.graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
-    try:
-        graph = onnx.shape_inference.infer_shapes(bare).graph
-    except onnx.shape_inference.InferenceError as error:
-        raise Unsupported(f"onnx cannot infer the element types: {error}") from error
-    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
-    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    for node in proto.graph.node:
+    types: dict[str, int] = {}
+    for graph in _graphs(_inferred(proto)):
+        values = (*graph.value_info, *graph.input, *graph.output)
+        own = {value.name: value.type.tensor_type.elem_type for value in values}
+        own |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        if twice := types.keys() & own.keys():
+            raise Unsupported(f"the ideal runtime takes no two graphs with tensors of one name: {', '.join(twice)}")
+        types |= own
+    for node in deep(proto.graph.node):
         for name in node.output:
             if name and types.get(name, 0) not in STORAGE:
                 raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
-    for name in (*(value.name for value in proto.graph.input), *(tensor.name for tensor in proto.graph.initializer)):
-        if types[name] not in STORAGE:
-            raise Unsupported(f"the ideal runtime does not take {name}, {_spelled(types[name])}")
+    for value in (one for graph in _graphs(proto) for one in (*graph.input, *graph.initializer)):
+        if types[value.name] not in STORAGE:
+            raise Unsupported(f"the ideal runtime does not take {value.name}, {_spelled(types[value.name])}")
     return types
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for graph in _graphs(bare):
+        del graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
+    for node in deep(bare.graph.node):
+        if node.op_type == "GroupNormalization":  # of which onnx infers nothing: typed as its input
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
+    try:
+        return onnx.shape_inference.infer_shapes(bare)
+    except onnx.shape_inference.InferenceError as error:
+        raise Unsupported(f"onnx cannot infer the element types: {error}") from error
 
 
 def _spelled(element_type: int) -> str:

@@ -1,8 +1,8 @@
-"""What an authored graph is written with: the registry, and a builder that adds nodes of standard operators."""
+"""What an authored graph is written with: the registries, and a builder that adds nodes of standard operators."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -10,11 +10,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
+    from actconform.model import Layer, Shape
     from actconform.types import Kernel
 
     Write = Callable[["Nodes", Kernel], str]
+    WriteLayer = Callable[["Nodes", "Wiring"], str]
 
 # 24 brought Swish, and ONNX Runtime 1.31 runs it at 24 alone; from 22 on all but Celu and Shrink take bfloat16.
 OPSET = 24
@@ -24,6 +26,7 @@ _NUMPY: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtype
 _SPELLED = {"f32": "tensor(float)", "f16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
 GRAPHS: dict[str, Write] = {}
+LAYER_GRAPHS: dict[str, WriteLayer] = {}
 
 
 def graph(*names: str) -> Callable[[Write], Write]:
@@ -50,6 +53,44 @@ def graph(*names: str) -> Callable[[Write], Write]:
     return register
 
 
+class Wiring(NamedTuple):
+    """What one layer works on: the tensors that it reads, with their shapes beside the batch, which comes first."""
+
+    layer: Layer
+    inputs: Sequence[str]
+    shapes: Sequence[Shape]
+    training: bool
+
+    def parameter(self, name: str) -> str:
+        """Return the tensor of a parameter, given its short name, "kernel"."""
+        return f"{self.layer.name}.{name}"
+
+    def number(self, setting: str) -> float:
+        """Return a setting that is a number."""
+        return float(cast("float", self.layer.settings[setting]))
+
+    def integers(self, setting: str) -> tuple[int, ...]:
+        """Return a setting that is several integers."""
+        return cast("tuple[int, ...]", self.layer.settings[setting])
+
+
+def layer_graph(*kinds: str) -> Callable[[WriteLayer], WriteLayer]:
+    """Register a function as the writer of the graphs of `kinds` of layers.
+
+    It receives a `Nodes` and the layer's `Wiring`, adds nodes, and returns the name of the tensor, of its own making, that is
+    the layer's value, channels last. Raises ValueError where a kind is taken.
+    """
+
+    def register(write: WriteLayer) -> WriteLayer:
+        for kind in kinds:
+            if kind in LAYER_GRAPHS:
+                raise ValueError(f"two graphs for layers of kind {kind!r}")
+            LAYER_GRAPHS[kind] = write
+        return write
+
+    return register
+
+
 class Nodes:
     """The nodes and initializers of one graph in the making; operands are names of tensors.
 
@@ -57,11 +98,19 @@ class Nodes:
     `g.outputs(2, "Split", ...)` returns the names of several. An operator that the opset lacks is an AttributeError.
     """
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, dtype: str, scope: str = "", stand_ins: Mapping[str, str] | None = None) -> None:
         self.dtype = dtype
         self.element_type = ELEMENT_TYPES[dtype]
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self._scope = scope
+        self._stand_ins = stand_ins or {}
+
+    def within(self, scope: str, **stand_ins: str) -> Nodes:
+        """Return what writes into the same graph with names under SCOPE/; given x="t", tensor "t" is what "x" means there."""
+        inner = Nodes(self.dtype, f"{scope}/", stand_ins)
+        inner.nodes, inner.initializers = self.nodes, self.initializers
+        return inner
 
     def __getattr__(self, operator: str) -> Callable[..., str]:
         if operator.startswith("_") or not onnx.defs.has(operator, max_inclusive_version=OPSET):
@@ -70,29 +119,36 @@ class Nodes:
 
     def outputs(self, count: int, operator: str, *inputs: str, **attributes: Any) -> list[str]:
         """Add a node with `count` outputs and return their names."""
-        names = [f"{operator}_{len(self.nodes)}_{i}" for i in range(count)]
-        self.nodes.append(
-            helper.make_node(operator, list(inputs), names, name=f"{operator}_{len(self.nodes)}", **attributes)
-        )
+        name = f"{self._scope}{operator}_{len(self.nodes)}"
+        read = [self._stand_ins.get(operand, operand) for operand in inputs]
+        names = [f"{name}_{i}" for i in range(count)]
+        self.nodes.append(helper.make_node(operator, read, names, name=name, **attributes))
         return names
+
+    def rename(self, old: str, new: str) -> None:
+        """Call a tensor by another name, wherever it is written or read."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [new if name == old else name for name in names]
 
     def scalar(self, value: float) -> str:
         """Return a 0-d initializer that holds `value` rounded to float32 and then to the graph's dtype."""
-        return self._initializer(np.asarray(value, dtype=np.float32).astype(_NUMPY[self.dtype]))
+        return self.constant(np.asarray(value, dtype=np.float32).astype(_NUMPY[self.dtype]))
 
     def integer(self, value: int) -> str:
         """Return a 0-d int64 initializer."""
-        return self._initializer(np.array(value, dtype=np.int64))
+        return self.constant(np.array(value, dtype=np.int64))
 
     def integers(self, *values: int) -> str:
         """Return a 1-d int64 initializer: axes and shapes."""
-        return self._initializer(np.array(values, dtype=np.int64))
+        return self.constant(np.array(values, dtype=np.int64))
 
     def takes_dtype(self, operator: str) -> bool:
         """Say whether the standard defines `operator` for the graph's dtype."""
         return _SPELLED[self.dtype] in onnx.defs.get_schema(operator, OPSET).inputs[0].types
 
-    def _initializer(self, array: np.ndarray[Any, Any]) -> str:
+    def constant(self, array: np.ndarray[Any, Any]) -> str:
+        """Return an initializer that holds the array, in its own dtype."""
         name = f"constant_{len(self.initializers)}"
         self.initializers.append(numpy_helper.from_array(array, name))
         return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 from scipy import special
@@ -65,9 +66,29 @@ class LogSoftmax(OpRun):
         return (special.log_softmax(x.astype(np.float64), axis=axis).astype(x.dtype),)
 
 
+class GlobalMaxPool(OpRun):
+    """GlobalMaxPool over all axes but two: onnx's own reduces others where there is but one spatial one."""
+
+    op_domain = ""
+
+    def _run(self, x: Any) -> tuple[Any]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+
+
+def _spell_resize(node: onnx.NodeProto) -> None:
+    """Write "tf_half_pixel_for_nn", which onnx knows at opset 11 alone, in words that it knows: floor((i + 1/2) / scale)."""
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    mode, rounded = attributes.get("coordinate_transformation_mode"), attributes.get("nearest_mode")
+    if node.op_type == "Resize" and mode and mode.s == b"tf_half_pixel_for_nn" and rounded and rounded.s == b"floor":
+        mode.s, rounded.s = b"half_pixel", b"round_prefer_ceil"
+
+
 def reference(model: bytes) -> Callable[[Bundle], Mapping[str, Any]]:
     """Return what evaluates a graph in its own dtypes: inputs by name to outputs by name. Raises what onnx raises."""
-    evaluator = ReferenceEvaluator(model, new_ops=[Erf, Gelu, Swish, Softmax, LogSoftmax])
+    proto = onnx.load_from_string(model)
+    for node in proto.graph.node:
+        _spell_resize(node)
+    evaluator = ReferenceEvaluator(proto, new_ops=[Erf, Gelu, Swish, Softmax, LogSoftmax, GlobalMaxPool])
 
     def forward(inputs: Bundle) -> Mapping[str, Any]:
         return dict(zip(evaluator.output_names, evaluator.run(None, dict(inputs)), strict=True))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.run import Plan
-    from actconform.types import Finding, Kernel, Result
+    from actconform.types import Finding, Result
 
 NEW_SHOWN = 20
 FINDINGS_SHOWN = 4
@@ -73,31 +73,37 @@ class Screen:
         ]
         words += [of_backend["cpu_capability"] for of_backend in facts.values() if "cpu_capability" in of_backend]
         subjects = len({case.subject for case in plan.cases})
-        words.append(f"goldens of {subjects} kernel{'s' if subjects > 1 else ''} verified")
+        words.append(f"goldens of {subjects} subject{'s' if subjects > 1 else ''} verified")
         self._say(plain(" · ".join(dict.fromkeys(words))))
 
-    def table(self, results: Iterable[Result], kernels: Mapping[str, Kernel]) -> None:
-        """Print kernels by routes, but those of which nothing ran: the worst error as a share of its limit, or the finding."""
+    def tables(self, results: Sequence[Result], *groups: Iterable[str]) -> None:
+        """Print each group of subjects by routes: the worst error as a share of its limit, or the finding."""
+        shown = [self._table(results, list(group)) for group in groups]
+        if any(shown):
+            self._say(
+                "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
+                " [yellow]▲ known[/], [red]● NEW[/]; △ by convention only; – unsupported, ? not run",
+                style="dim",
+            )
+
+    def _table(self, results: Sequence[Result], wanted: Sequence[str]) -> bool:
+        """Print a table without subjects and routes of which nothing ran; return whether there is one."""
         cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
         columns: dict[str, None] = {}
-        for result in results:
+        for result in (result for result in results if result.subject in wanted):
             cells[result.subject][result.route].append(result)
             if result.verdict is not Verdict.UNAVAILABLE:
                 columns.setdefault(result.route)
         if not columns:
-            return
+            return False
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
         table.add_column("", no_wrap=True)
         for route in columns:
             table.add_column(plain(route.replace("+", "\n+")), justify="right", no_wrap=True)
-        for subject in (name for name in kernels if name in cells):
+        for subject in (name for name in wanted if name in cells):
             table.add_row(plain(subject), *(_cell(cells[subject][route]) for route in columns))
         self.console.print(table)
-        self._say(
-            "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
-            " [yellow]▲ known[/], [red]● NEW[/]; △ by convention only; – unsupported, ? not run",
-            style="dim",
-        )
+        return True
 
     def findings(self, results: Iterable[Result]) -> None:
         """Print the new findings, the worst of each kind in a case, with the command that repeats it."""

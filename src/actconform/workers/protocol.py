@@ -78,14 +78,16 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     artifact: Artifact | None
     calls: list[Call]
     level: str = ""
+    taps: bool = False  # whether the layers' values at the first call are wanted
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag=True):
-    """One graph to make: by which exporter of the worker's backend, of which kernel, at which dtype."""
+    """One graph to make: by which exporter of the worker's backend, of which subject, at which dtype, with which constants."""
 
     exporter: str
     subject: str
     dtype: str
+    constants: Bundle | None = None
 
     @property
     def id(self) -> str:
@@ -105,13 +107,14 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True, tag=True):
-    """What a job gave: one bundle a call, in order, up to the failure where there was one.
+    """What a job gave: one bundle a call, in order, up to the failure where there was one; `taps` only if asked for.
 
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
     output name) whose bits differed when the first call was made again after the last one; NaN payloads do not count.
     """
 
     outputs: list[Bundle] = []
+    taps: Bundle = {}
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []
     implementation: str = ""

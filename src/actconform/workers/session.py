@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported
+from actconform.model import Model
 from actconform.types import Artifact, Support
 from actconform.workers.heard import warnings_heard
 from actconform.workers.protocol import ExportOutcome, Failure, Outcome, aligned_copy, wire_name
@@ -47,7 +48,7 @@ class Session:
 
     def __init__(self, backend: Backend, catalog: Catalog, unavailable: str = "") -> None:
         self.backend = backend
-        self.kernels = catalog.kernels
+        self.catalog = catalog
         self.exporters = {name: one for name, one in catalog.exporters.items() if one.source == backend.name}
         self.unavailable = unavailable
 
@@ -63,6 +64,8 @@ class Session:
             program = self._open(job, outcome)
             try:
                 self._call_all(program, job, outcome)
+                if job.taps:
+                    outcome.taps = _taps(program, job.calls[0])
             finally:
                 _close(program, outcome)
         except _StoppedError as stopped:
@@ -77,7 +80,7 @@ class Session:
         try:
             self._require_available()
             with _stage("export"), warnings_heard() as heard:
-                artifact = self._exporter(job.exporter).export(self._kernel(job.subject), job.dtype)
+                artifact = _exported(self._exporter(job.exporter), self._subject(job.subject), job)
                 if not isinstance(artifact, Artifact):
                     raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
             outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *heard))
@@ -110,7 +113,11 @@ class Session:
         name: Stage = "build" if self.backend.kind == "framework" else "load"
         with _stage(name):
             if name == "build":
-                program = self.backend.build(self._kernel(case.subject), case.dtype)
+                subject = self._subject(case.subject)
+                if isinstance(subject, Model):
+                    program = self.backend.build_model(subject, case.dtype)
+                else:
+                    program = self.backend.build(subject, case.dtype)
             elif job.artifact is None:
                 raise ValueError(f"{self.backend.name} loads graphs, and the job of route {case.route!r} brings none")
             else:
@@ -122,11 +129,12 @@ class Session:
         outcome.implementation = str(program.implementation)
         return program
 
-    def _kernel(self, name: str) -> Kernel:
-        if name not in self.kernels:
+    def _subject(self, name: str) -> Kernel | Model:
+        try:
+            return self.catalog.subject(name)
+        except KeyError:
             mend = f"install the plugin that gives it for {sys.executable} too"
-            raise LookupError(f"the {self.backend.name} worker knows no kernel {name!r}: {mend}")
-        return self.kernels[name]
+            raise LookupError(f"the {self.backend.name} worker knows no kernel or model {name!r}: {mend}") from None
 
     def _call_all(self, program: Program, job: Job, outcome: Outcome) -> None:
         for index, call in enumerate(job.calls):
@@ -137,6 +145,20 @@ class Session:
             # Last, not second: what the calls between have left behind must not show in the answer either.
             again, _ = _call(program, job, job.calls[0], 0, outcome.timings)
             outcome.unsteady.extend((0, name) for name in _differing(outcome.outputs[0], again))
+
+
+def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Artifact:
+    if isinstance(subject, Model):
+        return exporter.export_model(subject, job.dtype, job.constants)
+    return exporter.export(subject, job.dtype)
+
+
+def _taps(program: Program, call: Call) -> dict[str, NDArray[Any]]:
+    with _stage("run", 0):
+        try:
+            return _checked(program.taps({name: aligned_copy(array) for name, array in call.inputs.items()}), "taps")
+        except Unsupported:
+            return {}
 
 
 @contextmanager

@@ -14,15 +14,16 @@ import numpy as np
 from actconform import Backend, Program, Support, Unavailable, Unsupported
 from actconform.cpu import cpu_capability, onednn_level
 from actconform.types import DTYPES
-from actconform_keras.kernels import Implementation, implement, implemented
+from actconform_keras.kernels import Implementation, implement
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from actconform import Case, Kernel
+    from actconform import Case, Kernel, Model
     from actconform.types import Bundle
 
-KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+# No case has f64: it is for holding what is built against the float64 truth closely.
+KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
 
 # How TensorFlow, or oneDNN on an older processor, says that an operation has no kernel for a dtype.
 NO_KERNEL = (
@@ -60,9 +61,7 @@ class KerasBackend(Backend):
         }
 
     def supports(self, case: Case) -> Support:
-        """Say no to kernels without an implementation and to dtypes that are none of ours; nothing is imported for it."""
-        if not implemented(case.subject):
-            return Support(yes=False, reason=f"keras has no implementation of kernel {case.subject}")
+        """Say no to dtypes that are none of ours; a kernel or model that Keras has not is refused when it is built."""
         if case.dtype not in DTYPES:
             return Support(yes=False, reason=f"keras runs {', '.join(DTYPES)} here, not {case.dtype}")
         return Support(yes=True)
@@ -71,6 +70,13 @@ class KerasBackend(Backend):
         """Return the kernel as a program; a dtype that TensorFlow lacks shows at the first call, as `Unsupported`."""
         _tensorflow()
         return KerasProgram(kernel, implement(kernel, KERAS_DTYPES[dtype]))
+
+    def build_model(self, model: Model, dtype: str) -> Program:
+        """Return the model of Keras's own layers as a program; raise `Unsupported` for a layer that there is nothing for."""
+        _tensorflow()
+        from actconform_keras.models import KerasModelProgram
+
+        return KerasModelProgram(model, dtype)
 
 
 class KerasProgram(Program):

@@ -15,41 +15,70 @@ from actconform_keras.backend import KERAS_DTYPES, _tensorflow
 from actconform_keras.kernels import implement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
     import keras
     import tensorflow as tf
 
-    from actconform import Kernel
+    from actconform import Kernel, Model
+    from actconform.types import Bundle
+
+# Keras on torch would try two exporters in turn; on TensorFlow it has one.
+MODEL_EXPORT = "model.export on tensorflow: tf2onnx"
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Tf2Onnx(Exporter):
-    """`tf2onnx.convert.from_function` of a `tf.function`, at its default opset, every dimension None."""
+    """`tf2onnx.convert.from_function` of a `tf.function`, at its default opset, every dimension of a kernel and the batch None."""
 
     name: ClassVar[str] = "tf2onnx"
     source: ClassVar[str] = "keras"
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        tf = _tensorflow()
-        tf2onnx = _tf2onnx()
+        _tensorflow()
         function = implement(kernel, KERAS_DTYPES[dtype]).function
-        signature = [tf.TensorSpec(_shape(kernel, name), KERAS_DTYPES[dtype], name=name) for name in kernel.inputs]
+        shapes = {name: _shape(kernel, name) for name in kernel.inputs}
+        return _converted(lambda tensors: {"y": function(*tensors.values())}, shapes, dtype)
 
-        @tf.function(input_signature=signature)
-        def graph(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"y": function(*tensors)}
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        """Return the graph of all layers and the loss; with constants of the Keras model that holds them, training as `model` does."""
+        _tensorflow()
+        from actconform_keras.models import Network
 
-        try:
-            proto, _ = tf2onnx.convert.from_function(graph, input_signature=signature)
-        except Exception as error:
-            raise _refusal(error) from error
-        return _artifact(proto.SerializeToString(), "from_function")
+        network = Network(model, dtype)
+        if constants is None:
+            shapes: dict[str, Sequence[int | None]] = {one.name: (None, *one.shape) for one in model.inputs}
+            return _converted(network.outputs, shapes | {one.name: one.shape for one in model.parameters}, dtype)
+        shipped = network.shipped(constants)
+        shapes = {name: symbol.shape for name, symbol in network.symbols.items()}
+        return _converted(lambda tensors: shipped(tensors, training=model.training), shapes, dtype)
+
+
+def _converted(
+    function: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
+    shapes: Mapping[str, Sequence[int | None]],
+    dtype: str,
+) -> Artifact:
+    """Return the graph of a function from tensors by name to tensors by name."""
+    tf = _tensorflow()
+    tf2onnx = _tf2onnx()
+    signature = [tf.TensorSpec(shape, KERAS_DTYPES[dtype], name=name) for name, shape in shapes.items()]
+
+    @tf.function(input_signature=signature)
+    def graph(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        return function(dict(zip(shapes, tensors, strict=True)))
+
+    try:
+        proto, _ = tf2onnx.convert.from_function(graph, input_signature=signature)
+    except Exception as error:
+        raise _refusal(error) from error
+    return _artifact(proto.SerializeToString(), "from_function")
 
 
 class KerasExport(Exporter):
-    """`model.export(format="onnx")` of a functional model of one activation, at the default opset, every dimension None."""
+    """`model.export(format="onnx")` of a functional model, at the default opset, every dimension of a kernel and the batch None."""
 
     name: ClassVar[str] = "keras-export"
     source: ClassVar[str] = "keras"
@@ -61,15 +90,36 @@ class KerasExport(Exporter):
             layer, weight = implement(kernel, KERAS_DTYPES[dtype]).text, kernel.inputs[1]
             raise Unsupported(f"{layer} holds {weight} as a weight of fixed width: a model of it takes none")
         try:
-            model = _model(kernel, dtype)
-            with TemporaryDirectory(prefix="actconform-") as folder:
-                path = Path(folder) / "model.onnx"
-                model.export(path, format="onnx", verbose=False)
-                written = path.read_bytes()
+            written = _written(_model(kernel, dtype))
         except Exception as error:
             raise _refusal(error) from error
-        # Keras on torch would try two exporters in turn; on TensorFlow it has one.
-        return _artifact(written, "model.export on tensorflow: tf2onnx")
+        return _artifact(written, MODEL_EXPORT)
+
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        """Return the graph of the Keras model that holds `constants`, training as `model` does; refuse to do without them."""
+        if constants is None:
+            raise Unsupported("model.export keeps weights as constants: see keras-export@const")
+        tf = _tensorflow()
+        _tf2onnx()
+        from actconform_keras.models import Network
+
+        network = Network(model, dtype)
+        try:
+            shipped = network.shipped(constants)
+            sizes = {name: (model.batch, *symbol.shape[1:]) for name, symbol in network.symbols.items()}
+            # A model that was never called does not export.
+            shipped({name: tf.zeros(size, KERAS_DTYPES[dtype]) for name, size in sizes.items()})
+            written = _written(shipped)
+        except Exception as error:
+            raise _refusal(error) from error
+        return _artifact(written, MODEL_EXPORT)
+
+
+def _written(model: keras.Model) -> bytes:
+    with TemporaryDirectory(prefix="actconform-") as folder:
+        path = Path(folder) / "model.onnx"
+        model.export(path, format="onnx", verbose=False)
+        return path.read_bytes()
 
 
 def _model(kernel: Kernel, dtype: str) -> keras.Model:

@@ -14,7 +14,7 @@ import numpy as np
 from actconform import Backend, Program, Support, Unavailable, Unsupported
 from actconform.cpu import onednn_level
 from actconform.types import DTYPES
-from actconform_torch.kernels import Implementation, implement, implemented
+from actconform_torch.kernels import Implementation, implement
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from actconform import Case, Kernel
+    from actconform import Case, Kernel, Model
     from actconform.types import Bundle
 
 
@@ -49,9 +49,7 @@ class TorchBackend(Backend):
         }
 
     def supports(self, case: Case) -> Support:
-        """Say no to kernels without an implementation and to dtypes that are none of ours; nothing is imported for it."""
-        if not implemented(case.subject):
-            return Support(yes=False, reason=f"torch has no implementation of kernel {case.subject}")
+        """Say no to dtypes that are none of ours; a kernel or model that torch has not is refused when it is built."""
         if case.dtype not in DTYPES:
             return Support(yes=False, reason=f"torch runs {', '.join(DTYPES)} here, not {case.dtype}")
         return Support(yes=True)
@@ -60,6 +58,13 @@ class TorchBackend(Backend):
         """Return the kernel as a program; a dtype that torch lacks it in shows at the first call, as `Unsupported`."""
         _torch()
         return TorchProgram(kernel, implement(kernel))
+
+    def build_model(self, model: Model, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
+        """Return the model of torch.nn's layers; raise `Unsupported` where torch has none of a kind."""
+        _torch()
+        from actconform_torch.models import TorchModel
+
+        return TorchModel(model)
 
 
 class TorchProgram(Program):

@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import re
 from io import BytesIO
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform.model import LOSS, OUTPUT
 from actconform_torch.backend import _torch
 from actconform_torch.kernels import implement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
     from torch.nn import Module
 
-    from actconform import Kernel
+    from actconform import Kernel, Model
+    from actconform.types import Bundle
 
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
@@ -37,30 +39,10 @@ class TorchDynamo(Exporter):
     source: ClassVar[str] = "torch"
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        torch = _torch()
-        try:
-            import onnxscript  # noqa: F401  what torch lacks without it shows only in the midst of an export
-        except ImportError as error:
-            raise Unavailable(f"torch exports by way of onnxscript: {error}; pip install actconform[torch]") from error
-        # It says at every export that torchvision's operators are not there: nothing about the graph.
-        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-        module, samples = _module(kernel), _samples(kernel, dtype)
-        dims = {name: torch.export.Dim(name) for name in SIZES}
-        shapes = tuple({axis: dims[dim] for axis, dim in enumerate(kernel.dims(name))} for name in kernel.inputs)
-        try:
-            program = torch.onnx.export(
-                module,
-                samples,
-                dynamo=True,
-                dynamic_shapes=(shapes,),  # of *tensors: one tuple
-                input_names=list(kernel.inputs),
-                output_names=["y"],
-                verbose=False,
-            )
-            model = program.model_proto.SerializeToString()
-        except Exception as error:
-            raise _refusal(error) from error
-        return _artifact(model, "dynamo")
+        return _dynamo(_kernel_call(kernel, dtype))
+
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        return _dynamo(_model_call(model, dtype, constants))
 
 
 class TorchScript(Exporter):
@@ -70,39 +52,110 @@ class TorchScript(Exporter):
     source: ClassVar[str] = "torch"
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        torch = _torch()
-        module, samples = _module(kernel), _samples(kernel, dtype)
-        written = BytesIO()
-        try:
-            torch.onnx.export(
-                module,
-                samples,
-                written,
-                dynamo=False,
-                dynamic_axes={name: dict(enumerate(kernel.dims(name))) for name in kernel.inputs},
-                input_names=list(kernel.inputs),
-                output_names=["y"],
-            )
-        except Exception as error:
-            raise _refusal(error) from error
-        return _artifact(written.getvalue(), "torchscript")
+        return _torchscript(_kernel_call(kernel, dtype))
+
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        return _torchscript(_model_call(model, dtype, constants))
 
 
-def _module(kernel: Kernel) -> Module:
+class Call(NamedTuple):
+    """What is exported: a module of *tensors, samples of them, by input the names of its dynamic axes, its outputs' names."""
+
+    module: Module
+    samples: tuple[Tensor, ...]
+    dynamic: dict[str, dict[int, str]]
+    outputs: tuple[str, ...]
+
+
+def _dynamo(call: Call) -> Artifact:
     torch = _torch()
+    try:
+        import onnxscript  # noqa: F401  what torch lacks without it shows only in the midst of an export
+    except ImportError as error:
+        raise Unavailable(f"torch exports by way of onnxscript: {error}; pip install actconform[torch]") from error
+    # It says at every export that torchvision's operators are not there: nothing about the graph.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    dims = {name: torch.export.Dim(name) for axes in call.dynamic.values() for name in axes.values()}
+    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in call.dynamic.values())
+    try:
+        program = torch.onnx.export(
+            call.module,
+            call.samples,
+            dynamo=True,
+            dynamic_shapes=(shapes,),  # of *tensors: one tuple
+            input_names=list(call.dynamic),
+            output_names=list(call.outputs),
+            verbose=False,
+        )
+        model = program.model_proto.SerializeToString()
+    except Exception as error:
+        raise _refusal(error) from error
+    return _artifact(model, "dynamo")
+
+
+def _torchscript(call: Call) -> Artifact:
+    torch = _torch()
+    written = BytesIO()
+    try:
+        torch.onnx.export(
+            call.module,
+            call.samples,
+            written,
+            dynamo=False,
+            dynamic_axes={name: axes for name, axes in call.dynamic.items() if axes},
+            input_names=list(call.dynamic),
+            output_names=list(call.outputs),
+            # By default it exports in inference mode whatever the module's own.
+            training=torch.onnx.TrainingMode.PRESERVE,
+        )
+    except Exception as error:
+        raise _refusal(error) from error
+    return _artifact(written.getvalue(), "torchscript")
+
+
+def _kernel_call(kernel: Kernel, dtype: str) -> Call:
     function: Callable[..., Tensor] = implement(kernel).function
+    samples = tuple(_sample([SIZES[dim] for dim in kernel.dims(name)], dtype) for name in kernel.inputs)
+    dynamic = {name: dict(enumerate(kernel.dims(name))) for name in kernel.inputs}
+    return Call(_module(function).eval(), samples, dynamic, ("y",))
+
+
+def _model_call(model: Model, dtype: str, constants: Bundle | None) -> Call:
+    """Return a model as its users export it: parameters as inputs for the sake of gradients, or folded in, as they ship it."""
+    _torch()
+    from actconform_torch.models import Network
+
+    network = Network(model)
+    inputs = [one for one in model.inputs if constants is None or one.role != "target"]
+    dynamic: dict[str, dict[int, str]] = {one.name: {0: "batch"} for one in inputs}
+    samples = [_sample([SIZES["b"], *one.shape], dtype) for one in inputs]
+    if constants is not None:
+        return Call(network.shipped(constants), tuple(samples), dynamic, (OUTPUT,))
+    dynamic |= {one.name: {} for one in model.parameters}
+    samples += [_sample(one.shape, dtype) for one in model.parameters]
+
+    def values(*tensors: Tensor) -> tuple[Tensor, ...]:
+        found = network(dict(zip(dynamic, tensors, strict=True)))
+        return found[model.output], found[LOSS], *found.values()
+
+    outputs = (OUTPUT, LOSS, *(f"layer.{layer.name}" for layer in model.layers))
+    return Call(_module(values).train(model.training), tuple(samples), dynamic, outputs)
+
+
+def _module(function: Callable[..., Any]) -> Module:
+    torch = _torch()
 
     class Wrapped(torch.nn.Module):  # type: ignore[misc,name-defined]
-        def forward(self, *tensors: Tensor) -> Tensor:
+        def forward(self, *tensors: Tensor) -> Any:
             return function(*tensors)
 
-    return Wrapped().eval()
+    return Wrapped()
 
 
-def _samples(kernel: Kernel, dtype: str) -> tuple[Tensor, ...]:
+def _sample(shape: Sequence[int], dtype: str) -> Tensor:
     torch = _torch()
-    kind = getattr(torch, TORCH_DTYPES[dtype])
-    return tuple(torch.zeros([SIZES[dim] for dim in kernel.dims(name)], dtype=kind) for name in kernel.inputs)
+    zeros: Tensor = torch.zeros(tuple(shape), dtype=getattr(torch, TORCH_DTYPES[dtype]))
+    return zeros
 
 
 def _artifact(model: bytes, path: str) -> Artifact:

@@ -42,11 +42,6 @@ class Implementation(NamedTuple):
     function: Callable[..., Tensor]
 
 
-def implemented(name: str) -> bool:
-    """Tell, without importing torch, whether there is an implementation of the kernel."""
-    return name in NATIVE or name in WRITTEN
-
-
 def implement(kernel: Kernel) -> Implementation:
     """Return what computes `kernel`, its parameters bound; raise `Unsupported` where there is nothing."""
     if kernel.name in NATIVE:

@@ -1,0 +1,234 @@
+"""Each kind of layer as Keras computes it: its own layers and losses; compositions of keras.ops where it has none.
+
+`actconform.catalog.models.kinds` defines the kinds. Where Keras's own differ from it they are left as they are. A loss of
+probabilities that come straight from `softmax` or `sigmoid` is computed from their logits; `BinaryCrossentropy` takes those
+of a softmax for those of a sigmoid, so that a softmax of one unit has a gradient. `Dot(normalize=True)` bounds each norm at
+1e-7 from below. `ops.dot_product_attention`, and with it `MultiHeadAttention`, takes its softmax in float32, and `Rescaling` its
+numbers, whatever the dtype.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from actconform import Unsupported
+from actconform.catalog.models.kinds import HALVING
+from actconform_keras.kernels import implement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import keras
+    import tensorflow as tf
+
+    from actconform.model import Layer, Shape
+
+
+LAYERS = "keras.layers"
+COMPOSITION = "composition of keras.ops"
+
+
+class Site(NamedTuple):
+    """A layer in its model: the shapes it reads and gives, without the batch, whether the model trains, Keras's dtype."""
+
+    layer: Layer
+    shapes: tuple[Shape, ...]
+    shape: Shape
+    training: bool
+    dtype: str
+
+    def number(self, setting: str) -> float:
+        return float(self.layer.settings[setting])  # type: ignore[arg-type]
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every layer is told: Keras would number it and give it float32."""
+        return {"name": self.layer.name, "dtype": self.dtype}
+
+    @property
+    def window(self) -> dict[str, Any]:
+        """How a window moves."""
+        return {name: self.layer.settings[name] for name in ("strides", "padding")}
+
+
+class Built(NamedTuple):
+    """What computes a layer: in words, the layer, whose variables stand in the order of the kind's parameters, and its call.
+
+    `text` follows `room`, as "Dense" does "keras.layers"; compositions are named as their kinds.
+    """
+
+    room: str
+    text: str
+    layer: keras.layers.Layer
+    call: Callable[..., tf.Tensor]
+
+
+def own(layer: keras.layers.Layer, call: Callable[..., tf.Tensor] | None = None) -> Built:
+    """Return a layer of Keras's own, called with its inputs in order, or by `call`."""
+    return Built(LAYERS, type(layer).__name__, layer, call or layer)
+
+
+def composed(site: Site, function: Callable[..., tf.Tensor]) -> Built:
+    """Return a layer that calls `function`, of keras.ops, with its inputs."""
+    layer = _composition()(function, site)
+    return Built(COMPOSITION, site.layer.kind, layer, layer)
+
+
+@cache
+def _composition() -> Any:
+    import keras
+
+    class Composition(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self, function: Callable[..., tf.Tensor], site: Site) -> None:
+            super().__init__(**site.common)
+            self._function, self._shape = function, site.shape
+
+        def call(self, *inputs: tf.Tensor) -> tf.Tensor:
+            return self._function(*inputs)
+
+        def compute_output_spec(self, *_: keras.KerasTensor) -> keras.KerasTensor:
+            return keras.KerasTensor((None, *self._shape), dtype=self.compute_dtype)
+
+    return Composition
+
+
+# The first values of weights are never used: zeros leave the random numbers of the process alone.
+
+
+def _dense(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.Dense(int(site.number("units")), kernel_initializer="zeros", **site.common))
+
+
+def _conv2d(site: Site) -> Built:
+    from keras import layers
+
+    filters, size = int(site.number("filters")), site.layer.settings["size"]
+    return own(layers.Conv2D(filters, size, kernel_initializer="zeros", **site.window, **site.common))
+
+
+def _max_pool(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.MaxPooling2D(site.layer.settings["size"], **site.window, **site.common))
+
+
+def _up_sampling(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.UpSampling2D(site.layer.settings["size"], interpolation="nearest", **site.common))
+
+
+def _batch_norm(site: Site) -> Built:
+    from keras import layers
+
+    settings = {name: site.number(name) for name in ("epsilon", "momentum")}
+    layer = layers.BatchNormalization(**settings, **site.common)
+    # Said here too, so that a model that is called or exported without a word about training does as the model is.
+    return own(layer, lambda x: layer(x, training=site.training))
+
+
+def _layer_norm(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.LayerNormalization(epsilon=site.number("epsilon"), **site.common))
+
+
+def _dropout(site: Site) -> Built:
+    from keras import layers
+
+    rate = site.number("rate")
+    if not site.training:
+        return own(layers.Dropout(rate, seed=0, **site.common))
+    # The layer draws its own mask.
+    return composed(site, lambda x, mask: x * mask / (1.0 - rate))
+
+
+def _flatten(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.Flatten(**site.common))
+
+
+def _reshape(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.Reshape(site.layer.settings["shape"], **site.common))
+
+
+def _activation(site: Site) -> Built:
+    import msgspec
+    from keras import layers
+
+    from actconform.catalog.kernels import ROWS, UNARY
+
+    wanted = site.layer.settings["kernel"]
+    kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)
+    if kernel is None:
+        raise Unsupported(f"layer {site.layer.name}: the catalog has no kernel {wanted!r}")
+    text, function = implement(msgspec.structs.replace(kernel, axis=-1), site.dtype)
+    if wanted in HALVING:  # Activation says that it gives the shape of its input
+        return composed(site, function)._replace(text=text.removeprefix("composition: "))
+    layer = layers.Activation(function, **site.common)
+    return Built(LAYERS, f"Activation({text.removeprefix('keras.activations.')})", layer, layer)
+
+
+def _add(site: Site) -> Built:
+    from keras import layers
+
+    layer = layers.Add(**site.common)
+    return own(layer, lambda a, b: layer([a, b]))
+
+
+def _multiply(site: Site) -> Built:
+    from keras import layers
+
+    layer = layers.Multiply(**site.common)
+    return own(layer, lambda a, b: layer([a, b]))
+
+
+def _affine(site: Site) -> Built:
+    from keras import layers
+
+    return own(layers.Rescaling(site.number("scale"), site.number("shift"), **site.common))
+
+
+BUILDERS: Mapping[str, Callable[[Site], Built]] = {
+    "dense": _dense,
+    "conv2d": _conv2d,
+    "max-pool": _max_pool,
+    "up-sampling": _up_sampling,
+    "batch-norm": _batch_norm,
+    "layer-norm": _layer_norm,
+    "dropout": _dropout,
+    "flatten": _flatten,
+    "reshape": _reshape,
+    "activation": _activation,
+    "add": _add,
+    "multiply": _multiply,
+    "affine": _affine,
+}
+
+# The class of keras.losses, and whether it is told from_logits.
+LOSSES: Mapping[str, tuple[str, dict[str, bool]]] = {
+    "mean-squared-error": ("MeanSquaredError", {}),
+    "mean-absolute-error": ("MeanAbsoluteError", {}),
+    "binary-cross-entropy": ("BinaryCrossentropy", {"from_logits": False}),
+    "binary-cross-entropy-from-logits": ("BinaryCrossentropy", {"from_logits": True}),
+    "categorical-cross-entropy": ("CategoricalCrossentropy", {"from_logits": False}),
+    "categorical-cross-entropy-from-logits": ("CategoricalCrossentropy", {"from_logits": True}),
+}
+
+
+def loss_of(kind: str, dtype: str) -> tuple[str, keras.losses.Loss]:
+    """Return the loss of that kind in words, and as Keras has it: called with target and prediction, it gives their mean."""
+    from keras import losses
+
+    if kind not in LOSSES:
+        raise Unsupported(f"keras has no loss of kind {kind}")
+    name, arguments = LOSSES[kind]
+    # Named, since Keras would number it; with a dtype, since it would compute in float32.
+    loss = getattr(losses, name)(**arguments, name="loss", dtype=dtype)
+    return (f"{name}(from_logits=True)" if arguments.get("from_logits") else name), loss

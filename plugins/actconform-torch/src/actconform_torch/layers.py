@@ -1,0 +1,256 @@
+"""Each kind of layer as torch computes it: its own modules and functions; compositions where it has none.
+
+`actconform.catalog.models.kinds` defines the kinds. Where torch's own layer differs from the definition it is left as it is:
+`torch.nn.BCELoss` bounds its logarithms at -100 instead of clipping probabilities at 1e-7, and `cosine_similarity` bounds each
+norm at 1e-8 from below.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from actconform import Unsupported
+from actconform.catalog.models.kinds import CLIP, same_pads
+from actconform_torch.kernels import implement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor
+    from torch.nn import Module
+
+    from actconform.model import Layer, Shape
+
+    Named = Mapping[str, Tensor]
+
+
+class Site(NamedTuple):
+    """A layer in its model: the shapes that it reads, without the batch, channels last, and whether the model is training."""
+
+    layer: Layer
+    shapes: tuple[Shape, ...]
+    training: bool
+
+    def number(self, setting: str) -> float:
+        return float(self.layer.settings[setting])  # type: ignore[arg-type]
+
+    def pair(self, setting: str) -> tuple[int, int]:
+        rows, columns = cast("tuple[int, int]", self.layer.settings[setting])
+        return rows, columns
+
+
+class Built(NamedTuple):
+    """What computes a layer: in words, a torch.nn module or a function of its inputs, and the module's state.
+
+    `state` gives the module's parameters and buffers by torch's names, from the canonical ones by short name ("kernel").
+    Images come channels first, as torch.nn has them, or channels last where the layer works on the last axis.
+    """
+
+    text: str
+    compute: Module | Callable[..., Tensor]
+    state: Callable[[Named], dict[str, Tensor]] = lambda _: {}
+    channels_last: bool = False
+
+
+def own(
+    *modules: Module, state: Callable[[Named], dict[str, Tensor]] = lambda _: {}, channels_last: bool = False
+) -> Built:
+    """Return the layer that is torch's own modules, one after another; "N.weight" is then a name in the state."""
+    from torch import nn
+
+    text = ", ".join(f"torch.nn.{type(module).__name__}" for module in modules)
+    return Built(text, nn.Sequential(*modules), state, channels_last)
+
+
+def _dense(site: Site) -> Built:
+    from torch import nn
+
+    module = nn.Linear(site.shapes[0][-1], int(site.number("units")))
+    return own(module, state=lambda p: {"0.weight": p["kernel"].T, "0.bias": p["bias"]}, channels_last=True)
+
+
+def _pads(site: Site) -> tuple[int, int, int, int]:
+    """Return the "same" padding in torch's order: left, right, top, bottom."""
+    if site.layer.settings["padding"] == "valid":
+        return 0, 0, 0, 0
+    rows, columns = (
+        same_pads(length, window, stride)
+        for length, window, stride in zip(site.shapes[0], site.pair("size"), site.pair("strides"), strict=False)
+    )
+    return *columns, *rows
+
+
+def _conv2d(site: Site) -> Built:
+    from torch import nn
+
+    def convolution(padding: str | tuple[int, int]) -> Module:
+        channels, filters = site.shapes[0][-1], int(site.number("filters"))
+        return nn.Conv2d(channels, filters, site.pair("size"), site.pair("strides"), padding)
+
+    left, right, top, bottom = pads = _pads(site)
+    if site.layer.settings["padding"] == "same" and site.pair("strides") == (1, 1):
+        modules = [convolution("same")]
+    elif (left, top) == (right, bottom):
+        modules = [convolution((top, left))]
+    else:  # torch pads both sides alike
+        modules = [nn.ZeroPad2d(pads), convolution("valid")]
+    last = len(modules) - 1
+    return own(*modules, state=lambda p: {f"{last}.weight": p["kernel"].permute(3, 2, 0, 1), f"{last}.bias": p["bias"]})
+
+
+def _max_pool(site: Site) -> Built:
+    from torch import nn
+
+    left, right, top, bottom = pads = _pads(site)
+    size, strides = site.pair("size"), site.pair("strides")
+    if (left, top) == (right, bottom):
+        return own(nn.MaxPool2d(size, strides, (top, left)))
+    return own(nn.ConstantPad2d(pads, -math.inf), nn.MaxPool2d(size, strides))
+
+
+def _up_sampling(site: Site) -> Built:
+    from torch import nn
+
+    return own(nn.Upsample(scale_factor=site.pair("size"), mode="nearest"))
+
+
+def _batch_norm(site: Site) -> Built:
+    from torch import int64, nn
+
+    (*outer, channels) = site.shapes[0]
+    # torch's momentum is the part that is replaced, ours the part that is kept.
+    epsilon, momentum = site.number("epsilon"), 1.0 - site.number("momentum")
+
+    def state(p: Named, place: str) -> dict[str, Tensor]:
+        return {
+            f"{place}.weight": p["gamma"],
+            f"{place}.bias": p["beta"],
+            # In training torch writes the running statistics: into copies.
+            f"{place}.running_mean": p["mean"].clone(),
+            f"{place}.running_var": p["variance"].clone(),
+            f"{place}.num_batches_tracked": p["mean"].new_zeros((), dtype=int64),
+        }
+
+    if len(outer) == 2:
+        return own(nn.BatchNorm2d(channels, epsilon, momentum), state=lambda p: state(p, "0"))
+    if not outer:
+        return own(nn.BatchNorm1d(channels, epsilon, momentum), state=lambda p: state(p, "0"))
+    rows = nn.Flatten(0, len(outer)), nn.BatchNorm1d(channels, epsilon, momentum), nn.Unflatten(0, (-1, *outer))
+    return own(*rows, state=lambda p: state(p, "1"))
+
+
+def _layer_norm(site: Site) -> Built:
+    from torch import nn
+
+    module = nn.LayerNorm(site.shapes[0][-1], eps=site.number("epsilon"))
+    return own(module, state=lambda p: {"0.weight": p["gamma"], "0.bias": p["beta"]}, channels_last=True)
+
+
+def _dropout(site: Site) -> Built:
+    from torch import nn
+
+    rate = site.number("rate")
+    if not site.training:
+        dropout = nn.Dropout(rate)
+        return Built("torch.nn.Dropout", lambda x, *_: dropout.eval()(x))
+    if len(site.layer.inputs) == 1:
+        raise Unsupported(
+            f"layer {site.layer.name}: torch.nn.Dropout draws its own mask in training; give the layer a mask"
+        )
+    return Built(f"composition: x * mask / (1 - {rate:g})", lambda x, mask: x * mask / (1.0 - rate))
+
+
+def _flatten(_: Site) -> Built:
+    from torch import nn
+
+    return own(nn.Flatten(), channels_last=True)
+
+
+def _reshape(site: Site) -> Built:
+    shape: tuple[int, ...] = site.layer.settings["shape"]  # type: ignore[assignment]
+    return Built("torch.reshape", lambda x: x.reshape(-1, *shape), channels_last=True)
+
+
+def _activation(site: Site) -> Built:
+    import msgspec
+
+    from actconform.catalog.kernels import UNARY
+    from actconform.catalog.rows import ROWS
+
+    wanted = site.layer.settings["kernel"]
+    kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)
+    if kernel is None:
+        raise Unsupported(f"layer {site.layer.name}: the catalog has no kernel {wanted!r}")
+    text, function = implement(msgspec.structs.replace(kernel, axis=-1))
+    return Built(text, function, channels_last=kernel.form != "unary")
+
+
+def _add(_: Site) -> Built:
+    return Built("torch.add", lambda a, b: a + b)
+
+
+def _multiply(_: Site) -> Built:
+    return Built("torch.mul", lambda a, b: a * b)
+
+
+def _affine(site: Site) -> Built:
+    scale, shift = site.number("scale"), site.number("shift")
+    return Built(f"composition: {scale:g} * x + {shift:g}", lambda x: scale * x + shift)
+
+
+def _loss(name: str) -> Callable[[Site], Built]:
+    def build(_: Site) -> Built:
+        from torch import nn
+
+        return Built(f"torch.nn.{name}", getattr(nn, name)())
+
+    return build
+
+
+def _categorical_from_logits(_: Site) -> Built:
+    from torch import nn
+
+    loss = nn.CrossEntropyLoss()
+    return Built("torch.nn.CrossEntropyLoss", lambda z, t: loss(_rows(z), _rows(t)), channels_last=True)
+
+
+def _categorical(_: Site) -> Built:
+    import torch
+
+    def loss(p: Tensor, target: Tensor) -> Tensor:
+        p = (p / p.sum(dim=-1, keepdim=True)).clamp(*CLIP)
+        return -(target * torch.log(p)).sum(dim=-1).mean()
+
+    return Built(
+        "composition: -(target * torch.log((p / p.sum(-1)).clamp(1e-7, 1 - 2**-23))).sum(-1).mean()",
+        loss,
+        channels_last=True,
+    )
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+BUILDERS: dict[str, Callable[[Site], Built]] = {
+    "dense": _dense,
+    "conv2d": _conv2d,
+    "max-pool": _max_pool,
+    "up-sampling": _up_sampling,
+    "batch-norm": _batch_norm,
+    "layer-norm": _layer_norm,
+    "dropout": _dropout,
+    "flatten": _flatten,
+    "reshape": _reshape,
+    "activation": _activation,
+    "add": _add,
+    "multiply": _multiply,
+    "affine": _affine,
+    "mean-squared-error": _loss("MSELoss"),
+    "mean-absolute-error": _loss("L1Loss"),
+    "binary-cross-entropy": _loss("BCELoss"),
+    "binary-cross-entropy-from-logits": _loss("BCEWithLogitsLoss"),
+    "categorical-cross-entropy": _categorical,
+    "categorical-cross-entropy-from-logits": _categorical_from_logits,
+}

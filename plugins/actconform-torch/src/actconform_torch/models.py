@@ -1,0 +1,164 @@
+"""A reference model as one torch.nn.Module, and as a program over canonical numpy arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform import Program, Unsupported
+from actconform.model import LOSS, OUTPUT
+from actconform_torch.backend import _array, _refusal, _tensor, _torch
+from actconform_torch.layers import BUILDERS, Site
+from actconform_torch.layers_memory import MEMORY_BUILDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor
+    from torch.nn import Module
+
+    from actconform.model import Layer, Model
+    from actconform.types import Bundle
+    from actconform_torch.layers import Built
+
+_BUILDERS = {**BUILDERS, **MEMORY_BUILDERS}
+
+
+class TorchModel(Program):
+    """A model: its torch.nn.Module, called with parameters of the caller, in whatever dtype the tensors have.
+
+    Nothing is kept between calls: the module holds no numbers. Raises `Unsupported` where torch lacks a function for the dtype.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._network = Network(model)
+        self.implementation = self._network.text
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return "y", channels last, and "loss"."""
+        values = self.taps(inputs)
+        return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
+
+    def taps(self, inputs: Bundle) -> Bundle:
+        """Return the value of every layer, channels last, from one forward pass."""
+        tensors = {name: _tensor(array) for name, array in inputs.items()}
+        with _torch().no_grad():
+            values = self._values(tensors)
+        return {name: _array(value, inputs) for name, value in values.items()}
+
+    def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
+        """Return `d_<name>`, canonical, for every name of `model.differentiable`, by torch.autograd from the loss."""
+        torch = _torch()
+        tensors = {name: _tensor(array) for name, array in inputs.items()}
+        wanted = [tensors[name].requires_grad_() for name in self._model.differentiable]
+        loss = self._values(tensors)[LOSS]
+        try:
+            gradients = torch.autograd.grad(loss, wanted, _tensor(cotangents[LOSS]), materialize_grads=True)
+        except RuntimeError as error:
+            raise _refusal(error) from error
+        given = {**inputs, **cotangents}
+        return {f"d_{name}": _array(d, given) for name, d in zip(self._model.differentiable, gradients, strict=True)}
+
+    def _values(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        try:
+            return self._network(tensors)
+        except RuntimeError as error:
+            raise _refusal(error) from error
+
+
+class Network:
+    """The torch.nn.Module of a model, and how canonical parameters become its state.
+
+    `module` takes the model's inputs by name, canonical, and gives every layer's value by name, channels last. Its parameters
+    are on the device "meta", without numbers and drawn from no random state; it is in training mode if the model is.
+    """
+
+    def __init__(self, model: Model) -> None:
+        torch = _torch()
+        self._model = model
+        with torch.device("meta"):
+            self._built = {layer.name: _build(model, layer) for layer in model.layers}
+        self.text = ", ".join(dict.fromkeys(built.text for built in self._built.values()))
+        self.module = _module(model, self._built).train(model.training)
+
+    def state(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the state of `module`, laid out as its users hold it; what torch would write to is copied."""
+        state: dict[str, Tensor] = {}
+        for name, built in self._built.items():
+            short = {one.name.rpartition(".")[2]: parameters[one.name] for one in self._model.parameters_of(name)}
+            state |= {
+                f"layers.{_key(name)}.{place}": tensor.contiguous() for place, tensor in built.state(short).items()
+            }
+        return state
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return every layer's value for the model's inputs and parameters, all canonical, differentiable in them."""
+        inputs = {one.name: tensors[one.name] for one in self._model.inputs}
+        values: dict[str, Tensor] = _torch().func.functional_call(self.module, self.state(tensors), (inputs,))
+        return values
+
+    def shipped(self, parameters: Bundle) -> Module:
+        """Return `module` with `parameters` as its own, as a module that maps the inputs that are no targets to the output."""
+        from torch.nn import Module
+
+        model, layers = self._model, self.module
+        tensors = {name: _tensor(array).clone() for name, array in parameters.items()}
+        layers.load_state_dict(self.state(tensors), assign=True)
+        names = [one.name for one in model.inputs if one.role != "target"]
+
+        class Shipped(Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.network = layers
+
+            def forward(self, *inputs: Tensor) -> Tensor:
+                y: Tensor = self.network(dict(zip(names, inputs, strict=True)), model.layers[:-1])[model.output]
+                return y
+
+        return Shipped().train(model.training)
+
+
+def _build(model: Model, layer: Layer) -> Built:
+    shapes = {one.name: one.shape for one in model.inputs} | model.shapes
+    build = _BUILDERS.get(layer.kind)
+    if build is None:
+        raise Unsupported(f"layer {layer.name}: torch has no layer of kind {layer.kind} here")
+    return build(Site(layer, tuple(shapes[name] for name in layer.inputs), model.training))
+
+
+def _module(model: Model, built: Mapping[str, Built]) -> Module:
+    from torch.nn import Module, ModuleDict
+
+    class Layers(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            modules = {_key(name): one.compute for name, one in built.items() if isinstance(one.compute, Module)}
+            self.layers = ModuleDict(modules)
+
+        def forward(self, inputs: Mapping[str, Tensor], layers: Iterable[Layer] = model.layers) -> dict[str, Tensor]:
+            known = {name: _channels_first(x).contiguous() for name, x in inputs.items()}
+            for layer in layers:
+                read = [known[name] for name in layer.inputs]
+                one = built[layer.name]
+                compute = self.layers[_key(layer.name)] if isinstance(one.compute, Module) else one.compute
+                if one.channels_last:
+                    known[layer.name] = _channels_first(compute(*map(_channels_last, read)))
+                else:
+                    known[layer.name] = compute(*read)
+            return {layer.name: _channels_last(known[layer.name]) for layer in layers}
+
+    return Layers()
+
+
+def _key(layer: str) -> str:
+    """Return the layer's name in the ModuleDict: none of a dict's own names, such as "keys"."""
+    return f"layer-{layer}"
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Return an image of (batch, height, width, channels) as torch.nn has it; anything else as it is."""
+    return x.permute(0, 3, 1, 2) if x.dim() == 4 else x
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1) if x.dim() == 4 else x

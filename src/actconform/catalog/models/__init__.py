@@ -1,0 +1,1 @@
+"""The reference models: layer kinds, the checked description, drawn numbers, and the networks themselves."""

@@ -1,0 +1,91 @@
+"""A model layer by layer: each value against the truth of what that layer read, so that no error of one is another's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actconform.compare.answers import measurement, structural
+from actconform.compare.classify import classify
+from actconform.compare.layer_bounds import layer_bound
+from actconform.compare.measure import Sample, measure
+from actconform.compare.rules import Rule
+from actconform.oracle.layers import formula_of
+from actconform.oracle.network import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.model import Model
+    from actconform.types import Bundle, Finding, FloatFormat, Measurement
+
+LAYERS = "layers"  # the regime of all that is measured at layers
+NO_NUMBER = ("nan-made", "nan-lost", "inf")  # further off than any number
+
+
+def layerwise(
+    model: Model, tensors: Bundle, seen: Bundle, fmt: FloatFormat, *, fused: bool
+) -> tuple[list[Measurement], list[Finding]]:
+    """Return the measurements and findings of every layer in order, regime "layers", the layer's name as tensor.
+
+    `seen` holds the layers' values as a route computed them. Each is judged by the layer's a-priori bound, given the values
+    that it read, as they were seen: a NaN is found at the layer that made it. A layer that is missing, or of another shape,
+    is a `names` or `shape` finding; what reads it is not judged. Where values were `fused`, seen each in a graph of its own,
+    a layer over its bound may have worked on values that were computed anew: what it read may be off by twice their bounds,
+    where layers that are exact, as relu and reshapes are, pass on the bounds of what they read.
+    """
+    rule = Rule(fmt=fmt, limit=1.0, exact=False, unary=False)
+    known: dict[str, NDArray[Any]] = dict(tensors)
+    bounds: dict[str, NDArray[np.float64]] = {}
+    measurements, findings = [], []
+    for layer in model.layers:
+        shape = (model.batch, *model.shapes[layer.name]) if layer is not model.layers[-1] else ()
+        wrong = _structure(layer.name, seen, shape)
+        if wrong:
+            findings.append(wrong)
+            continue
+        known[layer.name] = seen[layer.name]
+        if any(name not in known for name in layer.inputs):
+            continue
+        with np.errstate(all="ignore"):
+            read = reading(model, layer, known)
+            truth = np.asarray(formula_of(layer).forward(read))
+            bound = layer_bound(read, truth, fmt)
+            if fused:
+                anew = [bounds.get(name, np.zeros(known[name].shape)) for name in layer.inputs]
+                passed_on = bound if bound.all() else layer_bound(read._replace(errors=anew), truth, fmt)
+                bounds[layer.name] = np.where(bound > 0.0, bound, passed_on)
+                if not (np.abs(seen[layer.name] - truth) <= bound).all():
+                    bound = layer_bound(read._replace(errors=[2.0 * one for one in anew]), truth, fmt)
+        sample = Sample(got=seen[layer.name].ravel(), truth=truth.ravel(), x=truth.ravel(), bound=bound.ravel())
+        off = measure(sample, rule)
+        new = classify(sample, rule, off, LAYERS, layer.name)
+        measurements.append(measurement(sample, rule, off, new, LAYERS, layer.name))
+        findings += new
+    return measurements, findings
+
+
+def where(findings: Sequence[Finding]) -> str:
+    """Say in words which layer is the first over its bound, or which gradient is furthest off; empty where there is neither."""
+    first = next((finding for finding in findings if finding.regime == LAYERS), None)
+    if first:
+        by = f" ({first.magnitude:.3g} times)" if first.magnitude else f" ({first.class_})"
+        return f"first layer over its bound: {first.tensor}{by}"
+    gradients = [finding for finding in findings if finding.tensor.startswith("d_")]
+    if not gradients:
+        return ""
+    worst = max(gradients, key=lambda finding: (finding.class_ in NO_NUMBER, finding.magnitude))
+    by = f"{worst.magnitude:.3g} times its limit" if worst.magnitude else worst.class_
+    return f"gradient furthest off: {worst.tensor} ({by})"
+
+
+def _structure(name: str, seen: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Finding | None:
+    if name not in seen:
+        return structural("names", LAYERS, name, f"the value of layer {name!r} is missing; got {sorted(seen)}")
+    got = seen[name]
+    if got.shape != shape or got.dtype.kind in "cSUmM":
+        return structural("shape", LAYERS, name, f"{got.dtype} {list(got.shape)}, expected {list(shape)}")
+    return None
