@@ -171,7 +171,8 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield every tensor that a model holds: of initializers and attributes, at any depth, in functions too."""
     graphs = [model.graph]
     for node, _ in _nodes(model):
         graphs += subgraphs(node)
@@ -187,7 +188,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def _outside(model: onnx.ModelProto) -> str:
     """Return which tensors point to a file; an artifact is its bytes, and no path in it is ever followed."""
-    external = [tensor.name for tensor in _tensors(model) if uses_external_data(tensor)]
+    external = [tensor.name for tensor in tensors(model) if uses_external_data(tensor)]
     return f"data in files beside the model, which do not come with it: {', '.join(external)}" if external else ""
 
 

@@ -1,0 +1,279 @@
+"""Reverse mode on ONNX graphs: a graph that computes y also returns the vector-Jacobian products of what it computes.
+
+The nodes added are standard `ai.onnx` operators, so that any ONNX runtime gives gradients of the very graph that it runs.
+Each forward node is visited once, backwards; its rule (`actconform.onnx.rules`) turns the cotangents of its outputs into
+those of its inputs. What no rule covers is an error, never a gradient of zero.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import TensorProto, helper
+
+import actconform.onnx.rules  # noqa: F401  registers the rules
+from actconform.config import near
+from actconform.onnx.outline import GradientError, outline, restore
+from actconform.onnx.rules.build import FLOATS, Build
+from actconform.onnx.rules.registry import RULES, STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+__all__ = ["GradientError", "UnsupportedOperator", "add_gradients"]
+
+# Element types through which no derivative flows. A type that is not known, or no tensor's, may carry one.
+DISCRETE = {
+    number
+    for name, number in TensorProto.DataType.items()
+    if name.startswith(("INT", "UINT")) or name in {"BOOL", "STRING"}
+}
+
+
+def add_gradients(
+    model: onnx.ModelProto,
+    wrt: Sequence[str],
+    outputs: Sequence[str] | None = None,
+    *,
+    cotangent: str = "ct_",
+    gradient: str = "d_",
+    keep_outputs: bool = True,
+) -> onnx.ModelProto:
+    """Return a copy of `model` that also returns the gradient with respect to each tensor of `wrt`.
+
+    `wrt` names float inputs or initializers. For each of `outputs`, by default all float outputs, the copy has a further
+    input "ct_<output>" of that output's shape and type, the cotangent; for each x of `wrt` a further output "d_<x>" of the
+    shape and type of x, the sum over the outputs of cotangent times Jacobian. With `keep_outputs=False` the gradients are
+    its only outputs. The forward nodes stay as they are, but for local functions, and operators that have no rule but a
+    definition by other operators, which are replaced by their bodies; below opset 16 all are converted to it.
+
+    A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
+    docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset above 26, a name is not
+    known, `wrt` is no float tensor, or a new name is taken; UnsupportedOperator where a gradient would have to pass an
+    operator that has no rule, of another domain, or of control flow. The time taken grows with the number of nodes.
+    """
+    light = outline(model)
+    graph = light.graph
+    wanted = _wrt(model, wrt)
+    chosen = _outputs(graph, outputs)
+    taken = set(_names(graph))
+    new = [*(cotangent + name for name in chosen), *(gradient + name for name in wanted)]
+    clash = [name for name in new if name in taken] or [name for name in new if new.count(name) > 1]
+    if clash:
+        raise GradientError(f"the name {clash[0]!r} is taken: choose other prefixes with cotangent= and gradient=")
+
+    inferred = _inferred(light)
+    b = _build(light, inferred, taken.union(new))
+    arriving = {name: [cotangent + name] for name in chosen}
+    _pull_back(b, _reached(b, graph, wanted), arriving)
+
+    described = {value.name: value for value in (*inferred.output, *inferred.input)}
+    found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
+    graph.input.extend(_described(described[name], cotangent + name) for name in chosen)
+    if not keep_outputs:
+        del graph.output[:]
+    for name in wanted:
+        if name in described:
+            graph.output.append(_described(described[name], gradient + name))
+        else:
+            graph.output.append(helper.make_tensor_value_info(gradient + name, b.element_type_of(name), b.shape(name)))
+    nodes = _needed(b.nodes, set(found))
+    used = {name for node in nodes for name in node.input}
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensor for tensor in b.initializers if tensor.name in used)
+    onnx.checker.check_model(light)
+    restore(light, model)
+    return light
+
+
+def _wrt(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Return the names of `wrt`, each once; they are float inputs or initializers."""
+    if isinstance(names, str):
+        names = [names]
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    if not names:
+        raise GradientError("wrt is empty: name inputs or initializers of the model")
+    for name in names:
+        if name not in types:
+            raise GradientError(f"wrt: the model has no input or initializer {name!r}{near(name, sorted(types))}")
+        if types[name] not in FLOATS:
+            raise GradientError(f"wrt: {name!r} is {_spelled(types[name])}; only tensors of floats have gradients")
+    return list(dict.fromkeys(names))
+
+
+def _outputs(graph: onnx.GraphProto, names: Sequence[str] | None) -> list[str]:
+    if isinstance(names, str):
+        names = [names]
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.output}
+    if names is None:
+        names = [name for name, element_type in types.items() if element_type in FLOATS]
+    if not names:
+        raise GradientError(f"there is no output of floats to start from; the model's outputs: {', '.join(types)}")
+    for name in names:
+        if name not in types:
+            raise GradientError(f"the model has no output {name!r}{near(name, sorted(types))}")
+        if types[name] not in FLOATS:
+            raise GradientError(f"output {name!r} is {_spelled(types[name])}; only tensors of floats have gradients")
+    return list(dict.fromkeys(names))
+
+
+def _spelled(element_type: int) -> str:
+    return f"of {TensorProto.DataType.Name(element_type)}" if element_type else "no tensor"
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[str]:
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        yield value.name
+    for tensor in graph.sparse_initializer:
+        yield tensor.values.name
+    for node in graph.node:
+        yield from node.output
+        for body in _bodies(node):
+            yield from _names(body)
+
+
+def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _inferred(light: onnx.ModelProto) -> onnx.GraphProto:
+    try:
+        return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    except onnx.shape_inference.InferenceError as error:
+        raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
+
+
+def _build(light: onnx.ModelProto, inferred: onnx.GraphProto, taken: set[str]) -> Build:
+    prefix = "vjp_"
+    while any(name.startswith(prefix) for name in taken):
+        prefix = "v" + prefix
+    return Build(light, inferred, prefix)
+
+
+def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
+    """Return the nodes through which a derivative with respect to `wrt` flows, in order, with those of their reads that bear it.
+
+    Derivatives end at operators of zero derivative and at tensors of integers; an operator without a rule might do
+    anything with them.
+    """
+    bearing = set(wrt)
+    reached = []
+    for node in graph.node:
+        if not (borne := bearing.intersection(_reads(node))):
+            continue
+        ruled = node.domain in STANDARD and node.op_type in RULES
+        if node.domain in STANDARD and node.op_type in ZERO_DERIVATIVE:
+            continue
+        reached.append((node, borne))
+        bearing.update(name for name in node.output if name and not (ruled and b.element_type_of(name) in DISCRETE))
+    return reached
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the tensors that a node reads, those that the bodies of control flow take from outside among them."""
+    yield from node.input
+    for body in _bodies(node):
+        for inner in body.node:
+            yield from _reads(inner)
+        yield from (value.name for value in body.output)
+
+
+def _pull_back(b: Build, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
+    """Carry the cotangents in `arriving`, all that came to each tensor, from the last of the nodes back to the first."""
+    for proto, borne in reversed(reached):
+        g = [_total(b, arriving, name) for name in proto.output]
+        if not any(g):
+            continue
+        node = _node(b, proto, borne)
+        b.at(node, _float_type(b, node))
+        pulled = RULES[node.op_type](b, node, g)
+        for name, wanted, cotangent in zip(node.inputs, node.wanted, pulled, strict=False):
+            if wanted and cotangent:
+                arriving.setdefault(name, []).append(cotangent)
+
+
+def _total(b: Build, arriving: dict[str, list[str]], name: str) -> str | None:
+    """Return the sum of what came to a tensor, whose readers have all been visited."""
+    parts = arriving.get(name, [])
+    if len(parts) > 1:
+        parts[:] = [b.Add(*parts) if len(parts) == 2 else b.Sum(*parts)]
+    return parts[0] if parts else None
+
+
+def _node(b: Build, proto: onnx.NodeProto, borne: set[str]) -> Node:
+    standard = proto.domain in STANDARD
+    attributes = dict(_defaults(proto.op_type, b.opset)) if standard else {}
+    attributes |= {each.name: _decoded(helper.get_attribute_value(each)) for each in proto.attribute}
+    node = Node(
+        name=proto.name,
+        op_type=proto.op_type,
+        domain=proto.domain,
+        opset=b.opset,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes=attributes,
+        wanted=tuple(name in borne for name in proto.input),
+    )
+    if not standard:
+        raise node.refuse("rules cover the standard's operators alone")
+    if next(_bodies(proto), None):
+        raise node.refuse(
+            "gradients do not pass control flow: export the model with loops unrolled and branches decided"
+        )
+    if node.op_type not in RULES:
+        raise node.refuse("it has no rule; register one with actconform.onnx.rules.registry.rule")
+    return node
+
+
+@cache
+def _defaults(op_type: str, opset: int) -> dict[str, Any]:
+    schema = onnx.defs.get_schema(op_type, opset, "")
+    given = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
+    return {each.name: _decoded(helper.get_attribute_value(each)) for each in given}
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _float_type(b: Build, node: Node) -> int:
+    for name in (*node.inputs, *node.outputs):
+        if b.element_type_of(name) in FLOATS:
+            return b.element_type_of(name)
+    raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
+
+
+def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: str) -> str:
+    b.element_type = b.element_type_of(name)
+    total = _total(b, arriving, name) or b.zeros_like(name)
+    b.nodes.append(helper.make_node("Identity", [total], [output], name=output))
+    return output
+
+
+def _described(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+    described = onnx.ValueInfoProto()
+    described.CopyFrom(value)
+    described.name = name
+    for dim in described.type.tensor_type.shape.dim:
+        if dim.dim_param.startswith("unk__"):  # names that inference made up
+            dim.Clear()
+    return described
+
+
+def _needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
+    """Return the nodes on which `wanted` depends, in order."""
+    kept = []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(node.input)
+            kept.append(node)
+    return kept[::-1]

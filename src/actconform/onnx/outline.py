@@ -1,0 +1,155 @@
+"""The outline of a model: a copy without its large tensors, so that checks and rewrites cost what its nodes cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import inliner, version_converter
+from onnx.external_data_helper import uses_external_data
+
+from actconform.onnx.artifact import standard_opset
+from actconform.onnx.rules.registry import RULES, STANDARD, ZERO_DERIVATIVE
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+OPSETS = range(16, 27)  # ScatterElements adds since 16; newer operators than those of 26 nobody has written rules for
+FIRST_CONVERTED = 7  # what onnx's converter knows the way from
+SMALL = 1024  # elements: axes, shapes and scalars, whose values rules ask for
+
+# Operators that the standard defines by others, but by control flow, or through which no float flows.
+_OPAQUE = frozenset(
+    "AffineGrid Bernoulli BlackmanWindow DynamicQuantizeLinear HammingWindow HannWindow Range SequenceMap".split()  # noqa: SIM905
+)
+
+
+class GradientError(ValueError):
+    """No gradient can be added to this model, or not the one asked for; the message says why and what to do."""
+
+
+def outline(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a checked copy of `model` without its large initializers, ready for rules.
+
+    What is left out is an input there. Local functions are inlined, and operators that have no rule but a definition by other
+    operators replaced by it; below opset 16 the nodes are converted to 16. Raises GradientError where `model` is no valid
+    model, states an opset above 26, or cannot be converted.
+    """
+    if not isinstance(model, onnx.ModelProto):
+        raise GradientError(
+            f"an onnx.ModelProto is expected, not {type(model).__name__}: read one with onnx.load(path)"
+        )
+    light = _without_weights(model)
+    try:
+        onnx.checker.check_model(light)
+    except Exception as error:  # whatever the checker raises is its verdict
+        raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
+    if light.functions:
+        light = inliner.inline_local_functions(light, convert_version=True)
+    return _expanded(_converted(light))
+
+
+def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Give an outline, which may have been rewritten meanwhile, the initializers that it was made without."""
+    own = {value.name for value in model.graph.input}
+    large = [tensor for tensor in model.graph.initializer if not _small(tensor)]
+    placeholders = {tensor.name for tensor in large} - own
+    inputs = [value for value in light.graph.input if value.name not in placeholders]
+    del light.graph.input[:]
+    light.graph.input.extend(inputs)
+    light.graph.initializer.extend(large)
+
+
+def _small(tensor: onnx.TensorProto) -> bool:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return count <= SMALL and not uses_external_data(tensor)
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    light = onnx.ModelProto()
+    _copy(model, light, leave_out="graph")
+    _copy(model.graph, light.graph, leave_out="initializer")
+    inputs = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if _small(tensor):
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in inputs:
+            shape = list(tensor.dims)
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, shape))
+    if model.HasField("graph"):
+        light.graph.SetInParent()
+    return light
+
+
+def _copy(source: Message, target: Message, leave_out: str) -> None:
+    """Copy all fields of a message but one."""
+    for field, value in source.ListFields():
+        if field.name == leave_out:
+            continue
+        if field.is_repeated:
+            getattr(target, field.name).extend(value)
+        elif field.message_type:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _converted(light: onnx.ModelProto) -> onnx.ModelProto:
+    opset = standard_opset(light)
+    if opset > OPSETS[-1]:
+        raise GradientError(
+            f"the model is of opset {opset}; gradients are known for opsets 15 to {OPSETS[-1]}: export it at one of them"
+        )
+    if opset >= OPSETS[0]:
+        return light
+    if opset < FIRST_CONVERTED:
+        raise GradientError(
+            f"the model is of opset {opset}, which cannot be brought to {OPSETS[0]}: export it at a newer one"
+        )
+    try:
+        converted = version_converter.convert_version(light, OPSETS[0])
+    except Exception as error:  # the converter raises RuntimeError, and others
+        raise GradientError(
+            f"onnx cannot convert the model from opset {opset} to {OPSETS[0]}, which gradients need: "
+            f"{' '.join(str(error).split())}; export it at opset {OPSETS[0]} or newer"
+        ) from error
+    converted.ir_version = max(converted.ir_version, light.ir_version)
+    return converted
+
+
+def _expanded(light: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace operators without a rule by what the standard defines them as, until none is left that has such a body."""
+    opset = standard_opset(light)
+    while compound := sorted(name for name in {_standard(node) for node in light.graph.node} if _compound(name, opset)):
+        for node in light.graph.node:
+            if _standard(node) in compound:
+                _state_defaults(node, opset)
+        ids = [("", name) for name in compound]
+        rewritten = inliner.inline_selected_functions(light, ids, inline_schema_functions=True)
+        if not {_standard(node) for node in rewritten.graph.node}.isdisjoint(compound):
+            return rewritten  # a body that depends on types that are not known: its node will be refused by name
+        light = rewritten
+    return light
+
+
+def _state_defaults(node: onnx.NodeProto, opset: int) -> None:
+    """Write out the attributes on which a node is silent: onnx's inliner leaves holes where a body refers to them."""
+    stated = {attribute.name for attribute in node.attribute}
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset, "").attributes.items():
+        if name not in stated and attribute.default_value.type:
+            node.attribute.append(attribute.default_value)
+
+
+def _standard(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in STANDARD else ""
+
+
+def _compound(op_type: str, opset: int) -> bool:
+    if op_type in RULES or op_type in ZERO_DERIVATIVE or op_type in _OPAQUE:
+        return False
+    if not onnx.defs.has(op_type, opset, ""):
+        return False
+    schema: Any = onnx.defs.get_schema(op_type, opset, "")  # of which onnx's stub lacks the two
+    return bool(schema.has_function or schema.has_context_dependent_function)

@@ -1,0 +1,243 @@
+"""What gradient rules write with: the nodes and constants that are appended to a graph."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from actconform.onnx.rules.known import Known
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from actconform.onnx.rules.known import Array
+    from actconform.onnx.rules.registry import Node
+
+Operand: TypeAlias = str | float | np.generic | None
+
+FLOATS: dict[int, np.dtype[Any]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.DOUBLE: np.dtype(np.float64),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+}
+HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+# The element types of what an operator gives; all else has that of its first input.
+_INDICES = "Shape Size NonZero ArgMax ArgMin".split()  # noqa: SIM905  lists to read
+_TRUTH = "And Equal Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Not Or Xor".split()  # noqa: SIM905
+_GIVES = dict.fromkeys(_INDICES, TensorProto.INT64) | dict.fromkeys(_TRUTH, TensorProto.BOOL)
+# What gives an exact 0 wherever its operands have one.
+_KEEPS_ZEROS = ("Cast", "Expand", "Identity", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_AXES_AS_INPUT = 18  # since when every Reduce operator takes its axes as an input; ReduceSum did so since 13
+
+
+class Build(Known):
+    """The nodes and constants of a gradient in the making.
+
+    `b.Mul(a, c)` adds that operator of the standard and returns the name of its output; operands are names of tensors, or
+    numbers, which become scalars of `b.element_type`, the float type of the node whose rule is at work; None leaves an
+    optional input out. An operator that the opset lacks is an AttributeError.
+    """
+
+    def __init__(self, model: onnx.ModelProto, inferred: onnx.GraphProto, prefix: str) -> None:
+        """Start with no nodes; `prefix` begins the name of each."""
+        super().__init__(model, inferred)
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.element_type: int = TensorProto.FLOAT
+        self._prefix = prefix
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._selected: set[str] = set()  # cotangents that are 0 where a choice took another branch
+
+    # Nodes and constants
+
+    def __getattr__(self, operator: str) -> Callable[..., str]:
+        if not operator[0].isupper() or not onnx.defs.has(operator, max_inclusive_version=self.opset):
+            raise AttributeError(f"ONNX opset {self.opset} has no operator {operator}")
+        write = partial(self._single, operator)
+        self.__dict__[operator] = write
+        return write
+
+    def _single(self, operator: str, *inputs: Operand, **attributes: Any) -> str:
+        return self.outputs(1, operator, *inputs, **attributes)[0]
+
+    def outputs(self, n: int, operator: str, *inputs: Operand, **attributes: Any) -> list[str]:
+        """Add a node with `n` outputs and return their names."""
+        operands = [self._operand(operand) for operand in inputs]
+        number = len(self.nodes)
+        names = [f"{self._prefix}{operator}_{number}" + (f"_{i}" if i else "") for i in range(n)]
+        self.nodes.append(
+            helper.make_node(operator, operands, names, name=f"{self._prefix}{operator}_{number}", **attributes)
+        )
+        for i, name in enumerate(names):
+            self._types[name] = self._type_given(operator, i, operands, attributes)
+        summed = operator in {"Add", "Sum"} and self._selected.issuperset(operands)
+        if summed or (operator in _KEEPS_ZEROS and operands[0] in self._selected):
+            self._selected.update(names)
+        return names
+
+    def constant(self, value: Array | float | np.generic, element_type: int | None = None) -> str:
+        """Return an initializer that holds `value`; equal ones are one.
+
+        Numbers and arrays of floats are rounded to `element_type`, by default `b.element_type`; arrays of integers and
+        truth values keep their dtype unless one is given.
+        """
+        given = np.asarray(value)
+        if element_type is None and isinstance(value, np.ndarray) and value.dtype.kind in "iub":
+            array = given
+        else:
+            array = given.astype(_dtype(element_type or self.element_type))
+        key = (array.dtype.name, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"{self._prefix}constant_{len(self._constants)}"
+            tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+            self.initializers.append(tensor)
+            self.knows(tensor, name)
+            self._constants[key] = name
+        return self._constants[key]
+
+    def integers(self, values: Iterable[int]) -> str:
+        """Return a 1-d int64 initializer: axes and shapes."""
+        return self.constant(np.array([int(value) for value in values], dtype=np.int64))
+
+    def at(self, node: Node, element_type: int) -> None:
+        """Begin the rule of `node`, in which numbers are scalars of `element_type`."""
+        self.node, self.element_type = node, element_type
+
+    # What many rules do
+
+    def sum_to(self, g: str, x: str, of: str) -> str:
+        """Return `g`, shaped as tensor `of`, summed over the axes along which `x` was broadcast to that shape."""
+        if x == of:
+            return g
+        axes = self.broadcast_axes(x, of)
+        if axes is None:
+            return self._sum_to_dynamic(g, x, of)
+        return self.reshape_like(self.sum_over(g, axes), x) if axes else g
+
+    def _sum_to_dynamic(self, g: str, x: str, of: str) -> str:
+        narrow, wide = self.Shape(x), self.Shape(of)
+        missing = self.Sub(self.Shape(wide), self.Shape(narrow))
+        one = helper.make_tensor("value", TensorProto.INT64, [1], [1])
+        padded = self.Concat(self.ConstantOfShape(missing, value=one), narrow, axis=0)
+        axes = self.Reshape(self.NonZero(self.Not(self.Equal(padded, wide))), self.integers([-1]))
+        return self.Reshape(self.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), narrow, allowzero=1)
+
+    def reshape_like(self, g: str, x: str) -> str:
+        """Return `g` in the shape of `x`, of as many elements."""
+        shape = self.shape(x)
+        if shape is None or 0 in shape or shape.count(None) > 1:
+            return self.Reshape(g, self.Shape(x), allowzero=1)
+        return self.Reshape(g, self.integers(-1 if dim is None else dim for dim in shape))
+
+    def expand_like(self, g: str, x: str) -> str:
+        """Return `g` broadcast to the shape of `x`."""
+        return self.Expand(g, self.shape_of(x))
+
+    def shape_of(self, x: str) -> str:
+        """Return the shape of `x` as a 1-d int64 tensor: a constant where it is known."""
+        shape = self.shape(x)
+        if shape is None or None in shape:
+            return self.Shape(x)
+        return self.integers(dim for dim in shape if dim is not None)
+
+    def reduce(self, operator: str, x: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
+        """Return `x` reduced by "ReduceSum", "ReduceMax", ... over `axes`; `x` itself where there are none."""
+        if not axes:
+            return x
+        if self.opset >= _AXES_AS_INPUT or operator == "ReduceSum":
+            return self._single(operator, x, self.integers(axes), keepdims=int(keepdims))
+        return self._single(operator, x, axes=list(axes), keepdims=int(keepdims))
+
+    def sum_over(self, g: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
+        """Return the sum of `g` over `axes`; `g` itself where there are none."""
+        return self.reduce("ReduceSum", g, axes, keepdims=keepdims)
+
+    def mean_over(self, g: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
+        """Return the mean of `g` over `axes`; `g` itself where there are none."""
+        return self.reduce("ReduceMean", g, axes, keepdims=keepdims)
+
+    def times(self, g: str, factor: str) -> str:
+        """Return g * factor; 0 where a branch not taken made `g` 0, even where `factor` is infinite or NaN."""
+        return self._linear(g, factor, self.Mul(g, factor))
+
+    def over(self, g: str, divisor: str) -> str:
+        """Return g / divisor; 0 where a branch not taken made `g` 0, even where `divisor` is 0 or NaN."""
+        return self._linear(g, divisor, self.Div(g, divisor))
+
+    def keep(self, condition: str, g: str) -> str:
+        """Return `g` where `condition` holds and else 0: the cotangent of a branch that was taken there alone."""
+        kept = self.Where(condition, g, 0.0)
+        self._selected.add(kept)
+        return kept
+
+    def drop(self, condition: str, g: str) -> str:
+        """Return 0 where `condition` holds and else `g`; where it compares with NaN, `g` passes."""
+        dropped = self.Where(condition, 0.0, g)
+        self._selected.add(dropped)
+        return dropped
+
+    def _linear(self, g: str, other: str, result: str) -> str:
+        if g not in self._selected:
+            return result
+        known = self.value(other)
+        harmless = known is not None and bool(np.all(np.isfinite(known.astype(np.float64)) & (known != 0)))
+        if not harmless:
+            result = self.Where(self.Equal(g, 0.0), 0.0, result)
+        self._selected.add(result)
+        return result
+
+    def zeros_like(self, x: str) -> str:
+        """Return zeros of the shape and element type of `x`, never NaN as 0 * inf would be."""
+        return self._zeros(self.shape_of(x), self.element_type_of(x) or self.element_type)
+
+    def _zeros(self, shape: str, element_type: int) -> str:
+        if element_type == TensorProto.BFLOAT16:  # which ConstantOfShape lacks before opset 20
+            return self.Cast(self._zeros(shape, TensorProto.FLOAT), to=element_type)
+        return self.ConstantOfShape(shape, value=numpy_helper.from_array(np.zeros(1, _dtype(element_type))))
+
+    def iota(self, x: str) -> str:
+        """Return the flat index of every element of `x`, int64, in its shape."""
+        count = self.Range(*(self.constant(np.array(0)), self.Size(x), self.constant(np.array(1))))
+        return self.reshape_like(count, x)
+
+    def scatter(self, x: str, index: str, g: str) -> str:
+        """Return zeros in the shape of `x` to which each element of `g` is added at its flat `index`, shaped as `g`.
+
+        The transpose of every operator that only moves data: run it on `b.iota(x)` to get the index. 16-bit sums are
+        done in float32.
+        """
+        element_type = self.element_type_of(x) or self.element_type
+        half = element_type in HALVES
+        flat = self.integers([-1])
+        updates = self.Reshape(g, flat)
+        zeros = self._zeros(self.Reshape(self.Size(x), flat), TensorProto.FLOAT if half else element_type)
+        if half:
+            updates = self.Cast(updates, to=TensorProto.FLOAT)
+        total = self.ScatterElements(zeros, self.Reshape(index, flat), updates, axis=0, reduction="add")
+        return self.reshape_like(self.Cast(total, to=element_type) if half else total, x)
+
+    def _operand(self, operand: Operand) -> str:
+        if operand is None:
+            return ""
+        return operand if isinstance(operand, str) else self.constant(operand)
+
+    def _type_given(self, operator: str, i: int, operands: list[str], attributes: dict[str, Any]) -> int:
+        if operator == "Cast":
+            return int(attributes["to"])
+        if operator == "ConstantOfShape":
+            return int(attributes["value"].data_type) if "value" in attributes else TensorProto.FLOAT
+        if operator in _GIVES or (operator in {"TopK", "MaxPool"} and i == 1):
+            return _GIVES.get(operator, TensorProto.INT64)
+        like = 1 if operator in {"Where", "CastLike"} else 2 if operator == "OneHot" else 0
+        return self.element_type_of(operands[like]) if operands else TensorProto.UNDEFINED
+
+
+def _dtype(element_type: int) -> np.dtype[Any]:
+    return FLOATS[element_type] if element_type in FLOATS else np.dtype(helper.tensor_dtype_to_np_dtype(element_type))

@@ -1,0 +1,93 @@
+"""The registry of gradient rules: which operator has one, and what a rule sees of its node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from actconform.onnx.rules.build import Build
+
+
+class UnsupportedOperator(NotImplementedError):  # noqa: N818  it is no mistake of anybody
+    """No gradient passes through a node; the message names node, operator, domain and opset, and says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node of the forward graph as its rule sees it.
+
+    An optional input that is left out is ''; `attributes` holds the standard's default at `opset` where the graph is
+    silent, with bytes as str; `wanted` says of each input whether its cotangent is needed.
+    """
+
+    name: str
+    op_type: str
+    domain: str
+    opset: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Any]
+    wanted: tuple[bool, ...]
+
+    def input(self, i: int) -> str | None:
+        """Return the name of input `i`, or None where it is left out."""
+        return (self.inputs[i] or None) if i < len(self.inputs) else None
+
+    def output(self, i: int) -> str | None:
+        """Return the name of output `i`, or None where it is left out."""
+        return (self.outputs[i] or None) if i < len(self.outputs) else None
+
+    def wants(self, i: int) -> bool:
+        """Say whether input `i` is there and its cotangent needed."""
+        return i < len(self.wanted) and self.wanted[i]
+
+    def refuse(self, why: str) -> UnsupportedOperator:
+        """Return the error, to be raised, that no gradient passes this node: `why` says what it lacks."""
+        where = self.name or "-> " + ", ".join(name for name in self.outputs if name)
+        return UnsupportedOperator(
+            f"no gradient of operator {self.op_type} (domain {self.domain or 'ai.onnx'}, opset {self.opset}) "
+            f"at node {where}: {why}"
+        )
+
+
+Cotangents: TypeAlias = Sequence[str | None]
+Rule: TypeAlias = Callable[["Build", Node, Cotangents], Cotangents]
+
+RULES: dict[str, Rule] = {}
+STANDARD = ("", "ai.onnx")  # the two spellings of the standard's domain
+
+# What a float goes in and only counts, truth values, indices or steps come out of: constant almost everywhere, so that the
+# derivative is zero. Random draws do not depend on the tensor whose shape they take.
+ZERO_DERIVATIVE = frozenset(
+    """
+    And ArgMax ArgMin Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Constant ConstantOfShape Equal
+    EyeLike Floor Greater GreaterOrEqual Hardmax IsInf IsNaN Less LessOrEqual Multinomial NonMaxSuppression NonZero Not Or
+    RandomNormal RandomNormalLike RandomUniform RandomUniformLike Round Shape Sign Size Xor
+    """.split()  # noqa: SIM905  a list to read
+)
+
+
+def rule(*op_types: str) -> Callable[[Rule], Rule]:
+    """Register a function as the gradient rule of the standard's operators `op_types`.
+
+    It receives the builder, the node, and the name of the cotangent of each output (None where none flows); it adds nodes and
+    returns the name of the cotangent of each input, shaped and typed as that input, None where there is none. Trailing
+    Nones may be left out. It may compute those alone that `node.wanted` asks for:
+
+        @rule("Neg")
+        def neg(b, node, g):
+            return [b.Neg(g[0])]
+
+    Raises ValueError where an operator has a rule already.
+    """
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            if op_type in RULES or op_type in ZERO_DERIVATIVE:
+                raise ValueError(f"two gradient rules for operator {op_type!r}")
+            RULES[op_type] = function
+        return function
+
+    return register

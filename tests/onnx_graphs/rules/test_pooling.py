@@ -1,0 +1,128 @@
+"""Gradients of pools against torch's: windows, padding, rounding upwards, ties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+functional = torch.nn.functional
+
+MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
+AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
+
+
+def normal(*shape):
+    return np.random.default_rng(1).standard_normal(shape)
+
+
+def tied(*shape):
+    """Return few different numbers, so that windows have several largest ones."""
+    return np.random.default_rng(1).integers(-1, 2, shape).astype(np.float64)
+
+
+@st.composite
+def pools(draw, *, dilated):
+    axes = draw(st.sampled_from([1, 2, 2, 3]))
+    steps = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 2 if dilated else 1), st.integers(0, 3))
+    kernel, strides, dilations, more = (list(c) for c in zip(*[draw(steps) for _ in range(axes)], strict=True))
+    pads = [draw(st.integers(0, k // 2)) for k in kernel]
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    sizes = [span + n for span, n in zip(spans, more, strict=True)]
+    return {
+        "shape": [draw(st.integers(1, 2)), draw(st.integers(1, 2)), *sizes],
+        "kernel": kernel,
+        "strides": strides,
+        "dilations": dilations,
+        "pads": pads,
+        "ceil": draw(st.booleans()),
+    }
+
+
+def attributes_of(case, **more):
+    named = {"kernel_shape": case["kernel"], "strides": case["strides"], "pads": case["pads"] * 2}
+    return named | {"ceil_mode": int(case["ceil"])} | more
+
+
+@settings(max_examples=50, deadline=None)
+@given(case=pools(dilated=True), ties=st.booleans(), free=st.sampled_from([(), (0,), (0, 2, 3, 4)]))
+def test_max_pool_goes_to_the_first_maximum(agrees, case, ties, free):
+    def forward(x):
+        settings = case["kernel"], case["strides"], case["pads"], case["dilations"], case["ceil"]
+        return MAX[x.ndim - 2](x, *settings)
+
+    x = (tied if ties else normal)(*case["shape"])
+    agrees("MaxPool", [x], forward, free={0: free}, **attributes_of(case, dilations=case["dilations"]))
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_max_pool_that_gives_its_indices(agrees, order):
+    def forward(x):
+        return functional.max_pool2d(x, 2)
+
+    agrees("MaxPool", [tied(2, 3, 4, 6)], forward, outputs=2, kernel_shape=[2, 2], strides=[2, 2], storage_order=order)
+
+
+@pytest.mark.parametrize("placed", ["SAME_UPPER", "SAME_LOWER"])
+def test_pools_with_automatic_pads(agrees, placed):
+    ends = (0, 1) if placed == "SAME_UPPER" else (1, 0)
+
+    def largest(x):
+        return functional.max_pool1d(functional.pad(x, ends, value=-np.inf), 3, 2)
+
+    def mean(x):
+        counted = functional.avg_pool1d(functional.pad(torch.ones_like(x), ends), 3, 2)
+        return functional.avg_pool1d(functional.pad(x, ends), 3, 2) / counted
+
+    for op_type, forward in (("MaxPool", largest), ("AveragePool", mean)):
+        agrees(op_type, [normal(2, 2, 6)], forward, free={0: (0,)}, auto_pad=placed, kernel_shape=[3], strides=[2])
+
+
+@settings(max_examples=50, deadline=None)
+@given(case=pools(dilated=False), counted=st.booleans(), free=st.sampled_from([(), (0,)]))
+def test_average_pool(agrees, case, counted, free):
+    def forward(x):
+        return AVERAGE[x.ndim - 2](x, case["kernel"], case["strides"], case["pads"], case["ceil"], counted)
+
+    attributes = attributes_of(case, count_include_pad=int(counted))
+    agrees("AveragePool", [normal(*case["shape"])], forward, free={0: free}, **attributes)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_average_pool_dilated(agrees, dilation):
+    def forward(x):
+        return functional.conv1d(x, torch.full((1, 1, 3), 1 / 3, dtype=torch.float64), None, 2, 1, dilation)
+
+    attributes = {"dilations": [dilation], "pads": [1, 1], "strides": [2], "kernel_shape": [3], "count_include_pad": 1}
+    agrees("AveragePool", [normal(2, 1, 8)], forward, **attributes)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_norm_pools(agrees, p):
+    def windows(x):
+        return functional.conv2d(x.abs() ** p, torch.ones(1, 1, 2, 3, dtype=torch.float64), None, (1, 2), (1, 0))
+
+    x = normal(2, 1, 4, 5)
+    where = {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 1, 0]}
+    agrees("LpPool", [x], lambda x: windows(x) ** (1 / p), free={0: (0,)}, p=p, **where)
+    agrees("GlobalLpPool", [x], lambda x: (x.abs() ** p).sum((2, 3), keepdim=True) ** (1 / p), opset=21, p=p)
+
+
+@pytest.mark.parametrize("free", [(), (0,), (0, 2, 3)], ids=["static", "batch", "all"])
+def test_global_pools(agrees, free):
+    agrees("GlobalAveragePool", [normal(2, 3, 4, 5)], lambda x: x.mean((2, 3), keepdim=True), free={0: free})
+    for x in (normal(2, 3, 4, 5), tied(2, 3, 4, 5)):
+        agrees("GlobalMaxPool", [x], lambda x: functional.max_pool2d(x, (4, 5)), free={0: free})
+
+
+def test_max_unpool(agrees):
+    x = normal(2, 1, 3)
+    _, indices = functional.max_pool1d(torch.tensor(normal(2, 1, 6)), 2, return_indices=True)
+    at = indices.numpy() + np.array([0, 6])[:, None, None]
+
+    def forward(x, _):
+        return functional.max_unpool1d(x, indices, 2)
+
+    agrees("MaxUnpool", [x, at], forward, kernel_shape=[2], strides=[2])
