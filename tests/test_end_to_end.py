@@ -1,4 +1,4 @@
-"""The main job on the real frameworks, through the command line: every kernel, every route, all dtypes."""
+"""The main job on the real frameworks, through the command line: every kernel and small model, every route, all dtypes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.compare.ulp import from_hex
 from actconform.types import DTYPES
 
@@ -52,6 +53,59 @@ def test_over_800_of_over_1000_cases_ran_on_all_routes(report):
     assert len(ran) > 800
     for exporter in ("torch-dynamo", "torch-torchscript", "tf2onnx", "keras-export"):
         assert len([r for r in ran if r["route"] == f"{exporter}+ort-cpu"]) >= 90, exporter
+
+
+MODELS = {model.name: model for model in networks() if PUBLISHED not in model.name}
+
+
+@pytest.mark.parametrize(
+    ("aspect", "route"),
+    [
+        ("value", "keras"),
+        ("value", "torch"),
+        ("value", "authored+ort-cpu"),
+        ("value", "tf2onnx+ort-cpu"),
+        ("value", "torch-dynamo+ort-cpu"),
+        ("gradient", "keras"),
+        ("gradient", "torch"),
+    ],
+)
+def test_at_least_14_models_conform_on_each_route(report, aspect, route):
+    mine = [r for r in report["results"] if r["subject"] in MODELS and (r["aspect"], r["route"]) == (aspect, route)]
+    assert {r["subject"] for r in mine} == set(MODELS)
+    conforming = {r["subject"] for r in mine if r["verdict"] in ("PASS", "XFAIL")}
+    assert len(conforming) >= 14, route
+    measured = {r["subject"] for r in mine if any(m["n"] for m in r["measurements"])}
+    assert len(conforming & measured) >= 14, route  # an invalid graph that is known is no model that runs
+    assert {r["verdict"] for r in mine} <= {"PASS", "XFAIL", "UNSUPPORTED"}
+
+
+def test_no_model_is_new_broken_or_without_an_answer(report):
+    verdicts = {r["case"]: r["verdict"] for r in report["results"] if r["subject"] in MODELS}
+    assert {
+        case for case, verdict in verdicts.items() if verdict in ("FAIL", "ERROR", "CRASH", "TIMEOUT", "XPASS")
+    } == set()
+    shipped = [case for case in verdicts if "@const+ort-cpu" in case and verdicts[case] in ("PASS", "XFAIL")]
+    assert len(shipped) > 3 * 14
+
+
+@pytest.mark.parametrize("route", ["keras", "torch", "authored+ort-cpu", "tf2onnx+ort-cpu", "torch-dynamo+ort-cpu"])
+def test_every_layer_of_a_model_that_ran_was_measured_alone(report, route):
+    ran = [
+        r
+        for r in report["results"]
+        if r["subject"] in MODELS and r["aspect"] == "value" and r["route"] == route and r["measurements"]
+    ]
+    assert len(ran) >= 14
+    for result in ran:
+        layers = [m["tensor"] for m in result["measurements"] if m["regime"] == "layers"]
+        assert layers == [one.name for one in MODELS[result["subject"]].layers], result["case"]
+
+
+def test_claims_about_functions_hold_on_every_route_that_computes_them(report):
+    claimed = [r for r in report["results"] if r["subject"] in ("softmax", "relu", "argmax", "linear-stack")]
+    assert len([r for r in claimed if r["verdict"] in ("PASS", "XFAIL")]) > 40
+    assert not [f for r in claimed for f in r["findings"] if f["class"] == "property" and not f["deviation"]]
 
 
 # Whose fault: case, class, an input inside the finding (None: the graph itself), blame.

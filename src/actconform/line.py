@@ -20,11 +20,12 @@ from actconform.exports import ExportError
 from actconform.golden.store import Golden, GoldenError, load
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.judge import judge
-from actconform.model import Model
+from actconform.model import LOSS, Model
 from actconform.onnx.artifact import facts, inspect, inspect_model
 from actconform.onnx.author import author
 from actconform.onnx.author_model import author_model
 from actconform.probe import cut, fed, layer_values
+from actconform.pulled import pulled_back, with_cotangents
 from actconform.types import DTYPES, Case, Kernel, Result, Verdict
 from actconform.witness import LayerWitnesses, Witnesses
 from actconform.workers.pool import WorkerError
@@ -128,7 +129,7 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
         result = _judged(case, desk, [breach(*found) for found in breaches], implementation=whole.path)
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
     claims = Claims(case.subject, case.aspect, exam)
-    job = _job(subject, case, exam, claims, whole)
+    job = clock.time("export", lambda: _job(subject, case, exam, claims, whole))
     outcome = clock.time("worker", lambda: desk.worker.run(job, desk.timeout))
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
@@ -151,10 +152,14 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
 def _job(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, whole: Artifact | None) -> Job:
     calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
     calls += [Call(*call) for call in claims.calls()]
-    if whole is None or isinstance(subject, Kernel) or case.aspect == "gradient":
+    if whole is None:
         return Job(case, whole, calls, taps=isinstance(subject, Model) and case.aspect == "value")
-    asked = cut(whole, list(exam.questions[0].truth))
-    return Job(case, asked, [fed(call, asked) for call in calls])
+    if case.aspect == "gradient":
+        asked = pulled_back(cut(whole, [LOSS]) if isinstance(subject, Model) else whole, subject)
+        calls = [with_cotangents(call) for call in calls]
+    else:
+        asked = cut(whole, list(exam.questions[0].truth)) if isinstance(subject, Model) else whole
+    return Job(case, asked, [fed(call, asked) for call in calls] if isinstance(subject, Model) else calls)
 
 
 def _breaches(artifact: Artifact, subject: Kernel | Model, case: Case) -> list[Breach]:

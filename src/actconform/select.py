@@ -46,8 +46,8 @@ def routes(catalog: Catalog) -> list[str]:
 def all_cases(catalog: Catalog, *, full: bool = False) -> list[Case]:
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
-    Kernels without a gradient, by declaration, have no gradient cases; exported graphs have values in f32 and f16. Models are
-    computed in f32, and graphs that hold their parameters have values alone.
+    Kernels without a gradient, by declaration, have no gradient cases; exported graphs come in f32 and f16. Models are computed in
+    f32, and graphs that hold their parameters have values alone.
     """
     kernels = [
         Case(kernel.name, aspect, dtype, route)
@@ -71,7 +71,7 @@ def all_cases(catalog: Catalog, *, full: bool = False) -> list[Case]:
 def _exported(case: Case) -> bool:
     """Tell whether a case is one as far as its graph is concerned."""
     by_driver = case.exporter in (None, DRIVER_EXPORTER)
-    return by_driver or (case.aspect == "value" and case.dtype in EXPORTED_DTYPES)
+    return by_driver or (case.dtype in EXPORTED_DTYPES and not (case.constants and case.aspect == "gradient"))
 
 
 def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:

@@ -18,6 +18,8 @@ from actconform.interfaces import Unsupported
 from actconform.onnx.artifact import io_names
 from actconform.onnx.ideal import IdealRuntime
 from actconform.onnx.reference import reference
+from actconform.pulled import with_cotangents
+from actconform.workers.protocol import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,7 +99,8 @@ class Witnesses:
         answers: list[Bundle] = []
         names, _ = io_names(self.artifact.model)
         for question in self._exam.questions:
-            outputs = forward({name: question.inputs[name] for name in names})
+            call = with_cotangents(Call(question.regime, question.inputs, question.cotangents))
+            outputs = forward({name: call.inputs[name] for name in names})
             answers.append({name: np.asarray(array).astype(question.dtypes[name]) for name, array in outputs.items()})
         samples = joined(self._exam, answers)
         found = [

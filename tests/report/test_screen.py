@@ -151,6 +151,24 @@ def test_a_group_of_which_nothing_was_selected_has_no_table(log: Printed) -> Non
     assert "▲ known" in log.lines[2]
 
 
+@pytest.mark.parametrize("width", [60, 100, 400])
+def test_no_column_is_lost_where_the_table_is_wider_than_the_screen(width: int) -> None:
+    routes = ["keras", "torch", *(f"{exporter}+ort-cpu" for exporter in ("authored", "tf2onnx", "torch-dynamo@const"))]
+    results = [
+        result(subject, shares=((at + 1) / 100,), route=route)
+        for subject in ("regression-softmax-hidden@training", "mlp")
+        for at, route in enumerate(routes)
+    ]
+    terminal = Printed(width)
+    terminal.screen.tables(results, ["mlp", "regression-softmax-hidden@training"])
+    shown = [line.split() for line in terminal.lines]
+    for subject in ("mlp", "regression-softmax-hidden@training"):
+        assert [cell for row in shown if row[:1] == [subject] for cell in row[1:]] == ["1%", "2%", "3%", "4%", "5%"]
+    assert all(terminal.text.count(name) == 1 for name in ("keras", "authored", "torch-dynamo@const"))
+    assert "…" not in terminal.text
+    assert len([row for row in shown if row[:1] == ["mlp"]]) == {60: 3, 100: 1, 400: 1}[width]
+
+
 def test_a_route_of_which_nothing_ran_has_no_column_but_a_case_that_did_not_has_its_mark(log: Printed) -> None:
     missing = result("relu", route="authored+ort-cuda", verdict=Verdict.UNAVAILABLE)
     found = cells(log, result("relu", shares=(0.5,)), result("tanh", verdict=Verdict.UNAVAILABLE), missing)

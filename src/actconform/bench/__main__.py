@@ -7,12 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from actconform.bench.gradients import forward_and_backward, transformations
 from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
 from actconform.compare.measure import Sample, measure
@@ -87,10 +89,10 @@ def _quiet(*command: str) -> None:
 
 @click.command()
 def main() -> None:
-    """Print each ratio beside its limit; exit with 1 where one is broken."""
+    """Print each figure beside its limit; exit with 1 where one is broken."""
     broken = 0
-    for benchmark in (comparison, help_text, overhead):
-        name, ratio, limit = benchmark()
+    lines = (line() for line in (comparison, help_text, overhead))
+    for name, ratio, limit in chain(lines, transformations(), forward_and_backward()):
         broken += ratio > limit
         click.echo(f"{'ok  ' if ratio <= limit else 'OVER'}  {ratio:6.3f}  (limit {limit:g})  {name}")
     sys.exit(1 if broken else 0)

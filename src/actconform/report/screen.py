@@ -28,6 +28,7 @@ NEW_SHOWN = 20
 FINDINGS_SHOWN = 4
 REASON_LINES = 4
 INDENT = 5
+UNLIMITED = 1 << 16
 DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
 FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime")
 STAGES = ("draw", "export", "build", "run", "checks", "messages", "compare")
@@ -87,23 +88,26 @@ class Screen:
             )
 
     def _table(self, results: Sequence[Result], wanted: Sequence[str]) -> bool:
-        """Print a table without subjects and routes of which nothing ran; return whether there is one."""
+        """Print tables without subjects and routes of which nothing ran, as many as the width needs; say whether there is one."""
         cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
         columns: dict[str, None] = {}
         for result in (result for result in results if result.subject in wanted):
             cells[result.subject][result.route].append(result)
             if result.verdict is not Verdict.UNAVAILABLE:
                 columns.setdefault(result.route)
-        if not columns:
-            return False
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-        table.add_column("", no_wrap=True)
-        for route in columns:
-            table.add_column(plain(route.replace("+", "\n+")), justify="right", no_wrap=True)
-        for subject in (name for name in wanted if name in cells):
-            table.add_row(plain(subject), *(_cell(cells[subject][route]) for route in columns))
-        self.console.print(table)
-        return True
+        rows = {subject: cells[subject] for subject in wanted if subject in cells}
+        left = list(columns)
+        while left:
+            # rich would make columns narrower until the shortest are gone
+            fitting = (count for count in range(len(left), 0, -1) if self._fits(_grid(rows, left[:count])))
+            count = next(fitting, 1)
+            self.console.print(_grid(rows, left[:count]))
+            left = left[count:]
+        return bool(columns)
+
+    def _fits(self, table: Table) -> bool:
+        unlimited = self.console.options.update(max_width=UNLIMITED)
+        return self.console.measure(table, options=unlimited).maximum <= self.console.width
 
     def findings(self, results: Iterable[Result]) -> None:
         """Print the new findings, the worst of each kind in a case, with the command that repeats it."""
@@ -184,6 +188,16 @@ class Screen:
             self.console.print(" " * indent + text, style=style, soft_wrap=True)
         else:
             self.console.print(Padding(text, (0, 0, 0, indent), expand=False), style=style)
+
+
+def _grid(rows: Mapping[str, Mapping[str, list[Result]]], routes: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    table.add_column("", no_wrap=True)
+    for route in routes:
+        table.add_column(plain(route.replace("+", "\n+")), justify="right", no_wrap=True)
+    for subject, by_route in rows.items():
+        table.add_row(plain(subject), *(_cell(by_route.get(route, [])) for route in routes))
+    return table
 
 
 def describe(finding: Finding, result: Result, count: int) -> str:

@@ -55,7 +55,7 @@ class Session:
     def run(self, job: Job) -> Outcome:
         """Build or load the program, make the calls, then the first one again; faults of the backend are not raised.
 
-        Value cases call `forward`, gradient cases `vjp`, each time on copies of the inputs. `timings` has the seconds
+        Calls with cotangents go to `vjp`, others to `forward`, each time on copies of the inputs. `timings` has the seconds
         of "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
         """
         started = time.perf_counter()
@@ -138,12 +138,12 @@ class Session:
 
     def _call_all(self, program: Program, job: Job, outcome: Outcome) -> None:
         for index, call in enumerate(job.calls):
-            outputs, mutated = _call(program, job, call, index, outcome.timings)
+            outputs, mutated = _call(program, call, index, outcome.timings)
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
         if job.calls:
             # Last, not second: what the calls between have left behind must not show in the answer either.
-            again, _ = _call(program, job, job.calls[0], 0, outcome.timings)
+            again, _ = _call(program, job.calls[0], 0, outcome.timings)
             outcome.unsteady.extend((0, name) for name in _differing(outcome.outputs[0], again))
 
 
@@ -179,15 +179,13 @@ def _close(program: Program, outcome: Outcome) -> None:
 
 
 def _call(
-    program: Program, job: Job, call: Call, index: int, timings: dict[str, float]
+    program: Program, call: Call, index: int, timings: dict[str, float]
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Call the program on copies; return copies of its outputs, which it may reuse, and the names of changed inputs."""
-    method = "forward" if job.case.aspect == "value" else "vjp"
+    method = "forward" if call.cotangents is None else "vjp"  # a graph of gradients has cotangents among its inputs
     with _stage("run", index):
         inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
         cotangents = {name: aligned_copy(array) for name, array in (call.cotangents or {}).items()}
-        if method == "vjp" and not cotangents:
-            raise ValueError("a gradient case needs cotangents, and this call has none")
         started = time.perf_counter()
         try:
             returned = (

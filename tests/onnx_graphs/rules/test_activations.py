@@ -41,7 +41,6 @@ KNOWN = {
         name: {"tail"}
         for name in ("celu", "gelu-erf", "gelu-default", "gelu-tanh", "silu", "swish", "quick-gelu", "mish")
     },
-    "softplus-beta": {"scaled-error"},  # max(x, 0) and |x| both count 0 as flat
     "tanh-shrink": {"tail", "subnormal-flush"},  # x - tanh(x) cancels
     "squareplus": {"tail", "subnormal-flush", "nan-made"},  # x^2 overflows, x + sqrt(x^2 + 4) cancels
     "exponential": {"inf"},  # half of exp(x) is finite where exp(x) is not

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform import Backend, Support, Unavailable, Unsupported
+from actconform import Backend, Unavailable, Unsupported
 from actconform.cpu import cpu_capability
 from actconform_onnxruntime import cuda, session
 
 if TYPE_CHECKING:
-    from actconform import Artifact, Case, Program
+    from actconform import Artifact, Program
 
-NO_GRADIENTS = "computes no gradients: gradients of graphs are not built yet"
 CPU_PROVIDER = "CPUExecutionProvider"
 
 
@@ -28,9 +27,6 @@ class OrtCpu(Backend):
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
         return {**_package_facts(), "device": "cpu", "subnormals": _subnormals(self._session)}
-
-    def supports(self, case: Case) -> Support:
-        return Support(yes=False, reason=NO_GRADIENTS) if case.aspect == "gradient" else Support(yes=True)
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where ONNX Runtime refuses it."""
@@ -53,9 +49,6 @@ class OrtCuda(Backend):
             return {**facts, "subnormals": _subnormals(self._session)}
         except Exception as error:  # ONNX Runtime's exceptions share no base
             raise Unavailable(f"CUDA is there, but ONNX Runtime runs nothing on it: {error}") from error
-
-    def supports(self, case: Case) -> Support:
-        return Support(yes=False, reason=NO_GRADIENTS) if case.aspect == "gradient" else Support(yes=True)
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where it is refused or a node would run elsewhere."""
