@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import TYPE_CHECKING, TypeAlias
 
 from actconform.onnx.rules.build import FLOATS, Build
@@ -140,12 +141,17 @@ def _slope(b: Build, x: str, exponent: float) -> str:
 
 @rule("Max", "Min")
 def _extremum(b: Build, node: Node, g: Cotangents) -> Cotangents:
-    """Return the cotangent where an argument is the extremum; several that are share it evenly."""
-    extremum = node.outputs[0]
-    loses = b.Less if node.op_type == "Max" else b.Greater
-    beaten = [loses(x, extremum) for x in node.inputs]
+    """Return the cotangent where an argument is the extremum; several that are share it evenly.
+
+    The arguments are compared with one another, not with the output: a runtime may hold those in more precision than that.
+    """
     if len(node.inputs) == 1:
         return [g[0]]
+    loses = b.Less if node.op_type == "Max" else b.Greater
+    beaten = [
+        reduce(b.Or, [loses(x, other) for j, other in enumerate(node.inputs) if j != i])
+        for i, x in enumerate(node.inputs)
+    ]
     winners = b.Sum(*(b.Where(loser, 0.0, 1.0) for loser in beaten))
     share = b.Div(g[0], winners)
     return _each(b, node, lambda i: b.drop(beaten[i], share))
