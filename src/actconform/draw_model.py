@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     F64 = NDArray[np.float64]
 
-# Of perturbed evaluations: enough to see every direction in which rounding moves a result; few where there are many elements.
-RUNS, PUBLISHED_RUNS = 8, 4
+RUNS = 8  # of perturbed evaluations: enough to see every direction in which rounding moves a result
 # Of the spread. Healthy routes reach 5 in small models; 34 in published ones, which sum up to 3,600 terms and have up to a
 # million elements, of which the worst counts: see docs/architecture.md.
 LIMIT, PUBLISHED_LIMIT = 16.0, 64.0
@@ -39,20 +38,20 @@ def draw_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> 
     "y" and "loss" are asked of values, with `constants` of the graph "y" alone, then of inputs that are no targets; "d_NAME"
     is asked of gradients, the loss's cotangent being 1. An element's allowed error is 16 times its spread (64 in published
     sizes), or the mean spread of its tensor where that is larger: the root mean square of what it moves by when every input, parameter, layer value and
-    cotangent is off by one rounding, in eight draws of signs (four in published sizes). A tensor that does not move must be exact, but for a gradient
+    cotangent is off by one rounding, in eight draws of signs. A tensor that does not move must be exact, but for a gradient
     beside others of the same layer that do: the bias of attention's keys has a gradient of 0, as a sum that cancels.
     """
     fmt = DTYPES[dtype]
     tensors: Bundle = {**draw_inputs(model), **draw_parameters(model)}
-    limit, runs = (PUBLISHED_LIMIT, PUBLISHED_RUNS) if PUBLISHED in model.name else (LIMIT, RUNS)
     found = _asked(model, aspect, truths(model, tensors), constants=constants)
     moved = [
         _asked(model, aspect, perturbed(model, aspect, tensors, fmt.unit_roundoff, run), constants=constants)
-        for run in range(runs)
+        for run in range(RUNS)
     ]
     spreads = {
         name: np.sqrt(np.mean([(other[name] - truth) ** 2 for other in moved], axis=0)) for name, truth in found.items()
     }
+    limit = PUBLISHED_LIMIT if PUBLISHED in model.name else LIMIT
     bounds = {name: limit * np.maximum(spread, _typical(name, spreads)) for name, spread in spreads.items()}
     given = [one.name for one in model.inputs if not constants or one.role != "target"]
     given += [one.name for one in model.parameters if not constants]
