@@ -13,7 +13,7 @@ from actconform.blame import blame, breach, by_optimizer
 from actconform.catalog.models.draws import draw_parameters
 from actconform.compare.answers import behaviour, compare
 from actconform.compare.claims import Claims
-from actconform.compare.layerwise import layerwise, where
+from actconform.compare.layerwise import layerwise, top_1, where
 from actconform.draw import Exam, draw
 from actconform.draw_model import draw_model
 from actconform.exports import ExportError
@@ -144,7 +144,10 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
         measurements, findings = measurements + inside, wrong + findings
     result = _judged(case, desk, findings, implementation=outcome.implementation)
     if isinstance(subject, Model):
-        result = msgspec.structs.replace(result, reason="; ".join(filter(None, (result.reason, where(findings)))))
+        chosen = top_1(subject, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
+        result = msgspec.structs.replace(
+            result, reason="; ".join(filter(None, (result.reason, where(findings), chosen)))
+        )
     timings = _timings(clock.seconds, outcome.timings)
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 

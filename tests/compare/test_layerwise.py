@@ -14,8 +14,8 @@ from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.compare.answers import structural
 from actconform.compare.layer_bounds import layer_bound
-from actconform.compare.layerwise import LAYERS, layerwise, where
-from actconform.model import LOSS, Input
+from actconform.compare.layerwise import LAYERS, layerwise, top_1, where
+from actconform.model import LOSS, OUTPUT, Input
 from actconform.oracle.network import layer_value, reading, values
 from actconform.types import DTYPES, Finding, Worst
 
@@ -298,3 +298,28 @@ def test_a_reason_names_the_first_layer_or_the_gradient_that_is_furthest_off(
     findings: list[Finding], said: str
 ) -> None:
     assert where(findings) == said
+
+
+SCORES = np.array([[1.0, 2.0, 2.0], [5.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("got", "said"),
+    [
+        (SCORES, "top-1 agrees 3/3"),
+        (SCORES - [0.0, 0.5, 0.0], "top-1 agrees 3/3"),  # a tie broken the other way
+        (-SCORES, "top-1 agrees 0/3"),
+        (np.where(SCORES == 5.0, np.nan, SCORES), "top-1 agrees 2/3"),
+        (SCORES[:2], ""),
+        (SCORES.astype(str), ""),
+    ],
+)  # fmt: skip
+def test_decisions_agree_row_by_row(got: Any, said: str) -> None:
+    model = MODELS["blobs-mlp"]
+    assert model.layers[-1].kind.startswith("categorical")
+    assert top_1(model, {OUTPUT: SCORES}, {OUTPUT: got}) == said
+
+
+def test_a_model_that_chooses_no_class_has_no_decisions() -> None:
+    assert top_1(MODELS["autoencoder-relu"], {OUTPUT: SCORES}, {OUTPUT: SCORES}) == ""
+    assert top_1(MODELS["blobs-mlp"], {"d_x": SCORES}, {"d_x": SCORES}) == ""

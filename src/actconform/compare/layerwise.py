@@ -11,6 +11,7 @@ from actconform.compare.classify import classify
 from actconform.compare.layer_bounds import layer_bound
 from actconform.compare.measure import Sample, measure
 from actconform.compare.rules import Rule
+from actconform.model import OUTPUT
 from actconform.oracle.layers import formula_of
 from actconform.oracle.network import reading
 
@@ -80,6 +81,22 @@ def where(findings: Sequence[Finding]) -> str:
     worst = max(gradients, key=lambda finding: (finding.class_ in NO_NUMBER, finding.magnitude))
     by = f"{worst.magnitude:.3g} times its limit" if worst.magnitude else worst.class_
     return f"gradient furthest off: {worst.tensor} ({by})"
+
+
+def top_1(model: Model, truth: Bundle, got: Bundle) -> str:
+    """Say in how many rows of "y" the class of the largest score is the truth's; empty where the model does not choose a class.
+
+    A row agrees where no other class has a larger truth than the chosen one: ties are no mistakes. A row with NaN disagrees.
+    """
+    scores, given = truth.get(OUTPUT), got.get(OUTPUT)
+    if not model.layers[-1].kind.startswith("categorical") or scores is None or given is None:
+        return ""
+    if given.shape != scores.shape or given.dtype.kind in "cSUmM" or scores.ndim != 2 or scores.shape[1] < 2:
+        return ""
+    chosen = np.argmax(np.where(np.isnan(given), -np.inf, given.astype(np.float64)), axis=1)
+    best = np.take_along_axis(scores, chosen[:, None], axis=1)[:, 0] == scores.max(axis=1)
+    agree = int((best & ~np.isnan(given.astype(np.float64)).any(axis=1)).sum())
+    return f"top-1 agrees {agree}/{len(scores)}"
 
 
 def _structure(name: str, seen: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Finding | None:
