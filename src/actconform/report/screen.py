@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
@@ -90,20 +91,21 @@ class Screen:
     def _table(self, results: Sequence[Result], wanted: Sequence[str]) -> bool:
         """Print tables without subjects and routes of which nothing ran, as many as the width needs; say whether there is one."""
         cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
-        columns: dict[str, None] = {}
+        answered: dict[str, None] = {}
+        refused: dict[str, None] = {}
         for result in (result for result in results if result.subject in wanted):
             cells[result.subject][result.route].append(result)
             if result.verdict is not Verdict.UNAVAILABLE:
-                columns.setdefault(result.route)
+                (refused if result.verdict is Verdict.UNSUPPORTED else answered).setdefault(result.route)
         rows = {subject: cells[subject] for subject in wanted if subject in cells}
-        left = list(columns)
+        left = list(answered or refused)  # a column of refusals is worth its width where there is no other
         while left:
             # rich would make columns narrower until the shortest are gone
             fitting = (count for count in range(len(left), 0, -1) if self._fits(_grid(rows, left[:count])))
             count = next(fitting, 1)
             self.console.print(_grid(rows, left[:count]))
             left = left[count:]
-        return bool(columns)
+        return bool(answered or refused)
 
     def _fits(self, table: Table) -> bool:
         unlimited = self.console.options.update(max_width=UNLIMITED)
@@ -194,7 +196,7 @@ def _grid(rows: Mapping[str, Mapping[str, list[Result]]], routes: Sequence[str])
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     table.add_column("", no_wrap=True)
     for route in routes:
-        table.add_column(plain(route.replace("+", "\n+")), justify="right", no_wrap=True)
+        table.add_column(plain(re.sub("(?=[+@])", "\n", route)), justify="right", no_wrap=True)
     for subject, by_route in rows.items():
         table.add_row(plain(subject), *(_cell(by_route.get(route, [])) for route in routes))
     return table

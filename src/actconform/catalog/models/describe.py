@@ -9,7 +9,7 @@ import msgspec
 
 from actconform.catalog.models.kinds import KINDS, LOSSES, ShapeError
 from actconform.config import near
-from actconform.model import LOSS, Input, Layer, Model
+from actconform.model import LOSS, OUTPUT, Input, Layer, Model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +55,8 @@ def describe(
     for given in inputs:
         if given.name in shapes:
             raise DescriptionError(f"model {name}: two inputs are called {given.name!r}")
+        if given.name in (OUTPUT, LOSS):
+            raise DescriptionError(f"model {name}: an input is called {given.name!r}, as what the model gives; rename it")
         shapes[given.name] = given.shape
     parameters: list[Parameter] = []
     ordered = _ordered(name, layers, set(shapes))
