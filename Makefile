@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 PATTERN ?=
 ARGS ?=
 STAMP := $(VENV)/installed
-PLUGINS := plugins/actconform-keras plugins/actconform-torch plugins/actconform-onnxruntime
+PLUGINS := plugins/actconform-keras plugins/actconform-torch plugins/actconform-onnxruntime plugins/actconform-faulty
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test check format bench golden docs clean
+.PHONY: help install conform test check format bench golden selftest detection selftest-peers stability docs clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with core, plugins and tools at pinned versions
 
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	@echo "PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to PyTorch's CPU builds to avoid that."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
-		-e plugins/actconform-keras -e plugins/actconform-torch -e "plugins/actconform-onnxruntime[default]"
+		-e plugins/actconform-keras -e plugins/actconform-torch -e "plugins/actconform-onnxruntime[default]" -e plugins/actconform-faulty
 	@touch $@
 
 conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it)
@@ -46,6 +46,18 @@ bench: $(STAMP) ## Measure what must be fast, as ratios in one run
 
 golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify
+
+selftest: $(STAMP) ## Find every planted fault, and accuse no healthy backend
+	$(BIN)/actconform selftest $(ARGS)
+
+detection: $(STAMP) ## The same, and write the table into README.md
+	$(BIN)/actconform selftest --into README.md
+
+selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARGS='--into docs/detection.md' writes the table
+	$(BIN)/python -m actconform_faulty.peers $(ARGS)
+
+stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict changes without a changed fact
+	$(BIN)/python -m actconform.stability $(ARGS)
 
 docs: $(STAMP) ## Write the generated documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md

@@ -227,12 +227,14 @@ class Faithful:
         return Outcome(outputs=outputs, timings={"load": 0.0, "run": 0.0, "worker": 0.0})
 
 
-def authored_case(kernel: Kernel) -> Any:
+def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
     catalog: Any = SimpleNamespace(
-        subject={kernel.name: kernel}.get, backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=())}
+        subject={kernel.name: kernel}.get,
+        backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=(), provider="")},
+        registered=lambda case: case,
     )
     exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
-    worker: Any = Faithful()
+    worker: Any = runtime or Faithful()
     desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=None, facts={})
     return run_case(Case(kernel.name, "value", "f32", "authored+ort-cpu"), desk)
 
@@ -251,6 +253,23 @@ def test_a_wrong_attribute_in_a_single_operator_is_never_the_runtimes(monkeypatc
     result = authored_case(LEAKY)
     assert result.verdict is Verdict.FAIL
     assert {found.blame for found in result.findings if found.worst} <= {"adapter", "convention"}
+
+
+class Misshapen(Faithful):
+    """One that leaves out the last element."""
+
+    def run(self, job: Job, timeout: float) -> Outcome:
+        outcome = super().run(job, timeout)
+        outcome.outputs = [{name: array[:-1] for name, array in one.items()} for one in outcome.outputs]
+        return outcome
+
+
+def test_a_shape_is_blamed_on_who_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = authored_case(LEAKY, Misshapen())
+    assert {(found.class_, found.blame) for found in result.findings} == {("shape", "runtime")}
+    monkeypatch.setitem(GRAPHS, "leaky-relu", lambda g, _: g.Unsqueeze(g.LeakyRelu("x", alpha=0.01), g.integers(0)))
+    result = authored_case(LEAKY)
+    assert {(found.class_, found.blame) for found in result.findings} == {("shape", "adapter")}
 
 
 # The layers of a model: whose fault is the first that is off
@@ -324,7 +343,9 @@ class Exported:
 
 def model_case(route: str, worker: Any, exports: Any = None) -> Any:
     catalog: Any = SimpleNamespace(
-        subject={HIDDEN.name: HIDDEN}.get, backends={"ort-cpu": SimpleNamespace(levels=(), optimizers=())}
+        subject={HIDDEN.name: HIDDEN}.get,
+        backends=dict.fromkeys(("ort-cpu", "torch"), SimpleNamespace(levels=(), optimizers=(), provider="")),
+        registered=lambda case: case,
     )
     exams = Exams(golden_dir(), read_manifest(golden_dir()))
     desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=exports, facts={})

@@ -320,11 +320,11 @@ def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
 @pytest.mark.parametrize(
     ("hook", "words"),
     [
-        ("actconform_kernel", "nothing calls: actconform_kernel; did you mean actconform_kernels?"),
-        ("actconform_backend", "nothing calls: actconform_backend; did you mean actconform_backends?"),
+        ("actconform_kernel", "nothing calls: actconform_kernel; did you mean actconform_kernels"),
+        ("actconform_backend", "nothing calls: actconform_backend; did you mean actconform_backends"),
         (
             "colours",
-            "nothing calls: colours; the hooks are actconform_kernels, actconform_models, actconform_backends",
+            "nothing calls: colours; known: actconform_kernels, actconform_models, actconform_backends",
         ),
     ],
 )

@@ -67,6 +67,7 @@ def catalog(
         backends={backend.name: backend for backend in backends},
         exporters={exporter.name: exporter for exporter in exporters},
         deviations=(),
+        faults=(),
         broken=broken,
         backend_plugin={},
         exporter_plugin={},

@@ -16,6 +16,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.networks import networks
 from actconform.compare.answers import compare, structural
+from actconform.compare.claims import Claims
 from actconform.compare.layerwise import LAYERS
 from actconform.compare.ulp import from_hex
 from actconform.draw import Exam, draw
@@ -203,11 +204,82 @@ def test_a_graph_of_other_outputs_is_no_witness() -> None:
     assert Witnesses(artifact, exam).testify(finding)[0] == "absent"
 
 
-def test_a_finding_without_an_element_has_no_witness() -> None:
+OFF_STRUCTURE: dict[str, Callable[[NDArray[Any]], dict[str, NDArray[Any]]]] = {
+    "names": lambda y: {"z": y},
+    "shape": lambda y: {"y": y[None]},
+    "dtype": lambda y: {"y": y.astype(np.float64)},
+}
+
+
+@pytest.mark.parametrize("class_", OFF_STRUCTURE)
+def test_structure_that_is_off_in_the_answers_alone_is_not_the_graphs(class_: str) -> None:
     exam = exam_of("tanh")
-    (finding, *_) = compare(exam, [{"z": answer["y"]} for answer in truths(exam)])[1]
-    assert finding.worst is None
-    assert Witnesses(author(KERNELS["tanh"], "f32"), exam).testify(finding) == ("absent", "")
+    findings = compare(exam, [OFF_STRUCTURE[class_](answer["y"]) for answer in truths(exam)])[1]
+    mine = [finding for finding in findings if finding.class_ == class_]
+    assert mine
+    witnesses = Witnesses(author(KERNELS["tanh"], "f32"), exam)
+    for finding in mine:
+        assert finding.worst is None
+        said = "the graph itself shows it neither ideally nor in onnx's reference"
+        assert witnesses.testify(finding) == ("right", said)
+
+
+@pytest.mark.parametrize(
+    ("class_", "gives", "body"),
+    [
+        ("names", "float[n] z", "z = Tanh(x)"),
+        ("shape", "float[1, n] y", "axis = Constant<value_ints = [0]>() t = Tanh(x) y = Unsqueeze(t, axis)"),
+        ("dtype", "double[n] y", "t = Tanh(x) y = Cast<to = 11>(t)"),
+    ],
+)
+def test_structure_that_is_off_in_the_graph_is_seen_by_both(class_: str, gives: str, body: str) -> None:
+    exam = exam_of("tanh")
+    text = f'<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => ({gives}) {{ {body} }}'
+    artifact = Artifact(parser.parse_model(text).SerializeToString(), 20, "converted")
+    findings = [finding for finding in graph_findings(artifact, exam) if finding.class_ == class_]
+    assert {finding.tensor for finding in findings} == ({"y", "z"} if class_ == "names" else {"y"})
+    witnesses = Witnesses(artifact, exam)
+    said = "the graph itself shows it ideally and in onnx's reference"
+    assert {witnesses.testify(finding) for finding in findings} == {("wrong", said)}
+
+
+def test_one_witness_of_a_wrong_shape_accuses_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    exam = exam_of("tanh")
+    finding = compare(exam, [{"y": answer["y"][None]} for answer in truths(exam)])[1][0]
+    artifact = author(KERNELS["tanh"], "f32")
+    evaluated = reference(artifact.model)
+    monkeypatch.setattr("actconform.witness.reference", lambda _: lambda given: {"y": evaluated(given)["y"][None]})
+    said = "the graph itself shows it in onnx's reference, not ideally"
+    assert Witnesses(artifact, exam).testify(finding) == ("disagree", said)
+
+
+def test_a_bias_of_the_graph_is_the_graphs() -> None:
+    exam = exam_of("sigmoid")
+    biased = parsed(
+        "one = Constant<value_float = 1.0000003>() s = Sigmoid(x) m = Mul(s, one) y = Min(m, top) ".replace(
+            "y =", "top = Constant<value_float = 1.0>() y ="
+        )
+    )
+    findings = [finding for finding in graph_findings(biased, exam) if finding.class_ == "bias"]
+    assert findings
+    healthy = author(KERNELS["sigmoid"], "f32")
+    assert {Witnesses(biased, exam).testify(finding)[0] for finding in findings} == {"wrong"}
+    assert {Witnesses(healthy, exam).testify(finding)[0] for finding in findings} == {"right"}
+
+
+def test_a_claim_is_held_against_the_graph_claim_by_claim() -> None:
+    exam = exam_of("softmax")
+    claims = Claims("softmax", "value", exam)
+    doubled = [{"y": special.softmax(inputs["x"] * 2, axis=-1).astype("f4")} for _, inputs, _ in claims.calls()]
+    findings = claims.broken(doubled)
+    assert [finding.class_ for finding in findings] == ["property"]  # softmax of [z, 0] is no longer sigmoid(z)
+    (finding,) = findings
+    assert Witnesses(author(KERNELS["softmax"], "f32"), exam, claims).testify(finding)[0] == "right"
+    over_batch = edited("softmax", axis=0)
+    assert Witnesses(over_batch, exam, claims).testify(finding)[0] == "wrong"
+    other = structural("property", finding.regime, finding.tensor, "softmax has another claim: 2, not 1")
+    assert Witnesses(over_batch, exam, claims).testify(other)[0] == "right"
+    assert Witnesses(over_batch, exam).testify(finding) == ("absent", "")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

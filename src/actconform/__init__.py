@@ -1,5 +1,6 @@
 """Tells whether an exported model still computes what was trained, and if not, whose fault it is."""
 
+from actconform.faults import Fault
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Exporter, Program, Unavailable, Unsupported
 from actconform.model import Model
@@ -13,6 +14,7 @@ __all__ = [
     "Case",
     "Deviation",
     "Exporter",
+    "Fault",
     "Kernel",
     "Kink",
     "Model",

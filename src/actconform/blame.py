@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPECIAL_VALUES = ("nan-made", "nan-lost", "inf", "zero-sign")  # what an operator's definition may fix otherwise
 BEHAVIOUR = ("position-dependent", "nondeterministic", "mutates-input")
+PROCESS = ("memory-growth", "placement")  # what no graph can be the cause of
 
 
 def blame(
@@ -37,6 +38,8 @@ def blame(
     if case.exporter is None:
         why = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
         return _blamed(finding, "framework", why)
+    if finding.class_ in PROCESS:
+        return _blamed(finding, "runtime", "")
     if finding.class_ in BEHAVIOUR:
         return _blamed(finding, "runtime", "a graph has one answer to one question")
     return _by_witnesses(finding, case.exporter, witnesses) if witnesses else finding

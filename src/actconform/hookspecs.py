@@ -9,6 +9,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from actconform.faults import Fault
     from actconform.interfaces import Backend, Exporter
     from actconform.model import Model
     from actconform.types import Deviation, Kernel
@@ -35,6 +36,11 @@ def actconform_backends() -> Iterable[type[Backend]]:  # type: ignore[empty-body
 @hookspec
 def actconform_exporters() -> Iterable[type[Exporter]]:  # type: ignore[empty-body]
     """Exporter classes; each runs in the worker of the backend that it names as its source."""
+
+
+@hookspec
+def actconform_faults() -> Iterable[Fault]:  # type: ignore[empty-body]
+    """Planted faults, each a variant of a backend or exporter of the plugin: what `actconform selftest` must see found."""
 
 
 @hookspec

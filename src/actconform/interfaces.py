@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from actconform.types import Support
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actconform.model import Model
     from actconform.types import Artifact, Bundle, Case, Kernel
 
@@ -28,6 +30,8 @@ class Program(ABC):
     """
 
     implementation: str = ""
+    placement: Mapping[str, tuple[str, ...]] = {}
+    """For each execution provider the operators that it was given; empty where the runtime does not tell."""
 
     @abstractmethod
     def forward(self, inputs: Bundle) -> Bundle:
@@ -70,6 +74,18 @@ class Backend(ABC):
     """Optimization levels of a runtime, the one that optimizes nothing first; empty where there is no choice."""
     optimizers: ClassVar[tuple[str, ...]] = ()
     """Names of the optimizations that a runtime can leave out one by one."""
+
+    provider: ClassVar[str] = ""
+    """The execution provider that every node must be given, or the case has a `placement` finding; empty for no such claim."""
+
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Each a backend of its own, NAME@VARIANT, in the same process; such a backend runs as a variant that is asked for, or not."""
+    stands_for: ClassVar[str] = ""
+    """The backend whose registered deviations hold for the variants too."""
+
+    def variant(self, name: str) -> Backend:
+        """Return the backend that is the variant of that name."""
+        raise Unsupported(f"{self.name} has no variant {name!r}")
 
     @abstractmethod
     def facts(self) -> dict[str, str]:
@@ -122,6 +138,14 @@ class Exporter(ABC):
 
     name: ClassVar[str]
     source: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Each an exporter of its own, NAME@VARIANT, that exports where it is asked for; then there is none without."""
+    stands_for: ClassVar[str] = ""
+    """The exporter whose registered deviations hold for the variants too."""
+
+    def variant(self, name: str) -> Exporter:
+        """Return the exporter that is the variant of that name."""
+        raise Unsupported(f"{self.name} has no variant {name!r}")
 
     @abstractmethod
     def export(self, kernel: Kernel, dtype: str) -> Artifact:

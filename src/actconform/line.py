@@ -11,7 +11,8 @@ import msgspec
 
 from actconform.blame import blame, breach, by_optimizer
 from actconform.catalog.models.draws import draw_parameters
-from actconform.compare.answers import behaviour, compare
+from actconform.compare.answers import compare
+from actconform.compare.behaviour import behaviour
 from actconform.compare.claims import Claims
 from actconform.compare.layerwise import layerwise, top_1, where
 from actconform.draw import Exam, draw
@@ -122,27 +123,27 @@ def run_case(case: Case, desk: Desk) -> Result:
 def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
     subject = desk.catalog.subject(case.subject)
     exam = clock.time("draw", lambda: desk.exams.draw(subject, case))
-    whole = clock.time("export", lambda: _artifact(subject, case, desk))
+    whole = clock.time("export", lambda: artifact_for(subject, case, desk))
     described = facts(whole) if whole and desk.exports else {}
     breaches = _breaches(whole, subject, case) if whole and desk.exports else []
     if whole and breaches:
-        result = _judged(case, desk, [breach(*found) for found in breaches], implementation=whole.path)
+        result = _judged(case, desk, [breach(*found) for found in breaches], whole.path, {})
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
     claims = Claims(case.subject, case.aspect, exam)
-    job = clock.time("export", lambda: _job(subject, case, exam, claims, whole))
+    job = clock.time("export", lambda: job_for(subject, case, exam, claims, whole))
     outcome = clock.time("worker", lambda: desk.worker.run(job, desk.timeout))
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     asked = len(exam.questions)
     measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs[:asked]))
     findings += claims.broken(outcome.outputs[asked:])
-    findings += behaviour(exam, outcome.mutated, outcome.unsteady)
-    findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, desk))
+    findings += behaviour(exam, outcome, desk.catalog.backends[case.worker].provider)
+    findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, claims, desk))
     if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
         layers = _Layers(subject, whole, job, outcome, desk)
         inside, wrong = clock.time("layers", lambda: layers.judged(exam))
         measurements, findings = measurements + inside, wrong + findings
-    result = _judged(case, desk, findings, implementation=outcome.implementation)
+    result = _judged(case, desk, findings, outcome.implementation, outcome.placement)
     if isinstance(subject, Model):
         chosen = top_1(subject, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
         result = msgspec.structs.replace(
@@ -152,7 +153,8 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
 
-def _job(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, whole: Artifact | None) -> Job:
+def job_for(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, whole: Artifact | None) -> Job:
+    """Return what the worker is asked: the exam's questions, in order, then the calls that the claims need."""
     calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
     calls += [Call(*call) for call in claims.calls()]
     if whole is None:
@@ -194,11 +196,13 @@ class _Layers(NamedTuple):
         return measurements, [blame(finding, self.model, self.job.case, witnesses) for finding in findings]
 
 
-def _blamed(findings: list[Finding], subject: Kernel | Model, job: Job, exam: Exam, desk: Desk) -> list[Finding]:
-    witnesses = Witnesses(job.artifact, exam) if job.artifact else None
+def _blamed(
+    findings: list[Finding], subject: Kernel | Model, job: Job, exam: Exam, claims: Claims, desk: Desk
+) -> list[Finding]:
+    witnesses = Witnesses(job.artifact, exam, claims) if job.artifact else None
     blamed = [blame(finding, subject, job.case, witnesses) for finding in findings]
     if job.artifact and any(finding.blame == "runtime" and finding.worst for finding in blamed):
-        backend = desk.catalog.backends[job.case.backend]
+        backend = desk.catalog.backends[job.case.worker]
         again = lambda level: _answers(job, level, exam, desk)  # noqa: E731  reads as the question it is
         return by_optimizer(blamed, exam, backend.levels, backend.optimizers, again)
     return blamed
@@ -213,8 +217,10 @@ def _answers(job: Job, level: str, exam: Exam, desk: Desk) -> list[Bundle] | Non
     return outcome.outputs[: len(exam.questions)] if outcome.failure is None else None
 
 
-def _judged(case: Case, desk: Desk, findings: list[Finding], implementation: str) -> Result:
-    judgement = judge(case, findings, desk.register, desk.facts)
+def _judged(
+    case: Case, desk: Desk, findings: list[Finding], implementation: str, placement: dict[str, tuple[str, ...]]
+) -> Result:
+    judgement = judge(desk.catalog.registered(case), findings, desk.register, desk.facts)
     new = [finding for finding in judgement.findings if finding.deviation is None]
     return Result(
         case=case.id,
@@ -226,6 +232,7 @@ def _judged(case: Case, desk: Desk, findings: list[Finding], implementation: str
         reason=judgement.reason,
         blame=next((finding.blame for finding in (*new, *judgement.findings)), ""),
         implementation=implementation,
+        placement=placement,
         findings=judgement.findings,
     )
 
@@ -260,7 +267,8 @@ class _Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def _artifact(subject: Kernel | Model, case: Case, desk: Desk) -> Artifact | None:
+def artifact_for(subject: Kernel | Model, case: Case, desk: Desk) -> Artifact | None:
+    """Return the graph of a case, authored or exported, as it is before anything asks a part of it; None on a native route."""
     if case.exporter is None:
         return None
     if desk.exports is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import traceback
@@ -14,9 +13,11 @@ import msgspec
 import pluggy
 
 from actconform import hookspecs
+from actconform.config import near
+from actconform.faults import Fault
 from actconform.interfaces import Backend, Exporter
 from actconform.model import Model
-from actconform.types import DRIVER_EXPORTER, Deviation, Kernel
+from actconform.types import DRIVER_EXPORTER, Case, Deviation, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("actconform_")
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
 Offered = TypeVar("Offered", Backend, Exporter)
 Subject = TypeVar("Subject", Kernel, Model)
+Data = TypeVar("Data", Deviation, Fault)
 
 
 class PluginError(Exception):
@@ -51,9 +53,18 @@ class Catalog(msgspec.Struct, frozen=True):
     backends: dict[str, type[Backend]]
     exporters: dict[str, type[Exporter]]
     deviations: tuple[Deviation, ...]
+    faults: tuple[Fault, ...]
     broken: tuple[Broken, ...]
     backend_plugin: dict[str, str]
     exporter_plugin: dict[str, str]
+
+    def registered(self, case: Case) -> Case:
+        """Return the case as registers know it: a variant goes under what it stands for."""
+        parts = case.route.split("+")
+        offered: dict[str, type[Backend | Exporter]] = {**self.backends, **self.exporters}
+        ones = [offered.get(part.partition("@")[0]) for part in parts]
+        route = "+".join(one.stands_for or part if one else part for part, one in zip(parts, ones, strict=True))
+        return msgspec.structs.replace(case, route=route)
 
     @property
     def subjects(self) -> dict[str, Kernel | Model]:
@@ -81,6 +92,7 @@ class _Offer(msgspec.Struct, frozen=True):
     backends: tuple[type[Backend], ...]
     exporters: tuple[type[Exporter], ...]
     deviations: tuple[Deviation, ...]
+    faults: tuple[Fault, ...]
 
     @property
     def subjects(self) -> tuple[Kernel | Model, ...]:
@@ -128,6 +140,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
         exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
         deviations=tuple(known for _, offer in offers for known in offer.deviations),
+        faults=tuple(fault for _, offer in offers for fault in offer.faults),
         broken=tuple(broken),
         backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},
         exporter_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.exporters},
@@ -172,8 +185,9 @@ def _offer(plugin: _Plugin) -> _Offer:
     models = _collect(manager, "actconform_models", partial(_check_subject, kind=Model))
     backends = _collect(manager, "actconform_backends", _check_backend)
     exporters = _collect(manager, "actconform_exporters", _check_exporter)
-    deviations = _collect(manager, "actconform_deviations", _check_deviation)
-    return _Offer(kernels, models, backends, exporters, deviations)
+    deviations = _collect(manager, "actconform_deviations", partial(_check_data, kind=Deviation))
+    faults = _collect(manager, "actconform_faults", partial(_check_data, kind=Fault))
+    return _Offer(kernels, models, backends, exporters, deviations, faults)
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:
@@ -248,9 +262,9 @@ def _orphans(offers: list[_Offer]) -> dict[int, str]:
     }
 
 
-def _check_deviation(item: object) -> Deviation:
-    if not isinstance(item, Deviation):
-        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.Deviation")
+def _check_data(item: object, kind: type[Data]) -> Data:
+    if not isinstance(item, kind):
+        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.{kind.__name__}")
     return item
 
 
@@ -258,9 +272,8 @@ def _refuse_mistyped(manager: pluggy.PluginManager, loaded: object, plugin: _Plu
     """Raise PluginError for a hook that pluggy registers and nothing calls, or that lacks its marker."""
     for caller in manager.get_hookcallers(loaded) or ():
         if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
-            near = difflib.get_close_matches(caller.name, HOOKS, n=1)
-            mend = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOKS)}"
-            raise PluginError(f"plugin {plugin.label} has a hook that nothing calls: {caller.name}; {mend}")
+            mend = near(caller.name, list(HOOKS))
+            raise PluginError(f"plugin {plugin.label} has a hook that nothing calls: {caller.name}{mend}")
     heard = {caller.name for caller in manager.get_hookcallers(loaded) or ()}
     for hook in HOOKS:
         if hook not in heard and inspect.isroutine(getattr(loaded, hook, None)):

@@ -118,8 +118,8 @@ class Line(msgspec.Struct, frozen=True):
 def _lines(plan: Plan) -> list[Line]:
     lines: dict[tuple[str, str], Line] = {}
     for case in plan.cases:
-        exporter = plan.catalog.exporters.get(case.exporter or "")
-        key = (case.backend, exporter.source if exporter else "")
+        exporter = plan.catalog.exporters.get((case.exporter or "").partition("@")[0])
+        key = (case.worker, exporter.source if exporter else "")
         lines.setdefault(key, Line(*key, [])).cases.append(case)
     return list(lines.values())
 

@@ -12,8 +12,9 @@ from actconform.config import UsageError, near
 from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, DTYPES, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from actconform.interfaces import Backend, Exporter
     from actconform.plugins import Catalog
 
 
@@ -31,19 +32,43 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     dtypes: Sequence[str] = ()
 
 
-def routes(catalog: Catalog) -> list[str]:
+def variants(catalog: Catalog) -> set[str]:
+    """Return all variants of backends and exporters, as NAME@VARIANT: they run where a word of the user's names them."""
+    offered: dict[str, type[Backend | Exporter]] = {**catalog.backends, **catalog.exporters}
+    return {f"{name}@{variant}" for name, one in offered.items() for variant in one.variants}
+
+
+def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
+    """Return the variants that the selection names, whole, in whatever word."""
+    words = [word for part in (wanted.patterns, wanted.backends, wanted.routes) for word in part]
+    parts = {part for word in words for piece in word.split("/") for part in piece.split("+")}
+    return variants(catalog) & parts
+
+
+def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
     """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
 
     An exporter's graphs come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
     """
-    exporters = (DRIVER_EXPORTER, *catalog.exporters, *(name + CONSTANTS for name in catalog.exporters))
-    found = [name for name, backend in catalog.backends.items() if backend.kind == "framework"]
-    runtimes = [name for name, backend in catalog.backends.items() if backend.kind == "runtime"]
+    made = _names(catalog.exporters, asked)
+    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made if "@" not in name))
+    found = _names({n: b for n, b in catalog.backends.items() if b.kind == "framework"}, asked)
+    runtimes = _names({n: b for n, b in catalog.backends.items() if b.kind == "runtime"}, asked)
     found += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
     return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
 
 
-def all_cases(catalog: Catalog, *, full: bool = False) -> list[Case]:
+def _names(offered: Mapping[str, type[Backend | Exporter]], asked: Collection[str]) -> list[str]:
+    """Return each name, or those of its variants that are asked for where it has any."""
+    return [
+        name
+        for base, one in offered.items()
+        for name in ([f"{base}@{variant}" for variant in one.variants] or [base])
+        if name == base or name in asked
+    ]
+
+
+def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = ()) -> list[Case]:
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
     Kernels without a gradient, by declaration, have no gradient cases; exported graphs come in f32 and f16. Models are computed in
@@ -55,7 +80,7 @@ def all_cases(catalog: Catalog, *, full: bool = False) -> list[Case]:
         for aspect in ASPECTS
         if aspect == "value" or kernel.differentiable
         for dtype in DTYPES
-        for route in routes(catalog)
+        for route in routes(catalog, asked)
     ]
     models = [
         Case(model.name, aspect, dtype, route)
@@ -63,7 +88,7 @@ def all_cases(catalog: Catalog, *, full: bool = False) -> list[Case]:
         if full or PUBLISHED not in model.name
         for aspect in ASPECTS
         for dtype in MODEL_DTYPES
-        for route in routes(catalog)
+        for route in routes(catalog, asked)
     ]
     return [case for case in kernels if not case.constants and _exported(case)] + list(filter(_exported, models))
 

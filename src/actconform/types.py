@@ -149,6 +149,11 @@ class Case(msgspec.Struct, frozen=True, order=True):
         return self.route.rsplit("+", 1)[-1]
 
     @property
+    def worker(self) -> str:
+        """The backend whose process does the case: `backend` without its variant."""
+        return self.backend.partition("@")[0]
+
+    @property
     def exporter(self) -> str | None:
         """What made the graph: the first part of the route without a variant, or None on a native one."""
         return self.route.rsplit("+", 1)[0].removesuffix(CONSTANTS) if "+" in self.route else None
@@ -255,6 +260,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     blame: str = ""
     implementation: str = ""
+    placement: dict[str, tuple[str, ...]] = {}
     export: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
     measurements: tuple[Measurement, ...] = ()

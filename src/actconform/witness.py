@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from actconform.compare.answers import joined
+from actconform.compare.answers import compare, joined, structure
 from actconform.compare.classify import classify
 from actconform.compare.layerwise import layerwise
 from actconform.compare.measure import measure
@@ -24,12 +24,20 @@ from actconform.workers.protocol import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from actconform.compare.claims import Claims
     from actconform.compare.measure import Sample
     from actconform.draw import Exam
     from actconform.model import Model
     from actconform.types import Artifact, Bundle, Finding, FloatFormat
 
 WITHOUT_ANSWER = (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
+
+SHOWN = {
+    (True, True): "ideally and in onnx's reference",
+    (True, False): "ideally, not in onnx's reference",
+    (False, True): "in onnx's reference, not ideally",
+    (False, False): "neither ideally nor in onnx's reference",
+}
 
 Testimony = Literal["wrong", "right", "disagree", "absent"]
 
@@ -42,43 +50,53 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class Witnesses:
-    """Says whether the graph itself gives what was found. Evaluated at the first question, all inputs at once."""
+    """Says whether the graph itself gives what was found. Evaluated at the first question, all inputs at once.
 
-    def __init__(self, artifact: Artifact, exam: Exam) -> None:
+    Without `claims` findings of the class `property` are nobody's: no witness answers what they were asked.
+    """
+
+    def __init__(self, artifact: Artifact, exam: Exam, claims: Claims | None = None) -> None:
         self.artifact = artifact
         self._exam = exam
+        self._claims = claims
         self._seen: list[Seen] | None = None
         self._absent = ""
 
     def testify(self, finding: Finding) -> tuple[Testimony, str]:
-        """Return what both witnesses say of the finding, and their numbers at its worst input, as evidence.
+        """Return what both witnesses say of the finding, and as evidence their numbers at its worst input, or who shows it.
 
-        "wrong": both break the limit too, at the worst input or in the same way elsewhere among the finding's inputs;
-        "right": neither does; "absent": the graph cannot be evaluated, or the finding has no worst input.
+        "wrong": both break the limit too, at the worst input or in the same way elsewhere among the finding's inputs, or both
+        have the same finding where it has no worst input (`names`, `shape`, `dtype`, `bias`, `property`); "right": neither
+        does; "absent": the graph cannot be evaluated, or what was found is nothing that a graph was asked for.
         """
-        if finding.worst is None:
+        if finding.class_ == "property" and self._claims is None:
             return "absent", ""
         seen = self._evaluate()
         if not seen:
             return "absent", f"no second evaluation of the graph: {self._absent}"
-        key, at = (finding.regime, finding.tensor), np.array([finding.worst.index])
+        key = (finding.regime, finding.tensor)
+        wrong = [any(self._alike(other, finding) for other in witness.findings) for witness in seen]
+        if finding.worst is None:
+            return _verdict(wrong), f"the graph itself shows it {SHOWN[wrong[0], wrong[1]]}"
+        if any(key not in witness.samples for witness in seen):
+            return "absent", f"no second evaluation of the graph: it gives no {finding.tensor} of this shape"
+        at = np.array([finding.worst.index])
         parts = [witness.samples[key].part(at) for witness in seen]
-        wrong = [
-            _breaks(part, finding, self._exam) or any(self._alike(other, finding) for other in witness.findings)
-            for part, witness in zip(parts, seen, strict=True)
-        ]
-        ideal, reference = (float(part.got[0]) for part in parts)
+        wrong = [alike or _breaks(part, finding, self._exam) for alike, part in zip(wrong, parts, strict=True)]
+        first, second = (float(part.got[0]) for part in parts)
         numbers = (
-            f"at x={finding.worst.input_hex} the graph gives {ideal:.9g} ideally, {reference:.9g} in onnx's reference"
+            f"at x={finding.worst.input_hex} the graph gives {first:.9g} ideally, {second:.9g} in onnx's reference"
         )
         elsewhere = next((other for other in seen[0].findings if self._alike(other, finding)), None)
         if all(wrong) and elsewhere and elsewhere.worst:
             numbers += f"; at x={elsewhere.worst.input_hex} ideally {elsewhere.worst.got:.9g}"
-        return ("wrong" if all(wrong) else "disagree" if any(wrong) else "right"), numbers
+        return _verdict(wrong), numbers
 
     def _alike(self, other: Finding, finding: Finding) -> bool:
         same = (other.regime, other.tensor, other.class_) == (finding.regime, finding.tensor, finding.class_)
-        if not same or not self._exam.rule.unary:
+        if finding.class_ == "property":
+            return same and _claim(other) == _claim(finding)
+        if not same or not self._exam.rule.unary or not finding.interval[0]:
             return same
         (low, high), (from_, to) = (
             [from_hex(end, self._exam.rule.fmt) for end in one.interval] for one in (other, finding)
@@ -96,19 +114,22 @@ class Witnesses:
         return self._seen
 
     def _ask(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> Seen:
-        answers: list[Bundle] = []
         names, _ = io_names(self.artifact.model)
-        for question in self._exam.questions:
-            call = with_cotangents(Call(question.regime, question.inputs, question.cotangents))
-            outputs = forward({name: call.inputs[name] for name in names})
-            answers.append({name: np.asarray(array).astype(question.dtypes[name]) for name, array in outputs.items()})
-        samples = joined(self._exam, answers)
-        found = [
-            finding
-            for (regime, tensor), sample in samples.items()
-            for finding in classify(sample, self._exam.rule, measure(sample, self._exam.rule), regime, tensor)
+
+        def answer(call: Call) -> Bundle:
+            given = with_cotangents(call).inputs
+            return {name: np.asarray(array) for name, array in forward({name: given[name] for name in names}).items()}
+
+        questions = self._exam.questions
+        answers = [answer(Call(one.regime, one.inputs, one.cotangents)) for one in questions]
+        typed: list[Bundle] = [
+            {name: array.astype(question.dtypes.get(name, array.dtype)) for name, array in outputs.items()}
+            for question, outputs in zip(questions, answers, strict=True)
         ]
-        return Seen(samples, found)
+        found = structure(self._exam, answers) + compare(self._exam, typed)[1]
+        if self._claims:
+            found += self._claims.broken([answer(Call(*call)) for call in self._claims.calls()])
+        return Seen(joined(self._exam, typed), found)
 
 
 class LayerWitnesses:
@@ -128,7 +149,7 @@ class LayerWitnesses:
         wrong = [finding.tensor in one for one in found]
         off = [_off(one.get(finding.tensor)) for one in found]
         said = f"layer {finding.tensor} of the graph is {off[0]} ideally, {off[1]} in onnx's reference"
-        return ("wrong" if all(wrong) else "disagree" if any(wrong) else "right"), said
+        return _verdict(wrong), said
 
     def _evaluate(self) -> list[dict[str, Finding]]:
         if self._found is None:
@@ -149,6 +170,14 @@ class LayerWitnesses:
         }
         _, findings = layerwise(model, tensors, seen, fmt, fused=False)
         return {finding.tensor: finding for finding in reversed(findings)}
+
+
+def _verdict(wrong: Sequence[bool]) -> Testimony:
+    return "wrong" if all(wrong) else "disagree" if any(wrong) else "right"
+
+
+def _claim(finding: Finding) -> str:
+    return finding.evidence.partition(": ")[0]
 
 
 def _off(finding: Finding | None) -> str:

@@ -42,8 +42,14 @@ def stack(x: Any, _: Any = None) -> Any:
     return values(STACK, {**NUMBERS, "x": x})["dense3"]
 
 
+def maximum(x: Any, cotangent: Any) -> Any:
+    ties = x == x.max(axis=-1, keepdims=True)
+    return cotangent[..., None] * ties / ties.sum(axis=-1, keepdims=True)
+
+
 EXACT: dict[str, Answer] = {
     "softmax": softmax,
+    "max": maximum,
     "relu": lambda x, _: np.maximum(x, 0.0),
     "linear-stack": stack,
     "argmax": lambda x, _: x.argmax(axis=-1),
@@ -74,6 +80,7 @@ def test_the_claims_are_those_that_are_wanted() -> None:
         "softmax of [z, 0] is sigmoid(z)",
         "softmax of one unit has no gradient",
         "softmax has a Jacobian of rank n - 1",
+        "max passes on all of its gradient at ties",
         "relu is not negative",
         "linear-stack is linear",
         "argmax has no gradient",
@@ -89,7 +96,7 @@ def test_a_claim_holds_of_the_exact_answer(words: str, dtype: str) -> None:
 
 
 @FORMATS
-@pytest.mark.parametrize("words", [words for words in CLAIMS if words.startswith(("softmax", "relu"))])
+@pytest.mark.parametrize("words", [words for words in CLAIMS if words.startswith(("softmax", "max", "relu"))])
 def test_inputs_are_numbers_of_every_format(words: str, dtype: str) -> None:
     for x in (*CLAIMS[words].inputs, *(CLAIMS[words].cotangents or ())):
         np.testing.assert_array_equal(round_to(x, DTYPES[dtype]), x)
@@ -143,6 +150,9 @@ FAULTS: list[tuple[str, Answer, str]] = [
     ("softmax has a Jacobian", lambda x, g: 0.0 * x, "has rank 0, not 4"),
     ("softmax has a Jacobian", lambda x, g: softmax(x) * g.sum(), "has rank 1, not 4"),
     ("softmax has a Jacobian", lambda x, g: softmax(x, g) / 0.0, "is not finite"),
+    ("max passes on", lambda x, g: g[..., None] * (x == x.max(axis=-1, keepdims=True)), "of a row sum to 4, not 1"),
+    ("max passes on", lambda x, g: maximum(x, g) * (x != 0.5), "of a row sum to 0, not 1"),
+    ("max passes on", lambda x, g: maximum(x, g) * (1 + 2.0**-20), "of a row sum to 1.00000095, not 1"),
     ("relu is not negative", lambda x, _: np.where(x > 0, x, 0.0125 * x), "relu gave -0.1"),
     ("relu is not negative", lambda x, _: np.where(x == -8, -1e-45, np.maximum(x, 0)), "relu gave -1.4"),
     ("linear-stack is linear", lambda x, _: np.maximum(stack(x), -1.0), "f(a + b) + f(0) is off f(a) + f(b) by"),
@@ -162,6 +172,18 @@ def test_a_planted_fault_breaks_the_claim_and_is_told(words: str, fault: Answer,
 
 def test_every_claim_has_a_fault_that_breaks_it() -> None:
     assert {id(the(words)) for words, *_ in FAULTS} == {id(one) for one in CLAIMS.values()}
+
+
+@FORMATS
+def test_any_of_equals_may_have_the_gradient_of_a_maximum(dtype: str) -> None:
+    claim = the("max passes on")
+    for side in (1, -1):
+
+        def one(x: Any, g: Any, side: int = side) -> Any:
+            chosen = x[..., ::side].argmax(axis=-1)
+            return (g[..., None] * np.eye(x.shape[-1])[chosen])[..., ::side]
+
+        assert why(claim, one, dtype) == ""
 
 
 @pytest.mark.parametrize(("dtype", "off"), [("f16", 0.02), ("bf16", 0.15)])

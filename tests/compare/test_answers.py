@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.answers import behaviour, compare
+from actconform.compare.answers import compare
 from actconform.compare.rules import BIAS_LIMIT, BIAS_POINTS, Rule
 from actconform.draw import Exam, Question, draw
 from actconform.golden.store import golden_dir, load, read_manifest
@@ -286,18 +286,3 @@ def test_the_side_chosen_at_a_kink_is_recorded(slope, side, cotangent):
     (measurement,), findings = compare(Exam(rule, [asked]), [{"d_x": np.float32([0.25, slope, 1.0]) * cotangent}])
     assert measurement.kinks == {"0x00000000": side}
     assert classes(findings) == (["kink"] if slope == 7.0 else [])
-
-
-def test_behaviour_names_what_changed_and_what_wavered():
-    exam = identity_exam(question([1.0], [1.0]), question([2.0], [2.0], "huge"))
-    assert behaviour(exam, [], []) == []
-    mutates, unsteady = behaviour(exam, [(1, "x")], [(0, "y"), (1, "y")])
-    assert (mutates.class_, mutates.tensor, mutates.regime, mutates.count) == ("mutates-input", "x", "huge", 1)
-    assert (unsteady.class_, unsteady.tensor, unsteady.regime, unsteady.count) == (
-        "nondeterministic",
-        "y",
-        "ordinary",
-        2,
-    )
-    both = behaviour(exam, [(0, "slope"), (0, "x")], [])
-    assert sorted(finding.tensor for finding in both) == ["slope", "x"]

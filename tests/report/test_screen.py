@@ -185,7 +185,7 @@ def test_nothing_is_printed_of_no_results(log: Printed) -> None:
 def test_the_header_has_each_version_once(log: Printed) -> None:
     plan = Plan(
         cases=[Case("relu", "value", "f32", "a"), Case("relu", "value", "f32", "b")],
-        catalog=Catalog({}, {}, {}, {}, (), (), {}, {}),
+        catalog=Catalog({}, {}, {}, {}, (), (), (), {}, {}),
         config=Config(),
         folder=Path(),
         manifest=Manifest(schema=1, files={}, subjects={}),

@@ -1,4 +1,4 @@
-"""What must hold of an answer whatever the input: claims about softmax, relu and linear networks, checked on every route."""
+"""What must hold of an answer whatever the input: claims about softmax, max, relu and linear networks, checked on every route."""
 
 from __future__ import annotations
 
@@ -119,10 +119,19 @@ def _constant_between_ties(answers: Sequence[F64], _: FloatFormat) -> str:
     return "" if np.array_equal(first, moved) else "argmax moved where no logit overtook another: it has a gradient"
 
 
+def _passed_on(answers: Sequence[F64], fmt: FloatFormat) -> str:
+    """Return what is wrong with the gradient of a maximum: whichever of equals has it, together they have all of it."""
+    sums = answers[0].sum(axis=-1)
+    off = np.abs(sums - 1.0)
+    limit = answers[0].shape[-1] * fmt.unit_roundoff
+    return "" if (off <= limit).all() else f"the gradients of a row sum to {sums[np.argmax(off)]:.9g}, not 1"
+
+
 _WIDE = _logits(12)
 _ONE = _logits(1)
 _RELU = np.arange(-64.0, 64.0) / 8.0
 _FIVE = _logits(5)[:1] / 8.0  # near each other: every singular value but one far above rounding
+_TIED = np.array([[1.0, 2.0, 2.0, -1.0], [3.0, 3.0, 3.0, 1.0], [0.5, 0.5, 0.5, 0.5], [4.0, 1.0, 2.0, 0.0]])
 _SEPARATE = np.array([[3.0, 2.0, 1.0, 0.125], [2.0, 4.25, 1.25, -3.0]])
 
 _SIGNALS = [normal(f"property/signal/{n}", 4 * 20, 1.0).reshape(4, 20).astype(np.float64) for n in range(2)]
@@ -141,6 +150,7 @@ _ALL = (
         _rank,
         [np.eye(5)[[number]] for number in range(5)],
     ),
+    Property("max", "passes on all of its gradient at ties", "gradient", [_TIED], _passed_on, [np.ones(len(_TIED))]),
     Property("relu", "is not negative", "value", [_RELU], _not_negative),
     Property(
         "linear-stack",

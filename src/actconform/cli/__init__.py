@@ -13,6 +13,7 @@ VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
     "list": "List kernels, backends, routes, cases or deviations.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
+    "selftest": "Prove the detector on planted faults.",
     "golden": "Verify, mint or compare the stored goldens.",
     "deviations": "Adopt findings into a local register, or write its document.",
     "doctor": "Say which backends are usable here, what is missing and the mend.",

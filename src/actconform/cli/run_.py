@@ -23,7 +23,7 @@ from actconform.report.console import visible
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.run import Plan, facts_of, run
-from actconform.select import Selection, all_cases, routes, select
+from actconform.select import Selection, all_cases, asked_for, routes, select
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def command(
 
 
 def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) -> Plan:
-    cases = select(all_cases(catalog, full=full), wanted)
+    cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
     folder = golden_dir()
     manifest = read_manifest(folder)
     if extra := strangers(folder, manifest):
@@ -118,7 +118,7 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
     started = time.perf_counter()
     clock = {"total": 0.0, "import": 0.0, "record": 0.0}
     results: list[Result] = []
-    facts: dict[str, dict[str, str]] = {case.backend: {} for case in plan.cases}
+    facts: dict[str, dict[str, str]] = {case.worker: {} for case in plan.cases}
     interrupted = False
     with progress_for(plan.cases, screen.console) as progress:
 

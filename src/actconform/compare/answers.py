@@ -32,14 +32,7 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
     `answers` holds one bundle a question, in order; raises ValueError when there are more or fewer. A missing, extra, wrongly
     shaped or wrongly typed output is a finding (`names`, `shape`, `dtype`); what can still be compared is.
     """
-    found: dict[tuple[str, str, str], Finding] = {}
-    for question, answer in zip(exam.questions, answers, strict=True):
-        for class_, tensor, evidence in _structure(question, answer):
-            old = found.get((class_, question.regime, tensor))
-            found[class_, question.regime, tensor] = structural(
-                class_, question.regime, tensor, evidence, count=old.count + 1 if old else 1
-            )
-    findings = list(found.values())
+    findings = structure(exam, answers)
     measurements = []
     for (regime, tensor), sample in joined(exam, answers).items():
         errors = measure(sample, exam.rule)
@@ -52,6 +45,18 @@ def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], l
     return measurements, findings
 
 
+def structure(exam: Exam, answers: Sequence[Bundle]) -> list[Finding]:
+    """Return what is wrong before any number is read, `names`, `shape` and `dtype`: one finding for each tensor of a regime."""
+    found: dict[tuple[str, str, str], Finding] = {}
+    for question, answer in zip(exam.questions, answers, strict=True):
+        for class_, tensor, evidence in _structure(question, answer):
+            old = found.get((class_, question.regime, tensor))
+            found[class_, question.regime, tensor] = structural(
+                class_, question.regime, tensor, evidence, count=old.count + 1 if old else 1
+            )
+    return list(found.values())
+
+
 def joined(exam: Exam, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sample]:
     """Return the answers beside their truth, joined by (regime, tensor); those of a wrong name, shape or kind are left out."""
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
@@ -59,21 +64,6 @@ def joined(exam: Exam, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sampl
         for tensor, sample in _samples(question, answer):
             samples[question.regime, tensor].append(sample)
     return {key: _join(parts) for key, parts in samples.items()}
-
-
-def behaviour(exam: Exam, mutated: Sequence[tuple[int, str]], unsteady: Sequence[tuple[int, str]]) -> list[Finding]:
-    """Return the findings for inputs changed in place and answers that differ between two runs, one for each tensor."""
-    findings = []
-    for class_, seen in (("mutates-input", mutated), ("nondeterministic", unsteady)):
-        for tensor in sorted({name for _, name in seen}):
-            calls = [call for call, name in seen if name == tensor]
-            regime = exam.questions[calls[0]].regime if calls[0] < len(exam.questions) else ""
-            findings.append(
-                structural(
-                    class_, regime, tensor, f"seen in {len(calls)} call{'s' if len(calls) > 1 else ''}", len(calls)
-                )
-            )
-    return findings
 
 
 def _structure(question: Question, answer: Bundle) -> Iterator[tuple[str, str, str]]:

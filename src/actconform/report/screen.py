@@ -57,6 +57,8 @@ GRAVEST_FIRST = (
     "nondeterministic",
     "position-dependent",
     "mutates-input",
+    "memory-growth",
+    "placement",
     "tail",
     "subnormal-flush",
 )

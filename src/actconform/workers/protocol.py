@@ -109,6 +109,7 @@ class Failure(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, kw_only=True, tag=True):
     """What a job gave: one bundle a call, in order, up to the failure where there was one; `taps` only if asked for.
 
+    `placement` is the program's. `grown` is by how many bytes the process grew at each of many further calls, where it does.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
     output name) whose bits differed when the first call was made again after the last one; NaN payloads do not count.
     """
@@ -118,6 +119,8 @@ class Outcome(msgspec.Struct, kw_only=True, tag=True):
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []
     implementation: str = ""
+    placement: dict[str, tuple[str, ...]] = {}
+    grown: int = 0
     failure: Failure | None = None
     timings: dict[str, float] = {}
 

@@ -15,6 +15,7 @@ import numpy as np
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported
 from actconform.model import Model
 from actconform.types import Artifact, Support
+from actconform.workers.growth import SUSPECT, growth, resident
 from actconform.workers.heard import warnings_heard
 from actconform.workers.protocol import ExportOutcome, Failure, Outcome, aligned_copy, wire_name
 
@@ -89,11 +90,13 @@ class Session:
         outcome.seconds = time.perf_counter() - started
         return outcome
 
-    def _exporter(self, name: str) -> Exporter:
+    def _exporter(self, full_name: str) -> Exporter:
+        name, _, variant = full_name.partition("@")
         if name not in self.exporters:
             known = ", ".join(sorted(self.exporters)) or "none"
             raise LookupError(f"the {self.backend.name} worker has no exporter {name!r}; it has {known}")
-        return self.exporters[name]()
+        exporter = self.exporters[name]()
+        return exporter.variant(variant) if variant else exporter
 
     def _require_available(self) -> None:
         with _stage("load"):
@@ -103,30 +106,33 @@ class Session:
     def _open(self, job: Job, outcome: Outcome) -> Program:
         case = job.case
         self._require_available()
+        variant = case.backend.partition("@")[2]
         with _stage("supports"):
-            support = self.backend.supports(case)
+            backend = self.backend.variant(variant) if variant else self.backend
+            support = backend.supports(case)
             if not isinstance(support, Support):
                 raise TypeError(f"supports returned {type_name(support)}: wanted actconform.Support")
             if not support.yes:
-                raise Unsupported(support.reason or f"{self.backend.name} gives no reason")
+                raise Unsupported(support.reason or f"{case.backend} gives no reason")
         started = time.perf_counter()
-        name: Stage = "build" if self.backend.kind == "framework" else "load"
+        name: Stage = "build" if backend.kind == "framework" else "load"
         with _stage(name):
             if name == "build":
                 subject = self._subject(case.subject)
                 if isinstance(subject, Model):
-                    program = self.backend.build_model(subject, case.dtype)
+                    program = backend.build_model(subject, case.dtype)
                 else:
-                    program = self.backend.build(subject, case.dtype)
+                    program = backend.build(subject, case.dtype)
             elif job.artifact is None:
-                raise ValueError(f"{self.backend.name} loads graphs, and the job of route {case.route!r} brings none")
+                raise ValueError(f"{case.backend} loads graphs, and the job of route {case.route!r} brings none")
             else:
                 level = (job.level,) if job.level else ()
-                program = self.backend.load(job.artifact, case.dtype, *level)
+                program = backend.load(job.artifact, case.dtype, *level)
             if not isinstance(program, Program):
                 raise TypeError(f"{name} returned {type_name(program)}: wanted an actconform.Program")
         outcome.timings[name] = time.perf_counter() - started
         outcome.implementation = str(program.implementation)
+        outcome.placement = {str(name): tuple(nodes) for name, nodes in program.placement.items()}
         return program
 
     def _subject(self, name: str) -> Kernel | Model:
@@ -137,14 +143,19 @@ class Session:
             raise LookupError(f"the {self.backend.name} worker knows no kernel or model {name!r}: {mend}") from None
 
     def _call_all(self, program: Program, job: Job, outcome: Outcome) -> None:
+        at_first = 0
         for index, call in enumerate(job.calls):
             outputs, mutated = _call(program, call, index, outcome.timings)
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
+            at_first = at_first or resident()
         if job.calls:
             # Last, not second: what the calls between have left behind must not show in the answer either.
             again, _ = _call(program, job.calls[0], 0, outcome.timings)
             outcome.unsteady.extend((0, name) for name in _differing(outcome.outputs[0], again))
+            kept = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
+            if resident() - at_first - kept > SUSPECT:
+                outcome.grown = growth(lambda: _call(program, job.calls[0], 0, {"run": 0.0}))
 
 
 def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Artifact:

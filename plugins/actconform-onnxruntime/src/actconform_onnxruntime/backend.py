@@ -21,6 +21,7 @@ class OrtCpu(Backend):
 
     name = "ort-cpu"
     kind = "runtime"
+    provider = CPU_PROVIDER
     levels = tuple(session.LEVELS)
     optimizers = session.OPTIMIZERS
 

@@ -134,7 +134,8 @@ class GraphProgram(Program):
         self._outputs = [output.name for output in session.get_outputs()]
         types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
         self._bfloat16 = "tensor(bfloat16)" in types
-        self.implementation = _implementation(path, assigned(session))
+        self.placement = assigned(session) or {}
+        self.implementation = _implementation(path, self.placement)
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return every output by name; ONNX Runtime raises where names, ranks or types of `inputs` are wrong."""
@@ -150,8 +151,8 @@ class GraphProgram(Program):
         return dict(zip(self._outputs, map(_from_ort, values), strict=True))
 
 
-def _implementation(path: str, placement: Mapping[str, tuple[str, ...]] | None) -> str:
-    operators = ", ".join(name for names in (placement or {}).values() for name in names)
+def _implementation(path: str, placement: Mapping[str, tuple[str, ...]]) -> str:
+    operators = ", ".join(name for names in placement.values() for name in names)
     return path if not operators or path.endswith(f": {operators}") else f"{path}; run as {operators}"
 
 

@@ -56,7 +56,9 @@ def describe(
         if given.name in shapes:
             raise DescriptionError(f"model {name}: two inputs are called {given.name!r}")
         if given.name in (OUTPUT, LOSS):
-            raise DescriptionError(f"model {name}: an input is called {given.name!r}, as what the model gives; rename it")
+            raise DescriptionError(
+                f"model {name}: an input is called {given.name!r}, as what the model gives; rename it"
+            )
         shapes[given.name] = given.shape
     parameters: list[Parameter] = []
     ordered = _ordered(name, layers, set(shapes))

@@ -1,0 +1,33 @@
+"""Planted faults: what actconform must find, with class and blame, and what it is measured by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform import hookimpl
+from actconform_faulty.backends import FaultyExport, FaultyOrt, FaultyTorch
+from actconform_faulty.planted import PLANTED
+
+if TYPE_CHECKING:
+    from actconform import Backend, Exporter, Fault
+
+
+class FaultyPlugin:
+    """What this package offers to actconform."""
+
+    @hookimpl
+    def actconform_backends(self) -> list[type[Backend]]:
+        return [FaultyTorch, FaultyOrt]
+
+    @hookimpl
+    def actconform_exporters(self) -> list[type[Exporter]]:
+        return [FaultyExport]
+
+    @hookimpl
+    def actconform_faults(self) -> list[Fault]:
+        return [planted.fault for planted in PLANTED.values()]
+
+
+plugin = FaultyPlugin()
+
+__all__ = ["FaultyExport", "FaultyOrt", "FaultyPlugin", "FaultyTorch", "plugin"]

@@ -1,0 +1,117 @@
+"""The register of faults, and what plants one: a wrapper of a program, of an exported graph, or of a layer's setting."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from actconform import Fault, Program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actconform.types import Bundle
+
+BACKENDS = {"torch": "faulty-torch", "ort": "faulty-ort", "export": "faulty-export"}
+
+
+class Answering(Program):
+    """A program whose answers are changed: `forward` and `vjp` get (inputs, outputs) and return the outputs that are given."""
+
+    def __init__(
+        self,
+        healthy: Program,
+        forward: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
+        vjp: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self._healthy, self._forward, self._vjp = healthy, forward, vjp
+        self.implementation, self.placement = healthy.implementation, healthy.placement
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        outputs = self._healthy.forward(inputs)
+        return self._forward(dict(inputs), dict(outputs)) if self._forward else outputs
+
+    def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
+        outputs = self._healthy.vjp(inputs, cotangents)
+        given = {**inputs, **{f"ct_{name}": array for name, array in cotangents.items()}}
+        return self._vjp(given, dict(outputs)) if self._vjp else outputs
+
+    def taps(self, inputs: Bundle) -> Bundle:
+        return self._healthy.taps(inputs)
+
+
+class Planted(NamedTuple):
+    """A fault and how it is planted.
+
+    `into` is "torch", "ort" or "export". `plant` gets, of a backend, the healthy Program and the subject (Kernel or Model) and
+    returns the faulty Program; of "ort" and "export" it may instead be a function of the ModelProto's bytes (`on_graph`).
+    """
+
+    fault: Fault
+    into: str
+    plant: Callable[..., Any]
+    on_graph: bool = False
+    on_subject: bool = False
+    """`plant` gets the Kernel or Model and returns the one that is built in its place: another epsilon, another slope."""
+
+
+PLANTED: dict[str, Planted] = {}
+
+
+def fault(  # noqa: PLR0913  one parameter a field of the fault
+    into: str,
+    name: str,
+    family: str,
+    what: str,
+    *cases: str,
+    findings: str = "",
+    blames: str = "",
+    tensor: str = "",
+    verdict: str = "FAIL",
+    on_graph: bool = False,
+    on_subject: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what plants the fault `name`; `cases` are SUBJECT/ASPECT/DTYPE, `findings` and `blames` words, any of which will do.
+
+        @fault("torch", "relu-nan-to-zero", "special values", "NaN becomes 0", "relu/value/f32",
+               findings="nan-lost", blames="framework")
+        def _(program, subject):
+            return Answering(program, lambda inputs, outputs: {"y": numpy.nan_to_num(outputs["y"], nan=0.0)})
+
+    Raises ValueError where a name is taken.
+    """
+    full = f"{BACKENDS[into]}@{name}"
+    route = {"torch": full, "ort": f"authored+{full}", "export": f"{full}+ort-cpu"}[into]
+
+    def register(plant: Callable[..., Any]) -> Callable[..., Any]:
+        if full in PLANTED:
+            raise ValueError(f"two faults are called {full}")
+        one = Fault(
+            name=full,
+            family=family,
+            what=what,
+            cases=tuple(f"{case}/{route}" for case in cases),
+            findings=tuple(findings.split()),
+            blames=tuple(blames.split()),
+            tensor=tensor,
+            verdict=verdict,
+        )
+        PLANTED[full] = Planted(one, into, plant, on_graph, on_subject)
+        return plant
+
+    return register
+
+
+ROOMS = (
+    "definition",
+    "precision",
+    "special",
+    "structure",
+    "gradients",
+    "layers",
+    "exports",
+    "optimization",
+    "behaviour",
+)
+for _room in ROOMS:
+    import_module(f"actconform_faulty.{_room}")

@@ -1,0 +1,25 @@
+"""Generated parts of documents: text between two marks that is written anew, all around it left as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform.config import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_between(path: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands in a file between the marks `begin` and `end` by `text`. Raises UsageError as `expect_marks` does."""
+    before, after = expect_marks(path, begin, end)
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def expect_marks(path: Path, begin: str, end: str) -> tuple[str, str]:
+    """Return what stands before and after the marks; raise UsageError where one is missing or they stand the wrong way round."""
+    before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, other, after = rest.partition(end)
+    if not mark or not other:
+        raise UsageError(f"{path} has no lines {begin!r} and, after it, {end!r} to write between")
+    return before, after

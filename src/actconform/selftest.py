@@ -1,0 +1,205 @@
+"""The detector on trial: every planted fault must be found, named and blamed, and every healthy twin left alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from actconform.config import UsageError
+from actconform.golden.store import MANIFEST, GoldenError, digest, read_manifest, strangers
+from actconform.golden.verify import verify_subjects
+from actconform.run import run
+from actconform.select import all_cases
+from actconform.types import BAD, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from actconform.faults import Fault
+    from actconform.run import Plan
+    from actconform.types import Kernel, Result
+
+NO_FAULTS = "no fault is installed: pip install actconform-faulty"
+TIMEOUT = 15.0  # seconds for one case: a planted hang costs as much
+GOLDEN_SUBJECT = "tanh"  # whose goldens the faults of goldens are planted in
+
+
+class Detection(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one fault: "caught", "wrong blame", "wrong class" or "missed", and what was said of it."""
+
+    fault: str
+    family: str
+    what: str
+    outcome: str
+    wanted: str
+    seen: tuple[str, ...] = ()
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """All detections, the healthy cases that were accused, and how many there were."""
+
+    detections: list[Detection]
+    false_alarms: list[str]
+    healthy: int
+    seconds: float
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the detector does not stand the trial; empty where it does."""
+        wrong = [one for one in self.detections if one.outcome != "caught"]
+        problems = [
+            f"{one.fault}: {one.outcome}; wanted {one.wanted}, seen {', '.join(one.seen) or 'nothing'}" for one in wrong
+        ]
+        return problems + [f"false alarm: {alarm}" for alarm in self.false_alarms]
+
+
+def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], None]) -> Trial:
+    """Return how the detector does on the installed faults, those called `names` or all; the plan's cases do not matter.
+
+    All deviations of the plan's register are active, for the faulty as for the healthy. Raises UsageError where no fault is
+    installed, or one names a case that there is not.
+    """
+    started = time.perf_counter()
+    faults = [fault for fault in plan.catalog.faults if not names or fault.name in names]
+    if not faults:
+        raise UsageError(NO_FAULTS)
+    known = {case.id: case for case in all_cases(plan.catalog, asked={fault.name for fault in faults})}
+    for fault in faults:
+        for case in fault.cases:
+            if case not in known:
+                raise UsageError(f"fault {fault.name} names the case {case}, which there is not")
+    faulty = [known[case] for fault in faults for case in fault.cases]
+    healthy = list({twin.id: twin for twin in map(plan.catalog.registered, faulty)}.values())
+    results: dict[str, Result] = {}
+
+    def keep(result: Result) -> None:
+        results[result.case] = result
+        on_result(result)
+
+    config = msgspec.structs.replace(plan.config, timeout=min(plan.config.timeout, TIMEOUT))
+    trial = msgspec.structs.replace(plan, cases=[*dict.fromkeys(healthy + faulty)], config=config, earlier=None)
+    run(trial, lambda *_: None, keep)
+    alarms = [results[twin.id] for twin in healthy if results[twin.id].verdict in BAD]
+    detections = [_detection(fault, results) for fault in faults]
+    if not names:
+        detections += _of_goldens(plan.catalog.kernels[GOLDEN_SUBJECT], plan.folder)
+    return Trial(
+        detections=detections,
+        false_alarms=[f"{alarm.case}: {alarm.verdict}, {alarm.reason}" for alarm in alarms],
+        healthy=len(healthy),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _detection(fault: Fault, results: Mapping[str, Result]) -> Detection:
+    mine = [results[case] for case in fault.cases]
+    new = [finding for result in mine for finding in result.findings if finding.deviation is None]
+    at = [finding for finding in new if not fault.tensor or finding.tensor == fault.tensor]
+    named = [finding for finding in at if finding.class_ in fault.findings]
+    if fault.findings:
+        wanted = f"{' or '.join(fault.findings)} blamed on {' or '.join(fault.blames)}"
+        wanted += f" at {fault.tensor}" if fault.tensor else ""
+        blamed = any(finding.blame in fault.blames for finding in named)
+        outcome = "caught" if blamed else "wrong blame" if named else "wrong class" if new else "missed"
+    else:
+        wanted = fault.verdict
+        ended = [result.verdict for result in mine]
+        outcome = "caught" if Verdict(fault.verdict) in ended else "wrong class" if set(ended) & set(BAD) else "missed"
+    seen = {f"{finding.class_} ({finding.blame})" for finding in new}
+    seen |= {str(result.verdict) for result in mine if not result.findings}
+    return Detection(
+        fault=fault.name,
+        family=fault.family,
+        what=fault.what,
+        outcome=outcome,
+        wanted=wanted,
+        seen=tuple(sorted(seen)),
+    )
+
+
+def _of_goldens(kernel: Kernel, folder: Path) -> list[Detection]:
+    """Return what `golden verify` says of four faults, each planted in a copy of one subject's goldens."""
+    found = []
+    for name, (what, plant) in GOLDEN_FAULTS.items():
+        with tempfile.TemporaryDirectory(prefix="actconform-") as place:
+            copy = _copied(kernel, folder, Path(place))
+            file = plant(copy, kernel)
+            said = _said(kernel, copy)
+        caught = any(file in message for message in said)
+        outcome = "caught" if caught else "wrong class" if said else "missed"
+        found.append(
+            Detection(
+                fault=f"goldens@{name}",
+                family="goldens",
+                what=what,
+                outcome=outcome,
+                wanted=f"an error that names {file}",
+                seen=tuple(said),
+            )
+        )
+    return found
+
+
+def _copied(kernel: Kernel, folder: Path, place: Path) -> Path:
+    manifest = read_manifest(folder)
+    mine = {name: entry for name, entry in manifest.files.items() if name.startswith(f"{kernel.name}/")}
+    shutil.copytree(folder / kernel.name, place / kernel.name)
+    alone = msgspec.structs.replace(manifest, files=mine, subjects={kernel.name: manifest.subjects[kernel.name]})
+    (place / MANIFEST).write_bytes(msgspec.json.encode(alone))
+    return place
+
+
+def _said(kernel: Kernel, folder: Path) -> list[str]:
+    manifest = read_manifest(folder)
+    try:
+        verify_subjects(folder, manifest, [kernel])
+    except GoldenError as error:
+        return [str(error)]
+    return strangers(folder, manifest)
+
+
+def _flip_a_bit(folder: Path, kernel: Kernel) -> str:
+    path = folder / kernel.name / "y.npy"
+    blob = bytearray(path.read_bytes())
+    blob[-100] ^= 1
+    path.write_bytes(blob)
+    return "y.npy"
+
+
+def _stale_manifest(folder: Path, kernel: Kernel) -> str:
+    path = folder / kernel.name / "d_x.npy"
+    np.save(path, np.load(path) * 2.0)
+    return "d_x.npy"
+
+
+def _extra_file(folder: Path, kernel: Kernel) -> str:
+    np.save(folder / kernel.name / "z.npy", np.zeros(1))
+    return "z.npy"
+
+
+def _nan(folder: Path, kernel: Kernel) -> str:
+    """A golden that is wrong, and whose manifest says so too: only the formulas know better."""
+    path = folder / kernel.name / "y.npy"
+    array = np.load(path)
+    array[7] = np.nan
+    np.save(path, array)
+    manifest = read_manifest(folder)
+    name = f"{kernel.name}/y.npy"
+    entry = msgspec.structs.replace(manifest.files[name], sha256=digest(array))
+    changed = msgspec.structs.replace(manifest, files={**manifest.files, name: entry})
+    (folder / MANIFEST).write_bytes(msgspec.json.encode(changed))
+    return kernel.name
+
+
+GOLDEN_FAULTS: dict[str, tuple[str, Callable[[Path, Kernel], str]]] = {
+    "flipped-bit": ("one bit of a golden is flipped", _flip_a_bit),
+    "stale-manifest": ("a golden was written anew, its manifest was not", _stale_manifest),
+    "extra-file": ("a file that the manifest does not list", _extra_file),
+    "nan": ("a golden holds NaN, and the manifest agrees", _nan),
+}

@@ -1,0 +1,54 @@
+"""What a program did beside its answers: one finding for each thing done wrong, none where nothing was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from actconform.compare.behaviour import behaviour
+from actconform.compare.rules import Rule
+from actconform.draw import Exam, Question
+from actconform.types import DTYPES
+from actconform.workers.protocol import Outcome
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def question(regime: str) -> Question:
+    x = np.ones(1, np.float32)
+    wide = {"y": x.astype(np.float64)}
+    return Question(regime=regime, inputs={"x": x}, cotangents=None, truth=wide, beside=wide, dtypes={"y": x.dtype})
+
+
+EXAM = Exam(Rule(fmt=DTYPES["f32"], limit=1.0, exact=False), [question("ordinary"), question("huge")])
+
+
+def test_nothing_done_is_nothing_found():
+    assert behaviour(EXAM, Outcome(), "") == []
+    assert behaviour(EXAM, Outcome(placement={CUDA: ("Relu",)}), CUDA) == []
+
+
+def test_what_changed_and_what_wavered_is_named_with_its_regime():
+    mutates, unsteady = behaviour(EXAM, Outcome(mutated=[(1, "x")], unsteady=[(0, "y"), (1, "y")]), "")
+    assert (mutates.class_, mutates.tensor, mutates.regime, mutates.count) == ("mutates-input", "x", "huge", 1)
+    assert (unsteady.class_, unsteady.tensor, unsteady.regime) == ("nondeterministic", "y", "ordinary")
+    assert unsteady.count == 2
+    both = behaviour(EXAM, Outcome(mutated=[(0, "slope"), (0, "x"), (7, "x")]), "")
+    assert sorted(finding.tensor for finding in both) == ["slope", "x"]
+
+
+def test_memory_that_grows_is_told_in_mebibytes_a_call():
+    (finding,) = behaviour(EXAM, Outcome(grown=3 << 19), "")
+    assert finding.class_ == "memory-growth"
+    assert "by 1.5 MiB at every further call" in finding.evidence
+
+
+@pytest.mark.parametrize("given", [{CPU: ("Mish", "Round")}, {CUDA: ("Relu",), CPU: ("Mish", "Round")}])
+def test_a_node_at_another_provider_is_named(given):
+    (finding,) = behaviour(EXAM, Outcome(placement=given), CUDA)
+    assert (finding.class_, finding.count) == ("placement", 2)
+    assert finding.evidence == f"Mish, Round on {CPU}: asked for {CUDA}"
+
+
+def test_where_no_provider_is_promised_any_will_do():
+    assert behaviour(EXAM, Outcome(placement={CPU: ("Relu",)}), "") == []

@@ -1,0 +1,435 @@
+"""The detector on trial, and the trial itself: with one part of the detector blinded, the selftest must go red.
+
+The faults are those of actconform-faulty, planted into real frameworks in real workers; what is blinded compares and judges
+in this process. The workers live as long as this module, because most of a short trial would be importing torch.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import pytest
+
+import actconform.draw
+import actconform.judge
+import actconform.line
+import actconform.run
+from actconform import selftest
+from actconform.compare import answers, classify, measure, rules
+from actconform.config import Config, UsageError
+from actconform.faults import Fault
+from actconform.golden import store, verify
+from actconform.golden.store import golden_dir, read_manifest
+from actconform.plugins import load_plugins
+from actconform.run import Plan
+from actconform.selftest import Trial
+from actconform.types import BAD, Finding, Result, Verdict
+from actconform.workers.pool import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from actconform.compare.measure import Errors, Sample
+    from actconform.draw import Exam
+
+    Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    catalog, folder = load_plugins(), golden_dir()
+    return Plan(
+        cases=(),
+        catalog=catalog,
+        config=Config(),
+        folder=folder,
+        manifest=read_manifest(folder),
+        register=catalog.deviations,
+    )
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[dict[str, Worker]]:
+    workers: dict[str, Worker] = {}
+    yield workers
+    for worker in workers.values():
+        Worker.close(worker)
+
+
+@pytest.fixture
+def trial(plan: Plan, kept: dict[str, Worker], monkeypatch: Patch) -> Callable[..., Trial]:
+    """Run the selftest on these faults, in workers that are left running."""
+
+    class Lasting(Worker):
+        def close(self) -> None:
+            """Stay for the next trial."""
+
+    def worker(_: Plan, backend: str) -> Worker:
+        return kept.setdefault(backend, Lasting(backend))
+
+    monkeypatch.setattr(actconform.run, "_worker", worker)
+    return lambda *names: selftest.selftest(plan, names, lambda _: None)
+
+
+def outcomes(trial: Trial) -> dict[str, str]:
+    return {one.fault: one.outcome for one in trial.detections}
+
+
+# --- one part of the detector blinded at a time -------------------------------------------------------------------------
+
+
+def ulp_always_zero(patch: Patch) -> None:
+    for module in (measure, classify):
+        patch.setattr(module, "ulp_of", lambda truth, fmt: np.full(truth.shape, np.inf))
+
+
+def scaled_error_always_zero(patch: Patch) -> None:
+    for module in (measure, classify):
+        patch.setattr(module, "units", lambda block, rule, ulps: (np.full(block.truth.shape, np.inf), np.zeros(1)))
+
+
+def nan_compare_off(patch: Patch) -> None:
+    real = answers.measure
+
+    def blind(sample: Sample, rule: rules.Rule) -> Errors:
+        errors = real(sample, rule)
+        nan = np.isnan(sample.truth) | np.isnan(sample.got.astype(np.float64))
+        errors.suspects = errors.suspects[~nan[errors.suspects]]
+        return errors
+
+    patch.setattr(answers, "measure", blind)
+
+
+def signs_of_zero_off(patch: Patch) -> None:
+    real = actconform.draw.unary_rule
+    patch.setattr(actconform.draw, "unary_rule", lambda *a: msgspec.structs.replace(real(*a), zero_sign=False))
+
+
+def tail_tier_off(patch: Patch) -> None:
+    patch.setattr(rules.Rule, "tail", property(lambda _: False))
+
+
+def kinks_accept_all(patch: Patch) -> None:
+    real = classify._classes
+    patch.setattr(classify, "_classes", lambda s, rule: (one for one in real(s, rule) if one[0] != "kink"))
+
+
+def mean_error_off(patch: Patch) -> None:
+    patch.setattr(answers, "_bias", lambda *_: ())
+
+
+def deviations_match_everything(patch: Patch) -> None:
+    for name in ("concerns", "holds", "covers"):
+        patch.setattr(actconform.judge, name, lambda *_: True)
+
+
+def zip_on_outputs(patch: Patch) -> None:
+    """Pair outputs with truths by position, as far as the shorter goes."""
+    real = answers.compare
+
+    def zipped(exam: Exam, given: Sequence[Any]) -> Any:
+        questions, found = [], []
+        for question, answer in zip(exam.questions, given, strict=True):
+            pairs = list(zip(question.truth.items(), answer.values(), strict=False))
+            questions.append(msgspec.structs.replace(question, truth=dict(truth for truth, _ in pairs)))
+            found.append({name: array for (name, _), array in pairs})
+        return real(msgspec.structs.replace(exam, questions=questions), found)
+
+    patch.setattr(actconform.line, "compare", zipped)
+
+
+def dtypes_unchecked(patch: Patch) -> None:
+    real = answers._structure
+    patch.setattr(answers, "_structure", lambda q, a: (one for one in real(q, a) if one[0] != "dtype"))
+
+
+def exhaustive_set_empty(patch: Patch) -> None:
+    real = actconform.line.draw
+
+    def without(*arguments: Any) -> Exam:
+        exam = real(*arguments)
+        asked = [question for question in exam.questions if question.regime != "exhaustive"]
+        assert len(asked) < len(exam.questions)
+        return msgspec.structs.replace(exam, questions=asked)
+
+    patch.setattr(actconform.line, "draw", without)
+
+
+def one_length_of_arrays(patch: Patch) -> None:
+    patch.setattr(answers, "_position", lambda *_: ())
+
+
+def behaviour_unwatched(patch: Patch) -> None:
+    patch.setattr(actconform.line, "behaviour", lambda *_: [])
+
+
+def layers_unseen(patch: Patch) -> None:
+    patch.setattr(actconform.line, "layerwise", lambda *_, **__: ([], []))
+
+
+def nobody_blamed(patch: Patch) -> None:
+    patch.setattr(actconform.line, "blame", lambda finding, *_: finding)
+
+
+def graphs_not_inspected(patch: Patch) -> None:
+    patch.setattr(actconform.line, "_breaches", lambda *_: [])
+
+
+def crashes_excused(patch: Patch) -> None:
+    patch.setitem(actconform.line.VERDICT_OF, "crash", Verdict.UNAVAILABLE)
+
+
+class Blinding(NamedTuple):
+    blind: Callable[[Patch], None]
+    fault: str
+    outcome: str
+
+
+BLINDED = [
+    Blinding(ulp_always_zero, "faulty-torch@relu-one-ulp", "missed"),
+    Blinding(scaled_error_always_zero, "faulty-torch@sigmoid-nine-units", "missed"),
+    Blinding(nan_compare_off, "faulty-torch@relu-nan-to-zero", "missed"),
+    Blinding(signs_of_zero_off, "faulty-torch@tanh-zero-to-plus", "missed"),
+    Blinding(tail_tier_off, "faulty-torch@elu-exp-less-one", "missed"),
+    Blinding(kinks_accept_all, "faulty-torch@relu-kink", "missed"),
+    Blinding(mean_error_off, "faulty-torch@sigmoid-bias", "missed"),
+    Blinding(deviations_match_everything, "faulty-torch@relu-one-ulp", "missed"),
+    Blinding(zip_on_outputs, "faulty-torch@extra-output", "missed"),
+    Blinding(zip_on_outputs, "faulty-torch@output-renamed", "wrong class"),
+    Blinding(dtypes_unchecked, "faulty-torch@output-f64", "missed"),
+    Blinding(exhaustive_set_empty, "faulty-torch@relu-one-pattern", "missed"),
+    Blinding(one_length_of_arrays, "faulty-torch@relu-tail-loses-nan", "wrong class"),
+    Blinding(behaviour_unwatched, "faulty-torch@input-written", "missed"),
+    Blinding(layers_unseen, "faulty-torch@bias-forgotten", "wrong class"),
+    Blinding(nobody_blamed, "faulty-torch@relu-one-ulp", "wrong blame"),
+    Blinding(graphs_not_inspected, "faulty-export@batch-fixed", "missed"),
+    Blinding(crashes_excused, "faulty-torch@segfault", "missed"),
+]
+
+
+def test_with_open_eyes_each_of_these_faults_is_caught(trial: Callable[..., Trial]) -> None:
+    faults = {blinding.fault for blinding in BLINDED}
+    done = trial(*faults)
+    assert outcomes(done) == dict.fromkeys(faults, "caught")
+    assert done.false_alarms == []
+    assert done.healthy > 5
+    assert done.problems == []
+
+
+@pytest.mark.parametrize(("blind", "fault", "outcome"), BLINDED, ids=lambda part: getattr(part, "__name__", None))
+def test_with_one_part_blinded_the_selftest_goes_red(
+    trial: Callable[..., Trial], monkeypatch: Patch, blind: Callable[[Patch], None], fault: str, outcome: str
+) -> None:
+    blind(monkeypatch)
+    done = trial(fault)
+    assert outcomes(done) == {fault: outcome}
+    assert any(problem.startswith(f"{fault}: {outcome}; wanted ") for problem in done.problems)
+
+
+def test_a_register_that_excuses_everything_is_held_against_the_healthy_too(
+    trial: Callable[..., Trial], monkeypatch: Patch
+) -> None:
+    deviations_match_everything(monkeypatch)
+    alarms = trial("faulty-torch@sigmoid-nine-units", "faulty-torch@element-17", "faulty-torch@output-f16").false_alarms
+    assert alarms
+    assert all("/torch: XPASS, clean, though registered as deviating" in alarm for alarm in alarms)
+
+
+# --- goldens ------------------------------------------------------------------------------------------------------------
+
+
+def manifest_unchecked(patch: Patch) -> None:
+    patch.setattr(store, "read_tensor", lambda folder, name, entry: np.load(folder / name))
+
+
+def strangers_welcome(patch: Patch) -> None:
+    patch.setattr(selftest, "strangers", lambda *_: [])
+
+
+def formulas_unchecked(patch: Patch) -> None:
+    patch.setattr(verify, "_formula_error", lambda *_: 0.0)
+
+
+def of_goldens(plan: Plan) -> dict[str, str]:
+    found = selftest._of_goldens(plan.catalog.kernels[selftest.GOLDEN_SUBJECT], plan.folder)
+    return {one.fault.removeprefix("goldens@"): one.outcome for one in found}
+
+
+def test_faults_of_goldens_are_caught_in_copies_that_are_gone_afterwards(plan: Plan) -> None:
+    before = {path: path.stat().st_mtime_ns for path in plan.folder.rglob("*")}
+    assert of_goldens(plan) == dict.fromkeys(selftest.GOLDEN_FAULTS, "caught")
+    assert {path: path.stat().st_mtime_ns for path in plan.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("blind", "outcomes_then"),
+    [
+        ((manifest_unchecked,), {"flipped-bit": "wrong class", "stale-manifest": "wrong class"}),
+        (
+            (manifest_unchecked, formulas_unchecked),
+            {"flipped-bit": "missed", "stale-manifest": "missed", "nan": "missed"},
+        ),
+        ((strangers_welcome,), {"extra-file": "missed"}),
+        ((formulas_unchecked,), {"nan": "missed"}),
+    ],
+    ids=["manifest", "manifest and formulas", "strangers", "formulas"],
+)
+def test_with_the_goldens_unchecked_their_faults_are_missed(
+    plan: Plan, monkeypatch: Patch, blind: Sequence[Callable[[Patch], None]], outcomes_then: dict[str, str]
+) -> None:
+    for part in blind:
+        part(monkeypatch)
+    assert of_goldens(plan) == {**dict.fromkeys(selftest.GOLDEN_FAULTS, "caught"), **outcomes_then}
+
+
+def test_the_whole_trial_has_the_faults_of_goldens_and_one_by_name_has_not(
+    trial: Callable[..., Trial], plan: Plan, monkeypatch: Patch
+) -> None:
+    one = next(fault for fault in plan.catalog.faults if fault.name == "faulty-torch@relu-one-ulp")
+    catalog = msgspec.structs.replace(plan.catalog, faults=(one,))
+    monkeypatch.setattr(selftest, "_of_goldens", lambda *_: [FABRICATED])
+    whole = selftest.selftest(msgspec.structs.replace(plan, catalog=catalog), (), lambda _: None)
+    assert outcomes(whole) == {one.name: "caught", FABRICATED.fault: "missed"}
+    assert [problem.partition(":")[0] for problem in whole.problems] == [FABRICATED.fault]
+    assert outcomes(trial(one.name)) == {one.name: "caught"}
+
+
+FABRICATED = selftest.Detection(fault="goldens@made-up", family="goldens", what="", outcome="missed", wanted="an error")
+
+# --- false alarms -------------------------------------------------------------------------------------------------------
+
+
+def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., Trial], monkeypatch: Patch) -> None:
+    monkeypatch.setitem(rules.SCALED_LIMITS, ("value", 32), 0.01)
+    done = trial("faulty-torch@sigmoid-nine-units")
+    assert outcomes(done) == {"faulty-torch@sigmoid-nine-units": "caught"}
+    (alarm,) = done.false_alarms
+    assert alarm.startswith("sigmoid/value/f32/torch: FAIL, ")
+    assert done.problems == [f"false alarm: {alarm}"]
+
+
+@pytest.mark.parametrize("verdict", BAD)
+def test_every_bad_verdict_on_a_healthy_backend_is_a_false_alarm(
+    plan: Plan, monkeypatch: Patch, verdict: Verdict
+) -> None:
+    def ran(trial: Plan, _: object, on_result: Callable[[Result], None]) -> None:
+        for case in trial.cases:
+            on_result(result(case.id, verdict if case.route == "torch" else Verdict.FAIL, (finding("scaled-error"),)))
+
+    monkeypatch.setattr(selftest, "run", ran)
+    done = selftest.selftest(plan, ["faulty-torch@relu-one-ulp"], lambda _: None)
+    assert done.problems == [f"false alarm: relu/value/f32/torch: {verdict}, made up"]
+
+
+# --- outcomes, from fabricated results ----------------------------------------------------------------------------------
+
+FAULTY = "relu/value/f32/faulty-torch@made-up"
+
+
+def finding(class_: str, blame: str = "framework", tensor: str = "y", deviation: str | None = None) -> Finding:
+    return Finding(
+        class_=class_,
+        count=1,
+        regime="ordinary",
+        tensor=tensor,
+        interval=("", ""),
+        worst=None,
+        magnitude=9.0,
+        deviation=deviation,
+        blame=blame,
+    )
+
+
+def result(case: str, verdict: Verdict, findings: tuple[Finding, ...] = ()) -> Result:
+    subject, aspect, dtype, route = case.split("/")
+    return Result(
+        case=case,
+        subject=subject,
+        aspect=aspect,
+        dtype=dtype,
+        route=route,
+        verdict=verdict,
+        reason="made up",
+        findings=findings,
+    )
+
+
+def fault(**changes: Any) -> Fault:
+    made = Fault(
+        name="faulty-torch@made-up",
+        family="fabricated",
+        what="",
+        cases=(FAULTY,),
+        findings=("scaled-error", "tail"),
+        blames=("framework",),
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+ENDS = {"findings": (), "blames": (), "verdict": "CRASH"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict", "findings", "outcome"),
+    [
+        ({}, "FAIL", [finding("tail")], "caught"),
+        ({}, "FAIL", [finding("inf"), finding("scaled-error")], "caught"),
+        ({}, "FAIL", [finding("scaled-error", "convention"), finding("scaled-error")], "caught"),
+        ({}, "FAIL", [finding("scaled-error", "runtime"), finding("inf", "framework")], "wrong blame"),
+        ({}, "FAIL", [finding("inf")], "wrong class"),
+        ({}, "PASS", [], "missed"),
+        ({}, "XFAIL", [finding("scaled-error", deviation="known")], "missed"),
+        ({}, "FAIL", [finding("scaled-error", deviation="known"), finding("inf")], "wrong class"),
+        ({}, "CRASH", [], "missed"),
+        ({"tensor": "d_w"}, "FAIL", [finding("tail", tensor="d_w")], "caught"),
+        ({"tensor": "d_w"}, "FAIL", [finding("tail", tensor="d_b")], "wrong class"),
+        ({"tensor": "d_w"}, "FAIL", [finding("tail", "runtime", "d_w"), finding("tail")], "wrong blame"),
+        (ENDS, "CRASH", [], "caught"),
+        (ENDS, "TIMEOUT", [], "wrong class"),
+        (ENDS, "FAIL", [finding("inf")], "wrong class"),
+        (ENDS, "PASS", [], "missed"),
+        (ENDS, "UNSUPPORTED", [], "missed"),
+    ],
+)
+def test_the_outcome_says_what_went_wrong_with_a_fault(
+    changes: dict[str, Any], verdict: str, findings: list[Finding], outcome: str
+) -> None:
+    one = fault(**changes)
+    seen = selftest._detection(one, {FAULTY: result(FAULTY, Verdict(verdict), tuple(findings))})
+    assert (seen.fault, seen.family, seen.outcome) == (one.name, "fabricated", outcome)
+    if outcome != "caught":
+        assert Trial(detections=[seen], false_alarms=[], healthy=1, seconds=1.0).problems
+
+
+def test_one_of_several_cases_is_enough() -> None:
+    other = FAULTY.replace("value", "gradient")
+    results = {FAULTY: result(FAULTY, Verdict.PASS), other: result(other, Verdict.FAIL, (finding("tail"),))}
+    seen = selftest._detection(fault(cases=(FAULTY, other)), results)
+    assert (seen.outcome, seen.seen) == ("caught", ("PASS", "tail (framework)"))
+
+
+def test_a_fault_of_a_case_that_there_is_not_is_refused(plan: Plan) -> None:
+    stray = fault(name="faulty-torch@relu-one-ulp", cases=("relu/value/f32/no-such-route",))
+    catalog = msgspec.structs.replace(plan.catalog, faults=(stray,))
+    with pytest.raises(UsageError, match=r"relu-one-ulp names the case relu/value/f32/no-such-route"):
+        selftest.selftest(msgspec.structs.replace(plan, catalog=catalog), (), lambda _: None)
+
+
+def test_results_are_told_as_they_come_for_the_faulty_and_the_healthy(
+    trial: Callable[..., Trial], plan: Plan, monkeypatch: Patch
+) -> None:
+    told: list[str] = []
+    selftest.selftest(plan, ["faulty-torch@relu-one-ulp"], lambda one: told.append(one.case))
+    assert sorted(told) == ["relu/value/f32/faulty-torch@relu-one-ulp", "relu/value/f32/torch"]
+
+
+def test_an_entry_of_the_manifest_alone_does_not_make_a_copy_healthy(plan: Plan, tmp_path: Path) -> None:
+    """The copy that golden faults are planted in is sound by itself, or every fault would be "caught"."""
+    kernel = plan.catalog.kernels[selftest.GOLDEN_SUBJECT]
+    copy = selftest._copied(kernel, plan.folder, tmp_path)
+    assert json.loads((copy / store.MANIFEST).read_bytes())["subjects"].keys() == {kernel.name}
+    assert selftest._said(kernel, copy) == []
