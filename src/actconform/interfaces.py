@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from actconform.types import Support
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from actconform.model import Model
     from actconform.types import Artifact, Bundle, Case, Kernel
@@ -44,6 +44,16 @@ class Program(ABC):
     def taps(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer of a model by its name, from one run of the same program, channels last."""
         raise Unsupported("shows no values of layers")
+
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
+        """Return what computes once, to be timed: `forward`, or with cotangents `vjp`, without the way in and out.
+
+        The tensors lie where the program wants them beforehand, and outputs stay where they come. A call returns when all
+        outputs are computed, on whatever device. By default the conversions of `forward` and `vjp` are timed too.
+        """
+        if cotangents is None:
+            return lambda: self.forward(inputs)
+        return lambda: self.vjp(inputs, cotangents)
 
     def close(self) -> None:
         """Free what the program holds. Called once, after the last call."""

@@ -26,9 +26,9 @@ from actconform.workers.protocol import (
     ProtocolError,
     aligned_copy,
     read_message,
-    read_request,
     write_message,
 )
+from actconform.workers.server import REQUEST
 
 
 def frame(message: object) -> bytes:
@@ -93,10 +93,10 @@ def test_an_export_arrives_whole_and_requests_are_told_apart() -> None:
     job = Job(Case("relu", "value", "f32", "torch"), None, [])
     export = ExportJob("tf2onnx", "gelu-erf", "bf16")
     stream = io.BytesIO(frame(job) + frame(export) + frame(Outcome()))
-    assert [read_request(stream), read_request(stream)] == [job, export]
+    assert [read_message(stream, REQUEST), read_message(stream, REQUEST)] == [job, export]
     assert export.id == "gelu-erf/bf16/tf2onnx"
     with pytest.raises(ProtocolError, match=r"its header is no .*Job \| .*ExportJob"):
-        read_request(stream)
+        read_message(stream, REQUEST)
     made = ExportOutcome(artifact=Artifact(b"\x00graph", 15, "from_function", ("w",), ir_version=8), seconds=0.5)
     assert read_message(io.BytesIO(frame(made)), ExportOutcome) == made
 

@@ -12,15 +12,18 @@ import actconform
 from actconform.plugins import plugin_versions
 from actconform.workers.process import WorkerProcess, cause_of_death
 from actconform.workers.protocol import ExportOutcome, Hello, Outcome, ProtocolError, read_message, write_message
+from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
-    from actconform.workers.protocol import ExportJob, Job, Request
+    from actconform.workers.protocol import ExportJob, Job
+    from actconform.workers.server import Request
+    from actconform.workers.timing import Prepare, Sample
 
-Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome)
+Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 
@@ -104,6 +107,18 @@ class Worker:
         with self._lock:
             process, _ = self._started()
             return self._exchange(process, job, ExportOutcome, timeout, f"while it exported {job.id}")
+
+    def prepare(self, request: Prepare, timeout: float) -> Prepared:
+        """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, request, Prepared, timeout, f"while it got {request.key} ready")
+
+    def sample(self, request: Sample, timeout: float) -> Sampled:
+        """Have the worker time what is ready; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, request, Sampled, timeout, f"while it timed {request.key}")
 
     def close(self) -> None:
         """End the process, at once where a job runs: that is a WorkerError, kind "closed", and so is every later one."""

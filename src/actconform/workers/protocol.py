@@ -79,6 +79,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     calls: list[Call]
     level: str = ""
     taps: bool = False  # whether the layers' values at the first call are wanted
+    batch: int = 0  # of a model, where it is not the model's own
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag=True):
@@ -92,9 +93,6 @@ class ExportJob(msgspec.Struct, frozen=True, tag=True):
     @property
     def id(self) -> str:
         return f"{self.subject}/{self.dtype}/{self.exporter}"
-
-
-Request: TypeAlias = Job | ExportJob
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -209,13 +207,6 @@ def write_message(stream: Stream, message: object) -> None:
             pending += chunk.data
         pending += bytes(_padded(chunk.nbytes) - chunk.nbytes)
     _write_all(stream, memoryview(pending))
-
-
-def read_request(stream: Stream) -> Request:
-    """Read one frame and return it as whichever request it is; raise as `read_message` does."""
-    union: Any = Request
-    request: Request = read_message(stream, union)
-    return request
 
 
 def read_message(stream: Stream, kind: type[Message]) -> Message:

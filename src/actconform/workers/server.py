@@ -1,7 +1,6 @@
 """One backend in a process of its own: `python -m actconform.workers.server --backend NAME`.
 
-It says Hello on its standard output, then reads one Job or ExportJob after another from its standard input and answers each
-with an Outcome or ExportOutcome, until the input ends. Nothing but frames reaches that output: what libraries print goes to
+It says Hello on its standard output, then reads one request after another from its standard input and answers each, until the input ends. Nothing but frames reaches that output: what libraries print goes to
 standard error.
 """
 
@@ -20,21 +19,25 @@ import time
 from importlib.metadata import EntryPoint
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 import actconform
 from actconform.interfaces import Unavailable
 from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
-from actconform.workers.protocol import Hello, Job, read_request, write_message
+from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
 from actconform.workers.session import Session, fault_message, type_name
+from actconform.workers.timing import Prepare, Prepared, Sample, Sampled, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.interfaces import Backend
     from actconform.plugins import Catalog
+
+Request: TypeAlias = Job | ExportJob | Prepare | Sample
+REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
 
@@ -89,11 +92,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_message(answers, said)
         if session is None:
             return 1
+        timers = Timers(session)
         while True:
-            request = read_request(requests)
-            write_message(answers, session.run(request) if isinstance(request, Job) else session.export(request))
+            write_message(answers, _answer(session, timers, read_message(requests, REQUEST)))
     except (EOFError, BrokenPipeError):
         return 0
+
+
+def _answer(session: Session, timers: Timers, request: Request) -> Outcome | ExportOutcome | Prepared | Sampled:
+    match request:
+        case Job():
+            return session.run(request)
+        case ExportJob():
+            return session.export(request)
+        case Prepare():
+            return timers.prepare(request)
+        case Sample():
+            return timers.sample(request)
 
 
 def _facts(backend: Backend) -> dict[str, str]:

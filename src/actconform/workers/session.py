@@ -38,7 +38,9 @@ MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to a
 LONGEST_MESSAGE = 2000
 
 
-class _StoppedError(Exception):
+class StoppedError(Exception):
+    """What a backend did wrong, as a Failure: inside a worker alone."""
+
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
@@ -62,14 +64,14 @@ class Session:
         started = time.perf_counter()
         outcome = Outcome(timings={"run": 0.0})
         try:
-            program = self._open(job, outcome)
+            program = self.open(job, outcome)
             try:
                 self._call_all(program, job, outcome)
                 if job.taps:
                     outcome.taps = _taps(program, job.calls[0])
             finally:
                 _close(program, outcome)
-        except _StoppedError as stopped:
+        except StoppedError as stopped:
             outcome.failure = stopped.failure
         outcome.timings["worker"] = time.perf_counter() - started
         return outcome
@@ -80,12 +82,12 @@ class Session:
         outcome = ExportOutcome()
         try:
             self._require_available()
-            with _stage("export"), warnings_heard() as heard:
+            with stage("export"), warnings_heard() as heard:
                 artifact = _exported(self._exporter(job.exporter), self._subject(job.subject), job)
                 if not isinstance(artifact, Artifact):
                     raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
             outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *heard))
-        except _StoppedError as stopped:
+        except StoppedError as stopped:
             outcome.failure = stopped.failure
         outcome.seconds = time.perf_counter() - started
         return outcome
@@ -99,15 +101,16 @@ class Session:
         return exporter.variant(variant) if variant else exporter
 
     def _require_available(self) -> None:
-        with _stage("load"):
+        with stage("load"):
             if self.unavailable:
                 raise Unavailable(self.unavailable)
 
-    def _open(self, job: Job, outcome: Outcome) -> Program:
+    def open(self, job: Job, outcome: Outcome) -> Program:
+        """Return the program of a job, and tell the outcome what it is; raise StoppedError where there is none."""
         case = job.case
         self._require_available()
         variant = case.backend.partition("@")[2]
-        with _stage("supports"):
+        with stage("supports"):
             backend = self.backend.variant(variant) if variant else self.backend
             support = backend.supports(case)
             if not isinstance(support, Support):
@@ -116,10 +119,11 @@ class Session:
                 raise Unsupported(support.reason or f"{case.backend} gives no reason")
         started = time.perf_counter()
         name: Stage = "build" if backend.kind == "framework" else "load"
-        with _stage(name):
+        with stage(name):
             if name == "build":
                 subject = self._subject(case.subject)
                 if isinstance(subject, Model):
+                    subject = msgspec.structs.replace(subject, batch=job.batch or subject.batch)
                     program = backend.build_model(subject, case.dtype)
                 else:
                     program = backend.build(subject, case.dtype)
@@ -165,7 +169,7 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
 
 
 def _taps(program: Program, call: Call) -> dict[str, NDArray[Any]]:
-    with _stage("run", 0):
+    with stage("run", 0):
         try:
             return _checked(program.taps({name: aligned_copy(array) for name, array in call.inputs.items()}), "taps")
         except Unsupported:
@@ -173,18 +177,19 @@ def _taps(program: Program, call: Call) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def _stage(name: Stage, call: int | None = None) -> Iterator[None]:
+def stage(name: Stage, call: int | None = None) -> Iterator[None]:
+    """Turn whatever is raised within into a StoppedError at that stage."""
     try:
         yield
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the backend raises costs one case
-        raise _StoppedError(Failure(name, _kind(error), fault_message(error), call)) from None
+        raise StoppedError(Failure(name, _kind(error), fault_message(error), call)) from None
 
 
 def _close(program: Program, outcome: Outcome) -> None:
     try:
-        with _stage("run"):
+        with stage("run"):
             program.close()
-    except _StoppedError as stopped:
+    except StoppedError as stopped:
         if outcome.failure is None:
             outcome.failure = stopped.failure
 
@@ -194,7 +199,7 @@ def _call(
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Call the program on copies; return copies of its outputs, which it may reuse, and the names of changed inputs."""
     method = "forward" if call.cotangents is None else "vjp"  # a graph of gradients has cotangents among its inputs
-    with _stage("run", index):
+    with stage("run", index):
         inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
         cotangents = {name: aligned_copy(array) for name, array in (call.cotangents or {}).items()}
         started = time.perf_counter()

@@ -1,0 +1,124 @@
+"""Programs held ready in a worker, to be timed in turns with those of other workers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actconform.workers.protocol import Failure, Job, Outcome, aligned_copy
+from actconform.workers.session import StoppedError, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actconform.interfaces import Program
+    from actconform.workers.session import Session
+
+SAMPLE_SECONDS = 0.02  # of the calls in one sample: 100,000 times what reading the clock takes
+WARM_SECONDS = 0.2
+STEADY = 1.1  # two samples in a row within this are warm
+READINGS = 1000
+
+
+class Prepare(msgspec.Struct, frozen=True, tag=True):
+    """A program to get ready under a key, by the one call of its job; any that was under that key is closed."""
+
+    key: str
+    job: Job
+
+
+class Prepared(msgspec.Struct, kw_only=True, tag=True):
+    """How many calls make a sample of SAMPLE_SECONDS; or why there is none. `clock` is what reading the clock takes, in s."""
+
+    loops: int = 0
+    clock: float = 0.0
+    implementation: str = ""
+    placement: dict[str, tuple[str, ...]] = {}
+    failure: Failure | None = None
+
+
+class Sample(msgspec.Struct, frozen=True, tag=True):
+    """A sample to take: so many calls of what is ready under a key; with 0 calls it is closed."""
+
+    key: str
+    loops: int
+
+
+class Sampled(msgspec.Struct, kw_only=True, tag=True):
+    """The seconds that the calls took together."""
+
+    seconds: float = 0.0
+    failure: Failure | None = None
+
+
+class Timers:
+    """What is ready in one worker."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._ready: dict[str, tuple[Program, Callable[[], object]]] = {}
+
+    def prepare(self, request: Prepare) -> Prepared:
+        """Build or load the program, call it until it is warm, and count the calls of a sample; faults are not raised."""
+        self._close(request.key)
+        outcome = Outcome()
+        try:
+            program = self._session.open(request.job, outcome)
+            with stage("run", 0):
+                call = request.job.calls[0]
+                inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
+                cotangents = {name: aligned_copy(array) for name, array in (call.cotangents or {}).items()}
+                once = program.ready(inputs, cotangents or None)
+                loops = _warm(once)
+            self._ready[request.key] = program, once
+        except StoppedError as stopped:
+            return Prepared(failure=stopped.failure)
+        return Prepared(
+            loops=loops,
+            clock=min(_timed(lambda: None, 1) for _ in range(READINGS)),
+            implementation=outcome.implementation,
+            placement=outcome.placement,
+        )
+
+    def sample(self, request: Sample) -> Sampled:
+        """Make the calls and return what they took; faults are not raised."""
+        if not request.loops:
+            self._close(request.key)
+            return Sampled()
+        try:
+            with stage("run", 0):
+                _, once = self._ready[request.key]
+                return Sampled(seconds=_timed(once, request.loops))
+        except StoppedError as stopped:
+            return Sampled(failure=stopped.failure)
+
+    def _close(self, key: str) -> None:
+        program, _ = self._ready.pop(key, (None, None))
+        if program is not None:
+            program.close()
+
+
+def _timed(once: Callable[[], Any], loops: int) -> float:
+    """Return the seconds of `loops` calls. What they return lives until the next: freeing is part of a call."""
+    clock = time.perf_counter
+    started = clock()
+    for _ in range(loops):
+        once()
+    return clock() - started
+
+
+def _warm(once: Callable[[], Any]) -> int:
+    """Call until a sample takes about SAMPLE_SECONDS and two in a row take as long; return the calls of a sample."""
+    once()
+    loops, last, until = 1, 0.0, time.perf_counter() + WARM_SECONDS
+    while True:
+        taken = _timed(once, loops)
+        if taken < SAMPLE_SECONDS / 2:
+            loops = max(loops * 2, min(int(loops * SAMPLE_SECONDS / max(taken, 1e-9)), loops * 16))
+            last = 0.0
+        elif max(taken, last) <= STEADY * min(taken, last) or time.perf_counter() > until:
+            return loops
+        else:
+            last = taken
