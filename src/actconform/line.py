@@ -18,7 +18,7 @@ from actconform.compare.layerwise import layerwise, top_1, where
 from actconform.draw import Exam, draw
 from actconform.draw_model import draw_model
 from actconform.exports import ExportError
-from actconform.golden.store import Golden, GoldenError, load
+from actconform.golden.store import Golden, GoldenError, NoGoldens, load
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.judge import judge
 from actconform.model import LOSS, Model
@@ -80,10 +80,10 @@ class Exams:
             return self._kept[key]
 
     def _drawn(self, subject: Kernel | Model, case: Case) -> Exam:
-        if isinstance(subject, Model):
-            return draw_model(subject, case.aspect, case.dtype, constants=case.constants)
         if subject.name not in self._goldens:
             self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
+        if isinstance(subject, Model):  # its goldens hold the oracle, which is asked
+            return draw_model(subject, case.aspect, case.dtype, constants=case.constants)
         return draw(subject, case.aspect, case.dtype, self._goldens[subject.name])
 
 
@@ -105,6 +105,8 @@ def run_case(case: Case, desk: Desk) -> Result:
     clock = _Clock()
     try:
         result = _down_the_line(case, desk, clock)
+    except NoGoldens as error:
+        result = ended(case, Verdict.ERROR, "draw", str(error))
     except GoldenError:
         raise
     except Unsupported as error:

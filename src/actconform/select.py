@@ -115,7 +115,8 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
     ids = [case.id for case in cases]
     for pattern in wanted.patterns:
         if not any(fnmatchcase(id_, pattern) for id_ in ids):
-            hint = f"; {PUBLISHED} is there with --full" if PUBLISHED in pattern else _near_case(pattern, cases)
+            left_out = PUBLISHED in pattern and not any(PUBLISHED in case.subject for case in cases)
+            hint = f"; {PUBLISHED} is there with --full" if left_out else _near_case(pattern, cases)
             raise UsageError(f"pattern {pattern!r} matches no case{hint}\n{_PATTERN_HELP}")
     chosen = [case for case in cases if _chosen(case, wanted)]
     if not chosen:
@@ -145,7 +146,7 @@ def _known(what: str, words: Sequence[str], known: set[str]) -> None:
 
 
 def _near_case(pattern: str, cases: Sequence[Case]) -> str:
-    parts = pattern.split("/")
+    parts = pattern.rstrip("/").split("/")
     vocabulary: list[set[str]] = [
         {case.subject for case in cases},
         set(ASPECTS),
@@ -157,7 +158,9 @@ def _near_case(pattern: str, cases: Sequence[Case]) -> str:
         for part, known in zip(parts, vocabulary, strict=False)
         if not any(fnmatchcase(name, part) for name in known)
     ]
-    return f": nothing is called {', '.join(hints)}" if hints else ""
+    if hints:
+        return f": nothing is called {', '.join(hints)}"
+    return f"; did you mean {pattern.rstrip('/')}/*" if len(parts) < len(vocabulary) else ""
 
 
 def _beginning(part: str, known: set[str]) -> str:

@@ -43,6 +43,33 @@ def described(*layers, inputs=(X, TARGET), output="y", **options):
 
 
 @pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"draw": "gauss"}, "input x: no way to draw is called 'gauss'"),
+        ({"draw": "mask:2"}, "input x: it draws 'mask:2'; expected a rate for masks alone"),
+        ({"draw": "mask"}, "it draws 'mask'"),
+        ({"draw": "normal:1"}, "it draws 'normal:1'"),
+        ({"role": "foo"}, "input x: its role is 'foo'; expected data, target, noise"),
+        ({"shape": (-4,)}, r"its shape without the batch is \(-4,\); expected positive integers"),
+        ({"shape": ()}, "expected positive integers"),
+        ({"shape": (True,)}, "expected positive integers"),
+        ({"name": "a/b"}, "an input is called 'a/b': wanted lower case letters"),
+        ({"name": "y.kernel"}, "an input is called 'y.kernel'"),
+    ],
+)
+def test_an_input_that_cannot_be_is_refused(changed, said):
+    given = Input(**{"name": "x", "shape": (6,), "draw": "normal", "role": "data", **changed})
+    with pytest.raises(DescriptionError, match=f"model tried.*{said}"):
+        described(DENSE, MSE, inputs=(given, TARGET))
+
+
+@pytest.mark.parametrize("batch", [0, -1, True, 2.0])
+def test_a_batch_that_is_no_positive_number_is_refused(batch):
+    with pytest.raises(DescriptionError, match=f"model tried: its batch is {batch}; expected a positive integer"):
+        describe("tried", "a test", (X, TARGET), [DENSE, MSE], output="y", batch=batch)
+
+
+@pytest.mark.parametrize(
     ("layers", "said"),
     [
         ([layer("y", "dens", "x", units=2), MSE], ["layer y", "unknown kind 'dens'", "did you mean dense?"]),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+THROUGHPUT = "throughput.json"  # ratios of times, which no manifest proves
 MAGIC = b"\x93NUMPY\x01\x00"  # .npy, version 1.0: then the header's length in two bytes, the header, the data
 
 
@@ -147,11 +148,15 @@ def _header(entry: Entry, size: int) -> bytes:
     return MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
+class NoGoldens(GoldenError):  # noqa: N818  named for what is missing
+    """There are none of this subject: it has no proven truth, and the others have."""
+
+
 def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
     """Return the tensors of one subject, each held against the manifest; raise GoldenError as `read_tensor` does."""
     if subject not in manifest.subjects:
         message = f"{folder / MANIFEST}: no goldens for {subject!r}; write them with `actconform golden mint {subject}`"
-        raise GoldenError(message)
+        raise NoGoldens(message)
     prefix = f"{subject}/"
     files = {name: entry for name, entry in manifest.files.items() if name.startswith(prefix)}
     tensors = {Path(name).stem: read_tensor(folder, name, entry) for name, entry in files.items()}
@@ -169,7 +174,7 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
 
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
     """Return the files in the folder that the manifest does not list, as messages."""
-    known = {MANIFEST, *manifest.files}
+    known = {MANIFEST, THROUGHPUT, *manifest.files}
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         f"{path}: extra file, not in the manifest, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"

@@ -22,6 +22,9 @@ EXPECTED = {
     "momentum": "a number in [0, 1]",
     "transposed": "0 or 1",
 }
+ROLES = ("data", "target", "noise")
+DRAWS = ("normal", "uniform", "unit", "softmax", "one-hot", "binary", "gumbel", "mask")
+RATE = re.compile(r"0(\.\d+)?")  # a mask's, below 1
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -51,14 +54,13 @@ def describe(
     do not fit, a model whose only loss is not the layer "loss", an `output` that no layer bears, a layer or input that
     nothing reads, a target that other layers than the loss read, and dropout in training without a mask.
     """
+    if type(batch) is not int or batch < 1:
+        raise DescriptionError(f"model {name}: its batch is {batch!r}; expected a positive integer")
     shapes: dict[str, Shape] = {}
     for given in inputs:
         if given.name in shapes:
             raise DescriptionError(f"model {name}: two inputs are called {given.name!r}")
-        if given.name in (OUTPUT, LOSS):
-            raise DescriptionError(
-                f"model {name}: an input is called {given.name!r}, as what the model gives; rename it"
-            )
+        _refuse_input(name, given)
         shapes[given.name] = given.shape
     parameters: list[Parameter] = []
     ordered = _ordered(name, layers, set(shapes))
@@ -86,6 +88,25 @@ def describe(
         batch=batch,
         training=training,
     )
+
+
+def _refuse_input(model: str, given: Input) -> None:
+    """Raise DescriptionError for an input that cannot be drawn, or whose name is taken or unfit."""
+    what = f"model {model}, input {given.name}"
+    if given.name in (OUTPUT, LOSS):
+        raise DescriptionError(f"model {model}: an input is called {given.name!r}, as what the model gives; rename it")
+    if not NAME.fullmatch(given.name):
+        wanted = "wanted lower case letters, digits, _ and -"
+        raise DescriptionError(f"model {model}: an input is called {given.name!r}: {wanted}")
+    if given.role not in ROLES:
+        raise DescriptionError(f"{what}: its role is {given.role!r}; expected {', '.join(ROLES)}")
+    if not given.shape or not all(type(size) is int and size > 0 for size in given.shape):
+        raise DescriptionError(f"{what}: its shape without the batch is {given.shape}; expected positive integers")
+    how, _, rate = given.draw.partition(":")
+    if how not in DRAWS:
+        raise DescriptionError(f"{what}: no way to draw is called {given.draw!r}{near(how, list(DRAWS))}")
+    if (how == "mask") != bool(rate) or (rate and not RATE.fullmatch(rate)):
+        raise DescriptionError(f"{what}: it draws {given.draw!r}; expected a rate for masks alone, such as mask:0.25")
 
 
 def _refuse_misuse(name: str, inputs: Sequence[Input], layers: Sequence[Layer], *, output: str, training: bool) -> None:
@@ -130,9 +151,9 @@ def _complete(one: Layer) -> Layer:
 def _refuse_setting(setting: str, value: Setting) -> None:
     """Raise ShapeError for a value that no layer can have."""
     fits = {
-        "units": isinstance(value, int) and value > 0,
-        "filters": isinstance(value, int) and value > 0,
-        "heads": isinstance(value, int) and value > 0,
+        "units": type(value) is int and value > 0,
+        "filters": type(value) is int and value > 0,
+        "heads": type(value) is int and value > 0,
         "rate": isinstance(value, float) and 0.0 <= value < 1.0,
         "epsilon": isinstance(value, float) and value >= 0.0,
         "momentum": isinstance(value, float) and 0.0 <= value <= 1.0,
