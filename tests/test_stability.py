@@ -298,6 +298,8 @@ def test_ctrl_c_ends_the_run_and_leaves_no_process_behind(tmp_path: Path) -> Non
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # a background job ignores SIGINT, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
     )
     try:
         pid = tmp_path / "pid"

@@ -74,7 +74,7 @@ COMMANDS = {
     ),
     "mistyped-hook": Mistake(
         "run",
-        ("first 1.0", "a hook that nothing calls: actconform_backend", "did you mean actconform_backends?"),
+        ("first 1.0", "a hook that nothing calls: actconform_backend", "did you mean actconform_backends"),
         mistyped("actconform_backend"),
     ),
     "command": Mistake("rnu", ("no command 'rnu'", "did you mean run")),

@@ -38,6 +38,8 @@ CLASSES = {
     "position-dependent",
     "nondeterministic",
     "mutates-input",
+    "memory-growth",
+    "placement",
     "names",
     "shape",
     "dtype",
