@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
+import sys
+import tomllib
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from actconform.onnx.reference import reference
+from actconform.onnx.rules.registry import RULES
+
+DOCUMENT = Path(__file__).parents[2] / "docs/gradients.md"
 
 
 @pytest.fixture
@@ -83,7 +94,14 @@ def test_external_data_that_is_not_there_is_named(cli, dense):
     [
         (["--wrt", "weight"], ["model.onnx", "'weight'", "known: w, x"]),
         (["--wrt", "x", "--output", "yy"], ["no output 'yy'", "did you mean y?"]),
-        (["--wrt", ","], ["wrt is empty"]),
+        (["--wrt", "X"], ["no input or initializer 'X'", "did you mean x?"]),
+        (["--wrt", ","], ["--wrt is empty", "nothing was written"]),
+        (["--wrt", "x", "--output", ""], ["--output is empty: name outputs"]),
+        (["--wrt", "x", "--output", " , "], ["--output is empty: name outputs"]),
+        (
+            ["--wrt", "x", "--cotangent", ""],
+            ["the name 'z' is taken", "--cotangent and --gradient", "nothing was written"],
+        ),
         ([], ["--wrt"]),
     ],
 )
@@ -95,7 +113,13 @@ def test_wrong_names_are_refused(cli, dense, arguments, expected):
 def test_files_that_are_no_models_are_refused(cli, dense):
     Path("model.onnx").write_bytes(b"\x00not a model")
     _refused(cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x"), "model.onnx", "no")
-    _refused(cli("grad", "absent.onnx", "-o", "grad.onnx", "--wrt", "x"), "absent.onnx: cannot be read")
+    _refused(
+        cli("grad", "absent.onnx", "-o", "grad.onnx", "--wrt", "x"),
+        "absent.onnx: cannot be read",
+        "nothing was written",
+    )
+    Path("model.onnx").write_bytes(b"")
+    _refused(cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x"), "model.onnx: is empty; nothing was written")
     dense.graph.node[1].op_type = "Tonh"
     saved(dense)
     _refused(cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x"), "not a valid ONNX model", "Tonh")
@@ -113,8 +137,162 @@ def test_an_operator_without_a_rule_is_named(cli, dense):
 def test_a_folder_that_is_not_there_is_refused(cli, dense):
     saved(dense)
     _refused(
-        cli("grad", "model.onnx", "-o", "absent/grad.onnx", "--wrt", "x"), "--out absent/grad.onnx: cannot be written"
+        cli("grad", "model.onnx", "-o", "absent/grad.onnx", "--wrt", "x"),
+        "--out absent/grad.onnx: cannot be written",
+        "nothing was written",
     )
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "..", "folder", "folder/", "new/", "link-to-folder"])
+def test_a_folder_is_not_written_to(cli, dense, out):
+    saved(dense)
+    Path("folder").mkdir()
+    Path("link-to-folder").symlink_to("folder")
+    before = sorted(Path().rglob("*"))
+    said = cli("grad", "model.onnx", "-o", out, "--wrt", "x")
+    _refused(said, "--out", "file", "nothing was written")
+    assert said.err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["pipe", "link-to-pipe"])
+def test_what_is_no_regular_file_is_left_as_it_is(cli, dense, name):
+    saved(dense)
+    os.mkfifo("pipe")
+    Path("link-to-pipe").symlink_to("pipe")
+    said = cli("grad", "model.onnx", "-o", name, "--wrt", "x")
+    _refused(said, f"--out {name}: is no regular file", "nothing was written")
+    assert stat.S_ISFIFO(Path("pipe").lstat().st_mode)
+    assert Path("link-to-pipe").is_symlink()
+
+
+def test_a_file_is_overwritten_through_a_symlink_too(cli, dense):
+    saved(dense)
+    Path("old.onnx").write_bytes(b"old")
+    Path("folder").mkdir()
+    Path("folder/link.onnx").symlink_to("../old.onnx")
+    Path("dangling.onnx").symlink_to("folder/new.onnx")
+    for out, target in (("folder/link.onnx", "old.onnx"), ("dangling.onnx", "folder/new.onnx")):
+        assert cli("grad", "model.onnx", "-o", out, "--wrt", "x").code == 0
+        assert Path(out).is_symlink()
+        assert "d_x" in {value.name for value in onnx.load(target).graph.output}
+    Path("loop").symlink_to("loop")
+    _refused(cli("grad", "model.onnx", "-o", "loop", "--wrt", "x"), "--out loop: cannot be written")
+    assert Path("loop").is_symlink()
+
+
+@pytest.mark.parametrize("out", ["model.onnx", "./model.onnx", "soft.onnx", "hard.onnx", "weights.bin"])
+def test_what_is_read_is_not_overwritten(cli, dense, out):
+    saved(dense, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    Path("soft.onnx").symlink_to("model.onnx")
+    Path("hard.onnx").hardlink_to("model.onnx")
+    before = Path("model.onnx").read_bytes(), Path("weights.bin").read_bytes()
+    _refused(cli("grad", "model.onnx", "-o", out, "--wrt", "x"), "--out", "name another file; nothing was written")
+    assert (Path("model.onnx").read_bytes(), Path("weights.bin").read_bytes()) == before
+
+
+@pytest.mark.parametrize("suffix", ["onnxtxt", "textproto", "json"])
+def test_text_formats_are_refused_without_a_warning(cli, dense, suffix):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        saved(dense, f"model.{suffix}")
+    saved(dense)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _refused(cli("grad", f"model.{suffix}", "-o", "grad.onnx", "--wrt", "x"), "is no ONNX model", "binary format")
+        _refused(cli("grad", "model.onnx", "-o", f"grad.{suffix}", "--wrt", "x"), "binary format", ".onnx")
+    assert not Path(f"grad.{suffix}").exists()
+
+
+def test_shapes_that_cannot_fit_are_refused(cli, dense):
+    dense.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 4
+    saved(dense)
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x")
+    _refused(said, "not a valid ONNX model", "MatMul", "-> z", "nothing was written")
+
+
+def test_a_model_with_gradients_has_gradients_of_its_own(cli, dense):
+    saved(dense)
+    assert cli("grad", "model.onnx", "-o", "first.onnx", "--wrt", "x", "--output", "y").code == 0
+    again = ("grad", "first.onnx", "-o", "grad.onnx", "--wrt", "x")
+    _refused(cli(*again), "is taken: choose other prefixes with --cotangent and --gradient; nothing was written")
+    said = cli(*again, "--output", "d_x", "--cotangent", "ct2_", "--gradient", "d2_")
+    assert (said.code, said.out.partition("outputs: ")[2].strip()) == (0, "ct2_d_x, d2_x")
+    # The derivative of d_x = ct (1 - tanh^2(x w)) w^T
+    x, ct, w = np.array([[0.1, -0.2]], np.float32), np.ones((1, 3), np.float32), np.arange(6.0).reshape(2, 3)
+    feeds = {"x": x, "ct_y": ct, "ct2_d_x": np.array([[1, 2]], np.float32)}
+    got = reference(onnx.load("grad.onnx").SerializeToString())(feeds)
+    t = np.tanh(x @ w)
+    np.testing.assert_allclose(got["d2_x"], (-2 * t * (1 - t**2) * (feeds["ct2_d_x"] @ w)) @ w.T, rtol=1e-4)
+
+
+@pytest.fixture
+def rules():
+    """The registry, which is afterwards as it was."""
+    before = dict(RULES)
+    yield RULES
+    RULES.clear()
+    RULES.update(before)
+
+
+@pytest.fixture
+def plugin(rules, install, tmp_path):
+    """Install the plugin of the document, as it is written there."""
+    text = DOCUMENT.read_text(encoding="utf-8").partition("## More operators")[2]
+    (module,), (settings,) = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "toml"))
+    points = tomllib.loads(settings)["project"]["entry-points"]["actconform"]
+    (name,) = points.values()
+    install(**points)
+    file = tmp_path / "site" / f"{name}.py"
+    file.write_text(module, encoding="utf-8")
+    yield file
+    sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def rounding() -> onnx.ModelProto:
+    """y = 3 round(x), by an operator of domain com.example."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 18, "com.example": 1]>
+        rounding (float[n] x) => (float[n] y) { z = com.example.RoundTo <step = 0.5> (x) three = Constant <value = float {3}> () y = Mul(z, three) }
+    """)
+    onnx.save(model, "model.onnx")
+    return model
+
+
+def test_the_plugin_of_the_document_gives_a_rule(cli, plugin, rounding):
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x")
+    assert said.code == 0, said.err
+
+    class RoundTo(OpRun):
+        op_domain = "com.example"
+
+        def _run(self, x, step):
+            return (np.round(x / step).astype(x.dtype) * np.float32(step),)
+
+    feeds = {"x": np.array([0.3, 2.0], np.float32), "ct_y": np.array([1, 2], np.float32)}
+    y, dx = ReferenceEvaluator(onnx.load("grad.onnx"), new_ops=[RoundTo]).run(None, feeds)
+    np.testing.assert_array_equal(y, [1.5, 6.0])
+    np.testing.assert_array_equal(dx, [3.0, 6.0])
+
+
+def test_plugins_that_cannot_be_told_apart_break_nothing(cli, install, dense):
+    install(builtin="stand_in:Plugin")
+    saved(dense)
+    assert cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x").code == 0
+    Path("grad.onnx").unlink()
+    dense.graph.node[1].domain = "com.example"
+    dense.opset_import.append(helper.make_opsetid("com.example", 1))
+    saved(dense)
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x", "--output", "y")
+    _refused(said, "operator Tanh (domain com.example", "two plugins are called 'builtin'")
+
+
+def test_a_broken_plugin_gives_no_rule_and_breaks_nothing(cli, plugin, rounding, dense):
+    plugin.write_text("raise RuntimeError('lost its way')\n", encoding="utf-8")
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x")
+    _refused(said, "operator RoundTo (domain com.example", 'rule("RoundTo", domain="com.example")', "lost its way")
+    saved(dense)
+    assert cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "x").code == 0
 
 
 def _refused(said, *expected):

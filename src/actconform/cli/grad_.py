@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,33 +15,43 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 
 from actconform.config import UsageError
 from actconform.onnx.artifact import tensors
-from actconform.onnx.grad import GradientError, UnsupportedOperator, add_gradients
+from actconform.onnx.grad import GradientError, NameTakenError, UnsupportedOperator, add_gradients
+from actconform.plugins import PluginError, load_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGEST = 2**31 - 1  # bytes of a protobuf message
+BINARY = "protobuf"  # onnx's name of the one format that is read and written here
 
 
 @click.command("grad")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option("-o", "--out", required=True, help="The file to write: a new one, or one to overwrite.")
 @click.option(
     "--wrt", multiple=True, required=True, help="Inputs or initializers to differentiate by: x,w (repeatable)."
 )
 @click.option("--output", "outputs", multiple=True, help="Outputs to differentiate: y,z (default: all of floats).")
-def command(model: Path, out: Path, wrt: tuple[str, ...], outputs: tuple[str, ...]) -> int:
+@click.option("--cotangent", default="ct_", show_default=True, help="What the names of the new inputs begin with.")
+@click.option("--gradient", default="d_", show_default=True, help="What the names of the new outputs begin with.")
+def command(
+    model: Path, out: str, wrt: tuple[str, ...], outputs: tuple[str, ...], cotangent: str, gradient: str
+) -> int:
     """Write MODEL with a further input ct_NAME for each output, and a further output d_NAME for each of --wrt.
 
     d_x is the sum over the outputs of the cotangent ct_y times the derivative of y with respect to x; for a scalar loss and a
-    cotangent of 1 it is the gradient. The nodes are standard ONNX operators: any runtime computes them.
+    cotangent of 1 it is the gradient. The nodes are standard ONNX operators: any runtime computes them. Operators of other
+    domains need a rule, which installed plugins may give.
     """
-    read = _read(model)
     try:
-        made = add_gradients(read, _names(wrt), _names(outputs) or None)
-    except (GradientError, UnsupportedOperator) as error:
-        raise UsageError(f"{model}: {error}; nothing was written") from error
-    _write(made, out)
+        by = _names("--wrt", wrt, "inputs or initializers of the model")
+        of = _names("--output", outputs, "outputs of the model, or leave it out for all") if outputs else None
+        target = _target(out, model)
+        read = _read(model, target)
+        made = _differentiated(model, read, by, of, cotangent, gradient)
+        _write(made, target, out)
+    except UsageError as error:
+        raise UsageError(f"{error}; nothing was written") from error
     added = len(made.graph.node) - len(read.graph.node)
     new = [value.name for value in (*made.graph.input, *made.graph.output)]
     old = {value.name for value in (*read.graph.input, *read.graph.output)}
@@ -48,30 +61,75 @@ def command(model: Path, out: Path, wrt: tuple[str, ...], outputs: tuple[str, ..
     return 0
 
 
-def _names(given: Iterable[str]) -> list[str]:
-    return [name.strip() for each in given for name in each.split(",") if name.strip()]
+def _names(option: str, given: Iterable[str], wanted: str) -> list[str]:
+    names = [name.strip() for each in given for name in each.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option} is empty: name {wanted}")
+    return names
 
 
-def _read(path: Path) -> onnx.ModelProto:
-    """Return the model with all its data in memory; none is read from outside its folder."""
+def _target(out: str, model: Path) -> Path:
+    """Return the file to write, symlinks followed: one that is not there, or a regular file that is not `model`."""
+    if not out:
+        raise UsageError("--out is empty: name the file to write")
+    if _text_format(out):
+        raise UsageError(f"--out {out}: models are written in ONNX's binary format: name a file that ends in .onnx")
+    target = Path(os.path.realpath(out))
     try:
-        model = onnx.load(path, load_external_data=False)
+        mode = os.stat(out).st_mode  # noqa: PTH116  Path drops a slash at the end
+    except FileNotFoundError:
+        if out.endswith(os.sep):
+            raise UsageError(f"--out {out}: is the name of a folder: name a file") from None
+        return target
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"--out {out}: is a folder: name a file in it")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"--out {out}: is no regular file (a pipe, a device or the like): name another")
+    if _same(target, model):
+        raise UsageError(f"--out {out}: is the model that is read: name another file")
+    return target
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _text_format(path: str | Path) -> bool:
+    return onnx.serialization.registry.get_format_from_file_extension(Path(path).suffix) not in {None, BINARY}
+
+
+def _read(path: Path, target: Path) -> onnx.ModelProto:
+    """Return the model with all its data in memory; none is read from outside its folder, or from `target`."""
+    try:
+        model = onnx.load(path, format=BINARY, load_external_data=False)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
-        raise UsageError(f"{path}: is no ONNX model: {error}") from error
+        mend = (
+            ": models are read in ONNX's binary format; save it as .onnx with onnx.save" if _text_format(path) else ""
+        )
+        raise UsageError(f"{path}: is no ONNX model: {error}{mend}") from error
+    if not model.ListFields():
+        raise UsageError(f"{path}: is empty")
     folder = path.resolve().parent
     for tensor in tensors(model):
         if uses_external_data(tensor):
             location = ExternalDataInfo(tensor).location
-            target = (folder / location).resolve()
-            if not target.is_relative_to(folder):
+            data = (folder / location).resolve()
+            if not data.is_relative_to(folder):
                 raise UsageError(
                     f"{path}: the data of {tensor.name} lies in {location!r}, outside the model's folder, and is not read; "
                     "copy it beside the model and save the model anew"
                 )
-            if not target.is_file():
-                raise UsageError(f"{path}: the data of {tensor.name} should lie in {target}, which is no file")
+            if not data.is_file():
+                raise UsageError(f"{path}: the data of {tensor.name} should lie in {data}, which is no file")
+            if _same(data, target):
+                raise UsageError(f"--out {target}: holds the data of {tensor.name} of {path}: name another file")
     try:
         load_external_data_for_model(model, str(folder))
     except Exception as error:  # onnx raises ValueError, its checker's error, and others
@@ -79,19 +137,39 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _write(model: onnx.ModelProto, path: Path) -> None:
+def _differentiated(
+    path: Path, model: onnx.ModelProto, wrt: list[str], outputs: list[str] | None, cotangent: str, gradient: str
+) -> onnx.ModelProto:
+    """Return the model with gradients, by the rules of installed plugins too; a plugin that is broken gives none."""
+    try:
+        broken = [f"plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in load_plugins().broken]
+    except PluginError as error:
+        broken = [str(error)]
+    try:
+        return add_gradients(model, wrt, outputs, cotangent=cotangent, gradient=gradient)
+    except NameTakenError as error:
+        mend = "choose other prefixes with --cotangent and --gradient"
+        raise UsageError(f"{path}: the name {error.name!r} is taken: {mend}") from error
+    except GradientError as error:
+        raise UsageError(f"{path}: {error}") from error
+    except UnsupportedOperator as error:
+        raise UsageError("; ".join((f"{path}: {error}", *broken))) from error
+
+
+def _write(model: onnx.ModelProto, target: Path, out: str) -> None:
     """Write all of the model, or nothing."""
     if model.ByteSize() > LARGEST:
         raise UsageError(
-            f"{path}: the model has more than 2 GiB and cannot be one file; call actconform.onnx.grad.add_gradients, and "
+            f"--out {out}: the model has more than 2 GiB and cannot be one file; call actconform.onnx.grad.add_gradients, and "
             "onnx.save with save_as_external_data=True"
         )
-    part = path.with_name(f".{path.name}.part")
+    part = target.with_name(f".actconform-{secrets.token_hex(4)}.part")
     try:
+        part.open("xb").close()  # a file of our own, never one that is there
         try:
             part.write_bytes(model.SerializeToString())
-            part.replace(path)
+            part.replace(target)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"--out {path}: cannot be written: {error.strerror}") from error
+        raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from error

@@ -14,16 +14,18 @@ import onnx
 from onnx import TensorProto, helper
 
 import actconform.onnx.rules  # noqa: F401  registers the rules
-from actconform.config import near
-from actconform.onnx.outline import GradientError, outline, restore
+from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
+from actconform.onnx.outline import GradientError, bodies, outline, restore
 from actconform.onnx.rules.build import FLOATS, Build
-from actconform.onnx.rules.registry import RULES, STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator
+from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator, rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from actconform.onnx.rules.registry import Cotangents, Rule
 
-__all__ = ["GradientError", "UnsupportedOperator", "add_gradients"]
+
+__all__ = ["GradientError", "NameTakenError", "UnsupportedOperator", "add_gradients"]
 
 # Element types through which no derivative flows. A type that is not known, or no tensor's, may carry one.
 DISCRETE = {
@@ -51,19 +53,20 @@ def add_gradients(
     definition by other operators, which are replaced by their bodies; below opset 16 all are converted to it.
 
     A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
-    docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset above 26, a name is not
-    known, `wrt` is no float tensor, or a new name is taken; UnsupportedOperator where a gradient would have to pass an
-    operator that has no rule, of another domain, or of control flow. The time taken grows with the number of nodes.
+    docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset below 7 or above 26, a
+    name is not known, `wrt` is no float tensor, or a rule fails; NameTakenError, a GradientError, where a new name is taken;
+    TypeError where names are no strings; UnsupportedOperator where a gradient would have to pass an operator that has no
+    rule, or control flow. The time taken grows with the number of nodes.
     """
     light = outline(model)
     graph = light.graph
-    wanted = _wrt(model, wrt)
-    chosen = _outputs(graph, outputs)
+    wanted = wanted_tensors(model, wrt)
+    chosen = chosen_outputs(graph, outputs)
     taken = set(_names(graph))
     new = [*(cotangent + name for name in chosen), *(gradient + name for name in wanted)]
     clash = [name for name in new if name in taken] or [name for name in new if new.count(name) > 1]
     if clash:
-        raise GradientError(f"the name {clash[0]!r} is taken: choose other prefixes with cotangent= and gradient=")
+        raise NameTakenError(clash[0])
 
     inferred = _inferred(light)
     b = _build(light, inferred, taken.union(new))
@@ -84,45 +87,12 @@ def add_gradients(
     used = {name for node in nodes for name in node.input}
     graph.node.extend(nodes)
     graph.initializer.extend(tensor for tensor in b.initializers if tensor.name in used)
-    onnx.checker.check_model(light)
+    try:
+        onnx.checker.check_model(light)
+    except onnx.checker.ValidationError as error:
+        raise GradientError(f"the rules made no valid ONNX model: {' '.join(str(error).split())}") from error
     restore(light, model)
     return light
-
-
-def _wrt(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
-    """Return the names of `wrt`, each once; they are float inputs or initializers."""
-    if isinstance(names, str):
-        names = [names]
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    if not names:
-        raise GradientError("wrt is empty: name inputs or initializers of the model")
-    for name in names:
-        if name not in types:
-            raise GradientError(f"wrt: the model has no input or initializer {name!r}{near(name, sorted(types))}")
-        if types[name] not in FLOATS:
-            raise GradientError(f"wrt: {name!r} is {_spelled(types[name])}; only tensors of floats have gradients")
-    return list(dict.fromkeys(names))
-
-
-def _outputs(graph: onnx.GraphProto, names: Sequence[str] | None) -> list[str]:
-    if isinstance(names, str):
-        names = [names]
-    types = {value.name: value.type.tensor_type.elem_type for value in graph.output}
-    if names is None:
-        names = [name for name, element_type in types.items() if element_type in FLOATS]
-    if not names:
-        raise GradientError(f"there is no output of floats to start from; the model's outputs: {', '.join(types)}")
-    for name in names:
-        if name not in types:
-            raise GradientError(f"the model has no output {name!r}{near(name, sorted(types))}")
-        if types[name] not in FLOATS:
-            raise GradientError(f"output {name!r} is {_spelled(types[name])}; only tensors of floats have gradients")
-    return list(dict.fromkeys(names))
-
-
-def _spelled(element_type: int) -> str:
-    return f"of {TensorProto.DataType.Name(element_type)}" if element_type else "no tensor"
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
@@ -132,15 +102,8 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
         yield tensor.values.name
     for node in graph.node:
         yield from node.output
-        for body in _bodies(node):
+        for body in bodies(node):
             yield from _names(body)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _inferred(light: onnx.ModelProto) -> onnx.GraphProto:
@@ -168,7 +131,7 @@ def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple
     for node in graph.node:
         if not (borne := bearing.intersection(_reads(node))):
             continue
-        ruled = node.domain in STANDARD and node.op_type in RULES
+        ruled = rule_of(node.domain, node.op_type)
         if node.domain in STANDARD and node.op_type in ZERO_DERIVATIVE:
             continue
         reached.append((node, borne))
@@ -179,7 +142,7 @@ def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the tensors that a node reads, those that the bodies of control flow take from outside among them."""
     yield from node.input
-    for body in _bodies(node):
+    for body in bodies(node):
         for inner in body.node:
             yield from _reads(inner)
         yield from (value.name for value in body.output)
@@ -192,11 +155,34 @@ def _pull_back(b: Build, reached: list[tuple[onnx.NodeProto, set[str]]], arrivin
         if not any(g):
             continue
         node = _node(b, proto, borne)
+        rule = _rule(node)
         b.at(node, _float_type(b, node))
-        pulled = RULES[node.op_type](b, node, g)
+        pulled = _pulled(b, node, rule, g)
         for name, wanted, cotangent in zip(node.inputs, node.wanted, pulled, strict=False):
             if wanted and cotangent:
                 arriving.setdefault(name, []).append(cotangent)
+
+
+def _rule(node: Node) -> Rule:
+    rule = rule_of(node.domain, node.op_type)
+    if rule is None:
+        called = f'"{node.op_type}"' + ("" if node.domain in STANDARD else f', domain="{node.domain}"')
+        raise node.refuse(f"it has no rule; register one with actconform.onnx.rules.registry.rule({called})")
+    return rule
+
+
+def _pulled(b: Build, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
+    """Return what the rule of a node gives, whoever wrote it."""
+    whose = f"the gradient rule {rule.__module__}.{getattr(rule, '__qualname__', rule)} of {node.label}"
+    try:
+        pulled = rule(b, node, g)
+    except UnsupportedOperator:
+        raise
+    except Exception as error:
+        raise GradientError(f"{whose} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if not isinstance(pulled, list | tuple) or not all(name is None or isinstance(name, str) for name in pulled):
+        raise GradientError(f"{whose} returned {pulled!r}: a list is expected, a name or None for each input")
+    return pulled
 
 
 def _total(b: Build, arriving: dict[str, list[str]], name: str) -> str | None:
@@ -221,14 +207,10 @@ def _node(b: Build, proto: onnx.NodeProto, borne: set[str]) -> Node:
         attributes=attributes,
         wanted=tuple(name in borne for name in proto.input),
     )
-    if not standard:
-        raise node.refuse("rules cover the standard's operators alone")
-    if next(_bodies(proto), None):
+    if next(bodies(proto), None):
         raise node.refuse(
             "gradients do not pass control flow: export the model with loops unrolled and branches decided"
         )
-    if node.op_type not in RULES:
-        raise node.refuse("it has no rule; register one with actconform.onnx.rules.registry.rule")
     return node
 
 

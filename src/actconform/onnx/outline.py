@@ -9,9 +9,11 @@ from onnx import inliner, version_converter
 from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.artifact import standard_opset
-from actconform.onnx.rules.registry import RULES, STANDARD, ZERO_DERIVATIVE
+from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, rule_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from google.protobuf.message import Message
 
 OPSETS = range(16, 27)  # ScatterElements adds since 16; newer operators than those of 26 nobody has written rules for
@@ -24,6 +26,9 @@ _OPAQUE = frozenset(
 )
 
 
+_UNKNOWN = "actconform.unknown"  # a domain of which onnx infers nothing
+
+
 class GradientError(ValueError):
     """No gradient can be added to this model, or not the one asked for; the message says why and what to do."""
 
@@ -33,17 +38,15 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
 
     What is left out is an input there. Local functions are inlined, and operators that have no rule but a definition by other
     operators replaced by it; below opset 16 the nodes are converted to 16. Raises GradientError where `model` is no valid
-    model, states an opset above 26, or cannot be converted.
+    model or has shapes that cannot fit, states an opset below 7 or above 26, or cannot be converted.
     """
     if not isinstance(model, onnx.ModelProto):
         raise GradientError(
             f"an onnx.ModelProto is expected, not {type(model).__name__}: read one with onnx.load(path)"
         )
     light = _without_weights(model)
-    try:
-        onnx.checker.check_model(light)
-    except Exception as error:  # whatever the checker raises is its verdict
-        raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
+    if fault := _fault(light):
+        raise GradientError(f"not a valid ONNX model: {fault}")
     if light.functions:
         light = inliner.inline_local_functions(light, convert_version=True)
     return _expanded(_converted(light))
@@ -58,6 +61,63 @@ def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
     del light.graph.input[:]
     light.graph.input.extend(inputs)
     light.graph.initializer.extend(large)
+
+
+def _fault(light: onnx.ModelProto) -> str:
+    """Return why onnx rejects a model, shapes or declared types that cannot fit among the reasons; '' where it does not."""
+    try:
+        onnx.checker.check_model(light)
+        try:
+            onnx.shape_inference.infer_shapes(light, strict_mode=True)
+        except onnx.shape_inference.InferenceError:
+            onnx.shape_inference.infer_shapes(_inferable(light), strict_mode=True)
+    except Exception as error:  # noqa: BLE001  whatever the checker raises is its verdict
+        return " ".join(str(error).split())
+    return ""
+
+
+def _inferable(light: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy for onnx's strict inference alone: each node has a name to be told by, and none is inferred wrongly."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(light)
+    opset = standard_opset(light)
+    for holder, body in ((copy, copy.graph), *((function, function) for function in copy.functions)):
+        holder.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
+        for node in _nodes(body.node):
+            node.name = node.name or "-> " + ", ".join(filter(None, node.output))
+            if _misjudged(node, opset):
+                node.domain = _UNKNOWN
+    return copy
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from _nodes(body.node)
+
+
+def _misjudged(node: onnx.NodeProto, opset: int) -> bool:
+    """Say whether onnx's inference may be wrong about a node.
+
+    It broadcasts no ellipses, and of operators without an inference of their own it infers the body, attributes left out
+    and all, which only the defaults would fill.
+    """
+    name = _standard(node)
+    if name == "Einsum":
+        return True
+    if not onnx.defs.has(name, opset, ""):
+        return False
+    schema: Any = onnx.defs.get_schema(name, opset, "")
+    return bool(schema.has_function) and not schema.has_type_and_shape_inference_function
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node of control flow holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _small(tensor: onnx.TensorProto) -> bool:
@@ -147,7 +207,7 @@ def _standard(node: onnx.NodeProto) -> str:
 
 
 def _compound(op_type: str, opset: int) -> bool:
-    if op_type in RULES or op_type in ZERO_DERIVATIVE or op_type in _OPAQUE:
+    if rule_of("", op_type) or op_type in ZERO_DERIVATIVE or op_type in _OPAQUE:
         return False
     if not onnx.defs.has(op_type, opset, ""):
         return False

@@ -18,8 +18,9 @@ class UnsupportedOperator(NotImplementedError):  # noqa: N818  it is no mistake 
 class Node:
     """One node of the forward graph as its rule sees it.
 
-    An optional input that is left out is ''; `attributes` holds the standard's default at `opset` where the graph is
-    silent, with bytes as str; `wanted` says of each input whether its cotangent is needed.
+    An optional input that is left out is ''; `opset` is the standard's, whatever the domain. `attributes` has bytes as str;
+    for an operator of the standard it holds the default at `opset` where the graph is silent. `wanted` says of each input
+    whether its cotangent is needed.
     """
 
     name: str
@@ -43,19 +44,21 @@ class Node:
         """Say whether input `i` is there and its cotangent needed."""
         return i < len(self.wanted) and self.wanted[i]
 
+    @property
+    def label(self) -> str:
+        """What messages call this node: its operator with domain and opset, and its name or else its outputs."""
+        where = self.name or "-> " + ", ".join(name for name in self.outputs if name)
+        return f"operator {self.op_type} (domain {self.domain or 'ai.onnx'}, opset {self.opset}) at node {where}"
+
     def refuse(self, why: str) -> UnsupportedOperator:
         """Return the error, to be raised, that no gradient passes this node: `why` says what it lacks."""
-        where = self.name or "-> " + ", ".join(name for name in self.outputs if name)
-        return UnsupportedOperator(
-            f"no gradient of operator {self.op_type} (domain {self.domain or 'ai.onnx'}, opset {self.opset}) "
-            f"at node {where}: {why}"
-        )
+        return UnsupportedOperator(f"no gradient of {self.label}: {why}")
 
 
 Cotangents: TypeAlias = Sequence[str | None]
 Rule: TypeAlias = Callable[["Build", Node, Cotangents], Cotangents]
 
-RULES: dict[str, Rule] = {}
+RULES: dict[tuple[str, str], Rule] = {}  # by domain and operator
 STANDARD = ("", "ai.onnx")  # the two spellings of the standard's domain
 
 # What a float goes in and only counts, truth values, indices or steps come out of: constant almost everywhere, so that the
@@ -69,8 +72,13 @@ ZERO_DERIVATIVE = frozenset(
 )
 
 
-def rule(*op_types: str) -> Callable[[Rule], Rule]:
-    """Register a function as the gradient rule of the standard's operators `op_types`.
+def rule_of(domain: str, op_type: str) -> Rule | None:
+    """Return the rule of an operator, None where it has none; the standard's domain may be spelled either way."""
+    return RULES.get(("" if domain in STANDARD else domain, op_type))
+
+
+def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a function as the gradient rule of the operators `op_types` of `domain`, by default of the standard.
 
     It receives the builder, the node, and the name of the cotangent of each output (None where none flows); it adds nodes and
     returns the name of the cotangent of each input, shaped and typed as that input, None where there is none. Trailing
@@ -84,10 +92,12 @@ def rule(*op_types: str) -> Callable[[Rule], Rule]:
     """
 
     def register(function: Rule) -> Rule:
+        standard = domain in STANDARD
         for op_type in op_types:
-            if op_type in RULES or op_type in ZERO_DERIVATIVE:
-                raise ValueError(f"two gradient rules for operator {op_type!r}")
-            RULES[op_type] = function
+            if rule_of(domain, op_type) or (standard and op_type in ZERO_DERIVATIVE):
+                whose = "" if standard else f" of domain {domain!r}"
+                raise ValueError(f"two gradient rules for operator {op_type!r}{whose}")
+            RULES["" if standard else domain, op_type] = function
         return function
 
     return register
