@@ -204,7 +204,21 @@ CUDA = Case("relu", "value", "f32", "authored+ort-cuda")
 
 def test_a_run_of_passes_and_known_deviations_conforms():
     results = [result(NATIVE, Verdict.PASS), result(ORT, Verdict.XFAIL), result(CUDA, Verdict.UNAVAILABLE)]
-    assert conforms([NATIVE, ORT, CUDA], results, None) == []
+    assert conforms([NATIVE, ORT, CUDA], results, None, ["ort-cuda"]) == []
+
+
+def test_a_run_conforms_without_the_routes_to_optional_backends_and_no_others():
+    gpu = replace(NATIVE, route="torch-cuda@b")
+    cases = [NATIVE, ORT, CUDA, gpu]
+    results = [result(case, Verdict.UNAVAILABLE if case in (CUDA, gpu) else Verdict.PASS) for case in cases]
+    assert conforms(cases, results, None, {"ort-cuda", "torch-cuda"}) == []
+    assert conforms(cases, results, None, {"torch-cuda"}) == ["required route authored+ort-cuda did not run"]
+    assert len(conforms(cases, results, None)) == 2
+    failed = [*results[:3], result(gpu, Verdict.FAIL)]
+    assert conforms(cases, failed, None, {"ort-cuda", "torch-cuda"}) == ["1 FAIL"]
+    assert conforms(cases, results, [gpu.route], {"ort-cuda", "torch-cuda"}) == [
+        "required route torch-cuda@b did not run"
+    ]
 
 
 @pytest.mark.parametrize("verdict", ["FAIL", "XPASS", "CRASH", "TIMEOUT", "ERROR"])

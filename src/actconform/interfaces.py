@@ -93,6 +93,9 @@ class Backend(ABC):
     stands_for: ClassVar[str] = ""
     """The backend whose registered deviations hold for the variants too."""
 
+    optional: ClassVar[bool] = False
+    """Whether a run conforms without it, as where it needs a device that few machines have."""
+
     def variant(self, name: str) -> Backend:
         """Return the backend that is the variant of that name."""
         raise Unsupported(f"{self.name} has no variant {name!r}")

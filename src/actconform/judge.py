@@ -11,7 +11,7 @@ from actconform.deviations import concerns, covers, holds
 from actconform.types import BAD, RAN, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from actconform.types import Case, Deviation, Finding, Result
 
@@ -73,10 +73,12 @@ def unmatched(
     return messages
 
 
-def conforms(cases: Sequence[Case], results: Sequence[Result], require: Sequence[str] | None) -> list[str]:
+def conforms(
+    cases: Sequence[Case], results: Sequence[Result], require: Sequence[str] | None, optional: Collection[str] = ()
+) -> list[str]:
     """Return why the run does not conform, as messages; empty when it does.
 
-    By default the native frameworks and ort-cpu are required, as far as they are selected: each needs a case that was not
+    By default every selected route is required but those to backends that are `optional`: each needs a case that was not
     UNAVAILABLE. A route required by name must be selected too.
     """
     why = []
@@ -87,12 +89,8 @@ def conforms(cases: Sequence[Case], results: Sequence[Result], require: Sequence
         why.append("nothing was selected")
     if len(results) < len(cases):
         why.append(f"{len(cases) - len(results)} selected cases have no result: the run was ended early")
-    selected = {case.route for case in cases}
-    required = (
-        list(require)
-        if require is not None
-        else [r for r in sorted(selected) if "+" not in r or r.endswith("+ort-cpu")]
-    )
+    by_default = sorted({case.route for case in cases if case.worker not in optional})
+    required = by_default if require is None else require
     present = {result.route for result in results if result.verdict is not Verdict.UNAVAILABLE}
     why += [f"required route {route} did not run" for route in required if route not in present]
     return why

@@ -61,14 +61,17 @@ def run(
 
     One thread and one worker process for each backend, and for each framework whose exports it runs; results arrive in
     the caller's thread. Every selected case ends with exactly one result, unless the caller is interrupted: then the workers are ended and KeyboardInterrupt passes on. `on_start` gets
-    each backend's Hello, or why it did not start, and the seconds that took, imports included, from that backend's thread.
+    each backend's Hello, or why it did not start, and the seconds that took, imports included, and those of the framework
+    that exports for it where it was started too, from that backend's thread.
     A GoldenError in any thread is raised here.
     """
     lines = _lines(plan)
     inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
     exams = Exams(plan.folder, plan.manifest)
     stop = threading.Event()
-    workers = [(_worker(plan, line.backend), _worker(plan, line.source) if line.source else None) for line in lines]
+    workers = [
+        (worker_for(plan, line.backend), worker_for(plan, line.source) if line.source else None) for line in lines
+    ]
 
     def line_results(number: int) -> None:
         worker, exporting = workers[number]
@@ -124,7 +127,8 @@ def _lines(plan: Plan) -> list[Line]:
     return list(lines.values())
 
 
-def _worker(plan: Plan, backend: str) -> Worker:
+def worker_for(plan: Plan, backend: str) -> Worker:
+    """Return the worker of a backend under the plan's settings, not yet started."""
     settings = plan.config.backends.get(backend)
     return Worker(
         backend,
@@ -144,12 +148,13 @@ def _line_results(
 ) -> Iterator[Result]:
     started = time.perf_counter()
     hello, verdict, why = _start(plan, desk.worker, line.backend)
+    earlier = plan.earlier
+    facts = _facts(hello if verdict is None else None, exporting) if earlier else {}
     on_start(line.backend, hello or why, time.perf_counter() - started)
     if hello is not None:
         desk = msgspec.structs.replace(desk, facts=facts_of(hello))
-    earlier = plan.earlier
     if earlier:
-        earlier.meet(line.name, _facts(hello if verdict is None else None, exporting), line.cases)
+        earlier.meet(line.name, facts, line.cases)
     for case in line.cases:
         kept = earlier.take(case.id) if earlier else None
         if kept is not None:

@@ -50,6 +50,14 @@ def test_what_is_missing_is_named_with_the_mend(only, cli):
     assert "was killed by SIGABRT while it started" in said.out
 
 
+def test_what_a_run_conforms_without_is_told_and_no_illness(only, cli, monkeypatch):
+    only("stand-in", "no-device")
+    monkeypatch.setattr(load_plugins().backends["no-device"], "optional", True)
+    said = cli("doctor")
+    assert said.code == 0
+    assert "✗ no-device" in said.out
+
+
 def test_json_says_the_same(only, cli):
     only("stand-in", "no-device", "dies-at-start")
     said = cli("doctor", "--json")

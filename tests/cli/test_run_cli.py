@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import actconform.cli.run_ as verb
@@ -123,7 +124,9 @@ def test_filters_narrow_the_cases(cli):
 def test_timings_name_the_stages(cli):
     said = cli("run", "relu/value/f32/stand-in", "--timings")
     head = next(line for line in said.out.splitlines() if line.startswith("seconds"))
-    assert head.split() == ["seconds", "draw", "export", "build", "run", "checks", "messages", "compare"]
+    assert head.split() == ["seconds", "import", "export", "compile", "run", "compare", "harness"]
+    row = next(line for line in said.out.splitlines() if line.startswith("stand-in  "))
+    assert float(row.split()[1]) > 0, "a process was started for it"
     assert "total " in said.out
     assert "seconds" not in cli("run", "relu/value/f32/stand-in").out
 
@@ -277,3 +280,23 @@ def test_output_that_cannot_hold_the_signs_is_no_fault(tmp_path):
     assert done.returncode == 1
     assert b"DOES NOT CONFORM" in done.stdout
     assert b"Traceback" not in done.stderr
+
+
+def test_a_word_that_nobody_knows_is_explained_by_the_plugin_that_is_broken(install_broken, cli):
+    said = cli("run", "--backend", "stand-inn")
+    assert said.code == 2
+    assert "did you mean stand-in?" in said.err
+    assert "plugin broken (actconform-stand-in 1.0) is broken: ImportError: libbroken.so.1 is missing" in said.err
+
+
+def test_a_subject_without_goldens_costs_its_own_cases(cli, tmp_path, monkeypatch):
+    manifest = verb.read_manifest(verb.golden_dir())
+    left = {name: subject for name, subject in manifest.subjects.items() if name != "elu"}
+    monkeypatch.setattr(verb, "read_manifest", lambda _: msgspec.structs.replace(manifest, subjects=left))
+    monkeypatch.setattr(verb, "built_in", lambda: {"relu"})
+    said = cli("run", "elu/value/f32/stand-in", "relu/value/f32/stand-in", "--out", str(tmp_path))
+    assert said.code == 1
+    by_case = {result["subject"]: result for result in strict((tmp_path / "report.json").read_bytes())["results"]}
+    assert (by_case["elu"]["verdict"], by_case["elu"]["stage"]) == ("ERROR", "draw")
+    assert "no goldens for 'elu'; write them with `actconform golden mint elu`" in by_case["elu"]["reason"]
+    assert by_case["relu"]["verdict"] == "PASS"

@@ -213,6 +213,25 @@ def test_a_new_finding_has_case_class_blame_worst_and_command(log: Printed) -> N
     ]
 
 
+def test_a_new_finding_of_a_model_says_where_to_look_first_and_names_its_tensors(log: Printed) -> None:
+    findings = (
+        finding("scaled-error", tensor="dense3"),
+        finding("shape", tensor="y", worst=None, evidence="[1], expected [2]"),
+    )
+    reason = "2 of 2 findings not registered: scaled-error, shape; first layer over its bound: dense3 (12 times); top-1 agrees 1/4"
+    log.screen.findings([result("mlp", Verdict.FAIL, findings=findings, reason=reason)], ["mlp"])
+    assert log.lines[1:4] == [
+        "     first layer over its bound: dense3 (12 times); top-1 agrees 1/4",
+        "     shape          y: [1], expected [2]",
+        "     scaled-error   dense3: truth 88.7228394   got inf   error 12 (limit 0)",
+    ]
+
+
+def test_another_tensor_than_the_usual_one_is_named_of_kernels_too(log: Printed) -> None:
+    log.screen.findings([result("prelu", Verdict.FAIL, findings=(finding("inf", tensor="d_slope"),))])
+    assert log.lines[1].startswith("     d_slope: x=0x42b17218 (88.7228)   truth")
+
+
 def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_worst(log: Printed) -> None:
     worst = Worst(input_hex="0xc0000000", index=0, truth=0.5, got=0.25, ulp=9.0, scaled=3.0)
     findings = (
@@ -250,7 +269,7 @@ def test_markup_in_names_and_reasons_is_shown_as_it_is(log: Printed) -> None:
     ]
     log.screen.tables(bad, [odd])
     log.screen.findings(bad)
-    log.screen.timings([result(odd, route=odd, timings={"run": 1.0})], {"total": 1.0})
+    log.screen.timings([result(odd, route=odd, timings={"run": 1.0})], {}, {"total": 1.0, "record": 0.0})
     log.screen.verdict(bad, [odd], Path("[b]out[/]"), 1.0, interrupted=False)
     assert log.lines[1].split()[0] == odd
     assert f"NEW  {odd}/value/f32/{odd}   {odd}   blame: {odd}" in log.lines
@@ -301,13 +320,25 @@ def test_seconds_never_read_sixty(log: Printed) -> None:
     assert [line.split()[-1] for line in log.lines if "CONFORMS" in line] == ["59.9s", "1m00s", "1m00s", "2m00s"]
 
 
-def test_timings_are_by_route_and_stage_in_the_order_of_the_line(log: Printed) -> None:
-    stages = {"compare": 1.0, "draw": 0.5, "run": 2.0}
-    results = [result(timings=stages), result(dtype="f16", timings=stages), result(route="dead")]
-    log.screen.timings(results, {"total": 7.0, "import": 3.0})
-    assert log.lines[0].split() == ["seconds", "draw", "export", "build", "run", "checks", "messages", "compare"]
-    assert log.lines[1].split() == ["torch", "1.00", "0.00", "0.00", "4.00", "0.00", "0.00", "2.00"]
-    assert log.lines[2] == "total 7.00 · import 3.00"
+def test_timings_are_by_backend_and_all_that_is_not_the_backends_is_the_harness(log: Printed) -> None:
+    spent = {"compare": 1.0, "draw": 0.5, "run": 2.0, "build": 0.25, "export": 0.25, "checks": 0.5}
+    results = [
+        result(timings=spent, seconds=5.0),
+        result(dtype="f16", timings=spent, seconds=5.0),
+        result(route="torch-dynamo@const+ort-cpu@v", timings={"run": 1.0, "blame": 2.0}, seconds=3.5),
+        result(route="tf2onnx+ort-cpu", verdict=Verdict.UNSUPPORTED, stage="export", seconds=4.0),
+        result(route="tf2onnx+ort-cpu", verdict=Verdict.CRASH, stage="load", seconds=2.0),
+        result(route="dead", verdict=Verdict.UNAVAILABLE, stage="load"),
+    ]
+    log.screen.timings(results, {"ort-cpu": 0.75, "torch": 3.0}, {"total": 11.0, "record": 0.125})
+    rows = [line.split() for line in log.lines]
+    assert rows[0] == ["seconds", "import", "export", "compile", "run", "compare", "harness"]
+    assert rows[1:4] == [
+        ["ort-cpu", "0.75", "4.00", "2.00", "1.00", "0.00", "2.50"],
+        ["torch", "3.00", "0.50", "0.50", "4.00", "2.00", "3.00"],
+        ["dead", *["0.00"] * 6],
+    ]
+    assert log.lines[4] == "total 11.00: backends run side by side · record 0.12"
 
 
 def test_a_log_keeps_long_lines_whole_and_a_terminal_indents_what_wraps() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
 from actconform.catalog.kernels import UNARY
-from actconform_keras import KerasBackend, plugin
+from actconform_keras import KerasBackend, KerasGpu, plugin
 from actconform_keras import backend as module
 
 LINEAR = next(kernel for kernel in UNARY if kernel.name == "linear")
@@ -23,7 +23,7 @@ RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
 @pytest.fixture(scope="module", autouse=True)
 def tf() -> Any:
     """TensorFlow as the backend sets it up: importing it takes seconds, so once."""
-    return module._tensorflow()
+    return KerasBackend()._framework()
 
 
 def test_facts_are_words_that_could_explain_a_number(tf: Any) -> None:
@@ -43,6 +43,7 @@ def test_facts_are_words_that_could_explain_a_number(tf: Any) -> None:
 def test_keras_runs_on_tensorflow_without_a_gpu(tf: Any) -> None:
     import keras
 
+    KerasBackend().facts()
     assert keras.config.backend() == "tensorflow"
     assert tf.config.list_logical_devices("GPU") == []
 
@@ -150,11 +151,11 @@ def test_importing_the_plugin_imports_no_framework() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_the_hooks_offer_the_backend_and_its_deviations() -> None:
+def test_the_hooks_offer_the_backends_and_their_deviations() -> None:
     manager = pluggy.PluginManager("actconform")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
-    assert manager.hook.actconform_backends() == [[KerasBackend]]
+    assert manager.hook.actconform_backends() == [[KerasBackend, KerasGpu]]
     (deviations,) = manager.hook.actconform_deviations()
     assert len({deviation.id for deviation in deviations}) == len(deviations)

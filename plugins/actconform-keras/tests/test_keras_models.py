@@ -21,7 +21,6 @@ from actconform.plugins import load_plugins
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import Session
 from actconform_keras import KerasBackend, KerasExport, Tf2Onnx, plugin
-from actconform_keras import backend as module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax:UserWarn
 
 @pytest.fixture(scope="module", autouse=True)
 def tf() -> Any:
-    return module._tensorflow()
+    return KerasBackend()._framework()
 
 
 def meant(model: Model) -> Model:

@@ -147,6 +147,10 @@ def test_a_refused_graph_is_unsupported_in_the_runtimes_words(
             "[ONNXRuntimeError] : 10 : INVALID_GRAPH : This is an invalid model. Type Error: Type 'tensor(float16)'",
             "INVALID_GRAPH: Type Error: Type 'tensor(float16)'",
         ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : /src/memcpy.cc:253 bool A::B(Node&) const !x.empty() was false. Provider type is not set",
+            "FAIL: Provider type is not set",
+        ),
     ],
 )
 def test_words_are_a_line_without_noise(raised: str, told: str) -> None:
@@ -222,8 +226,8 @@ def folded() -> bytes:
 def test_without_an_optimizer_its_rewriting_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, written = session.options, tmp_path / "optimized.onnx"
 
-    def writing(**config: str) -> Any:
-        chosen = plain(**config)
+    def writing() -> Any:
+        chosen = plain()
         chosen.optimized_model_filepath = str(written)
         return chosen
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 import types
 from pathlib import Path
@@ -21,7 +23,7 @@ ARTIFACT = Artifact(model=b"graph", opset=24, path="operator: Elu")
 
 
 class Driver:
-    """libcuda.so.1 as far as it is asked."""
+    """libcuda.so.1, libcudart, libcudnn and libnvidia-ml as far as they are asked."""
 
     def __init__(self, *, status: int = 0, devices: int = 1, version: int = 13000) -> None:
         self.status, self.devices, self.version = status, devices, version
@@ -33,12 +35,40 @@ class Driver:
         count._obj.value = self.devices
         return 0
 
+    def cuDeviceGet(self, *_: Any) -> int:  # noqa: N802
+        return 0
+
     def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
         version._obj.value = self.version
         return 0
 
-    def cuDeviceGetName(self, name: Any, *_: int) -> int:  # noqa: N802
+    def cuDeviceGetName(self, name: Any, *_: Any) -> int:  # noqa: N802
         name.value = b"NVIDIA Fake"
+        return 0
+
+    def cuDeviceTotalMem_v2(self, memory: Any, _: Any) -> int:  # noqa: N802
+        memory._obj.value = 80 << 30
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, attribute: int, _: Any) -> int:  # noqa: N802
+        value._obj.value = {75: 9, 76: 0}[attribute]
+        return 0
+
+    def cudaRuntimeGetVersion(self, version: Any) -> int:  # noqa: N802
+        version._obj.value = 13020
+        return 0
+
+    def cudnnGetVersion(self) -> int:  # noqa: N802
+        return 92801
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return 0
+
+    def nvmlSystemGetDriverVersion(self, text: Any, _: int) -> int:  # noqa: N802
+        text.value = b"580.65.06"
+        return 0
+
+    def nvmlShutdown(self) -> int:  # noqa: N802
         return 0
 
 
@@ -52,37 +82,6 @@ class Machine:
         if name in self.missing:
             raise OSError(f"{name}: cannot open shared object file: No such file or directory")
         return self.driver
-
-
-class Part:
-    def __init__(self, ep_name: str, *operators: str) -> None:
-        self.ep_name = ep_name
-        self.operators = operators
-
-    def get_nodes(self) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(op_type=operator) for operator in self.operators]
-
-
-class Session:
-    """An InferenceSession that was put on `providers`, its nodes on `parts`."""
-
-    def __init__(self, providers: list[str], *parts: Part) -> None:
-        self.providers, self.parts = providers, parts
-
-    def get_providers(self) -> list[str]:
-        return self.providers
-
-    def get_provider_graph_assignment_info(self) -> tuple[Part, ...]:
-        return self.parts
-
-    def get_inputs(self) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(name="x", type="tensor(float)")]
-
-    def get_outputs(self) -> list[types.SimpleNamespace]:
-        return [types.SimpleNamespace(name="y", type="tensor(float)")]
-
-    def run(self, _: object, inputs: dict[str, Any]) -> list[Any]:
-        return [inputs["x"] + inputs["x"]]
 
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -117,7 +116,21 @@ def cause(machine: Machine) -> str:
 @pytest.mark.usefixtures("gpu_package")
 def test_with_everything_there_the_device_is_a_fact() -> None:
     facts = cuda.device_facts(Machine().load)
-    assert facts == {"device": "NVIDIA Fake", "cuda_driver": "13.0", "cuda": "13.0"}
+    assert facts == {
+        "device": "NVIDIA Fake",
+        "compute_capability": "9.0",
+        "memory": "81920 MiB",
+        "cuda_driver": "13.0",
+        "cuda": "13.0",
+        "cuda_runtime": "13.2",
+        "cudnn": "9.28.1",
+        "driver": "580.65.06",
+    }
+
+
+@pytest.mark.usefixtures("gpu_package")
+def test_a_machine_that_hides_the_drivers_own_version_lacks_that_fact_alone() -> None:
+    assert cuda.device_facts(Machine("libnvidia-ml.so.1").load)["driver"] == "unknown"
 
 
 def test_the_cpu_package_is_named(gpu_package: types.ModuleType) -> None:
@@ -176,6 +189,13 @@ def test_the_report_says_of_each_library_whether_it_is_there(capsys: pytest.Capt
     assert capsys.readouterr().out == "", "standard output may be a pipe to the driver"
 
 
+def test_libraries_are_looked_for_once_those_of_the_wheels_are_loaded(gpu_package: types.ModuleType) -> None:
+    said: list[str] = []
+    gpu_package.__dict__.update(preload_dlls=lambda: said.append("preload"))
+    cuda.cuda_report(said.append)
+    assert said == ["preload", *NEEDED, "libcudnn.so.9"]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF file")
 def test_needed_reads_what_the_loader_reads() -> None:
     from numpy.linalg import _umath_linalg
@@ -186,73 +206,83 @@ def test_needed_reads_what_the_loader_reads() -> None:
     assert cuda._needed(Path(__file__)) == []
 
 
-def on(monkeypatch: pytest.MonkeyPatch, **answers: Session | Unsupported) -> None:
-    """Let a session be `strict` where fallback is forbidden and `lax` where it is not."""
+OPTIONS = json.loads(Path(__file__).with_name("recorded_assignments.json").read_bytes())["options"]
 
-    def load(_: bytes, provider: str, **config: str) -> Session:
-        assert provider == CUDA
-        answer = answers["strict" if config.get("disable_cpu_ep_fallback") == "1" else "lax"]
-        if isinstance(answer, Unsupported):
-            raise answer
-        return answer
+
+def test_tf32_and_the_search_for_convolutions_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    facts = {
+        "tf32": "on",
+        "tf32_override": "none",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+        "cuda_options": "as by default",
+    }
+    assert cuda.option_facts(OPTIONS) == facts
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert cuda.option_facts({**OPTIONS, "use_tf32": "0"}) == {**facts, "tf32": "off", "tf32_override": "0"}
+    assert cuda.option_facts({})["tf32"] == "unknown"
+
+
+class Doubling:
+    """A session on the device, for the facts."""
+
+    def __init__(self, providers: list[str], *, flushes: bool = False) -> None:
+        self.providers, self.flushes = providers, flushes
+
+    def get_providers(self) -> list[str]:
+        return self.providers
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {CUDA: OPTIONS, CPU: {}}
+
+    def run(self, _: object, inputs: dict[str, Any]) -> list[Any]:
+        return [inputs["x"] * (0 if self.flushes else 2)]
+
+
+@pytest.mark.parametrize(("flushes", "subnormals"), [(False, "kept"), (True, "flushed")])
+def test_facts_are_of_package_device_options_and_arithmetic(
+    gpu_package: types.ModuleType, monkeypatch: pytest.MonkeyPatch, flushes: bool, subnormals: str
+) -> None:
+    said: list[str] = []
+    gpu_package.__dict__.update(preload_dlls=lambda: said.append("preload"))
+    found = {"device": "NVIDIA Fake", "compute_capability": "9.0"}
+    monkeypatch.setattr(cuda, "device_facts", lambda: found)
+
+    def load(_: bytes, provider: str) -> Doubling:
+        said.append(provider)
+        return Doubling([CUDA, CPU], flushes=flushes)
 
     monkeypatch.setattr(session, "load", load)
+    facts = OrtCuda().facts()
+    assert said == ["preload", CUDA], "CUDA's libraries are loaded before a session is made"
+    assert facts["subnormals"] == subnormals
+    assert {"onnxruntime", "threads", "device", "compute_capability", "tf32", "cudnn_conv_algo_search"} <= facts.keys()
+    assert all(isinstance(value, str) and value for value in facts.values())
 
 
-def test_a_graph_that_runs_on_cuda_is_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, strict=Session([CUDA, CPU], Part(CUDA, "Elu")))
-    program = OrtCuda().load(ARTIFACT, "f32")
-    assert program.implementation == "operator: Elu"
-    np.testing.assert_array_equal(program.forward({"x": np.ones(2, np.float32)})["y"], 2.0)
+def test_a_run_conforms_without_a_gpu() -> None:
+    assert OrtCuda.optional
+    assert OrtCuda.provider == CUDA
 
 
-def test_a_session_that_went_to_the_cpu_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, strict=Session([CPU], Part(CPU, "Elu")))
-    with pytest.raises(RuntimeError, match="asked for CUDAExecutionProvider, got a session on CPUExecutionProvider"):
-        OrtCuda().load(ARTIFACT, "f32")
+def refused(words: str) -> Any:
+    def load(*_: object) -> None:
+        raise Unsupported(words)
+
+    return load
 
 
-def test_a_node_on_the_cpu_refuses_the_graph_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, strict=Session([CUDA, CPU], Part(CUDA, "Sub"), Part(CPU, "TopK", "Range")))
-    with pytest.raises(Unsupported, match="not on CUDA: ONNX Runtime would run TopK, Range on the CPU"):
-        OrtCuda().load(ARTIFACT, "f32")
-
-
-def test_a_forbidden_fallback_tells_which_nodes_wanted_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    refusal = Unsupported(
-        "FAIL: This session contains graph nodes ... but fallback to CPU EP has been explicitly disabled"
-    )
-    on(monkeypatch, strict=refusal, lax=Session([CUDA, CPU], Part(CUDA, "Sub"), Part(CPU, "TopK")))
-    with pytest.raises(Unsupported, match="not on CUDA: ONNX Runtime would run TopK on the CPU"):
-        OrtCuda().load(ARTIFACT, "f32")
-
-
-def test_a_forbidden_fallback_of_a_version_that_does_not_tell_stays_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, strict=Unsupported("FAIL: fallback to CPU EP has been disabled"), lax=Session([CUDA, CPU]))
-    with pytest.raises(Unsupported, match=r"^FAIL: fallback to CPU EP has been disabled"):
-        OrtCuda().load(ARTIFACT, "f32")
-
-
-def test_a_forbidden_fallback_because_cuda_is_gone_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(
-        monkeypatch,
-        strict=Unsupported("FAIL: fallback to CPU EP has been disabled"),
-        lax=Session([CPU], Part(CPU, "Elu")),
-    )
-    with pytest.raises(RuntimeError, match="got a session on CPUExecutionProvider"):
-        OrtCuda().load(ARTIFACT, "f32")
-
-
-def test_another_refusal_keeps_the_runtimes_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, strict=Unsupported("NOT_IMPLEMENTED: Could not find an implementation for Elu(22)"))
+@pytest.mark.usefixtures("gpu_package")
+def test_a_refusal_keeps_the_runtimes_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "load", refused("NOT_IMPLEMENTED: Could not find an implementation for Elu(22)"))
     with pytest.raises(Unsupported, match=r"^NOT_IMPLEMENTED: Could not find an implementation for Elu\(22\)$"):
         OrtCuda().load(ARTIFACT, "bf16")
 
 
 @pytest.mark.usefixtures("gpu_package")
 def test_a_device_on_which_nothing_runs_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "device_facts", lambda: {"device": "NVIDIA Fake"})
-    on(monkeypatch, strict=Unsupported("FAIL: no kernel image is available"))
+    monkeypatch.setattr(cuda, "device_facts", lambda: {"device": "NVIDIA Fake", "compute_capability": "7.0"})
+    monkeypatch.setattr(session, "load", refused("FAIL: no kernel image is available"))
     with pytest.raises(Unavailable, match="runs nothing on it: FAIL: no kernel image is available"):
         OrtCuda().facts()
 
@@ -264,10 +294,17 @@ def test_on_this_machine_cuda_either_says_what_it_lacks_or_runs_there() -> None:
     artifact = author(next(kernel for kernel in UNARY if kernel.name == "relu"), "f32")
     try:
         facts = backend.facts()
-    except Unavailable:
-        with pytest.raises(RuntimeError, match="asked for CUDAExecutionProvider"):
+    except Unavailable as cause:
+        with pytest.raises(Unavailable, match=re.escape(str(cause))):
             backend.load(artifact, "f32")
         return
     assert facts["device"] != "cpu"
-    y = backend.load(artifact, "f32").forward({"x": np.array([-1, 2], np.float32)})["y"]
-    np.testing.assert_array_equal(y, np.array([0, 2], np.float32))
+    program = backend.load(artifact, "f32")
+    x = np.array([-1, 2], np.float32)
+    np.testing.assert_array_equal(program.forward({"x": x})["y"], np.array([0, 2], np.float32))
+    once = program.ready({"x": x})
+    once()
+    (y,) = once.outputs.values()  # type: ignore[attr-defined]
+    assert y.device_name() == "cuda"
+    np.testing.assert_array_equal(y.numpy(), np.array([0, 2], np.float32))
+    assert program.placement == {CUDA: ("Relu",)}

@@ -27,3 +27,8 @@ class Builtin:
     @hookimpl
     def actconform_models(self) -> tuple[Model, ...]:
         return networks()
+
+
+def built_in() -> set[str]:
+    """Return the names of all subjects of this package: those whose goldens come with it."""
+    return {kernel.name for kernel in UNARY + ROWS} | {model.name for model in networks()}

@@ -13,6 +13,7 @@ import msgspec
 
 from actconform import __version__
 from actconform.as_json import finite
+from actconform.catalog.kernels import built_in
 from actconform.config import CONFIG_FILE, Config, UsageError, local_deviations, near, read_config
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
 
 class _Ran(msgspec.Struct, kw_only=True):
-    """What came of a run: results in the order of the cases, the facts of each backend, seconds by stage."""
+    """What came of a run: results in the order of the cases, the facts of each backend, seconds by stage and of starting."""
 
     results: list[Result]
     facts: dict[str, dict[str, str]]
     clock: dict[str, float]
+    imports: dict[str, float]
     interrupted: bool
 
 
@@ -46,7 +48,7 @@ class _Ran(msgspec.Struct, kw_only=True):
 @click.option("--route", "routes_", multiple=True, help="Only this route (repeatable).")
 @click.option("--aspect", "aspects", multiple=True, help="Only this aspect: value, gradient.")
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype: f32, f16, bf16.")
-@click.option("--require", multiple=True, help="A route that must have run (default: native frameworks and ort-cpu).")
+@click.option("--require", multiple=True, help="A route that must have run (default: all but those to a GPU).")
 @click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
@@ -93,9 +95,9 @@ def command(
             screen.console.print(visible(note), markup=False, soft_wrap=True)
     screen.header(ran.facts, plan)
     screen.tables(ran.results, catalog.kernels, catalog.models)
-    screen.findings(ran.results)
+    screen.findings(ran.results, catalog.models)
     if timings:
-        screen.timings(ran.results, ran.clock)
+        screen.timings(ran.results, ran.imports, ran.clock)
     screen.verdict(ran.results, problems, folder, ran.clock["total"], interrupted=ran.interrupted)
     if as_json:
         sys.stdout.buffer.write(path.read_bytes() + b"\n")
@@ -103,12 +105,18 @@ def command(
 
 
 def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) -> Plan:
-    cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
+    try:
+        cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
+    except UsageError as error:
+        broken = [f"plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in catalog.broken]
+        raise UsageError("\n".join((str(error), *broken))) from None
     folder = golden_dir()
     manifest = read_manifest(folder)
     if extra := strangers(folder, manifest):
         raise GoldenError("\n".join(extra))
-    verify_subjects(folder, manifest, [catalog.subject(name) for name in dict.fromkeys(case.subject for case in cases)])
+    ours = manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
+    proven = [case.subject for case in cases if case.subject in ours]
+    verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
     register = (*catalog.deviations, *local_deviations(config))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 
@@ -118,6 +126,7 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
     started = time.perf_counter()
     clock = {"total": 0.0, "import": 0.0, "record": 0.0}
     results: list[Result] = []
+    starts: list[tuple[str, float]] = []
     facts: dict[str, dict[str, str]] = {case.worker: {} for case in plan.cases}
     interrupted = False
     with progress_for(plan.cases, screen.console) as progress:
@@ -132,7 +141,7 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
         def started_(backend: str, hello: Hello | str, seconds: float) -> None:
             if isinstance(hello, Hello):
                 facts[backend] = facts_of(hello)
-            clock["import"] += seconds
+            starts.append((backend, seconds))
             progress.started(backend, hello)
 
         try:
@@ -142,17 +151,22 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
     order = {case.id: number for number, case in enumerate(plan.cases)}
     results.sort(key=lambda result: order[result.case])
     clock["total"] = time.perf_counter() - started
+    imports: dict[str, float] = {}
+    for backend, seconds in starts:
+        imports[backend] = imports.get(backend, 0.0) + seconds
+    clock["import"] = sum(imports.values())
     for result in results:
         for stage, seconds in result.timings.items():
             clock[stage] = clock.get(stage, 0.0) + seconds
-    return _Ran(results=results, facts=facts, clock=clock, interrupted=interrupted)
+    return _Ran(results=results, facts=facts, clock=clock, imports=imports, interrupted=interrupted)
 
 
 def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None) -> list[str]:
     """Return why the run does not conform; an interrupted one never does, and what it lacks is not held against it."""
     if ran.interrupted:
         return [f"the run was interrupted after {len(ran.results)} of {len(plan.cases)} cases"]
-    problems = conforms(plan.cases, ran.results, required)
+    optional = [name for name, backend in plan.catalog.backends.items() if backend.optional]
+    problems = conforms(plan.cases, ran.results, required, optional)
     problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
     problems += unmatched(plan.cases, ran.results, plan.register, ran.facts)
     return problems

@@ -17,7 +17,7 @@ from actconform.report.reasons import brief
 from actconform.types import DTYPES, RAN, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from rich.console import Console
@@ -30,9 +30,12 @@ FINDINGS_SHOWN = 4
 REASON_LINES = 4
 INDENT = 5
 UNLIMITED = 1 << 16
+ONLY_TENSORS = ("y", "d_x")  # of most kernels
 DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
 FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime")
-STAGES = ("draw", "export", "build", "run", "checks", "messages", "compare")
+# What the stages of a case count as; all others, such as checks and messages, are the harness.
+STAGES = {"export": "export", "build": "compile", "load": "compile", "run": "run", "compare": "compare"}
+TIMED = ("import", "export", "compile", "run", "compare", "harness")
 WORDS = {
     Verdict.PASS: "pass",
     Verdict.XFAIL: "known",
@@ -113,43 +116,53 @@ class Screen:
         unlimited = self.console.options.update(max_width=UNLIMITED)
         return self.console.measure(table, options=unlimited).maximum <= self.console.width
 
-    def findings(self, results: Iterable[Result]) -> None:
-        """Print the new findings, the worst of each kind in a case, with the command that repeats it."""
+    def findings(self, results: Iterable[Result], models: Collection[str] = ()) -> None:
+        """Print the new findings, the worst of each kind in a case, with the command that repeats it.
+
+        Of `models` the layer or gradient that is to be looked at first, and which tensor is off: their inputs explain nothing.
+        """
         new = [result for result in results if result.verdict is Verdict.FAIL]
         for result in new[:NEW_SHOWN]:
-            self._new(result)
+            self._new(result, of_model=result.subject in models)
         if len(new) > NEW_SHOWN:
             self._say(f"… and {len(new) - NEW_SHOWN} more cases with new findings, in report.json", INDENT)
 
-    def _new(self, result: Result) -> None:
+    def _new(self, result: Result, *, of_model: bool) -> None:
         kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
         classes = list(dict.fromkeys(finding.class_ for finding, _ in kinds))
         to_blame = kinds[0][0].blame
         self._say(f"[bold red]NEW[/]  {plain(result.case)}   {plain(', '.join(classes))}   blame: {plain(to_blame)}")
+        if of_model and (first := result.reason.partition("; ")[2]):
+            self._say(plain(first), INDENT)
         width = max(map(len, classes)) if len(kinds) > 1 else 0
         for finding, count in kinds[:FINDINGS_SHOWN]:
             line = f"{finding.class_:<{width}}   " if width else ""
-            line += describe(finding, result, count)
+            line += describe(finding, result, count, of_model=of_model)
             line += f"   blame: {finding.blame}" if finding.blame != to_blame else ""
             self._say(plain(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
             self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
         self._say(f"actconform run {plain(shlex.quote(result.case))}", INDENT, whole=True)
 
-    def timings(self, results: Iterable[Result], clock: Mapping[str, float]) -> None:
-        """Print seconds by route and stage, then those of the whole run that belong to no case."""
-        seconds: dict[str, Counter[str]] = defaultdict(Counter)
+    def timings(self, results: Iterable[Result], imports: Mapping[str, float], clock: Mapping[str, float]) -> None:
+        """Print seconds by backend and what they went to; `imports` has those that each backend's processes took to start.
+
+        What is ours is the harness. A case that ended early counts as the stage at which it did.
+        """
+        seconds: dict[str, Counter[str]] = {name: Counter({"import": taken}) for name, taken in imports.items()}
         for result in results:
-            if result.timings:
-                seconds[result.route].update(result.timings)
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-        table.add_column("seconds")
-        for stage in STAGES:
-            table.add_column(stage, justify="right")
-        for route, counter in seconds.items():
-            table.add_row(plain(route), *(f"{counter[stage]:.2f}" for stage in STAGES))
+            spent = Counter({"harness": result.seconds})
+            for stage, taken in (result.timings or {result.stage: result.seconds}).items():
+                if stage in STAGES:
+                    spent.update({STAGES[stage]: taken, "harness": -taken})
+            seconds.setdefault(result.route.rpartition("+")[2].partition("@")[0], Counter()).update(spent)
+        table = Table("seconds", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        for column in TIMED:
+            table.add_column(column, justify="right")
+        for backend, counter in seconds.items():
+            table.add_row(plain(backend), *(f"{max(counter[column], 0.0):.2f}" for column in TIMED))
         self.console.print(table)
-        self._say(" · ".join(f"{stage} {taken:.2f}" for stage, taken in clock.items()))
+        self._say(f"total {clock['total']:.2f}: backends run side by side · record {clock['record']:.2f}")
 
     def verdict(
         self, results: Sequence[Result], problems: Sequence[str], folder: Path, seconds: float, *, interrupted: bool
@@ -204,20 +217,25 @@ def _grid(rows: Mapping[str, Mapping[str, list[Result]]], routes: Sequence[str])
     return table
 
 
-def describe(finding: Finding, result: Result, count: int) -> str:
-    """Return one line for a finding: the worst element with truth, answer and error, and how many elements there are."""
+def describe(finding: Finding, result: Result, count: int, *, of_model: bool = False) -> str:
+    """Return one line for a finding: the worst element with truth, answer and error, and how many elements there are.
+
+    It begins with the tensor where there may be several.
+    """
+    tensor = f"{finding.tensor}: " if finding.tensor and (of_model or finding.tensor not in ONLY_TENSORS) else ""
     if finding.worst is None:
-        return finding.evidence
+        return tensor + finding.evidence
     worst, digits = finding.worst, DIGITS[result.dtype]
     x = from_hex(worst.input_hex, DTYPES[result.dtype])
-    parts = [f"x={worst.input_hex} ({x:.6g})", f"truth {worst.truth:.{digits}g}", f"got {worst.got:.{digits}g}"]
+    parts = [] if of_model else [f"x={worst.input_hex} ({x:.6g})"]
+    parts += [f"truth {worst.truth:.{digits}g}", f"got {worst.got:.{digits}g}"]
     if finding.class_ in ULP_CLASSES:
         parts.append(f"{finding.magnitude:.3g} ULP")
     elif finding.class_ in SCALED_CLASSES:
         of = (m.limit for m in result.measurements if (m.tensor, m.regime) == (finding.tensor, finding.regime))
         parts.append(f"error {finding.magnitude:.3g} (limit {next(of, 0.0):g})")
     parts += [f"{count:,} elements"] if count > 1 else []
-    return "   ".join(parts)
+    return tensor + "   ".join(parts)
 
 
 def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:

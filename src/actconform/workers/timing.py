@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -64,6 +65,7 @@ class Timers:
         """Build or load the program, call it until it is warm, and count the calls of a sample; faults are not raised."""
         self._close(request.key)
         outcome = Outcome()
+        program = None
         try:
             program = self._session.open(request.job, outcome)
             with stage("run", 0):
@@ -74,6 +76,7 @@ class Timers:
                 loops = _warm(once)
             self._ready[request.key] = program, once
         except StoppedError as stopped:
+            _close(program)
             return Prepared(failure=stopped.failure)
         return Prepared(
             loops=loops,
@@ -89,6 +92,8 @@ class Timers:
             return Sampled()
         try:
             with stage("run", 0):
+                if request.key not in self._ready:
+                    raise LookupError(f"nothing is ready under {request.key!r}: the worker may be a new one")
                 _, once = self._ready[request.key]
                 return Sampled(seconds=_timed(once, request.loops))
         except StoppedError as stopped:
@@ -96,6 +101,11 @@ class Timers:
 
     def _close(self, key: str) -> None:
         program, _ = self._ready.pop(key, (None, None))
+        _close(program)
+
+
+def _close(program: Program | None) -> None:
+    with suppress(StoppedError), stage("run"):  # nothing is asked of it any more
         if program is not None:
             program.close()
 

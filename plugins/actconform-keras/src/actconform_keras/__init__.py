@@ -1,4 +1,4 @@
-"""The keras backend of actconform: the kernels as Keras on TensorFlow computes them, values and gradients."""
+"""The keras backends of actconform: the kernels as Keras on TensorFlow computes them, values and gradients."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actconform import hookimpl
 from actconform_keras.backend import KerasBackend
 from actconform_keras.exporters import KerasExport, Tf2Onnx
+from actconform_keras.gpu import KerasGpu
 
 if TYPE_CHECKING:
     from actconform import Backend, Deviation, Exporter
@@ -18,7 +19,7 @@ class KerasPlugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [KerasBackend]
+        return [KerasBackend, KerasGpu]
 
     @hookimpl
     def actconform_exporters(self) -> list[type[Exporter]]:
@@ -34,4 +35,4 @@ class KerasPlugin:
 
 plugin = KerasPlugin()
 
-__all__ = ["KerasBackend", "KerasExport", "KerasPlugin", "Tf2Onnx", "plugin"]
+__all__ = ["KerasBackend", "KerasExport", "KerasGpu", "KerasPlugin", "Tf2Onnx", "plugin"]

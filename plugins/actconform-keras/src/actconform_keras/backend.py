@@ -17,6 +17,8 @@ from actconform.types import DTYPES
 from actconform_keras.kernels import Implementation, implement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import tensorflow as tf
 
     from actconform import Case, Kernel, Model
@@ -29,6 +31,7 @@ KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "
 NO_KERNEL = (
     "is not in the list of allowed values",
     "Could not find device for node",
+    "Could not satisfy device specification",
     "No OpKernel was registered",
     "could not create a primitive",
 )
@@ -39,13 +42,14 @@ class KerasBackend(Backend):
 
     name: ClassVar[str] = "keras"
     kind: ClassVar[Literal["framework", "runtime"]] = "framework"
+    device: ClassVar[str | None] = None
 
     def facts(self) -> dict[str, str]:
         """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without Keras.
 
         TensorFlow does not tell which instructions it chose, so `cpu_capability` is what the processor offers.
         """
-        tf = _tensorflow()
+        tf = self._framework()
         import keras
 
         return {
@@ -63,58 +67,97 @@ class KerasBackend(Backend):
     def supports(self, case: Case) -> Support:
         """Say no to dtypes that are none of ours; a kernel or model that Keras has not is refused when it is built."""
         if case.dtype not in DTYPES:
-            return Support(yes=False, reason=f"keras runs {', '.join(DTYPES)} here, not {case.dtype}")
+            return Support(yes=False, reason=f"{self.name} runs {', '.join(DTYPES)} here, not {case.dtype}")
         return Support(yes=True)
 
     def build(self, kernel: Kernel, dtype: str) -> Program:
         """Return the kernel as a program; a dtype that TensorFlow lacks shows at the first call, as `Unsupported`."""
-        _tensorflow()
-        return KerasProgram(kernel, implement(kernel, KERAS_DTYPES[dtype]))
+        self._framework()
+        return KerasProgram(kernel, implement(kernel, KERAS_DTYPES[dtype]), self.device)
 
     def build_model(self, model: Model, dtype: str) -> Program:
         """Return the model of Keras's own layers as a program; raise `Unsupported` for a layer that there is nothing for."""
-        _tensorflow()
+        self._framework()
         from actconform_keras.models import KerasModelProgram
 
-        return KerasModelProgram(model, dtype)
+        return KerasModelProgram(model, dtype, self.device)
+
+    def _framework(self) -> Any:
+        """Return tensorflow, which sees no GPU: one that it saw it would compute on, and take all memory of."""
+        tf = _tensorflow()
+        tf.config.set_visible_devices([], "GPU")
+        return tf
 
 
 class KerasProgram(Program):
-    """One kernel: numpy arrays to tensors, the function, and back. What is returned has memory of its own."""
+    """One kernel: numpy arrays to tensors, the function, eagerly, and back. What is returned has memory of its own."""
 
-    def __init__(self, kernel: Kernel, implementation: Implementation) -> None:
+    def __init__(self, kernel: Kernel, implementation: Implementation, device: str | None = None) -> None:
         self.implementation, self._function = implementation
-        self._kernel = kernel
+        self._kernel, self._device = kernel, device
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return `y`, in whatever dtype Keras returns it; raise `Unsupported` where TensorFlow lacks the dtype."""
-        tf = _tensorflow()
-        y = self._call(*(tf.convert_to_tensor(inputs[name]) for name in self._kernel.inputs))
-        return {"y": y.numpy()}
+        return {name: tensor.numpy() for name, tensor in self.ready(inputs)().items()}
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` of every input by tf.GradientTape; raise `Unsupported` where the kernel has no gradient."""
+        return {name: tensor.numpy() for name, tensor in self.ready(inputs, cotangents)().items()}
+
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, tf.Tensor]]:
+        """Return what computes "y", or with cotangents forward and tf.GradientTape, "d_<name>" of every input, as tensors.
+
+        Eagerly, as `forward` and `vjp` do, in no tf.function. On a GPU a call returns when the device is done.
+        """
+        tensors = list(as_tensors({name: inputs[name] for name in self._kernel.inputs}, self._device).values())
+        if cotangents is None:
+            return when_done(lambda: {"y": self._call(*tensors)}, self._device)
         if not self._kernel.differentiable:
             raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
+        cotangent = as_tensors(cotangents, self._device)["y"]
+        return when_done(lambda: self._gradients(tensors, cotangent), self._device)
+
+    def _gradients(self, tensors: list[tf.Tensor], cotangent: tf.Tensor) -> dict[str, tf.Tensor]:
         tf = _tensorflow()
-        tensors = [tf.convert_to_tensor(inputs[name]) for name in self._kernel.inputs]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(tensors)
             y = self._call(*tensors)
         try:
-            gradients = tape.gradient(y, tensors, output_gradients=tf.convert_to_tensor(cotangents["y"]))
+            gradients = tape.gradient(y, tensors, output_gradients=cotangent)
         except tf.errors.OpError as error:
             raise _refusal(error) from error
         for name, gradient in zip(self._kernel.inputs, gradients, strict=True):
             if gradient is None:
                 raise RuntimeError(f"{self.implementation}: no path from y back to {name}, so there is no d_{name}")
-        return {f"d_{name}": d.numpy() for name, d in zip(self._kernel.inputs, gradients, strict=True)}
+        return {f"d_{name}": d for name, d in zip(self._kernel.inputs, gradients, strict=True)}
 
     def _call(self, *tensors: tf.Tensor) -> tf.Tensor:
         try:
             return self._function(*tensors)
         except _tensorflow().errors.OpError as error:
             raise _refusal(error) from error
+
+
+def as_tensors(arrays: Bundle, device: str | None) -> dict[str, tf.Tensor]:
+    """Return the arrays as tensors of the device, None being wherever TensorFlow puts them."""
+    tf = _tensorflow()
+    with tf.device(device):
+        return {name: tf.convert_to_tensor(array) for name, array in arrays.items()}
+
+
+def when_done(compute: Callable[[], dict[str, tf.Tensor]], device: str | None) -> Callable[[], dict[str, tf.Tensor]]:
+    """Return `compute` on the device, such that it returns when all is computed; on the CPU, None, it does as it is."""
+    if device is None:
+        return compute
+    tf = _tensorflow()
+
+    def whole() -> dict[str, tf.Tensor]:
+        with tf.device(device):
+            outputs = compute()
+        tf.test.experimental.sync_devices()
+        return outputs
+
+    return whole
 
 
 def _refusal(error: Exception) -> Exception:
@@ -127,10 +170,9 @@ def _refusal(error: Exception) -> Exception:
 
 @cache
 def _tensorflow() -> Any:  # tensorflow has no types
-    """Return tensorflow, imported with Keras, on the CPU with the threads asked for; raise `Unavailable` if it cannot be."""
+    """Return tensorflow, imported with Keras, with the threads asked for; raise `Unavailable` if it cannot be."""
     threads = _threads()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         import tensorflow as tf

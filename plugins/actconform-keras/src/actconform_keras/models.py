@@ -8,12 +8,12 @@ import numpy as np
 
 from actconform import Program, Unsupported
 from actconform.model import LOSS, OUTPUT
-from actconform_keras.backend import KERAS_DTYPES, _refusal, _tensorflow
+from actconform_keras.backend import KERAS_DTYPES, _refusal, _tensorflow, as_tensors, when_done
 from actconform_keras.layers import BUILDERS, Site, loss_of
 from actconform_keras.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import keras
     import tensorflow as tf
@@ -121,29 +121,46 @@ class Network:
 class KerasModelProgram(Program):
     """One model: numpy arrays to tensors, all layers and the loss eagerly, and back. What is returned has memory of its own."""
 
-    def __init__(self, model: Model, dtype: str) -> None:
-        self._model, self._network = model, Network(model, dtype)
+    def __init__(self, model: Model, dtype: str, device: str | None = None) -> None:
+        self._model, self._network, self._device = model, Network(model, dtype), device
         self.implementation = self._network.text
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y" and "loss"; raise `Unsupported` where TensorFlow lacks the dtype."""
-        values = self._run(_tensors(inputs))
-        return {OUTPUT: _array(values[self._model.output]), LOSS: _array(values[LOSS])}
+        return _arrays(self.ready(inputs)())
 
     def taps(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, of the run that `forward` makes."""
-        return {name: _array(value) for name, value in self._run(_tensors(inputs)).items()}
+        tensors = as_tensors(inputs, self._device)
+        return _arrays(when_done(lambda: self._run(tensors), self._device)())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` for every differentiable name by tf.GradientTape, from the cotangent of "loss"."""
+        return _arrays(self.ready(inputs, cotangents)())
+
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, tf.Tensor]]:
+        """Return what computes "y" and "loss", or with cotangents forward and tf.GradientTape, every "d_<name>", as tensors.
+
+        Eagerly, as `forward` and `vjp` do, in no tf.function. On a GPU a call returns when the device is done.
+        """
+        tensors = as_tensors(inputs, self._device)
+        if cotangents is None:
+            return when_done(lambda: self._outputs(tensors), self._device)
+        cotangent = as_tensors(cotangents, self._device)[LOSS]
+        return when_done(lambda: self._gradients(tensors, cotangent), self._device)
+
+    def _outputs(self, tensors: Named) -> dict[str, tf.Tensor]:
+        values = self._run(tensors)
+        return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
+
+    def _gradients(self, tensors: Named, cotangent: tf.Tensor) -> dict[str, tf.Tensor]:
         tf = _tensorflow()
-        tensors = _tensors(inputs)
         sources = {name: tensors[name] for name in self._model.differentiable}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
             loss = self._run(tensors)[LOSS]
         try:
-            gradients = tape.gradient(loss, sources, output_gradients=tf.convert_to_tensor(cotangents[LOSS]))
+            gradients = tape.gradient(loss, sources, output_gradients=cotangent)
         except tf.errors.OpError as error:
             raise _refusal(error) from error
         for name, gradient in gradients.items():
@@ -151,7 +168,7 @@ class KerasModelProgram(Program):
                 raise RuntimeError(
                     f"model {self._model.name}: no path from loss back to {name}, so there is no d_{name}"
                 )
-        return {f"d_{name}": _array(tf.convert_to_tensor(gradient)) for name, gradient in gradients.items()}
+        return {f"d_{name}": tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
 
     def _run(self, tensors: Named) -> dict[str, tf.Tensor]:
         try:
@@ -160,11 +177,6 @@ class KerasModelProgram(Program):
             raise _refusal(error) from error
 
 
-def _tensors(inputs: Bundle) -> dict[str, tf.Tensor]:
-    tf = _tensorflow()
-    return {name: tf.convert_to_tensor(array) for name, array in inputs.items()}
-
-
-def _array(tensor: tf.Tensor) -> NDArray[Any]:
+def _arrays(tensors: Named) -> dict[str, NDArray[Any]]:
     # Of a tensor without axes TensorFlow makes a number, no array.
-    return np.asarray(tensor.numpy())
+    return {name: np.asarray(tensor.numpy()) for name, tensor in tensors.items()}

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform import Backend, Unavailable, Unsupported
+from actconform import Backend, Unavailable
 from actconform.cpu import cpu_capability
 from actconform_onnxruntime import cuda, session
+from actconform_onnxruntime.program import GraphProgram
 
 if TYPE_CHECKING:
     from actconform import Artifact, Program
@@ -27,63 +28,53 @@ class OrtCpu(Backend):
 
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
-        return {**_package_facts(), "device": "cpu", "subnormals": _subnormals(self._session)}
+        return {**_package_facts(), "device": "cpu", "subnormals": _subnormals(self._session(_doubling()))}
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where ONNX Runtime refuses it."""
-        return session.GraphProgram(self._session(artifact.model, level), artifact.path)
+        return GraphProgram(self._session(artifact.model, level), artifact, self.provider)
 
     def _session(self, model: bytes, level: str = "") -> Any:
         return session.load(model, CPU_PROVIDER, level)
 
 
 class OrtCuda(Backend):
-    """ONNX Runtime on the first CUDA device: every node runs there, or the graph is refused."""
+    """ONNX Runtime on the first CUDA device, with the provider's options as users get them."""
 
     name = "ort-cuda"
     kind = "runtime"
+    provider = cuda.PROVIDER
+    optional = True
 
     def facts(self) -> dict[str, str]:
         """Return the facts of ort-cpu and of the device; raise `Unavailable` with the cause of there being none."""
         facts = {**_package_facts(), **cuda.device_facts()}
         try:
-            return {**facts, "subnormals": _subnormals(self._session)}
+            doubling = self._session(_doubling())
+            options = doubling.get_provider_options()[self.provider]
+            return {**facts, **cuda.option_facts(options), "subnormals": _subnormals(doubling)}
+        except Unavailable:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions share no base
             raise Unavailable(f"CUDA is there, but ONNX Runtime runs nothing on it: {error}") from error
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
-        """Return the graph as a program; raise `Unsupported` where it is refused or a node would run elsewhere."""
-        return session.GraphProgram(self._session(artifact.model), artifact.path)
+        """Return the graph as a program, whose `placement` tells what went to the CPU; raise `Unsupported` where it is refused.
+
+        Raises `Unavailable` where the session as a whole is not on CUDA: a CPU's number must never bear CUDA's name.
+        """
+        return GraphProgram(self._session(artifact.model), artifact, self.provider)
 
     def _session(self, model: bytes) -> Any:
-        try:
-            made = session.load(model, cuda.PROVIDER, disable_cpu_ep_fallback="1")
-        except Unsupported as error:
-            if "fallback to CPU EP" not in str(error):
-                raise
-            # The same session with fallback allowed, never run, tells which nodes would go to the CPU.
-            lax = session.load(model, cuda.PROVIDER)
-            _require_cuda(lax)
-            _refuse_elsewhere(lax)
-            raise
-        _require_cuda(made)
-        _refuse_elsewhere(made)
+        cuda.preload()
+        made = session.load(model, self.provider)
+        providers = made.get_providers()
+        if providers[:1] != [self.provider]:
+            cuda.device_facts()  # knows the cause, and raises it
+            raise Unavailable(
+                f"asked for {self.provider}, ONNX Runtime made a session on {', '.join(providers)} and does not say why"
+            )
         return made
-
-
-def _require_cuda(made: Any) -> None:
-    """Raise RuntimeError where the session does not run on CUDA: a CPU number must never bear CUDA's name."""
-    providers = made.get_providers()
-    if providers[:1] != [cuda.PROVIDER]:
-        raise RuntimeError(f"asked for {cuda.PROVIDER}, got a session on {', '.join(providers)}: see actconform doctor")
-
-
-def _refuse_elsewhere(made: Any) -> None:
-    """Raise `Unsupported`, naming the operators, where the session gave a node to another provider."""
-    placement = session.assigned(made) or {}
-    elsewhere = [name for provider, names in placement.items() if provider != cuda.PROVIDER for name in names]
-    if elsewhere:
-        raise Unsupported(f"not on CUDA: ONNX Runtime would run {', '.join(elsewhere)} on the CPU")
 
 
 def _package_facts() -> dict[str, str]:
@@ -101,10 +92,9 @@ def _package_facts() -> dict[str, str]:
     }
 
 
-def _subnormals(make: Any) -> str:
+def _subnormals(doubling: Any) -> str:
     """Return "kept" or "flushed": what a session makes of 2**-140 + 2**-140."""
-    tiny = np.full(1, 2.0**-140, np.float32)
-    (total,) = make(_doubling()).run(None, {"x": tiny})
+    (total,) = doubling.run(None, {"x": np.full(1, 2.0**-140, np.float32)})
     return "kept" if total[0] == 2.0**-139 else "flushed"
 
 

@@ -9,23 +9,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import os
 import struct
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unavailable
+from actconform.gpu import DRIVER, DRIVER_MEND, first_gpu
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     Open = Callable[[str], Any]
 
 PROVIDER = "CUDAExecutionProvider"
-DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 # Opened by name at run time, so no header lists it; without it reductions (max, argmax) and convolutions fail.
 CUDNN = "libcudnn.so.9"
-DRIVER_MEND = "install the NVIDIA driver, and in a container start it with the GPU (docker run --gpus all)"
+MANAGEMENT = "libnvidia-ml.so.1"  # comes with the driver; only it knows the driver's own version
 
 _WHEELS = {
     "libcublasLt": "nvidia-cublas",
@@ -48,22 +48,28 @@ class Library(NamedTuple):
 
 
 def cuda_report(load: Open = ctypes.CDLL) -> list[Library]:
-    """Return every library that ONNX Runtime's CUDA provider needs; empty for the CPU package.
+    """Return every library that ONNX Runtime's CUDA provider needs; empty for the CPU package, and outside Linux.
 
     Those of NVIDIA's wheels are found beside ONNX Runtime, others as the system finds libraries. `load` opens one by
-    name or raises OSError. On Windows only cuDNN is looked for.
+    name or raises OSError.
     """
     import onnxruntime
 
     provider = Path(onnxruntime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     if not provider.is_file():
         return []
-    if hasattr(onnxruntime, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-            onnxruntime.preload_dlls()
+    preload()
     names = [name for name in _needed(provider) if name == DRIVER or name.partition(".")[0] in _WHEELS]
     names += [CUDNN] if CUDNN not in names else []
     return [Library(name, _loads(name, load), wanted_by(), _mend(name)) for name in names]
+
+
+def preload() -> None:
+    """Load CUDA and cuDNN from NVIDIA's wheels, where they are installed, so that a session finds them."""
+    import onnxruntime
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        onnxruntime.preload_dlls()
 
 
 def wanted_by() -> str:
@@ -74,9 +80,10 @@ def wanted_by() -> str:
 
 
 def device_facts(load: Open = ctypes.CDLL) -> dict[str, str]:
-    """Return the device's name and the CUDA versions of driver and build; raise `Unavailable` with the very cause.
+    """Return the device, driver and versions of CUDA and cuDNN that there are; raise `Unavailable` with the very cause.
 
-    Asked in this order: is it the GPU package, is there a driver, are all libraries there, is the driver new enough, is
+    `cuda` is what ONNX Runtime was built with, `cuda_runtime` and `cudnn` what was loaded, `cuda_driver` the newest CUDA that
+    the driver supports. Asked in this order: is it the GPU package, is there a driver, are all libraries there, is the driver new enough, is
     there a device.
     """
     import onnxruntime
@@ -84,16 +91,31 @@ def device_facts(load: Open = ctypes.CDLL) -> dict[str, str]:
     if PROVIDER not in onnxruntime.get_available_providers():
         raise Unavailable(
             f"onnxruntime {onnxruntime.__version__} is the CPU package: pip uninstall onnxruntime, then "
-            'pip install "actconform-onnxruntime[cuda]" (Linux x86-64 and Windows only)'
+            'pip install "actconform-onnxruntime[cuda]" (Linux x86-64 only)'
         )
     missing = [library for library in cuda_report(load) if not library.found]
     if missing:
         raise Unavailable(_told(missing))
-    try:
-        driver = load(DRIVER)
-    except OSError as error:
-        raise Unavailable(f"no NVIDIA driver: {DRIVER} missing: {DRIVER_MEND}") from error
-    return {**_first_device(driver), "cuda": onnxruntime.cuda_version}
+    gpu = first_gpu(load)
+    if int(gpu["cuda_driver"].partition(".")[0]) < int(_cuda_major()):
+        raise Unavailable(
+            f"the NVIDIA driver supports CUDA {gpu['cuda_driver']}, too old for {wanted_by()}: update the driver"
+        )
+    return {**gpu, "cuda": onnxruntime.cuda_version, **_loaded_versions(load)}
+
+
+def option_facts(options: Mapping[str, str]) -> dict[str, str]:
+    """Return what of a session's CUDA options may explain a number; they are ONNX Runtime's defaults, none is set here.
+
+    TF32 has 10 bits of mantissa where f32 has 23, in matrix products and convolutions of devices from 8.0 on. In the worker's
+    environment NVIDIA_TF32_OVERRIDE=0 turns it off in cuBLAS and cuDNN whatever the option says.
+    """
+    return {
+        "tf32": {"0": "off", "1": "on"}.get(options.get("use_tf32", ""), "unknown"),
+        "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE", "none"),
+        "cudnn_conv_algo_search": options.get("cudnn_conv_algo_search", "unknown"),
+        "cuda_options": "as by default",
+    }
 
 
 def _told(missing: list[Library]) -> str:
@@ -108,21 +130,33 @@ def _told(missing: list[Library]) -> str:
     return "; ".join(causes)
 
 
-def _first_device(driver: Any) -> dict[str, str]:
-    status = driver.cuInit(0)
-    count = ctypes.c_int(0)
+def _loaded_versions(load: Open) -> dict[str, str]:
+    """Return the versions of CUDA and cuDNN as loaded, and the driver's, "unknown" where it does not tell."""
+    runtime = ctypes.c_int(0)
+    load(f"libcudart.so.{_cuda_major()}").cudaRuntimeGetVersion(ctypes.byref(runtime))
+    cudnn = load(CUDNN).cudnnGetVersion()
+    return {
+        "cuda_runtime": _dotted(runtime.value),
+        "cudnn": f"{cudnn // 10000}.{cudnn % 10000 // 100}.{cudnn % 100}",
+        "driver": _driver_version(load),
+    }
+
+
+def _driver_version(load: Open) -> str:
+    try:
+        management = load(MANAGEMENT)
+    except OSError:
+        return "unknown"
+    text = ctypes.create_string_buffer(96)
+    status = management.nvmlInit_v2()
     if status == 0:
-        status = driver.cuDeviceGetCount(ctypes.byref(count))
-    if status != 0 or count.value == 0:
-        raise Unavailable(f"no CUDA device: the NVIDIA driver found none (status {status}): nvidia-smi should list one")
-    version = ctypes.c_int(0)
-    driver.cuDriverGetVersion(ctypes.byref(version))
-    if version.value // 1000 < int(_cuda_major()):
-        supported = f"{version.value // 1000}.{version.value % 1000 // 10}"
-        raise Unavailable(f"the NVIDIA driver supports CUDA {supported}, too old for {wanted_by()}: update the driver")
-    name = ctypes.create_string_buffer(256)
-    driver.cuDeviceGetName(name, len(name), 0)
-    return {"device": name.value.decode(), "cuda_driver": f"{version.value // 1000}.{version.value % 1000 // 10}"}
+        status = management.nvmlSystemGetDriverVersion(text, len(text))
+        management.nvmlShutdown()
+    return text.value.decode() if status == 0 else "unknown"
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _cuda_major() -> str:

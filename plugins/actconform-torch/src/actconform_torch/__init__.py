@@ -1,4 +1,4 @@
-"""The torch backend of actconform: the kernels as PyTorch computes them, values and gradients."""
+"""The torch backends of actconform: the kernels as PyTorch computes them, values and gradients."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actconform import hookimpl
 from actconform_torch.backend import TorchBackend
+from actconform_torch.cuda import TorchCuda
 from actconform_torch.exporters import TorchDynamo, TorchScript
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class TorchPlugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [TorchBackend]
+        return [TorchBackend, TorchCuda]
 
     @hookimpl
     def actconform_exporters(self) -> list[type[Exporter]]:
@@ -34,4 +35,4 @@ class TorchPlugin:
 
 plugin = TorchPlugin()
 
-__all__ = ["TorchBackend", "TorchDynamo", "TorchPlugin", "TorchScript", "plugin"]
+__all__ = ["TorchBackend", "TorchCuda", "TorchDynamo", "TorchPlugin", "TorchScript", "plugin"]

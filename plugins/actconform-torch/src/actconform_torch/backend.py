@@ -17,6 +17,7 @@ from actconform.types import DTYPES
 from actconform_torch.kernels import Implementation, implement
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
     from numpy.typing import NDArray
@@ -31,6 +32,7 @@ class TorchBackend(Backend):
 
     name: ClassVar[str] = "torch"
     kind: ClassVar[Literal["framework", "runtime"]] = "framework"
+    device: ClassVar[str] = "cpu"
 
     def facts(self) -> dict[str, str]:
         """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without torch."""
@@ -51,50 +53,64 @@ class TorchBackend(Backend):
     def supports(self, case: Case) -> Support:
         """Say no to dtypes that are none of ours; a kernel or model that torch has not is refused when it is built."""
         if case.dtype not in DTYPES:
-            return Support(yes=False, reason=f"torch runs {', '.join(DTYPES)} here, not {case.dtype}")
+            return Support(yes=False, reason=f"{self.name} runs {', '.join(DTYPES)} here, not {case.dtype}")
         return Support(yes=True)
 
     def build(self, kernel: Kernel, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
         """Return the kernel as a program; a dtype that torch lacks it in shows at the first call, as `Unsupported`."""
         _torch()
-        return TorchProgram(kernel, implement(kernel))
+        return TorchProgram(kernel, implement(kernel), self.device)
 
     def build_model(self, model: Model, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
         """Return the model of torch.nn's layers; raise `Unsupported` where torch has none of a kind."""
         _torch()
         from actconform_torch.models import TorchModel
 
-        return TorchModel(model)
+        return TorchModel(model, self.device)
 
 
 class TorchProgram(Program):
-    """One kernel: numpy arrays to tensors without copying where they allow it, the function, and back."""
+    """One kernel: numpy arrays to tensors of the device, on the CPU without copying where they allow it, the function, and back."""
 
-    def __init__(self, kernel: Kernel, implementation: Implementation) -> None:
+    def __init__(self, kernel: Kernel, implementation: Implementation, device: str = "cpu") -> None:
         self.implementation, self._function = implementation
-        self._kernel = kernel
+        self._kernel, self._device = kernel, device
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return `y`, in whatever dtype torch returns it; raise `Unsupported` where torch lacks the dtype."""
-        torch = _torch()
-        tensors = [_tensor(inputs[name]) for name in self._kernel.inputs]
-        with torch.no_grad():
-            y = self._call(*tensors)
-        return {"y": _array(y, inputs)}
+        with _torch().no_grad():
+            outputs = self.ready(inputs)()
+        return _arrays(outputs, inputs)
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` of every input by torch.autograd; raise `Unsupported` where the kernel has no gradient."""
+        return _arrays(self.ready(inputs, cotangents)(), {**inputs, **cotangents})
+
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
+        """Return what computes "y", or with cotangents forward and torch.autograd.grad, "d_<name>" of every input, as tensors.
+
+        Without cotangents no tensor asks for a gradient, so nothing is recorded, as under torch.no_grad; entering that in every
+        call would take longer than a small kernel. On CUDA a call returns when the device is done.
+        """
+        tensors = [_tensor(inputs[name], self._device) for name in self._kernel.inputs]
+        if cotangents is None:
+            return when_done(lambda: {"y": self._call(*tensors)}, self._device)
         if not self._kernel.differentiable:
             raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
-        torch = _torch()
-        tensors = [_tensor(inputs[name]).requires_grad_() for name in self._kernel.inputs]
-        y = self._call(*tensors)
-        try:
-            gradients = torch.autograd.grad(y, tensors, _tensor(cotangents["y"]))
-        except RuntimeError as error:
-            raise _refusal(error) from error
-        given = {**inputs, **cotangents}
-        return {f"d_{name}": _array(d, given) for name, d in zip(self._kernel.inputs, gradients, strict=True)}
+        names = [f"d_{name}" for name in self._kernel.inputs]
+        cotangent = _tensor(cotangents["y"], self._device)
+        grad = _torch().autograd.grad
+        for tensor in tensors:
+            tensor.requires_grad_()
+
+        def gradients() -> dict[str, Tensor]:
+            y = self._call(*tensors)
+            try:
+                return dict(zip(names, grad(y, tensors, cotangent), strict=True))
+            except RuntimeError as error:
+                raise _refusal(error) from error
+
+        return when_done(gradients, self._device)
 
     def _call(self, *tensors: Tensor) -> Tensor:
         try:
@@ -109,18 +125,36 @@ def _refusal(error: RuntimeError) -> Exception:
     return Unsupported(words) if "not implemented" in words else error
 
 
-def _tensor(array: NDArray[Any]) -> Tensor:
+def when_done(compute: Callable[[], dict[str, Tensor]], device: str) -> Callable[[], dict[str, Tensor]]:
+    """Return `compute` such that it returns when all is computed: at once on the CPU, elsewhere by synchronizing."""
+    if device == "cpu":
+        return compute
+    synchronize = _torch().cuda.synchronize
+
+    def whole() -> dict[str, Tensor]:
+        outputs = compute()
+        synchronize()
+        return outputs
+
+    return whole
+
+
+def _tensor(array: NDArray[Any], device: str = "cpu") -> Tensor:
     torch = _torch()
     # torch takes only C-ordered writable memory without complaint; anything else is copied.
     array = np.require(array, requirements=["C", "W"])
     bits = array.dtype == ml_dtypes.bfloat16
     tensor: Tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if bits else torch.from_numpy(array)
-    return tensor
+    return tensor.to(device)
+
+
+def _arrays(tensors: Mapping[str, Tensor], given: Bundle) -> dict[str, NDArray[Any]]:
+    return {name: _array(tensor, given) for name, tensor in tensors.items()}
 
 
 def _array(tensor: Tensor, given: Bundle) -> NDArray[Any]:
     torch = _torch()
-    tensor = tensor.detach().contiguous()
+    tensor = tensor.detach().cpu().contiguous()
     bits = tensor.dtype == torch.bfloat16
     array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if bits else tensor.numpy()
     # The identity hands its input back: what is returned must not change with what was given.

@@ -126,7 +126,7 @@ def _sparsemax(x: Tensor) -> Tensor:
     z = (x - x.detach().amax(dim=-1, keepdim=True)).float().clamp(min=-2.0)
     ordered = z.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(dim=-1) - 1
-    support = (ordered > excess / torch.arange(1, z.shape[-1] + 1)).sum(dim=-1, keepdim=True)
+    support = (ordered > excess / torch.arange(1, z.shape[-1] + 1, device=z.device)).sum(dim=-1, keepdim=True)
     # A row with a NaN has an empty support: index 0 is legal, and its NaN spreads through tau.
     tau = excess.gather(-1, (support - 1).clamp(min=0)) / support
     return torch.relu(z - tau).to(x.dtype)

@@ -110,7 +110,7 @@ def _link(link: Tensor, w: Tensor, p: Tensor) -> Tensor:
 
     rows, columns = w.unsqueeze(2), w.unsqueeze(1)
     moved = (1.0 - rows - columns) * link + rows * p.unsqueeze(1)
-    return moved.masked_fill(torch.eye(link.shape[-1], dtype=torch.bool), 0.0)
+    return moved.masked_fill(torch.eye(link.shape[-1], dtype=torch.bool, device=link.device), 0.0)
 
 
 def _precedence(p: Tensor, w: Tensor) -> Tensor:

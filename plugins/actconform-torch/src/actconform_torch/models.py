@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from actconform import Program, Unsupported
 from actconform.model import LOSS, OUTPUT
-from actconform_torch.backend import _array, _refusal, _tensor, _torch
+from actconform_torch.backend import _arrays, _refusal, _tensor, _torch, when_done
 from actconform_torch.layers import BUILDERS, Site
 from actconform_torch.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor
     from torch.nn import Module
@@ -29,39 +29,65 @@ class TorchModel(Program):
     Nothing is kept between calls: the module holds no numbers. Raises `Unsupported` where torch lacks a function for the dtype.
     """
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        self._model, self._device = model, device
         self._network = Network(model)
         self.implementation = self._network.text
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", channels last, and "loss"."""
-        values = self.taps(inputs)
-        return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
+        with _torch().no_grad():
+            outputs = self.ready(inputs)()
+        return _arrays(outputs, inputs)
 
     def taps(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, channels last, from one forward pass."""
-        tensors = {name: _tensor(array) for name, array in inputs.items()}
+        tensors = self._tensors(inputs)
         with _torch().no_grad():
-            values = self._values(tensors)
-        return {name: _array(value, inputs) for name, value in values.items()}
+            values = self._values(tensors, self._network.state(tensors))
+        return _arrays(values, inputs)
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>`, canonical, for every name of `model.differentiable`, by torch.autograd from the loss."""
-        torch = _torch()
-        tensors = {name: _tensor(array) for name, array in inputs.items()}
-        wanted = [tensors[name].requires_grad_() for name in self._model.differentiable]
-        loss = self._values(tensors)[LOSS]
-        try:
-            gradients = torch.autograd.grad(loss, wanted, _tensor(cotangents[LOSS]), materialize_grads=True)
-        except RuntimeError as error:
-            raise _refusal(error) from error
-        given = {**inputs, **cotangents}
-        return {f"d_{name}": _array(d, given) for name, d in zip(self._model.differentiable, gradients, strict=True)}
+        return _arrays(self.ready(inputs, cotangents)(), {**inputs, **cotangents})
 
-    def _values(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
+        """Return what computes "y" and "loss", or with cotangents forward and torch.autograd.grad, every "d_<name>", as tensors.
+
+        Parameters lie as torch.nn has them beforehand, as its users hold them. Without cotangents no tensor asks for a gradient,
+        so nothing is recorded, as under torch.no_grad. On CUDA a call returns when the device is done.
+        """
+        tensors = self._tensors(inputs)
+        if cotangents is None:
+            state = self._network.state(tensors)
+
+            def outputs() -> dict[str, Tensor]:
+                values = self._values(tensors, state)
+                return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
+
+            return when_done(outputs, self._device)
+        wanted = [tensors[name].requires_grad_() for name in self._model.differentiable]
+        names = [f"d_{name}" for name in self._model.differentiable]
+        # Laid out anew but not computed: a call goes back through it by views, and it keeps nothing that a call would free.
+        state = self._network.state(tensors)
+        cotangent = _tensor(cotangents[LOSS], self._device)
+        grad = _torch().autograd.grad
+
+        def gradients() -> dict[str, Tensor]:
+            loss = self._values(tensors, state)[LOSS]
+            try:
+                return dict(zip(names, grad(loss, wanted, cotangent, materialize_grads=True), strict=True))
+            except RuntimeError as error:
+                raise _refusal(error) from error
+
+        return when_done(gradients, self._device)
+
+    def _tensors(self, inputs: Bundle) -> dict[str, Tensor]:
+        return {name: _tensor(array, self._device) for name, array in inputs.items()}
+
+    def _values(self, tensors: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
         try:
-            return self._network(tensors)
+            return self._network.values(tensors, state)
         except RuntimeError as error:
             raise _refusal(error) from error
 
@@ -93,8 +119,12 @@ class Network:
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return every layer's value for the model's inputs and parameters, all canonical, differentiable in them."""
+        return self.values(tensors, self.state(tensors))
+
+    def values(self, tensors: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return every layer's value for the model's inputs, canonical, and a state of `module`."""
         inputs = {one.name: tensors[one.name] for one in self._model.inputs}
-        values: dict[str, Tensor] = _torch().func.functional_call(self.module, self.state(tensors), (inputs,))
+        values: dict[str, Tensor] = _torch().func.functional_call(self.module, state, (inputs,))
         return values
 
     def shipped(self, parameters: Bundle) -> Module:
