@@ -71,7 +71,7 @@ def trial(plan: Plan, kept: dict[str, Worker], monkeypatch: Patch) -> Callable[.
     def worker(_: Plan, backend: str) -> Worker:
         return kept.setdefault(backend, Lasting(backend))
 
-    monkeypatch.setattr(actconform.run, "_worker", worker)
+    monkeypatch.setattr(actconform.run, "worker_for", worker)
     return lambda *names: selftest.selftest(plan, names, lambda _: None)
 
 

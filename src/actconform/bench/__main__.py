@@ -15,6 +15,7 @@ import click
 import numpy as np
 
 from actconform.bench.gradients import forward_and_backward, transformations
+from actconform.bench.throughput import timings
 from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
 from actconform.compare.measure import Sample, measure
@@ -92,7 +93,7 @@ def main() -> None:
     """Print each figure beside its limit; exit with 1 where one is broken."""
     broken = 0
     lines = (line() for line in (comparison, help_text, overhead))
-    for name, ratio, limit in chain(lines, transformations(), forward_and_backward()):
+    for name, ratio, limit in chain(lines, transformations(), forward_and_backward(), timings()):
         broken += ratio > limit
         click.echo(f"{'ok  ' if ratio <= limit else 'OVER'}  {ratio:6.3f}  (limit {limit:g})  {name}")
     sys.exit(1 if broken else 0)

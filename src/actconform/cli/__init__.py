@@ -12,6 +12,7 @@ from actconform import __version__
 VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
     "list": "List kernels, backends, routes, cases or deviations.",
+    "bench": "Time kernels and models on every route, beside their verdicts.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
     "selftest": "Prove the detector on planted faults.",
     "golden": "Verify, mint or compare the stored goldens.",

@@ -1,0 +1,263 @@
+"""`actconform bench`: time the selected routes in turns, beside their verdicts, and hold them against a baseline."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from actconform import __version__
+from actconform.config import Config, UsageError, local_deviations, read_config
+from actconform.cpu import cpu_capability
+from actconform.golden.store import THROUGHPUT, golden_dir, read_manifest
+from actconform.plugins import load_plugins
+from actconform.report.console import open_console, plain
+from actconform.report.progress import progress_for
+from actconform.run import Plan, run
+from actconform.select import Selection
+from actconform.throughput import baseline, table
+from actconform.throughput.floor import Floor
+from actconform.throughput.intervals import CONFIDENCE, LEAST_ROUNDS
+from actconform.throughput.judged import cases
+from actconform.throughput.measured import FILE, Machine, Report, write
+from actconform.throughput.memory import available, refuse_what_does_not_fit
+from actconform.throughput.progress import TrialProgress
+from actconform.throughput.trials import chosen, numbers, trials
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from actconform.plugins import Catalog
+    from actconform.throughput.measured import Measured, NotTimed
+    from actconform.throughput.trials import Trial
+    from actconform.types import Result
+
+SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 9
+
+
+class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be timed: each trial with its routes, and how."""
+
+    races: list[tuple[Trial, list[str]]]
+    rounds: int
+    twice: bool
+
+
+@click.command("bench")
+@click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
+@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable).")
+@click.option("--route", "routes", multiple=True, help="Only this route (repeatable).")
+@click.option("--size", default=SIZES, show_default=True, help="Elements of a kernel's x; K is 1024.")
+@click.option("--batch", default=BATCHES, show_default=True, help="Samples in a model's batch.")
+@click.option("--rounds", default=ROUNDS, show_default=True, help=f"Samples of each route, at least {LEAST_ROUNDS}.")
+@click.option("--threads", type=int, help="Threads of every worker (default: as set, or 1).")
+@click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
+@click.option("--twice", is_flag=True, help="Time every route twice in the same rounds; print how the medians differ.")
+@click.option(
+    "--baseline", "baseline_path", type=click.Path(path_type=Path), help="Compare with this (golden/throughput.json)."
+)
+@click.option("--update", is_flag=True, help="Write the ratios of this run into the baseline.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for throughput.json (conform-out).")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option("--json", "as_json", is_flag=True, help="Print throughput.json instead of the screen.")
+def command(
+    patterns: tuple[str, ...],
+    backends: tuple[str, ...],
+    routes: tuple[str, ...],
+    size: str,
+    batch: str,
+    rounds: int,
+    threads: int | None,
+    full: bool,
+    twice: bool,
+    baseline_path: Path | None,
+    update: bool,
+    out: Path | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> int:
+    """Time what matches any PATTERN, a glob on SUBJECT/throughput/f32/ROUTE such as 'gelu-*/throughput/f32/*'.
+
+    Exit code 0: timed; 1: slower than the baseline, nothing timed, or interrupted; 2: wrong usage or configuration.
+    """
+    config = _config(config_path, threads, rounds)
+    folder = _folder(Path(config.out) if out is None else out)
+    stored = baseline_path or golden_dir() / THROUGHPUT
+    old = baseline.read(stored)
+    if old is None and baseline_path and not update:
+        raise UsageError(f"--baseline {stored}: no such file; write it with --update, or leave the option away")
+    catalog = load_plugins()
+    selection = Selection(patterns=patterns, backends=backends, routes=routes)
+    wanted = _Wanted(
+        races=_races(catalog, selection, numbers("--size", size), numbers("--batch", batch), full=full, twice=twice),
+        rounds=rounds,
+        twice=twice,
+    )
+    console = open_console(to_stderr=as_json)
+    report = _measured(_plan(wanted, config, catalog), wanted, console)
+    comparison = baseline.compare(old, report) if old else None
+    if comparison:
+        report = msgspec.structs.replace(report, comparison=msgspec.to_builtins(comparison))
+    path = _written(folder, report)
+    table.legend(console)
+    table.not_timed(console, report.not_timed)
+    table.repeated(console, report.measured)
+    if comparison:
+        table.compared(console, comparison, str(stored))
+    if update:
+        _update(stored, old, report, console)
+    console.print(plain(f"{table.totals(report)}     {path}     {report.seconds:.0f} s"), style="bold", soft_wrap=True)
+    if report.interrupted:
+        console.print("[red]interrupted[/]: what had been timed is kept")
+    if as_json:
+        sys.stdout.buffer.write(path.read_bytes())
+    called = comparison is not None and bool(comparison.slower) and not update
+    return 1 if called or report.interrupted or not report.measured else 0
+
+
+def _config(path: Path | None, threads: int | None, rounds: int) -> Config:
+    if threads is not None and threads < 1:
+        raise UsageError(f"--threads {threads}: expected at least 1; without the option it is as set, or 1")
+    if rounds < LEAST_ROUNDS:
+        raise UsageError(
+            f"--rounds {rounds}: no {100 * CONFIDENCE:.0f} % interval of a median has fewer than {LEAST_ROUNDS} samples"
+        )
+    config = read_config(path)
+    return msgspec.structs.replace(config, threads=threads) if threads else config
+
+
+def _folder(folder: Path) -> Path:
+    """Return the folder, made; raise UsageError now where it would cost the figures later."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
+    except OSError as error:
+        raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--out {folder}: cannot be written; name another folder")
+    return folder
+
+
+def _races(
+    catalog: Catalog, selection: Selection, sizes: list[int], batches: list[int], *, full: bool, twice: bool
+) -> list[tuple[Trial, list[str]]]:
+    """Return each trial with its routes; raise UsageError where one does not fit into memory."""
+    there = available()
+    races = []
+    for subject, names in chosen(catalog, selection, full=full).items():
+        for trial in trials(catalog, subject, sizes, batches):
+            routes = [name for name in names if trial.direction == "forward" or not trial.case(name).constants]
+            if routes:
+                refuse_what_does_not_fit(catalog.subject(subject), trial, len(routes) * (1 + twice), there)
+                races.append((trial, routes))
+    if not races:
+        raise UsageError("graphs with constants have no gradients, and nothing else is selected")
+    return races
+
+
+def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
+    folder = golden_dir()
+    return Plan(
+        cases=cases(wanted.races),
+        catalog=catalog,
+        config=config,
+        folder=folder,
+        manifest=read_manifest(folder),
+        register=(*catalog.deviations, *local_deviations(config)),
+    )
+
+
+def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:
+    """Judge the cases, then time them, printing each subject when it is done; an interrupted run has what there was."""
+    started = time.perf_counter()
+    measured: list[Measured] = []
+    left: list[NotTimed] = []
+    facts: dict[str, dict[str, str]] = {}
+    interrupted = False
+    try:
+        results = _judged(plan, console)
+        with Floor(plan, results, rounds=wanted.rounds, twice=wanted.twice) as floor:
+            try:
+                _time(floor, wanted, console, measured, left)
+            finally:
+                facts = floor.facts()
+    except KeyboardInterrupt:
+        interrupted = True
+    report = Report(
+        actconform=__version__,
+        machine=_machine(plan.config.threads, facts),
+        facts=facts,
+        rounds=wanted.rounds,
+        confidence=CONFIDENCE,
+        interrupted=interrupted,
+        seconds=time.perf_counter() - started,
+        measured=measured,
+        not_timed=left,
+    )
+    table.header(console, report)
+    return report
+
+
+def _judged(plan: Plan, console: Console) -> dict[str, Result]:
+    results: dict[str, Result] = {}
+    with progress_for(plan.cases, console) as progress:
+
+        def keep(result: Result) -> None:
+            results[result.case] = result
+            progress.advance(result)
+
+        run(plan, lambda backend, hello, _: progress.started(backend, hello), keep)
+    return results
+
+
+def _time(floor: Floor, wanted: _Wanted, console: Console, measured: list[Measured], left: list[NotTimed]) -> None:
+    with TrialProgress(len(wanted.races), console) as progress:
+        for number, (trial, routes) in enumerate(wanted.races):
+            progress.begins(trial)
+            figures, without = floor.time(trial, routes)
+            left += without
+            if figures:
+                measured.append(figures)
+            following = wanted.races[number + 1 :][:1]
+            if not following or following[0][0].subject != trial.subject:
+                table.tables(console, [one for one in measured if one.trial.subject == trial.subject])
+
+
+def _machine(threads: int, facts: dict[str, dict[str, str]]) -> Machine:
+    affinity: Sequence[int] = (
+        sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    cpus = {of["cpu"] for of in facts.values() if "cpu" in of}
+    return Machine(
+        cpu=", ".join(sorted(cpus)) or "unknown",
+        capability=cpu_capability(),
+        affinity=tuple(affinity),
+        threads=threads,
+        memory=available(),
+    )
+
+
+def _written(folder: Path, report: Report) -> Path:
+    path = folder / FILE
+    try:
+        write(path, report)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
+    return path
+
+
+def _update(path: Path, old: baseline.Baseline | None, report: Report, console: Console) -> None:
+    if report.interrupted or not report.measured:
+        console.print(plain(f"{path} is left as it is: the run was not whole"), soft_wrap=True)
+        return
+    kept = baseline.held(report, old)
+    baseline.save(path, kept)
+    console.print(plain(f"written: {path}, {len(kept.entries)} entries"), soft_wrap=True)

@@ -1,0 +1,41 @@
+"""What a report holds, and how it is written."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from actconform.throughput.measured import Report, write
+
+
+def test_figures_are_arithmetic_on_the_samples(report):
+    made = report({"torch": 1e-3, "keras": 3e-3}, noise=0.0, copy=5e-4, copy_noise=0.0)
+    torch, keras = made.measured[0].figures
+    assert torch.rate == pytest.approx(1024 / 1e-3)
+    assert torch.throughput == pytest.approx(8192 / 1e-3)
+    assert torch.share == pytest.approx(0.5)
+    assert keras.to_calibration.median == pytest.approx(6.0)
+    assert (torch.fastest, keras.fastest) == ("torch", "torch")
+    assert keras.to_fastest.median == pytest.approx(3.0)
+    assert len(torch.samples) == made.rounds
+
+
+def test_a_report_survives_its_file(report, tmp_path):
+    made = report({"torch": 1e-3})
+    write(tmp_path / "new" / "throughput.json", made)
+    text = (tmp_path / "new" / "throughput.json").read_bytes()
+    assert msgspec.json.decode(text, type=Report) == made
+    assert json.loads(text)["schema"] == 1
+    assert b"NaN" not in text
+    assert b"Infinity" not in text
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / "throughput.json"
+    write(path, {"old": 1})
+    with pytest.raises(TypeError):
+        write(path, {"new": object()})
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["throughput.json"]

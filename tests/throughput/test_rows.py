@@ -1,0 +1,21 @@
+"""The two rows of `make bench` about timing, from a report made of planted times."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from actconform.bench.throughput import held
+from actconform.throughput.intervals import Interval
+
+
+def test_rows_are_the_clock_s_share_and_the_share_of_medians_apart(report):
+    made = report({"torch": 1e-3, "keras": 3e-3}, noise=0.0)
+    one = made.measured[0]
+    again = (Interval(1.04e-3, 1e-3, 2e-3), Interval(2.8e-3, 2e-3, 3e-3))
+    figures = tuple(msgspec.structs.replace(f, again=other) for f, other in zip(one.figures, again, strict=True))
+    measured = [msgspec.structs.replace(one, figures=figures)]
+    clock, apart = held(msgspec.structs.replace(made, measured=measured))
+    assert clock[1:] == (pytest.approx(1e-7 / 1e-2), 0.01)
+    assert apart[1:] == (0.5, 0.1)
+    assert "of 2 routes" in apart[0]
