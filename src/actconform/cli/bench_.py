@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from actconform.throughput.trials import Trial
     from actconform.types import Result
 
-SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 9
+SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 21
 
 
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
