@@ -36,6 +36,7 @@ check: $(STAMP) ## Format, lint, types, order of the layers, documents
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@$(BIN)/actconform deviations document | diff -u docs/known-deviations.md - || (echo "docs/known-deviations.md is stale: make docs"; exit 1)
+	@$(BIN)/python -m actconform.report.schema | diff -u docs/report-schema.json - || (echo "docs/report-schema.json is stale: make docs"; exit 1)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
@@ -61,6 +62,7 @@ stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict ch
 
 docs: $(STAMP) ## Write the generated documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md
+	$(BIN)/python -m actconform.report.schema > docs/report-schema.json
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) conform-out build dist

@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from actconform.adopt import adopt
+from actconform.as_json import finite
 from actconform.compare.ulp import to_hex
 from actconform.deviations import read_deviations
+from actconform.document import Facts
+from actconform.formats import DTYPES
 from actconform.judge import judge
 from actconform.record import report
-from actconform.types import DTYPES, Case, Finding, Result, Verdict, Worst
+from actconform.types import Case, Finding, Result, Verdict, Worst
 
 FACTS = {
     "torch": {"torch": "2.13.0+cpu", "cpu_capability": "AVX512", "machine": "x86_64", "threads": "2"},
@@ -71,7 +74,7 @@ def judged(register, found=None, facts=FACTS):
 
 def written(results, facts=FACTS):
     """Return the report of a run as it is read back from the disk."""
-    return msgspec.json.decode(msgspec.json.encode(report(results, {"backends": facts}, [], {})))
+    return msgspec.json.decode(msgspec.json.encode(finite(report(results, Facts(backends=facts), [], {}))))
 
 
 def adopted(results=None, facts=FACTS):

@@ -18,6 +18,7 @@ from actconform.compare.answers import compare
 from actconform.compare.layerwise import LAYERS
 from actconform.compare.ulp import to_hex
 from actconform.draw import draw
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.interfaces import Unsupported
 from actconform.line import Desk, Exams, run_case
@@ -26,7 +27,7 @@ from actconform.onnx.author import GRAPHS
 from actconform.onnx.author_model import author_model
 from actconform.onnx.ideal import IdealRuntime
 from actconform.onnx.prefix import prefix
-from actconform.types import DTYPES, Artifact, Case, Convention, Finding, Kernel, Verdict, Worst
+from actconform.types import Artifact, Case, Convention, Finding, Kernel, Verdict, Worst
 from actconform.workers.protocol import Failure, Job, Outcome
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import pytest
 from actconform.catalog.inputs import SPECIALS
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.draw import STORAGE, draw
+from actconform.formats import DTYPES
 from actconform.golden.store import Golden, golden_dir, load, read_manifest
 from actconform.oracle import truth
-from actconform.types import ASPECTS, DTYPES
+from actconform.types import ASPECTS
 
 BY_NAME = {kernel.name: kernel for kernel in UNARY + ROWS}
 MANIFEST = read_manifest(golden_dir())

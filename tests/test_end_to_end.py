@@ -14,7 +14,7 @@ import pytest
 
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.compare.ulp import from_hex
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 
 pytestmark = pytest.mark.end_to_end
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))

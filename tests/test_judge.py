@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from actconform.compare.ulp import to_hex
+from actconform.formats import DTYPES
 from actconform.judge import conforms, judge, unmatched
-from actconform.types import DTYPES, Case, Deviation, Finding, Result, Verdict, Worst
+from actconform.types import Case, Deviation, Finding, Result, Verdict, Worst
 
 CASE = Case("elu", "value", "f32", "keras")
 FACTS = {"keras": "3.15.1", "torch": "2.13.0+cpu", "cpu_capability": "AVX512"}

@@ -13,7 +13,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.describe import describe, layer
 from actconform.catalog.models.networks import networks
 from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend, Exporter
+from actconform.interfaces import Backend, Exporter, Reporter
 from actconform.model import Input
 from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
 from actconform.types import Artifact, Deviation, Kernel
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from actconform.document import Report
     from actconform.model import Model
 
 KERNEL = Kernel(name="my-kernel", definition="x", source="tests")
@@ -62,6 +63,14 @@ class ToOnnx(Exporter):
         return Artifact(b"", 20, "written")
 
 
+class Lines(Reporter):
+    name = "lines"
+    filename = "lines.txt"
+
+    def write(self, report: Report, folder: Path) -> None:
+        (folder / self.filename).write_text("")
+
+
 class Whole:
     @hookimpl
     def actconform_kernels(self) -> list[Kernel]:
@@ -82,6 +91,10 @@ class Whole:
     @hookimpl
     def actconform_deviations(self) -> list[Deviation]:
         return [DEVIATION]
+
+    @hookimpl
+    def actconform_reporters(self) -> list[type[Reporter]]:
+        return [Lines]
 
 
 def offering(hook: str, give: Callable[[], Any]) -> object:
@@ -134,6 +147,7 @@ def test_all_that_a_plugin_offers_is_in_the_catalog() -> None:
     assert catalog.backends == {"numpy": Numpy}
     assert catalog.exporters == {"numpy2onnx": ToOnnx}
     assert catalog.deviations == (DEVIATION,)
+    assert catalog.reporters == {"lines": Lines}
     assert catalog.broken == ()
     assert catalog.backend_plugin == {"numpy": "given directly, number 1"}
     assert catalog.exporter_plugin == {"numpy2onnx": "given directly, number 1"}
@@ -194,6 +208,14 @@ class Abstract(Backend):
 
 class Nameless(Numpy):
     name = "Not Safe/in a URL"
+
+
+class Elsewhere(Lines):
+    filename = "../lines.txt"
+
+
+class OverTheReport(Lines):
+    filename = "report.json"
 
 
 class Kindless(Numpy):
@@ -278,6 +300,10 @@ class OfRuntime(ToOnnx):
         ("actconform_exporters", lambda: [Driver], "Driver with the name 'authored': that is the driver's own"),
         ("actconform_exporters", lambda: [Sourceless], "Sourceless without a source: wanted the name of a backend"),
         ("actconform_exporters", lambda: [Orphan], "Orphan with the source 'numpi', and no plugin gives a framework"),
+        ("actconform_reporters", lambda: [Elsewhere], "Elsewhere with the file '../lines.txt': wanted a plain name"),
+        ("actconform_reporters", lambda: [OverTheReport], "with the file 'report.json': wanted a plain name, none of"),
+        ("actconform_reporters", lambda: [Reporter], "Reporter, which is not whole: it does not define write"),
+        ("actconform_reporters", lambda: [Lines()], "wanted the class itself, not an instance"),
         ("actconform_deviations", lambda: [{}], "a value of type dict among its items: wanted actconform.Deviation"),
     ],
 )
@@ -363,6 +389,7 @@ def test_a_hook_without_its_marker_is_refused() -> None:
         ("actconform_models", MODEL, "two subjects are called 'my-model'"),
         ("actconform_backends", Numpy, "two backends are called 'numpy'"),
         ("actconform_exporters", ToOnnx, "two exporters are called 'numpy2onnx'"),
+        ("actconform_reporters", Lines, "two reporters are called 'lines'"),
         ("actconform_deviations", DEVIATION, "two deviations are called 'my-deviation'"),
     ],
 )
@@ -384,6 +411,14 @@ def test_a_kernel_and_a_model_of_one_name_are_refused() -> None:
     built_in = msgspec.structs.replace(MODEL, name="relu")
     with pytest.raises(PluginError, match="two subjects are called 'relu': one from builtin "):
         load_plugins([offering("actconform_models", lambda: [built_in])])
+
+
+def test_two_reporters_of_one_file_are_refused() -> None:
+    rival = type("Rival", (Lines,), {"name": "rival"})
+    with pytest.raises(
+        PluginError, match=r"two files of reporters are called 'lines.txt': one from Whole .*, one from O"
+    ):
+        load(Whole(), offering("actconform_reporters", lambda: [rival]))
 
 
 def test_two_plugins_of_one_name_are_refused_with_both_distributions_named() -> None:

@@ -11,11 +11,12 @@ import pytest
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.compare.layerwise import layerwise
 from actconform.draw_model import draw_model
+from actconform.formats import DTYPES
 from actconform.onnx.artifact import io_names
 from actconform.onnx.author_model import author_model
 from actconform.onnx.ideal import IdealRuntime
 from actconform.probe import cut, fed, layer_values
-from actconform.types import DTYPES, Case
+from actconform.types import Case
 from actconform.workers.protocol import Call, Failure, Job, Outcome
 
 if TYPE_CHECKING:

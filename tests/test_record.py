@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actconform.as_json import finite
 from actconform.config import UsageError
+from actconform.document import Facts
 from actconform.record import FolderInUseError, Recorder, read_results, report
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 
@@ -57,7 +59,7 @@ def test_each_line_is_on_disk_before_the_next_result(tmp_path: Path) -> None:
 def test_a_new_run_takes_the_old_report_away_at_once(tmp_path: Path) -> None:
     with Recorder(tmp_path) as recorder:
         recorder.add(result())
-        recorder.finish({"schema": 1})
+        recorder.finish(report([], Facts(), [], {}))
     with Recorder(tmp_path):
         assert not (tmp_path / "report.json").exists()
         assert (tmp_path / "results.jsonl").read_bytes() == b""
@@ -65,16 +67,18 @@ def test_a_new_run_takes_the_old_report_away_at_once(tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_leaves_no_half_one(tmp_path: Path) -> None:
     with Recorder(tmp_path) as recorder:
-        recorder.finish({"schema": 1})
-        with pytest.raises(TypeError):
-            recorder.finish({"schema": object()})
-        assert (tmp_path / "report.json").read_bytes() == b'{"schema":1}'
+        recorder.finish(report([], Facts(actconform="first"), [], {}))
+        before = (tmp_path / "report.json").read_bytes()
+        with pytest.raises(UnicodeEncodeError):
+            recorder.finish(report([], Facts(), ["\ud800"], {}))
+        assert (tmp_path / "report.json").read_bytes() == before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.json", "report.json", "results.jsonl"]
 
 
 def test_the_report_counts_what_is_there_and_names_what_is_not_finite() -> None:
     results = [result(), result("tanh"), result("elu", Verdict.FAIL)]
-    document = report(results, {"backends": {"torch": {"torch": "2.13.0"}}}, ["1 FAIL"], {"total": 1.0})
+    facts = Facts(backends={"torch": {"torch": "2.13.0"}})
+    document = finite(report(results, facts, ["1 FAIL"], {"total": 1.0}))
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["schema"] == 1
     assert document["summary"] == {"PASS": 2, "FAIL": 1}
@@ -83,7 +87,7 @@ def test_the_report_counts_what_is_there_and_names_what_is_not_finite() -> None:
     measurement = document["results"][0]["measurements"][0]
     assert (measurement["max_ulp"], measurement["max_scaled"], measurement["margin"]) == ("nan", "-inf", "inf")
     assert measurement["histogram"] == [1, 2]
-    assert report([], {}, [], {})["conforms"] is True
+    assert report([], Facts(), [], {}).conforms is True
 
 
 def test_a_run_that_is_killed_keeps_its_results_and_has_no_report(tmp_path: Path) -> None:
@@ -117,7 +121,7 @@ def test_a_report_has_the_fields_of_the_contract_and_a_line_those_of_its_result(
         magnitude=INF,
     )
     made = msgspec.structs.replace(result(), findings=(finding,))
-    (kept,) = report([made], {}, [], {})["results"]
+    (kept,) = finite(report([made], Facts(), [], {}))["results"]
     assert kept.keys() >= {
         *("case", "subject", "aspect", "dtype", "route", "verdict", "stage", "reason", "blame", "seconds")
     }

@@ -51,11 +51,11 @@ def finished(folder: Path, environment: Mapping[str, str], *more: str) -> subpro
 
 
 def substance(folder: Path) -> Any:
-    """Return the report without its seconds, after a look at results.jsonl, which has each case once."""
+    """Return the report without its seconds and its date, after a look at results.jsonl, which has each case once."""
     report = json.loads((folder / "report.json").read_bytes())
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_bytes().splitlines()]
     assert sorted(lines, key=lambda r: r["case"]) == sorted(report["results"], key=lambda r: r["case"])
-    report.pop("timings")
+    del report["timings"], report["when"]
     for result in report["results"]:
         del result["seconds"], result["timings"]
         result["reason"] = result["reason"].partition(" (at ")[0]

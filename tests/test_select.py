@@ -13,10 +13,11 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.config import UsageError
+from actconform.formats import DTYPES
 from actconform.interfaces import Backend, Exporter
 from actconform.plugins import Broken, Catalog
 from actconform.select import Selection, all_cases, routes, select
-from actconform.types import ASPECTS, DTYPES, Case
+from actconform.types import ASPECTS, Case
 
 if TYPE_CHECKING:
     from actconform.model import Model

@@ -13,19 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.types import (
-    ASPECTS,
-    BAD,
-    DTYPES,
-    RAN,
-    Case,
-    Deviation,
-    Finding,
-    Kernel,
-    Verdict,
-    Worst,
-    f32,
-)
+from actconform.formats import DTYPES
+from actconform.types import ASPECTS, BAD, RAN, Case, Deviation, Finding, Kernel, Verdict, Worst, f32
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 

@@ -20,6 +20,7 @@ from actconform.compare.claims import Claims
 from actconform.compare.layerwise import LAYERS
 from actconform.compare.ulp import from_hex
 from actconform.draw import Exam, draw
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.onnx.artifact import io_names
 from actconform.onnx.author import author
@@ -27,7 +28,7 @@ from actconform.onnx.author_model import author_model
 from actconform.onnx.ideal import IdealRuntime
 from actconform.onnx.prefix import prefix
 from actconform.onnx.reference import reference
-from actconform.types import DTYPES, Artifact, Finding
+from actconform.types import Artifact, Finding
 from actconform.witness import LayerWitnesses, Witnesses, still
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """Tells whether an exported model still computes what was trained, and if not, whose fault it is."""
 
+from actconform.document import Report
 from actconform.faults import Fault
 from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend, Exporter, Program, Unavailable, Unsupported
+from actconform.interfaces import Backend, Exporter, Program, Reporter, Unavailable, Unsupported
 from actconform.model import Model
 from actconform.types import Artifact, Case, Deviation, Kernel, Kink, Support
 
@@ -19,6 +20,8 @@ __all__ = [
     "Kink",
     "Model",
     "Program",
+    "Report",
+    "Reporter",
     "Support",
     "Unavailable",
     "Unsupported",

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from actconform.compare.ulp import from_hex
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.compare.ulp import from_hex
-from actconform.types import DRIVER_EXPORTER, DTYPES, Finding, Kernel
+from actconform.formats import DTYPES
+from actconform.types import DRIVER_EXPORTER, Finding, Kernel
 from actconform.witness import still
 
 if TYPE_CHECKING:

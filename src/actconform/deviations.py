@@ -12,10 +12,12 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from actconform.compare.ulp import from_hex
-from actconform.types import DTYPES, Case, Deviation, Finding
+from actconform.formats import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from actconform.types import Case, Deviation, Finding
 
 
 class DeviationError(Exception):

@@ -11,17 +11,18 @@ import numpy as np
 from actconform.catalog.inputs import signed_powers, special_placements
 from actconform.compare.bounds import row_bound
 from actconform.compare.rules import Rule, row_rule, unary_rule
+from actconform.formats import DTYPES
 from actconform.oracle import truth
 from actconform.oracle.rounding import all_patterns, round_to
-from actconform.types import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
+    from actconform.formats import FloatFormat
     from actconform.golden.store import Golden
-    from actconform.types import Aspect, Bundle, FloatFormat, Kernel
+    from actconform.types import Aspect, Bundle, Kernel
 
     F64 = NDArray[np.float64]
 

@@ -11,10 +11,10 @@ from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.networks import PUBLISHED
 from actconform.compare.rules import Rule
 from actconform.draw import STORAGE, Exam, Question
+from actconform.formats import DTYPES
 from actconform.golden.networks import LAYER, REGIME, truths
 from actconform.model import LOSS, OUTPUT
 from actconform.oracle.network import gradients, values
-from actconform.types import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

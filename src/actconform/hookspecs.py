@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actconform.faults import Fault
-    from actconform.interfaces import Backend, Exporter
+    from actconform.interfaces import Backend, Exporter, Reporter
     from actconform.model import Model
     from actconform.types import Deviation, Kernel
 
@@ -46,3 +46,8 @@ def actconform_faults() -> Iterable[Fault]:  # type: ignore[empty-body]
 @hookspec
 def actconform_deviations() -> Iterable[Deviation]:  # type: ignore[empty-body]
     """Known causes of findings on the plugin's own routes."""
+
+
+@hookspec
+def actconform_reporters() -> Iterable[type[Reporter]]:  # type: ignore[empty-body]
+    """Reporter classes: each writes one file beside report.json at the end of a run, and for `actconform report`."""

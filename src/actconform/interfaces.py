@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from actconform.types import Support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
+    from actconform.document import Report, Trend
     from actconform.model import Model
-    from actconform.types import Artifact, Bundle, Case, Kernel
+    from actconform.types import Artifact, Bundle, Case, Deviation, Kernel
 
 
 class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
@@ -179,3 +181,23 @@ class Exporter(ABC):
         the one output is "y".
         """
         raise Unsupported(f"{self.name} exports no models")
+
+
+class Reporter(ABC):
+    """What makes a file for people or other programs from a report. One instance is made for each report.
+
+    Names, reasons and messages in a report come from plugins, models and exceptions, and may hold anything: escape them.
+    """
+
+    name: ClassVar[str]
+    filename: ClassVar[str]
+    """The file in the folder of the run: a plain name. It is removed before `write` is called."""
+
+    trends: Mapping[str, Trend] = {}
+    """By case what past reports tell of it; set before `write` where a history was given."""
+    deviations: Sequence[Deviation] = ()
+    """The register of known causes, for the reasons; set before `write`."""
+
+    @abstractmethod
+    def write(self, report: Report, folder: Path) -> None:
+        """Write `filename` in `folder`. What is raised costs this file only: it is shown, and the verdict stays."""

@@ -18,6 +18,7 @@ from actconform.compare.layerwise import layerwise, top_1, where
 from actconform.draw import Exam, draw
 from actconform.draw_model import draw_model
 from actconform.exports import ExportError
+from actconform.formats import DTYPES
 from actconform.golden.store import Golden, GoldenError, NoGoldens, load
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.judge import judge
@@ -27,7 +28,7 @@ from actconform.onnx.author import author
 from actconform.onnx.author_model import author_model
 from actconform.probe import cut, fed, layer_values
 from actconform.pulled import pulled_back, with_cotangents
-from actconform.types import DTYPES, Case, Kernel, Result, Verdict
+from actconform.types import Case, Kernel, Result, Verdict
 from actconform.witness import LayerWitnesses, Witnesses
 from actconform.workers.pool import WorkerError
 from actconform.workers.protocol import Call, Job

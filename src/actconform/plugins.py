@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import re
 import traceback
 from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pluggy
@@ -15,19 +14,25 @@ import pluggy
 from actconform import hookspecs
 from actconform.config import near
 from actconform.faults import Fault
-from actconform.interfaces import Backend, Exporter
 from actconform.model import Model
-from actconform.types import DRIVER_EXPORTER, Case, Deviation, Kernel
+from actconform.offers import (
+    WrongOfferError,
+    check_backend,
+    check_data,
+    check_exporter,
+    check_reporter,
+    check_subject,
+    kind_of,
+)
+from actconform.types import Case, Deviation, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from actconform.interfaces import Backend, Exporter, Reporter
+
 GROUP = "actconform"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("actconform_"))
-SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
-Offered = TypeVar("Offered", Backend, Exporter)
-Subject = TypeVar("Subject", Kernel, Model)
-Data = TypeVar("Data", Deviation, Fault)
 
 
 class PluginError(Exception):
@@ -57,6 +62,7 @@ class Catalog(msgspec.Struct, frozen=True):
     broken: tuple[Broken, ...]
     backend_plugin: dict[str, str]
     exporter_plugin: dict[str, str]
+    reporters: dict[str, type[Reporter]] = {}
 
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""
@@ -93,15 +99,12 @@ class _Offer(msgspec.Struct, frozen=True):
     exporters: tuple[type[Exporter], ...]
     deviations: tuple[Deviation, ...]
     faults: tuple[Fault, ...]
+    reporters: tuple[type[Reporter], ...]
 
     @property
     def subjects(self) -> tuple[Kernel | Model, ...]:
         """Kernels and models share their names, as both stand first in a case."""
         return self.kernels + self.models
-
-
-class _WrongOfferError(Exception):
-    """What a hook returned is not what its specification says; the text is for people."""
 
 
 def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.EntryPoint] | None = None) -> Catalog:
@@ -122,15 +125,17 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
             offers.append((plugin, _offer(plugin)))
         except PluginError:
             raise
-        except _WrongOfferError as error:
+        except WrongOfferError as error:
             broken.append(Broken(plugin.name, plugin.distribution, str(error)))
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not stop the others
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
 
-    for what in ("backends", "exporters", "subjects"):
+    for what in ("backends", "exporters", "subjects", "reporters"):
         named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, what)]
         _refuse_namesakes(named, what)
     _refuse_namesakes([(item.id, plugin.label) for plugin, offer in offers for item in offer.deviations], "deviations")
+    files = [(item.filename, plugin.label) for plugin, offer in offers for item in offer.reporters]
+    _refuse_namesakes(files, "files of reporters")
     while orphans := _orphans([offer for _, offer in offers]):
         broken += [Broken(offers[at][0].name, offers[at][0].distribution, why) for at, why in orphans.items()]
         offers = [offered for at, offered in enumerate(offers) if at not in orphans]
@@ -144,6 +149,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         broken=tuple(broken),
         backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},
         exporter_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.exporters},
+        reporters={reporter.name: reporter for _, offer in offers for reporter in offer.reporters},
     )
 
 
@@ -180,14 +186,15 @@ def _offer(plugin: _Plugin) -> _Offer:
         raise PluginError(f"plugin {plugin.label}: a hook does not fit: {error}".replace("\n", " ")) from error
     _refuse_mistyped(manager, loaded, plugin)
     if not manager.get_hookcallers(loaded):
-        raise _WrongOfferError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
-    kernels = _collect(manager, "actconform_kernels", partial(_check_subject, kind=Kernel))
-    models = _collect(manager, "actconform_models", partial(_check_subject, kind=Model))
-    backends = _collect(manager, "actconform_backends", _check_backend)
-    exporters = _collect(manager, "actconform_exporters", _check_exporter)
-    deviations = _collect(manager, "actconform_deviations", partial(_check_data, kind=Deviation))
-    faults = _collect(manager, "actconform_faults", partial(_check_data, kind=Fault))
-    return _Offer(kernels, models, backends, exporters, deviations, faults)
+        raise WrongOfferError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
+    kernels = _collect(manager, "actconform_kernels", partial(check_subject, kind=Kernel))
+    models = _collect(manager, "actconform_models", partial(check_subject, kind=Model))
+    backends = _collect(manager, "actconform_backends", check_backend)
+    exporters = _collect(manager, "actconform_exporters", check_exporter)
+    deviations = _collect(manager, "actconform_deviations", partial(check_data, kind=Deviation))
+    faults = _collect(manager, "actconform_faults", partial(check_data, kind=Fault))
+    reporters = _collect(manager, "actconform_reporters", check_reporter)
+    return _Offer(kernels, models, backends, exporters, deviations, faults, reporters)
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:
@@ -196,58 +203,18 @@ def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object],
         return ()
     results = caller()
     if not results:  # pluggy drops None
-        raise _WrongOfferError(f"{hook} returned None: wanted an iterable")
+        raise WrongOfferError(f"{hook} returned None: wanted an iterable")
     try:
         items = iter(results[0])
     except TypeError:
-        raise _WrongOfferError(f"{hook} returned {_kind(results[0])}: wanted an iterable") from None
+        raise WrongOfferError(f"{hook} returned {kind_of(results[0])}: wanted an iterable") from None
     offered = []
     for item in items:
         try:
             offered.append(check(item))
-        except _WrongOfferError as error:
-            raise _WrongOfferError(f"{hook} returned {error}") from None
+        except WrongOfferError as error:
+            raise WrongOfferError(f"{hook} returned {error}") from None
     return tuple(offered)
-
-
-def _check_subject(item: object, kind: type[Subject]) -> Subject:
-    if not isinstance(item, kind):
-        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.{kind.__name__}")
-    if not SAFE_NAME.fullmatch(item.name):
-        wanted = "wanted lower case letters, digits and . _ - @"
-        raise _WrongOfferError(f"a {kind.__name__.lower()} called {item.name!r}: {wanted}")
-    return item
-
-
-def _check_backend(item: object) -> type[Backend]:
-    backend = _check_class(item, Backend)  # type: ignore[type-abstract]
-    kind = getattr(backend, "kind", None)
-    if kind not in ("framework", "runtime"):
-        raise _WrongOfferError(f'{backend.__name__} of kind {kind!r}: wanted "framework" or "runtime"')
-    return backend
-
-
-def _check_exporter(item: object) -> type[Exporter]:
-    exporter = _check_class(item, Exporter)  # type: ignore[type-abstract]
-    if exporter.name == DRIVER_EXPORTER:
-        raise _WrongOfferError(f"{exporter.__name__} with the name {DRIVER_EXPORTER!r}: that is the driver's own")
-    if not isinstance(getattr(exporter, "source", None), str):
-        raise _WrongOfferError(f"{exporter.__name__} without a source: wanted the name of a backend")
-    return exporter
-
-
-def _check_class(item: object, base: type[Offered]) -> type[Offered]:
-    if not (inspect.isclass(item) and issubclass(item, base)):
-        subclasses = f"subclasses of actconform.{base.__name__}"
-        mend = "the class itself, not an instance" if isinstance(item, base) else subclasses
-        raise _WrongOfferError(f"{_kind(item)} among its items: wanted {mend}")
-    if inspect.isabstract(item):
-        missing = ", ".join(sorted(item.__abstractmethods__))
-        raise _WrongOfferError(f"{item.__name__}, which is not whole: it does not define {missing}")
-    name = getattr(item, "name", None)
-    if not (isinstance(name, str) and SAFE_NAME.fullmatch(name)):
-        raise _WrongOfferError(f"{item.__name__} with the name {name!r}: wanted lower case letters, digits and . _ - @")
-    return item
 
 
 def _orphans(offers: list[_Offer]) -> dict[int, str]:
@@ -260,12 +227,6 @@ def _orphans(offers: list[_Offer]) -> dict[int, str]:
         for exporter in offer.exporters
         if exporter.source not in sources
     }
-
-
-def _check_data(item: object, kind: type[Data]) -> Data:
-    if not isinstance(item, kind):
-        raise _WrongOfferError(f"{_kind(item)} among its items: wanted actconform.{kind.__name__}")
-    return item
 
 
 def _refuse_mistyped(manager: pluggy.PluginManager, loaded: object, plugin: _Plugin) -> None:
@@ -288,10 +249,6 @@ def _refuse_namesakes(named: list[tuple[str, str]], what: str) -> None:
             both = f"both from {giver}" if givers[name] == giver else f"one from {givers[name]}, one from {giver}"
             raise PluginError(f"two {what} are called {name!r}: {both}; uninstall or rename one")
         givers[name] = giver
-
-
-def _kind(item: object) -> str:
-    return f"the class {item.__name__}" if inspect.isclass(item) else f"a value of type {type(item).__name__}"
 
 
 def _reason(error: BaseException) -> str:

@@ -5,6 +5,7 @@ facts.json says under which facts results were found, so that a run that resumes
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import os
 import threading
@@ -15,6 +16,7 @@ import msgspec
 
 from actconform.as_json import finite
 from actconform.config import UsageError
+from actconform.document import SCHEMA, Report
 from actconform.types import Result, Verdict
 
 if TYPE_CHECKING:
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from actconform.document import Facts
     from actconform.types import Case
 
-SCHEMA = 1
 RESULTS, REPORT, FACTS = "results.jsonl", "report.json", "facts.json"
 AGAIN = (Verdict.UNAVAILABLE, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)  # what a second try may mend
 
@@ -68,7 +70,7 @@ class Recorder:
             else:
                 self._keep(resume)
             (folder / REPORT).unlink(missing_ok=True)
-            self._write(FACTS, self._facts)
+            _write(self.folder / FACTS, self._facts)
         except BaseException:
             self._lines.close()
             raise
@@ -113,7 +115,7 @@ class Recorder:
                 gone = set(stale)
                 self._rewrite([result for result in read_results(self.folder) if result.case not in gone])
             self._facts.lines[line] = now
-            self._write(FACTS, self._facts)  # after the rewriting: whatever is there was found under these facts
+            _write(self.folder / FACTS, self._facts)  # after the rewriting: all that is there was found under them
 
     def take(self, case: str) -> Result | None:
         """Return what the earlier run found, where that still holds."""
@@ -138,16 +140,9 @@ class Recorder:
             if self._earlier.get(result.case) is not result:
                 self._lines.write(_line(result))
 
-    def finish(self, report: Mapping[str, Any]) -> Path:
+    def finish(self, report: Report) -> Path:
         """Write the report and return its path."""
-        return self._write(REPORT, report)
-
-    def _write(self, name: str, content: Any) -> Path:
-        path = self.folder / name
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_bytes(msgspec.json.encode(content))
-        fresh.replace(path)
-        return path
+        return write_report(self.folder, report)
 
     def _rewrite(self, results: Sequence[Result]) -> None:
         """Have exactly these results in the file, in one step, and the claim on the folder without a gap."""
@@ -207,20 +202,37 @@ def _changed(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[
     return "; ".join(words) or "it did not start now"
 
 
+def write_report(folder: Path, report: Report) -> Path:
+    """Write DIR/report.json in one step and return its path."""
+    return _write(folder / REPORT, finite(report))
+
+
+def _write(path: Path, content: Any) -> Path:
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_bytes(msgspec.json.encode(content))
+    fresh.replace(path)
+    return path
+
+
+def now() -> str:
+    """Return the time in UTC as reports have it: "2026-11-21T15:48:03Z"."""
+    return dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def report(
     results: Sequence[Result],
-    facts: Mapping[str, Any],
+    facts: Facts,
     problems: Sequence[str],
     timings: Mapping[str, float],
-) -> dict[str, Any]:
-    """Return the report of a run as JSON can hold it: non-finite numbers are "nan", "inf" and "-inf"."""
-    counts = Counter(result.verdict for result in results)
-    return {
-        "schema": SCHEMA,
-        "facts": dict(facts),
-        "conforms": not problems,
-        "problems": list(problems),
-        "timings": dict(timings),
-        "summary": {str(verdict): counts[verdict] for verdict in Verdict if counts[verdict]},
-        "results": [finite(result) for result in results],
-    }
+) -> Report:
+    """Return the report of a run that ends now."""
+    return Report(
+        schema=SCHEMA,
+        when=now(),
+        facts=facts,
+        conforms=not problems,
+        problems=tuple(problems),
+        timings=dict(timings),
+        summary={str(verdict): count for verdict, count in Counter(result.verdict for result in results).items()},
+        results=tuple(results),
+    )

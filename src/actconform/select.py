@@ -9,7 +9,8 @@ import msgspec
 
 from actconform.catalog.models.networks import PUBLISHED
 from actconform.config import UsageError, near
-from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, DTYPES, Case
+from actconform.formats import DTYPES
+from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, Case
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

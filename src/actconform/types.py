@@ -25,45 +25,6 @@ CONSTANTS = "@const"  # after an exporter's name in a route: parameters are cons
 DRIVER_EXPORTER = "authored"  # the graphs that we write: no plugin's exporter bears this name
 
 
-class FloatFormat(msgspec.Struct, frozen=True):
-    """An IEEE-like binary format: `precision` counts the hidden bit, `emin` and `emax` are exponents of normal numbers."""
-
-    name: str
-    bits: int
-    precision: int
-    emin: int
-    emax: int
-
-    @property
-    def unit_roundoff(self) -> float:
-        """Half the gap between 1 and the next number, u = 2**-precision."""
-        return 2.0**-self.precision
-
-    @property
-    def smallest_normal(self) -> float:
-        return 2.0**self.emin
-
-    @property
-    def smallest_subnormal(self) -> float:
-        return 2.0 ** (self.emin - self.precision + 1)
-
-    @property
-    def largest(self) -> float:
-        return (2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax
-
-    @property
-    def overflow(self) -> float:
-        """The smallest magnitude that rounds to infinity: the largest number plus half its ULP."""
-        return (2.0 - 2.0**-self.precision) * 2.0**self.emax
-
-
-DTYPES: dict[str, FloatFormat] = {
-    "f32": FloatFormat("f32", 32, 24, -126, 127),
-    "f16": FloatFormat("f16", 16, 11, -14, 15),
-    "bf16": FloatFormat("bf16", 16, 8, -126, 127),
-}
-
-
 def f32(value: float) -> float:
     """Return the float32 nearest to `value`: the parameter that every runtime receives."""
     single: float = struct.unpack("f", struct.pack("f", value))[0]
@@ -232,8 +193,27 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     evidence: str = ""
 
 
+class Profile(msgspec.Struct, frozen=True):
+    """The error over the input domain: `share[i]` is the worst in group `at[i]`, as a share of the limit (in units where that is 0).
+
+    Group 0 is x = 0; group +-k holds +-x in [2**(first + width (k - 1)), 2**(first + width k)); the group after the format's
+    largest binade is infinity. Elements found to break a rule that has no magnitude (nan-lost, inf, flushes ...) are in none.
+    """
+
+    first: int
+    width: int
+    at: tuple[int, ...]
+    share: tuple[float, ...]
+
+
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """Numbers from comparing one tensor in one regime with its golden; `margin` is limit / max(max_scaled, tiny)."""
+    """Numbers from comparing one tensor in one regime with its golden; `margin` is limit / max(max_scaled, tiny).
+
+    `unit` is what `max_scaled`, `bias` and `limit` are counted in: "ulp", "scaled" for u max(|f|, s, 2**emin), or "bound" for
+    the bound that was computed from the data; "" where it is not known.
+
+    Unary kernels have a `profile`.
+    """
 
     tensor: str
     regime: str
@@ -245,6 +225,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     margin: float
     histogram: tuple[int, ...]
     kinks: dict[str, str] = {}
+    unit: Literal["", "ulp", "scaled", "bound"] = ""
+    profile: Profile | None = None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from actconform.compare.claims import Claims
     from actconform.compare.measure import Sample
     from actconform.draw import Exam
+    from actconform.formats import FloatFormat
     from actconform.model import Model
-    from actconform.types import Artifact, Bundle, Finding, FloatFormat
+    from actconform.types import Artifact, Bundle, Finding
 
 WITHOUT_ANSWER = (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY, Builtin
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.interfaces import Unsupported
 from actconform.onnx.author import GRAPHS
@@ -20,7 +21,7 @@ from actconform.oracle.exact_rows import exact_rows
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rounding import round_to
 from actconform.oracle.rows import ROW_FORMULAS
-from actconform.types import DTYPES, Kernel, f32
+from actconform.types import Kernel, f32
 
 KERNELS = UNARY + ROWS
 NAMES = [kernel.name for kernel in KERNELS]

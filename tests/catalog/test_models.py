@@ -18,7 +18,7 @@ from actconform.catalog.models.feedforward import autoencoder
 from actconform.catalog.models.kinds import KINDS, LOSSES, same_pads
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.model import LOSS, Input
-from actconform.plugins import SAFE_NAME
+from actconform.offers import SAFE_NAME
 
 MODELS = networks()
 BY_NAME = {model.name: model for model in MODELS}

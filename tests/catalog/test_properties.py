@@ -13,9 +13,10 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.networks import networks
 from actconform.catalog.properties import Property, properties
+from actconform.formats import DTYPES
 from actconform.oracle.network import values
 from actconform.oracle.rounding import round_to
-from actconform.types import ASPECTS, DTYPES
+from actconform.types import ASPECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from actconform.as_json import finite
 from actconform.config import Config, local_deviations, read_config
+from actconform.document import Facts
 from actconform.record import report
 from actconform.types import Finding, Result, Verdict, Worst
 
@@ -37,7 +39,7 @@ def run_report(*, deviation: str | None = None) -> str:
         verdict=Verdict.FAIL,
         findings=(finding,),
     )
-    return json.dumps(report([result], {"backends": {"torch": {"torch": "2.13.0"}}}, [], {}))
+    return json.dumps(finite(report([result], Facts(backends={"torch": {"torch": "2.13.0"}}), [], {})))
 
 
 def test_a_new_finding_becomes_a_deviation_that_the_settings_can_name(cli, tmp_path: Path):

@@ -13,9 +13,10 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.compare.answers import compare
 from actconform.compare.rules import BIAS_LIMIT, BIAS_POINTS, Rule
 from actconform.draw import Exam, Question, draw
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.oracle.rounding import round_to
-from actconform.types import DTYPES, Kink
+from actconform.types import Kink
 
 F32 = DTYPES["f32"]
 U = F32.unit_roundoff

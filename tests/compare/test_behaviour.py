@@ -8,7 +8,7 @@ import pytest
 from actconform.compare.behaviour import behaviour
 from actconform.compare.rules import Rule
 from actconform.draw import Exam, Question
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 from actconform.workers.protocol import Outcome
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

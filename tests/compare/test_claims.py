@@ -15,11 +15,11 @@ from actconform.catalog.properties import REGIME, properties
 from actconform.compare.claims import Claims
 from actconform.draw import STORAGE, Exam, draw
 from actconform.draw_model import draw_model
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.model import OUTPUT
 from actconform.oracle import truth
 from actconform.oracle.network import values
-from actconform.types import DTYPES
 
 if TYPE_CHECKING:
     from actconform.types import Finding

@@ -14,10 +14,11 @@ from actconform.compare.measure import Sample, measure
 from actconform.compare.rules import Rule, row_rule, unary_rule
 from actconform.compare.ulp import to_hex, ulp_of
 from actconform.draw import draw
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import round_to
-from actconform.types import DTYPES, Kernel, Kink
+from actconform.types import Kernel, Kink
 
 KERNELS = {kernel.name: kernel for kernel in UNARY}
 NATIVE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}

@@ -14,10 +14,10 @@ from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.kinds import CLIP, KINDS, LOSSES, same_pads
 from actconform.catalog.models.networks import networks
 from actconform.compare.layer_bounds import layer_bound
+from actconform.formats import DTYPES
 from actconform.model import Layer
 from actconform.oracle.layers import Reading, formula_of
 from actconform.oracle.network import reading, values
-from actconform.types import DTYPES
 
 STORAGE = {"f32": np.float32, "f16": np.float16}
 SEEDS = range(20)

@@ -15,9 +15,10 @@ from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.compare.answers import structural
 from actconform.compare.layer_bounds import layer_bound
 from actconform.compare.layerwise import LAYERS, layerwise, top_1, where
+from actconform.formats import DTYPES
 from actconform.model import LOSS, OUTPUT, Input
 from actconform.oracle.network import layer_value, reading, values
-from actconform.types import DTYPES, Finding, Worst
+from actconform.types import Finding, Worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable

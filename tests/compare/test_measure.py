@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from actconform.compare.classify import classify
 from actconform.compare.measure import BLOCK, HISTOGRAM_BINS, Errors, Sample, measure
 from actconform.compare.rules import Rule
+from actconform.formats import DTYPES
 from actconform.oracle.rounding import round_to
-from actconform.types import DTYPES, Kink
+from actconform.types import Kink
 
 NATIVE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 SPECIALS = [math.nan, math.inf, -math.inf, 0.0, -0.0]

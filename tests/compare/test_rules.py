@@ -9,7 +9,7 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.compare.rules import BIAS_LIMIT, ROOT_RADIUS, SCALES, TAIL_LIMIT, Rule, row_rule, unary_rule
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 
 KERNELS = {kernel.name: kernel for kernel in (*UNARY, *ROWS)}
 each_format = pytest.mark.parametrize("fmt", list(DTYPES.values()), ids=lambda fmt: fmt.name)

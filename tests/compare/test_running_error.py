@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from actconform.compare.running_error import Bounded, given, widest
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
 STORAGE = {"f32": np.float32, "f16": np.float16}

@@ -18,12 +18,13 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.compare.answers import compare
 from actconform.compare.ulp import ulp_of
 from actconform.draw import Question, draw
+from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.onnx import ideal_ops
 from actconform.onnx.author import OPSET, author
 from actconform.onnx.ideal import IdealRuntime, operators
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, REDUCTIONS
-from actconform.types import DTYPES, Case
+from actconform.types import Case
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

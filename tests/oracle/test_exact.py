@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import UNARY
+from actconform.formats import DTYPES
 from actconform.oracle.exact import EXACT, definition, exact, exact_table
 from actconform.oracle.rounding import all_patterns
-from actconform.types import ASPECTS, DTYPES, Aspect, Kernel
+from actconform.types import ASPECTS, Aspect, Kernel
 
 KERNELS = {kernel.name: kernel for kernel in UNARY}
 both_aspects = pytest.mark.parametrize("aspect", ASPECTS)

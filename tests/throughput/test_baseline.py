@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from actconform.config import UsageError
-from actconform.throughput.baseline import compare, held, read, save
+from actconform.throughput.baseline import compare, confirmed, held, read, save
 from actconform.throughput.intervals import Interval
 
 PLAIN = {"torch": 1e-3, "keras": 3e-3}
@@ -21,66 +21,75 @@ def slower(route, times):
     return PLAIN | {route: PLAIN[route] * times}
 
 
-def test_a_repeat_is_not_called(report):
-    old = held(report(PLAIN))
+def test_a_repeat_is_not_called(timed):
+    old = held(timed(PLAIN))
     for seed in range(1, 30):
-        assert changes(compare(old, report(PLAIN, seed=seed, noise=0.1))) == {"torch": "same", "keras": "same"}
+        assert changes(compare(old, timed(PLAIN, seed=seed, noise=0.1))) == {"torch": "same", "keras": "same"}
 
 
 @pytest.mark.parametrize("route", PLAIN)
-def test_a_planted_slowdown_is_called_and_no_other_route_with_it(report, route):
-    old = held(report(PLAIN))
+def test_a_planted_slowdown_is_called_and_no_other_route_with_it(timed, route):
+    old = held(timed(PLAIN))
     for seed in range(1, 30):
-        found = compare(old, report(slower(route, 1.5), seed=seed, noise=0.1))
+        found = compare(old, timed(slower(route, 1.5), seed=seed, noise=0.1))
         assert changes(found) == {"torch": "same", "keras": "same"} | {route: "slower"}
         assert [one.route for one in found.slower] == [route]
         assert "times the baseline" in found.slower[0].words
 
 
-def test_what_becomes_faster_is_said_and_slows_no_other(report):
-    found = compare(held(report(PLAIN)), report(slower("torch", 0.5), seed=1))
+def test_what_is_slower_once_and_not_again_is_noise(timed):
+    old, slow = held(timed(PLAIN)), compare(held(timed(PLAIN)), timed(slower("keras", 1.5), seed=1))
+    again = compare(old, timed(slower("keras", 1.5), seed=2))
+    assert [one.route for one in confirmed(slow, again).slower] == ["keras"]
+    calmed = confirmed(slow, compare(old, timed(PLAIN, seed=2)))
+    assert changes(calmed) == {"torch": "same", "keras": "noisy"}
+    assert "but in a new process" in calmed.judgements[1].words
+
+
+def test_what_becomes_faster_is_said_and_slows_no_other(timed):
+    found = compare(held(timed(PLAIN)), timed(slower("torch", 0.5), seed=1))
     assert changes(found) == {"torch": "faster", "keras": "same"}  # although keras is now 6 times torch, and was 3
     assert found.slower == []
 
 
 @pytest.mark.parametrize("times", [1.1, 1.19])
-def test_under_the_threshold_nothing_is_called(report, times):
-    found = compare(held(report(PLAIN)), report(slower("keras", times), seed=2, noise=0.0, copy_noise=0.0))
+def test_under_the_threshold_nothing_is_called(timed, times):
+    found = compare(held(timed(PLAIN)), timed(slower("keras", times), seed=2, noise=0.0, copy_noise=0.0))
     assert changes(found)["keras"] == "same"
 
 
-def test_a_slower_machine_is_no_regression(report):
+def test_a_slower_machine_is_no_regression(timed):
     slow = {route: 2 * seconds for route, seconds in PLAIN.items()}
-    assert set(changes(compare(held(report(PLAIN)), report(slow, copy=2e-3))).values()) == {"same"}
+    assert set(changes(compare(held(timed(PLAIN)), timed(slow, copy=2e-3))).values()) == {"same"}
 
 
 @pytest.mark.parametrize("noisy", [{"noise": 2.0}, {"copy_noise": 2.0}])
 @pytest.mark.parametrize("when", ["then", "now"])
-def test_noise_gates_nothing_and_says_so(report, noisy, when):
+def test_noise_gates_nothing_and_says_so(timed, noisy, when):
     then, now = (noisy, {}) if when == "then" else ({}, noisy)
-    found = compare(held(report(PLAIN, **then)), report({"torch": 9e-3, "keras": 27e-3}, seed=1, **now))
+    found = compare(held(timed(PLAIN, **then)), timed({"torch": 9e-3, "keras": 27e-3}, seed=1, **now))
     assert set(changes(found).values()) == {"noisy"}
     assert found.slower == []
     assert all("noisy" in one.words or "varied" in one.words or "wide" in one.words for one in found.judgements)
 
 
-def test_what_slows_all_routes_but_not_the_calibration_is_laid_to_the_reference_alone(report):
+def test_what_slows_all_routes_but_not_the_calibration_is_laid_to_the_reference_alone(timed):
     slow = {route: 2 * seconds for route, seconds in PLAIN.items()}
-    assert changes(compare(held(report(PLAIN)), report(slow, seed=1))) == {"torch": "slower", "keras": "same"}
+    assert changes(compare(held(timed(PLAIN)), timed(slow, seed=1))) == {"torch": "slower", "keras": "same"}
 
 
-def test_a_calibration_that_drifts_with_the_routes_gates_nothing_either(report):
-    made = report(slower("torch", 9.0))
+def test_a_calibration_that_drifts_with_the_routes_gates_nothing_either(timed):
+    made = timed(slower("torch", 9.0))
     wide = Interval(1e-3, 1e-3, 1.3e-3)
     (one,) = made.measured
     one = msgspec.structs.replace(one, calibration=msgspec.structs.replace(one.calibration, seconds=wide))
-    found = compare(held(report(PLAIN)), msgspec.structs.replace(made, measured=[one]))
+    found = compare(held(timed(PLAIN)), msgspec.structs.replace(made, measured=[one]))
     assert set(changes(found).values()) == {"noisy"}
     assert "the calibration itself varied by 1.30 times" in found.judgements[0].words
 
 
-def test_a_new_route_is_new(report):
-    found = compare(held(report({"torch": 1e-3})), report(PLAIN))
+def test_a_new_route_is_new(timed):
+    found = compare(held(timed({"torch": 1e-3})), timed(PLAIN))
     assert changes(found) == {"torch": "same", "keras": "new"}
 
 
@@ -88,8 +97,8 @@ MACHINE = {"cpu": "another", "capability": "AVX512", "threads": 2, "affinity": (
 
 
 @pytest.mark.parametrize("fact", MACHINE)
-def test_another_machine_is_not_compared(report, fact):
-    old, new = report(PLAIN), report(slower("torch", 9.0))
+def test_another_machine_is_not_compared(timed, fact):
+    old, new = timed(PLAIN), timed(slower("torch", 9.0))
     new = msgspec.structs.replace(new, machine=msgspec.structs.replace(new.machine, **{fact: MACHINE[fact]}))
     found = compare(held(old), new)
     assert found.judgements == []
@@ -97,40 +106,40 @@ def test_another_machine_is_not_compared(report, fact):
     assert {"affinity": "processors was 2, is 3"}.get(fact, f"{fact} was ") in found.differing[0]
 
 
-def test_another_version_is_not_compared_and_the_kernel_of_the_system_does_not_count(report):
-    old = held(report(PLAIN))
+def test_another_version_is_not_compared_and_the_kernel_of_the_system_does_not_count(timed):
+    old = held(timed(PLAIN))
     facts = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "2.14", "platform": "Linux-6.2"}}
-    found = compare(old, report(slower("torch", 9.0), facts=facts))
+    found = compare(old, timed(slower("torch", 9.0), facts=facts))
     assert (found.differing, found.judgements) == (["torch torch was 2.13, is 2.14"], [])
     same = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "2.13", "platform": "Linux-6.2"}}
-    assert changes(compare(old, report(PLAIN, facts=same)))
+    assert changes(compare(old, timed(PLAIN, facts=same)))
 
 
-def test_an_update_keeps_what_was_not_measured_as_long_as_facts_hold(report):
-    old = held(report(PLAIN))
-    merged = held(report({"torch": 5e-3}, subject="tanh"), old)
+def test_an_update_keeps_what_was_not_measured_as_long_as_facts_hold(timed):
+    old = held(timed(PLAIN))
+    merged = held(timed({"torch": 5e-3}, subject="tanh"), old)
     assert [(one.trial.subject, one.route) for one in merged.entries] == [
         ("relu", "keras"),
         ("relu", "torch"),
         ("tanh", "torch"),
     ]
     other = {"calibration": {"numpy": "3.0"}, "torch": {"torch": "2.13"}}
-    fresh = held(report({"torch": 5e-3}, subject="tanh", facts=other), old)
+    fresh = held(timed({"torch": 5e-3}, subject="tanh", facts=other), old)
     assert [one.trial.subject for one in fresh.entries] == ["tanh"]
     assert "keras" not in fresh.facts
 
 
-def test_an_update_keeps_the_reference(report):
-    old = held(report(PLAIN))
+def test_an_update_keeps_the_reference(timed):
+    old = held(timed(PLAIN))
     assert {one.reference for one in old.entries} == {"torch"}
-    swapped = held(report({"torch": 9e-3, "keras": 3e-3}), old)
+    swapped = held(timed({"torch": 9e-3, "keras": 3e-3}), old)
     assert {one.reference for one in swapped.entries} == {"torch"}
     assert next(one for one in swapped.entries if one.route == "torch").to_reference == Interval(1.0, 1.0, 1.0)
 
 
-def test_what_is_saved_is_read(report, tmp_path):
+def test_what_is_saved_is_read(timed, tmp_path):
     path = tmp_path / "throughput.json"
-    kept = held(report(PLAIN))
+    kept = held(timed(PLAIN))
     save(path, kept)
     assert read(path) == kept
     assert [entry.name for entry in tmp_path.iterdir()] == ["throughput.json"]

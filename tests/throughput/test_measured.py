@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-import msgspec
 import pytest
 
-from actconform.throughput.measured import Report, write
+from actconform.config import UsageError
+from actconform.throughput.measured import FILE, read, write
 
 
-def test_figures_are_arithmetic_on_the_samples(report):
-    made = report({"torch": 1e-3, "keras": 3e-3}, noise=0.0, copy=5e-4, copy_noise=0.0)
+def test_figures_are_arithmetic_on_the_samples(timed):
+    made = timed({"torch": 1e-3, "keras": 3e-3}, noise=0.0, copy=5e-4, copy_noise=0.0)
     torch, keras = made.measured[0].figures
     assert torch.rate == pytest.approx(1024 / 1e-3)
     assert torch.throughput == pytest.approx(8192 / 1e-3)
@@ -22,14 +22,22 @@ def test_figures_are_arithmetic_on_the_samples(report):
     assert len(torch.samples) == made.rounds
 
 
-def test_a_report_survives_its_file(report, tmp_path):
-    made = report({"torch": 1e-3})
+def test_a_report_survives_its_file(timed, tmp_path):
+    made = timed({"torch": 1e-3})
     write(tmp_path / "new" / "throughput.json", made)
     text = (tmp_path / "new" / "throughput.json").read_bytes()
-    assert msgspec.json.decode(text, type=Report) == made
+    assert read(tmp_path / "new") == made
     assert json.loads(text)["schema"] == 1
     assert b"NaN" not in text
     assert b"Infinity" not in text
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff"])
+def test_what_is_no_report_is_named_with_the_mend(tmp_path, text):
+    assert read(tmp_path) is None
+    (tmp_path / FILE).write_bytes(text)
+    with pytest.raises(UsageError, match=r"throughput\.json: not what `actconform bench` writes .*: remove it"):
+        read(tmp_path)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):

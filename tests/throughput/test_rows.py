@@ -9,8 +9,8 @@ from actconform.bench.throughput import held
 from actconform.throughput.intervals import Interval
 
 
-def test_rows_are_the_clock_s_share_and_the_share_of_medians_apart(report):
-    made = report({"torch": 1e-3, "keras": 3e-3}, noise=0.0)
+def test_rows_are_the_clock_s_share_and_the_share_of_medians_apart(timed):
+    made = timed({"torch": 1e-3, "keras": 3e-3}, noise=0.0)
     one = made.measured[0]
     again = (Interval(1.04e-3, 1e-3, 2e-3), Interval(2.8e-3, 2e-3, 3e-3))
     figures = tuple(msgspec.structs.replace(f, again=other) for f, other in zip(one.figures, again, strict=True))

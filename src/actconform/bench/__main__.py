@@ -20,7 +20,7 @@ from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
 from actconform.compare.measure import Sample, measure
 from actconform.compare.rules import unary_rule
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

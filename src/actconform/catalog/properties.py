@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.types import Aspect, FloatFormat
+    from actconform.formats import FloatFormat
+    from actconform.types import Aspect
 
     F64 = NDArray[np.float64]
 

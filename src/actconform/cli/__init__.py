@@ -11,6 +11,9 @@ from actconform import __version__
 
 VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
+    "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
+    "diff": "Say what differs between two reports, and what got worse.",
+    "merge": "Merge the reports of several jobs into one.",
     "list": "List kernels, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",

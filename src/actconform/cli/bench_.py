@@ -16,11 +16,13 @@ from actconform.config import Config, UsageError, local_deviations, read_config
 from actconform.cpu import cpu_capability
 from actconform.golden.store import THROUGHPUT, golden_dir, read_manifest
 from actconform.plugins import load_plugins
+from actconform.record import now
+from actconform.report import speeds
 from actconform.report.console import open_console, plain
 from actconform.report.progress import progress_for
 from actconform.run import Plan, run
 from actconform.select import Selection
-from actconform.throughput import baseline, table
+from actconform.throughput import baseline
 from actconform.throughput.floor import Floor
 from actconform.throughput.intervals import CONFIDENCE, LEAST_ROUNDS
 from actconform.throughput.judged import cases
@@ -30,7 +32,7 @@ from actconform.throughput.progress import TrialProgress
 from actconform.throughput.trials import chosen, numbers, trials
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from rich.console import Console
 
@@ -103,17 +105,22 @@ def command(
     console = open_console(to_stderr=as_json)
     report = _measured(_plan(wanted, config, catalog), wanted, console)
     comparison = baseline.compare(old, report) if old else None
+    if old and comparison and comparison.slower and not (update or report.interrupted):
+        again = _only(wanted, {one.trial for one in comparison.slower})
+        console.print("\nslower than the baseline: timed once more, in new processes")
+        repeat = _measured(_plan(again, config, catalog), again, console)
+        comparison = baseline.confirmed(comparison, baseline.compare(old, repeat))
     if comparison:
         report = msgspec.structs.replace(report, comparison=msgspec.to_builtins(comparison))
     path = _written(folder, report)
-    table.legend(console)
-    table.not_timed(console, report.not_timed)
-    table.repeated(console, report.measured)
+    speeds.legend(console)
+    speeds.not_timed(console, report.not_timed)
+    speeds.repeated(console, report.measured)
     if comparison:
-        table.compared(console, comparison, str(stored))
+        speeds.compared(console, comparison, str(stored))
     if update:
         _update(stored, old, report, console)
-    console.print(plain(f"{table.totals(report)}     {path}     {report.seconds:.0f} s"), style="bold", soft_wrap=True)
+    console.print(plain(f"{speeds.totals(report)}     {path}     {report.seconds:.0f} s"), style="bold", soft_wrap=True)
     if report.interrupted:
         console.print("[red]interrupted[/]: what had been timed is kept")
     if as_json:
@@ -163,6 +170,10 @@ def _races(
     return races
 
 
+def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
+    return msgspec.structs.replace(wanted, races=[race for race in wanted.races if race[0] in trials])
+
+
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
     folder = golden_dir()
     return Plan(
@@ -193,6 +204,7 @@ def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:
         interrupted = True
     report = Report(
         actconform=__version__,
+        when=now(),
         machine=_machine(plan.config.threads, facts),
         facts=facts,
         rounds=wanted.rounds,
@@ -202,7 +214,7 @@ def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:
         measured=measured,
         not_timed=left,
     )
-    table.header(console, report)
+    console.print(plain(speeds.about(report)), soft_wrap=True)
     return report
 
 
@@ -228,7 +240,7 @@ def _time(floor: Floor, wanted: _Wanted, console: Console, measured: list[Measur
                 measured.append(figures)
             following = wanted.races[number + 1 :][:1]
             if not following or following[0][0].subject != trial.subject:
-                table.tables(console, [one for one in measured if one.trial.subject == trial.subject])
+                speeds.tables(console, [one for one in measured if one.trial.subject == trial.subject])
 
 
 def _machine(threads: int, facts: dict[str, dict[str, str]]) -> Machine:

@@ -15,14 +15,15 @@ from actconform import __version__
 from actconform.as_json import finite
 from actconform.catalog.kernels import built_in
 from actconform.config import CONFIG_FILE, Config, UsageError, local_deviations, near, read_config
+from actconform.document import Facts
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms, unmatched
 from actconform.plugins import load_plugins, plugin_versions
 from actconform.record import RESULTS, FolderInUseError, Recorder, report
-from actconform.report.console import visible
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
+from actconform.report.write import clear, write_all
 from actconform.run import Plan, facts_of, run
 from actconform.select import Selection, all_cases, asked_for, routes, select
 from actconform.workers.protocol import Hello
@@ -84,20 +85,21 @@ def command(
     folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
     with _recorder(folder, plan, resume=resume) as recorder:
+        clear(folder, catalog)
         ran = _run(msgspec.structs.replace(plan, earlier=recorder), recorder, screen)
         problems = _problems(plan, ran, required)
         # Before anything is shown: a reader that went away must not cost the report.
-        path = recorder.finish(
-            report(ran.results, {"actconform": __version__, "backends": ran.facts}, problems, ran.clock)
-        )
+        made = report(ran.results, _facts(plan, ran), problems, ran.clock)
+        path = recorder.finish(made)
+        faults = write_all(made, folder, catalog).faults
     if resume:
-        for note in [*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"]:
-            screen.console.print(visible(note), markup=False, soft_wrap=True)
+        screen.notes([*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"])
     screen.header(ran.facts, plan)
     screen.tables(ran.results, catalog.kernels, catalog.models)
     screen.findings(ran.results, catalog.models)
     if timings:
         screen.timings(ran.results, ran.imports, ran.clock)
+    screen.notes(faults)
     screen.verdict(ran.results, problems, folder, ran.clock["total"], interrupted=ran.interrupted)
     if as_json:
         sys.stdout.buffer.write(path.read_bytes() + b"\n")
@@ -185,11 +187,18 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
         raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
 
 
+def _facts(plan: Plan, ran: _Ran) -> Facts:
+    return Facts(actconform=__version__, goldens=_digest(plan.manifest)[:16], backends=ran.facts)
+
+
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
-    about = (__version__, plugin_versions(), settings, plan.manifest, plan.register)
-    return hashlib.sha256(msgspec.json.encode(finite(about), order="sorted")).hexdigest()
+    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(finite(content), order="sorted")).hexdigest()
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:

@@ -133,6 +133,8 @@ def measurement(
         margin=rule.limit / scaled if scaled else np.inf,
         histogram=tuple(errors.histogram.tolist()),
         kinks=_kinks(sample, rule),
+        unit="scaled" if rule.scale is not None else "ulp" if rule.exact or sample.bound is None else "bound",
+        profile=errors.worst.profile() if errors.worst is not None else None,
     )
 
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.formats import FloatFormat
     from actconform.oracle.rounding import F64
-    from actconform.types import FloatFormat, Kernel
+    from actconform.types import Kernel
 
 EXP_ULP = {32: 4.0, 16: 2.0}
 # lambda of the probabilistic bound for dot products: it fails once in 1e7 (2 exp(-lambda^2 / 2) for each element)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from actconform.catalog.properties import Property
     from actconform.draw import Exam
-    from actconform.types import Aspect, Bundle, Finding, FloatFormat
+    from actconform.formats import FloatFormat
+    from actconform.types import Aspect, Bundle, Finding
 
 
 class Claims:

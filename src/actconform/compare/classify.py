@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ULP_CLASSES = ("tail", "range")
 SCALED_CLASSES = ("scaled-error", "kink", "bias")
+PROFILED = ("tail", "scaled-error", "kink")  # of the single elements, those whose error has a limit
 
 
 def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> list[Finding]:
@@ -31,7 +32,8 @@ def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: st
     An element gets the first class that fits: nan-made, nan-lost, inf, zero-sign, (accepted: inside its bound or the interval
     of a kink), kink, subnormal-flush, range, scaled-error, tail. Where a subnormal input gives what 0 gives, or a result at
     the edge of the normal numbers lost its subnormal part, that is subnormal-flush, whatever else it breaks. The intervals of
-    unary kernels are runs of neighbouring binades of one sign, so that two causes in one regime are two findings.
+    unary kernels are runs of neighbouring binades of one sign, so that two causes in one regime are two findings. What breaks
+    a limit by an amount is counted in `errors.worst`, where there is one.
     """
     if not errors.suspects.size:
         return []
@@ -40,6 +42,9 @@ def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: st
         findings = []
         for class_, mask, scaled, ulp in _classes(suspects, rule):
             indices = np.flatnonzero(mask)
+            if errors.worst is not None and class_ in PROFILED:
+                tail = class_ == "tail"
+                errors.worst.add_breaches(suspects.x[indices], (ulp if tail else scaled)[indices], of_tail=tail)
             for run in _runs(suspects.x[indices]) if rule.unary else [np.arange(indices.size)] if indices.size else []:
                 chosen = indices[run]
                 size = ulp if class_ in ULP_CLASSES else scaled

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from actconform.compare.running_error import F64
+    from actconform.formats import FloatFormat
     from actconform.oracle.layers import Reading
-    from actconform.types import FloatFormat, Kernel
+    from actconform.types import Kernel
 
     Bound: TypeAlias = Callable[[Reading, FloatFormat], Bounded]
 

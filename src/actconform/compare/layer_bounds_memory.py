@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from actconform.compare.running_error import F64
+    from actconform.formats import FloatFormat
     from actconform.oracle.layers import Reading
-    from actconform.types import FloatFormat
 
     Bound: TypeAlias = Callable[[Reading, FloatFormat], Bounded]
 

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.formats import FloatFormat
     from actconform.model import Model
-    from actconform.types import Bundle, Finding, FloatFormat, Measurement
+    from actconform.types import Bundle, Finding, Measurement
 
 LAYERS = "layers"  # the regime of all that is measured at layers
 NO_NUMBER = ("nan-made", "nan-lost", "inf")  # further off than any number

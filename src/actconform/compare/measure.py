@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from actconform.compare.profile import Worst
 from actconform.compare.ulp import ulp_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Errors(msgspec.Struct):
     `histogram` counts |error| in ULP by powers of two: exact; below 2**-8; [2**-8, 2**-7); ...; 2**25 and more. Non-finite
     answers and truths count in nothing but `n`. `suspects` are flat indices, ascending, of all elements that are not plainly
     within their limit: kinks, flushes, equal NaNs and the like are among them until `classify` has looked.
+    `worst` is by input, for unary kernels; `classify` adds the breaches.
     """
 
     n: int
@@ -60,6 +62,7 @@ class Errors(msgspec.Struct):
     within: int = 0
     histogram: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
     suspects: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
+    worst: Worst | None = None
 
     @property
     def bias(self) -> float:
@@ -77,7 +80,7 @@ def measure(sample: Sample, rule: Rule) -> Errors:
     if not sample.truth.size == sample.x.size == n:
         message = f"answer has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
         raise ValueError(message)
-    errors = Errors(n=n)
+    errors = Errors(n=n, worst=Worst(rule) if rule.unary else None)
     suspects = []
     with np.errstate(all="ignore"):
         for start in range(0, n, BLOCK):
@@ -103,6 +106,27 @@ def _block(block: Sample, rule: Rule, errors: Errors) -> NDArray[np.int64]:
         far = ulp > rule.tail_limit
         if far.any():
             within &= ~(far & (np.abs(block.truth) < scales / 8) & ~rule.near_root(block.x))
+    _hold_range_and_sign(within, got, block.truth, rule)
+    if block.cotangent is not None:
+        ratio *= np.sign(block.cotangent)
+    suspects, x, truth = np.empty(0, np.int64), block.x, block.truth
+    if not within.all():
+        suspects = np.flatnonzero(~within)
+        errors.histogram += _histogram(ulp[~within & np.isfinite(ulp)])
+        ulp, scaled, ratio, x, truth = ulp[within], scaled[within], ratio[within], x[within], truth[within]
+        scales = scales[within] if scales.size > 1 else scales
+    errors.signed_sum += float(ratio.sum())
+    errors.within += ratio.size
+    if ulp.size:
+        errors.max_ulp = max(errors.max_ulp, float(ulp.max()))
+        errors.max_scaled = max(errors.max_scaled, float(scaled.max()))
+        errors.histogram += _histogram(ulp)
+    if errors.worst is not None:
+        errors.worst.add(x, truth, scales, scaled, ulp)
+    return suspects
+
+
+def _hold_range_and_sign(within: NDArray[np.bool_], got: F64, truth: F64, rule: Rule) -> None:
     low, high = rule.range
     if low > -np.inf:
         within &= got >= low
@@ -111,43 +135,31 @@ def _block(block: Sample, rule: Rule, errors: Errors) -> NDArray[np.int64]:
     if rule.zero_sign:
         zero = got == 0.0
         if zero.any():
-            within &= ~(zero & (np.signbit(got) != np.signbit(block.truth)))
-    if block.cotangent is not None:
-        ratio *= np.sign(block.cotangent)
-    suspects = np.empty(0, np.int64)
-    if not within.all():
-        suspects = np.flatnonzero(~within)
-        errors.histogram += _histogram(ulp[~within & np.isfinite(ulp)])
-        ulp, scaled, ratio = ulp[within], scaled[within], ratio[within]
-    errors.signed_sum += float(ratio.sum())
-    errors.within += ratio.size
-    if ulp.size:
-        errors.max_ulp = max(errors.max_ulp, float(ulp.max()))
-        errors.max_scaled = max(errors.max_scaled, float(scaled.max()))
-        errors.histogram += _histogram(ulp)
-    return suspects
+            within &= ~(zero & (np.signbit(got) != np.signbit(truth)))
 
 
 def units(block: Sample, rule: Rule, ulps: F64) -> tuple[F64, F64]:
-    """Return the unit of error of each element, and s(x), the size below which absolute error counts (0 where there is none)."""
+    """Return the unit of error of each element, and s(x), the size below which absolute error counts (0 where there is none).
+
+    s has one element where it is the same for all.
+    """
     if rule.scale is None:
         unit = ulps if rule.exact or block.bound is None else block.bound
         return unit, np.zeros(1)
-    scales = rule.scales(block.x)
+    scales = np.ones(1) if rule.scale == "one" else rule.scales(block.x)
     if block.cotangent is not None:
-        scales *= np.abs(block.cotangent)
+        scales = scales * np.abs(block.cotangent)
     size = np.maximum(np.abs(block.truth), scales)
-    np.maximum(size, rule.fmt.smallest_normal, out=size)
+    if rule.scale == "input" or block.cotangent is not None:  # the others are 1 at least
+        np.maximum(size, rule.fmt.smallest_normal, out=size)
     size *= rule.fmt.unit_roundoff
     return size, scales
 
 
 def _histogram(ulp: F64) -> NDArray[np.int64]:
-    exponent = ulp.view(np.int64) >> 52
-    exponent -= 1023 + _FIRST_EXPONENT - 2
-    np.clip(exponent, 1, HISTOGRAM_BINS - 1, out=exponent)
-    counts = np.bincount(exponent, minlength=HISTOGRAM_BINS)
-    exact = ulp.size - int(np.count_nonzero(ulp))
-    counts[0] += exact
-    counts[1] -= exact
-    return counts
+    by_exponent = np.bincount(ulp.view(np.int64) >> 52, minlength=0x7FF)
+    first = 1023 + _FIRST_EXPONENT
+    last = first + HISTOGRAM_BINS - 3
+    exact = ulp.size - np.count_nonzero(ulp)
+    small, large = by_exponent[:first].sum() - exact, by_exponent[last:].sum()
+    return np.concatenate([[exact, small], by_exponent[first:last], [large]])

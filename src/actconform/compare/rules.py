@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.types import Aspect, FloatFormat, Kernel, Kink
+    from actconform.formats import FloatFormat
+    from actconform.types import Aspect, Kernel, Kink
 
     F64 = NDArray[np.float64]
 

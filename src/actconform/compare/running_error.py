@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actconform.compare.bounds import EXP_ULP, dot_factor, flushes
+from actconform.formats import FloatFormat  # noqa: TC001  part of a dataclass
 from actconform.oracle.rounding import round_to
-from actconform.types import FloatFormat  # noqa: TC001  part of a dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.types import FloatFormat
+    from actconform.formats import FloatFormat
 
     F64 = NDArray[np.float64]
 

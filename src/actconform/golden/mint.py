@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.inputs import Draw, row_cotangent, row_draws, unary_regimes
+from actconform.formats import DTYPES
 from actconform.golden.networks import kept, model_golden
 from actconform.golden.store import (
     MANIFEST,
@@ -27,7 +28,7 @@ from actconform.model import Model
 from actconform.oracle.exact import exact, exact_table
 from actconform.oracle.exact_rows import exact_rows
 from actconform.oracle.formulas import FORMULAS
-from actconform.types import ASPECTS, DTYPES
+from actconform.types import ASPECTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
+from actconform.formats import DTYPES
 from actconform.golden.networks import verify_model
 from actconform.golden.store import GoldenError, digest, load, read_tensor, strangers
 from actconform.model import Model
 from actconform.oracle import truth
-from actconform.types import ASPECTS, DTYPES
+from actconform.types import ASPECTS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -18,12 +18,12 @@ from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.ideal_layers
 import actconform.onnx.ideal_windows  # noqa: F401  both register operators
+from actconform.formats import DTYPES
 from actconform.interfaces import Program, Unsupported
 from actconform.onnx.artifact import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.oracle.rounding import round_to
-from actconform.types import DTYPES
 
 if TYPE_CHECKING:
     from actconform.types import Bundle

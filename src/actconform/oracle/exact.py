@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
+from actconform.formats import DTYPES
 from actconform.oracle import definitions as d
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rounding import F64, all_patterns, round_to, to_bits
-from actconform.types import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from flint import arb
     from numpy.typing import NDArray
 
-    from actconform.types import Aspect, FloatFormat, Kernel
+    from actconform.formats import FloatFormat
+    from actconform.types import Aspect, Kernel
 
 Function: TypeAlias = "Callable[[arb, Mapping[str, float]], arb | float]"
 Rounding: TypeAlias = "Callable[[arb], float]"

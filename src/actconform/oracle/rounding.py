@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from actconform.types import FloatFormat
+    from actconform.formats import FloatFormat
 
 F64: TypeAlias = NDArray[np.float64]
 

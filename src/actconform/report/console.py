@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 PLAIN_WIDTH = 160
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "–": "-", "·": "|", "…": "...", "✗": "x", "✓": "v"})
 
 
@@ -33,7 +33,10 @@ def plain(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with its control characters, but for tab and newline, written out."""
+    """Return `text` with what is no character to show written out: controls but tab and newline, lone surrogates.
+
+    What comes back can be encoded, and XML can hold it.
+    """
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 

@@ -12,9 +12,11 @@ from rich.table import Table
 
 from actconform.compare.classify import SCALED_CLASSES, ULP_CLASSES
 from actconform.compare.ulp import from_hex
+from actconform.formats import DTYPES
+from actconform.judge import gravity
 from actconform.report.console import open_console, plain
 from actconform.report.reasons import brief
-from actconform.types import DTYPES, RAN, Verdict
+from actconform.types import RAN, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -46,25 +48,6 @@ WORDS = {
     Verdict.ERROR: "ERROR",
     Verdict.UNSUPPORTED: "unsupported",
 }
-# What a reader should know first: wrong numbers before special values before small print; others come after these.
-GRAVEST_FIRST = (
-    "names",
-    "shape",
-    "scaled-error",
-    "nan-lost",
-    "nan-made",
-    "inf",
-    "range",
-    "kink",
-    "dtype",
-    "nondeterministic",
-    "position-dependent",
-    "mutates-input",
-    "memory-growth",
-    "placement",
-    "tail",
-    "subnormal-flush",
-)
 
 
 class Screen:
@@ -82,6 +65,11 @@ class Screen:
         subjects = len({case.subject for case in plan.cases})
         words.append(f"goldens of {subjects} subject{'s' if subjects > 1 else ''} verified")
         self._say(plain(" · ".join(dict.fromkeys(words))))
+
+    def notes(self, lines: Iterable[str]) -> None:
+        """Print each line as it is, whole."""
+        for line in lines:
+            self._say(plain(line), whole=True)
 
     def tables(self, results: Sequence[Result], *groups: Iterable[str]) -> None:
         """Print each group of subjects by routes: the worst error as a share of its limit, or the finding."""
@@ -248,15 +236,11 @@ def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
         sign = _sign(finding.worst.input_hex) if finding.worst else ""
         kinds[finding.class_, finding.tensor, finding.blame, sign].append(finding)
     worst = [(max(kind, key=lambda f: f.magnitude), sum(f.count for f in kind)) for kind in kinds.values()]
-    return sorted(worst, key=lambda pair: _gravity(pair[0].class_))
+    return sorted(worst, key=lambda pair: gravity(pair[0].class_))
 
 
 def _sign(input_hex: str) -> str:
     return "-" if int(input_hex[2], 16) >= 8 else "+"
-
-
-def _gravity(class_: str) -> tuple[int, str]:
-    return (GRAVEST_FIRST.index(class_) if class_ in GRAVEST_FIRST else len(GRAVEST_FIRST), class_)
 
 
 def _cell(results: Sequence[Result]) -> str:
@@ -283,7 +267,7 @@ def _cell(results: Sequence[Result]) -> str:
 
 
 def _main_class(findings: Sequence[Finding]) -> str:
-    return min((finding.class_ for finding in findings), key=_gravity)
+    return min((finding.class_ for finding in findings), key=gravity)
 
 
 def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:

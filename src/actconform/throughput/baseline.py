@@ -128,15 +128,15 @@ def save(path: Path, baseline: Baseline) -> None:
         raise UsageError(f"{path}: the baseline cannot be written: {error.strerror}") from error
 
 
-def compare(old: Baseline, report: Report) -> Comparison:
-    """Hold a report against a baseline: nothing where facts differ.
+def compare(old: Baseline, report: Report, *, other_versions: bool = False) -> Comparison:
+    """Hold a report against a baseline: nothing where facts differ; with `other_versions`, those of backends may.
 
     A figure is slower where the lower bound of its ratio to the calibration exceeds THRESHOLD times the old upper bound, and
     so does its ratio to the reference route, unless it is that route or that did not run: what a run slows alike, or a
     reference that became faster, is no regression of this route. Faster likewise. Where an interval, the calibration's own
     among them, is wider than NOISY, the figure is noisy and neither.
     """
-    if differences := differing(old, report):
+    if differences := differing(old, report, other_versions=other_versions):
         return Comparison(differing=differences)
     entries = {(one.trial, one.route): one for one in old.entries}
     return Comparison(
@@ -148,12 +148,29 @@ def compare(old: Baseline, report: Report) -> Comparison:
     )
 
 
-def differing(old: Baseline, report: Report) -> list[str]:
-    """Return the facts that are others now: of the machine, and of every backend in both."""
+def confirmed(first: Comparison, again: Comparison) -> Comparison:
+    """Return the first comparison, with "noisy" for what was slower in it and not so when it was timed again.
+
+    A process can be slow for as long as it lives, by where its memory came to lie: no number of samples of it tells.
+    """
+    second = {(one.trial, one.route): one for one in again.judgements}
+
+    def settled(one: Judgement) -> Judgement:
+        repeat = second.get((one.trial, one.route))
+        if one.change != "slower" or repeat is None or repeat.change == "slower":
+            return one
+        words = f"{one.words}; but in a new process {repeat.words}"
+        return msgspec.structs.replace(one, change="noisy", words=words)
+
+    return msgspec.structs.replace(first, judgements=[settled(one) for one in first.judgements])
+
+
+def differing(old: Baseline, report: Report, *, other_versions: bool = False) -> list[str]:
+    """Return the facts that are others now: of the machine, of the calibration, and of every other backend in both."""
     words = _changed("", old.machine, _about(report.machine))
     facts = _kept_facts(report.facts)
     for backend in old.facts:
-        if backend in facts:
+        if backend in facts and (backend == NAME or not other_versions):
             words += _changed(f"{backend} ", old.facts[backend], facts[backend])
     return words
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.report.screen import GRAVEST_FIRST
+from actconform.judge import gravity
 from actconform.types import RAN, Case, Verdict
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def judged(trial: Trial, route: str, results: Mapping[str, Result]) -> Judged:
         route=route,
         verdict=gravest.verdict,
         mark=mark,
-        finding=min((finding.class_ for finding in classes), key=_rank, default=""),
+        finding=min((finding.class_ for finding in classes), key=gravity, default=""),
         reason=gravest.reason,
         placement=dict(gravest.placement),
     )
@@ -63,7 +63,3 @@ def _cases(trial: Trial, route: str) -> list[Case]:
 def _gravity(result: Result) -> int:
     order = (Verdict.PASS, Verdict.XFAIL, Verdict.XPASS, Verdict.FAIL)
     return order.index(result.verdict) if result.verdict in RAN else len(order)
-
-
-def _rank(class_: str) -> int:
-    return GRAVEST_FIRST.index(class_) if class_ in GRAVEST_FIRST else len(GRAVEST_FIRST)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from actconform.config import UsageError
 from actconform.throughput.intervals import Interval, interval, ratios
 from actconform.throughput.trials import Trial  # noqa: TC001  msgspec reads annotations
 
@@ -92,9 +93,10 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """throughput.json. `facts` are by backend; `confidence` is the least of all intervals."""
+    """throughput.json. `facts` are by backend; `confidence` is the least of all intervals; `when` is its end, in UTC."""
 
     schema: int = SCHEMA
+    when: str = ""
     actconform: str
     machine: Machine
     facts: dict[str, dict[str, str]]
@@ -163,6 +165,20 @@ def compared(figures: list[Figure]) -> tuple[Figure, ...]:
         for figure in figures
         if fastest
     )
+
+
+def read(folder: Path) -> Report | None:
+    """Return DIR/throughput.json, None where there is none; raise UsageError where it cannot be read or is something else."""
+    path = folder / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        mend = "remove it, or measure anew with `actconform bench`"
+        raise UsageError(f"{path}: not what `actconform bench` writes ({error}): {mend}") from error
 
 
 def write(path: Path, content: object) -> None:

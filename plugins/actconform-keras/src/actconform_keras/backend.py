@@ -13,7 +13,7 @@ import numpy as np
 
 from actconform import Backend, Program, Support, Unavailable, Unsupported
 from actconform.cpu import cpu_capability, onednn_level
-from actconform.types import DTYPES
+from actconform.formats import DTYPES
 from actconform_keras.kernels import Implementation, implement
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from actconform.throughput import table
+from actconform.report import speeds
 from actconform.throughput.baseline import compare, held
 from actconform.throughput.intervals import Interval
 from actconform.throughput.measured import NotTimed
@@ -26,12 +26,12 @@ def said(console):
     return console.file.getvalue()
 
 
-def test_a_row_has_time_interval_rate_bandwidth_share_and_mark(console, report):
-    made = report(
+def test_a_row_has_time_interval_rate_bandwidth_share_and_mark(console, timed):
+    made = timed(
         {"torch": 1e-3, "torch-torchscript@const+ort-cpu": 2e-3}, noise=0.0, copy=5e-4, copy_noise=0.0
     ).measured[0]
     wrong = msgspec.structs.replace(made.figures[1], mark="●", finding="position-dependent", verdict="FAIL")
-    table.tables(console, [msgspec.structs.replace(made, figures=(made.figures[0], wrong))])
+    speeds.tables(console, [msgspec.structs.replace(made, figures=(made.figures[0], wrong))])
     title, names, first, second = [line.split() for line in said(console).splitlines() if line.strip()]
     assert title == ["relu", "forward"]
     assert {"size", "route", "GB/s"} <= set(names)
@@ -45,33 +45,33 @@ def test_what_was_not_timed_is_said_once_a_reason(console):
     left = [
         NotTimed(Trial(name, "forward", 1), "ort-cuda", "UNAVAILABLE", "no driver: install it") for name in "abcdef"
     ]
-    table.not_timed(console, [*left, NotTimed(TRIAL, "torch", "CRASH", "was killed")])
+    speeds.not_timed(console, [*left, NotTimed(TRIAL, "torch", "CRASH", "was killed")])
     first, second = said(console).splitlines()
     assert first == "not timed: ort-cuda: a, b, c, d and 2 more: UNAVAILABLE: no driver"
     assert second == "not timed: torch: relu: CRASH: was killed"
 
 
-def test_a_regression_is_named_with_both_ratios(console, report):
-    old = held(report({"torch": 1e-3, "keras": 3e-3}))
-    table.compared(console, compare(old, report({"torch": 1e-3, "keras": 6e-3}, seed=1)), "golden/throughput.json")
+def test_a_regression_is_named_with_both_ratios(console, timed):
+    old = held(timed({"torch": 1e-3, "keras": 3e-3}))
+    speeds.compared(console, compare(old, timed({"torch": 1e-3, "keras": 6e-3}, seed=1)), "golden/throughput.json")
     assert "slower  relu forward 1K keras: 2.0" in said(console)
     assert "1 as in the baseline, 1 slower" in said(console)
 
 
-def test_facts_that_differ_are_listed(console, report):
+def test_facts_that_differ_are_listed(console, timed):
     facts = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "9"}}
-    table.compared(console, compare(held(report({"torch": 1e-3})), report({"torch": 1e-3}, facts=facts)), "file")
+    speeds.compared(console, compare(held(timed({"torch": 1e-3})), timed({"torch": 1e-3}, facts=facts)), "file")
     assert said(console).splitlines() == [
         "not compared with file: it holds under other facts:",
         "  torch torch was 2.13, is 9",
     ]
 
 
-def test_repeats_are_counted(console, report):
-    made = report({"torch": 1e-3, "keras": 3e-3}, noise=0.0).measured[0]
+def test_repeats_are_counted(console, timed):
+    made = timed({"torch": 1e-3, "keras": 3e-3}, noise=0.0).measured[0]
     again = (Interval(1.02e-3, 1e-3, 2e-3), Interval(2.7e-3, 2e-3, 3e-3))
     figures = tuple(msgspec.structs.replace(one, again=other) for one, other in zip(made.figures, again, strict=True))
-    table.repeated(console, [msgspec.structs.replace(made, figures=figures)])
+    speeds.repeated(console, [msgspec.structs.replace(made, figures=figures)])
     first, second, total = said(console).splitlines()
     assert first.split() == ["2.00", "%", "relu", "forward", "1K", "torch"]
     assert second.split() == ["10.00", "%", "relu", "forward", "1K", "keras"]
@@ -83,4 +83,4 @@ def test_repeats_are_counted(console, report):
     [(2.0, "2.00 s"), (0.0123, "12.3 ms"), (4.56e-6, "4.56 µs"), (789e-6, "789 µs"), (5e-9, "0.01 µs")],
 )
 def test_durations_have_their_unit(seconds, shown):
-    assert table.duration(seconds) == shown
+    assert speeds.duration(seconds) == shown

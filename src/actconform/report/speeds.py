@@ -35,15 +35,15 @@ WIDE = 120
 FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime", "numpy", "blas")
 
 
-def header(console: Console, report: Report) -> None:
-    """Print versions, processor, capability and threads on one line."""
+def about(report: Report) -> str:
+    """Return versions, processor, capability and threads on one line."""
     versions = {fact: of[fact] for of in report.facts.values() for fact in FACTS_SHOWN if fact in of}
     machine = report.machine
     words = [f"{fact} {versions[fact]}" for fact in FACTS_SHOWN if fact in versions]
     words += [machine.cpu, machine.capability]
     words += [f"{machine.threads} thread{'s' * (machine.threads > 1)} on {len(machine.affinity)} processors"]
     words += [f"{report.rounds} rounds"]
-    console.print(plain(" · ".join(words)), soft_wrap=True)
+    return " · ".join(words)
 
 
 def tables(console: Console, measured: Sequence[Measured]) -> None:
@@ -136,7 +136,7 @@ def _grid(trials: Sequence[Measured], gap: int) -> Table:
 
 def _row(figure: Figure) -> list[str]:
     style = STYLES.get(figure.mark, "")
-    verdict = f"{figure.mark}{figure.finding or figure.verdict}" if figure.mark else str(figure.verdict).lower()
+    words = plain(verdict(figure))
     return [
         plain(figure.route),
         duration(figure.seconds.median),
@@ -145,8 +145,13 @@ def _row(figure: Figure) -> list[str]:
         f"{figure.throughput / 1e9:.3g}" if figure.amount else "",
         "" if figure.share is None else _percent(figure.share),
         "1" if figure.route == figure.fastest else f"{figure.to_fastest.median:.2f}",
-        f"[{style}]{plain(verdict)}[/]" if style else plain(verdict),
+        f"[{style}]{words}[/]" if style else words,
     ]
+
+
+def verdict(figure: Figure) -> str:
+    """Return the verdict beside a figure, with its mark: "pass", "▲tail"."""
+    return f"{figure.mark}{figure.finding or figure.verdict}" if figure.mark else str(figure.verdict).lower()
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ ROUNDS = 9
 
 
 @pytest.fixture
-def report():
+def timed():
     """Make a report of one trial: seconds of a call by route, each round up to `noise` of it more, from a seed."""
 
     def made(seconds, *, seed=0, noise=0.01, copy=1e-3, copy_noise=0.01, machine=MACHINE, facts=FACTS, subject="relu"):

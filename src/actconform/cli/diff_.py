@@ -1,0 +1,56 @@
+"""`actconform diff`: what differs between two reports, and whether it got worse."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from actconform.as_json import finite
+from actconform.config import UsageError
+from actconform.report.diff import Difference, compare
+from actconform.report.diff_text import as_markdown, as_page, as_text
+from actconform.report.document import read_report
+from actconform.throughput import baseline
+from actconform.throughput.measured import read
+
+if TYPE_CHECKING:
+    from actconform.throughput.baseline import Comparison
+
+
+@click.command("diff")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--json", "form", flag_value="json", help="Everything, as JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="For a job's page.")
+@click.option("--html", "form", flag_value="html", help="One self-contained page.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write instead of standard output.")
+def command(old: Path, new: Path, form: str | None, out: Path | None) -> int:
+    """Compare the reports of two runs, folders or report.json: findings, verdicts, errors, facts, and throughput where both
+    folders have it.
+
+    Exit code 0: nothing got worse; 1: something did; 2: one is no report.
+    """
+    difference = compare(read_report(old), read_report(new), _speeds(old, new))
+    forms = {None: as_text, "json": _as_json, "markdown": as_markdown, "html": as_page}
+    text = forms[form](difference)
+    if out is None:
+        sys.stdout.buffer.write(text.encode())
+    else:
+        try:
+            out.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from error
+    return 1 if difference.worse else 0
+
+
+def _speeds(old: Path, new: Path) -> Comparison | None:
+    before, after = (read(path if path.is_dir() else path.parent) for path in (old, new))
+    return baseline.compare(baseline.held(before), after, other_versions=True) if before and after else None
+
+
+def _as_json(difference: Difference) -> str:
+    return msgspec.json.format(msgspec.json.encode(finite(difference)), indent=1).decode() + "\n"

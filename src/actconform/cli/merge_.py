@@ -1,0 +1,45 @@
+"""`actconform merge`: the reports of several jobs as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from actconform.config import UsageError
+from actconform.plugins import load_plugins
+from actconform.record import RESULTS, write_report
+from actconform.report.document import read_report
+from actconform.report.merge import merge
+from actconform.report.screen import Screen
+from actconform.report.write import write_all
+
+
+@click.command("merge")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the merged report and its files."
+)
+@click.option("--expect", multiple=True, metavar="NAME", help="A backend or route that must have run (repeatable).")
+def command(folders: tuple[Path, ...], out: Path, expect: tuple[str, ...]) -> int:
+    """Merge the reports of runs that share no case, one for each backend for instance.
+
+    Exit code 0: all conform and all expected ran; 1: not so; 2: they cannot be merged, and nothing is written.
+    """
+    target = out.resolve()
+    if any(folder.resolve() in (target, target / "report.json") for folder in folders) or (out / RESULTS).exists():
+        raise UsageError(f"--out {out}: holds a run of its own, which would be lost; name another folder")
+    twice = {folder.resolve() for folder in folders}
+    if len(twice) < len(folders):
+        raise UsageError("a folder is named twice: nothing was merged")
+    report = merge({str(folder): read_report(folder) for folder in folders}, expect)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_report(out, report)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from error
+    faults = write_all(report, out, load_plugins()).faults
+    screen = Screen()
+    screen.notes(faults)
+    screen.verdict(report.results, report.problems, out, report.timings.get("total", 0.0), interrupted=False)
+    return 0 if report.conforms else 1

@@ -1,0 +1,57 @@
+"""`actconform report`: write the files of a run anew from its report.json."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from actconform.plugins import load_plugins
+from actconform.report.document import read_report
+from actconform.report.facts import said
+from actconform.report.history import read_history, trends
+from actconform.report.screen import Screen
+from actconform.report.write import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actconform.document import Trend
+
+SINCE_SHOWN = 20
+
+
+@click.command("report")
+@click.argument("folder", type=click.Path(path_type=Path), default="conform-out")
+@click.option("--history", type=click.Path(path_type=Path), help="Folder of past reports: lines over time, since when.")
+def command(folder: Path, history: Path | None) -> int:
+    """Write all files that are made of FOLDER's report.json anew: index.html, junit.xml, summary.md, accuracy.json.
+
+    FOLDER may be a report.json too: the files come to lie beside it. Exit code 0: written; 1: one could not be; 2: no report.
+    """
+    report = read_report(folder)
+    past = trends([*read_history(history, report), report]) if history is not None else {}
+    target = folder if folder.is_dir() else folder.parent
+    written = write_all(report, target, load_plugins(), past)
+    screen = Screen()
+    screen.notes(_since(past.values()))
+    screen.notes(str(path) for path in written.files)
+    screen.notes(written.faults)
+    return 1 if written.faults else 0
+
+
+def _since(past: Iterable[Trend]) -> list[str]:
+    """Return a line for each time at which findings came in that are still there, newest first, with what changed then."""
+    came: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for trend in past:
+        for since in trend.since:
+            if since.before:
+                changes = ", ".join(map(said, since.changed)) or "no fact changed"
+                came[since.when, since.before, changes].append(f"{since.class_} of {trend.case}")
+    lines = [
+        f"since {when} (not yet {before}): {len(found):,} findings, {found[0]} the first; {changes}"
+        for (when, before, changes), found in sorted(came.items(), reverse=True)
+    ]
+    return lines[:SINCE_SHOWN]

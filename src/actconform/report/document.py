@@ -1,0 +1,55 @@
+"""report.json read back, whole or not at all: whatever else is in its place is named, with the mend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.config import UsageError
+from actconform.document import SCHEMA, Report
+from actconform.record import REPORT, RESULTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Report", "read_report"]
+
+
+class _Version(msgspec.Struct):
+    schema: int
+
+
+def read_report(path: Path) -> Report:
+    """Return the report in the file `path`, or in the folder `path` of a run; "nan", "inf" and "-inf" are numbers again.
+
+    Raises UsageError, naming the file, what is wrong with it, and what to do, where it is missing, cut off, not JSON, not a
+    report, or one of a newer actconform.
+    """
+    file = path / REPORT if path.is_dir() else path
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}{_unfinished(path)}") from error
+    if not text.strip():
+        raise UsageError(f"{file}: is empty; wanted the {REPORT} of a run, whole: copy it anew, or run again")
+    try:
+        version = msgspec.json.decode(text, type=_Version).schema
+        if version != SCHEMA:
+            mend = "read it with the actconform that wrote it, or a newer one"
+            raise UsageError(f"{file}: is of schema {version}, this actconform reads schema {SCHEMA}: {mend}")
+        # not strict: "inf" where a number stands is one
+        return msgspec.json.decode(text, type=Report, strict=False)
+    except msgspec.ValidationError as error:
+        mend = f"wanted the {REPORT} that `actconform run` writes"
+        raise UsageError(f"{file}: is JSON, but not the report of a run ({error}); {mend}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        cut = "truncated" in str(error)
+        wrong = "is cut off" if cut else f"is not JSON ({error})"
+        raise UsageError(f"{file}: {wrong}; wanted the {REPORT} of a run, whole: copy it anew, or run again") from error
+
+
+def _unfinished(path: Path) -> str:
+    if (path / RESULTS).exists():
+        return f"; its run did not come to an end: go on with `actconform run --resume --out {path}`"
+    return "; wanted the folder or the report.json of a run: make one with `actconform run`"

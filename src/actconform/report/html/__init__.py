@@ -1,0 +1,29 @@
+"""The report that people look at: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from actconform.interfaces import Reporter
+from actconform.report.html.data import page_data
+from actconform.report.html.page import page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actconform.document import Report
+
+
+class Html(Reporter):
+    """Writes index.html: the heat map, and every case behind it. The same report gives the same bytes.
+
+    The page holds its data, style and script, and asks no network. DIR/selftest.json, the output of `actconform selftest
+    --json`, is shown where it is there.
+    """
+
+    name: ClassVar[str] = "html"
+    filename: ClassVar[str] = "index.html"
+
+    def write(self, report: Report, folder: Path) -> None:
+        data = page_data(report, folder, trends=self.trends, register=self.deviations)
+        (folder / self.filename).write_text(page(data), encoding="utf-8", newline="\n")

@@ -1,0 +1,167 @@
+"use strict";
+// Data, words and numbers. Text of the report reaches the page through textContent and attributes only.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const text = (number) => (number === undefined ? "" : data.texts[number]);
+const CLEAN = 0,
+  BY_CONVENTION = 1,
+  KNOWN = 2,
+  NEW = 3,
+  BROKEN = 4,
+  REFUSED = 5,
+  NOT_RUN = 6;
+const MARKS = ["", "△", "▲", "●", "✗", "–", "?"];
+const GRAVITY = [0, 1, 3, 4, 5, -1, -2]; // by state: which of several in one cell is shown
+const SVG = "http://www.w3.org/2000/svg";
+
+const cases = data.cases.map((one, place) => {
+  const [subject, aspect, dtype, route, verdict] = one.i.map(text);
+  return {
+    place,
+    subject,
+    aspect,
+    dtype,
+    route,
+    verdict,
+    state: one.k,
+    word: text(one.c),
+    raw: one,
+    share: number(one.w),
+    within: number(one.p),
+    id: `${subject}/${aspect}/${dtype}/${route}`,
+    backend: route.split("+").pop(),
+  };
+});
+const byId = new Map(cases.map((one) => [one.id, one]));
+
+function number(value) {
+  if (value === "inf") return Infinity;
+  if (value === "-inf") return -Infinity;
+  if (value === "nan") return NaN;
+  return value;
+}
+
+/** Make an element: attributes, listeners as on*, then children, strings among them. */
+function make(tag, attributes, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function draw(tag, attributes, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
+}
+
+const unique = (values) => [...new Set(values)];
+const count = (n, word, words) => `${n.toLocaleString("en")} ${n === 1 ? word : words || word + "s"}`;
+
+/** A number to three digits, for people. */
+function short(value) {
+  value = number(value);
+  if (value === null || value === undefined) return "";
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "NaN" : value > 0 ? "∞" : "−∞";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  if (size >= 1e5 || size < 1e-3)
+    return value
+      .toExponential(2)
+      .replace("e+", "e")
+      .replace(/\.?0+e/, "e");
+  return String(Number(value.toPrecision(3)));
+}
+
+/** A share of a limit: percent up to the limit, a multiple beyond it. */
+function percent(share) {
+  if (share === null) return "";
+  if (share === 0) return "0";
+  if (share === Infinity) return "∞";
+  if (share < 0.01) return "<1%";
+  return share <= 1 ? `${Math.round(100 * share)}%` : `${short(share)}×`;
+}
+
+/** The number behind a pattern of bits such as 0x42b17218. */
+function ofHex(pattern, dtype) {
+  const bits = parseInt(pattern, 16);
+  if (dtype !== "f16") {
+    const view = new DataView(new ArrayBuffer(4));
+    view.setUint32(0, dtype === "bf16" ? bits * 65536 : bits);
+    return view.getFloat32(0);
+  }
+  const sign = bits & 0x8000 ? -1 : 1,
+    exponent = (bits >> 10) & 31,
+    fraction = bits & 1023;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24);
+}
+
+function decimal(pattern, dtype) {
+  const value = ofHex(pattern, dtype);
+  if (!Number.isFinite(value) || value === 0)
+    return Object.is(value, -0) ? "-0" : String(value).replace("Infinity", "inf");
+  return String(Number(value.toPrecision(data.digits[dtype] || 9)));
+}
+
+function quoted(word) {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`;
+}
+
+const cellLink = (key) => `#cell=${encodeURI(key).replaceAll("#", "%23")}`;
+const linkTo = (one) => `#case=${encodeURI(one.id).replaceAll("#", "%23")}`;
+
+function say(message) {
+  document.getElementById("said").textContent = message;
+}
+
+/** A box of text that a button copies whole. */
+function copyable(words, label) {
+  const box = make("pre", { tabindex: "0", "aria-label": label }, words);
+  const button = make("button", { type: "button", class: "copy", onclick: () => copy(words, box, button) }, "Copy");
+  button.setAttribute("aria-label", `Copy: ${label}`);
+  return make("div", { class: "copyable" }, box, button);
+}
+
+async function copy(words, box, button) {
+  let done = true;
+  try {
+    await navigator.clipboard.writeText(words);
+  } catch {
+    // a page from disk may be refused the clipboard: select, and let the browser copy the selection
+    getSelection().selectAllChildren(box);
+    done = document.execCommand("copy");
+  }
+  button.textContent = done ? "Copied" : "Press Ctrl+C";
+  say(done ? "Copied" : "Selected; press Ctrl+C");
+  setTimeout(() => {
+    button.textContent = "Copy";
+  }, 1500);
+}
+
+/** A table in a box that scrolls by itself; `head` names columns, "#" before a name aligns it as a number. */
+function table(caption, head, rows) {
+  const names = head.map((name) =>
+    make("th", { scope: "col", class: name.startsWith("#") && "number" }, name.replace("#", "")),
+  );
+  const body = rows.map((row) =>
+    make(
+      "tr",
+      null,
+      row.map((cell, at) => make("td", { class: head[at].startsWith("#") && "number" }, cell)),
+    ),
+  );
+  const inner = make(
+    "table",
+    { class: "plain" },
+    make("caption", { class: "unseen" }, caption),
+    make("thead", null, make("tr", null, names)),
+    make("tbody", null, body),
+  );
+  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, inner);
+}

@@ -1,0 +1,95 @@
+// From the address to what is shown; theme; keys.
+
+const main = document.getElementById("main");
+
+function showMap() {
+  const map = make(
+    "section",
+    { id: "map-part" },
+    make("h2", { id: "map-head" }, "Subjects by routes"),
+    controls(),
+    make("div", { id: "map" }, grid()),
+    key(),
+  );
+  main.replaceChildren(
+    ...[counts(), news(), map, deviations(), throughput(), selftest(), factsTable()].filter(Boolean),
+  );
+  document.title = `actconform: ${data.conforms ? "conforms" : "does not conform"}`;
+}
+
+function show(moved) {
+  let [kind, value] = location.hash.slice(1).split(/=(.*)/s);
+  try {
+    value = decodeURIComponent(value || "");
+  } catch {
+    // not encoded: as it is
+  }
+  tip.hidden = true;
+  if (kind === "case" || kind === "cell") {
+    main.replaceChildren(kind === "case" ? caseView(value) : cellView(value));
+    document.title = `${value} · actconform`;
+    main.querySelector("h2").focus({ preventScroll: true });
+    scrollTo(0, 0);
+    return;
+  }
+  if (!document.getElementById("map")) showMap();
+  const part = document.getElementById(kind === "map" ? "map-part" : kind);
+  if (part && kind) part.scrollIntoView();
+  else if (moved && memory.cell) document.querySelector(`a.cell[data-key="${CSS.escape(memory.cell)}"]`)?.focus();
+}
+
+const dark = () =>
+  (document.documentElement.dataset.theme ||
+    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+
+function turn() {
+  const theme = dark() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  try {
+    localStorage.setItem("actconform-theme", theme);
+  } catch {
+    // a page from disk may have no storage: the choice holds until it is closed
+  }
+  nameTheme();
+}
+
+function nameTheme() {
+  document.getElementById("theme").textContent = dark() ? "Light" : "Dark";
+  document.getElementById("theme").setAttribute("aria-label", `Switch to the ${dark() ? "light" : "dark"} theme`);
+}
+
+try {
+  const kept = localStorage.getItem("actconform-theme");
+  if (kept) document.documentElement.dataset.theme = kept;
+} catch {
+  // as above
+}
+document.getElementById("top").append(...header().filter(Boolean));
+document
+  .getElementById("foot")
+  .append(`${count(cases.length, "case")} · report.json beside this page holds every number to its last digit`);
+nameTheme();
+addEventListener("hashchange", () => show(true));
+addEventListener("mouseover", showTip);
+addEventListener("focusin", showTip);
+addEventListener("focusout", () => {
+  tip.hidden = true;
+});
+addEventListener("click", (event) => {
+  const cell = event.target.closest("a.cell");
+  if (cell) memory.cell = cell.dataset.key;
+});
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") {
+    if (tip.hidden && location.hash) location.hash = "#";
+    tip.hidden = true;
+  }
+  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement.tagName)) {
+    const search = document.getElementById("by-text");
+    if (search) {
+      event.preventDefault();
+      search.focus();
+    }
+  }
+});
+show(false);

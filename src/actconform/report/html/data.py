@@ -1,0 +1,177 @@
+"""What the page holds of a report: every text once, numbers to as many digits as are shown."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from actconform.judge import GRAVEST_FIRST, gravity
+from actconform.report.html.bars import bars_of
+from actconform.report.html.reproduce import cotangent_of, reproduction
+from actconform.report.html.selftest import selftest_of
+from actconform.report.screen import DIGITS, WORDS
+from actconform.report.share import worst_share
+from actconform.types import RAN, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from actconform.document import Report, Since, Trend
+    from actconform.types import Deviation, Finding, Measurement, Result
+
+CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(
+    7
+)  # how grave a case is, of what there is an answer to
+NUMBERS = ("scaled-error", "tail", "bias")
+
+
+class Texts:
+    """Numbers for texts: each is kept once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def __call__(self, text: str) -> int:
+        return self._known.setdefault(text, len(self._known))
+
+    def all(self) -> list[str]:
+        """Return the texts in the order of their numbers."""
+        return list(self._known)
+
+
+def page_data(
+    report: Report, folder: Path, *, trends: Mapping[str, Trend], register: Sequence[Deviation]
+) -> dict[str, Any]:
+    """Return what the page shows, as JSON can hold it: numbers that are not finite are "nan", "inf" and "-inf"."""
+    texts = Texts()
+    cases = [_case(result, texts, trends.get(result.case)) for result in report.results]
+    return {
+        "conforms": report.conforms,
+        "problems": list(report.problems),
+        "when": report.when,
+        "seconds": report.timings.get("total", 0.0),
+        "actconform": report.facts.actconform,
+        "goldens": report.facts.goldens,
+        "backends": report.facts.backends,
+        "words": {str(verdict): WORDS.get(verdict, "not run") for verdict in Verdict},
+        "summary": report.summary,
+        "digits": DIGITS,
+        "gravest": GRAVEST_FIRST,
+        "cases": cases,
+        "register": [_registered(deviation) for deviation in register],
+        "selftest": selftest_of(folder),
+        "throughput": bars_of(folder),
+        "texts": texts.all(),
+    }
+
+
+def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
+    state, class_ = _state(result)
+    share = worst_share(result)
+    case: dict[str, Any] = {
+        "i": [texts(part) for part in (result.subject, result.aspect, result.dtype, result.route, result.verdict)],
+        "k": state,
+        "c": texts(class_),
+        "w": None if share is None else _short(share.share),
+        "p": _short(_within(result.measurements)),
+    }
+    # what most cases have not is left out
+    words = {"why": result.reason, "how": result.implementation, "blame": result.blame, "stage": result.stage}
+    case |= {name: texts(text) for name, text in words.items() if text and text != "judge"}
+    for name, pairs in (("on", result.placement), ("export", result.export)):
+        if pairs:
+            case[name] = {
+                key: texts(value if isinstance(value, str) else ", ".join(value)) for key, value in pairs.items()
+            }
+    if result.measurements:
+        case["m"] = [_measurement(measurement, texts) for measurement in result.measurements]
+    if result.findings:
+        case["f"] = [_finding(finding, result, texts) for finding in result.findings]
+    code = reproduction(result)
+    if code:
+        case["py"] = texts(code)
+    if trend is not None and len(trend.points) > 1:
+        case["t"] = [
+            [texts(point.when), None if point.share is None else _short(point.share), texts(point.verdict)]
+            for point in trend.points
+        ]
+        case["since"] = [
+            [texts(since.class_), texts(since.tensor), texts(since.regime), texts(_since(since))]
+            for since in trend.since
+        ]
+    return case
+
+
+def _state(result: Result) -> tuple[int, str]:
+    """Return how grave a case is, and the word for its cell: its gravest class, or what became of it."""
+    verdict = result.verdict
+    if verdict in (Verdict.ERROR, Verdict.CRASH, Verdict.TIMEOUT, Verdict.XPASS):
+        return BROKEN, str(verdict)
+    if verdict not in RAN:
+        return (NOT_RUN if verdict is Verdict.UNAVAILABLE else REFUSED), ""
+    new = [finding for finding in result.findings if finding.deviation is None]
+    faults = [finding for finding in result.findings if finding.blame != "convention"]
+    for state, findings in ((NEW, new), (KNOWN, faults)):
+        if findings:
+            return state, _gravest(findings)
+    if result.findings:
+        numbers = [finding for finding in result.findings if finding.class_ in NUMBERS]
+        return BY_CONVENTION, _gravest(numbers) if numbers else ""
+    return CLEAN, ""
+
+
+def _gravest(findings: Iterable[Finding]) -> str:
+    return min((finding.class_ for finding in findings), key=gravity)
+
+
+def _within(measurements: Iterable[Measurement]) -> float:
+    """Return the worst share of a limit among what is within it, as the screen shows it."""
+    shares = (m.max_scaled / m.limit for m in measurements if m.limit and m.max_scaled <= m.limit)
+    return max(shares, default=0.0)
+
+
+def _measurement(m: Measurement, texts: Texts) -> list[Any]:
+    used = [place for place, count in enumerate(m.histogram) if count]
+    histogram = [used[0], *m.histogram[used[0] : used[-1] + 1]] if used else []
+    numbers = [_short(number) for number in (m.max_ulp, m.max_scaled, m.bias, m.limit)]
+    profile = [] if m.profile is None else [m.profile.first, m.profile.width, m.profile.at, m.profile.share]
+    return [texts(m.tensor), texts(m.regime), m.n, *numbers, histogram, profile]
+
+
+def _finding(finding: Finding, result: Result, texts: Texts) -> list[Any]:
+    worst: list[Any] = []
+    if finding.worst is not None:
+        digits = DIGITS.get(result.dtype, 9)
+        numbers = (finding.worst.truth, finding.worst.got)
+        worst = [finding.worst.input_hex, *(f"{number:.{digits}g}" for number in numbers)]
+        worst += [_short(finding.worst.ulp), _short(finding.worst.scaled), cotangent_of(finding, result)]
+    words = (finding.class_, finding.regime, finding.tensor, *finding.interval, finding.deviation or "", finding.blame)
+    return [*(texts(word) for word in words), texts(finding.evidence), finding.count, _short(finding.magnitude), worst]
+
+
+def _since(since: Since) -> str:
+    if not since.before:
+        return f"since {since.when or 'the first report'}, the first that has the case"
+    changed = ", ".join(f"{c.backend} {c.fact} {c.before or 'unknown'} → {c.after or 'unknown'}" for c in since.changed)
+    return f"since {since.when}, not yet on {since.before}" + (
+        f": {changed}" if changed else "; no fact changed between"
+    )
+
+
+def _registered(deviation: Deviation) -> dict[str, str]:
+    return {
+        "id": deviation.id,
+        "reason": " ".join(deviation.reason.split()),
+        "link": deviation.link,
+        "until": deviation.until,
+        "bound": f"{deviation.bound:g}" if deviation.bound else "",
+    }
+
+
+def _short(number: float) -> float | str:
+    """Return a number to the digits that are shown; whole where it is, which is shorter; "nan", "inf" or "-inf"."""
+    if not math.isfinite(number):
+        return str(number)
+    short = float(f"{number:.3g}")
+    return int(short) if short.is_integer() and abs(short) < 1e6 else short

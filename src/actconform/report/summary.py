@@ -1,0 +1,127 @@
+"""summary.md: what a job's page has room for, worst first."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from actconform.interfaces import Reporter
+from actconform.report.markdown import literal, table
+from actconform.report.reasons import brief
+from actconform.report.share import worst_share
+from actconform.types import BAD, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from actconform.document import Facts, Report
+    from actconform.types import Finding, Result
+
+PROBLEMS_SHOWN = 10
+BAD_SHOWN = 25
+WORST_SHOWN = 15
+NOT_RUN_SHOWN = 8
+GRAVE_FIRST = (Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR, Verdict.FAIL, Verdict.XPASS)
+OF_PLACE = ("python", "platform", "machine", "build", "threads", "device")  # facts that other facts say better
+
+
+class Summary(Reporter):
+    """The verdict, the counts, and the worst cases, as Markdown of at most about 100 lines."""
+
+    name = "summary"
+    filename = "summary.md"
+
+    def write(self, report: Report, folder: Path) -> None:
+        """Write summary.md."""
+        (folder / self.filename).write_text(summary(report), encoding="utf-8")
+
+
+def summary(report: Report) -> str:
+    """Return the Markdown of a report; whatever it holds is shown as text."""
+    verdict = "conforms" if report.conforms else "does not conform"
+    counts = Counter(result.verdict for result in report.results)
+    said = ", ".join(f"{counts[one]:,} {one}" for one in Verdict if counts[one]) or "nothing was run"
+    lines = [f"## actconform: {verdict}", "", said, ""]
+    lines += [f"- {literal(problem)}" for problem in report.problems[:PROBLEMS_SHOWN]]
+    if len(report.problems) > PROBLEMS_SHOWN:
+        lines.append(f"- … and {len(report.problems) - PROBLEMS_SHOWN} more problems")
+    lines += ["", *_bad([result for result in report.results if result.verdict in BAD])]
+    lines += _worst(report.results)
+    lines += _not_run(report.results)
+    lines += _facts(report.facts, report.when)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _bad(results: list[Result]) -> list[str]:
+    if not results:
+        return []
+    results = sorted(results, key=lambda result: (GRAVE_FIRST.index(result.verdict), -_share(result)))
+    rows = [
+        [str(result.verdict), literal(result.case), _worst_cell(result), literal(_what(result))]
+        for result in results[:BAD_SHOWN]
+    ]
+    lines = ["### Not as it should be", "", *table(["verdict", "case", "worst error", "what"], rows)]
+    if len(results) > BAD_SHOWN:
+        lines += ["", f"… and {len(results) - BAD_SHOWN} more cases"]
+    return [*lines, "", f"Repeat one with <code>actconform run '{literal(results[0].case)}'</code>.", ""]
+
+
+def _worst(results: Iterable[Result]) -> list[str]:
+    """Return the table of what is known to be beyond its limit, or nearest to it, one row for a subject."""
+    of_subject: dict[str, Result] = {}
+    for result in results:
+        good = result.verdict in (Verdict.PASS, Verdict.XFAIL) and result.blame != "convention"
+        if good and _share(result) > _share(of_subject.get(result.subject)):
+            of_subject[result.subject] = result
+    worst = sorted(of_subject.values(), key=_share, reverse=True)[:WORST_SHOWN]
+    if not worst:
+        return []
+    known = {Verdict.XFAIL: "known", Verdict.PASS: "pass"}
+    rows = [[known[result.verdict], literal(result.case), _worst_cell(result)] for result in worst]
+    return ["### Largest errors otherwise", "", *table(["", "case", "worst error"], rows), ""]
+
+
+def _not_run(results: Iterable[Result]) -> list[str]:
+    reasons: dict[str, Counter[str]] = defaultdict(Counter)
+    for result in results:
+        if result.verdict is Verdict.UNAVAILABLE:
+            reasons[brief(result.reason)][result.route] += 1
+    lines = [
+        f"- {sum(routes.values()):,} cases not run: {literal(reason)} ({literal(', '.join(list(routes)[:4]))}{', …' * (len(routes) > 4)})"
+        for reason, routes in list(reasons.items())[:NOT_RUN_SHOWN]
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _facts(facts: Facts, when: str) -> list[str]:
+    """Return a line with the versions, each once."""
+    words = [f"actconform {facts.actconform}"] if facts.actconform else []
+    for of_backend in facts.backends.values():
+        words += [f"{fact} {value}" for fact, value in of_backend.items() if fact not in OF_PLACE]
+    return [literal(" · ".join([*dict.fromkeys(words), *([when] if when else [])])), ""]
+
+
+def _what(result: Result) -> str:
+    new = [finding for finding in result.findings if finding.deviation is None]
+    if not new:
+        return brief(result.reason)
+    return f"{', '.join(dict.fromkeys(map(_class, new)))}; blame: {new[0].blame}"
+
+
+def _class(finding: Finding) -> str:
+    return finding.class_
+
+
+def _share(result: Result | None) -> float:
+    worst = worst_share(result) if result else None
+    return worst.share if worst else 0.0
+
+
+def _worst_cell(result: Result) -> str:
+    worst = worst_share(result)
+    if worst is None:
+        return ""
+    if worst.share <= 1:
+        return f"{100 * worst.share:.0f} % of its limit"
+    return f"{worst.share:.3g} times its limit" if worst.limit else f"{worst.error:.3g}, where none is allowed"

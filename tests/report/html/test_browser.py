@@ -1,0 +1,237 @@
+"""The page in a real browser, as a person uses it: Chromium of the distribution, driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import made
+import msgspec
+import pytest
+
+from actconform.document import Point, Trend
+from actconform.report.html import Html
+from actconform.throughput.measured import FILE, write
+from actconform.types import Profile, Verdict, Worst
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make install")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell") or shutil.which("google-chrome")
+if CHROMIUM is None:
+    pytest.skip("needs chromium: make browser", allow_module_level=True)
+
+HOSTILE = "<script>window.harm=1</script><img src=x onerror=window.harm=1>"
+BAD = "sigmoid/value/f32/torch"
+
+
+def results():
+    at = (*range(-71, -60), 0, *range(36, 42))
+    profile = Profile(first=-151, width=4, at=at, share=(0.0,) * 4 + (0.3,) * (len(at) - 5) + (4.0,))
+    worst = Worst(input_hex="0x40000000", index=3, truth=0.8807970779778823, got=0.5, ulp=40.0, scaled=32.0)
+    finding = made.finding("scaled-error", worst=worst, regime="ordinary", magnitude=32.0, evidence=HOSTILE)
+    measurement = made.measurement(32.0, regime="ordinary", profile=profile)
+    for subject in ("relu", "tanh", "gelu-erf", "linear"):
+        for route in ("torch", "keras", "authored+ort-cpu"):
+            for dtype in ("f32", "f16"):
+                yield made.result(f"{subject}/value/{dtype}/{route}")
+    yield made.result(
+        BAD,
+        findings=(finding,),
+        measurements=(measurement,),
+        implementation="torch.nn.functional.sigmoid",
+        blame="framework",
+    )
+    yield made.result("tanh/gradient/f32/torch", findings=(made.finding(deviation="tanh-tail"),), verdict=Verdict.XFAIL)
+    yield made.result(f"{HOSTILE.replace('/', '')}/value/f32/torch", Verdict.ERROR, reason=HOSTILE, measurements=())
+    yield made.result("relu/value/f32/authored+ort-cuda", Verdict.UNAVAILABLE, measurements=())
+    layers = tuple(
+        made.measurement(share, 1.0, tensor=f"dense{n}", regime="layers") for n, share in enumerate((0.1, 0.4, 3.0))
+    )
+    yield made.result("some-model/value/f32/torch", measurements=layers)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    reporter = Html()
+    points = (Point("2026-01-01T00:00:00Z", 0.2, Verdict.PASS), Point("2026-02-01T00:00:00Z", 4.0, Verdict.FAIL))
+    reporter.trends = {BAD: Trend(BAD, points)}
+    reporter.write(made.report(*results(), problems=(HOSTILE,)), folder)
+    return (folder / "index.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, address):
+    """Return a function that opens the page; in the end there was no error and no request to anywhere."""
+    contexts, faults = [], []
+
+    def opening(hash_="", width=1200, scheme="light", **options):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda request: faults.extend([request.url] if not request.url.startswith("file:") else []))
+        page.goto(address + hash_)
+        page.wait_for_selector("main h2")
+        return page
+
+    yield opening
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def subjects(page):
+    return page.locator("table.map tbody th").all_inner_texts()
+
+
+def test_it_says_the_verdict_and_what_is_new(opened):
+    page = opened()
+    assert "Does not conform" in page.inner_text("h1")
+    assert BAD in page.inner_text("#main")
+    assert HOSTILE in page.inner_text(".problems")
+    assert page.evaluate("window.harm") is None
+
+
+def test_filters_narrow_the_map(opened):
+    page = opened()
+    assert len(subjects(page)) == 7
+    page.select_option("#by-dtype", "f16")
+    assert subjects(page) == ["relu", "tanh", "gelu-erf", "linear"]
+    page.fill("#by-text", "gelu")
+    assert subjects(page) == ["gelu-erf"]
+    page.click("text=Clear")
+    page.select_option("#by-verdict", "XFAIL")
+    assert subjects(page) == ["tanh"]
+    page.click("text=Clear")
+    page.fill("#by-text", "no such thing")
+    assert "Nothing fits" in page.inner_text("#map")
+
+
+def test_sorting_brings_the_worst_first(opened):
+    page = opened()
+    page.select_option("#by-sort", "worst")
+    assert subjects(page)[:3] == [HOSTILE.replace("/", ""), "sigmoid", "tanh"]
+    page.select_option("#by-sort", "name")
+    assert subjects(page) == sorted(subjects(page))
+    page.click("table.map thead button >> nth=0")
+    assert page.get_attribute("table.map thead th >> nth=0", "aria-sort") == "descending"
+
+
+def test_routes_without_an_answer_are_shown_when_asked(opened):
+    page = opened()
+    assert page.locator("table.map thead th").count() == 3
+    page.check("#absent")
+    assert page.locator("table.map thead th").count() == 4
+
+
+def test_keys_alone_lead_to_a_case_and_back(opened):
+    page = opened()
+    page.locator('a.cell[tabindex="0"]').focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.key") == "tanh/keras"
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=tanh on keras")
+    assert page.evaluate("document.activeElement.tagName") == "H2"
+    page.click("text=value f32")
+    assert page.inner_text("main h2") == "tanh/value/f32/keras"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("table.map")
+    assert page.evaluate("document.activeElement.dataset.key") == "tanh/keras"
+
+
+def test_a_deep_link_opens_the_case_with_all_of_it(opened):
+    page = opened(f"#case={BAD}")
+    shown = page.inner_text("main")
+    wanted = ("0x40000000 (2)", "0.880797", "0.5", "32", "framework", "runtime", f"actconform run {BAD}", HOSTILE)
+    for words in wanted:
+        assert words in shown
+    assert page.locator("svg .limit").count() >= 2
+    assert page.locator("svg .ring").count() == 1
+    assert page.locator("svg .trend").count() == 1
+    page.locator("svg .point >> nth=3").hover()
+    assert "ordinary: exact" in page.inner_text("#tip")
+
+
+def test_a_model_shows_its_layers_as_bars(opened):
+    page = opened("#case=some-model/value/f32/torch")
+    assert "Error along the layers" in page.inner_text("main")
+    assert [title for title in page.locator("svg rect title").all_text_contents() if title.startswith("dense2")]
+
+
+def test_throughput_is_drawn_as_bars_with_intervals(opened, tmp_path, timed):
+    relu, tanh = (
+        timed({"torch": 1e-6, "keras": 2e-6}, subject=name, noise=0.0).measured[0] for name in ("relu", "tanh")
+    )
+    write(tmp_path / FILE, msgspec.structs.replace(timed({"torch": 1.0}), measured=[relu, tanh]))
+    Html().write(made.report(made.result()), tmp_path)
+    shown = opened()
+    shown.goto((tmp_path / "index.html").as_uri())
+    wide = [float(bar.get_attribute("width")) for bar in shown.locator("#throughput rect.bar").all()]
+    assert wide[0] == pytest.approx(2 * wide[1], rel=1e-3)
+    assert shown.locator("#throughput .whisker").count() == 6
+    assert "1.00 µs a call" in shown.locator("#throughput title").all_text_contents()[0]
+    shown.get_by_label("timed").select_option("tanh, forward")
+    assert "tanh, forward" in shown.locator("#throughput svg").first.get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("link", ["#case=no/such/case/x", "#cell=none/torch", "#case=%E0%A4%A", "#case="])
+def test_a_link_to_nothing_says_so(opened, link):
+    assert "Not in this report" in opened(link).inner_text("main")
+
+
+def test_the_reproduction_is_copied_whole_and_runs(opened):
+    page = opened(f"#case={BAD}", permissions=["clipboard-read", "clipboard-write"])
+    page.click('button[aria-label="Copy: a reproduction in Python"]')
+    page.wait_for_selector("text=Copied")
+    code = page.evaluate("navigator.clipboard.readText()")
+    assert code == page.locator("pre").nth(1).text_content()
+    pytest.importorskip("torch")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.splitlines()[1] == "truth 0.8807970779778823"
+
+
+def test_the_theme_follows_the_system_and_the_button(opened):
+    def background(page):
+        return page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    light, dark = opened(scheme="light"), opened(scheme="dark")
+    before = background(light), background(dark)
+    assert before[0] != before[1]
+    light.click("#theme")
+    dark.click("#theme")
+    assert (background(light), background(dark)) == before[::-1]
+    light.reload()
+    assert background(light) == before[1]
+
+
+@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch"])
+def test_a_phone_needs_no_sideways_scroll(opened, hash_):
+    assert opened(hash_, width=390).evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_print_leaves_out_what_cannot_be_used_on_paper(opened):
+    page = opened()
+    page.emulate_media(media="print")
+    assert not page.is_visible(".controls")
+    assert page.is_visible("table.map thead button >> nth=0")
+    assert page.evaluate("getComputedStyle(document.querySelector('.map-box')).maxHeight") == "none"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", "#case=some-model/value/f32/torch"])
+def test_axe_finds_no_serious_fault(opened, hash_, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
+    page = opened(hash_, scheme=scheme, bypass_csp=True)
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []

@@ -1,0 +1,226 @@
+"""Two reports side by side: what is new, gone, moved, missing, and what of it is worse."""
+
+from __future__ import annotations
+
+import math
+from html.parser import HTMLParser
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made import FACTS, finding, measurement, report, result
+
+from actconform.compare.ulp import to_hex
+from actconform.formats import DTYPES
+from actconform.report.diff import compare
+from actconform.report.diff_text import as_markdown, as_page, as_text
+from actconform.report.same import same
+from actconform.throughput.baseline import compare as compare_speeds
+from actconform.throughput.baseline import held
+from actconform.types import Verdict
+
+replace = msgspec.structs.replace
+KNOWN = {"deviation": "torch-known"}
+
+
+def difference(old, new, **fields):
+    """The difference between reports of one case each."""
+    return compare(report(old), report(new, **fields))
+
+
+def test_equal_reports_differ_in_nothing() -> None:
+    one = report(result(findings=(finding(),)), result("elu/value/f32/torch", Verdict.CRASH))
+    same_ = compare(one, one)
+    assert same_.worse == same_.new == same_.gone == same_.verdicts == same_.moved == same_.changed == ()
+    assert as_text(same_).startswith("nothing differs\n")
+    assert "nothing differs" in as_markdown(same_)
+    assert "nothing differs" in as_page(same_)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        (finding(count=1, magnitude=41.0, deviation="known"), True),
+        (finding(low="0x40000000", high="0x40400000"), True),  # one input in common
+        (finding(low="0xbf800000", high="0x7f800000"), True),
+        (finding(low="0x40000001", high="0x40400000"), False),
+        (finding(low="0xc0000000", high="0xbf800000"), False),
+        (finding(low="0x7fc00000", high="0x7fc00000"), False),
+        (finding(low="", high=""), False),
+        (finding("inf"), False),
+        (finding(tensor="d_x"), False),
+        (finding(regime="huge"), False),
+    ],
+)
+def test_a_finding_is_the_same_by_class_tensor_regime_and_inputs(other, is_same: bool) -> None:
+    assert same(finding(), other) is same(other, finding()) is is_same
+    got = difference(result(findings=(finding(),)), result(findings=(other,)))
+    assert (len(got.new), len(got.gone)) == ((0, 0) if is_same else (1, 1))
+    assert bool(got.worse) is not is_same
+
+
+NUMBERS = st.floats(width=16, allow_nan=False)
+
+
+@given(st.sampled_from(sorted(DTYPES)), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
+def test_intervals_overlap_as_their_numbers_do(dtype: str, a: float, b: float, c: float, d: float) -> None:
+    fmt = DTYPES["f16" if dtype == "f16" else "f32"]
+    (low, high), (other_low, other_high) = sorted((a, b)), sorted((c, d))
+    one = finding(low=to_hex(low, fmt), high=to_hex(high, fmt))
+    other = finding(low=to_hex(other_low, fmt), high=to_hex(other_high, fmt))
+    assert same(one, other) is (low <= other_high and other_low <= high)
+    assert same(one, one)
+
+
+def test_findings_without_inputs_are_the_same() -> None:
+    nowhere = finding("names", low="", high="", worst=None)
+    assert same(nowhere, nowhere)
+
+
+def test_a_new_finding_is_worse_unless_it_is_registered_and_a_gone_one_never() -> None:
+    new = difference(result(), result(findings=(finding(),)))
+    assert [found.case for found in new.new] == ["relu/value/f32/torch"]
+    assert new.worse == ("1 new findings", "1 larger errors", "1 verdicts that do not conform")
+    known = difference(result(), result(verdict=Verdict.XFAIL, findings=(finding(**KNOWN),)))
+    assert (len(known.new), known.worse) == (1, ())
+    assert "known: torch-known" in as_text(known)
+    gone = difference(result(findings=(finding(),)), result())
+    assert (len(gone.gone), gone.worse) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        (Verdict.PASS, Verdict.CRASH, True),
+        (Verdict.PASS, Verdict.XPASS, True),
+        (Verdict.PASS, Verdict.UNSUPPORTED, True),
+        (Verdict.XFAIL, Verdict.UNAVAILABLE, True),
+        (Verdict.UNAVAILABLE, Verdict.TIMEOUT, True),
+        (Verdict.FAIL, Verdict.CRASH, True),
+        (Verdict.FAIL, Verdict.XFAIL, False),
+        (Verdict.CRASH, Verdict.PASS, False),
+        (Verdict.CRASH, Verdict.UNAVAILABLE, False),
+        (Verdict.UNAVAILABLE, Verdict.PASS, False),
+        (Verdict.UNSUPPORTED, Verdict.UNAVAILABLE, False),
+    ],
+)
+def test_verdicts(before: Verdict, after: Verdict, worse: bool) -> None:
+    got = difference(result(verdict=before), result(verdict=after, reason="why"))
+    assert [(one.before, one.after, one.reason) for one in got.verdicts] == [(before, after, "why")]
+    assert bool(got.worse) is worse
+    assert got.new == got.gone == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [(1.0, 2.1, True), (2.1, 1.0, True), (1.0, 1.9, False), (0.1, 0.7, False), (0.0, 0.9, True), (0.0, 0.7, False)],
+)
+def test_an_error_moved_that_is_another_by_more_than_twice_and_counts(before: float, after: float, moved: bool) -> None:
+    got = difference(result(measurements=(measurement(before),)), result(measurements=(measurement(after),)))
+    assert len(got.moved) == moved
+    assert bool(got.worse) is (moved and after > before)
+
+
+def test_the_growth_of_a_known_error_is_shown_and_not_held_against() -> None:
+    def known(magnitude: float):
+        return result(verdict=Verdict.XFAIL, findings=(finding(magnitude=magnitude, **KNOWN),))
+
+    got = difference(known(10.0), known(math.inf))
+    assert ([one.factor for one in got.moved], got.worse) == ([math.inf], ())
+
+
+def test_a_case_that_is_missing_is_worse_if_it_ran_and_one_that_came_in_if_it_fails() -> None:
+    both = report(result(), result("elu/value/f32/torch", Verdict.UNAVAILABLE), result("mish/value/f32/torch"))
+    got = compare(both, report(result()))
+    assert got.disappeared == ("elu/value/f32/torch", "mish/value/f32/torch")
+    assert got.worse == ("1 cases that ran before and are missing",)
+    assert compare(report(result()), both).worse == ()
+    came = compare(report(), report(result(findings=(finding(),))))
+    assert (came.appeared, came.new, came.worse) == (
+        ("relu/value/f32/torch",),
+        (),
+        ("1 verdicts that do not conform",),
+    )
+
+
+def test_changed_facts_stand_beside() -> None:
+    backends = {**FACTS.backends, "torch": {"torch": "2.13.0", "onednn": "AVX512"}, "keras": {"keras": "3"}}
+    got = difference(result(), result(), facts=replace(FACTS, goldens="4567", backends=backends))
+    assert [msgspec.structs.astuple(change) for change in got.changed] == [
+        ("", "goldens", "0123", "4567"),
+        ("torch", "torch", "2.12.0", "2.13.0"),
+        ("torch", "onednn", "", "AVX512"),
+    ]
+    text = as_text(got)
+    assert "torch: torch 2.12.0 -> 2.13.0" in text
+    assert "torch: onednn unknown -> AVX512" in text
+    assert got.worse == ()
+
+
+EVIL = "<script>alert(1)</script>|`x`\x1b[31m\ud800"
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_whatever_a_report_holds_is_text_in_every_form() -> None:
+    facts = replace(FACTS, backends={"torch": {"torch": EVIL}})
+    evil = finding(EVIL, evidence=EVIL, blame=EVIL, worst=None, tensor=EVIL, regime=EVIL)
+    got = compare(
+        report(result(), result("mish/value/f32/torch")),
+        report(result(findings=(evil,), reason=EVIL), result(f"{EVIL.replace('/', '')}/a/b/c"), facts=facts),
+    )
+    page = as_page(got)
+    parsed = Tags()
+    parsed.feed(page)
+    assert "script" not in parsed.tags
+    assert parsed.text.count("<script>alert(1)</script>|`x`\\x1b[31m\\ud800") >= 5
+    markdown = as_markdown(got)
+    assert "<script>" not in markdown
+    assert "\x1b" not in as_text(got) + markdown + page
+    for form in (as_text(got), markdown, page):
+        form.encode()
+
+
+def test_long_lists_are_cut_but_for_the_page() -> None:
+    many = [f"k{n}/value/f32/torch" for n in range(120)]
+    got = compare(report(*map(result, many)), report())
+    assert "… and 70 more" in as_text(got)
+    assert "… and 70 more" in as_markdown(got)
+    assert len(as_markdown(got).splitlines()) < 70
+    assert as_page(got).count("/value/f32/torch") == 120
+    assert "http" not in as_page(got)
+
+
+def test_what_became_slower_is_worse_and_stands_in_a_table(timed) -> None:
+    one = report(result())
+    speeds = compare_speeds(held(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))
+    found = compare(one, one, speeds)
+    assert found.worse == ("1 slower figures",)
+    for text in (as_text(found), as_markdown(found), as_page(found)):
+        assert "relu forward 1K" in text
+        assert "2.0" in text
+    again = compare_speeds(held(timed({"torch": 1e-3})), timed({"torch": 1e-3}, seed=1))
+    assert as_text(compare(one, one, again)).startswith("nothing differs\n")
+
+
+def test_versions_may_differ_where_speeds_are_compared_but_not_machines(timed) -> None:
+    one, facts = report(result()), {"torch": {"torch": "2.12"}, "calibration": {"numpy": "2.0"}}
+    speeds = compare_speeds(held(timed({"torch": 1e-3}, facts=facts)), timed({"torch": 2e-3}), other_versions=True)
+    assert compare(one, one, speeds).worse == ("1 slower figures",)
+    made = timed({"torch": 1e-3})
+    other = held(replace(made, machine=replace(made.machine, cpu="another")))
+    found = compare(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))
+    assert found.worse == ()
+    assert "cpu was another" in as_text(found)
