@@ -13,11 +13,10 @@ from packaging.version import InvalidVersion, Version
 
 from actconform.compare.ulp import from_hex
 from actconform.formats import DTYPES
+from actconform.types import Case, Deviation, Finding  # noqa: TC001  msgspec reads annotations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from actconform.types import Case, Deviation, Finding
 
 
 class DeviationError(Exception):
