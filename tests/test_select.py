@@ -16,7 +16,7 @@ from actconform.config import UsageError
 from actconform.formats import DTYPES
 from actconform.interfaces import Backend, Exporter
 from actconform.plugins import Broken, Catalog
-from actconform.select import Selection, all_cases, routes, select
+from actconform.select import Selection, all_cases, asked_for, routes, select
 from actconform.types import ASPECTS, Case
 
 if TYPE_CHECKING:
@@ -335,3 +335,42 @@ def test_models_and_routes_with_constants_are_chosen_like_others() -> None:
         select(cases, Selection(patterns=["mlp-rellu/*/*/*"]))
     with pytest.raises(UsageError, match="together select no case"):
         select(cases, Selection(patterns=["mlp-relu/*"], dtypes=["f16"]))
+
+
+class Slow(Runtime):
+    name = "slow-rt"
+    extra = True
+
+
+class Other(Framework):
+    name = "other"
+    extra = True
+
+
+class OfOther(Exporter):
+    name = "other2onnx"
+    source = "other"
+
+
+EXTRA = catalog(Framework, Runtime, Slow, Other, exporters=(Exported, OfOther))
+DEFAULT = {"numpy", "authored+tiny-rt", "numpy2onnx+tiny-rt", "numpy2onnx@const+tiny-rt"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more"),
+    [
+        (Selection(), set()),
+        (Selection(backends=("slow-rt",)), {"authored+slow-rt", "numpy2onnx+slow-rt", "numpy2onnx@const+slow-rt"}),
+        (Selection(routes=("other2onnx+tiny-rt",)), {"other2onnx+tiny-rt", "other2onnx@const+tiny-rt"}),
+        (Selection(patterns=("relu/value/f32/other",)), {"other"}),
+    ],
+)
+def test_an_extra_backend_and_its_exporters_run_where_they_are_asked_for(wanted, more):
+    assert set(routes(EXTRA, asked_for(EXTRA, wanted))) == DEFAULT | more
+
+
+def test_all_backends_are_those_that_are_extra_too():
+    wanted = Selection(backends=("all",))
+    cases = all_cases(EXTRA, asked=asked_for(EXTRA, wanted))
+    assert {case.backend for case in select(cases, wanted)} == {"numpy", "tiny-rt", "slow-rt", "other"}
+    assert "other2onnx+slow-rt" in {case.route for case in cases}

@@ -97,6 +97,8 @@ class Backend(ABC):
 
     optional: ClassVar[bool] = False
     """Whether a run conforms without it, as where it needs a device that few machines have."""
+    extra: ClassVar[bool] = False
+    """Whether it runs only where it is asked for: by its name in a selection, or all of them with `--backend all`."""
 
     def variant(self, name: str) -> Backend:
         """Return the backend that is the variant of that name."""

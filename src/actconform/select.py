@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXPORTED_DTYPES = ("f32", "f16")
 MODEL_DTYPES = ("f32",)
+ALL = "all"  # as --backend: every backend, those among them that run only where they are asked for
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +40,21 @@ def variants(catalog: Catalog) -> set[str]:
     return {f"{name}@{variant}" for name, one in offered.items() for variant in one.variants}
 
 
+def extras(catalog: Catalog) -> set[str]:
+    """Return all backends that are `extra`, and the exporters of such: they run where a word of the user's names them."""
+    found = {name for name, backend in catalog.backends.items() if backend.extra}
+    return found | {name for name, exporter in catalog.exporters.items() if exporter.source in found}
+
+
 def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
-    """Return the variants that the selection names, whole, in whatever word."""
+    """Return the variants and extra backends and exporters that the selection names, whole, in whatever word.
+
+    With `--backend all` these are all extra ones.
+    """
     words = [word for part in (wanted.patterns, wanted.backends, wanted.routes) for word in part]
     parts = {part for word in words for piece in word.split("/") for part in piece.split("+")}
-    return variants(catalog) & parts
+    named = (variants(catalog) | extras(catalog)) & parts
+    return named | extras(catalog) if ALL in wanted.backends else named
 
 
 def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
@@ -51,10 +62,12 @@ def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
 
     An exporter's graphs come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
     """
-    made = _names(catalog.exporters, asked)
+    left = extras(catalog) - set(asked)
+    made = [name for name in _names(catalog.exporters, asked) if name not in left]
     exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made if "@" not in name))
-    found = _names({n: b for n, b in catalog.backends.items() if b.kind == "framework"}, asked)
-    runtimes = _names({n: b for n, b in catalog.backends.items() if b.kind == "runtime"}, asked)
+    there = {name: backend for name, backend in catalog.backends.items() if name not in left}
+    found = _names({n: b for n, b in there.items() if b.kind == "framework"}, asked)
+    runtimes = _names({n: b for n, b in there.items() if b.kind == "runtime"}, asked)
     found += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
     return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
 
@@ -109,7 +122,7 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
         raise UsageError(
             'no backend is installed: pip install "actconform[torch]", "actconform[keras]" or "actconform[ort]"'
         )
-    _known("backend", wanted.backends, {case.backend for case in cases})
+    _known("backend", wanted.backends, {ALL, *(case.backend for case in cases)})
     _known("route", wanted.routes, {case.route for case in cases})
     _known("aspect", wanted.aspects, set(ASPECTS))
     _known("dtype", wanted.dtypes, set(DTYPES))
@@ -133,7 +146,7 @@ _PATTERN_HELP = (
 def _chosen(case: Case, wanted: Selection) -> bool:
     return (
         (not wanted.patterns or any(fnmatchcase(case.id, pattern) for pattern in wanted.patterns))
-        and (not wanted.backends or case.backend in wanted.backends)
+        and (not wanted.backends or ALL in wanted.backends or case.backend in wanted.backends)
         and (not wanted.routes or case.route in wanted.routes)
         and (not wanted.aspects or case.aspect in wanted.aspects)
         and (not wanted.dtypes or case.dtype in wanted.dtypes)

@@ -54,7 +54,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command("bench")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable).")
+@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable); all: the extra ones too.")
 @click.option("--route", "routes", multiple=True, help="Only this route (repeatable).")
 @click.option("--size", default=SIZES, show_default=True, help="Elements of a kernel's x; K is 1024.")
 @click.option("--batch", default=BATCHES, show_default=True, help="Samples in a model's batch.")

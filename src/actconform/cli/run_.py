@@ -45,7 +45,7 @@ class _Ran(msgspec.Struct, kw_only=True):
 
 @click.command("run")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
-@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable).")
+@click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable); all: the extra ones too.")
 @click.option("--route", "routes_", multiple=True, help="Only this route (repeatable).")
 @click.option("--aspect", "aspects", multiple=True, help="Only this aspect: value, gradient.")
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype: f32, f16, bf16.")
