@@ -4,11 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PATTERN ?=
 ARGS ?=
+BACKENDS ?=
+NIGHTLY_BACKENDS := keras torch ort-cpu
 STAMP := $(VENV)/installed
 PLUGINS := plugins/actconform-keras plugins/actconform-torch plugins/actconform-onnxruntime plugins/actconform-faulty
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test check format bench golden selftest detection selftest-peers stability docs clean
+.PHONY: help install conform test browser check format bench golden selftest detection selftest-peers stability report docs clean \
+	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,11 +27,16 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 		-e plugins/actconform-keras -e plugins/actconform-torch -e "plugins/actconform-onnxruntime[default]" -e plugins/actconform-faulty
 	@touch $@
 
-conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it)
-	@set -f; $(BIN)/actconform run $(PATTERN) $(ARGS)
+conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it, BACKENDS=all widens it)
+	@set -f; $(BIN)/actconform run $(PATTERN) $(addprefix --backend ,$(BACKENDS)) $(ARGS)
 
 test: $(STAMP) ## Run the tests, an end-to-end run of the real frameworks among them
 	$(BIN)/python -m pytest $(ARGS)
+
+browser: ## Install Chromium, if there is none, for the tests of the report in a browser (Debian, Ubuntu; as root or with sudo)
+	@command -v chromium || command -v chromium-headless-shell || command -v google-chrome || \
+		{ sudo=$$(test "$$(id -u)" = 0 || echo sudo); $$sudo apt-get update -qq && \
+		$$sudo apt-get install -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 check: $(STAMP) ## Format, lint, types, order of the layers, documents
 	$(BIN)/ruff format --check .
@@ -42,8 +50,9 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## Measure what must be fast, as ratios in one run
-	$(BIN)/python -m actconform.bench $(ARGS)
+bench: $(STAMP) ## Measure what must be fast, as ratios in one run; then time kernels and models on every route
+	$(BIN)/python -m actconform.bench
+	@set -f; $(BIN)/actconform bench $(ARGS)
 
 golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify
@@ -60,9 +69,47 @@ selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARG
 stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict changes without a changed fact
 	$(BIN)/python -m actconform.stability $(ARGS)
 
+report: $(STAMP) ## Write the files of the last run anew (ARGS='--history DIR' adds lines over time)
+	$(BIN)/actconform report $(ARGS)
+
+nightly: $(STAMP) ## Every backend with the models of published size, bench, selftest; then merged, reported, compared with the last one
+	@rm -rf nightly/parts nightly/beside
+	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
+	@$(MAKE) --no-print-directory nightly-bench || true
+	@$(MAKE) --no-print-directory nightly-selftest || true
+	@$(MAKE) --no-print-directory nightly-collect
+
+nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
+	$(BIN)/actconform run --full --backend $(BACKEND) --out nightly/parts/$(BACKEND) $(ARGS)
+
+nightly-bench: $(STAMP) ## Its throughput
+	$(BIN)/actconform bench --out nightly/beside $(ARGS)
+
+nightly-selftest: $(STAMP) ## Its planted faults
+	@mkdir -p nightly/beside
+	$(BIN)/actconform selftest --json > nightly/beside/selftest.json
+
+nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something does not conform, or got worse since the last one
+	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \
+	$(BIN)/actconform merge nightly/parts/* --out nightly/now $(addprefix --expect ,$(NIGHTLY_BACKENDS)) || red=1; \
+	cp nightly/beside/*.json nightly/now || red=1; \
+	$(BIN)/actconform report nightly/now --history nightly/history || red=1; \
+	last=$$(ls -d nightly/history/*/ 2>/dev/null | tail -n 1); \
+	if [ -n "$$last" ]; then \
+		$(BIN)/actconform diff "$$last" nightly/now --html --out nightly/now/diff.html; \
+		$(BIN)/actconform diff "$$last" nightly/now --markdown --out nightly/now/diff.md; \
+		$(BIN)/actconform diff "$$last" nightly/now || red=1; \
+	fi; \
+	kept=nightly/history/$$(date -u +%Y-%m-%dT%H%M%SZ); \
+	mkdir "$$kept" && cp nightly/now/report.json nightly/now/throughput.json "$$kept" || red=1; \
+	exit $$red
+
+nightly-summary: ## Print it for a job's page
+	@cat nightly/now/summary.md; cat nightly/now/diff.md 2>/dev/null || true
+
 docs: $(STAMP) ## Write the generated documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md
 	$(BIN)/python -m actconform.report.schema > docs/report-schema.json
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) conform-out build dist
+	rm -rf $(VENV) conform-out nightly build dist
