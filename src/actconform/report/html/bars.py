@@ -31,7 +31,7 @@ def bars_of(folder: Path) -> dict[str, Any] | None:
 
 def _chart(one: Measured) -> dict[str, Any]:
     trial = one.trial
-    size = f"batch {trial.size}" if one.calibration.kind == "matmul" else f"{shown(trial.size)} elements"
+    size = f"batch {trial.size}" if one.calibration.kind == "matmul" else shown(trial.size)
     return {
         "subject": trial.subject,
         "direction": trial.direction,

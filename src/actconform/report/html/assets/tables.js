@@ -1,5 +1,6 @@
 // What stands around the map: the verdict, counts, known deviations, self-test, facts.
 
+const NEWS_SHOWN = 20;
 const registered = new Map(data.register.map((one) => [one.id, one]));
 
 function known(id) {
@@ -95,7 +96,7 @@ function news() {
     .sort((a, b) => GRAVITY[b.state] - GRAVITY[a.state] || (b.share ?? 0) - (a.share ?? 0));
   if (!bad.length) return null;
   const rows = bad
-    .slice(0, 50)
+    .slice(0, NEWS_SHOWN)
     .map((one) => [
       make("a", { href: linkTo(one) }, one.id),
       verdictOf(one),
@@ -109,7 +110,7 @@ function news() {
     null,
     make("h2", null, `New: ${count(bad.length, "case")}`),
     table("New findings, worst first", ["case", "verdict", "gravest", "#worst / limit", "blame", "reason"], rows),
-    bad.length > 50 ? make("p", { class: "quiet" }, `and ${bad.length - 50} more: filter by verdict.`) : null,
+    bad.length > NEWS_SHOWN ? make("p", { class: "quiet" }, `and ${bad.length - NEWS_SHOWN} more: filter by verdict.`) : null,
   );
 }
 
@@ -256,7 +257,7 @@ function speedChart(one) {
   return make(
     "div",
     null,
-    make("h3", null, one.size),
+    make("h3", null, `${one.size}, ${one.unit}`),
     bars(`${one.subject}, ${one.direction}, ${one.size}`, rows, { limit: false, unit: big }),
   );
 }
