@@ -67,7 +67,7 @@ def test_a_healthy_run_conforms_and_leaves_its_report(cli, tmp_path):
     assert "TESTED · goldens of 2 subjects verified" in said.out
     assert "\n7 pass" not in said.out
     assert "8 pass" in said.out
-    assert f"CONFORMS     {Path('conform-out', 'report.json')}" in said.out
+    assert f"CONFORMS     {Path('conform-out', 'index.html')}" in said.out
     assert "DOES NOT" not in said.out
     report = strict((tmp_path / "conform-out" / "report.json").read_bytes())
     assert (report["schema"], report["conforms"], report["summary"]) == (1, True, {"PASS": 8})

@@ -143,7 +143,8 @@ class Screen:
             for stage, taken in (result.timings or {result.stage: result.seconds}).items():
                 if stage in STAGES:
                     spent.update({STAGES[stage]: taken, "harness": -taken})
-            seconds.setdefault(result.route.rpartition("+")[2].partition("@")[0], Counter()).update(spent)
+            backend = result.route.rpartition("+")[2]
+            seconds.setdefault(backend if backend in imports else backend.partition("@")[0], Counter()).update(spent)
         table = Table("seconds", box=None, pad_edge=False, padding=(0, 3, 0, 0))
         for column in TIMED:
             table.add_column(column, justify="right")
@@ -171,7 +172,9 @@ class Screen:
         if interrupted:
             self._say("[red]interrupted[/]: what had come in is kept")
         words = "[bold red]DOES NOT CONFORM[/]" if problems else "[bold green]CONFORMS[/]"
-        self._say(f"{words}     {plain(str(folder / 'report.json'))}     {_clock(seconds)}")
+        page = folder / "index.html"  # a reporter that failed left none
+        file = page if page.exists() else folder / "report.json"
+        self._say(f"{words}     {plain(str(file))}     {_clock(seconds)}")
 
     def _without_answer(self, results: Iterable[Result]) -> None:
         """Print each reason once, with the cases it ended; a whole backend may have died of one."""
