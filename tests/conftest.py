@@ -1,6 +1,10 @@
-"""Reports made of planted times: what is said of them is then known."""
+"""Reports made of planted times, whose truth is then known; wheels for pip that need no network."""
 
 from __future__ import annotations
+
+import itertools
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -53,3 +57,25 @@ def timed():
         )
 
     return made
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    """Let pip find wheels of wobble and steady alone, 1.0 and 2.0, and keep environments in an empty folder, which is returned."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for name, version in itertools.product(("wobble", "steady"), ("1.0", "2.0")):
+        info = f"{name}-{version}.dist-info"
+        files = {
+            f"{name}/__init__.py": f"__version__ = {version!r}\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        }
+        files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))
+        with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            for path, content in files.items():
+                wheel.writestr(path, content)
+    for variable, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("ACTCONFORM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "environments"

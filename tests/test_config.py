@@ -49,7 +49,7 @@ def test_without_a_file_the_settings_are_the_defaults(tmp_path: Path, monkeypatc
 def test_the_file_of_the_current_folder_is_read(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     written(tmp_path, "threads = 2", "actconform.toml")
-    assert read_config() == Config(threads=2)
+    assert read_config() == Config(threads=2, path="actconform.toml")
 
 
 def test_every_setting_is_read(tmp_path: Path):
@@ -73,6 +73,7 @@ def test_every_setting_is_read(tmp_path: Path):
         out="results",
         require=("torch",),
         deviations=(str(tmp_path / "local.toml"),),
+        path=str(path),
         backends={
             "torch": BackendConfig(python="/opt/other/bin/python", env={"ONEDNN_MAX_CPU_ISA": "AVX2"}),
             "ort-cpu": BackendConfig(),
@@ -81,7 +82,60 @@ def test_every_setting_is_read(tmp_path: Path):
 
 
 def test_an_empty_file_is_the_defaults(tmp_path: Path):
-    assert read_config(written(tmp_path, "")) == Config()
+    path = written(tmp_path, "")
+    assert read_config(path) == Config(path=str(path))
+
+
+def test_where_the_settings_lie_is_no_setting(tmp_path: Path):
+    assert "unknown key 'path'" in refused(tmp_path, 'path = "elsewhere.toml"')
+
+
+def test_a_command_and_requirements_are_read(tmp_path: Path):
+    path = written(
+        tmp_path,
+        """
+        [backends.myrt]
+        command = "./myrt {model} {inputs} {outputs}"
+        tensors = "pb"
+        version = "./myrt --version"
+        env = { LEVEL = "2" }
+        [backends."ort-cpu@1.30"]
+        requirements = ["onnxruntime==1.30.0", "numpy<3"]
+        """,
+    )
+    assert read_config(path).backends == {
+        "myrt": BackendConfig(
+            command="./myrt {model} {inputs} {outputs}", tensors="pb", version="./myrt --version", env={"LEVEL": "2"}
+        ),
+        "ort-cpu@1.30": BackendConfig(requirements=("onnxruntime==1.30.0", "numpy<3")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("command = './rt {model} {inputs}'", "wanted {model} and {inputs} and {outputs}, as in './myrt"),
+        ("command = './rt {model} {inputs} {outputs} {level}'", "wanted {model} and {inputs} and {outputs}"),
+        ("command = './rt {model!r} {inputs} {outputs}'", "wanted {model} and {inputs} and {outputs}"),
+        ("command = './rt {model} {inputs} {outputs'", "cannot be read"),
+        ("command = './rt \"{model} {inputs} {outputs}'", "cannot be read: No closing quotation"),
+        ("command = ''", "command is empty"),
+        ("command = './rt {model} {inputs} {outputs}'\nversion = './rt {model}'", "wanted no word in braces"),
+        ("command = './rt {model} {inputs} {outputs}'\nversion = ' '", "version is empty"),
+        ("command = './rt {model} {inputs} {outputs}'\npython = 'python3'", "command with python or requirements"),
+        ("command = './rt {model} {inputs} {outputs}'\nrequirements = ['a']", "command with python or requirements"),
+        ("command = './rt {model} {inputs} {outputs}'\ntensors = 'csv'", "Invalid enum value 'csv'"),
+        ("command = ['./rt', '{model}']", "Expected `str | null`, got `array`"),
+        ("tensors = 'npy'", "tensors without a command"),
+        ("version = './rt --version'\ntensors = 'pb'", "tensors and version without a command"),
+        ("requirements = ['onnxruntime=1.30']", "'onnxruntime=1.30' is none"),
+        ("requirements = ['--index-url=x', 'a']", "'--index-url=x' is none"),
+        ("requirements = 'onnxruntime==1.30'", "Expected `array`, got `str`"),
+        ("requirments = ['onnxruntime==1.30']", "did you mean requirements?"),
+    ],
+)
+def test_a_backend_that_cannot_be_is_refused_with_its_name_and_the_mend(tmp_path: Path, text: str, expected: str):
+    assert expected in refused(tmp_path, f"[backends.mine]\n{text}")
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path):

@@ -12,7 +12,7 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.describe import describe, layer
 from actconform.catalog.models.networks import networks
-from actconform.hookspecs import hookimpl
+from actconform.hookspecs import INTERFACE, hookimpl
 from actconform.interfaces import Backend, Exporter, Reporter
 from actconform.model import Input
 from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
@@ -401,6 +401,19 @@ def test_two_of_one_name_are_refused_with_both_plugins_named(hook: str, item: ob
         load(Whole(), offering(hook, lambda: [item]))
     with pytest.raises(PluginError, match=words + r": both from Offering"):
         load(offering(hook, lambda: [item, item]))
+
+
+def test_a_plugin_for_another_version_of_the_interface_is_refused_and_both_are_named() -> None:
+    class Tomorrows:
+        actconform_interface = INTERFACE + 1
+
+        @hookimpl
+        def actconform_sweeps(self) -> list[object]:
+            return []
+
+    (broken,) = load(Tomorrows, type("Todays", (Whole,), {"actconform_interface": INTERFACE})).broken
+    assert "written for version 2 of the plugin interface, and actconform 0" in broken.reason
+    assert "has version 1: install" in broken.reason
 
 
 def test_a_kernel_and_a_model_of_one_name_are_refused() -> None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import shlex
+import string
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
 
 from actconform.deviations import DeviationError, read_deviations
 from actconform.types import Deviation  # noqa: TC001  msgspec reads annotations
 
 CONFIG_FILE = "actconform.toml"
+PLACES = ("model", "inputs", "outputs")
+EXAMPLE = "./myrt {model} {inputs} {outputs}"
 
 
 class UsageError(Exception):
@@ -21,24 +27,39 @@ class UsageError(Exception):
 
 
 class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[backends.NAME]`: another interpreter for its worker, and environment variables set there."""
+    """`[backends.NAME]`: what a backend runs in, or the command that it is.
+
+    `python` is another interpreter for its worker, `env` sets environment variables there, `requirements` are installed beside
+    what the driver has, for this backend alone. With NAME "BASE@LABEL" it is one more backend, like BASE.
+
+    `command` makes a runtime of a program that is no plugin: {model} stands for a file, {inputs} and {outputs} for folders of
+    `tensors`; `version` is a command too, whose output is a fact.
+    """
 
     python: str | None = None
     env: dict[str, str] = {}
+    requirements: tuple[str, ...] = ()
+    command: str | None = None
+    tensors: Literal["npy", "pb"] | None = None
+    version: str | None = None
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The settings of a run. `timeout` is in seconds a case; `require` names routes that must have run.
-
-    Files in `deviations` are relative to the settings' own folder.
-    """
-
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backends: dict[str, BackendConfig] = {}
     threads: int = 1
     timeout: float = 120.0
     out: str = "conform-out"
     require: tuple[str, ...] | None = None
     deviations: tuple[str, ...] = ()
+
+
+class Config(_Table, frozen=True):
+    """The settings of a run. `timeout` is in seconds a case; `require` names routes that must have run.
+
+    `path` is the file that they were read from. Files in `deviations` are relative to its folder, and commands run there.
+    """
+
+    path: str = CONFIG_FILE
 
 
 def read_config(path: Path | None = None) -> Config:
@@ -50,31 +71,63 @@ def read_config(path: Path | None = None) -> Config:
     if path is None and not chosen.exists():
         return Config()
     try:
-        config = msgspec.convert(tomllib.loads(chosen.read_text(encoding="utf-8")), Config)
+        table = msgspec.convert(tomllib.loads(chosen.read_text(encoding="utf-8")), _Table)
     except OSError as error:
         raise UsageError(f"{chosen}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise UsageError(f"{chosen}: {_with_near_key(str(error))}") from error
+    config = Config(**msgspec.structs.asdict(table), path=str(chosen))
     if config.threads < 1 or not 1 <= config.timeout < math.inf:
         raise UsageError(
             f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, and finite"
         )
     for name, backend in config.backends.items():
-        words = [*backend.env, *backend.env.values(), *([] if backend.python is None else [backend.python])]
-        if (
-            backend.python == ""
-            or any("\0" in word for word in words)
-            or any("=" in key or not key for key in backend.env)
-        ):
-            raise UsageError(
-                f"{chosen}: [backends.{name}]: python or env is no path, name or value that a process can have"
-            )
+        if problem := _problem(backend):
+            raise UsageError(f"{chosen}: [backends.{name}]: {problem}")
     if not config.out:
         raise UsageError(f"{chosen}: out is empty: name a folder")
-    here = chosen.parent
-    return msgspec.structs.replace(config, deviations=tuple(str(here / name) for name in config.deviations))
+    return msgspec.structs.replace(config, deviations=tuple(str(chosen.parent / name) for name in config.deviations))
+
+
+def _problem(backend: BackendConfig) -> str:
+    """Return what is wrong with the settings of one backend, in words, or ""."""
+    words = [*backend.env, *backend.env.values(), *(word for word in (backend.python, backend.command) if word)]
+    if backend.python == "" or any("\0" in word for word in words) or any("=" in key or not key for key in backend.env):
+        return "python or env is no path, name or value that a process can have"
+    for text in backend.requirements:
+        try:
+            Requirement(text)
+        except InvalidRequirement as error:
+            reason = str(error).splitlines()[0]
+            return (
+                f'requirements: {text!r} is none ({reason}): wanted "NAME==VERSION" or "NAME @ URL", as pip takes them'
+            )
+    if backend.command is None:
+        given = [key for key in ("tensors", "version") if getattr(backend, key) is not None]
+        return f"{' and '.join(given)} without a command: wanted command = {EXAMPLE!r} beside it" if given else ""
+    if backend.python is not None or backend.requirements:
+        return "command with python or requirements: a command has no worker of its own Python; leave one of them out"
+    return _command_problem("command", backend.command, PLACES) or (
+        _command_problem("version", backend.version, ()) if backend.version is not None else ""
+    )
+
+
+def _command_problem(key: str, command: str, places: tuple[str, ...]) -> str:
+    try:
+        words = shlex.split(command)
+        parts = [part for word in words for part in string.Formatter().parse(word) if part[1] is not None]
+        named = {f"{place}{spec}{conversion or ''}" for _, place, spec, conversion in parts}
+    except ValueError as error:
+        return f"{key} = {command!r} cannot be read: {error}; quote words as in a shell, write a brace as {{{{ or }}}}"
+    if not words:
+        return f"{key} is empty: wanted the words of a command"
+    if named != set(places):
+        wanted = " and ".join(f"{{{place}}}" for place in places) or "no word in braces"
+        example = f", as in {EXAMPLE!r}" if places else ""
+        return f"{key} = {command!r}: wanted {wanted}{example}"
+    return ""
 
 
 def local_deviations(config: Config) -> tuple[Deviation, ...]:
@@ -106,5 +159,5 @@ def _with_near_key(message: str) -> str:
     unknown = re.search(r"unknown field `([^`]*)`(.*)", message)
     if not unknown:
         return message
-    struct = BackendConfig if "backends" in unknown[2] else Config
+    struct = BackendConfig if "backends" in unknown[2] else _Table
     return f"unknown key {unknown[1]!r}{unknown[2]}{near(unknown[1], list(struct.__struct_fields__))}"

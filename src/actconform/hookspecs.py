@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("actconform")
 hookimpl = pluggy.HookimplMarker("actconform")
 
+INTERFACE = 1
+"""The version of these hooks, and of the classes that they return. A plugin states as `actconform_interface` for which it was
+written, 1 where it says nothing; one for another version is refused."""
+
 
 @hookspec
 def actconform_kernels() -> Iterable[Kernel]:  # type: ignore[empty-body]

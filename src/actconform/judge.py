@@ -84,7 +84,11 @@ def unmatched(
     used = {finding.deviation for result in results for finding in result.findings}
     messages = []
     for deviation in register:
-        mine = [case for case in cases if concerns(deviation, case) and holds(deviation, facts.get(case.worker, {}))]
+        mine = [
+            case
+            for case in cases
+            if concerns(deviation, case) and holds(deviation, facts.get(case.backend) or facts.get(case.worker, {}))
+        ]
         ran = [case for case in mine if case.id in by_case and by_case[case.id].verdict in RAN]
         if mine and len(ran) == len(mine) and deviation.id not in used:
             messages.append(

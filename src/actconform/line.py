@@ -140,7 +140,7 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
     asked = len(exam.questions)
     measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs[:asked]))
     findings += claims.broken(outcome.outputs[asked:])
-    findings += behaviour(exam, outcome, desk.catalog.backends[case.worker].provider)
+    findings += behaviour(exam, outcome, desk.catalog.backends[desk.catalog.worker(case)].provider)
     findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, claims, desk))
     if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
         layers = _Layers(subject, whole, job, outcome, desk)
@@ -205,7 +205,7 @@ def _blamed(
     witnesses = Witnesses(job.artifact, exam, claims) if job.artifact else None
     blamed = [blame(finding, subject, job.case, witnesses) for finding in findings]
     if job.artifact and any(finding.blame == "runtime" and finding.worst for finding in blamed):
-        backend = desk.catalog.backends[job.case.worker]
+        backend = desk.catalog.backends[desk.catalog.worker(job.case)]
         again = lambda level: _answers(job, level, exam, desk)  # noqa: E731  reads as the question it is
         return by_optimizer(blamed, exam, backend.levels, backend.optimizers, again)
     return blamed

@@ -6,7 +6,9 @@ import inspect
 import re
 from typing import TypeVar
 
+from actconform import __version__
 from actconform.faults import Fault
+from actconform.hookspecs import INTERFACE
 from actconform.interfaces import Backend, Exporter, Reporter
 from actconform.model import Model
 from actconform.types import DRIVER_EXPORTER, Deviation, Kernel
@@ -21,6 +23,16 @@ Data = TypeVar("Data", Deviation, Fault)
 
 class WrongOfferError(Exception):
     """What a hook returned is not what its specification says; the text is for people."""
+
+
+def check_interface(plugin: object) -> None:
+    """Refuse a plugin that says that it was written for another version of the hooks than this one."""
+    wanted = getattr(plugin, "actconform_interface", 1)
+    if wanted != INTERFACE:
+        raise WrongOfferError(
+            f"it is written for version {wanted} of the plugin interface, and actconform {__version__} has version "
+            f"{INTERFACE}: install the release of the plugin for version {INTERFACE}, or an actconform with version {wanted}"
+        )
 
 
 def check_subject(item: object, kind: type[Subject]) -> Subject:

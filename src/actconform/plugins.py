@@ -20,11 +20,12 @@ from actconform.offers import (
     check_backend,
     check_data,
     check_exporter,
+    check_interface,
     check_reporter,
     check_subject,
     kind_of,
 )
-from actconform.types import Case, Deviation, Kernel
+from actconform.types import CONSTANTS, Case, Deviation, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,11 +67,27 @@ class Catalog(msgspec.Struct, frozen=True):
 
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""
-        parts = case.route.split("+")
+        return msgspec.structs.replace(case, route="+".join(map(self._registered, case.route.split("+"))))
+
+    def _registered(self, part: str) -> str:
+        name = part.removesuffix(CONSTANTS)
         offered: dict[str, type[Backend | Exporter]] = {**self.backends, **self.exporters}
-        ones = [offered.get(part.partition("@")[0]) for part in parts]
-        route = "+".join(one.stands_for or part if one else part for part, one in zip(parts, ones, strict=True))
-        return msgspec.structs.replace(case, route=route)
+        one = offered.get(name) or offered.get(name.partition("@")[0])
+        return one.stands_for + part.removeprefix(name) if one and one.stands_for else part
+
+    def worker(self, case: Case) -> str:
+        """Return the backend whose process does the case: a variant has none of its own, a backend of the settings has."""
+        return case.backend if case.backend in self.backends else case.worker
+
+    def workers(self, cases: Iterable[Case]) -> set[str]:
+        """Return the backends whose processes do the cases, and those that export graphs for them."""
+        exporters = {case: self.exporter(case) for case in cases}
+        return {self.worker(case) for case in exporters} | {one.source for one in exporters.values() if one}
+
+    def exporter(self, case: Case) -> type[Exporter] | None:
+        """Return what makes the case's graph, as variant or not; None where the driver does, or nothing."""
+        name = case.exporter or ""
+        return self.exporters.get(name) or self.exporters.get(name.partition("@")[0])
 
     @property
     def subjects(self) -> dict[str, Kernel | Model]:
@@ -175,6 +192,7 @@ def _from_object(plugin: object, index: int) -> _Plugin:
 
 def _offer(plugin: _Plugin) -> _Offer:
     loaded = plugin.load()
+    check_interface(loaded)  # first: its hooks may be ones that are unknown here
     if inspect.isclass(loaded):
         loaded = loaded()
     # A manager for each plugin: in a shared one a hook that raises ends the call for all.

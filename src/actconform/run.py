@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from actconform.configured import configured_worker
 from actconform.exports import Exports, cache_folder
 from actconform.line import VERDICT_OF, Desk, Exams, ended, run_case
 from actconform.types import Case, Result, Verdict
-from actconform.workers.pool import Worker, WorkerError
+from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actconform.golden.store import Manifest
     from actconform.plugins import Catalog
     from actconform.types import Deviation
+    from actconform.workers.pool import Worker
     from actconform.workers.protocol import Hello
 
 
@@ -121,22 +123,15 @@ class Line(msgspec.Struct, frozen=True):
 def _lines(plan: Plan) -> list[Line]:
     lines: dict[tuple[str, str], Line] = {}
     for case in plan.cases:
-        exporter = plan.catalog.exporters.get((case.exporter or "").partition("@")[0])
-        key = (case.worker, exporter.source if exporter else "")
+        exporter = plan.catalog.exporter(case)
+        key = (plan.catalog.worker(case), exporter.source if exporter else "")
         lines.setdefault(key, Line(*key, [])).cases.append(case)
     return list(lines.values())
 
 
 def worker_for(plan: Plan, backend: str) -> Worker:
     """Return the worker of a backend under the plan's settings, not yet started."""
-    settings = plan.config.backends.get(backend)
-    return Worker(
-        backend,
-        python=settings.python if settings else None,
-        env=settings.env if settings else None,
-        threads=plan.config.threads,
-        plugins=plan.plugins,
-    )
+    return configured_worker(backend, plan.config, plan.plugins)
 
 
 def _line_results(

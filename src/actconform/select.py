@@ -64,7 +64,7 @@ def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
     """
     left = extras(catalog) - set(asked)
     made = [name for name in _names(catalog.exporters, asked) if name not in left]
-    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made if "@" not in name))
+    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made if name in catalog.exporters))
     there = {name: backend for name, backend in catalog.backends.items() if name not in left}
     found = _names({n: b for n, b in there.items() if b.kind == "framework"}, asked)
     runtimes = _names({n: b for n, b in there.items() if b.kind == "runtime"}, asked)

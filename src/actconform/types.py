@@ -111,7 +111,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
     @property
     def worker(self) -> str:
-        """The backend whose process does the case: `backend` without its variant."""
+        """The backend whose process does the case: `backend` without its variant. See also `Catalog.worker`."""
         return self.backend.partition("@")[0]
 
     @property

@@ -13,6 +13,7 @@ VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
     "diff": "Say what differs between two reports, and what got worse.",
+    "blame": "Name the package that brings the new findings of a report.",
     "merge": "Merge the reports of several jobs into one.",
     "list": "List kernels, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",
@@ -20,6 +21,9 @@ VERBS = {
     "selftest": "Prove the detector on planted faults.",
     "golden": "Verify, mint or compare the stored goldens.",
     "deviations": "Adopt findings into a local register, or write its document.",
+    "new-plugin": "Write a package that adds a backend, ready to be filled in.",
+    "check-plugin": "Hold an installed backend against the contract, clause by clause.",
+    "env": "List the environments that requirements have made, or remove those not in use.",
     "doctor": "Say which backends are usable here, what is missing and the mend.",
 }
 
@@ -31,7 +35,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002  click's signature
         if name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"actconform.cli.{name}_").command
+        command: click.Command = importlib.import_module(f"actconform.cli.{name.replace('-', '_')}_").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import msgspec
 
 from actconform import __version__
 from actconform.config import Config, UsageError, local_deviations, read_config
+from actconform.configured import configured, with_environments
 from actconform.cpu import cpu_capability
 from actconform.golden.store import THROUGHPUT, golden_dir, read_manifest
 from actconform.plugins import load_plugins
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from actconform.throughput.trials import Trial
     from actconform.types import Result
 
-SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 21
+SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 15
 
 
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +97,7 @@ def command(
     old = baseline.read(stored)
     if old is None and baseline_path and not update:
         raise UsageError(f"--baseline {stored}: no such file; write it with --update, or leave the option away")
-    catalog = load_plugins()
+    catalog = configured(load_plugins(), config)
     selection = Selection(patterns=patterns, backends=backends, routes=routes)
     wanted = _Wanted(
         races=_races(catalog, selection, numbers("--size", size), numbers("--batch", batch), full=full, twice=twice),
@@ -176,8 +178,10 @@ def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
 
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
     folder = golden_dir()
+    chosen = cases(wanted.races)
+    config = with_environments(config, catalog.workers(chosen), partial(click.echo, err=True))
     return Plan(
-        cases=cases(wanted.races),
+        cases=chosen,
         catalog=catalog,
         config=config,
         folder=folder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,14 @@ import numpy as np
 from rich.padding import Padding
 
 from actconform import __version__
-from actconform.config import Config, read_config
+from actconform.config import Config, UsageError, read_config
+from actconform.configured import configured, configured_worker, with_environments
 from actconform.cpu import cpu_capability
 from actconform.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
-from actconform.workers.pool import Worker, WorkerError
+from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:
     from actconform.model import Model
@@ -34,7 +36,7 @@ KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime
 def command(as_json: bool) -> int:
     """Start every backend and say what it is; exit code 1 where one that needs no GPU, or the goldens, are not usable."""
     config = read_config()
-    catalog = load_plugins()
+    catalog = configured(load_plugins(), config)
     with ThreadPoolExecutor(len(catalog.backends) or 1) as pool:
         backends = list(pool.map(lambda name: _backend(name, config), catalog.backends))
     installed = {name: _version(name) for name in KNOWN_PLUGINS}
@@ -60,13 +62,11 @@ def command(as_json: bool) -> int:
 
 
 def _backend(name: str, config: Config) -> dict[str, Any]:
-    settings = config.backends.get(name)
-    worker = Worker(
-        name,
-        python=settings.python if settings else None,
-        env=settings.env if settings else None,
-        threads=config.threads,
-    )
+    try:
+        config = with_environments(config, [name], partial(click.echo, err=True))
+    except UsageError as error:
+        return {"backend": name, "problem": str(error), "facts": {}, "from": ""}
+    worker = configured_worker(name, config)
     try:
         hello = worker.start()
     except WorkerError as error:

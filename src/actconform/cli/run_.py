@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ import msgspec
 from actconform import __version__
 from actconform.as_json import finite
 from actconform.catalog.kernels import built_in
-from actconform.config import CONFIG_FILE, Config, UsageError, local_deviations, near, read_config
+from actconform.config import Config, UsageError, local_deviations, near, read_config
+from actconform.configured import configured, with_environments
 from actconform.document import Facts
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
@@ -77,8 +79,7 @@ def command(
     config = read_config(config_path)
     if out is not None and not str(out).strip("."):
         raise UsageError("--out is empty: name a folder for results.jsonl and report.json")
-    catalog = load_plugins()
-    _check_config(config, catalog, config_path or Path(CONFIG_FILE))
+    catalog = configured(load_plugins(), config)
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
     plan = _plan(wanted, config, catalog, full=full)
@@ -120,6 +121,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     proven = [case.subject for case in cases if case.subject in ours]
     verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
     register = (*catalog.deviations, *local_deviations(config))
+    config = with_environments(config, catalog.workers(cases), partial(click.echo, err=True))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 
 
@@ -129,7 +131,7 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
     clock = {"total": 0.0, "import": 0.0, "record": 0.0}
     results: list[Result] = []
     starts: list[tuple[str, float]] = []
-    facts: dict[str, dict[str, str]] = {case.worker: {} for case in plan.cases}
+    facts: dict[str, dict[str, str]] = {plan.catalog.worker(case): {} for case in plan.cases}
     interrupted = False
     with progress_for(plan.cases, screen.console) as progress:
 
@@ -207,9 +209,3 @@ def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...
         if name not in known:
             raise UsageError(f"required route {name!r} is unknown{near(name, known)}")
     return names or None
-
-
-def _check_config(config: Config, catalog: Catalog, path: Path) -> None:
-    for name in config.backends:
-        if name not in catalog.backends:
-            raise UsageError(f"{path}: [backends.{name}]: no such backend{near(name, sorted(catalog.backends))}")

@@ -35,9 +35,10 @@ def _changed(before: Facts, after: Facts) -> Iterator[Change]:
 
 def of_route(changes: Iterable[Change], route: str) -> tuple[Change, ...]:
     """Return the changes that may show on a route: its backend's, and where a graph is exported, those of every framework."""
-    backend = route.rsplit("+", 1)[-1].partition("@")[0]
+    backend = route.rsplit("+", 1)[-1]
+    base = backend.partition("@")[0]
     exported = "+" in route and not route.startswith("authored+")
-    return tuple(change for change in changes if exported or change.backend in ("", backend))
+    return tuple(change for change in changes if exported or change.backend in ("", backend, base))
 
 
 def said(change: Change) -> str:

@@ -70,7 +70,8 @@ def _of_route(route: str, results: Iterable[Result], report: Report) -> ET.Eleme
         tests.append(_test(result))
         seconds += result.seconds if math.isfinite(result.seconds) else 0.0
     suite = _suite(route, tests, _clock(seconds), report.when)
-    facts = report.facts.backends.get(route.rsplit("+", 1)[-1].partition("@")[0], {})
+    backend = route.rsplit("+", 1)[-1]
+    facts = report.facts.backends.get(backend) or report.facts.backends.get(backend.partition("@")[0], {})
     properties = _element("properties")
     properties.extend(_element("property", name=fact, value=value) for fact, value in facts.items())
     if facts:

@@ -102,9 +102,9 @@ class Floor:
     def _runner(self, trial: Trial, name: str, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]) -> Runner:
         plan, route = self._plan, name.removesuffix(AGAIN)
         case = trial.case(route)
-        exporter = plan.catalog.exporters.get((case.exporter or "").partition("@")[0])
+        exporter = plan.catalog.exporter(case)
         exports = Exports(self._worker(exporter.source), cache_folder()) if exporter else None
-        worker = self._worker(case.worker)
+        worker = self._worker(plan.catalog.worker(case))
         desk = Desk(plan.catalog, plan.register, plan.config.timeout, self._exams, worker, exports, {})
         return Runner(name, worker, partial(job_of, trial, route, desk, tensors))
 
@@ -134,5 +134,5 @@ class Floor:
         return calibrated(kind, amount, taken)
 
     def _device(self, trial: Trial, route: str) -> str:
-        hello = self._worker(trial.case(route).worker).hello
+        hello = self._worker(self._plan.catalog.worker(trial.case(route))).hello
         return hello.facts.get("device", "cpu") if hello else "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
+TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
 
 
 class WorkerError(Exception):
@@ -210,12 +212,24 @@ class Worker:
         if any("No module named 'actconform" in line for line in words):
             mend = f"{self.python} -m pip install actconform=={actconform.__version__}, and the plugin"
             return WorkerError("handshake", f"{self.python} has no actconform for the {self.backend} worker: {mend}")
+        if any(TOO_OLD in line.lower() for line in words):
+            mend = f"actconform needs 3.11 or newer: set python of [backends.{self.backend}] to such a one"
+            return WorkerError("handshake", f"{self.python} is {_version(self.python)}; {mend}")
         cause = cause_of_death(code) if died else f"gave something else than an answer ({error or 'an early end'})"
         return WorkerCrash(f"the {self.backend} worker {cause} {when}{_lines(words)}", cause)
 
     def _discard(self, process: WorkerProcess) -> int:
         self._process = None
         return process.end(0)
+
+
+def _version(python: str) -> str:
+    """Return what an interpreter says of itself: "Python 3.9.18"."""
+    try:
+        done = subprocess.run([python, "--version"], capture_output=True, text=True, timeout=DEATH_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return "an old Python"
+    return (done.stdout or done.stderr).strip() or "an old Python"
 
 
 def _lines(words: Sequence[str]) -> str:

@@ -40,10 +40,14 @@ Request: TypeAlias = Job | ExportJob | Prepare | Sample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
+ENVIRONMENT = "ACTCONFORM_ENVIRONMENT"  # what an environment of its own has that the driver has not
 
 
 def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session | None]:
-    """Return what to say about backend `name`, and a session unless `Hello.problem` says why there is none."""
+    """Return what to say about backend `name`, and a session unless `Hello.problem` says why there is none.
+
+    Where no plugin gives "BASE@LABEL", that is BASE under another name. $ACTCONFORM_ENVIRONMENT becomes a fact.
+    """
     said = Hello(
         actconform=actconform.__version__,
         plugins=plugin_versions(),
@@ -58,21 +62,22 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         catalog = load_plugins(entry_points=[*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)])
     except PluginError as error:
         return msgspec.structs.replace(said, problem=str(error)), None
-    if name not in catalog.backends:
+    base = name if name in catalog.backends else name.partition("@")[0]
+    if base not in catalog.backends:
         return msgspec.structs.replace(said, problem=_no_backend(name, catalog)), None
-    said = msgspec.structs.replace(said, kind=catalog.backends[name].kind, provider=catalog.backend_plugin[name])
+    said = msgspec.structs.replace(said, kind=catalog.backends[base].kind, provider=catalog.backend_plugin[base])
     try:
-        backend = catalog.backends[name]()
+        backend = catalog.backends[base]()
     except Exception as error:  # noqa: BLE001  any fault of a plugin is told, not raised
         return msgspec.structs.replace(said, problem=fault_message(error)), None
     try:
         facts = _facts(backend)
     except (Unavailable, ImportError) as error:
         said = msgspec.structs.replace(said, unavailable=fault_message(error))
-        return said, Session(backend, catalog, said.unavailable)
+        return said, Session(backend, catalog, said.unavailable, name)
     except Exception as error:  # noqa: BLE001
         return msgspec.structs.replace(said, problem=f"facts: {fault_message(error)}"), None
-    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog)
+    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +120,8 @@ def _facts(backend: Backend) -> dict[str, str]:
     facts = backend.facts()
     if not isinstance(facts, dict):
         raise TypeError(f"facts returned {type_name(facts)}: wanted a dict of str to str")
-    return {str(fact): str(value) for fact, value in facts.items()}
+    own = os.environ.get(ENVIRONMENT)
+    return {str(fact): str(value) for fact, value in facts.items()} | ({"environment": own} if own else {})
 
 
 def _no_backend(name: str, catalog: Catalog) -> str:

@@ -38,6 +38,10 @@ MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to a
 LONGEST_MESSAGE = 2000
 
 
+class SaidError(Exception):
+    """A fault whose text says all: where in the code it was raised tells a reader nothing."""
+
+
 class StoppedError(Exception):
     """What a backend did wrong, as a Failure: inside a worker alone."""
 
@@ -47,10 +51,15 @@ class StoppedError(Exception):
 
 
 class Session:
-    """A backend and its exporters at work: does jobs, and turns whatever they do wrong into a Failure."""
+    """A backend and its exporters at work: does jobs, and turns whatever they do wrong into a Failure.
 
-    def __init__(self, backend: Backend, catalog: Catalog, unavailable: str = "") -> None:
+    Under a `name` of its own, "BASE@LABEL", the routes of its cases bear that label, and so do its exporters.
+    """
+
+    def __init__(self, backend: Backend, catalog: Catalog, unavailable: str = "", name: str = "") -> None:
         self.backend = backend
+        self.name = name or backend.name
+        self._label = self.name.removeprefix(backend.name)
         self.catalog = catalog
         self.exporters = {name: one for name, one in catalog.exporters.items() if one.source == backend.name}
         self.unavailable = unavailable
@@ -93,10 +102,10 @@ class Session:
         return outcome
 
     def _exporter(self, full_name: str) -> Exporter:
-        name, _, variant = full_name.partition("@")
+        name, _, variant = full_name.removesuffix(self._label).partition("@")
         if name not in self.exporters:
             known = ", ".join(sorted(self.exporters)) or "none"
-            raise LookupError(f"the {self.backend.name} worker has no exporter {name!r}; it has {known}")
+            raise LookupError(f"the {self.name} worker has no exporter {name!r}; it has {known}")
         exporter = self.exporters[name]()
         return exporter.variant(variant) if variant else exporter
 
@@ -109,7 +118,7 @@ class Session:
         """Return the program of a job, and tell the outcome what it is; raise StoppedError where there is none."""
         case = job.case
         self._require_available()
-        variant = case.backend.partition("@")[2]
+        variant = case.backend.removesuffix(self._label).partition("@")[2]
         with stage("supports"):
             backend = self.backend.variant(variant) if variant else self.backend
             support = backend.supports(case)
@@ -144,7 +153,7 @@ class Session:
             return self.catalog.subject(name)
         except KeyError:
             mend = f"install the plugin that gives it for {sys.executable} too"
-            raise LookupError(f"the {self.backend.name} worker knows no kernel or model {name!r}: {mend}") from None
+            raise LookupError(f"the {self.name} worker knows no kernel or model {name!r}: {mend}") from None
 
     def _call_all(self, program: Program, job: Job, outcome: Outcome) -> None:
         at_first = 0
@@ -263,7 +272,7 @@ def _kind(error: BaseException) -> Kind:
 
 def fault_message(error: BaseException) -> str:
     """Return the backend's own words for an outcome; for a fault its type, words, and innermost line outside this file."""
-    if isinstance(error, Unsupported | Unavailable):
+    if isinstance(error, Unsupported | Unavailable | SaidError):
         return str(error)
     said = "".join(traceback.format_exception_only(error)).strip()[:LONGEST_MESSAGE]
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]

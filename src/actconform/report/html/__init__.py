@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from actconform.interfaces import Reporter
-from actconform.report.html.data import page_data
-from actconform.report.html.page import page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,5 +23,8 @@ class Html(Reporter):
     filename: ClassVar[str] = "index.html"
 
     def write(self, report: Report, folder: Path) -> None:
+        from actconform.report.html.data import page_data  # workers load plugins too, and write no page
+        from actconform.report.html.page import page
+
         data = page_data(report, folder, trends=self.trends, register=self.deviations)
         (folder / self.filename).write_text(page(data), encoding="utf-8", newline="\n")

@@ -1,0 +1,87 @@
+"""`actconform check-plugin`: the contract of an installed backend, clause by clause, and what to do."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from actconform.config import read_config
+from actconform.contract.check import check
+from actconform.contract.evidence import Setting
+from actconform.plugins import load_plugins
+from actconform.report.console import open_console, plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from actconform.contract.check import Checked
+    from actconform.types import Case
+
+SHOWN = 5  # breaches of a clause, and reasons of refusals; --json has all
+MARKS = {"ok": "[green]✓[/]", "broken": "[red]✗[/]", "not applicable": "·"}
+
+
+@click.command("check-plugin")
+@click.argument("name")
+@click.option("--subject", "subjects", multiple=True, metavar="GLOB", help="Ask about these kernels and models alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON with every breach.")
+def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
+    """Ask backend NAME about every kernel and model, and tell which clauses of the contract it keeps.
+
+    Exit code 0: it keeps all; 1: a clause is broken, or the backend is UNAVAILABLE here; 2: there is no such backend. Its
+    numbers are not judged here, but by `actconform run --backend NAME`.
+    """
+    config = read_config()
+    settings = config.backends.get(name)
+    setting = Setting(
+        subjects=subjects or ("*",),
+        python=settings.python if settings else None,
+        env=settings.env if settings else {},
+        threads=config.threads,
+        timeout=config.timeout,
+    )
+    checked = check(name, setting, load_plugins(), _show_case)
+    if sys.stderr.isatty():
+        click.echo("\r\x1b[K", nl=False, err=True)
+    if as_json:
+        told = {"schema": 1, "kept": checked.kept, **msgspec.to_builtins(checked)}
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=1))
+    else:
+        _show(checked, open_console())
+    return 0 if checked.kept else 1
+
+
+def _show_case(case: Case) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r\x1b[K{case.id:.100}", nl=False, err=True)
+
+
+def _show(checked: Checked, console: Console) -> None:
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True)
+
+    say(f"[bold]{plain(checked.backend)}[/]  {checked.kind}  {plain(checked.plugin)}")
+    for fact, value in checked.facts.items():
+        say(f"  {plain(fact)}: {plain(value)}")
+    if checked.unavailable:
+        say(f"[red]UNAVAILABLE[/]  {plain(checked.unavailable)}")
+        return
+    width = max(len(clause.name) for clause in checked.clauses)
+    for clause in checked.clauses:
+        say(f"{MARKS[clause.state]} {clause.name:<{width}}  {clause.state:<14}  {plain(clause.said)}")
+        for breach in clause.broken[:SHOWN]:
+            say(f"    {plain(breach)}")
+        if len(clause.broken) > SHOWN:
+            say(f"    and {len(clause.broken) - SHOWN:,} more, see --json")
+        if clause.mend:
+            say(f"    [bold]what to do:[/] {plain(clause.mend)}")
+    refused = "; refused:" if checked.refused else ""
+    say(f"{checked.answered:,} of {checked.asked:,} cases answered in {checked.seconds:.0f} s{refused}")
+    for reason, count in checked.refused[:SHOWN]:
+        say(f"  {count:>5,} UNSUPPORTED  {plain(reason)}")
+    if len(checked.refused) > SHOWN:
+        say(f"  and {len(checked.refused) - SHOWN:,} more reasons, see --json")
+    say("[green]KEEPS THE CONTRACT[/]" if checked.kept else "[red]BREAKS THE CONTRACT[/]")

@@ -1,0 +1,80 @@
+"""The contract of one installed backend: asked, and told in one value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.config import UsageError, near
+from actconform.contract.clauses import Clause, clauses
+from actconform.contract.evidence import Setting, gather
+from actconform.plugins import load_plugins
+from actconform.workers.pool import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actconform.plugins import Catalog
+    from actconform.types import Case
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the contract of a backend: nothing was asked where `unavailable` says why it cannot run here.
+
+    `refused` lists the backend's reasons for what it does not do, with how often each was given.
+    """
+
+    backend: str
+    kind: str
+    plugin: str
+    facts: dict[str, str]
+    unavailable: str = ""
+    clauses: tuple[Clause, ...] = ()
+    asked: int = 0
+    answered: int = 0
+    refused: tuple[tuple[str, int], ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def kept(self) -> bool:
+        """Whether the backend was asked, and no clause is broken."""
+        return bool(self.clauses) and not any(clause.state == "broken" for clause in self.clauses)
+
+
+def check(
+    name: str,
+    setting: Setting | None = None,
+    catalog: Catalog | None = None,
+    on_case: Callable[[Case], None] = lambda _: None,
+) -> Checked:
+    """Return how the backend `name` of the catalog, by default of what is installed, keeps the contract.
+
+    `on_case` hears of each case before it is asked. Raises UsageError where there is no such backend, or it cannot be started
+    at all: then nothing that it does can be asked.
+    """
+    catalog = catalog or load_plugins()
+    if name not in catalog.backends:
+        raise UsageError(_unknown(name, catalog))
+    try:
+        evidence = gather(name, catalog, setting or Setting(), on_case)
+    except WorkerError as error:
+        raise UsageError(f"backend {name} cannot be started: {error}") from error
+    unavailable = evidence.hello.unavailable
+    return Checked(
+        backend=name,
+        kind=evidence.backend.kind,
+        plugin=catalog.backend_plugin[name],
+        facts=evidence.hello.facts,
+        unavailable=unavailable,
+        clauses=() if unavailable else tuple(clauses(evidence)),
+        asked=len(evidence.asked),
+        answered=len(evidence.answers),
+        refused=tuple(evidence.reasons()),
+        seconds=evidence.seconds,
+    )
+
+
+def _unknown(name: str, catalog: Catalog) -> str:
+    broken = "".join(f"\nplugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in catalog.broken)
+    return f"no installed plugin gives a backend {name!r}{near(name, list(catalog.backends))}{broken}"

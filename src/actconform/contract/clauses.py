@@ -1,0 +1,231 @@
+"""The contract, clause by clause: what was promised, whether the evidence keeps it, and what to do where it does not."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from actconform.contract.evidence import not_closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from actconform.contract.evidence import Evidence
+
+State = Literal["ok", "broken", "not applicable"]
+
+SLOW = 1.0  # seconds for one answer of supports; building takes longer where a framework compiles
+VERSION = re.compile(r"\d+\.\d+")
+
+
+class Clause(msgspec.Struct, frozen=True):
+    """One clause: `said` tells what was seen, `broken` each breach, `mend` what to do about them."""
+
+    name: str
+    state: State
+    said: str
+    broken: tuple[str, ...] = ()
+    mend: str = ""
+
+
+class _Promise(msgspec.Struct, frozen=True):
+    """What a clause asks: every breach in words, why it does not apply, what it says when it is kept, and the mend."""
+
+    breaches: Callable[[Evidence], Iterable[str]]
+    kept: str
+    mend: str
+    needless: Callable[[Evidence], str] = lambda _: ""
+
+
+def clauses(evidence: Evidence) -> list[Clause]:
+    """Return every clause of the contract, in order, for a backend that can run here."""
+    return [_told(name, promise, evidence) for name, promise in PROMISES.items()]
+
+
+def _told(name: str, promise: _Promise, evidence: Evidence) -> Clause:
+    broken = tuple(dict.fromkeys(promise.breaches(evidence)))  # the same in several regimes is one
+    if broken:
+        return Clause(name, "broken", _times(len(broken), "breach", "breaches"), broken, promise.mend)
+    if why := promise.needless(evidence):
+        return Clause(name, "not applicable", why)
+    return Clause(name, "ok", promise.kept)
+
+
+def _facts(evidence: Evidence) -> Iterable[str]:
+    yield from (wrong for asked in evidence.every for notes in asked.notes for wrong in notes.facts)
+    facts = evidence.hello.facts
+    if "threads" not in facts:
+        yield f"no threads among {', '.join(facts) or 'no facts at all'}"
+    if not any(VERSION.search(value) for value in facts.values()):
+        yield "no version of anything"
+    for fact in sorted({*facts, *evidence.facts_again}):
+        here, there = facts.get(fact, "nothing"), evidence.facts_again.get(fact, "nothing")
+        if here != there:
+            yield f"{fact} is {here} in one process, {there} in the next"
+
+
+def _supports(evidence: Evidence) -> Iterable[str]:
+    for asked in evidence.every:
+        failure = asked.outcome.failure if asked.outcome else None
+        if asked.insisted:
+            yield f"{asked.case.id}: supports says no, and it is built and answers"
+        if failure and failure.kind in ("error", "memory") and failure.stage == "supports":
+            yield f"{asked.case.id}: supports raised {failure.message}"
+        if failure and failure.kind in ("error", "memory") and failure.stage == "run" and not not_closed(failure):
+            yield f"{asked.case.id}: supports says yes, it is built, and the call raised {failure.message}"
+        slowest = max((notes.seconds for notes in asked.notes), default=0.0)
+        if slowest > SLOW:
+            yield f"{asked.case.id}: supports took {slowest:.1f} s"
+    if evidence.unknown and evidence.unknown.answered:
+        yield f"{evidence.unknown.case.id}: answers a {_of(evidence)} that it cannot know"
+
+
+def _errors(evidence: Evidence) -> Iterable[str]:
+    for asked in evidence.every:
+        failure = asked.outcome.failure if asked.outcome else None
+        if asked.died:
+            yield f"{asked.case.id}: {asked.died}"
+        if failure and failure.kind in ("error", "memory") and failure.stage in ("build", "load"):
+            yield f"{asked.case.id}: {failure.stage} raised {failure.message}"
+        if asked.refused is not None and (not asked.refused.strip() or asked.refused.endswith("gives no reason")):
+            yield f"{asked.case.id}: refused without a reason"
+    if evidence.gave_up:
+        yield "its process died again and again: the remaining cases were not asked"
+
+
+def _close(evidence: Evidence) -> Iterable[str]:
+    for asked in evidence.every:
+        failure = asked.outcome.failure if asked.outcome else None
+        if failure and not_closed(failure):
+            yield f"{asked.case.id}: close raised {failure.message}"
+    yield from _of_class("memory-growth")(evidence)
+
+
+def _determinism(evidence: Evidence) -> Iterable[str]:
+    yield from _of_class("nondeterministic")(evidence)
+    if evidence.differs:
+        yield f"{evidence.differs}: another process gives another answer"
+
+
+def _placement(evidence: Evidence) -> Iterable[str]:
+    yield from _of_class("placement")(evidence)
+    provider = evidence.backend.provider
+    told = any(asked.outcome and asked.outcome.placement for asked in evidence.answers)
+    if provider and evidence.answers and not told:
+        yield f"claims that all nodes run on {provider}, and no program tells where its nodes ran"
+
+
+def _state(evidence: Evidence) -> Iterable[str]:
+    seen = set()
+    for asked in evidence.every:
+        for change in (change for notes in asked.notes for change in notes.changed):
+            if change not in seen:  # a setting that is changed once and again is one breach
+                seen.add(change)
+                yield f"{asked.case.id}: {change}"
+
+
+def _answers(evidence: Evidence) -> Iterable[str]:
+    if not evidence.answers:
+        reasons = "; ".join(reason for reason, _ in evidence.reasons()[:3])
+        yield f"answered none of {_times(len(evidence.asked), 'case', 'cases')}{': ' if reasons else ''}{reasons}"
+
+
+def _of_class(class_: str) -> Callable[[Evidence], Iterable[str]]:
+    def found(evidence: Evidence) -> Iterable[str]:
+        for asked in evidence.answers:
+            for finding in asked.findings:
+                if finding.class_ == class_:
+                    yield f"{asked.case.id}: {finding.tensor}{': ' if finding.tensor else ''}{finding.evidence}"
+
+    return found
+
+
+def _no_answers(evidence: Evidence) -> str:
+    return "" if evidence.answers else "it answers nothing yet"
+
+
+def _no_provider(evidence: Evidence) -> str:
+    return _no_answers(evidence) or ("" if evidence.backend.provider else "claims no execution provider")
+
+
+def _of(evidence: Evidence) -> str:
+    return "kernel" if evidence.backend.kind == "framework" else "graph"
+
+
+def _times(count: int, one: str, more: str) -> str:
+    return f"{count:,} {one if count == 1 else more}"
+
+
+PROMISES: dict[str, _Promise] = {
+    "facts": _Promise(
+        _facts,
+        "str to str, with threads and a version, the same in two processes",
+        "return a dict of str to str that holds whatever explains a number, the framework's version and threads among it; "
+        "nothing in it may differ from process to process",
+    ),
+    "supports": _Promise(
+        _supports,
+        "answers at once, and keeps its word",
+        "where it cannot be done say no, or raise Unsupported in build, load or the call; where it can, say yes; "
+        "give a name that you do not know to nobody else's function",
+    ),
+    "errors": _Promise(
+        _errors,
+        "what it does not do is Unsupported, with a reason",
+        "raise actconform.Unsupported, in the framework's words, for whatever the framework has not; all else is an ERROR",
+    ),
+    "answers": _Promise(
+        _answers,
+        "answers at least one case",
+        "implement one kernel, or load one graph; what is refused conforms to nothing",
+    ),
+    "names": _Promise(
+        _of_class("names"),
+        "outputs bear the names that were asked for",
+        'return "y", of a model "y" and "loss", of a vjp "d_NAME" for every differentiable input, and nothing else',
+        _no_answers,
+    ),
+    "shapes": _Promise(
+        _of_class("shape"),
+        "outputs have the shape that was asked for, at several sizes by one program",
+        "return what the definition says, for every size of input; build for no particular one",
+        _no_answers,
+    ),
+    "dtypes": _Promise(
+        _of_class("dtype"),
+        "outputs have the dtype of the inputs",
+        "return f32 for f32, f16 for f16, bf16 for bf16 (numpy arrays of ml_dtypes.bfloat16); where the framework computes in "
+        "another dtype only, raise Unsupported; where it returns another one on purpose, register that in deviations.toml",
+        _no_answers,
+    ),
+    "mutation": _Promise(
+        _of_class("mutates-input"),
+        "inputs are as they were",
+        "copy what the framework writes to, or shares memory with",
+        _no_answers,
+    ),
+    "determinism": _Promise(
+        _determinism,
+        "the same question gets the same answer",
+        "keep nothing from call to call, draw no random numbers, switch on the framework's deterministic mode",
+        _no_answers,
+    ),
+    "placement": _Promise(
+        _placement,
+        "every node ran where it was claimed to run",
+        "set Program.placement to {execution provider: operators} from what the runtime tells, or claim no provider",
+        _no_provider,
+    ),
+    "close": _Promise(
+        _close,
+        "ends without an error; calls keep no memory",
+        "close may be called after any calls, or none; it must not raise, and a call must free what it took",
+    ),
+    "state": _Promise(
+        _state,
+        "floating point, default dtypes and random states are left alone",
+        "put back what you change, or do not change it: it alters other numbers in the same process",
+    ),
+}

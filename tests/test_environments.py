@@ -1,0 +1,178 @@
+"""Environments: what they hold wins whole, all else is the driver's, and nothing half is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from actconform import environments
+from actconform.environments import NoEnvironmentError, environment, kept, prune
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actconform.environments import Environment
+
+
+def asked(made: Environment, code: str, **env: str) -> str:
+    done = subprocess.run(
+        [made.python, "-P", "-c", code], env={**os.environ, **env}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_an_environment_has_its_requirements_and_finds_all_else_at_the_driver(wheels: Path) -> None:
+    said: list[str] = []
+    made = environment(["wobble==1.0"], say=said.append)
+    assert said == ["making an environment with wobble==1.0"]
+    assert made.about is not None
+    assert made.about.packages == {"wobble": "1.0"}
+    assert made.folder.parent == wheels
+    assert asked(made, "import wobble; print(wobble.__version__)") == "1.0"
+    code = "import actconform, numpy; print(actconform.__file__, numpy.__file__)"
+    assert (
+        asked(made, code)
+        == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    )
+    points = (
+        "from importlib.metadata import entry_points; print(sorted(p.name for p in entry_points(group='actconform')))"
+    )
+    assert "builtin" in asked(made, points)  # an editable install among them
+
+    again = environment(["wobble==1.0"], say=said.append)
+    assert again.folder == made.folder
+    assert len(said) == 1, "it is kept"
+    other = environment(["wobble==2.0", "steady"])
+    assert other.folder != made.folder
+    assert asked(other, "import wobble, steady; print(wobble.__version__, steady.__version__)") == "2.0 2.0"
+    assert [one.folder for one in kept()] == [other.folder, made.folder]
+
+
+def test_a_package_of_the_environment_is_not_mixed_with_the_drivers_of_that_name(
+    wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "driver" / "site-packages"
+    (driver / "wobble").mkdir(parents=True)
+    (driver / "wobble" / "__init__.py").write_text("__version__ = 'the driver’s'\n")
+    (driver / "wobble" / "extra.py").write_text("leftover = 1\n")
+    (driver / "besides.py").write_text("there = 'of the driver'\n")
+    monkeypatch.syspath_prepend(str(driver))
+    made = environment(["wobble==1.0"])
+    assert asked(made, "import wobble, besides; print(wobble.__version__, besides.there)") == "1.0 of the driver"
+    seek = "from importlib.util import find_spec; print(find_spec('wobble.extra'))"
+    assert asked(made, seek) == "None"
+
+
+def test_what_cannot_be_resolved_is_told_in_pips_words_and_leaves_nothing(wheels: Path) -> None:
+    with pytest.raises(NoEnvironmentError, match=r"wobble==9 cannot be installed; the last lines were:\n.*") as error:
+        environment(["wobble==9"])
+    assert "No matching distribution found for wobble==9" in str(error.value)
+    assert list(wheels.iterdir()) == []
+
+
+def test_what_actconform_and_its_plugins_need_holds_there_too(wheels: Path) -> None:
+    with pytest.raises(NoEnvironmentError, match=r"actconform==0.0.1 cannot be installed"):
+        environment(["actconform==0.0.1"])
+    lines = environments._constraints()
+    assert any(line.startswith("numpy>=") for line in lines)
+    assert not any("extra" in line or line.startswith("ruff") for line in lines)
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError("no space left on device")])
+def test_an_interrupted_build_leaves_nothing(
+    wheels: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    def stop(command, failed):
+        (wheels / "half").touch()
+        next(wheels.glob("*.lock")).with_suffix("").mkdir()
+        raise fault
+
+    monkeypatch.setattr(environments, "_call", stop)
+    with pytest.raises((KeyboardInterrupt, NoEnvironmentError)):
+        environment(["wobble==1.0"])
+    assert [path.name for path in wheels.iterdir()] == ["half"]
+
+
+def test_a_build_that_was_killed_is_made_anew(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(one, *_):
+        (one.folder / "lib").mkdir(parents=True)
+        (one.folder / "lib" / "python3.11").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environments, "_make", killed)
+        with pytest.raises(KeyboardInterrupt):
+            environment(["wobble==1.0"])
+    (half,) = kept()
+    assert half.about is None
+    again = environment(["wobble==1.0"])
+    assert again.folder == half.folder
+    assert asked(again, "import wobble; print(wobble.__version__)") == "1.0"
+
+
+def test_of_two_builds_at_once_one_is_made_and_the_other_waits(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, said = [], []
+
+    def make(one, requirements, python, version):
+        made.append(one.folder)
+        one.folder.mkdir()
+        time.sleep(0.5)
+        (one.folder / environments.ABOUT).write_text(
+            '{"requirements": ["wobble==1.0"], "python": "3", "packages": {"wobble": "1.0"}}'
+        )
+
+    monkeypatch.setattr(environments, "_make", make)
+    threads = [threading.Thread(target=environment, args=(["wobble==1.0"], None, said.append)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert any(line.startswith("waiting for another process") for line in said)
+
+
+def test_prune_removes_what_was_not_used_and_what_is_not_whole(wheels: Path) -> None:
+    now = time.time()
+    for name, age in (("old", 40), ("new", 1)):
+        (wheels / name).mkdir(parents=True)
+        about = wheels / name / environments.ABOUT
+        about.write_text('{"requirements": ["wobble"], "python": "3", "packages": {}}')
+        os.utime(about, (now - 86400 * age,) * 2)
+    (wheels / "half").mkdir()
+    assert {one.folder.name for one in prune(30 * 86400)} == {"old", "half"}
+    assert [path.name for path in wheels.iterdir()] == ["new"]
+    assert [one.folder.name for one in prune(-1)] == ["new"]
+
+
+def interpreter(folder: Path, said: str) -> str:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{said}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("echo '[[3, 10, 13], \"cpython-310\"]'", "is Python 3.10.13: actconform needs 3.11 or newer"),
+        ("echo '[[2, 7, 18], \"\"]'", "is Python 2.7.18: actconform needs 3.11 or newer"),
+        ("echo '[[3, 99, 0], \"cpython-399\"]'", "is cpython-399 3.99.0, the driver is"),
+        ("exit 1", "cannot be run"),
+        ("echo hello", "cannot be run"),
+    ],
+)
+def test_an_interpreter_that_cannot_share_the_drivers_packages_is_refused(
+    tmp_path: Path, said: str, expected: str
+) -> None:
+    python = interpreter(tmp_path, said)
+    with pytest.raises(NoEnvironmentError, match=expected) as error:
+        environment(["wobble"], python)
+    assert python in str(error.value)
+    with pytest.raises(NoEnvironmentError, match="cannot be run"):
+        environment(["wobble"], str(tmp_path / "gone"))
