@@ -7,7 +7,7 @@ ARGS ?=
 BACKENDS ?=
 NIGHTLY_BACKENDS := keras torch ort-cpu
 STAMP := $(VENV)/installed
-PLUGINS := plugins/actconform-keras plugins/actconform-torch plugins/actconform-onnxruntime plugins/actconform-faulty
+PLUGINS := $(addprefix plugins/actconform-,keras torch onnxruntime faulty jax openvino reference)
 
 .DEFAULT_GOAL := help
 .PHONY: help install conform test browser check format bench golden selftest detection selftest-peers stability report docs clean \
@@ -19,12 +19,12 @@ help: ## Show this help
 install: $(STAMP) ## Make .venv with core, plugins and tools at pinned versions
 
 $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
-	@echo "Making $(VENV): downloads about 1.2 GB on Linux x86-64 (tensorflow 572 MB, onnxruntime-gpu 256 MB, torch 192 MB as CPU build,"
-	@echo "the rest 150 MB), 3.6 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
+	@echo "Making $(VENV): downloads about 1.4 GB on Linux x86-64 (tensorflow 572 MB, onnxruntime-gpu 256 MB, torch 192 MB as CPU build,"
+	@echo "jaxlib 85 MB, openvino 59 MB, the rest 150 MB), 4 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
 	@echo "PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to PyTorch's CPU builds to avoid that."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
-		-e plugins/actconform-keras -e plugins/actconform-torch -e "plugins/actconform-onnxruntime[default]" -e plugins/actconform-faulty
+		$(patsubst %,-e '%',$(PLUGINS:%onnxruntime=%onnxruntime[default]))
 	@touch $@
 
 conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it, BACKENDS=all widens it)

@@ -13,8 +13,8 @@ import pytest
 
 from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
 from actconform.catalog.kernels import UNARY
-from actconform_keras import KerasBackend, KerasGpu, plugin
-from actconform_keras import backend as module
+from actconform_keras import KerasBackend, KerasGpu, KerasJax, KerasTorch, KerasXla, plugin
+from actconform_keras.framework import keras_on, thread_count
 
 LINEAR = next(kernel for kernel in UNARY if kernel.name == "linear")
 RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
@@ -120,13 +120,13 @@ def test_a_gradient_without_a_path_is_an_error(tf: Any, monkeypatch: pytest.Monk
 def test_a_wrong_number_of_threads_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("ACTCONFORM_THREADS", text)
     with pytest.raises(ValueError, match=f"ACTCONFORM_THREADS is '{text}'"):
-        module._threads()
+        thread_count()
 
 
 @pytest.mark.parametrize("package", ["keras", "tensorflow"])
 def test_without_its_packages_the_backend_is_unavailable(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    module._tensorflow.cache_clear()
+    keras_on.cache_clear()
     with pytest.raises(Unavailable, match=rf"{package} is not installed: pip install actconform\[keras\]"):
         KerasBackend().facts()
     with pytest.raises(Unavailable, match=f"{package} is not installed"):
@@ -137,7 +137,7 @@ def test_another_keras_backend_in_the_process_is_named(monkeypatch: pytest.Monke
     import keras
 
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
-    module._tensorflow.cache_clear()
+    keras_on.cache_clear()
     with pytest.raises(Unavailable, match=r"keras already runs on jax .* start with KERAS_BACKEND=tensorflow"):
         KerasBackend().facts()
 
@@ -156,6 +156,6 @@ def test_the_hooks_offer_the_backends_and_their_deviations() -> None:
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
-    assert manager.hook.actconform_backends() == [[KerasBackend, KerasGpu]]
+    assert manager.hook.actconform_backends() == [[KerasBackend, KerasGpu, KerasXla, KerasJax, KerasTorch]]
     (deviations,) = manager.hook.actconform_deviations()
     assert len({deviation.id for deviation in deviations}) == len(deviations)

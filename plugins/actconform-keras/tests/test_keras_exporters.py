@@ -16,7 +16,8 @@ from actconform.plugins import load_plugins
 from actconform.workers.protocol import ExportJob
 from actconform.workers.session import Session
 from actconform_keras import KerasBackend, KerasExport, Tf2Onnx, plugin
-from actconform_keras import backend as module
+from actconform_keras.framework import keras_on
+from actconform_keras.kernels import Implementation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ DEFAULTS = {"hard-sigmoid-default": "hard-sigmoid-relu6", "leaky-relu-default": 
 
 @pytest.fixture(scope="module", autouse=True)
 def tf() -> Any:
-    return module._tensorflow()
+    return keras_on("tensorflow")
 
 
 def inputs_at(kernel: Kernel, sizes: dict[str, int]) -> dict[str, NDArray[Any]]:
@@ -110,9 +111,7 @@ def test_an_operation_left_in_the_graph_was_warned_of(
 
         return tf.math.bessel_i0(x)
 
-    monkeypatch.setattr(
-        "actconform_keras.exporters.implement", lambda *_: module.Implementation("tf.math.bessel_i0", special)
-    )
+    monkeypatch.setattr("actconform_keras.exporters.implement", lambda *_: Implementation("tf.math.bessel_i0", special))
     outcome = Session(KerasBackend(), load_plugins([Builtin, plugin], [])).export(
         ExportJob(exporter.name, "relu", "f32")
     )
@@ -155,7 +154,7 @@ def test_what_keras_refuses_is_said_without_its_frames(
     def refuse(x: Any) -> Any:
         raise NotImplementedError("no such op\nand much more")
 
-    monkeypatch.setattr("actconform_keras.exporters.implement", lambda *_: module.Implementation("refuse", refuse))
+    monkeypatch.setattr("actconform_keras.exporters.implement", lambda *_: Implementation("refuse", refuse))
     with pytest.raises(Unsupported, match=r"^NotImplementedError: .*no such op$"):
         exporter().export(KERNELS["relu"], "f32")
 

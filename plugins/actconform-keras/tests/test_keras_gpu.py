@@ -12,7 +12,8 @@ import pytest
 from actconform import Case, Unavailable, Unsupported
 from actconform.catalog.kernels import UNARY
 from actconform_keras import KerasBackend, KerasGpu, gpu
-from actconform_keras import backend as module
+from actconform_keras.engines import TensorFlow
+from actconform_keras.framework import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +26,7 @@ BUILD = {"cuda_version": "12.5.1", "cudnn_version": "9"}
 @pytest.fixture
 def tf(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A driver with a device, and TensorFlow built for CUDA 12.5 that finds two; what it is told is kept in `told`."""
-    tf = module._tensorflow()
+    tf = keras_on("tensorflow")
     monkeypatch.setattr(gpu, "first_gpu", lambda: dict(GPU))
     monkeypatch.setattr(tf.sysconfig, "get_build_info", lambda: dict(BUILD))
     monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: True)
@@ -97,8 +98,8 @@ def test_what_tensorflow_cannot_do_with_the_device_is_told_in_its_words() -> Non
 def test_nothing_is_computed_on_the_cpu_instead() -> None:
     """What TensorFlow says of an operation without a kernel for the GPU it says of any where there is none."""
     on_cpu: Any = KerasBackend().build(RELU, "f32")
-    (x,) = module.as_tensors({"x": np.ones(3, np.float32)}, None).values()
-    once = module.when_done(lambda: {"y": on_cpu._call(x)}, KerasGpu.device)
+    tensors = TensorFlow().tensors({"x": np.ones(3, np.float32)})
+    once = TensorFlow(KerasGpu.device).whole(lambda: on_cpu._outputs(tensors))
     with pytest.raises(Unsupported, match=r"^Could not satisfy device specification .*GPU:0"):
         once()
 

@@ -15,12 +15,12 @@ import onnx
 import pytest
 
 from actconform.onnx.grad import add_gradients
-from actconform_keras import backend as module
+from actconform_keras.framework import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-tf = module._tensorflow()
+tf = keras_on("tensorflow")
 tf2onnx = pytest.importorskip("tf2onnx")
 ort = pytest.importorskip("onnxruntime")
 

@@ -13,7 +13,7 @@ from actconform.catalog.models.kinds import KINDS, LOSSES, same_pads
 from actconform.model import Input, Model
 from actconform.oracle.network import gradients, values
 from actconform_keras import KerasBackend
-from actconform_keras import backend as module
+from actconform_keras.framework import keras_on
 from actconform_keras.layers import BUILDERS, loss_of
 from actconform_keras.layers_memory import MEMORY_BUILDERS
 
@@ -71,7 +71,7 @@ OF_FLOAT32 = ("attention", "multi-head-attention")  # their softmax is taken in 
 
 @pytest.fixture(scope="module", autouse=True)
 def keras() -> Any:
-    module._tensorflow()
+    keras_on("tensorflow")
     import keras
 
     return keras

@@ -14,7 +14,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform_keras import KerasBackend
-from actconform_keras import backend as module
+from actconform_keras.framework import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def check(program: Program, inputs: Arrays, wanted: Any, cotangents: Any = None)
         outputs = once()
         assert list(outputs) == list(wanted)
         for name, array in wanted.items():
-            assert module._tensorflow().is_tensor(outputs[name])
+            assert keras_on("tensorflow").is_tensor(outputs[name])
             got = np.asarray(outputs[name].numpy())
             assert (got.dtype, got.shape) == (array.dtype, array.shape), name
             assert got.tobytes() == array.tobytes(), name

@@ -9,6 +9,7 @@ from actconform import hookimpl
 from actconform_keras.backend import KerasBackend
 from actconform_keras.exporters import KerasExport, Tf2Onnx
 from actconform_keras.gpu import KerasGpu
+from actconform_keras.others import KerasJax, KerasTorch, KerasXla
 
 if TYPE_CHECKING:
     from actconform import Backend, Deviation, Exporter
@@ -19,7 +20,7 @@ class KerasPlugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [KerasBackend, KerasGpu]
+        return [KerasBackend, KerasGpu, KerasXla, KerasJax, KerasTorch]
 
     @hookimpl
     def actconform_exporters(self) -> list[type[Exporter]]:
@@ -35,4 +36,14 @@ class KerasPlugin:
 
 plugin = KerasPlugin()
 
-__all__ = ["KerasBackend", "KerasExport", "KerasGpu", "KerasPlugin", "Tf2Onnx", "plugin"]
+__all__ = [
+    "KerasBackend",
+    "KerasExport",
+    "KerasGpu",
+    "KerasJax",
+    "KerasPlugin",
+    "KerasTorch",
+    "KerasXla",
+    "Tf2Onnx",
+    "plugin",
+]

@@ -11,7 +11,8 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
-from actconform_keras.backend import KERAS_DTYPES, _tensorflow
+from actconform_keras.backend import KERAS_DTYPES
+from actconform_keras.framework import keras_on
 from actconform_keras.kernels import implement
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ class Tf2Onnx(Exporter):
     source: ClassVar[str] = "keras"
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        _tensorflow()
+        keras_on("tensorflow")
         function = implement(kernel, KERAS_DTYPES[dtype]).function
         shapes = {name: _shape(kernel, name) for name in kernel.inputs}
         return _converted(lambda tensors: {"y": function(*tensors.values())}, shapes, dtype)
 
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         """Return the graph of all layers and the loss; with constants of the Keras model that holds them, training as `model` does."""
-        _tensorflow()
+        keras_on("tensorflow")
         from actconform_keras.models import Network
 
         network = Network(model, dtype)
@@ -62,7 +63,7 @@ def _converted(
     dtype: str,
 ) -> Artifact:
     """Return the graph of a function from tensors by name to tensors by name."""
-    tf = _tensorflow()
+    tf = keras_on("tensorflow")
     tf2onnx = _tf2onnx()
     signature = [tf.TensorSpec(shape, KERAS_DTYPES[dtype], name=name) for name, shape in shapes.items()]
 
@@ -84,7 +85,7 @@ class KerasExport(Exporter):
     source: ClassVar[str] = "keras"
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        _tensorflow()
+        keras_on("tensorflow")
         _tf2onnx()
         if len(kernel.inputs) > 1:
             layer, weight = implement(kernel, KERAS_DTYPES[dtype]).text, kernel.inputs[1]
@@ -99,7 +100,7 @@ class KerasExport(Exporter):
         """Return the graph of the Keras model that holds `constants`, training as `model` does; refuse to do without them."""
         if constants is None:
             raise Unsupported("model.export keeps weights as constants: see keras-export@const")
-        tf = _tensorflow()
+        tf = keras_on("tensorflow")
         _tf2onnx()
         from actconform_keras.models import Network
 

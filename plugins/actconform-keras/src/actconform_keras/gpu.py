@@ -9,7 +9,8 @@ import numpy as np
 
 from actconform import Unavailable
 from actconform.gpu import first_gpu
-from actconform_keras.backend import KerasBackend, _tensorflow
+from actconform_keras.backend import KerasBackend
+from actconform_keras.framework import keras_on
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever TensorFlow says
 
@@ -57,7 +58,7 @@ class KerasGpu(KerasBackend):
         }
 
     def _framework(self) -> Any:
-        return _tensorflow()
+        return keras_on("tensorflow")
 
     def _use(self, tf: Any, name: str) -> None:
         """Have TensorFlow see the first GPU alone, take its memory as needed, and put nothing elsewhere."""

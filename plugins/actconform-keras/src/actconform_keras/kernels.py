@@ -32,13 +32,18 @@ class Written(NamedTuple):
 
     text: str
     function: Callable[..., tf.Tensor]
+    prepare: Callable[[tf.Tensor], object] | None = None
 
 
 class Implementation(NamedTuple):
-    """What computes a kernel, in words, and the callable: the kernel's inputs as tensors, in order, to its output."""
+    """What computes a kernel, in words, and the callable: the kernel's inputs as tensors, in order, to its output.
+
+    `prepare` is called with x before anything is traced: there, variables cannot be made.
+    """
 
     text: str
     function: Callable[..., tf.Tensor]
+    prepare: Callable[[tf.Tensor], object] | None = None
 
 
 def implemented(name: str) -> bool:
@@ -54,9 +59,9 @@ def implement(kernel: Kernel, dtype: str) -> Implementation:
     if kernel.name in NATIVE:
         return _bind_native(NATIVE[kernel.name], {**kernel.parameters, "axis": kernel.axis}, dtype)
     if kernel.name in WRITTEN:
-        text, function = WRITTEN[kernel.name]
+        text, function, prepare = WRITTEN[kernel.name]
         numbers = {name: _number(value) for name, value in kernel.parameters.items()}
-        return Implementation(text.format(**numbers), partial(function, **kernel.parameters))
+        return Implementation(text.format(**numbers), partial(function, **kernel.parameters), prepare)
     raise Unsupported(f"keras has no implementation of kernel {kernel.name}")
 
 
@@ -102,8 +107,14 @@ def _relu_squared(x: tf.Tensor) -> tf.Tensor:
     return square(relu(x))
 
 
+def _prelu_layer(x: tf.Tensor) -> Any:
+    from keras.backend import standardize_dtype
+
+    return _prelu_layer_of(x.shape[-1], standardize_dtype(x.dtype))
+
+
 @cache
-def _prelu_layer(width: int, dtype: str) -> Any:
+def _prelu_layer_of(width: int, dtype: str) -> Any:
     from keras.layers import PReLU
 
     layer = PReLU(dtype=dtype, name="prelu")  # Keras would number it
@@ -116,8 +127,7 @@ def _prelu(x: tf.Tensor, slope: tf.Tensor) -> tf.Tensor:
 
     # The layer has a slope for every element after the first axis, the catalog one along the last: in a matrix these
     # are the same. Called statelessly, it takes the slope as a tensor, so that the slope has a gradient.
-    layer = _prelu_layer(x.shape[-1], x.dtype.name)
-    y, _ = layer.stateless_call([slope], [], reshape(x, (-1, x.shape[-1])))
+    y, _ = _prelu_layer(x).stateless_call([slope], [], reshape(x, (-1, x.shape[-1])))
     return reshape(y, x.shape)
 
 
@@ -128,10 +138,11 @@ def _softmin(x: tf.Tensor) -> tf.Tensor:
 
 
 def _hardmax(x: tf.Tensor) -> tf.Tensor:
+    from keras.backend import standardize_dtype
     from keras.ops import argmax, one_hot, shape
 
     # ops.shape, here and below: numbers eagerly, tensors where a graph of any length is traced.
-    return one_hot(argmax(x, axis=-1), shape(x)[-1], dtype=x.dtype.name)
+    return one_hot(argmax(x, axis=-1), shape(x)[-1], dtype=standardize_dtype(x.dtype))
 
 
 def _maxout(x: tf.Tensor, pieces: float) -> tf.Tensor:
@@ -214,7 +225,7 @@ NATIVE: Mapping[str, Native] = {
 }
 
 WRITTEN: Mapping[str, Written] = {
-    "prelu": Written("keras.layers.PReLU", _prelu),
+    "prelu": Written("keras.layers.PReLU", _prelu, _prelu_layer),
     "swish": Written(f"composition: x * {K}.sigmoid({{beta}} * x)", _scaled_silu),
     "quick-gelu": Written(f"composition: x * {K}.sigmoid({{alpha}} * x)", _quick_gelu),
     "softplus-beta": Written(f"composition: {K}.softplus({{beta}} * x) / {{beta}}", _softplus_beta),

@@ -168,7 +168,7 @@ def _activation(site: Site) -> Built:
     kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)
     if kernel is None:
         raise Unsupported(f"layer {site.layer.name}: the catalog has no kernel {wanted!r}")
-    text, function = implement(msgspec.structs.replace(kernel, axis=-1), site.dtype)
+    text, function, _ = implement(msgspec.structs.replace(kernel, axis=-1), site.dtype)
     if wanted in HALVING:  # Activation says that it gives the shape of its input
         return composed(site, function)._replace(text=text.removeprefix("composition: "))
     layer = layers.Activation(function, **site.common)

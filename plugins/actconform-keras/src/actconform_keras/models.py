@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from actconform import Program, Unsupported
 from actconform.model import LOSS, OUTPUT
-from actconform_keras.backend import KERAS_DTYPES, _refusal, _tensorflow, as_tensors, when_done
+from actconform_keras.backend import KERAS_DTYPES
+from actconform_keras.engines import pulled_back
 from actconform_keras.layers import BUILDERS, Site, loss_of
 from actconform_keras.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     import keras
-    import tensorflow as tf
-    from numpy.typing import NDArray
 
     from actconform import Model
     from actconform.model import Layer
     from actconform.types import Bundle
+    from actconform_keras.engines import Engine, Named, Outputs
     from actconform_keras.layers import Built
-
-    Named = Mapping[str, tf.Tensor]
 
 
 class Network:
@@ -64,7 +60,7 @@ class Network:
         """What computes: "keras.layers: Dense, Activation(relu); keras.losses: MeanSquaredError", each once."""
         return "; ".join(f"{room}: {', '.join(texts)}" for room, texts in self._texts.items())
 
-    def __call__(self, tensors: Named) -> dict[str, tf.Tensor]:
+    def __call__(self, tensors: Named) -> Outputs:
         own = self.keras_model
         given = {name: tensors[name] for name in self.symbols}
         values, _ = own.stateless_call(
@@ -77,7 +73,7 @@ class Network:
         known = {**tensors, **values}
         return {**values, LOSS: self._loss(known[target], known[prediction])}
 
-    def outputs(self, tensors: Named) -> dict[str, tf.Tensor]:
+    def outputs(self, tensors: Named) -> Outputs:
         """Return what a graph of the model gives: "y", "loss", and "layer.NAME" for each layer, the loss among them."""
         values = self(tensors)
         layers = {f"layer.{name}": value for name, value in values.items()}
@@ -105,10 +101,10 @@ class Network:
         if text not in said:
             said.append(text)
 
-    def _given(self, variables: Iterable[keras.Variable], tensors: Named) -> list[tf.Tensor]:
+    def _given(self, variables: Iterable[keras.Variable], tensors: Named) -> list[Any]:
         return [self._value(variable, tensors) for variable in variables]
 
-    def _value(self, variable: keras.Variable, tensors: Named) -> tf.Tensor:
+    def _value(self, variable: keras.Variable, tensors: Named) -> Any:
         from keras import ops
 
         if variable.path not in self._parameters:
@@ -119,64 +115,44 @@ class Network:
 
 
 class KerasModelProgram(Program):
-    """One model: numpy arrays to tensors, all layers and the loss eagerly, and back. What is returned has memory of its own."""
+    """One model: numpy arrays to tensors, all layers and the loss, as the engine computes, and back, in memory of its own."""
 
-    def __init__(self, model: Model, dtype: str, device: str | None = None) -> None:
-        self._model, self._network, self._device = model, Network(model, dtype), device
-        self.implementation = self._network.text
+    def __init__(self, model: Model, dtype: str, engine: Engine) -> None:
+        self._model, self._network, self._engine = model, Network(model, dtype), engine
+        self.implementation = self._network.text + engine.by
+        self._layers = engine.compiled(self._network)
+        self._values, self._pulled = engine.compiled(self._outputs), engine.compiled(self._gradients)
 
     def forward(self, inputs: Bundle) -> Bundle:
-        """Return "y" and "loss"; raise `Unsupported` where TensorFlow lacks the dtype."""
-        return _arrays(self.ready(inputs)())
+        """Return "y" and "loss"; raise `Unsupported` where Keras's backend lacks the dtype."""
+        return self._engine.arrays(self.ready(inputs)())
 
     def taps(self, inputs: Bundle) -> Bundle:
-        """Return the value of every layer, of the run that `forward` makes."""
-        tensors = as_tensors(inputs, self._device)
-        return _arrays(when_done(lambda: self._run(tensors), self._device)())
+        """Return the value of every layer, of a run as `forward` makes it."""
+        tensors = self._engine.tensors(inputs)
+        return self._engine.arrays(self._engine.whole(lambda: self._layers(tensors))())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
-        """Return `d_<name>` for every differentiable name by tf.GradientTape, from the cotangent of "loss"."""
-        return _arrays(self.ready(inputs, cotangents)())
+        """Return `d_<name>` for every differentiable name, from the cotangent of "loss"."""
+        return self._engine.arrays(self.ready(inputs, cotangents)())
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, tf.Tensor]]:
-        """Return what computes "y" and "loss", or with cotangents forward and tf.GradientTape, every "d_<name>", as tensors.
-
-        Eagerly, as `forward` and `vjp` do, in no tf.function. On a GPU a call returns when the device is done.
-        """
-        tensors = as_tensors(inputs, self._device)
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], Outputs]:
+        """Return what computes "y" and "loss", or with cotangents forward and backward, every "d_<name>", as tensors."""
+        engine = self._engine
+        tensors = engine.tensors(inputs)
         if cotangents is None:
-            return when_done(lambda: self._outputs(tensors), self._device)
-        cotangent = as_tensors(cotangents, self._device)[LOSS]
-        return when_done(lambda: self._gradients(tensors, cotangent), self._device)
+            return engine.whole(lambda: self._values(tensors))
+        cotangent = engine.tensors(cotangents)[LOSS]
+        return engine.whole(lambda: self._pulled(tensors, cotangent))
 
-    def _outputs(self, tensors: Named) -> dict[str, tf.Tensor]:
-        values = self._run(tensors)
+    def close(self) -> None:
+        self._engine.close()
+
+    def _outputs(self, tensors: Named) -> Outputs:
+        values = self._network(tensors)
         return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
 
-    def _gradients(self, tensors: Named, cotangent: tf.Tensor) -> dict[str, tf.Tensor]:
-        tf = _tensorflow()
+    def _gradients(self, tensors: Named, cotangent: Any) -> Outputs:
         sources = {name: tensors[name] for name in self._model.differentiable}
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            loss = self._run(tensors)[LOSS]
-        try:
-            gradients = tape.gradient(loss, sources, output_gradients=cotangent)
-        except tf.errors.OpError as error:
-            raise _refusal(error) from error
-        for name, gradient in gradients.items():
-            if gradient is None:
-                raise RuntimeError(
-                    f"model {self._model.name}: no path from loss back to {name}, so there is no d_{name}"
-                )
-        return {f"d_{name}": tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
-
-    def _run(self, tensors: Named) -> dict[str, tf.Tensor]:
-        try:
-            return self._network(tensors)
-        except _tensorflow().errors.OpError as error:
-            raise _refusal(error) from error
-
-
-def _arrays(tensors: Named) -> dict[str, NDArray[Any]]:
-    # Of a tensor without axes TensorFlow makes a number, no array.
-    return {name: np.asarray(tensor.numpy()) for name, tensor in tensors.items()}
+        found = self._engine.gradients(lambda known: self._network({**tensors, **known})[LOSS], sources, cotangent)
+        return pulled_back(found, f"model {self._model.name}", LOSS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actconform import hookimpl
 from actconform_torch.backend import TorchBackend
+from actconform_torch.compiled import TorchCompile
 from actconform_torch.cuda import TorchCuda
 from actconform_torch.exporters import TorchDynamo, TorchScript
 
@@ -19,7 +20,7 @@ class TorchPlugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [TorchBackend, TorchCuda]
+        return [TorchBackend, TorchCompile, TorchCuda]
 
     @hookimpl
     def actconform_exporters(self) -> list[type[Exporter]]:
@@ -35,4 +36,4 @@ class TorchPlugin:
 
 plugin = TorchPlugin()
 
-__all__ = ["TorchBackend", "TorchCuda", "TorchDynamo", "TorchPlugin", "TorchScript", "plugin"]
+__all__ = ["TorchBackend", "TorchCompile", "TorchCuda", "TorchDynamo", "TorchPlugin", "TorchScript", "plugin"]

@@ -20,19 +20,27 @@ if TYPE_CHECKING:
     from actconform.types import Bundle
     from actconform_torch.layers import Built
 
+    Values = Callable[[Mapping[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
+
 _BUILDERS = {**BUILDERS, **MEMORY_BUILDERS}
 
 
 class TorchModel(Program):
     """A model: its torch.nn.Module, called with parameters of the caller, in whatever dtype the tensors have.
 
-    Nothing is kept between calls: the module holds no numbers. Raises `Unsupported` where torch lacks a function for the dtype.
+    Nothing is kept between calls: the module holds no numbers. `transform` is what becomes of the functions that are called: as
+    they are, or compiled. Raises `Unsupported` where torch lacks a function for the dtype.
     """
 
-    def __init__(self, model: Model, device: str = "cpu") -> None:
+    def __init__(
+        self, model: Model, device: str = "cpu", transform: Callable[[Values], Values] = lambda values: values
+    ) -> None:
         self._model, self._device = model, device
         self._network = Network(model)
         self.implementation = self._network.text
+        self._layers = transform(self._network.values)
+        self._ends = transform(lambda tensors, state: self._outputs(self._network.values(tensors, state)))
+        self._loss = transform(lambda tensors, state: {LOSS: self._network.values(tensors, state)[LOSS]})
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", channels last, and "loss"."""
@@ -44,7 +52,7 @@ class TorchModel(Program):
         """Return the value of every layer, channels last, from one forward pass."""
         tensors = self._tensors(inputs)
         with _torch().no_grad():
-            values = self._values(tensors, self._network.state(tensors))
+            values = _computed(self._layers, tensors, self._network.state(tensors))
         return _arrays(values, inputs)
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
@@ -60,12 +68,7 @@ class TorchModel(Program):
         tensors = self._tensors(inputs)
         if cotangents is None:
             state = self._network.state(tensors)
-
-            def outputs() -> dict[str, Tensor]:
-                values = self._values(tensors, state)
-                return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
-
-            return when_done(outputs, self._device)
+            return when_done(lambda: _computed(self._ends, tensors, state), self._device)
         wanted = [tensors[name].requires_grad_() for name in self._model.differentiable]
         names = [f"d_{name}" for name in self._model.differentiable]
         # Laid out anew but not computed: a call goes back through it by views, and it keeps nothing that a call would free.
@@ -74,7 +77,7 @@ class TorchModel(Program):
         grad = _torch().autograd.grad
 
         def gradients() -> dict[str, Tensor]:
-            loss = self._values(tensors, state)[LOSS]
+            loss = _computed(self._loss, tensors, state)[LOSS]
             try:
                 return dict(zip(names, grad(loss, wanted, cotangent, materialize_grads=True), strict=True))
             except RuntimeError as error:
@@ -85,11 +88,15 @@ class TorchModel(Program):
     def _tensors(self, inputs: Bundle) -> dict[str, Tensor]:
         return {name: _tensor(array, self._device) for name, array in inputs.items()}
 
-    def _values(self, tensors: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-        try:
-            return self._network.values(tensors, state)
-        except RuntimeError as error:
-            raise _refusal(error) from error
+    def _outputs(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
+
+
+def _computed(values: Values, tensors: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    try:
+        return values(tensors, state)
+    except RuntimeError as error:
+        raise _refusal(error) from error
 
 
 class Network:
@@ -123,8 +130,10 @@ class Network:
 
     def values(self, tensors: Mapping[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return every layer's value for the model's inputs, canonical, and a state of `module`."""
+        from torch.func import functional_call
+
         inputs = {one.name: tensors[one.name] for one in self._model.inputs}
-        values: dict[str, Tensor] = _torch().func.functional_call(self.module, state, (inputs,))
+        values: dict[str, Tensor] = functional_call(self.module, state, (inputs,))
         return values
 
     def shipped(self, parameters: Bundle) -> Module:

@@ -1,0 +1,82 @@
+"""jax2onnx as an exporter, called as its users call it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform.model import LOSS, OUTPUT
+from actconform_jax.backend import _array, _jax
+from actconform_jax.kernels import implement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jax import Array
+
+    from actconform import Kernel, Model
+    from actconform.types import Bundle
+
+JAX_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+
+class Jax2Onnx(Exporter):
+    """`jax2onnx.to_onnx` at its default opset, every dimension of a kernel and the batch of a model a name."""
+
+    name: ClassVar[str] = "jax2onnx"
+    source: ClassVar[str] = "jax"
+
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        _jax()
+        return _converted(implement(kernel).function, {name: kernel.dims(name) for name in kernel.inputs}, ["y"], dtype)
+
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        """Return the graph of all layers and the loss; with constants that from the inputs that are no target to "y"."""
+        jax = _jax()
+        from actconform_jax.models import Network
+
+        network = Network(model)
+        shapes: dict[str, Sequence[int | str]] = {
+            one.name: ("batch", *one.shape) for one in model.inputs if constants is None or one.role != "target"
+        }
+        if constants is not None:
+            parameters = {name: _array(array) for name, array in constants.items()}
+
+            def shipped(*inputs: Array) -> Array:
+                named = {**dict(zip(shapes, inputs, strict=True)), **parameters}
+                return network(named, model.layers[:-1])[model.output]
+
+            return _converted(shipped, shapes, [OUTPUT], dtype)
+        shapes |= {one.name: one.shape for one in model.parameters}
+
+        def values(*tensors: Array) -> tuple[Array, ...]:
+            found = network(dict(zip(shapes, tensors, strict=True)))
+            # Copies: jax2onnx refuses to give one value two names.
+            return tuple(map(jax.numpy.copy, (found[model.output], found[LOSS], *found.values())))
+
+        return _converted(values, shapes, [OUTPUT, LOSS, *(f"layer.{layer.name}" for layer in model.layers)], dtype)
+
+
+def _converted(
+    function: Callable[..., Any], shapes: Mapping[str, Sequence[int | str]], outputs: Sequence[str], dtype: str
+) -> Artifact:
+    jax = _jax()
+    kind = jax.numpy.dtype(JAX_DTYPES[dtype])
+    specs = [jax.ShapeDtypeStruct(tuple(shape), kind) for shape in shapes.values()]
+    try:
+        import jax2onnx
+
+        proto = jax2onnx.to_onnx(function, specs, input_names=list(shapes), output_names=list(outputs))
+    except MemoryError:
+        raise
+    except ImportError as error:  # it imports most of what it requires when it is first called
+        raise Unavailable(f"{error}: pip install actconform-jax[export]") from error
+    except Exception as error:
+        raise Unsupported(_words(error)) from error
+    opset = next(entry.version for entry in proto.opset_import if not entry.domain)
+    return Artifact(proto.SerializeToString(), opset, "to_onnx", ir_version=proto.ir_version)
+
+
+def _words(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    return f"{type(error).__name__}: {lines[0]}"

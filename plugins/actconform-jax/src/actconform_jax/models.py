@@ -1,0 +1,95 @@
+"""A reference model as one function of its tensors by name, and as a program over canonical numpy arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform import Program, Unsupported
+from actconform.model import LOSS, OUTPUT
+from actconform_jax.backend import _array, _arrays, _jax, when_done
+from actconform_jax.layers import BUILDERS, Site
+from actconform_jax.layers_memory import MEMORY_BUILDERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jax import Array
+
+    from actconform.model import Layer, Model
+    from actconform.types import Bundle
+
+    Named = Mapping[str, Array]
+
+_BUILDERS = {**BUILDERS, **MEMORY_BUILDERS}
+
+
+class Network:
+    """A model: called with inputs and parameters by name, canonical, it gives every layer's value. Pure, as JAX wants it.
+
+    Raises `Unsupported` for a kind of layer that we have no builder for.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        shapes = {one.name: one.shape for one in model.inputs} | model.shapes
+        self._built = {}
+        for layer in model.layers:
+            build = _BUILDERS.get(layer.kind)
+            if build is None:
+                raise Unsupported(f"layer {layer.name}: no composition of JAX for the kind {layer.kind} here")
+            self._built[layer.name] = build(Site(layer, tuple(shapes[name] for name in layer.inputs), model.training))
+        self.text = ", ".join(dict.fromkeys(built.text for built in self._built.values()))
+
+    def __call__(self, tensors: Named, layers: Sequence[Layer] | None = None) -> dict[str, Array]:
+        """Return the values of `layers`, by default of all."""
+        known = dict(tensors)
+        wanted = self._model.layers if layers is None else layers
+        for layer in wanted:
+            parameters = {
+                one.name.rpartition(".")[2]: tensors[one.name] for one in self._model.parameters_of(layer.name)
+            }
+            known[layer.name] = self._built[layer.name].compute(parameters, *(known[name] for name in layer.inputs))
+        return {layer.name: known[layer.name] for layer in wanted}
+
+    def outputs(self, tensors: Named) -> dict[str, Array]:
+        """Return "y" and "loss"."""
+        values = self(tensors)
+        return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
+
+    def gradients(self, tensors: Named, cotangent: Array) -> dict[str, Array]:
+        """Return `d_<name>` for every differentiable name, by jax.vjp from the cotangent of "loss"."""
+        names = self._model.differentiable
+        fixed = {name: tensor for name, tensor in tensors.items() if name not in names}
+        _, pull = _jax().vjp(lambda moved: self({**fixed, **moved})[LOSS], {name: tensors[name] for name in names})
+        (pulled,) = pull(cotangent)
+        return {f"d_{name}": gradient for name, gradient in pulled.items()}
+
+
+class JaxModel(Program):
+    """A model: forward, layers and gradients, each one compiled function of the tensors that it is given."""
+
+    def __init__(self, model: Model) -> None:
+        jax = _jax()
+        network = Network(model)
+        self.implementation = network.text
+        self._outputs, self._layers = jax.jit(network.outputs), jax.jit(network)
+        self._gradients = jax.jit(network.gradients)
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return "y", channels last, and "loss"."""
+        return _arrays(self.ready(inputs)())
+
+    def taps(self, inputs: Bundle) -> Bundle:
+        """Return the value of every layer, channels last: of a compilation of its own, in which they all are outputs."""
+        return _arrays(when_done(self._layers, {name: _array(array) for name, array in inputs.items()})())
+
+    def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
+        """Return `d_<name>`, canonical, for every name of `model.differentiable`."""
+        return _arrays(self.ready(inputs, cotangents)())
+
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Array]]:
+        """Return what computes "y" and "loss", or with cotangents every "d_<name>"; a call returns when all is computed."""
+        tensors = {name: _array(array) for name, array in inputs.items()}
+        if cotangents is None:
+            return when_done(self._outputs, tensors)
+        return when_done(self._gradients, tensors, _array(cotangents[LOSS]))

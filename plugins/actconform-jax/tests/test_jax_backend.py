@@ -1,0 +1,104 @@
+"""The jax backend's facts, in processes of their own where the environment decides; the plugin's hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from actconform import Case
+from actconform.plugins import load_plugins
+from actconform_jax import JaxBackend, plugin
+from actconform_jax import backend as module
+
+jax = pytest.importorskip("jax")
+
+
+def facts_under(**environment: str) -> dict[str, str]:
+    program = "import json; from actconform_jax import JaxBackend; print(json.dumps(JaxBackend().facts()))"
+    known = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**known, **environment}, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def test_facts_are_words_that_could_explain_a_number() -> None:
+    facts = facts_under(ACTCONFORM_THREADS="1")
+    assert facts["jax"] == jax.__version__
+    assert facts["numpy"] == np.__version__
+    assert (facts["device"], facts["x64"], facts["jit"], facts["threads"]) == ("cpu", "off", "on", "1")
+    assert facts["matmul_precision"] == "default"
+    assert facts["subnormals"] in ("kept", "flushed")
+    assert "--xla_cpu_multi_thread_eigen=false" in facts["xla_flags"]
+    assert all(type(word) is str for word in facts.values())
+
+
+def test_a_lowered_instruction_set_and_more_threads_are_told() -> None:
+    facts = facts_under(ACTCONFORM_THREADS="2", XLA_FLAGS="--xla_cpu_max_isa=SSE4_2")
+    assert facts["cpu_capability"] == "DEFAULT"
+    assert facts["threads"] == "2"
+    assert facts["xla_flags"] == "--xla_cpu_max_isa=SSE4_2"
+
+
+@pytest.mark.parametrize(
+    ("flags", "processor", "told"),
+    [
+        ("", "AVX512", "AVX512"),
+        ("--xla_cpu_max_isa=AVX2", "AVX512", "AVX2"),
+        ("--xla_cpu_max_isa=AVX2", "DEFAULT", "DEFAULT"),
+        ("--xla_cpu_max_isa=AVX", "AVX512", "DEFAULT"),
+        ("--xla_cpu_max_isa=AVX512_BF16", "AVX2", "AVX2"),
+        ("--other --xla_cpu_max_isa=AVX512 --xla_cpu_max_isa=AVX2", "AVX512", "AVX2"),
+    ],
+)
+def test_the_capability_is_the_lower_of_processor_and_flag(
+    flags: str, processor: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(module, "cpu_capability", lambda: processor)
+    assert module._capability() == told
+
+
+def test_supports_says_why_not() -> None:
+    assert JaxBackend().supports(Case("relu", "value", "f32", "jax")).yes
+    no = JaxBackend().supports(Case("relu", "value", "f64", "jax"))
+    assert (no.yes, no.reason) == (False, "jax runs f32, f16, bf16 here, not f64")
+
+
+@pytest.mark.parametrize("missing", ["jax", "jaxlib"])
+def test_without_jax_it_is_unavailable_with_the_mend(missing: str) -> None:
+    # In a process of its own: jax does not bear being imported twice.
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+from actconform import Unavailable
+from actconform_jax import JaxBackend
+try:
+    JaxBackend().facts()
+except Unavailable as cause:
+    print(cause)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert missing in done.stdout
+    assert "pip install actconform-jax" in done.stdout or "does not import" in done.stdout
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two"])
+def test_a_number_of_threads_that_is_none_is_named(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTCONFORM_THREADS", threads)
+    with pytest.raises(ValueError, match=f"ACTCONFORM_THREADS is '{threads}'"):
+        module._threads()
+
+
+def test_the_plugin_is_an_extra_framework_with_an_exporter_and_its_register_is_read() -> None:
+    catalog = load_plugins([plugin], [])
+    assert not catalog.broken
+    assert list(catalog.backends) == ["jax"]
+    assert catalog.backends["jax"].extra
+    assert catalog.exporters["jax2onnx"].source == "jax"
+    assert all(known.id.startswith(("jax-", "jax2onnx-")) for known in catalog.deviations)

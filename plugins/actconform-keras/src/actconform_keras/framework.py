@@ -1,0 +1,57 @@
+"""Keras in this process: imported once, on the backend that is asked for, with the threads asked for."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from actconform import Unavailable
+
+# What to install for a package that is not there, where it is none that this package brings along.
+MENDS = {"jax": "pip install jax", "torch": "pip install torch"}
+
+
+@cache
+def keras_on(backend: str) -> Any:  # a module, and not every framework has types
+    """Return the framework, "tensorflow", "jax" or "torch", with Keras imported on it; raise `Unavailable` if it cannot be.
+
+    Keras takes one backend a process: where it has another already, that is said.
+    """
+    threads = thread_count()
+    os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras imports TensorFlow on whichever backend
+    if backend == "torch":
+        os.environ["KERAS_TORCH_DEVICE"] = "cpu"  # Keras would put everything on a GPU that torch sees
+    elif backend == "jax":
+        os.environ |= {"JAX_PLATFORMS": "cpu", "NPROC": str(threads)}  # XLA's client asks NPROC for its threads
+    try:
+        framework = import_module(backend)
+        from keras import config
+    except ModuleNotFoundError as error:
+        if error.name not in (backend, "keras"):
+            raise Unavailable(f"keras does not import: {error}") from error
+        mend = MENDS.get(error.name, "pip install actconform[keras]")
+        raise Unavailable(f"{error.name} is not installed: {mend}") from error
+    except (ImportError, OSError) as error:
+        raise Unavailable(f"keras does not import: {error}") from error
+    if config.backend() != backend:
+        reason = f"keras already runs on {config.backend()} in this process: start with KERAS_BACKEND={backend}"
+        raise Unavailable(reason)
+    if backend == "torch":
+        framework.set_num_threads(threads)
+    elif backend == "tensorflow":
+        with suppress(RuntimeError):  # TensorFlow computed already in this process: `facts` says how many it keeps
+            framework.config.threading.set_intra_op_parallelism_threads(threads)
+            framework.config.threading.set_inter_op_parallelism_threads(threads)
+    return framework
+
+
+def thread_count() -> int:
+    """Return the number of threads asked for; raise ValueError where ACTCONFORM_THREADS is no number of them."""
+    text = os.environ.get("ACTCONFORM_THREADS", "1")
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"ACTCONFORM_THREADS is {text!r}: give the number of threads, 1 or more")
+    return int(text)

@@ -1,0 +1,109 @@
+"""Keras elsewhere: compiled by XLA on TensorFlow, on JAX, and on PyTorch; each a backend of its own with its own process.
+
+Keras takes its backend once in a process, from the environment, when it is imported: each worker sets it before.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+import numpy as np
+
+from actconform.cpu import LEVELS, cpu_capability, onednn_level
+from actconform_keras.backend import KerasBackend
+from actconform_keras.engines import Engine, Jax, Torch, Xla
+from actconform_keras.framework import keras_on, thread_count
+
+
+class KerasXla(KerasBackend):
+    """What `keras` calls, within tf.function(jit_compile=True), and for gradients the tape too; on the CPU."""
+
+    name: ClassVar[str] = "keras-xla"
+    extra: ClassVar[bool] = True
+
+    def facts(self) -> dict[str, str]:
+        """Return the facts of `keras`, XLA's flags and the fate of subnormals in what it compiles."""
+        facts = super().facts()
+        tf = keras_on("tensorflow")
+        half = tf.function(lambda x: x * 0.5, jit_compile=True)(tf.constant([2e-40]))
+        return facts | {**xla_facts(), "subnormals": _fate(half.numpy()[0])}
+
+    def _engine(self) -> Engine:
+        return Xla()
+
+
+class KerasJax(KerasBackend):
+    """keras.activations, keras.layers and keras.ops on JAX with jax.vjp on the CPU, each operation as it is called."""
+
+    name: ClassVar[str] = "keras-jax"
+    extra: ClassVar[bool] = True
+
+    def facts(self) -> dict[str, str]:
+        """Return versions, CPU capability, XLA's flags, threads and the fate of subnormals; raise `Unavailable` without JAX."""
+        jax = self._framework()
+        import keras
+
+        return {
+            "keras": keras.__version__,
+            "jax": jax.__version__,
+            "jaxlib": version("jaxlib"),
+            "numpy": np.__version__,
+            "device": jax.default_backend(),
+            **xla_facts(),
+            "x64": "on" if jax.config.jax_enable_x64 else "off",
+            "subnormals": _fate((jax.numpy.float32(2e-40) * 0.5).item()),
+            "threads": str(thread_count()),
+        }
+
+    def _framework(self) -> Any:
+        return keras_on("jax")
+
+    def _engine(self) -> Engine:
+        return Jax()
+
+
+class KerasTorch(KerasBackend):
+    """keras.activations, keras.layers and keras.ops on PyTorch with torch.autograd on the CPU, eagerly."""
+
+    name: ClassVar[str] = "keras-torch"
+    extra: ClassVar[bool] = True
+
+    def facts(self) -> dict[str, str]:
+        """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without torch."""
+        torch = self._framework()
+        import keras
+
+        mkldnn = torch.backends.mkldnn
+        return {
+            "keras": keras.__version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "device": "cpu",
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "onednn": onednn_level() if mkldnn.is_available() and mkldnn.enabled else "off",
+            "subnormals": _fate((torch.tensor([2e-40]) * 0.5).item()),
+            "threads": str(torch.get_num_threads()),
+        }
+
+    def _framework(self) -> Any:
+        return keras_on("torch")
+
+    def _engine(self) -> Engine:
+        return Torch()
+
+
+def _fate(half: float) -> str:
+    """Return what became of a subnormal number that was halved."""
+    return "kept" if half != 0.0 else "flushed"
+
+
+def xla_facts() -> dict[str, str]:
+    """Return XLA's flags, and what it compiles for: what the processor offers, lowered by --xla_cpu_max_isa."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    found = re.search(r"--xla_cpu_max_isa=(\w+)", flags)
+    wanted = found[1].upper() if found else "AVX512"
+    allowed = "AVX512" if wanted.startswith(("AVX512", "AMX")) else wanted if wanted == "AVX2" else "DEFAULT"
+    return {"cpu_capability": min(allowed, cpu_capability(), key=LEVELS.index), "xla_flags": flags or "none"}

@@ -1,0 +1,99 @@
+"""OpenVINO for actconform: the backend openvino, a runtime of graphs, and the register of what is known of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.resources import files
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from actconform import Artifact, Backend, Deviation, Program, Unavailable, Unsupported, hookimpl
+from actconform.cpu import onednn_level
+
+# Left alone, it computes graphs of float32 in bfloat16 where the processor can.
+OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
+BITS = {"bf16": ml_dtypes.bfloat16}  # handed out as float16
+_NOISE = re.compile(
+    r"(Exception from|Check '|FrontEnd API|Model wasn't|While validating|Shape inference|Summary).*|-- "
+)
+
+
+class OpenVino(Backend):
+    """OpenVINO on the CPU, told to compute in float32 whatever the graph's types; what comes out has them."""
+
+    name, kind, extra = "openvino", "runtime", True
+
+    def facts(self) -> dict[str, str]:
+        """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals."""
+        ov = _openvino()
+        x = ov.opset13.parameter([1], np.float32)
+        compiled = _compile(ov.Model([ov.opset13.add(x, x)], [x], "doubling"))
+        kept = compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139
+        hint, mode, threads = (compiled.get_property(name) for name in (*OPTIONS, "INFERENCE_NUM_THREADS"))
+        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", "cpu_capability": onednn_level()}
+        facts |= {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
+        return facts | {"subnormals": "kept" if kept else "flushed"}
+
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
+        """Return the graph as a program; raise `Unsupported` where OpenVINO refuses it."""
+        try:
+            return Graph(_compile(_openvino().Core().read_model(artifact.model)), artifact)
+        except RuntimeError as error:
+            raise Unsupported(words(error)) from error
+
+
+class Graph(Program):
+    """A compiled graph; inputs are read where they lie."""
+
+    def __init__(self, compiled: Any, artifact: Artifact) -> None:
+        self._run, self.implementation = compiled.create_infer_request().infer, artifact.path
+        # OpenVINO names an output after any of the tensors that are one to it; the order is the graph's.
+        self._names = [output.name for output in onnx.load_model_from_string(artifact.model).graph.output]
+
+    def forward(self, inputs: Any) -> dict[str, Any]:
+        """Return every output by name, in memory of its own; OpenVINO raises where names, ranks or types are wrong."""
+        found = zip(self._names, self._run({name: _tensor(x) for name, x in inputs.items()}).items(), strict=True)
+        return {name: y.view(BITS.get(port.element_type.to_string(), y.dtype)) for name, (port, y) in found}
+
+
+def words(error: Exception) -> str:
+    """Return what OpenVINO says without places in its source: "No conversion rule found for operations: Det-20"."""
+    lines = [line for line in map(str.strip, _NOISE.sub("", str(error)).splitlines()) if line] or ["no reason given"]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+
+
+def _openvino() -> Any:
+    try:
+        import openvino.opset13
+    except ImportError as error:
+        raise Unavailable(f"{error}: pip install actconform-openvino") from error
+    return openvino
+
+
+def _compile(model: Any) -> Any:
+    threads = int(os.environ.get("ACTCONFORM_THREADS", "1"))
+    return _openvino().Core().compile_model(model, "CPU", OPTIONS | {"INFERENCE_NUM_THREADS": threads})
+
+
+def _tensor(x: Any) -> Any:
+    # Bits of bfloat16 would be taken for float16.
+    ov, bits, x = _openvino(), x.dtype == ml_dtypes.bfloat16, np.asarray(x, order="C")
+    return ov.Tensor(x.view(np.uint16) if bits else x, list(x.shape), ov.Type.bf16 if bits else ov.Type(x.dtype))
+
+
+@hookimpl
+def actconform_backends() -> tuple[type[Backend], ...]:
+    """Return the one backend."""
+    return (OpenVino,)
+
+
+@hookimpl
+def actconform_deviations() -> tuple[Deviation, ...]:
+    """Return the register of known causes."""
+    from actconform.deviations import read_deviations  # a worker needs the backend alone
+
+    return read_deviations((files(__name__) / "deviations.toml").read_text("utf-8"), "actconform-openvino")

@@ -1,0 +1,97 @@
+"""PyTorch's own compiler: the functions of the torch backend by way of torch.compile, which is inductor, on the CPU."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from actconform import Unavailable
+from actconform_torch.backend import TorchBackend, TorchProgram, _torch
+from actconform_torch.kernels import Implementation, implement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actconform import Kernel, Model, Program
+
+BY = ", by torch.compile"  # after what computes
+
+
+class TorchCompile(TorchBackend):
+    """torch.compile of what `torch` calls, values and gradients, by inductor in its default mode, on the CPU.
+
+    `fullgraph=True`, since after a graph break or too many recompilations torch would run eagerly and say nothing. Kernels have
+    `dynamic=True`: lengths are symbols, and one program serves all but 1, which torch always compiles for itself; models have the
+    sizes that they are called with. Code is kept where torch keeps it for its users: in TORCHINDUCTOR_CACHE_DIR, by default a folder
+    of the user's among the temporary ones.
+    """
+
+    name: ClassVar[str] = "torch-compile"
+    extra: ClassVar[bool] = True
+
+    def facts(self) -> dict[str, str]:
+        """Return torch's facts, the compiler, the instructions it is told to use, and the fate of subnormals in compiled code.
+
+        Raises `Unavailable` without torch, without a C++ compiler, and in inductor's words where it cannot compile a trial.
+        """
+        facts = super().facts()
+        compiler, instructions = _toolchain()
+        torch = _torch()
+        try:
+            half = own(lambda x: x * 0.5, dynamic=True)(torch.tensor([2e-40]))
+        except Exception as error:
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            raise Unavailable(f"torch.compile with {compiler} fails: {words[0]}") from error
+        return facts | {
+            "inductor": "default mode, fullgraph; kernels dynamic",
+            "compiler": compiler,
+            "vector_instructions": instructions,
+            "subnormals": "kept" if half.item() != 0.0 else "flushed",
+        }
+
+    def build(self, kernel: Kernel, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
+        """Return the kernel as a program; it is compiled at the first call of a kind, forward or backward."""
+        _torch()
+        text, function = implement(kernel)
+        return TorchProgram(kernel, Implementation(text + BY, own(function, dynamic=True)), self.device)
+
+    def build_model(self, model: Model, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
+        """Return the model, compiled as a whole for what is asked of it: its outputs, its loss, or all its layers."""
+        _torch()
+        from actconform_torch.models import TorchModel
+
+        program = TorchModel(model, self.device, own)
+        program.implementation += BY
+        return program
+
+
+def own(function: Callable[..., Any], *, dynamic: bool | None = None) -> Callable[..., Any]:
+    """Return `function` by torch.compile, with code of its own; a size that is not `dynamic` becomes so when it changes, by default.
+
+    torch keeps what it compiled with the code object, and counts it there: closures of one definition share that count.
+    """
+
+    def call(*given: Any) -> Any:
+        return function(*given)
+
+    call.__code__ = call.__code__.replace()
+    compiled: Callable[..., Any] = _torch().compile(call, fullgraph=True, dynamic=dynamic)
+    return compiled
+
+
+def _toolchain() -> tuple[str, str]:
+    """Return the C++ compiler and the vector instructions that inductor takes; raise `Unavailable` where there is none."""
+    # Compiling in processes of its own would leave them behind when a worker is ended; there is one kernel at a time.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.cpu_vec_isa import pick_vec_isa
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        compiler = get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise Unavailable(
+            f"torch.compile needs a C++ compiler: {error}; install g++ (apt install g++, dnf install gcc-c++, "
+            "xcode-select --install), or name one in CXX"
+        ) from error
+    return compiler, str(pick_vec_isa()) or "none"
