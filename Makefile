@@ -9,6 +9,8 @@ NIGHTLY_BACKENDS := keras torch ort-cpu
 STAMP := $(VENV)/installed
 PLUGINS := $(addprefix plugins/actconform-,keras torch onnxruntime faulty jax openvino reference)
 
+JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix einops chex toolz PyYAML msgpack
+
 .DEFAULT_GOAL := help
 .PHONY: help install conform test browser check format bench golden selftest detection selftest-peers stability report docs clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
@@ -25,6 +27,8 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
 		$(patsubst %,-e '%',$(PLUGINS:%onnxruntime=%onnxruntime[default]))
+	@# jax2onnx requires the CPU package of ONNX Runtime, which writes over the other one; what it needs beside that:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(JAX2ONNX)
 	@touch $@
 
 conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it, BACKENDS=all widens it)

@@ -62,9 +62,12 @@ def test_a_package_of_the_environment_is_not_mixed_with_the_drivers_of_that_name
     (driver / "wobble" / "__init__.py").write_text("__version__ = 'the driver’s'\n")
     (driver / "wobble" / "extra.py").write_text("leftover = 1\n")
     (driver / "besides.py").write_text("there = 'of the driver'\n")
+    (tmp_path / "edited.py").write_text("there = 'editable'\n")
+    (driver / "edited.pth").write_text(f"{tmp_path}\n")
     monkeypatch.syspath_prepend(str(driver))
     made = environment(["wobble==1.0"])
-    assert asked(made, "import wobble, besides; print(wobble.__version__, besides.there)") == "1.0 of the driver"
+    code = "import wobble, besides, edited; print(wobble.__version__, besides.there, edited.there)"
+    assert asked(made, code) == "1.0 of the driver editable"
     seek = "from importlib.util import find_spec; print(find_spec('wobble.extra'))"
     assert asked(made, seek) == "None"
 

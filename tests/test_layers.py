@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LINTER = Path(sys.executable).with_name("lint-imports")
 SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("plugins/*/src/**/*.py")])
 TESTS = sorted([*ROOT.glob("tests/**/*.py"), *ROOT.glob("plugins/*/tests/**/*.py")])
-FRAMEWORKS = {"torch", "tensorflow", "keras", "onnxruntime", "tf2onnx", "onnxscript", "jax"}
+FRAMEWORKS = {"torch", "tensorflow", "keras", "onnxruntime", "tf2onnx", "onnxscript", "jax", "jax2onnx", "openvino"}
 EVERY_MODULE = """
 import importlib, json, pkgutil, sys
 import actconform

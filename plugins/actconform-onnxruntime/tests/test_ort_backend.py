@@ -157,6 +157,20 @@ def test_words_are_a_line_without_noise(raised: str, told: str) -> None:
     assert words(RuntimeError(raised)) == told
 
 
+def test_a_graph_that_is_refused_only_when_it_runs_is_unsupported_too() -> None:
+    shape = (1, 1, 2, 2, 2, 2)
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", "y")]
+    pool = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[1, 1, 2, 2])
+    graph = helper.make_graph([pool], "four", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    program = OrtCpu().load(Artifact(model, opset=20, path="by hand"), "f32")
+    with pytest.raises(Unsupported, match=r"INVALID_ARGUMENT: .*Unsupported pooling size"):
+        program.forward({"x": np.ones(shape, np.float32)})
+    with pytest.raises(Exception, match="missing from input feed") as error:  # a wrong name is no refusal
+        program.forward({"z": np.ones(shape, np.float32)})
+    assert not isinstance(error.value, Unsupported)
+
+
 def test_a_damaged_model_is_an_error_not_a_refusal() -> None:
     with pytest.raises(Exception, match=r"(?i)protobuf") as error:
         OrtCpu().load(Artifact(model=b"\xff\xff damaged", opset=24, path="test"), "f32")

@@ -50,7 +50,7 @@ def test_facts_tell_what_is_compiled_with(facts: dict[str, str]) -> None:
         **{name: facts[name] for name in facts if name not in eager},
         "subnormals": facts["subnormals"],
     }
-    assert facts["inductor"] == "default mode, fullgraph; kernels dynamic"
+    assert facts["inductor"] == "default mode, fullgraph; kernels dynamic, models not"
     assert facts["compiler"]
     assert facts["vector_instructions"]
     assert facts["subnormals"] in ("kept", "flushed")
@@ -158,6 +158,14 @@ def test_one_program_serves_all_lengths_but_1(traced: list[int]) -> None:
     assert len(traced) == 3  # any lengths; one column; one row
 
 
+def test_a_function_that_makes_a_number_of_its_width_is_compiled_for_each(traced: list[int]) -> None:
+    """torch gives up after 8 by default."""
+    program = TorchCompile().build(KERNELS["hardmax"], "f32")
+    for width in range(2, 14):
+        np.testing.assert_array_equal(program.forward({"x": np.eye(width, dtype=np.float32)})["y"], np.eye(width))
+    assert len(traced) >= 12
+
+
 def test_what_cannot_be_compiled_whole_is_an_error(traced: list[int]) -> None:
     torch = module._torch()
 
@@ -165,4 +173,4 @@ def test_what_cannot_be_compiled_whole_is_an_error(traced: list[int]) -> None:
         return x + float(x.sum().item() > 0) if print(x) is None else x
 
     with pytest.raises(torch._dynamo.exc.Unsupported):
-        compiled.own(broken)(torch.ones(3))
+        compiled.own(broken, dynamic=True)(torch.ones(3))

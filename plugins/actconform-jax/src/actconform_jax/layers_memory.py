@@ -54,7 +54,7 @@ def _cosine_similarity(site: Site) -> Built:
     def similarity(memory: Array, key: Array) -> Array:
         keys = key[:, None] if one_key else key
         products = keys @ memory.swapaxes(-1, -2)
-        found = products / (norm(keys, axis=-1, keepdims=True) * norm(memory, axis=-1)[:, None])
+        found: Array = products / (norm(keys, axis=-1, keepdims=True) * norm(memory, axis=-1)[:, None])
         return found[:, 0] if one_key else found
 
     return plain("composition: keys @ memory.T / (jnp.linalg.norm(keys) * jnp.linalg.norm(memory))", similarity)

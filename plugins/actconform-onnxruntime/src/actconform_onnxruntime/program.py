@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from actconform import Program
 from actconform_onnxruntime.placement import Placement, placed
+from actconform_onnxruntime.session import refused_late
 from actconform_onnxruntime.tensors import from_ort, to_ort
 
 if TYPE_CHECKING:
@@ -29,12 +30,16 @@ class GraphProgram(Program):
         self.implementation = _implementation(artifact.path, where)
 
     def forward(self, inputs: Bundle) -> Bundle:
-        """Return every output by name; ONNX Runtime raises where names, ranks or types of `inputs` are wrong."""
-        if self._bfloat16:
-            feeds = {name: to_ort(array) for name, array in inputs.items()}
-            values = self._session.run_with_ort_values(self._outputs, feeds)
-            return dict(zip(self._outputs, map(from_ort, values), strict=True))
-        return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
+        """Return every output by name; ONNX Runtime raises where names, ranks or types of `inputs` are wrong.
+
+        Raises `Unsupported` where it loaded the graph, and refuses an operator only now: pooling over four dimensions.
+        """
+        with refused_late():
+            if self._bfloat16:
+                feeds = {name: to_ort(array) for name, array in inputs.items()}
+                values = self._session.run_with_ort_values(self._outputs, feeds)
+                return dict(zip(self._outputs, map(from_ort, values), strict=True))
+            return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
     def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
         """Return one run by I/O binding: inputs lie on the device beforehand, outputs stay there, in the same memory each time.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from actconform import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # What `level` may be, the one that optimizes nothing first.
 LEVELS = {
@@ -68,6 +72,19 @@ def refusals() -> tuple[type[Exception], ...]:
     from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented  # noqa: A004
 
     return NotImplemented, InvalidGraph, Fail
+
+
+@contextmanager
+def refused_late() -> Iterator[None]:
+    """Raise `Unsupported`, in ONNX Runtime's words, where a run says that something is unsupported; pass on all else."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+    try:
+        yield
+    except InvalidArgument as error:
+        if "Unsupported" in str(error):
+            raise Unsupported(words(error)) from error
+        raise
 
 
 def words(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Unavailable
@@ -15,15 +16,17 @@ if TYPE_CHECKING:
     from actconform import Kernel, Model, Program
 
 BY = ", by torch.compile"  # after what computes
+SHAPES = 64  # how often one function is compiled at most: all shapes of a case, where each needs code of its own
 
 
 class TorchCompile(TorchBackend):
     """torch.compile of what `torch` calls, values and gradients, by inductor in its default mode, on the CPU.
 
     `fullgraph=True`, since after a graph break or too many recompilations torch would run eagerly and say nothing. Kernels have
-    `dynamic=True`: lengths are symbols, and one program serves all but 1, which torch always compiles for itself; models have the
-    sizes that they are called with. Code is kept where torch keeps it for its users: in TORCHINDUCTOR_CACHE_DIR, by default a folder
-    of the user's among the temporary ones.
+    `dynamic=True`: lengths are symbols, and one program serves all but 1, which torch always compiles for itself, where no
+    function makes a number of its width (one_hot, glu). Models have `dynamic=False`: inductor 2.13 fails on a pooled batch that is
+    a symbol. Code is kept where torch keeps it for its users: in TORCHINDUCTOR_CACHE_DIR, by default a folder of the user's among
+    the temporary ones.
     """
 
     name: ClassVar[str] = "torch-compile"
@@ -43,7 +46,7 @@ class TorchCompile(TorchBackend):
             words = str(error).strip().splitlines() or [type(error).__name__]
             raise Unavailable(f"torch.compile with {compiler} fails: {words[0]}") from error
         return facts | {
-            "inductor": "default mode, fullgraph; kernels dynamic",
+            "inductor": "default mode, fullgraph; kernels dynamic, models not",
             "compiler": compiler,
             "vector_instructions": instructions,
             "subnormals": "kept" if half.item() != 0.0 else "flushed",
@@ -60,13 +63,13 @@ class TorchCompile(TorchBackend):
         _torch()
         from actconform_torch.models import TorchModel
 
-        program = TorchModel(model, self.device, own)
+        program = TorchModel(model, self.device, partial(own, dynamic=False))
         program.implementation += BY
         return program
 
 
-def own(function: Callable[..., Any], *, dynamic: bool | None = None) -> Callable[..., Any]:
-    """Return `function` by torch.compile, with code of its own; a size that is not `dynamic` becomes so when it changes, by default.
+def own(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+    """Return `function` by torch.compile, with code of its own.
 
     torch keeps what it compiled with the code object, and counts it there: closures of one definition share that count.
     """
@@ -75,7 +78,9 @@ def own(function: Callable[..., Any], *, dynamic: bool | None = None) -> Callabl
         return function(*given)
 
     call.__code__ = call.__code__.replace()
-    compiled: Callable[..., Any] = _torch().compile(call, fullgraph=True, dynamic=dynamic)
+    torch = _torch()
+    torch._dynamo.config.recompile_limit = SHAPES  # noqa: SLF001  has no public place
+    compiled: Callable[..., Any] = torch.compile(call, fullgraph=True, dynamic=dynamic)
     return compiled
 
 
