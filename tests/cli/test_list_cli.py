@@ -74,7 +74,7 @@ def test_listing_imports_no_framework():
 
 def test_a_verb_has_a_file_and_a_file_a_verb():
     files = {path.stem for path in Path(actconform.cli.__file__).parent.glob("[a-z]*.py")}
-    assert files == {f"{verb}_" for verb in VERBS}
+    assert files == {f"{verb.replace('-', '_')}_" for verb in VERBS}
 
 
 def test_without_a_verb_the_help_is_shown():
