@@ -99,7 +99,7 @@ def test_nothing_is_computed_on_the_cpu_instead() -> None:
     """What TensorFlow says of an operation without a kernel for the GPU it says of any where there is none."""
     on_cpu: Any = KerasBackend().build(RELU, "f32")
     tensors = TensorFlow().tensors({"x": np.ones(3, np.float32)})
-    once = TensorFlow(KerasGpu.device).whole(lambda: on_cpu._outputs(tensors))
+    once = TensorFlow(KerasGpu.device).whole(on_cpu._outputs, *tensors.values())
     with pytest.raises(Unsupported, match=r"^Could not satisfy device specification .*GPU:0"):
         once()
 

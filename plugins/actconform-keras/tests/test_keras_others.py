@@ -190,17 +190,17 @@ def test_xla_compiles_what_is_asked_for_and_says_what_it_cannot() -> None:
     call = xla.compiled(doubled)
     tensors = xla.tensors({"x": np.ones(3, np.float32)})
     for _ in range(2):
-        np.testing.assert_array_equal(xla.arrays(xla.whole(lambda: call(tensors))())["y"], [2, 2, 2])
+        np.testing.assert_array_equal(xla.arrays(xla.whole(call, tensors)())["y"], [2, 2, 2])
     assert seen == [False]  # traced once, and never run eagerly
     words = xla.compiled(lambda given: {"y": tf.strings.to_number(tf.strings.as_string(given["x"]))})
     with pytest.raises(Unsupported, match="Detected unsupported operations"):
-        xla.whole(lambda: words(tensors))()
+        xla.whole(words, tensors)()
     traced = xla.compiled(lambda _: {"y": tf.range(tf.constant(3.0, tf.float16), dtype=tf.float16)})
     with pytest.raises(Unsupported, match="Unsupported dtype"):
-        xla.whole(lambda: traced(tensors))()
+        xla.whole(traced, tensors)()
     converted = xla.compiled(lambda given: {"y": tf.range(tf.cast(given["x"][0], tf.float16), dtype=tf.float16)})
     with pytest.raises(Unsupported, match="Invalid type for Range half"):
-        xla.whole(lambda: converted(tensors))()
+        xla.whole(converted, tensors)()
 
 
 def test_a_gradient_without_a_path_is_an_error() -> None:

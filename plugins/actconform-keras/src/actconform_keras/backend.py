@@ -107,24 +107,22 @@ class KerasProgram(Program):
         if self._prepare:
             self._prepare(tensors["x"])
         if cotangents is None:
-            return engine.whole(lambda: self._values(tensors))
+            return engine.whole(self._values, *tensors.values())
         if not self._kernel.differentiable:
             raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
         cotangent = engine.tensors(cotangents)["y"]
-        return engine.whole(lambda: self._pulled(tensors, cotangent))
+        return engine.whole(self._pulled, tensors, cotangent)
 
     def close(self) -> None:
         self._engine.close()
 
-    def _outputs(self, tensors: Named) -> Outputs:
-        return {"y": self._y(tensors)}
+    def _outputs(self, *tensors: Any) -> Outputs:
+        return {"y": self._function(*tensors)}
 
     def _gradients(self, tensors: Named, cotangent: Any) -> Outputs:
-        return pulled_back(self._engine.gradients(self._y, tensors, cotangent), self.implementation, "y")
-
-    def _y(self, tensors: Named) -> Any:
-        # By name: what traces may hand a dict on in an order of its own.
-        return self._function(*(tensors[name] for name in self._kernel.inputs))
+        # By name: a trace may hand a dict on in an order of its own.
+        value = lambda known: self._function(*(known[name] for name in self._kernel.inputs))  # noqa: E731
+        return pulled_back(self._engine.gradients(value, tensors, cotangent), self.implementation, "y")
 
 
 def _versions(*packages: str) -> dict[str, str]:

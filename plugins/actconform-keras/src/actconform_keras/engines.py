@@ -62,8 +62,8 @@ class Engine(ABC):
         """Return the cotangent pulled back through `value` to each source; None where no path leads there."""
 
     @abstractmethod
-    def whole(self, compute: Callable[[], Outputs]) -> Callable[[], Outputs]:
-        """Return `compute` such that it returns when all is computed, and raises `Unsupported` for what there is no kernel for."""
+    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
+        """Return what calls `compute`, returns when all is computed, and raises `Unsupported` for what there is no kernel for."""
 
     def close(self) -> None:  # noqa: B027  most keep nothing
         """Free what was compiled for a program, as far as the framework lets it be freed."""
@@ -97,13 +97,13 @@ class TensorFlow(Engine):
         # The gradient of a choice of rows comes as these rows.
         return {name: d if d is None else tf.convert_to_tensor(d) for name, d in found.items()}
 
-    def whole(self, compute: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
         tf = keras_on("tensorflow")
         device, refusing = self._device, (tf.errors.OpError, *self.refusing)
 
         def done() -> Outputs:
             try:
-                return compute()
+                return compute(*given)
             except refusing as error:
                 raise _refusal(error) from error
 
@@ -140,12 +140,12 @@ class Jax(Engine):
         (found,) = pull_back(cotangent)
         return dict(found)
 
-    def whole(self, compute: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
         wait = keras_on("jax").block_until_ready
 
         def done() -> Outputs:
             try:
-                outputs: Outputs = wait(compute())
+                outputs: Outputs = wait(compute(*given))
             except NotImplementedError as error:
                 raise Unsupported(str(error).splitlines()[0]) from error
             return outputs
@@ -167,10 +167,10 @@ class Torch(Engine):
         found = keras_on("torch").autograd.grad(value(watched), list(watched.values()), cotangent, allow_unused=True)
         return dict(zip(watched, found, strict=True))
 
-    def whole(self, compute: Callable[[], Outputs]) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
         def done() -> Outputs:
             try:
-                return compute()
+                return compute(*given)
             except RuntimeError as error:
                 words = str(error).splitlines()[0] if str(error) else ""
                 if "not implemented" in words:

@@ -130,7 +130,7 @@ class KerasModelProgram(Program):
     def taps(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, of a run as `forward` makes it."""
         tensors = self._engine.tensors(inputs)
-        return self._engine.arrays(self._engine.whole(lambda: self._layers(tensors))())
+        return self._engine.arrays(self._engine.whole(self._layers, tensors)())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` for every differentiable name, from the cotangent of "loss"."""
@@ -141,9 +141,9 @@ class KerasModelProgram(Program):
         engine = self._engine
         tensors = engine.tensors(inputs)
         if cotangents is None:
-            return engine.whole(lambda: self._values(tensors))
+            return engine.whole(self._values, tensors)
         cotangent = engine.tensors(cotangents)[LOSS]
-        return engine.whole(lambda: self._pulled(tensors, cotangent))
+        return engine.whole(self._pulled, tensors, cotangent)
 
     def close(self) -> None:
         self._engine.close()
