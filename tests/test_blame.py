@@ -233,6 +233,7 @@ def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
         subject={kernel.name: kernel}.get,
         backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=(), provider="")},
         registered=lambda case: case,
+        worker=lambda case: case.worker,
     )
     exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
     worker: Any = runtime or Faithful()
@@ -347,6 +348,7 @@ def model_case(route: str, worker: Any, exports: Any = None) -> Any:
         subject={HIDDEN.name: HIDDEN}.get,
         backends=dict.fromkeys(("ort-cpu", "torch"), SimpleNamespace(levels=(), optimizers=(), provider="")),
         registered=lambda case: case,
+        worker=lambda case: case.worker,
     )
     exams = Exams(golden_dir(), read_manifest(golden_dir()))
     desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=exports, facts={})

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import scipy.special
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from actconform.catalog.kernels import ROWS, UNARY
@@ -123,6 +123,8 @@ def test_selu(agrees, alpha, gamma):
 @settings(max_examples=15, deadline=None)
 @given(st.floats(-2.0, 2.0, width=32).filter(lambda x: abs(x) > 0.01), st.floats(-1.0, 2.0, width=32))
 def test_hard_sigmoid(agrees, alpha, beta):
+    z = alpha * X + beta
+    assume(np.minimum(abs(z), abs(z - 1)).min() > 1e-5)  # at a kink the two may stand on other sides
     agrees("HardSigmoid", [X], lambda x: (alpha * x + beta).clamp(0, 1), alpha=alpha, beta=beta)
 
 
