@@ -95,7 +95,7 @@ nightly-selftest: $(STAMP) ## Its planted faults
 
 nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something does not conform, or got worse since the last one
 	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \
-	$(BIN)/actconform merge nightly/parts/* --out nightly/now $(addprefix --expect ,$(NIGHTLY_BACKENDS)) || red=1; \
+	$(BIN)/actconform merge nightly/parts/*/report.json --out nightly/now $(addprefix --expect ,$(NIGHTLY_BACKENDS)) || red=1; \
 	cp nightly/beside/*.json nightly/now || red=1; \
 	$(BIN)/actconform report nightly/now --history nightly/history || red=1; \
 	last=$$(ls -d nightly/history/*/ 2>/dev/null | tail -n 1); \

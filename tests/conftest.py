@@ -6,6 +6,7 @@ import itertools
 import os
 import zipfile
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -16,6 +17,9 @@ from actconform.throughput.trials import Trial
 from actconform.throughput.turns import Taken
 from actconform.types import Verdict
 from actconform.workers.timing import Prepared
+
+hypothesis.settings.register_profile("any machine", deadline=None)  # how long an example takes is for benchmarks
+hypothesis.settings.load_profile("any machine")
 
 MACHINE = Machine(cpu="a processor", capability="AVX2", affinity=(0, 1), threads=1, memory=1 << 34)
 FACTS = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "2.13", "platform": "Linux-6.1"}, "keras": {"keras": "3"}}

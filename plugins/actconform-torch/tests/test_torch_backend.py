@@ -13,7 +13,7 @@ import pytest
 
 from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform_torch import TorchBackend, TorchCuda, plugin
+from actconform_torch import TorchBackend, TorchCompile, TorchCuda, plugin
 from actconform_torch import backend as module
 
 LINEAR = next(kernel for kernel in UNARY if kernel.name == "linear")
@@ -129,6 +129,6 @@ def test_the_hooks_offer_the_backends_and_their_deviations() -> None:
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
-    assert manager.hook.actconform_backends() == [[TorchBackend, TorchCuda]]
+    assert manager.hook.actconform_backends() == [[TorchBackend, TorchCompile, TorchCuda]]
     (deviations,) = manager.hook.actconform_deviations()
     assert len({deviation.id for deviation in deviations}) == len(deviations)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+import re
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Unavailable
@@ -25,8 +27,8 @@ class TorchCompile(TorchBackend):
     `fullgraph=True`, since after a graph break or too many recompilations torch would run eagerly and say nothing. Kernels have
     `dynamic=True`: lengths are symbols, and one program serves all but 1, which torch always compiles for itself, where no
     function makes a number of its width (one_hot, glu). Models have `dynamic=False`: inductor 2.13 fails on a pooled batch that is
-    a symbol. Code is kept where torch keeps it for its users: in TORCHINDUCTOR_CACHE_DIR, by default a folder of the user's among
-    the temporary ones.
+    a symbol. Code is kept in a folder for each set of vector instructions, within TORCHINDUCTOR_CACHE_DIR or torch's own folder
+    among the temporary ones: torch takes code that was made for others, and half of each result is then never written.
     """
 
     name: ClassVar[str] = "torch-compile"
@@ -88,8 +90,8 @@ def _toolchain() -> tuple[str, str]:
     """Return the C++ compiler and the vector instructions that inductor takes; raise `Unavailable` where there is none."""
     # Compiling in processes of its own would leave them behind when a worker is ended; there is one kernel at a time.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.cpu_vec_isa import pick_vec_isa
+    from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
+    from torch._inductor.cpu_vec_isa import invalid_vec_isa, pick_vec_isa
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
@@ -99,4 +101,16 @@ def _toolchain() -> tuple[str, str]:
             f"torch.compile needs a C++ compiler: {error}; install g++ (apt install g++, dnf install gcc-c++, "
             "xcode-select --install), or name one in CXX"
         ) from error
-    return compiler, str(pick_vec_isa()) or "none"
+    instructions = "none" if pick_vec_isa() == invalid_vec_isa else str(pick_vec_isa())
+    _keep_apart(instructions)
+    version = re.search(r"version (\S+)", get_compiler_version_info(compiler))
+    return " ".join([compiler, *(version.groups() if version else ())]), instructions
+
+
+@cache
+def _keep_apart(instructions: str) -> None:
+    """Have torch keep its code apart from what was compiled for other instructions."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    folder = Path(cache_dir(), "actconform-" + instructions.replace(" ", "-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
