@@ -54,6 +54,14 @@ def test_an_environment_has_its_requirements_and_finds_all_else_at_the_driver(wh
     assert [one.folder for one in kept()] == [other.folder, made.folder]
 
 
+def test_making_one_leaves_the_drivers_own_imports_as_they_were(wheels: Path) -> None:
+    # Until Python 3.12, setuptools gives up its distutils where pip is sought, and then can't be imported itself.
+    code = "from actconform.environments import environment; environment(['wobble==1.0']); import setuptools"
+    pytest.importorskip("setuptools")
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert wheels.is_dir()
+
+
 def test_a_package_of_the_environment_is_not_mixed_with_the_drivers_of_that_name(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

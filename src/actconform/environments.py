@@ -16,7 +16,6 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -191,7 +190,9 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         (site / DRIVER).write_text("\n".join(lines) + "\n", encoding="utf-8")
         constraints = folder / "constraints.txt"
         constraints.write_text("\n".join(_constraints()) + "\n", encoding="utf-8")
-        if find_spec("pip") is None:  # else the driver's is on the path there, and installs there
+        # Else the driver's is on the path there, and installs there. Asking the import system for pip would make setuptools
+        # give up its distutils in this process.
+        if not list(metadata.distributions(name="pip")):
             _call([str(environment.python), "-m", "ensurepip"], "pip is neither here nor to be had; install it here")
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--constraint", str(constraints), "--", *requirements]
