@@ -55,8 +55,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## Measure what must be fast, as ratios in one run; then time kernels and models on every route
-	$(BIN)/python -m actconform.bench
-	@set -f; $(BIN)/actconform bench $(ARGS)
+	@set -f; red=0; $(BIN)/python -m actconform.bench || red=1; $(BIN)/actconform bench $(ARGS) || red=1; exit $$red
 
 golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify

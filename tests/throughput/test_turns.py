@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actconform.interfaces import Unsupported
+from actconform.throughput import turns
 from actconform.throughput.turns import Runner, in_turns
 from actconform.types import Case
 from actconform.workers.pool import WorkerCrash
@@ -49,6 +50,13 @@ def test_all_are_ready_before_the_first_sample_and_then_take_turns():
     assert log == [("ready", "a"), ("ready", "b"), *turns * 3, ("close", "a"), ("close", "b")]
     assert {name: one.samples for name, one in taken.items()} == {"a": [2.0] * 3, "b": [3.0] * 3}
     assert not any(one.stopped for one in taken.values())
+
+
+def test_rounds_that_take_long_end_when_there_are_enough(monkeypatch):
+    monkeypatch.setattr(turns, "SECONDS", 0.0)
+    taken = in_turns(runners(Diary([]), "a", "b"), turns.ENOUGH + 3, 1.0)
+    assert [len(one.samples) for one in taken.values()] == [turns.ENOUGH] * 2
+    assert len(in_turns(runners(Diary([]), "a"), turns.ENOUGH - 2, 1.0)["a"].samples) == turns.ENOUGH - 2
 
 
 @pytest.mark.parametrize(("at", "why"), [("ready", "no such thing"), ("sample", "the device is lost")])

@@ -137,7 +137,9 @@ def test_a_sample_makes_so_many_calls_and_returns_their_seconds(timers: Timers, 
     sampled = timers.sample(Sample("a", 7))
     assert sampled.failure is None
     assert sampled.seconds > 0
-    assert len(program.calls) == before + 7
+    assert len(program.calls) == before + 1 + 7, "one before them fills the caches"
+    timers.sample(Sample("a", 1))
+    assert len(program.calls) == before + 1 + 7 + 1
     assert program.closed == 0
 
 
@@ -150,13 +152,25 @@ def test_what_a_program_gets_ready_is_timed_on_copies(timers: Timers) -> None:
     np.testing.assert_array_equal(X, [-1.0, 0.0, 2.0])
 
 
+def test_several_calls_get_inputs_in_fresh_memory_and_a_single_one_does_not(timers: Timers) -> None:
+    timers.prepare(Prepare("a", job("ready", "gradient")))
+    (program,) = Counting.built
+    assert isinstance(program, Ready)
+    first = program.given
+    timers.sample(Sample("a", 1))
+    assert program.given is first
+    timers.sample(Sample("a", 2))
+    assert not any(np.shares_memory(program.given[name], first[name]) for name in ("x", "y"))
+    np.testing.assert_array_equal(X, [-1.0, 0.0, 2.0])
+
+
 def test_several_are_ready_at_once(timers: Timers) -> None:
     for key in ("a", "b"):
         assert timers.prepare(Prepare(key, job("plain"))).failure is None
     first, second = Counting.built
     counts = len(first.calls), len(second.calls)
     timers.sample(Sample("b", 3))
-    assert (len(first.calls), len(second.calls)) == (counts[0], counts[1] + 3)
+    assert (len(first.calls), len(second.calls)) == (counts[0], counts[1] + 1 + 3)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from actconform.throughput.measured import FILE, Machine, Report, write
 from actconform.throughput.memory import available, refuse_what_does_not_fit
 from actconform.throughput.progress import TrialProgress
 from actconform.throughput.trials import chosen, numbers, trials
+from actconform.throughput.turns import ENOUGH, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
     from actconform.throughput.trials import Trial
     from actconform.types import Result
 
-SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 15
+SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 25
+ROUNDS_HELP = (
+    f"Samples of each route, at least {LEAST_ROUNDS}; where they take over {SECONDS:g} s, {ENOUGH} are enough."
+)
 
 
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,10 +64,10 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--route", "routes", multiple=True, help="Only this route (repeatable).")
 @click.option("--size", default=SIZES, show_default=True, help="Elements of a kernel's x; K is 1024.")
 @click.option("--batch", default=BATCHES, show_default=True, help="Samples in a model's batch.")
-@click.option("--rounds", default=ROUNDS, show_default=True, help=f"Samples of each route, at least {LEAST_ROUNDS}.")
+@click.option("--rounds", default=ROUNDS, show_default=True, help=ROUNDS_HELP)
 @click.option("--threads", type=int, help="Threads of every worker (default: as set, or 1).")
 @click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")
-@click.option("--twice", is_flag=True, help="Time every route twice in the same rounds; print how the medians differ.")
+@click.option("--twice", is_flag=True, help="Time every route twice in the same rounds; print how they differ.")
 @click.option(
     "--baseline", "baseline_path", type=click.Path(path_type=Path), help="Compare with this (golden/throughput.json)."
 )

@@ -98,9 +98,9 @@ def compared(console: Console, comparison: Comparison, name: str) -> None:
 
 
 def repeated(console: Console, measured: Iterable[Measured]) -> None:
-    """Print by how much the medians of two programs of one route differ, the largest last."""
+    """Print by how much two programs of one route differ, in the median of the rounds, the largest last."""
     found = sorted(
-        (abs(figure.again.median / figure.seconds.median - 1.0), one.trial, figure.route)
+        (abs(figure.again.median - 1.0), one.trial, figure.route)
         for one in measured
         for figure in one.figures
         if figure.again
@@ -115,7 +115,7 @@ def repeated(console: Console, measured: Iterable[Measured]) -> None:
     under = sum(share < 0.05 for share, _, _ in found)
     middle = found[len(found) // 2][0]
     console.print(
-        f"timed twice: {under} of {len(found)} medians differ by under 5 %, half by under {100 * middle:.1f} %"
+        f"timed twice: {under} of {len(found)} differ by under 5 % in median, half by under {100 * middle:.1f} %"
     )
 
 

@@ -25,6 +25,7 @@ PLUGIN = "actconform.throughput.calibration:Calibrations"
 SIDE = 512
 MATMUL_FLOPS = 2 * SIDE**3
 LEAST_PART = 1 << 16  # elements that are worth a thread of their own
+PAGE = 4096  # bytes
 _SOURCE = "numpy"
 COPY = Kernel(name="calibration-copy", definition="y = x", source=_SOURCE, differentiable=False)
 MATMUL = Kernel(name="calibration-matmul", definition="y = x x, (512, 512)", source=_SOURCE, differentiable=False)
@@ -66,8 +67,7 @@ class Copying(Program):
         return {"y": inputs["x"].copy()}
 
     def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:  # noqa: ARG002
-        x = inputs["x"]
-        y = np.empty_like(x)
+        x, y = _half_a_page_apart(inputs["x"])
         pool, parts = self._pool, min(_threads(), x.size // LEAST_PART)
         if pool is None or parts < 2:
             return lambda: np.copyto(y, x)
@@ -77,6 +77,20 @@ class Copying(Program):
     def close(self) -> None:
         if self._pool:
             self._pool.shutdown()
+
+
+def _half_a_page_apart(given: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return a copy of an array at the start of a page, and room for another half a page off.
+
+    A processor takes a load for one of what was just stored where both addresses agree modulo 4096, and waits: a copy of
+    1 K elements takes 0.39 ns an element or 0.85 ns, by where the two came to lie.
+    """
+    buffer = np.empty(2 * given.nbytes + 4 * PAGE, np.uint8)
+    start = -buffer.__array_interface__["data"][0] % PAGE
+    apart = given.nbytes + -given.nbytes % PAGE + PAGE // 2
+    x, y = (buffer[at : at + given.nbytes].view(given.dtype).reshape(given.shape) for at in (start, start + apart))
+    x[...] = given
+    return x, y
 
 
 class Multiplying(Program):

@@ -50,7 +50,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     second, as `unit` says; `amount` is bytes moved of kernels, floating-point operations of models, each call, 0 where none
     are counted; `throughput` is amount a second, `share` of the calibration's: None on another device, or where nothing is
     counted. `to_calibration` is how many times the calibration's time it takes, `to_fastest` that of route `fastest`, round
-    by round. `again` is the interval of a second program of the same route, sampled in the same rounds.
+    by round. `again` is how many times as long a second program of the same route took, round by round.
     """
 
     route: str
@@ -93,7 +93,9 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """throughput.json. `facts` are by backend; `confidence` is the least of all intervals; `when` is its end, in UTC."""
+    """throughput.json. `facts` are by backend; `rounds` are those of a trial, fewer where they took too long;
+    `confidence` is the least of all intervals; `when` is its end, in UTC.
+    """
 
     schema: int = SCHEMA
     when: str = ""
@@ -153,7 +155,7 @@ def figure_of(
         to_calibration=ratios(taken.samples, scale.samples),
         fastest=case.route,
         to_fastest=ratios(taken.samples, taken.samples),
-        again=interval(again.samples) if again and not again.stopped else None,
+        again=ratios(again.samples, taken.samples) if again and not again.stopped else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actconform.workers.pool import WorkerError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actconform.workers.protocol import Job
+
+ENOUGH, SECONDS = 9, 3.0  # so many rounds are enough where they take longer than that: elements by the million
 
 
 class Timer(Protocol):
@@ -41,13 +44,17 @@ class Taken(NamedTuple):
 def in_turns(runners: Sequence[Runner], rounds: int, timeout: float) -> dict[str, Taken]:
     """Get all runners ready, take one sample of each in every round, and close them; return what was taken by name.
 
+    There are so many rounds, or ENOUGH of them where SECONDS are over by then.
     A runner that fails is out, with the reason; if its worker died, so are the others of that worker. Each call of a
     worker has `timeout` seconds. KeyboardInterrupt passes on.
     """
     taken: dict[str, Taken] = {}
     for runner in runners:
         _prepare(runner, runners, taken, timeout)
-    for _ in range(rounds):
+    until = time.monotonic() + SECONDS
+    for done in range(rounds):
+        if done >= ENOUGH and time.monotonic() > until:
+            break
         for runner in runners:
             if not taken[runner.name].stopped:
                 _sample(runner, runners, taken, timeout)
