@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PATTERN ?=
 ARGS ?=
 BACKENDS ?=
-NIGHTLY_BACKENDS := keras torch ort-cpu
+NIGHTLY_BACKENDS := keras torch ort-cpu keras-xla keras-jax keras-torch torch-compile jax openvino onnx-reference onnx-reference-float64
 STAMP := $(VENV)/installed
 PLUGINS := $(addprefix plugins/actconform-,keras torch onnxruntime faulty jax openvino reference)
 
