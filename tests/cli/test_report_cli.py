@@ -112,6 +112,8 @@ def test_diff_says_what_got_worse_in_every_form(two_runs, cli):
     assert "worse: " in worse.out
     assert json.loads(cli("diff", "a", "b", "--json").out)["appeared"] == ["leaky-relu-0.3/value/f32/stand-in"]
     assert cli("diff", "a", "b", "--markdown").out.startswith("## actconform diff: worse: ")
+    both = cli("diff", "a", "b", "--markdown", "--html")
+    assert (both.code, "ask for one" in both.err) == (2, True)
     said = cli("diff", "a", "b", "--html", "--out", "diff.html")
     assert (said.code, said.out) == (1, "")
     assert (two_runs / "diff.html").read_text().startswith("<!doctype html>")
@@ -137,9 +139,12 @@ def test_merge_is_red_where_something_is_missing(two_runs, cli):
 
 
 def test_merge_refuses_what_would_lose_something(two_runs, cli):
+    (two_runs / "night").mkdir()  # as in a history: the report alone
+    (two_runs / "night" / "report.json").write_bytes((two_runs / "a" / "report.json").read_bytes())
     for arguments, words in (
-        (("a", "b", "--out", "a"), "holds a run of its own"),
-        (("a", "--out", "b"), "holds a run of its own"),
+        (("a", "b", "--out", "a"), "holds a report already"),
+        (("a", "--out", "b"), "holds a report already"),
+        (("b", "--out", "night"), "holds a report already"),
         (("a", "./a", "--out", "all"), "a folder is named twice"),
         (("a", "nowhere", "--out", "all"), "nowhere: cannot be read"),
     ):

@@ -148,7 +148,7 @@ def test_a_new_finding_is_shown_with_the_command_that_repeats_it(cli):
     at = lines.index("NEW  leaky-relu-0.3/value/f32/stand-in   scaled-error   blame: framework")
     assert lines[at + 1].startswith("x=0x3f")
     assert "   truth 1." in lines[at + 1]
-    assert lines[at + 2] == "actconform run leaky-relu-0.3/value/f32/stand-in"
+    assert lines[at + 2] == "actconform run leaky-relu-0.3/value/f32/stand-in --out conform-case"
     assert "0 pass · 1 NEW" in lines
 
 

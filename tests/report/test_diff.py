@@ -224,3 +224,27 @@ def test_versions_may_differ_where_speeds_are_compared_but_not_machines(timed) -
     found = compare(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))
     assert found.worse == ()
     assert "cpu was another" in as_text(found)
+
+
+def test_a_run_that_no_longer_conforms_is_worse_and_says_why() -> None:
+    got = difference(result(), result(), problems=("required route torch did not run",))
+    assert got.worse == ("the run no longer conforms",)
+    assert "required route torch did not run" in as_text(got)
+    assert not compare(*[report(result(), problems=("it never did",))] * 2).worse
+
+
+def test_a_finding_that_lost_the_deviation_that_covered_it_is_a_new_one() -> None:
+    covered, bare = result(findings=(finding(**KNOWN),)), result(findings=(finding(),))
+    assert difference(covered, bare).worse == ("1 new findings",)
+    assert [found.finding for found in difference(covered, bare).new] == list(bare.findings)
+    for before, after in ((bare, covered), (covered, covered), (bare, bare)):
+        assert not difference(before, after).new
+    both = result(findings=(*covered.findings, *bare.findings))
+    assert not difference(both, bare).new
+
+
+def test_another_blame_is_told_and_is_not_worse() -> None:
+    got = difference(result(findings=(finding(blame="exporter"),)), result(findings=(finding(blame="runtime"),)))
+    assert [(one.case, one.before, one.finding.blame) for one in got.blamed] == [(result().case, "exporter", "runtime")]
+    assert not got.worse
+    assert "Changed blame (1)" in as_text(got)

@@ -57,6 +57,11 @@ def written(folder: Path) -> bytes:
         (lambda _: b'{"version": "2.1.0", "runs": []}', "is JSON, but not the report of a run"),
         (lambda text: text.replace(b'"PASS",', b'"PASSED",'), "is JSON, but not the report of a run"),
         (lambda text: text.replace(b'"results":[{', b'"results":["x",{'), "not the report of a run"),
+        (
+            lambda text: text.replace(b'"elu/value/f32/torch"', b'"relu/value/f32/torch"'),
+            "has relu/value/f32/torch more than",
+        ),
+        (lambda text: text.replace(b'"PASS",', b'"FAIL",', 1), "says that it conforms, and has 1 FAIL"),
         (lambda text: text.replace(b'"schema":1', b'"schema":2'), "is of schema 2, this actconform reads schema 1"),
         (lambda text: text.replace(b'"schema":1', b'"schema":"new"'), "not the report of a run"),
         (lambda text: text.replace(b"2026-02-01T", b"yesterday "), "not the report of a run"),

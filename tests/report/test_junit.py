@@ -78,7 +78,7 @@ def test_a_failure_tells_its_findings_and_how_to_repeat_it(tmp_path: Path) -> No
     lines = (failure.text or "").splitlines()
     assert lines[1].startswith("tail in y, tail: x=0x40000000 truth 1.5 got 1.25 (40 ULP), 7 elements; blame: runtime")
     assert lines[2].endswith("known: torch-known")
-    assert lines[-1] == "actconform run 'elu/value/f32/torch'"
+    assert lines[-1] == "actconform run elu/value/f32/torch --out conform-case"
 
 
 def test_suites_are_routes_with_versions_and_sums(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_a_new_finding_has_case_class_blame_worst_and_command(log: Printed) -> N
     assert log.lines == [
         "NEW  softplus/value/f32/torch   inf   blame: framework",
         "     x=0x42b17218 (88.7228)   truth 88.7228394   got inf",
-        "     actconform run softplus/value/f32/torch",
+        "     actconform run softplus/value/f32/torch --out conform-case",
     ]
 
 
@@ -248,7 +248,7 @@ def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_worst(log
         "     nondeterministic   seen in 1 of 71 calls",
         "     tail               x=0x42b17218 (88.7228)   truth 88.7228394   got inf   70 ULP   1,234 elements",
         "     tail               x=0xc0000000 (-2)   truth 0.5   got 0.25   9 ULP   blame: convention",
-        "     actconform run gelu/value/f32/torch",
+        "     actconform run gelu/value/f32/torch --out conform-case",
     ]
 
 
@@ -273,7 +273,7 @@ def test_markup_in_names_and_reasons_is_shown_as_it_is(log: Printed) -> None:
     log.screen.verdict(bad, [odd], Path("[b]out[/]"), 1.0, interrupted=False)
     assert log.lines[1].split()[0] == odd
     assert f"NEW  {odd}/value/f32/{odd}   {odd}   blame: {odd}" in log.lines
-    assert f"     actconform run '{odd}/value/f32/{odd}'" in log.lines
+    assert f"     actconform run '{odd}/value/f32/{odd}' --out conform-case" in log.lines
     assert f"     died: {odd}" in log.lines
     assert "1 not run: [red]x[/] ([/] missing)" in log.text
     assert f"✗ {odd}" in log.lines
@@ -354,10 +354,15 @@ def test_a_log_keeps_long_lines_whole_and_a_terminal_indents_what_wraps() -> Non
     assert " ".join(line.strip() for line in wrapped) == words
 
 
+def test_a_line_within_a_problem_begins_no_line_of_its_own(log: Printed) -> None:
+    log.screen.verdict([], ["it broke\n::error::forged\u202e"], Path("out"), 1.0, interrupted=False)
+    assert "    ::error::forged\\u202e" in log.lines
+
+
 def test_the_command_to_copy_is_never_broken() -> None:
     terminal = Printed(width=30)
     terminal.screen.findings([result("hard-sigmoid-relu6", Verdict.FAIL, findings=(finding("inf"),))])
-    assert "     actconform run hard-sigmoid-relu6/value/f32/torch" in terminal.lines
+    assert "     actconform run hard-sigmoid-relu6/value/f32/torch --out conform-case" in terminal.lines
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_crashes_come_before_failures_and_large_errors_before_small_ones() -> No
     assert [row.split("/")[0] for row in rows] == ["| CRASH | mish", "| FAIL | large", "| FAIL | small"]
     assert "killed by SIGSEGV" in rows[0]
     assert "| 10 times its limit | scaled-error; blame: runtime |" in rows[1]
-    assert "actconform run 'mish/value/f32/torch'" in text
+    assert "actconform run mish/value/f32/torch --out conform-case" in text
 
 
 def test_what_passes_is_listed_by_its_share_and_once_a_subject() -> None:

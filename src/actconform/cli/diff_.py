@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 @click.command("diff")
 @click.argument("old", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path))
-@click.option("--json", "form", flag_value="json", help="Everything, as JSON.")
-@click.option("--markdown", "form", flag_value="markdown", help="For a job's page.")
-@click.option("--html", "form", flag_value="html", help="One self-contained page.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+@click.option("--markdown", is_flag=True, help="For a job's page.")
+@click.option("--html", is_flag=True, help="One self-contained page.")
 @click.option("--out", type=click.Path(path_type=Path), help="File to write instead of standard output.")
-def command(old: Path, new: Path, form: str | None, out: Path | None) -> int:
+def command(old: Path, new: Path, *, as_json: bool, markdown: bool, html: bool, out: Path | None) -> int:
     """Compare the reports of two runs, folders or report.json: findings, verdicts, errors, facts, and throughput where both
     folders have it.
 
     Exit code 0: nothing got worse; 1: something did; 2: one is no report.
     """
+    asked = [form for form, wanted in ((_as_json, as_json), (as_markdown, markdown), (as_page, html)) if wanted]
+    if len(asked) > 1:
+        raise UsageError("--json, --markdown and --html are three forms of one file: ask for one of them")
     difference = compare(read_report(old), read_report(new), _speeds(old, new))
-    forms = {None: as_text, "json": _as_json, "markdown": as_markdown, "html": as_page}
-    text = forms[form](difference)
+    text = (asked[0] if asked else as_text)(difference)
     if out is None:
         sys.stdout.buffer.write(text.encode())
     else:

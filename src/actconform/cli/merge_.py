@@ -8,7 +8,7 @@ import click
 
 from actconform.config import UsageError
 from actconform.plugins import load_plugins
-from actconform.record import RESULTS, write_report
+from actconform.record import REPORT, RESULTS, write_report
 from actconform.report.document import read_report
 from actconform.report.merge import merge
 from actconform.report.screen import Screen
@@ -24,11 +24,13 @@ from actconform.report.write import write_all
 def command(folders: tuple[Path, ...], out: Path, expect: tuple[str, ...]) -> int:
     """Merge the reports of runs that share no case, one for each backend for instance.
 
-    Exit code 0: all conform and all expected ran; 1: not so; 2: they cannot be merged, and nothing is written.
+    Exit code 0: all conform and all expected ran; 1: not so, or a file could not be written; 2: they cannot be merged, and nothing is written.
     """
     target = out.resolve()
-    if any(folder.resolve() in (target, target / "report.json") for folder in folders) or (out / RESULTS).exists():
-        raise UsageError(f"--out {out}: holds a run of its own, which would be lost; name another folder")
+    if any(folder.resolve() in (target, target / REPORT) for folder in folders) or any(
+        (out / name).exists() for name in (RESULTS, REPORT)
+    ):
+        raise UsageError(f"--out {out}: holds a report already, which would be lost; name another folder, or remove it")
     twice = {folder.resolve() for folder in folders}
     if len(twice) < len(folders):
         raise UsageError("a folder is named twice: nothing was merged")
@@ -42,4 +44,4 @@ def command(folders: tuple[Path, ...], out: Path, expect: tuple[str, ...]) -> in
     screen = Screen()
     screen.notes(faults)
     screen.verdict(report.results, report.problems, out, report.timings.get("total", 0.0), interrupted=False)
-    return 0 if report.conforms else 1
+    return 0 if report.conforms and not faults else 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 PLAIN_WIDTH = 160
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "–": "-", "·": "|", "…": "...", "✗": "x", "✓": "v"})
 
 
@@ -33,7 +33,8 @@ def plain(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with what is no character to show written out: controls but tab and newline, lone surrogates.
+    """Return `text` with what is no character to show written out: controls but tab and newline, those that
+    turn the direction of writing, lone surrogates.
 
     What comes back can be encoded, and XML can hold it.
     """

@@ -9,13 +9,13 @@ import msgspec
 
 from actconform.document import Change  # noqa: TC001  msgspec reads annotations
 from actconform.report.facts import changed
-from actconform.report.same import without
+from actconform.report.same import same, without
 from actconform.report.share import Share, worst_share
 from actconform.throughput.baseline import Comparison
 from actconform.types import BAD, RAN, Finding, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actconform.document import Report
     from actconform.types import Result
@@ -28,6 +28,14 @@ class Found(msgspec.Struct, frozen=True):
     """A finding of a case that one of the two reports has."""
 
     case: str
+    finding: Finding
+
+
+class Blamed(msgspec.Struct, frozen=True):
+    """A finding, as it is now, that both have and that was blamed on something else."""
+
+    case: str
+    before: str
     finding: Finding
 
 
@@ -56,15 +64,18 @@ class Moved(msgspec.Struct, frozen=True):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """All that differs between two reports. `worse` says in words what got worse, and is empty where nothing did.
 
-    Findings and errors are compared for cases that ran in both. `appeared` and `disappeared` are cases that only one has. `speeds`
+    `problems` are why the new one does not conform, where the old one did. Findings and errors are compared for cases that ran in
+    both; a finding that lost the deviation that covered it is a new one. `appeared` and `disappeared` are cases that only one has. `speeds`
     is empty where not both have a throughput.json.
     """
 
     before: str
     after: str
     changed: tuple[Change, ...]
+    problems: tuple[str, ...]
     new: tuple[Found, ...]
     gone: tuple[Found, ...]
+    blamed: tuple[Blamed, ...]
     verdicts: tuple[Turned, ...]
     moved: tuple[Moved, ...]
     appeared: tuple[str, ...]
@@ -76,7 +87,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 def compare(before: Report, after: Report, speeds: Comparison | None = None) -> Difference:
     """Return what differs.
 
-    Worse is: a new finding that no registered deviation covers; an error that moved away from the truth in a case that is not
+    Worse is: a run that no longer conforms; a new finding that no registered deviation covers; an error that moved away from the truth in a case that is not
     known to deviate; a verdict that does not conform where the old one did; a case that ran, and now does not or is missing; a route
     that is slower beyond the noise.
     """
@@ -88,8 +99,10 @@ def compare(before: Report, after: Report, speeds: Comparison | None = None) -> 
         before=before.when,
         after=after.when,
         changed=changed(before.facts, after.facts),
-        new=tuple(Found(b.case, finding) for a, b in ran for finding in without(b.findings, a.findings)),
+        problems=after.problems if before.conforms and not after.conforms else (),
+        new=tuple(Found(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
         gone=tuple(Found(b.case, finding) for a, b in ran for finding in without(a.findings, b.findings)),
+        blamed=tuple(blamed for a, b in ran for blamed in _blamed(a, b)),
         verdicts=tuple(Turned(b.case, a.verdict, b.verdict, b.reason) for a, b in both if a.verdict != b.verdict),
         moved=tuple(sorted(_moved(ran), key=lambda one: one.factor, reverse=True)),
         appeared=tuple(case for case in new if case not in old),
@@ -98,6 +111,23 @@ def compare(before: Report, after: Report, speeds: Comparison | None = None) -> 
         worse=(),
     )
     return msgspec.structs.replace(difference, worse=tuple(_worse(difference, old, new)))
+
+
+def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    covered = [finding for finding in before if finding.deviation is not None]
+    bare = [finding for finding in before if finding.deviation is None]
+    return [
+        finding
+        for finding in without(after, bare)
+        if finding.deviation is None or not any(same(finding, other) for other in covered)
+    ]
+
+
+def _blamed(before: Result, after: Result) -> Iterator[Blamed]:
+    for finding in after.findings:
+        was = dict.fromkeys(other.blame for other in before.findings if same(finding, other))
+        if was and finding.blame not in was:
+            yield Blamed(after.case, ", ".join(was), finding)
 
 
 def _moved(ran: list[tuple[Result, Result]]) -> Iterator[Moved]:
@@ -111,6 +141,8 @@ def _moved(ran: list[tuple[Result, Result]]) -> Iterator[Moved]:
 
 
 def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result]) -> Iterator[str]:
+    if difference.problems:
+        yield "the run no longer conforms"
     counts = {
         "new findings": sum(found.finding.deviation is None for found in difference.new),
         "larger errors": sum(

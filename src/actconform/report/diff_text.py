@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.report.console import visible
+from actconform.report.diff import Found
 from actconform.report.facts import said
 from actconform.report.markdown import literal, table
 from actconform.throughput.trials import shown
@@ -15,7 +16,7 @@ from actconform.throughput.trials import shown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.report.diff import Difference, Found
+    from actconform.report.diff import Blamed, Difference
     from actconform.report.share import Share
     from actconform.throughput.trials import Trial
 
@@ -55,7 +56,9 @@ def sections(difference: Difference) -> list[Section]:
     turned = tuple((one.case, f"{one.before} -> {one.after}", one.reason) for one in difference.verdicts)
     every = [
         Section("Changed facts", ("fact",), tuple((said(change),) for change in difference.changed)),
+        Section("Why it does not conform", ("problem",), tuple((problem,) for problem in difference.problems)),
         Section("New findings", found, tuple(map(_found, difference.new))),
+        Section("Changed blame", ("case", "finding", "before", "now"), tuple(map(_blamed, difference.blamed))),
         Section("Changed verdicts", ("case", "verdict", "reason"), turned),
         Section("Moved errors", ("case", "before", "now"), moved),
         Section("Throughput", ("trial", "route", "change"), _speeds(difference)),
@@ -76,7 +79,7 @@ def as_text(difference: Difference) -> str:
         for row in shown:
             cells = [" ".join(cell.split()).ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append(f"  {'   '.join(cells)}".rstrip())
-        lines += [_more(section), ""]
+        lines += _more(section) or [""]
     return "\n".join([*(line for line in lines or [SAME, ""]), headline(difference)]) + "\n"
 
 
@@ -90,8 +93,7 @@ def as_markdown(difference: Difference) -> str:
             "",
             *table(section.head, rows),
             "",
-            _more(section),
-            "",
+            *_more(section),
         ]
     return "\n".join(lines if len(lines) > 2 else [*lines, SAME]).rstrip() + "\n"
 
@@ -123,9 +125,9 @@ def _shown(text: str) -> str:
     return escape(visible(text))
 
 
-def _more(section: Section) -> str:
+def _more(section: Section) -> list[str]:
     left = len(section.rows) - ROWS_SHOWN
-    return f"… and {left:,} more" if left > 0 else ""
+    return [f"… and {left:,} more", ""] if left > 0 else []
 
 
 def _found(found: Found) -> tuple[str, ...]:
@@ -136,6 +138,11 @@ def _found(found: Found) -> tuple[str, ...]:
     known = f", known: {finding.deviation}" if finding.deviation else ""
     what = f"{finding.class_} in {finding.tensor}, {finding.regime}: {finding.count:,} elements{known}"
     return (found.case, what, worst or finding.evidence, finding.blame)
+
+
+def _blamed(one: Blamed) -> tuple[str, ...]:
+    case, what, *_ = _found(Found(one.case, one.finding))
+    return (case, what, one.before, one.finding.blame)
 
 
 def _speeds(difference: Difference) -> tuple[tuple[str, ...], ...]:

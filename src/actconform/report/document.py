@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Report
 from actconform.record import REPORT, RESULTS
+from actconform.types import BAD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,11 +27,11 @@ def read_report(path: Path) -> Report:
     """Return the report in the file `path`, or in the folder `path` of a run; "nan", "inf" and "-inf" are numbers again.
 
     Raises UsageError, naming the file, what is wrong with it, and what to do, where it is missing, cut off, not JSON, not a
-    report, or one of a newer actconform.
+    report, or one of a newer actconform; where a case is there twice, or it conforms against its own verdicts.
     """
     file = path / REPORT if path.is_dir() else path
     try:
-        text = file.read_bytes()
+        text = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}{_unfinished(path)}") from error
     if not text.strip():
@@ -39,7 +42,7 @@ def read_report(path: Path) -> Report:
             mend = "read it with the actconform that wrote it, or a newer one"
             raise UsageError(f"{file}: is of schema {version}, this actconform reads schema {SCHEMA}: {mend}")
         # not strict: "inf" where a number stands is one
-        return msgspec.json.decode(text, type=Report, strict=False)
+        report = msgspec.json.decode(text, type=Report, strict=False)
     except msgspec.ValidationError as error:
         mend = f"wanted the {REPORT} that `actconform run` writes"
         raise UsageError(f"{file}: is JSON, but not the report of a run ({error}); {mend}") from error
@@ -47,6 +50,14 @@ def read_report(path: Path) -> Report:
         cut = "truncated" in str(error)
         wrong = "is cut off" if cut else f"is not JSON ({error})"
         raise UsageError(f"{file}: {wrong}; wanted the {REPORT} of a run, whole: copy it anew, or run again") from error
+    twice = [case for case, count in Counter(result.case for result in report.results).items() if count > 1]
+    if twice:
+        raise UsageError(f"{file}: has {twice[0]} more than once, and is no report of a run; run again")
+    bad = Counter(str(result.verdict) for result in report.results if result.verdict in BAD)
+    if report.conforms and bad:
+        held = ", ".join(f"{count} {verdict}" for verdict, count in bad.items())
+        raise UsageError(f"{file}: says that it conforms, and has {held}: something else wrote it; run again")
+    return report
 
 
 def _unfinished(path: Path) -> str:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 
 from actconform.interfaces import Reporter
 from actconform.report.console import visible
+from actconform.report.repeat import repeat
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _test(result: Result) -> ET.Element:
     test = _element("testcase", name=result.case, classname=result.route, time=_clock(result.seconds))
     verdict = result.verdict
     if verdict in FAILURES:
-        text = "\n".join([result.reason, *_findings(result.findings), f"actconform run '{result.case}'"])
+        text = "\n".join([result.reason, *_findings(result.findings), repeat(result.case)])
         classes = dict.fromkeys(finding.class_ for finding in result.findings if finding.deviation is None)
         test.append(_element("failure", text, message=result.reason, type=", ".join(classes) or str(verdict)))
     elif verdict in ERRORS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from actconform.formats import DTYPES
 from actconform.judge import gravity
 from actconform.report.console import open_console, plain
 from actconform.report.reasons import brief
+from actconform.report.repeat import repeat
 from actconform.types import RAN, Verdict
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ NEW_SHOWN = 20
 FINDINGS_SHOWN = 4
 REASON_LINES = 4
 INDENT = 5
+CONTINUED = "    "  # a line within a message begins no line of its own: CI reads commands there
 UNLIMITED = 1 << 16
 ONLY_TENSORS = ("y", "d_x")  # of most kernels
 DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
@@ -130,7 +131,7 @@ class Screen:
             self._say(plain(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
             self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
-        self._say(f"actconform run {plain(shlex.quote(result.case))}", INDENT, whole=True)
+        self._say(plain(repeat(result.case)), INDENT, whole=True)
 
     def timings(self, results: Iterable[Result], imports: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Print seconds by backend and what they went to; `imports` has those that each backend's processes took to start.
@@ -192,6 +193,7 @@ class Screen:
 
     def _say(self, text: str, indent: int = 0, *, style: str = "", whole: bool = False) -> None:
         """Print markup; a terminal wraps at words unless the line is to be copied `whole`, a log has whole lines."""
+        text = text.replace("\n", "\n" + CONTINUED)
         if whole or not self.console.is_terminal:
             self.console.print(" " * indent + text, style=style, soft_wrap=True)
         else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actconform.interfaces import Reporter
 from actconform.report.markdown import literal, table
 from actconform.report.reasons import brief
+from actconform.report.repeat import repeat
 from actconform.report.share import worst_share
 from actconform.types import BAD, Verdict
 
@@ -64,7 +65,7 @@ def _bad(results: list[Result]) -> list[str]:
     lines = ["### Not as it should be", "", *table(["verdict", "case", "worst error", "what"], rows)]
     if len(results) > BAD_SHOWN:
         lines += ["", f"… and {len(results) - BAD_SHOWN} more cases"]
-    return [*lines, "", f"Repeat one with <code>actconform run '{literal(results[0].case)}'</code>.", ""]
+    return [*lines, "", f"Repeat one with <code>{literal(repeat(results[0].case))}</code>.", ""]
 
 
 def _worst(results: Iterable[Result]) -> list[str]:

@@ -170,8 +170,8 @@ def _registered(deviation: Deviation) -> dict[str, str]:
 
 
 def _short(number: float) -> float | str:
-    """Return a number to the digits that are shown; whole where it is, which is shorter; "nan", "inf" or "-inf"."""
+    """Return a number to more digits than are shown, so that it is rounded once; whole where it is, which is shorter; "nan", "inf" or "-inf"."""
     if not math.isfinite(number):
         return str(number)
-    short = float(f"{number:.3g}")
+    short = float(f"{number:.5g}")
     return int(short) if short.is_integer() and abs(short) < 1e6 else short

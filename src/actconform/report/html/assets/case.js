@@ -63,7 +63,7 @@ const missing = (what) =>
 function caseView(id) {
   const one = byId.get(id);
   if (!one) return missing(`case ${id}`);
-  const command = `actconform run ${quoted(one.id)}`;
+  const command = `actconform run ${quoted(one.id)} --out conform-case`;
   const parts = [
     back(one),
     make("h2", { tabindex: "-1" }, one.id),

@@ -92,7 +92,8 @@ function domain(one, tensor) {
   }
   const summary = `worst ${amount(worst.share, limit)}, ${group(worst.at, first, width, most)}`;
   const title = `Error over the input domain: ${tensor} of ${one.id}; ${summary}`;
-  return make("div", null, chart(W, H, title, svg), legend(unique(points.map((p) => p.regime))));
+  const found = svg.filter((mark) => mark.classList.contains("found")).map((mark) => mark.getAttribute("class"));
+  return make("div", null, chart(W, H, title, svg), legend(unique(points.map((p) => p.regime)), unique(found)));
 }
 
 function axes(s, unit) {
@@ -176,15 +177,23 @@ function group(at, first, width, most) {
     : `${sign}[2^${low}, 2^${low + width}) ≈ ${sign}${short(2 ** low)} … ${sign}${short(2 ** (low + width))}`;
 }
 
-function legend(regimes) {
+function legend(regimes, found) {
+  const key = (mark, words) =>
+    make("span", null, draw("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, mark), words);
   return make(
     "p",
     { class: "legend" },
     regimes.map((regime) => {
       const mark = shapeOf(regime, 6, 6, 4);
       mark.setAttribute("class", `point ${regimeClass(regime)}`);
-      return make("span", null, draw("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, mark), regime);
+      return key(mark, regime);
     }),
+    found.map((kind) =>
+      key(
+        draw("rect", { x: 0, y: 4, width: 12, height: 4, class: kind }),
+        `inputs of a ${kind === "found known" ? "known" : "new"} finding, above`,
+      ),
+    ),
   );
 }
 

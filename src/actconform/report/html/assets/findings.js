@@ -33,16 +33,16 @@ function findings(one) {
     const mark = make("span", { title: CLASSES[class_] }, chip(state, class_));
     return [
       mark,
-      [regime, many ? tensor : ""].filter(Boolean).join(", "),
-      at(hex),
       truth,
       got && `${got}${by}`,
+      at(hex),
+      [regime, many ? tensor : ""].filter(Boolean).join(", "),
       short(ulp),
       short(scaled),
       n.toLocaleString("en"),
       low === high ? at(low) : `${at(low)} … ${at(high)}`,
       blame,
-      short(magnitude),
+      magnitude ? short(magnitude) : "",
     ];
   });
   const kinds = (words) => make("span", { class: "quiet" }, ` (${unique(words).join(", ")})`);
@@ -51,10 +51,10 @@ function findings(one) {
       `Findings of ${one.id}`,
       [
         "finding",
-        "regime",
-        "worst at x",
         "truth",
         "got",
+        "worst at x",
+        "regime",
         "#ULP",
         "#units",
         "#elements",
