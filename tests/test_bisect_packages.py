@@ -139,7 +139,7 @@ def test_cases_are_run_with_the_packages_of_their_own_processes():
     }
 
 
-def test_a_target_is_what_got_worse_without_a_reason():
+def test_a_target_is_what_got_worse_or_else_what_is_new_and_known():
     before = report(result(finding("inf")), result(case="a/value/f32/torch"), result(case="b/value/f32/torch"))
     after = report(
         result(finding("inf"), finding("tail"), finding("kink", deviation="known")),
@@ -147,6 +147,9 @@ def test_a_target_is_what_got_worse_without_a_reason():
         result(case="b/value/f32/torch", verdict=Verdict.UNSUPPORTED),
         result(finding(), case="c/value/f32/torch"),
     )
+    only_known = report(result(finding("inf"), finding("kink", deviation="known")))
+    (known,) = targets(compare(report(result(finding("inf"))), only_known))
+    assert known.kind == "kink"
     crash = Target("a/value/f32/torch", verdict=Verdict.CRASH)
     assert targets(compare(before, after)) == [Target(CASE, finding("tail")), crash]
     assert crash.shown(result(case="a/value/f32/torch", verdict=Verdict.CRASH))

@@ -48,7 +48,7 @@ class Bump(msgspec.Struct, frozen=True, order=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What is new in a case: a finding that no deviation covers, or a verdict that is no answer."""
+    """What is new in a case: a finding, or a verdict that is no answer."""
 
     case: str
     finding: Finding | None = None
@@ -81,14 +81,18 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 def targets(difference: Difference) -> list[Target]:
-    """Return what is to be explained of a difference: new findings that are not registered, and answers that no longer come."""
+    """Return what is to be explained of a difference: new findings that are not registered, and answers that no longer come.
+
+    Where there are none, the new findings that are registered.
+    """
+    known = [Target(new.case, finding=new.finding) for new in difference.new if new.finding.deviation is not None]
     found = [Target(new.case, finding=new.finding) for new in difference.new if new.finding.deviation is None]
     broken = [
         Target(turned.case, verdict=turned.after)
         for turned in difference.verdicts
         if turned.before in RAN and turned.after in BAD and turned.after not in RAN
     ]
-    return found + broken
+    return found + broken or known
 
 
 def bumps(before: Facts, after: Facts, distribution: Callable[[str], str | None]) -> tuple[list[Bump], list[Change]]:

@@ -85,7 +85,7 @@ def read_config(path: Path | None = None) -> Config:
         )
     for name, backend in config.backends.items():
         if problem := _problem(backend):
-            raise UsageError(f"{chosen}: [backends.{name}]: {problem}")
+            raise UsageError(f"{chosen}: {table_name(name)}: {problem}")
     if not config.out:
         raise UsageError(f"{chosen}: out is empty: name a folder")
     return msgspec.structs.replace(config, deviations=tuple(str(chosen.parent / name) for name in config.deviations))
@@ -145,6 +145,12 @@ def local_deviations(config: Config) -> tuple[Deviation, ...]:
         except DeviationError as error:
             raise UsageError(str(error)) from error
     return tuple(found)
+
+
+def table_name(backend: str) -> str:
+    """Return the heading of a backend's table in the settings: "[backends.torch]", quoted where TOML wants it."""
+    bare = backend.replace("-", "").replace("_", "").isalnum()
+    return f"[backends.{backend}]" if bare else f'[backends."{backend}"]'
 
 
 def near(name: str, known: list[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from actconform.config import BackendConfig, UsageError, near
+from actconform.config import BackendConfig, UsageError, near, table_name
 from actconform.environments import NoEnvironmentError, environment
 from actconform.interfaces import Backend, Exporter
 from actconform.offers import SAFE_NAME
@@ -43,18 +43,24 @@ def configured(catalog: Catalog, config: Config) -> Catalog:
             elif name not in catalog.backends:
                 raise UsageError(f"no such backend{near(name, sorted(catalog.backends))}")
         except UsageError as error:
-            raise UsageError(f"{config.path}: [backends.{_key(name)}]: {error}") from None
+            raise UsageError(f"{config.path}: {table_name(name)}: {error}") from None
     return catalog
 
 
 def configured_worker(name: str, config: Config, plugins: Sequence[str] = ()) -> Worker:
     """Return the worker of a backend under the settings, not yet started; `plugins` are further ones, "module:attribute"."""
     settings = config.backends.get(name, BackendConfig())
-    env = dict(settings.env)
-    if settings.command is not None:
-        env[command.ABOUT] = msgspec.json.encode(_about(name, settings.command, config)).decode()
-        plugins = (*plugins, command.PLUGIN)
-    return Worker(name, python=settings.python, env=env, threads=config.threads, plugins=plugins)
+    env, own = surroundings(name, config)
+    return Worker(name, python=settings.python, env=env, threads=config.threads, plugins=(*plugins, *own))
+
+
+def surroundings(name: str, config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the environment variables of a backend's processes under the settings, and the plugins that they need there."""
+    settings = config.backends.get(name, BackendConfig())
+    if settings.command is None:
+        return dict(settings.env), ()
+    about = msgspec.json.encode(_about(name, settings.command, config)).decode()
+    return {**settings.env, command.ABOUT: about}, (command.PLUGIN,)
 
 
 def with_environments(config: Config, backends: Iterable[str], say: Callable[[str], None]) -> Config:
@@ -70,7 +76,7 @@ def with_environments(config: Config, backends: Iterable[str], say: Callable[[st
         try:
             made = environment(settings.requirements, settings.python, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
         except NoEnvironmentError as error:
-            raise NoEnvironmentError(f"{config.path}: [backends.{_key(name)}]: {error}") from error
+            raise NoEnvironmentError(f"{config.path}: {table_name(name)}: {error}") from error
         supplied[name] = in_environment(settings, made)
     return msgspec.structs.replace(config, backends=supplied)
 
@@ -149,7 +155,3 @@ def _renamed(of: type[Offered], name: str, **changed: Any) -> type[Offered]:
     """Return the class under another name, to which what is registered for the old one holds."""
     made: type[Offered] = type(of.__name__, (of,), {"name": name, "stands_for": of.stands_for or of.name, **changed})
     return made
-
-
-def _key(name: str) -> str:
-    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ LIARS = Path(__file__).parents[1] / "contract"
 def liars(install, monkeypatch):
     monkeypatch.syspath_prepend(str(LIARS))
     monkeypatch.setenv("PYTHONPATH", str(LIARS), prepend=os.pathsep)
-    install(liars="liars:Plugin")
+    install(liars="liars:Plugin", wobbly="wobbly:Plugin")
 
 
 def test_a_kept_contract_ends_with_0_and_says_what_is_refused_and_why(cli):
@@ -38,6 +39,25 @@ def test_a_broken_clause_ends_with_1_and_says_what_to_do(cli):
     assert "    relu/value/f16/other-name: y: output 'y' is missing; got ['out']" in said.out
     assert '    what to do: return "y", of a model' in said.out
     assert said.out.splitlines()[-1] == "BREAKS THE CONTRACT"
+
+
+def test_backends_of_the_settings_are_asked_under_their_settings(cli, tmp_path, wheels):
+    script = tmp_path / "relu.py"
+    script.write_text(
+        "import sys, pathlib, numpy as np\n"
+        "given, taken = map(pathlib.Path, sys.argv[2:])\n"
+        "np.save(taken / 'y.npy', np.maximum(np.load(given / 'x.npy'), 0))\n"
+    )
+    (tmp_path / "actconform.toml").write_text(
+        '[backends."wobbly@1"]\nrequirements = ["wobble==1.0"]\n'
+        f"[backends.mine]\ncommand = '{sys.executable} {script} {{model}} {{inputs}} {{outputs}}'\n"
+    )
+    said = cli("check-plugin", "wobbly@1", "--subject", "relu")
+    assert "  environment: wobble 1.0" in said.out.splitlines()
+    assert "making an environment with wobble==1.0" in said.err
+    said = cli("check-plugin", "mine", "--subject", "relu")
+    assert said.out.splitlines()[0].startswith("mine  runtime  ")
+    assert "answered in" in said.out
 
 
 def test_the_screen_shows_a_few_breaches_and_json_all(cli):

@@ -56,5 +56,13 @@ def test_frameworks_are_asked_where_they_are_imported_and_let_themselves_be_aske
     assert changes(before, snapshot(), drawing=True) == ["jax's 64 bits: False before, True after"]
 
 
+def test_another_working_folder_is_a_change(monkeypatch, tmp_path):
+    before = snapshot()
+    monkeypatch.chdir(tmp_path)
+    (change,) = changes(before, snapshot(), drawing=False)
+    assert change.startswith("the working folder: ")
+    assert change.endswith(f"{tmp_path} after")
+
+
 def test_what_only_one_side_knows_is_no_change():
     assert changes({"a": "1"}, {"b": "2"}, drawing=True) == []

@@ -97,7 +97,10 @@ def test_bfloat16_goes_by_its_bits(tmp_path):
         (RELU.replace("y.npy", "z.npy"), r"myrt wrote z.npy to \{outputs\}: wanted y.npy"),
         (RELU + "    (taken / 'log.txt').touch()", r"myrt wrote log.txt, y.npy to \{outputs\}: wanted y.npy"),
         ("import sys; open(sys.argv[3] + '/y.npy', 'w').write('1 0')", "myrt wrote y.npy, which is no tensor: "),
-        ("import sys, os; os.mkdir(sys.argv[3] + '/y.npy')", "myrt wrote y.npy, which is no tensor: .*directory"),
+        ("import sys, os; os.mkdir(sys.argv[3] + '/y.npy')", "myrt wrote y.npy, which is no plain file"),
+        ("import sys, os; os.mkfifo(sys.argv[3] + '/y.npy')", "myrt wrote y.npy, which is no plain file"),
+        ("import sys, os; os.symlink('/dev/zero', sys.argv[3] + '/y.npy')", "myrt wrote y.npy, which is no plain file"),
+        ("import sys, os; os.symlink('nowhere', sys.argv[3] + '/y.npy')", "myrt wrote y.npy, which is no plain file"),
         (
             "import sys; sys.exit('no device\\n\\n  at all')",
             r"myrt ended with exit code 1; its last words:\n  no device\n  at all$",

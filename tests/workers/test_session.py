@@ -19,7 +19,7 @@ from actconform.plugins import load_plugins
 from actconform.types import Case
 from actconform.workers.pool import Worker
 from actconform.workers.protocol import Call, ExportJob, Job
-from actconform.workers.session import Session
+from actconform.workers.session import Session, fault_message
 
 if TYPE_CHECKING:
     from actconform import Model
@@ -303,3 +303,8 @@ def test_constants_cross_the_wire_with_every_bit(worker: Worker) -> None:
     none = worker.export(ExportJob("fake-exporter", "doubled", "f32"), 20)
     assert none.artifact is not None
     assert none.artifact.model == b"null"
+
+
+def test_words_that_cannot_be_encoded_are_written_out() -> None:
+    assert fault_message(RuntimeError("a\ud800")) == "RuntimeError: a\\ud800"
+    assert fault_message(Unsupported("b\udfff")) == "b\\udfff"

@@ -64,9 +64,12 @@ def test_bfloat16_is_its_bits_in_npy_and_itself_in_pb():
     assert read_tensor(npy(bits), "npy", TensorProto.UINT16).dtype == np.uint16
 
 
+HUGE = npy(np.ones(3)).replace(b"(3,), }" + b" " * 14, b"(10000000000000,), }" + b" " * 2)
+
+
 @pytest.mark.parametrize(
     "content",
-    [b"", b"hello", npy(np.ones(3))[:-1], npy(np.ones(3)) + b"x", npy(np.ones(3)).replace(b"(3,)", b"(4,)")],
+    [b"", b"hello", npy(np.ones(3))[:-1], npy(np.ones(3)) + b"x", npy(np.ones(3)).replace(b"(3,)", b"(4,)"), HUGE],
 )
 def test_what_is_no_whole_npy_says_so(content):
     with pytest.raises(TensorFileError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from actconform.config import read_config
+from actconform.configured import configured, surroundings, with_environments
 from actconform.contract.check import check
 from actconform.contract.evidence import Setting
 from actconform.plugins import load_plugins
@@ -29,21 +31,25 @@ MARKS = {"ok": "[green]✓[/]", "broken": "[red]✗[/]", "not applicable": "·"}
 @click.option("--subject", "subjects", multiple=True, metavar="GLOB", help="Ask about these kernels and models alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with every breach.")
 def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
-    """Ask backend NAME about every kernel and model, and tell which clauses of the contract it keeps.
+    """Ask backend NAME, of a plugin or of the settings, about every kernel and model, and tell which clauses of the contract it keeps.
 
     Exit code 0: it keeps all; 1: a clause is broken, or the backend is UNAVAILABLE here; 2: there is no such backend. Its
     numbers are not judged here, but by `actconform run --backend NAME`.
     """
     config = read_config()
+    catalog = configured(load_plugins(), config)
+    config = with_environments(config, [name], partial(click.echo, err=True))
     settings = config.backends.get(name)
+    env, plugins = surroundings(name, config)
     setting = Setting(
         subjects=subjects or ("*",),
         python=settings.python if settings else None,
-        env=settings.env if settings else {},
+        env=env,
         threads=config.threads,
         timeout=config.timeout,
+        plugins=plugins,
     )
-    checked = check(name, setting, load_plugins(), _show_case)
+    checked = check(name, setting, catalog, _show_case)
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:

@@ -1,4 +1,4 @@
-"""What a process is set to that changes numbers elsewhere in it: floating point, default dtypes, random states."""
+"""What a process is set to that changes numbers elsewhere in it: floating point, default dtypes, random states, the folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import random
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ FRESH = {
     "subnormal inputs": KEPT,
     "rounding": "to nearest",
     "torch's default dtype": "torch.float32",
+    "torch's recording of gradients": "True",
+    "torch's deterministic algorithms": "False",
 }
 """What nobody has changed; nothing but code changes it, so that a first look can tell too."""
 
@@ -36,6 +39,7 @@ class _Setting(NamedTuple):
 SETTINGS = (
     _Setting("torch", "torch's default dtype", lambda torch: torch.get_default_dtype()),
     _Setting("torch", "torch's recording of gradients", lambda torch: torch.is_grad_enabled()),
+    _Setting("torch", "torch's deterministic algorithms", lambda torch: torch.are_deterministic_algorithms_enabled()),
     _Setting("torch", f"torch's {DRAWN}", lambda torch: _digest(torch.get_rng_state().numpy().tobytes())),
     _Setting("keras", "keras's floatx", lambda keras: keras.config.floatx()),
     _Setting("keras", "keras's dtype policy", lambda keras: keras.config.dtype_policy().name),
@@ -50,6 +54,7 @@ def snapshot() -> dict[str, str]:
     """
     found = {
         **_floating_point(),
+        "the working folder": str(Path.cwd()),
         "numpy's handling of floating-point errors": str(np.geterr()),
         f"Python's {DRAWN}": _digest(pickle.dumps(random.getstate())),
         f"numpy's {DRAWN}": _digest(pickle.dumps(np.random.get_state(legacy=False))),  # noqa: NPY002  the global one is watched

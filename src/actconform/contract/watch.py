@@ -169,7 +169,9 @@ class Plugin:
     @hookimpl
     def actconform_backends(self) -> tuple[type[Backend], ...]:
         further = [EntryPoint(spec, spec, GROUP) for spec in os.environ[PLUGINS].split()]
-        inner_class = load_plugins(entry_points=[*installed(), *further]).backends[os.environ[BACKEND]]
+        backends = load_plugins(entry_points=[*installed(), *further]).backends
+        name = os.environ[BACKEND]
+        inner_class = backends[name if name in backends else name.partition("@")[0]]
 
         class OfItsKind(Watched):
             kind = inner_class.kind

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
+from actconform.config import table_name
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported
 from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
@@ -63,7 +65,7 @@ class CommandRuntime(Backend):
         if shutil.which(there) is None:
             where = f"in {Path(about.folder).resolve()}" if "/" in first else "on PATH"
             raise Unavailable(
-                f"there is no program {first} {where}: make it, or mend command of [backends.{about.name}]"
+                f"there is no program {first} {where}: make it, or mend command of {table_name(about.name)}"
             )
         facts = {"command": about.command, "tensors": about.tensors}
         return facts if about.version is None else {**facts, "version": self._version(about.version)}
@@ -153,6 +155,11 @@ class CommandProgram(Program):
             raise SaidError(
                 f"{self._about.name} wrote {_said(found)} to {{outputs}}: wanted {_said(sorted(wanted))}, no more"
             )
+        for name in found:
+            if not stat.S_ISREG(
+                (folder / name).lstat().st_mode
+            ):  # reading a pipe, or what a link leads to, may never end
+                raise SaidError(f"{self._about.name} wrote {name}, which is no plain file")
         size = sum((folder / name).stat().st_size for name in found)
         if size > MOST_BYTES:
             raise SaidError(f"{self._about.name} wrote {size:,} bytes to {{outputs}}: wanted at most {MOST_BYTES:,}")

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import actconform
+from actconform.config import table_name
 from actconform.plugins import plugin_versions
 from actconform.workers.process import WorkerProcess, cause_of_death
 from actconform.workers.protocol import ExportOutcome, Hello, Outcome, ProtocolError, read_message, write_message
@@ -154,7 +155,7 @@ class Worker:
         try:
             process = self._process = WorkerProcess(command, {**os.environ, **self._env})
         except OSError as error:
-            mend = f"set python of [backends.{self.backend}] to an interpreter that has actconform"
+            mend = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
             raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {mend}") from None
         self._refuse_if_closed()  # by a close() that came before there was a process to kill
         hello = self._exchange(process, None, Hello, self._start_seconds, "while it started")
@@ -213,7 +214,7 @@ class Worker:
             mend = f"{self.python} -m pip install actconform=={actconform.__version__}, and the plugin"
             return WorkerError("handshake", f"{self.python} has no actconform for the {self.backend} worker: {mend}")
         if any(TOO_OLD in line.lower() for line in words):
-            mend = f"actconform needs 3.11 or newer: set python of [backends.{self.backend}] to such a one"
+            mend = f"actconform needs 3.11 or newer: set python of {table_name(self.backend)} to such a one"
             return WorkerError("handshake", f"{self.python} is {_version(self.python)}; {mend}")
         cause = cause_of_death(code) if died else f"gave something else than an answer ({error or 'an early end'})"
         return WorkerCrash(f"the {self.backend} worker {cause} {when}{_lines(words)}", cause)

@@ -273,10 +273,14 @@ def _kind(error: BaseException) -> Kind:
 def fault_message(error: BaseException) -> str:
     """Return the backend's own words for an outcome; for a fault its type, words, and innermost line outside this file."""
     if isinstance(error, Unsupported | Unavailable | SaidError):
-        return str(error)
+        return _sendable(str(error))
     said = "".join(traceback.format_exception_only(error)).strip()[:LONGEST_MESSAGE]
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    return f"{said} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else said
+    return _sendable(f"{said} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else said)
+
+
+def _sendable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
 
 
 def type_name(value: object) -> str:

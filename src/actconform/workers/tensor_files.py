@@ -51,7 +51,7 @@ def read_tensor(content: bytes, form: Form, wanted: int) -> NDArray[Any]:
     stream = io.BytesIO(content)
     try:
         array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
+    except (ValueError, EOFError, SyntaxError, MemoryError) as error:
         raise TensorFileError(str(error)) from error
     if more := len(content) - stream.tell():
         raise TensorFileError(f"{more} bytes follow the array")
