@@ -354,6 +354,14 @@ def test_a_log_keeps_long_lines_whole_and_a_terminal_indents_what_wraps() -> Non
     assert " ".join(line.strip() for line in wrapped) == words
 
 
+def test_a_route_that_refuses_everything_says_so(log: Printed) -> None:
+    refused = [result(subject, Verdict.UNSUPPORTED, "myrt", reason="no device") for subject in ("relu", "elu")]
+    one = result("elu", Verdict.UNSUPPORTED, "torch", reason="has none")
+    log.screen.verdict([*refused, one, result("relu")], [], Path("out"), 1.0, interrupted=False)
+    assert "myrt: every case is unsupported: no device" in log.lines
+    assert "has none" not in log.text
+
+
 def test_a_line_within_a_problem_begins_no_line_of_its_own(log: Printed) -> None:
     log.screen.verdict([], ["it broke\n::error::forged\u202e"], Path("out"), 1.0, interrupted=False)
     assert "    ::error::forged\\u202e" in log.lines

@@ -168,6 +168,8 @@ class Screen:
         for reason, routes in _not_run(results).items():
             parts.append(f"{sum(routes.values()):,} not run: {', '.join(routes)} ({reason})")
         self._say(plain(" · ".join(parts)), style="bold")
+        for route, reason in _refused_whole(results).items():
+            self._say(plain(f"{route}: every case is unsupported: {reason}"))
         for problem in problems:
             self._say(f"[red]✗[/] {plain(problem)}")
         if interrupted:
@@ -281,6 +283,12 @@ def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:
         if result.verdict is Verdict.UNAVAILABLE:
             reasons[brief(result.reason)][result.route] += 1
     return reasons
+
+
+def _refused_whole(results: Sequence[Result]) -> dict[str, str]:
+    """Return the routes that answered nothing at all, each with its reason, the first of several."""
+    answered = {result.route for result in results if result.verdict is not Verdict.UNSUPPORTED}
+    return {result.route: brief(result.reason) for result in reversed(results) if result.route not in answered}
 
 
 def _clock(seconds: float) -> str:
