@@ -35,7 +35,7 @@ CONTINUED = "    "  # a line within a message begins no line of its own: CI read
 UNLIMITED = 1 << 16
 ONLY_TENSORS = ("y", "d_x")  # of most kernels
 DIGITS = {"f32": 9, "f16": 5, "bf16": 4}  # enough to tell two neighbours apart
-FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime")
+FACTS_SHOWN = ("keras", "tensorflow", "torch", "jax", "onnxruntime", "openvino")
 # What the stages of a case count as; all others, such as checks and messages, are the harness.
 STAGES = {"export": "export", "build": "compile", "load": "compile", "run": "run", "compare": "compare"}
 TIMED = ("import", "export", "compile", "run", "compare", "harness")

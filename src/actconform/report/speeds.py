@@ -32,7 +32,7 @@ WORDS = {
 }
 SUBJECTS_SHOWN = 4
 WIDE = 120
-FACTS_SHOWN = ("keras", "tensorflow", "torch", "onnxruntime", "numpy", "blas")
+FACTS_SHOWN = ("keras", "tensorflow", "torch", "jax", "onnxruntime", "openvino", "numpy", "blas")
 
 
 def about(report: Report) -> str:

@@ -20,7 +20,7 @@ function outward(link) {
 }
 
 function header() {
-  const newest = { keras: 1, tensorflow: 1, torch: 1, onnxruntime: 1 };
+  const newest = { keras: 1, tensorflow: 1, torch: 1, jax: 1, onnxruntime: 1, openvino: 1 };
   const versions = Object.values(data.backends).flatMap((facts) =>
     Object.entries(facts)
       .filter(([name]) => newest[name])
