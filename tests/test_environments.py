@@ -174,8 +174,8 @@ def interpreter(folder: Path, said: str) -> str:
         ("echo '[[3, 10, 13], \"cpython-310\"]'", "is Python 3.10.13: actconform needs 3.11 or newer"),
         ("echo '[[2, 7, 18], \"\"]'", "is Python 2.7.18: actconform needs 3.11 or newer"),
         ("echo '[[3, 99, 0], \"cpython-399\"]'", "is cpython-399 3.99.0, the driver is"),
-        ("exit 1", "cannot be run"),
-        ("echo hello", "cannot be run"),
+        ("exit 1", "does not answer as an interpreter"),
+        ("echo hello", "does not answer as an interpreter"),
     ],
 )
 def test_an_interpreter_that_cannot_share_the_drivers_packages_is_refused(

@@ -152,8 +152,10 @@ def _checked_version(python: str) -> str:
     try:
         done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
         numbers, tag = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise NoEnvironmentError(f"python = {python!r} cannot be run: {error}") from error
+    except OSError as error:
+        raise NoEnvironmentError(f"python = {python!r} cannot be run: {error.strerror}; name an interpreter") from error
+    except (subprocess.SubprocessError, ValueError) as error:
+        raise NoEnvironmentError(f"python = {python!r} does not answer as an interpreter of Python; name one") from error
     version = ".".join(map(str, numbers))
     if tuple(numbers[:2]) < OLDEST:
         least = ".".join(map(str, OLDEST))
