@@ -155,7 +155,9 @@ def _checked_version(python: str) -> str:
     except OSError as error:
         raise NoEnvironmentError(f"python = {python!r} cannot be run: {error.strerror}; name an interpreter") from error
     except (subprocess.SubprocessError, ValueError) as error:
-        raise NoEnvironmentError(f"python = {python!r} does not answer as an interpreter of Python; name one") from error
+        raise NoEnvironmentError(
+            f"python = {python!r} does not answer as an interpreter of Python; name one"
+        ) from error
     version = ".".join(map(str, numbers))
     if tuple(numbers[:2]) < OLDEST:
         least = ".".join(map(str, OLDEST))
