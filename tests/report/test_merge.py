@@ -46,6 +46,12 @@ def test_what_is_expected_and_did_not_run_is_a_problem() -> None:
     assert not merged.conforms
 
 
+def test_another_version_beside_it_is_not_the_backend_that_is_expected() -> None:
+    beside = report(result("relu/value/f32/authored+ort-cpu@1.30"))
+    assert merge({"a": beside}, ["ort-cpu"]).problems == ("expected ort-cpu: there is no report of it",)
+    assert merge({"a": beside}, ["ort-cpu@1.30"]).conforms
+
+
 def test_facts_that_differ_stand_side_by_side() -> None:
     other = replace(FACTS, backends={"torch": {"torch": "2.13.0"}, "keras": {"keras": "3"}})
     merged = merge({"a": TORCH, "b": replace(ORT, facts=other)})
