@@ -101,3 +101,9 @@ def test_what_was_not_run_is_told_with_its_reason() -> None:
         for dtype in ("f32", "f16")
     ]
     assert "- 2 cases not run: no driver (authored+ort-cuda)" in summary(report(*gone))
+
+
+def test_there_is_one_empty_line_between_parts() -> None:
+    bad = result("elu/value/f32/torch", findings=(finding(),))
+    for made in (report(result()), report(bad), report(bad, problems=("1 FAIL",)), report(result(), problems=("odd",))):
+        assert "\n\n\n" not in summary(made)

@@ -47,7 +47,9 @@ def summary(report: Report) -> str:
     lines += [f"- {literal(problem)}" for problem in report.problems[:PROBLEMS_SHOWN]]
     if len(report.problems) > PROBLEMS_SHOWN:
         lines.append(f"- … and {len(report.problems) - PROBLEMS_SHOWN} more problems")
-    lines += ["", *_bad([result for result in report.results if result.verdict in BAD])]
+    if report.problems:
+        lines.append("")
+    lines += _bad([result for result in report.results if result.verdict in BAD])
     lines += _worst(report.results)
     lines += _not_run(report.results)
     lines += _facts(report.facts, report.when)
