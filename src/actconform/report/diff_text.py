@@ -80,7 +80,7 @@ def as_text(difference: Difference) -> str:
             cells = [" ".join(cell.split()).ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append(f"  {'   '.join(cells)}".rstrip())
         lines += _more(section) or [""]
-    return "\n".join([*(line for line in lines or [SAME, ""]), headline(difference)]) + "\n"
+    return "\n".join([*(lines or [SAME, ""]), headline(difference)]) + "\n"
 
 
 def as_markdown(difference: Difference) -> str:

@@ -11,7 +11,7 @@ from actconform.report.console import visible
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from actconform.types import Result
 
@@ -79,16 +79,19 @@ def _refuse_doubles(reports: Mapping[str, Report]) -> None:
 
 
 def _missing(results: Sequence[Result], expect: Sequence[str]) -> list[str]:
-    ran: set[str] = set()
-    for result in results:
-        if result.verdict is not Verdict.UNAVAILABLE:
-            ran |= {result.route, result.route.rsplit("+", 1)[-1]}
-    there = {name for result in results for name in (result.route, result.route.rsplit("+", 1)[-1])}
+    there = _named(results)
+    ran = _named(result for result in results if result.verdict is not Verdict.UNAVAILABLE)
     return [
         f"expected {name}: {'none of its cases could be run' if name in there else 'there is no report of it'}"
         for name in dict.fromkeys(expect)
         if name not in ran
     ]
+
+
+def _named(results: Iterable[Result]) -> set[str]:
+    """Return the routes of the results, and the backends at their ends."""
+    routes = {result.route for result in results}
+    return routes | {route.rsplit("+", 1)[-1] for route in routes}
 
 
 def _backends(reports: Mapping[str, Report]) -> dict[str, dict[str, str]]:

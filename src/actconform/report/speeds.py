@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from actconform.report import screen
 from actconform.report.console import plain
 from actconform.report.reasons import brief
 from actconform.throughput.baseline import NOISY, THRESHOLD, counts
@@ -32,7 +33,7 @@ WORDS = {
 }
 SUBJECTS_SHOWN = 4
 WIDE = 120
-FACTS_SHOWN = ("keras", "tensorflow", "torch", "jax", "onnxruntime", "openvino", "numpy", "blas")
+FACTS_SHOWN = (*screen.FACTS_SHOWN, "numpy", "blas")
 
 
 def about(report: Report) -> str:

@@ -12,6 +12,7 @@ from actconform.cpu import cpu_capability
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Program, Unsupported
 from actconform.types import Kernel
+from actconform.workers.protocol import aligned_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,10 +86,9 @@ def _half_a_page_apart(given: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]
     A processor takes a load for one of what was just stored where both addresses agree modulo 4096, and waits: a copy of
     1 K elements takes 0.39 ns an element or 0.85 ns, by where the two came to lie.
     """
-    buffer = np.empty(2 * given.nbytes + 4 * PAGE, np.uint8)
-    start = -buffer.__array_interface__["data"][0] % PAGE
     apart = given.nbytes + -given.nbytes % PAGE + PAGE // 2
-    x, y = (buffer[at : at + given.nbytes].view(given.dtype).reshape(given.shape) for at in (start, start + apart))
+    buffer = aligned_bytes(apart + given.nbytes, PAGE)
+    x, y = (buffer[at : at + given.nbytes].view(given.dtype).reshape(given.shape) for at in (0, apart))
     x[...] = given
     return x, y
 

@@ -156,9 +156,8 @@ class CommandProgram(Program):
                 f"{self._about.name} wrote {_said(found)} to {{outputs}}: wanted {_said(sorted(wanted))}, no more"
             )
         for name in found:
-            if not stat.S_ISREG(
-                (folder / name).lstat().st_mode
-            ):  # reading a pipe, or what a link leads to, may never end
+            # Reading a pipe, or what a link leads to, may never end.
+            if not stat.S_ISREG((folder / name).lstat().st_mode):
                 raise SaidError(f"{self._about.name} wrote {name}, which is no plain file")
         size = sum((folder / name).stat().st_size for name in found)
         if size > MOST_BYTES:

@@ -169,7 +169,7 @@ def wire_dtype(name: str) -> np.dtype[Any]:
 
 def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:
     """Return a writable C-order copy at a multiple of 64 bytes, so that alignment makes no difference between calls."""
-    copy = _aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy = aligned_bytes(array.nbytes).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
@@ -224,7 +224,7 @@ def read_message(stream: Stream, kind: type[Message]) -> Message:
     _, header_size, body_size = PREFIX.unpack(prefix)
     header = bytearray(header_size)
     _expect(_read_into(stream, memoryview(header)), header_size, "header")
-    body = _aligned_bytes(body_size)
+    body = aligned_bytes(body_size)
     _expect(_read_into(stream, body.data), body_size, "body")
 
     def rebuild(code: int, data: memoryview) -> NDArray[Any]:
@@ -261,9 +261,10 @@ def _wire_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     return flat.view(np.uint8)
 
 
-def _aligned_bytes(size: int) -> NDArray[np.uint8]:
-    buffer = np.empty(size + ALIGNMENT, np.uint8)
-    start = -buffer.__array_interface__["data"][0] % ALIGNMENT
+def aligned_bytes(size: int, multiple: int = ALIGNMENT) -> NDArray[np.uint8]:
+    """Return `size` bytes, not set to anything, at an address that is a multiple of `multiple`."""
+    buffer = np.empty(size + multiple, np.uint8)
+    start = -buffer.__array_interface__["data"][0] % multiple
     return buffer[start : start + size]
 
 

@@ -55,10 +55,10 @@ class Sampled(msgspec.Struct, kw_only=True, tag=True):
 
 
 class _Held(NamedTuple):
-    """A program with its inputs, and what computes once."""
+    """A program, what computes once, and where a sample is of several calls, their inputs."""
 
     program: Program
-    call: Call
+    call: Call | None
     once: Callable[[], object]
 
 
@@ -80,7 +80,7 @@ class Timers:
                 call = request.job.calls[0]
                 once = _in_fresh_memory(program, call)
                 loops = _warm(once)
-            self._ready[request.key] = _Held(program, call, once)
+            self._ready[request.key] = _Held(program, call if loops > 1 else None, once)
         except StoppedError as stopped:
             _close(program)
             return Prepared(failure=stopped.failure)
@@ -105,7 +105,7 @@ class Timers:
                 if request.key not in self._ready:
                     raise LookupError(f"nothing is ready under {request.key!r}: the worker may be a new one")
                 held = self._ready[request.key]
-                if request.loops > 1:
+                if request.loops > 1 and held.call:
                     held = held._replace(once=_in_fresh_memory(held.program, held.call))
                     self._ready[request.key] = held
                     held.once()
