@@ -14,6 +14,7 @@ from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.compare.answers import compare
 from actconform.draw_model import draw_model, perturbed
+from actconform.golden.networks import VERIFIED, distance, rounding_scale
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.model import LOSS, OUTPUT
 from actconform.oracle.network import gradients, values
@@ -77,7 +78,7 @@ def test_the_truth_is_the_golden(name: str) -> None:
     for tensor, truth in {**value.truth, **gradient.truth}.items():
         expected = wanted.get(tensor, stored.get(tensor))
         assert truth.shape == expected.shape
-        np.testing.assert_allclose(truth, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+        assert distance(truth, expected, rounding_scale(tensor, stored)) <= VERIFIED, tensor
     for tensor, array in {**value.inputs, **gradient.inputs}.items():
         assert array.dtype == F32
         assert array.tobytes() == stored[tensor].tobytes()

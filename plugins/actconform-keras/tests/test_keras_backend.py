@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 from typing import Any
 
 import ml_dtypes
@@ -48,9 +49,13 @@ def test_keras_runs_on_tensorflow_without_a_gpu(tf: Any) -> None:
     assert tf.config.list_logical_devices("GPU") == []
 
 
-def test_the_switch_of_onednn_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert KerasBackend().facts()["onednn"] == "off"
+@pytest.mark.parametrize(("uses", "level"), [(False, "off"), (True, "AVX2")])
+def test_tensorflow_is_asked_whether_it_uses_onednn(tf: Any, monkeypatch: pytest.MonkeyPatch, uses: bool, level: str):
+    port = import_module("tensorflow.python.util._pywrap_util_port")
+    assert isinstance(port.IsMklEnabled(), bool)
+    monkeypatch.setattr(port, "IsMklEnabled", lambda: uses)
+    monkeypatch.setattr("actconform_keras.backend.onednn_level", lambda: "AVX2")
+    assert KerasBackend().facts()["onednn"] == level
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def kept(old: Golden, new: Golden) -> Golden:
     for name, array in new.tensors.items():
         stored = old.tensors.get(name)
         same = (
-            stored is not None and stored.size == array.size and distance(array, stored, _least(name, new)) <= VERIFIED
+            stored is not None
+            and stored.size == array.size
+            and distance(array, stored, rounding_scale(name, new.tensors)) <= VERIFIED
         )
         tensors[name] = stored if same and stored is not None else array
     return Golden(new.draws, tensors)
@@ -78,7 +80,7 @@ def verify_model(model: Model, golden: Golden) -> float:
         raise GoldenError(f"{model.name}: the stored {', '.join(moved)} are not what the generator draws")
     worst = 0.0
     for name, stored in golden.tensors.items():
-        moved_by = distance(fresh.tensors[name], stored, _least(name, fresh))
+        moved_by = distance(fresh.tensors[name], stored, rounding_scale(name, fresh.tensors))
         if not moved_by <= VERIFIED:
             message = (
                 f"{model.name}: {name} differs from its golden by {moved_by:.3g} of its largest number, "
@@ -100,11 +102,14 @@ def distance(got: NDArray[Any], stored: NDArray[Any], least: float) -> float:
     return float(np.abs(got.astype(np.float64) - stored).max(initial=0.0) / (top or 1.0))
 
 
-def _least(name: str, golden: Golden) -> float:
-    """Return the scale below which a gradient may be rounding alone, as that of a key's bias is, which is truly 0."""
+def rounding_scale(name: str, tensors: Bundle) -> float:
+    """Return the scale below which the tensor `name` may be rounding alone: 1e-4 of a model's largest gradient, 0 for values.
+
+    A gradient that is truly 0, as that of a key's bias is, is what the order of the sums leaves.
+    """
     if not name.startswith("d_"):
         return 0.0
-    return 1e-4 * max(float(np.abs(array).max()) for other, array in golden.tensors.items() if other.startswith("d_"))
+    return 1e-4 * max(float(np.abs(array).max()) for other, array in tensors.items() if other.startswith("d_"))
 
 
 def _drawn(model: Model, golden: Golden) -> Iterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -135,7 +133,10 @@ def _versions(*packages: str) -> dict[str, str]:
 
 
 def _onednn() -> str:
-    """Return the level of TensorFlow's oneDNN, "off" where its own switch, or unless told otherwise the machine, says so."""
-    default = "1" if platform.machine() in ("x86_64", "AMD64") else "0"
-    off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", default).lower() in ("0", "false")
-    return "off" if off else onednn_level()
+    """Return the level of TensorFlow's oneDNN; "off" where TensorFlow says that it does not use it.
+
+    TensorFlow turns it on by default only on processors with AVX512_VNNI, AVX512_BF16, AVX_VNNI or AMX, so it is asked.
+    """
+    from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+
+    return onednn_level() if IsMklEnabled() else "off"
