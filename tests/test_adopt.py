@@ -1,165 +1,108 @@
-"""What a run found becomes a register that the reader takes, that covers these findings, and no others."""
+"""What a run found becomes a register that the reader takes: formulas where one explains it, else what was seen, and no more."""
 
 from __future__ import annotations
 
-import math
-import tomllib
-
 import msgspec
-import pytest
 
 from actconform.adopt import adopt
-from actconform.as_json import finite
-from actconform.compare.ulp import to_hex
-from actconform.deviations import read_deviations
+from actconform.causes.explain import plainly
+from actconform.causes.register import Register, read_register
 from actconform.document import Facts
-from actconform.formats import DTYPES
-from actconform.judge import judge
 from actconform.record import report
-from actconform.types import Case, Finding, Result, Verdict, Worst
+from actconform.types import Case, Finding, Result, Verdict
 
-FACTS = {
-    "torch": {"torch": "2.13.0+cpu", "cpu_capability": "AVX512", "machine": "x86_64", "threads": "2"},
-    "ort-cpu": {"onnxruntime": "1.31.1", "machine": "x86_64"},
-}
-GELU = Case("gelu-erf", "value", "f32", "torch")
-GRADIENT = Case("gelu-erf", "gradient", "bf16", "torch")
-ORT = Case("softplus", "value", "f16", "authored+ort-cpu")
-replace = msgspec.structs.replace
+FACTS = {"mine": {"mine": "1.0", "machine": "riscv64", "cpu_capability": "NONE"}}
+REGISTER = read_register(
+    """
+[[library]]
+name = "lib"
+[[cause]]
+id = "cancels"
+reason = "exp(x) - 1 cancels"
+link = "https://example.org/1"
+since = "0.2"
+routes = ["keras"]
+library = "lib"
+[cause.value]
+"elu*" = ["where(x > 0, x, exp(x) - 1)", "x"]
+selu = "x"
+""",
+    "test",
+)
 
 
-def finding(class_, low, high, dtype, magnitude=0.0, regime="edge", tensor="y"):
-    fmt = DTYPES[dtype]
-    interval = ("", "") if low is None else (to_hex(low, fmt), to_hex(high, fmt))
-    worst = None if low is None else Worst(interval[0], 0, math.nan, -math.inf, math.nan, magnitude)
-    return Finding(
-        class_=class_, count=2, regime=regime, tensor=tensor, interval=interval, worst=worst, magnitude=magnitude
+def finding(class_: str = "tail", magnitude: float = 40.0, **changes: object) -> Finding:
+    made = Finding(
+        class_=class_,
+        count=2,
+        regime="tail",
+        tensor="y",
+        interval=("0xc1200000", "0xc1000000"),
+        worst=None,
+        magnitude=magnitude,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def result(*findings: Finding, subject: str = "elu", route: str = "mine") -> Result:
+    case = Case(subject, "value", "f32", route)
+    return Result(
+        case=case.id,
+        subject=subject,
+        aspect="value",
+        dtype="f32",
+        route=route,
+        verdict=Verdict.FAIL,
+        findings=findings,
     )
 
 
-FOUND = {
-    GELU: [
-        finding("tail", -13.0, -5.5, "f32", 1.6e7, "tail"),
-        finding("tail", -12.5, -5.25, "f32", 1.7e7, "ordinary"),
-        finding("tail", 1e-45, 1e-45, "f32", 9.0, "tail"),
-        finding("nan-lost", math.nan, math.nan, "f32", regime="special"),
-        finding("inf", math.inf, math.inf, "f32", regime="special"),
-        finding("inf", 1.7014118346046923e38, 3.4028234663852886e38, "f32"),
-        finding("zero-sign", -0.0, -0.0, "f32", regime="special"),
-        finding("nondeterministic", None, None, "f32"),
-    ],
-    GRADIENT: [finding("scaled-error", -1.0, 0.5, "bf16", math.inf, tensor="d_x")],
-    ORT: [finding("names", None, None, "f16", tensor="z"), finding("bias", -65504.0, 65504.0, "f16", 1.25)],
-}
+def adopted(*results: Result) -> tuple[Register, object]:
+    made = adopt(report(results, Facts(backends=FACTS), [], {}), REGISTER, "2026-11-28")
+    return read_register(made.text, "adopted"), made
 
 
-def judged(register, found=None, facts=FACTS):
-    """Return a result for each case under a register."""
-    results = []
-    for case, findings in (found or FOUND).items():
-        judgement = judge(case, findings, register, facts[case.backend])
-        results.append(
-            Result(
-                case=case.id,
-                subject=case.subject,
-                aspect=case.aspect,
-                dtype=case.dtype,
-                route=case.route,
-                verdict=judgement.verdict,
-                findings=judgement.findings,
-            )
-        )
-    return results
+def test_a_finding_that_a_known_formula_explains_is_adopted_as_that_formula() -> None:
+    register, made = adopted(result(finding(candidates=("gone", "cancels"))))
+    (cause,) = register.causes
+    assert (cause.routes, cause.library, cause.reason) == (("mine",), "lib", "exp(x) - 1 cancels")
+    assert cause.link == "https://example.org/1"
+    assert dict(cause.value) == {"elu": ("where(x > 0, x, exp(x) - 1)", "x")}
+    assert not cause.covers
+    assert made.explained == ["elu/value/f32/mine: tail y tail, 2 elements"]
+    assert made.unexplained == []
 
 
-def written(results, facts=FACTS):
-    """Return the report of a run as it is read back from the disk."""
-    return msgspec.json.decode(msgspec.json.encode(finite(report(results, Facts(backends=facts), [], {}))))
+def test_what_no_formula_explains_is_adopted_as_it_was_seen_under_the_facts_and_named() -> None:
+    register, made = adopted(result(finding(), finding("inf", 0.0, regime="special")))
+    (cause,) = register.causes
+    assert cause.when == {"machine": ("riscv64",), "cpu_capability": ("NONE",)}
+    assert made.explained == []
+    assert len(made.unexplained) == 2
+    here = Case("elu", "value", "f32", "mine")
+    assert set(plainly([finding()], here, register.causes)) == {finding().place}
+    for other in (
+        finding(magnitude=51.0),
+        finding("scaled-error"),
+        finding(tensor="d_x"),
+        finding(regime="edge"),
+    ):
+        assert not plainly([other], here, register.causes)
+    assert not plainly([finding()], Case("selu", "value", "f32", "mine"), register.causes)
+    assert not plainly([finding()], Case("elu", "value", "f16", "mine"), register.causes)
 
 
-def adopted(results=None, facts=FACTS):
-    text, count = adopt(written(results or judged([]), facts), "2026-01-31")
-    register = read_deviations(text, "local")
-    assert len(register) == count
-    return register
+def test_routes_have_causes_of_their_own_and_what_is_registered_is_left() -> None:
+    register, _ = adopted(
+        result(finding()),
+        result(finding(), route="authored+mine"),
+        result(finding(deviation="cancels"), subject="selu"),
+    )
+    assert [cause.routes for cause in register.causes] == [("authored+mine",), ("mine",)]
+    assert len({cause.id for cause in register.causes}) == 2
 
 
-def test_adopted_findings_are_known_from_then_on():
-    assert {result.verdict for result in judged([])} == {Verdict.FAIL}
-    assert {result.verdict for result in judged(adopted())} == {Verdict.XFAIL}
-
-
-def test_one_deviation_a_case_class_and_tensor():
-    register = adopted()
-    keys = {(*deviation.kernels, deviation.aspect, *deviation.dtypes, deviation.class_) for deviation in register}
-    assert len(register) == len(keys) == 8
-    (tail,) = (deviation for deviation in register if deviation.class_ == "tail")
-    assert tail.inputs == ((-12.5, -5.25), (-13.0, -5.5), (2.0**-149, 2.0**-149))
-    assert tail.regimes == ("ordinary", "tail")
-    assert 1.7e7 < tail.bound < 1.3 * 1.7e7
-    (nan,) = (deviation for deviation in register if deviation.class_ == "nan-lost")
-    assert nan.inputs == ("nan",)
-
-
-NEW = {
-    "wider": finding("tail", -14.0, -5.5, "f32", 1.6e7, "tail"),
-    "larger": finding("tail", -13.0, -5.5, "f32", 3e7, "tail"),
-    "elsewhere": finding("tail", 1.0, 1.0, "f32", 10.0, "tail"),
-    "another regime": finding("tail", -13.0, -5.5, "f32", 1.6e7, "huge"),
-    "another tensor": finding("tail", -13.0, -5.5, "f32", 1.6e7, "tail", tensor="d_x"),
-    "another class": finding("nan-made", -13.0, -5.5, "f32", 0.0, "tail"),
-    "a number where NaN was": finding("nan-lost", 1.0, 1.0, "f32", 0.0, "special"),
-}
-
-
-@pytest.mark.parametrize("new", NEW.values(), ids=NEW)
-def test_nothing_else_is_adopted(new):
-    (result,) = judged(adopted(), {GELU: [*FOUND[GELU], new]})
-    assert result.verdict == Verdict.FAIL
-    assert [item.deviation is None for item in result.findings] == [False] * len(FOUND[GELU]) + [True]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [replace(GELU, subject="gelu-tanh"), replace(GELU, aspect="gradient"), replace(GELU, dtype="f16")],
-    ids=lambda case: case.id,
-)
-def test_no_other_case_is_excused(case):
-    (result,) = judged(adopted(), {case: [finding("tail", -10.0, -6.0, case.dtype, 9.0, "tail")]})
-    assert result.verdict == Verdict.FAIL
-
-
-@pytest.mark.parametrize(
-    "other", [{"torch": "2.14.0+cpu"}, {"cpu_capability": "DEFAULT"}, {"machine": "arm64"}], ids=str
-)
-def test_adopted_for_this_platform_only(other):
-    facts = {**FACTS, "torch": {**FACTS["torch"], **other}}
-    register = adopted()
-    assert {result.verdict for result in judged(register, {GELU: FOUND[GELU]}, facts)} == {Verdict.FAIL}
-    assert {result.verdict for result in judged(register, {GELU: FOUND[GELU]}, {"torch": {}})} == {Verdict.FAIL}
-
-
-def test_what_is_known_already_is_not_adopted_again():
-    tail = [deviation for deviation in adopted() if deviation.class_ == "tail"]
-    rest = adopted(judged(tail))
-    assert len(rest) == 7
-    assert {result.verdict for result in judged([*tail, *rest])} == {Verdict.XFAIL}
-
-
-def test_nothing_to_adopt():
-    text, count = adopt(written(judged(adopted())), "2026-01-31")
-    assert count == 0
-    assert read_deviations(text, "local") == ()
-    assert adopt(written([]), "2026-01-31")[1] == 0
-
-
-def test_the_date_stands_beside_each():
-    text, _ = adopt(written(judged([])), "2026-01-31")
-    assert text.startswith("#")
-    assert all("2026-01-31" in table["reason"] for table in tomllib.loads(text)["deviation"])
-
-
-def test_what_is_no_report_is_refused():
-    for broken in ({}, {"results": [{}], "facts": {"backends": {}}}, {"results": []}):
-        with pytest.raises(KeyError):
-            adopt(broken, "2026-01-31")
+def test_nothing_new_is_nothing_adopted() -> None:
+    register, made = adopted(result(finding(deviation="cancels")))
+    assert register.causes == ()
+    assert (made.explained, made.unexplained) == ([], [])

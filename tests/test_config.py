@@ -6,22 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.config import BackendConfig, Config, UsageError, local_deviations, near, read_config
+from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 REGISTER = """
-[[deviation]]
+[[cause]]
 id = "mine"
-class = "tail"
-aspect = "value"
-kernels = ["elu"]
-dtypes = ["f32"]
-routes = ["torch"]
-bound = 10.0
 reason = "seen here"
 link = "unreported"
+since = "0.2"
+routes = ["torch"]
+covers = [{ class = "tail", kernels = ["elu"], bound = 3.0 }]
 """
 
 
@@ -196,12 +194,12 @@ def test_text_is_read_as_utf8_whatever_the_locale(tmp_path: Path):
     assert read_config(written(tmp_path, 'out = "größe"')).out == "größe"
 
 
-def test_local_deviations_come_from_every_file(tmp_path: Path):
+def test_local_register_come_from_every_file(tmp_path: Path):
     first = written(tmp_path, REGISTER, "a.toml")
     second = written(tmp_path, REGISTER.replace("mine", "yours"), "b.toml")
-    found = local_deviations(Config(deviations=(str(first), str(second))))
-    assert [deviation.id for deviation in found] == ["mine", "yours"]
-    assert local_deviations(Config()) == ()
+    register = local_register(Config(deviations=(str(first), str(second))))
+    assert [cause.id for cause in register.causes] == ["mine", "yours"]
+    assert local_register(Config()).causes == ()
 
 
 @pytest.mark.parametrize(
@@ -209,22 +207,22 @@ def test_local_deviations_come_from_every_file(tmp_path: Path):
     [
         (REGISTER.replace("bound", "bund"), "bund"),
         (REGISTER.replace('link = "unreported"', ""), "link"),
-        ("[[deviation", "a.toml"),
+        ("[[cause", "a.toml"),
         (b"# \xff", "a.toml"),
-        (REGISTER + REGISTER, "two deviations have the id 'mine'"),
+        (REGISTER + REGISTER, "two causes have the id 'mine'"),
     ],
 )
 def test_a_file_of_deviations_that_cannot_be_read_is_named(tmp_path: Path, text: str | bytes, expected: str):
     path = written(tmp_path, text, "a.toml")
     with pytest.raises(UsageError) as error:
-        local_deviations(Config(deviations=(str(path),)))
+        local_register(Config(deviations=(str(path),)))
     assert str(path) in str(error.value)
     assert expected in str(error.value)
 
 
 def test_a_missing_file_of_deviations_is_named_with_the_setting(tmp_path: Path):
     with pytest.raises(UsageError, match=r"gone.toml: deviations file named in the settings cannot be read"):
-        local_deviations(Config(deviations=(str(tmp_path / "gone.toml"),)))
+        local_register(Config(deviations=(str(tmp_path / "gone.toml"),)))
 
 
 def test_near_gives_the_nearest_names_or_a_short_list_or_nothing():

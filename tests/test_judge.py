@@ -1,48 +1,28 @@
-"""A verdict excuses what is registered, exactly that, and only where it still shows."""
+"""A verdict excuses what is covered, exactly that; a run conforms where nothing is new and what is required ran."""
 
 from __future__ import annotations
-
-import math
 
 import msgspec
 import pytest
 
-from actconform.compare.ulp import to_hex
-from actconform.formats import DTYPES
-from actconform.judge import conforms, judge, unmatched
-from actconform.types import Case, Deviation, Finding, Result, Verdict, Worst
+from actconform.causes.explain import Coverage
+from actconform.judge import conforms, judge
+from actconform.types import Case, Finding, Result, Verdict
 
-CASE = Case("elu", "value", "f32", "keras")
-FACTS = {"keras": "3.15.1", "torch": "2.13.0+cpu", "cpu_capability": "AVX512"}
-KNOWN = Deviation(
-    id="elu-near-zero",
-    class_="tail",
-    aspect="value",
-    kernels=("elu", "selu"),
-    dtypes=("f32",),
-    routes=("keras",),
-    tensors=("y",),
-    regimes=("edge", "subnormal"),
-    inputs=((-1e-6, -1e-38),),
-    bound=100.0,
-    when={"keras": ">=3.15,<4"},
-    reason="cancellation",
-    link="unreported",
-    blame="framework",
-)
 replace = msgspec.structs.replace
+COVER = Coverage("elu-cancels", "framework", 0.25, "explained by exp(x) - 1")
 
 
-def finding(low=-1e-8, high=-1e-9, dtype="f32", **changes):
-    fmt = DTYPES[dtype]
+def finding(**changes):
     made = Finding(
         class_="tail",
         count=3,
         regime="edge",
         tensor="y",
-        interval=(to_hex(low, fmt), to_hex(high, fmt)),
-        worst=Worst(to_hex(low, fmt), 0, low, 0.0, 50.0, 1.0),
+        interval=("0xbf800000", "0xbf000000"),
+        worst=None,
         magnitude=50.0,
+        evidence="seen",
     )
     return replace(made, **changes)
 
@@ -59,143 +39,54 @@ def result(case, verdict, *findings):
     )
 
 
-def verdict_of(*findings, register=(KNOWN,), facts=FACTS, case=CASE):
-    return judge(case, findings, register, facts).verdict
+def test_nothing_found_passes_and_says_what_is_gone():
+    assert judge([], {}).verdict == Verdict.PASS
+    assert judge([], {}).reason == ""
+    gone = judge([], {}, ["elu-cancels", "elu-nan"])
+    assert (gone.verdict, gone.reason) == (Verdict.PASS, "gone here: elu-cancels, elu-nan")
 
 
-def test_nothing_found_and_nothing_registered_passes():
-    assert judge(CASE, [], [], FACTS) == judge(CASE, [], [replace(KNOWN, routes=("torch",))], FACTS)
-    assert verdict_of(register=()) == Verdict.PASS
-
-
-def test_an_unregistered_finding_fails_and_is_named():
-    judgement = judge(CASE, [finding()], [], FACTS)
+def test_a_finding_that_nothing_covers_fails_and_is_named():
+    judgement = judge([finding()], {})
     assert judgement.verdict == Verdict.FAIL
     assert "1 of 1" in judgement.reason
     assert "tail" in judgement.reason
     assert judgement.findings == (finding(),)
 
 
-def test_a_registered_finding_is_expected_and_takes_the_blame_of_its_cause():
-    judgement = judge(CASE, [finding()], [KNOWN], FACTS)
+def test_a_covered_finding_is_expected_with_the_cause_its_blame_its_evidence_and_the_share_used():
+    judgement = judge([finding()], {finding().place: COVER})
     assert judgement.verdict == Verdict.XFAIL
-    assert "elu-near-zero" in judgement.reason
-    assert judgement.findings == (finding(deviation="elu-near-zero", blame="framework"),)
-    unblamed = judge(CASE, [finding(blame="convention")], [replace(KNOWN, blame="")], FACTS)
-    assert unblamed.findings[0].blame == "convention"
+    assert "elu-cancels" in judgement.reason
+    (covered,) = judgement.findings
+    assert (covered.deviation, covered.blame, covered.used) == ("elu-cancels", "framework", 0.25)
+    assert covered.evidence == "seen; explained by exp(x) - 1"
+    (unblamed,) = judge([finding(blame="convention")], {finding().place: COVER._replace(blame="")}).findings
+    assert unblamed.blame == "convention"
 
 
 NEW = {
-    "outside the inputs": finding(low=-1e-3, high=-1e-9),
-    "on the other side of zero": finding(low=1e-9, high=1e-8),
-    "at zero": finding(low=0.0, high=0.0),
-    "nan": finding(low=math.nan, high=math.nan),
-    "above the bound": finding(magnitude=100.1),
-    "unmeasurable": finding(magnitude=math.nan),
-    "infinite": finding(magnitude=math.inf),
     "another class": finding(class_="scaled-error"),
-    "a class without inputs": finding(class_="tail", interval=("", "")),
-    "another tensor": finding(tensor="d_x"),
     "another regime": finding(regime="ordinary"),
+    "another tensor": finding(tensor="d_x"),
+    "other inputs": finding(interval=("0x3f000000", "0x3f800000")),
 }
 
 
 @pytest.mark.parametrize("new", NEW.values(), ids=NEW)
-def test_a_new_fault_beside_a_known_one_still_fails(new):
-    assert verdict_of(new) == Verdict.FAIL
-    judgement = judge(CASE, [finding(), new], [KNOWN], FACTS)
+def test_a_new_finding_beside_a_known_one_fails(new):
+    judgement = judge([finding(), new], {finding().place: COVER})
     assert judgement.verdict == Verdict.FAIL
     assert "1 of 2" in judgement.reason
-    assert [item.deviation for item in judgement.findings] == ["elu-near-zero", None]
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        Case("relu", "value", "f32", "keras"),
-        Case("elu", "gradient", "f32", "keras"),
-        Case("elu", "value", "f16", "keras"),
-        Case("elu", "value", "f32", "torch"),
-        Case("elu", "value", "f32", "authored+keras"),
-        Case("elu-half", "value", "f32", "keras"),
-    ],
-    ids=lambda case: case.id,
-)
-def test_another_case_is_not_excused_and_not_expected_to_deviate(case):
-    assert verdict_of(finding(), case=case) == Verdict.FAIL
-    assert verdict_of(case=case) == Verdict.PASS
-
-
-def test_edges_of_inputs_and_bound_are_inside():
-    tight = replace(KNOWN, inputs=((-1.0, -0.5),), bound=50.0)
-    assert verdict_of(finding(low=-1.0, high=-0.5), register=[tight]) == Verdict.XFAIL
-    assert verdict_of(finding(low=-1.0, high=-0.25), register=[tight]) == Verdict.FAIL
-    assert verdict_of(finding(low=-2.0, high=-0.5), register=[tight]) == Verdict.FAIL
-
-
-def test_inputs_may_be_nan_infinite_or_any():
-    at = {"nan": math.nan, "inf": math.inf, "0": 0.0}
-    for allowed, inside in (("nan", "nan"), ((math.inf, math.inf), "inf"), ((0.0, 0.0), "0")):
-        for name, x in at.items():
-            wanted = Verdict.XFAIL if name == inside else Verdict.FAIL
-            assert verdict_of(finding(low=x, high=x), register=[replace(KNOWN, inputs=(allowed,))]) == wanted
-    anywhere = replace(KNOWN, inputs=())
-    for new in (finding(low=-1e30, high=1e30), finding(low=math.nan, high=math.nan), finding(interval=("", ""))):
-        assert verdict_of(new, register=[anywhere]) == Verdict.XFAIL
-
-
-def test_intervals_are_read_in_the_format_of_the_case():
-    case = Case("elu", "value", "bf16", "keras")
-    wide = replace(KNOWN, dtypes=("*",), inputs=((-4.0, -2.0),))
-    assert verdict_of(finding(low=-3.0, high=-2.5, dtype="bf16"), register=[wide], case=case) == Verdict.XFAIL
-    assert verdict_of(finding(low=-3.0, high=-1.5, dtype="bf16"), register=[wide], case=case) == Verdict.FAIL
-
-
-@pytest.mark.parametrize(
-    "facts", [{"keras": "3.14.0"}, {"keras": "4.0"}, {"torch": "3.15.1"}, {}, {"keras": "nightly"}], ids=str
-)
-def test_where_the_facts_do_not_hold_nothing_is_excused_and_nothing_expected(facts):
-    assert verdict_of(finding(), facts=facts) == Verdict.FAIL
-    assert verdict_of(facts=facts) == Verdict.PASS
-
-
-def test_a_clean_case_with_a_holding_deviation_is_a_surprise():
-    judgement = judge(CASE, [], [KNOWN], FACTS)
-    assert judgement.verdict == Verdict.XPASS
-    assert "elu-near-zero" in judgement.reason
+    assert [item.deviation for item in judgement.findings] == ["elu-cancels", None]
 
 
 def test_each_finding_may_have_a_cause_of_its_own():
-    other = replace(KNOWN, id="elu-nan", class_="nan-lost", inputs=("nan",), bound=0.0)
-    nan = finding(low=math.nan, high=math.nan, class_="nan-lost", magnitude=0.0)
-    judgement = judge(CASE, [finding(), nan], [KNOWN, other], FACTS)
-    assert judgement.verdict == Verdict.XFAIL
-    assert [item.deviation for item in judgement.findings] == ["elu-near-zero", "elu-nan"]
-    assert verdict_of(finding(), nan) == Verdict.FAIL
-
-
-def test_an_unmatched_deviation_is_named_once_all_its_cases_ran():
-    cases = [CASE, Case("selu", "value", "f32", "keras")]
-    facts = {"keras": FACTS}
-    ran = [result(case, Verdict.FAIL) for case in cases]
-    (message,) = unmatched(cases, ran, [KNOWN], facts)
-    assert "elu-near-zero" in message
-    assert "2 cases" in message
-    used = [ran[0], result(cases[1], Verdict.XFAIL, finding(deviation="elu-near-zero"))]
-    assert unmatched(cases, used, [KNOWN], facts) == []
-    assert unmatched(cases, ran[:1], [KNOWN], facts) == []
-    assert unmatched(cases, [ran[0], result(cases[1], Verdict.CRASH)], [KNOWN], facts) == []
-    assert unmatched(cases, ran, [KNOWN], {"keras": {"keras": "3.14"}}) == []
-    assert unmatched(cases, ran, [KNOWN], {}) == []
-    assert unmatched([], [], [KNOWN], facts) == []
-
-
-def test_facts_are_those_of_the_backend_at_the_end_of_the_route():
-    case = Case("elu", "value", "f32", "authored+ort-cpu")
-    known = replace(KNOWN, routes=("authored+ort-*",), when={"onnxruntime": ">=1.31"})
-    ran = [result(case, Verdict.PASS)]
-    assert len(unmatched([case], ran, [known], {"ort-cpu": {"onnxruntime": "1.31.1"}})) == 1
-    assert unmatched([case], ran, [known], {"authored": {"onnxruntime": "1.31.1"}}) == []
+    other = finding(class_="nan-lost")
+    covers = {finding().place: COVER, other.place: COVER._replace(cause="elu-nan")}
+    judgement = judge([finding(), other], covers)
+    assert (judgement.verdict, judgement.reason) == (Verdict.XFAIL, "known: elu-cancels, elu-nan")
+    assert [item.deviation for item in judgement.findings] == ["elu-cancels", "elu-nan"]
 
 
 NATIVE = Case("relu", "value", "f32", "torch")

@@ -12,11 +12,12 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.describe import describe, layer
 from actconform.catalog.models.networks import networks
+from actconform.causes.register import Register, read_register
 from actconform.hookspecs import INTERFACE, hookimpl
 from actconform.interfaces import Backend, Exporter, Reporter
 from actconform.model import Input
 from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
-from actconform.types import Artifact, Deviation, Kernel
+from actconform.types import Artifact, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,16 +35,10 @@ MODEL = describe(
     output="twice",
     batch=3,
 )
-DEVIATION = Deviation(
-    id="my-deviation",
-    class_="tail",
-    aspect="value",
-    kernels=("*",),
-    dtypes=("*",),
-    routes=("*",),
-    bound=1,
-    reason="",
-    link="",
+REGISTER = read_register(
+    '[[cause]]\nid = "my-cause"\nreason = "r"\nlink = "unreported"\nsince = "0.2"\nroutes = ["mine"]\n'
+    'covers = [{ class = "tail", kernels = ["elu"] }]',
+    "mine",
 )
 
 
@@ -89,8 +84,8 @@ class Whole:
         return [ToOnnx]
 
     @hookimpl
-    def actconform_deviations(self) -> list[Deviation]:
-        return [DEVIATION]
+    def actconform_causes(self) -> list[Register]:
+        return [REGISTER]
 
     @hookimpl
     def actconform_reporters(self) -> list[type[Reporter]]:
@@ -146,7 +141,7 @@ def test_all_that_a_plugin_offers_is_in_the_catalog() -> None:
         catalog.subject("my-modell")
     assert catalog.backends == {"numpy": Numpy}
     assert catalog.exporters == {"numpy2onnx": ToOnnx}
-    assert catalog.deviations == (DEVIATION,)
+    assert catalog.register == REGISTER
     assert catalog.reporters == {"lines": Lines}
     assert catalog.broken == ()
     assert catalog.backend_plugin == {"numpy": "given directly, number 1"}
@@ -304,7 +299,7 @@ class OfRuntime(ToOnnx):
         ("actconform_reporters", lambda: [OverTheReport], "with the file 'report.json': wanted a plain name, none of"),
         ("actconform_reporters", lambda: [Reporter], "Reporter, which is not whole: it does not define write"),
         ("actconform_reporters", lambda: [Lines()], "wanted the class itself, not an instance"),
-        ("actconform_deviations", lambda: [{}], "a value of type dict among its items: wanted actconform.Deviation"),
+        ("actconform_causes", lambda: [{}], "a value of type dict among its items: wanted actconform.Register"),
     ],
 )
 def test_a_hook_that_raises_or_returns_the_wrong_thing_is_a_record(
@@ -335,12 +330,12 @@ def test_an_exporter_works_for_a_framework_of_any_plugin_but_not_of_a_broken_one
 def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
     class Half(Whole):
         @hookimpl
-        def actconform_deviations(self) -> list[Deviation]:
-            raise OSError("deviations.toml is not there")
+        def actconform_causes(self) -> list[Register]:
+            raise OSError("causes.toml is not there")
 
     catalog = load(Half())
     assert (catalog.kernels, catalog.backends) == ({}, {})
-    assert "OSError: deviations.toml is not there" in catalog.broken[0].reason
+    assert "OSError: causes.toml is not there" in catalog.broken[0].reason
 
 
 @pytest.mark.parametrize(
@@ -390,7 +385,7 @@ def test_a_hook_without_its_marker_is_refused() -> None:
         ("actconform_backends", Numpy, "two backends are called 'numpy'"),
         ("actconform_exporters", ToOnnx, "two exporters are called 'numpy2onnx'"),
         ("actconform_reporters", Lines, "two reporters are called 'lines'"),
-        ("actconform_deviations", DEVIATION, "two deviations are called 'my-deviation'"),
+        ("actconform_causes", REGISTER, "two causes are called 'my-cause'"),
     ],
 )
 def test_two_of_one_name_are_refused_with_both_plugins_named(hook: str, item: object, words: str) -> None:

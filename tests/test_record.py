@@ -127,7 +127,8 @@ def test_a_report_has_the_fields_of_the_contract_and_a_line_those_of_its_result(
     }
     (found,) = kept["findings"]
     assert found.keys() == {
-        *("class", "count", "regime", "tensor", "interval", "worst", "magnitude", "deviation", "blame", "evidence")
+        *("class", "count", "regime", "tensor", "interval", "worst", "magnitude", "deviation", "blame", "evidence"),
+        *("used", "candidates"),
     }
     assert found["worst"].keys() == {"input_hex", "index", "truth", "got", "ulp", "scaled"}
     assert (found["worst"]["truth"], found["worst"]["got"], found["magnitude"]) == ("nan", "-inf", "inf")

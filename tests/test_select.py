@@ -12,6 +12,7 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.networks import PUBLISHED, networks
+from actconform.causes.register import Register
 from actconform.config import UsageError
 from actconform.formats import DTYPES
 from actconform.interfaces import Backend, Exporter
@@ -67,7 +68,7 @@ def catalog(
         models=models or {},
         backends={backend.name: backend for backend in backends},
         exporters={exporter.name: exporter for exporter in exporters},
-        deviations=(),
+        register=Register(),
         faults=(),
         broken=broken,
         backend_plugin={},

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actconform.formats import DTYPES
-from actconform.types import ASPECTS, BAD, RAN, Case, Deviation, Finding, Kernel, Verdict, Worst, f32
+from actconform.types import ASPECTS, BAD, RAN, Case, Finding, Kernel, Kink, Verdict, Worst, f32
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 
@@ -79,7 +79,7 @@ def test_no_verdict_is_both_good_and_bad_and_a_skip_is_neither():
     assert not set(BAD) & skipped
 
 
-def test_findings_and_deviations_are_called_class_outside_and_survive_the_way_there_and_back():
+def test_findings_are_called_class_outside_and_survive_the_way_there_and_back():
     finding = Finding(
         class_="tail",
         count=1,
@@ -92,20 +92,18 @@ def test_findings_and_deviations_are_called_class_outside_and_survive_the_way_th
     text = msgspec.json.encode(finding)
     assert json.loads(text)["class"] == "tail"
     assert msgspec.json.decode(text, type=Finding) == finding
-    deviation = Deviation(
-        id="d",
-        class_="tail",
-        aspect="value",
-        kernels=("*",),
-        dtypes=("*",),
-        routes=("*",),
-        reason="",
-        link="",
-        inputs=((-1.0, 1.0), "nan"),
-    )
-    assert msgspec.json.decode(msgspec.json.encode(deviation), type=Deviation) == deviation
+    assert finding.place == ("tail", "tail", "y", ("0x3f800000", "0x3f800000"))
 
 
-def test_a_field_that_no_deviation_has_is_refused():
-    with pytest.raises(msgspec.ValidationError, match="unknown field `bund`"):
-        msgspec.convert({"id": "d", "bund": 3}, Deviation)
+def test_at_nan_a_kernel_of_pieces_may_have_the_slope_of_any():
+    kernel = Kernel(
+        name="k",
+        definition="",
+        source="",
+        kinks=(Kink(0.0, 0.25, 1.0),),
+        gradient_at_infinity=(0.0, math.inf),
+    ).with_pieces()
+    (convention,) = kernel.conventions
+    assert convention.aspect == "gradient"
+    assert math.isnan(convention.inputs[0])
+    assert convention.answers == (0.0, 0.25, 1.0)

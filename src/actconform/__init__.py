@@ -1,25 +1,31 @@
 """Tells whether an exported model still computes what was trained, and if not, whose fault it is."""
 
+from typing import TYPE_CHECKING, Any
+
 from actconform.document import Report
 from actconform.faults import Fault
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Exporter, Program, Reporter, Unavailable, Unsupported
 from actconform.model import Model
-from actconform.types import Artifact, Case, Deviation, Kernel, Kink, Support
+from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from actconform.causes.register import Register, register_of
 
 __all__ = [
     "Artifact",
     "Backend",
     "Case",
-    "Deviation",
+    "Convention",
     "Exporter",
     "Fault",
     "Kernel",
     "Kink",
     "Model",
     "Program",
+    "Register",
     "Report",
     "Reporter",
     "Support",
@@ -27,4 +33,14 @@ __all__ = [
     "Unsupported",
     "__version__",
     "hookimpl",
+    "register_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what reads registers where it is asked for: it needs numpy and onnx, and a worker neither of them for this."""
+    if name in ("Register", "register_of"):
+        from actconform.causes import register
+
+        return getattr(register, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

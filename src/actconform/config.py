@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
@@ -14,8 +13,8 @@ from typing import Literal
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
-from actconform.deviations import DeviationError, read_deviations
-from actconform.types import Deviation  # noqa: TC001  msgspec reads annotations
+from actconform.causes.register import Register, RegisterError, joined, read_register
+from actconform.spelling import near
 
 CONFIG_FILE = "actconform.toml"
 PLACES = ("model", "inputs", "outputs")
@@ -130,35 +129,27 @@ def _command_problem(key: str, command: str, places: tuple[str, ...]) -> str:
     return ""
 
 
-def local_deviations(config: Config) -> tuple[Deviation, ...]:
-    """Return the deviations of the files that the settings name; raise UsageError where one cannot be read."""
-    found: list[Deviation] = []
+def local_register(config: Config) -> Register:
+    """Return the causes of the files that the settings name; raise UsageError where one cannot be read."""
+    registers: list[Register] = []
     for name in config.deviations:
         try:
-            found.extend(read_deviations(Path(name).read_text(encoding="utf-8"), name))
+            registers.append(read_register(Path(name).read_text(encoding="utf-8"), name))
         except OSError as error:
             raise UsageError(
                 f"{name}: deviations file named in the settings cannot be read: {error.strerror}"
             ) from error
         except UnicodeDecodeError as error:
             raise UsageError(f"{name}: deviations file named in the settings is not text in UTF-8: {error}") from error
-        except DeviationError as error:
+        except RegisterError as error:
             raise UsageError(str(error)) from error
-    return tuple(found)
+    return joined(registers)
 
 
 def table_name(backend: str) -> str:
     """Return the heading of a backend's table in the settings: "[backends.torch]", quoted where TOML wants it."""
     bare = backend.replace("-", "").replace("_", "").isalnum()
     return f"[backends.{backend}]" if bare else f'[backends."{backend}"]'
-
-
-def near(name: str, known: list[str]) -> str:
-    """Return "; did you mean A, B?" with the names nearest to `name`, or what is known where none is near."""
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if matches:
-        return f"; did you mean {', '.join(matches)}?"
-    return f"; known: {', '.join(known)}" if len(known) <= 12 else ""
 
 
 def _with_near_key(message: str) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from actconform.config import BackendConfig, UsageError, near, table_name
+from actconform.config import BackendConfig, UsageError, table_name
 from actconform.environments import NoEnvironmentError, environment
 from actconform.interfaces import Backend, Exporter
 from actconform.offers import SAFE_NAME
+from actconform.spelling import near
 from actconform.types import CONSTANTS, DRIVER_EXPORTER
 from actconform.workers import command
 from actconform.workers.pool import Worker

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.compare.measure import Sample
     from actconform.formats import FloatFormat
     from actconform.golden.store import Golden
-    from actconform.types import Aspect, Bundle, Kernel
+    from actconform.types import Aspect, Bundle, Case, Kernel
 
     F64 = NDArray[np.float64]
 
@@ -60,10 +61,28 @@ def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
     fmt = DTYPES[dtype]
     if kernel.form == "row":
         return Exam(row_rule(kernel, aspect, fmt), _largest_first(_rows(kernel, aspect, fmt, golden)))
-    zero = {"x": np.zeros(1)}
-    at_zero = truth(kernel, zero, {"y": np.ones(1)} if aspect == "gradient" else None)
-    rule = unary_rule(kernel, aspect, fmt, float(next(iter(at_zero.values()))[0]))
+    rule = unary_rule(kernel, aspect, fmt, float(_truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0]))
     return Exam(rule, _largest_first(_unary(kernel, aspect, fmt, golden)))
+
+
+def judged_as(
+    kernel: Kernel, case: Case, exam: Exam, samples: dict[tuple[str, str], Sample]
+) -> tuple[Exam, dict[tuple[str, str], Sample]]:
+    """Return a unary case's rule and answers beside the truth of another kernel, at the same inputs."""
+    gradient = case.aspect == "gradient"
+    rule = unary_rule(kernel, case.aspect, exam.rule.fmt, float(_truth_of(kernel, np.zeros(1), gradient=gradient)[0]))
+    moved = {}
+    for key, sample in samples.items():
+        truths = _truth_of(kernel, sample.x, gradient=gradient)
+        if sample.cotangent is not None:
+            with np.errstate(invalid="ignore"):
+                truths = truths * sample.cotangent
+        moved[key] = msgspec.structs.replace(sample, truth=truths)
+    return Exam(rule, exam.questions), moved
+
+
+def _truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
+    return next(iter(truth(kernel, {"x": x}, {"y": np.ones(x.size)} if gradient else None).values()))
 
 
 def _largest_first(questions: Iterable[Question]) -> list[Question]:
@@ -88,8 +107,7 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
         x = np.concatenate([all_patterns(fmt), special_x])
         regimes = {"exhaustive": slice(0, 1 << 16)}
         special = slice(1 << 16, x.size)
-        ones = {"y": np.ones(x.size)} if aspect == "gradient" else None
-        result = next(iter(truth(kernel, {"x": x}, ones).values()))
+        result = _truth_of(kernel, x, gradient=aspect == "gradient")
     with np.errstate(over="ignore"):
         inputs = x.astype(STORAGE[fmt.name])
     if fmt.bits == 16:

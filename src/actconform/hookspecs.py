@@ -9,10 +9,11 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from actconform.causes.register import Register
     from actconform.faults import Fault
     from actconform.interfaces import Backend, Exporter, Reporter
     from actconform.model import Model
-    from actconform.types import Deviation, Kernel
+    from actconform.types import Kernel
 
 hookspec = pluggy.HookspecMarker("actconform")
 hookimpl = pluggy.HookimplMarker("actconform")
@@ -48,8 +49,8 @@ def actconform_faults() -> Iterable[Fault]:  # type: ignore[empty-body]
 
 
 @hookspec
-def actconform_deviations() -> Iterable[Deviation]:  # type: ignore[empty-body]
-    """Known causes of findings on the plugin's own routes."""
+def actconform_causes() -> Iterable[Register]:  # type: ignore[empty-body]
+    """Known causes of findings on the plugin's own routes: `register_of(__name__)` reads causes.toml beside the module."""
 
 
 @hookspec

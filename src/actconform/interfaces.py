@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from actconform.causes.register import Cause
     from actconform.document import Report, Trend
     from actconform.model import Model
-    from actconform.types import Artifact, Bundle, Case, Deviation, Kernel
+    from actconform.types import Artifact, Bundle, Case, Kernel
 
 
 class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
@@ -197,7 +198,7 @@ class Reporter(ABC):
 
     trends: Mapping[str, Trend] = {}
     """By case what past reports tell of it; set before `write` where a history was given."""
-    deviations: Sequence[Deviation] = ()
+    causes: Sequence[Cause] = ()
     """The register of known causes, for the reasons; set before `write`."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""From measurements and findings to one verdict: what is not registered, or registered and gone, does not conform."""
+"""From findings and what covers them to one verdict, and from all verdicts to whether a run conforms."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.deviations import concerns, covers, holds
-from actconform.types import BAD, RAN, Verdict
+from actconform.types import BAD, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
-    from actconform.types import Case, Deviation, Finding, Result
+    from actconform.causes.explain import Coverage
+    from actconform.types import Case, Finding, Place, Result
 
 # What a reader should know first: wrong numbers before special values before small print; others come after these.
 GRAVEST_FIRST = (
@@ -37,64 +37,37 @@ GRAVEST_FIRST = (
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """The verdict on one case, its findings with the deviation that covers each, and why."""
+    """The verdict on one case, its findings with the cause that covers each, and why."""
 
     verdict: Verdict
     reason: str
     findings: tuple[Finding, ...]
 
 
-def judge(
-    case: Case, findings: Sequence[Finding], register: Iterable[Deviation], facts: Mapping[str, str]
-) -> Judgement:
-    """Return PASS, FAIL, XFAIL or XPASS for a case that ran.
+def judge(findings: Sequence[Finding], covers: Mapping[Place, Coverage], expected: Sequence[str] = ()) -> Judgement:
+    """Return PASS, FAIL or XFAIL for a case that ran: XFAIL only where every finding is covered.
 
-    XFAIL only where every finding is covered by a deviation whose `when` holds here; XPASS where such a deviation is
-    registered for the case and nothing was found.
+    `expected` are the causes that are registered for the case: a clean case passes, and its reason says what is gone.
     """
-    active = [deviation for deviation in register if concerns(deviation, case) and holds(deviation, facts)]
-    covered = []
+    judged = []
     for finding in findings:
-        by = next((deviation for deviation in active if covers(deviation, finding, case.dtype)), None)
-        covered.append(
-            msgspec.structs.replace(finding, deviation=by.id, blame=by.blame or finding.blame) if by else finding
+        cover = covers.get(finding.place)
+        if cover is None:
+            judged.append(finding)
+            continue
+        evidence = "; ".join(filter(None, (finding.evidence, cover.evidence)))
+        blame = cover.blame or finding.blame
+        judged.append(
+            msgspec.structs.replace(finding, deviation=cover.cause, blame=blame, evidence=evidence, used=cover.used)
         )
-    new = [finding for finding in covered if finding.deviation is None]
+    new = [finding for finding in judged if finding.deviation is None]
     if new:
-        reason = f"{len(new)} of {len(covered)} findings not registered: {_kinds(new)}"
-        return Judgement(Verdict.FAIL, reason, tuple(covered))
-    if covered:
-        known = ", ".join(sorted({str(finding.deviation) for finding in covered}))
-        return Judgement(Verdict.XFAIL, f"known: {known}", tuple(covered))
-    if active:
-        gone = ", ".join(deviation.id for deviation in active)
-        reason = f"clean, though registered as deviating: {gone}; narrow or remove the deviation"
-        return Judgement(Verdict.XPASS, reason, ())
-    return Judgement(Verdict.PASS, "", ())
-
-
-def unmatched(
-    cases: Sequence[Case],
-    results: Sequence[Result],
-    register: Iterable[Deviation],
-    facts: Mapping[str, Mapping[str, str]],
-) -> list[str]:
-    """Return, as messages, the deviations that hold and whose selected cases all ran, and that covered nothing."""
-    by_case = {result.case: result for result in results}
-    used = {finding.deviation for result in results for finding in result.findings}
-    messages = []
-    for deviation in register:
-        mine = [
-            case
-            for case in cases
-            if concerns(deviation, case) and holds(deviation, facts.get(case.backend) or facts.get(case.worker, {}))
-        ]
-        ran = [case for case in mine if case.id in by_case and by_case[case.id].verdict in RAN]
-        if mine and len(ran) == len(mine) and deviation.id not in used:
-            messages.append(
-                f"deviation {deviation.id!r} covered nothing in the {len(mine)} cases that it is registered for"
-            )
-    return messages
+        reason = f"{len(new)} of {len(judged)} findings not registered: {_kinds(new)}"
+        return Judgement(Verdict.FAIL, reason, tuple(judged))
+    if judged:
+        causes = ", ".join(sorted({str(finding.deviation) for finding in judged}))
+        return Judgement(Verdict.XFAIL, f"known: {causes}", tuple(judged))
+    return Judgement(Verdict.PASS, f"gone here: {', '.join(expected)}" if expected else "", ())
 
 
 def conforms(

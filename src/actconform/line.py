@@ -1,4 +1,4 @@
-"""One case down the whole line: draw inputs -> export -> build | load and run -> measure -> blame -> judge."""
+"""One case down the whole line: draw inputs -> export -> build | load and run -> measure -> blame -> explain by known causes -> judge."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import msgspec
 
 from actconform.blame import blame, breach, by_optimizer
 from actconform.catalog.models.draws import draw_parameters
-from actconform.compare.answers import compare
+from actconform.causes.explain import Explainer, Explanation, Situation, explain, plainly
+from actconform.compare.answers import comparison
 from actconform.compare.behaviour import behaviour
 from actconform.compare.claims import Claims
 from actconform.compare.layerwise import layerwise, top_1, where
@@ -38,11 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from actconform.causes.register import Register
+    from actconform.compare.answers import Comparison
     from actconform.exports import Exports
     from actconform.golden.store import Manifest
     from actconform.onnx.artifact import Breach
     from actconform.plugins import Catalog
-    from actconform.types import Artifact, Bundle, Deviation, Finding, Measurement
+    from actconform.types import Artifact, Bundle, Finding, Measurement
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Failure, Outcome
 
@@ -92,7 +95,7 @@ class Desk(msgspec.Struct, frozen=True):
     """What a line works with."""
 
     catalog: Catalog
-    register: Sequence[Deviation]
+    register: Register
     timeout: float
     exams: Exams
     worker: Worker
@@ -130,7 +133,10 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
     described = facts(whole) if whole and desk.exports else {}
     breaches = _breaches(whole, subject, case) if whole and desk.exports else []
     if whole and breaches:
-        result = _judged(case, desk, [breach(*found) for found in breaches], whole.path, {})
+        findings = [breach(*found) for found in breaches]
+        situation = _situation(case, desk, None)
+        explained = Explanation(plainly(findings, situation.case, situation.active), [])
+        result = _judged(case, findings, explained, situation, whole.path, {})
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
     claims = Claims(case.subject, case.aspect, exam)
     job = clock.time("export", lambda: job_for(subject, case, exam, claims, whole))
@@ -138,7 +144,8 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     asked = len(exam.questions)
-    measurements, findings = clock.time("compare", lambda: compare(exam, outcome.outputs[:asked]))
+    compared = clock.time("compare", lambda: comparison(exam, outcome.outputs[:asked]))
+    measurements, findings = compared.measurements, compared.findings
     findings += claims.broken(outcome.outputs[asked:])
     findings += behaviour(exam, outcome, desk.catalog.backends[desk.catalog.worker(case)].provider)
     findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, claims, desk))
@@ -146,7 +153,12 @@ def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
         layers = _Layers(subject, whole, job, outcome, desk)
         inside, wrong = clock.time("layers", lambda: layers.judged(exam))
         measurements, findings = measurements + inside, wrong + findings
-    result = _judged(case, desk, findings, outcome.implementation, outcome.placement)
+    situation = _situation(case, desk, job.artifact)
+    explained = clock.time("causes", lambda: _explained(subject, exam, compared, findings, situation))
+    result = _judged(
+        case, findings + explained.outside, explained, situation, outcome.implementation, outcome.placement
+    )
+    result = _with_candidates(subject, exam, compared, result, situation)
     if isinstance(subject, Model):
         chosen = top_1(subject, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
         result = msgspec.structs.replace(
@@ -220,10 +232,48 @@ def _answers(job: Job, level: str, exam: Exam, desk: Desk) -> list[Bundle] | Non
     return outcome.outputs[: len(exam.questions)] if outcome.failure is None else None
 
 
-def _judged(
-    case: Case, desk: Desk, findings: list[Finding], implementation: str, placement: dict[str, tuple[str, ...]]
+def _situation(case: Case, desk: Desk, graph: Artifact | None) -> Situation:
+    registered = desk.catalog.registered(case)
+    active = desk.register.active(registered, desk.facts)
+    model = graph.model if graph else None
+    return Situation(registered, desk.register, active, desk.facts, desk.catalog.kernels, model)
+
+
+def _explained(
+    subject: Kernel | Model, exam: Exam, compared: Comparison, findings: Sequence[Finding], situation: Situation
+) -> Explanation:
+    """Return what is known of a case's findings; what lies outside a formula is blamed on what computes."""
+    explained = explain(subject, exam, compared, findings, situation)
+    computes = "runtime" if situation.graph else "framework"
+    outside = [msgspec.structs.replace(finding, blame=computes) for finding in explained.outside]
+    return explained._replace(outside=outside)
+
+
+def _with_candidates(
+    subject: Kernel | Model, exam: Exam, compared: Comparison, result: Result, situation: Situation
 ) -> Result:
-    judgement = judge(desk.catalog.registered(case), findings, desk.register, desk.facts)
+    """Return the result with the causes of other routes that would explain its new findings."""
+    if isinstance(subject, Model) or all(finding.deviation for finding in result.findings):
+        return result
+    explainer = Explainer(subject, exam, situation)
+    findings = tuple(
+        finding
+        if finding.deviation
+        else msgspec.structs.replace(finding, candidates=explainer.candidates(compared, finding))
+        for finding in result.findings
+    )
+    return msgspec.structs.replace(result, findings=findings)
+
+
+def _judged(
+    case: Case,
+    findings: Sequence[Finding],
+    explained: Explanation,
+    situation: Situation,
+    implementation: str,
+    placement: dict[str, tuple[str, ...]],
+) -> Result:
+    judgement = judge(findings, explained.covers, [cause.id for cause in situation.active])
     new = [finding for finding in judgement.findings if finding.deviation is None]
     return Result(
         case=case.id,

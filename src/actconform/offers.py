@@ -7,18 +7,19 @@ import re
 from typing import TypeVar
 
 from actconform import __version__
+from actconform.causes.register import Register
 from actconform.faults import Fault
 from actconform.hookspecs import INTERFACE
 from actconform.interfaces import Backend, Exporter, Reporter
 from actconform.model import Model
-from actconform.types import DRIVER_EXPORTER, Deviation, Kernel
+from actconform.types import DRIVER_EXPORTER, Kernel
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
 SAFE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN_FILES = ("report.json", "results.jsonl", "facts.json", "throughput.json")
 Offered = TypeVar("Offered", Backend, Exporter, Reporter)
 Subject = TypeVar("Subject", Kernel, Model)
-Data = TypeVar("Data", Deviation, Fault)
+Data = TypeVar("Data", Register, Fault)
 
 
 class WrongOfferError(Exception):
@@ -90,7 +91,7 @@ def _check_class(item: object, base: type[Offered]) -> type[Offered]:
 
 
 def check_data(item: object, kind: type[Data]) -> Data:
-    """Return a deviation or a fault."""
+    """Return a register of causes or a fault."""
     if not isinstance(item, kind):
         raise WrongOfferError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
     return item

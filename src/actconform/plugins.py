@@ -12,7 +12,7 @@ import msgspec
 import pluggy
 
 from actconform import hookspecs
-from actconform.config import near
+from actconform.causes.register import Register, joined
 from actconform.faults import Fault
 from actconform.model import Model
 from actconform.offers import (
@@ -25,7 +25,8 @@ from actconform.offers import (
     check_subject,
     kind_of,
 )
-from actconform.types import CONSTANTS, Case, Deviation, Kernel
+from actconform.spelling import near
+from actconform.types import CONSTANTS, Case, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,7 +59,7 @@ class Catalog(msgspec.Struct, frozen=True):
     models: dict[str, Model]
     backends: dict[str, type[Backend]]
     exporters: dict[str, type[Exporter]]
-    deviations: tuple[Deviation, ...]
+    register: Register
     faults: tuple[Fault, ...]
     broken: tuple[Broken, ...]
     backend_plugin: dict[str, str]
@@ -114,7 +115,7 @@ class _Offer(msgspec.Struct, frozen=True):
     models: tuple[Model, ...]
     backends: tuple[type[Backend], ...]
     exporters: tuple[type[Exporter], ...]
-    deviations: tuple[Deviation, ...]
+    registers: tuple[Register, ...]
     faults: tuple[Fault, ...]
     reporters: tuple[type[Reporter], ...]
 
@@ -129,7 +130,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
 
     A plugin that cannot be imported, whose hook raises or returns the wrong thing, or whose exporter has a source that no
     plugin gives, is in `broken` and gives nothing. Raises PluginError where two plugins, backends, exporters, kernels or
-    deviations have one name, or a hook is one that nothing would call.
+    causes have one name, or a hook is one that nothing would call.
     """
     plugins = [_from_entry_point(point) for point in (installed() if entry_points is None else entry_points)]
     _refuse_namesakes([(plugin.name, plugin.label) for plugin in plugins], "plugins")
@@ -150,7 +151,14 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
     for what in ("backends", "exporters", "subjects", "reporters"):
         named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, what)]
         _refuse_namesakes(named, what)
-    _refuse_namesakes([(item.id, plugin.label) for plugin, offer in offers for item in offer.deviations], "deviations")
+    for what in ("causes", "libraries"):
+        named = [
+            (getattr(item, "id", None) or item.name, plugin.label)
+            for plugin, offer in offers
+            for register in offer.registers
+            for item in getattr(register, what)
+        ]
+        _refuse_namesakes(list(dict.fromkeys(named)) if what == "libraries" else named, what)
     files = [(item.filename, plugin.label) for plugin, offer in offers for item in offer.reporters]
     _refuse_namesakes(files, "files of reporters")
     while orphans := _orphans([offer for _, offer in offers]):
@@ -161,7 +169,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         models={model.name: model for _, offer in offers for model in offer.models},
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
         exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
-        deviations=tuple(known for _, offer in offers for known in offer.deviations),
+        register=joined(register for _, offer in offers for register in offer.registers),
         faults=tuple(fault for _, offer in offers for fault in offer.faults),
         broken=tuple(broken),
         backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},
@@ -209,10 +217,10 @@ def _offer(plugin: _Plugin) -> _Offer:
     models = _collect(manager, "actconform_models", partial(check_subject, kind=Model))
     backends = _collect(manager, "actconform_backends", check_backend)
     exporters = _collect(manager, "actconform_exporters", check_exporter)
-    deviations = _collect(manager, "actconform_deviations", partial(check_data, kind=Deviation))
+    registers = _collect(manager, "actconform_causes", partial(check_data, kind=Register))
     faults = _collect(manager, "actconform_faults", partial(check_data, kind=Fault))
     reporters = _collect(manager, "actconform_reporters", check_reporter)
-    return _Offer(kernels, models, backends, exporters, deviations, faults, reporters)
+    return _Offer(kernels, models, backends, exporters, registers, faults, reporters)
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:

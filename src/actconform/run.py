@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from actconform.causes.register import Register
     from actconform.config import Config
     from actconform.golden.store import Manifest
     from actconform.plugins import Catalog
-    from actconform.types import Deviation
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Hello
 
@@ -49,7 +49,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     config: Config
     folder: Path
     manifest: Manifest
-    register: Sequence[Deviation]
+    register: Register
     plugins: Sequence[str] = ()
     earlier: Earlier | None = None
 
@@ -104,7 +104,7 @@ def run(
 
 
 def facts_of(hello: Hello) -> dict[str, str]:
-    """Return the facts that deviations are held against: the backend's own, and those of its process."""
+    """Return the facts that causes are held against: the backend's own, and those of its process."""
     return {**hello.facts, "python": hello.python, "platform": hello.platform, "machine": platform.machine()}
 
 

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.catalog.models.networks import PUBLISHED
-from actconform.config import UsageError, near
+from actconform.config import UsageError
 from actconform.formats import DTYPES
+from actconform.spelling import near
 from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, Case
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from actconform.interfaces import Backend, Exporter
     from actconform.plugins import Catalog
+    from actconform.types import Result
 
 
 EXPORTED_DTYPES = ("f32", "f16")
@@ -105,6 +107,14 @@ def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = 
         for route in routes(catalog, asked)
     ]
     return [case for case in kernels if not case.constants and _exported(case)] + list(filter(_exported, models))
+
+
+def backends_of(results: Iterable[Result], catalog: Catalog) -> dict[str, tuple[str, ...]]:
+    """Return for each result's case the backends that its numbers depend on: what computes, and what exported the graph."""
+    cases = {
+        result.case: Case(result.subject, "value", result.dtype, result.route) for result in results
+    }  # the route decides
+    return {name: tuple(sorted(catalog.workers([case]))) for name, case in cases.items()}
 
 
 def _exported(case: Case) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INF = math.inf
 
 Aspect = Literal["value", "gradient"]
+Place: TypeAlias = tuple[str, str, str, tuple[str, str]]  # class, regime, tensor, interval of a finding
 ASPECTS: tuple[Aspect, ...] = ("value", "gradient")
 
 CONSTANTS = "@const"  # after an exporter's name in a route: parameters are constants of the graph
@@ -40,11 +41,19 @@ class Kink(msgspec.Struct, frozen=True):
 
 
 class Convention(msgspec.Struct, frozen=True):
-    """An input where more than one answer is defensible: a difference there is blamed on convention, not on anybody."""
+    """Inputs where other answers than the definition's limit are defensible, on every backend: shown, never a failure.
+
+    `answers` are values, or slopes in a gradient; NaN among `inputs` or `answers` is meant. Where there are none, a difference at
+    these inputs is only blamed on convention.
+    """
 
     aspect: Aspect
     inputs: tuple[float, ...]
     why: str
+    answers: tuple[float, ...] = ()
+
+
+DERIVATIVE_AT_NAN = "no derivative is defined at NaN: a choice between pieces passes the slope of one of them"
 
 
 class Kernel(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +90,13 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     differentiable: bool = True
     output_dtype: Literal["same", "int64"] = "same"
     defaults_only: bool = False
+
+    def with_pieces(self) -> Kernel:
+        """Return the kernel with the convention that at NaN its derivative is NaN or the slope of any of its pieces."""
+        slopes = {*self.gradient_at_infinity, *(side for kink in self.kinks for side in (kink.left, kink.right))}
+        answers = tuple(sorted(slope for slope in slopes if math.isfinite(slope)))
+        at_nan = Convention("gradient", (math.nan,), DERIVATIVE_AT_NAN, answers)
+        return msgspec.structs.replace(self, conventions=(*self.conventions, at_nan))
 
     def dims(self, name: str) -> tuple[str, ...]:
         """Return the dimensions of input `name`, all dynamic in a graph; those of one name are equal in one call.
@@ -177,7 +193,7 @@ class Worst(msgspec.Struct, frozen=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "class"}):
     """One classified way in which a measurement breaks its limit, over one interval of inputs.
 
-    `magnitude` is what a deviation's bound is held against: scaled error for scaled-error, kink and bias, ULP for
+    `magnitude` is what a cause's bound is held against: scaled error for scaled-error, kink and bias, ULP for
     tail and range, 0 for classes that are there or not.
     """
 
@@ -189,8 +205,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     worst: Worst | None
     magnitude: float
     deviation: str | None = None
+    """The id of the registered cause that covers it, or "convention"."""
     blame: str = "undetermined"
     evidence: str = ""
+    used: float = 0.0
+    """How much of the cause's bound its worst element takes, from 0 to 1; 0 where the cause has none."""
+    candidates: tuple[str, ...] = ()
+    """Of a new finding the ids of causes of other routes that would explain every element: what `deviations adopt` writes."""
+
+    @property
+    def place(self) -> Place:
+        """What tells it from the other findings of its case."""
+        return (self.class_, self.regime, self.tensor, self.interval)
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -248,28 +274,3 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...] = ()
     seconds: float = 0.0
     timings: dict[str, float] = {}
-
-
-class Deviation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"class_": "class"}):
-    """A registered known cause, narrow, that covers findings of several cases.
-
-    `kernels`, `dtypes`, `routes` and `regimes` are globs; `inputs` is a list of closed intervals of input values, or "nan".
-    A finding is covered when it lies within one of them and its magnitude is at most `bound`.
-    `when` maps a fact to a version specifier (">=2.13,<2.14") or a list of allowed values; `until` to the version that mends it.
-    """
-
-    id: str
-    class_: str
-    aspect: Aspect
-    kernels: tuple[str, ...]
-    dtypes: tuple[str, ...]
-    routes: tuple[str, ...]
-    reason: str
-    link: str
-    bound: float = 0.0
-    blame: str = ""
-    regimes: tuple[str, ...] = ("*",)
-    tensors: tuple[str, ...] = ("*",)
-    inputs: tuple[tuple[float, float] | Literal["nan"], ...] = ()
-    when: dict[str, str | tuple[str, ...]] = {}
-    until: str = ""

@@ -81,7 +81,7 @@ COMMANDS = {
     "kernel-to-verify": Mistake("golden verify sigmod", ("unknown kernel or model 'sigmod'", "did you mean sigmoid")),
     "adopt-nothing": Mistake("deviations adopt gone", ("gone/report.json", "actconform run")),
     "adopt-foreign": Mistake(
-        "deviations adopt .", ("report.json", "not the report of a run"), {"report.json": FOREIGN}
+        "deviations adopt .", ("report.json", "is JSON, but not the report of a run"), {"report.json": FOREIGN}
     ),
     "adopt-over-a-file": Mistake(
         "deviations adopt . -o mine.toml",
@@ -119,7 +119,7 @@ CALLS = {
     "bad-deviations": Mistake(
         ONE,
         ("mine.toml", "unknown field `idd`"),
-        {"actconform.toml": 'deviations = ["mine.toml"]', "mine.toml": "[[deviation]]\nidd = 1"},
+        {"actconform.toml": 'deviations = ["mine.toml"]', "mine.toml": "[[cause]]\nidd = 1"},
     ),
     "out-empty": Mistake(f"{ONE} --out=", ("--out is empty", "name a folder")),
     "config-python-empty": Mistake(
@@ -145,7 +145,7 @@ CALLS = {
     "no-goldens": Mistake("golden verify --folder gone", ("gone/manifest.json: no such file", "golden mint")),
     "nothing-to-compare": Mistake("golden diff gone gone", ("gone/manifest.json: no such file",)),
     "adopt-list": Mistake("deviations adopt .", ("report.json", "not the report of a run"), {"report.json": "[1, 2]"}),
-    "adopt-no-json": Mistake("deviations adopt .", ("report.json", "not the report of a run"), {"report.json": "{"}),
+    "adopt-no-json": Mistake("deviations adopt .", ("report.json", "is cut off"), {"report.json": "{"}),
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from actconform.as_json import finite
-from actconform.config import Config, local_deviations, read_config
+from actconform.config import Config, local_register, read_config
 from actconform.document import Facts
 from actconform.record import report
 from actconform.types import Finding, Result, Verdict, Worst
@@ -46,16 +46,14 @@ def test_a_new_finding_becomes_a_deviation_that_the_settings_can_name(cli, tmp_p
     (tmp_path / "report.json").write_text(run_report())
     code, output, message = cli("deviations", "adopt", ".", "--output", "mine.toml")
     assert (code, message) == (0, "")
-    assert output.startswith("1 deviations in mine.toml")
+    assert "no known formula explains mish/value/f32/torch: scaled-error y tail, 3 elements" in output
     setting = re.search(r"deviations = \[.*\]", output)[0]
     (tmp_path / "actconform.toml").write_text(setting)
-    (deviation,) = local_deviations(read_config())
-    assert deviation.class_ == "scaled-error"
-    assert deviation.kernels == ("mish",)
-    assert deviation.routes == ("torch",)
-    assert deviation.inputs == ((-10.0, -8.0),)
-    assert 20.0 < deviation.bound < 30.0
-    assert deviation.when == {"torch": "==2.13.0"}
+    (cause,) = local_register(read_config()).causes
+    (cover,) = cause.covers
+    assert (cover.class_, cover.kernels, cover.dtypes) == ("scaled-error", ("mish",), ("f32",))
+    assert cause.routes == ("torch",)
+    assert 20.0 < cover.bound < 30.0
 
 
 def test_the_default_folder_and_file_are_those_of_a_run_and_of_the_day(cli, tmp_path: Path):
@@ -65,7 +63,7 @@ def test_the_default_folder_and_file_are_those_of_a_run_and_of_the_day(cli, tmp_
     assert code == 0
     (written,) = tmp_path.glob("deviations-*.toml")
     assert re.fullmatch(r"deviations-\d{4}-\d\d-\d\d\.toml", written.name)
-    assert len(local_deviations(Config(deviations=(str(written),)))) == 1
+    assert len(local_register(Config(deviations=(str(written),))).causes) == 1
     before = written.read_bytes()
     code, _, message = cli("deviations", "adopt")
     assert code == 2
@@ -93,7 +91,6 @@ def test_a_run_without_new_findings_writes_nothing(cli, tmp_path: Path):
         "{}",
         '{"results": 3}',
         '{"results": null, "facts": null}',
-        '{"results": []}',
         '{"results": [], "facts": []}',
         '{"results": ["case"], "facts": {"backends": {}}}',
         '{"results": [{"findings": [{}]}], "facts": {"backends": {}}}',
@@ -104,15 +101,15 @@ def test_what_is_no_report_is_refused_by_name(text: str, cli, tmp_path: Path):
     (tmp_path / "report.json").write_text(text)
     code, output, message = cli("deviations", "adopt", ".")
     assert (code, output) == (2, "")
-    assert message.startswith("error: report.json: not the report of a run")
-    assert "actconform run" in message
+    assert message.startswith("error: report.json: ")
+    assert "report.json" in message.partition("wanted")[2] + message.partition("run again")[1]
     assert len(message.splitlines()) == 1
     assert not list(tmp_path.glob("*.toml"))
 
 
 @pytest.mark.parametrize(
     ("field", "wrong"),
-    [("dtype", "f64"), ("interval", ["x", "y"]), ("magnitude", "large"), ("route", 3), ("interval", 3)],
+    [("dtype", 3), ("interval", ["x"]), ("magnitude", "large"), ("route", 3), ("interval", 3)],
 )
 def test_a_report_with_a_field_that_makes_no_sense_is_refused(field: str, wrong: object, cli, tmp_path: Path):
     document = json.loads(run_report())
@@ -141,6 +138,25 @@ def test_an_output_that_cannot_be_written_is_named(cli, tmp_path: Path):
     code, _, message = cli("deviations", "adopt", ".", "-o", "gone/mine.toml")
     assert code == 2
     assert "--output gone/mine.toml: cannot be written: No such file or directory" in message
+
+
+def test_a_run_is_observed_and_held_against_what_was_observed(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("actconform.cli.deviations_.golden_dir", lambda: tmp_path)
+    (tmp_path / "report.json").write_text(run_report(deviation="known"))
+    assert cli("deviations", "ratchet", ".").code == 0
+    observed = cli("deviations", "observe", ".")
+    assert (observed.code, (tmp_path / "observed.json").exists()) == (0, True)
+    assert cli("deviations", "ratchet", ".").code == 0
+    gone = json.loads(run_report(deviation="known"))
+    gone["results"][0]["findings"] = []
+    (tmp_path / "report.json").write_text(json.dumps(gone))
+    held = cli("deviations", "ratchet", ".")
+    assert held.code == 1
+    assert "known covers nothing any more, where it covered 3 elements" in held.out
+    (tmp_path / "observed.json").write_text("{")
+    broken = cli("deviations", "ratchet", ".")
+    assert broken.code == 2
+    assert "observed.json" in broken.err
 
 
 def test_the_document_is_printed_and_names_every_registered_deviation(cli):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actconform.deviations import read_deviations
+from actconform.causes.register import read_register
 from actconform.hookspecs import INTERFACE
 from actconform.plugins import load_plugins
 
@@ -19,7 +19,7 @@ FILES = {
     "pyproject.toml",
     "src/actconform_my_lib/__init__.py",
     "src/actconform_my_lib/backend.py",
-    "src/actconform_my_lib/deviations.toml",
+    "src/actconform_my_lib/causes.toml",
     "tests/test_contract.py",
 }
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -42,19 +42,10 @@ def test_a_package_is_written_whole(cli, tmp_path, monkeypatch, kind):
     project = tomllib.loads(written["pyproject.toml"])["project"]
     assert project["name"] == "actconform-my-lib"
     assert project["entry-points"]["actconform"] == {"my-lib": "actconform_my_lib:plugin"}
-    assert read_deviations(written["src/actconform_my_lib/deviations.toml"], "") == ()
-    assert (
-        len(
-            read_deviations(
-                written["src/actconform_my_lib/deviations.toml"]
-                .replace("# ", "")
-                .split("report.\n")[1]
-                .replace("#\n", ""),
-                "",
-            )
-        )
-        == 1
-    )
+    causes = written["src/actconform_my_lib/causes.toml"]
+    assert read_register(causes, "").causes == ()
+    example = read_register(causes.replace("# ", "").split("was found.\n")[1].replace("#\n", ""), "")
+    assert (len(example.libraries), len(example.causes)) == (1, 1)
 
     monkeypatch.syspath_prepend(str(folder / "src"))
     import actconform_my_lib

@@ -39,7 +39,9 @@ FINDING = {
     "interval",
     "worst",
     "magnitude",
+    "candidates",
     "deviation",
+    "used",
     "blame",
     "evidence",
 }

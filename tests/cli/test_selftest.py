@@ -80,14 +80,14 @@ def test_the_register_is_active_with_that_of_the_settings(
     asked = trial_gives(CAUGHT)
     (tmp_path / "actconform.toml").write_text('deviations = ["mine.toml"]\n')
     (tmp_path / "mine.toml").write_text(
-        '[[deviation]]\nid = "mine"\nclass = "inf"\naspect = "value"\nkernels = ["relu"]\ndtypes = ["f32"]\n'
-        'routes = ["torch"]\nreason = "made up"\nlink = ""\n'
+        '[[cause]]\nid = "mine"\nreason = "made up"\nlink = "unreported"\nsince = "0.2"\nroutes = ["torch"]\n'
+        'covers = [{ class = "inf", kernels = ["relu"] }]\n'
     )
     assert cli("selftest").code == 0
     plan, names = asked
     assert names == ()
-    assert [deviation.id for deviation in plan.register][-1] == "mine"
-    assert {deviation.id for deviation in plan.catalog.deviations} < {deviation.id for deviation in plan.register}
+    assert [cause.id for cause in plan.register.causes][-1] == "mine"
+    assert {cause.id for cause in plan.catalog.register.causes} < {cause.id for cause in plan.register.causes}
 
 
 def test_every_outcome_has_its_column_and_every_problem_its_line(

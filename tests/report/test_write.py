@@ -49,7 +49,7 @@ class Told(Reporter):
     filename = "told.txt"
 
     def write(self, report, folder):
-        (folder / self.filename).write_text(f"{len(report.results)} {dict(self.trends)} {len(self.deviations)}")
+        (folder / self.filename).write_text(f"{len(report.results)} {dict(self.trends)} {len(self.causes)}")
 
 
 def catalog(*reporters: type[Reporter]):

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from actconform import Case
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.causes.check import check_formulas
 from actconform.plugins import load_plugins
 from actconform_jax import JaxBackend, plugin
 from actconform_jax import backend as module
@@ -101,4 +103,5 @@ def test_the_plugin_is_an_extra_framework_with_an_exporter_and_its_register_is_r
     assert list(catalog.backends) == ["jax"]
     assert catalog.backends["jax"].extra
     assert catalog.exporters["jax2onnx"].source == "jax"
-    assert all(known.id.startswith(("jax-", "jax2onnx-")) for known in catalog.deviations)
+    assert catalog.register.causes
+    check_formulas(catalog.register, {kernel.name: kernel for kernel in UNARY + ROWS})

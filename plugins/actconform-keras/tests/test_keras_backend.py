@@ -13,7 +13,8 @@ import pluggy
 import pytest
 
 from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
-from actconform.catalog.kernels import UNARY
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.causes.check import check_formulas
 from actconform_keras import KerasBackend, KerasGpu, KerasJax, KerasTorch, KerasXla, plugin
 from actconform_keras.framework import keras_on, thread_count
 
@@ -149,18 +150,19 @@ def test_another_keras_backend_in_the_process_is_named(monkeypatch: pytest.Monke
 
 def test_importing_the_plugin_imports_no_framework() -> None:
     code = (
-        "import sys, actconform_keras; actconform_keras.plugin.actconform_deviations();"
+        "import sys, actconform_keras; actconform_keras.plugin.actconform_causes();"
         "print('keras' in sys.modules or 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_the_hooks_offer_the_backends_and_their_deviations() -> None:
+def test_the_hooks_offer_the_backends_and_their_causes() -> None:
     manager = pluggy.PluginManager("actconform")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
     assert manager.hook.actconform_backends() == [[KerasBackend, KerasGpu, KerasXla, KerasJax, KerasTorch]]
-    (deviations,) = manager.hook.actconform_deviations()
-    assert len({deviation.id for deviation in deviations}) == len(deviations)
+    ((register,),) = manager.hook.actconform_causes()
+    assert register.causes
+    check_formulas(register, {kernel.name: kernel for kernel in UNARY + ROWS})

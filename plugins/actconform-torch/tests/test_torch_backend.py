@@ -13,6 +13,7 @@ import pytest
 
 from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.causes.check import check_formulas
 from actconform_torch import TorchBackend, TorchCompile, TorchCuda, plugin
 from actconform_torch import backend as module
 
@@ -119,16 +120,17 @@ def test_without_torch_the_backend_is_unavailable(monkeypatch: pytest.MonkeyPatc
 
 
 def test_importing_the_plugin_imports_no_framework() -> None:
-    code = "import sys, actconform_torch; actconform_torch.plugin.actconform_deviations();print('torch' in sys.modules)"
+    code = "import sys, actconform_torch; actconform_torch.plugin.actconform_causes();print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_the_hooks_offer_the_backends_and_their_deviations() -> None:
+def test_the_hooks_offer_the_backends_and_their_causes() -> None:
     manager = pluggy.PluginManager("actconform")
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()
     assert manager.hook.actconform_backends() == [[TorchBackend, TorchCompile, TorchCuda]]
-    (deviations,) = manager.hook.actconform_deviations()
-    assert len({deviation.id for deviation in deviations}) == len(deviations)
+    ((register,),) = manager.hook.actconform_causes()
+    assert register.causes
+    check_formulas(register, {kernel.name: kernel for kernel in UNARY + ROWS})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 
 from actconform.types import Convention, Kernel, Kink, f32
 
@@ -43,7 +43,7 @@ def _hard_sigmoid_onnx(name: str, *, defaults_only: bool = False) -> Kernel:
     )
 
 
-PIECEWISE = (
+_PIECEWISE = (
     Kernel(
         name="linear",
         definition="x",
@@ -86,7 +86,7 @@ PIECEWISE = (
         gradient_roots=(-1.5,),
         at_infinity=(-0.0, inf),
         gradient_at_infinity=(0.0, 1.0),
-        conventions=(Convention("value", (-inf,), PRODUCT),),
+        conventions=(Convention("value", (-inf,), PRODUCT, (nan,)),),
     ),
     Kernel(
         name="hard-tanh",
@@ -186,3 +186,4 @@ PIECEWISE = (
     _leaky("leaky-relu-default", 0.01, "called without a slope; ONNX's default is the definition", defaults_only=True),
     _hard_sigmoid_onnx("hard-sigmoid-default", defaults_only=True),
 )
+PIECEWISE = tuple(kernel.with_pieces() for kernel in _PIECEWISE)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 
 from actconform.types import Convention, Kernel
 
 TORCH = "torch.nn.functional"
 KERAS = "keras.activations"
 GATE = "a gate that is inf or 0 meets a factor that is 0 or inf, as written; the limit is another"
-GATED = (Convention("value", (-inf, inf), GATE), Convention("gradient", (-inf, inf), GATE))
-MASKED = Convention("value", (-inf, inf), "a row without a finite maximum: inf - inf as written")
+GATED = (Convention("value", (-inf, inf), GATE, (nan,)), Convention("gradient", (-inf, inf), GATE, (nan,)))
+MASKED = Convention("value", (-inf, inf), "a row without a finite maximum: inf - inf as written", (nan,))
 
 ROWS = (
     Kernel(

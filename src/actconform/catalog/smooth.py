@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, nan
 
 from actconform.types import Convention, Kernel, Kink, f32
 
@@ -15,7 +15,10 @@ ONNX = "ONNX"
 
 COMPOSED = "x * g(x) is -inf * 0 where it is computed as written; the limit is -0"
 COMPOSED_GRADIENT = "products of inf and 0 in the derivative as written; the limit is finite"
-AT_INFINITY = (Convention("value", (-inf,), COMPOSED), Convention("gradient", (-inf, inf), COMPOSED_GRADIENT))
+AT_INFINITY = (
+    Convention("value", (-inf,), COMPOSED, (nan,)),
+    Convention("gradient", (-inf, inf), COMPOSED_GRADIENT, (nan,)),
+)
 
 
 def _gelu_erf(name: str, *, defaults_only: bool = False) -> Kernel:
@@ -73,7 +76,7 @@ SMOOTH = (
         kinks=(Kink(0.0, 1.0, 1.0),),
         at_infinity=(-1.0, inf),
         gradient_at_infinity=(0.0, 1.0),
-    ),
+    ).with_pieces(),
     Kernel(
         name="elu-half",
         definition="x where x > 0, else alpha expm1(x)",
@@ -83,7 +86,7 @@ SMOOTH = (
         kinks=(Kink(0.0, 0.5, 1.0),),
         at_infinity=(-0.5, inf),
         gradient_at_infinity=(0.0, 1.0),
-    ),
+    ).with_pieces(),
     Kernel(
         name="selu",
         definition="lambda x where x > 0, else lambda alpha expm1(x); lambda 1.0507009873554805, alpha 1.6732632423543772",
@@ -92,7 +95,7 @@ SMOOTH = (
         kinks=(Kink(0.0, SELU_SCALE_ALPHA, SELU_SCALE),),
         at_infinity=(-SELU_SCALE_ALPHA, inf),
         gradient_at_infinity=(0.0, SELU_SCALE),
-    ),
+    ).with_pieces(),
     Kernel(
         name="celu",
         definition="x where x > 0, else alpha expm1(x / alpha)",
@@ -102,7 +105,7 @@ SMOOTH = (
         kinks=(Kink(0.0, 1.0, 1.0),),
         at_infinity=(-1.5, inf),
         gradient_at_infinity=(0.0, 1.0),
-    ),
+    ).with_pieces(),
     Kernel(
         name="softsign",
         definition="x / (1 + |x|)",
@@ -110,7 +113,10 @@ SMOOTH = (
         range=(-1.0, 1.0),
         at_infinity=(-1.0, 1.0),
         gradient_at_infinity=(0.0, 0.0),
-        conventions=(Convention("value", (-inf, inf), "inf / inf as written; the limit is +-1"),),
+        conventions=(
+            Convention("value", (-inf, inf), "inf / inf as written; the limit is +-1", (nan,)),
+            Convention("gradient", (-inf, inf), COMPOSED_GRADIENT, (nan,)),
+        ),
     ),
     _gelu_erf("gelu-erf"),
     Kernel(
@@ -190,8 +196,8 @@ SMOOTH = (
         at_infinity=(0.0, inf),
         gradient_at_infinity=(0.0, 1.0),
         conventions=(
-            Convention("value", (-inf,), "-inf + inf as written; the limit is 0"),
-            Convention("gradient", (-inf, inf), COMPOSED_GRADIENT),
+            Convention("value", (-inf,), "-inf + inf as written; the limit is 0", (nan,)),
+            Convention("gradient", (-inf, inf), COMPOSED_GRADIENT, (nan,)),
         ),
     ),
     Kernel(

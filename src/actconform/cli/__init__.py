@@ -46,7 +46,7 @@ class _Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from actconform.config import near
+            from actconform.spelling import near
 
             raise click.UsageError(f"no command {args[0]!r}{near(args[0], list(VERBS))}")
         return super().resolve_command(ctx, args)
@@ -83,9 +83,10 @@ def main() -> None:
 
 
 def _is_users(error: Exception) -> bool:
+    from actconform.causes.observed import ObservedError
+    from actconform.causes.register import RegisterError
     from actconform.config import UsageError
-    from actconform.deviations import DeviationError
     from actconform.golden.store import GoldenError
     from actconform.plugins import PluginError
 
-    return isinstance(error, UsageError | DeviationError | GoldenError | PluginError)
+    return isinstance(error, UsageError | RegisterError | ObservedError | GoldenError | PluginError)

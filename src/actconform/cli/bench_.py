@@ -13,7 +13,8 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.config import Config, UsageError, local_deviations, read_config
+from actconform.causes.register import joined
+from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.cpu import cpu_capability
 from actconform.golden.store import THROUGHPUT, golden_dir, read_manifest
@@ -190,7 +191,7 @@ def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
         config=config,
         folder=folder,
         manifest=read_manifest(folder),
-        register=(*catalog.deviations, *local_deviations(config)),
+        register=joined([catalog.register, local_register(config)]),
     )
 
 

@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 from actconform.as_json import finite
 from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps, own_packages, targets
-from actconform.config import BackendConfig, Config, UsageError, local_deviations, read_config
+from actconform.causes.register import joined
+from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.plugins import load_plugins
@@ -80,7 +81,7 @@ def _blame(before: Report, after: Report, config: Config, named: Mapping[str, st
     known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
     cases = {case.id: case for case in known if case.id in ids}
     folder = golden_dir()
-    register = (*catalog.deviations, *local_deviations(config))
+    register = joined([catalog.register, local_register(config)])
     plan = Plan(
         cases=(), catalog=catalog, config=config, folder=folder, manifest=read_manifest(folder), register=register
     )

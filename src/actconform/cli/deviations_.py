@@ -1,4 +1,4 @@
-"""`actconform deviations`: adopt what a run found on this platform, or write the register's document."""
+"""`actconform deviations`: adopt what a run found here, keep what it observed, hold it against that, write the document."""
 
 from __future__ import annotations
 
@@ -6,52 +6,87 @@ import datetime as dt
 from pathlib import Path
 
 import click
-import msgspec
 
 from actconform.adopt import adopt
+from actconform.causes.observed import as_text, evidence, idle, observe, read_observed, with_machine, worse
 from actconform.config import UsageError
+from actconform.golden.store import OBSERVED, golden_dir
 from actconform.plugins import load_plugins
-from actconform.record import REPORT
+from actconform.report.document import read_report
 from actconform.report.known import document
+from actconform.select import backends_of
+
+FOLDER = click.argument("folder", type=click.Path(path_type=Path), default="conform-out")
 
 
 @click.group("deviations")
 def command() -> None:
-    """Adopt findings into a local register, or write its document."""
+    """Adopt findings, keep what was observed, or write the register's document."""
 
 
 @command.command("adopt")
-@click.argument("folder", type=click.Path(path_type=Path), default="conform-out")
+@FOLDER
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write (default: deviations-DATE.toml).")
 def adopt_(folder: Path, output: Path | None) -> int:
-    """Write the new findings of FOLDER's report.json as deviations of this platform, for actconform.toml to name.
+    """Write the new findings of FOLDER's report.json as causes of this platform, for actconform.toml to name.
 
-    An adopted finding is seen and dated, not explained: give each a reason and a link.
+    A finding that a known formula explains is written as that formula. Others are seen and dated, not explained: give each a
+    reason and a link.
     """
     today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     target = output or Path(f"deviations-{today}.toml")
     if target.exists():
         raise UsageError(f"{target} exists; nothing was overwritten: name another file with --output")
-    try:
-        report = msgspec.json.decode((folder / REPORT).read_bytes())
-        text, count = adopt(report, today)
-    except (OSError, msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"{folder / REPORT}: not the report of a run ({error}); make one with `actconform run`"
-        ) from error
-    if not count:
+    adopted = adopt(read_report(folder), load_plugins().register, today)
+    if not adopted.explained and not adopted.unexplained:
         click.echo("nothing to adopt: the run had no new finding")
         return 0
     try:
-        target.write_text(text, encoding="utf-8")
+        target.write_text(adopted.text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--output {target}: cannot be written: {error.strerror}") from error
-    click.echo(f"{count} deviations in {target}; to use them, write in actconform.toml: deviations = [{str(target)!r}]")
+    click.echo(f"{len(adopted.explained)} findings are explained by known formulas")
+    for line in adopted.unexplained:
+        click.echo(f"no known formula explains {line}")
+    click.echo(f"{target} has them all; to use it, write in actconform.toml: deviations = [{str(target)!r}]")
     return 0
+
+
+@command.command("observe")
+@FOLDER
+@click.option("-o", "--output", type=click.Path(path_type=Path), help=f"File to write (default: golden/{OBSERVED}).")
+def observe_(folder: Path, output: Path | None) -> int:
+    """Keep what the causes covered in FOLDER's run, and how much of their bounds it used, under its facts."""
+    report = read_report(folder)
+    target = output or golden_dir() / OBSERVED
+    now = with_machine(
+        read_observed(target.parent, target.name), observe(report.results, report.facts.backends, report.when)
+    )
+    try:
+        target.write_bytes(as_text(now))
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
+    click.echo(f"{target}: {len(report.results)} results kept; {len(now.machines)} sets of facts in all")
+    return 0
+
+
+@command.command("ratchet")
+@FOLDER
+def ratchet_(folder: Path) -> int:
+    """Hold FOLDER's run against what was observed under equal facts: exit code 1 where it is worse, or a cause covers nothing."""
+    report = read_report(folder)
+    observed = read_observed(golden_dir())
+    backends = backends_of(report.results, load_plugins())
+    held = (report.results, report.facts.backends, backends, observed)
+    problems = [*worse(*held), *idle(*held)]
+    for line in problems:
+        click.echo(line)
+    click.echo(f"{len(problems)} problems" if problems else "as observed, or nothing was observed under these facts")
+    return 1 if problems else 0
 
 
 @command.command("document")
 def document_() -> int:
-    """Print docs/known-deviations.md, made from the registers of the installed plugins."""
-    click.echo(document(load_plugins().deviations), nl=False)
+    """Print docs/known-deviations.md, made from the registers of the installed plugins and what was observed."""
+    click.echo(document(load_plugins().register, evidence(read_observed(golden_dir()))), nl=False)
     return 0

@@ -56,4 +56,4 @@ def _items(what: str, catalog: Catalog) -> list[tuple[str, Any]]:
         return [(route, route) for route in routes(catalog)]
     if what == "cases":
         return [(case.id, case) for case in all_cases(catalog)]
-    return [(f"{known.id}  {known.class_}  {known.reason}", known) for known in catalog.deviations]
+    return [(f"{cause.id}  {cause.reason}", cause) for cause in catalog.register.causes]

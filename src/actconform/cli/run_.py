@@ -15,19 +15,23 @@ import msgspec
 from actconform import __version__
 from actconform.as_json import finite
 from actconform.catalog.kernels import built_in
-from actconform.config import Config, UsageError, local_deviations, near, read_config
+from actconform.causes.check import check_formulas
+from actconform.causes.observed import read_observed, worse
+from actconform.causes.register import joined
+from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
-from actconform.judge import conforms, unmatched
+from actconform.judge import conforms
 from actconform.plugins import load_plugins, plugin_versions
 from actconform.record import RESULTS, FolderInUseError, Recorder, report
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.report.write import clear, write_all
 from actconform.run import Plan, facts_of, run
-from actconform.select import Selection, all_cases, asked_for, routes, select
+from actconform.select import Selection, all_cases, asked_for, backends_of, routes, select
+from actconform.spelling import near
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
@@ -120,7 +124,8 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     ours = manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
     proven = [case.subject for case in cases if case.subject in ours]
     verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
-    register = (*catalog.deviations, *local_deviations(config))
+    register = joined([catalog.register, local_register(config)])
+    check_formulas(register, catalog.kernels)
     config = with_environments(config, catalog.workers(cases), partial(click.echo, err=True))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 
@@ -171,8 +176,9 @@ def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None) -> list[s
         return [f"the run was interrupted after {len(ran.results)} of {len(plan.cases)} cases"]
     optional = [name for name, backend in plan.catalog.backends.items() if backend.optional]
     problems = conforms(plan.cases, ran.results, required, optional)
+    backends = backends_of(ran.results, plan.catalog)
+    problems += worse(ran.results, ran.facts, backends, read_observed(plan.folder))
     problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
-    problems += unmatched(plan.cases, ran.results, plan.register, ran.facts)
     return problems
 
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.config import UsageError, local_deviations, near, read_config
+from actconform.causes.register import joined
+from actconform.config import UsageError, local_register, read_config
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run import Plan
 from actconform.selftest import NO_FAULTS, selftest
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
@@ -42,7 +44,7 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     _refuse_unknown(faults, catalog)
     config = read_config(None)
     folder = golden_dir()
-    register = (*catalog.deviations, *local_deviations(config))
+    register = joined([catalog.register, local_register(config)])
     plan = Plan(
         cases=(), catalog=catalog, config=config, folder=folder, manifest=read_manifest(folder), register=register
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actconform.compare.classify import classify
+from actconform.compare.classify import Located, locate
 from actconform.compare.measure import Sample, measure
 from actconform.compare.rules import BIAS_POINTS
 from actconform.compare.ulp import to_hex
@@ -21,28 +21,53 @@ if TYPE_CHECKING:
     from actconform.compare.measure import Errors
     from actconform.compare.rules import Rule
     from actconform.draw import Exam, Question
-    from actconform.types import Bundle
+    from actconform.types import Bundle, Place
 
 NOWHERE = ("", "")
 
 
+class Comparison(NamedTuple):
+    """The answers of a case beside the truth: what was measured and what breaks a limit.
+
+    `samples` holds the joined elements by (regime, tensor); `elements` the flat indices in them that a finding counts, by
+    `Finding.place`, for findings of single elements.
+    """
+
+    measurements: list[Measurement]
+    findings: list[Finding]
+    samples: dict[tuple[str, str], Sample]
+    elements: dict[Place, NDArray[np.int64]]
+
+
 def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], list[Finding]]:
-    """Return the measurements and findings of a case: each regime's tensors joined, special inputs compared between positions.
+    """Return the measurements and findings of a case, as `comparison` does."""
+    compared = comparison(exam, answers)
+    return compared.measurements, compared.findings
+
+
+def comparison(exam: Exam, answers: Sequence[Bundle]) -> Comparison:
+    """Return how the answers of a case compare: each regime's tensors joined, special inputs compared between positions.
 
     `answers` holds one bundle a question, in order; raises ValueError when there are more or fewer. A missing, extra, wrongly
     shaped or wrongly typed output is a finding (`names`, `shape`, `dtype`); what can still be compared is.
     """
-    findings = structure(exam, answers)
-    measurements = []
-    for (regime, tensor), sample in joined(exam, answers).items():
-        errors = measure(sample, exam.rule)
-        new = classify(sample, exam.rule, errors, regime, tensor)
-        measurements.append(measurement(sample, exam.rule, errors, new, regime, tensor))
-        findings += new
-        findings += _bias(sample, exam.rule, errors, regime, tensor)
-        if regime == "special" and exam.rule.unary:
-            findings += _position(sample, exam.rule, regime, tensor)
-    return measurements, findings
+    compared = comparison_of(joined(exam, answers), exam.rule)
+    return compared._replace(findings=structure(exam, answers) + compared.findings)
+
+
+def comparison_of(samples: dict[tuple[str, str], Sample], rule: Rule) -> Comparison:
+    """Return how joined answers compare, tensor by tensor of each regime."""
+    measurements, findings, elements = [], [], {}
+    for (regime, tensor), sample in samples.items():
+        errors = measure(sample, rule)
+        located = locate(sample, rule, errors, regime, tensor)
+        measurements.append(measurement(sample, rule, errors, [item.finding for item in located], regime, tensor))
+        if regime == "special" and rule.unary:
+            located += _position(sample, rule, regime, tensor)
+        elements.update({item.finding.place: item.elements for item in located})
+        findings += [item.finding for item in located]
+        findings += _bias(sample, rule, errors, regime, tensor)
+    return Comparison(measurements, findings, samples, elements)
 
 
 def structure(exam: Exam, answers: Sequence[Bundle]) -> list[Finding]:
@@ -63,7 +88,7 @@ def joined(exam: Exam, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sampl
     for question, answer in zip(exam.questions, answers, strict=True):
         for tensor, sample in _samples(question, answer):
             samples[question.regime, tensor].append(sample)
-    return {key: _join(parts) for key, parts in samples.items()}
+    return {key: join(parts) for key, parts in samples.items()}
 
 
 def _structure(question: Question, answer: Bundle) -> Iterator[tuple[str, str, str]]:
@@ -102,7 +127,9 @@ def _samples(question: Question, answer: Bundle) -> Iterator[tuple[str, Sample]]
         )
 
 
-def _join(parts: list[Sample]) -> Sample:
+def join(parts: Sequence[Sample]) -> Sample:
+    """Return samples of one tensor one after another."""
+
     def joined(arrays: list[NDArray[Any] | None]) -> NDArray[Any] | None:
         there = [array for array in arrays if array is not None]
         return np.concatenate(there) if there else None
@@ -171,7 +198,7 @@ def _bias(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) 
     )
 
 
-def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[Finding]:
+def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[Located]:
     """Yield a finding for each input that gives answers of different classes at different places of different arrays."""
     got = sample.got.astype(np.float64)
     classes = np.where(np.isnan(got), 5, np.sign(got) * (1 + np.isinf(got)))
@@ -183,7 +210,7 @@ def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[
         if kinds.size > 1:
             hex_ = to_hex(float(sample.x[group[0]]), rule.fmt)
             answers = ", ".join(f"{value:g}" for value in np.unique(got[group])[:4])
-            yield Finding(
+            finding = Finding(
                 class_="position-dependent",
                 count=int(group.size),
                 regime=regime,
@@ -193,6 +220,7 @@ def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[
                 magnitude=0.0,
                 evidence=f"the same input gave {answers} at different places in arrays of lengths 1, 8, 17, 67",
             )
+            yield Located(finding, group)
 
 
 def structural(class_: str, regime: str, tensor: str, evidence: str, count: int = 1) -> Finding:

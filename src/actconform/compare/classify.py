@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,19 @@ SCALED_CLASSES = ("scaled-error", "kink", "bias")
 PROFILED = ("tail", "scaled-error", "kink")  # of the single elements, those whose error has a limit
 
 
+class Located(NamedTuple):
+    """A finding and the elements of its sample that it counts, as flat indices."""
+
+    finding: Finding
+    elements: NDArray[np.int64]
+
+
 def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> list[Finding]:
+    """Return the findings among the suspects of a sample, as `locate` does, without their elements."""
+    return [located.finding for located in locate(sample, rule, errors, regime, tensor)]
+
+
+def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> list[Located]:
     """Return the findings among the suspects of a sample, one for each class and coherent interval of inputs.
 
     An element gets the first class that fits: nan-made, nan-lost, inf, zero-sign, (accepted: inside its bound or the interval
@@ -50,24 +62,23 @@ def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: st
                 size = ulp if class_ in ULP_CLASSES else scaled
                 worst = chosen[np.argmax(np.where(np.isnan(size[chosen]), -1.0, size[chosen]))]
                 magnitude = float(size[worst]) if class_ in ULP_CLASSES + SCALED_CLASSES else 0.0
-                findings.append(
-                    Finding(
-                        class_=class_,
-                        count=int(chosen.size),
-                        regime=regime,
-                        tensor=tensor,
-                        interval=_interval(suspects.x[chosen], rule),
-                        worst=Worst(
-                            input_hex=to_hex(float(suspects.x[worst]), rule.fmt),
-                            index=int(errors.suspects[worst]),
-                            truth=float(suspects.truth[worst]),
-                            got=float(suspects.got[worst]),
-                            ulp=float(ulp[worst]),
-                            scaled=float(scaled[worst]),
-                        ),
-                        magnitude=magnitude,
-                    )
+                finding = Finding(
+                    class_=class_,
+                    count=int(chosen.size),
+                    regime=regime,
+                    tensor=tensor,
+                    interval=_interval(suspects.x[chosen], rule),
+                    worst=Worst(
+                        input_hex=to_hex(float(suspects.x[worst]), rule.fmt),
+                        index=int(errors.suspects[worst]),
+                        truth=float(suspects.truth[worst]),
+                        got=float(suspects.got[worst]),
+                        ulp=float(ulp[worst]),
+                        scaled=float(scaled[worst]),
+                    ),
+                    magnitude=magnitude,
                 )
+                findings.append(Located(finding, errors.suspects[chosen]))
     return findings
 
 

@@ -94,14 +94,14 @@ class Bounded:
         # the difference is 0 or off by 2**-53 of what `dot_factor` allows anyway
         passed_on = np.maximum(reach - np.abs(self.value) @ np.abs(other.value), 0.0)
         product_rounding = self.fmt.unit_roundoff if self.fmt.bits == 16 else 0.0
-        error = passed_on + (_sum_factor(k, self.fmt) + product_rounding) * reach + self._lost(reach, 2 * k)
+        error = passed_on + (sum_factor(k, self.fmt) + product_rounding) * reach + self._lost(reach, 2 * k)
         return Bounded(self.value @ other.value, error, self.fmt)
 
     def sum(self, axis: Axes) -> Bounded:
         """Return the sum along `axis`, kept at length 1, in any order."""
         value, error, reach = (np.sum(part, axis=axis, keepdims=True) for part in (self.value, self.error, self.reach))
         k = self.value.size // max(value.size, 1)
-        return Bounded(value, error + _sum_factor(k, self.fmt) * reach + self._lost(reach, k), self.fmt)
+        return Bounded(value, error + sum_factor(k, self.fmt) * reach + self._lost(reach, k), self.fmt)
 
     def mean(self, axis: Axes) -> Bounded:
         """Return the mean along `axis`, kept at length 1: one sum and division, or means of means."""
@@ -181,7 +181,7 @@ def _misheld(constant: float, fmt: FloatFormat) -> float:
     return float(abs(round_to(np.asarray(constant), fmt) - constant))
 
 
-def _sum_factor(k: int, fmt: FloatFormat) -> float:
+def sum_factor(k: int, fmt: FloatFormat) -> float:
     """Return the error of a sum of k terms in units of the sum of their absolute values."""
     if fmt.bits > 16:
         return dot_factor(k, fmt.unit_roundoff)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.config import UsageError, near
+from actconform.config import UsageError
 from actconform.contract.clauses import Clause, clauses
 from actconform.contract.evidence import Setting, gather
 from actconform.plugins import load_plugins
+from actconform.spelling import near
 from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:

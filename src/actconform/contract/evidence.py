@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper
 
+from actconform.causes.explain import plainly
 from actconform.compare.answers import structure
 from actconform.compare.behaviour import behaviour
 from actconform.compare.claims import Claims
@@ -19,7 +20,6 @@ from actconform.config import UsageError
 from actconform.contract.watch import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
 from actconform.golden.store import NoGoldens, golden_dir, read_manifest
 from actconform.interfaces import Unsupported
-from actconform.judge import judge
 from actconform.line import Desk, Exams, artifact_for, job_for
 from actconform.model import Model
 from actconform.run import facts_of
@@ -169,7 +169,7 @@ class _Questioning:
         folder = golden_dir()
         self._worker, self._evidence = worker, evidence
         exams = Exams(folder, read_manifest(folder))
-        self._desk = Desk(catalog, catalog.deviations, setting.timeout, exams, worker, None, facts_of(evidence.hello))
+        self._desk = Desk(catalog, catalog.register, setting.timeout, exams, worker, None, facts_of(evidence.hello))
 
     def ask_all(self, cases: Iterable[Case], on_case: Callable[[Case], None]) -> None:
         """Put every case, and one that no backend can do, to the watched backend; give up where its process dies again and again."""
@@ -233,8 +233,9 @@ class _Questioning:
         if isinstance(subject, Model) and outcome.taps:
             inside = layerwise(subject, exam.questions[0].inputs, outcome.taps, exam.rule.fmt, fused=False)[1]
             found += [finding for finding in inside if finding.class_ in STRUCTURE]
-        judged = judge(self._desk.catalog.registered(case), found, self._desk.register, self._desk.facts)
-        return [finding for finding in judged.findings if finding.deviation is None]
+        registered = self._desk.catalog.registered(case)
+        active = self._desk.register.active(registered, self._desk.facts)
+        return [finding for finding in found if finding.place not in plainly(found, registered, active)]
 
     def _put(self, asked: Asked, job: Job) -> Asked:
         """Run the job, and write down how it ended; of the watched backend the notes too."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST = "manifest.json"
 THROUGHPUT = "throughput.json"  # ratios of times, which no manifest proves
+OBSERVED = "observed.json"  # what the causes covered on machines measured: no truth
 MAGIC = b"\x93NUMPY\x01\x00"  # .npy, version 1.0: then the header's length in two bytes, the header, the data
 
 
@@ -174,7 +175,7 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
 
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
     """Return the files in the folder that the manifest does not list, as messages."""
-    known = {MANIFEST, THROUGHPUT, *manifest.files}
+    known = {MANIFEST, THROUGHPUT, OBSERVED, *manifest.files}
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         f"{path}: extra file, not in the manifest, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"

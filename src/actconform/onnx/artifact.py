@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
-from actconform.config import near
 from actconform.model import LOSS, OUTPUT
 from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from actconform.config import near
 from actconform.onnx.outline import GradientError
 from actconform.onnx.rules.build import FLOATS
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -135,11 +135,11 @@ class IdealRuntime(Program):
         if node.domain not in {"", "ai.onnx"} or not known:
             raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
         if node.op_type in PASSED_ON:
-            return _passed_on(node, self._opset)
+            return passed_on(node, self._opset)
         if node.op_type == "Loop":
             return self._loop(node)
         operation = OPERATIONS[node.op_type]
-        own = Node(node.op_type, _attributes(node, self._opset))
+        own = Node(node.op_type, attributes_of(node, self._opset))
         return lambda arguments, _: _several(operation(own, *arguments))
 
     def _loop(self, node: onnx.NodeProto) -> Compute:
@@ -175,7 +175,8 @@ def _named(node: onnx.NodeProto, opset: int) -> str:
     )
 
 
-def _attributes(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
+def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
+    """Return a node's attributes, the standard's defaults where it is silent. Raises Unsupported for no standard operator."""
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError as error:
@@ -185,7 +186,7 @@ def _attributes(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
-def _passed_on(node: onnx.NodeProto, opset: int) -> Compute:
+def passed_on(node: onnx.NodeProto, opset: int) -> Compute:
     """Return onnx's own implementation of one node."""
     alone = onnx.NodeProto()
     alone.CopyFrom(node)

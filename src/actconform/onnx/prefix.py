@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import helper
 
-from actconform.config import near
 from actconform.onnx.artifact import deep, subgraphs
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,10 +12,10 @@ import numpy as np
 
 from actconform.catalog.kernels import UNARY
 from actconform.catalog.rows import ROWS
-from actconform.config import near
 from actconform.interfaces import Unsupported
 from actconform.oracle import truth
 from actconform.oracle.layers import Pulled, layer_formula
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from actconform.model import Layer

@@ -1,59 +1,94 @@
-"""The document of known deviations, made from the registers: what differs, where, by how much, why, and whose it is."""
+"""The document of known deviations, made from the registers: why they are there, by which formula, how that is proven."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping
 
-    from actconform.types import Deviation
+    from actconform.causes.register import Cause, Cover, Library, Register
 
 HEAD = """# Known deviations
 
-Made by `make docs` from the `deviations.toml` of the plugins; do not edit. A case is XFAIL only when every one of its findings
-is covered here, inside the inputs and within the bound; anything else fails the run, and so does an entry that no longer shows.
-Bounds are in ULP for `tail` and `range`, in units of the limit's scale for `scaled-error`, `kink` and `bias`; they carry a margin
-over what was seen. Classes without a magnitude have none.
+Made by `make docs` from the `causes.toml` of the plugins and `golden/observed.json`; do not edit. A case is XFAIL only when every
+element of every finding lies within a formula here, or its finding is of a class listed here; [causes.md](causes.md) says how a formula
+is read and held. "Explained" counts the elements in all runs recorded, and the largest share of the formula's bound that one of them took.
 """
 
 
-def document(register: Sequence[Deviation]) -> str:
-    """Return the Markdown document of a register, grouped by route, in a stable order."""
-    by_route: dict[str, list[Deviation]] = defaultdict(list)
-    for deviation in register:
-        by_route[", ".join(deviation.routes)].append(deviation)
-    parts = [HEAD]
-    for route in sorted(by_route):
-        parts.append(f"## {route}\n")
-        parts.append("| id | class | aspect | kernels | dtypes | inputs | bound | when | why |")
-        parts.append("|---|---|---|---|---|---|---|---|---|")
-        parts += [_row(deviation) for deviation in sorted(by_route[route], key=lambda deviation: deviation.id)]
-        parts.append("")
-    return "\n".join(parts)
+def document(register: Register, evidence: Mapping[str, tuple[int, float]]) -> str:
+    """Return the Markdown document of a register in its own order; `evidence` holds elements explained and share used by cause."""
+    lines = [HEAD, *_libraries(register.libraries)]
+    for cause in register.causes:
+        lines += _cause(cause, evidence.get(cause.id))
+    return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _row(deviation: Deviation) -> str:
-    inputs = (
-        ", ".join(part if isinstance(part, str) else f"[{part[0]:g}, {part[1]:g}]" for part in deviation.inputs)
-        or "any"
-    )
-    when = "; ".join(
-        f"{fact} {wanted if isinstance(wanted, str) else ' or '.join(wanted)}"
-        for fact, wanted in deviation.when.items()
-    )
-    link = f"[link]({deviation.link})" if deviation.link.startswith("http") else deviation.link
-    why = f"{deviation.reason} ({'; '.join(filter(None, (deviation.blame, link)))})"
-    cells = [
-        f"`{deviation.id}`",
-        deviation.class_,
-        deviation.aspect,
-        ", ".join(deviation.kernels),
-        ", ".join(deviation.dtypes),
-        inputs,
-        f"{deviation.bound:g}" if deviation.bound else "",
-        when,
-        why,
+def _libraries(libraries: tuple[Library, ...]) -> Iterator[str]:
+    yield "## Libraries\n"
+    yield "Errors of primitives in f32, in ULP of the result, + units of 2^-24 absolute; in 16 bits 1 ULP where not stated otherwise.\n"
+    yield "| library | holds for | primitives | subnormal numbers |"
+    yield "|---|---|---|---|"
+    for library in libraries:
+        names = sorted({*library.ulp, *library.absolute})
+        stated = (
+            f"{name} {library.ulp.get(name, 0):g}"
+            + (f" + {library.absolute[name]:g} u" if name in library.absolute else "")
+            for name in names
+        )
+        flush = library.flush or "by the fact `subnormals`"
+        yield _row([library.name, _when(library.when) or "any", ", ".join(stated), flush])
+    yield ""
+
+
+def _cause(cause: Cause, proof: tuple[int, float] | None) -> Iterator[str]:
+    yield f"## {cause.id}\n"
+    link = f"[reported]({cause.link})" if cause.link.startswith("http") else cause.link
+    yield f"{' '.join(cause.reason.split())} ({link}; since {cause.since})\n"
+    words = [f"Routes: {', '.join(f'`{route}`' for route in cause.routes)}."]
+    if cause.library:
+        words.append(f"Library: {cause.library}.")
+    if cause.when:
+        words.append(f"Where {_when(cause.when)}.")
+    if proof:
+        count, used = proof
+        words.append(f"Explained: {count:,} elements" + (f", at most {used:.2g} of the bound." if used else "."))
+    yield " ".join(words) + "\n"
+    if cause.graph:
+        yield "The graph is the formula, where computed exactly it is the definition.\n"
+    rows = [[f"{kernel}", "value", _texts(texts)] for kernel, texts in cause.value.items()]
+    rows += [[f"{kernel}", "gradient", _texts(texts)] for kernel, texts in cause.gradient.items()]
+    rows += [[kernel, "both", f"as {name}"] for kernel, name in cause.same_as.items()]
+    rows += [[", ".join(cover.kernels), cover.aspect, _cover(cover)] for cover in cause.covers]
+    if rows:
+        yield "| kernel | aspect | formula, or what is covered |"
+        yield "|---|---|---|"
+        yield from (_row(row) for row in rows)
+        yield ""
+
+
+def _texts(texts: str | tuple[str, ...]) -> str:
+    return " or ".join(f"`{' '.join(text.split())}`" for text in ((texts,) if isinstance(texts, str) else texts))
+
+
+def _cover(cover: Cover) -> str:
+    words = [cover.class_]
+    words += [
+        f"{name} {', '.join(globs)}"
+        for name, globs in (("dtypes", cover.dtypes), ("tensors", cover.tensors), ("regimes", cover.regimes))
+        if globs != ("*",)
     ]
+    if cover.bound != float("inf"):
+        words.append(f"at most {cover.bound:g}")
+    return "; ".join(words)
+
+
+def _when(when: Mapping[str, str | tuple[str, ...]]) -> str:
+    return "; ".join(
+        f"{fact} {wanted if isinstance(wanted, str) else ' or '.join(wanted)}" for fact, wanted in when.items()
+    )
+
+
+def _row(cells: list[str]) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

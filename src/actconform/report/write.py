@@ -37,7 +37,7 @@ def write_all(report: Report, folder: Path, catalog: Catalog, trends: Mapping[st
             path.unlink(missing_ok=True)
             reporter = kind()
             reporter.trends = trends or {}
-            reporter.deviations = catalog.deviations
+            reporter.causes = catalog.register.causes
             reporter.write(report, folder)
             if not path.exists():
                 raise FileNotFoundError("it returned without writing it")

@@ -40,6 +40,7 @@ def write_package(name: str, kind: Kind, folder: Path) -> list[Path]:
         "route": name if kind == "framework" else f"authored+{name}",
         "fact": "numpy",
         "actconform": __version__,
+        "version": "0.1.0",  # of the package itself
         "interface": str(INTERFACE),
     }
     source = f"src/{module(name)}"
@@ -48,7 +49,7 @@ def write_package(name: str, kind: Kind, folder: Path) -> list[Path]:
         "README.md": "README.md",
         f"{source}/__init__.py": "plugin.py",
         f"{source}/backend.py": f"{kind}.py",
-        f"{source}/deviations.toml": "deviations.toml",
+        f"{source}/causes.toml": "causes.toml",
         "tests/test_contract.py": "test_contract.py",
     }
     folder.mkdir(parents=True)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import msgspec
 
 from actconform.catalog.models.networks import PUBLISHED
-from actconform.config import UsageError, near
+from actconform.config import UsageError
 from actconform.select import Selection, asked_for, routes, select
+from actconform.spelling import near
 from actconform.types import Case, Kernel
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from importlib.resources import files
 import made
 import pytest
 
+from actconform.causes.register import Cause
 from actconform.document import Point, Since, Trend
 from actconform.report.html import Html
 from actconform.throughput.measured import FILE, write
-from actconform.types import Deviation, Profile, Verdict
+from actconform.types import Profile, Verdict
 
 HOSTILE = "<script>alert(1)</script><!--</SCRIPT ]]> {{data}} \u2028 \\u003c & 'quoted' \x1b[31m \U0001f600 ä"
 CASES_LIMIT = 15e6  # bytes of a page of 5,000 cases
@@ -81,18 +82,9 @@ def test_hostile_text_comes_back_as_text_and_makes_no_element(tmp_path):
         ),
     ]
     report = made.report(*results, problems=(HOSTILE,))
-    deviation = Deviation(
-        id=HOSTILE,
-        class_="tail",
-        aspect="value",
-        kernels=("*",),
-        dtypes=("*",),
-        routes=("*",),
-        reason=HOSTILE,
-        link=HOSTILE,
-    )
+    cause = Cause(id=HOSTILE, reason=HOSTILE, link=HOSTILE, since=HOSTILE, routes=("*",))
     (tmp_path / "selftest.json").write_text(HOSTILE)
-    page = written(tmp_path, report, deviations=[deviation])
+    page = written(tmp_path, report, causes=[cause])
     plain = written(tmp_path, made.report(made.result()))
     hostile, harmless = Elements(page), Elements(plain)
     assert [tag for tag, *_ in hostile.found] == [tag for tag, *_ in harmless.found]

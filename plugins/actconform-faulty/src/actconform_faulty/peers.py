@@ -91,7 +91,7 @@ def peers(names: Sequence[str] = ()) -> Peers:
         config=Config(),
         folder=folder,
         manifest=read_manifest(folder),
-        register=catalog.deviations,
+        register=catalog.register,
     )
     faults = [fault for fault in catalog.faults if not names or fault.name in names]
     trial = selftest(plan, [fault.name for fault in faults], lambda _: None)

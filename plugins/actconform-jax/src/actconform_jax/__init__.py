@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from actconform import hookimpl
@@ -10,7 +9,7 @@ from actconform_jax.backend import JaxBackend
 from actconform_jax.exporters import Jax2Onnx
 
 if TYPE_CHECKING:
-    from actconform import Backend, Deviation, Exporter
+    from actconform import Backend, Exporter, Register
 
 
 class JaxPlugin:
@@ -25,11 +24,10 @@ class JaxPlugin:
         return (Jax2Onnx,)
 
     @hookimpl
-    def actconform_deviations(self) -> tuple[Deviation, ...]:
-        from actconform.deviations import read_deviations  # a worker needs the backend alone
+    def actconform_causes(self) -> tuple[Register, ...]:
+        from actconform import register_of  # a worker needs the backend alone
 
-        text = files("actconform_jax").joinpath("deviations.toml").read_text(encoding="utf-8")
-        return read_deviations(text, "actconform-jax/deviations.toml")
+        return (register_of(__name__),)
 
 
 plugin = JaxPlugin()

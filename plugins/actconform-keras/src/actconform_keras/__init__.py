@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from actconform import hookimpl
@@ -12,7 +11,7 @@ from actconform_keras.gpu import KerasGpu
 from actconform_keras.others import KerasJax, KerasTorch, KerasXla
 
 if TYPE_CHECKING:
-    from actconform import Backend, Deviation, Exporter
+    from actconform import Backend, Exporter, Register
 
 
 class KerasPlugin:
@@ -27,11 +26,10 @@ class KerasPlugin:
         return [KerasExport, Tf2Onnx]
 
     @hookimpl
-    def actconform_deviations(self) -> tuple[Deviation, ...]:
-        from actconform.deviations import read_deviations
+    def actconform_causes(self) -> tuple[Register, ...]:
+        from actconform import register_of  # a worker needs the backend alone
 
-        text = files("actconform_keras").joinpath("deviations.toml").read_text(encoding="utf-8")
-        return read_deviations(text, "actconform-keras/deviations.toml")
+        return (register_of(__name__),)
 
 
 plugin = KerasPlugin()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from actconform import hookimpl
 from actconform_onnxruntime.backend import OrtCpu, OrtCuda
 
 if TYPE_CHECKING:
-    from actconform import Backend, Deviation
+    from actconform import Backend, Register
 
 
 class OnnxRuntime:
@@ -20,11 +19,10 @@ class OnnxRuntime:
         return OrtCpu, OrtCuda
 
     @hookimpl
-    def actconform_deviations(self) -> tuple[Deviation, ...]:
-        from actconform.deviations import read_deviations  # a worker needs the backends alone
+    def actconform_causes(self) -> tuple[Register, ...]:
+        from actconform import register_of  # a worker needs the backend alone
 
-        register = files(__name__) / "deviations.toml"
-        return read_deviations(register.read_text(encoding="utf-8"), "actconform_onnxruntime/deviations.toml")
+        return (register_of(__name__),)
 
 
 plugin = OnnxRuntime()

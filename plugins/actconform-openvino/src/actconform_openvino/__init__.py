@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 
-from actconform import Artifact, Backend, Deviation, Program, Unavailable, Unsupported, hookimpl
+from actconform import Artifact, Backend, Program, Unavailable, Unsupported, hookimpl
 from actconform.cpu import onednn_level
+
+if TYPE_CHECKING:
+    from actconform import Register
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
@@ -92,8 +94,8 @@ def actconform_backends() -> tuple[type[Backend], ...]:
 
 
 @hookimpl
-def actconform_deviations() -> tuple[Deviation, ...]:
+def actconform_causes() -> tuple[Register, ...]:
     """Return the register of known causes."""
-    from actconform.deviations import read_deviations  # a worker needs the backend alone
+    from actconform import register_of  # a worker needs the backend alone
 
-    return read_deviations((files(__name__) / "deviations.toml").read_text("utf-8"), "actconform-openvino")
+    return (register_of(__name__),)

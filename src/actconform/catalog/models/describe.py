@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.catalog.models.kinds import KINDS, LOSSES, ShapeError
-from actconform.config import near
 from actconform.model import LOSS, OUTPUT, Input, Layer, Model
+from actconform.spelling import near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -48,8 +48,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from actconform.catalog.piecewise import PIECEWISE
 from actconform.catalog.rows import ROWS
 from actconform.catalog.smooth import SMOOTH
-from actconform.config import near
 from actconform.model import Parameter
+from actconform.spelling import near
 from actconform.types import f32
 
 if TYPE_CHECKING:

@@ -26,5 +26,5 @@ class Html(Reporter):
         from actconform.report.html.data import page_data  # workers load plugins too, and write no page
         from actconform.report.html.page import page
 
-        data = page_data(report, folder, trends=self.trends, register=self.deviations)
+        data = page_data(report, folder, trends=self.trends, register=self.causes)
         (folder / self.filename).write_text(page(data), encoding="utf-8", newline="\n")

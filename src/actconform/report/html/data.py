@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from actconform.causes.register import Cause
     from actconform.document import Report, Since, Trend
-    from actconform.types import Deviation, Finding, Measurement, Result
+    from actconform.types import Finding, Measurement, Result
 
 CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(
     7
@@ -41,7 +42,7 @@ class Texts:
 
 
 def page_data(
-    report: Report, folder: Path, *, trends: Mapping[str, Trend], register: Sequence[Deviation]
+    report: Report, folder: Path, *, trends: Mapping[str, Trend], register: Sequence[Cause]
 ) -> dict[str, Any]:
     """Return what the page shows, as JSON can hold it: numbers that are not finite are "nan", "inf" and "-inf"."""
     texts = Texts()
@@ -59,7 +60,7 @@ def page_data(
         "digits": DIGITS,
         "gravest": GRAVEST_FIRST,
         "cases": cases,
-        "register": [_registered(deviation) for deviation in register],
+        "register": [_registered(cause) for cause in register],
         "selftest": selftest_of(folder),
         "throughput": bars_of(folder),
         "texts": texts.all(),
@@ -159,14 +160,8 @@ def _since(since: Since) -> str:
     )
 
 
-def _registered(deviation: Deviation) -> dict[str, str]:
-    return {
-        "id": deviation.id,
-        "reason": " ".join(deviation.reason.split()),
-        "link": deviation.link,
-        "until": deviation.until,
-        "bound": f"{deviation.bound:g}" if deviation.bound else "",
-    }
+def _registered(cause: Cause) -> dict[str, str]:
+    return {"id": cause.id, "reason": " ".join(cause.reason.split()), "link": cause.link, "since": cause.since}
 
 
 def _short(number: float) -> float | str:

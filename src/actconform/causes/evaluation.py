@@ -1,0 +1,161 @@
+"""The formulas of one case, evaluated at the elements in question: by text, or the case's own graph."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from actconform.catalog.inputs import HALVED
+from actconform.causes.arithmetic import EXACT, Arithmetic, Number, given
+from actconform.causes.formula import Formula, FormulaError, Scope
+from actconform.compare.answers import join
+from actconform.formats import DTYPES
+from actconform.interfaces import Unsupported
+from actconform.pulled import COTANGENT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.causes.graph import GraphFormula
+    from actconform.causes.register import Library
+    from actconform.compare.measure import Sample
+    from actconform.draw import Exam, Question
+    from actconform.types import Case, Kernel
+
+STEPS = {"wide": DTYPES["f32"], "double": EXACT}
+WITHOUT_VALUE = (FormulaError, Unsupported, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+
+
+class Piece(NamedTuple):
+    """Elements of one tensor in one regime: flat indices into the joined sample."""
+
+    regime: str
+    sample: Sample
+    elements: NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """The elements of one tensor that are asked about, over all regimes, and these elements as one sample."""
+
+    tensor: str
+    pieces: tuple[Piece, ...]
+    sample: Sample
+
+    @classmethod
+    def of(cls, tensor: str, pieces: Sequence[Piece]) -> Part:
+        """Return the part of these pieces, in their order."""
+        return cls(tensor, tuple(pieces), join([piece.sample.part(piece.elements) for piece in pieces]))
+
+    def positions(self, regime: str, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where elements of a regime stand in `sample`; they are among those asked about."""
+        start = 0
+        for piece in self.pieces:
+            if piece.regime == regime:
+                return start + np.searchsorted(piece.elements, elements)
+            start += piece.elements.size
+        raise KeyError(regime)
+
+
+@cache
+def formula(text: str) -> Formula:
+    """Return the formula of a text, parsed once."""
+    return Formula(text)
+
+
+class Evaluation:
+    """Evaluates formulas for the questions of a case. Row kernels are evaluated whole, unary ones at the elements alone."""
+
+    def __init__(self, case: Case, kernel: Kernel, exam: Exam, facts: Mapping[str, str]) -> None:
+        self.case, self.kernel, self.exam, self.facts = case, kernel, exam, facts
+        self._fmt = exam.rule.fmt
+        self._questions: dict[str, list[Question]] = defaultdict(list)
+        for question in exam.questions:
+            self._questions[question.regime].append(question)
+
+    def by_text(self, text: str, library: Library, part: Part) -> Number:
+        """Return what the formula gives at the part's elements. Raises one of WITHOUT_VALUE where it gives nothing."""
+        ends = library.arithmetic(self._fmt, self.facts)
+        steps = ends.to(STEPS.get(library.steps.get(self._fmt.name, "each"), self._fmt))
+        zero = Number(np.zeros(()), np.zeros(()), steps)
+        fixed = {name: zero.operand(value) for name, value in self.kernel.parameters.items()}
+        with np.errstate(all="ignore"):
+            if self.exam.rule.unary:
+                names = {"x": self._read(part.sample.x, ends, steps)}
+                if part.sample.cotangent is not None:
+                    names["g"] = self._read(part.sample.cotangent, ends, steps)
+                return _spread(formula(text).evaluate(Scope(names | fixed, steps, ends)), part.sample.x.shape)
+
+            def value(question: Question) -> Number:
+                names = self._tensors(question, ends, steps) | fixed
+                return formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
+
+            return self._of_questions(value, part)
+
+    def _of_questions(self, value: Callable[[Question], Number], part: Part) -> Number:
+        """Return the numbers of whole questions, regime by regime, at the part's elements."""
+        picked = []
+        for piece in part.pieces:
+            numbers = [
+                _spread(value(question), question.truth[part.tensor].shape)
+                for question in self._questions[piece.regime]
+            ]
+            picked.append(_picked(numbers, piece))
+        return _concatenated(picked)
+
+    def _tensors(self, question: Question, ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
+        arrays = {name: np.asarray(array, np.float64) for name, array in question.inputs.items()}
+        if question.cotangents:
+            arrays["g"] = np.asarray(question.cotangents["y"], np.float64)
+        if self.kernel.name in HALVED:
+            half = arrays["x"].shape[-1] // 2
+            arrays |= {"a": arrays["x"][..., :half], "b": arrays["x"][..., half:]}
+        return {name: self._read(array, ends, steps) for name, array in arrays.items()}
+
+    def _read(self, array: NDArray[np.float64], ends: Arithmetic, steps: Arithmetic) -> Number:
+        number = given(array, ends)
+        return Number(number.value, number.error, steps)
+
+    def by_graph(self, graph: GraphFormula, arithmetic: Arithmetic, part: Part, *, wide: bool = False) -> Number:
+        """Return what the graph gives at the part's elements; `arithmetic` of EXACT is the graph in float64, not rounded."""
+        with np.errstate(all="ignore"):
+            if self.exam.rule.unary:
+                question = self.exam.questions[0]
+                tensors: dict[str, NDArray[Any]] = {"x": part.sample.x.astype(question.inputs["x"].dtype)}
+                if part.sample.cotangent is not None and question.cotangents:
+                    tensors[COTANGENT + "y"] = part.sample.cotangent.astype(question.cotangents["y"].dtype)
+                return _spread(graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor], part.sample.x.shape)
+
+            def value(question: Question) -> Number:
+                cotangents = {COTANGENT + name: array for name, array in (question.cotangents or {}).items()}
+                return graph.evaluate({**question.inputs, **cotangents}, arithmetic, wide=wide)[part.tensor]
+
+            return self._of_questions(value, part)
+
+
+def exactly(arithmetic: Arithmetic) -> Arithmetic:
+    """Return the arithmetic that rounds nothing that matters: float64, every subnormal kept."""
+    return Arithmetic(EXACT, "kept", 1, arithmetic.accuracy)
+
+
+def _spread(number: Number, shape: tuple[int, ...]) -> Number:
+    """Return it in the shape of the tensor: constants repeated, and what keeps a reduced axis without it."""
+    if number.value.ndim > len(shape) and number.value.size == np.prod(shape, dtype=int):
+        return number.moved(lambda array: array.reshape(shape))
+    return number.moved(lambda array: np.broadcast_to(array, shape))
+
+
+def _picked(numbers: Sequence[Number], piece: Piece) -> Number:
+    whole = _concatenated([number.moved(np.ravel) for number in numbers])
+    if whole.value.size != piece.sample.got.size:
+        raise ValueError("answers of other shapes than the truth's: no element can be told from another")
+    return whole.moved(lambda array: array[piece.elements])
+
+
+def _concatenated(numbers: Sequence[Number]) -> Number:
+    value, error = (np.concatenate([getattr(number, key) for number in numbers]) for key in ("value", "error"))
+    return Number(value, error, numbers[0].arithmetic)
