@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actconform.compare.bounds import flushes
-from actconform.compare.ulp import ulp_of
 from actconform.formats import FloatFormat
 from actconform.oracle.rounding import round_to
 
@@ -34,6 +33,7 @@ Flush: TypeAlias = Literal["kept", "may", "always"]
 EXACT = FloatFormat(
     "f64", 64, 53, -960, 1022
 )  # binary64, short of the ends of its range: mathematics as far as it reaches
+EXPONENT = np.int64(0x7FF0_0000_0000_0000)
 SIGN_UNKNOWN = 5e-324  # an error that changes no number but admits either zero
 
 
@@ -198,7 +198,7 @@ def settled(value: F64, error: Any, arithmetic: Arithmetic, roundings: int = 1, 
     brought = np.broadcast_to(np.asarray(error, np.float64), value.shape)
     size = np.abs(value)
     reach = size + brought
-    half = np.where(reach == 0, 0.0, 0.5 * ulp_of(reach, fmt))
+    half = _half_ulp(reach, fmt)
     rounded = brought + (roundings * half if roundings else np.where(size < fmt.smallest_normal, half, 0.0))
     if roundings == 1:
         free = exact & (brought == 0)
@@ -212,6 +212,13 @@ def settled(value: F64, error: Any, arithmetic: Arithmetic, roundings: int = 1, 
     special = ~finite
     rounded = np.where(overflows, 0.0, np.where(special, np.where(np.isfinite(brought), 0.0, np.nan), rounded))
     return Number(value.reshape(shape), rounded.reshape(shape), arithmetic)
+
+
+def _half_ulp(reach: F64, fmt: FloatFormat) -> F64:
+    """Return half the gap between numbers of the format at each magnitude, never below the subnormal gap; 0 at zero."""
+    binade = (reach.view(np.int64) & EXPONENT).view(np.float64)
+    half: F64 = np.maximum(binade * 2.0**-fmt.precision, fmt.smallest_subnormal / 2)
+    return half * (reach != 0)
 
 
 def _underflown(value: F64, size: F64, brought: F64, error: F64, arithmetic: Arithmetic) -> tuple[F64, F64]:
