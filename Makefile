@@ -12,7 +12,7 @@ PLUGINS := $(addprefix plugins/actconform-,keras torch onnxruntime faulty jax op
 JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix einops chex toolz PyYAML msgpack
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test browser check format bench golden selftest detection selftest-peers stability report docs clean \
+.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers stability emulate report docs clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
 
 help: ## Show this help
@@ -41,6 +41,11 @@ browser: ## Install Chromium, if there is none, for the tests of the report in a
 	@command -v chromium || command -v chromium-headless-shell || command -v google-chrome || \
 		{ sudo=$$(test "$$(id -u)" = 0 || echo sudo); $$sudo apt-get update -qq && \
 		$$sudo apt-get install -qq --no-install-recommends chromium fonts-dejavu-core; }
+
+emulators: ## Install QEMU's user-mode emulators, if there are none, for `make emulate` and its test (Debian, Ubuntu; as root or with sudo)
+	@{ command -v qemu-x86_64 && command -v qemu-aarch64; } || \
+		{ sudo=$$(test "$$(id -u)" = 0 || echo sudo); $$sudo apt-get update -qq && \
+		$$sudo apt-get install -qq --no-install-recommends qemu-user; }
 
 check: $(STAMP) ## Format, lint, types, order of the layers, documents
 	$(BIN)/ruff format --check .
@@ -71,6 +76,9 @@ selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARG
 
 stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict changes without a changed fact
 	$(BIN)/python -m actconform.stability $(ARGS)
+
+emulate: $(STAMP) ## ONNX Runtime on our graphs, on emulated processors; ARGS=sse for one: sse, avx2, arm64, arm64-sve
+	@set -f; $(BIN)/python -m actconform.emulate $(ARGS)
 
 report: $(STAMP) ## Write the files of the last run anew (ARGS='--history DIR' adds lines over time)
 	$(BIN)/actconform report $(ARGS)
@@ -115,4 +123,4 @@ docs: $(STAMP) ## Write the generated documents
 	$(BIN)/python -m actconform.report.schema > docs/report-schema.json
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) conform-out nightly build dist
+	rm -rf $(VENV) conform-out emulate-out nightly build dist

@@ -104,7 +104,7 @@ def test_an_interrupted_build_leaves_nothing(
         next(wheels.glob("*.lock")).with_suffix("").mkdir()
         raise fault
 
-    monkeypatch.setattr(environments, "_call", stop)
+    monkeypatch.setattr(environments, "called", stop)
     with pytest.raises((KeyboardInterrupt, NoEnvironmentError)):
         environment(["wobble==1.0"])
     assert [path.name for path in wheels.iterdir()] == ["half"]

@@ -50,8 +50,15 @@ def test_every_command_is_a_make_target(name):
         assert named[0] in targets
 
 
-def test_ci_checks_tests_and_runs_the_browser():
-    assert commands("ci.yml") == ["make install", "make check", "make browser", "make test", "make conform"]
+def test_ci_checks_and_tests_with_a_browser_and_emulators():
+    assert commands("ci.yml") == [
+        "make install",
+        "make check",
+        "make browser",
+        "make emulators",
+        "make test",
+        "make conform",
+    ]
 
 
 def test_each_backend_of_the_nightly_has_a_job_and_none_stops_another():

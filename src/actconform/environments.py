@@ -187,7 +187,7 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
     folder = environment.folder
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        _call([python, "-m", "venv", "--without-pip", str(folder)], f"{python} -m venv failed")
+        called([python, "-m", "venv", "--without-pip", str(folder)], f"{python} -m venv failed")
         site = environment.packages
         # Not the folder's bare name: files for editable installs there would not be read.
         lines = ["import site", *(f"import site; site.addsitedir({path!r})" for path in _driver_packages())]
@@ -197,10 +197,10 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         # Else the driver's is on the path there, and installs there. Asking the import system for pip would make setuptools
         # give up its distutils in this process.
         if not list(metadata.distributions(name="pip")):
-            _call([str(environment.python), "-m", "ensurepip"], "pip is neither here nor to be had; install it here")
+            called([str(environment.python), "-m", "ensurepip"], "pip is neither here nor to be had; install it here")
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--constraint", str(constraints), "--", *requirements]
-        _call(command, f"{_said(requirements)} cannot be installed")
+        called(command, f"{_said(requirements)} cannot be installed")
         about = About(requirements=requirements, python=version, packages=_own_packages(site))
         fresh = folder / f"{ABOUT}.new"
         fresh.write_bytes(msgspec.json.encode(about))
@@ -215,7 +215,8 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         raise
 
 
-def _call(command: Sequence[str], failed: str) -> None:
+def called(command: Sequence[str], failed: str) -> None:
+    """Run a command in silence; raise NoEnvironmentError with `failed` and its last lines where it fails."""
     done = subprocess.run(  # noqa: S603  an interpreter that the user configured
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
     )

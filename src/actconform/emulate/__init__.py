@@ -1,0 +1,1 @@
+"""ort-cpu on processors that this machine does not have: `python -m actconform.emulate`."""
