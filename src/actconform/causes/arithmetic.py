@@ -95,6 +95,10 @@ class Number:
 
     __array_ufunc__ = None  # array + Number is for Number to answer
 
+    def _exactly(self, in_float64: Mask, in_format: Any) -> Any:
+        """Tell where float64 computes a product or quotient without error: of numbers of a narrow format it has twice the bits."""
+        return in_float64 if self.arithmetic.exact else in_format
+
     @property
     def sign_unknown(self) -> Mask:
         """Where its error reaches beyond zero."""
@@ -117,7 +121,7 @@ class Number:
     def rounded_to(self, arithmetic: Arithmetic) -> Number:
         """Return it converted to another arithmetic: rounded once where that is narrower."""
         if arithmetic.fmt.precision < self.arithmetic.fmt.precision:
-            return settled(self.value, self.error, arithmetic)
+            return settled(self.value, self.error, arithmetic, exact=np.True_)
         return Number(self.value, self.error, arithmetic)
 
     def __neg__(self) -> Number:
@@ -149,7 +153,7 @@ class Number:
         error = np.where(certain, 0.0, np.where(wild, np.nan, error))
         either = (product == 0) & (error == 0) & (self.sign_unknown | other.sign_unknown)
         error = np.where(either, SIGN_UNKNOWN, error)
-        return settled(product, error, self.arithmetic, exact=np.True_)
+        return settled(product, error, self.arithmetic, exact=self._exactly(_is_power(a) | _is_power(b), np.True_))
 
     def __truediv__(self, other: Number | float) -> Number:
         other = self.operand(other)
@@ -163,9 +167,8 @@ class Number:
         sure |= np.isnan(quotient) & (self.error + other.error == 0)
         error = np.where(sure, 0.0, np.where(least > 0, error, np.where(nonzero, np.inf, np.nan)))
         error = np.where((quotient == 0) & (error == 0) & self.sign_unknown, SIGN_UNKNOWN, error)
-        return settled(
-            quotient, error, self.arithmetic, self.arithmetic.division, exact=other.value * quotient == self.value
-        )
+        exact = self._exactly(_is_power(np.abs(other.value)), other.value * quotient == self.value)
+        return settled(quotient, error, self.arithmetic, self.arithmetic.division, exact=exact)
 
     def __radd__(self, other: float) -> Number:
         return self + other
@@ -217,8 +220,9 @@ def settled(value: F64, error: Any, arithmetic: Arithmetic, roundings: int = 1, 
 def _half_ulp(reach: F64, fmt: FloatFormat) -> F64:
     """Return half the gap between numbers of the format at each magnitude, never below the subnormal gap; 0 at zero."""
     binade = (reach.view(np.int64) & EXPONENT).view(np.float64)
-    half: F64 = np.maximum(binade * 2.0**-fmt.precision, fmt.smallest_subnormal / 2)
-    return half * (reach != 0)
+    half = np.maximum(binade * 2.0**-fmt.precision, fmt.smallest_subnormal / 2)
+    nonzero: F64 = half * (reach != 0)
+    return nonzero
 
 
 def _underflown(value: F64, size: F64, brought: F64, error: F64, arithmetic: Arithmetic) -> tuple[F64, F64]:
@@ -244,6 +248,13 @@ def _is_number_of(value: F64, size: F64, fmt: FloatFormat) -> Mask:
     steps = size / fmt.smallest_subnormal
     representable: Mask = np.where(size >= fmt.smallest_normal, fits, steps == np.floor(steps))
     return representable
+
+
+def _is_power(size: F64) -> Mask:
+    """Tell which magnitudes are powers of two, or 0: they multiply and divide without rounding."""
+    fraction = np.int64(0x000F_FFFF_FFFF_FFFF)
+    whole: Mask = (np.ascontiguousarray(size).view(np.int64) & fraction) == 0
+    return whole.reshape(np.shape(size)) & np.isfinite(size)
 
 
 def _times(a: F64, b: F64) -> F64:
