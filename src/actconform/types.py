@@ -178,7 +178,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     """One classified way in which a measurement breaks its limit, over one interval of inputs.
 
     `magnitude` is what a deviation's bound is held against: scaled error for scaled-error, kink and bias, ULP for
-    tail and range, 0 for classes that are there or not.
+    tail and range, 0 for classes that are there or not. `severity` is "critical", "major", "minor" or "convention", as the
+    table in severity.py has it; "" in reports of before there were any.
     """
 
     class_: str
@@ -191,6 +192,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     deviation: str | None = None
     blame: str = "undetermined"
     evidence: str = ""
+    severity: str = ""
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -230,7 +232,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one case. Exactly one exists for every selected case."""
+    """What became of one case. Exactly one exists for every selected case.
+
+    `findings` stand gravest first, new ones before known ones; `blame` is that of the first.
+    """
 
     case: str
     subject: str
