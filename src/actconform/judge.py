@@ -15,26 +15,6 @@ if TYPE_CHECKING:
     from actconform.causes.explain import Coverage
     from actconform.types import Case, Finding, Place, Result
 
-# What a reader should know first: wrong numbers before special values before small print; others come after these.
-GRAVEST_FIRST = (
-    "names",
-    "shape",
-    "scaled-error",
-    "nan-lost",
-    "nan-made",
-    "inf",
-    "range",
-    "kink",
-    "dtype",
-    "nondeterministic",
-    "position-dependent",
-    "mutates-input",
-    "memory-growth",
-    "placement",
-    "tail",
-    "subnormal-flush",
-)
-
 
 class Judgement(msgspec.Struct, frozen=True):
     """The verdict on one case, its findings with the cause that covers each, and why."""
@@ -95,8 +75,3 @@ def conforms(
 
 def _kinds(findings: Sequence[Finding]) -> str:
     return ", ".join(sorted({finding.class_ for finding in findings}))
-
-
-def gravity(class_: str) -> tuple[int, str]:
-    """Return a key that sorts classes of findings: what a reader should know first is least."""
-    return (GRAVEST_FIRST.index(class_) if class_ in GRAVEST_FIRST else len(GRAVEST_FIRST), class_)

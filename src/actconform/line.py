@@ -29,6 +29,7 @@ from actconform.onnx.author import author
 from actconform.onnx.author_model import author_model
 from actconform.probe import cut, fed, layer_values
 from actconform.pulled import pulled_back, with_cotangents
+from actconform.severity import graded
 from actconform.types import Case, Kernel, Result, Verdict
 from actconform.witness import LayerWitnesses, Witnesses
 from actconform.workers.pool import WorkerError
@@ -123,7 +124,7 @@ def run_case(case: Case, desk: Desk) -> Result:
         result = ended(case, VERDICT_OF[error.kind], "export" if clock.stage == "export" else "run", str(error))
     except Exception as error:  # noqa: BLE001  a fault of ours costs one case too, and is named
         result = ended(case, Verdict.ERROR, clock.stage, f"a fault in actconform: {fault_message(error)}")
-    return msgspec.structs.replace(result, seconds=time.perf_counter() - started)
+    return msgspec.structs.replace(graded(result), seconds=time.perf_counter() - started)
 
 
 def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
@@ -274,7 +275,6 @@ def _judged(
     placement: dict[str, tuple[str, ...]],
 ) -> Result:
     judgement = judge(findings, explained.covers, [cause.id for cause in situation.active])
-    new = [finding for finding in judgement.findings if finding.deviation is None]
     return Result(
         case=case.id,
         subject=case.subject,
@@ -283,7 +283,6 @@ def _judged(
         route=case.route,
         verdict=judgement.verdict,
         reason=judgement.reason,
-        blame=next((finding.blame for finding in (*new, *judgement.findings)), ""),
         implementation=implementation,
         placement=placement,
         findings=judgement.findings,

@@ -17,6 +17,7 @@ import msgspec
 from actconform.as_json import finite
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Report
+from actconform.severity import graded
 from actconform.types import Result, Verdict
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def read_results(folder: Path) -> list[Result]:
     results = []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
         try:
-            results.append(msgspec.json.decode(line, type=Result, strict=False))
+            results.append(graded(msgspec.json.decode(line, type=Result, strict=False)))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             mend = "delete that line, or run without --resume"
             raise UsageError(f"{path}:{number}: not a result of a run ({error}); {mend}") from error

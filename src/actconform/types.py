@@ -194,7 +194,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     """One classified way in which a measurement breaks its limit, over one interval of inputs.
 
     `magnitude` is what a cause's bound is held against: scaled error for scaled-error, kink and bias, ULP for
-    tail and range, 0 for classes that are there or not.
+    tail and range, 0 for classes that are there or not. `severity` is "critical", "major", "minor" or "convention", as the
+    table in severity.py has it; "" in reports of before there were any.
     """
 
     class_: str
@@ -212,6 +213,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     """How much of the cause's bound its worst element takes, from 0 to 1; 0 where the cause has none."""
     candidates: tuple[str, ...] = ()
     """Of a new finding the ids of causes of other routes that would explain every element: what `deviations adopt` writes."""
+    severity: str = ""
 
     @property
     def place(self) -> Place:
@@ -256,7 +258,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one case. Exactly one exists for every selected case."""
+    """What became of one case. Exactly one exists for every selected case.
+
+    `findings` stand gravest first, new ones before known ones; `blame` is that of the first.
+    """
 
     case: str
     subject: str

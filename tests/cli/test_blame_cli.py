@@ -37,7 +37,7 @@ def test_two_versions_stand_side_by_side_in_one_report(cli, tmp_path, wheels):
     said = cli("run", "relu/value/f32/wobbly@*", "--config", settings(tmp_path, two))
     assert said.code == 1
     assert "wobbly@1: making an environment with wobble==1.0" in said.err
-    assert "1 pass · 1 NEW" in said.out
+    assert "1 pass · 1 NEW (" in said.out
     report = json.loads((tmp_path / "conform-out/report.json").read_text())
     assert {one["route"]: one["verdict"] for one in report["results"]} == {"wobbly@1": "PASS", "wobbly@2": "FAIL"}
     facts = report["facts"]["backends"]

@@ -147,11 +147,11 @@ def test_a_required_route_that_did_not_run_does_not_conform(cli):
 def test_a_new_finding_is_shown_with_the_command_that_repeats_it(cli):
     said = cli("run", "leaky-relu-0.3/value/f32/stand-in")
     lines = [line.strip() for line in said.out.splitlines()]
-    at = lines.index("NEW  leaky-relu-0.3/value/f32/stand-in   scaled-error   blame: framework")
+    at = lines.index("NEW critical  leaky-relu-0.3/value/f32/stand-in   scaled-error   blame: framework")
     assert lines[at + 1].startswith("x=0x3f")
     assert "   truth 1." in lines[at + 1]
     assert lines[at + 2] == "actconform run leaky-relu-0.3/value/f32/stand-in --out conform-case"
-    assert "0 pass · 1 NEW" in lines
+    assert "0 pass · 1 NEW (1 critical)" in lines
 
 
 def test_settings_reach_the_worker(cli, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actconform.document import SCHEMA, Facts, Report
+from actconform.severity import graded
 from actconform.types import Finding, Measurement, Result, Verdict, Worst
 
 FACTS = Facts(
@@ -43,12 +44,12 @@ def measurement(scaled: float = 1.0, limit: float = 8.0, **fields: Any) -> Measu
 
 
 def result(case: str = "relu/value/f32/torch", verdict: Verdict | None = None, **fields: Any) -> Result:
-    """A result, PASS where it has no findings, else FAIL."""
+    """A result as a run has it, PASS where it has no findings, else FAIL."""
     subject, aspect, dtype, route = case.split("/", 3)
     verdict = verdict or (Verdict.FAIL if fields.get("findings") else Verdict.PASS)
     made: dict[str, Any] = {"measurements": (measurement(),), "seconds": 0.25}
     parts = {"case": case, "subject": subject, "aspect": aspect, "dtype": dtype, "route": route}
-    return Result(verdict=verdict, **{**made, **parts, **fields})
+    return graded(Result(verdict=verdict, **{**made, **parts, **fields}))
 
 
 def report(

@@ -81,7 +81,7 @@ def test_findings_without_inputs_are_the_same() -> None:
 def test_a_new_finding_is_worse_unless_it_is_registered_and_a_gone_one_never() -> None:
     new = difference(result(), result(findings=(finding(),)))
     assert [found.case for found in new.new] == ["relu/value/f32/torch"]
-    assert new.worse == ("1 new findings", "1 larger errors", "1 verdicts that do not conform")
+    assert new.worse == ("1 new findings (1 minor)", "1 larger errors", "1 verdicts that do not conform")
     known = difference(result(), result(verdict=Verdict.XFAIL, findings=(finding(**KNOWN),)))
     assert (len(known.new), known.worse) == (1, ())
     assert "known: torch-known" in as_text(known)
@@ -235,12 +235,26 @@ def test_a_run_that_no_longer_conforms_is_worse_and_says_why() -> None:
 
 def test_a_finding_that_lost_the_deviation_that_covered_it_is_a_new_one() -> None:
     covered, bare = result(findings=(finding(**KNOWN),)), result(findings=(finding(),))
-    assert difference(covered, bare).worse == ("1 new findings",)
+    assert difference(covered, bare).worse == ("1 new findings (1 minor)",)
     assert [found.finding for found in difference(covered, bare).new] == list(bare.findings)
     for before, after in ((bare, covered), (covered, covered), (bare, bare)):
         assert not difference(before, after).new
     both = result(findings=(*covered.findings, *bare.findings))
     assert not difference(both, bare).new
+
+
+def test_findings_stand_gravest_first_with_their_severity() -> None:
+    cases = {"small": finding(), "nan": finding("nan-made", regime="ordinary"), "agreed": finding(blame="convention")}
+    clean = [result(f"{name}/value/f32/torch") for name in cases]
+    bad = [result(f"{name}/value/f32/torch", findings=(made,)) for name, made in cases.items()]
+    got = compare(report(*clean), report(*bad))
+    assert [one.case.split("/")[0] for one in got.new] == ["nan", "small", "agreed"]
+    assert got.worse[0] == "3 new findings (1 critical, 1 minor, 1 convention)"
+    assert [one.case.split("/")[0] for one in got.verdicts] == ["nan", "small", "agreed"]
+    gone = compare(report(*bad), report(*clean))
+    assert [one.case.split("/")[0] for one in gone.gone] == ["nan", "small", "agreed"]
+    for text in (as_text(got), as_markdown(got), as_page(got)):
+        assert text.index("critical") < text.index("minor")
 
 
 def test_another_blame_is_told_and_is_not_worse() -> None:

@@ -94,6 +94,23 @@ def test_a_field_that_came_later_is_no_fault(tmp_path: Path) -> None:
     assert len(read_report(tmp_path).results) == 2
 
 
+def test_a_report_of_before_there_were_severities_gets_them(tmp_path: Path) -> None:
+    findings = (finding(), finding("nan-made", regime="ordinary", blame="exporter"))
+    made = report(result("elu/value/f32/torch", findings=findings), problems=("1 FAIL",))
+    write_report(tmp_path, made)
+    path = tmp_path / "report.json"
+    old = json.loads(path.read_bytes())
+    (case,) = old["results"]
+    case["findings"] = [{k: v for k, v in each.items() if k != "severity"} for each in case["findings"]][::-1]
+    case["blame"] = "convention"
+    path.write_text(json.dumps(old))
+    assert read_report(path) == made
+    assert [(each.class_, each.severity) for each in made.results[0].findings] == [
+        ("nan-made", "critical"),
+        ("tail", "minor"),
+    ]
+
+
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert (TOP / "docs/report-schema.json").read_text() == document(), "run `make docs`"
     jsonschema.Draft202012Validator.check_schema(schema())

@@ -59,7 +59,7 @@ def test_since_when_and_what_came_in_then() -> None:
             day(4, result(findings=(new, old)), torch="2.13.0", ort="1.32.0"),
         ]
     )
-    tail, inf = lines[CASE].since
+    inf, tail = lines[CASE].since
     assert (tail.class_, tail.tensor, tail.regime, tail.when, tail.before) == ("tail", "y", "tail", when(3), when(2))
     assert changes(tail) == [("torch", "torch", "2.12.0", "2.13.0")]  # onnxruntime computes nothing on this route
     assert (inf.class_, inf.when, inf.before, inf.changed) == ("inf", when(1), "", ())

@@ -76,9 +76,31 @@ def test_a_failure_tells_its_findings_and_how_to_repeat_it(tmp_path: Path) -> No
     assert failure is not None
     assert failure.get("type") == "tail"
     lines = (failure.text or "").splitlines()
-    assert lines[1].startswith("tail in y, tail: x=0x40000000 truth 1.5 got 1.25 (40 ULP), 7 elements; blame: runtime")
+    assert lines[1].startswith(
+        "minor tail in y, tail: x=0x40000000 truth 1.5 got 1.25 (40 ULP), 7 elements; blame: runtime"
+    )
     assert lines[2].endswith("known: torch-known")
     assert lines[-1] == "actconform run elu/value/f32/torch --out conform-case"
+
+
+def test_failures_come_first_in_their_suite_gravest_first_with_their_severity(tmp_path: Path) -> None:
+    results = [
+        result("pass/value/f32/torch"),
+        result("known/value/f32/torch", Verdict.XFAIL, findings=(finding("nan-made", deviation="d"),)),
+        result("small/value/f32/torch", findings=(finding(),)),
+        result("nan/value/f32/torch", findings=(finding(), finding("nan-made", regime="ordinary"))),
+        result("crash/value/f32/torch", Verdict.CRASH),
+    ]
+    root = read(tmp_path, *results)
+    suite = next(suite for suite in root if suite.get("name") == "torch")
+    tests = suite.findall("testcase")
+    assert [str(test.get("name")).split("/")[0] for test in tests] == ["crash", "nan", "small", "pass", "known"]
+    severities = [[(p.get("name"), p.get("value")) for p in test.iter("property")] for test in tests]
+    assert severities == [[], [("severity", "critical")], [("severity", "minor")], [], [("severity", "critical")]]
+    failure = tests[1].find("failure")
+    assert failure is not None
+    assert failure.get("type") == "nan-made, tail"
+    assert [line.split()[0] for line in (failure.text or "").splitlines()[1:3]] == ["critical", "minor"]
 
 
 def test_suites_are_routes_with_versions_and_sums(tmp_path: Path) -> None:

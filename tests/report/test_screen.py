@@ -14,6 +14,7 @@ from actconform.plugins import Catalog
 from actconform.report.reasons import LONGEST, brief
 from actconform.report.screen import NEW_SHOWN, Screen
 from actconform.run import Plan
+from actconform.severity import graded
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 
 NAN, INF = float("nan"), float("inf")
@@ -64,7 +65,7 @@ def result(
         )
         for share in shares
     )
-    return Result(
+    made = Result(
         case=f"{subject}/value/{dtype}/{route}",
         subject=subject,
         aspect="value",
@@ -75,6 +76,7 @@ def result(
         measurements=measurements,
         **fields,
     )
+    return graded(made)
 
 
 def finding(class_: str, deviation: str | None = None, **fields) -> Finding:
@@ -103,12 +105,16 @@ def cells(log: Printed, *results: Result) -> dict[str, list[str]]:
         ([result(shares=(0.001,))], "<1%"),
         ([result(shares=(0.2, 0.413)), result(dtype="f16", shares=(0.3,))], "41%"),
         ([result(shares=(0.25, 1e6))], "25%"),  # an accepted side of a kink
-        ([result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "▲tail"),
+        ([result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "◦tail"),
+        ([result(verdict=Verdict.XFAIL, findings=(finding("scaled-error", "id"),))], "▲scaled-error"),
+        ([result(verdict=Verdict.XFAIL, findings=(finding("inf", "id", regime="huge"),))], "△inf"),
+        ([result(verdict=Verdict.XFAIL, findings=(finding("zero-sign", "id"),), shares=(0.5,))], "◦50%"),
+        ([result(verdict=Verdict.XFAIL, findings=(finding("bias", "id", blame="convention"),))], "◦bias"),
         ([result(verdict=Verdict.FAIL, findings=(finding("tail"),))], "●tail"),
         ([result(verdict=Verdict.FAIL, findings=(finding("scaled-error", "id"), finding("tail")))], "●tail"),
         ([result(verdict=Verdict.FAIL, findings=(finding("tail"), finding("nan-lost")))], "●nan-lost"),
-        ([result(verdict=Verdict.FAIL, findings=(finding("unheard-of"), finding("tail")))], "●tail"),
-        ([result(shares=(0.5,)), result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "▲tail"),
+        ([result(verdict=Verdict.FAIL, findings=(finding("unheard-of"), finding("tail")))], "●unheard-of"),
+        ([result(shares=(0.5,)), result(verdict=Verdict.XFAIL, findings=(finding("tail", "id"),))], "◦tail"),
         ([result(verdict=Verdict.UNSUPPORTED)], "–"),
         ([result(verdict=Verdict.UNSUPPORTED), result(shares=(0.5,))], "50%"),
         ([result(verdict=Verdict.ERROR), result(verdict=Verdict.FAIL, findings=(finding("tail"),))], "ERROR"),
@@ -127,7 +133,7 @@ def test_the_table_has_kernels_in_their_order_and_a_column_a_route(log: Printed)
     assert [line.split() for line in log.lines[:2]] == [["authored"], ["torch", "+ort-cpu"]]
     assert [line.split() for line in log.lines[2:4]] == [["relu", "25%"], ["tanh", "50%"]]
     assert log.lines[2].endswith("25%")  # the other cell is empty: not selected is not "not run"
-    assert "▲ known, ● NEW; △ by convention only; – unsupported" in log.lines[4]
+    assert "● NEW, known: ▲ critical, △ major, ◦ minor or by convention; – unsupported" in log.lines[4]
 
 
 def test_models_have_a_table_of_their_own_with_their_own_routes(log: Printed) -> None:
@@ -141,14 +147,14 @@ def test_models_have_a_table_of_their_own_with_their_own_routes(log: Printed) ->
     rows = [line.split() for line in log.lines]
     assert rows[:2] == [["torch"], ["relu", "25%"]]  # keras refused, and torch did not
     assert rows[2:6] == [["torch"], ["@const"], ["+ort-cpu", "torch"], ["mlp", "50%", "10%"]]
-    assert log.text.count("▲ known") == 1
+    assert log.text.count("▲ critical") == 1
     assert log.lines[6].startswith("a cell is the worst error")
 
 
 def test_a_group_of_which_nothing_was_selected_has_no_table(log: Printed) -> None:
     log.screen.tables([result("mlp", shares=(0.5,))], ["relu"], ["mlp"])
     assert [line.split() for line in log.lines[:2]] == [["torch"], ["mlp", "50%"]]
-    assert "▲ known" in log.lines[2]
+    assert "▲ critical" in log.lines[2]
 
 
 @pytest.mark.parametrize("width", [60, 100, 400])
@@ -207,7 +213,7 @@ def test_the_header_has_each_version_once(log: Printed) -> None:
 def test_a_new_finding_has_case_class_blame_worst_and_command(log: Printed) -> None:
     log.screen.findings([result("softplus", Verdict.FAIL, findings=(finding("inf"), finding("tail", "known-id")))])
     assert log.lines == [
-        "NEW  softplus/value/f32/torch   inf   blame: framework",
+        "NEW critical  softplus/value/f32/torch   inf   blame: framework",
         "     x=0x42b17218 (88.7228)   truth 88.7228394   got inf",
         "     actconform run softplus/value/f32/torch --out conform-case",
     ]
@@ -232,7 +238,7 @@ def test_another_tensor_than_the_usual_one_is_named_of_kernels_too(log: Printed)
     assert log.lines[1].startswith("     d_slope: x=0x42b17218 (88.7228)   truth")
 
 
-def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_worst(log: Printed) -> None:
+def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_gravest(log: Printed) -> None:
     worst = Worst(input_hex="0xc0000000", index=0, truth=0.5, got=0.25, ulp=9.0, scaled=3.0)
     findings = (
         finding("tail", magnitude=5.0, count=1000),
@@ -243,10 +249,10 @@ def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_worst(log
     )
     log.screen.findings([result("gelu", Verdict.FAIL, findings=findings, shares=(2.0,))])
     assert log.lines == [
-        "NEW  gelu/value/f32/torch   scaled-error, nondeterministic, tail   blame: framework",
-        "     scaled-error       x=0x42b17218 (88.7228)   truth 88.7228394   got inf   error 12 (limit 8)",
+        "NEW major  gelu/value/f32/torch   nondeterministic, scaled-error, tail   blame: framework",
         "     nondeterministic   seen in 1 of 71 calls",
-        "     tail               x=0x42b17218 (88.7228)   truth 88.7228394   got inf   70 ULP   1,234 elements",
+        "     scaled-error       x=0x42b17218 (88.7228)   truth 88.7228394   got inf   error 12 (limit 8)   minor",
+        "     tail               x=0x42b17218 (88.7228)   truth 88.7228394   got inf   70 ULP   1,234 elements   minor",
         "     tail               x=0xc0000000 (-2)   truth 0.5   got 0.25   9 ULP   blame: convention",
         "     actconform run gelu/value/f32/torch --out conform-case",
     ]
@@ -255,9 +261,45 @@ def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_worst(log
 def test_more_kinds_and_cases_than_have_room_are_counted(log: Printed) -> None:
     many = tuple(finding("tail", tensor=f"d_{n}") for n in range(6))
     log.screen.findings([result(f"k{n}", Verdict.FAIL, findings=many) for n in range(NEW_SHOWN + 7)])
-    assert log.text.count("NEW  ") == NEW_SHOWN
+    assert log.text.count("NEW minor  ") == NEW_SHOWN
     assert "     … and 2 more\n" in log.text
-    assert log.lines[-1] == "     … and 7 more cases with new findings, in report.json"
+    assert log.lines[-1] == "     … and 7 more cases with new findings (7 minor), in report.json"
+
+
+def test_the_gravest_new_case_comes_first_and_a_graver_known_finding_counts_for_nothing(log: Printed) -> None:
+    log.screen.findings(
+        [
+            result("hidden", Verdict.FAIL, findings=(finding("inf", "known-id"), finding("zero-sign"))),
+            result("small", Verdict.FAIL, findings=(finding("tail"),)),
+            result("special", Verdict.FAIL, findings=(finding("tail"), finding("nan-made", regime="special"))),
+            result("wrong", Verdict.FAIL, findings=(finding("tail"), finding("scaled-error", magnitude=1e3))),
+            result("agreed", Verdict.FAIL, findings=(finding("nan-made", blame="convention"),)),
+        ]
+    )
+    new = [line.split()[:3] for line in log.lines if line.startswith("NEW")]
+    assert new == [
+        ["NEW", "critical", "wrong/value/f32/torch"],
+        ["NEW", "major", "special/value/f32/torch"],
+        ["NEW", "minor", "small/value/f32/torch"],
+        ["NEW", "convention", "agreed/value/f32/torch"],
+        ["NEW", "convention", "hidden/value/f32/torch"],
+    ]
+
+
+def test_what_is_known_and_minor_or_a_convention_is_dim_and_what_is_critical_or_new_is_not() -> None:
+    def styles(*findings: Finding) -> str:
+        file = io.StringIO()
+        screen = Screen(console=Console(file=file, force_terminal=True, color_system="standard", width=80))
+        screen.tables([result(findings=findings, shares=(0.5,))], ["relu"])
+        return next(line for line in file.getvalue().splitlines() if line.lstrip().startswith("relu"))
+
+    dim, yellow, red = "\x1b[2m", "\x1b[33m", "\x1b[1;31m"
+    for quiet in (finding("tail", "id"), finding("zero-sign", "id"), finding("nan-made", "id", blame="convention")):
+        assert dim in styles(quiet)
+        assert red not in styles(quiet) + styles(quiet, finding("inf", "id"))
+        assert red in styles(quiet, finding("tail"))
+    assert yellow in styles(finding("tail", "id"), finding("inf", "id"))
+    assert not {part for part in (dim, yellow, red) if part in styles(finding("inf", "id", regime="special"))}
 
 
 def test_markup_in_names_and_reasons_is_shown_as_it_is(log: Printed) -> None:
@@ -272,7 +314,7 @@ def test_markup_in_names_and_reasons_is_shown_as_it_is(log: Printed) -> None:
     log.screen.timings([result(odd, route=odd, timings={"run": 1.0})], {}, {"total": 1.0, "record": 0.0})
     log.screen.verdict(bad, [odd], Path("[b]out[/]"), 1.0, interrupted=False)
     assert log.lines[1].split()[0] == odd
-    assert f"NEW  {odd}/value/f32/{odd}   {odd}   blame: {odd}" in log.lines
+    assert f"NEW major  {odd}/value/f32/{odd}   {odd}   blame: {odd}" in log.lines
     assert f"     actconform run '{odd}/value/f32/{odd}' --out conform-case" in log.lines
     assert f"     died: {odd}" in log.lines
     assert "1 not run: [red]x[/] ([/] missing)" in log.text
@@ -292,6 +334,14 @@ def test_the_verdict_counts_everything(log: Printed) -> None:
         "1,012 pass · 1 known · 1 unsupported · 14 not run: authored+ort-cuda (no driver: libcuda.so.1 missing)",
         "CONFORMS     out/report.json     3.2s",
     ]
+
+
+def test_the_counts_are_by_the_severity_of_the_gravest_finding(log: Printed) -> None:
+    known = [(finding("tail", "id"), finding("inf", "id")), (finding("tail", "id"),), (finding("tail", "id"),)]
+    results = [result(verdict=Verdict.XFAIL, findings=findings) for findings in known]
+    results.append(result(verdict=Verdict.FAIL, findings=(finding("zero-sign"), finding("inf", "id"))))
+    log.screen.verdict(results, ["1 FAIL"], Path("out"), 1.0, interrupted=False)
+    assert log.lines[0] == "0 pass · 3 known (1 critical, 2 minor) · 1 NEW (1 convention)"
 
 
 def test_what_gave_no_answer_is_told_once_for_each_reason(log: Printed) -> None:

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from actconform.report.markdown import literal, table
 from actconform.report.summary import Summary, summary
-from actconform.types import Verdict
+from actconform.types import Finding, Result, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,10 +64,42 @@ def test_crashes_come_before_failures_and_large_errors_before_small_ones() -> No
     crash = result("mish/value/f32/torch", Verdict.CRASH, reason="killed by SIGSEGV", measurements=())
     text = summary(report(failed("small", 16.0), failed("large", 80.0), crash))
     rows = [line for line in text.splitlines() if "/value/" in line and line.startswith("|")]
-    assert [row.split("/")[0] for row in rows] == ["| CRASH | mish", "| FAIL | large", "| FAIL | small"]
+    assert [row.split("/")[0] for row in rows] == [
+        "| CRASH |  | mish",
+        "| FAIL | critical | large",
+        "| FAIL | major | small",
+    ]
     assert "killed by SIGSEGV" in rows[0]
     assert "| 10 times its limit | scaled-error; blame: runtime |" in rows[1]
     assert "actconform run mish/value/f32/torch --out conform-case" in text
+
+
+def test_the_gravest_comes_first_however_large_another_error_is() -> None:
+    nan = result("nan/value/f32/torch", findings=(finding(magnitude=1e9), finding("nan-made", regime="ordinary")))
+    tail = result("tail/value/f32/torch", findings=(finding(magnitude=1e12),))
+    text = summary(report(tail, nan))
+    rows = [line for line in text.splitlines() if "/value/" in line and line.startswith("|")]
+    assert [row.split("/")[0] for row in rows] == ["| FAIL | critical | nan", "| FAIL | minor | tail"]
+    assert rows[0].endswith("| nan-made, tail; blame: runtime |")
+
+
+def test_what_is_known_is_counted_and_listed_gravest_first_without_conventions() -> None:
+    def known(subject: str, *findings: Finding) -> Result:
+        return result(f"{subject}/value/f32/torch", Verdict.XFAIL, findings=findings)
+
+    size = finding("scaled-error", magnitude=1e44, blame="exporter", deviation="d", regime="ordinary")
+    agreed = finding("nan-made", blame="convention", deviation="d")
+    text = summary(
+        report(known("small", finding(deviation="d")), known("agreed", agreed), known("wrong", agreed, size), result())
+    )
+    assert text.splitlines()[2] == "1 PASS, 3 XFAIL (1 critical, 1 minor, 1 convention)"
+    rows = [line.split("|")[2:4] for line in text.splitlines() if "/value/" in line]
+    assert [(severity.strip(), case.strip()) for severity, case in rows] == [
+        ("critical", "wrong/value/f32/torch"),
+        ("minor", "small/value/f32/torch"),
+        ("", "relu/value/f32/torch"),
+    ]
+    assert "scaled-error, nan-made; blame: exporter" in text
 
 
 def test_what_passes_is_listed_by_its_share_and_once_a_subject() -> None:
@@ -78,7 +110,7 @@ def test_what_passes_is_listed_by_its_share_and_once_a_subject() -> None:
     ]
     text = summary(report(*near))
     rows = [line for line in text.splitlines() if "/value/" in line]
-    assert rows[0] == "| pass | k29/value/f32/torch | 91 % of its limit |"
+    assert rows[0] == "| pass |  | k29/value/f32/torch | 91 % of its limit |  |"
     assert len(rows) == len({row.split("/")[0] for row in rows}) == 15
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from actconform.severity import graded
 from actconform.throughput.judged import cases, judged
 from actconform.throughput.trials import Trial
 from actconform.types import Case, Finding, Result, Verdict
@@ -17,7 +18,7 @@ def result(aspect, verdict, *classes, blame="runtime", deviation="known"):
         Finding(
             class_=one,
             count=1,
-            regime="r",
+            regime="ordinary",
             tensor="y",
             interval=("", ""),
             worst=None,
@@ -27,7 +28,7 @@ def result(aspect, verdict, *classes, blame="runtime", deviation="known"):
         )
         for one in classes
     )
-    return Result(
+    made = Result(
         case=case.id,
         subject="relu",
         aspect=aspect,
@@ -37,6 +38,7 @@ def result(aspect, verdict, *classes, blame="runtime", deviation="known"):
         reason=f"why {aspect}",
         findings=findings,
     )
+    return graded(made)
 
 
 def found(trial, *results):
@@ -47,7 +49,9 @@ def found(trial, *results):
 def test_marks_are_those_of_the_screen():
     assert found(FORWARD, result("value", Verdict.PASS)) == ("PASS", "", "")
     assert found(FORWARD, result("value", Verdict.XFAIL, "tail", "nan-lost")) == ("XFAIL", "▲", "nan-lost")
-    assert found(FORWARD, result("value", Verdict.XFAIL, "kink", blame="convention")) == ("XFAIL", "△", "kink")
+    assert found(FORWARD, result("value", Verdict.XFAIL, "nondeterministic")) == ("XFAIL", "△", "nondeterministic")
+    assert found(FORWARD, result("value", Verdict.XFAIL, "tail")) == ("XFAIL", "◦", "tail")
+    assert found(FORWARD, result("value", Verdict.XFAIL, "kink", blame="convention")) == ("XFAIL", "◦", "kink")
     assert found(FORWARD, result("value", Verdict.FAIL, "tail", deviation=None)) == ("FAIL", "●", "tail")
     assert found(FORWARD, result("value", Verdict.XPASS))[1] == "●"
 

@@ -293,20 +293,25 @@ class Explainer:
             return []
         free = ~np.any([excuse.inside for excuse in tests], axis=0) & ~excuses[0].admitted
         words = "outside " + " and ".join(excuse.text for excuse in tests)
+        times = np.min([np.where(excuse.used > 0, excuse.used, np.inf) for excuse in tests], axis=0)
         findings = []
         for piece in part.pieces:
             at = piece.elements[free[part.positions(piece.regime, piece.elements)]]
             at = at[~np.isin(at, counted[piece.regime])]
             if at.size:
-                findings.append(self._outlier(part.tensor, piece, at, words))
+                beyond = times[part.positions(piece.regime, at)]
+                findings.append(self._outlier(part.tensor, piece, at, beyond, words))
         return findings
 
-    def _outlier(self, tensor: str, piece: Piece, at: NDArray[np.int64], words: str) -> Finding:
+    def _outlier(
+        self, tensor: str, piece: Piece, at: NDArray[np.int64], beyond: NDArray[np.float64], words: str
+    ) -> Finding:
+        """Return the finding of elements that are `beyond` times as far from the nearest formula as it allows."""
         fmt, part = self._exam.rule.fmt, piece.sample.part(at)
         got, x = part.got.astype(np.float64), part.x
         with np.errstate(all="ignore"):
             off = np.abs(got - part.truth) / ulp_of(np.ascontiguousarray(part.truth), fmt)
-        worst = int(np.argmax(np.where(np.isnan(off), -1.0, off)))
+        worst = int(np.argmax(beyond))
         numbers = x if np.isnan(x).all() else x[~np.isnan(x)]
         return Finding(
             class_=OUTSIDE,
@@ -320,9 +325,9 @@ class Explainer:
                 truth=float(part.truth[worst]),
                 got=float(got[worst]),
                 ulp=float(off[worst]),
-                scaled=float(off[worst]),
+                scaled=float(beyond[worst]),
             ),
-            magnitude=float(off[worst]),
+            magnitude=float(beyond[worst]),
             evidence=words,
         )
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PLAIN_WIDTH = 160
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
-_ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "–": "-", "·": "|", "…": "...", "✗": "x", "✓": "v"})
+_ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "◦": ".", "–": "-", "·": "|", "…": "...", "✗": "x", "✓": "v"})
 
 
 def open_console(*, to_stderr: bool = False) -> Console:

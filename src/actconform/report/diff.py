@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -11,13 +11,15 @@ from actconform.document import Change  # noqa: TC001  msgspec reads annotations
 from actconform.report.facts import changed
 from actconform.report.same import same, without
 from actconform.report.share import Share, worst_share
+from actconform.severity import gravest, gravity, tally
 from actconform.throughput.baseline import Comparison
 from actconform.types import BAD, RAN, Finding, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from actconform.document import Report
+    from actconform.severity import Gravity
     from actconform.types import Result
 
 MOVED = 2.0  # an error moved that changed by more than this factor
@@ -37,6 +39,9 @@ class Blamed(msgspec.Struct, frozen=True):
     case: str
     before: str
     finding: Finding
+
+
+Kind = TypeVar("Kind", Found, Blamed)
 
 
 class Turned(msgspec.Struct, frozen=True):
@@ -62,7 +67,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """All that differs between two reports. `worse` says in words what got worse, and is empty where nothing did.
+    """All that differs between two reports, findings gravest first. `worse` says in words what got worse, and is empty where nothing did.
 
     `problems` are why the new one does not conform, where the old one did. Findings and errors are compared for cases that ran in
     both; a finding that lost the deviation that covered it is a new one. `appeared` and `disappeared` are cases that only one has. `speeds`
@@ -100,10 +105,14 @@ def compare(before: Report, after: Report, speeds: Comparison | None = None) -> 
         after=after.when,
         changed=changed(before.facts, after.facts),
         problems=after.problems if before.conforms and not after.conforms else (),
-        new=tuple(Found(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
-        gone=tuple(Found(b.case, finding) for a, b in ran for finding in without(a.findings, b.findings)),
-        blamed=tuple(blamed for a, b in ran for blamed in _blamed(a, b)),
-        verdicts=tuple(Turned(b.case, a.verdict, b.verdict, b.reason) for a, b in both if a.verdict != b.verdict),
+        new=_gravest_first(Found(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
+        gone=_gravest_first(Found(b.case, finding) for a, b in ran for finding in without(a.findings, b.findings)),
+        blamed=_gravest_first(blamed for a, b in ran for blamed in _blamed(a, b)),
+        verdicts=tuple(
+            Turned(b.case, a.verdict, b.verdict, b.reason)
+            for a, b in sorted(both, key=_bad_first)
+            if a.verdict != b.verdict
+        ),
         moved=tuple(sorted(_moved(ran), key=lambda one: one.factor, reverse=True)),
         appeared=tuple(case for case in new if case not in old),
         disappeared=tuple(case for case in old if case not in new),
@@ -111,6 +120,15 @@ def compare(before: Report, after: Report, speeds: Comparison | None = None) -> 
         worse=(),
     )
     return msgspec.structs.replace(difference, worse=tuple(_worse(difference, old, new)))
+
+
+def _gravest_first(differences: Iterable[Kind]) -> tuple[Kind, ...]:
+    return tuple(sorted(differences, key=lambda difference: gravity(difference.finding)))
+
+
+def _bad_first(pair: tuple[Result, Result]) -> tuple[bool, list[Gravity]]:
+    finding = gravest(pair[1].findings)
+    return pair[1].verdict not in BAD, [gravity(finding)] if finding else []
 
 
 def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
@@ -143,8 +161,10 @@ def _moved(ran: list[tuple[Result, Result]]) -> Iterator[Moved]:
 def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result]) -> Iterator[str]:
     if difference.problems:
         yield "the run no longer conforms"
+    new_ones = [found.finding for found in difference.new if found.finding.deviation is None]
+    if new_ones:
+        yield f"{len(new_ones):,} new findings ({tally(new_ones)})"
     counts = {
-        "new findings": sum(found.finding.deviation is None for found in difference.new),
         "larger errors": sum(
             moved.factor > 1 and new[moved.case].verdict is not Verdict.XFAIL for moved in difference.moved
         ),

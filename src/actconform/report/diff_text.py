@@ -51,14 +51,16 @@ def headline(difference: Difference) -> str:
 
 def sections(difference: Difference) -> list[Section]:
     """Return the tables of what differs, what matters most first; none for what does not differ."""
-    found = ("case", "finding", "worst", "blame")
+    found = ("case", "severity", "finding", "worst", "blame")
     moved = tuple((one.case, _size(one.before), _size(one.after)) for one in difference.moved)
     turned = tuple((one.case, f"{one.before} -> {one.after}", one.reason) for one in difference.verdicts)
     every = [
         Section("Changed facts", ("fact",), tuple((said(change),) for change in difference.changed)),
         Section("Why it does not conform", ("problem",), tuple((problem,) for problem in difference.problems)),
         Section("New findings", found, tuple(map(_found, difference.new))),
-        Section("Changed blame", ("case", "finding", "before", "now"), tuple(map(_blamed, difference.blamed))),
+        Section(
+            "Changed blame", ("case", "severity", "finding", "before", "now"), tuple(map(_blamed, difference.blamed))
+        ),
         Section("Changed verdicts", ("case", "verdict", "reason"), turned),
         Section("Moved errors", ("case", "before", "now"), moved),
         Section("Throughput", ("trial", "route", "change"), _speeds(difference)),
@@ -137,12 +139,12 @@ def _found(found: Found) -> tuple[str, ...]:
         worst = f"x={at.input_hex} truth {at.truth:.9g} got {at.got:.9g} ({at.ulp:.3g} ULP)"
     known = f", known: {finding.deviation}" if finding.deviation else ""
     what = f"{finding.class_} in {finding.tensor}, {finding.regime}: {finding.count:,} elements{known}"
-    return (found.case, what, worst or finding.evidence, finding.blame)
+    return (found.case, finding.severity, what, worst or finding.evidence, finding.blame)
 
 
 def _blamed(one: Blamed) -> tuple[str, ...]:
-    case, what, *_ = _found(Found(one.case, one.finding))
-    return (case, what, one.before, one.finding.blame)
+    case, severity, what, *_ = _found(Found(one.case, one.finding))
+    return (case, severity, what, one.before, one.finding.blame)
 
 
 def _speeds(difference: Difference) -> tuple[tuple[str, ...], ...]:

@@ -11,6 +11,7 @@ import msgspec
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Report
 from actconform.record import REPORT, RESULTS
+from actconform.severity import graded
 from actconform.types import BAD
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class _Version(msgspec.Struct):
 def read_report(path: Path) -> Report:
     """Return the report in the file `path`, or in the folder `path` of a run; "nan", "inf" and "-inf" are numbers again.
 
+    Where findings have no severity, as in reports of before there were any, they are given one.
     Raises UsageError, naming the file, what is wrong with it, and what to do, where it is missing, cut off, not JSON, not a
     report, or one of a newer actconform; where a case is there twice, or it conforms against its own verdicts.
     """
@@ -57,7 +59,7 @@ def read_report(path: Path) -> Report:
     if report.conforms and bad:
         held = ", ".join(f"{count} {verdict}" for verdict, count in bad.items())
         raise UsageError(f"{file}: says that it conforms, and has {held}: something else wrote it; run again")
-    return report
+    return msgspec.structs.replace(report, results=tuple(map(graded, report.results)))
 
 
 def _unfinished(path: Path) -> str:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 from actconform.interfaces import Reporter
 from actconform.report.console import visible
 from actconform.report.repeat import repeat
+from actconform.severity import gravest, gravity
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actconform.document import Report
+    from actconform.severity import Gravity
     from actconform.types import Finding, Result
 
 FAILURES = (Verdict.FAIL, Verdict.XPASS)
@@ -29,7 +31,7 @@ class Junit(Reporter):
     """The report as JUnit XML, valid whatever is in a message: what XML cannot hold is written out.
 
     FAIL and XPASS are failures, ERROR, CRASH and TIMEOUT errors, what was not run is skipped with its reason; what is known
-    passes and says so. One more test, "the run conforms", fails with the problems of the whole run.
+    passes and says so. What fails stands first in its suite, gravest first, with its severity as a property. One more test, "the run conforms", fails with the problems of the whole run.
     """
 
     name = "junit"
@@ -67,7 +69,7 @@ def _run(report: Report) -> ET.Element:
 
 def _of_route(route: str, results: Iterable[Result], report: Report) -> ET.Element:
     tests, seconds = [], 0.0
-    for result in results:
+    for result in sorted(results, key=_gravest_first):
         tests.append(_test(result))
         seconds += result.seconds if math.isfinite(result.seconds) else 0.0
     suite = _suite(route, tests, _clock(seconds), report.when)
@@ -93,9 +95,15 @@ def _suite(name: str, tests: list[ET.Element], time: str, when: str) -> ET.Eleme
 def _test(result: Result) -> ET.Element:
     test = _element("testcase", name=result.case, classname=result.route, time=_clock(result.seconds))
     verdict = result.verdict
+    finding = gravest(result.findings)
+    if finding is not None:
+        properties = _element("properties")
+        properties.append(_element("property", name="severity", value=finding.severity))
+        test.append(properties)
     if verdict in FAILURES:
         text = "\n".join([result.reason, *_findings(result.findings), repeat(result.case)])
-        classes = dict.fromkeys(finding.class_ for finding in result.findings if finding.deviation is None)
+        new = [each for each in sorted(result.findings, key=gravity) if each.deviation is None]
+        classes = dict.fromkeys(each.class_ for each in new)
         test.append(_element("failure", text, message=result.reason, type=", ".join(classes) or str(verdict)))
     elif verdict in ERRORS:
         first = (result.reason.strip().splitlines() or [""])[0]
@@ -109,15 +117,21 @@ def _test(result: Result) -> ET.Element:
     return test
 
 
+def _gravest_first(result: Result) -> tuple[int, list[Gravity]]:
+    finding = gravest(result.findings)
+    bad = result.verdict in FAILURES + ERRORS
+    return (0 if result.verdict in ERRORS else 1 if bad else 2), [gravity(finding)] if bad and finding else []
+
+
 def _findings(findings: Iterable[Finding]) -> list[str]:
-    """Return a line for each finding, those that are not known first."""
-    ordered = sorted(findings, key=lambda finding: finding.deviation is not None)
+    """Return a line for each finding, gravest first, those that are not known before all others."""
+    ordered = sorted(findings, key=gravity)
     lines = [_line(finding) for finding in ordered[:FINDINGS_SHOWN]]
     return lines + ([f"... and {len(ordered) - FINDINGS_SHOWN} more"] if len(ordered) > FINDINGS_SHOWN else [])
 
 
 def _line(finding: Finding) -> str:
-    words = [f"{finding.class_} in {finding.tensor}, {finding.regime}:"]
+    words = [f"{finding.severity} {finding.class_} in {finding.tensor}, {finding.regime}:".lstrip()]
     if finding.worst is not None:
         worst = finding.worst
         words.append(f"x={worst.input_hex} truth {worst.truth:.9g} got {worst.got:.9g} ({worst.ulp:.3g} ULP),")

@@ -12,11 +12,12 @@ from rich.table import Table
 from actconform.compare.classify import SCALED_CLASSES, ULP_CLASSES
 from actconform.compare.ulp import from_hex
 from actconform.formats import DTYPES
-from actconform.judge import gravity
+from actconform.report.cells import MARKS_MEAN, cell
 from actconform.report.console import open_console, plain
 from actconform.report.reasons import brief
 from actconform.report.repeat import repeat
-from actconform.types import RAN, Verdict
+from actconform.severity import counted, gravest, gravity, tally
+from actconform.types import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -77,8 +78,8 @@ class Screen:
         shown = [self._table(results, list(group)) for group in groups]
         if any(shown):
             self._say(
-                "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding:"
-                " [yellow]▲ known[/], [red]● NEW[/]; △ by convention only; – unsupported, ? not run",
+                "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding: "
+                f"{MARKS_MEAN}; – unsupported, ? not run",
                 style="dim",
             )
 
@@ -106,28 +107,32 @@ class Screen:
         return self.console.measure(table, options=unlimited).maximum <= self.console.width
 
     def findings(self, results: Iterable[Result], models: Collection[str] = ()) -> None:
-        """Print the new findings, the worst of each kind in a case, with the command that repeats it.
+        """Print the new findings, the gravest case first, of each kind in a case the gravest, with the command that repeats it.
 
         Of `models` the layer or gradient that is to be looked at first, and which tensor is off: their inputs explain nothing.
         """
-        new = [result for result in results if result.verdict is Verdict.FAIL]
-        for result in new[:NEW_SHOWN]:
+        new = [(finding, result) for result in results if (finding := _gravest_new(result))]
+        new.sort(key=lambda pair: gravity(pair[0]))
+        for _, result in new[:NEW_SHOWN]:
             self._new(result, of_model=result.subject in models)
         if len(new) > NEW_SHOWN:
-            self._say(f"… and {len(new) - NEW_SHOWN} more cases with new findings, in report.json", INDENT)
+            rest = tally(finding for finding, _ in new[NEW_SHOWN:])
+            self._say(f"… and {len(new) - NEW_SHOWN} more cases with new findings ({rest}), in report.json", INDENT)
 
     def _new(self, result: Result, *, of_model: bool) -> None:
         kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
         classes = list(dict.fromkeys(finding.class_ for finding, _ in kinds))
-        to_blame = kinds[0][0].blame
-        self._say(f"[bold red]NEW[/]  {plain(result.case)}   {plain(', '.join(classes))}   blame: {plain(to_blame)}")
-        if of_model and (first := result.reason.partition("; ")[2]):
-            self._say(plain(first), INDENT)
+        first = kinds[0][0]
+        about = f"{plain(result.case)}   {plain(', '.join(classes))}   blame: {plain(first.blame)}"
+        self._say(f"[bold red]NEW[/] {plain(first.severity)}  {about}")
+        if of_model and (where := result.reason.partition("; ")[2]):
+            self._say(plain(where), INDENT)
         width = max(map(len, classes)) if len(kinds) > 1 else 0
         for finding, count in kinds[:FINDINGS_SHOWN]:
             line = f"{finding.class_:<{width}}   " if width else ""
             line += describe(finding, result, count, of_model=of_model)
-            line += f"   blame: {finding.blame}" if finding.blame != to_blame else ""
+            line += f"   {finding.severity}" if finding.severity not in (first.severity, finding.blame) else ""
+            line += f"   blame: {finding.blame}" if finding.blame != first.blame else ""
             self._say(plain(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
             self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
@@ -159,12 +164,10 @@ class Screen:
     ) -> None:
         """Print what ended without an answer, the counts, what was not run and why, and the verdict."""
         self._without_answer(results)
-        counts = Counter(result.verdict for result in results)
-        parts = [
-            f"{counts[verdict]:,} {word}"
-            for verdict, word in WORDS.items()
-            if counts[verdict] or verdict is Verdict.PASS
-        ]
+        by_verdict: dict[Verdict, list[Result]] = {Verdict.PASS: []}
+        for result in results:
+            by_verdict.setdefault(result.verdict, []).append(result)
+        parts = [counted(by_verdict[verdict], word) for verdict, word in WORDS.items() if verdict in by_verdict]
         for reason, routes in _not_run(results).items():
             parts.append(f"{sum(routes.values()):,} not run: {', '.join(routes)} ({reason})")
         self._say(plain(" · ".join(parts)), style="bold")
@@ -208,7 +211,7 @@ def _grid(rows: Mapping[str, Mapping[str, list[Result]]], routes: Sequence[str])
     for route in routes:
         table.add_column(plain(re.sub("(?=[+@])", "\n", route)), justify="right", no_wrap=True)
     for subject, by_route in rows.items():
-        table.add_row(plain(subject), *(_cell(by_route.get(route, [])) for route in routes))
+        table.add_row(plain(subject), *(cell(by_route.get(route, [])) for route in routes))
     return table
 
 
@@ -242,39 +245,16 @@ def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
     for finding in findings:
         sign = _sign(finding.worst.input_hex) if finding.worst else ""
         kinds[finding.class_, finding.tensor, finding.blame, sign].append(finding)
-    worst = [(max(kind, key=lambda f: f.magnitude), sum(f.count for f in kind)) for kind in kinds.values()]
-    return sorted(worst, key=lambda pair: gravity(pair[0].class_))
+    worst = [(min(kind, key=gravity), sum(finding.count for finding in kind)) for kind in kinds.values()]
+    return sorted(worst, key=lambda pair: gravity(pair[0]))
+
+
+def _gravest_new(result: Result) -> Finding | None:
+    return gravest(finding for finding in result.findings if finding.deviation is None)
 
 
 def _sign(input_hex: str) -> str:
     return "-" if int(input_hex[2], 16) >= 8 else "+"
-
-
-def _cell(results: Sequence[Result]) -> str:
-    """Return the markup of one cell; empty where nothing was selected."""
-    if not results:
-        return ""
-    verdicts = {result.verdict for result in results}
-    for verdict in (Verdict.ERROR, Verdict.CRASH, Verdict.TIMEOUT, Verdict.XPASS):
-        if verdict in verdicts:
-            return f"[red]{verdict}[/]"
-    findings = [finding for result in results for finding in result.findings]
-    new = [finding for finding in findings if finding.deviation is None]
-    faults = [finding for finding in findings if finding.blame != "convention"]
-    numbers = [finding for finding in findings if finding.class_ in ("scaled-error", "tail", "bias")]
-    for gravest, markup in ((new, "[bold red]●{}[/]"), (faults, "[yellow]▲{}[/]"), (numbers, "[dim]△[/]{}")):
-        if gravest:
-            return markup.format(plain(_main_class(gravest)))
-    if not verdicts & set(RAN):
-        return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts else "[dim]–[/]"
-    # An accepted side of a kink, or an error inside a row's bound, may be far beyond a limit that does not hold there.
-    shares = [m.max_scaled / m.limit for r in results for m in r.measurements if m.limit and m.max_scaled <= m.limit]
-    share = max(shares, default=0.0)
-    return ("[dim]△[/]" if findings else "") + ("0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%")
-
-
-def _main_class(findings: Sequence[Finding]) -> str:
-    return min((finding.class_ for finding in findings), key=gravity)
 
 
 def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from actconform.report import screen
+from actconform.report.cells import MARKS_MEAN, STYLES
 from actconform.report.console import plain
 from actconform.report.reasons import brief
 from actconform.throughput.baseline import NOISY, THRESHOLD, counts
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from actconform.throughput.measured import Figure, Measured, NotTimed, Report
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
-STYLES = {"●": "bold red", "▲": "yellow", "△": "dim"}
 WORDS = {
     "same": "as in the baseline",
     "slower": "slower",
@@ -61,8 +61,8 @@ def legend(console: Console) -> None:
     """Print what the columns mean."""
     console.print(
         "per call: median of the rounds, and its interval of at least 95 %; share: of the bytes or operations a second that "
-        "numpy copies or multiplies in the same rounds; x best: round by round, to the fastest; [yellow]▲ known[/], "
-        "[red]● NEW[/]: its numbers are wrong; △ by convention only",
+        "numpy copies or multiplies in the same rounds; x best: round by round, to the fastest; its numbers are wrong: "
+        f"{MARKS_MEAN}",
         style="dim",
         soft_wrap=not console.is_terminal,
     )

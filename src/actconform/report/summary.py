@@ -10,6 +10,7 @@ from actconform.report.markdown import literal, table
 from actconform.report.reasons import brief
 from actconform.report.repeat import repeat
 from actconform.report.share import worst_share
+from actconform.severity import counted, gravest, gravity
 from actconform.types import BAD, Verdict
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actconform.document import Facts, Report
-    from actconform.types import Finding, Result
+    from actconform.types import Result
 
 PROBLEMS_SHOWN = 10
 BAD_SHOWN = 25
@@ -40,10 +41,14 @@ class Summary(Reporter):
 
 def summary(report: Report) -> str:
     """Return the Markdown of a report; whatever it holds is shown as text."""
-    verdict = "conforms" if report.conforms else "does not conform"
-    counts = Counter(result.verdict for result in report.results)
-    said = ", ".join(f"{counts[one]:,} {one}" for one in Verdict if counts[one]) or "nothing was run"
-    lines = [f"## actconform: {verdict}", "", said, ""]
+    by_verdict = {verdict: [result for result in report.results if result.verdict is verdict] for verdict in Verdict}
+    words = [counted(results, str(verdict)) for verdict, results in by_verdict.items() if results]
+    lines = [
+        f"## actconform: {'conforms' if report.conforms else 'does not conform'}",
+        "",
+        ", ".join(words) or "nothing was run",
+        "",
+    ]
     lines += [f"- {literal(problem)}" for problem in report.problems[:PROBLEMS_SHOWN]]
     if len(report.problems) > PROBLEMS_SHOWN:
         lines.append(f"- … and {len(report.problems) - PROBLEMS_SHOWN} more problems")
@@ -59,30 +64,44 @@ def summary(report: Report) -> str:
 def _bad(results: list[Result]) -> list[str]:
     if not results:
         return []
-    results = sorted(results, key=lambda result: (GRAVE_FIRST.index(result.verdict), -_share(result)))
+    results = sorted(results, key=lambda result: (GRAVE_FIRST.index(result.verdict), *_gravest_first(result)))
     rows = [
-        [str(result.verdict), literal(result.case), _worst_cell(result), literal(_what(result))]
+        [str(result.verdict), _severity(result), literal(result.case), _worst_cell(result), literal(_what(result))]
         for result in results[:BAD_SHOWN]
     ]
-    lines = ["### Not as it should be", "", *table(["verdict", "case", "worst error", "what"], rows)]
+    lines = ["### Not as it should be", "", *table(["verdict", "severity", "case", "worst error", "what"], rows)]
     if len(results) > BAD_SHOWN:
         lines += ["", f"… and {len(results) - BAD_SHOWN} more cases"]
     return [*lines, "", f"Repeat one with <code>{literal(repeat(results[0].case))}</code>.", ""]
 
 
 def _worst(results: Iterable[Result]) -> list[str]:
-    """Return the table of what is known to be beyond its limit, or nearest to it, one row for a subject."""
+    """Return the table of what is known, gravest first, then of what is nearest to its limit, one row for a subject."""
     of_subject: dict[str, Result] = {}
-    for result in results:
+    for result in sorted(results, key=_gravest_first):
         good = result.verdict in (Verdict.PASS, Verdict.XFAIL) and result.blame != "convention"
-        if good and _share(result) > _share(of_subject.get(result.subject)):
-            of_subject[result.subject] = result
-    worst = sorted(of_subject.values(), key=_share, reverse=True)[:WORST_SHOWN]
+        if good and (result.findings or _share(result)):
+            of_subject.setdefault(result.subject, result)
+    worst = list(of_subject.values())[:WORST_SHOWN]
     if not worst:
         return []
     known = {Verdict.XFAIL: "known", Verdict.PASS: "pass"}
-    rows = [[known[result.verdict], literal(result.case), _worst_cell(result)] for result in worst]
-    return ["### Largest errors otherwise", "", *table(["", "case", "worst error"], rows), ""]
+    rows = [
+        [known[result.verdict], _severity(result), literal(result.case), _worst_cell(result), literal(_classes(result))]
+        for result in worst
+    ]
+    return ["### Gravest otherwise", "", *table(["", "severity", "case", "worst error", "what"], rows), ""]
+
+
+def _gravest_first(result: Result) -> tuple[bool, tuple[bool, int] | tuple[()], float]:
+    """Return a key that sorts results of one verdict: those with findings first, by the gravest, then by the worst error."""
+    finding = gravest(result.findings)
+    return finding is None, gravity(finding)[:2] if finding else (), -_share(result)
+
+
+def _severity(result: Result) -> str:
+    finding = gravest(result.findings)
+    return literal(finding.severity) if finding else ""
 
 
 def _not_run(results: Iterable[Result]) -> list[str]:
@@ -106,14 +125,18 @@ def _facts(facts: Facts, when: str) -> list[str]:
 
 
 def _what(result: Result) -> str:
-    new = [finding for finding in result.findings if finding.deviation is None]
-    if not new:
-        return brief(result.reason)
-    return f"{', '.join(dict.fromkeys(map(_class, new)))}; blame: {new[0].blame}"
+    return _classes(result) if any(finding.deviation is None for finding in result.findings) else brief(result.reason)
 
 
-def _class(finding: Finding) -> str:
-    return finding.class_
+def _classes(result: Result) -> str:
+    """Return the classes of a result's findings, of the new ones where there are any, gravest first, and the blame."""
+    finding = gravest(result.findings)
+    if finding is None:
+        return ""
+    alike = (
+        each for each in sorted(result.findings, key=gravity) if (each.deviation is None) == (finding.deviation is None)
+    )
+    return f"{', '.join(dict.fromkeys(each.class_ for each in alike))}; blame: {finding.blame}"
 
 
 def _share(result: Result | None) -> float:

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.judge import gravity
+from actconform.severity import NEW_MARK, gravest, gravity, mark
 from actconform.types import RAN, Case, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from actconform.severity import Gravity
     from actconform.throughput.trials import Trial
     from actconform.types import Result
 
-MARKS = {Verdict.PASS: "", Verdict.XFAIL: "▲", Verdict.XPASS: "●", Verdict.FAIL: "●"}
-
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A route's verdict in a trial: `mark` is "▲" where a known cause differs, "△" by convention only, "●" where it is new."""
+    """A route's verdict in a trial: `mark` is "●" where it is new, else that of the severity of what is known."""
 
     route: str
     verdict: Verdict
@@ -37,21 +36,18 @@ def cases(wanted: Iterable[tuple[Trial, Sequence[str]]]) -> list[Case]:
 
 def judged(trial: Trial, route: str, results: Mapping[str, Result]) -> Judged:
     """Return the verdict of a route, by what came of its cases; ERROR where one has no result."""
-    found = [results.get(case.id) for case in _cases(trial, route)]
-    if None in found:
+    there = [results[case.id] for case in _cases(trial, route) if case.id in results]
+    if len(there) < len(_cases(trial, route)):
         return Judged(route=route, verdict=Verdict.ERROR, reason="its case was not run")
-    gravest = max((one for one in found if one), key=_gravity)
-    classes = [finding for finding in gravest.findings if finding.deviation is None] or list(gravest.findings)
-    mark = MARKS.get(gravest.verdict, "")
-    if mark == "▲" and all(finding.blame == "convention" for finding in gravest.findings):
-        mark = "△"
+    worst = min(there, key=_gravest_first)
+    finding = gravest(worst.findings)
     return Judged(
         route=route,
-        verdict=gravest.verdict,
-        mark=mark,
-        finding=min((finding.class_ for finding in classes), key=gravity, default=""),
-        reason=gravest.reason,
-        placement=dict(gravest.placement),
+        verdict=worst.verdict,
+        mark=mark(finding) if finding else NEW_MARK if worst.verdict is Verdict.XPASS else "",
+        finding=finding.class_ if finding else "",
+        reason=worst.reason,
+        placement=dict(worst.placement),
     )
 
 
@@ -60,6 +56,7 @@ def _cases(trial: Trial, route: str) -> list[Case]:
     return [case] if case.aspect == "value" else [msgspec.structs.replace(case, aspect="value"), case]
 
 
-def _gravity(result: Result) -> int:
-    order = (Verdict.PASS, Verdict.XFAIL, Verdict.XPASS, Verdict.FAIL)
-    return order.index(result.verdict) if result.verdict in RAN else len(order)
+def _gravest_first(result: Result) -> tuple[int, list[Gravity]]:
+    order = (Verdict.FAIL, Verdict.XPASS, Verdict.XFAIL, Verdict.PASS)
+    finding = gravest(result.findings)
+    return (order.index(result.verdict) if result.verdict in RAN else -1), [gravity(finding)] if finding else []

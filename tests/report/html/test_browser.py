@@ -39,7 +39,6 @@ def results():
         findings=(finding,),
         measurements=(measurement,),
         implementation="torch.nn.functional.sigmoid",
-        blame="framework",
     )
     yield made.result("tanh/gradient/f32/torch", findings=(made.finding(deviation="tanh-tail"),), verdict=Verdict.XFAIL)
     yield made.result(f"{HOSTILE.replace('/', '')}/value/f32/torch", Verdict.ERROR, reason=HOSTILE, measurements=())
@@ -127,6 +126,20 @@ def test_sorting_brings_the_worst_first(opened):
     assert page.get_attribute("table.map thead th >> nth=0", "aria-sort") == "descending"
 
 
+def test_severity_narrows_the_map_and_orders_what_is_shown(opened):
+    page = opened()
+    page.select_option("#by-severity", "major")
+    assert subjects(page) == ["sigmoid"]
+    page.select_option("#by-severity", "minor")
+    assert subjects(page) == ["tanh"]
+    assert page.inner_text('a.cell[data-key="tanh/torch"]') == "◦tail"
+    assert "known1" in page.get_attribute('a.cell[data-key="tanh/torch"]', "class")
+    page.click("text=Clear")
+    page.click("button.chip:has-text('1 major')")
+    assert subjects(page) == ["sigmoid"]
+    assert "new2" in page.get_attribute('a.cell[data-key="sigmoid/torch"]', "class")
+
+
 def test_routes_without_an_answer_are_shown_when_asked(opened):
     page = opened()
     assert page.locator("table.map thead th").count() == 3
@@ -153,7 +166,7 @@ def test_keys_alone_lead_to_a_case_and_back(opened):
 def test_a_deep_link_opens_the_case_with_all_of_it(opened):
     page = opened(f"#case={BAD}")
     shown = page.inner_text("main")
-    wanted = ("0x40000000 (2)", "0.880797", "0.5", "32", "framework", "runtime", f"actconform run {BAD}", HOSTILE)
+    wanted = ("0x40000000 (2)", "0.880797", "0.5", "32", "major", "runtime", f"actconform run {BAD}", HOSTILE)
     for words in wanted:
         assert words in shown
     assert page.locator("svg .limit").count() >= 2

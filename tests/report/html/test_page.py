@@ -160,6 +160,16 @@ def test_a_case_is_as_grave_as_the_screen_has_it(tmp_path, state, word, fields):
     assert (case["k"], case["c"]) == (state, word)
 
 
+def test_severities_are_those_of_the_findings_gravest_first(tmp_path):
+    known = {"deviation": "d", "regime": "ordinary"}
+    findings = (made.finding(**known), made.finding("zero-sign", **known), made.finding("nan-made", **known))
+    data = data_of(written(tmp_path, made.report(made.result(findings=findings, verdict=Verdict.XFAIL), made.result())))
+    assert data["severities"] == [["critical", "▲"], ["major", "△"], ["minor", "◦"], ["convention", "◦"]]
+    first, clean = data["cases"]
+    assert (first["g"], [finding[11] for finding in first["f"]], clean["g"]) == (0, [0, 2, 3], 4)
+    assert [data["texts"][finding[0]] for finding in first["f"]] == ["nan-made", "tail", "zero-sign"]
+
+
 def test_the_line_of_a_case_and_since_when_are_there(tmp_path):
     result = made.result(findings=(made.finding(),))
     points = tuple(Point(f"2026-01-0{day}T00:00:00Z", 0.5 * day, Verdict.PASS) for day in (1, 2))

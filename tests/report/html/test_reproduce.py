@@ -81,8 +81,8 @@ def test_none_is_shown_where_none_would_run(result):
 def test_a_new_finding_is_shown_before_a_known_one_and_the_larger_first():
     findings = (
         made.finding("scaled-error", worst=worst(input_hex="0x40000000"), deviation="known"),
-        made.finding("tail", worst=worst(input_hex="0x40400000", scaled=1.0)),
-        made.finding("tail", worst=worst(input_hex="0x40800000", scaled=3.0)),
+        made.finding("tail", worst=worst(input_hex="0x40400000"), magnitude=40.0),
+        made.finding("tail", worst=worst(input_hex="0x40800000"), magnitude=60.0),
     )
     assert "40800000" in reproduction(case(findings=findings))
 

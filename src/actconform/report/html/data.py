@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from actconform.judge import GRAVEST_FIRST, gravity
+from actconform.report.cells import named
 from actconform.report.html.bars import bars_of
 from actconform.report.html.reproduce import cotangent_of, reproduction
 from actconform.report.html.selftest import selftest_of
 from actconform.report.screen import DIGITS, WORDS
 from actconform.report.share import worst_share
+from actconform.severity import CONVENTION, MARKS, TABLE, Severity, gravest, gravity
 from actconform.types import RAN, Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(
     7
 )  # how grave a case is, of what there is an answer to
-NUMBERS = ("scaled-error", "tail", "bias")
 
 
 class Texts:
@@ -58,7 +58,8 @@ def page_data(
         "words": {str(verdict): WORDS.get(verdict, "not run") for verdict in Verdict},
         "summary": report.summary,
         "digits": DIGITS,
-        "gravest": GRAVEST_FIRST,
+        "gravest": list(TABLE),
+        "severities": [[str(severity), MARKS[severity]] for severity in Severity],
         "cases": cases,
         "register": [_registered(cause) for cause in register],
         "selftest": selftest_of(folder),
@@ -74,6 +75,7 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
         "i": [texts(part) for part in (result.subject, result.aspect, result.dtype, result.route, result.verdict)],
         "k": state,
         "c": texts(class_),
+        "g": _severity(gravest(result.findings)),
         "w": None if share is None else _short(share.share),
         "p": _short(_within(result.measurements)),
     }
@@ -88,7 +90,7 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
     if result.measurements:
         case["m"] = [_measurement(measurement, texts) for measurement in result.measurements]
     if result.findings:
-        case["f"] = [_finding(finding, result, texts) for finding in result.findings]
+        case["f"] = [_finding(finding, result, texts) for finding in sorted(result.findings, key=gravity)]
     code = reproduction(result)
     if code:
         case["py"] = texts(code)
@@ -111,19 +113,18 @@ def _state(result: Result) -> tuple[int, str]:
         return BROKEN, str(verdict)
     if verdict not in RAN:
         return (NOT_RUN if verdict is Verdict.UNAVAILABLE else REFUSED), ""
-    new = [finding for finding in result.findings if finding.deviation is None]
-    faults = [finding for finding in result.findings if finding.blame != "convention"]
-    for state, findings in ((NEW, new), (KNOWN, faults)):
-        if findings:
-            return state, _gravest(findings)
-    if result.findings:
-        numbers = [finding for finding in result.findings if finding.class_ in NUMBERS]
-        return BY_CONVENTION, _gravest(numbers) if numbers else ""
-    return CLEAN, ""
+    worst, shown = gravest(result.findings), named(result.findings)
+    if worst is None:
+        return CLEAN, ""
+    by_convention = worst.deviation is not None and worst.severity == CONVENTION
+    state = NEW if worst.deviation is None else BY_CONVENTION if by_convention else KNOWN
+    return state, shown.class_ if shown else ""
 
 
-def _gravest(findings: Iterable[Finding]) -> str:
-    return min((finding.class_ for finding in findings), key=gravity)
+def _severity(finding: Finding | None) -> int:
+    """Return the place of a finding's severity among all, 0 the gravest; behind the last where there is none."""
+    places = [str(severity) for severity in Severity]
+    return places.index(finding.severity) if finding and finding.severity in places else len(places)
 
 
 def _within(measurements: Iterable[Measurement]) -> float:
@@ -148,7 +149,14 @@ def _finding(finding: Finding, result: Result, texts: Texts) -> list[Any]:
         worst = [finding.worst.input_hex, *(f"{number:.{digits}g}" for number in numbers)]
         worst += [_short(finding.worst.ulp), _short(finding.worst.scaled), cotangent_of(finding, result)]
     words = (finding.class_, finding.regime, finding.tensor, *finding.interval, finding.deviation or "", finding.blame)
-    return [*(texts(word) for word in words), texts(finding.evidence), finding.count, _short(finding.magnitude), worst]
+    return [
+        *(texts(word) for word in words),
+        texts(finding.evidence),
+        finding.count,
+        _short(finding.magnitude),
+        worst,
+        _severity(finding),
+    ]
 
 
 def _since(since: Since) -> str:

@@ -14,8 +14,8 @@ from actconform.catalog.inputs import signed_powers
 from actconform.catalog.kernels import UNARY
 from actconform.compare.ulp import from_hex
 from actconform.formats import DTYPES
-from actconform.judge import gravity
 from actconform.report.screen import DIGITS
+from actconform.severity import gravest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,16 +107,10 @@ def _powers(subject: str, regime: str, n: int) -> NDArray[np.float32]:
 
 
 def _shown(result: Result) -> Finding | None:
-    """Return the finding to show again: new before known, ours before convention, the gravest, the largest in units."""
+    """Return the finding to show again: the gravest that a single input shows."""
     if result.subject not in KERNELS or result.dtype not in DTYPES:
         return None
-
-    def rank(finding: Finding) -> tuple[bool, bool, tuple[int, str], float]:
-        size = finding.worst.scaled if finding.worst is not None and finding.worst.scaled > 0 else 0.0  # not NaN
-        known, agreed = finding.deviation is not None, finding.blame == "convention"
-        return known, agreed, gravity(finding.class_), -size
-
-    return min((finding for finding in result.findings if finding.worst is not None), key=rank, default=None)
+    return gravest(finding for finding in result.findings if finding.worst is not None)
 
 
 def _fields(result: Result, finding: Finding) -> dict[str, str | int]:

@@ -10,7 +10,8 @@ const CLEAN = 0,
   BROKEN = 4,
   REFUSED = 5,
   NOT_RUN = 6;
-const MARKS = ["", "△", "▲", "●", "✗", "–", "?"];
+const SEVERITIES = data.severities.map(([name]) => name); // gravest first
+const MARKS = ["", data.severities.at(-1)[1], "▲", "●", "✗", "–", "?"]; // by state
 const GRAVITY = [0, 1, 3, 4, 5, -1, -2]; // by state: which of several in one cell is shown
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -25,6 +26,8 @@ const cases = data.cases.map((one, place) => {
     verdict,
     state: one.k,
     word: text(one.c),
+    gravity: one.g, // of its gravest finding, 0 is critical; behind all where it has none
+    severity: SEVERITIES[one.g] || "",
     raw: one,
     share: number(one.w),
     within: number(one.p),
@@ -33,6 +36,13 @@ const cases = data.cases.map((one, place) => {
   };
 });
 const byId = new Map(cases.map((one) => [one.id, one]));
+
+/** The sign of a state; of what is known, that of its severity. */
+const markOf = (state, gravity) => (state === KNOWN && data.severities[gravity] ? data.severities[gravity][1] : MARKS[state]);
+
+/** How cases, and cells of several, are sorted: gravest first. */
+const gravestFirst = (a, b) =>
+  GRAVITY[b.state] - GRAVITY[a.state] || a.gravity - b.gravity || (b.share ?? 0) - (a.share ?? 0);
 
 function number(value) {
   if (value === "inf") return Infinity;

@@ -1,13 +1,17 @@
 // One case: what came of it, where in the input domain, and how to see it again. And the cases of one cell.
 
-function chip(state, word) {
-  return make("span", { class: `chip s${state}` }, `${MARKS[state]} ${word}`.trim());
+function chip(state, word, gravity) {
+  return make("span", { class: chipClass(state, gravity) }, `${markOf(state, gravity)} ${word}`.trim());
 }
+
+/** A known deviation is as loud as it is grave. */
+const chipClass = (state, gravity) => `chip s${state}${state === KNOWN && gravity < 3 ? ` g${gravity}` : ""}`;
 
 function verdictOf(one) {
   return chip(
     one.state,
     one.state === KNOWN || one.state === NEW || one.state < KNOWN ? data.words[one.verdict] : one.verdict,
+    one.gravity,
   );
 }
 
@@ -19,9 +23,10 @@ function cellView(key) {
   if (!some.length) return missing(`cell ${key}`);
   const shown = some.filter(fits),
     hidden = some.length - shown.length;
-  const rows = (shown.length ? shown : some).map((one) => [
+  const rows = [...(shown.length ? shown : some)].sort(gravestFirst).map((one) => [
     make("a", { href: linkTo(one) }, `${one.aspect} ${one.dtype}`),
     verdictOf(one),
+    one.severity,
     one.word,
     percent(one.share),
     text(one.raw.blame),
@@ -32,7 +37,7 @@ function cellView(key) {
     null,
     back(),
     make("h2", { tabindex: "-1" }, subject, make("span", { class: "quiet" }, " on "), route),
-    table(`Cases of ${subject} on ${route}`, ["case", "verdict", "gravest", "#worst / limit", "blame", "reason"], rows),
+    table(`Cases of ${subject} on ${route}`, ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows),
     hidden && shown.length ? make("p", { class: "quiet" }, `${count(hidden, "case")} hidden by the filters.`) : null,
   );
 }
@@ -71,6 +76,7 @@ function caseView(id) {
       "p",
       { class: "line" },
       verdictOf(one),
+      one.severity && ` ${one.severity} ·`,
       one.share === null ? null : ` worst error ${percent(one.share)} of its limit`,
       text(one.raw.blame) && ` · blame: ${text(one.raw.blame)}`,
     ),
@@ -116,7 +122,7 @@ function neighbours(one) {
       make(
         "a",
         { href: linkTo(other), class: `s${other.state}` },
-        `${other.route} ${MARKS[other.state]}${percent(other.share)}`,
+        `${other.route} ${markOf(other.state, other.gravity)}${percent(other.share)}`,
       ),
       " ",
     ]),

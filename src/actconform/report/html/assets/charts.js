@@ -156,11 +156,11 @@ function intervals(one, tensor, s) {
         y: at,
         width: Math.max(3, to - from + 3),
         height: 4,
-        class: known ? "found known" : "found new",
+        class: known ? `found known of${f[11]}` : "found new",
       });
       return tipped(
         mark,
-        `${MARKS[known ? KNOWN : NEW]} ${text(f[0])} in ${text(f[1])}, ${count(f[8], "element")}\n` +
+        `${markOf(known ? KNOWN : NEW, f[11])} ${SEVERITIES[f[11]] || ""} ${text(f[0])} in ${text(f[1])}, ${count(f[8], "element")}\n` +
           `x from ${decimal(text(f[3]), one.dtype)} to ${decimal(text(f[4]), one.dtype)}`,
       );
     });
@@ -191,7 +191,7 @@ function legend(regimes, found) {
     found.map((kind) =>
       key(
         draw("rect", { x: 0, y: 4, width: 12, height: 4, class: kind }),
-        `inputs of a ${kind === "found known" ? "known" : "new"} finding, above`,
+        `inputs of ${kind === "found new" ? "new" : "known"} findings${SEVERITIES[kind.slice(-1)] ? ` (${SEVERITIES[kind.slice(-1)]})` : ""}, above`,
       ),
     ),
   );

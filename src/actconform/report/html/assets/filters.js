@@ -1,7 +1,7 @@
 // Which cases are shown, and in which order.
 
 const order = { subjects: unique(cases.map((one) => one.subject)), routes: unique(cases.map((one) => one.route)) };
-const filters = { dtype: "", aspect: "", verdict: "", backend: "", text: "", absent: false, sort: "catalog" };
+const filters = { dtype: "", aspect: "", verdict: "", severity: "", backend: "", text: "", absent: false, sort: "catalog" };
 const memory = { cell: null };
 
 const COLUMN = "worst error on ";
@@ -11,6 +11,7 @@ function fits(one) {
   if (filters.aspect && one.aspect !== filters.aspect) return false;
   if (filters.backend && one.backend !== filters.backend) return false;
   if (filters.verdict && one.verdict !== filters.verdict) return false;
+  if (filters.severity && one.severity !== filters.severity) return false;
   if (!filters.text) return true;
   return filters.text
     .toLowerCase()
@@ -23,7 +24,7 @@ for (const one of cases) {
   let words = null;
   one.words = () => {
     if (words === null) {
-      const found = (one.raw.f || []).map((f) => `${text(f[0])} ${text(f[5])} blame:${text(f[6])}`);
+      const found = (one.raw.f || []).map((f) => `${SEVERITIES[f[11]] || ""} ${text(f[0])} ${text(f[5])} blame:${text(f[6])}`);
       const said = [one.id, one.verdict, data.words[one.verdict], text(one.raw.how), text(one.raw.why)];
       words = [...said, ...found].join(" ").toLowerCase();
     }
@@ -85,7 +86,7 @@ function controls() {
       make(
         "option",
         { value, selected: filters.sort === value },
-        { catalog: "in catalog order", name: "by name", worst: "worst first" }[value],
+        { catalog: "in catalog order", name: "by name", worst: "gravest first" }[value],
       ),
     ),
   );
@@ -105,6 +106,7 @@ function controls() {
     choice("dtype", values("dtype"), "dtype"),
     choice("aspect", values("aspect"), "aspect"),
     choice("verdict", values("verdict"), "verdict"),
+    choice("severity", SEVERITIES, "severity"),
     choice("backend", values("backend"), "backend"),
     make("label", null, make("span", { class: "unseen" }, "sorting"), sort),
     make("label", { class: "check" }, absent, "routes without an answer"),
@@ -113,6 +115,44 @@ function controls() {
 }
 
 function clear() {
-  Object.assign(filters, { dtype: "", aspect: "", verdict: "", backend: "", text: "", sort: "catalog" });
+  Object.assign(filters, { dtype: "", aspect: "", verdict: "", severity: "", backend: "", text: "", sort: "catalog" });
   showMap();
+}
+
+/** How many cases there are of each verdict and severity, as buttons that show them alone. */
+function counts() {
+  const shown = Object.entries(data.summary);
+  const by = (verdict) =>
+    ({ PASS: CLEAN, XFAIL: KNOWN, FAIL: NEW, UNSUPPORTED: REFUSED, UNAVAILABLE: NOT_RUN })[verdict] ?? BROKEN;
+  const button = (name, value, kind, words) =>
+    make(
+      "button",
+      {
+        type: "button",
+        class: kind,
+        title: `show ${value} only`,
+        onclick: () => {
+          filters[name] = filters[name] === value ? "" : value;
+          showMap();
+        },
+      },
+      words.trim(),
+    );
+  const verdicts = shown.map(([verdict, n]) => {
+    const sign = by(verdict) === KNOWN ? "" : MARKS[by(verdict)];
+    const words = `${sign} ${n.toLocaleString("en")} ${data.words[verdict]}`;
+    return button("verdict", verdict, `chip s${by(verdict)}`, words);
+  });
+  const graded = cases.filter((one) => one.severity);
+  const severities = data.severities.map(([name, sign], gravity) => {
+    const n = graded.filter((one) => one.gravity === gravity).length;
+    return n && button("severity", name, chipClass(KNOWN, gravity), `${sign} ${n.toLocaleString("en")} ${name}`);
+  });
+  return make(
+    "div",
+    { class: "counts" },
+    verdicts,
+    graded.length ? make("span", { class: "quiet" }, "by the gravest finding:") : null,
+    severities.filter(Boolean),
+  );
 }

@@ -16,23 +16,24 @@ const CLASSES = {
   "mutates-input": "the input was written to",
 };
 
-/** All findings in one table; what several say alike, evidence and deviation, stands once below it. */
+/** All findings in one table, gravest first; what several say alike, evidence and deviation, stands once below it. */
 function findings(one) {
   const many = unique(one.raw.f.map((f) => text(f[2]))).length > 1;
   const said = new Map(),
     why = new Map();
   const rows = one.raw.f.map((f) => {
     const [class_, regime, tensor, low, high, deviation, blame, evidence] = f.slice(0, 8).map(text);
-    const [n, magnitude, worst] = f.slice(8);
-    const state = !deviation ? NEW : blame === "convention" ? BY_CONVENTION : KNOWN;
+    const [n, magnitude, worst, gravity] = f.slice(8);
+    const state = !deviation ? NEW : gravity === SEVERITIES.length - 1 ? BY_CONVENTION : KNOWN;
     if (evidence) said.set(`${blame}\n${evidence}`, [...(said.get(`${blame}\n${evidence}`) || []), class_]);
     if (deviation) why.set(deviation, [...(why.get(deviation) || []), class_]);
     const at = (pattern) => (pattern ? `${pattern} (${decimal(pattern, one.dtype)})` : "");
     const [hex, truth, got, ulp, scaled, cotangent] = worst;
     const by = cotangent === 1 || cotangent === 0 || !worst.length ? "" : ` (both times the cotangent ${cotangent})`;
-    const mark = make("span", { title: CLASSES[class_] }, chip(state, class_));
+    const mark = make("span", { title: CLASSES[class_] }, chip(state, class_, gravity));
     return [
       mark,
+      SEVERITIES[gravity] || "",
       truth,
       got && `${got}${by}`,
       at(hex),
@@ -51,6 +52,7 @@ function findings(one) {
       `Findings of ${one.id}`,
       [
         "finding",
+        "severity",
         "truth",
         "got",
         "worst at x",

@@ -1,9 +1,9 @@
 // The heat map: subjects by routes, sorted; a cell opens its cases.
 
-/** What several cases of a cell come to: the gravest state, its word, and the worst error against its limit. */
+/** What several cases of a cell come to: the gravest state and severity, the word, and the worst error against its limit. */
 function joined(some) {
-  const gravest = some.reduce((a, b) => (GRAVITY[b.state] > GRAVITY[a.state] ? b : a));
-  const same = some.filter((one) => one.state === gravest.state);
+  const gravest = some.reduce((a, b) => (gravestFirst(a, b) > 0 ? b : a));
+  const same = some.filter((one) => one.state === gravest.state && one.gravity === gravest.gravity);
   const place = (word) => {
     const at = data.gravest.indexOf(word);
     return at < 0 ? 99 : at;
@@ -16,6 +16,8 @@ function joined(some) {
   const shares = some.map((one) => one.share).filter((share) => share !== null);
   return {
     state: gravest.state,
+    gravity: gravest.gravity,
+    severity: gravest.severity,
     word,
     share: shares.length ? Math.max(...shares) : null,
     within: Math.max(...some.map((one) => one.within)),
@@ -35,15 +37,16 @@ const SHORT = {
 };
 
 function face(cell) {
-  if (cell.state === BY_CONVENTION || cell.state === CLEAN) return `${MARKS[cell.state]}${percent(cell.within)}`;
-  return `${MARKS[cell.state]}${SHORT[cell.word] || cell.word}`;
+  if (cell.state === CLEAN || (cell.state === BY_CONVENTION && !cell.word)) return `${MARKS[cell.state]}${percent(cell.within)}`;
+  return `${markOf(cell.state, cell.gravity)}${SHORT[cell.word] || cell.word}`;
 }
 
 function shade(cell) {
   if (cell.state === REFUSED || cell.state === NOT_RUN) return "none";
-  const beyond = cell.share === null || cell.share < 10 ? 1 : cell.share < 1000 ? 2 : 3;
-  if (cell.state === NEW || cell.state === BROKEN) return `new${beyond}`;
-  if (cell.state === KNOWN) return `known${beyond}`;
+  if (cell.state === BROKEN) return "new3";
+  const strength = Math.max(1, 3 - cell.gravity);
+  if (cell.state === NEW) return `new${strength}`;
+  if (cell.state === KNOWN || cell.word) return `known${strength}`;
   const share = cell.within;
   return `h${share === 0 ? 0 : share < 0.01 ? 1 : share < 0.1 ? 2 : share < 0.3 ? 3 : share < 0.6 ? 4 : 5}`;
 }
@@ -52,14 +55,14 @@ function describeCell(subject, route, cell) {
   const state = [
     "within its limits",
     "differs by convention only",
-    "known",
-    "NEW",
+    `known, ${cell.severity}`,
+    `NEW, ${cell.severity}`,
     "ended badly",
     "unsupported",
     "not run",
   ][cell.state];
   const worst = cell.share === null ? "" : `, worst error ${percent(cell.share)} of its limit`;
-  return `${subject}, ${route}: ${state}${cell.word ? ` ${cell.word}` : ""}${worst}, ${count(cell.n, "case")}`;
+  return `${subject}, ${route}: ${state}${cell.word ? `: ${cell.word}` : ""}${worst}, ${count(cell.n, "case")}`;
 }
 
 function refresh() {
@@ -76,9 +79,10 @@ function cells(chosen) {
   return new Map([...found].map(([key, some]) => [key, joined(some)]));
 }
 
-const rank = (cell) =>
-  cell ? [GRAVITY[cell.state], cell.state > BY_CONVENTION ? (cell.share ?? 0) : cell.within] : [-3, 0];
-const worseFirst = (a, b) => rank(b)[0] - rank(a)[0] || rank(b)[1] - rank(a)[1];
+const worseFirst = (a, b) => {
+  if (!a || !b) return (a ? 0 : 1) - (b ? 0 : 1);
+  return gravestFirst(a, b) || b.within - a.within;
+};
 
 function sorted(subjects, routes, found) {
   if (filters.sort === "catalog") return subjects;
@@ -221,11 +225,10 @@ function key() {
     entry("h3", "<30"),
     entry("h4", "<60"),
     entry("h5", "≤100"),
-    entry("known1", "▲ known"),
-    entry("known2", "≥10×"),
-    entry("known3", "≥1000×"),
-    entry("new2", "● NEW, ✗ broken"),
-    make("span", null, "△ by convention only"),
+    entry("new3", "● NEW, ✗ broken"),
+    entry("new1", "● NEW, minor"),
+    data.severities.slice(0, 3).map(([name, sign], at) => entry(`known${3 - at}`, `${sign} known, ${name}`)),
+    make("span", null, `${data.severities.at(-1)[1]} with a number: by convention only`),
     make("span", null, "– unsupported"),
     make("span", null, "? not run"),
   );

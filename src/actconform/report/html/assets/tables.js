@@ -1,4 +1,4 @@
-// What stands around the map: the verdict, counts, known deviations, self-test, facts.
+// What stands around the map: the verdict, what is new, known deviations, self-test, facts.
 
 const NEWS_SHOWN = 20;
 const registered = new Map(data.register.map((one) => [one.id, one]));
@@ -64,42 +64,16 @@ function header() {
   ];
 }
 
-function counts() {
-  const shown = Object.entries(data.summary);
-  const by = (verdict) =>
-    ({ PASS: CLEAN, XFAIL: KNOWN, FAIL: NEW, UNSUPPORTED: REFUSED, UNAVAILABLE: NOT_RUN })[verdict] ?? BROKEN;
-  return make(
-    "p",
-    { class: "counts" },
-    shown.map(([verdict, n]) =>
-      make(
-        "button",
-        {
-          type: "button",
-          class: `chip s${by(verdict)}`,
-          title: `show ${verdict} only`,
-          onclick: () => {
-            filters.verdict = filters.verdict === verdict ? "" : verdict;
-            showMap();
-          },
-        },
-        `${MARKS[by(verdict)]} ${n.toLocaleString("en")} ${data.words[verdict]}`.trim(),
-      ),
-    ),
-  );
-}
-
-/** Cases that are new or broken, worst first: what a reader came for. */
+/** Cases that are new or broken, gravest first: what a reader came for. */
 function news() {
-  const bad = cases
-    .filter((one) => one.state === NEW || one.state === BROKEN)
-    .sort((a, b) => GRAVITY[b.state] - GRAVITY[a.state] || (b.share ?? 0) - (a.share ?? 0));
+  const bad = cases.filter((one) => one.state === NEW || one.state === BROKEN).sort(gravestFirst);
   if (!bad.length) return null;
   const rows = bad
     .slice(0, NEWS_SHOWN)
     .map((one) => [
       make("a", { href: linkTo(one) }, one.id),
       verdictOf(one),
+      one.severity,
       one.word,
       percent(one.share),
       text(one.raw.blame),
@@ -109,7 +83,7 @@ function news() {
     "section",
     null,
     make("h2", null, `New: ${count(bad.length, "case")}`),
-    table("New findings, worst first", ["case", "verdict", "gravest", "#worst / limit", "blame", "reason"], rows),
+    table("New findings, gravest first", ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows),
     bad.length > NEWS_SHOWN ? make("p", { class: "quiet" }, `and ${bad.length - NEWS_SHOWN} more: filter by verdict.`) : null,
   );
 }
@@ -128,6 +102,7 @@ function deviations() {
           classes: new Set(),
           blames: new Set(),
           most: 0,
+          gravity: SEVERITIES.length,
         });
       const entry = seen.get(id);
       entry.cases.add(one.id);
@@ -136,6 +111,7 @@ function deviations() {
       entry.classes.add(text(f[0]));
       entry.blames.add(text(f[6]));
       entry.most = Math.max(entry.most, number(f[9]));
+      entry.gravity = Math.min(entry.gravity, f[11]);
     }
   }
   const all = (set, most = 4) => {
@@ -143,7 +119,7 @@ function deviations() {
     return words.slice(0, most).join(", ") + (words.length > most ? ` and ${words.length - most} more` : "");
   };
   const rows = [...seen]
-    .sort((a, b) => b[1].cases.size - a[1].cases.size || (a[0] < b[0] ? -1 : 1))
+    .sort(([a, x], [b, y]) => x.gravity - y.gravity || y.cases.size - x.cases.size || (a < b ? -1 : 1))
     .map(([id, e]) => [
       make(
         "button",
@@ -158,6 +134,7 @@ function deviations() {
         },
         id,
       ),
+      SEVERITIES[e.gravity] || "",
       all(e.classes),
       all(e.blames),
       String(e.cases.size),
@@ -166,7 +143,7 @@ function deviations() {
       e.most ? short(e.most) : "",
       registered.has(id) ? [registered.get(id).reason, " · ", outward(registered.get(id).link)] : "",
     ]);
-  const head = ["deviation", "class", "blame", "#cases", "subjects", "routes", "#worst"];
+  const head = ["deviation", "severity", "class", "blame", "#cases", "subjects", "routes", "#worst"];
   if (data.register.length) head.push("why");
   return make(
     "section",
