@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from actconform import Artifact, Backend, Deviation, Program, Unavailable, Unsupported, hookimpl
-from actconform.cpu import onednn_level
+from actconform.onednn import onednn_capability, onednn_settings
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
@@ -28,13 +28,18 @@ class OpenVino(Backend):
     name, kind, extra = "openvino", "runtime", True
 
     def facts(self) -> dict[str, str]:
-        """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals."""
+        """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals.
+
+        `capabilities` are the formats that OpenVINO says it computes in here.
+        """
         ov = _openvino()
         x = ov.opset13.parameter([1], np.float32)
         compiled = _compile(ov.Model([ov.opset13.add(x, x)], [x], "doubling"))
         kept = compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139
+        offered = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         hint, mode, threads = (compiled.get_property(name) for name in (*OPTIONS, "INFERENCE_NUM_THREADS"))
-        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", "cpu_capability": onednn_level()}
+        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", "cpu_capability": onednn_capability()}
+        facts |= {"onednn_settings": onednn_settings(), "capabilities": " ".join(sorted(offered))}
         facts |= {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
         return facts | {"subnormals": "kept" if kept else "flushed"}
 
