@@ -82,7 +82,7 @@ detection: $(STAMP) ## The same, and write the table into README.md
 selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARGS='--into docs/detection.md' writes the table
 	$(BIN)/python -m actconform_faulty.peers $(ARGS)
 
-stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict changes without a changed fact
+stability: $(STAMP) ## Eleven runs over threads, instruction sets and TensorFlow's oneDNN: no verdict changes without a changed fact
 	$(BIN)/python -m actconform.stability $(ARGS)
 
 report: $(STAMP) ## Write the files of the last run anew (ARGS='--history DIR' adds lines over time)
