@@ -41,6 +41,11 @@ def onednn_settings() -> str:
     return " ".join(said) or "none"
 
 
+def onednn_facts() -> dict[str, str]:
+    """Return the facts of a oneDNN that cannot be asked: what it may use of the processor, and its settings."""
+    return {"cpu_capability": onednn_capability(), "onednn_settings": onednn_settings()}
+
+
 def onednn_in_torch(torch: ModuleType) -> dict[str, str]:
     """Return the facts of the oneDNN in torch: its level, what it says of itself, and its settings; level and words are "off" without it."""
     used = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from actconform import Artifact, Backend, Deviation, Program, Unavailable, Unsupported, hookimpl
-from actconform.onednn import onednn_capability, onednn_settings
+from actconform.onednn import onednn_facts
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
@@ -35,13 +35,11 @@ class OpenVino(Backend):
         ov = _openvino()
         x = ov.opset13.parameter([1], np.float32)
         compiled = _compile(ov.Model([ov.opset13.add(x, x)], [x], "doubling"))
-        kept = compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139
-        offered = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        fate = "kept" if compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139 else "flushed"
         hint, mode, threads = (compiled.get_property(name) for name in (*OPTIONS, "INFERENCE_NUM_THREADS"))
-        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", "cpu_capability": onednn_capability()}
-        facts |= {"onednn_settings": onednn_settings(), "capabilities": " ".join(sorted(offered))}
-        facts |= {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
-        return facts | {"subnormals": "kept" if kept else "flushed"}
+        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", **onednn_facts(), "subnormals": fate}
+        facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
+        return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where OpenVINO refuses it."""
