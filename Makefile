@@ -1,5 +1,6 @@
 # Everything a person does here. The virtual environment is made on first use; nothing outside the checkout is touched.
-PYTHON ?= python3.11
+PYTHON ?=
+PYTHONS := python3.11 python3.12 python3.13 python3
 VENV := .venv
 BIN := $(VENV)/bin
 PATTERN ?=
@@ -11,6 +12,8 @@ PLUGINS := $(addprefix plugins/actconform-,keras torch onnxruntime faulty jax op
 
 JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix einops chex toolz PyYAML msgpack
 
+WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
 .DEFAULT_GOAL := help
 .PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers stability emulate report docs clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
@@ -21,10 +24,20 @@ help: ## Show this help
 install: $(STAMP) ## Make .venv with core, plugins and tools at pinned versions
 
 $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
+	@# The first that runs: a name on PATH may be a shim for a version that is not there. What .venv was made with goes first.
+	@for python in $(or $(PYTHON),$(wildcard $(BIN)/python) $(PYTHONS)); do \
+		if "$$python" -c '$(WORKS)' 2>/dev/null; then took=$$python; break; fi; \
+	done; \
+	if [ -z "$$took" ]; then \
+		echo "No Python 3.11, 3.12 or 3.13 that runs and has venv and pip, tried: $(or $(PYTHON),$(PYTHONS))." >&2; \
+		echo "Install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make $(or $(MAKECMDGOALS),install) PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	fi; \
+	"$$took" -c 'import sys; print("$(VENV) with Python", sys.version.split()[0], "of", sys.base_prefix)'; \
+	[ "$$took" = $(BIN)/python ] || "$$took" -m venv $(VENV)
 	@echo "Making $(VENV): downloads about 1.4 GB on Linux x86-64 (tensorflow 572 MB, onnxruntime-gpu 256 MB, torch 192 MB as CPU build,"
 	@echo "jaxlib 85 MB, openvino 59 MB, the rest 150 MB), 4 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
 	@echo "PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to PyTorch's CPU builds to avoid that."
-	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
 		$(patsubst %,-e '%',$(PLUGINS:%onnxruntime=%onnxruntime[default]))
 	@# jax2onnx requires the CPU package of ONNX Runtime, which writes over the other one; what it needs beside that:
@@ -74,7 +87,7 @@ detection: $(STAMP) ## The same, and write the table into README.md
 selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARGS='--into docs/detection.md' writes the table
 	$(BIN)/python -m actconform_faulty.peers $(ARGS)
 
-stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict changes without a changed fact
+stability: $(STAMP) ## Eleven runs over threads, instruction sets and TensorFlow's oneDNN: no verdict changes without a changed fact
 	$(BIN)/python -m actconform.stability $(ARGS)
 
 emulate: $(STAMP) ## ONNX Runtime on our graphs, on emulated processors; ARGS=sse for one: sse, avx2, arm64, arm64-sve

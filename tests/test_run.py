@@ -132,7 +132,7 @@ def test_a_healthy_backend_passes_every_case_once() -> None:
     assert isinstance(hello, Hello)
     facts = facts_of(hello)
     assert facts["numpy"] == np.__version__
-    assert {"python", "platform", "machine"} <= set(facts)
+    assert {"python", "platform", "machine", "cpu_features"} <= set(facts)
     for result in seen.results:
         verdict, reason = Verdict.PASS, ""
         if (result.subject, result.aspect) == ("softmax", "gradient"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import queue
 import threading
 import time
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from actconform.plugins import Catalog
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Hello
+
+PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker says of its own process
 
 
 class Earlier(Protocol):
@@ -105,7 +106,7 @@ def run(
 
 def facts_of(hello: Hello) -> dict[str, str]:
     """Return the facts that causes are held against: the backend's own, and those of its process."""
-    return {**hello.facts, "python": hello.python, "platform": hello.platform, "machine": platform.machine()}
+    return {**hello.facts, **{fact: getattr(hello, fact) for fact in PROCESS_FACTS}}
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """`make stability`: a fast matrix run again and again; no verdict may change without a changed fact that explains it.
 
 Each run is its own `actconform run`, in its own folder and without the exports that earlier runs kept, under one of SETTINGS:
-numbers of threads, capabilities of torch and levels of oneDNN, some of them again, so that pure repeats are among them.
+numbers of threads, capabilities of torch, levels of oneDNN, and TensorFlow with it and without; some of them again, so that
+pure repeats are among them.
 Exit code 1 where what became of a case differs between two runs that had the same facts.
 """
 
@@ -64,8 +65,10 @@ class Setting(msgspec.Struct, frozen=True):
         return f"{self.threads} thread{'s' * (self.threads > 1)}, {' '.join(words)}"
 
 
-OLD = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
-MIDDLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+# TensorFlow's default depends on the processor: ON shows oneDNN where the default is without it, at each level too.
+ON, OFF = {"TF_ENABLE_ONEDNN_OPTS": "1"}, {"TF_ENABLE_ONEDNN_OPTS": "0"}
+OLD = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", **ON}
+MIDDLE = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", **ON}
 SETTINGS = (
     Setting(1),
     Setting(2),
@@ -73,7 +76,8 @@ SETTINGS = (
     Setting(2, OLD),
     Setting(1, MIDDLE),
     Setting(2, MIDDLE),
-    Setting(1, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
+    Setting(1, ON),
+    Setting(1, OFF),
     Setting(1),
     Setting(2),
     Setting(2, OLD),

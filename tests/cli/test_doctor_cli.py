@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import msgspec
 import pytest
 
 import actconform.cli.doctor_ as verb
+from actconform.cpu import cpu_capability, cpu_features
 from actconform.plugins import load_plugins
 
 
@@ -33,7 +35,18 @@ def test_all_is_well(only, cli):
     assert "goldens: verified" in said.out
     assert "✓ stand-in  actconform-stand-in 1.0" in said.out
     assert "    cpu_capability: TESTED" in said.out
+    assert f"cpu: {cpu_capability()} ({' '.join(cpu_features()) or 'none'})" in said.out
+    assert "    machine: " not in said.out
     assert "✗" not in said.out
+
+
+def test_what_a_worker_sees_otherwise_than_the_driver_is_told(only, cli, monkeypatch, tmp_path):
+    only("stand-in")
+    (tmp_path / "sitecustomize.py").write_text(
+        'import platform\nplatform.machine = lambda: "riscv64"\n', encoding="utf-8"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    assert "    machine: riscv64" in cli("doctor").out.splitlines()
 
 
 def test_what_is_missing_is_named_with_the_mend(only, cli):
@@ -65,7 +78,7 @@ def test_json_says_the_same(only, cli):
     assert said.code == 1
     assert said.err == ""
     assert report["goldens"] == "verified"
-    assert {"actconform", "python", "platform", "cpu", "subnormals"} <= set(report)
+    assert {"actconform", "python", "platform", "machine", "cpu", "cpu_features", "subnormals"} <= set(report)
     backends = {backend["backend"]: backend for backend in report["backends"]}
     assert (backends["stand-in"]["problem"], backends["stand-in"]["facts"]["cpu_capability"]) == ("", "TESTED")
     assert "libnone.so.9 missing: install it" in backends["no-device"]["problem"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 
 import actconform
+from actconform.cpu import cpu_features
+from actconform.run import facts_of
 from actconform.types import Artifact, Case
 from actconform.workers.pool import Worker, WorkerCrash, WorkerError, WorkerTimeout
 from actconform.workers.protocol import Call, ExportJob, ExportOutcome, Job, Outcome
@@ -83,7 +86,21 @@ def test_a_worker_says_what_it_is(worker: Worker) -> None:
     assert hello.provider == "from fake:Plugin"
     assert hello.plugins["actconform"]
     assert hello.cpu
+    assert hello.machine == platform.machine()
+    assert hello.cpu_features == (" ".join(cpu_features()) or "none")
     assert hello.unavailable == hello.problem == ""
+
+
+def test_a_worker_says_its_own_machine_and_processor(tmp_path: Path) -> None:
+    emulated = """import actconform.cpu, platform
+platform.machine = lambda: "riscv64"
+actconform.cpu.cpu_features = lambda: ("RVV",)
+"""
+    (tmp_path / "sitecustomize.py").write_text(emulated, encoding="utf-8")
+    with fake_worker(env={"PYTHONPATH": str(tmp_path)}) as there:
+        facts = facts_of(there.start(START))
+    assert (facts["machine"], facts["cpu_features"]) == ("riscv64", "RVV")
+    assert platform.machine() != "riscv64"
 
 
 def test_values_come_back_in_order(worker: Worker) -> None:

@@ -13,6 +13,7 @@ import pytest
 from actconform import Case
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.causes.check import check_formulas
+from actconform.cpu import cpu_capability
 from actconform.plugins import load_plugins
 from actconform_jax import JaxBackend, plugin
 from actconform_jax import backend as module
@@ -42,28 +43,26 @@ def test_facts_are_words_that_could_explain_a_number() -> None:
 
 def test_a_lowered_instruction_set_and_more_threads_are_told() -> None:
     facts = facts_under(ACTCONFORM_THREADS="2", XLA_FLAGS="--xla_cpu_max_isa=SSE4_2")
-    assert facts["cpu_capability"] == "DEFAULT"
+    assert facts["cpu_capability"] == cpu_capability("SSE")
     assert facts["threads"] == "2"
     assert facts["xla_flags"] == "--xla_cpu_max_isa=SSE4_2"
 
 
 @pytest.mark.parametrize(
-    ("flags", "processor", "told"),
+    ("flags", "allowed"),
     [
-        ("", "AVX512", "AVX512"),
-        ("--xla_cpu_max_isa=AVX2", "AVX512", "AVX2"),
-        ("--xla_cpu_max_isa=AVX2", "DEFAULT", "DEFAULT"),
-        ("--xla_cpu_max_isa=AVX", "AVX512", "DEFAULT"),
-        ("--xla_cpu_max_isa=AVX512_BF16", "AVX2", "AVX2"),
-        ("--other --xla_cpu_max_isa=AVX512 --xla_cpu_max_isa=AVX2", "AVX512", "AVX2"),
+        ("", "AVX512"),
+        ("--xla_cpu_max_isa=AVX2", "AVX2"),
+        ("--xla_cpu_max_isa=AVX", "AVX"),
+        ("--xla_cpu_max_isa=AVX512_BF16", "AVX512"),
+        ("--other --xla_cpu_max_isa=AVX512 --xla_cpu_max_isa=AVX2", "AVX2"),
     ],
 )
 def test_the_capability_is_the_lower_of_processor_and_flag(
-    flags: str, processor: str, told: str, monkeypatch: pytest.MonkeyPatch
+    flags: str, allowed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.setattr(module, "cpu_capability", lambda: processor)
-    assert module._capability() == told
+    assert module._capability() == cpu_capability(allowed)
 
 
 def test_supports_says_why_not() -> None:

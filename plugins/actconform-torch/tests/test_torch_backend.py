@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from typing import Any
@@ -35,7 +37,23 @@ def test_facts_are_words_that_could_explain_a_number(torch: Any) -> None:
     assert facts["subnormals"] in ("kept", "flushed")
     assert facts["onednn"] in ("AVX512", "AVX2", "DEFAULT", "none", "off")
     assert facts["cpu_capability"]
+    assert facts["onednn_settings"]
     assert all(type(word) is str for word in facts.values())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instruction sets of x86-64")
+def test_onednn_says_itself_which_instructions_it_uses() -> None:
+    text = "from actconform_torch import TorchBackend; f = TorchBackend().facts(); print(f['onednn'], f['onednn_settings'], f['onednn_isa'])"
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    done = subprocess.run([sys.executable, "-c", text], env=env, capture_output=True, text=True, check=True)
+    # once, by us: its verbose mode is off again and what it printed is no output of the process
+    assert done.stdout == "DEFAULT ONEDNN_MAX_CPU_ISA=SSE41 Intel SSE4.1\n"
+
+
+def test_without_onednn_there_is_nothing_to_ask(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    facts = TorchBackend().facts()
+    assert (facts["onednn"], facts["onednn_isa"]) == ("off", "off")
 
 
 def test_flushed_subnormals_are_seen(torch: Any) -> None:

@@ -17,11 +17,12 @@ from rich.padding import Padding
 from actconform import __version__
 from actconform.config import Config, UsageError, read_config
 from actconform.configured import configured, configured_worker, with_environments
-from actconform.cpu import cpu_capability
+from actconform.cpu import cpu_capability, cpu_features
 from actconform.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
+from actconform.run import PROCESS_FACTS, facts_of
 from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def command(as_json: bool) -> int:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_capability(),
+        "machine": platform.machine(),
+        "cpu_features": " ".join(cpu_features()) or "none",
         "subnormals": "kept" if np.float32(1e-40) * np.float32(1.0) != 0 else "flushed",
         "backends": backends,
         "plugins not installed": [
@@ -73,7 +76,7 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
         return {"backend": name, "problem": str(error), "facts": {}, "from": ""}
     finally:
         worker.close()
-    return {"backend": name, "problem": hello.unavailable, "facts": hello.facts, "from": hello.provider}
+    return {"backend": name, "problem": hello.unavailable, "facts": facts_of(hello), "from": hello.provider}
 
 
 def _goldens(subjects: dict[str, Kernel | Model]) -> str:
@@ -103,13 +106,16 @@ def _show(report: dict[str, Any]) -> None:
             console.print(Padding(text, (0, 0, 0, indent), expand=False))
 
     say(f"actconform {report['actconform']} · Python {report['python']} · {plain(report['platform'])}")
-    say(f"cpu: {report['cpu']}; subnormals {report['subnormals']}; goldens: {plain(report['goldens'])}")
+    say(f"cpu: {report['cpu']} ({report['cpu_features']})")
+    say(f"subnormals {report['subnormals']}; goldens: {plain(report['goldens'])}")
     for backend in report["backends"]:
         mark = "[red]✗[/]" if backend["problem"] else "[green]✓[/]"
         say(f"{mark} [bold]{plain(backend['backend'])}[/]  {plain(backend['from'])}".rstrip())
         for line in backend["problem"].replace("; ", "\n").splitlines():
             say(plain(line), 4)
         for fact, value in backend["facts"].items():
+            if fact in PROCESS_FACTS and value == report[fact]:
+                continue  # as the first two lines say
             say(f"{plain(fact)}: {plain(value)}", 4)
     for line in report["plugins not installed"]:
         say(f"[red]✗[/] {plain(line)}")

@@ -25,7 +25,15 @@ BAD_SHOWN = 25
 WORST_SHOWN = 15
 NOT_RUN_SHOWN = 8
 GRAVE_FIRST = (Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR, Verdict.FAIL, Verdict.XPASS)
-OF_PLACE = ("python", "platform", "machine", "build", "threads", "device")  # facts that other facts say better
+OF_PLACE = (
+    "python",
+    "platform",
+    "machine",
+    "cpu_features",
+    "build",
+    "threads",
+    "device",
+)  # facts that other facts say better
 
 
 class Summary(Reporter):

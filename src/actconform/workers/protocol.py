@@ -45,7 +45,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What a worker says first, unasked.
 
     `unavailable` says why the backend cannot run here, `problem` why the worker can serve nobody; both are empty when
-    all is well. `provider` is the distribution that gives the backend, with its version; `plugins` has all versions.
+    all is well. `provider` is the distribution that gives the backend, with its version; `plugins` has all versions. What it
+    says of interpreter, machine and processor is what its own process sees: an emulated one is not the driver's.
     """
 
     actconform: str
@@ -59,7 +60,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     python: str = ""
     executable: str = ""
     platform: str = ""
+    machine: str = ""
     cpu: str = ""
+    cpu_features: str = ""
     pid: int = 0
 
 

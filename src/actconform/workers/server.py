@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 import actconform
+from actconform.cpu import cpu_features
 from actconform.interfaces import Unavailable
 from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
 from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
@@ -55,7 +56,9 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         python=platform.python_version(),
         executable=sys.executable,
         platform=platform.platform(),
+        machine=platform.machine(),
         cpu=_cpu(),
+        cpu_features=" ".join(cpu_features()) or "none",
         pid=os.getpid(),
     )
     try:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from actconform import Backend, Program, Support, Unavailable, Unsupported
-from actconform.cpu import cpu_capability
+from actconform.cpu import cpu_capability, level_of
 from actconform.formats import DTYPES
+from actconform.onednn import onednn_settings
 from actconform_jax.kernels import Implementation, implement
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class JaxBackend(Backend):
             **_versions("jax2onnx", "onnx"),
             "device": "cpu",
             "cpu_capability": _capability(),
+            "onednn_settings": onednn_settings(),
             "jit": "on",
             "x64": "on" if jax.config.jax_enable_x64 else "off",
             "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
@@ -164,12 +166,8 @@ def _jax() -> ModuleType:
 def _capability() -> str:
     """Return what the processor offers, lowered by XLA's own flag."""
     flags = os.environ.get("XLA_FLAGS", "").split()
-    wanted = next((flag.partition("=")[2].upper() for flag in reversed(flags) if flag.startswith(f"--{ISA}=")), "")
-    if not wanted or wanted.startswith(("AVX512", "AVX10", "AMX")):
-        return cpu_capability()
-    return min(
-        "AVX2" if wanted.startswith("AVX2") else "DEFAULT", cpu_capability(), key=["DEFAULT", "AVX2", "AVX512"].index
-    )
+    wanted = next((flag.partition("=")[2] for flag in reversed(flags) if flag.startswith(f"--{ISA}=")), "")
+    return cpu_capability(level_of(wanted))
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from actconform import Backend, Program, Support, Unsupported
-from actconform.cpu import cpu_capability, onednn_level
+from actconform.cpu import cpu_capability
 from actconform.formats import DTYPES
+from actconform.onednn import onednn_level, onednn_settings
 from actconform_keras.engines import Engine, TensorFlow, pulled_back
 from actconform_keras.framework import keras_on
 from actconform_keras.kernels import Implementation, implement
@@ -36,7 +37,8 @@ class KerasBackend(Backend):
     def facts(self) -> dict[str, str]:
         """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without Keras.
 
-        TensorFlow does not tell which instructions it chose, so `cpu_capability` is what the processor offers.
+        TensorFlow does not tell which instructions it chose, so `cpu_capability` is what the processor offers, and of its
+        oneDNN whether it is used, and the settings.
         """
         tf = self._framework()
         import keras
@@ -49,6 +51,7 @@ class KerasBackend(Backend):
             "device": "cpu",
             "cpu_capability": cpu_capability(),
             "onednn": _onednn(),
+            "onednn_settings": onednn_settings(),
             "subnormals": "kept" if (tf.constant([1e-40]) + 0.0).numpy()[0] != 0.0 else "flushed",
             "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         }

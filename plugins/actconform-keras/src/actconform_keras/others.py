@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from actconform.cpu import LEVELS, cpu_capability, onednn_level
+from actconform.cpu import cpu_capability, level_of
+from actconform.onednn import onednn_in_torch, onednn_settings
 from actconform_keras.backend import KerasBackend
 from actconform_keras.engines import Engine, Jax, Torch, Xla
 from actconform_keras.framework import keras_on, thread_count
@@ -76,14 +77,13 @@ class KerasTorch(KerasBackend):
         torch = self._framework()
         import keras
 
-        mkldnn = torch.backends.mkldnn
         return {
             "keras": keras.__version__,
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "device": "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "onednn": onednn_level() if mkldnn.is_available() and mkldnn.enabled else "off",
+            **onednn_in_torch(torch),
             "subnormals": _fate((torch.tensor([2e-40]) * 0.5).item()),
             "threads": str(torch.get_num_threads()),
         }
@@ -101,9 +101,11 @@ def _fate(half: float) -> str:
 
 
 def xla_facts() -> dict[str, str]:
-    """Return XLA's flags, and what it compiles for: what the processor offers, lowered by --xla_cpu_max_isa."""
+    """Return XLA's flags, and what it compiles for: what the processor offers, lowered by --xla_cpu_max_isa; oneDNN's settings."""
     flags = os.environ.get("XLA_FLAGS", "")
     found = re.search(r"--xla_cpu_max_isa=(\w+)", flags)
-    wanted = found[1].upper() if found else "AVX512"
-    allowed = "AVX512" if wanted.startswith(("AVX512", "AMX")) else wanted if wanted == "AVX2" else "DEFAULT"
-    return {"cpu_capability": min(allowed, cpu_capability(), key=LEVELS.index), "xla_flags": flags or "none"}
+    return {
+        "cpu_capability": cpu_capability(level_of(found[1] if found else "")),
+        "onednn_settings": onednn_settings(),
+        "xla_flags": flags or "none",
+    }

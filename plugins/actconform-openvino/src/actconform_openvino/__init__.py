@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from actconform import Artifact, Backend, Program, Unavailable, Unsupported, hookimpl
-from actconform.cpu import onednn_level
+from actconform.onednn import onednn_facts
 
 if TYPE_CHECKING:
     from actconform import Register
@@ -30,15 +30,18 @@ class OpenVino(Backend):
     name, kind, extra = "openvino", "runtime", True
 
     def facts(self) -> dict[str, str]:
-        """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals."""
+        """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals.
+
+        `capabilities` are the formats that OpenVINO says it computes in here.
+        """
         ov = _openvino()
         x = ov.opset13.parameter([1], np.float32)
         compiled = _compile(ov.Model([ov.opset13.add(x, x)], [x], "doubling"))
-        kept = compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139
+        fate = "kept" if compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139 else "flushed"
         hint, mode, threads = (compiled.get_property(name) for name in (*OPTIONS, "INFERENCE_NUM_THREADS"))
-        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", "cpu_capability": onednn_level()}
-        facts |= {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
-        return facts | {"subnormals": "kept" if kept else "flushed"}
+        facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", **onednn_facts(), "subnormals": fate}
+        facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
+        return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where OpenVINO refuses it."""

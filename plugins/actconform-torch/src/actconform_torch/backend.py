@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Backend, Program, Support, Unavailable, Unsupported
-from actconform.cpu import onednn_level
 from actconform.formats import DTYPES
+from actconform.onednn import onednn_in_torch
 from actconform_torch.kernels import Implementation, implement
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ class TorchBackend(Backend):
             **_versions("onnx", "onnxscript"),
             "device": "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "onednn": onednn_level()
-            if torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-            else "off",
+            **onednn_in_torch(torch),
             "subnormals": "kept" if (torch.tensor([1e-40]) + 0.0).item() != 0.0 else "flushed",
             "threads": str(torch.get_num_threads()),
         }
