@@ -12,7 +12,7 @@ PLUGINS := $(addprefix plugins/actconform-,keras torch onnxruntime faulty jax op
 JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix einops chex toolz PyYAML msgpack
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test browser check format bench golden selftest detection selftest-peers stability report docs clean \
+.PHONY: help install conform test browser check format bench golden selftest detection selftest-peers accuracy stability report docs clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
 
 help: ## Show this help
@@ -68,6 +68,9 @@ detection: $(STAMP) ## The same, and write the table into README.md
 
 selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARGS='--into docs/detection.md' writes the table
 	$(BIN)/python -m actconform_faulty.peers $(ARGS)
+
+accuracy: $(STAMP) ## Measure exp, tanh, erf and their like in every library (ARGS='torch --toml' for one, as text for its register)
+	$(BIN)/python -m actconform.accuracy $(ARGS)
 
 stability: $(STAMP) ## Ten runs over threads and instruction sets: no verdict changes without a changed fact
 	$(BIN)/python -m actconform.stability $(ARGS)

@@ -3,7 +3,7 @@
 from actconform.document import Report
 from actconform.faults import Fault
 from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend, Exporter, Program, Reporter, Unavailable, Unsupported
+from actconform.interfaces import Backend, Exporter, Library, Program, Reporter, Unavailable, Unsupported
 from actconform.model import Model
 from actconform.types import Artifact, Case, Deviation, Kernel, Kink, Support
 
@@ -18,6 +18,7 @@ __all__ = [
     "Fault",
     "Kernel",
     "Kink",
+    "Library",
     "Model",
     "Program",
     "Report",

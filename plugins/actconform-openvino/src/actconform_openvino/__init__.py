@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from actconform import Artifact, Backend, Deviation, Program, Unavailable, Unsupported, hookimpl
+from actconform import Artifact, Backend, Deviation, Library, Program, Unavailable, Unsupported, hookimpl
 from actconform.cpu import onednn_level
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
@@ -37,6 +37,10 @@ class OpenVino(Backend):
         facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", "cpu_capability": onednn_level()}
         facts |= {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
         return facts | {"subnormals": "kept" if kept else "flushed"}
+
+    def library(self) -> Library:
+        """Return the functions that OpenVINO compiles for the CPU."""
+        return Library("openvino-cpu", ("openvino",))
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where OpenVINO refuses it."""
