@@ -15,7 +15,7 @@ JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix
 WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers stability emulate report docs clean \
+.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate report docs clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
 
 help: ## Show this help
@@ -86,6 +86,9 @@ detection: $(STAMP) ## The same, and write the table into README.md
 
 selftest-peers: $(STAMP) ## The same faults under others' inputs and limits; ARGS='--into docs/detection.md' writes the table
 	$(BIN)/python -m actconform_faulty.peers $(ARGS)
+
+accuracy: $(STAMP) ## Measure exp, tanh, erf and their like in every library (ARGS='torch --toml' for one, as text for its register)
+	$(BIN)/python -m actconform.accuracy $(ARGS)
 
 stability: $(STAMP) ## Eleven runs over threads, instruction sets and TensorFlow's oneDNN: no verdict changes without a changed fact
 	$(BIN)/python -m actconform.stability $(ARGS)

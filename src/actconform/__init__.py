@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from actconform.document import Report
 from actconform.faults import Fault
 from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend, Exporter, Program, Reporter, Unavailable, Unsupported
+from actconform.interfaces import Backend, Exporter, Library, Program, Reporter, Unavailable, Unsupported
 from actconform.model import Model
 from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 
@@ -23,6 +23,7 @@ __all__ = [
     "Fault",
     "Kernel",
     "Kink",
+    "Library",
     "Model",
     "Program",
     "Register",

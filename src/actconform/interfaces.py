@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from actconform.types import Support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from actconform.causes.register import Cause
     from actconform.document import Report, Trend
@@ -23,6 +25,18 @@ class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
 
 class Unavailable(Exception):  # noqa: N818  an outcome, not a fault
     """Raised by `facts` or `export` when a package, device or library is missing, naming it and the mend: UNAVAILABLE."""
+
+
+class Library(NamedTuple):
+    """What a backend computes elementary functions with, to be measured by `make accuracy`.
+
+    `when` names the facts by which the library is known, versions first. `primitives` maps names of `actconform.accuracy` to functions of
+    numpy arrays, which give such of the same shape and dtype; a runtime is asked by graphs of one node, and needs none.
+    """
+
+    name: str
+    when: tuple[str, ...]
+    primitives: Mapping[str, Callable[..., NDArray[Any]]] = {}
 
 
 class Program(ABC):
@@ -108,6 +122,10 @@ class Backend(ABC):
     @abstractmethod
     def facts(self) -> dict[str, str]:
         """Return whatever could explain a number (versions, device, threads); raise `Unavailable` if it cannot run here."""
+
+    def library(self) -> Library:
+        """Return what computes exp, tanh and their like here; raise `Unsupported` where that is not to be measured."""
+        raise Unsupported(f"{self.name} shows no primitives")
 
     def supports(self, case: Case) -> Support:
         """Say at once, without building, whether the case is taken; "yes" promises nothing about `build`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from actconform import Backend, Program, Support, Unavailable, Unsupported
+from actconform import Backend, Library, Program, Support, Unavailable, Unsupported
 from actconform.cpu import cpu_capability, level_of
 from actconform.formats import DTYPES
 from actconform.onednn import onednn_settings
@@ -60,6 +60,19 @@ class JaxBackend(Backend):
             "subnormals": "kept" if float(tiny[0]) else "flushed",
             "threads": str(_threads()),
         }
+
+    def library(self) -> Library:
+        """Return JAX's functions, each compiled by XLA."""
+        jax = _jax()
+        functions = {
+            name: getattr(jax.numpy, name) for name in ("exp", "expm1", "log", "log1p", "tanh", "sqrt", "reciprocal")
+        }
+        functions |= {name: getattr(jax.nn, name) for name in ("sigmoid", "softplus")}
+        functions |= {name: getattr(jax.lax, name) for name in ("erf", "erfc", "rsqrt")} | {
+            "division": jax.numpy.divide
+        }
+        compiled = {name: jax.jit(function) for name, function in functions.items()}
+        return Library("xla-cpu", ("jaxlib",), {name: _over_arrays(function) for name, function in compiled.items()})
 
     def supports(self, case: Case) -> Support:
         """Say no to dtypes that are none of ours; a kernel or model that jax has not is refused when it is built."""
@@ -128,6 +141,10 @@ def when_done(function: Function, *arguments: Any) -> Callable[[], dict[str, Arr
         return found
 
     return whole
+
+
+def _over_arrays(function: Callable[..., Array]) -> Callable[..., NDArray[Any]]:
+    return lambda *operands: np.array(function(*map(_array, operands)))
 
 
 def _array(array: NDArray[Any]) -> Array:

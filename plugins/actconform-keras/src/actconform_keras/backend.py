@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from actconform import Backend, Program, Support, Unsupported
+from actconform import Backend, Library, Program, Support, Unsupported
 from actconform.cpu import cpu_capability
 from actconform.formats import DTYPES
 from actconform.onednn import onednn_level, onednn_settings
@@ -55,6 +55,13 @@ class KerasBackend(Backend):
             "subnormals": "kept" if (tf.constant([1e-40]) + 0.0).numpy()[0] != 0.0 else "flushed",
             "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         }
+
+    def library(self) -> Library:
+        """Return TensorFlow's functions as eager code calls them: Eigen's, whether oneDNN is on or not."""
+        from actconform_keras.primitives import primitives
+
+        self._framework()
+        return Library("tensorflow-eigen", ("tensorflow",), primitives(self._engine()))
 
     def supports(self, case: Case) -> Support:
         """Say no to dtypes that are none of ours; a kernel or model that Keras has not is refused when it is built."""

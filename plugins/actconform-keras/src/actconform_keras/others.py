@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from actconform.onednn import onednn_in_torch, onednn_settings
 from actconform_keras.backend import KerasBackend
 from actconform_keras.engines import Engine, Jax, Torch, Xla
 from actconform_keras.framework import keras_on, thread_count
+
+if TYPE_CHECKING:
+    from actconform import Library
 
 
 class KerasXla(KerasBackend):
@@ -31,6 +34,10 @@ class KerasXla(KerasBackend):
         tf = keras_on("tensorflow")
         half = tf.function(lambda x: x * 0.5, jit_compile=True)(tf.constant([2e-40]))
         return facts | {**xla_facts(), "subnormals": _fate(half.numpy()[0])}
+
+    def library(self) -> Library:
+        """Return TensorFlow's functions as XLA compiles them."""
+        return super().library()._replace(name="tensorflow-xla")
 
     def _engine(self) -> Engine:
         return Xla()

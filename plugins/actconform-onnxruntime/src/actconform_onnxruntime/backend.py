@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform import Backend, Unavailable
+from actconform import Backend, Library, Unavailable
 from actconform.cpu import cpu_capability
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.program import GraphProgram
@@ -29,6 +29,10 @@ class OrtCpu(Backend):
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
         return {**_package_facts(), "device": "cpu", "subnormals": _subnormals(self._session(_doubling()))}
+
+    def library(self) -> Library:
+        """Return MLAS, ONNX Runtime's own functions."""
+        return Library("mlas", ("onnxruntime",))
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where ONNX Runtime refuses it."""

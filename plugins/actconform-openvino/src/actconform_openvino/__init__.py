@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from actconform import Artifact, Backend, Program, Unavailable, Unsupported, hookimpl
+from actconform import Artifact, Backend, Library, Program, Unavailable, Unsupported, hookimpl
 from actconform.onednn import onednn_facts
 
 if TYPE_CHECKING:
@@ -42,6 +42,10 @@ class OpenVino(Backend):
         facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", **onednn_facts(), "subnormals": fate}
         facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
         return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
+
+    def library(self) -> Library:
+        """Return the functions that OpenVINO compiles for the CPU."""
+        return Library("openvino-cpu", ("openvino",))
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where OpenVINO refuses it."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform import Backend, Program, Unsupported
+from actconform import Backend, Library, Program, Unsupported
 from actconform.cpu import cpu_capability
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ class OnnxReference(Backend):
             "subnormals": "kept" if (tiny + tiny)[0] else "flushed",
             "threads": "1",
         }
+
+    def library(self) -> Library:
+        """Return numpy, and Python's erf."""
+        return Library("numpy", ("numpy",))
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` in the evaluator's words where it refuses it."""

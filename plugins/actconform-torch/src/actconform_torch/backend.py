@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import ml_dtypes
 import numpy as np
 
-from actconform import Backend, Program, Support, Unavailable, Unsupported
+from actconform import Backend, Library, Program, Support, Unavailable, Unsupported
 from actconform.formats import DTYPES
 from actconform.onednn import onednn_in_torch
 from actconform_torch.kernels import Implementation, implement
@@ -47,6 +47,12 @@ class TorchBackend(Backend):
             "subnormals": "kept" if (torch.tensor([1e-40]) + 0.0).item() != 0.0 else "flushed",
             "threads": str(torch.get_num_threads()),
         }
+
+    def library(self) -> Library:
+        """Return torch's own functions: SLEEF's where they are vectorized, oneDNN's within gelu."""
+        from actconform_torch.primitives import primitives
+
+        return Library("torch", ("torch",), primitives())
 
     def supports(self, case: Case) -> Support:
         """Say no to dtypes that are none of ours; a kernel or model that torch has not is refused when it is built."""

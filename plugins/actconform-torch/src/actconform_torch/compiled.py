@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from actconform import Unavailable
+from actconform import Library, Unavailable
 from actconform_torch.backend import TorchBackend, TorchProgram, _torch
 from actconform_torch.kernels import Implementation, implement
 
@@ -53,6 +53,12 @@ class TorchCompile(TorchBackend):
             "vector_instructions": instructions,
             "subnormals": "kept" if half.item() != 0.0 else "flushed",
         }
+
+    def library(self) -> Library:
+        """Return the same functions, each compiled."""
+        from actconform_torch.primitives import primitives
+
+        return Library("torch-inductor", ("torch",), primitives(partial(own, dynamic=True)))
 
     def build(self, kernel: Kernel, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
         """Return the kernel as a program; it is compiled at the first call of a kind, forward or backward."""
