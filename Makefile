@@ -15,7 +15,7 @@ JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix
 WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate report docs clean \
+.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate observed ratchet report docs clean \
 	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
 
 help: ## Show this help
@@ -95,6 +95,12 @@ stability: $(STAMP) ## Eleven runs over threads, instruction sets and TensorFlow
 
 emulate: $(STAMP) ## ONNX Runtime on our graphs, on emulated processors; ARGS=sse for one: sse, avx2, arm64, arm64-sve
 	@set -f; $(BIN)/python -m actconform.emulate $(ARGS)
+
+observed: $(STAMP) ## Keep what the last run's causes covered, in golden/observed.json (ARGS=DIR for another run)
+	$(BIN)/actconform deviations observe $(ARGS)
+
+ratchet: $(STAMP) ## Hold the last run against what was observed under equal facts: nothing worse, no cause that covers nothing
+	$(BIN)/actconform deviations ratchet $(ARGS)
 
 report: $(STAMP) ## Write the files of the last run anew (ARGS='--history DIR' adds lines over time)
 	$(BIN)/actconform report $(ARGS)

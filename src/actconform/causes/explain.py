@@ -135,15 +135,15 @@ class Explainer:
             if not testing and all(finding.place in covers for finding in here):
                 continue
             counted = _counted(tensor, here, compared)
-            part = Part.of(
-                tensor,
-                [
-                    Piece(regime, sample, np.arange(sample.got.size) if testing else elements)
-                    for regime, elements in counted.items()
-                    for sample in [compared.samples[regime, tensor]]
-                    if testing or elements.size
-                ],
-            )
+            pieces = []
+            for regime, elements in counted.items():
+                sample = compared.samples[regime, tensor]
+                asked = np.union1d(elements, self._misrounded(sample)) if testing else elements
+                if asked.size:
+                    pieces.append(Piece(regime, sample, asked))
+            if not pieces:
+                continue
+            part = Part.of(tensor, pieces)
             excuses = list(self._excuses(part, self._situation.active))
             for finding in here:
                 at = part.positions(finding.regime, compared.elements[finding.place])
@@ -200,13 +200,21 @@ class Explainer:
         return tuple(dict.fromkeys(ids))
 
     def _testing(self, tensor: str) -> bool:
-        """Tell whether every element of the tensor is held against a formula: in f32, where one is stated for it."""
-        if self._exam.rule.fmt.bits == 16:
+        """Tell whether every element of the tensor is held against a formula: where one is stated, and no other kernel computed."""
+        if any(self._kernel.name in cause.same_as for cause in self._situation.active):
             return False
         return any(
             cause.test and ((cause.graph and self._situation.graph) or cause.texts(self._case, tensor))
             for cause in self._situation.active
         )
+
+    def _misrounded(self, sample: Sample) -> NDArray[np.int64]:
+        """Return the elements whose answer is not the truth, correctly rounded: of the others no formula needs to be asked."""
+        got, truth = sample.got.astype(np.float64), sample.truth
+        with np.errstate(all="ignore"):
+            rounded = np.abs(got - truth) <= 0.5 * ulp_of(np.ascontiguousarray(truth), self._exam.rule.fmt)
+            right = rounded | (got == truth) | (np.isnan(got) & np.isnan(truth))
+        return np.flatnonzero(~right)
 
     def _excuses(self, part: Part, causes: Sequence[Cause]) -> Iterator[_Excuse]:
         got, truth = part.sample.got.astype(np.float64), part.sample.truth

@@ -383,8 +383,12 @@ def _clipped(_: _Evaluation, __: dict[str, Any], arguments: list[Any]) -> Number
 
 
 def _global_max(_: _Evaluation, __: dict[str, Any], arguments: list[Any]) -> Number:
+    """Return the largest of each window: with a NaN in it runtimes give NaN or skip it, by its place."""
     x: Number = arguments[0]
-    return primitives.largest(x, tuple(range(2, x.value.ndim)), "skipped")
+    axes = tuple(range(2, x.value.ndim))
+    largest = primitives.largest(x, axes, "skipped")
+    either = np.isnan(x.value).any(axis=axes, keepdims=True)
+    return Number(largest.value, np.where(either, np.nan, largest.error), x.arithmetic)
 
 
 def _compared(name: str, arguments: Sequence[Any]) -> Condition:
