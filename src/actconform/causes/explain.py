@@ -200,7 +200,12 @@ class Explainer:
         return tuple(dict.fromkeys(ids))
 
     def _testing(self, tensor: str) -> bool:
-        """Tell whether every element of the tensor is held against a formula: where one is stated, and no other kernel computed."""
+        """Tell whether every element of the tensor is held against a formula: where one is stated, and no other kernel computed.
+
+        Not graphs in 16 bits: inside an operator a runtime rounds each step, or none, as its processor has it.
+        """
+        if self._situation.graph and self._exam.rule.fmt.bits == 16:
+            return False
         if any(self._kernel.name in cause.same_as for cause in self._situation.active):
             return False
         return any(
