@@ -14,6 +14,7 @@ from msgspec import structs
 from actconform.blame import blame, breach, by_optimizer
 from actconform.catalog.kernels import UNARY
 from actconform.catalog.models.networks import networks
+from actconform.causes.register import Register
 from actconform.compare.answers import compare
 from actconform.compare.layerwise import LAYERS
 from actconform.compare.ulp import to_hex
@@ -237,7 +238,7 @@ def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
     )
     exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
     worker: Any = runtime or Faithful()
-    desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=None, facts={})
+    desk = Desk(catalog=catalog, register=Register(), timeout=10.0, exams=exams, worker=worker, exports=None, facts={})
     return run_case(Case(kernel.name, "value", "f32", "authored+ort-cpu"), desk)
 
 
@@ -351,7 +352,9 @@ def model_case(route: str, worker: Any, exports: Any = None) -> Any:
         worker=lambda case: case.worker,
     )
     exams = Exams(golden_dir(), read_manifest(golden_dir()))
-    desk = Desk(catalog=catalog, register=(), timeout=10.0, exams=exams, worker=worker, exports=exports, facts={})
+    desk = Desk(
+        catalog=catalog, register=Register(), timeout=10.0, exams=exams, worker=worker, exports=exports, facts={}
+    )
     return run_case(Case(HIDDEN.name, "value", "f32", route), desk)
 
 

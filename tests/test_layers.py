@@ -74,17 +74,17 @@ def test_importing_all_of_the_core_and_loading_all_plugins_imports_no_framework(
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_source_file_has_at_most_300_lines_and_its_functions_70(path: Path):
+def test_a_source_file_has_at_most_600_lines_and_its_functions_70(path: Path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 600
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 70, f"{node.name} in {path}"
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_test_file_has_at_most_450_lines(path: Path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+def test_a_test_file_has_at_most_600_lines(path: Path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
 
 
 def test_there_are_no_rooms_without_a_name():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from actconform.causes.register import Register
 from actconform.config import Config
 from actconform.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.judge import conforms
@@ -65,7 +66,7 @@ def plan(
         config=Config(timeout=timeout),
         folder=folder,
         manifest=read_manifest(folder),
-        register=(),
+        register=Register(),
         plugins=(PLUGIN,),
     )
 

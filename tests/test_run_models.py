@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actconform.catalog.models.networks import networks
+from actconform.causes.register import Register
 from actconform.compare.layerwise import LAYERS
 from actconform.config import Config
 from actconform.golden.store import golden_dir, read_manifest
@@ -42,7 +43,7 @@ def results() -> Any:
             config=Config(timeout=60.0),
             folder=folder,
             manifest=read_manifest(folder),
-            register=(),
+            register=Register(),
             plugins=(PLUGIN,),
         )
         found: list[Result] = []

@@ -86,6 +86,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     at_infinity: tuple[float, float] = (math.nan, math.nan)
     gradient_at_infinity: tuple[float, float] = (math.nan, math.nan)
     zero_sign: str = "f(+-0) keeps the sign where f(0) = 0"
+    signed_zero: bool = False
+    """Whether the sign of its zeros belongs to the definition, as in odd functions; else it is a convention of every backend."""
     conventions: tuple[Convention, ...] = ()
     differentiable: bool = True
     output_dtype: Literal["same", "int64"] = "same"

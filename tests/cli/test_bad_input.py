@@ -79,7 +79,7 @@ COMMANDS = {
     ),
     "command": Mistake("rnu", ("no command 'rnu'", "did you mean run")),
     "kernel-to-verify": Mistake("golden verify sigmod", ("unknown kernel or model 'sigmod'", "did you mean sigmoid")),
-    "adopt-nothing": Mistake("deviations adopt gone", ("gone/report.json", "actconform run")),
+    "adopt-nothing": Mistake("deviations adopt gone", ("gone: cannot be read", "actconform run")),
     "adopt-foreign": Mistake(
         "deviations adopt .", ("report.json", "is JSON, but not the report of a run"), {"report.json": FOREIGN}
     ),

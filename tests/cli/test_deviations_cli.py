@@ -36,10 +36,11 @@ def run_report(*, deviation: str | None = None) -> str:
         aspect="value",
         dtype="f32",
         route="torch",
-        verdict=Verdict.FAIL,
+        verdict=Verdict.XFAIL if deviation else Verdict.FAIL,
         findings=(finding,),
     )
-    return json.dumps(finite(report([result], Facts(backends={"torch": {"torch": "2.13.0"}}), [], {})))
+    problems = [] if deviation else ["1 FAIL"]
+    return json.dumps(finite(report([result], Facts(backends={"torch": {"torch": "2.13.0"}}), problems, {})))
 
 
 def test_a_new_finding_becomes_a_deviation_that_the_settings_can_name(cli, tmp_path: Path):

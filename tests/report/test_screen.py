@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from actconform.causes.register import Register
 from actconform.config import Config
 from actconform.golden.store import Manifest
 from actconform.plugins import Catalog
@@ -191,11 +192,11 @@ def test_nothing_is_printed_of_no_results(log: Printed) -> None:
 def test_the_header_has_each_version_once(log: Printed) -> None:
     plan = Plan(
         cases=[Case("relu", "value", "f32", "a"), Case("relu", "value", "f32", "b")],
-        catalog=Catalog({}, {}, {}, {}, (), (), (), {}, {}),
+        catalog=Catalog({}, {}, {}, {}, Register(), (), (), {}, {}),
         config=Config(),
         folder=Path(),
         manifest=Manifest(schema=1, files={}, subjects={}),
-        register=(),
+        register=Register(),
     )
     facts = {
         "ort-cpu": {"onnxruntime": "1.31.1", "cpu_capability": "AVX512"},

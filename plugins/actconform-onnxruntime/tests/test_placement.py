@@ -16,6 +16,7 @@ from onnx import parser
 
 from actconform import Artifact, Case, Kernel, Unavailable
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.causes.register import Register
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.line import Desk, Exams, run_case
 from actconform.onnx.author import author
@@ -77,7 +78,7 @@ def down_the_line(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, session_of: A
 
     folder = golden_dir()
     exams = Exams(folder, read_manifest(folder))
-    desk = Desk(catalog, [], 60.0, exams, Here(), None, {})  # type: ignore[arg-type]
+    desk = Desk(catalog, Register(), 60.0, exams, Here(), None, {})  # type: ignore[arg-type]
     return run_case(Case(kernel.name, "value", "f32", "authored+ort-cuda"), desk)
 
 

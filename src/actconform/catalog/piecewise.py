@@ -46,6 +46,7 @@ def _hard_sigmoid_onnx(name: str, *, defaults_only: bool = False) -> Kernel:
 _PIECEWISE = (
     Kernel(
         name="linear",
+        signed_zero=True,
         definition="x",
         source=f"{KERAS}.linear, ONNX Identity",
         tier="exact",
@@ -90,6 +91,7 @@ _PIECEWISE = (
     ),
     Kernel(
         name="hard-tanh",
+        signed_zero=True,
         definition="min(1, max(-1, x))",
         source=f"{TORCH}.hardtanh; ONNX Clip",
         tier="exact",

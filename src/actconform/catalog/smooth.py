@@ -62,6 +62,7 @@ SMOOTH = (
     ),
     Kernel(
         name="tanh",
+        signed_zero=True,
         definition="tanh(x)",
         source=ONNX,
         range=(-1.0, 1.0),
@@ -108,6 +109,7 @@ SMOOTH = (
     ).with_pieces(),
     Kernel(
         name="softsign",
+        signed_zero=True,
         definition="x / (1 + |x|)",
         source=ONNX,
         range=(-1.0, 1.0),

@@ -19,12 +19,13 @@ SLOPE_ULP = 4.0  # roundings of a slope and its product with the cotangent
 def accepted(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, sample: Sample) -> NDArray[np.bool_]:
     """Tell for each element of a sample whether a convention of its kernel accepts the answer at its input.
 
-    The sign of a zero is one for all values. A convention of a gradient states slopes: they are multiplied by the cotangent, and
+    The sign of a zero is one for values, but of kernels whose definition has it. A convention of a gradient states slopes: they are multiplied by the cotangent, and
     may be rounded.
     """
     got, x, truth = sample.got.astype(np.float64), sample.x, sample.truth
     g = np.ones(got.shape) if sample.cotangent is None else sample.cotangent
-    mask: NDArray[np.bool_] = (got == 0) & (np.abs(truth) <= fmt.smallest_subnormal / 2) & (aspect == "value")
+    free = aspect == "value" and not kernel.signed_zero
+    mask: NDArray[np.bool_] = (got == 0) & (np.abs(truth) <= fmt.smallest_subnormal / 2) & free
     for convention in kernel.conventions:
         if convention.aspect != aspect:
             continue

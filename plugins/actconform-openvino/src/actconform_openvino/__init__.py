@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 
-from actconform import Artifact, Backend, Library, Program, Unavailable, Unsupported, hookimpl
+from actconform import Artifact, Backend, Library, Program, Register, Unavailable, Unsupported, hookimpl, register_of
 from actconform.onednn import onednn_facts
-
-if TYPE_CHECKING:
-    from actconform import Register
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
@@ -40,8 +37,9 @@ class OpenVino(Backend):
         fate = "kept" if compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139 else "flushed"
         hint, mode, threads = (compiled.get_property(name) for name in (*OPTIONS, "INFERENCE_NUM_THREADS"))
         facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", **onednn_facts(), "subnormals": fate}
-        facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
-        return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
+        formats = " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
+        facts |= {"capabilities": formats, "precision_hint": hint.to_string(), "execution_mode": mode.name}
+        return facts | {"threads": str(threads)}
 
     def library(self) -> Library:
         """Return the functions that OpenVINO compiles for the CPU."""
@@ -103,6 +101,4 @@ def actconform_backends() -> tuple[type[Backend], ...]:
 @hookimpl
 def actconform_causes() -> tuple[Register, ...]:
     """Return the register of known causes."""
-    from actconform import register_of  # a worker needs the backend alone
-
     return (register_of(__name__),)
