@@ -123,6 +123,15 @@ def test_figures_of_several_machines_are_merged_to_the_larger_ones(run, tmp_path
     assert merged([here, here]) == [here]
 
 
+def test_functions_of_several_files_stand_in_one_order(run, tmp_path):
+    files = []
+    for name in ("sqrt", "exp"):
+        files += ["--merge", str(tmp_path / name)]
+        run("plain", "--dtype", "f32", "--primitive", name, "--json", files[-1])
+    (table,) = tomllib.loads(run(*files, "--toml").stdout)["library"]
+    assert list(table["ulp"]) == ["exp", "sqrt"]
+
+
 def worse(measured: Measured, **changes) -> Measured:
     rows = tuple(msgspec.structs.replace(row, **changes) for row in measured.accuracies)
     facts = (measured.facts[0] | {"plain": "1.7"},)

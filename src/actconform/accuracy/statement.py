@@ -8,6 +8,8 @@ import msgspec
 from packaging.version import InvalidVersion, Version
 
 from actconform.accuracy.measure import MOST_ULP
+from actconform.accuracy.points import DTYPES
+from actconform.accuracy.primitives import PRIMITIVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +37,9 @@ def _both(old: Measured, new: Measured) -> Measured:
     facts = old.facts + tuple(facts for facts in new.facts if facts not in old.facts)
     measured = {f"{primitive}/{dtype}" for primitive, dtype in rows}
     unsupported = {key: why for key, why in (old.unsupported | new.unsupported).items() if key not in measured}
-    return msgspec.structs.replace(old, facts=facts, accuracies=tuple(rows.values()), unsupported=unsupported)
+    order = sorted(rows, key=lambda key: (list(DTYPES).index(key[1]), list(PRIMITIVES).index(key[0])))
+    accuracies = tuple(rows[key] for key in order)
+    return msgspec.structs.replace(old, facts=facts, accuracies=accuracies, unsupported=unsupported)
 
 
 def _worse(old: Accuracy, new: Accuracy) -> Accuracy:
