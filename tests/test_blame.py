@@ -234,6 +234,7 @@ def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
         subject={kernel.name: kernel}.get,
         backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=(), provider="")},
         registered=lambda case: case,
+        kernels={},
         worker=lambda case: case.worker,
     )
     exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
@@ -349,6 +350,7 @@ def model_case(route: str, worker: Any, exports: Any = None) -> Any:
         subject={HIDDEN.name: HIDDEN}.get,
         backends=dict.fromkeys(("ort-cpu", "torch"), SimpleNamespace(levels=(), optimizers=(), provider="")),
         registered=lambda case: case,
+        kernels={},
         worker=lambda case: case.worker,
     )
     exams = Exams(golden_dir(), read_manifest(golden_dir()))
@@ -386,7 +388,8 @@ def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
     assert {found.blame for found in result.findings} == {"exporter"}
     assert result.blame == "exporter"
     assert FAULT in result.reason
-    assert "times its bound ideally" in result.findings[0].evidence
+    (layer,) = (found for found in result.findings if found.regime == "layers")
+    assert "times its bound ideally" in layer.evidence
 
 
 def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +409,8 @@ def test_a_layer_that_is_right_in_the_graph_and_wrong_in_the_runtime_is_the_runt
     assert {found.blame for found in result.findings} == {"runtime"}
     assert {found.tensor for found in result.findings} == {"norm2", "y", "loss"}
     assert FAULT in result.reason
-    assert result.findings[0].evidence.startswith("layer norm2 of the graph is within its bound ideally")
+    (layer,) = (found for found in result.findings if found.regime == "layers")
+    assert layer.evidence.startswith("layer norm2 of the graph is within its bound ideally")
 
 
 def test_a_graph_that_holds_its_parameters_is_judged_end_to_end() -> None:
@@ -429,7 +433,7 @@ def test_a_layer_that_is_wrong_in_a_framework_is_the_frameworks() -> None:
 
 def test_a_framework_that_shows_no_layers_is_judged_end_to_end() -> None:
     result = model_case("torch", Tapped(1e-3, taps=False))
-    assert [found.tensor for found in result.findings] == ["y", "loss"]
+    assert {found.tensor for found in result.findings} == {"y", "loss"}
     assert "layer" not in result.reason
     assert model_case("torch", Tapped(1e-5, taps=False)).verdict is Verdict.PASS
 

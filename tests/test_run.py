@@ -21,7 +21,7 @@ from actconform.judge import conforms
 from actconform.plugins import GROUP, load_plugins
 from actconform.run import Plan, facts_of, run
 from actconform.select import all_cases
-from actconform.types import Case, Result, Verdict
+from actconform.types import Result, Verdict
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
@@ -253,13 +253,13 @@ def test_a_damaged_golden_ends_the_run(tmp_path: Path) -> None:
 def test_a_fault_of_ours_costs_one_case(monkeypatch: pytest.MonkeyPatch) -> None:
     from actconform import line
 
-    def judge(case: Case, *rest: Any) -> Any:
-        if case.subject == "relu":
+    def explain(subject: Any, *rest: Any) -> Any:
+        if subject.name == "relu":
             raise AssertionError("nobody thought of this")
-        return real(case, *rest)
+        return real(subject, *rest)
 
-    real = line.judge
-    monkeypatch.setattr(line, "judge", judge)
+    real = line.explain
+    monkeypatch.setattr(line, "explain", explain)
     seen = ran(plan(("relu", "tanh")))
     wrong, right = seen.by_case["relu/value/f32/stand-in"], seen.by_case["tanh/value/f32/stand-in"]
     assert wrong.verdict is Verdict.ERROR

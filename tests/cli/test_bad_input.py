@@ -24,7 +24,7 @@ class Plugin:
     def {hook}(self{arguments}):
         return ()
 """
-ADOPTABLE = '{"schema": 1, "facts": {"backends": {}}, "results": []}'
+ADOPTABLE = '{"schema": 1, "facts": {"backends": {}}, "conforms": true, "problems": [], "timings": {}, "summary": {}, "results": []}'
 FOREIGN = '{"name": "some other tool", "results": {"a": 1}}'
 
 

@@ -37,9 +37,8 @@ class OpenVino(Backend):
         fate = "kept" if compiled([np.full(1, 2.0**-140, np.float32)])[0] == 2.0**-139 else "flushed"
         hint, mode, threads = (compiled.get_property(name) for name in (*OPTIONS, "INFERENCE_NUM_THREADS"))
         facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", **onednn_facts(), "subnormals": fate}
-        formats = " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))
-        facts |= {"capabilities": formats, "precision_hint": hint.to_string(), "execution_mode": mode.name}
-        return facts | {"threads": str(threads)}
+        facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
+        return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
 
     def library(self) -> Library:
         """Return the functions that OpenVINO compiles for the CPU."""
