@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.causes.arithmetic import Arithmetic
     from actconform.causes.register import Cause, Library, Register
     from actconform.compare.answers import Comparison
     from actconform.compare.measure import Sample
@@ -144,7 +145,8 @@ class Explainer:
             if not pieces:
                 continue
             part = Part.of(tensor, pieces)
-            excuses = list(self._excuses(part, self._situation.active))
+            left = any(finding.place not in covers for finding in here)
+            excuses = list(self._excuses(part, self._situation.active, excusing=left))
             for finding in here:
                 at = part.positions(finding.regime, compared.elements[finding.place])
                 cover = _cover(at, self._healthy(finding, here, compared), excuses)
@@ -221,11 +223,12 @@ class Explainer:
             right = rounded | (got == truth) | (np.isnan(got) & np.isnan(truth))
         return np.flatnonzero(~right)
 
-    def _excuses(self, part: Part, causes: Sequence[Cause]) -> Iterator[_Excuse]:
+    def _excuses(self, part: Part, causes: Sequence[Cause], *, excusing: bool = True) -> Iterator[_Excuse]:
+        """Yield the kernel's conventions, then each formula of the causes; without `excusing` only as tests of the elements."""
         got, truth = part.sample.got.astype(np.float64), part.sample.truth
         allowed = accepted(self._kernel, self._case.aspect, self._exam.rule.fmt, part.sample)
         yield _Excuse(CONVENTION, CONVENTION, "", allowed, allowed, np.zeros(got.size), tests=False)
-        capped = self._within_cap(part.sample, got, truth)
+        capped = self._within_cap(part.sample, got, truth) if excusing else np.zeros(got.shape, np.bool_)
         for cause in causes:
             library = self._situation.library(cause)
             if library is None:
@@ -255,22 +258,22 @@ class Explainer:
         except WITHOUT_VALUE:
             return
         arithmetic = library.arithmetic(self._exam.rule.fmt, self._facts)
-        plain = self._number(lambda: self._evaluation.by_graph(graph, exactly(arithmetic), part))
-        if plain is None:
-            return
-        for number in self._graph_numbers(graph, library, part, plain):
+        double = library.steps.get(self._exam.rule.fmt.name) == "double"
+        plain = None
+        if double or capped.any():  # else nothing is to be excused, and what the graph is need not be asked
+            plain = self._number(lambda: self._evaluation.by_graph(graph, exactly(arithmetic), part))
+            if plain is None:
+                return
+        computed = [plain.rounded_to(arithmetic)] if double and plain else self._as_computed(graph, arithmetic, part)
+        for number in computed:
             inside = admits(number, got, zero_sign=self._exam.rule.zero_sign)
-            admitted = inside & capped & _is_definition(plain, truth, number.error)
+            definition = _is_definition(plain, truth, number.error) if plain else np.zeros(got.shape, np.bool_)
+            admitted = inside & capped & definition
             yield _Excuse(cause.id, cause.blame, "the graph", admitted, inside, _used(number, got), cause.test)
 
-    def _graph_numbers(self, graph: GraphFormula, library: Library, part: Part, plain: Number) -> Iterator[Number]:
+    def _as_computed(self, graph: GraphFormula, arithmetic: Arithmetic, part: Part) -> Iterator[Number]:
         """Yield what the graph gives as its runtime computes: each node rounded, in 16 bits perhaps only the end."""
-        fmt = self._exam.rule.fmt
-        arithmetic = library.arithmetic(fmt, self._facts)
-        if library.steps.get(fmt.name) == "double":
-            yield plain.rounded_to(arithmetic)
-            return
-        for wide in (False, True) if fmt.bits == 16 else (False,):
+        for wide in (False, True) if arithmetic.fmt.bits == 16 else (False,):
             number = self._number(lambda w=wide: self._evaluation.by_graph(graph, arithmetic, part, wide=w))
             if number is not None:
                 yield number
