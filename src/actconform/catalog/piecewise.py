@@ -147,6 +147,7 @@ _PIECEWISE = (
     ),
     Kernel(
         name="hard-shrink",
+        signed_zero=True,
         definition="x where |x| > lambda, else +0",
         source=f"{TORCH}.hardshrink; ONNX Shrink",
         parameters={"lambda": 0.5},
