@@ -43,7 +43,6 @@ LIBRARY_FUNCTIONS: Mapping[str, Function] = {
     "sqrt": _sqrt,
 }
 ANCHORED = ("exp", "expm1", "log1p", "tanh", "erf", "erfc", "sqrt", "sigmoid")  # exact at 0, in every library
-MONOTONE_PRIMITIVES = tuple(LIBRARY_FUNCTIONS)
 
 
 def accuracy_of(name: str, number: Number) -> tuple[float, float]:

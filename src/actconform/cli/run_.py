@@ -35,6 +35,7 @@ from actconform.spelling import near
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
+    from actconform.causes.observed import Observed
     from actconform.plugins import Catalog
     from actconform.types import Result
 
@@ -87,12 +88,13 @@ def command(
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
     plan = _plan(wanted, config, catalog, full=full)
+    observed = read_observed(plan.folder)  # before the run: what cannot be read must not cost its report
     folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
     with _recorder(folder, plan, resume=resume) as recorder:
         clear(folder, catalog)
         ran = _run(msgspec.structs.replace(plan, earlier=recorder), recorder, screen)
-        problems = _problems(plan, ran, required)
+        problems = _problems(plan, ran, required, observed)
         # Before anything is shown: a reader that went away must not cost the report.
         made = report(ran.results, _facts(plan, ran), problems, ran.clock)
         path = recorder.finish(made)
@@ -170,14 +172,14 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
     return _Ran(results=results, facts=facts, clock=clock, imports=imports, interrupted=interrupted)
 
 
-def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None) -> list[str]:
+def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None, observed: Observed) -> list[str]:
     """Return why the run does not conform; an interrupted one never does, and what it lacks is not held against it."""
     if ran.interrupted:
         return [f"the run was interrupted after {len(ran.results)} of {len(plan.cases)} cases"]
     optional = [name for name, backend in plan.catalog.backends.items() if backend.optional]
     problems = conforms(plan.cases, ran.results, required, optional)
     backends = backends_of(ran.results, plan.catalog)
-    problems += worse(ran.results, ran.facts, backends, read_observed(plan.folder))
+    problems += worse(ran.results, ran.facts, backends, observed)
     problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
     return problems
 
