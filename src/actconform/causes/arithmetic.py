@@ -14,6 +14,7 @@ error admits any number or infinity, an error of NaN admits anything.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -108,11 +109,7 @@ class Number:
         """Return a plain number as a constant of the format, with the error of its rounding."""
         if isinstance(other, Number):
             return other
-        wide = np.asarray(float(other))
-        if self.arithmetic.exact:
-            return Number(wide, np.zeros(()), self.arithmetic)
-        rounded = round_to(wide, self.arithmetic.fmt)
-        return Number(rounded, np.where(rounded == wide, 0.0, np.abs(rounded - wide)), self.arithmetic)
+        return Number(*_constant(float(other).hex(), self.arithmetic.fmt), self.arithmetic)
 
     def moved(self, move: Callable[[F64], F64]) -> Number:
         """Return it with its elements moved by `move`, without arithmetic."""
@@ -144,31 +141,43 @@ class Number:
         other = self.operand(other)
         a, b = np.abs(self.value), np.abs(other.value)
         product = self.value * other.value
-        error = _times(a, other.error) + _times(self.error, b + other.error)
-        certain = (np.isinf(a) & (self.error == 0) & (b > other.error)) | (
-            np.isinf(b) & (other.error == 0) & (a > self.error)
-        )
-        wild = (np.isinf(self.error) & (b <= other.error)) | (np.isinf(other.error) & (a <= self.error))
-        wild |= np.isnan(self.error) | np.isnan(other.error)
-        error = np.where(certain, 0.0, np.where(wild, np.nan, error))
-        either = (product == 0) & (error == 0) & (self.sign_unknown | other.sign_unknown)
-        error = np.where(either, SIGN_UNKNOWN, error)
+        if _all_finite(a, self.error, b, other.error):
+            error = a * other.error + self.error * (b + other.error)
+        else:
+            error = _times(a, other.error) + _times(self.error, b + other.error)
+            certain = (np.isinf(a) & (self.error == 0) & (b > other.error)) | (
+                np.isinf(b) & (other.error == 0) & (a > self.error)
+            )
+            wild = (np.isinf(self.error) & (b <= other.error)) | (np.isinf(other.error) & (a <= self.error))
+            wild |= np.isnan(self.error) | np.isnan(other.error)
+            error = np.where(certain, 0.0, np.where(wild, np.nan, error))
+        either = (product == 0) & (error == 0)
+        if either.any():
+            error = np.where(either & (self.sign_unknown | other.sign_unknown), SIGN_UNKNOWN, error)
         return settled(product, error, self.arithmetic, exact=self._exactly(_is_power(a) | _is_power(b), np.True_))
 
     def __truediv__(self, other: Number | float) -> Number:
         other = self.operand(other)
         quotient = self.value / other.value
-        least, nonzero = np.abs(other.value) - other.error, np.abs(self.value) > self.error
-        by_infinity = np.where(np.isinf(self.error), np.nan, 0.0)  # what may be infinite too gives NaN
-        error = (self.error + _times(np.abs(quotient), other.error)) / least
-        error = np.where(np.isinf(other.value), by_infinity, error)
-        sure = np.isinf(self.value) & (self.error == 0) & (least > 0)
-        sure |= (other.value == 0) & (other.error == 0) & (nonzero | (self.error == 0))
-        sure |= np.isnan(quotient) & (self.error + other.error == 0)
-        error = np.where(sure, 0.0, np.where(least > 0, error, np.where(nonzero, np.inf, np.nan)))
+        least = np.abs(other.value) - other.error
+        if _all_finite(self.value, self.error, other.value, other.error) and (least > 0).all():
+            error = (self.error + np.abs(quotient) * other.error) / least
+        else:
+            error = self._quotient_error(other, quotient, least)
         error = np.where((quotient == 0) & (error == 0) & self.sign_unknown, SIGN_UNKNOWN, error)
         exact = self._exactly(_is_power(np.abs(other.value)), other.value * quotient == self.value)
         return settled(quotient, error, self.arithmetic, self.arithmetic.division, exact=exact)
+
+    def _quotient_error(self, divisor: Number, quotient: F64, least: F64) -> F64:
+        """Return the error that the operands bring into a quotient where infinities or a divisor near zero are among them."""
+        nonzero = np.abs(self.value) > self.error
+        by_infinity = np.where(np.isinf(self.error), np.nan, 0.0)  # what may be infinite too gives NaN
+        error = (self.error + _times(np.abs(quotient), divisor.error)) / least
+        error = np.where(np.isinf(divisor.value), by_infinity, error)
+        sure = np.isinf(self.value) & (self.error == 0) & (least > 0)
+        sure |= (divisor.value == 0) & (divisor.error == 0) & (nonzero | (self.error == 0))
+        sure |= np.isnan(quotient) & (self.error + divisor.error == 0)
+        return np.where(sure, 0.0, np.where(least > 0, error, np.where(nonzero, np.inf, np.nan)))
 
     def __radd__(self, other: float) -> Number:
         return self + other
@@ -208,6 +217,8 @@ def settled(value: F64, error: Any, arithmetic: Arithmetic, roundings: int = 1, 
         if np.any(free):
             rounded = np.where(free & _is_number_of(value, size, fmt), 0.0, rounded)
     value, rounded = _underflown(value, size, brought, rounded, arithmetic)
+    if reach.size and reach.max() < fmt.overflow / 4:  # false where there is a NaN
+        return Number(value.reshape(shape), rounded.reshape(shape), arithmetic)
     finite = np.isfinite(size)
     overflows = (np.where(brought > 0, size - rounded, size) >= fmt.overflow) & finite
     rounded = np.where(~overflows & (brought > 0) & (size + rounded >= fmt.overflow) & finite, np.inf, rounded)
@@ -215,6 +226,21 @@ def settled(value: F64, error: Any, arithmetic: Arithmetic, roundings: int = 1, 
     special = ~finite
     rounded = np.where(overflows, 0.0, np.where(special, np.where(np.isfinite(brought), 0.0, np.nan), rounded))
     return Number(value.reshape(shape), rounded.reshape(shape), arithmetic)
+
+
+@cache
+def _constant(digits: str, fmt: FloatFormat) -> tuple[F64, F64]:
+    """Return a number, in hexadecimal as 0.0 equals -0.0, as one of the format, and the error of its rounding; both are only read."""
+    wide = np.asarray(float.fromhex(digits))
+    if fmt.precision >= EXACT.precision:
+        return wide, np.zeros(())
+    rounded = round_to(wide, fmt)
+    return rounded, np.where(rounded == wide, 0.0, np.abs(rounded - wide))
+
+
+def _all_finite(*arrays: F64) -> bool:
+    """Tell whether no array holds an infinity or NaN; one that is near the largest number may count as one that does."""
+    return all(np.isfinite(array.sum()) for array in arrays)
 
 
 def _half_ulp(reach: F64, fmt: FloatFormat) -> F64:

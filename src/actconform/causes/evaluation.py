@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from actconform.draw import Exam, Question
     from actconform.types import Case, Kernel
 
+MATRIX = 2
 STEPS = {"wide": DTYPES["f32"], "double": EXACT}
 WITHOUT_VALUE = (FormulaError, Unsupported, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
@@ -90,27 +91,64 @@ class Evaluation:
                     names["g"] = self._read(part.sample.cotangent, ends, steps)
                 return _spread(formula(text).evaluate(Scope(names | fixed, steps, ends)), part.sample.x.shape)
 
-            def value(question: Question) -> Number:
-                names = self._tensors(question, ends, steps) | fixed
-                return formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
+            def value(questions: Sequence[Question]) -> list[Number]:
+                names = self._tensors(questions, ends, steps) | fixed
+                number = formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
+                if len(questions) == 1:
+                    return [number]
+                rows = [next(iter(question.inputs.values())).shape[0] for question in questions]
+                whole = _spread(number, (sum(rows), *questions[0].truth[part.tensor].shape[1:]))
+                ends_of = np.cumsum(rows)
+                return [_rows(whole, end - count, end) for count, end in zip(rows, ends_of.tolist(), strict=True)]
 
-            return self._of_questions(value, part)
+            return self._of_questions(value, part, alike=self._shape_of_rows)
 
-    def _of_questions(self, value: Callable[[Question], Number], part: Part) -> Number:
-        """Return the numbers of whole questions, regime by regime, at the part's elements."""
-        picked = []
+    def _of_questions(
+        self, value: Callable[[Sequence[Question]], list[Number]], part: Part, alike: Callable[[Question], object] = id
+    ) -> Number:
+        """Return the numbers of the questions that hold the part's elements, at these; `value` takes those that are `alike` in one call."""
+        asked, places = [], []
         for piece in part.pieces:
-            numbers = [
-                _spread(value(question), question.truth[part.tensor].shape)
-                for question in self._questions[piece.regime]
+            questions = self._questions[piece.regime]
+            ends = np.cumsum([question.truth[part.tensor].size for question in questions])
+            if ends[-1] != piece.sample.got.size:
+                raise ValueError("answers of other shapes than the truth's: no element can be told from another")
+            holder = np.searchsorted(ends, piece.elements, side="right")
+            for number in np.unique(holder):
+                asked.append(questions[number])
+                start = ends[number] - questions[number].truth[part.tensor].size
+                places.append(piece.elements[holder == number] - start)
+        groups: dict[object, list[int]] = defaultdict(list)
+        for number, question in enumerate(asked):
+            groups[alike(question)].append(number)
+        numbers: dict[int, Number] = {}
+        for group in groups.values():
+            numbers |= zip(group, value([asked[number] for number in group]), strict=True)
+        return _concatenated(
+            [
+                _at(_spread(numbers[number], question.truth[part.tensor].shape), places[number])
+                for number, question in enumerate(asked)
             ]
-            picked.append(_picked(numbers, piece))
-        return _concatenated(picked)
+        )
 
-    def _tensors(self, question: Question, ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
-        arrays = {name: np.asarray(array, np.float64) for name, array in question.inputs.items()}
-        if question.cotangents:
-            arrays["g"] = np.asarray(question.cotangents["y"], np.float64)
+    def _shape_of_rows(self, question: Question) -> object:
+        """Return what rows have in common that one evaluation can take together; a question of its own where an input is no row."""
+        arrays = [*question.inputs.values(), *(question.cotangents or {}).values()]
+        rows = {array.shape[0] for array in arrays}
+        if len(rows) > 1 or any(array.ndim < MATRIX for array in arrays):
+            return id(question)
+        return tuple(array.shape[1:] for array in arrays)
+
+    def _tensors(self, questions: Sequence[Question], ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
+        """Return the tensors of the questions, their rows one after another."""
+        arrays = {
+            name: np.concatenate([question.inputs[name].astype(np.float64) for question in questions])
+            for name in questions[0].inputs
+        }
+        if questions[0].cotangents:
+            arrays["g"] = np.concatenate(
+                [question.cotangents["y"].astype(np.float64) for question in questions if question.cotangents]
+            )
         if self.kernel.name in HALVED:
             half = arrays["x"].shape[-1] // 2
             arrays |= {"a": arrays["x"][..., :half], "b": arrays["x"][..., half:]}
@@ -130,9 +168,10 @@ class Evaluation:
                     tensors[COTANGENT + "y"] = part.sample.cotangent.astype(question.cotangents["y"].dtype)
                 return _spread(graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor], part.sample.x.shape)
 
-            def value(question: Question) -> Number:
+            def value(questions: Sequence[Question]) -> list[Number]:
+                (question,) = questions  # a graph may mix rows
                 cotangents = {COTANGENT + name: array for name, array in (question.cotangents or {}).items()}
-                return graph.evaluate({**question.inputs, **cotangents}, arithmetic, wide=wide)[part.tensor]
+                return [graph.evaluate({**question.inputs, **cotangents}, arithmetic, wide=wide)[part.tensor]]
 
             return self._of_questions(value, part)
 
@@ -149,11 +188,12 @@ def _spread(number: Number, shape: tuple[int, ...]) -> Number:
     return number.moved(lambda array: np.broadcast_to(array, shape))
 
 
-def _picked(numbers: Sequence[Number], piece: Piece) -> Number:
-    whole = _concatenated([number.moved(np.ravel) for number in numbers])
-    if whole.value.size != piece.sample.got.size:
-        raise ValueError("answers of other shapes than the truth's: no element can be told from another")
-    return whole.moved(lambda array: array[piece.elements])
+def _rows(number: Number, first: int, end: int) -> Number:
+    return number.moved(lambda array: array[first:end])
+
+
+def _at(number: Number, elements: NDArray[np.int64]) -> Number:
+    return number.moved(lambda array: array.ravel()[elements])
 
 
 def _concatenated(numbers: Sequence[Number]) -> Number:

@@ -6,6 +6,7 @@ of 1.0078125. The arithmetic here is on the integers of the binary64 encoding.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -62,8 +63,9 @@ def to_bits(values: F64, target: FloatFormat) -> NDArray[np.uint16]:
     return np.where(np.isnan(rounded), quiet, bits).astype(np.uint16)
 
 
+@cache
 def all_patterns(target: FloatFormat) -> F64:
-    """Return the 65,536 values of the 16-bit `target` in the order of their patterns 0, 1, ... 65535, exactly, in float64."""
+    """Return the 65,536 values of the 16-bit `target` in the order of their patterns 0, 1, ... 65535, exactly, in float64; read-only."""
     patterns = np.arange(1 << 16)
     mantissa_bits = target.precision - 1
     fraction = patterns & ((1 << mantissa_bits) - 1)
@@ -72,7 +74,9 @@ def all_patterns(target: FloatFormat) -> F64:
     significand = np.where(field == 0, fraction, fraction + (1 << mantissa_bits))
     size = np.ldexp(significand.astype(np.float64), np.maximum(field, 1) - target.emax - mantissa_bits)
     size = np.where(field == 2 * target.emax + 1, np.where(fraction == 0, np.inf, np.nan), size)
-    return np.copysign(size, np.where(patterns >> 15 == 1, -1.0, 1.0))
+    values = np.copysign(size, np.where(patterns >> 15 == 1, -1.0, 1.0))
+    values.flags.writeable = False
+    return values
 
 
 def _infinity_bits(target: FloatFormat) -> np.uint64:
