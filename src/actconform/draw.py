@@ -8,7 +8,7 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from actconform.catalog.inputs import signed_powers, special_placements
+from actconform.catalog.inputs import SPECIALS, long_row, signed_powers, special_placements
 from actconform.compare.bounds import row_bound
 from actconform.compare.rules import Rule, row_rule, unary_rule
 from actconform.formats import DTYPES
@@ -16,7 +16,7 @@ from actconform.oracle import truth
 from actconform.oracle.rounding import all_patterns, round_to
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -113,7 +113,8 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
     if fmt.bits == 16:
         inputs[: 1 << 16] = np.arange(1 << 16, dtype=np.uint16).view(inputs.dtype)  # every NaN with its own payload
     calls: list[tuple[str, slice | NDArray[np.int64]]] = list(regimes.items())
-    calls += [("special", placement) for placement in special_placements(special.start)]
+    kinks = _kinks(kernel, x[: special.start])
+    calls += [("special", placement) for placement in special_placements(special.start, kinks)]
     for regime, index in calls:
         points = inputs[index], x[index], result[index]
         if aspect == "value":
@@ -123,6 +124,12 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
         if regime != "special":
             powers = signed_powers(f"{kernel.name}/powers/{regime}", points[0].size).astype(np.float64)
             yield _unary_question(regime, *points, powers)
+
+
+def _kinks(kernel: Kernel, x: F64) -> list[int]:
+    """Return where the kernel's kinks stand in `x`, those that the format has; the special points hold the others, 0 and 1."""
+    at = [np.flatnonzero(x == kink.x)[:1] for kink in kernel.kinks if kink.x not in SPECIALS]
+    return [int(place) for places in at for place in places]
 
 
 def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> Question:
@@ -148,7 +155,6 @@ def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cota
 
 
 def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
-    storage = STORAGE[fmt.name]
     for regime, tensors in golden.split():
         wide = {
             name: round_to(tensors[name].astype(np.float64), fmt) for name in (*kernel.inputs, "g") if name in tensors
@@ -159,18 +165,39 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
             outputs = {name: array for name, array in tensors.items() if name.startswith("d_" if cotangents else "y")}
         else:
             outputs = truth(kernel, wide, cotangents)
-        with np.errstate(all="ignore"):
-            bounds = row_bound(kernel, fmt, wide, g if cotangents else None, outputs)
-            inputs = {name: array.astype(storage) for name, array in wide.items()}
-        yield Question(
-            regime=regime,
-            inputs=inputs,
-            cotangents={"y": g.astype(storage)} if cotangents and g is not None else None,
-            truth={name: array.astype(np.float64) for name, array in outputs.items()},
-            beside={name: _beside(name, wide, array) for name, array in outputs.items()},
-            dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
-            bounds=bounds,
-        )
+        yield _row_question(kernel, fmt, regime, wide, cotangents, outputs)
+    row = long_row(kernel) if fmt.bits == 16 else None
+    if row is not None:
+        wide = {name: round_to(array.astype(np.float64), fmt) for name, array in row.items()}
+        outputs = truth(kernel, wide, None)
+        cotangents = None
+        if aspect == "gradient":  # of ones, whose sum is the length
+            cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
+            outputs = truth(kernel, wide, cotangents)
+        yield _row_question(kernel, fmt, "long", wide, cotangents, outputs)
+
+
+def _row_question(
+    kernel: Kernel,
+    fmt: FloatFormat,
+    regime: str,
+    wide: dict[str, F64],
+    cotangents: dict[str, F64] | None,
+    outputs: Mapping[str, NDArray[Any]],
+) -> Question:
+    storage = STORAGE[fmt.name]
+    with np.errstate(all="ignore"):
+        bounds = row_bound(kernel, fmt, wide, cotangents["y"] if cotangents else None, outputs)
+        inputs = {name: array.astype(storage) for name, array in wide.items()}
+    return Question(
+        regime=regime,
+        inputs=inputs,
+        cotangents={name: g.astype(storage) for name, g in cotangents.items()} if cotangents else None,
+        truth={name: array.astype(np.float64) for name, array in outputs.items()},
+        beside={name: _beside(name, wide, array) for name, array in outputs.items()},
+        dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
+        bounds=bounds,
+    )
 
 
 def _beside(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:

@@ -15,6 +15,7 @@ from actconform.catalog.inputs import (
     SPECIAL_LENGTHS,
     SPECIALS,
     WORKED_ROWS,
+    long_row,
     normal,
     raw,
     row_cotangent,
@@ -180,6 +181,12 @@ def test_every_special_stands_once_in_body_and_tail_at_each_length():
     assert SPECIAL_LENGTHS == (1, 8, 17, 67)
 
 
+def test_a_kink_stands_where_a_special_stands():
+    calls = [index.tolist() for index in special_placements(1000, [7]) if 7 in index]
+    assert [len(index) for index in calls] == list(SPECIAL_LENGTHS)
+    assert [np.flatnonzero(np.array(index) == 7).tolist() for index in calls] == [[0], [2, 7], [5, 16], [22, 66]]
+
+
 def test_the_points_beside_specials_are_ordinary():
     fillers = unary_regimes(BY_NAME["tanh"])["special"][len(SPECIALS) :]
     assert fillers.size == FILLERS >= max(SPECIAL_LENGTHS)
@@ -193,6 +200,14 @@ def test_row_lengths_run_from_one_to_4096_on_the_axis_of_the_kernel(kernel):
     assert wanted <= lengths
     assert all(draw.inputs["x"].ndim == (3 if kernel.axis == 1 else 2) for draw in row_draws(kernel))
     assert all(array.dtype == np.float32 for draw in row_draws(kernel) for array in draw.inputs.values())
+
+
+@each_row
+def test_what_reduces_a_row_has_one_whose_length_float16_cannot_hold(kernel):
+    row = long_row(kernel)
+    reduces = kernel.name.removesuffix("-axis1") not in {*HALVED, "prelu", "sparsemax"}
+    assert (row is not None) == (reduces and kernel.axis == -1)
+    assert row is None or row["x"].shape[-1] > 65_504
 
 
 def rows_of(kernel, regime: str) -> list[list[float]]:

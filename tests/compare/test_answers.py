@@ -12,6 +12,7 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.compare.answers import compare
 from actconform.compare.rules import BIAS_LIMIT, BIAS_POINTS, Rule
+from actconform.compare.ulp import to_hex
 from actconform.draw import Exam, Question, draw
 from actconform.formats import DTYPES
 from actconform.golden.store import golden_dir, load, read_manifest
@@ -224,6 +225,51 @@ def test_an_answer_that_depends_on_the_place_is_found_as_such(place):
     assert finding.interval == ("0x7fc00000", "0x7fc00000")
     assert finding.count == 8 - 1  # body and tail of four lengths; of length 1 they are one
     assert "nan" in finding.evidence
+
+
+@pytest.mark.parametrize("dtype", sorted(DTYPES))
+@pytest.mark.parametrize(
+    ("name", "kink"),
+    [
+        ("hard-swish", 3.0),
+        ("hard-swish", -3.0),
+        ("relu6", 6.0),
+        ("hard-tanh", -1.0),
+        ("hard-sigmoid-relu6", 3.0),
+        ("relu", 0.0),
+    ],
+)
+def test_a_slope_at_a_kink_that_depends_on_the_place_is_found(name, kink, dtype):
+    """As a vectorized loop that takes one side and a scalar tail that takes the other: each alone would pass."""
+    exam = exam_of(name, "gradient", dtype)
+    sides = next((float(point.left), float(point.right)) for point in exam.rule.kinks if point.x == kink)
+
+    def answers(tail):
+        given = right(exam)
+        for asked, answer in zip(exam.questions, given, strict=True):
+            at = np.flatnonzero(asked.beside["d_x"] == kink)
+            g = asked.cotangents["y"].astype(np.float64)
+            slopes = np.where(at < asked.beside["d_x"].size // 16 * 16, sides[0], tail)
+            answer["d_x"][at] = (slopes * g[at]).astype(answer["d_x"].dtype)
+        return given
+
+    assert "position-dependent" not in classes(findings_of(exam, answers(sides[0])))
+    found = [finding for finding in findings_of(exam, answers(sides[1])) if finding.class_ == "position-dependent"]
+    assert found
+    assert {finding.interval[0] for finding in found} <= {to_hex(kink, exam.rule.fmt), to_hex(-kink, exam.rule.fmt)}
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_a_sum_of_cotangents_that_leaves_float16_is_found(dtype):
+    """As g - softmax(x) sum(g) with a sum in float16: of 131,072 ones it is infinite."""
+    exam = exam_of("log-softmax", "gradient", dtype)
+    answers = right(exam)
+    for asked, answer in zip(exam.questions, answers, strict=True):
+        if asked.regime == "long":
+            g = asked.cotangents["y"]
+            p = (1.0 - asked.truth["d_x"]) / g.size
+            answer["d_x"] = (1.0 - p * math.inf).astype(g.dtype)
+    assert classes(findings_of(exam, answers)) == ["inf"]
 
 
 def test_the_same_wrong_answer_everywhere_does_not_depend_on_the_place():

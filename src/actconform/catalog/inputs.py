@@ -12,6 +12,8 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from actconform.types import Kernel
@@ -148,18 +150,18 @@ def unary_regimes(kernel: Kernel) -> dict[str, F32]:
     }
 
 
-def special_placements(start: int) -> list[NDArray[np.int64]]:
-    """Return, for the `special` points that begin at `start`, the index array of each call.
+def special_placements(start: int, kinks: Sequence[int] = ()) -> list[NDArray[np.int64]]:
+    """Return, for the `special` points that begin at `start` and the points `kinks`, the index array of each call.
 
-    Every special stands once in the body and at the end of an array of each length, among ordinary fillers, so that both the
+    Every such point stands once in the body and at the end of an array of each length, among ordinary fillers, so that both the
     vector loop and the scalar tail of an implementation meet it.
     """
     calls = []
     fill = start + len(SPECIALS) + np.arange(FILLERS)
     for length in SPECIAL_LENGTHS:
-        for special in range(len(SPECIALS)):
+        for point in (*range(start, start + len(SPECIALS)), *kinks):
             index = fill[:length].copy()
-            index[[length // 3, length - 1]] = start + special
+            index[[length // 3, length - 1]] = point
             calls.append(index)
     return calls
 
@@ -175,6 +177,8 @@ SPECIAL_ROWS: list[list[float]] = [
     [-0.0, 0.0, -0.0, 0.0],
 ]
 WORKED_ROWS = [[3.0, 2.0, 1.0, 0.1], [2.0, 4.3, 1.2, -3.1]]  # textbook examples of softmax and argmax
+LONG = 1 << 17  # a vocabulary: its sums leave float16
+REDUCING = ("softmax", "softmin", "log-softmax", "max", "argmax", "hardmax")
 HALVED = ("glu", "reglu", "swiglu", "geglu", "maxout")
 SHRINKING = (*HALVED, "max", "argmax")
 
@@ -213,6 +217,13 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
     draws.append(RowDraw("kink", _row_inputs(kernel, ties.reshape(4, 16))))
     draws += [RowDraw("special", _row_inputs(kernel, np.array([row], np.float32))) for row in SPECIAL_ROWS]
     return draws
+
+
+def long_row(kernel: Kernel) -> dict[str, F32] | None:
+    """Return one row of 2**17 of a kernel that reduces its axis, which is asked in 16 bits and never stored; None for others."""
+    if kernel.name not in REDUCING:
+        return None
+    return _row_inputs(kernel, normal(f"{kernel.name}/long", LONG, 3.0).reshape(1, LONG))
 
 
 def _row_inputs(kernel: Kernel, x: F32) -> dict[str, F32]:

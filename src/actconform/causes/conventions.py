@@ -22,7 +22,8 @@ def accepted(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, sample: Sample) -
     The sign of a zero is one for values, but of kernels whose definition has it. A convention of a gradient states slopes: they are multiplied by the cotangent, and
     may be rounded.
     """
-    got, x, truth = sample.got.astype(np.float64), sample.x, sample.truth
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        got, x, truth = sample.got.astype(np.float64), sample.x, sample.truth
     g = np.ones(got.shape) if sample.cotangent is None else sample.cotangent
     free = aspect == "value" and not kernel.signed_zero
     mask: NDArray[np.bool_] = (got == 0) & (np.abs(truth) <= fmt.smallest_subnormal / 2) & free

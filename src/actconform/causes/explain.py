@@ -11,7 +11,7 @@ from actconform.causes.arithmetic import Number, admits
 from actconform.causes.conventions import accepted
 from actconform.causes.evaluation import WITHOUT_VALUE, Evaluation, Part, Piece, exactly
 from actconform.causes.graph import GraphFormula
-from actconform.compare.answers import comparison_of
+from actconform.compare.answers import POSITION, comparison_of
 from actconform.compare.ulp import to_hex, ulp_of
 from actconform.draw import judged_as
 from actconform.types import Finding, Kernel, Worst
@@ -39,7 +39,6 @@ OUTSIDE = "formula"  # the class of an element that the formula by which it is k
 
 
 NOTHING = np.empty(0, np.int64)
-POSITION = "position-dependent"
 STRUCTURAL = ("names", "shape", "dtype")
 
 
@@ -217,15 +216,16 @@ class Explainer:
 
     def _misrounded(self, sample: Sample) -> NDArray[np.int64]:
         """Return the elements whose answer is not the truth, correctly rounded: of the others no formula needs to be asked."""
-        got, truth = sample.got.astype(np.float64), sample.truth
         with np.errstate(all="ignore"):
+            got, truth = sample.got.astype(np.float64), sample.truth
             rounded = np.abs(got - truth) <= 0.5 * ulp_of(np.ascontiguousarray(truth), self._exam.rule.fmt)
             right = rounded | (got == truth) | (np.isnan(got) & np.isnan(truth))
         return np.flatnonzero(~right)
 
     def _excuses(self, part: Part, causes: Sequence[Cause], *, excusing: bool = True) -> Iterator[_Excuse]:
         """Yield the kernel's conventions, then each formula of the causes; without `excusing` only as tests of the elements."""
-        got, truth = part.sample.got.astype(np.float64), part.sample.truth
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            got, truth = part.sample.got.astype(np.float64), part.sample.truth
         allowed = accepted(self._kernel, self._case.aspect, self._exam.rule.fmt, part.sample)
         yield _Excuse(CONVENTION, CONVENTION, "", allowed, allowed, np.zeros(got.size), tests=False)
         capped = self._within_cap(part.sample, got, truth) if excusing else np.zeros(got.shape, np.bool_)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from actconform.types import Bundle, Place
 
 NOWHERE = ("", "")
+POSITION = "position-dependent"
 
 
 class Comparison(NamedTuple):
@@ -62,8 +63,7 @@ def comparison_of(samples: dict[tuple[str, str], Sample], rule: Rule) -> Compari
         errors = measure(sample, rule)
         located = locate(sample, rule, errors, regime, tensor)
         measurements.append(measurement(sample, rule, errors, [item.finding for item in located], regime, tensor))
-        if regime == "special" and rule.unary:
-            located += _position(sample, rule, regime, tensor)
+        located += _position(sample, rule, regime, tensor)
         elements.update({item.finding.place: item.elements for item in located})
         findings += [item.finding for item in located]
         findings += _bias(sample, rule, errors, regime, tensor)
@@ -199,28 +199,42 @@ def _bias(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) 
 
 
 def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[Located]:
-    """Yield a finding for each input that gives answers of different classes at different places of different arrays."""
-    got = sample.got.astype(np.float64)
-    classes = np.where(np.isnan(got), 5, np.sign(got) * (1 + np.isinf(got)))
-    patterns = sample.x.view(np.uint64)
-    order = np.argsort(patterns, kind="stable")
-    starts = np.flatnonzero(np.diff(patterns[order], prepend=patterns[order[0]] + np.uint64(1)))
-    for group in np.split(order, starts[1:]):
-        kinds = np.unique(classes[group])
-        if kinds.size > 1:
-            hex_ = to_hex(float(sample.x[group[0]]), rule.fmt)
-            answers = ", ".join(f"{value:g}" for value in np.unique(got[group])[:4])
-            finding = Finding(
-                class_="position-dependent",
-                count=int(group.size),
-                regime=regime,
-                tensor=tensor,
-                interval=(hex_, hex_),
-                worst=None,
-                magnitude=0.0,
-                evidence=f"the same input gave {answers} at different places in arrays of lengths 1, 8, 17, 67",
-            )
-            yield Located(finding, group)
+    """Yield a finding for each input of a unary kernel that gives different answers at different places of arrays.
+
+    At special inputs the answers must be of one class (NaN, an infinity, a sign, zero); at kinks of one value too, but for
+    rounding: each may lie anywhere between the slopes of both sides.
+    """
+    kinks = [kink.x for kink in rule.kinks]
+    asked = np.flatnonzero(np.isin(sample.x, kinks)) if regime != "special" else np.arange(sample.x.size)
+    if not rule.unary or not asked.size:
+        return
+    order = asked[np.argsort(sample.x[asked].view(np.uint64), kind="stable")]
+    x, slope = sample.x[order], sample.got[order].astype(np.float64)
+    patterns = x.view(np.uint64)
+    starts = np.flatnonzero(np.diff(patterns, prepend=~patterns[:1]))
+    with np.errstate(all="ignore"):
+        slope = slope if sample.cotangent is None else slope / sample.cotangent[order]
+        classes = np.where(np.isnan(slope), 5, np.sign(slope) * (1 + np.isinf(slope)))
+        differs = np.maximum.reduceat(classes, starts) > np.minimum.reduceat(classes, starts)
+        low, high = np.minimum.reduceat(slope, starts), np.maximum.reduceat(slope, starts)
+        rounding = rule.limit * rule.fmt.unit_roundoff * np.maximum(1.0, np.abs(high))
+        differs |= np.isin(x[starts], kinks) & (high - low > rounding)
+    places = "in arrays of lengths 1, 8, 17, 67" if regime == "special" else "of one array"
+    for number in np.flatnonzero(differs):
+        group = slice(starts[number], starts[number + 1] if number + 1 < starts.size else None)
+        hex_ = to_hex(float(x[group][0]), rule.fmt)
+        answers = ", ".join(f"{value:g}" for value in np.unique(slope[group])[:4])
+        finding = Finding(
+            class_=POSITION,
+            count=int(x[group].size),
+            regime=regime,
+            tensor=tensor,
+            interval=(hex_, hex_),
+            worst=None,
+            magnitude=0.0,
+            evidence=f"the same input gave {answers} at different places {places}",
+        )
+        yield Located(finding, order[group])
 
 
 def structural(class_: str, regime: str, tensor: str, evidence: str, count: int = 1) -> Finding:

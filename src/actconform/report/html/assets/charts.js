@@ -1,6 +1,6 @@
 // Error over the input domain, and the histogram of ULP.
 
-const REGIMES = ["ordinary", "edge", "tail", "huge", "subnormal", "kink", "hard", "special", "exhaustive"];
+const REGIMES = ["ordinary", "edge", "tail", "huge", "long", "subnormal", "kink", "hard", "special", "exhaustive"];
 const SHAPES = ["circle", "square", "diamond", "triangle"];
 
 function regimeClass(regime) {
