@@ -105,7 +105,7 @@ def forge(folder: Path) -> tuple[str, ...]:
     np.save(folder / "relu/y.npy", array)
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace(WANTED, hashlib.sha256(array.tobytes()).hexdigest()))
-    return "relu: formula gives", "where the golden holds"
+    return "golden relu/y.npy: formula gives", "where the golden holds"
 
 
 DAMAGES = [

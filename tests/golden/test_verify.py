@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.networks import networks
-from actconform.golden.store import GoldenError, digest, golden_dir, read_manifest
+from actconform.golden.hard import not_hard
+from actconform.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
 from actconform.golden.verify import verify_all, verify_subjects, verify_tables
 from actconform.oracle.formulas import FORMULAS, Formula
 from actconform.oracle.rows import ROW_FORMULAS, RowFormula
@@ -89,7 +91,7 @@ def test_a_number_that_is_off_is_found_though_its_digest_fits(folder: Path, name
         place = int(np.nanargmin(np.abs(np.load(folder / name) - wrong)))
     forge(folder, name, place, wrong)
     (problem,) = problems(folder)
-    assert problem.startswith(f"{name.partition('/')[0]}: formula gives")
+    assert problem.startswith(f"golden {name}: formula gives")
     assert f"element {place}" in problem
     assert f"{float(wrong)!r}" in problem
 
@@ -100,7 +102,7 @@ def test_a_number_that_is_off_is_found_though_its_digest_fits(folder: Path, name
 def test_nan_or_infinity_in_place_of_a_number_is_found(folder: Path, name: str, tensor: str, wrong: float):
     forge(folder, f"{name}/{tensor}.npy", 2, wrong)
     assert len(problems(folder)) == 1
-    assert f"{name}: formula gives" in problems(folder)[0]
+    assert f"golden {name}/{tensor}.npy: formula gives" in problems(folder)[0]
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "relu", "softmax"])
@@ -112,11 +114,46 @@ def test_a_number_in_place_of_nan_is_found(folder: Path, name: str):
     assert "nan" in problem
 
 
+def test_a_golden_under_a_wrong_name_is_named_though_its_digests_fit(folder: Path):
+    for tensor in ("x", "y", "d_x"):
+        shutil.copy(folder / "sigmoid" / f"{tensor}.npy", folder / "relu" / f"{tensor}.npy")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] |= {
+        f"relu/{tensor}.npy": manifest["files"][f"sigmoid/{tensor}.npy"] for tensor in ("x", "y", "d_x")
+    }
+    manifest["subjects"]["relu"] = manifest["subjects"]["sigmoid"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(GoldenError, match=r"golden relu/y.npy: .* or the file is another kernel's"):
+        verify_subjects(folder, read_manifest(folder), [BY_NAME["relu"]])
+
+
+@pytest.mark.parametrize("aspect", [0, 1])
+def test_points_called_hard_are_proven_to_be_hard(aspect: int):
+    kernel = BY_NAME["sigmoid"]
+    golden = load(golden_dir(), read_manifest(golden_dir()), "sigmoid")
+    assert not_hard(kernel, golden) == []
+    start = {draw.regime: 0 for draw in golden.draws}
+    at = 0
+    for draw in golden.draws:
+        start[draw.regime], at = at, at + draw.shapes["x"][0]
+    easy = slice(start["hard"] + 48 * aspect, start["hard"] + 48 * (aspect + 1))
+    tensors = {name: array.copy() for name, array in golden.tensors.items()}
+    for array in tensors.values():  # true, and ordinary
+        array[easy] = array[:48]
+    (problem,) = not_hard(kernel, Golden(golden.draws, tensors))
+    assert problem.startswith(f"sigmoid: points called 'hard' are not: {('y', 'd_x')[aspect]} ")
+
+
+@pytest.mark.parametrize("name", ["linear", "relu", "hard-shrink", "leaky-relu-0.2"])
+def test_a_function_whose_results_are_float32_or_few_has_no_hard_points_to_prove(name: str):
+    assert not_hard(BY_NAME[name], load(golden_dir(), read_manifest(golden_dir()), name)) == []
+
+
 def test_a_zero_of_the_other_sign_is_found(folder: Path):
     zeros = np.flatnonzero(np.load(folder / "relu/y.npy") == 0)
     forge(folder, "relu/y.npy", int(zeros[3]), -0.0)
     (problem,) = problems(folder)
-    assert "relu: formula gives" in problem
+    assert "golden relu/y.npy: formula gives" in problem
     assert "-0.0" in problem
 
 
@@ -124,8 +161,8 @@ def test_a_formula_that_is_off_is_found(folder: Path, monkeypatch):
     right = FORMULAS["sigmoid"]
     off = Formula(lambda x, parameters: right.value(x, parameters) * (1 + 1e-12), right.derivative)
     monkeypatch.setitem(FORMULAS, "sigmoid", off)
-    assert [problem.split(":")[0] for problem in problems(folder)] == ["sigmoid"]
-    with pytest.raises(GoldenError, match=r"sigmoid: formula gives .* where the golden holds"):
+    assert [problem.split(":")[0] for problem in problems(folder)] == ["golden sigmoid/y.npy"]
+    with pytest.raises(GoldenError, match=r"golden sigmoid/y.npy: formula gives .* where the golden holds"):
         verify_subjects(folder, read_manifest(folder), KERNELS)
     monkeypatch.setitem(
         FORMULAS, "sigmoid", Formula(right.value, lambda x, parameters: right.derivative(-x, parameters))
@@ -138,7 +175,7 @@ def test_a_formula_that_is_off_is_found(folder: Path, monkeypatch):
 def test_a_row_formula_that_is_off_is_found(folder: Path, monkeypatch):
     right = ROW_FORMULAS["softmax"]
     monkeypatch.setitem(ROW_FORMULAS, "softmax", RowFormula(right.value, lambda x, g, kernel: right.vjp(x, -g, kernel)))
-    assert [problem.split(":")[0] for problem in problems(folder)] == ["softmax"]
+    assert [problem.split(":")[0] for problem in problems(folder)] == ["golden softmax/d_x.npy"]
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "softmax", "prelu"])
@@ -147,7 +184,7 @@ def test_an_input_beside_which_another_truth_stands_is_found(folder: Path, name:
     place = x.size // 4 + int(np.argmax(np.abs(x[x.size // 4 :]) > 1))  # in the ordinary regime, in a long row
     forge(folder, f"{name}/x.npy", place, 1.5 * x[place])
     (problem,) = problems(folder)
-    assert problem.startswith(f"{name}: ")
+    assert problem.startswith(f"golden {name}/")
 
 
 def test_an_input_at_which_the_truth_is_the_same_is_found_by_the_generator_alone(folder: Path):

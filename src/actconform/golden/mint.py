@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.inputs import Draw, row_cotangent, row_draws, unary_regimes
-from actconform.formats import DTYPES
+from actconform.golden.hard import hard_points
 from actconform.golden.networks import kept, model_golden
 from actconform.golden.store import (
     MANIFEST,
@@ -27,7 +27,6 @@ from actconform.golden.store import (
 from actconform.model import Model
 from actconform.oracle.exact import exact, exact_table
 from actconform.oracle.exact_rows import exact_rows
-from actconform.oracle.formulas import FORMULAS
 from actconform.types import ASPECTS
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
 GENERATOR = "actconform.golden.mint 1"
 PRECISION = {"<f4": "input, exact", "<f8": "Arb, correctly rounded to binary64", "<i8": "exact"}
 MODEL_PRECISION = {"<f4": "input, exact", "<f8": "float64 NumPy, kept within 1e-12 of the tensor's largest number"}
-HARD_CANDIDATES = 1 << 18
-HARD_KEPT = 48
 TABLE_DTYPES = ("f16", "bf16")
 
 
@@ -109,25 +106,10 @@ def _truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str
 
 def _unary_truths(kernel: Kernel) -> Golden:
     regimes = unary_regimes(kernel)
-    regimes["hard"] = np.concatenate([_hard_points(kernel, regimes["ordinary"], aspect) for aspect in range(2)])
+    regimes["hard"] = np.concatenate([hard_points(kernel, regimes["ordinary"], aspect) for aspect in range(2)])
     x = np.concatenate(list(regimes.values()))
     draws = tuple(Draw(regime, dict.fromkeys(("x", "y", "d_x"), part.shape)) for regime, part in regimes.items())
     return Golden(draws, {"x": x, "y": exact(kernel, "value", x), "d_x": exact(kernel, "gradient", x)})
-
-
-def _hard_points(kernel: Kernel, near: NDArray[np.float32], aspect: int) -> NDArray[np.float32]:
-    """Return the inputs, among many neighbours of `near`, whose result lies closest to midway between two float32."""
-    bits = np.resize(near, HARD_CANDIDATES).view(np.uint32) ^ np.arange(HARD_CANDIDATES, dtype=np.uint32) >> np.uint32(
-        8
-    )
-    x = bits.view(np.float32).astype(np.float64)
-    with np.errstate(all="ignore"):
-        y = FORMULAS[kernel.name][aspect](x, kernel.parameters)
-    scaled = np.abs(np.frexp(y)[0]) * 2.0 ** DTYPES["f32"].precision
-    fraction = scaled - np.floor(scaled)
-    distance = np.where(np.isfinite(y) & (fraction > 0), np.abs(fraction - 0.5), np.inf)
-    chosen = np.argsort(distance, kind="stable")[:HARD_KEPT]
-    return x[chosen].astype(np.float32)
 
 
 def _row_truths(kernel: Kernel) -> Golden:

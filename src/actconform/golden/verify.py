@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
 from actconform.formats import DTYPES
+from actconform.golden.hard import not_hard
 from actconform.golden.networks import verify_model
 from actconform.golden.store import GoldenError, digest, load, read_tensor, strangers
 from actconform.model import Model
@@ -42,7 +43,7 @@ def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel 
         if isinstance(kernel, Model):
             worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
             continue
-        errors = [_formula_error(kernel, got, stored) for got, stored in _pairs(kernel, golden)]
+        errors = [_formula_error(kernel, tensor, got, stored) for tensor, got, stored in _pairs(kernel, golden)]
         worst[kernel.name] = max(errors, default=0.0)
     return worst
 
@@ -69,7 +70,9 @@ def verify_all(
         try:
             verify_subjects(folder, manifest, [subject])
             if not isinstance(subject, Model):
-                problems += _moved_inputs(subject, load(folder, manifest, subject.name))
+                golden = load(folder, manifest, subject.name)
+                problems += _moved_inputs(subject, golden)
+                problems += not_hard(subject, golden) if subject.form == "unary" else []
         except GoldenError as error:
             if str(error) not in problems:
                 problems.append(str(error))
@@ -94,21 +97,22 @@ def verify_tables(manifest: Manifest, kernel: Kernel) -> list[str]:
     return problems
 
 
-def _pairs(kernel: Kernel, golden: Golden) -> Iterator[tuple[F64, F64]]:
+def _pairs(kernel: Kernel, golden: Golden) -> Iterator[tuple[str, F64, F64]]:
+    """Yield each stored tensor by name, what the formula gives in its place, and what it holds."""
     if kernel.form == "unary":
         x = {"x": golden.tensors["x"]}
-        yield truth(kernel, x)["y"], golden.tensors["y"]
-        yield truth(kernel, x, {"y": np.ones(golden.tensors["x"].size)})["d_x"], golden.tensors["d_x"]
+        yield "y", truth(kernel, x)["y"], golden.tensors["y"]
+        yield "d_x", truth(kernel, x, {"y": np.ones(golden.tensors["x"].size)})["d_x"], golden.tensors["d_x"]
         return
     for _, tensors in golden.split():
         inputs = {name: tensors[name] for name in kernel.inputs}
-        yield truth(kernel, inputs)["y"], tensors["y"]
+        yield "y", truth(kernel, inputs)["y"], tensors["y"]
         if kernel.differentiable:
             pulled = truth(kernel, inputs, {"y": tensors["g"]})
-            yield from ((pulled[name], tensors[name]) for name in pulled)
+            yield from ((name, pulled[name], tensors[name]) for name in pulled)
 
 
-def _formula_error(kernel: Kernel, got: F64, stored: F64) -> float:
+def _formula_error(kernel: Kernel, tensor: str, got: F64, stored: F64) -> float:
     got, stored = got.astype(np.float64), stored.astype(np.float64)
     with np.errstate(all="ignore"):
         same = (got == stored) | (np.isnan(got) & np.isnan(stored))
@@ -123,8 +127,8 @@ def _formula_error(kernel: Kernel, got: F64, stored: F64) -> float:
     worst = int(np.argmax(np.where(np.isnan(error), np.inf, error))) if error.size else 0
     if error.size and not error.flat[worst] <= FORMULA_LIMIT:
         message = (
-            f"{kernel.name}: formula gives {got.flat[worst]!r} where the golden holds {stored.flat[worst]!r} "
-            f"(element {worst}): one of them is wrong"
+            f"golden {kernel.name}/{tensor}.npy: formula gives {float(got.flat[worst])!r} where the golden holds "
+            f"{float(stored.flat[worst])!r} (element {worst}): one of them is wrong, or the file is another kernel's"
         )
         raise GoldenError(message)
     return float(error.flat[worst]) if error.size else 0.0
