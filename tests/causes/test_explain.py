@@ -9,12 +9,13 @@ import pytest
 import scipy.special
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.explain import CONVENTION, OUTSIDE, Explainer, Explanation, Situation, plainly
+from actconform.causes.explain import CONVENTION, FLUSHED, OUTSIDE, Explainer, Explanation, Situation, plainly
 from actconform.causes.register import Register, read_register
 from actconform.compare.answers import comparison
 from actconform.draw import Exam, draw
 from actconform.golden.store import golden_dir, load, read_manifest
 from actconform.onnx.author import author
+from actconform.oracle import truth
 from actconform.types import Case
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
@@ -38,7 +39,14 @@ def exam_of(name: str, aspect: Any = "value", dtype: str = "f32") -> Exam:
 
 
 def judged(
-    name: str, compute: Any, body: str, aspect: Any = "value", dtype: str = "f32", *, graph: bytes | None = None
+    name: str,
+    compute: Any,
+    body: str,
+    aspect: Any = "value",
+    dtype: str = "f32",
+    *,
+    graph: bytes | None = None,
+    facts: Any = None,
 ) -> tuple[Any, Explanation, Explainer]:
     """Return the comparison and the explanation of what `compute` answers, a function of the float32 input and cotangent."""
     exam = exam_of(name, aspect, dtype)
@@ -50,7 +58,8 @@ def judged(
         ]
     register = read_register(HEAD + body, "test")
     case = Case(name, aspect, dtype, "authored+rt" if graph else "fw")
-    situation = Situation(case, register, register.active(case, {}), {}, KERNELS, graph)
+    facts = facts or {}
+    situation = Situation(case, register, register.active(case, facts), facts, KERNELS, graph)
     compared = comparison(exam, answers)
     explainer = Explainer(KERNELS[name], exam, situation)
     return compared, explainer.explain(compared, compared.findings), explainer
@@ -235,3 +244,42 @@ def test_candidates_are_causes_of_other_routes_that_explain_every_element() -> N
     left = [finding for finding in compared.findings if finding.place not in explained.covers]
     assert left
     assert all(explainer.candidates(compared, finding) == ("d",) for finding in left)
+
+
+OF_ANOTHER = "graph = true"  # a cause that has nothing to say of a native route
+
+
+def flush(array: Any) -> Any:
+    return np.where(np.abs(array) < np.finfo(np.float32).tiny, np.copysign(0, array), array)
+
+
+def flushing(name: str) -> Any:
+    """Return an implementation, right but for subnormal numbers, which it takes and gives as zero."""
+
+    def compute(x: Any, g: Any) -> Any:
+        inputs = {"x": flush(x.astype(np.float64))}
+        cotangents = None if g is None else {"y": flush(g.astype(np.float64))}
+        (result,) = truth(KERNELS[name], inputs, cotangents).values()
+        return flush(result) if KERNELS[name].output_dtype != "int64" else result
+
+    return compute
+
+
+@pytest.mark.parametrize("aspect", ["value", "gradient"])
+@pytest.mark.parametrize(
+    "name", ["relu", "gelu-erf", "exponential", "leaky-relu", "hard-swish", "softmax", "max", "glu"]
+)
+def test_a_stated_flush_of_subnormal_numbers_explains_what_it_does_and_no_more(name: str, aspect: str) -> None:
+    stated = {"subnormals": "flushed"}
+    compared, explained, _ = judged(name, flushing(name), OF_ANOTHER, aspect, facts=stated)
+    assert not open_classes(compared, explained)
+    assert {cover.cause for cover in explained.covers.values()} <= {FLUSHED, CONVENTION}
+    twice = lambda x, g: np.where(np.abs(x) < 1e-38, flushing(name)(x, g) + 1e-3, flushing(name)(x, g))  # noqa: E731
+    if name in ("relu", "gelu-erf", "leaky-relu", "hard-swish"):
+        assert open_classes(*judged(name, twice, OF_ANOTHER, aspect, facts=stated)[:2])
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu-erf"])
+def test_a_flush_that_is_not_stated_is_no_excuse(name: str) -> None:
+    compared, explained, _ = judged(name, flushing(name), OF_ANOTHER, facts={"subnormals": "kept"})
+    assert "subnormal-flush" in open_classes(compared, explained)

@@ -12,8 +12,12 @@ from actconform.catalog.inputs import HALVED
 from actconform.causes.arithmetic import EXACT, Arithmetic, Number, given
 from actconform.causes.formula import Formula, FormulaError, Scope
 from actconform.compare.answers import join
+from actconform.compare.bounds import row_bound
+from actconform.compare.measure import Sample, units
+from actconform.compare.ulp import ulp_of
 from actconform.formats import DTYPES
 from actconform.interfaces import Unsupported
+from actconform.oracle import truth
 from actconform.pulled import COTANGENT
 
 if TYPE_CHECKING:
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
 
     from actconform.causes.graph import GraphFormula
     from actconform.causes.register import Library
-    from actconform.compare.measure import Sample
     from actconform.draw import Exam, Question
     from actconform.types import Case, Kernel
 
@@ -174,6 +177,44 @@ class Evaluation:
                 return [graph.evaluate({**question.inputs, **cotangents}, arithmetic, wide=wide)[part.tensor]]
 
             return self._of_questions(value, part)
+
+    def flushed(self, part: Part) -> Number:
+        """Return what the definition gives where subnormal inputs and results are taken for zero, within the rule's limit.
+
+        At a kink at zero the slope may be that of either side.
+        """
+        rule, least = self.exam.rule, self._fmt.smallest_normal
+
+        def flush(array: NDArray[Any]) -> NDArray[np.float64]:
+            wide = array.astype(np.float64)
+            return np.where(np.abs(wide) < least, np.copysign(0.0, wide), wide)
+
+        def lost(value: NDArray[np.float64], error: NDArray[np.float64]) -> Number:
+            gone = np.abs(value) < least * (1.0 + 2.0 * self._fmt.unit_roundoff)
+            return Number(value, np.where(gone, np.maximum(error, np.abs(value)), error), Arithmetic(self._fmt))
+
+        def value(questions: Sequence[Question]) -> list[Number]:
+            (question,) = questions
+            inputs = {name: flush(array) for name, array in question.inputs.items()}
+            g = flush(question.cotangents["y"]) if question.cotangents else None
+            truths = truth(self.kernel, inputs, None if g is None else {"y": g})
+            bounds = row_bound(self.kernel, self._fmt, inputs, g, truths)
+            return [lost(truths[part.tensor].astype(np.float64), bounds[part.tensor])]
+
+        with np.errstate(all="ignore"):
+            if not rule.unary:
+                return self._of_questions(value, part)
+            x = flush(part.sample.x)
+            g = None if part.sample.cotangent is None else flush(part.sample.cotangent)
+            (slope,) = truth(self.kernel, {"x": x}, None if g is None else {"y": np.ones(x.size)}).values()
+            slopes = np.zeros(x.shape)
+            for kink in (kink for kink in rule.kinks if kink.x == 0.0):
+                slope = np.where(x == 0.0, (kink.left + kink.right) / 2, slope)
+                slopes = np.where(x == 0.0, abs(kink.left - kink.right) / 2, slopes)
+            result, between = (slope, slopes) if g is None else (slope * g, slopes * np.abs(g))
+            sample = Sample(got=part.sample.got, truth=result, x=x, cotangent=g)
+            unit, _ = units(sample, rule, ulp_of(np.ascontiguousarray(result), self._fmt))
+            return lost(result, between + rule.limit * unit)
 
 
 def exactly(arithmetic: Arithmetic) -> Arithmetic:

@@ -12,6 +12,7 @@ from actconform.causes.conventions import accepted
 from actconform.causes.evaluation import WITHOUT_VALUE, Evaluation, Part, Piece, exactly
 from actconform.causes.graph import GraphFormula
 from actconform.compare.answers import POSITION, comparison_of
+from actconform.compare.bounds import flushes
 from actconform.compare.ulp import to_hex, ulp_of
 from actconform.draw import judged_as
 from actconform.types import Finding, Kernel, Worst
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 CONVENTION = "convention"  # what covers a finding that a kernel's conventions allow, on every backend
 NEGLIGIBLE = 0.05  # of its rounding error: a graph that computed exactly is so near the definition is the definition
 CAP = 4.0  # units u max(1, |x|) |g|, or 100 % of the truth: no formula excuses more than the limits' classes know
+FLUSHED = "subnormals-flushed"  # what covers a finding that the stated fact explains, on every backend
 KINK_ULP = 4.0
 OUTSIDE = "formula"  # the class of an element that the formula by which it is known to be computed cannot give
 
@@ -196,7 +198,7 @@ class Explainer:
         ids = [
             excuse.cause
             for excuse in self._excuses(part, causes)
-            if _cover(np.arange(elements.size), healthy, [excuse]) and excuse.cause != CONVENTION
+            if _cover(np.arange(elements.size), healthy, [excuse]) and excuse.cause not in (CONVENTION, FLUSHED)
         ]
         return tuple(dict.fromkeys(ids))
 
@@ -241,6 +243,11 @@ class Explainer:
                     yield _Excuse(cause.id, cause.blame, text, admitted, inside, _used(number, got), cause.test)
             if cause.graph and self._situation.graph is not None:
                 yield from self._by_graph(cause, library, part, got, truth, capped)
+        if self._facts.get("subnormals") == "flushed" and flushes(self._exam.rule.fmt):
+            flushed = self._evaluation.flushed(part)
+            inside = admits(flushed, got, zero_sign=False)
+            words = "the definition, subnormal numbers taken for 0, as the backend states"
+            yield _Excuse(FLUSHED, "", words, inside, inside, _used(flushed, got), tests=False)
 
     def _by_graph(
         self,
