@@ -8,7 +8,7 @@ import ml_dtypes
 import msgspec
 import numpy as np
 
-from actconform.catalog.inputs import SPECIALS, long_row, signed_powers, special_placements
+from actconform.catalog.inputs import LONG, SPECIALS, long_row, signed_powers, special_placements
 from actconform.compare.bounds import row_bound
 from actconform.compare.rules import Rule, row_rule, unary_rule
 from actconform.formats import DTYPES
@@ -166,7 +166,7 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
         else:
             outputs = truth(kernel, wide, cotangents)
         yield _row_question(kernel, fmt, regime, wide, cotangents, outputs)
-    row = long_row(kernel) if fmt.bits == 16 else None
+    row = long_row(kernel) if fmt.largest < LONG else None
     if row is not None:
         wide = {name: round_to(array.astype(np.float64), fmt) for name, array in row.items()}
         outputs = truth(kernel, wide, None)

@@ -259,10 +259,9 @@ def test_a_slope_at_a_kink_that_depends_on_the_place_is_found(name, kink, dtype)
     assert {finding.interval[0] for finding in found} <= {to_hex(kink, exam.rule.fmt), to_hex(-kink, exam.rule.fmt)}
 
 
-@pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_a_sum_of_cotangents_that_leaves_float16_is_found(dtype):
+def test_a_sum_of_cotangents_that_leaves_float16_is_found():
     """As g - softmax(x) sum(g) with a sum in float16: of 131,072 ones it is infinite."""
-    exam = exam_of("log-softmax", "gradient", dtype)
+    exam = exam_of("log-softmax", "gradient", "f16")
     answers = right(exam)
     for asked, answer in zip(exam.questions, answers, strict=True):
         if asked.regime == "long":

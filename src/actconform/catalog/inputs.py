@@ -220,7 +220,7 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
 
 
 def long_row(kernel: Kernel) -> dict[str, F32] | None:
-    """Return one row of 2**17 of a kernel that reduces its axis, which is asked in 16 bits and never stored; None for others."""
+    """Return one row of 2**17 of a kernel that reduces its axis, which is asked where its sums leave the format and never stored; None for others."""
     if kernel.name not in REDUCING:
         return None
     return _row_inputs(kernel, normal(f"{kernel.name}/long", LONG, 3.0).reshape(1, LONG))
