@@ -147,7 +147,8 @@ class Explainer:
                 continue
             part = Part.of(tensor, pieces)
             left = any(finding.place not in covers for finding in here)
-            excuses = list(self._excuses(part, self._situation.active, excusing=left))
+            counts = np.concatenate([np.isin(piece.elements, counted[piece.regime]) for piece in pieces])
+            excuses = _sufficient(self._excuses(part, self._situation.active, excusing=left), counts & left)
             for finding in here:
                 at = part.positions(finding.regime, compared.elements[finding.place])
                 cover = _cover(at, self._healthy(finding, here, compared), excuses)
@@ -353,6 +354,17 @@ class Explainer:
             magnitude=float(beyond[worst]),
             evidence=words,
         )
+
+
+def _sufficient(excuses: Iterator[_Excuse], counts: Mask) -> list[_Excuse]:
+    """Return the first excuses that leave nothing open: all that is counted admitted, of the rest all inside. The others are not evaluated."""
+    taken, left = [], np.ones(counts.shape, np.bool_)
+    for excuse in excuses:
+        taken.append(excuse)
+        left &= ~(excuse.admitted | (excuse.inside & excuse.tests & ~counts))
+        if not left.any():
+            break
+    return taken
 
 
 def _counted(tensor: str, findings: Sequence[Finding], compared: Comparison) -> dict[str, NDArray[np.int64]]:
