@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform import Kernel, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.onnx.author import GRAPHS, OPSET, Nodes, author, graph
+from actconform.onnx.author import GRAPHS, OLDEST_OPSET, OPSET, Nodes, author, graph
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rows import ROW_FORMULAS
 
@@ -82,7 +82,7 @@ def test_a_graph_passes_the_checker_and_is_typed_as_the_kernel_says(kernel: Kern
 @each_kernel
 def test_a_graph_holds_standard_operators_and_constants_of_its_dtype_alone(kernel: Kernel, dtype: str) -> None:
     model = model_of(kernel, dtype)
-    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
+    assert [entry.domain for entry in model.opset_import] == [""]
     assert model.producer_name == "actconform"
     assert not model.functions
     assert {node.domain for node in model.graph.node} == {""}
@@ -96,7 +96,40 @@ def test_the_path_names_the_operators(kernel: Kernel) -> None:
     nodes = [node.op_type for node in onnx.load_from_string(artifact.model).graph.node]
     assert (kind == "operator") == (len(nodes) == 1)
     assert set(operators.split(", ")) == set(nodes)
-    assert artifact.opset == OPSET
+    assert artifact.opset == onnx.load_from_string(artifact.model).opset_import[0].version
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "opset", "ir_version"),
+    [
+        ("relu", "f32", OLDEST_OPSET, 8),
+        ("elu", "f16", OLDEST_OPSET, 8),
+        ("max", "f32", 18, 8),  # axes as an input
+        ("glu", "f32", 18, 8),  # Split into a number of parts
+        ("mish", "f32", 18, 8),
+        ("gelu-erf", "f32", 20, 9),
+        ("elu", "bf16", 22, 10),
+        ("silu", "f32", 24, 12),
+        ("sparsemax", "f32", 18, 8),
+        ("sparsemax", "bf16", 24, 12),  # TopK
+    ],
+)
+def test_a_graph_asks_for_no_newer_standard_than_it_needs(name: str, dtype: str, opset: int, ir_version: int) -> None:
+    model = model_of(KERNELS[name], dtype)
+    assert (model.opset_import[0].version, model.ir_version) == (opset, ir_version)
+
+
+@each_dtype
+@each_kernel
+def test_the_opset_makes_no_difference_to_what_is_computed(kernel: Kernel, dtype: str) -> None:
+    model = model_of(kernel, dtype)
+    inputs = inputs_of(kernel, 17, dtype)
+    answers = []
+    for opset in (model.opset_import[0].version, OPSET):
+        model.opset_import[0].version = opset
+        with np.errstate(all="ignore"):
+            answers.append(ReferenceEvaluator(model).run(None, inputs)[0])
+    np.testing.assert_array_equal(answers[0].astype(np.float64), answers[1].astype(np.float64), strict=True)
 
 
 @pytest.mark.parametrize("width", [1, 8, 17, 67, 10_000])

@@ -159,6 +159,51 @@ def test_words_are_a_line_without_noise(raised: str, told: str) -> None:
     assert words(RuntimeError(raised)) == told
 
 
+IR = "model.cc:180 Model(const ModelOptions&) Unsupported model IR version: 12, max supported IR version: 10"
+OPSETS = "model_load_utils.h:46 void ValidateOpset(int) ONNX Runtime only *guarantees* support for ... Opset 24 is under development. Current official support for domain ai.onnx is till opset 21."
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "limit"),
+    [("InvalidArgument", IR, "IR version 10"), ("Fail", IR, "IR version 10"), ("Fail", OPSETS, "opset 21")],
+)
+def test_a_graph_that_is_too_new_is_unsupported_and_by_what_is_said(
+    error: str, said: str, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    def refusing(*_: Any, **__: Any) -> None:
+        raise getattr(state, error)(f"[ONNXRuntimeError] : 1 : FAIL : /onnxruntime_src/onnxruntime/core/graph/{said}")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refusing)
+    graph = "the graph is of opset 24 (newest operator: Swish-24) and IR version 12"
+    with pytest.raises(Unsupported) as refusal:
+        OrtCpu().load(author(KERNELS["silu"], "f32"), "f32")
+    assert str(refusal.value) == f"{graph}; onnxruntime {onnxruntime.__version__} takes {limit} at most"
+
+
+def test_another_invalid_argument_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+    def refusing(*_: Any, **__: Any) -> None:
+        raise InvalidArgument("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : no such provider")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refusing)
+    with pytest.raises(InvalidArgument):
+        OrtCpu().load(author(KERNELS["silu"], "f32"), "f32")
+
+
+def test_a_release_that_takes_no_bfloat16_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    monkeypatch.delattr(onnxruntime.OrtValue, "ortvalue_from_numpy_with_onnx_type")
+    program = OrtCpu().load(author(KERNELS["linear"], "bf16"), "bf16")
+    with pytest.raises(Unsupported, match=r"takes no bfloat16 from Python: take 1\.20 or newer"):
+        program.forward({"x": np.ones(3, ml_dtypes.bfloat16)})
+
+
 def test_a_graph_that_is_refused_only_when_it_runs_is_unsupported_too() -> None:
     shape = (1, 1, 2, 2, 2, 2)
     ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("x", "y")]

@@ -100,11 +100,22 @@ def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> types.Module
         cuda_version="13.0",
         get_available_providers=lambda: [CUDA, CPU],
         get_build_info=lambda: "ORT Build Info: build type=Release",
+        InferenceSession=types.SimpleNamespace(get_provider_graph_assignment_info=None),
         preload_dlls=lambda: print("Failed to load libcublasLt.so.13"),
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", fake)
     monkeypatch.setattr(cuda, "_needed", lambda _: [*NEEDED, "libc.so.6"])
     return fake
+
+
+def test_a_release_that_keeps_no_record_of_placement_is_too_old(gpu_package: types.ModuleType) -> None:
+    del gpu_package.InferenceSession.get_provider_graph_assignment_info
+    assert cause(Machine()) == "this ONNX Runtime does not say where it put the nodes of a graph: take 1.24 or newer"
+
+
+def test_a_release_without_preloading_is_asked_all_the_same(gpu_package: types.ModuleType) -> None:
+    del gpu_package.preload_dlls
+    assert cuda.device_facts(Machine().load)["cuda"] == "13.0"
 
 
 def cause(machine: Machine) -> str:

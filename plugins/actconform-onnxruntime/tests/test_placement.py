@@ -141,6 +141,24 @@ def test_on_the_cpu_everything_is_where_it_should_be() -> None:
     assert "shapes on the CPU" not in loaded.implementation
 
 
+class WithoutRecord:
+    """A session of a release before 1.24."""
+
+    def __init__(self, *providers: str) -> None:
+        self.get_providers = lambda: list(providers)
+
+
+def test_without_a_record_a_session_of_one_provider_has_all_nodes_there() -> None:
+    graph = author(KERNELS["mish"], "f32")
+    assert placed(WithoutRecord(CPU), graph.model, CPU) == ({CPU: ()}, ())
+
+
+@pytest.mark.parametrize("providers", [(CUDA, CPU), (CPU,)])
+def test_without_a_record_nothing_is_claimed_of_several_providers(providers: tuple[str, ...]) -> None:
+    with pytest.raises(Unavailable, match=r"take 1\.24 or newer"):
+        placed(WithoutRecord(*providers), author(KERNELS["mish"], "f32").model, CUDA)
+
+
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> g (float[a,b] x, int64[1] i) => (float[c] y) <int64[1] k = {0}>'
 
 

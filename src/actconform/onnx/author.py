@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import onnx
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["GRAPHS", "OPSET", "Nodes", "artifact_of", "author", "graph"]
 
 OUTPUT = "y"
+# From here to OPSET no operator of our graphs changed what it computes; below, graphs of gradients would need conversion.
+OLDEST_OPSET = 16
 
 
 def author(kernel: Kernel, dtype: str) -> Artifact:
@@ -43,7 +46,9 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
 def artifact_of(name: str, nodes: Nodes, inputs: Mapping[str, Sequence[str | int]], outputs: Sequence[str]) -> Artifact:
     """Return the graph of these nodes: its inputs with their dimensions, its outputs typed as the standard infers.
 
-    A graph whose nodes contradict each other cannot be written: onnx raises its InferenceError.
+    It has the lowest opset, from OLDEST_OPSET on, at which the standard has all its nodes as they are written, for its dtype, and
+    that opset's IR version, so that old runtimes take it too. A graph whose nodes contradict each other cannot be written: onnx
+    raises its InferenceError.
     """
     proto = helper.make_graph(
         nodes.nodes,
@@ -52,21 +57,41 @@ def artifact_of(name: str, nodes: Nodes, inputs: Mapping[str, Sequence[str | int
         [onnx.ValueInfoProto(name=one) for one in outputs],
         initializer=nodes.initializers,
     )
-    opsets = [helper.make_opsetid("", OPSET)]
-    model = helper.make_model(
-        proto,
+    _type_outputs(proto)
+    model = next(model for model in map(partial(_at, proto), range(OLDEST_OPSET, OPSET + 1)) if _is_valid(model))
+    opset = model.opset_import[0].version
+    return Artifact(model=model.SerializeToString(deterministic=True), opset=opset, path=_path(nodes))
+
+
+def _at(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+    opsets = [helper.make_opsetid("", opset)]
+    return helper.make_model(
+        graph,
         opset_imports=opsets,
         ir_version=helper.find_min_ir_version_for(opsets),
         producer_name="actconform",
         producer_version=__version__,
     )
-    typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    for output, inferred in zip(model.graph.output, typed.graph.output, strict=True):
+
+
+def _type_outputs(graph: onnx.GraphProto) -> None:
+    typed = onnx.shape_inference.infer_shapes(_at(graph, OPSET), check_type=True, strict_mode=True)
+    for output, inferred in zip(graph.output, typed.graph.output, strict=True):
         output.CopyFrom(inferred)
         for dim in output.type.tensor_type.shape.dim:
             if dim.dim_param.startswith("unk__"):
                 dim.Clear()
-    return Artifact(model=model.SerializeToString(deterministic=True), opset=OPSET, path=_path(nodes))
+
+
+def _is_valid(model: onnx.ModelProto) -> bool:
+    """Return whether the opset has every node as it is written: the operator, its attributes and inputs, for the dtype."""
+    if model.opset_import[0].version == OPSET:
+        return True  # in which it was written
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
 
 
 def _path(nodes: Nodes) -> str:

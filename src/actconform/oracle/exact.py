@@ -14,6 +14,7 @@ import numpy as np
 
 from actconform.formats import DTYPES
 from actconform.oracle import definitions as d
+from actconform.oracle.arb import python_flint
 from actconform.oracle.formulas import FORMULAS
 from actconform.oracle.rounding import F64, all_patterns, round_to, to_bits
 
@@ -103,7 +104,7 @@ def exact_table(kernel: Kernel, aspect: Aspect, dtype: str) -> NDArray[np.uint16
 
 def _rounded(kernel: Kernel, aspect: Aspect, points: list[float], rounding: Rounding) -> Iterator[float]:
     entry = _registered(EXACT, kernel, "exact definition", "actconform.oracle.exact.definition")
-    _require_flint()
+    python_flint()  # before the first definition uses it
     function = entry.value if aspect == "value" else entry.derivative
     signed_zero = entry.signed_zero and aspect == "value"
     limits = kernel.at_infinity if aspect == "value" else kernel.gradient_at_infinity
@@ -167,14 +168,6 @@ def _registered(registry: Mapping[str, T], kernel: Kernel, what: str, where: str
         message = f"kernel {kernel.name} has no {what}: register one with {where}({kernel.name!r}, ...)"
         raise KeyError(message)
     return registry[kernel.name]
-
-
-def _require_flint() -> None:
-    try:
-        import flint  # noqa: F401
-    except ImportError as error:
-        message = 'exact truth needs python-flint: pip install "actconform[golden]"'
-        raise ImportError(message) from error
 
 
 definition("linear", derivative=d.linear_derivative, signed_zero=True)(d.linear)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from actconform.oracle.arb import python_flint
 from actconform.oracle.rows import ROW_FORMULAS
 
 if TYPE_CHECKING:
@@ -61,18 +62,9 @@ def exact_rows(kernel: Kernel, inputs: Mapping[str, F64], cotangent: F64 | None)
     return rough
 
 
-def _flint() -> Any:
-    try:
-        import flint
-    except ImportError as error:
-        message = 'exact truth needs python-flint: pip install "actconform[golden]"'
-        raise ImportError(message) from error
-    return flint
-
-
 def _rounded(compute: Callable[[Any], list[Ball]]) -> list[float]:
     """Return the binary64 nearest to each real number that `compute(arb)` encloses at the working precision."""
-    flint = _flint()
+    flint = python_flint()
     done: dict[int, float] = {}
     bits = FIRST_BITS
     while bits <= LAST_BITS:
@@ -185,11 +177,11 @@ def _sigmoid(x: Ball) -> Ball:
 
 
 def _normal_cdf(x: Ball) -> Ball:
-    return (-x / _flint().arb(2).sqrt()).erfc() / 2
+    return (-x / python_flint().arb(2).sqrt()).erfc() / 2
 
 
 def _gelu_derivative(x: Ball) -> Ball:
-    arb = _flint().arb
+    arb = python_flint().arb
     return _normal_cdf(x) + x * (-x * x / 2).exp() / (2 * arb.pi()).sqrt()
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from actconform import Backend, Library, Program, Support, Unavailable, Unsupported
+from actconform import Backend, Library, Program, Support, Unsupported
 from actconform.cpu import cpu_capability, level_of
 from actconform.formats import DTYPES
+from actconform.importing import imported
 from actconform.onednn import onednn_settings
 from actconform_jax.kernels import Implementation, implement
 
@@ -167,17 +168,9 @@ def _jax() -> ModuleType:
     if _threads() == 1 and "multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     os.environ.setdefault("NPROC", str(_threads()))
-    try:
-        import jax
-    except ModuleNotFoundError as error:
-        if error.name not in ("jax", "jaxlib"):
-            raise Unavailable(f"jax does not import: {error}") from error
-        raise Unavailable(f"{error.name} is not installed: pip install actconform-jax") from error
-    except (ImportError, OSError, RuntimeError) as error:
-        raise Unavailable(f"jax does not import: {error}") from error
-    module: ModuleType = jax
-    module.config.update("jax_platforms", "cpu")
-    return module
+    jax = imported("jax", "pip install actconform-jax", plugin="actconform-jax")
+    jax.config.update("jax_platforms", "cpu")
+    return jax
 
 
 def _capability() -> str:

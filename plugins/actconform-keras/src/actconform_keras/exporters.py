@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import ml_dtypes
 import numpy as np
 
-from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform import Artifact, Exporter, Unsupported
+from actconform.importing import imported
 from actconform_keras.backend import KERAS_DTYPES
-from actconform_keras.framework import keras_on
+from actconform_keras.framework import INSTALL, PLUGIN, keras_on
 from actconform_keras.kernels import implement
 
 if TYPE_CHECKING:
@@ -143,12 +144,7 @@ def _shape(kernel: Kernel, name: str) -> list[None]:
 
 
 def _tf2onnx() -> ModuleType:
-    try:
-        import tf2onnx
-    except ImportError as error:
-        raise Unavailable(f"Keras exports by way of tf2onnx: {error}; pip install actconform[keras]") from error
-    module: ModuleType = tf2onnx
-    return module
+    return imported("tf2onnx", INSTALL, plugin=PLUGIN)
 
 
 def _artifact(model: bytes, path: str) -> Artifact:

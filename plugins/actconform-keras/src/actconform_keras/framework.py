@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from actconform import Unavailable
+from actconform.importing import imported
 
 # What to install for a package that is not there, where it is none that this package brings along.
+INSTALL = "pip install actconform[keras]"
 MENDS = {"jax": "pip install jax", "torch": "pip install torch"}
+PLUGIN = "actconform-keras"
+PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-intel")}
 
 
 @cache
@@ -27,16 +30,8 @@ def keras_on(backend: str) -> Any:  # a module, and not every framework has type
         os.environ["KERAS_TORCH_DEVICE"] = "cpu"  # Keras would put everything on a GPU that torch sees
     elif backend == "jax":
         os.environ |= {"JAX_PLATFORMS": "cpu", "NPROC": str(threads)}  # XLA's client asks NPROC for its threads
-    try:
-        framework = import_module(backend)
-        from keras import config
-    except ModuleNotFoundError as error:
-        if error.name not in (backend, "keras"):
-            raise Unavailable(f"keras does not import: {error}") from error
-        mend = MENDS.get(error.name, "pip install actconform[keras]")
-        raise Unavailable(f"{error.name} is not installed: {mend}") from error
-    except (ImportError, OSError) as error:
-        raise Unavailable(f"keras does not import: {error}") from error
+    framework = imported(backend, MENDS.get(backend, INSTALL), plugin=PLUGIN, packages=PACKAGES.get(backend, ()))
+    config = imported("keras", INSTALL, plugin=PLUGIN).config
     if config.backend() != backend:
         reason = f"keras already runs on {config.backend()} in this process: start with KERAS_BACKEND={backend}"
         raise Unavailable(reason)

@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform import Backend, Library, Unavailable
 from actconform.cpu import cpu_capability
+from actconform.importing import imported
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.program import GraphProgram
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from actconform import Artifact, Program
 
 CPU_PROVIDER = "CPUExecutionProvider"
+PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
 class OrtCpu(Backend):
@@ -82,14 +84,13 @@ class OrtCuda(Backend):
 
 
 def _package_facts() -> dict[str, str]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise Unavailable('onnxruntime is not installed: pip install "actconform[ort]"') from error
+    onnxruntime = imported(
+        "onnxruntime", 'pip install "actconform[ort]"', plugin="actconform-onnxruntime", packages=PACKAGES
+    )
     build = str(onnxruntime.get_build_info()).removeprefix("ORT Build Info: ")
     return {
         "onnxruntime": onnxruntime.__version__,
-        "build": f"{onnxruntime.package_name}: {build}",
+        "build": f"{onnxruntime.package_name or 'onnxruntime'}: {build}",  # releases before 1.21 do not say which
         "cpu_capability": cpu_capability(),
         "threads": str(session.threads()),
         "optimization": "all",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unavailable
 from actconform.gpu import DRIVER, DRIVER_MEND, first_gpu
+from actconform_onnxruntime.placement import NO_RECORD, RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +69,8 @@ def preload() -> None:
     """Load CUDA and cuDNN from NVIDIA's wheels, where they are installed, so that a session finds them."""
     import onnxruntime
 
+    if not hasattr(onnxruntime, "preload_dlls"):  # before 1.21 it finds what lies where the system looks
+        return
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
         onnxruntime.preload_dlls()
 
@@ -93,6 +96,8 @@ def device_facts(load: Open = ctypes.CDLL) -> dict[str, str]:
             f"onnxruntime {onnxruntime.__version__} is the CPU package: pip uninstall onnxruntime, then "
             'pip install "actconform-onnxruntime[cuda]" (Linux x86-64 only)'
         )
+    if not hasattr(onnxruntime.InferenceSession, RECORD):
+        raise Unavailable(NO_RECORD)
     missing = [library for library in cuda_report(load) if not library.found]
     if missing:
         raise Unavailable(_told(missing))

@@ -12,6 +12,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from actconform import Unavailable
+
+RECORD = "get_provider_graph_assignment_info"
+NO_RECORD = "this ONNX Runtime does not say where it put the nodes of a graph: take 1.24 or newer"
+
 MEASURE = frozenset({"Shape", "Size"})
 # They make of a shape a tensor as large as it says, which is computing; but of a rank only something as long as a shape.
 GROW = frozenset({"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Range", "Tile"})
@@ -25,7 +30,15 @@ class Placement(NamedTuple):
 
 
 def placed(session: Any, model: bytes, provider: str) -> Placement:
-    """Return where the session of `model` on `provider` has its nodes; it must have been told to record it."""
+    """Return where the session of `model` on `provider` has its nodes; it must have been told to record it.
+
+    A release that keeps no record names the providers of a session alone: where there is one, every node is there, and which
+    operators they became is not known. Raises `Unavailable` where there are several.
+    """
+    if not hasattr(session, RECORD):
+        if session.get_providers() != [provider]:
+            raise Unavailable(NO_RECORD)
+        return Placement({provider: ()}, ())
     computed: dict[str, dict[str, None]] = {}
     shapes: dict[str, None] = {}
     known: set[tuple[str, str]] | None = None

@@ -41,9 +41,11 @@ OPTIMIZERS = (
 )
 
 _NOISE = re.compile(
-    r"^\[ONNXRuntimeError\] : \d+ : |This is an invalid model\. |Load model from \S* ?failed: ?"
+    r"^\[ONNXRuntimeError\] : \d+ : |This is an invalid model\. |Load model from \S* ?failed: ?|Failed to load model with error: "
     r"| node with name '\w*'|/\S+\.(?:cc|h):\d+ .*(?:\)| was false\.) (?=[A-Z])"  # the last is a place in its source
 )
+_TOO_NEW = re.compile(r"max supported (IR version): (\d+)|official support for domain ai\.onnx is till (opset) (\d+)")
+STANDARD = ("", "ai.onnx")
 
 
 def threads() -> int:
@@ -96,6 +98,33 @@ def words(error: Exception) -> str:
     return _NOISE.sub("", lines[0]).replace(" : ", ": ", 1).strip()
 
 
+def _too_new(error: Exception, model: bytes) -> str:
+    """Return by what a graph is newer than ONNX Runtime, where that is why it is refused, or ""; itself it does not say by what.
+
+    "the graph is of opset 24 (newest operator: Swish-24) and IR version 12; onnxruntime 1.19.0 takes IR version 10 at most"
+    """
+    import onnx
+    import onnxruntime
+
+    limit = _TOO_NEW.search(str(error))
+    if not limit:
+        return ""
+    what, most = filter(None, limit.groups())
+    proto = onnx.load_model_from_string(model)
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=0)
+    since = {
+        node.op_type: onnx.defs.get_schema(node.op_type, opset).since_version
+        for node in proto.graph.node
+        if node.domain in STANDARD and onnx.defs.has(node.op_type, max_inclusive_version=opset)
+    }
+    last = max(since.values(), default=0)
+    newest = [name for name, version in since.items() if version == last]
+    added = [name for name in newest if not onnx.defs.has(name, max_inclusive_version=last - 1)]
+    names = ", ".join(f"{name}-{last}" for name in added or newest) or "none of the standard"
+    graph = f"the graph is of opset {opset} (newest operator: {names}) and IR version {proto.ir_version}"
+    return f"{graph}; onnxruntime {onnxruntime.__version__} takes {what} {most} at most"
+
+
 def load(model: bytes, provider: str, level: str = "") -> Any:
     """Return a session of `model` on `provider`; raise `Unsupported`, in ONNX Runtime's words, where it refuses.
 
@@ -105,6 +134,7 @@ def load(model: bytes, provider: str, level: str = "") -> Any:
     another's name. Single nodes that `provider` does not take go to the CPU: the record tells which.
     """
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
     chosen = options()
     extra: dict[str, Any] = {}
@@ -115,4 +145,8 @@ def load(model: bytes, provider: str, level: str = "") -> Any:
     try:
         return onnxruntime.InferenceSession(model, chosen, providers=[provider], enable_fallback=0, **extra)
     except refusals() as error:
-        raise Unsupported(words(error)) from error
+        raise Unsupported(_too_new(error, model) or words(error)) from error
+    except InvalidArgument as error:  # so say releases up to 1.20 that a graph is too new
+        if reason := _too_new(error, model):
+            raise Unsupported(reason) from error
+        raise

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from actconform import Unsupported
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -15,11 +17,16 @@ BFLOAT16 = 16  # TensorProto.BFLOAT16
 
 
 def to_ort(array: NDArray[Any]) -> Any:
-    """Return an OrtValue in main memory that shares the memory of `array`, or of a contiguous copy where it is not."""
+    """Return an OrtValue in main memory that shares the memory of `array`, or of a contiguous copy where it is not.
+
+    Raises `Unsupported` for bfloat16 where this release takes none.
+    """
     from onnxruntime import OrtValue
 
     array = np.asarray(array, order="C")  # not ascontiguousarray, which makes a scalar a vector
     if array.dtype == ml_dtypes.bfloat16:
+        if not hasattr(OrtValue, "ortvalue_from_numpy_with_onnx_type"):
+            raise Unsupported("this ONNX Runtime takes no bfloat16 from Python: take 1.20 or newer")
         return OrtValue.ortvalue_from_numpy_with_onnx_type(array.view(np.uint16), BFLOAT16)
     return OrtValue.ortvalue_from_numpy(array)
 

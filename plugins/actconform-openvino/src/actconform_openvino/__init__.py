@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import onnx
 
-from actconform import Artifact, Backend, Library, Program, Register, Unavailable, Unsupported, hookimpl, register_of
+from actconform import Artifact, Backend, Library, Program, Register, Unsupported, hookimpl, register_of
+from actconform.importing import imported
 from actconform.onednn import onednn_facts
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
@@ -73,11 +75,9 @@ def words(error: Exception) -> str:
 
 
 def _openvino() -> Any:
-    try:
-        import openvino.opset13
-    except ImportError as error:
-        raise Unavailable(f"{error}: pip install actconform-openvino") from error
-    return openvino
+    ov = imported("openvino", "pip install actconform-openvino", plugin="actconform-openvino")
+    import_module("openvino.opset13")
+    return ov
 
 
 def _compile(model: Any) -> Any:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import ml_dtypes
 import numpy as np
 
-from actconform import Backend, Library, Program, Support, Unavailable, Unsupported
+from actconform import Backend, Library, Program, Support, Unsupported
 from actconform.formats import DTYPES
+from actconform.importing import imported
 from actconform.onednn import onednn_in_torch
 from actconform_torch.kernels import Implementation, implement
 
@@ -168,14 +169,7 @@ def _array(tensor: Tensor, given: Bundle) -> NDArray[Any]:
 @cache
 def _torch() -> ModuleType:
     """Return torch, imported and set to the number of threads asked for; raise `Unavailable` where it cannot be."""
-    try:
-        import torch
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise Unavailable(f"torch does not import: {error}") from error
-        raise Unavailable("torch is not installed: pip install actconform[torch]") from error
-    except (ImportError, OSError) as error:
-        raise Unavailable(f"torch does not import: {error}") from error
+    torch = imported("torch", "pip install actconform[torch]", plugin="actconform-torch")
     torch.set_num_threads(_threads())
     return torch
 

@@ -7,7 +7,8 @@ import re
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform import Artifact, Exporter, Unsupported
+from actconform.importing import imported
 from actconform.model import LOSS, OUTPUT
 from actconform_torch.backend import _torch
 from actconform_torch.kernels import implement
@@ -69,10 +70,8 @@ class Call(NamedTuple):
 
 def _dynamo(call: Call) -> Artifact:
     torch = _torch()
-    try:
-        import onnxscript  # noqa: F401  what torch lacks without it shows only in the midst of an export
-    except ImportError as error:
-        raise Unavailable(f"torch exports by way of onnxscript: {error}; pip install actconform[torch]") from error
+    # What torch lacks without it shows only in the midst of an export.
+    imported("onnxscript", "pip install actconform[torch]", plugin="actconform-torch")
     # It says at every export that torchvision's operators are not there: nothing about the graph.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     dims = {name: torch.export.Dim(name) for axes in call.dynamic.values() for name in axes.values()}

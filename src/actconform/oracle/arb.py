@@ -1,0 +1,18 @@
+"""Ball arithmetic: python-flint, imported where exact truth is computed and nowhere else."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from actconform.importing import imported
+from actconform.interfaces import Unavailable
+
+
+@cache
+def python_flint() -> Any:
+    """Return the module `flint`; raise ImportError, with the cause and what to do, where it cannot be imported."""
+    try:
+        return imported("flint", 'pip install "actconform[golden]"', plugin="actconform", packages=("python-flint",))
+    except Unavailable as error:
+        raise ImportError(f"exact truth needs python-flint: {error}") from error
