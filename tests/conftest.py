@@ -65,14 +65,18 @@ def timed():
 
 @pytest.fixture
 def wheels(tmp_path, monkeypatch):
-    """Let pip find wheels of wobble and steady alone, 1.0 and 2.0, and keep environments in an empty folder, which is returned."""
+    """Let pip find wheels of wobble, steady and leaning alone, 1.0 and 2.0, and keep environments in an empty folder, which is returned.
+
+    leaning depends on what there is not.
+    """
     folder = tmp_path / "wheels"
     folder.mkdir()
-    for name, version in itertools.product(("wobble", "steady"), ("1.0", "2.0")):
+    for name, version in itertools.product(("wobble", "steady", "leaning"), ("1.0", "2.0")):
         info = f"{name}-{version}.dist-info"
+        needs = "Requires-Dist: nosuchthing\n" if name == "leaning" else ""
         files = {
             f"{name}/__init__.py": f"__version__ = {version!r}\n",
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }
         files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in (*files, f"{info}/RECORD"))

@@ -187,3 +187,37 @@ def test_an_interpreter_that_cannot_share_the_drivers_packages_is_refused(
     assert python in str(error.value)
     with pytest.raises(NoEnvironmentError, match="cannot be run"):
         environment(["wobble"], str(tmp_path / "gone"))
+
+
+def test_of_a_conflict_it_is_told_who_requires_what(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "_constraints", lambda: {"wobble>=1.5": ["actconform-wobbly"]})
+    with pytest.raises(NoEnvironmentError) as error:
+        environment(["wobble==1.0"])
+    assert str(error.value) == "wobble==1.0 cannot be installed: actconform-wobbly requires wobble>=1.5"
+
+
+def test_a_conflict_deeper_down_is_told_once_a_package() -> None:
+    said = """ERROR: Cannot install tf2onnx==1.16.1 because these package versions have conflicting dependencies.
+
+The conflict is caused by:
+    The user requested tf2onnx==1.16.1
+    tf2onnx 1.16.1 depends on protobuf~=3.20
+    onnx 1.23.2 depends on protobuf>=6.31.1
+    onnx 1.22.0 depends on protobuf>=4.25.1
+    The user requested (constraint) somewhere==9
+
+To fix this you could try to:
+1. loosen the range of package versions you've specified
+"""
+    assert environments._conflict(said) == (
+        "a constraint of pip requires somewhere==9, tf2onnx 1.16.1 depends on protobuf~=3.20, onnx 1.23.2 depends on protobuf>=6.31.1"
+    )
+    assert environments._conflict("ERROR: No matching distribution found for wobble==9") == ""
+
+
+def test_without_dependencies_the_requirements_come_alone(wheels: Path) -> None:
+    with pytest.raises(NoEnvironmentError, match="No matching distribution found for nosuchthing"):
+        environment(["leaning==1.0"])
+    alone = environment(["leaning==1.0"], dependencies=False)
+    assert alone.about is not None
+    assert alone.about.packages == {"leaning": "1.0"}

@@ -29,7 +29,7 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[backends.NAME]`: what a backend runs in, or the command that it is.
 
     `python` is another interpreter for its worker, `env` sets environment variables there, `requirements` are installed beside
-    what the driver has, for this backend alone. With NAME "BASE@LABEL" it is one more backend, like BASE.
+    what the driver has, for this backend alone, without what they depend on where `dependencies` is false. With NAME "BASE@LABEL" it is one more backend, like BASE.
 
     `command` makes a runtime of a program that is no plugin: {model} stands for a file, {inputs} and {outputs} for folders of
     `tensors`; `version` is a command too, whose output is a fact.
@@ -38,6 +38,7 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     python: str | None = None
     env: dict[str, str] = {}
     requirements: tuple[str, ...] = ()
+    dependencies: bool = True
     command: str | None = None
     tensors: Literal["npy", "pb"] | None = None
     version: str | None = None
@@ -56,9 +57,11 @@ class Config(_Table, frozen=True):
     """The settings of a run. `timeout` is in seconds a case; `require` names routes that must have run.
 
     `path` is the file that they were read from. Files in `deviations` are relative to its folder, and commands run there.
+    `unavailable` says of backends whose environment cannot be made why.
     """
 
     path: str = CONFIG_FILE
+    unavailable: dict[str, str] = {}
 
 
 def read_config(path: Path | None = None) -> Config:
@@ -103,6 +106,8 @@ def _problem(backend: BackendConfig) -> str:
             return (
                 f'requirements: {text!r} is none ({reason}): wanted "NAME==VERSION" or "NAME @ URL", as pip takes them'
             )
+    if not backend.dependencies and not backend.requirements:
+        return "dependencies = false without requirements: wanted requirements to install without what they depend on"
     if backend.command is None:
         given = [key for key in ("tensors", "version") if getattr(backend, key) is not None]
         return f"{' and '.join(given)} without a command: wanted command = {EXAMPLE!r} beside it" if given else ""

@@ -52,7 +52,14 @@ def configured_worker(name: str, config: Config, plugins: Sequence[str] = ()) ->
     """Return the worker of a backend under the settings, not yet started; `plugins` are further ones, "module:attribute"."""
     settings = config.backends.get(name, BackendConfig())
     env, own = surroundings(name, config)
-    return Worker(name, python=settings.python, env=env, threads=config.threads, plugins=(*plugins, *own))
+    return Worker(
+        name,
+        python=settings.python,
+        env=env,
+        threads=config.threads,
+        plugins=(*plugins, *own),
+        unavailable=config.unavailable.get(name, ""),
+    )
 
 
 def surroundings(name: str, config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -67,19 +74,26 @@ def surroundings(name: str, config: Config) -> tuple[dict[str, str], tuple[str, 
 def with_environments(config: Config, backends: Iterable[str], say: Callable[[str], None]) -> Config:
     """Return the settings with an interpreter in place of each of these backends' requirements, made where it must be.
 
-    Raises NoEnvironmentError, naming the file and the table, where one cannot be made. `say` is told of what takes time.
+    Where one cannot be made, its backend is unavailable, with the reason, the file and the table. `say` is told of what takes time.
     """
     supplied = dict(config.backends)
+    unavailable = dict(config.unavailable)
     for name in sorted(backends):
         settings = supplied.get(name)
         if settings is None or not settings.requirements:
             continue
         try:
-            made = environment(settings.requirements, settings.python, lambda text, name=name: say(f"{name}: {text}"))  # type: ignore[misc]
+            made = environment(
+                settings.requirements,
+                settings.python,
+                lambda text, name=name: say(f"{name}: {text}"),  # type: ignore[misc]
+                dependencies=settings.dependencies,
+            )
         except NoEnvironmentError as error:
-            raise NoEnvironmentError(f"{config.path}: {table_name(name)}: {error}") from error
-        supplied[name] = in_environment(settings, made)
-    return msgspec.structs.replace(config, backends=supplied)
+            unavailable[name] = f"{error} ({config.path}: {table_name(name)})"
+        else:
+            supplied[name] = in_environment(settings, made)
+    return msgspec.structs.replace(config, backends=supplied, unavailable=unavailable)
 
 
 def in_environment(settings: BackendConfig, made: Environment) -> BackendConfig:
@@ -91,7 +105,7 @@ def in_environment(settings: BackendConfig, made: Environment) -> BackendConfig:
     }
     if path := env.get("PYTHONPATH", os.environ.get("PYTHONPATH")):
         env["PYTHONPATH"] = os.pathsep.join((str(made.packages), path))  # the environment's own come first all the same
-    return msgspec.structs.replace(settings, python=str(made.python), env=env, requirements=())
+    return msgspec.structs.replace(settings, python=str(made.python), env=env, requirements=(), dependencies=True)
 
 
 def _about(name: str, words: str, config: Config) -> command.About:

@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,8 +35,11 @@ ABOUT = "environment.json"  # written last: without it an environment is not who
 LOCK = ".lock"
 DRIVER = "actconform-driver.pth"
 LINES_SHOWN = 8
+ALONE = "--no-deps"  # among the requirements: pip's word for them without what they depend on
+CONFLICT = "The conflict is caused by:"
+CONSTRAINT = "The user requested (constraint) "
 LONGEST_LINE = 300
-NOISE = ("WARNING:", "[notice]")
+NOISE = ("WARNING:", "[notice]", "Looking in ")
 TOOLS = ("pip", "setuptools", "wheel")
 # Python 2 understands it too.
 PROBE = """import json, sys
@@ -85,15 +89,20 @@ def environments_folder() -> Path:
 
 
 def environment(
-    requirements: Sequence[str], python: str | None = None, say: Callable[[str], None] = lambda _: None
+    requirements: Sequence[str],
+    python: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    dependencies: bool = True,
 ) -> Environment:
     """Return the environment with these requirements, made now unless it is there; `say` is told where that takes time.
 
     `python` is an interpreter of the driver's version, by default the driver's own. Safe between threads and processes: one
-    makes it, the others wait. What cannot be made, or is interrupted, leaves nothing. Raises NoEnvironmentError with pip's last
-    lines where pip refuses, and where the interpreter is too old, another version, or cannot be run.
+    makes it, the others wait. What cannot be made, or is interrupted, leaves nothing. Without `dependencies` it gets the
+    requirements alone. Raises NoEnvironmentError with who requires what where that cannot be had together, with pip's last lines
+    where it refuses otherwise, and where the interpreter is too old, another version, or cannot be run.
     """
-    asked = tuple(requirements)
+    asked = (*requirements, *(() if dependencies else (ALONE,)))
     interpreter = python or sys.executable
     version = _checked_version(interpreter) if python else "{}.{}.{}".format(*sys.version_info[:3])
     key = _key(asked, interpreter, version)
@@ -193,13 +202,13 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         lines = ["import site", *(f"import site; site.addsitedir({path!r})" for path in _driver_packages())]
         (site / DRIVER).write_text("\n".join(lines) + "\n", encoding="utf-8")
         constraints = folder / "constraints.txt"
-        constraints.write_text("\n".join(_constraints()) + "\n", encoding="utf-8")
+        constraints.write_text("".join(f"{line}\n" for line in _constraints()), encoding="utf-8")
         # Else the driver's is on the path there, and installs there. Asking the import system for pip would make setuptools
         # give up its distutils in this process.
         if not list(metadata.distributions(name="pip")):
             called([str(environment.python), "-m", "ensurepip"], "pip is neither here nor to be had; install it here")
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-        command += ["--constraint", str(constraints), "--", *requirements]
+        command += ["--constraint", str(constraints), *requirements]
         called(command, f"{_said(requirements)} cannot be installed")
         about = About(requirements=requirements, python=version, packages=_own_packages(site))
         fresh = folder / f"{ABOUT}.new"
@@ -221,6 +230,8 @@ def called(command: Sequence[str], failed: str) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
     )
     if done.returncode:
+        if conflict := _conflict(done.stdout):
+            raise NoEnvironmentError(f"{failed}: {conflict}")
         said = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith(NOISE)]
         last = "".join(f"\n  {_short(line)}" for line in said[-LINES_SHOWN:])
         raise NoEnvironmentError(f"{failed}; the last lines were:{last}")
@@ -231,17 +242,35 @@ def _short(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
 
 
-def _constraints() -> list[str]:
-    """Return what holds for every environment: what actconform and its plugins need, and they themselves as they are here."""
-    ours = {canonicalize_name(name): version for name, version in plugin_versions().items()}
-    lines = [f"{name}=={version}" for name, version in ours.items()]
+def _constraints() -> dict[str, list[str]]:
+    """Return what holds for every environment: what actconform and its plugins need, by whom, and they themselves as they are here."""
+    ours: dict[str, str] = {canonicalize_name(name): version for name, version in plugin_versions().items()}
+    lines = {f"{name}=={version}": [name] for name, version in ours.items()}
     for name in ours:
         for text in metadata.requires(name) or ():
             needed = Requirement(text)
             optional = needed.marker is not None and not needed.marker.evaluate({"extra": ""})
             if not optional and needed.specifier and canonicalize_name(needed.name) not in ours:
-                lines.append(f"{needed.name}{needed.specifier}")
+                lines.setdefault(f"{needed.name}{needed.specifier}", []).append(name)
     return lines
+
+
+def _conflict(said: str) -> str:
+    """Return, from pip's words, who requires what that cannot be had together, or "": pip does not say whose a constraint is.
+
+    "actconform-openvino requires openvino>=2024.0". Of a package of which pip tried several versions the first is told.
+    """
+    causes = takewhile(lambda line: line.startswith(" "), said.partition(CONFLICT)[2].splitlines()[1:])
+    owners = _constraints()
+    constraints: list[str] = []
+    dependencies: dict[str, str] = {}
+    for cause in map(str.strip, causes):
+        if cause.startswith(CONSTRAINT):
+            needed = cause.removeprefix(CONSTRAINT)
+            constraints.append(f"{' and '.join(owners.get(needed, ['a constraint of pip']))} requires {needed}")
+        elif not cause.startswith("The user requested "):
+            dependencies.setdefault(cause.partition(" ")[0], cause)
+    return ", ".join((*constraints, *dependencies.values()))
 
 
 def _own_packages(site: Path) -> dict[str, str]:

@@ -110,12 +110,19 @@ def test_blame_refuses_what_is_no_report_and_no_name(cli, tmp_path):
     assert (said.code, "wanted FACT=NAME" in said.err) == (2, True)
 
 
-def test_a_requirement_that_does_not_resolve_ends_the_run_before_it_begins(cli, tmp_path, wheels):
-    said = cli("run", "relu/value/f32/wobbly", "--config", requiring(tmp_path, "wobble==9"))
-    assert said.code == 2
-    assert f"error: {tmp_path}/settings.toml: [backends.wobbly]: wobble==9 cannot be installed" in said.err
-    assert "No matching distribution found for wobble==9" in said.err
-    assert not (tmp_path / "conform-out").exists()
+def test_an_environment_that_cannot_be_made_costs_its_own_routes_alone(cli, tmp_path, wheels):
+    both = '[backends."wobbly@2"]\nrequirements = ["wobble==2.0"]\n'
+    table = settings(tmp_path, '[backends.wobbly]\nrequirements = ["wobble==9"]\n' + both)
+    said = cli("run", "relu/value/f32/wobbly*", "--backend", "wobbly", "--backend", "wobbly@2", "--config", table)
+    assert said.code == 1
+    assert "required route wobbly did not run" in said.out
+    report = msgspec.json.decode((tmp_path / "conform-out" / "report.json").read_bytes())
+    ended = {result["case"]: result for result in report["results"]}
+    assert ended["relu/value/f32/wobbly"]["verdict"] == "UNAVAILABLE"
+    assert ended["relu/value/f32/wobbly"]["reason"].startswith("wobble==9 cannot be installed")
+    assert "No matching distribution found for wobble==9" in ended["relu/value/f32/wobbly"]["reason"]
+    assert f"({tmp_path}/settings.toml: [backends.wobbly])" in ended["relu/value/f32/wobbly"]["reason"]
+    assert ended["relu/value/f32/wobbly@2"]["verdict"] not in ("UNAVAILABLE", "ERROR")
     assert cli("run", "relu/value/f32/wobbly", "--config", settings(tmp_path, "")).code == 1, "wobble is not here"
 
 

@@ -15,7 +15,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle import truth
 from actconform_torch import TorchDynamo, TorchScript, plugin
 from actconform_torch import backend as module
-from actconform_torch.exporters import SIZES
+from actconform_torch.exporters import SIZES, _refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,3 +164,16 @@ def test_the_hook_offers_both() -> None:
         ("torch-dynamo", "torch"),
         ("torch-torchscript", "torch"),
     }
+
+
+def test_an_onnxscript_that_torch_cannot_use_is_unavailable_and_no_refusal() -> None:
+    missing = ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
+    refusal = _refusal(RuntimeError("export failed"))
+    assert isinstance(refusal, Unsupported)
+    wrapped = RuntimeError("export failed")
+    wrapped.__cause__ = missing
+    refusal = _refusal(wrapped)
+    assert isinstance(refusal, Unavailable)
+    assert str(refusal).startswith("torch 2.")
+    assert "onnxscript._framework_apis.torch_2_11'" in str(refusal)
+    assert str(refusal).endswith(": pip install --upgrade onnxscript")

@@ -18,6 +18,7 @@ from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps,
 from actconform.causes.register import joined
 from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
+from actconform.environments import NoEnvironmentError
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.diff import compare
@@ -115,6 +116,8 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
     versions = ", ".join(f"{one.fact} {one.after if one in new else one.before}" for one in touched)
     tell(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")
     config = with_environments(msgspec.structs.replace(plan.config, backends=backends), workers, tell)
+    if config.unavailable:
+        raise NoEnvironmentError("; ".join(config.unavailable.values()))
     results: dict[str, Result] = {}
     run(
         msgspec.structs.replace(plan, cases=cases, config=config),

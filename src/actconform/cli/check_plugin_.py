@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.config import read_config
+from actconform.config import UsageError, read_config
 from actconform.configured import configured, surroundings, with_environments
 from actconform.contract.check import check
 from actconform.contract.evidence import Setting
@@ -39,6 +39,8 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
     config = read_config()
     catalog = configured(load_plugins(), config)
     config = with_environments(config, [name], partial(click.echo, err=True))
+    if name in config.unavailable:
+        raise UsageError(config.unavailable[name])
     settings = config.backends.get(name)
     env, plugins = surroundings(name, config)
     setting = Setting(

@@ -15,7 +15,7 @@ import numpy as np
 from rich.padding import Padding
 
 from actconform import __version__
-from actconform.config import Config, UsageError, read_config
+from actconform.config import Config, read_config
 from actconform.configured import configured, configured_worker, with_environments
 from actconform.cpu import cpu_capability, cpu_features
 from actconform.golden.store import GoldenError, golden_dir, read_manifest
@@ -65,11 +65,7 @@ def command(as_json: bool) -> int:
 
 
 def _backend(name: str, config: Config) -> dict[str, Any]:
-    try:
-        config = with_environments(config, [name], partial(click.echo, err=True))
-    except UsageError as error:
-        return {"backend": name, "problem": str(error), "facts": {}, "from": ""}
-    worker = configured_worker(name, config)
+    worker = configured_worker(name, with_environments(config, [name], partial(click.echo, err=True)))
     try:
         hello = worker.start()
     except WorkerError as error:

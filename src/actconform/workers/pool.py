@@ -34,7 +34,7 @@ TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
 class WorkerError(Exception):
     """A worker cannot serve: `kind` says how it came to that, the text says it to people."""
 
-    def __init__(self, kind: Literal["crash", "timeout", "handshake", "closed"], message: str) -> None:
+    def __init__(self, kind: Literal["crash", "timeout", "handshake", "closed", "unavailable"], message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
@@ -63,7 +63,8 @@ class Worker:
             outcome = worker.run(job, timeout=30)
 
     `python` is another interpreter, which has the same versions of actconform and its plugins; `plugins` are further
-    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top.
+    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top. Where there
+    is none to be started, `unavailable` says why, and so does every method, as a WorkerError of that kind.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class Worker:
         threads: int = 1,
         env: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
+        unavailable: str = "",
     ) -> None:
         self.backend = backend
+        self._unavailable = unavailable
         self.python = python or sys.executable
         self.hello: Hello | None = None
         self._env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
@@ -145,6 +148,8 @@ class Worker:
         self.close()
 
     def _started(self) -> tuple[WorkerProcess, Hello]:
+        if self._unavailable:
+            raise WorkerError("unavailable", self._unavailable)
         self._refuse_if_closed()
         if self._process is not None and self.hello is not None and self._process.alive():
             return self._process, self.hello

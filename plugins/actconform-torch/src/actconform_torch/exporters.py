@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from actconform import Artifact, Exporter, Unsupported
+from actconform import Artifact, Exporter, Unavailable, Unsupported
 from actconform.importing import imported
 from actconform.model import LOSS, OUTPUT
 from actconform_torch.backend import _torch
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from actconform.types import Bundle
 
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+
+INSTALL = "pip install actconform[torch]"
+UPGRADE = "pip install --upgrade onnxscript"
 
 # The sizes exported at: none is 0 or 1, which exporters take for constants, no two are equal, n can be halved.
 SIZES = {"b": 5, "n": 6, "m": 3}
@@ -71,7 +75,7 @@ class Call(NamedTuple):
 def _dynamo(call: Call) -> Artifact:
     torch = _torch()
     # What torch lacks without it shows only in the midst of an export.
-    imported("onnxscript", "pip install actconform[torch]", plugin="actconform-torch")
+    imported("onnxscript", INSTALL, plugin="actconform-torch")
     # It says at every export that torchvision's operators are not there: nothing about the graph.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     dims = {name: torch.export.Dim(name) for axes in call.dynamic.values() for name in axes.values()}
@@ -166,11 +170,13 @@ def _artifact(model: bytes, path: str) -> Artifact:
 
 
 def _refusal(error: Exception) -> Exception:
-    """Return `Unsupported` in the words of the first cause; what is short of memory or missing stays what it is."""
+    """Return `Unsupported` in the words of the first cause; what is short of memory stays what it is, what is missing is `Unavailable`."""
     if isinstance(error, MemoryError):
         return error
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
+    if isinstance(error, ImportError):  # torch wants a part of onnxscript that an old release has not
+        return Unavailable(f"torch {version('torch')} and what it exports with do not fit: {error}: {UPGRADE}")
     lines = [line.strip() for line in _NOISE.sub("", str(error)).splitlines() if line.strip()]
     said = lines[0] if lines else ""
     if said.endswith(":"):  # a heading: the first point below it says what
