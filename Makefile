@@ -16,7 +16,7 @@ WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:
 
 .DEFAULT_GOAL := help
 .PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate observed ratchet report docs clean \
-	nightly nightly-part nightly-bench nightly-selftest nightly-collect nightly-summary
+	nightly nightly-part nightly-bench nightly-selftest nightly-floors nightly-collect nightly-summary
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,7 +110,7 @@ nightly: $(STAMP) ## Every backend with the models of published size, bench, sel
 	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
 	@$(MAKE) --no-print-directory nightly-bench || true
 	@$(MAKE) --no-print-directory nightly-selftest || true
-	@$(MAKE) --no-print-directory nightly-collect
+	@red=0; $(MAKE) --no-print-directory nightly-floors || red=1; $(MAKE) --no-print-directory nightly-collect || red=1; exit $$red
 
 nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
 	$(BIN)/actconform run --full --backend $(BACKEND) --out nightly/parts/$(BACKEND) $(ARGS)
@@ -121,6 +121,18 @@ nightly-bench: $(STAMP) ## Its throughput
 nightly-selftest: $(STAMP) ## Its planted faults
 	@mkdir -p nightly/beside
 	$(BIN)/actconform selftest --json > nightly/beside/selftest.json
+
+FLOORS := nightly/floors
+FLOOR_CASES := 'relu/*' 'gelu-erf/*' 'silu/*' 'softmax/*' 'sparsemax/*' 'mlp-relu/*'
+
+nightly-floors: $(STAMP) ## The oldest versions that core and the plugins of runtimes say they take, in an environment of their own
+	@rm -rf $(FLOORS); mkdir -p $(FLOORS)
+	$(BIN)/python -m actconform.lowest pyproject.toml $(addsuffix /pyproject.toml,$(PLUGINS)) > $(FLOORS)/lowest.txt
+	$(BIN)/python -m venv $(FLOORS)/venv
+	$(FLOORS)/venv/bin/python -m pip install --quiet --disable-pip-version-check -c $(FLOORS)/lowest.txt -e ".[golden]" \
+		-e "plugins/actconform-onnxruntime[cpu]" -e plugins/actconform-openvino -e plugins/actconform-reference
+	@set -f; $(FLOORS)/venv/bin/actconform run $(FLOOR_CASES) --dtype f32 --route authored+ort-cpu --route authored+openvino \
+		--route authored+onnx-reference --out $(FLOORS)/run $(ARGS)
 
 nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something does not conform, or got worse since the last one
 	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \
