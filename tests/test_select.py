@@ -11,11 +11,13 @@ from urllib.parse import quote
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.describe import describe, layer
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.causes.register import Register
 from actconform.config import UsageError
 from actconform.formats import DTYPES
 from actconform.interfaces import Backend, Exporter
+from actconform.model import Input
 from actconform.plugins import Broken, Catalog
 from actconform.select import Selection, all_cases, asked_for, routes, select
 from actconform.types import ASPECTS, Case
@@ -145,6 +147,21 @@ def test_a_broken_plugin_keeps_a_route_of_its_name_so_that_it_is_missed():
     assert routes(found) == ["numpy", "lost"]
     assert {case.backend for case in all_cases(found)} == {"numpy", "lost"}
     assert routes(catalog(Framework, broken=(Broken("numpy", "other 1.0", "wrong"),))) == ["numpy"]
+
+
+def test_a_model_with_nothing_to_differentiate_has_values_alone():
+    drawn = [
+        Input(name="mask", shape=(4, 4, 2), draw="mask:0.5", role="noise"),
+        Input(name="target", shape=(2, 2, 2), draw="normal", role="target"),
+    ]
+    layers = [
+        layer("y", "max-pool", "mask", size=(2, 2), strides=(2, 2), padding="valid"),
+        layer("loss", "mean-squared-error", "y", "target"),
+    ]
+    fixed = describe("fixed", "of noise alone", drawn, layers, output="y", batch=2)
+    assert fixed.differentiable == ()
+    cases = [case for case in all_cases(catalog(Framework, models={"fixed": fixed})) if case.subject == "fixed"]
+    assert [case.id for case in cases] == ["fixed/value/f32/numpy"]
 
 
 def test_every_kernel_aspect_dtype_and_route_is_a_case_once():

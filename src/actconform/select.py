@@ -87,7 +87,7 @@ def _names(offered: Mapping[str, type[Backend | Exporter]], asked: Collection[st
 def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = ()) -> list[Case]:
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
-    Kernels without a gradient, by declaration, have no gradient cases; exported graphs come in f32 and f16. Models are computed in
+    Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported graphs come in f32 and f16. Models are computed in
     f32, and graphs that hold their parameters have values alone.
     """
     kernels = [
@@ -103,6 +103,7 @@ def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = 
         for model in catalog.models.values()
         if full or PUBLISHED not in model.name
         for aspect in ASPECTS
+        if aspect == "value" or model.differentiable
         for dtype in MODEL_DTYPES
         for route in routes(catalog, asked)
     ]

@@ -212,8 +212,11 @@ def _digest(content: object) -> str:
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:
+    """Return the routes required by name; () requires none, None those that are by default. Raises UsageError for an unknown one."""
+    if names is None:
+        return None
     known = routes(catalog)
-    for name in names or ():
+    for name in names:
         if name not in known:
             raise UsageError(f"required route {name!r} is unknown{near(name, known)}")
-    return names or None
+    return names

@@ -230,7 +230,7 @@ class _Questioning:
         """Return what is wrong beside the numbers, but for what is registered."""
         found = structure(exam, outcome.outputs[: len(exam.questions)])
         found += behaviour(exam, outcome, self._evidence.backend.provider)
-        if isinstance(subject, Model) and outcome.taps:
+        if isinstance(subject, Model) and outcome.taps is not None:
             inside = layerwise(subject, exam.questions[0].inputs, outcome.taps, exam.rule.fmt, fused=False)[1]
             found += [finding for finding in inside if finding.class_ in STRUCTURE]
         registered = self._desk.catalog.registered(case)

@@ -63,7 +63,8 @@ class Worker:
             outcome = worker.run(job, timeout=30)
 
     `python` is another interpreter, which has the same versions of actconform and its plugins; `plugins` are further
-    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top.
+    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top; the
+    attribute `env` has both.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Worker:
         self.backend = backend
         self.python = python or sys.executable
         self.hello: Hello | None = None
-        self._env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
+        self.env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
         self._plugins = tuple(plugins)
         self._process: WorkerProcess | None = None
         self._start_seconds = START_SECONDS
@@ -153,7 +154,7 @@ class Worker:
         command = [self.python, "-P", "-m", "actconform.workers.server", "--backend", self.backend]
         command += [word for plugin in self._plugins for word in ("--plugin", plugin)]
         try:
-            process = self._process = WorkerProcess(command, {**os.environ, **self._env})
+            process = self._process = WorkerProcess(command, {**os.environ, **self.env})
         except OSError as error:
             mend = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
             raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {mend}") from None

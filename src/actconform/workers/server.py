@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 import actconform
+from actconform.code import code_digest
 from actconform.cpu import cpu_features
 from actconform.interfaces import Unavailable
 from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
@@ -61,8 +62,9 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         cpu_features=" ".join(cpu_features()) or "none",
         pid=os.getpid(),
     )
+    points = [*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)]
     try:
-        catalog = load_plugins(entry_points=[*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)])
+        catalog = load_plugins(entry_points=points)
     except PluginError as error:
         return msgspec.structs.replace(said, problem=str(error)), None
     base = name if name in catalog.backends else name.partition("@")[0]
@@ -80,7 +82,9 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         return said, Session(backend, catalog, said.unavailable, name)
     except Exception as error:  # noqa: BLE001
         return msgspec.structs.replace(said, problem=f"facts: {fault_message(error)}"), None
-    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog, name=name)
+    exports = any(exporter.source == base for exporter in catalog.exporters.values())
+    code = code_digest(point.module for point in points) if exports else ""
+    return msgspec.structs.replace(said, facts=facts, code=code), Session(backend, catalog, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
