@@ -10,13 +10,13 @@ from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
 from actconform.formats import DTYPES
 from actconform.golden.hard import not_hard
 from actconform.golden.networks import verify_model
-from actconform.golden.store import GoldenError, digest, load, read_tensor, strangers
+from actconform.golden.store import GoldenError, digest, load, read_manifest, read_tensor, strangers
 from actconform.model import Model
 from actconform.oracle import truth
 from actconform.types import ASPECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -77,6 +77,27 @@ def verify_all(
             if str(error) not in problems:
                 problems.append(str(error))
     return problems
+
+
+def verify_folders(folders: Mapping[Path, Sequence[Kernel | Model]], known: Collection[str]) -> list[str]:
+    """Return all that is wrong with the goldens of several folders, each with the subjects whose goldens lie there."""
+    problems = []
+    for folder, subjects in folders.items():
+        try:
+            problems += verify_all(folder, read_manifest(folder), subjects, known)
+        except GoldenError as error:
+            problems.append(str(error))
+    return problems
+
+
+def by_folder(
+    subjects: Iterable[Kernel | Model], own: Mapping[str, Path], folder: Path
+) -> dict[Path, list[Kernel | Model]]:
+    """Return the subjects by the folder of their goldens: that of their plugin where it keeps its own, else `folder`."""
+    folders: dict[Path, list[Kernel | Model]] = {}
+    for subject in subjects:
+        folders.setdefault(own.get(subject.name, folder), []).append(subject)
+    return folders
 
 
 def verify_tables(manifest: Manifest, kernel: Kernel) -> list[str]:
