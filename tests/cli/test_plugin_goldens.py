@@ -88,3 +88,18 @@ def test_a_folder_that_is_named_on_the_command_line_takes_all(own: Path, cli, tm
 
 def test_the_catalog_knows_whose_goldens_lie_where(own: Path):
     assert load_plugins().goldens == {"own-net": own}
+
+
+def test_a_subject_whose_truth_cannot_be_computed_is_named(install, cli, tmp_path: Path):
+    install(lone="plugin_without_formula:plugin")
+    (tmp_path / "site" / "plugin_without_formula.py").write_text(
+        "from actconform import Kernel, hookimpl\nclass plugin:\n    @staticmethod\n    @hookimpl\n"
+        "    def actconform_kernels():\n        return [Kernel(name='lone', definition='?', source='')]\n"
+    )
+    try:
+        said = cli("golden", "mint", "lone", "--folder", "minted")
+    finally:
+        sys.modules.pop("plugin_without_formula", None)
+    assert said.code == 2
+    assert "lone: its truth cannot be computed: KeyError: kernel lone has no float64 formula: register one" in said.err
+    assert not (tmp_path / "minted" / "manifest.json").exists()

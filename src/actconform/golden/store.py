@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,6 +180,19 @@ def _header(entry: Entry, size: int) -> bytes:
     text = f"{{'descr': {entry.dtype!r}, 'fortran_order': False, 'shape': {entry.shape}, }}".encode()
     length = size - len(MAGIC) - 2
     return MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
+
+
+@contextmanager
+def computed(subject: str) -> Iterator[None]:
+    """Turn what a subject's formulas raise within, which may be a plugin's, into a GoldenError; what is not installed stays what it is."""
+    try:
+        yield
+    except (GoldenError, ImportError):
+        raise
+    except Exception as error:
+        said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        message = f"{subject}: its truth cannot be computed: {type(error).__name__}: {said}; mend what the plugin registers for it"
+        raise GoldenError(message) from error
 
 
 class NoGoldens(GoldenError):  # noqa: N818  named for what is missing

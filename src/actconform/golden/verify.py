@@ -10,7 +10,7 @@ from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
 from actconform.formats import DTYPES
 from actconform.golden.hard import not_hard
 from actconform.golden.networks import verify_model
-from actconform.golden.store import GoldenError, digest, load, read_manifest, read_tensor, strangers
+from actconform.golden.store import GoldenError, computed, digest, load, read_manifest, read_tensor, strangers
 from actconform.model import Model
 from actconform.oracle import truth
 from actconform.types import ASPECTS
@@ -40,11 +40,12 @@ def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel 
     worst = {}
     for kernel in subjects:
         golden = load(folder, manifest, kernel.name)
-        if isinstance(kernel, Model):
-            worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
-            continue
-        errors = [_formula_error(kernel, tensor, got, stored) for tensor, got, stored in _pairs(kernel, golden)]
-        worst[kernel.name] = max(errors, default=0.0)
+        with computed(kernel.name):
+            if isinstance(kernel, Model):
+                worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
+                continue
+            errors = [_formula_error(kernel, tensor, got, stored) for tensor, got, stored in _pairs(kernel, golden)]
+            worst[kernel.name] = max(errors, default=0.0)
     return worst
 
 
