@@ -324,7 +324,7 @@ class Tapped:
         outputs = dict(IdealRuntime(self.graph).forward(job.calls[0].inputs))
         layers = {name.removeprefix("layer."): outputs.pop(name) for name in list(outputs) if name.startswith("layer.")}
         timings = {"build": 0.0, "run": 0.0, "worker": 0.0}
-        return Outcome(outputs=[outputs], taps=layers if self.taps else {}, timings=timings)
+        return Outcome(outputs=[outputs], taps=layers if self.taps else None, timings=timings)
 
 
 class Exported:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
+import zipfile
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from actconform import environments
@@ -52,6 +55,39 @@ def test_an_environment_has_its_requirements_and_finds_all_else_at_the_driver(wh
     assert other.folder != made.folder
     assert asked(other, "import wobble, steady; print(wobble.__version__, steady.__version__)") == "2.0 2.0"
     assert [one.folder for one in kept()] == [other.folder, made.folder]
+
+
+@pytest.mark.parametrize("harm", ["edited", "removed", "stamp", "foreign"])
+def test_an_environment_that_is_not_as_it_was_made_is_made_anew(wheels: Path, harm: str) -> None:
+    made = environment(["wobble==1.0"])
+    module, stamp = made.packages / "wobble" / "__init__.py", made.folder / environments.ABOUT
+    if harm == "edited":
+        module.write_text("__version__ = '1.1'\n")
+    elif harm == "removed":
+        module.unlink()
+    elif harm == "stamp":
+        os.truncate(stamp, 40)
+    else:
+        stamp.write_bytes((environment(["wobble==2.0"]).folder / environments.ABOUT).read_bytes())
+    said: list[str] = []
+    again = environment(["wobble==1.0"], say=said.append)
+    assert said == ["making an environment with wobble==1.0"]
+    assert again.about == msgspec.structs.replace(made.about, files=again.about.files)
+    assert asked(again, "import wobble; print(wobble.__version__)") == "1.0"
+    environment(["wobble==1.0"], say=said.append)
+    assert len(said) == 1, "and then it is kept, though it has run"
+
+
+def test_a_requirement_of_this_machine_is_made_anew_when_its_file_changes(wheels: Path, tmp_path: Path) -> None:
+    file = tmp_path / "wobble-1.0-py3-none-any.whl"
+    shutil.copy(tmp_path / "wheels" / file.name, file)
+    made = environment([f"wobble @ file://{file}"])
+    assert environment([f"wobble @ file://{file}"]).folder == made.folder
+    with zipfile.ZipFile(file, "a") as wheel:
+        wheel.writestr("wobble/more.py", "")
+    again = environment([f"wobble @ file://{file}"])
+    assert again.folder != made.folder
+    assert asked(again, "import wobble.more; print(wobble.__version__)") == "1.0"
 
 
 def test_making_one_leaves_the_drivers_own_imports_as_they_were(wheels: Path) -> None:
@@ -130,13 +166,12 @@ def test_a_build_that_was_killed_is_made_anew(wheels: Path, monkeypatch: pytest.
 def test_of_two_builds_at_once_one_is_made_and_the_other_waits(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made, said = [], []
 
-    def make(one, requirements, python, version):
+    really = environments._make
+
+    def make(one, *given):
         made.append(one.folder)
-        one.folder.mkdir()
         time.sleep(0.5)
-        (one.folder / environments.ABOUT).write_text(
-            '{"requirements": ["wobble==1.0"], "python": "3", "packages": {"wobble": "1.0"}}'
-        )
+        really(one, *given)
 
     monkeypatch.setattr(environments, "_make", make)
     threads = [threading.Thread(target=environment, args=(["wobble==1.0"], None, said.append)) for _ in range(3)]
@@ -153,7 +188,7 @@ def test_prune_removes_what_was_not_used_and_what_is_not_whole(wheels: Path) -> 
     for name, age in (("old", 40), ("new", 1)):
         (wheels / name).mkdir(parents=True)
         about = wheels / name / environments.ABOUT
-        about.write_text('{"requirements": ["wobble"], "python": "3", "packages": {}}')
+        about.write_text('{"key": "", "requirements": ["wobble"], "python": "3", "packages": {}, "files": ""}')
         os.utime(about, (now - 86400 * age,) * 2)
     (wheels / "half").mkdir()
     assert {one.folder.name for one in prune(30 * 86400)} == {"old", "half"}

@@ -10,10 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 
+from actconform.catalog.models.describe import describe, layer
 from actconform.catalog.models.draws import draw_parameters
 from actconform.catalog.models.networks import networks
 from actconform.exports import ExportError, Exports, cache_folder
 from actconform.interfaces import Unavailable, Unsupported
+from actconform.model import Input
 from actconform.types import Artifact, Kernel
 from actconform.workers.pool import WorkerError
 from actconform.workers.protocol import ExportJob, ExportOutcome, Failure, Hello
@@ -25,9 +27,10 @@ GRAPH = Artifact(b"\x08\x0agraph" * 50, 20, "operator: LeakyRelu", ("warned",), 
 class Asked:
     """A worker that exports at once, and remembers what it was asked for."""
 
-    def __init__(self, outcome: ExportOutcome | Exception | None = None, **hello: Any) -> None:
+    def __init__(self, outcome: ExportOutcome | Exception | None = None, env: Any = None, **hello: Any) -> None:
         self.jobs: list[tuple[ExportJob, float]] = []
         self.starts = 0
+        self.env = {"ACTCONFORM_THREADS": "1", **(env or {})}
         self.outcome = outcome or ExportOutcome(artifact=GRAPH)
         said = {"facts": {"torch": "2.13"}, "plugins": {"actconform-torch": "0.1"}, **hello}
         self.hello = Hello(actconform="0.1", backend="torch", **said)
@@ -75,6 +78,8 @@ def test_the_worker_is_started_once(tmp_path: Path) -> None:
         ({"facts": {"torch": "2.14"}}, {}),
         ({"facts": {"torch": "2.13", "onnxscript": "0.5"}}, {}),
         ({"plugins": {"actconform-torch": "0.2"}}, {}),
+        ({"code": "a digest of other code"}, {}),
+        ({"env": {"TF_ENABLE_ONEDNN_OPTS": "0"}}, {}),
         ({}, {"dtype": "f16"}),
         ({}, {"exporter": "torchscript"}),
         ({}, {"kernel": msgspec.structs.replace(KERNEL, parameters={"alpha": 0.5})}),
@@ -109,6 +114,34 @@ def test_a_model_is_exported_with_its_constants_and_each_set_of_them_is_an_entry
         again: Any = Asked()
         assert Exports(again, tmp_path).artifact(MODEL, "f32", "dynamo", 30.0, constants) == graph
         assert again.jobs == []
+
+
+BARE = describe(
+    "bare",
+    "a model without parameters",
+    [
+        Input(name="x", shape=(4, 4, 2), draw="normal"),
+        Input(name="target", shape=(2, 2, 2), draw="normal", role="target"),
+    ],
+    [
+        layer("y", "max-pool", "x", size=(2, 2), strides=(2, 2), padding="valid"),
+        layer("loss", "mean-squared-error", "y", "target"),
+    ],
+    output="y",
+    batch=2,
+)
+
+
+def test_no_constants_are_not_the_constants_of_a_model_without_parameters(tmp_path: Path) -> None:
+    assert draw_parameters(BARE) == {}
+    graphs = {"inputs": Artifact(b"takes x and target", 20, "dynamo"), "const": Artifact(b"takes x", 20, "dynamo")}
+    constants: dict[str, Any] = {"inputs": None, "const": {}}
+    for _ in range(2):
+        for name, graph in graphs.items():
+            worker: Any = Asked(ExportOutcome(artifact=graph))
+            assert Exports(worker, tmp_path).artifact(BARE, "f32", "dynamo", 30.0, constants[name]) == graph
+            assert all(job.constants == constants[name] for job, _ in worker.jobs)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_another_description_of_a_model_is_another_entry(tmp_path: Path) -> None:
@@ -150,6 +183,32 @@ def test_what_is_no_entry_is_replaced(content: bytes, tmp_path: Path) -> None:
     again = Asked()
     assert get(again, tmp_path) == GRAPH
     assert again.jobs == []
+
+
+def test_every_changed_bit_of_an_entry_is_noticed(tmp_path: Path) -> None:
+    get(Asked(), tmp_path)
+    whole = entry(tmp_path).read_bytes()
+    for at in range(0, len(whole), 37):
+        edited = bytearray(whole)
+        edited[at] ^= 4
+        entry(tmp_path).write_bytes(edited)
+        worker = Asked()
+        assert get(worker, tmp_path) == GRAPH
+        assert len(worker.jobs) == 1
+    assert entry(tmp_path).read_bytes() == whole
+
+
+def test_an_entry_under_a_foreign_name_is_made_again(tmp_path: Path) -> None:
+    """Whole, but of another kernel: as after a copy or a rename by hand."""
+    get(Asked(), tmp_path)
+    mine = entry(tmp_path)
+    foreign = Artifact(b"of another kernel", 18, "composition: Mul")
+    get(Asked(ExportOutcome(artifact=foreign)), tmp_path / "other", dtype="f16")
+    mine.write_bytes(entry(tmp_path / "other").read_bytes())
+    worker = Asked()
+    assert get(worker, tmp_path) == GRAPH
+    assert len(worker.jobs) == 1
+    assert get(Asked(), tmp_path) == GRAPH
 
 
 def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_routes_required_by_name_replace_the_default_ones():
     assert "keras" in why
     (why,) = conforms([NATIVE, CUDA], [result(NATIVE, Verdict.PASS), result(CUDA, Verdict.UNAVAILABLE)], [CUDA.route])
     assert CUDA.route in why
+    assert conforms([NATIVE], [result(NATIVE, Verdict.UNAVAILABLE)], []) == [], "none is required, which is not all"
 
 
 def test_unsupported_is_an_outcome_and_no_failure():

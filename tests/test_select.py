@@ -11,11 +11,13 @@ from urllib.parse import quote
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.describe import describe, layer
 from actconform.catalog.models.networks import PUBLISHED, networks
 from actconform.causes.register import Register
 from actconform.config import UsageError
 from actconform.formats import DTYPES
 from actconform.interfaces import Backend, Exporter
+from actconform.model import Input
 from actconform.plugins import Broken, Catalog
 from actconform.select import Selection, all_cases, asked_for, routes, select
 from actconform.types import ASPECTS, Case
@@ -139,12 +141,47 @@ def test_an_exporters_route_is_chosen_by_name_pattern_and_backend() -> None:
         select(cases, Selection(routes=["numpy2onnx+tiny-rt"], dtypes=["bf16"]))
 
 
+class Planted(Exporter):
+    name = "planted"
+    source = "numpy"
+    variants = ("bad", "worse")
+
+
+@pytest.mark.parametrize("route", ["planted@bad+tiny-rt", "planted@bad@const+tiny-rt"])
+def test_a_variant_of_an_exporter_has_graphs_of_models_with_constants_too(route: str) -> None:
+    offered = catalog(Framework, Runtime, exporters=(Exported, Planted), models=MODELS)
+    asked = asked_for(offered, Selection(routes=[route]))
+    assert asked == {"planted@bad"}
+    of_it = [one for one in routes(offered, asked) if "planted" in one]
+    assert of_it == ["planted@bad+tiny-rt", "planted@bad@const+tiny-rt"]
+    assert not any("planted" in one for one in routes(offered))
+    cases = [case for case in all_cases(offered, asked=asked) if case.route == of_it[1]]
+    assert {case.subject for case in cases} == {name for name in MODELS if PUBLISHED not in name}
+    assert {(case.aspect, case.exporter, case.constants) for case in cases} == {("value", "planted@bad", True)}
+    assert offered.exporter(cases[0]) is Planted
+
+
 def test_a_broken_plugin_keeps_a_route_of_its_name_so_that_it_is_missed():
     broken = Broken("lost", "lost 1.0", "no such module")
     found = catalog(Framework, broken=(broken,))
     assert routes(found) == ["numpy", "lost"]
     assert {case.backend for case in all_cases(found)} == {"numpy", "lost"}
     assert routes(catalog(Framework, broken=(Broken("numpy", "other 1.0", "wrong"),))) == ["numpy"]
+
+
+def test_a_model_with_nothing_to_differentiate_has_values_alone():
+    drawn = [
+        Input(name="mask", shape=(4, 4, 2), draw="mask:0.5", role="noise"),
+        Input(name="target", shape=(2, 2, 2), draw="normal", role="target"),
+    ]
+    layers = [
+        layer("y", "max-pool", "mask", size=(2, 2), strides=(2, 2), padding="valid"),
+        layer("loss", "mean-squared-error", "y", "target"),
+    ]
+    fixed = describe("fixed", "of noise alone", drawn, layers, output="y", batch=2)
+    assert fixed.differentiable == ()
+    cases = [case for case in all_cases(catalog(Framework, models={"fixed": fixed})) if case.subject == "fixed"]
+    assert [case.id for case in cases] == ["fixed/value/f32/numpy"]
 
 
 def test_every_kernel_aspect_dtype_and_route_is_a_case_once():

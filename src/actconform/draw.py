@@ -162,7 +162,9 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
         g = wide.pop("g", None)
         cotangents = {"y": g} if aspect == "gradient" and g is not None else None
         if fmt.bits == 32:
-            outputs = {name: array for name, array in tensors.items() if name.startswith("d_" if cotangents else "y")}
+            outputs = {
+                name: array for name, array in tensors.items() if name.startswith("y" if cotangents is None else "d_")
+            }
         else:
             outputs = truth(kernel, wide, cotangents)
         yield _row_question(kernel, fmt, regime, wide, cotangents, outputs)
@@ -187,12 +189,12 @@ def _row_question(
 ) -> Question:
     storage = STORAGE[fmt.name]
     with np.errstate(all="ignore"):
-        bounds = row_bound(kernel, fmt, wide, cotangents["y"] if cotangents else None, outputs)
+        bounds = row_bound(kernel, fmt, wide, None if cotangents is None else cotangents["y"], outputs)
         inputs = {name: array.astype(storage) for name, array in wide.items()}
     return Question(
         regime=regime,
         inputs=inputs,
-        cotangents={name: g.astype(storage) for name, g in cotangents.items()} if cotangents else None,
+        cotangents=None if cotangents is None else {name: g.astype(storage) for name, g in cotangents.items()},
         truth={name: array.astype(np.float64) for name, array in outputs.items()},
         beside={name: _beside(name, wide, array) for name, array in outputs.items()},
         dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),

@@ -19,11 +19,13 @@ from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from actconform.code import packages, tree_digest
 from actconform.config import UsageError
 from actconform.plugins import plugin_versions
 
@@ -51,11 +53,16 @@ class NoEnvironmentError(UsageError):
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What a whole environment is; `packages` are those that it has itself."""
+    """What a whole environment is; `packages` are those that it has itself, `key` all that it was made of.
 
+    `files` is a digest of its files' names, sizes and times: what was edited or removed since is not what was made.
+    """
+
+    key: str
     requirements: tuple[str, ...]
     python: str
     packages: dict[str, str]
+    files: str
 
 
 class Environment(NamedTuple):
@@ -95,7 +102,8 @@ def environment(
     *,
     dependencies: bool = True,
 ) -> Environment:
-    """Return the environment with these requirements, made now unless it is there; `say` is told where that takes time.
+    """Return the environment with these requirements, made now unless it is there, whole and as it was made; `say` is told where
+    that takes time.
 
     `python` is an interpreter of the driver's version, by default the driver's own. Safe between threads and processes: one
     makes it, the others wait. What cannot be made, or is interrupted, leaves nothing. Without `dependencies` it gets the
@@ -106,16 +114,17 @@ def environment(
     interpreter = python or sys.executable
     version = _checked_version(interpreter) if python else "{}.{}.{}".format(*sys.version_info[:3])
     key = _key(asked, interpreter, version)
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
     place = environments_folder()
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NoEnvironmentError(f"{place}: cannot be made: {error.strerror}; set ACTCONFORM_CACHE") from error
-    with _locked(place / f"{key}{LOCK}", lambda: say(f"waiting for another process, which makes {_said(asked)}")):
-        there = _read(place / key)
-        if there.about is None:
+    with _locked(place / f"{name}{LOCK}", lambda: say(f"waiting for another process, which makes {_said(asked)}")):
+        there = _read(place / name)
+        if not _as_made(there, key):
             say(f"making an environment with {_said(asked)}")
-            _make(there, asked, interpreter, version)
+            _make(there, asked, interpreter, version, key)
             there = _read(there.folder)
         os.utime(there.folder / ABOUT)
     return there
@@ -156,6 +165,20 @@ def _read(folder: Path) -> Environment:
         return Environment(folder, None)
 
 
+def _as_made(environment: Environment, key: str) -> bool:
+    about = environment.about
+    return (
+        about is not None and about.key == key and environment.python.exists() and about.files == _listing(environment)
+    )
+
+
+def _listing(environment: Environment) -> str:
+    """Return a digest of name, size and time of every file of an environment's packages; what Python compiles there is left out."""
+    files = sorted(path for path in environment.packages.rglob("*") if "__pycache__" not in path.parts)
+    states = [(str(path), path.lstat().st_size, path.lstat().st_mtime_ns) for path in files if not path.is_dir()]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()
+
+
 def _checked_version(python: str) -> str:
     """Return the version of an interpreter that can have the driver's packages."""
     try:
@@ -182,9 +205,16 @@ def _checked_version(python: str) -> str:
 
 def _key(requirements: tuple[str, ...], python: str, version: str) -> str:
     # All that the driver has is part of the environment, so all of it is part of the key.
-    has = sorted(f"{one.name}=={one.version}" for one in metadata.distributions() if one.name)
-    content = [sorted(requirements), str(Path(python).absolute()), version, _driver_packages(), has]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    sources = {text: tree_digest(path) for text in requirements if (path := _source(text)) is not None}
+    content = [sorted(requirements), sources, str(Path(python).absolute()), version, _driver_packages(), packages()]
+    return json.dumps(content)
+
+
+def _source(requirement: str) -> Path | None:
+    """Return the file or folder of this machine that a requirement names, "NAME @ file:///FOLDER"; None where it names none."""
+    parts = urlsplit(Requirement(requirement).url or "")
+    path = Path(unquote(parts.path))
+    return path if parts.scheme == "file" and path.exists() else None
 
 
 def _driver_packages() -> list[str]:
@@ -192,7 +222,7 @@ def _driver_packages() -> list[str]:
     return [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
 
 
-def _make(environment: Environment, requirements: tuple[str, ...], python: str, version: str) -> None:
+def _make(environment: Environment, requirements: tuple[str, ...], python: str, version: str, key: str) -> None:
     folder = environment.folder
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -210,7 +240,13 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--constraint", str(constraints), *requirements]
         called(command, f"{_said(requirements)} cannot be installed")
-        about = About(requirements=requirements, python=version, packages=_own_packages(site))
+        about = About(
+            key=key,
+            requirements=requirements,
+            python=version,
+            packages=_own_packages(site),
+            files=_listing(environment),
+        )
         fresh = folder / f"{ABOUT}.new"
         fresh.write_bytes(msgspec.json.encode(about))
         fresh.replace(folder / ABOUT)

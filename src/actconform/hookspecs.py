@@ -8,6 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from actconform.causes.register import Register
     from actconform.faults import Fault
@@ -56,3 +57,8 @@ def actconform_causes() -> Iterable[Register]:  # type: ignore[empty-body]
 @hookspec
 def actconform_reporters() -> Iterable[type[Reporter]]:  # type: ignore[empty-body]
     """Reporter classes: each writes one file beside report.json at the end of a run, and for `actconform report`."""
+
+
+@hookspec
+def actconform_goldens() -> Path:  # type: ignore[empty-body]
+    """The folder of the plugin's own where `actconform golden mint` writes the truth of its kernels and models, and where it is found."""

@@ -59,14 +59,17 @@ class Program(ABC):
         raise Unsupported("computes no gradients")
 
     def taps(self, inputs: Bundle) -> Bundle:
-        """Return the value of every layer of a model by its name, from one run of the same program, channels last."""
+        """Return the value of every layer of a model by its name, from one run of the same program, channels last.
+
+        A layer that is missing is a finding; a program that shows none raises `Unsupported`, as this one does.
+        """
         raise Unsupported("shows no values of layers")
 
     def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
         """Return what computes once, to be timed: `forward`, or with cotangents `vjp`, without the way in and out.
 
-        The tensors lie where the program wants them beforehand, and outputs stay where they come. A call returns when all
-        outputs are computed, on whatever device. By default the conversions of `forward` and `vjp` are timed too.
+        Cotangents that are empty are cotangents: only None asks for `forward`. The tensors lie where the program wants them
+        beforehand, and outputs stay where they come. A call returns when all outputs are computed, on whatever device. By default the conversions of `forward` and `vjp` are timed too.
         """
         if cotangents is None:
             return lambda: self.forward(inputs)
@@ -196,10 +199,10 @@ class Exporter(ABC):
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         """Return the graph of a model, the batch dynamic as far as the exporter lets it be.
 
-        Without `constants` every input and parameter is an input of the graph under its name, canonical, as far as it is
-        used; the outputs are "y", "loss", and "layer.NAME" for each layer, channels last. With `constants`, the parameters,
-        it is what users ship: these are folded in as the exporter likes, inputs are those of roles "data" and "noise", and
-        the one output is "y".
+        Where `constants` is None every input and parameter is an input of the graph under its name, canonical, as far as it is
+        used; the outputs are "y", "loss", and "layer.NAME" for each layer, channels last. Otherwise they are the parameters,
+        empty where the model has none, and the graph is what users ship: they are folded in as the exporter likes, inputs are
+        those of roles "data" and "noise", and the one output is "y".
         """
         raise Unsupported(f"{self.name} exports no models")
 

@@ -205,7 +205,7 @@ class _Layers(NamedTuple):
         if self.whole is not None:
             ask = lambda job: self.desk.worker.run(job, self.desk.timeout)  # noqa: E731  reads as the question it is
             seen = layer_values(self.model, self.whole, self.job, ask)
-        if not seen:
+        if seen is None:
             return [], []
         measurements, findings = layerwise(self.model, tensors, seen, fmt, fused=self.whole is not None)
         witnesses = LayerWitnesses(self.whole, self.model, tensors, fmt) if self.whole and findings else None

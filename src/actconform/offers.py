@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from pathlib import Path
 from typing import TypeVar
 
 from actconform import __version__
@@ -94,6 +95,15 @@ def check_data(item: object, kind: type[Data]) -> Data:
     """Return a register of causes or a fault."""
     if not isinstance(item, kind):
         raise WrongOfferError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
+    return item
+
+
+def check_folder(item: object) -> Path:
+    """Return a folder that need not be there yet, by its whole path: workers and runs start elsewhere."""
+    if not isinstance(item, Path):
+        raise WrongOfferError(f"{kind_of(item)}: wanted a pathlib.Path, as Path(__file__).parent / 'golden'")
+    if not item.is_absolute():
+        raise WrongOfferError(f"the path {item}: wanted a whole one, as Path(__file__).parent / 'golden'")
     return item
 
 

@@ -6,6 +6,7 @@ import inspect
 import traceback
 from functools import partial
 from importlib import metadata
+from pathlib import Path  # noqa: TC003  msgspec reads the annotations when it is asked for a struct's fields
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ from actconform.offers import (
     check_backend,
     check_data,
     check_exporter,
+    check_folder,
     check_interface,
     check_reporter,
     check_subject,
@@ -48,11 +50,17 @@ class Broken(msgspec.Struct, frozen=True):
     distribution: str
     reason: str
 
+    @property
+    def said(self) -> str:
+        """What is to be told of it, by every verb in the same words."""
+        return f"plugin {self.name} ({self.distribution}) is broken: {self.reason}"
+
 
 class Catalog(msgspec.Struct, frozen=True):
     """All that the plugins offer; every exporter's source is among the backends, and is a framework. No two subjects share a name.
 
-    `backend_plugin` and `exporter_plugin` say which distribution and version gives a backend or an exporter.
+    `backend_plugin` and `exporter_plugin` say which distribution and version gives a backend or an exporter. `goldens` has for each
+    subject of a plugin that keeps its own the folder where they lie.
     """
 
     kernels: dict[str, Kernel]
@@ -65,6 +73,7 @@ class Catalog(msgspec.Struct, frozen=True):
     backend_plugin: dict[str, str]
     exporter_plugin: dict[str, str]
     reporters: dict[str, type[Reporter]] = {}
+    goldens: dict[str, Path] = {}
 
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""
@@ -118,6 +127,7 @@ class _Offer(msgspec.Struct, frozen=True):
     registers: tuple[Register, ...]
     faults: tuple[Fault, ...]
     reporters: tuple[type[Reporter], ...]
+    goldens: Path | None
 
     @property
     def subjects(self) -> tuple[Kernel | Model, ...]:
@@ -175,6 +185,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
         backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},
         exporter_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.exporters},
         reporters={reporter.name: reporter for _, offer in offers for reporter in offer.reporters},
+        goldens={subject.name: offer.goldens for _, offer in offers if offer.goldens for subject in offer.subjects},
     )
 
 
@@ -220,7 +231,7 @@ def _offer(plugin: _Plugin) -> _Offer:
     registers = _collect(manager, "actconform_causes", partial(check_data, kind=Register))
     faults = _collect(manager, "actconform_faults", partial(check_data, kind=Fault))
     reporters = _collect(manager, "actconform_reporters", check_reporter)
-    return _Offer(kernels, models, backends, exporters, registers, faults, reporters)
+    return _Offer(kernels, models, backends, exporters, registers, faults, reporters, _goldens(manager))
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:
@@ -241,6 +252,16 @@ def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object],
         except WrongOfferError as error:
             raise WrongOfferError(f"{hook} returned {error}") from None
     return tuple(offered)
+
+
+def _goldens(manager: pluggy.PluginManager) -> Path | None:
+    caller = manager.hook.actconform_goldens
+    if not caller.get_hookimpls():
+        return None
+    try:
+        return check_folder(next(iter(caller()), None))
+    except WrongOfferError as error:
+        raise WrongOfferError(f"actconform_goldens returned {error}") from None
 
 
 def _orphans(offers: list[_Offer]) -> dict[int, str]:

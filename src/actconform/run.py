@@ -174,7 +174,7 @@ def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict
     """Return the backend's Hello, or the verdict on all its cases and why."""
     for broken in plan.catalog.broken:
         if broken.name == name and name not in plan.catalog.backends:
-            return None, Verdict.ERROR, f"plugin {broken.name} ({broken.distribution}) is broken: {broken.reason}"
+            return None, Verdict.ERROR, broken.said
     try:
         hello = worker.start()
     except WorkerError as error:

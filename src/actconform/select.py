@@ -54,7 +54,7 @@ def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
     With `--backend all` these are all extra ones.
     """
     words = [word for part in (wanted.patterns, wanted.backends, wanted.routes) for word in part]
-    parts = {part for word in words for piece in word.split("/") for part in piece.split("+")}
+    parts = {part.removesuffix(CONSTANTS) for word in words for piece in word.split("/") for part in piece.split("+")}
     named = (variants(catalog) | extras(catalog)) & parts
     return named | extras(catalog) if ALL in wanted.backends else named
 
@@ -62,11 +62,11 @@ def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
 def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
     """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
 
-    An exporter's graphs come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
+    An exporter's graphs, and those of its variants, come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
     """
     left = extras(catalog) - set(asked)
     made = [name for name in _names(catalog.exporters, asked) if name not in left]
-    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made if name in catalog.exporters))
+    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made))
     there = {name: backend for name, backend in catalog.backends.items() if name not in left}
     found = _names({n: b for n, b in there.items() if b.kind == "framework"}, asked)
     runtimes = _names({n: b for n, b in there.items() if b.kind == "runtime"}, asked)
@@ -87,7 +87,7 @@ def _names(offered: Mapping[str, type[Backend | Exporter]], asked: Collection[st
 def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = ()) -> list[Case]:
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
-    Kernels without a gradient, by declaration, have no gradient cases; exported graphs come in f32 and f16. Models are computed in
+    Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported graphs come in f32 and f16. Models are computed in
     f32, and graphs that hold their parameters have values alone.
     """
     kernels = [
@@ -103,6 +103,7 @@ def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = 
         for model in catalog.models.values()
         if full or PUBLISHED not in model.name
         for aspect in ASPECTS
+        if aspect == "value" or model.differentiable
         for dtype in MODEL_DTYPES
         for route in routes(catalog, asked)
     ]

@@ -144,6 +144,13 @@ def test_a_required_route_that_did_not_run_does_not_conform(cli):
     assert cli("run", "relu/value/f32/no-device").code == 1
 
 
+def test_an_empty_list_of_required_routes_requires_none(cli, tmp_path):
+    assert cli("run", "relu/value/f32/no-device").code == 1
+    (tmp_path / "actconform.toml").write_text("require = []\n")
+    said = cli("run", "relu/value/f32/no-device")
+    assert (said.code, "1 not run: no-device" in said.out) == (0, True)
+
+
 def test_a_new_finding_is_shown_with_the_command_that_repeats_it(cli):
     said = cli("run", "leaky-relu-0.3/value/f32/stand-in")
     lines = [line.strip() for line in said.out.splitlines()]

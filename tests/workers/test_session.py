@@ -181,7 +181,7 @@ def test_a_model_is_built_called_and_tapped() -> None:
 
 
 def test_taps_are_shown_only_where_they_are_asked_for() -> None:
-    assert SESSION.run(job("tiny", taps=False)).taps == {}
+    assert SESSION.run(job("tiny", taps=False)).taps is None
     assert SESSION.run(job("faulty", taps=False)).failure is None
 
 
@@ -198,7 +198,7 @@ def test_a_program_without_taps_has_none_and_the_job_succeeds() -> None:
     outcome = SESSION.run(job("tapless"))
     assert outcome.failure is None
     assert outcome.outputs[0].keys() == {OUTPUT, LOSS}
-    assert outcome.taps == {}
+    assert outcome.taps is None
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_faulty_taps_are_a_failure_that_is_named(name: str, kind: str, words: st
     assert outcome.failure is not None
     assert (outcome.failure.stage, outcome.failure.kind, outcome.failure.call) == ("run", kind, 0)
     assert words in outcome.failure.message
-    assert outcome.taps == {}
+    assert outcome.taps is None
     assert len(outcome.outputs) == 1  # what was computed before is kept
     assert Framework.built[-1].closed
 
@@ -284,7 +284,7 @@ def test_taps_cross_the_wire(worker: Worker) -> None:
     assert outcome.taps["loss"].shape == ()
     assert outcome.taps["twice"].flags.writeable
     untapped = worker.run(Job(Case("doubled", "value", "f32", "fake"), None, [Call("ordinary", given)]), 20)
-    assert untapped.taps == {}
+    assert untapped.taps is None
 
 
 def test_constants_cross_the_wire_with_every_bit(worker: Worker) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from actconform.types import Case
 from actconform.workers.pool import Worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import Session
-from actconform.workers.timing import Prepare, Sample, Timers
+from actconform.workers.timing import Prepare, Sample, Timers, _in_fresh_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +119,21 @@ def timers() -> Timers:
 def job(name: str, aspect: Any = "value", batch: int = 0) -> Job:
     cotangents = {"y": np.ones_like(X)} if aspect == "gradient" else None
     return Job(Case(name, aspect, "f32", "counting"), None, [Call("ordinary", {"x": X}, cotangents)], batch=batch)
+
+
+def test_empty_cotangents_are_cotangents_when_a_call_is_repeated(timers: Timers) -> None:
+    """A pullback that is given none to pull back is not the forward call, in fresh memory either."""
+    asked: list[Any] = []
+    pulled = msgspec.structs.replace(job("ready").calls[0], cotangents={})
+
+    class Noting(Ready):
+        def ready(self, inputs: Any, cotangents: Any = None) -> Callable[[], object]:
+            asked.append(cotangents)
+            return lambda: None
+
+    _in_fresh_memory(Noting("ready"), pulled)
+    _in_fresh_memory(Noting("ready"), msgspec.structs.replace(pulled, cotangents=None))
+    assert asked == [{}, None]
 
 
 def test_what_is_prepared_says_how_many_calls_make_a_sample(timers: Timers) -> None:

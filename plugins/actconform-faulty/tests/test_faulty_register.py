@@ -8,7 +8,7 @@ import pytest
 
 from actconform.plugins import load_plugins
 from actconform.select import all_cases
-from actconform.types import Verdict
+from actconform.types import CONSTANTS, Verdict
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch, plugin
 from actconform_faulty.planted import BACKENDS, PLANTED, fault
 
@@ -75,7 +75,14 @@ def test_every_fault_concerns_cases_that_there_are() -> None:
     for one in FAULTS.values():
         assert one.cases
         assert set(one.cases) <= known, one.name
-        assert all(one.name in case.rpartition("/")[2].split("+") for case in one.cases)
+        for case in one.cases:
+            assert one.name in [part.removesuffix(CONSTANTS) for part in case.rpartition("/")[2].split("+")]
+
+
+def test_graphs_as_users_ship_them_have_faults_of_exporters_and_of_runtimes() -> None:
+    shipped = [one for one in FAULTS.values() if all(f"{CONSTANTS}+" in case for case in one.cases)]
+    assert {PLANTED[one.name].into for one in shipped} == {"export", "ort"}
+    assert len(shipped) >= 10
 
 
 def test_a_name_is_a_variant_of_the_backend_or_exporter_that_holds_it() -> None:

@@ -148,9 +148,13 @@ class Evaluation:
             name: np.concatenate([question.inputs[name].astype(np.float64) for question in questions])
             for name in questions[0].inputs
         }
-        if questions[0].cotangents:
+        if questions[0].cotangents is not None:
             arrays["g"] = np.concatenate(
-                [question.cotangents["y"].astype(np.float64) for question in questions if question.cotangents]
+                [
+                    question.cotangents["y"].astype(np.float64)
+                    for question in questions
+                    if question.cotangents is not None
+                ]
             )
         if self.kernel.name in HALVED:
             half = arrays["x"].shape[-1] // 2
@@ -167,7 +171,7 @@ class Evaluation:
             if self.exam.rule.unary:
                 question = self.exam.questions[0]
                 tensors: dict[str, NDArray[Any]] = {"x": part.sample.x.astype(question.inputs["x"].dtype)}
-                if part.sample.cotangent is not None and question.cotangents:
+                if part.sample.cotangent is not None and question.cotangents is not None:
                     tensors[COTANGENT + "y"] = part.sample.cotangent.astype(question.cotangents["y"].dtype)
                 return _spread(graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor], part.sample.x.shape)
 

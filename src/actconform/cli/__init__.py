@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from actconform import __version__
 
+if TYPE_CHECKING:
+    from actconform.plugins import Catalog
+
+BROKEN = "actconform.cli.broken"  # among what click keeps for a whole command line
 VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
@@ -59,6 +64,21 @@ def _cli() -> None:
 
     Exit codes: 0 conforms, 1 does not, 2 wrong usage or configuration.
     """
+
+
+@_cli.result_callback()
+def _exit_code(code: int | None) -> int:
+    """Return the exit code of a verb that ended with `code`: a plugin that is broken is a fault of the configuration."""
+    return code or (2 if click.get_current_context().meta.get(BROKEN) else 0)
+
+
+def announced(catalog: Catalog) -> Catalog:
+    """Return the catalog; name its broken plugins, with their errors, on standard error, for which the verb ends with 2, not 0."""
+    for broken in catalog.broken:
+        click.echo(f"error: {broken.said}", err=True)
+    if catalog.broken:
+        click.get_current_context().meta[BROKEN] = True
+    return catalog
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ import msgspec
 
 from actconform import __version__
 from actconform.causes.register import joined
+from actconform.cli import announced
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.cpu import cpu_capability
-from actconform.golden.store import THROUGHPUT, golden_dir, read_manifest
+from actconform.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.record import now
 from actconform.report import speeds
@@ -102,7 +103,7 @@ def command(
     old = baseline.read(stored)
     if old is None and baseline_path and not update:
         raise UsageError(f"--baseline {stored}: no such file; write it with --update, or leave the option away")
-    catalog = configured(load_plugins(), config)
+    catalog = configured(announced(load_plugins()), config)
     selection = Selection(patterns=patterns, backends=backends, routes=routes)
     wanted = _Wanted(
         races=_races(catalog, selection, numbers("--size", size), numbers("--batch", batch), full=full, twice=twice),
@@ -190,7 +191,7 @@ def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
         catalog=catalog,
         config=config,
         folder=folder,
-        manifest=read_manifest(folder),
+        manifest=collected(read_manifest(folder), catalog.goldens),
         register=joined([catalog.register, local_register(config)]),
     )
 

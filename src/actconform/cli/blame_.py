@@ -16,10 +16,11 @@ from packaging.utils import canonicalize_name
 from actconform.as_json import finite
 from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps, own_packages, targets
 from actconform.causes.register import joined
+from actconform.cli import announced
 from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.environments import NoEnvironmentError
-from actconform.golden.store import golden_dir, read_manifest
+from actconform.golden.store import collected, golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.diff import compare
 from actconform.report.document import read_report
@@ -77,14 +78,19 @@ def _blame(before: Report, after: Report, config: Config, named: Mapping[str, st
     left = [f"{_short(said(change))}: {'no package' if change.backend else 'not of a backend'}" for change in others]
     if not wanted:
         return _Blamed([], found, left)
-    catalog = configured(load_plugins(), config)
+    catalog = configured(announced(load_plugins()), config)
     ids = {target.case for target in wanted}
     known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
     cases = {case.id: case for case in known if case.id in ids}
     folder = golden_dir()
     register = joined([catalog.register, local_register(config)])
     plan = Plan(
-        cases=(), catalog=catalog, config=config, folder=folder, manifest=read_manifest(folder), register=register
+        cases=(),
+        catalog=catalog,
+        config=config,
+        folder=folder,
+        manifest=collected(read_manifest(folder), catalog.goldens),
+        register=register,
     )
 
     def relevant(case: str) -> frozenset[Bump]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from actconform.cli import announced
 from actconform.config import UsageError, read_config
 from actconform.configured import configured, surroundings, with_environments
 from actconform.contract.check import check
@@ -37,7 +38,7 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
     numbers are not judged here, but by `actconform run --backend NAME`.
     """
     config = read_config()
-    catalog = configured(load_plugins(), config)
+    catalog = configured(announced(load_plugins()), config)
     config = with_environments(config, [name], partial(click.echo, err=True))
     if name in config.unavailable:
         raise UsageError(config.unavailable[name])

@@ -9,6 +9,7 @@ import click
 
 from actconform.adopt import adopt
 from actconform.causes.observed import as_text, evidence, idle, observe, read_observed, with_machine, worse
+from actconform.cli import announced
 from actconform.config import UsageError
 from actconform.golden.store import OBSERVED, golden_dir
 from actconform.plugins import load_plugins
@@ -37,7 +38,7 @@ def adopt_(folder: Path, output: Path | None) -> int:
     target = output or Path(f"deviations-{today}.toml")
     if target.exists():
         raise UsageError(f"{target} exists; nothing was overwritten: name another file with --output")
-    adopted = adopt(read_report(folder), load_plugins().register, today)
+    adopted = adopt(read_report(folder), announced(load_plugins()).register, today)
     if not adopted.explained and not adopted.unexplained:
         click.echo("nothing to adopt: the run had no new finding")
         return 0
@@ -76,7 +77,7 @@ def ratchet_(folder: Path) -> int:
     """Hold FOLDER's run against what was observed under equal facts: exit code 1 where it is worse, or a cause covers nothing."""
     report = read_report(folder)
     observed = read_observed(golden_dir())
-    backends = backends_of(report.results, load_plugins())
+    backends = backends_of(report.results, announced(load_plugins()))
     held = (report.results, report.facts.backends, backends, observed)
     problems = [*worse(*held), *idle(*held)]
     for line in problems:
@@ -88,5 +89,5 @@ def ratchet_(folder: Path) -> int:
 @command.command("document")
 def document_() -> int:
     """Print docs/known-deviations.md, made from the registers of the installed plugins and what was observed."""
-    click.echo(document(load_plugins().register, evidence(read_observed(golden_dir()))), nl=False)
+    click.echo(document(announced(load_plugins()).register, evidence(read_observed(golden_dir()))), nl=False)
     return 0

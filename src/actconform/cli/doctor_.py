@@ -18,16 +18,15 @@ from actconform import __version__
 from actconform.config import Config, read_config
 from actconform.configured import configured, configured_worker, with_environments
 from actconform.cpu import cpu_capability, cpu_features
-from actconform.golden.store import GoldenError, golden_dir, read_manifest
-from actconform.golden.verify import verify_all
+from actconform.golden.store import golden_dir
+from actconform.golden.verify import by_folder, verify_folders
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
 from actconform.run import PROCESS_FACTS, facts_of
 from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:
-    from actconform.model import Model
-    from actconform.types import Kernel
+    from actconform.plugins import Catalog
 
 KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime")
 
@@ -54,7 +53,7 @@ def command(as_json: bool) -> int:
             f"{name}: pip install {name}" for name, version in installed.items() if version is None
         ],
         "broken plugins": [msgspec.to_builtins(broken) for broken in catalog.broken],
-        "goldens": _goldens(catalog.subjects),
+        "goldens": _goldens(catalog),
     }
     if as_json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
@@ -75,13 +74,9 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
     return {"backend": name, "problem": hello.unavailable, "facts": facts_of(hello), "from": hello.provider}
 
 
-def _goldens(subjects: dict[str, Kernel | Model]) -> str:
-    try:
-        folder = golden_dir()
-        problems = verify_all(folder, read_manifest(folder), list(subjects.values()), subjects)
-    except GoldenError as error:
-        problems = [str(error)]
-    return "; ".join(problems) or "verified"
+def _goldens(catalog: Catalog) -> str:
+    folders = by_folder(catalog.subjects.values(), catalog.goldens, golden_dir())
+    return "; ".join(verify_folders(folders, catalog.subjects)) or "verified"
 
 
 def _version(name: str) -> str | None:

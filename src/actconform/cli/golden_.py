@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actconform.cli import announced
 from actconform.config import UsageError
 from actconform.golden.diff import diff
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.golden.verify import verify_all, verify_subjects, verify_tables
+from actconform.golden.store import collected, golden_dir, read_manifest
+from actconform.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
 from actconform.plugins import load_plugins
 from actconform.spelling import near
 from actconform.types import Kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from actconform.model import Model
 
-FOLDER = click.option("--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package).")
+FOLDER = click.option(
+    "--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package and of plugins)."
+)
 
 
 @click.group("golden")
@@ -32,23 +37,24 @@ def command() -> None:
 @click.option("--fast", is_flag=True, help="Leave out the 16-bit tables, which need python-flint.")
 def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     """Prove files against the manifest, inputs and formulas against the files, 16-bit tables against Arb."""
-    folder = folder or golden_dir()
-    manifest = read_manifest(folder)
-    known = load_plugins().subjects
-    chosen = _subjects(subjects, known)
-    problems = verify_all(folder, manifest, chosen, known)
+    catalog = announced(load_plugins())
+    chosen = _subjects(subjects, catalog.subjects)
+    package = folder or golden_dir()
+    own = {} if folder else catalog.goldens
+    folders = by_folder(chosen, own, package)
+    problems = verify_folders(folders, catalog.subjects)
+    if problems:
+        return _problems(problems, folders)
+    manifest = collected(read_manifest(package), own)
     if not fast:
-        minted = [one for one in chosen if isinstance(one, Kernel) and one.name in manifest.subjects]
+        kernels = [one for one in chosen if isinstance(one, Kernel)]
         try:
-            problems += [problem for kernel in minted for problem in verify_tables(manifest, kernel)]
+            problems += [problem for kernel in kernels for problem in verify_tables(manifest, kernel)]
         except ImportError as error:
             raise UsageError(f"{error}; or leave out the 16-bit tables with --fast") from error
-    for problem in problems:
-        click.echo(problem)
     if problems:
-        click.echo(f"{len(problems)} problems in {folder}")
-        return 1
-    worst = verify_subjects(folder, manifest, chosen)
+        return _problems(problems, folders)
+    worst = verify_subjects(package, manifest, chosen)
     name = max(worst, key=worst.__getitem__)
     count = sum(len(aspects) for one in chosen for aspects in manifest.subjects[one.name].tables.values())
     tables = "" if fast else f", {count} tables of 65,536 patterns"
@@ -60,22 +66,33 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     return 0
 
 
+def _problems(problems: Sequence[str], folders: Iterable[Path]) -> int:
+    for problem in problems:
+        click.echo(problem)
+    click.echo(f"{len(problems)} problems in {', '.join(map(str, folders))}")
+    return 1
+
+
 @command.command("mint")
 @click.argument("subjects", nargs=-1)
 @FOLDER
 def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
-    """Write the goldens of SUBJECTS (default: all), kernels from exact arithmetic. Needs python-flint."""
+    """Write the goldens of SUBJECTS (default: all), kernels from exact arithmetic. Needs python-flint.
+
+    Those of a plugin go into the folder that its hook actconform_goldens names, where it has one, and are found there.
+    """
     from actconform.golden.mint import mint as write
 
-    folder = folder or golden_dir()
-    try:
-        chosen = _subjects(subjects, load_plugins().subjects)
-        manifest = write(chosen, folder, lambda name: click.echo(f"minted {name}"))
-    except ImportError as error:
-        raise UsageError(str(error)) from error
-    except OSError as error:
-        raise UsageError(f"{folder}: goldens cannot be written there: {error.strerror}") from error
-    click.echo(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {folder}")
+    catalog = announced(load_plugins())
+    chosen = _subjects(subjects, catalog.subjects)
+    for place, mine in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
+        try:
+            manifest = write(mine, place, lambda name: click.echo(f"minted {name}"))
+        except ImportError as error:
+            raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
+        click.echo(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {place}")
     return 0
 
 

@@ -142,9 +142,11 @@ def _differentiated(
 ) -> onnx.ModelProto:
     """Return the model with gradients, by the rules of installed plugins too; a plugin that is broken gives none."""
     try:
-        broken = [f"plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in load_plugins().broken]
+        broken = [one.said for one in load_plugins().broken]
     except PluginError as error:
         broken = [str(error)]
+    for said in broken:
+        click.echo(f"warning: {said}", err=True)
     try:
         return add_gradients(model, wrt, outputs, cotangent=cotangent, gradient=gradient)
     except NameTakenError as error:
@@ -153,7 +155,7 @@ def _differentiated(
     except GradientError as error:
         raise UsageError(f"{path}: {error}") from error
     except UnsupportedOperator as error:
-        raise UsageError("; ".join((f"{path}: {error}", *broken))) from error
+        raise UsageError(f"{path}: {error}") from error
 
 
 def _write(model: onnx.ModelProto, target: Path, out: str) -> None:

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from actconform.as_json import finite
+from actconform.cli import announced
 from actconform.config import read_config
 from actconform.configured import configured
 from actconform.plugins import load_plugins
@@ -25,7 +26,7 @@ WHAT = ("kernels", "models", "backends", "routes", "cases", "deviations")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all fields.")
 def command(what: str, as_json: bool) -> int:
     """List what is installed: a line each, or all fields as JSON."""
-    catalog = configured(load_plugins(), read_config())
+    catalog = configured(announced(load_plugins()), read_config())
     items = _items(what, catalog)
     if as_json:
         sys.stdout.buffer.write(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from actconform.cli import announced
 from actconform.config import UsageError
 from actconform.plugins import load_plugins
 from actconform.record import REPORT, RESULTS, write_report
@@ -40,7 +41,7 @@ def command(folders: tuple[Path, ...], out: Path, expect: tuple[str, ...]) -> in
         write_report(out, report)
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written: {error.strerror}") from error
-    faults = write_all(report, out, load_plugins()).faults
+    faults = write_all(report, out, announced(load_plugins())).faults
     screen = Screen()
     screen.notes(faults)
     screen.verdict(report.results, report.problems, out, report.timings.get("total", 0.0), interrupted=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actconform.cli import announced
 from actconform.config import UsageError
 from actconform.plugins import installed, load_plugins, plugin_versions
 from actconform.scaffold import distribution, module, write_package
@@ -38,7 +39,7 @@ RESERVED = {ALL: "with --backend it means every backend", DRIVER_EXPORTER: "it i
 def command(name: str, kind: Kind, out: Path | None) -> int:
     """Write a package that adds the backend NAME: it installs, keeps the contract, and computes relu until you add more."""
     _refuse_bad(name)
-    _refuse_taken(name, load_plugins())
+    _refuse_taken(name, announced(load_plugins()))
     folder = out or Path(distribution(name))
     try:
         written = write_package(name, kind, folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actconform.cli import announced
 from actconform.plugins import load_plugins
 from actconform.report.document import read_report
 from actconform.report.facts import said
@@ -34,7 +35,7 @@ def command(folder: Path, history: Path | None) -> int:
     report = read_report(folder)
     past = trends([*read_history(history, report), report]) if history is not None else {}
     target = folder if folder.is_dir() else folder.parent
-    written = write_all(report, target, load_plugins(), past)
+    written = write_all(report, target, announced(load_plugins()), past)
     screen = Screen()
     screen.notes(_since(past.values()))
     screen.notes(str(path) for path in written.files)

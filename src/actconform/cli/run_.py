@@ -21,7 +21,7 @@ from actconform.causes.register import joined
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
-from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
+from actconform.golden.store import GoldenError, collected, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms
 from actconform.plugins import load_plugins, plugin_versions
@@ -117,12 +117,13 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     try:
         cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
     except UsageError as error:
-        broken = [f"plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in catalog.broken]
+        broken = [one.said for one in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None
     folder = golden_dir()
-    manifest = read_manifest(folder)
-    if extra := strangers(folder, manifest):
+    package = read_manifest(folder)
+    if extra := strangers(folder, package):
         raise GoldenError("\n".join(extra))
+    manifest = collected(package, catalog.goldens)
     ours = manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
     proven = [case.subject for case in cases if case.subject in ours]
     verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
@@ -180,7 +181,7 @@ def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None, observed:
     problems = conforms(plan.cases, ran.results, required, optional)
     backends = backends_of(ran.results, plan.catalog)
     problems += worse(ran.results, ran.facts, backends, observed)
-    problems += [f"plugin {b.name} ({b.distribution}) is broken: {b.reason}" for b in plan.catalog.broken]
+    problems += [b.said for b in plan.catalog.broken]
     return problems
 
 
@@ -212,8 +213,11 @@ def _digest(content: object) -> str:
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:
+    """Return the routes required by name; () requires none, None those that are by default. Raises UsageError for an unknown one."""
+    if names is None:
+        return None
     known = routes(catalog)
-    for name in names or ():
+    for name in names:
         if name not in known:
             raise UsageError(f"required route {name!r} is unknown{near(name, known)}")
-    return names or None
+    return names

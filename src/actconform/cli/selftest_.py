@@ -11,8 +11,9 @@ import click
 import msgspec
 
 from actconform.causes.register import joined
+from actconform.cli import announced
 from actconform.config import UsageError, local_register, read_config
-from actconform.golden.store import golden_dir, read_manifest
+from actconform.golden.store import collected, golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run import Plan
@@ -40,13 +41,18 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     """
     if into is not None:
         expect_marks(into, BEGIN, END)  # before the trial, not after it
-    catalog = load_plugins()
+    catalog = announced(load_plugins())
     _refuse_unknown(faults, catalog)
     config = read_config(None)
     folder = golden_dir()
     register = joined([catalog.register, local_register(config)])
     plan = Plan(
-        cases=(), catalog=catalog, config=config, folder=folder, manifest=read_manifest(folder), register=register
+        cases=(),
+        catalog=catalog,
+        config=config,
+        folder=folder,
+        manifest=collected(read_manifest(folder), catalog.goldens),
+        register=register,
     )
     counted = Counter[str]()
 

@@ -35,7 +35,7 @@ class Claims:
         storage = self._inputs["x"].dtype
         for claim in self._claims:
             for number, x in enumerate(claim.inputs):
-                cotangents = {"y": claim.cotangents[number].astype(storage)} if claim.cotangents else None
+                cotangents = {"y": claim.cotangents[number].astype(storage)} if claim.cotangents is not None else None
                 yield REGIME, {**self._inputs, "x": x.astype(storage)}, cotangents
 
     def broken(self, answers: Sequence[Bundle]) -> list[Finding]:

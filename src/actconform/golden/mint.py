@@ -20,6 +20,7 @@ from actconform.golden.store import (
     GoldenError,
     Manifest,
     Subject,
+    computed,
     digest,
     load,
     read_manifest,
@@ -48,13 +49,13 @@ def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[s
 
     The manifest is replaced last, in one step, so that a run that is stopped leaves the old state named as damaged rather
     than a new one that looks whole. Kernels need python-flint; a model's tensors keep their bytes where they moved by less
-    than 1e-12.
+    than 1e-12. Raises GoldenError naming a subject whose truth cannot be computed, as where a plugin registered no formula.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest(schema=SCHEMA, files={}, subjects={})
     files, known = dict(old.files), dict(old.subjects)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
-        for subject, (fresh, tables) in zip(subjects := list(subjects), pool.map(_truths, subjects), strict=True):
+        for subject, (fresh, tables) in zip(subjects := list(subjects), pool.map(_named_truths, subjects), strict=True):
             golden = _kept(folder, old, subject, fresh)
             (folder / subject.name).mkdir(exist_ok=True)
             for stale in (folder / subject.name).glob("*.npy"):
@@ -91,6 +92,11 @@ def _entry(subject: Kernel | Model, array: NDArray[Any]) -> Entry:
         precision=precision[array.dtype.str],
         seed=subject.name,
     )
+
+
+def _named_truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+    with computed(subject.name):
+        return _truths(subject)
 
 
 def _truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:

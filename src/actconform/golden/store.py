@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from actconform.catalog.inputs import Draw  # noqa: TC001  msgspec reads the ann
 from actconform.types import Aspect  # noqa: TC001  msgspec reads the annotations when it decodes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -53,6 +54,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema: int
     files: dict[str, Entry]
     subjects: dict[str, Subject]
+
+    def home(self, subject: str, folder: Path) -> Path:  # noqa: ARG002  goldens of several folders know better
+        """Return where a subject's files lie, `folder` being that of the manifest."""
+        return folder
+
+
+class Collected(Manifest, frozen=True, kw_only=True):
+    """The manifests of several folders as one: of the package, and of the plugins that keep their own goldens in `homes`."""
+
+    homes: dict[str, str]
+
+    def home(self, subject: str, folder: Path) -> Path:
+        return Path(self.homes[subject]) if subject in self.homes else folder
 
 
 class _Schema(msgspec.Struct):
@@ -112,6 +126,25 @@ def read_manifest(folder: Path) -> Manifest:
         raise GoldenError(message) from error
 
 
+def collected(package: Manifest, own: Mapping[str, Path]) -> Manifest:
+    """Return the manifest of the package with those of the plugins' folders: `own` has the folder of each of their subjects.
+
+    A folder that is not there yet has no goldens. Raises GoldenError as `read_manifest` does, and for files that are in none.
+    """
+    files, subjects, homes = dict(package.files), dict(package.subjects), {}
+    for place in dict.fromkeys(own.values()):
+        if not (place / MANIFEST).exists():
+            continue
+        manifest = read_manifest(place)
+        if extra := strangers(place, manifest):
+            raise GoldenError("\n".join(extra))
+        for name in [name for name in manifest.subjects if own.get(name) == place]:
+            files = {path: entry for path, entry in files.items() if not path.startswith(f"{name}/")}
+            files |= {path: entry for path, entry in manifest.files.items() if path.startswith(f"{name}/")}
+            subjects[name], homes[name] = manifest.subjects[name], str(place)
+    return Collected(schema=SCHEMA, files=files, subjects=subjects, homes=homes) if homes else package
+
+
 def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
     """Return one stored tensor, read-only, every byte of its file held against its entry.
 
@@ -149,6 +182,19 @@ def _header(entry: Entry, size: int) -> bytes:
     return MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
+@contextmanager
+def computed(subject: str) -> Iterator[None]:
+    """Turn what a subject's formulas raise within, which may be a plugin's, into a GoldenError; what is not installed stays what it is."""
+    try:
+        yield
+    except (GoldenError, ImportError):
+        raise
+    except Exception as error:
+        said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        message = f"{subject}: its truth cannot be computed: {type(error).__name__}: {said}; mend what the plugin registers for it"
+        raise GoldenError(message) from error
+
+
 class NoGoldens(GoldenError):  # noqa: N818  named for what is missing
     """There are none of this subject: it has no proven truth, and the others have."""
 
@@ -158,6 +204,7 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
     if subject not in manifest.subjects:
         message = f"{folder / MANIFEST}: no goldens for {subject!r}; write them with `actconform golden mint {subject}`"
         raise NoGoldens(message)
+    folder = manifest.home(subject, folder)
     prefix = f"{subject}/"
     files = {name: entry for name, entry in manifest.files.items() if name.startswith(prefix)}
     tensors = {Path(name).stem: read_tensor(folder, name, entry) for name, entry in files.items()}

@@ -10,13 +10,13 @@ from actconform.catalog.inputs import row_cotangent, row_draws, unary_regimes
 from actconform.formats import DTYPES
 from actconform.golden.hard import not_hard
 from actconform.golden.networks import verify_model
-from actconform.golden.store import GoldenError, digest, load, read_tensor, strangers
+from actconform.golden.store import GoldenError, computed, digest, load, read_manifest, read_tensor, strangers
 from actconform.model import Model
 from actconform.oracle import truth
 from actconform.types import ASPECTS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,11 +40,12 @@ def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel 
     worst = {}
     for kernel in subjects:
         golden = load(folder, manifest, kernel.name)
-        if isinstance(kernel, Model):
-            worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
-            continue
-        errors = [_formula_error(kernel, tensor, got, stored) for tensor, got, stored in _pairs(kernel, golden)]
-        worst[kernel.name] = max(errors, default=0.0)
+        with computed(kernel.name):
+            if isinstance(kernel, Model):
+                worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
+                continue
+            errors = [_formula_error(kernel, tensor, got, stored) for tensor, got, stored in _pairs(kernel, golden)]
+            worst[kernel.name] = max(errors, default=0.0)
     return worst
 
 
@@ -77,6 +78,27 @@ def verify_all(
             if str(error) not in problems:
                 problems.append(str(error))
     return problems
+
+
+def verify_folders(folders: Mapping[Path, Sequence[Kernel | Model]], known: Collection[str]) -> list[str]:
+    """Return all that is wrong with the goldens of several folders, each with the subjects whose goldens lie there."""
+    problems = []
+    for folder, subjects in folders.items():
+        try:
+            problems += verify_all(folder, read_manifest(folder), subjects, known)
+        except GoldenError as error:
+            problems.append(str(error))
+    return problems
+
+
+def by_folder(
+    subjects: Iterable[Kernel | Model], own: Mapping[str, Path], folder: Path
+) -> dict[Path, list[Kernel | Model]]:
+    """Return the subjects by the folder of their goldens: that of their plugin where it keeps its own, else `folder`."""
+    folders: dict[Path, list[Kernel | Model]] = {}
+    for subject in subjects:
+        folders.setdefault(own.get(subject.name, folder), []).append(subject)
+    return folders
 
 
 def verify_tables(manifest: Manifest, kernel: Kernel) -> list[str]:

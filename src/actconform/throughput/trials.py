@@ -74,9 +74,9 @@ def chosen(catalog: Catalog, wanted: Selection, *, full: bool = False) -> dict[s
 
 
 def trials(catalog: Catalog, subject: str, sizes: Sequence[int], batches: Sequence[int]) -> list[Trial]:
-    """Return the trials of a subject; a kernel without gradient, by declaration, runs forward alone."""
+    """Return the trials of a subject; a kernel without gradient, or a model with nothing to differentiate, runs forward alone."""
     one = catalog.subject(subject)
-    backwards = not isinstance(one, Kernel) or one.differentiable
+    backwards = bool(one.differentiable)
     directions: list[Direction] = ["forward", "forward+backward"] if backwards else ["forward"]
     each = sizes if isinstance(one, Kernel) else batches
     return [Trial(subject, direction, size) for direction in directions for size in each]

@@ -63,8 +63,9 @@ class Worker:
             outcome = worker.run(job, timeout=30)
 
     `python` is another interpreter, which has the same versions of actconform and its plugins; `plugins` are further
-    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top. Where there
-    is none to be started, `unavailable` says why, and so does every method, as a WorkerError of that kind.
+    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top; the
+    attribute `env` has both. Where there is none to be started, `unavailable` says why, and so does every method, as a WorkerError
+    of that kind.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Worker:
         self._unavailable = unavailable
         self.python = python or sys.executable
         self.hello: Hello | None = None
-        self._env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
+        self.env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
         self._plugins = tuple(plugins)
         self._process: WorkerProcess | None = None
         self._start_seconds = START_SECONDS
@@ -158,7 +159,7 @@ class Worker:
         command = [self.python, "-P", "-m", "actconform.workers.server", "--backend", self.backend]
         command += [word for plugin in self._plugins for word in ("--plugin", plugin)]
         try:
-            process = self._process = WorkerProcess(command, {**os.environ, **self._env})
+            process = self._process = WorkerProcess(command, {**os.environ, **self.env})
         except OSError as error:
             mend = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
             raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {mend}") from None

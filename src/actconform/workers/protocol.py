@@ -46,7 +46,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     `unavailable` says why the backend cannot run here, `problem` why the worker can serve nobody; both are empty when
     all is well. `provider` is the distribution that gives the backend, with its version; `plugins` has all versions. What it
-    says of interpreter, machine and processor is what its own process sees: an emulated one is not the driver's.
+    says of interpreter, machine and processor is what its own process sees: an emulated one is not the driver's. `code` is a
+    digest of the plugins' files and of all packages there, where the backend has exporters.
     """
 
     actconform: str
@@ -63,6 +64,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     machine: str = ""
     cpu: str = ""
     cpu_features: str = ""
+    code: str = ""
     pid: int = 0
 
 
@@ -86,7 +88,10 @@ class Job(msgspec.Struct, frozen=True, tag=True):
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag=True):
-    """One graph to make: by which exporter of the worker's backend, of which subject, at which dtype, with which constants."""
+    """One graph to make: by which exporter of the worker's backend, of which subject, at which dtype, with which constants.
+
+    `constants` are None where parameters are to be inputs, and empty for a model without parameters, as users ship it.
+    """
 
     exporter: str
     subject: str
@@ -108,7 +113,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True, tag=True):
-    """What a job gave: one bundle a call, in order, up to the failure where there was one; `taps` only if asked for.
+    """What a job gave: one bundle a call, in order, up to the failure where there was one; `taps` is None where nobody asked
+    for them, or the program shows none.
 
     `placement` is the program's. `grown` is by how many bytes the process grew at each of many further calls, where it does.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
@@ -116,7 +122,7 @@ class Outcome(msgspec.Struct, kw_only=True, tag=True):
     """
 
     outputs: list[Bundle] = []
-    taps: Bundle = {}
+    taps: Bundle | None = None
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []
     implementation: str = ""

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 import actconform
+from actconform.code import code_digest
 from actconform.cpu import cpu_features
 from actconform.interfaces import Unavailable
 from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
@@ -61,8 +62,9 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         cpu_features=" ".join(cpu_features()) or "none",
         pid=os.getpid(),
     )
+    points = [*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)]
     try:
-        catalog = load_plugins(entry_points=[*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)])
+        catalog = load_plugins(entry_points=points)
     except PluginError as error:
         return msgspec.structs.replace(said, problem=str(error)), None
     base = name if name in catalog.backends else name.partition("@")[0]
@@ -80,7 +82,9 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         return said, Session(backend, catalog, said.unavailable, name)
     except Exception as error:  # noqa: BLE001
         return msgspec.structs.replace(said, problem=f"facts: {fault_message(error)}"), None
-    return msgspec.structs.replace(said, facts=facts), Session(backend, catalog, name=name)
+    exports = any(exporter.source == base for exporter in catalog.exporters.values())
+    code = code_digest(point.module for point in points) if exports else ""
+    return msgspec.structs.replace(said, facts=facts, code=code), Session(backend, catalog, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +134,7 @@ def _facts(backend: Backend) -> dict[str, str]:
 def _no_backend(name: str, catalog: Catalog) -> str:
     near = difflib.get_close_matches(name, catalog.backends, n=3)
     known = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
-    broken = "".join(f"; plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in catalog.broken)
+    broken = "".join(f"; {one.said}" for one in catalog.broken)
     return f"no installed plugin gives a backend {name!r} for {sys.executable} ({known}){broken}"
 
 

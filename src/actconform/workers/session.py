@@ -177,12 +177,12 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
     return exporter.export(subject, job.dtype)
 
 
-def _taps(program: Program, call: Call) -> dict[str, NDArray[Any]]:
+def _taps(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
     with stage("run", 0):
         try:
             return _checked(program.taps({name: aligned_copy(array) for name, array in call.inputs.items()}), "taps")
         except Unsupported:
-            return {}
+            return None
 
 
 @contextmanager

@@ -126,8 +126,9 @@ def _close(program: Program | None) -> None:
 
 def _in_fresh_memory(program: Program, call: Call) -> Callable[[], object]:
     inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
-    cotangents = {name: aligned_copy(array) for name, array in (call.cotangents or {}).items()}
-    return program.ready(inputs, cotangents or None)
+    if call.cotangents is None:
+        return program.ready(inputs)
+    return program.ready(inputs, {name: aligned_copy(array) for name, array in call.cotangents.items()})
 
 
 def _timed(once: Callable[[], Any], loops: int) -> float:

@@ -69,6 +69,21 @@ def change_constants(graph: GraphProto, change: Callable[[Any], Any]) -> None:
             tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
 
 
+def parameter(model: ModelProto, layer: str, name: str) -> TensorProto | None:
+    """Return the initializer that torch's exporter keeps for a layer's parameter, by torch's names; None where it has none."""
+    ends = (f"layer-{layer}.{name}", f"layer-{layer}.0.{name}")
+    return next((tensor for tensor in model.graph.initializer if tensor.name.endswith(ends)), None)
+
+
+def change_parameter(model: ModelProto, layer: str, name: str, change: Callable[[Any], Any]) -> None:
+    """Change the numbers of one initializer; shape and dtype stay."""
+    tensor = parameter(model, layer, name)
+    if tensor is not None:
+        value = numpy_helper.to_array(tensor)
+        fresh = np.asarray(change(value)).astype(value.dtype).reshape(value.shape)
+        tensor.CopyFrom(numpy_helper.from_array(fresh, tensor.name))
+
+
 def rename_output(model: ModelProto, old: str, new: str) -> None:
     """Call an output of the graph otherwise, wherever it is mentioned."""
     for node in model.graph.node:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Fault, Program
+from actconform.types import CONSTANTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +71,11 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
     verdict: str = "FAIL",
     on_graph: bool = False,
     on_subject: bool = False,
+    constants: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register what plants the fault `name`; `cases` are SUBJECT/ASPECT/DTYPE, `findings` and `blames` words, any of which will do.
+
+    With `constants` the cases are on routes of graphs that users ship, which hold the model's parameters as initializers.
 
         @fault("torch", "relu-nan-to-zero", "special values", "NaN becomes 0", "relu/value/f32",
                findings="nan-lost", blames="framework")
@@ -81,7 +85,10 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
     Raises ValueError where a name is taken.
     """
     full = f"{BACKENDS[into]}@{name}"
-    route = {"torch": full, "ort": f"authored+{full}", "export": f"{full}+ort-cpu"}[into]
+    exporter = {"ort": "authored", "export": full}.get(into)
+    if constants:
+        exporter = f"{'torch-dynamo' if into == 'ort' else full}{CONSTANTS}"
+    route = {"torch": full, "ort": f"{exporter}+{full}", "export": f"{exporter}+ort-cpu"}[into]
 
     def register(plant: Callable[..., Any]) -> Callable[..., Any]:
         if full in PLANTED:
@@ -110,6 +117,7 @@ ROOMS = (
     "gradients",
     "layers",
     "exports",
+    "shipped",
     "optimization",
     "behaviour",
 )

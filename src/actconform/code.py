@@ -1,0 +1,86 @@
+"""What code a process runs, as a digest: the files of its plugins and of what it has loaded, and all of its packages."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import sysconfig
+from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+OURS = "actconform"  # of which only what is loaded counts, so that a change of a report costs no export
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+LEFT_BY_TOOLS = ("__pycache__", ".git", "build")
+
+
+def packages(path: list[str] | None = None) -> list[str]:
+    """Return "NAME==VERSION" of every package that the process finds, or that lies in the folders of `path`, sorted."""
+    found = metadata.distributions(path=path) if path is not None else metadata.distributions()
+    return sorted({f"{one.name}=={one.version}" for one in found if one.name})
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Return the SHA-256 of what may change what plugins give: `modules` are those of their entry points.
+
+    It covers every file of a plugin's package, or of a module without one the Python files beside it; the file of every module
+    loaded that is neither Python's own nor in a folder of installed packages; and all packages with their versions.
+    """
+    files = {path for module in modules for path in _plugin_files(module.partition(".")[0])} | set(_loaded_files())
+    content = [packages(), sorted((str(path), _file_digest(path)) for path in files)]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def tree_digest(folder: Path) -> str:
+    """Return the SHA-256 of a file, or of all files of a folder with their names, but for what Python, git and builds leave there."""
+    files = _files(folder) if folder.is_dir() else [folder]
+    content = sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files)
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _plugin_files(top: str) -> Iterator[Path]:
+    spec = PathFinder.find_spec(top) if top != OURS else None
+    if spec is None:
+        return
+    if spec.submodule_search_locations is not None:
+        for folder in spec.submodule_search_locations:
+            yield from _files(Path(folder))
+    elif spec.origin:
+        file = Path(spec.origin)
+        yield from [file] if _installed(file) else file.parent.glob("*.py")
+
+
+def _loaded_files() -> Iterator[Path]:
+    standard = Path(sysconfig.get_path("stdlib"))
+    for module in list(sys.modules.values()):
+        named = getattr(module, "__file__", None)
+        if not isinstance(named, str):
+            continue
+        file = Path(named)
+        if file.suffix == ".py" and not _installed(file) and not file.is_relative_to(standard):
+            yield file
+
+
+def _installed(file: Path) -> bool:
+    return any(part in PACKAGE_FOLDERS for part in file.parts)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        parts = path.relative_to(folder).parts
+        made = any(part in LEFT_BY_TOOLS or part.endswith(".egg-info") for part in parts)
+        if not made and path.is_file():
+            yield path
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
