@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import sys
 
 import click
 
 from actconform import __version__
+from actconform.text import one_line, shortened, visible
 
 VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
@@ -26,6 +29,10 @@ VERBS = {
     "env": "List the environments that requirements have made, or remove those not in use.",
     "doctor": "Say which backends are usable here, what is missing and the mend.",
 }
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's share of it, a file that may not grow
+MOST_LINES = 100  # of a message
 
 
 class _Verbs(click.Group):
@@ -65,8 +72,14 @@ def main() -> None:
     """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's."""
     try:
         code = _cli(prog_name="actconform", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        if fault := _not_shown():
+            raise fault
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        print(shortened(visible(said.getvalue().rstrip())), file=sys.stderr)
         code = 2
     except BrokenPipeError:
         sys.stdout = None  # the reader left: nothing is flushed to it at exit
@@ -74,12 +87,30 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         code = 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"error: {one_line(str(error.filename or 'standard output'))}: {error.strerror}", file=sys.stderr)
+        sys.stdout = None
+        code = 1
     except Exception as error:
         if not _is_users(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_message(error)}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _message(error: Exception) -> str:
+    lines = str(error).splitlines()
+    more = [f"... and {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join([*(shortened(visible(line)) for line in lines[:MOST_LINES]), *more])
+
+
+def _not_shown() -> OSError | None:
+    """Return why the screen of a report could not be written, where one was shown and could not."""
+    console = sys.modules.get("actconform.report.console")
+    return console.faults[0] if console and console.faults else None
 
 
 def _is_users(error: Exception) -> bool:

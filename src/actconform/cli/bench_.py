@@ -14,6 +14,7 @@ import msgspec
 
 from actconform import __version__
 from actconform.causes.register import joined
+from actconform.cli.say import say
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.cpu import cpu_capability
@@ -184,7 +185,7 @@ def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
     folder = golden_dir()
     chosen = cases(wanted.races)
-    config = with_environments(config, catalog.workers(chosen), partial(click.echo, err=True))
+    config = with_environments(config, catalog.workers(chosen), partial(say, err=True))
     return Plan(
         cases=chosen,
         catalog=catalog,

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from actconform.as_json import finite
 from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps, own_packages, targets
 from actconform.causes.register import joined
+from actconform.cli.say import say
 from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.golden.store import golden_dir, read_manifest
@@ -66,7 +67,7 @@ def command(old: Path, new: Path, config_path: Path | None, distribution: tuple[
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(told)), indent=1) + b"\n")
     else:
         for line in _lines(blamed):
-            click.echo(line)
+            say(line)
     return 0 if all(answer.packages for answer in blamed.answers) else 1
 
 
@@ -111,7 +112,7 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
         wanted = [one.requirement(new=one in new) for one in mine]
         wanted = [text for text in wanted if settings.python or not _is_here(text)]
         backends[name] = msgspec.structs.replace(settings, requirements=(*kept, *wanted))
-    tell = partial(click.echo, err=True)
+    tell = partial(say, err=True)
     versions = ", ".join(f"{one.fact} {one.after if one in new else one.before}" for one in touched)
     tell(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")
     config = with_environments(msgspec.structs.replace(plan.config, backends=backends), workers, tell)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actconform.cli.say import say
 from actconform.config import UsageError
 from actconform.golden.diff import diff
 from actconform.golden.store import golden_dir, read_manifest
@@ -44,16 +45,16 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
         except ImportError as error:
             raise UsageError(f"{error}; or leave out the 16-bit tables with --fast") from error
     for problem in problems:
-        click.echo(problem)
+        say(problem)
     if problems:
-        click.echo(f"{len(problems)} problems in {folder}")
+        say(f"{len(problems)} problems in {folder}")
         return 1
     worst = verify_subjects(folder, manifest, chosen)
     name = max(worst, key=worst.__getitem__)
     count = sum(len(aspects) for one in chosen for aspects in manifest.subjects[one.name].tables.values())
     tables = "" if fast else f", {count} tables of 65,536 patterns"
     models = sum(not isinstance(one, Kernel) for one in chosen)
-    click.echo(
+    say(
         f"{len(worst) - models} kernels, {models} models, {len(manifest.files)} files{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
     )
@@ -70,12 +71,12 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     folder = folder or golden_dir()
     try:
         chosen = _subjects(subjects, load_plugins().subjects)
-        manifest = write(chosen, folder, lambda name: click.echo(f"minted {name}"))
+        manifest = write(chosen, folder, lambda name: say(f"minted {name}"))
     except ImportError as error:
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"{folder}: goldens cannot be written there: {error.strerror}") from error
-    click.echo(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {folder}")
+    say(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {folder}")
     return 0
 
 
@@ -86,8 +87,8 @@ def compare(old: Path, new: Path) -> int:
     """Show how far the goldens moved between two folders, in ULP; exit code 1 when they did."""
     lines = diff(old, new)
     for line in lines:
-        click.echo(line)
-    click.echo("no difference" if not lines else f"{len(lines)} differences")
+        say(line)
+    say("no difference" if not lines else f"{len(lines)} differences")
     return 1 if lines else 0
 
 

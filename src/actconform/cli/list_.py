@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from actconform.as_json import finite
+from actconform.cli.say import say
 from actconform.config import read_config
 from actconform.configured import configured
 from actconform.plugins import load_plugins
@@ -33,7 +34,7 @@ def command(what: str, as_json: bool) -> int:
         )
         return 0
     for line, _ in items:
-        click.echo(line)
+        say(line)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actconform.cli.say import say
 from actconform.config import UsageError
 from actconform.plugins import installed, load_plugins, plugin_versions
 from actconform.scaffold import distribution, module, write_package
@@ -51,8 +52,8 @@ def command(name: str, kind: Kind, out: Path | None) -> int:
             f"{error.filename or folder} cannot be written: {error.strerror}; name another --out"
         ) from error
     for path in written:
-        click.echo(f"wrote {path}")
-    click.echo(f"next: pip install -e {os.path.relpath(folder)}; actconform check-plugin {name}")
+        say(f"wrote {path}")
+    say(f"next: pip install -e {os.path.relpath(folder)}; actconform check-plugin {name}")
     return 0
 
 

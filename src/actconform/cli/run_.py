@@ -18,6 +18,7 @@ from actconform.catalog.kernels import built_in
 from actconform.causes.check import check_formulas
 from actconform.causes.observed import read_observed, worse
 from actconform.causes.register import joined
+from actconform.cli.say import say
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
@@ -128,7 +129,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
     register = joined([catalog.register, local_register(config)])
     check_formulas(register, catalog.kernels)
-    config = with_environments(config, catalog.workers(cases), partial(click.echo, err=True))
+    config = with_environments(config, catalog.workers(cases), partial(say, err=True))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 
 
