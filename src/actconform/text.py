@@ -27,13 +27,16 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Return `text` as `visible` does, on one line of at most about `longest` letters."""
-    return shortened(" ".join(visible(shortened(text, longest)).split()), longest)
+    """Return `text` as `visible` does, on one line, and `shortened`."""
+    return shortened(" ".join(visible(text).split()), longest)
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
-    """Return `text`, cut after `longest` letters, with how many were left out."""
-    return text if len(text) <= longest else f"{text[:longest]}… ({len(text) - longest:,} more letters)"
+    """Return `text`; where it has more than `longest` letters its beginning and its end, and how many are left out between."""
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end]}… ({len(text) - longest:,} letters left out) …{text[-end:]}"
 
 
 def _first_spelled(match: re.Match[str]) -> str:

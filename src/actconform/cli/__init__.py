@@ -32,6 +32,7 @@ VERBS = {
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's share of it, a file that may not grow
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 MOST_LINES = 100  # of a message
 
 
@@ -69,13 +70,10 @@ def _cli() -> None:
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's."""
+    """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's, or a full disk."""
     try:
         code = _cli(prog_name="actconform", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        if fault := _not_shown():
-            raise fault
+        _finish_screen()
     except click.ClickException as error:
         said = io.StringIO()
         error.show(file=said)
@@ -87,30 +85,38 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         code = 1
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        print(f"error: {one_line(str(error.filename or 'standard output'))}: {error.strerror}", file=sys.stderr)
-        sys.stdout = None
-        code = 1
     except Exception as error:
-        if not _is_users(error):
+        code = _code(error)
+        if code is None:
             raise
         print(f"error: {_message(error)}", file=sys.stderr)
-        code = 2
     sys.exit(code)
 
 
+def _finish_screen() -> None:
+    """Have all that was shown written. Raises OSError where it cannot be, or could not be before."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    console = sys.modules.get("actconform.report.console")
+    if console and console.faults:
+        raise console.faults[0]
+
+
+def _code(error: Exception) -> int | None:
+    """Return the exit code for what is a mistake of the user's, or a disk that is full; None for a fault of ours."""
+    if isinstance(error, OSError):
+        if error.errno in FULL and error.filename is None:
+            sys.stdout = None  # nothing more is flushed to it at exit
+        return 1 if error.errno in FULL else 2 if error.errno in NO_PATH else None
+    return 2 if _is_users(error) else None
+
+
 def _message(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{one_line(str(error.filename or 'standard output'))}: {error.strerror}"
     lines = str(error).splitlines()
     more = [f"... and {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
     return "\n".join([*(shortened(visible(line)) for line in lines[:MOST_LINES]), *more])
-
-
-def _not_shown() -> OSError | None:
-    """Return why the screen of a report could not be written, where one was shown and could not."""
-    console = sys.modules.get("actconform.report.console")
-    return console.faults[0] if console and console.faults else None
 
 
 def _is_users(error: Exception) -> bool:

@@ -57,7 +57,8 @@ def command(
     added = len(made.graph.node) - len(read.graph.node)
     new = [value.name for value in (*made.graph.input, *made.graph.output)]
     old = {value.name for value in (*read.graph.input, *read.graph.output)}
-    say(f"{out}: {added} nodes added; new inputs and outputs: {', '.join(name for name in new if name not in old)}")
+    names = ", ".join(name for name in new if name not in old)
+    say(one_line(f"{out}: {added} nodes added; new inputs and outputs: {names}"))
     return 0
 
 
