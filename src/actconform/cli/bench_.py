@@ -14,7 +14,6 @@ import msgspec
 
 from actconform import __version__
 from actconform.causes.register import joined
-from actconform.cli.say import say
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.cpu import cpu_capability
@@ -25,6 +24,7 @@ from actconform.report import speeds
 from actconform.report.console import open_console, plain
 from actconform.report.progress import progress_for
 from actconform.run import Plan, run
+from actconform.say import say
 from actconform.select import Selection
 from actconform.throughput import baseline
 from actconform.throughput.floor import Floor

@@ -16,7 +16,6 @@ from packaging.utils import canonicalize_name
 from actconform.as_json import finite
 from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps, own_packages, targets
 from actconform.causes.register import joined
-from actconform.cli.say import say
 from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.golden.store import golden_dir, read_manifest
@@ -25,6 +24,7 @@ from actconform.report.diff import compare
 from actconform.report.document import read_report
 from actconform.report.facts import said
 from actconform.run import Plan, run
+from actconform.say import say
 from actconform.select import Selection, all_cases, asked_for
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.cli.say import say
 from actconform.config import read_config
 from actconform.configured import configured, surroundings, with_environments
 from actconform.contract.check import check
 from actconform.contract.evidence import Setting
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
+from actconform.say import say
 from actconform.text import visible
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ import click
 
 from actconform.adopt import adopt
 from actconform.causes.observed import as_text, evidence, idle, observe, read_observed, with_machine, worse
-from actconform.cli.say import say
 from actconform.config import UsageError
 from actconform.files import write_bytes
 from actconform.golden.store import OBSERVED, golden_dir
 from actconform.plugins import load_plugins
 from actconform.report.document import read_report
 from actconform.report.known import document
+from actconform.say import say
 from actconform.select import backends_of
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path), default="conform-out")

@@ -15,7 +15,6 @@ import numpy as np
 from rich.padding import Padding
 
 from actconform import __version__
-from actconform.cli.say import say
 from actconform.config import Config, UsageError, read_config
 from actconform.configured import configured, configured_worker, with_environments
 from actconform.cpu import cpu_capability, cpu_features
@@ -24,6 +23,7 @@ from actconform.golden.verify import verify_all
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
 from actconform.run import PROCESS_FACTS, facts_of
+from actconform.say import say
 from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:

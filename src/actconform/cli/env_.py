@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from actconform.cli.say import say
 from actconform.environments import environments_folder, kept, prune
+from actconform.say import say
 
 if TYPE_CHECKING:
     from actconform.environments import Environment

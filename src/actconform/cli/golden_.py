@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actconform.cli.say import say
 from actconform.config import UsageError
 from actconform.golden.diff import diff
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.golden.verify import verify_all, verify_subjects, verify_tables
 from actconform.plugins import load_plugins
+from actconform.say import say
 from actconform.spelling import near
 from actconform.types import Kernel
 

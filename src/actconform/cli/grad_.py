@@ -12,12 +12,12 @@ import click
 import onnx
 from google.protobuf.message import DecodeError
 
-from actconform.cli.say import say
 from actconform.config import UsageError
 from actconform.files import read_bytes
 from actconform.onnx.external import ExternalDataError, data_files, read_external_data
 from actconform.onnx.grad import GradientError, NameTakenError, UnsupportedOperator, add_gradients
 from actconform.plugins import PluginError, load_plugins
+from actconform.say import say
 from actconform.text import one_line
 
 if TYPE_CHECKING:

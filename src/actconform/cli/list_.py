@@ -9,10 +9,10 @@ import click
 import msgspec
 
 from actconform.as_json import finite
-from actconform.cli.say import say
 from actconform.config import read_config
 from actconform.configured import configured
 from actconform.plugins import load_plugins
+from actconform.say import say
 from actconform.select import all_cases, routes
 
 if TYPE_CHECKING:

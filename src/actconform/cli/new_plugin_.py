@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actconform.cli.say import say
 from actconform.config import UsageError
 from actconform.plugins import installed, load_plugins, plugin_versions
+from actconform.say import say
 from actconform.scaffold import distribution, module, write_package
 from actconform.select import ALL
 from actconform.types import DRIVER_EXPORTER

@@ -18,7 +18,6 @@ from actconform.catalog.kernels import built_in
 from actconform.causes.check import check_formulas
 from actconform.causes.observed import read_observed, worse
 from actconform.causes.register import joined
-from actconform.cli.say import say
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
@@ -31,6 +30,7 @@ from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.report.write import clear, write_all
 from actconform.run import Plan, facts_of, run
+from actconform.say import say
 from actconform.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.spelling import near
 from actconform.workers.protocol import Hello

@@ -11,12 +11,12 @@ import click
 import msgspec
 
 from actconform.causes.register import joined
-from actconform.cli.say import say
 from actconform.config import UsageError, local_register, read_config
 from actconform.golden.store import golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run import Plan
+from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
 from actconform.spelling import near
 from actconform.text import visible
