@@ -31,14 +31,14 @@ def read_bytes(path: Path | str, at_most: int = GIB, *, start: int = 0, length: 
         _expect_regular(there, path)
         end = there.st_size if length is None else start + length
         if end - start > at_most:
-            raise OSError(errno.EFBIG, f"has {end - start:,} bytes to be read; at most {at_most:,} are", str(path))
+            raise OSError(errno.EOVERFLOW, f"has {end - start:,} bytes to be read; at most {at_most:,} are", str(path))
         if end > there.st_size or start > there.st_size:
             words = f"has {there.st_size:,} bytes, and {end - start:,} from byte {start:,} on are asked for"
             raise OSError(errno.EINVAL, words, str(path))
         file.seek(start)
         content = file.read(at_most + 1 if length is None else length)  # one that grows meanwhile, or tells no size
     if len(content) > at_most:
-        raise OSError(errno.EFBIG, f"has more than {at_most:,} bytes", str(path))
+        raise OSError(errno.EOVERFLOW, f"has more than {at_most:,} bytes", str(path))
     return content
 
 

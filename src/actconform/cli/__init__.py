@@ -108,7 +108,12 @@ def _code(error: Exception) -> int | None:
         if error.errno in FULL and error.filename is None:
             sys.stdout = None  # nothing more is flushed to it at exit
         return 1 if error.errno in FULL else 2 if error.errno in NO_PATH else None
-    return 2 if _is_users(error) else None
+    if not _is_users(error):
+        return None
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return 1 if cause is not None and cause.errno in FULL else 2
 
 
 def _message(error: Exception) -> str:

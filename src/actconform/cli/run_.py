@@ -98,8 +98,9 @@ def command(
         problems = _problems(plan, ran, required, observed)
         # Before anything is shown: a reader that went away must not cost the report.
         made = report(ran.results, _facts(plan, ran), problems, ran.clock)
-        path = recorder.finish(made)
+        content = recorder.finish(made)
         faults = write_all(made, folder, catalog).faults
+        faults = [*recorder.unwritten, *faults]
     if resume:
         screen.notes([*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"])
     screen.header(ran.facts, plan)
@@ -107,10 +108,10 @@ def command(
     screen.findings(ran.results, catalog.models)
     if timings:
         screen.timings(ran.results, ran.imports, ran.clock)
-    screen.notes(faults)
+    problems += faults
     screen.verdict(ran.results, problems, folder, ran.clock["total"], interrupted=ran.interrupted)
     if as_json:
-        sys.stdout.buffer.write(path.read_bytes() + b"\n")
+        sys.stdout.buffer.write(content + b"\n")
     return 1 if problems else 0
 
 
@@ -195,7 +196,7 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
+        raise UsageError(f"--out {folder}: cannot be written: {error.filename}: {error.strerror}") from error
 
 
 def _facts(plan: Plan, ran: _Ran) -> Facts:
