@@ -15,7 +15,7 @@ from actconform.offers import SAFE_NAME
 from actconform.spelling import near
 from actconform.types import CONSTANTS, DRIVER_EXPORTER
 from actconform.workers import command
-from actconform.workers.pool import Worker
+from actconform.workers.pool import START_SECONDS, Worker
 from actconform.workers.server import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -52,7 +52,14 @@ def configured_worker(name: str, config: Config, plugins: Sequence[str] = ()) ->
     """Return the worker of a backend under the settings, not yet started; `plugins` are further ones, "module:attribute"."""
     settings = config.backends.get(name, BackendConfig())
     env, own = surroundings(name, config)
-    return Worker(name, python=settings.python, env=env, threads=config.threads, plugins=(*plugins, *own))
+    return Worker(
+        name,
+        python=settings.python,
+        env=env,
+        threads=config.threads,
+        plugins=(*plugins, *own),
+        start_seconds=max(START_SECONDS, config.timeout),
+    )
 
 
 def surroundings(name: str, config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -101,6 +108,7 @@ def _about(name: str, words: str, config: Config) -> command.About:
         command=words,
         tensors=settings.tensors or "npy",
         version=settings.version,
+        version_seconds=max(command.VERSION_SECONDS, config.timeout),
         folder=str(Path(config.path).parent.resolve()),
     )
 

@@ -91,9 +91,14 @@ def _table(trial: Trial) -> str:
     return "\n".join(rows)
 
 
+def _late(trial: Trial) -> int:
+    return len(trial.timeouts) + sum(one.outcome == "timeout" for one in trial.detections)
+
+
 def _verdict(trial: Trial) -> str:
     caught = sum(one.outcome == "caught" for one in trial.detections)
     return (
         f"{caught} of {len(trial.detections)} planted faults caught, with the right class and blame; "
-        f"{len(trial.false_alarms)} false alarms in {trial.healthy} healthy cases."
+        f"{len(trial.false_alarms)} false alarms in {trial.healthy} healthy cases"
+        + (f"; {late} ran out of time." if (late := _late(trial)) else ".")
     )

@@ -46,6 +46,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     tensors: Literal["npy", "pb"] = "npy"
     version: str | None = None
+    version_seconds: float = VERSION_SECONDS
     folder: str = "."
 
 
@@ -82,7 +83,7 @@ class CommandRuntime(Backend):
                 cwd=self.about.folder,
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
-                timeout=VERSION_SECONDS,
+                timeout=self.about.version_seconds,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
