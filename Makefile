@@ -110,6 +110,7 @@ nightly: $(STAMP) ## Every backend with the models of published size, bench, sel
 	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
 	@$(MAKE) --no-print-directory nightly-bench || true
 	@$(MAKE) --no-print-directory nightly-selftest || true
+	@$(MAKE) --no-print-directory nightly-killed || true
 	@$(MAKE) --no-print-directory nightly-collect
 
 nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
@@ -121,6 +122,9 @@ nightly-bench: $(STAMP) ## Its throughput
 nightly-selftest: $(STAMP) ## Its planted faults
 	@mkdir -p nightly/beside
 	$(BIN)/actconform selftest --json > nightly/beside/selftest.json
+
+nightly-killed: $(STAMP) ## Its runs of real frameworks that are killed in the midst of cases, and resumed
+	ACTCONFORM_TEST_REAL=1 $(BIN)/python -m pytest tests/test_killed.py
 
 nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something does not conform, or got worse since the last one
 	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \

@@ -5,6 +5,7 @@ With ACTCONFORM_TEST_REAL, as in the nightly job, the installed frameworks are k
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -112,9 +113,7 @@ def test_six_kills_in_the_midst_of_cases(seed: int, environment: dict[str, str],
         with subprocess.Popen(
             command(FAKE, folder, *more), env=slow, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         ) as driver:
-            for victim in (
-                chance.sample(["worker", "worker", "driver"], 3) if not kills else ["worker", "worker", "driver"]
-            ):
+            for victim in ("worker", "worker", "driver"):
                 at = in_a_case(driver, marks, seen)
                 assert at
                 time.sleep(chance.uniform(0, 0.3))  # at any call of it, between two, or in the next case
@@ -129,7 +128,7 @@ def test_six_kills_in_the_midst_of_cases(seed: int, environment: dict[str, str],
         for mark in marks.iterdir():
             mark.unlink()
         more = ("--resume",)
-    assert kills >= 4
+    assert kills == 6
     before = (folder / "results.jsonl").read_bytes()
     assert finished(FAKE, environment, folder, "--resume") == whole
     ended = {
@@ -161,7 +160,7 @@ def test_thirty_kills_of_real_frameworks(environment: dict[str, str], tmp_path: 
             time.sleep(chance.uniform(0, 10))
             victims = chance.choice([[driver.pid], workers])
             for victim in victims:
-                if driver.poll() is None:
+                with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
                     os.kill(victim, signal.SIGKILL)
             if driver.pid not in victims:
                 driver.wait(SECONDS)

@@ -190,6 +190,24 @@ def test_a_verdict_that_was_edited_is_not_believed(environment: dict[str, str], 
     assert substance(folder) == whole
 
 
+def test_a_plugin_whose_code_changed_is_run_again(environment: dict[str, str], tmp_path: Path) -> None:
+    """The version alone does not tell."""
+    folder, copy = tmp_path / "out", tmp_path / "plugin"
+    copy.mkdir()
+    code = (TESTS / "stand_in.py").read_text(encoding="utf-8")
+    (copy / "stand_in.py").write_text(code, encoding="utf-8")
+    surroundings = {**environment, "PYTHONPATH": os.pathsep.join([str(copy), environment["PYTHONPATH"]])}
+    finished(folder, surroundings)
+    assert "dropped" not in finished(folder, surroundings, "--resume").stdout
+    assert '"tanh": np.tanh,' in code
+    (copy / "stand_in.py").write_text(code.replace('"tanh": np.tanh,', '"tanh": np.sinh,'), encoding="utf-8")
+    done = finished(folder, surroundings, "--resume")
+    assert "versions, settings, goldens, register or code have changed" in done.stdout
+    assert f"resumed: 0 of {len(SELECTION)}" in done.stdout
+    verdicts = {result["subject"]: result["verdict"] for result in substance(folder)["results"]}
+    assert verdicts["tanh"] == "FAIL"
+
+
 def test_there_is_nothing_to_resume(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
         command(tmp_path / "out", "--resume"), env=environment, capture_output=True, text=True, check=False

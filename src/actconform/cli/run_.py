@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import shlex
+import shutil
 import sys
 import time
 from functools import partial
@@ -21,10 +24,11 @@ from actconform.causes.register import joined
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
+from actconform.files import read_bytes
 from actconform.golden.store import GoldenError, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms
-from actconform.plugins import load_plugins, plugin_versions
+from actconform.plugins import installed, load_plugins, plugin_versions
 from actconform.record import RESULTS, FolderInUseError, Recorder, report
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
@@ -206,7 +210,29 @@ def _facts(plan: Plan, ran: _Ran) -> Facts:
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
-    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register))
+    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register, _code(plan.config)))
+
+
+def _code(config: Config) -> dict[str, str]:
+    """Return the digests of what computes: the files of this package, of each plugin's, and of programs that the settings name."""
+    files: list[Path] = []
+    for package in {"actconform", *(point.module.partition(".")[0] for point in installed())}:
+        spec = importlib.util.find_spec(package)
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        files += [path for folder in folders for path in Path(folder).rglob("*") if path.suffix in (".py", ".toml")]
+        if spec and spec.origin and not folders:
+            files.append(Path(spec.origin))
+    for backend in config.backends.values():
+        words = [word for word in (backend.python, *shlex.split(backend.command or "")) if word]
+        files += [Path(config.path).parent / (shutil.which(word) or word) for word in words]
+    return {str(path): digest for path in files if (digest := _of_file(path))}
+
+
+def _of_file(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except OSError:
+        return ""
 
 
 def _digest(content: object) -> str:
