@@ -110,6 +110,7 @@ nightly: $(STAMP) ## Every backend with the models of published size, bench, sel
 	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
 	@$(MAKE) --no-print-directory nightly-bench || true
 	@$(MAKE) --no-print-directory nightly-selftest || true
+	@$(MAKE) --no-print-directory nightly-killed || true
 	@red=0; $(MAKE) --no-print-directory nightly-floors || red=1; $(MAKE) --no-print-directory nightly-collect || red=1; exit $$red
 
 nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
@@ -133,6 +134,9 @@ nightly-floors: $(STAMP) ## The oldest versions that core and the plugins of run
 		-e "plugins/actconform-onnxruntime[cpu]" -e plugins/actconform-openvino -e plugins/actconform-reference
 	@set -f; $(FLOORS)/venv/bin/actconform run $(FLOOR_CASES) --dtype f32 --route authored+ort-cpu --route authored+openvino \
 		--route authored+onnx-reference --out $(FLOORS)/run $(ARGS)
+
+nightly-killed: $(STAMP) ## Its runs of real frameworks that are killed in the midst of cases, and resumed
+	ACTCONFORM_TEST_REAL=1 $(BIN)/python -m pytest tests/test_killed.py
 
 nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something does not conform, or got worse since the last one
 	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -152,6 +153,9 @@ class Numpy(Program):
 
     def forward(self, inputs: Arrays) -> Arrays:
         x = inputs["x"]
+        if marks := os.environ.get("ACTCONFORM_TEST_MARKS"):
+            Path(marks, self.name).touch()  # at work on it
+            time.sleep(float(os.environ["ACTCONFORM_TEST_CALL_SECONDS"]))
         with np.errstate(all="ignore"):
             wide = RIGHT.get(self.name, np.tanh)(x.astype(np.float64))
             y = wide.astype(x.dtype)

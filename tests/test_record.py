@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from actconform.severity import graded
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NAN, INF = float("nan"), float("inf")
@@ -139,7 +141,9 @@ def test_a_report_has_the_fields_of_the_contract_and_a_line_those_of_its_result(
     }
     with Recorder(tmp_path) as recorder:
         recorder.add(made)
-    assert json.loads((tmp_path / "results.jsonl").read_bytes()) == kept
+    line = json.loads((tmp_path / "results.jsonl").read_bytes())
+    assert line.pop("proof").keys() == {"run", "facts", "sha256"}
+    assert line == kept
 
 
 def test_a_second_run_into_the_same_folder_is_refused_and_harms_nothing(tmp_path: Path) -> None:
@@ -223,16 +227,103 @@ def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path, cut: int) 
     assert recorder.notes == []
 
 
-def test_an_unreadable_line_elsewhere_is_named(tmp_path: Path) -> None:
+def written(folder: Path) -> list[bytes]:
+    return (folder / "results.jsonl").read_bytes().splitlines(keepends=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [b'{"case":"relu/va', b"[]", b"", b"\xff\xfe", b'{"case":"a"}', b"[" * 100_000, b"9" * 10_000, b"\x00"]
+)
+def test_a_line_that_is_no_result_is_dropped_and_said(wrong: bytes, tmp_path: Path) -> None:
     earlier(tmp_path, result(), result("tanh"))
-    path = tmp_path / "results.jsonl"
-    for wrong in (b'{"case":"relu/va', b"[]", b"", b"\xff\xfe", b'{"case":"a"}'):
-        path.write_bytes(wrong + b"\n" + path.read_bytes().splitlines(keepends=True)[-1])
-        before = path.read_bytes()
-        with pytest.raises(UsageError, match=r"results\.jsonl:1: not a result .* without --resume"):
-            resumed(tmp_path)
-        assert path.read_bytes() == before
-    Recorder(tmp_path).__exit__(None, None, None)  # the claim on the folder was given back
+    first, second = written(tmp_path)
+    (tmp_path / "results.jsonl").write_bytes(wrong + b"\n" + second)
+    with pytest.raises(UsageError, match=r"results\.jsonl: line 1 is not a result as a run wrote it"):
+        read_results(tmp_path)
+    with resumed(tmp_path) as recorder:
+        assert (recorder.take(CASES[0].id), recorder.kept) == (None, 1)
+        (note,) = recorder.notes
+        assert note.startswith("1 lines of results.jsonl are dropped, and what they were of is run again: line 1 ")
+    assert written(tmp_path) == [second]
+    assert first != second
+
+
+EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "verdict": lambda line: line.update(verdict="PASS"),
+    "case": lambda line: line.update(case=CASES[2].id),
+    "reason": lambda line: line.update(reason="as it should be"),
+    "a number": lambda line: line["measurements"][0].update(bias=0.25),
+    "blame": lambda line: line.update(blame="convention"),
+    "a field more": lambda line: line.update(note="looks well"),
+    "a field less": lambda line: line.pop("measurements"),
+    "no proof": lambda line: line.pop("proof"),
+    "an empty proof": lambda line: line.update(proof={}),
+    "another run's proof": lambda line: line["proof"].update(run="0" * 64),
+    "other facts": lambda line: line["proof"].update(facts="0" * 64),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_line_that_was_edited_is_dropped_said_and_run_again(edit: str, tmp_path: Path) -> None:
+    earlier(tmp_path, result(verdict=Verdict.FAIL), result("tanh"))
+    first, second = written(tmp_path)
+    line = json.loads(first)
+    EDITS[edit](line)
+    (tmp_path / "results.jsonl").write_bytes(json.dumps(line).encode() + b"\n" + second)
+    with resumed(tmp_path) as recorder:
+        recorder.meet("torch", FACTS, CASES)
+        assert [bool(recorder.take(case.id)) for case in CASES] == [False, True, False, False]
+        assert "line 1 is not a result as a run wrote it" in " ".join(recorder.notes)
+        recorder.add(result(verdict=Verdict.FAIL))
+    assert [one.verdict for one in read_results(tmp_path)] == [Verdict.PASS, Verdict.FAIL]
+
+
+def test_a_line_that_is_written_otherwise_and_says_the_same_is_kept(tmp_path: Path) -> None:
+    earlier(tmp_path, result())
+    line = json.loads(written(tmp_path)[0])
+    (tmp_path / "results.jsonl").write_text(json.dumps(dict(reversed(line.items()))) + "\n")
+    with resumed(tmp_path) as recorder:
+        recorder.meet("torch", FACTS, CASES)
+        assert (recorder.kept, recorder.notes) == (1, [])
+
+
+@pytest.mark.parametrize("of", ["a run about something else", "a run under other facts"])
+def test_a_line_of_another_run_is_dropped_though_facts_say_otherwise(of: str, tmp_path: Path) -> None:
+    mine, foreign = tmp_path / "mine", tmp_path / "foreign"
+    earlier(mine, result("tanh"))
+    with Recorder(foreign, about="so" if "facts" in of else "otherwise") as recorder:
+        recorder.meet("torch", {"torch": {"torch": "1.0"}} if "facts" in of else FACTS, CASES)
+        recorder.add(result())
+    with (mine / "results.jsonl").open("ab") as lines:
+        lines.write((foreign / "results.jsonl").read_bytes())
+    with resumed(mine) as recorder:
+        recorder.meet("torch", FACTS, CASES)
+        assert [bool(recorder.take(case.id)) for case in CASES] == [False, True, False, False]
+        assert len(recorder.notes) == 1
+        assert "1 results of the earlier run are dropped" in recorder.notes[0]
+    assert subjects(mine) == ["tanh"]
+
+
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path: Path) -> None:
+    earlier(tmp_path, result())
+    for name in ("results.4711", ".facts.json.4711", ".report.json.4711"):
+        (tmp_path / name).write_text("{")
+    (tmp_path / "results.old").write_text("mine")
+    with resumed(tmp_path):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.json", "results.jsonl", "results.old"]
+
+
+@pytest.mark.parametrize("file", ["results.jsonl", "facts.json"])
+def test_what_is_no_file_is_not_waited_for(file: str, tmp_path: Path) -> None:
+    earlier(tmp_path, result())
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file)
+    with pytest.raises((OSError, UsageError), match="is no regular file"):
+        resumed(tmp_path)
+    if file == "results.jsonl":
+        with pytest.raises(OSError, match="is no regular file"):
+            Recorder(tmp_path)
 
 
 def test_what_may_be_mended_or_is_not_selected_is_not_kept(tmp_path: Path) -> None:

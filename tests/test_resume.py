@@ -54,6 +54,7 @@ def substance(folder: Path) -> Any:
     """Return the report without its seconds and its date, after a look at results.jsonl, which has each case once."""
     report = json.loads((folder / "report.json").read_bytes())
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_bytes().splitlines()]
+    assert all(line.pop("proof") for line in lines)
     assert sorted(lines, key=lambda r: r["case"]) == sorted(report["results"], key=lambda r: r["case"])
     del report["timings"], report["when"]
     for result in report["results"]:
@@ -175,6 +176,36 @@ def test_other_facts_run_all_again_and_are_named(environment: dict[str, str], wh
     assert "results of the earlier run are dropped: cpu_capability was OTHER, is TESTED" in done.stdout
     assert f"resumed: 0 of {len(SELECTION)}" in done.stdout
     assert substance(folder) == whole
+
+
+def test_a_verdict_that_was_edited_is_not_believed(environment: dict[str, str], whole: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    finished(folder, environment)
+    lines = (folder / "results.jsonl").read_text()
+    assert lines.count('"verdict":"FAIL"') > 0
+    (folder / "results.jsonl").write_text(lines.replace('"verdict":"FAIL"', '"verdict":"PASS"', 1) + "[]\n")
+    done = finished(folder, environment, "--resume")
+    assert "2 lines of results.jsonl are dropped, and what they were of is run again" in done.stdout
+    assert f"resumed: {len(SELECTION) - 2} of {len(SELECTION)}" in done.stdout  # one ended in an ERROR anyway
+    assert substance(folder) == whole
+
+
+def test_a_plugin_whose_code_changed_is_run_again(environment: dict[str, str], tmp_path: Path) -> None:
+    """The version alone does not tell."""
+    folder, copy = tmp_path / "out", tmp_path / "plugin"
+    copy.mkdir()
+    code = (TESTS / "stand_in.py").read_text(encoding="utf-8")
+    (copy / "stand_in.py").write_text(code, encoding="utf-8")
+    surroundings = {**environment, "PYTHONPATH": os.pathsep.join([str(copy), environment["PYTHONPATH"]])}
+    finished(folder, surroundings)
+    assert "dropped" not in finished(folder, surroundings, "--resume").stdout
+    assert '"tanh": np.tanh,' in code
+    (copy / "stand_in.py").write_text(code.replace('"tanh": np.tanh,', '"tanh": np.sinh,'), encoding="utf-8")
+    done = finished(folder, surroundings, "--resume")
+    assert "versions, settings, goldens, register or code have changed" in done.stdout
+    assert f"resumed: 0 of {len(SELECTION)}" in done.stdout
+    verdicts = {result["subject"]: result["verdict"] for result in substance(folder)["results"]}
+    assert verdicts["tanh"] == "FAIL"
 
 
 def test_there_is_nothing_to_resume(environment: dict[str, str], tmp_path: Path) -> None:

@@ -309,7 +309,41 @@ def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., Trial]
     assert done.problems == [f"false alarm: {alarm}"]
 
 
-@pytest.mark.parametrize("verdict", BAD)
+def test_timeouts_are_those_of_the_settings_and_only_a_planted_hang_has_a_short_one(
+    plan: Plan, monkeypatch: Patch
+) -> None:
+    asked: dict[str, float] = {}
+
+    def ran(trial: Plan, _: object, on_result: Callable[[Result], None]) -> None:
+        for case in trial.cases:
+            asked[case.id] = trial.config.timeout
+            on_result(result(case.id, Verdict.TIMEOUT if "hang" in case.route else Verdict.PASS, ()))
+
+    monkeypatch.setattr(selftest, "run", ran)
+    patient = msgspec.structs.replace(plan, config=msgspec.structs.replace(plan.config, timeout=700.0))
+    done = selftest.selftest(patient, ["faulty-torch@hang", "faulty-torch@relu-one-ulp"], lambda _: None)
+    assert outcomes(done) == {"faulty-torch@hang": "caught", "faulty-torch@relu-one-ulp": "missed"}
+    assert asked == {
+        "relu/value/f32/torch": 700.0,
+        "relu/value/f32/faulty-torch@relu-one-ulp": 700.0,
+        "relu/value/f32/faulty-torch@hang": selftest.HANG_SECONDS,
+    }
+
+
+def test_what_ran_out_of_time_is_told_apart_from_false_alarms_and_missed_faults(plan: Plan, monkeypatch: Patch) -> None:
+    def ran(trial: Plan, _: object, on_result: Callable[[Result], None]) -> None:
+        for case in trial.cases:
+            on_result(result(case.id, Verdict.TIMEOUT, ()))
+
+    monkeypatch.setattr(selftest, "run", ran)
+    done = selftest.selftest(plan, ["faulty-torch@relu-one-ulp"], lambda _: None)
+    assert (done.false_alarms, done.timeouts) == ([], ["relu/value/f32/torch"])
+    assert outcomes(done) == {"faulty-torch@relu-one-ulp": "timeout"}
+    assert len(done.problems) == 2  # unproven is not proven
+    assert "ran out of time: relu/value/f32/torch; give it more: timeout in actconform.toml" in done.problems
+
+
+@pytest.mark.parametrize("verdict", [verdict for verdict in BAD if verdict != Verdict.TIMEOUT])
 def test_every_bad_verdict_on_a_healthy_backend_is_a_false_alarm(
     plan: Plan, monkeypatch: Patch, verdict: Verdict
 ) -> None:
@@ -386,7 +420,9 @@ ENDS = {"findings": (), "blames": (), "verdict": "CRASH"}
         ({"tensor": "d_w"}, "FAIL", [finding("tail", tensor="d_b")], "wrong class"),
         ({"tensor": "d_w"}, "FAIL", [finding("tail", "runtime", "d_w"), finding("tail")], "wrong blame"),
         (ENDS, "CRASH", [], "caught"),
-        (ENDS, "TIMEOUT", [], "wrong class"),
+        (ENDS, "TIMEOUT", [], "timeout"),
+        ({}, "TIMEOUT", [], "timeout"),
+        ({"findings": (), "blames": (), "verdict": "TIMEOUT"}, "TIMEOUT", [], "caught"),
         (ENDS, "FAIL", [finding("inf")], "wrong class"),
         (ENDS, "PASS", [], "missed"),
         (ENDS, "UNSUPPORTED", [], "missed"),

@@ -8,6 +8,7 @@ import msgspec
 
 from actconform.compare.ulp import from_hex
 from actconform.formats import DTYPES
+from actconform.text import shortened
 from actconform.types import DRIVER_EXPORTER, Finding, Kernel
 from actconform.witness import still
 
@@ -87,7 +88,7 @@ def breach(class_: str, evidence: str) -> Finding:
         worst=None,
         magnitude=0.0,
         blame="exporter",
-        evidence=evidence,
+        evidence=shortened(evidence),
     )
 
 

@@ -14,6 +14,7 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
 from actconform.causes.register import Register, RegisterError, joined, read_register
+from actconform.files import read_text
 from actconform.spelling import near
 
 CONFIG_FILE = "actconform.toml"
@@ -73,13 +74,13 @@ def read_config(path: Path | None = None) -> Config:
     if path is None and not chosen.exists():
         return Config()
     try:
-        table = msgspec.convert(tomllib.loads(chosen.read_text(encoding="utf-8")), _Table)
+        table = msgspec.convert(tomllib.loads(read_text(chosen)), _Table)
     except OSError as error:
         raise UsageError(f"{chosen}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     except msgspec.ValidationError as error:
         raise UsageError(f"{chosen}: {_with_near_key(str(error))}") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number of too many digits
+        raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     config = Config(**msgspec.structs.asdict(table), path=str(chosen))
     if config.threads < 1 or not 1 <= config.timeout < math.inf:
         raise UsageError(
@@ -139,7 +140,7 @@ def local_register(config: Config) -> Register:
     registers: list[Register] = []
     for name in config.deviations:
         try:
-            registers.append(read_register(Path(name).read_text(encoding="utf-8"), name))
+            registers.append(read_register(read_text(name), name))
         except OSError as error:
             raise UsageError(
                 f"{name}: deviations file named in the settings cannot be read: {error.strerror}"

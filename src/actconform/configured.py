@@ -15,7 +15,7 @@ from actconform.offers import SAFE_NAME
 from actconform.spelling import near
 from actconform.types import CONSTANTS, DRIVER_EXPORTER
 from actconform.workers import command
-from actconform.workers.pool import Worker
+from actconform.workers.pool import START_SECONDS, Worker
 from actconform.workers.server import ENVIRONMENT
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def configured_worker(name: str, config: Config, plugins: Sequence[str] = ()) ->
         threads=config.threads,
         plugins=(*plugins, *own),
         unavailable=config.unavailable.get(name, ""),
+        start_seconds=max(START_SECONDS, config.timeout),
     )
 
 
@@ -115,6 +116,7 @@ def _about(name: str, words: str, config: Config) -> command.About:
         command=words,
         tensors=settings.tensors or "npy",
         version=settings.version,
+        version_seconds=max(command.VERSION_SECONDS, config.timeout),
         folder=str(Path(config.path).parent.resolve()),
     )
 

@@ -27,6 +27,7 @@ from packaging.utils import canonicalize_name
 
 from actconform.code import packages, tree_digest
 from actconform.config import UsageError
+from actconform.files import read_bytes
 from actconform.plugins import plugin_versions
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def prune(older_than: float) -> list[Environment]:
 
 def _read(folder: Path) -> Environment:
     try:
-        return Environment(folder, msgspec.json.decode((folder / ABOUT).read_bytes(), type=About))
+        return Environment(folder, msgspec.json.decode(read_bytes(folder / ABOUT), type=About))
     except (OSError, msgspec.DecodeError):
         return Environment(folder, None)
 

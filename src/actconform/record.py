@@ -1,13 +1,18 @@
 """What is kept of a run: results.jsonl as results come, report.json at the end. A killed run keeps what it had.
 
-facts.json says under which facts results were found, so that a run that resumes takes none found under others.
+Each line of results.jsonl holds a proof: digests of the result and of all that it depends on, so that a run that resumes takes
+nothing that was changed, or found under other circumstances. facts.json says these in words.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import errno
 import fcntl
+import hashlib
 import os
+import stat
 import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,11 +22,13 @@ import msgspec
 from actconform.as_json import finite
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Report
+from actconform.files import read_bytes, write_bytes
 from actconform.severity import graded
+from actconform.text import one_line
 from actconform.types import Result, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 
 RESULTS, REPORT, FACTS = "results.jsonl", "report.json", "facts.json"
 AGAIN = (Verdict.UNAVAILABLE, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)  # what a second try may mend
+PROOF = "proof"
+STRANGE_SHOWN = 3
 
 
 class FolderInUseError(Exception):
@@ -44,6 +53,22 @@ class _Facts(msgspec.Struct, kw_only=True):
     lines: dict[str, dict[str, dict[str, str]]] = {}
 
 
+class _Proof(msgspec.Struct, frozen=True):
+    """What a result depends on, as digests of the run's and of the line's, and the digest of these and the result."""
+
+    run: str
+    facts: str
+    sha256: str
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of results.jsonl as it is there, what it says, and under what that was found."""
+
+    text: bytes
+    result: Result
+    proof: _Proof
+
+
 class Recorder:
     """Appends each result to DIR/results.jsonl, whole lines only, and writes DIR/report.json in one step at the end.
 
@@ -52,7 +77,11 @@ class Recorder:
 
     `about` says what all results depend on. With `resume`, the ids of the selected cases, the results that an earlier run
     left of them are kept where that run was `about` the same, but for those in AGAIN; `take` hands them out, and `notes`
-    tells what was dropped. Raises UsageError where what the earlier run left cannot be read.
+    tells what was dropped: lines that are no results, or not as they were written, among it. Raises UsageError where
+    the facts that the earlier run left cannot be read.
+
+    What cannot be written later raises nothing: results wait in memory, and are tried again with the next; `unwritten` says
+    what is missing in the end.
     """
 
     def __init__(self, folder: Path, *, about: str = "", resume: Collection[str] | None = None) -> None:
@@ -60,18 +89,24 @@ class Recorder:
         self.folder = folder
         self.notes: list[str] = []
         self._lock = threading.Lock()
-        self._earlier: dict[str, Result] = {}
+        self._earlier: dict[str, _Line] = {}
         self._facts = _Facts(run=about)
+        self._facts_of: dict[str, str] = {}  # the digest of its line's facts, by case
+        self._waiting: list[bytes] = []  # the first perhaps without its beginning, which is written
+        self._faults: dict[str, OSError] = {}
+        _expect_file(folder / RESULTS)
         self._lines = (folder / RESULTS).open("ab", buffering=0)
         try:
             self._claim()
             if resume is None:
+                # The only step that may want space that is not there comes before anything old is gone.
+                _write(self.folder / FACTS, self._facts)
                 self._lines.truncate(0)
-                (folder / FACTS).unlink(missing_ok=True)
             else:
                 self._keep(resume)
+                _write(self.folder / FACTS, self._facts)
             (folder / REPORT).unlink(missing_ok=True)
-            _write(self.folder / FACTS, self._facts)
+            _sweep(folder)
         except BaseException:
             self._lines.close()
             raise
@@ -86,17 +121,25 @@ class Recorder:
             raise FolderInUseError
 
     def _keep(self, cases: Collection[str]) -> None:
-        results = read_results(self.folder)
         facts = read_facts(self.folder)
-        wanted = {result.case: result for result in results if result.case in cases and result.verdict not in AGAIN}
+        lines, strange = _read_lines(self.folder)
+        if strange:
+            more = f" and {len(strange) - STRANGE_SHOWN} more" if len(strange) > STRANGE_SHOWN else ""
+            said = f"{len(strange)} lines of {RESULTS} are dropped, and what they were of is run again"
+            self.notes.append(f"{said}: {'; '.join(strange[:STRANGE_SHOWN])}{more}")
+        wanted = {
+            line.result.case: line for line in lines if line.result.case in cases and line.result.verdict not in AGAIN
+        }
+        same = {case: line for case, line in wanted.items() if line.proof.run == _digest(self._facts.run)}
         if facts.run == self._facts.run:
             self._facts = facts
-            self._earlier = wanted
-        elif wanted:
+            self._earlier = same
+        if len(self._earlier) < len(wanted):
             self.notes.append(
-                f"{len(wanted)} results of the earlier run are dropped: versions, settings, goldens or register have changed"
+                f"{len(wanted) - len(self._earlier)} results of the earlier run are dropped: versions, settings, goldens, "
+                "register or code have changed"
             )
-        self._rewrite(list(self._earlier.values()))
+        self._rewrite(line.text for line in self._earlier.values())
 
     def meet(self, line: str, facts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
         """Drop the earlier results of the line's cases where its facts are others now, or not had; keep the facts.
@@ -104,28 +147,46 @@ class Recorder:
         Safe in any thread.
         """
         now = {backend: dict(of_backend) for backend, of_backend in facts.items()}
+        mine = _digest(now)
         with self._lock:
-            before = self._facts.lines.get(line, {})
+            self._facts_of.update((case.id, mine) for case in cases)
+            before = self._facts.lines.get(line)
+            earlier = [case.id for case in cases if case.id in self._earlier]
             if now and before == now:
-                return
-            stale = [case.id for case in cases if self._earlier.pop(case.id, None) is not None]
+                stale = [case for case in earlier if self._earlier[case].proof.facts != mine]
+            else:
+                stale = earlier
             if stale:
-                self.notes.append(
-                    f"{line}: {len(stale)} results of the earlier run are dropped: {_changed(before, now)}"
-                )
-                gone = set(stale)
-                self._rewrite([result for result in read_results(self.folder) if result.case not in gone])
-            self._facts.lines[line] = now
-            _write(self.folder / FACTS, self._facts)  # after the rewriting: all that is there was found under them
+                why = _changed(before or {}, now) if before != now else "they were found under other facts"
+                self.notes.append(f"{line}: {len(stale)} results of the earlier run are dropped: {why}")
+                gone = {self._earlier.pop(case).text for case in stale}
+                self._tried(RESULTS, lambda: self._without(gone))
+            if not now or before != now:
+                self._facts.lines[line] = now
+                # after the rewriting: all that is there was found under them
+                self._tried(FACTS, lambda: _write(self.folder / FACTS, self._facts))
 
     def take(self, case: str) -> Result | None:
         """Return what the earlier run found, where that still holds."""
-        return self._earlier.get(case)
+        line = self._earlier.get(case)
+        return line.result if line else None
 
     @property
     def kept(self) -> int:
         """How many results of the earlier run still hold."""
         return len(self._earlier)
+
+    @property
+    def unwritten(self) -> list[str]:
+        """What is not on the disk that should be, and why."""
+        with self._lock:
+            self._write_waiting()
+            count = len(self._waiting)
+            what = {RESULTS: f"{count} of its results are not written" if count else "old lines are still in it"}
+            return [
+                f"{self.folder / name}: {what.get(name, 'is not written')}: {error.strerror or error}"
+                for name, error in self._faults.items()
+            ]
 
     def __enter__(self) -> Self:
         return self
@@ -133,64 +194,137 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._write_waiting()
         self._lines.close()
 
     def add(self, result: Result) -> None:
-        """Append one result, unless it was taken from there; it is with the operating system before this returns."""
+        """Append one result, unless it was taken from there; it is with the operating system before this returns.
+
+        Where there is no space it waits for the next one, or for the end.
+        """
         with self._lock:
-            if self._earlier.get(result.case) is not result:
-                self._lines.write(_line(result))
+            earlier = self._earlier.get(result.case)
+            if earlier is None or earlier.result is not result:
+                facts = self._facts_of.get(result.case, _digest({}))
+                self._waiting.append(_line(result, _digest(self._facts.run), facts))
+                self._write_waiting()
 
-    def finish(self, report: Report) -> Path:
-        """Write the report and return its path."""
-        return write_report(self.folder, report)
+    def finish(self, report: Report) -> bytes:
+        """Write the report, and return it as it is written, or would be."""
+        content = _json(report)
+        with self._lock:
+            self._write_waiting()
+            self._tried(REPORT, lambda: write_bytes(self.folder / REPORT, content))
+        return content
 
-    def _rewrite(self, results: Sequence[Result]) -> None:
-        """Have exactly these results in the file, in one step, and the claim on the folder without a gap."""
-        path = self.folder / RESULTS
-        fresh = path.with_suffix(f".{os.getpid()}")
-        lines = fresh.open("wb", buffering=0)
+    def _write_waiting(self) -> None:
+        """Write what waits as far as there is space: what is there of a line is a beginning, never a hole."""
+        if self._waiting:
+            self._tried(RESULTS, self._append)
+
+    def _append(self) -> None:
+        while self._waiting:
+            written = self._lines.write(self._waiting[0])
+            rest = self._waiting[0][written:]
+            self._waiting[:1] = [rest] if rest else []
+
+    def _tried(self, name: str, step: Callable[[], object]) -> None:
         try:
-            fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for result in results:
-                lines.write(_line(result))
+            step()
+            self._faults.pop(name, None)
+        except OSError as error:
+            self._faults[name] = error
+
+    def _without(self, gone: Collection[bytes]) -> None:
+        lines, _ = _read_lines(self.folder)
+        self._rewrite(line.text for line in lines if line.text not in gone)
+
+    def _rewrite(self, lines: Iterable[bytes]) -> None:
+        """Have exactly these lines in the file, in one step, and the claim on the folder without a gap."""
+        path, content = self.folder / RESULTS, b"".join(lines)
+        if path.read_bytes() == content:
+            return
+        fresh = path.with_suffix(f".{os.getpid()}")
+        file = fresh.open("wb", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = memoryview(content)
+            while left:
+                left = left[file.write(left) :]
             fresh.replace(path)
         except BaseException:
-            lines.close()
+            file.close()
+            with contextlib.suppress(OSError):
+                fresh.unlink()
             raise
         self._lines.close()
-        self._lines = lines
+        self._lines = file
 
 
 def read_results(folder: Path) -> list[Result]:
     """Return the results in DIR/results.jsonl; a last line without its end, of a run that was killed, is left out.
 
-    Raises UsageError, naming the line, where another one is no result.
+    Raises UsageError, naming the first line that is no result or not as it was written, and where the file cannot be read.
     """
+    lines, strange = _read_lines(folder)
+    if strange:
+        raise UsageError(f"{folder / RESULTS}: {strange[0]}; run again")
+    return [line.result for line in lines]
+
+
+def _read_lines(folder: Path) -> tuple[list[_Line], list[str]]:
+    """Return the lines that are as they were written, and what is wrong with each of the others."""
     path = folder / RESULTS
-    results = []
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1):
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; run without --resume") from error
+    lines, strange = [], []
+    for number, text in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            results.append(graded(msgspec.json.decode(line, type=Result, strict=False)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            mend = "delete that line, or run without --resume"
-            raise UsageError(f"{path}:{number}: not a result of a run ({error}); {mend}") from error
-    return results
+            lines.append(_checked(text + b"\n"))
+        except (ValueError, msgspec.DecodeError, RecursionError) as error:
+            strange.append(f"line {number} is not a result as a run wrote it ({one_line(str(error), 200)})")
+    return lines, strange
+
+
+def _checked(text: bytes) -> _Line:
+    """Return the line; raise ValueError or DecodeError where it is none, or not as it was written."""
+    content = msgspec.json.decode(text, type=dict[str, Any])
+    if PROOF not in content:
+        raise ValueError("it has no proof")
+    proof = msgspec.convert(content.pop(PROOF), _Proof)
+    if proof != _proof(content, proof.run, proof.facts):
+        raise ValueError("it was changed")
+    # not strict: "inf" where a number stands is one
+    return _Line(text, graded(msgspec.convert(content, Result, strict=False)), proof)
+
+
+def _proof(content: dict[str, Any], run: str, facts: str) -> _Proof:
+    return _Proof(run, facts, _digest([content, run, facts]))
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+
+
+def _line(result: Result, run: str, facts: str) -> bytes:
+    content = finite(result)
+    return msgspec.json.encode({**content, PROOF: _proof(content, run, facts)}) + b"\n"
 
 
 def read_facts(folder: Path) -> _Facts:
     """Return the facts of the run in the folder; none where there are none. Raises UsageError where they are unreadable."""
     path = folder / FACTS
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Facts)
+        return msgspec.json.decode(read_bytes(path), type=_Facts)
     except FileNotFoundError:
         return _Facts()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}; run without --resume") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not the facts of a run ({error}); run without --resume") from error
-
-
-def _line(result: Result) -> bytes:
-    return msgspec.json.encode(finite(result)) + b"\n"
 
 
 def _changed(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> str:
@@ -204,15 +338,32 @@ def _changed(before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[
 
 
 def write_report(folder: Path, report: Report) -> Path:
-    """Write DIR/report.json in one step and return its path."""
-    return _write(folder / REPORT, finite(report))
-
-
-def _write(path: Path, content: Any) -> Path:
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_bytes(msgspec.json.encode(content))
-    fresh.replace(path)
+    """Write DIR/report.json in one step and return its path. Raises OSError."""
+    path = folder / REPORT
+    write_bytes(path, _json(report))
     return path
+
+
+def _write(path: Path, content: Any) -> None:
+    write_bytes(path, msgspec.json.encode(content))
+
+
+def _json(report: Report) -> bytes:
+    return msgspec.json.encode(finite(report))
+
+
+def _expect_file(path: Path) -> None:
+    """Raise OSError where something else than a file is in the way: opening a pipe would wait for its reader."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "is no regular file", str(path))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what runs that were killed while they wrote have left behind."""
+    for path in (*folder.glob(f".{FACTS}.*"), *folder.glob(f".{REPORT}.*"), *folder.glob("results.*")):
+        if path.suffix[1:].isdigit():
+            path.unlink(missing_ok=True)
 
 
 def now() -> str:

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from actconform.types import Kernel, Result
 
 NO_FAULTS = "no fault is installed: pip install actconform-faulty"
-TIMEOUT = 15.0  # seconds for one case: a planted hang costs as much
+HANG_SECONDS = 15.0  # after which a planted hang is one; all else has the time that the settings give
 GOLDEN_SUBJECT = "tanh"  # whose goldens the faults of goldens are planted in
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one fault: "caught", "wrong blame", "wrong class" or "missed", and what was said of it."""
+    """What became of one fault, and what was said of it: "caught", "wrong blame", "wrong class" or "missed", or "timeout" where
+    a case ran out of time before anything could be found.
+    """
 
     fault: str
     family: str
@@ -42,12 +44,13 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """All detections, the healthy cases that were accused, and how many there were."""
+    """All detections, the healthy cases that were accused, those that ran out of time, and how many there were."""
 
     detections: list[Detection]
     false_alarms: list[str]
     healthy: int
     seconds: float
+    timeouts: list[str] = []
 
     @property
     def problems(self) -> list[str]:
@@ -56,7 +59,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         problems = [
             f"{one.fault}: {one.outcome}; wanted {one.wanted}, seen {', '.join(one.seen) or 'nothing'}" for one in wrong
         ]
-        return problems + [f"false alarm: {alarm}" for alarm in self.false_alarms]
+        problems += [f"false alarm: {alarm}" for alarm in self.false_alarms]
+        return problems + [
+            f"ran out of time: {case}; give it more: timeout in actconform.toml" for case in self.timeouts
+        ]
 
 
 def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], None]) -> Trial:
@@ -82,16 +88,23 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
         results[result.case] = result
         on_result(result)
 
-    config = msgspec.structs.replace(plan.config, timeout=min(plan.config.timeout, TIMEOUT))
-    trial = msgspec.structs.replace(plan, cases=[*dict.fromkeys(healthy + faulty)], config=config, earlier=None)
-    run(trial, lambda *_: None, keep)
-    alarms = [results[twin.id] for twin in healthy if results[twin.id].verdict in BAD]
+    hanging = {case for fault in faults if fault.verdict == Verdict.TIMEOUT for case in fault.cases}
+    cases = [*dict.fromkeys(healthy + faulty)]
+    short = msgspec.structs.replace(plan.config, timeout=min(plan.config.timeout, HANG_SECONDS))
+    for config, asked in (
+        (plan.config, [case for case in cases if case.id not in hanging]),
+        (short, [case for case in cases if case.id in hanging]),
+    ):
+        run(msgspec.structs.replace(plan, cases=asked, config=config, earlier=None), lambda *_: None, keep)
+    bad = [results[twin.id] for twin in healthy if results[twin.id].verdict in BAD]
+    alarms = [result for result in bad if result.verdict != Verdict.TIMEOUT]
     detections = [_detection(fault, results) for fault in faults]
     if not names:
         detections += _of_goldens(plan.catalog.kernels[GOLDEN_SUBJECT], plan.folder)
     return Trial(
         detections=detections,
         false_alarms=[f"{alarm.case}: {alarm.verdict}, {alarm.reason}" for alarm in alarms],
+        timeouts=[result.case for result in bad if result.verdict == Verdict.TIMEOUT],
         healthy=len(healthy),
         seconds=time.perf_counter() - started,
     )
@@ -111,6 +124,8 @@ def _detection(fault: Fault, results: Mapping[str, Result]) -> Detection:
         wanted = fault.verdict
         ended = [result.verdict for result in mine]
         outcome = "caught" if Verdict(fault.verdict) in ended else "wrong class" if set(ended) & set(BAD) else "missed"
+    if outcome != "caught" and not named and any(result.verdict == Verdict.TIMEOUT for result in mine):
+        outcome = "timeout"
     seen = {f"{finding.class_} ({finding.blame})" for finding in new}
     seen |= {str(result.verdict) for result in mine if not result.findings}
     return Detection(

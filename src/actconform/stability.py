@@ -25,6 +25,7 @@ import msgspec
 
 from actconform.plugins import load_plugins
 from actconform.record import REPORT, RESULTS, read_facts, read_results
+from actconform.text import visible
 from actconform.types import Case
 
 if TYPE_CHECKING:
@@ -218,10 +219,10 @@ def say(runs: Sequence[Ran], found: Sequence[Difference]) -> bool:
     explained = Counter(one.changed for one in found if one.changed)
     for changed, count in explained.items():
         click.echo(f"explained: {count} cases, by {'; '.join(changed)}")
-        click.echo("\n".join(f"  {_words(one)}" for one in found if one.changed == changed))
+        click.echo("\n".join(f"  {visible(_words(one))}" for one in found if one.changed == changed))
     unexplained = [one for one in found if not one.changed]
     for one in unexplained:
-        click.echo(f"UNEXPLAINED: {_words(one)}")
+        click.echo(f"UNEXPLAINED: {visible(_words(one))}")
     cases = len({case for run in runs for case in run.results})
     click.echo(
         f"{'NOT STABLE' if unexplained else 'STABLE'}: {cases} cases in {len(runs)} runs; {len(unexplained)} changes without "

@@ -85,6 +85,7 @@ def test_the_files_hold_the_contract(cli, tmp_path):
     assert {path.name for path in folder.iterdir()} >= {"facts.json", "report.json", "results.jsonl"}
     report = strict((folder / "report.json").read_bytes())
     lines = [strict(line) for line in (folder / "results.jsonl").read_bytes().splitlines()]
+    assert all(line.pop("proof").keys() == {"run", "facts", "sha256"} for line in lines)
     assert sorted(report["results"], key=lambda r: r["case"]) == sorted(lines, key=lambda r: r["case"])
     assert {"schema", "facts", "summary", "results"} <= set(report)
     assert report["summary"] == {"PASS": 1, "FAIL": 2, "UNSUPPORTED": 1, "CRASH": 1}

@@ -415,7 +415,7 @@ def test_a_route_that_refuses_everything_says_so(log: Printed) -> None:
 
 def test_a_line_within_a_problem_begins_no_line_of_its_own(log: Printed) -> None:
     log.screen.verdict([], ["it broke\n::error::forged\u202e"], Path("out"), 1.0, interrupted=False)
-    assert "    ::error::forged\\u202e" in log.lines
+    assert r"    \x3a:error::forged\u202e" in log.lines
 
 
 def test_the_command_to_copy_is_never_broken() -> None:

@@ -16,8 +16,10 @@ from actconform.accuracy.library import Measured, Question, measure_library
 from actconform.accuracy.points import DTYPES, POINTS
 from actconform.accuracy.primitives import PRIMITIVES
 from actconform.accuracy.statement import merged, table, toml
+from actconform.files import read_bytes
 from actconform.plugins import load_plugins
 from actconform.spelling import near
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +63,7 @@ def main(  # noqa: PLR0913, PLR0917  one parameter an option
     absent = 0
     for name, answer in _answers(chosen, question):
         if isinstance(answer, str):
-            click.echo(f"{name}: {answer}", err=True)
+            click.echo(f"{name}: {one_line(answer)}", err=True)
             absent += 1
         else:
             measured.append([answer])
@@ -103,8 +105,8 @@ def _answers(chosen: dict[str, type[Backend]], question: Question) -> Iterator[t
 
 def _read(path: Path) -> list[Measured]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=list[Measured])
-    except (OSError, msgspec.DecodeError) as error:
+        return msgspec.json.decode(read_bytes(path), type=list[Measured])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise click.UsageError(f"--merge {path}: {error}; wanted a file that --json wrote") from error
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actconform.files import read_bytes
 from actconform.golden.store import OBSERVED
 from actconform.types import RAN
 
@@ -59,10 +60,10 @@ def read_observed(folder: Path, name: str = OBSERVED) -> Observed:
     """Return what the file in the folder holds, nothing where it is not there. Raises ObservedError where it cannot be read."""
     path = folder / name
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Observed)
+        return msgspec.json.decode(read_bytes(path), type=Observed)
     except FileNotFoundError:
         return Observed()
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ObservedError(
             f"{path}: not what `actconform deviations observe` writes ({error}); restore it, or delete it and observe anew"
         ) from error

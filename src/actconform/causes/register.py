@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from fnmatch import fnmatchcase
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from packaging.version import InvalidVersion, Version
 from actconform.causes.arithmetic import Arithmetic, Flush
 from actconform.causes.formula import Formula, FormulaError
 from actconform.causes.graph import OPERATORS
+from actconform.files import read_text
 from actconform.types import Aspect  # noqa: TC001  msgspec reads annotations
 
 if TYPE_CHECKING:
@@ -163,7 +165,9 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def register_of(package: str) -> Register:
     """Return the register in a package's causes.toml. Raises RegisterError where it cannot be read."""
-    return read_register((files(package) / REGISTER).read_text(encoding="utf-8"), f"{package}/{REGISTER}")
+    place = files(package) / REGISTER
+    text = read_text(place) if isinstance(place, Path) else place.read_text(encoding="utf-8")  # inside of a zip file
+    return read_register(text, f"{package}/{REGISTER}")
 
 
 def joined(registers: Iterable[Register]) -> Register:
@@ -183,7 +187,11 @@ def read_register(text: str, where: str) -> Register:
     """
     try:
         file = msgspec.convert(tomllib.loads(text), _File)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (
+        ValueError,
+        RecursionError,
+        msgspec.ValidationError,
+    ) as error:  # a number of too many digits is a ValueError
         tables = "; a register has [[library]] and [[cause]] tables" if "unknown field" in str(error) else ""
         raise RegisterError(f"{where}: {error}{tables}") from error
     seen: set[str] = set()

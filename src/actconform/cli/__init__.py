@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from actconform import __version__
+from actconform.say import say
+from actconform.text import one_line, shortened, visible
 
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
@@ -31,6 +35,11 @@ VERBS = {
     "env": "List the environments that requirements have made, or remove those not in use.",
     "doctor": "Say which backends are usable here, what is missing and the mend.",
 }
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's share of it, a file that may not grow
+NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
+MOST_LINES = 100  # of a message
 
 
 class _Verbs(click.Group):
@@ -75,18 +84,21 @@ def _exit_code(code: int | None) -> int:
 def announced(catalog: Catalog) -> Catalog:
     """Return the catalog; name its broken plugins, with their errors, on standard error, for which the verb ends with 2, not 0."""
     for broken in catalog.broken:
-        click.echo(f"error: {broken.said}", err=True)
+        say(f"error: {one_line(broken.said)}", err=True)
     if catalog.broken:
         click.get_current_context().meta[BROKEN] = True
     return catalog
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's."""
+    """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's, or a full disk."""
     try:
         code = _cli(prog_name="actconform", standalone_mode=False)
+        _finish_screen()
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        print(shortened(visible(said.getvalue().rstrip())), file=sys.stderr)
         code = 2
     except BrokenPipeError:
         sys.stdout = None  # the reader left: nothing is flushed to it at exit
@@ -95,11 +107,42 @@ def main() -> None:
         print("interrupted", file=sys.stderr)
         code = 1
     except Exception as error:
-        if not _is_users(error):
+        code = _code(error)
+        if code is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        print(f"error: {_message(error)}", file=sys.stderr)
     sys.exit(code)
+
+
+def _finish_screen() -> None:
+    """Have all that was shown written. Raises OSError where it cannot be, or could not be before."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    console = sys.modules.get("actconform.report.console")
+    if console and console.faults:
+        raise console.faults[0]
+
+
+def _code(error: Exception) -> int | None:
+    """Return the exit code for what is a mistake of the user's, or a disk that is full; None for a fault of ours."""
+    if isinstance(error, OSError):
+        if error.errno in FULL and error.filename is None:
+            sys.stdout = None  # nothing more is flushed to it at exit
+        return 1 if error.errno in FULL else 2 if error.errno in NO_PATH else None
+    if not _is_users(error):
+        return None
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__
+    return 1 if cause is not None and cause.errno in FULL else 2
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{one_line(str(error.filename or 'standard output'))}: {error.strerror}"
+    lines = str(error).splitlines()
+    more = [f"... and {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
+    return "\n".join([*(shortened(visible(line)) for line in lines[:MOST_LINES]), *more])
 
 
 def _is_users(error: Exception) -> bool:

@@ -25,6 +25,7 @@ from actconform.report import speeds
 from actconform.report.console import open_console, plain
 from actconform.report.progress import progress_for
 from actconform.run import Plan, run
+from actconform.say import say
 from actconform.select import Selection
 from actconform.throughput import baseline
 from actconform.throughput.floor import Floor
@@ -185,7 +186,7 @@ def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
     folder = golden_dir()
     chosen = cases(wanted.races)
-    config = with_environments(config, catalog.workers(chosen), partial(click.echo, err=True))
+    config = with_environments(config, catalog.workers(chosen), partial(say, err=True))
     return Plan(
         cases=chosen,
         catalog=catalog,

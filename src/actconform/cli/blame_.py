@@ -26,6 +26,7 @@ from actconform.report.diff import compare
 from actconform.report.document import read_report
 from actconform.report.facts import said
 from actconform.run import Plan, run
+from actconform.say import say
 from actconform.select import Selection, all_cases, asked_for
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(old: Path, new: Path, config_path: Path | None, distribution: tuple[
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(told)), indent=1) + b"\n")
     else:
         for line in _lines(blamed):
-            click.echo(line)
+            say(line)
     return 0 if all(answer.packages for answer in blamed.answers) else 1
 
 
@@ -118,7 +119,7 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
         wanted = [one.requirement(new=one in new) for one in mine]
         wanted = [text for text in wanted if settings.python or not _is_here(text)]
         backends[name] = msgspec.structs.replace(settings, requirements=(*kept, *wanted))
-    tell = partial(click.echo, err=True)
+    tell = partial(say, err=True)
     versions = ", ".join(f"{one.fact} {one.after if one in new else one.before}" for one in touched)
     tell(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")
     config = with_environments(msgspec.structs.replace(plan.config, backends=backends), workers, tell)

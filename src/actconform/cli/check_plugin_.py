@@ -16,6 +16,8 @@ from actconform.contract.check import check
 from actconform.contract.evidence import Setting
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
+from actconform.say import say
+from actconform.text import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,7 +41,7 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
     """
     config = read_config()
     catalog = configured(announced(load_plugins()), config)
-    config = with_environments(config, [name], partial(click.echo, err=True))
+    config = with_environments(config, [name], partial(say, err=True))
     if name in config.unavailable:
         raise UsageError(config.unavailable[name])
     settings = config.backends.get(name)
@@ -65,32 +67,32 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
 
 def _show_case(case: Case) -> None:
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{case.id:.100}", nl=False, err=True)
+        click.echo(f"\r\x1b[K{visible(case.id):.100}", nl=False, err=True)
 
 
 def _show(checked: Checked, console: Console) -> None:
-    def say(text: str) -> None:
+    def show(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    say(f"[bold]{plain(checked.backend)}[/]  {checked.kind}  {plain(checked.plugin)}")
+    show(f"[bold]{plain(checked.backend)}[/]  {checked.kind}  {plain(checked.plugin)}")
     for fact, value in checked.facts.items():
-        say(f"  {plain(fact)}: {plain(value)}")
+        show(f"  {plain(fact)}: {plain(value)}")
     if checked.unavailable:
-        say(f"[red]UNAVAILABLE[/]  {plain(checked.unavailable)}")
+        show(f"[red]UNAVAILABLE[/]  {plain(checked.unavailable)}")
         return
     width = max(len(clause.name) for clause in checked.clauses)
     for clause in checked.clauses:
-        say(f"{MARKS[clause.state]} {clause.name:<{width}}  {clause.state:<14}  {plain(clause.said)}")
+        show(f"{MARKS[clause.state]} {clause.name:<{width}}  {clause.state:<14}  {plain(clause.said)}")
         for breach in clause.broken[:SHOWN]:
-            say(f"    {plain(breach)}")
+            show(f"    {plain(breach)}")
         if len(clause.broken) > SHOWN:
-            say(f"    and {len(clause.broken) - SHOWN:,} more, see --json")
+            show(f"    and {len(clause.broken) - SHOWN:,} more, see --json")
         if clause.mend:
-            say(f"    [bold]what to do:[/] {plain(clause.mend)}")
+            show(f"    [bold]what to do:[/] {plain(clause.mend)}")
     refused = "; refused:" if checked.refused else ""
-    say(f"{checked.answered:,} of {checked.asked:,} cases answered in {checked.seconds:.0f} s{refused}")
+    show(f"{checked.answered:,} of {checked.asked:,} cases answered in {checked.seconds:.0f} s{refused}")
     for reason, count in checked.refused[:SHOWN]:
-        say(f"  {count:>5,} UNSUPPORTED  {plain(reason)}")
+        show(f"  {count:>5,} UNSUPPORTED  {plain(reason)}")
     if len(checked.refused) > SHOWN:
-        say(f"  and {len(checked.refused) - SHOWN:,} more reasons, see --json")
-    say("[green]KEEPS THE CONTRACT[/]" if checked.kept else "[red]BREAKS THE CONTRACT[/]")
+        show(f"  and {len(checked.refused) - SHOWN:,} more reasons, see --json")
+    show("[green]KEEPS THE CONTRACT[/]" if checked.kept else "[red]BREAKS THE CONTRACT[/]")

@@ -11,10 +11,12 @@ from actconform.adopt import adopt
 from actconform.causes.observed import as_text, evidence, idle, observe, read_observed, with_machine, worse
 from actconform.cli import announced
 from actconform.config import UsageError
+from actconform.files import write_bytes
 from actconform.golden.store import OBSERVED, golden_dir
 from actconform.plugins import load_plugins
 from actconform.report.document import read_report
 from actconform.report.known import document
+from actconform.say import say
 from actconform.select import backends_of
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path), default="conform-out")
@@ -40,16 +42,16 @@ def adopt_(folder: Path, output: Path | None) -> int:
         raise UsageError(f"{target} exists; nothing was overwritten: name another file with --output")
     adopted = adopt(read_report(folder), announced(load_plugins()).register, today)
     if not adopted.explained and not adopted.unexplained:
-        click.echo("nothing to adopt: the run had no new finding")
+        say("nothing to adopt: the run had no new finding")
         return 0
     try:
-        target.write_text(adopted.text, encoding="utf-8")
+        write_bytes(target, adopted.text.encode())
     except OSError as error:
         raise UsageError(f"--output {target}: cannot be written: {error.strerror}") from error
-    click.echo(f"{len(adopted.explained)} findings are explained by known formulas")
+    say(f"{len(adopted.explained)} findings are explained by known formulas")
     for line in adopted.unexplained:
-        click.echo(f"no known formula explains {line}")
-    click.echo(f"{target} has them all; to use it, write in actconform.toml: deviations = [{str(target)!r}]")
+        say(f"no known formula explains {line}")
+    say(f"{target} has them all; to use it, write in actconform.toml: deviations = [{str(target)!r}]")
     return 0
 
 
@@ -64,10 +66,10 @@ def observe_(folder: Path, output: Path | None) -> int:
         read_observed(target.parent, target.name), observe(report.results, report.facts.backends, report.when)
     )
     try:
-        target.write_bytes(as_text(now))
+        write_bytes(target, as_text(now))
     except OSError as error:
         raise UsageError(f"{target}: cannot be written: {error.strerror}") from error
-    click.echo(f"{target}: {len(report.results)} results kept; {len(now.machines)} sets of facts in all")
+    say(f"{target}: {len(report.results)} results kept; {len(now.machines)} sets of facts in all")
     return 0
 
 
@@ -81,8 +83,8 @@ def ratchet_(folder: Path) -> int:
     held = (report.results, report.facts.backends, backends, observed)
     problems = [*worse(*held), *idle(*held)]
     for line in problems:
-        click.echo(line)
-    click.echo(f"{len(problems)} problems" if problems else "as observed, or nothing was observed under these facts")
+        say(line)
+    say(f"{len(problems)} problems" if problems else "as observed, or nothing was observed under these facts")
     return 1 if problems else 0
 
 

@@ -23,6 +23,7 @@ from actconform.golden.verify import by_folder, verify_folders
 from actconform.plugins import load_plugins
 from actconform.report.console import open_console, plain
 from actconform.run import PROCESS_FACTS, facts_of
+from actconform.say import say
 from actconform.workers.pool import WorkerError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def command(as_json: bool) -> int:
 
 
 def _backend(name: str, config: Config) -> dict[str, Any]:
-    worker = configured_worker(name, with_environments(config, [name], partial(click.echo, err=True)))
+    worker = configured_worker(name, with_environments(config, [name], partial(say, err=True)))
     try:
         hello = worker.start()
     except WorkerError as error:
@@ -90,25 +91,25 @@ def _show(report: dict[str, Any]) -> None:
     console = open_console()
     log = not console.is_terminal
 
-    def say(text: str, indent: int = 0) -> None:
+    def show(text: str, indent: int = 0) -> None:
         if log:
             console.print(" " * indent + text, soft_wrap=True)
         else:
             console.print(Padding(text, (0, 0, 0, indent), expand=False))
 
-    say(f"actconform {report['actconform']} · Python {report['python']} · {plain(report['platform'])}")
-    say(f"cpu: {report['cpu']} ({report['cpu_features']})")
-    say(f"subnormals {report['subnormals']}; goldens: {plain(report['goldens'])}")
+    show(f"actconform {report['actconform']} · Python {report['python']} · {plain(report['platform'])}")
+    show(f"cpu: {plain(report['cpu'])} ({plain(report['cpu_features'])})")
+    show(f"subnormals {report['subnormals']}; goldens: {plain(report['goldens'])}")
     for backend in report["backends"]:
         mark = "[red]✗[/]" if backend["problem"] else "[green]✓[/]"
-        say(f"{mark} [bold]{plain(backend['backend'])}[/]  {plain(backend['from'])}".rstrip())
+        show(f"{mark} [bold]{plain(backend['backend'])}[/]  {plain(backend['from'])}".rstrip())
         for line in backend["problem"].replace("; ", "\n").splitlines():
-            say(plain(line), 4)
+            show(plain(line), 4)
         for fact, value in backend["facts"].items():
             if fact in PROCESS_FACTS and value == report[fact]:
                 continue  # as the first two lines say
-            say(f"{plain(fact)}: {plain(value)}", 4)
+            show(f"{plain(fact)}: {plain(value)}", 4)
     for line in report["plugins not installed"]:
-        say(f"[red]✗[/] {plain(line)}")
+        show(f"[red]✗[/] {plain(line)}")
     for broken in report["broken plugins"]:
-        say(f"[red]✗[/] plugin {plain(broken['name'])} ({plain(broken['distribution'])}): {plain(broken['reason'])}")
+        show(f"[red]✗[/] plugin {plain(broken['name'])} ({plain(broken['distribution'])}): {plain(broken['reason'])}")

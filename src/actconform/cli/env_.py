@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from actconform.environments import environments_folder, kept, prune
+from actconform.say import say
 
 if TYPE_CHECKING:
     from actconform.environments import Environment
@@ -34,8 +35,8 @@ def list_(as_json: bool) -> int:
         )
         return 0
     for one in all_:
-        click.echo(_line(one))
-    click.echo(f"{len(all_)} in {environments_folder()}")
+        say(_line(one))
+    say(f"{len(all_)} in {environments_folder()}")
     return 0
 
 
@@ -45,7 +46,7 @@ def list_(as_json: bool) -> int:
 def prune_(days: int, everything: bool) -> int:
     """Remove the environments that were not used for some days, and what is left of builds that were killed."""
     for one in prune(-1.0 if everything else days * DAY):
-        click.echo(f"removed {one.folder.name}  {_requirements(one)}")
+        say(f"removed {one.folder.name}  {_requirements(one)}")
     return 0
 
 

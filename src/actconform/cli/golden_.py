@@ -13,6 +13,7 @@ from actconform.golden.diff import diff
 from actconform.golden.store import collected, golden_dir, read_manifest
 from actconform.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
 from actconform.plugins import load_plugins
+from actconform.say import say
 from actconform.spelling import near
 from actconform.types import Kernel
 
@@ -59,7 +60,7 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     count = sum(len(aspects) for one in chosen for aspects in manifest.subjects[one.name].tables.values())
     tables = "" if fast else f", {count} tables of 65,536 patterns"
     models = sum(not isinstance(one, Kernel) for one in chosen)
-    click.echo(
+    say(
         f"{len(worst) - models} kernels, {models} models, {len(manifest.files)} files{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
     )
@@ -68,8 +69,8 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
 
 def _problems(problems: Sequence[str], folders: Iterable[Path]) -> int:
     for problem in problems:
-        click.echo(problem)
-    click.echo(f"{len(problems)} problems in {', '.join(map(str, folders))}")
+        say(problem)
+    say(f"{len(problems)} problems in {', '.join(map(str, folders))}")
     return 1
 
 
@@ -87,12 +88,12 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     chosen = _subjects(subjects, catalog.subjects)
     for place, mine in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
         try:
-            manifest = write(mine, place, lambda name: click.echo(f"minted {name}"))
+            manifest = write(mine, place, lambda name: say(f"minted {name}"))
         except ImportError as error:
             raise UsageError(str(error)) from error
         except OSError as error:
             raise UsageError(f"{place}: goldens cannot be written there: {error.strerror}") from error
-        click.echo(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {place}")
+        say(f"{len(manifest.files)} files of {len(manifest.subjects)} subjects in {place}")
     return 0
 
 
@@ -103,8 +104,8 @@ def compare(old: Path, new: Path) -> int:
     """Show how far the goldens moved between two folders, in ULP; exit code 1 when they did."""
     lines = diff(old, new)
     for line in lines:
-        click.echo(line)
-    click.echo("no difference" if not lines else f"{len(lines)} differences")
+        say(line)
+    say("no difference" if not lines else f"{len(lines)} differences")
     return 1 if lines else 0
 
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 import onnx
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from actconform.config import UsageError
-from actconform.onnx.artifact import tensors
+from actconform.files import read_bytes
+from actconform.onnx.external import ExternalDataError, data_files, read_external_data
 from actconform.onnx.grad import GradientError, NameTakenError, UnsupportedOperator, add_gradients
 from actconform.plugins import PluginError, load_plugins
+from actconform.say import say
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,13 +53,12 @@ def command(
         made = _differentiated(model, read, by, of, cotangent, gradient)
         _write(made, target, out)
     except UsageError as error:
-        raise UsageError(f"{error}; nothing was written") from error
+        raise UsageError(one_line(f"{error}; nothing was written")) from error
     added = len(made.graph.node) - len(read.graph.node)
     new = [value.name for value in (*made.graph.input, *made.graph.output)]
     old = {value.name for value in (*read.graph.input, *read.graph.output)}
-    click.echo(
-        f"{out}: {added} nodes added; new inputs and outputs: {', '.join(name for name in new if name not in old)}"
-    )
+    names = ", ".join(name for name in new if name not in old)
+    say(one_line(f"{out}: {added} nodes added; new inputs and outputs: {names}"))
     return 0
 
 
@@ -106,7 +107,7 @@ def _text_format(path: str | Path) -> bool:
 def _read(path: Path, target: Path) -> onnx.ModelProto:
     """Return the model with all its data in memory; none is read from outside its folder, or from `target`."""
     try:
-        model = onnx.load(path, format=BINARY, load_external_data=False)
+        model = onnx.load_from_string(read_bytes(path, LARGEST))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
@@ -116,24 +117,13 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
         raise UsageError(f"{path}: is no ONNX model: {error}{mend}") from error
     if not model.ListFields():
         raise UsageError(f"{path}: is empty")
-    folder = path.resolve().parent
-    for tensor in tensors(model):
-        if uses_external_data(tensor):
-            location = ExternalDataInfo(tensor).location
-            data = (folder / location).resolve()
-            if not data.is_relative_to(folder):
-                raise UsageError(
-                    f"{path}: the data of {tensor.name} lies in {location!r}, outside the model's folder, and is not read; "
-                    "copy it beside the model and save the model anew"
-                )
-            if not data.is_file():
-                raise UsageError(f"{path}: the data of {tensor.name} should lie in {data}, which is no file")
-            if _same(data, target):
-                raise UsageError(f"--out {target}: holds the data of {tensor.name} of {path}: name another file")
     try:
-        load_external_data_for_model(model, str(folder))
-    except Exception as error:  # onnx raises ValueError, its checker's error, and others
-        raise UsageError(f"{path}: its data cannot be read: {error}") from error
+        for name, data in data_files(model, path.resolve().parent).items():
+            if _same(data, target):
+                raise UsageError(f"--out {target}: holds the data of {name} of {path}: name another file")
+        read_external_data(model, path.resolve().parent)
+    except ExternalDataError as error:
+        raise UsageError(f"{path}: {error}") from error
     return model
 
 
@@ -146,7 +136,7 @@ def _differentiated(
     except PluginError as error:
         broken = [str(error)]
     for said in broken:
-        click.echo(f"warning: {said}", err=True)
+        say(f"warning: {one_line(said)}", err=True)
     try:
         return add_gradients(model, wrt, outputs, cotangent=cotangent, gradient=gradient)
     except NameTakenError as error:

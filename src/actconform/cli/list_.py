@@ -13,6 +13,7 @@ from actconform.cli import announced
 from actconform.config import read_config
 from actconform.configured import configured
 from actconform.plugins import load_plugins
+from actconform.say import say
 from actconform.select import all_cases, routes
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def command(what: str, as_json: bool) -> int:
         )
         return 0
     for line, _ in items:
-        click.echo(line)
+        say(line)
     return 0
 
 

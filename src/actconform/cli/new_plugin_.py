@@ -13,6 +13,7 @@ import click
 from actconform.cli import announced
 from actconform.config import UsageError
 from actconform.plugins import installed, load_plugins, plugin_versions
+from actconform.say import say
 from actconform.scaffold import distribution, module, write_package
 from actconform.select import ALL
 from actconform.types import DRIVER_EXPORTER
@@ -52,8 +53,8 @@ def command(name: str, kind: Kind, out: Path | None) -> int:
             f"{error.filename or folder} cannot be written: {error.strerror}; name another --out"
         ) from error
     for path in written:
-        click.echo(f"wrote {path}")
-    click.echo(f"next: pip install -e {os.path.relpath(folder)}; actconform check-plugin {name}")
+        say(f"wrote {path}")
+    say(f"next: pip install -e {os.path.relpath(folder)}; actconform check-plugin {name}")
     return 0
 
 

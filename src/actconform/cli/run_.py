@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import shlex
+import shutil
 import sys
 import time
 from functools import partial
@@ -21,15 +24,17 @@ from actconform.causes.register import joined
 from actconform.config import Config, UsageError, local_register, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
+from actconform.files import read_bytes
 from actconform.golden.store import GoldenError, collected, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms
-from actconform.plugins import load_plugins, plugin_versions
+from actconform.plugins import installed, load_plugins, plugin_versions
 from actconform.record import RESULTS, FolderInUseError, Recorder, report
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.report.write import clear, write_all
 from actconform.run import Plan, facts_of, run
+from actconform.say import say
 from actconform.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.spelling import near
 from actconform.workers.protocol import Hello
@@ -97,8 +102,9 @@ def command(
         problems = _problems(plan, ran, required, observed)
         # Before anything is shown: a reader that went away must not cost the report.
         made = report(ran.results, _facts(plan, ran), problems, ran.clock)
-        path = recorder.finish(made)
+        content = recorder.finish(made)
         faults = write_all(made, folder, catalog).faults
+        faults = [*recorder.unwritten, *faults]
     if resume:
         screen.notes([*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"])
     screen.header(ran.facts, plan)
@@ -106,10 +112,10 @@ def command(
     screen.findings(ran.results, catalog.models)
     if timings:
         screen.timings(ran.results, ran.imports, ran.clock)
-    screen.notes(faults)
+    problems += faults
     screen.verdict(ran.results, problems, folder, ran.clock["total"], interrupted=ran.interrupted)
     if as_json:
-        sys.stdout.buffer.write(path.read_bytes() + b"\n")
+        sys.stdout.buffer.write(content + b"\n")
     return 1 if problems else 0
 
 
@@ -129,7 +135,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
     register = joined([catalog.register, local_register(config)])
     check_formulas(register, catalog.kernels)
-    config = with_environments(config, catalog.workers(cases), partial(click.echo, err=True))
+    config = with_environments(config, catalog.workers(cases), partial(say, err=True))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
 
 
@@ -195,7 +201,7 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written: {error.strerror}") from error
+        raise UsageError(f"--out {folder}: cannot be written: {error.filename}: {error.strerror}") from error
 
 
 def _facts(plan: Plan, ran: _Ran) -> Facts:
@@ -205,7 +211,29 @@ def _facts(plan: Plan, ran: _Ran) -> Facts:
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
-    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register))
+    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register, _code(plan.config)))
+
+
+def _code(config: Config) -> dict[str, str]:
+    """Return the digests of what computes: the files of this package, of each plugin's, and of programs that the settings name."""
+    files: list[Path] = []
+    for package in {"actconform", *(point.module.partition(".")[0] for point in installed())}:
+        spec = importlib.util.find_spec(package)
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        files += [path for folder in folders for path in Path(folder).rglob("*") if path.suffix in (".py", ".toml")]
+        if spec and spec.origin and not folders:
+            files.append(Path(spec.origin))
+    for backend in config.backends.values():
+        words = [word for word in (backend.python, *shlex.split(backend.command or "")) if word]
+        files += [Path(config.path).parent / (shutil.which(word) or word) for word in words]
+    return {str(path): digest for path in files if (digest := _of_file(path))}
+
+
+def _of_file(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except OSError:
+        return ""
 
 
 def _digest(content: object) -> str:

@@ -17,8 +17,10 @@ from actconform.golden.store import collected, golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run import Plan
+from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
 from actconform.spelling import near
+from actconform.text import visible
 
 if TYPE_CHECKING:
     from actconform.plugins import Catalog
@@ -59,17 +61,17 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     def show(result: Result) -> None:
         counted[result.route] += 1
         if sys.stderr.isatty():
-            click.echo(f"\r{sum(counted.values())} cases  {result.case:<80.80}", nl=False, err=True)
+            click.echo(f"\r{sum(counted.values())} cases  {visible(result.case):<80.80}", nl=False, err=True)
 
     trial = selftest(plan, faults, show)
     if as_json:
         said = {"schema": 1, **msgspec.to_builtins(trial), "problems": trial.problems}
         click.echo(msgspec.json.format(msgspec.json.encode(said), indent=1))
     else:
-        click.echo(_table(trial))
+        say(_table(trial))
         for problem in trial.problems:
-            click.echo(problem)
-        click.echo(_verdict(trial))
+            say(problem)
+        say(_verdict(trial))
     if into is not None:
         write_between(into, BEGIN, END, f"{_table(trial)}\n\n{_verdict(trial)}")
     return 1 if trial.problems else 0
@@ -95,9 +97,14 @@ def _table(trial: Trial) -> str:
     return "\n".join(rows)
 
 
+def _late(trial: Trial) -> int:
+    return len(trial.timeouts) + sum(one.outcome == "timeout" for one in trial.detections)
+
+
 def _verdict(trial: Trial) -> str:
     caught = sum(one.outcome == "caught" for one in trial.detections)
     return (
         f"{caught} of {len(trial.detections)} planted faults caught, with the right class and blame; "
-        f"{len(trial.false_alarms)} false alarms in {trial.healthy} healthy cases."
+        f"{len(trial.false_alarms)} false alarms in {trial.healthy} healthy cases"
+        + (f"; {late} ran out of time." if (late := _late(trial)) else ".")
     )

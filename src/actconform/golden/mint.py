@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.inputs import Draw, row_cotangent, row_draws, unary_regimes
+from actconform.files import write_bytes
 from actconform.golden.hard import hard_points
 from actconform.golden.networks import kept, model_golden
 from actconform.golden.store import (
@@ -67,9 +68,7 @@ def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[s
             known[subject.name] = Subject(draws=golden.draws, tables=tables)
             progress(subject.name)
     manifest = Manifest(schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(known.items())))
-    written = folder / f"{MANIFEST}.new"
-    written.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
-    written.replace(folder / MANIFEST)
+    write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
     return manifest
 
 

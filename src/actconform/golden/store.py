@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from actconform.catalog.inputs import Draw  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.files import GIB, read_bytes
 from actconform.types import Aspect  # noqa: TC001  msgspec reads the annotations when it decodes
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 THROUGHPUT = "throughput.json"  # ratios of times, which no manifest proves
 OBSERVED = "observed.json"  # what the causes covered on machines measured: no truth
+DTYPES = frozenset({"<f4", "<f8", "<i8", "<i4", "<u4", "<u2", "<f2", "|u1", "|b1"})  # numbers, never objects
+MOST_OF_A_HEADER = 1 << 16
 MAGIC = b"\x93NUMPY\x01\x00"  # .npy, version 1.0: then the header's length in two bytes, the header, the data
 
 
@@ -107,23 +111,44 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of a folder; raise GoldenError where it is missing, unreadable or of another schema."""
     path = folder / MANIFEST
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
         schema = msgspec.json.decode(text, type=_Schema).schema  # alone: another schema need not fit Manifest
         if schema != SCHEMA:
             message = (
                 f"{path}: schema {schema}, but this actconform reads schema {SCHEMA}: use the release that wrote it"
             )
             raise GoldenError(message)
-        return msgspec.json.decode(text, type=Manifest)
+        manifest = msgspec.json.decode(text, type=Manifest)
+        _check(manifest, path)
     except FileNotFoundError:
         message = f"{path}: no such file; a folder of goldens has a manifest (write one with `actconform golden mint`)"
         raise GoldenError(message) from None
     except OSError as error:
         message = f"{path}: cannot be read: {error.strerror}"
         raise GoldenError(message) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"{path}: not a manifest of goldens: {error}"
         raise GoldenError(message) from error
+    return manifest
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    """Raise GoldenError where a manifest leads out of its folder, or describes tensors that there cannot be."""
+    for name, entry in manifest.files.items():
+        parts = PurePosixPath(name).parts
+        if PurePosixPath(name).is_absolute() or ".." in parts or "\0" in name or len(parts) < 2:
+            raise GoldenError(f"{path}: {name!r} is no file of a subject in this folder: wanted SUBJECT/TENSOR.npy")
+        if entry.dtype not in DTYPES or min(entry.shape, default=0) < 0 or _bytes(entry) > GIB:
+            words = f"{entry.dtype!r} {list(entry.shape)}"
+            wanted = f"{', '.join(sorted(DTYPES))} of no negative size and at most {GIB:,} bytes"
+            raise GoldenError(f"{path}: {name!r} is a tensor of {words}: wanted {wanted}")
+    for name, subject in manifest.subjects.items():
+        if any(size < 0 for draw in subject.draws for shape in draw.shapes.values() for size in shape):
+            raise GoldenError(f"{path}: the draws of {name!r} have negative sizes")
+
+
+def _bytes(entry: Entry) -> int:
+    return math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
 
 
 def collected(package: Manifest, own: Mapping[str, Path]) -> Manifest:
@@ -152,7 +177,7 @@ def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
     """
     path = folder / name
     try:
-        blob = path.read_bytes()
+        blob = read_bytes(path, _bytes(entry) + MOST_OF_A_HEADER)
     except FileNotFoundError:
         message = f"{path}: missing golden; the manifest lists it with SHA-256 {entry.sha256}"
         raise GoldenError(message) from None
@@ -223,9 +248,16 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
     """Return the files in the folder that the manifest does not list, as messages."""
     known = {MANIFEST, THROUGHPUT, OBSERVED, *manifest.files}
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    found = (Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names))
     return [
-        f"{path}: extra file, not in the manifest, SHA-256 {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for path in found
-        if path.relative_to(folder).as_posix() not in known
+        f"{path}: extra file, not in the manifest, {_about(path)}"
+        for path in sorted(found)
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(folder).as_posix() not in known
     ]
+
+
+def _about(path: Path) -> str:
+    try:
+        return f"SHA-256 {hashlib.sha256(read_bytes(path)).hexdigest()}"
+    except OSError as error:
+        return f"which {error.strerror}" if path.exists() else "a link to nothing"

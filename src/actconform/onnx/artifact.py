@@ -12,6 +12,7 @@ from onnx.external_data_helper import uses_external_data
 
 from actconform.model import LOSS, OUTPUT
 from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.onnx.size import TooLargeError, expect_sane_size
 from actconform.spelling import near
 
 if TYPE_CHECKING:
@@ -210,7 +211,10 @@ def _unregistered(model: onnx.ModelProto) -> str:
 
 def _refused(model: onnx.ModelProto) -> str:
     try:
+        expect_sane_size(model)  # before the check, which follows functions as far as they go
         onnx.checker.check_model(model, full_check=True)
+    except TooLargeError as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001  whatever the checker raises is its verdict
         return f"onnx.checker: {' '.join(str(error).split())}"
     return ""

@@ -18,6 +18,7 @@ from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
 from actconform.onnx.outline import GradientError, bodies, outline, restore
 from actconform.onnx.rules.build import FLOATS, Build
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator, rule_of
+from actconform.onnx.size import inferred_with_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,7 +109,7 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _inferred(light: onnx.ModelProto) -> onnx.GraphProto:
     try:
-        return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+        return inferred_with_data(light).graph
     except onnx.shape_inference.InferenceError as error:
         raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
 

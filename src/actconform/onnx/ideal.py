@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, inliner, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.ideal_layers
@@ -23,6 +23,7 @@ from actconform.interfaces import Program, Unsupported
 from actconform.onnx.artifact import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.onnx.size import READ, expect_sane_output, inlined
 from actconform.oracle.rounding import round_to
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ Array: TypeAlias = NDArray[Any]
 # of a node's inputs, None where one is left out, and of everything known before it, which the body of a loop may capture
 Compute: TypeAlias = Callable[[list[Array | None], Mapping[str, Array]], Sequence[Array]]
 
+MOST_ROUNDS = 10_000  # of a loop
 FIRST_OPSET = 13  # before it Softmax flattened its input, and squeezes and sums took axes otherwise
 
 FORMATS = {element_type: DTYPES[dtype] for dtype, element_type in ELEMENT_TYPES.items()}
@@ -66,7 +68,7 @@ class IdealRuntime(Program):
     implementation = "actconform.onnx.ideal"
 
     def __init__(self, model: bytes, *, rounding: bool = True) -> None:
-        proto = inliner.inline_local_functions(onnx.load_from_string(model), convert_version=True)
+        proto = inlined(onnx.load_from_string(model))
         self._rounding = rounding
         self._opset = standard_opset(proto)
         if self._opset < FIRST_OPSET:
@@ -105,6 +107,7 @@ class IdealRuntime(Program):
     def _results(self, step: _Step, values: Mapping[str, Array]) -> dict[str, Array]:
         arguments = [values[name] if name else None for name in step.node.input]
         try:
+            self._expect_sane_output(step.node, values)
             results = step.compute(arguments, values)
         except Unsupported as error:
             raise Unsupported(f"{_named(step.node, self._opset)}: {error}") from error
@@ -114,6 +117,16 @@ class IdealRuntime(Program):
             raise Unsupported(f"the ideal runtime knows {len(results)} outputs of {_named(step.node, self._opset)}")
         named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
         return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
+
+    def _expect_sane_output(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> None:
+        """Raise Unsupported where the node would make more than is evaluated here, before it does."""
+        read = {name: (values[name], STORAGE[self._types[name]]) for name in node.input if name}
+        # Of large ones the shape alone is looked at, and a view costs nothing.
+        typed = {
+            name: array.astype(dtype) if array.size <= READ else np.broadcast_to(np.zeros((), dtype), array.shape)
+            for name, (array, dtype) in read.items()
+        }
+        expect_sane_output(node, typed, self._opset)
 
     def _settled(self, array: Array, element_type: int) -> Array:
         """Return the array as a tensor of that type is held: floats rounded, in float64; all else in its own dtype."""
@@ -152,7 +165,11 @@ class IdealRuntime(Program):
             limit, going, *initial = arguments
             carried = cast("list[Array]", initial)
             rows: list[Sequence[Array]] = []
+            if limit is not None and limit > MOST_ROUNDS and going is None:
+                raise Unsupported(f"a loop of {int(limit):,} rounds; at most {MOST_ROUNDS:,} are gone")
             while (going is None or bool(going)) and (limit is None or len(rows) < limit):
+                if len(rows) == MOST_ROUNDS:
+                    raise Unsupported(f"a loop of more than {MOST_ROUNDS:,} rounds")
                 given = (np.array(len(rows)), np.array(True), *carried)  # noqa: FBT003
                 values = {**outer, **dict(zip(takes, given, strict=True))}
                 self._run(steps, values)

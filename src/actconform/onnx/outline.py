@@ -10,6 +10,7 @@ from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.artifact import standard_opset
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, rule_of
+from actconform.onnx.size import TooLargeError, expect_sane_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,6 +46,10 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
             f"an onnx.ModelProto is expected, not {type(model).__name__}: read one with onnx.load(path)"
         )
     light = _without_weights(model)
+    try:
+        expect_sane_size(light)  # before the check, which follows functions as far as they go
+    except TooLargeError as error:
+        raise GradientError(str(error)) from error
     if fault := _fault(light):
         raise GradientError(f"not a valid ONNX model: {fault}")
     if light.functions:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 import sys
 from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
 
+from actconform.text import visible
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import IO
 
 PLAIN_WIDTH = 160
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+faults: list[OSError] = []  # of writing, by which a command ends with exit code 1
 _ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "◦": ".", "–": "-", "·": "|", "…": "...", "✗": "x", "✓": "v"})
 
 
@@ -28,17 +29,8 @@ def open_console(*, to_stderr: bool = False) -> Console:
 
 
 def plain(text: str) -> str:
-    """Return `text` as markup that shows just it: brackets escaped, control characters written out."""
+    """Return `text` as markup that shows just it: brackets escaped, the rest as `visible` does."""
     return escape(visible(text))
-
-
-def visible(text: str) -> str:
-    """Return `text` with what is no character to show written out: controls but tab and newline, those that
-    turn the direction of writing, lone surrogates.
-
-    What comes back can be encoded, and XML can hold it.
-    """
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 class _Patient:
@@ -54,14 +46,23 @@ class _Patient:
             text.encode(self.encoding or "ascii")
         except UnicodeEncodeError:
             text = text.translate(_ASCII).encode("ascii", "replace").decode()
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
+        self._patiently(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
         """Flush what can be flushed."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
+        self._patiently(self._stream.flush)
+
+    @staticmethod
+    def _patiently(step: Callable[[], object]) -> None:
+        try:
+            step()
+        except BrokenPipeError:  # its reader left
+            pass
+        except OSError as error:
+            faults.append(error)
+        except ValueError:  # it is closed
+            pass
 
     def isatty(self) -> bool:
         """Tell whether a person is looking."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.report.console import visible
 from actconform.report.diff import Found
 from actconform.report.facts import said
 from actconform.report.markdown import literal, table
+from actconform.text import visible
 from actconform.throughput.trials import shown
 
 if TYPE_CHECKING:

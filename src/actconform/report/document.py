@@ -10,6 +10,7 @@ import msgspec
 
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Report
+from actconform.files import read_bytes
 from actconform.record import REPORT, RESULTS
 from actconform.severity import graded
 from actconform.types import BAD
@@ -33,7 +34,7 @@ def read_report(path: Path) -> Report:
     """
     file = path / REPORT if path.is_dir() else path
     try:
-        text = file.read_bytes().removeprefix(codecs.BOM_UTF8)
+        text = read_bytes(file).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}{_unfinished(path)}") from error
     if not text.strip():

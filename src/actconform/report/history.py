@@ -9,6 +9,7 @@ import msgspec
 
 from actconform.config import UsageError
 from actconform.document import Change, Point, Since, Trend
+from actconform.files import read_bytes
 from actconform.record import REPORT
 from actconform.report.document import read_report
 from actconform.report.facts import changed, of_route
@@ -72,7 +73,7 @@ def read_history(folder: Path, current: Report) -> Iterator[Report]:
 def _head(path: Path) -> tuple[str, frozenset[str]]:
     """Return when the run of a report was, and its cases, without reading all of it."""
     try:
-        head = msgspec.json.decode(path.read_bytes(), type=_Head)
+        head = msgspec.json.decode(read_bytes(path), type=_Head)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         report = read_report(path)  # which says what is wrong
         head = _Head(tuple(_Case(result.case) for result in report.results), report.when)

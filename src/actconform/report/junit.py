@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from actconform.interfaces import Reporter
-from actconform.report.console import visible
 from actconform.report.repeat import repeat
 from actconform.severity import gravest, gravity
+from actconform.text import visible
 from actconform.types import Verdict
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from actconform.report.console import visible
+from actconform.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform.config import UsageError
+from actconform.files import read_text, write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 def write_between(path: Path, begin: str, end: str, text: str) -> None:
     """Replace what stands in a file between the marks `begin` and `end` by `text`. Raises UsageError as `expect_marks` does."""
     before, after = expect_marks(path, begin, end)
-    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    write_bytes(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
 def expect_marks(path: Path, begin: str, end: str) -> tuple[str, str]:
     """Return what stands before and after the marks; raise UsageError where one is missing or they stand the wrong way round."""
-    before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
+    before, mark, rest = read_text(path).partition(begin)
     _, other, after = rest.partition(end)
     if not mark or not other:
         raise UsageError(f"{path} has no lines {begin!r} and, after it, {end!r} to write between")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Facts, Report
-from actconform.report.console import visible
+from actconform.text import visible
 from actconform.types import Verdict
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from actconform.report.console import visible
 from actconform.report.reasons import brief
+from actconform.text import visible
 from actconform.types import BAD
 
 if TYPE_CHECKING:

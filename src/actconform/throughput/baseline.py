@@ -8,6 +8,7 @@ import msgspec
 
 from actconform import __version__
 from actconform.config import UsageError
+from actconform.files import read_bytes
 from actconform.throughput.calibration import NAME
 from actconform.throughput.intervals import Interval, ratios
 from actconform.throughput.measured import write
@@ -84,7 +85,7 @@ def read(path: Path) -> Baseline | None:
     """Return the baseline of a file, None where there is none; raise UsageError where it cannot be read or is something else."""
     mend = "name another file with --baseline, or move this one away; nothing was overwritten"
     try:
-        text = path.read_bytes()
+        text = read_bytes(path)
         head = msgspec.json.decode(text, type=_Head)
         if head.what != WHAT:
             raise UsageError(f"{path}: not a baseline of throughput, but {head.what!r}; {mend}")
@@ -95,7 +96,7 @@ def read(path: Path) -> Baseline | None:
         return None
     except OSError as error:
         raise UsageError(f"{path}: the baseline cannot be read: {error.strerror}; {mend}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path}: not a baseline of throughput: {error}; {mend}") from error
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from actconform.config import UsageError
+from actconform.files import read_bytes, write_bytes
 from actconform.throughput.intervals import Interval, interval, ratios
 from actconform.throughput.trials import Trial  # noqa: TC001  msgspec reads annotations
 
@@ -173,12 +173,12 @@ def read(folder: Path) -> Report | None:
     """Return DIR/throughput.json, None where there is none; raise UsageError where it cannot be read or is something else."""
     path = folder / FILE
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report)
+        return msgspec.json.decode(read_bytes(path), type=Report)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         mend = "remove it, or measure anew with `actconform bench`"
         raise UsageError(f"{path}: not what `actconform bench` writes ({error}): {mend}") from error
 
@@ -186,9 +186,4 @@ def read(folder: Path) -> Report | None:
 def write(path: Path, content: object) -> None:
     """Write a struct as JSON in one step: there is all of it or what was there before. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from actconform.config import table_name
+from actconform.files import read_bytes
 from actconform.hookspecs import hookimpl
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported
 from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
@@ -45,6 +46,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     tensors: Literal["npy", "pb"] = "npy"
     version: str | None = None
+    version_seconds: float = VERSION_SECONDS
     folder: str = "."
 
 
@@ -81,7 +83,7 @@ class CommandRuntime(Backend):
                 cwd=self.about.folder,
                 capture_output=True,
                 stdin=subprocess.DEVNULL,
-                timeout=VERSION_SECONDS,
+                timeout=self.about.version_seconds,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -165,7 +167,7 @@ class CommandProgram(Program):
         outputs = {}
         for file, name in wanted.items():
             try:
-                outputs[name] = read_tensor((folder / file).read_bytes(), kind, self._outputs[name])
+                outputs[name] = read_tensor(read_bytes(folder / file, MOST_BYTES), kind, self._outputs[name])
             except (TensorFileError, OSError) as error:
                 raise SaidError(f"{self._about.name} wrote {file}, which is no tensor: {error}") from error
         return outputs

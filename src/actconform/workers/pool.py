@@ -63,9 +63,9 @@ class Worker:
             outcome = worker.run(job, timeout=30)
 
     `python` is another interpreter, which has the same versions of actconform and its plugins; `plugins` are further
-    ones, "module:attribute". The process gets `threads` as ACTCONFORM_THREADS and OMP_NUM_THREADS, then `env` on top; the
-    attribute `env` has both. Where there is none to be started, `unavailable` says why, and so does every method, as a WorkerError
-    of that kind.
+    ones, "module:attribute". It may take `start_seconds` to start. The process gets `threads` as ACTCONFORM_THREADS and
+    OMP_NUM_THREADS, then `env` on top; the attribute `env` has both. Where there is none to be started, `unavailable` says why, and so
+    does every method, as a WorkerError of that kind.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Worker:
         env: Mapping[str, str] | None = None,
         plugins: Sequence[str] = (),
         unavailable: str = "",
+        start_seconds: float = START_SECONDS,
     ) -> None:
         self.backend = backend
         self._unavailable = unavailable
@@ -85,18 +86,18 @@ class Worker:
         self.env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
         self._plugins = tuple(plugins)
         self._process: WorkerProcess | None = None
-        self._start_seconds = START_SECONDS
+        self._start_seconds = start_seconds
         self._lock = threading.Lock()
         self._closed = False
 
-    def start(self, timeout: float = START_SECONDS) -> Hello:
+    def start(self, timeout: float | None = None) -> Hello:
         """Start the process, unless it runs, and return what it says of itself; its framework is imported then.
 
         A backend that cannot run here is no error: `Hello.unavailable` says why. Raises WorkerError of kind "handshake"
         (versions differ, no such backend, no actconform), WorkerCrash or WorkerTimeout.
         """
         with self._lock:
-            self._start_seconds = timeout
+            self._start_seconds = timeout or self._start_seconds
             return self._started()[1]
 
     def run(self, job: Job, timeout: float) -> Outcome:

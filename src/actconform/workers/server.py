@@ -28,6 +28,7 @@ from actconform.code import code_digest
 from actconform.cpu import cpu_features
 from actconform.interfaces import Unavailable
 from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
+from actconform.text import shortened
 from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
 from actconform.workers.session import Session, fault_message, type_name
 from actconform.workers.timing import Prepare, Prepared, Sample, Sampled, Timers
@@ -128,7 +129,9 @@ def _facts(backend: Backend) -> dict[str, str]:
     if not isinstance(facts, dict):
         raise TypeError(f"facts returned {type_name(facts)}: wanted a dict of str to str")
     own = os.environ.get(ENVIRONMENT)
-    return {str(fact): str(value) for fact, value in facts.items()} | ({"environment": own} if own else {})
+    return {shortened(str(fact)): shortened(str(value)) for fact, value in facts.items()} | (
+        {"environment": own} if own else {}
+    )
 
 
 def _no_backend(name: str, catalog: Catalog) -> str:

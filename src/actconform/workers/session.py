@@ -14,6 +14,7 @@ import numpy as np
 
 from actconform.interfaces import Backend, Program, Unavailable, Unsupported
 from actconform.model import Model
+from actconform.text import shortened
 from actconform.types import Artifact, Support
 from actconform.workers.growth import SUSPECT, growth, resident
 from actconform.workers.heard import warnings_heard
@@ -35,7 +36,7 @@ Kind = Literal["unsupported", "unavailable", "error", "memory"]
 # torch and TensorFlow have errors of their own for memory; ONNX Runtime has only words.
 MEMORY_ERRORS = ("OutOfMemoryError", "ResourceExhaustedError")
 MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to allocate) memory", re.IGNORECASE)
-LONGEST_MESSAGE = 2000
+LONGEST_MESSAGE = 2000  # letters
 
 
 class SaidError(Exception):
@@ -273,8 +274,9 @@ def _kind(error: BaseException) -> Kind:
 def fault_message(error: BaseException) -> str:
     """Return the backend's own words for an outcome; for a fault its type, words, and innermost line outside this file."""
     if isinstance(error, Unsupported | Unavailable | SaidError):
-        return _sendable(str(error))
-    said = "".join(traceback.format_exception_only(error)).strip()[:LONGEST_MESSAGE]
+        return _sendable(shortened(str(error), LONGEST_MESSAGE))
+    said = "".join(traceback.format_exception_only(error)).strip()
+    said = shortened(said, LONGEST_MESSAGE)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     return _sendable(f"{said} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else said)
 

@@ -33,7 +33,7 @@ from actconform.plugins import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run import Plan
 from actconform.select import all_cases
-from actconform.selftest import TIMEOUT, selftest
+from actconform.selftest import selftest
 from actconform.types import DRIVER_EXPORTER
 from actconform.workers.pool import Worker, WorkerError
 from actconform.workers.protocol import Job
@@ -176,7 +176,7 @@ class _Desks:
             source = self._plan.catalog.exporters[str(case.exporter).partition("@")[0]].source
             exports = Exports(self._worker(source), cache_folder())
         catalog, register = self._plan.catalog, self._plan.register
-        return Desk(catalog, register, TIMEOUT, self._exams, self._worker(case.worker), exports, {})
+        return Desk(catalog, register, self._plan.config.timeout, self._exams, self._worker(case.worker), exports, {})
 
     def close(self) -> None:
         for worker in self._workers.values():

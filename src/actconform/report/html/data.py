@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actconform.report.cells import named
@@ -12,10 +13,11 @@ from actconform.report.html.selftest import selftest_of
 from actconform.report.screen import DIGITS, WORDS
 from actconform.report.share import worst_share
 from actconform.severity import CONVENTION, MARKS, TABLE, Severity, gravest, gravity
+from actconform.text import visible
 from actconform.types import RAN, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from actconform.causes.register import Cause
@@ -41,13 +43,22 @@ class Texts:
         return list(self._known)
 
 
+def shown(value: Any) -> Any:
+    """Return what a page shows, with every text in it as one that shows just itself."""
+    if isinstance(value, str):
+        return visible(value)
+    if isinstance(value, Mapping):
+        return {visible(str(key)): shown(item) for key, item in value.items()}
+    return [shown(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def page_data(
     report: Report, folder: Path, *, trends: Mapping[str, Trend], register: Sequence[Cause]
 ) -> dict[str, Any]:
     """Return what the page shows, as JSON can hold it: numbers that are not finite are "nan", "inf" and "-inf"."""
     texts = Texts()
     cases = [_case(result, texts, trends.get(result.case)) for result in report.results]
-    return {
+    page = {
         "conforms": report.conforms,
         "problems": list(report.problems),
         "when": report.when,
@@ -66,6 +77,7 @@ def page_data(
         "throughput": bars_of(folder),
         "texts": texts.all(),
     }
+    return {part: value if part == "cases" else shown(value) for part, value in page.items()}
 
 
 def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
@@ -85,7 +97,8 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
     for name, pairs in (("on", result.placement), ("export", result.export)):
         if pairs:
             case[name] = {
-                key: texts(value if isinstance(value, str) else ", ".join(value)) for key, value in pairs.items()
+                visible(key): texts(value if isinstance(value, str) else ", ".join(value))
+                for key, value in pairs.items()
             }
     if result.measurements:
         case["m"] = [_measurement(measurement, texts) for measurement in result.measurements]

@@ -1,0 +1,43 @@
+"""Text from outside as just that: what a terminal, a log, XML or a web page would take for something else is written out."""
+
+from __future__ import annotations
+
+import re
+
+LONGEST = 2000  # letters of a message
+# Controls but tab and newline, what turns the direction of writing or has no width, lone surrogates, what XML cannot hold.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff"
+    "\U000e0000-\U000e007f]"
+)
+# What services that run jobs obey where a log has it: GitHub at the start of a line, which wrapping may make of any place.
+_COMMAND = re.compile(
+    r"::(?=(?:error|warning|notice|debug|group|endgroup|echo|add-mask|add-path|add-matcher|remove-matcher|set-env|"
+    r"set-output|save-state|stop-commands)\b)|##(?=\[|vso\[|teamcity\[)",
+    re.IGNORECASE,
+)
+
+
+def visible(text: str) -> str:
+    """Return `text` with what is no character to show, and what a log's reader would obey, written out as Python does.
+
+    Tabs and newlines stay. What comes back can be encoded, and XML can hold it.
+    """
+    return _COMMAND.sub(_first_spelled, _CONTROL.sub(lambda match: repr(match[0])[1:-1], text))
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """Return `text` as `visible` does, on one line, and `shortened`."""
+    return shortened(" ".join(visible(text).split()), longest)
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
+    """Return `text`; where it has more than `longest` letters its beginning and its end, and how many are left out between."""
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end]}… ({len(text) - longest:,} letters left out) …{text[-end:]}"
+
+
+def _first_spelled(match: re.Match[str]) -> str:
+    return f"\\x{ord(match[0][0]):02x}{match[0][1:]}"
