@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import onnx
@@ -29,13 +29,22 @@ BINARY = "protobuf"  # onnx's name of the one format that is read and written he
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, help="The file to write: a new one, or one to overwrite.")
 @click.option(
-    "--wrt", multiple=True, required=True, help="Inputs or initializers to differentiate by: x,w (repeatable)."
+    "--wrt",
+    multiple=True,
+    help="Inputs or initializers to differentiate by: x,w (repeatable; default: all float inputs).",
 )
+@click.option("--shape", "shapes", multiple=True, help="Fix the dimensions of an input: x=1,3,160,160 (repeatable).")
 @click.option("--output", "outputs", multiple=True, help="Outputs to differentiate: y,z (default: all of floats).")
 @click.option("--cotangent", default="ct_", show_default=True, help="What the names of the new inputs begin with.")
 @click.option("--gradient", default="d_", show_default=True, help="What the names of the new outputs begin with.")
 def command(
-    model: Path, out: str, wrt: tuple[str, ...], outputs: tuple[str, ...], cotangent: str, gradient: str
+    model: Path,
+    out: str,
+    wrt: tuple[str, ...],
+    shapes: tuple[str, ...],
+    outputs: tuple[str, ...],
+    cotangent: str,
+    gradient: str,
 ) -> int:
     """Write MODEL with a further input ct_NAME for each output, and a further output d_NAME for each of --wrt.
 
@@ -44,11 +53,16 @@ def command(
     domains need a rule, which installed plugins may give.
     """
     try:
-        by = _names("--wrt", wrt, "inputs or initializers of the model")
+        by = (
+            _names("--wrt", wrt, "inputs or initializers of the model, or leave it out for all float inputs")
+            if wrt
+            else None
+        )
+        fixed = _shapes(shapes)
         of = _names("--output", outputs, "outputs of the model, or leave it out for all") if outputs else None
         target = _target(out, model)
         read = _read(model, target)
-        made = _differentiated(model, read, by, of, cotangent, gradient)
+        made = _differentiated(model, read, wrt=by, outputs=of, shapes=fixed, cotangent=cotangent, gradient=gradient)
         _write(made, target, out)
     except UsageError as error:
         raise UsageError(f"{error}; nothing was written") from error
@@ -66,6 +80,22 @@ def _names(option: str, given: Iterable[str], wanted: str) -> list[str]:
     if not names:
         raise UsageError(f"{option} is empty: name {wanted}")
     return names
+
+
+def _shapes(given: Iterable[str]) -> dict[str, list[int]]:
+    shapes = {}
+    for each in given:
+        name, equals, dims = each.rpartition("=")
+        try:
+            sizes = [int(dim) for dim in dims.split(",")] if dims.strip() else []
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise UsageError(f"--shape {each}: a name and its dimensions are expected, as in x=1,3,160,160")
+        if name in shapes:
+            raise UsageError(f"--shape {each}: {name} has a shape already")
+        shapes[name] = sizes
+    return shapes
 
 
 def _target(out: str, model: Path) -> Path:
@@ -137,16 +167,14 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
     return model
 
 
-def _differentiated(
-    path: Path, model: onnx.ModelProto, wrt: list[str], outputs: list[str] | None, cotangent: str, gradient: str
-) -> onnx.ModelProto:
+def _differentiated(path: Path, model: onnx.ModelProto, **asked: Any) -> onnx.ModelProto:
     """Return the model with gradients, by the rules of installed plugins too; a plugin that is broken gives none."""
     try:
         broken = [f"plugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in load_plugins().broken]
     except PluginError as error:
         broken = [str(error)]
     try:
-        return add_gradients(model, wrt, outputs, cotangent=cotangent, gradient=gradient)
+        return add_gradients(model, **asked)
     except NameTakenError as error:
         mend = "choose other prefixes with --cotangent and --gradient"
         raise UsageError(f"{path}: the name {error.name!r} is taken: {mend}") from error

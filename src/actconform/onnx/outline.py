@@ -8,11 +8,13 @@ import onnx
 from onnx import inliner, version_converter
 from onnx.external_data_helper import uses_external_data
 
-from actconform.onnx.artifact import standard_opset
-from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, rule_of
+from actconform.onnx.artifact import standard_opset, subgraphs
+from actconform.onnx.asked import fix_shapes
+from actconform.onnx.fold import decided
+from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, GradientError, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from google.protobuf.message import Message
 
@@ -29,27 +31,26 @@ _OPAQUE = frozenset(
 _UNKNOWN = "actconform.unknown"  # a domain of which onnx infers nothing
 
 
-class GradientError(ValueError):
-    """No gradient can be added to this model, or not the one asked for; the message says why and what to do."""
-
-
-def outline(model: onnx.ModelProto) -> onnx.ModelProto:
+def outline(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> onnx.ModelProto:
     """Return a checked copy of `model` without its large initializers, ready for rules.
 
-    What is left out is an input there. Local functions are inlined, and operators that have no rule but a definition by other
-    operators replaced by it; below opset 16 the nodes are converted to 16. Raises GradientError where `model` is no valid
-    model or has shapes that cannot fit, states an opset below 7 or above 26, or cannot be converted.
+    What is left out is an input there, and inputs have the dimensions of `shapes`. Local functions are inlined, each `If` of
+    constant condition is replaced by its branch, and operators that have no rule but a definition by other operators by that;
+    below opset 16 the nodes are converted to 16. Raises GradientError where `model` is no valid model or has shapes that
+    cannot fit, states an opset below 7 or above 26, or cannot be converted.
     """
     if not isinstance(model, onnx.ModelProto):
         raise GradientError(
             f"an onnx.ModelProto is expected, not {type(model).__name__}: read one with onnx.load(path)"
         )
     light = _without_weights(model)
+    _open_dimensions(light.graph)
+    fix_shapes(light.graph, shapes or {})
     if fault := _fault(light):
         raise GradientError(f"not a valid ONNX model: {fault}")
     if light.functions:
         light = inliner.inline_local_functions(light, convert_version=True)
-    return _expanded(_converted(light))
+    return decided(_expanded(_converted(decided(light))))
 
 
 def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
@@ -93,7 +94,7 @@ def _inferable(light: onnx.ModelProto) -> onnx.ModelProto:
 def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     for node in nodes:
         yield node
-        for body in bodies(node):
+        for body in subgraphs(node):
             yield from _nodes(body.node)
 
 
@@ -112,19 +113,19 @@ def _misjudged(node: onnx.NodeProto, opset: int) -> bool:
     return bool(schema.has_function) and not schema.has_type_and_shape_inference_function
 
 
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node of control flow holds."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
 def _small(tensor: onnx.TensorProto) -> bool:
     count = 1
     for dim in tensor.dims:
         count *= dim
     return count <= SMALL and not uses_external_data(tensor)
+
+
+def _open_dimensions(graph: onnx.GraphProto) -> None:
+    """Clear the dimensions that some exporters write for unknown ones: -1, and "?" for several that are not equal."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0 or dim.dim_param in {"?", "-1", "None"}:
+                dim.Clear()
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -105,10 +105,22 @@ def test_conv_with_automatic_pads(agrees, placed, kernel, stride, size):
     agrees("Conv", inputs, forward, free={0: (0,)}, auto_pad=placed, strides=[stride], kernel_shape=[kernel])
 
 
-def test_conv_with_automatic_pads_needs_the_size_of_the_image(graph_of):
-    model = graph_of("Conv", [normal(1, 1, 5), normal(1, 1, 3)], [3], free={0: (2,)}, auto_pad="SAME_UPPER")
-    with pytest.raises(UnsupportedOperator, match=r"Conv .*at node node: the shape of x0 must be known from axis 2 on"):
-        add_gradients(model, ["x0"])
+@pytest.mark.parametrize("sizes", [(6, 5), (7, 3)], ids=str)
+@pytest.mark.parametrize("placed", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("stride", "kernel", "dilation"), [(1, 3, 1), (2, 3, 1), (3, 2, 1), (1, 2, 2), (3, 1, 1)])
+def test_conv_with_automatic_pads_over_an_image_of_any_size(agrees, placed, stride, kernel, dilation, sizes):
+    span = (kernel - 1) * dilation + 1
+    totals = [max((-(-n // stride) - 1) * stride + span - n, 0) for n in sizes]
+    less, more = [n // 2 for n in totals], [n - n // 2 for n in totals]
+    before, after = (less, more) if placed == "SAME_UPPER" else (more, less)
+
+    def forward(x, w, bias):
+        padded = torch.nn.functional.pad(x, [before[1], after[1], before[0], after[0]])
+        return torch.nn.functional.conv2d(padded, w, bias, stride, dilation=dilation, groups=2)
+
+    inputs = [normal(2, 4, *sizes), normal(2, 2, kernel, kernel), normal(2)]
+    how = {"strides": [stride] * 2, "dilations": [dilation] * 2, "group": 2}
+    agrees("Conv", inputs, forward, free={0: (0, 2, 3)}, auto_pad=placed, exact="ours", runs=dilation == 1, **how)
 
 
 @st.composite

@@ -77,11 +77,12 @@ def test_pools_with_automatic_pads(agrees, placed):
         return functional.avg_pool1d(functional.pad(x, ends), 3, 2) / counted
 
     for op_type, forward in (("MaxPool", largest), ("AveragePool", mean)):
-        agrees(op_type, [normal(2, 2, 6)], forward, free={0: (0,)}, auto_pad=placed, kernel_shape=[3], strides=[2])
+        for free in ((0,), (0, 2)):
+            agrees(op_type, [normal(2, 2, 6)], forward, free={0: free}, auto_pad=placed, kernel_shape=[3], strides=[2])
 
 
 @settings(max_examples=50, deadline=None)
-@given(case=pools(dilated=False), counted=st.booleans(), free=st.sampled_from([(), (0,)]))
+@given(case=pools(dilated=False), counted=st.booleans(), free=st.sampled_from([(), (0,), (0, 2, 3, 4)]))
 def test_average_pool(agrees, case, counted, free):
     def forward(x):
         return AVERAGE[x.ndim - 2](x, case["kernel"], case["strides"], case["pads"], case["ceil"], counted)
@@ -90,13 +91,14 @@ def test_average_pool(agrees, case, counted, free):
     agrees("AveragePool", [normal(*case["shape"])], forward, free={0: free}, **attributes)
 
 
+@pytest.mark.parametrize("free", [(), (2,)], ids=["static", "any-size"])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_average_pool_dilated(agrees, dilation):
+def test_average_pool_dilated(agrees, dilation, free):
     def forward(x):
         return functional.conv1d(x, torch.full((1, 1, 3), 1 / 3, dtype=torch.float64), None, 2, 1, dilation)
 
     attributes = {"dilations": [dilation], "pads": [1, 1], "strides": [2], "kernel_shape": [3], "count_include_pad": 1}
-    agrees("AveragePool", [normal(2, 1, 8)], forward, **attributes)
+    agrees("AveragePool", [normal(2, 1, 8)], forward, free={0: free}, **attributes)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
@@ -106,7 +108,8 @@ def test_norm_pools(agrees, p):
 
     x = normal(2, 1, 4, 5)
     where = {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 1, 0]}
-    agrees("LpPool", [x], lambda x: windows(x) ** (1 / p), free={0: (0,)}, p=p, **where)
+    for free in ((0,), (0, 2, 3)):
+        agrees("LpPool", [x], lambda x: windows(x) ** (1 / p), free={0: free}, p=p, **where)
     agrees("GlobalLpPool", [x], lambda x: (x.abs() ** p).sum((2, 3), keepdim=True) ** (1 / p), opset=21, p=p)
 
 

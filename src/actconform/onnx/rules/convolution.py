@@ -6,7 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from actconform.onnx.rules.registry import rule
-from actconform.onnx.rules.windows import Window, known, padded, pieces, split_padding, static, window_in, window_of
+from actconform.onnx.rules.windows import (
+    Window,
+    known,
+    padded,
+    padding_at_run_time,
+    pieces,
+    split_padding,
+    static,
+    window_in,
+    window_of,
+)
 
 if TYPE_CHECKING:
     from actconform.onnx.rules.build import Build
@@ -20,14 +30,35 @@ def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Conv: dx is the transposed convolution of g, dW correlates x with g, the bias gets g summed over all but channels."""
     x, w, group = node.inputs[0], node.inputs[1], node.attributes["group"]
     shape = static(b, node, w)
-    window = window_of(b, node, shape[2:])
     (y,), (cotangent,) = node.outputs, g
     assert cotangent
+    if node.attributes["auto_pad"].startswith("SAME") and known((b.shape(x) or (None, None, None))[2:]) is None:
+        return _padded_at_run_time(b, node, cotangent, shape)
+    window = window_of(b, node, shape[2:])
     return [
         _image_gradient(b, node, cotangent, window) if node.wants(0) else None,
         _kernel_gradient(b, x, (cotangent, y), shape, window, group) if node.wants(1) else None,
         _bias_gradient(b, cotangent, shape) if node.wants(2) else None,
     ]
+
+
+def _padded_at_run_time(b: Build, node: Node, g: str, shape: tuple[int, ...]) -> Cotangents:
+    """Conv whose padding follows from a size that a run tells: the image is padded first, and its gradient cut afterwards."""
+    (x, w), (y,), group = node.inputs[:2], node.outputs, node.attributes["group"]
+    axes = len(shape) - 2
+    window = window_in(node, shape[2:])._replace(before=(0,) * axes, after=(0,) * axes)
+    sizes, positions = (b.Slice(b.Shape(each), b.integers([2]), b.integers([2 + axes])) for each in (x, y))
+    before, after = padding_at_run_time(b, node, sizes, positions, (window.strides, window.spans))
+    dx = dw = None
+    if node.wants(0):
+        rest = [stride - 1 for stride in window.strides]  # at most so much lies behind the last window
+        dx = b.ConvTranspose(g, w, strides=window.strides, dilations=window.dilations, output_padding=rest, group=group)
+        dx = b.Slice(dx, before, b.Add(before, sizes), b.integers(range(2, 2 + axes)))
+    if node.wants(1):
+        none = b.integers([0, 0])
+        image = b.Pad(x, b.Concat(none, before, none, after, axis=0))
+        dw = _kernel_gradient(b, image, (g, y), shape, window, group)
+    return [dx, dw, _bias_gradient(b, g, shape) if node.wants(2) else None]
 
 
 @rule("ConvTranspose")
