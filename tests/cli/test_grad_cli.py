@@ -71,6 +71,20 @@ def test_all_float_inputs_by_default_and_fixed_shapes(cli, dense):
     assert dims == {"z": [5, 3], "y": [5, 3], "d_x": [5, 2]}
 
 
+def test_what_the_graph_no_longer_has_is_noted(cli, dense):
+    """One line a note on standard error, and the same in the summary."""
+    dense.graph.node.append(helper.make_node("MatMul", ["y", "turned"], ["back"]))
+    dense.graph.output.append(helper.make_tensor_value_info("back", TensorProto.FLOAT, ["batch", 2]))
+    turned = np.ascontiguousarray(np.arange(6, dtype=np.float32).reshape(2, 3).T)
+    dense.graph.initializer.append(numpy_helper.from_array(turned, "turned"))
+    saved(dense)
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "w")
+    assert said.code == 0
+    (line,) = said.err.splitlines()
+    assert line.startswith("note: turned, read by MatMul -> back, holds the transpose of w")
+    assert line in said.out
+
+
 def test_external_data_of_the_folder_is_read(cli, dense):
     saved(dense, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "w").code == 0

@@ -16,6 +16,7 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_m
 from actconform.config import UsageError
 from actconform.onnx.artifact import tensors
 from actconform.onnx.grad import GradientError, NameTakenError, UnsupportedOperator, add_gradients
+from actconform.onnx.lost import lost_in_export
 from actconform.plugins import PluginError, load_plugins
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def command(
 
     d_x is the sum over the outputs of the cotangent ct_y times the derivative of y with respect to x; for a scalar loss and a
     cotangent of 1 it is the gradient. The nodes are standard ONNX operators: any runtime computes them. Operators of other
-    domains need a rule, which installed plugins may give.
+    domains need a rule, which installed plugins may give. What the graph no longer has of the model it was exported from is
+    noted on standard error: tied and merged weights, folded normalization, detach.
     """
     try:
         by = (
@@ -69,8 +71,12 @@ def command(
     added = len(made.graph.node) - len(read.graph.node)
     new = [value.name for value in (*made.graph.input, *made.graph.output)]
     old = {value.name for value in (*read.graph.input, *read.graph.output)}
+    notes = lost_in_export(read, by or [], gradient)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     click.echo(
         f"{out}: {added} nodes added; new inputs and outputs: {', '.join(name for name in new if name not in old)}"
+        + "".join(f"\n  note: {note}" for note in notes)
     )
     return 0
 
