@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 import actconform.onnx.rules  # noqa: F401  registers the rules
 from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
+from actconform.onnx.inference import infer
 from actconform.onnx.outline import GradientError, bodies, outline, restore
 from actconform.onnx.rules.build import FLOATS, Build
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator, rule_of
@@ -75,7 +76,8 @@ def add_gradients(
 
     described = {value.name: value for value in (*inferred.output, *inferred.input)}
     found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
-    graph.input.extend(_described(described[name], cotangent + name) for name in chosen)
+    stated = {value.name: value for value in graph.output}
+    graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
     if not keep_outputs:
         del graph.output[:]
     for name in wanted:
@@ -108,7 +110,7 @@ def _names(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _inferred(light: onnx.ModelProto) -> onnx.GraphProto:
     try:
-        return onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+        return infer(light)
     except onnx.shape_inference.InferenceError as error:
         raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
 
@@ -241,13 +243,18 @@ def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: st
     return output
 
 
-def _described(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProto | None = None) -> onnx.ValueInfoProto:
+    """Return `value` under another name, with the symbols that the model itself states for dimensions."""
     described = onnx.ValueInfoProto()
     described.CopyFrom(value)
     described.name = name
     for dim in described.type.tensor_type.shape.dim:
         if dim.dim_param.startswith("unk__"):  # names that inference made up
             dim.Clear()
+    if stated is not None:
+        for dim, own in zip(described.type.tensor_type.shape.dim, stated.type.tensor_type.shape.dim, strict=False):
+            if own.dim_param:
+                dim.CopyFrom(own)
     return described
 
 
