@@ -51,7 +51,8 @@ def add_gradients(
     input "ct_<output>" of that output's shape and type, the cotangent; for each x of `wrt` a further output "d_<x>" of the
     shape and type of x, the sum over the outputs of cotangent times Jacobian. With `keep_outputs=False` the gradients are
     its only outputs. The forward nodes stay as they are, but for local functions, and operators that have no rule but a
-    definition by other operators, which are replaced by their bodies; below opset 16 all are converted to it.
+    definition by other operators, which are replaced by their bodies; pools and transposed convolutions whose size onnx
+    infers wrongly, which say it plainly; below opset 16 all are converted to it.
 
     A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
     docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset below 7 or above 26, a

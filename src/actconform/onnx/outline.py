@@ -13,6 +13,7 @@ from actconform.onnx.inference import expect_consistent
 from actconform.onnx.older import OLDEST, TARGET, converted, inlined
 from actconform.onnx.rewritten import CannotConvertError
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, rule_of
+from actconform.onnx.sized import sized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
     light = _without_weights(model)
     if fault := _fault(light):
         raise GradientError(f"not a valid ONNX model: {fault}")
-    return _expanded(_modern(light))
+    return _expanded(sized(_modern(light)))
 
 
 def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.onnx.rules.registry import rule
-from actconform.onnx.rules.windows import Window, along, known, static, window_of
+from actconform.onnx.rules.windows import Window, along, known, static, window_in, window_of
 
 if TYPE_CHECKING:
     from actconform.onnx.rules.build import Build
@@ -21,6 +21,7 @@ def max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x, cotangent, index = node.inputs[0], g[0], node.output(1)
     if cotangent is None:
         return [None]
+    _expect_placed(b, node)
     if index is None or node.attributes["storage_order"]:
         _, index = b.outputs(2, "MaxPool", x, **node.attributes | {"storage_order": 0})
     return [b.scatter(x, index, cotangent)]
@@ -41,6 +42,7 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """AveragePool: every element gets the sum of g / n over the windows that see it, n being what each counts."""
     (cotangent,) = g
     assert cotangent
+    _expect_placed(b, node)
     window = window_of(b, node, node.attributes["kernel_shape"])
     sizes, positions = static(b, node, node.inputs[0], 2), static(b, node, node.outputs[0], 2)
     counts = np.ones([1] * len(sizes))
@@ -63,6 +65,7 @@ def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
+    _expect_placed(b, node)
     window = window_of(b, node, node.attributes["kernel_shape"])
     sizes, positions = static(b, node, x, 2), static(b, node, node.outputs[0], 2)
     per_window = _over_norm(b, cotangent, node.outputs[0], node.attributes["p"])
@@ -101,6 +104,21 @@ def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     )
     first = b.Equal(place, b.ArgMax(flat, axis=2, keepdims=1))
     return [b.reshape_like(b.Where(first, b.Reshape(cotangent, b.integers([0, 0, 1])), 0.0), x)]
+
+
+def _expect_placed(b: Build, node: Node) -> None:
+    """Raise UnsupportedOperator where it depends on the runtime which padding a pool finds by itself.
+
+    ONNX Runtime pads as if there were no dilations, and where steps are wider than windows it cuts the image at both ends.
+    """
+    if not node.attributes["auto_pad"].startswith("SAME"):
+        return
+    window = window_in(node, node.attributes["kernel_shape"])
+    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:]) or window.spans
+    steps = zip(sizes, window.strides, window.spans, strict=True)
+    cut = any((math.ceil(size / stride) - 1) * stride + span < size for size, stride, span in steps)
+    if window.spans != window.kernel or (cut and node.op_type != "MaxPool"):
+        raise node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
 
 
 def _spread(b: Build, g: str, window: Window, sizes: tuple[int, ...], positions: tuple[int, ...]) -> str:
