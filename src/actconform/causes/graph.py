@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import TensorProto, inliner, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from actconform.causes import primitives
 from actconform.causes.arithmetic import EXACT, Arithmetic, Condition, Number, given, settled
@@ -25,6 +25,7 @@ from actconform.onnx.artifact import standard_opset
 from actconform.onnx.ideal import attributes_of, passed_on
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.onnx.older import inlined
 from actconform.oracle.rounding import round_to
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class GraphFormula:
     """
 
     def __init__(self, model: bytes, operators: Mapping[str, str]) -> None:
-        proto = inliner.inline_local_functions(onnx.load_from_string(model), convert_version=True)
+        proto = inlined(onnx.load_from_string(model))
         self._graph = proto.graph
         self._opset = standard_opset(proto)
         self._texts = {**OPERATORS, **operators}

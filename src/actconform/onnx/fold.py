@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.artifact import standard_opset, subgraphs
+from actconform.onnx.inference import infer
 from actconform.onnx.nested import fresh_prefix, own_names, renamed
 from actconform.onnx.rules.known import held
 from actconform.onnx.rules.registry import STANDARD
@@ -68,7 +69,7 @@ def settled(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.Ten
     """
     values: dict[str, onnx.TensorProto] = {}
     while True:
-        inferred = onnx.shape_inference.infer_shapes(_with_constants(model, values), data_prop=True).graph
+        inferred = infer(_with_constants(model, values))
         found = constants(model, inferred)
         if len(found) <= len(values):
             return inferred, found

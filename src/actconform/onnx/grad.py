@@ -54,8 +54,8 @@ def add_gradients(
     input "ct_<output>" of that output's shape and type, the cotangent; for each x of `wrt` a further output "d_<x>" of the
     shape and type of x, the sum over the outputs of cotangent times Jacobian. With `keep_outputs=False` the gradients are
     its only outputs. The forward nodes stay as they are, but for local functions, operators that have no rule but a
-    definition by other operators, and each `If` whose condition is constant, which are replaced by their bodies; below opset
-    16 all are converted to it.
+    definition by other operators, and each `If` whose condition is constant, which are replaced by their bodies; pools and
+    transposed convolutions whose size onnx infers wrongly, which say it plainly; below opset 16 all are converted to it.
 
     A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
     docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset below 7 or above 26, a
@@ -82,7 +82,8 @@ def add_gradients(
 
     described = {value.name: value for value in (*inferred.output, *inferred.input)}
     found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
-    graph.input.extend(_described(described[name], cotangent + name) for name in chosen)
+    stated = {value.name: value for value in graph.output}
+    graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
     if not keep_outputs:
         del graph.output[:]
     for name in wanted:
@@ -218,11 +219,16 @@ def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: st
     return output
 
 
-def _described(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProto | None = None) -> onnx.ValueInfoProto:
+    """Return `value` under another name, with the symbols that the model itself states for dimensions."""
     described = onnx.ValueInfoProto()
     described.CopyFrom(value)
     described.name = name
     for dim in described.type.tensor_type.shape.dim:
         if dim.dim_param.startswith("unk__"):  # names that inference made up
             dim.Clear()
+    if stated is not None:
+        for dim, own in zip(described.type.tensor_type.shape.dim, stated.type.tensor_type.shape.dim, strict=False):
+            if own.dim_param:
+                dim.CopyFrom(own)
     return described

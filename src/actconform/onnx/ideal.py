@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, inliner, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.ideal_layers
@@ -25,6 +25,7 @@ from actconform.interfaces import Program, Unsupported
 from actconform.onnx.artifact import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.onnx.older import inlined
 from actconform.oracle.rounding import round_to
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class IdealRuntime(Program):
     implementation = "actconform.onnx.ideal"
 
     def __init__(self, model: bytes, *, rounding: bool = True) -> None:
-        proto = inliner.inline_local_functions(onnx.load_from_string(model), convert_version=True)
+        proto = inlined(onnx.load_from_string(model))
         self._rounding = rounding
         self._opset = standard_opset(proto)
         if self._opset < FIRST_OPSET:
@@ -290,6 +291,9 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare.CopyFrom(proto)
     for graph in _graphs(bare):
         del graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
+        for value in graph.output:  # types alone matter, and onnx infers some shapes wrongly
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
     for node in deep(bare.graph.node):
         if node.op_type == "GroupNormalization":  # of which onnx infers nothing: typed as its input
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))

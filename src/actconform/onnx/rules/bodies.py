@@ -8,6 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from actconform.onnx.fold import decided
+from actconform.onnx.inference import infer
 from actconform.onnx.nested import captured, fresh_prefix, needed, own_names, renamed
 from actconform.onnx.rules.known import FIX
 from actconform.onnx.rules.registry import GradientError
@@ -109,7 +110,7 @@ def _outputs(
     bare.CopyFrom(model)
     bare.graph.output.extend(onnx.ValueInfoProto(name=name) for name in declared)
     try:
-        inferred = onnx.shape_inference.infer_shapes(bare, data_prop=True).graph.output
+        inferred = infer(bare).output
     except onnx.shape_inference.InferenceError as error:
         raise node.refuse(f"the graph inside it has shapes that cannot fit: {' '.join(str(error).split())}") from error
     for value in inferred:

@@ -66,14 +66,15 @@ def conv_transpose(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """ConvTranspose is the dx of a Conv: dx is that Conv of g, and dW correlates g with x."""
     x, w, group = node.inputs[0], node.inputs[1], node.attributes["group"]
     shape = static(b, node, w)
-    window = _transposed_window(b, node, shape[2:])
+    window, unreached = _transposed_window(b, node, shape[2:])
     (cotangent,) = g
     assert cotangent
+    dx = _conv(b, cotangent, w, window, group) if node.wants(0) else None
     dw = None
     if node.wants(1):
         dw = _kernel_gradient(b, cotangent, (x, x), shape, window, group, image_shape=b.shape(node.outputs[0]))
     return [
-        _conv(b, cotangent, w, window, group) if node.wants(0) else None,
+        _cropped(b, dx, x, len(window.kernel)) if dx and unreached else dx,
         dw,
         _bias_gradient(b, cotangent, shape) if node.wants(2) else None,
     ]
@@ -214,8 +215,8 @@ def _seen_by_position(
     return b.Reshape(pixels, b.integers([1, -1, math.prod(window.kernel) * channels]))
 
 
-def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> Window:
-    """Return the window of the Conv whose transpose the node is.
+def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> tuple[Window, bool]:
+    """Return the window of the Conv whose transpose the node is, and whether some of the output lies behind the last.
 
     With output_shape or SAME_UPPER, SAME_LOWER the padding follows from the output's size, as ConvTranspose defines it.
     """
@@ -224,16 +225,15 @@ def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> Window:
     if any(more >= stride for more, stride in zip(growth, window.strides, strict=True)):
         raise node.refuse("an output_padding of its stride or more, rows that nothing reaches, has no rule")
     placed, wanted = node.attributes["auto_pad"], node.attributes.get("output_shape")
-    if placed == "VALID":
-        return window._replace(before=(0,) * len(kernel), after=(0,) * len(kernel))
-    if wanted:
+    if wanted:  # which ONNX Runtime follows whatever the padding
         sizes = static(b, node, node.inputs[0], 2)
         short = [(n - 1) * s - out for n, s, out in zip(sizes, window.strides, wanted[-len(kernel) :], strict=True)]
+    elif placed == "VALID":
+        return window._replace(before=(0,) * len(kernel), after=(0,) * len(kernel)), False
     elif placed != "NOTSET":
         short = [-stride for stride in window.strides]  # the output is stride times as large as the image
     else:
-        return window
+        return window, False
     totals = [rest + more + span for rest, more, span in zip(short, growth, window.spans, strict=True)]
-    if min(totals) < 0:
-        raise node.refuse("its output is larger than its kernel, strides and output_padding reach")
-    return split_padding(window, totals, upper=placed == "SAME_UPPER")
+    padding = [max(total, 0) for total in totals]
+    return split_padding(window, padding, upper=placed == "SAME_UPPER"), min(totals) < 0

@@ -23,6 +23,7 @@ def max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x, cotangent, index = node.inputs[0], g[0], node.output(1)
     if cotangent is None:
         return [None]
+    _expect_placed(b, node)
     if index is None or node.attributes["storage_order"]:
         _, index = b.outputs(2, "MaxPool", x, **node.attributes | {"storage_order": 0})
     return [b.scatter(x, index, cotangent)]
@@ -43,6 +44,7 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """AveragePool: every element gets the sum of g / n over the windows that see it, n being what each counts."""
     (cotangent,) = g
     assert cotangent
+    _expect_placed(b, node)
     axes = _windows_along(b, node)
     for axis, along_it in enumerate(axes):
         cotangent = b.Div(cotangent, b.Reshape(along_it.counts, b.integers([-1] + [1] * (len(axes) - 1 - axis))))
@@ -54,6 +56,7 @@ def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
+    _expect_placed(b, node)
     per_window = _over_norm(b, cotangent, node.outputs[0], node.attributes["p"])
     return [_times_power(b, _spread(b, per_window, _windows_along(b, node)), x, node.attributes["p"])]
 
@@ -90,6 +93,24 @@ def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     )
     first = b.Equal(place, b.ArgMax(flat, axis=2, keepdims=1))
     return [b.reshape_like(b.Where(first, b.Reshape(cotangent, b.integers([0, 0, 1])), 0.0), x)]
+
+
+def _expect_placed(b: Build, node: Node) -> None:
+    """Raise UnsupportedOperator where it depends on the runtime which padding a pool finds by itself.
+
+    ONNX Runtime pads as if there were no dilations, and where steps are wider than windows it cuts the image at both ends.
+    """
+    if not node.attributes["auto_pad"].startswith("SAME"):
+        return
+    window = window_in(node, node.attributes["kernel_shape"])
+    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:])
+    if sizes is None:
+        cut = any(stride > span for stride, span in zip(window.strides, window.spans, strict=True))
+    else:
+        steps = zip(sizes, window.strides, window.spans, strict=True)
+        cut = any((math.ceil(size / stride) - 1) * stride + span < size for size, stride, span in steps)
+    if window.spans != window.kernel or (cut and node.op_type != "MaxPool"):
+        raise node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
 
 
 class _Along(NamedTuple):
