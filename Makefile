@@ -159,6 +159,7 @@ nightly-summary: ## Print it for a job's page
 docs: $(STAMP) ## Write the generated documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md
 	$(BIN)/python -m actconform.report.schema > docs/report-schema.json
+	$(BIN)/python tests/onnx_graphs/old_opsets.py docs/gradients.md
 
 clean: ## Remove .venv and everything that was built
 	rm -rf $(VENV) conform-out emulate-out nightly build dist

@@ -62,6 +62,29 @@ def test_all_outputs_by_default_and_wrt_repeated(cli, dense):
     assert (said.code, said.out.partition("outputs: ")[2].strip()) == (0, "ct_z, ct_y, d_x, d_w")
 
 
+def test_all_float_inputs_by_default_and_fixed_shapes(cli, dense):
+    saved(dense)
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--shape", "x=5,2")
+    assert (said.code, said.out.partition("outputs: ")[2].strip(), said.err) == (0, "ct_z, ct_y, d_x", "")
+    written = onnx.load("grad.onnx")
+    dims = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in written.graph.output}
+    assert dims == {"z": [5, 3], "y": [5, 3], "d_x": [5, 2]}
+
+
+def test_what_the_graph_no_longer_has_is_noted(cli, dense):
+    """One line a note on standard error, and the same in the summary."""
+    dense.graph.node.append(helper.make_node("MatMul", ["y", "turned"], ["back"]))
+    dense.graph.output.append(helper.make_tensor_value_info("back", TensorProto.FLOAT, ["batch", 2]))
+    turned = np.ascontiguousarray(np.arange(6, dtype=np.float32).reshape(2, 3).T)
+    dense.graph.initializer.append(numpy_helper.from_array(turned, "turned"))
+    saved(dense)
+    said = cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "w")
+    assert said.code == 0
+    (line,) = said.err.splitlines()
+    assert line.startswith("note: turned, read by MatMul -> back, holds the transpose of w")
+    assert line in said.out
+
+
 def test_external_data_of_the_folder_is_read(cli, dense):
     saved(dense, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert cli("grad", "model.onnx", "-o", "grad.onnx", "--wrt", "w").code == 0
@@ -102,7 +125,11 @@ def test_external_data_that_is_not_there_is_named(cli, dense):
             ["--wrt", "x", "--cotangent", ""],
             ["the name 'z' is taken", "--cotangent and --gradient", "nothing was written"],
         ),
-        ([], ["--wrt"]),
+        (["--shape", "x"], ["--shape x: a name and its dimensions", "x=1,3,160,160", "nothing was written"]),
+        (["--shape", "x=1,b"], ["--shape x=1,b: a name and its dimensions"]),
+        (["--shape", "x=1,2", "--shape", "x=1,2"], ["x has a shape already"]),
+        (["--shape", "x=1,3"], ["dimension 1 of 'x' cannot be 3: it is 2 already", "nothing was written"]),
+        (["--shape", "xx=1,3"], ["no input 'xx'", "did you mean x?"]),
     ],
 )
 def test_wrong_names_are_refused(cli, dense, arguments, expected):

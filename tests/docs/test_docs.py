@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from actconform.causes.observed import evidence, read_observed
 from actconform.cli import VERBS
 from actconform.golden.store import golden_dir
 from actconform.plugins import load_plugins
-from actconform.report.known import document
+from actconform.report import known
 
 TOP = Path(__file__).parents[2]
 
 
 def test_known_deviations_are_the_register():
-    assert (TOP / "docs/known-deviations.md").read_text() == document(
+    assert (TOP / "docs/known-deviations.md").read_text() == known.document(
         load_plugins().register, evidence(read_observed(golden_dir()))
     ), "run `make docs`"
 
@@ -69,3 +70,9 @@ def test_readme_names_verbs_and_targets_that_exist():
         assert target in targets
     for verb in re.findall(r"`actconform ([a-z-]+)", readme):
         assert verb in VERBS
+
+
+def test_the_table_of_old_opsets_is_that_of_the_sweep():
+    sweep = runpy.run_path(str(TOP / "tests/onnx_graphs/old_opsets.py"))
+    document = (TOP / "docs/gradients.md").read_text(encoding="utf-8")
+    assert f"{sweep['BEGIN']}\n{sweep['table']()}\n{sweep['END']}" in document, "run `make docs`"

@@ -25,7 +25,7 @@ from actconform.onnx.artifact import standard_opset
 from actconform.onnx.ideal import attributes_of, passed_on
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
-from actconform.onnx.size import inlined
+from actconform.onnx.older import inlined
 from actconform.oracle.rounding import round_to
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import onnx
@@ -16,6 +16,7 @@ from actconform.config import UsageError
 from actconform.files import read_bytes
 from actconform.onnx.external import ExternalDataError, data_files, read_external_data
 from actconform.onnx.grad import GradientError, NameTakenError, UnsupportedOperator, add_gradients
+from actconform.onnx.lost import lost_in_export
 from actconform.plugins import PluginError, load_plugins
 from actconform.say import say
 from actconform.text import one_line
@@ -31,26 +32,41 @@ BINARY = "protobuf"  # onnx's name of the one format that is read and written he
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, help="The file to write: a new one, or one to overwrite.")
 @click.option(
-    "--wrt", multiple=True, required=True, help="Inputs or initializers to differentiate by: x,w (repeatable)."
+    "--wrt",
+    multiple=True,
+    help="Inputs or initializers to differentiate by: x,w (repeatable; default: all float inputs).",
 )
+@click.option("--shape", "shapes", multiple=True, help="Fix the dimensions of an input: x=1,3,160,160 (repeatable).")
 @click.option("--output", "outputs", multiple=True, help="Outputs to differentiate: y,z (default: all of floats).")
 @click.option("--cotangent", default="ct_", show_default=True, help="What the names of the new inputs begin with.")
 @click.option("--gradient", default="d_", show_default=True, help="What the names of the new outputs begin with.")
 def command(
-    model: Path, out: str, wrt: tuple[str, ...], outputs: tuple[str, ...], cotangent: str, gradient: str
+    model: Path,
+    out: str,
+    wrt: tuple[str, ...],
+    shapes: tuple[str, ...],
+    outputs: tuple[str, ...],
+    cotangent: str,
+    gradient: str,
 ) -> int:
     """Write MODEL with a further input ct_NAME for each output, and a further output d_NAME for each of --wrt.
 
     d_x is the sum over the outputs of the cotangent ct_y times the derivative of y with respect to x; for a scalar loss and a
     cotangent of 1 it is the gradient. The nodes are standard ONNX operators: any runtime computes them. Operators of other
-    domains need a rule, which installed plugins may give.
+    domains need a rule, which installed plugins may give. What the graph no longer has of the model it was exported from is
+    noted on standard error: tied and merged weights, folded normalization, detach.
     """
     try:
-        by = _names("--wrt", wrt, "inputs or initializers of the model")
+        by = (
+            _names("--wrt", wrt, "inputs or initializers of the model, or leave it out for all float inputs")
+            if wrt
+            else None
+        )
+        fixed = _shapes(shapes)
         of = _names("--output", outputs, "outputs of the model, or leave it out for all") if outputs else None
         target = _target(out, model)
         read = _read(model, target)
-        made = _differentiated(model, read, by, of, cotangent, gradient)
+        made = _differentiated(model, read, wrt=by, outputs=of, shapes=fixed, cotangent=cotangent, gradient=gradient)
         _write(made, target, out)
     except UsageError as error:
         raise UsageError(one_line(f"{error}; nothing was written")) from error
@@ -58,7 +74,12 @@ def command(
     new = [value.name for value in (*made.graph.input, *made.graph.output)]
     old = {value.name for value in (*read.graph.input, *read.graph.output)}
     names = ", ".join(name for name in new if name not in old)
+    notes = lost_in_export(read, by or [], gradient)
+    for note in notes:
+        say(one_line(f"note: {note}"), err=True)
     say(one_line(f"{out}: {added} nodes added; new inputs and outputs: {names}"))
+    for note in notes:
+        say("  " + one_line(f"note: {note}"))
     return 0
 
 
@@ -67,6 +88,22 @@ def _names(option: str, given: Iterable[str], wanted: str) -> list[str]:
     if not names:
         raise UsageError(f"{option} is empty: name {wanted}")
     return names
+
+
+def _shapes(given: Iterable[str]) -> dict[str, list[int]]:
+    shapes = {}
+    for each in given:
+        name, equals, dims = each.rpartition("=")
+        try:
+            sizes = [int(dim) for dim in dims.split(",")] if dims.strip() else []
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise UsageError(f"--shape {each}: a name and its dimensions are expected, as in x=1,3,160,160")
+        if name in shapes:
+            raise UsageError(f"--shape {each}: {name} has a shape already")
+        shapes[name] = sizes
+    return shapes
 
 
 def _target(out: str, model: Path) -> Path:
@@ -127,9 +164,7 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
     return model
 
 
-def _differentiated(
-    path: Path, model: onnx.ModelProto, wrt: list[str], outputs: list[str] | None, cotangent: str, gradient: str
-) -> onnx.ModelProto:
+def _differentiated(path: Path, model: onnx.ModelProto, **asked: Any) -> onnx.ModelProto:
     """Return the model with gradients, by the rules of installed plugins too; a plugin that is broken gives none."""
     try:
         broken = [one.said for one in load_plugins().broken]
@@ -138,7 +173,7 @@ def _differentiated(
     for said in broken:
         say(f"warning: {one_line(said)}", err=True)
     try:
-        return add_gradients(model, wrt, outputs, cotangent=cotangent, gradient=gradient)
+        return add_gradients(model, **asked)
     except NameTakenError as error:
         mend = "choose other prefixes with --cotangent and --gradient"
         raise UsageError(f"{path}: the name {error.name!r} is taken: {mend}") from error

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from actconform.model import LOSS, OUTPUT
+from actconform.onnx.inference import expect_consistent
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.size import TooLargeError, expect_sane_size
 from actconform.spelling import near
@@ -212,7 +213,7 @@ def _unregistered(model: onnx.ModelProto) -> str:
 def _refused(model: onnx.ModelProto) -> str:
     try:
         expect_sane_size(model)  # before the check, which follows functions as far as they go
-        onnx.checker.check_model(model, full_check=True)
+        expect_consistent(model, check_type=True)
     except TooLargeError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  whatever the checker raises is its verdict

@@ -1,4 +1,4 @@
-"""What a caller asks gradients for: the names of tensors to differentiate by, and of outputs to start from."""
+"""What a caller asks gradients for: tensors to differentiate by, outputs to start from, and dimensions of inputs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from actconform.onnx.outline import GradientError
 from actconform.onnx.rules.build import FLOATS
+from actconform.onnx.rules.registry import GradientError
 from actconform.spelling import near
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import onnx
 
@@ -25,14 +25,60 @@ class NameTakenError(GradientError):
         self.name = name
 
 
-def wanted_tensors(model: onnx.ModelProto, wrt: Sequence[str]) -> list[str]:
-    """Return the names of `wrt`, each once; they are float inputs or initializers of `model`.
+def fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give inputs of `graph` the dimensions of `shapes`, and every dimension of the same symbol its number.
 
-    Raises GradientError where one is not, or there is none; TypeError where they are no strings.
+    Raises GradientError where a name is no input, or its dimensions cannot be those.
     """
+    inputs = {value.name: value for value in graph.input}
+    symbols: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise GradientError(f"shapes: the model has no input {name!r}{_near(name, inputs)}")
+        _fix(inputs[name], shape, symbols)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_value = symbols[dim.dim_param]
+
+
+def _fix(value: onnx.ValueInfoProto, shape: Sequence[int], symbols: dict[str, int]) -> None:
+    """Give an input its dimensions, and note in `symbols` what its symbols stand for."""
+    described = value.type.tensor_type
+    if not described.HasField("shape"):
+        described.shape.SetInParent()
+        for _ in shape:
+            described.shape.dim.add()
+    dims = described.shape.dim
+    if len(dims) != len(shape):
+        raise GradientError(f"shapes: {value.name!r} has {len(dims)} dimensions, not {len(shape)}")
+    for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
+        stated = dim.dim_value if dim.HasField("dim_value") else symbols.get(dim.dim_param, size)
+        if size < 0 or stated != size:
+            expected = "0 or more is expected" if size < 0 else f"it is {stated} already"
+            raise GradientError(f"shapes: dimension {axis} of {value.name!r} cannot be {size}: {expected}")
+        if dim.dim_param:
+            symbols[dim.dim_param] = size
+        dim.dim_value = size
+
+
+def wanted_tensors(model: onnx.ModelProto, graph: onnx.GraphProto, wrt: Sequence[str] | None) -> list[str]:
+    """Return the names of `wrt`, each once, by default of all float inputs of `model`.
+
+    They are float inputs or initializers of `graph`, its outline. Raises GradientError where one is not, or there is none;
+    TypeError where they are no strings.
+    """
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    if wrt is None:
+        held = {tensor.name for tensor in model.graph.initializer}
+        names = [value.name for value in model.graph.input if value.name not in held and types[value.name] in FLOATS]
+        if not names:
+            raise GradientError(
+                "there is no input of floats to differentiate by: name initializers of the model as wrt"
+            )
+        return names
     names = _strings("wrt", wrt)
-    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-    types |= {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     if not names:
         raise GradientError("wrt is empty: name inputs or initializers of the model")
     for name in names:

@@ -14,14 +14,16 @@ import onnx
 from onnx import TensorProto, helper
 
 import actconform.onnx.rules  # noqa: F401  registers the rules
+from actconform.onnx.artifact import subgraphs
 from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
-from actconform.onnx.outline import GradientError, bodies, outline, restore
+from actconform.onnx.fold import settled
+from actconform.onnx.nested import captured, fresh_prefix, needed, own_names, reads
+from actconform.onnx.outline import outline, restore
 from actconform.onnx.rules.build import FLOATS, Build
-from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator, rule_of
-from actconform.onnx.size import inferred_with_data
+from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, GradientError, Node, UnsupportedOperator, rule_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
     from actconform.onnx.rules.registry import Cotangents, Rule
 
@@ -38,45 +40,50 @@ DISCRETE = {
 
 def add_gradients(
     model: onnx.ModelProto,
-    wrt: Sequence[str],
+    wrt: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     *,
     cotangent: str = "ct_",
     gradient: str = "d_",
     keep_outputs: bool = True,
+    shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of `model` that also returns the gradient with respect to each tensor of `wrt`.
 
-    `wrt` names float inputs or initializers. For each of `outputs`, by default all float outputs, the copy has a further
+    `wrt` names float inputs or initializers, by default all float inputs. `shapes` fixes the dimensions of inputs. For each of `outputs`, by default all float outputs, the copy has a further
     input "ct_<output>" of that output's shape and type, the cotangent; for each x of `wrt` a further output "d_<x>" of the
     shape and type of x, the sum over the outputs of cotangent times Jacobian. With `keep_outputs=False` the gradients are
-    its only outputs. The forward nodes stay as they are, but for local functions, and operators that have no rule but a
-    definition by other operators, which are replaced by their bodies; below opset 16 all are converted to it.
+    its only outputs. The forward nodes stay as they are, but for local functions, operators that have no rule but a
+    definition by other operators, and each `If` whose condition is constant, which are replaced by their bodies; pools and
+    transposed convolutions whose size onnx infers wrongly, which say it plainly; below opset 16 all are converted to it.
 
     A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
     docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset below 7 or above 26, a
-    name is not known, `wrt` is no float tensor, or a rule fails; NameTakenError, a GradientError, where a new name is taken;
+    name is not known, `wrt` is no float tensor, a shape cannot be, or a rule fails; NameTakenError, a GradientError, where a new name is taken;
     TypeError where names are no strings; UnsupportedOperator where a gradient would have to pass an operator that has no
-    rule, or control flow. The time taken grows with the number of nodes.
+    rule. The time taken grows with the number of nodes.
     """
-    light = outline(model)
+    light = outline(model, shapes)
     graph = light.graph
-    wanted = wanted_tensors(model, wrt)
+    wanted = wanted_tensors(model, light.graph, wrt)
     chosen = chosen_outputs(graph, outputs)
-    taken = set(_names(graph))
+    taken = set(own_names(graph))
     new = [*(cotangent + name for name in chosen), *(gradient + name for name in wanted)]
     clash = [name for name in new if name in taken] or [name for name in new if new.count(name) > 1]
     if clash:
         raise NameTakenError(clash[0])
 
-    inferred = _inferred(light)
-    b = _build(light, inferred, taken.union(new))
-    arriving = {name: [cotangent + name] for name in chosen}
+    inferred, values = _settled(light)
+    b = Build(light, inferred, fresh_prefix("vjp_", taken.union(new)), add_gradients)
+    for name, tensor in values.items():
+        b.knows(tensor, name)
+    arriving = {name: [b.same_as(cotangent + name, name)] for name in chosen}
     _pull_back(b, _reached(b, graph, wanted), arriving)
 
     described = {value.name: value for value in (*inferred.output, *inferred.input)}
     found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
-    graph.input.extend(_described(described[name], cotangent + name) for name in chosen)
+    stated = {value.name: value for value in graph.output}
+    graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
     if not keep_outputs:
         del graph.output[:]
     for name in wanted:
@@ -84,8 +91,8 @@ def add_gradients(
             graph.output.append(_described(described[name], gradient + name))
         else:
             graph.output.append(helper.make_tensor_value_info(gradient + name, b.element_type_of(name), b.shape(name)))
-    nodes = _needed(b.nodes, set(found))
-    used = {name for node in nodes for name in node.input}
+    nodes = needed(b.nodes, found)
+    used = {name for node in nodes for name in reads(node)}
     graph.node.extend(nodes)
     graph.initializer.extend(tensor for tensor in b.initializers if tensor.name in used)
     try:
@@ -96,29 +103,11 @@ def add_gradients(
     return light
 
 
-def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        yield value.name
-    for tensor in graph.sparse_initializer:
-        yield tensor.values.name
-    for node in graph.node:
-        yield from node.output
-        for body in bodies(node):
-            yield from _names(body)
-
-
-def _inferred(light: onnx.ModelProto) -> onnx.GraphProto:
+def _settled(light: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, TensorProto]]:
     try:
-        return inferred_with_data(light).graph
+        return settled(light)
     except onnx.shape_inference.InferenceError as error:
         raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
-
-
-def _build(light: onnx.ModelProto, inferred: onnx.GraphProto, taken: set[str]) -> Build:
-    prefix = "vjp_"
-    while any(name.startswith(prefix) for name in taken):
-        prefix = "v" + prefix
-    return Build(light, inferred, prefix)
 
 
 def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
@@ -130,7 +119,7 @@ def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple
     bearing = set(wrt)
     reached = []
     for node in graph.node:
-        if not (borne := bearing.intersection(_reads(node))):
+        if not (borne := bearing.intersection(reads(node))):
             continue
         ruled = rule_of(node.domain, node.op_type)
         if node.domain in STANDARD and node.op_type in ZERO_DERIVATIVE:
@@ -138,15 +127,6 @@ def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple
         reached.append((node, borne))
         bearing.update(name for name in node.output if name and not (ruled and b.element_type_of(name) in DISCRETE))
     return reached
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the tensors that a node reads, those that the bodies of control flow take from outside among them."""
-    yield from node.input
-    for body in bodies(node):
-        for inner in body.node:
-            yield from _reads(inner)
-        yield from (value.name for value in body.output)
 
 
 def _pull_back(b: Build, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
@@ -159,7 +139,7 @@ def _pull_back(b: Build, reached: list[tuple[onnx.NodeProto, set[str]]], arrivin
         rule = _rule(node)
         b.at(node, _float_type(b, node))
         pulled = _pulled(b, node, rule, g)
-        for name, wanted, cotangent in zip(node.inputs, node.wanted, pulled, strict=False):
+        for name, wanted, cotangent in zip((*node.inputs, *node.captured), node.wanted, pulled, strict=False):
             if wanted and cotangent:
                 arriving.setdefault(name, []).append(cotangent)
 
@@ -198,7 +178,8 @@ def _node(b: Build, proto: onnx.NodeProto, borne: set[str]) -> Node:
     standard = proto.domain in STANDARD
     attributes = dict(_defaults(proto.op_type, b.opset)) if standard else {}
     attributes |= {each.name: _decoded(helper.get_attribute_value(each)) for each in proto.attribute}
-    node = Node(
+    outside = tuple(dict.fromkeys(name for body in subgraphs(proto) for name in captured(body)))
+    return Node(
         name=proto.name,
         op_type=proto.op_type,
         domain=proto.domain,
@@ -206,13 +187,9 @@ def _node(b: Build, proto: onnx.NodeProto, borne: set[str]) -> Node:
         inputs=tuple(proto.input),
         outputs=tuple(proto.output),
         attributes=attributes,
-        wanted=tuple(name in borne for name in proto.input),
+        captured=outside,
+        wanted=tuple(name in borne for name in (*proto.input, *outside)),
     )
-    if next(bodies(proto), None):
-        raise node.refuse(
-            "gradients do not pass control flow: export the model with loops unrolled and branches decided"
-        )
-    return node
 
 
 @cache
@@ -229,7 +206,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _float_type(b: Build, node: Node) -> int:
-    for name in (*node.inputs, *node.outputs):
+    for name in (*node.inputs, *node.outputs, *node.captured):
         if b.element_type_of(name) in FLOATS:
             return b.element_type_of(name)
     raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
@@ -242,21 +219,16 @@ def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: st
     return output
 
 
-def _described(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
+def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProto | None = None) -> onnx.ValueInfoProto:
+    """Return `value` under another name, with the symbols that the model itself states for dimensions."""
     described = onnx.ValueInfoProto()
     described.CopyFrom(value)
     described.name = name
     for dim in described.type.tensor_type.shape.dim:
         if dim.dim_param.startswith("unk__"):  # names that inference made up
             dim.Clear()
+    if stated is not None:
+        for dim, own in zip(described.type.tensor_type.shape.dim, stated.type.tensor_type.shape.dim, strict=False):
+            if own.dim_param:
+                dim.CopyFrom(own)
     return described
-
-
-def _needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:
-    """Return the nodes on which `wanted` depends, in order."""
-    kept = []
-    for node in reversed(nodes):
-        if not wanted.isdisjoint(node.output):
-            wanted.update(node.input)
-            kept.append(node)
-    return kept[::-1]

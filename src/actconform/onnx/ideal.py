@@ -17,13 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.ideal_layers
-import actconform.onnx.ideal_windows  # noqa: F401  both register operators
+import actconform.onnx.ideal_recurrent
+import actconform.onnx.ideal_signals
+import actconform.onnx.ideal_windows  # noqa: F401  they register operators
 from actconform.formats import DTYPES
 from actconform.interfaces import Program, Unsupported
 from actconform.onnx.artifact import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.nodes import ELEMENT_TYPES
-from actconform.onnx.size import READ, expect_sane_output, inlined
+from actconform.onnx.older import inlined
+from actconform.onnx.size import READ, expect_sane_output
 from actconform.oracle.rounding import round_to
 
 if TYPE_CHECKING:
@@ -61,8 +64,7 @@ class IdealRuntime(Program):
     `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
     bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With `rounding=False` nothing is
     rounded: the same graph in float64, a second witness, that tells lack of precision from a wrong formula.
-    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, control flow other
-    than Loop, elements that are not real numbers, tensors whose element type onnx cannot infer.
+    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, elements that are not real numbers, tensors whose element type onnx cannot infer.
     """
 
     implementation = "actconform.onnx.ideal"
@@ -144,13 +146,14 @@ class IdealRuntime(Program):
         return [_Step(node, self._compute(node)) for node in graph.node]
 
     def _compute(self, node: onnx.NodeProto) -> Compute:
-        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS or node.op_type == "Loop"
+        flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
+        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
         if node.domain not in {"", "ai.onnx"} or not known:
             raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
         if node.op_type in PASSED_ON:
             return passed_on(node, self._opset)
-        if node.op_type == "Loop":
-            return self._loop(node)
+        if flow:
+            return flow(node)
         operation = OPERATIONS[node.op_type]
         own = Node(node.op_type, attributes_of(node, self._opset))
         return lambda arguments, _: _several(operation(own, *arguments))
@@ -177,6 +180,54 @@ class IdealRuntime(Program):
                 rows.append(results[len(carried) :])
                 carried = results[: len(carried)]
             return [*carried, *(np.stack(column) for column in zip(*rows, strict=True))]
+
+        return compute
+
+    def _choice(self, node: onnx.NodeProto) -> Compute:
+        """Return what runs the branch that the condition chooses."""
+        branches = {
+            attribute.name: (self._steps_of(attribute.g), [value.name for value in attribute.g.output])
+            for attribute in node.attribute
+        }
+
+        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+            (condition,) = arguments
+            steps, gives = branches["then_branch" if np.all(condition) else "else_branch"]
+            values = dict(outer)
+            self._run(steps, values)
+            return [values[name] for name in gives]
+
+        return compute
+
+    def _scan(self, node: onnx.NodeProto) -> Compute:
+        """Return what runs the body for each slice of the sequences."""
+        (body,) = subgraphs(node)
+        steps, own = self._steps_of(body), attributes_of(node, self._opset)
+        takes, gives = [value.name for value in body.input], [value.name for value in body.output]
+        n_read = own["num_scan_inputs"]
+        n_states, n_written = len(node.input) - n_read, len(node.output) - (len(node.input) - n_read)
+        axes = [own.get(f"scan_{end}_axes") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
+        turns = [own.get(f"scan_{end}_directions") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
+
+        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+            states = cast("list[Array]", arguments[:n_states])
+            read = [
+                np.flip(np.moveaxis(each, axis, 0), 0) if turned else np.moveaxis(each, axis, 0)
+                for each, axis, turned in zip(cast("list[Array]", arguments[n_states:]), axes[0], turns[0], strict=True)
+            ]
+            rows: list[Sequence[Array]] = []
+            for slices in zip(*read, strict=True):
+                values = {**outer, **dict(zip(takes, (*states, *slices), strict=True))}
+                self._run(steps, values)
+                results = [values[name] for name in gives]
+                states = results[:n_states]
+                rows.append(results[n_states:])
+            columns = [np.stack(column) for column in zip(*rows, strict=True)]
+            written = [
+                np.moveaxis(np.flip(each, 0) if turned else each, 0, axis)
+                for each, axis, turned in zip(columns, axes[1], turns[1], strict=True)
+            ]
+            return [*states, *written]
 
         return compute
 
@@ -257,6 +308,9 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare.CopyFrom(proto)
     for graph in _graphs(bare):
         del graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
+        for value in graph.output:  # types alone matter, and onnx infers some shapes wrongly
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
     for node in deep(bare.graph.node):
         if node.op_type == "GroupNormalization":  # of which onnx infers nothing: typed as its input
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))

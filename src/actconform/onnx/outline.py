@@ -5,20 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import onnx
-from onnx import inliner, version_converter
+from onnx import inliner
 from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.artifact import standard_opset
-from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, rule_of
+from actconform.onnx.asked import fix_shapes
+from actconform.onnx.fold import decided
+from actconform.onnx.inference import expect_consistent
+from actconform.onnx.older import OLDEST, TARGET, converted, inlined
+from actconform.onnx.rewritten import CannotConvertError
+from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, GradientError, rule_of
 from actconform.onnx.size import TooLargeError, expect_sane_size
+from actconform.onnx.sized import sized
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Mapping, Sequence
 
     from google.protobuf.message import Message
 
-OPSETS = range(16, 27)  # ScatterElements adds since 16; newer operators than those of 26 nobody has written rules for
-FIRST_CONVERTED = 7  # what onnx's converter knows the way from
+OPSETS = range(
+    TARGET, 27
+)  # ScatterElements adds since 16; newer operators than those of 26 nobody has written rules for
 SMALL = 1024  # elements: axes, shapes and scalars, whose values rules ask for
 
 # Operators that the standard defines by others, but by control flow, or through which no float flows.
@@ -27,19 +34,13 @@ _OPAQUE = frozenset(
 )
 
 
-_UNKNOWN = "actconform.unknown"  # a domain of which onnx infers nothing
-
-
-class GradientError(ValueError):
-    """No gradient can be added to this model, or not the one asked for; the message says why and what to do."""
-
-
-def outline(model: onnx.ModelProto) -> onnx.ModelProto:
+def outline(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> onnx.ModelProto:
     """Return a checked copy of `model` without its large initializers, ready for rules.
 
-    What is left out is an input there. Local functions are inlined, and operators that have no rule but a definition by other
-    operators replaced by it; below opset 16 the nodes are converted to 16. Raises GradientError where `model` is no valid
-    model or has shapes that cannot fit, states an opset below 7 or above 26, or cannot be converted.
+    What is left out is an input there, and inputs have the dimensions of `shapes`. Local functions are inlined, each `If` of
+    constant condition is replaced by its branch, and operators that have no rule but a definition by other operators by that;
+    below opset 16 the nodes are converted to 16. Raises GradientError where `model` is no valid model or has shapes that
+    cannot fit, states an opset below 7 or above 26, or cannot be converted.
     """
     if not isinstance(model, onnx.ModelProto):
         raise GradientError(
@@ -50,11 +51,11 @@ def outline(model: onnx.ModelProto) -> onnx.ModelProto:
         expect_sane_size(light)  # before the check, which follows functions as far as they go
     except TooLargeError as error:
         raise GradientError(str(error)) from error
+    _open_dimensions(light.graph)
+    fix_shapes(light.graph, shapes or {})
     if fault := _fault(light):
         raise GradientError(f"not a valid ONNX model: {fault}")
-    if light.functions:
-        light = inliner.inline_local_functions(light, convert_version=True)
-    return _expanded(_converted(light))
+    return decided(_expanded(sized(_modern(light))))
 
 
 def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
@@ -71,58 +72,10 @@ def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
 def _fault(light: onnx.ModelProto) -> str:
     """Return why onnx rejects a model, shapes or declared types that cannot fit among the reasons; '' where it does not."""
     try:
-        onnx.checker.check_model(light)
-        try:
-            onnx.shape_inference.infer_shapes(light, strict_mode=True)
-        except onnx.shape_inference.InferenceError:
-            onnx.shape_inference.infer_shapes(_inferable(light), strict_mode=True)
+        expect_consistent(light, check_type=False)
     except Exception as error:  # noqa: BLE001  whatever the checker raises is its verdict
         return " ".join(str(error).split())
     return ""
-
-
-def _inferable(light: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy for onnx's strict inference alone: each node has a name to be told by, and none is inferred wrongly."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(light)
-    opset = standard_opset(light)
-    for holder, body in ((copy, copy.graph), *((function, function) for function in copy.functions)):
-        holder.opset_import.append(onnx.helper.make_opsetid(_UNKNOWN, 1))
-        for node in _nodes(body.node):
-            node.name = node.name or "-> " + ", ".join(filter(None, node.output))
-            if _misjudged(node, opset):
-                node.domain = _UNKNOWN
-    return copy
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for body in bodies(node):
-            yield from _nodes(body.node)
-
-
-def _misjudged(node: onnx.NodeProto, opset: int) -> bool:
-    """Say whether onnx's inference may be wrong about a node.
-
-    It broadcasts no ellipses, and of operators without an inference of their own it infers the body, attributes left out
-    and all, which only the defaults would fill.
-    """
-    name = _standard(node)
-    if name == "Einsum":
-        return True
-    if not onnx.defs.has(name, opset, ""):
-        return False
-    schema: Any = onnx.defs.get_schema(name, opset, "")
-    return bool(schema.has_function) and not schema.has_type_and_shape_inference_function
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node of control flow holds."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _small(tensor: onnx.TensorProto) -> bool:
@@ -130,6 +83,14 @@ def _small(tensor: onnx.TensorProto) -> bool:
     for dim in tensor.dims:
         count *= dim
     return count <= SMALL and not uses_external_data(tensor)
+
+
+def _open_dimensions(graph: onnx.GraphProto) -> None:
+    """Clear the dimensions that some exporters write for unknown ones: -1, and "?" for several that are not equal."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_value < 0 or dim.dim_param in {"?", "-1", "None"}:
+                dim.Clear()
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -161,27 +122,25 @@ def _copy(source: Message, target: Message, leave_out: str) -> None:
             setattr(target, field.name, value)
 
 
-def _converted(light: onnx.ModelProto) -> onnx.ModelProto:
+def _modern(light: onnx.ModelProto) -> onnx.ModelProto:
     opset = standard_opset(light)
     if opset > OPSETS[-1]:
         raise GradientError(
             f"the model is of opset {opset}; gradients are known for opsets 15 to {OPSETS[-1]}: export it at one of them"
         )
-    if opset >= OPSETS[0]:
-        return light
-    if opset < FIRST_CONVERTED:
+    if opset < OLDEST:
         raise GradientError(
             f"the model is of opset {opset}, which cannot be brought to {OPSETS[0]}: export it at a newer one"
         )
     try:
-        converted = version_converter.convert_version(light, OPSETS[0])
-    except Exception as error:  # the converter raises RuntimeError, and others
+        if light.functions:
+            light = inlined(light)
+        light = decided(light)
+        return converted(light) if opset < OPSETS[0] else light
+    except CannotConvertError as error:
         raise GradientError(
-            f"onnx cannot convert the model from opset {opset} to {OPSETS[0]}, which gradients need: "
-            f"{' '.join(str(error).split())}; export it at opset {OPSETS[0]} or newer"
+            f"the model cannot be brought to opset {OPSETS[0]}, which gradients need: {error}"
         ) from error
-    converted.ir_version = max(converted.ir_version, light.ir_version)
-    return converted
 
 
 def _expanded(light: onnx.ModelProto) -> onnx.ModelProto:

@@ -8,6 +8,7 @@ import onnx
 from onnx import helper
 
 from actconform.onnx.artifact import deep, subgraphs
+from actconform.onnx.inference import infer
 from actconform.spelling import near
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _types(model: onnx.ModelProto, outputs: Sequence[str]) -> dict[str, onnx.Val
             raise ValueError(f"the graph has no tensor {name!r}{near(name, sorted(everywhere - {''}))}")
     known |= {one.name: one for one in (*graph.value_info, *graph.input, *graph.output)}
     if not known.keys() >= set(outputs):
-        inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+        inferred = infer(model).value_info
         known = {one.name: one for one in inferred} | known
     return {name: known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs}
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
-from onnx import helper, inliner, numpy_helper
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from actconform.interfaces import Unsupported
@@ -39,12 +39,6 @@ _Values: TypeAlias = dict[str, "onnx.TensorProto"]
 
 class TooLargeError(Unsupported):
     """What the graph would become is larger than anything that is tested here; the message says what and how large."""
-
-
-def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model without local functions; raise TooLargeError as `expect_sane_size` does."""
-    expect_sane_size(model)
-    return inliner.inline_local_functions(model, convert_version=True)
 
 
 def expect_sane_size(model: onnx.ModelProto) -> None:

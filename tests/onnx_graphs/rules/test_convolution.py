@@ -7,8 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.onnx.grad import UnsupportedOperator, add_gradients
-
 torch = pytest.importorskip("torch")
 
 CONV = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}
@@ -105,10 +103,22 @@ def test_conv_with_automatic_pads(agrees, placed, kernel, stride, size):
     agrees("Conv", inputs, forward, free={0: (0,)}, auto_pad=placed, strides=[stride], kernel_shape=[kernel])
 
 
-def test_conv_with_automatic_pads_needs_the_size_of_the_image(graph_of):
-    model = graph_of("Conv", [normal(1, 1, 5), normal(1, 1, 3)], [3], free={0: (2,)}, auto_pad="SAME_UPPER")
-    with pytest.raises(UnsupportedOperator, match=r"Conv .*at node node: the shape of x0 must be known from axis 2 on"):
-        add_gradients(model, ["x0"])
+@pytest.mark.parametrize("sizes", [(6, 5), (7, 3)], ids=str)
+@pytest.mark.parametrize("placed", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("stride", "kernel", "dilation"), [(1, 3, 1), (2, 3, 1), (3, 2, 1), (1, 2, 2), (3, 1, 1)])
+def test_conv_with_automatic_pads_over_an_image_of_any_size(agrees, placed, stride, kernel, dilation, sizes):
+    span = (kernel - 1) * dilation + 1
+    totals = [max((-(-n // stride) - 1) * stride + span - n, 0) for n in sizes]
+    less, more = [n // 2 for n in totals], [n - n // 2 for n in totals]
+    before, after = (less, more) if placed == "SAME_UPPER" else (more, less)
+
+    def forward(x, w, bias):
+        padded = torch.nn.functional.pad(x, [before[1], after[1], before[0], after[0]])
+        return torch.nn.functional.conv2d(padded, w, bias, stride, dilation=dilation, groups=2)
+
+    inputs = [normal(2, 4, *sizes), normal(2, 2, kernel, kernel), normal(2)]
+    how = {"strides": [stride] * 2, "dilations": [dilation] * 2, "group": 2}
+    agrees("Conv", inputs, forward, free={0: (0, 2, 3)}, auto_pad=placed, exact="ours", runs=dilation == 1, **how)
 
 
 @st.composite
@@ -166,7 +176,49 @@ def test_conv_transpose_of_a_given_size(agrees, length):
     agrees("ConvTranspose", [normal(2, 2, 4), normal(2, 3, 3)], forward, output_shape=[length], strides=[2])
 
 
-def test_conv_transpose_beyond_its_kernel_is_refused(graph_of):
-    model = graph_of("ConvTranspose", [normal(1, 1, 4), normal(1, 1, 3)], [3], output_shape=[12], strides=[2])
-    with pytest.raises(UnsupportedOperator, match="larger than its kernel"):
-        add_gradients(model, ["x1"])
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({"output_shape": [12]}, 12),
+        ({"auto_pad": "SAME_UPPER"}, 10),
+        ({"auto_pad": "SAME_LOWER", "output_padding": [1]}, 11),
+    ],
+)
+def test_conv_transpose_beyond_its_kernel(agrees, given, size):
+    """What nothing reaches is 0."""
+
+    def forward(x, w):
+        y = TRANSPOSED[1](x, w, None, 3)
+        return torch.nn.functional.pad(y, (0, size - y.shape[-1]))
+
+    agrees("ConvTranspose", [normal(1, 2, 4), normal(2, 1, 1)], forward, exact=False, opset=18, strides=[3], **given)
+
+
+@pytest.mark.parametrize(("placed", "first"), [("SAME_UPPER", 1), ("SAME_LOWER", 2)])
+def test_conv_transpose_of_a_multiple_whatever_its_output_padding(agrees, placed, first):
+    """strides times as large as the image, of which onnx infers more with output_padding."""
+
+    def forward(x, w):
+        y = TRANSPOSED[1](x, w, None, 2, output_padding=1)
+        return y[..., first : first + 8]
+
+    given = {"strides": [2], "output_padding": [1], "auto_pad": placed}
+    agrees("ConvTranspose", [normal(1, 2, 4), normal(2, 1, 4)], forward, exact=False, opset=18, **given)
+
+
+@pytest.mark.parametrize("placed", ["VALID", "NOTSET"])
+def test_conv_transpose_smaller_than_its_image(agrees, placed):
+    """onnx infers an output of fewer axes."""
+
+    def forward(x, w):
+        return TRANSPOSED[1](x, w, None)[..., 2:5]
+
+    agrees(
+        "ConvTranspose",
+        [normal(1, 2, 5), normal(2, 1, 3)],
+        forward,
+        exact=False,
+        opset=18,
+        output_shape=[3],
+        auto_pad=placed,
+    )

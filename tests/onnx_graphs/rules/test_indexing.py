@@ -97,13 +97,13 @@ def test_compress(agrees, axis):
     agrees("Compress", [normal(2, 3, 4), taken], forward, free={0: (0,)}, **axes)
 
 
-TORCH_REDUCTIONS = {"add": "sum", "max": "amax", "min": "amin"}
+TORCH_REDUCTIONS = {"add": "sum", "max": "amax", "min": "amin", "mul": "prod"}
 
 
 @settings(max_examples=40, deadline=None)
 @given(
     axis=st.sampled_from([0, 1, -1]),
-    reduction=st.sampled_from(["none", "add", "max", "min"]),
+    reduction=st.sampled_from(["none", "add", "max", "min", "mul"]),
     tied=st.booleans(),
     free=FREE,
 )
@@ -126,7 +126,7 @@ def test_scatter_elements(agrees, axis, reduction, tied, free):
 
 
 @pytest.mark.parametrize("free", [(), (0, 1)], ids=["static", "all"])
-@pytest.mark.parametrize("reduction", ["none", "add", "max"])
+@pytest.mark.parametrize("reduction", ["none", "add", "max", "min", "mul"])
 def test_scatter_nd(agrees, reduction, free):
     rows = np.array([[2], [0]] if reduction == "none" else [[2], [0], [2]])
 
@@ -140,10 +140,18 @@ def test_scatter_nd(agrees, reduction, free):
     agrees("ScatterND", inputs, forward, free={0: free}, reduction=reduction)
 
 
-def test_scattering_a_product_is_refused(graph_of):
-    inputs = [normal(3, 4), integers(3, 2, 4), normal(2, 4)]
-    with pytest.raises(UnsupportedOperator, match=r"ScatterElements .*'mul' has no rule"):
-        add_gradients(graph_of("ScatterElements", inputs, [2], reduction="mul"), ["x0"])
+@pytest.mark.parametrize("zeros", [[(0, 1)], [(0, 1), (2, 1)]], ids=["one", "two"])
+def test_a_scattered_product_of_zeros(agrees, zeros):
+    """Rows 0 and 2 of the updates fall on row 1 of the data: one zero leaves the others' product, two leave nothing."""
+    data, updates, rows = normal(3, 4), normal(3, 4), np.array([[1], [0], [1]])
+    for at in zeros:
+        updates[at] = 0.0
+    data[2, 2] = 0.0
+
+    def forward(data, _, updates):
+        return data.scatter_reduce(0, torch.tensor(rows).expand(-1, 4), updates, "prod")
+
+    agrees("ScatterND", [data, rows, updates], forward, reduction="mul")
 
 
 @pytest.mark.parametrize("axis", [-1, 0])
@@ -246,12 +254,27 @@ def test_resize_of_a_batch_of_any_size_to_sizes_that_are_computed():
     np.testing.assert_allclose(dx, g.reshape(2, 3, 4, 2, 4, 2).sum((3, 5)), atol=1e-5)
 
 
-@pytest.mark.parametrize("lacks", ["sizes", "scales"])
-def test_resize_to_what_is_not_known_is_refused(graph_of, lacks):
-    wanted = np.array([1, 1, 8, 8]) if lacks == "sizes" else np.array([1, 1, 2, 2], np.float32)
-    inputs = [normal(1, 1, 4, 4), None, *[None] * (lacks == "sizes"), wanted]
-    with pytest.raises(UnsupportedOperator, match=r"Resize .*at node node: .*(size|scales)"):
-        add_gradients(graph_of("Resize", inputs, [4]), ["x0"])
+@pytest.mark.parametrize("by", ["scales", "sizes", "constant scales"])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_resize_of_an_image_of_any_size(transposes, setting, mode, by):
+    """Scales and sizes, and the sizes of the image, are known at run time alone."""
+    scales = np.array([1, 1, 1.5, 0.75], np.float32)
+    last = {"scales": scales, "sizes": np.array([2, 1, 9, 3]), "constant scales": setting(scales, np.float32)}[by]
+    inputs = [normal(2, 1, 5, 6), None, *[None] * (by == "sizes"), last]
+    transposes("Resize", inputs, free={0: (0, 2, 3)}, mode=mode, coordinate_transformation_mode="half_pixel")
+
+
+@pytest.mark.parametrize("how", [{"axes": [3, 2]}, {"axes": [-1, -2], "antialias": 1}], ids=str)
+def test_resize_of_named_axes_of_any_size(transposes, how):
+    scales = np.array([0.75, 1.5], np.float32)
+    transposes("Resize", [normal(2, 1, 5, 6), None, scales], free={0: (0, 2, 3)}, mode="linear", exact=False, **how)
+
+
+def test_resize_that_keeps_the_aspect_ratio_is_refused(graph_of):
+    inputs = [normal(1, 1, 4, 4), None, None, np.array([8, 8])]
+    model = graph_of("Resize", inputs, [4], axes=[2, 3], keep_aspect_ratio_policy="not_larger")
+    with pytest.raises(UnsupportedOperator, match=r"Resize .*at node node: .*keep_aspect_ratio_policy.*give scales"):
+        add_gradients(model, ["x0"])
 
 
 @pytest.mark.parametrize("free", [(), (0,)], ids=["static", "batch"])
@@ -319,12 +342,7 @@ def test_rotary_embedding_by_its_definition(transposes):
     transposes("RotaryEmbedding", [normal(2, 2, 3, 4), np.cos(angles), np.sin(angles)], opset=23)
 
 
-@pytest.mark.parametrize("op_type", ["GridSample", "Det", "RoiAlign"])
-def test_operators_without_a_rule_are_refused_by_name(graph_of, op_type):
-    inputs = {
-        "GridSample": [normal(1, 1, 4, 4), normal(1, 2, 2, 2)],
-        "Det": [normal(3, 3)],
-        "RoiAlign": [normal(1, 1, 4, 4), normal(2, 4), np.array([0, 0])],
-    }[op_type]
-    with pytest.raises(UnsupportedOperator, match=rf"operator {op_type} .*opset 22.* at node node: it has no rule"):
-        add_gradients(graph_of(op_type, inputs, [4]), ["x0"])
+def test_an_operator_without_a_rule_is_refused_by_name(graph_of):
+    inputs = [normal(1, 1, 4, 4), normal(2, 4), np.array([0, 0])]
+    with pytest.raises(UnsupportedOperator, match=r"operator RoiAlign .*opset 22.* at node node: it has no rule"):
+        add_gradients(graph_of("RoiAlign", inputs, [4]), ["x0"])

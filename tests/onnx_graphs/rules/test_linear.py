@@ -85,7 +85,37 @@ def test_einsum(agrees, equation, shapes):
     agrees("Einsum", inputs, lambda *x: torch.einsum(equation, *x), runs=runs, equation=equation)
 
 
-def test_a_diagonal_is_refused_by_name(graph_of):
-    model = graph_of("Einsum", [normal(3, 3)], [1], equation="ii->i")
-    with pytest.raises(UnsupportedOperator, match=r"Einsum.*opset 22.*at node node.*diagonal"):
+DIAGONALS = [
+    ("ii->i", (3, 3)),
+    ("ii", (3, 3)),
+    ("iii->i", (3, 3, 3)),
+    ("bii,ij->bj", (2, 3, 3), (3, 4)),
+    ("iij,jkk->ik", (3, 3, 2), (2, 4, 4)),
+    ("ii,ii->i", (3, 3), (3, 3)),
+    ("...ii->...i", (2, 3, 3)),
+]
+
+
+@pytest.mark.parametrize(("equation", "shapes"), [(first, rest) for first, *rest in DIAGONALS], ids=str)
+def test_a_diagonal_of_einsum(agrees, equation, shapes):
+    agrees("Einsum", [normal(*shape) for shape in shapes], lambda *x: torch.einsum(equation, *x), equation=equation)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_determinant(agrees, size):
+    agrees("Det", [normal(2, size, size)], torch.linalg.det, free={0: (0,)})
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_determinant_of_a_singular_matrix(agrees, rank):
+    def forward(x):  # by Leibniz' formula, of which torch's gradient is right where there is no inverse
+        a, b, c = x
+        return (a * torch.linalg.cross(b, c)).sum()
+
+    agrees("Det", [normal(3, rank) @ normal(rank, 3)], forward)
+
+
+def test_determinant_of_a_size_that_is_not_known_is_refused(graph_of):
+    model = graph_of("Det", [normal(3, 3)], [0], free={0: (0, 1)})
+    with pytest.raises(UnsupportedOperator, match=r"Det .*size of the matrices.*--shape"):
         add_gradients(model, ["x0"])

@@ -10,14 +10,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.onnx.nested import renamed
 from actconform.onnx.rules.known import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from actconform.onnx.rules.known import Array
     from actconform.onnx.rules.registry import Node
 
+Differentiate: TypeAlias = "Callable[..., onnx.ModelProto]"  # actconform.onnx.grad.add_gradients
 Operand: TypeAlias = str | float | np.generic | None
 
 FLOATS: dict[int, np.dtype[Any]] = {
@@ -45,14 +47,18 @@ class Build(Known):
     optional input out. An operator that the opset lacks is an AttributeError.
     """
 
-    def __init__(self, model: onnx.ModelProto, inferred: onnx.GraphProto, prefix: str) -> None:
-        """Start with no nodes; `prefix` begins the name of each."""
+    def __init__(
+        self, model: onnx.ModelProto, inferred: onnx.GraphProto, prefix: str, differentiate: Differentiate
+    ) -> None:
+        """Start with no nodes; `prefix` begins the name of each, `differentiate` gives graphs inside nodes their gradients."""
         super().__init__(model, inferred)
+        self.differentiate = differentiate
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.element_type: int = TensorProto.FLOAT
         self._prefix = prefix
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._graphs = 0
         self._selected: set[str] = set()  # cotangents that are 0 where a choice took another branch
 
     # Nodes and constants
@@ -81,6 +87,19 @@ class Build(Known):
         if summed or (operator in _KEEPS_ZEROS and operands[0] in self._selected):
             self._selected.update(names)
         return names
+
+    def paste(self, graph: onnx.GraphProto, names: Mapping[str, str]) -> list[str]:
+        """Add the nodes and initializers of a whole graph, in which `names` tells of tensors of this; return its outputs."""
+        prefix = self.prefix()
+        copy = renamed(graph, lambda name: names.get(name, prefix + name))
+        self.nodes.extend(copy.node)
+        self.initializers.extend(copy.initializer)
+        return [value.name for value in copy.output]
+
+    def prefix(self) -> str:
+        """Return what no name begins with yet, for the names in a graph inside a node."""
+        self._graphs += 1
+        return f"{self._prefix}graph{self._graphs}_"
 
     def constant(self, value: Array | float | np.generic, element_type: int | None = None) -> str:
         """Return an initializer that holds `value`; equal ones are one.
@@ -146,6 +165,14 @@ class Build(Known):
         if shape is None or None in shape:
             return self.Shape(x)
         return self.integers(dim for dim in shape if dim is not None)
+
+    def size_of(self, x: str, axis: int) -> str:
+        """Return the length of `x` along an axis as a 1-d int64 tensor: a constant where it is known."""
+        shape = self.shape(x)
+        size = None if shape is None else shape[axis]
+        if size is not None:
+            return self.integers([size])
+        return self.Shape(x, start=axis) if axis == -1 else self.Shape(x, start=axis, end=axis + 1)
 
     def reduce(self, operator: str, x: str, axes: Sequence[int], *, keepdims: bool = True) -> str:
         """Return `x` reduced by "ReduceSum", "ReduceMax", ... over `axes`; `x` itself where there are none."""

@@ -6,7 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from actconform.onnx.rules.registry import rule
-from actconform.onnx.rules.windows import Window, known, padded, pieces, split_padding, static, window_in, window_of
+from actconform.onnx.rules.windows import (
+    Window,
+    known,
+    padded,
+    padding_at_run_time,
+    pieces,
+    split_padding,
+    static,
+    window_in,
+    window_of,
+)
 
 if TYPE_CHECKING:
     from actconform.onnx.rules.build import Build
@@ -20,9 +30,11 @@ def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Conv: dx is the transposed convolution of g, dW correlates x with g, the bias gets g summed over all but channels."""
     x, w, group = node.inputs[0], node.inputs[1], node.attributes["group"]
     shape = static(b, node, w)
-    window = window_of(b, node, shape[2:])
     (y,), (cotangent,) = node.outputs, g
     assert cotangent
+    if node.attributes["auto_pad"].startswith("SAME") and known((b.shape(x) or (None, None, None))[2:]) is None:
+        return _padded_at_run_time(b, node, cotangent, shape)
+    window = window_of(b, node, shape[2:])
     return [
         _image_gradient(b, node, cotangent, window) if node.wants(0) else None,
         _kernel_gradient(b, x, (cotangent, y), shape, window, group) if node.wants(1) else None,
@@ -30,19 +42,39 @@ def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
     ]
 
 
+def _padded_at_run_time(b: Build, node: Node, g: str, shape: tuple[int, ...]) -> Cotangents:
+    """Conv whose padding follows from a size that a run tells: the image is padded first, and its gradient cut afterwards."""
+    (x, w), (y,), group = node.inputs[:2], node.outputs, node.attributes["group"]
+    axes = len(shape) - 2
+    window = window_in(node, shape[2:])._replace(before=(0,) * axes, after=(0,) * axes)
+    sizes, positions = (b.Slice(b.Shape(each), b.integers([2]), b.integers([2 + axes])) for each in (x, y))
+    before, after = padding_at_run_time(b, node, sizes, positions, (window.strides, window.spans))
+    dx = dw = None
+    if node.wants(0):
+        rest = [stride - 1 for stride in window.strides]  # at most so much lies behind the last window
+        dx = b.ConvTranspose(g, w, strides=window.strides, dilations=window.dilations, output_padding=rest, group=group)
+        dx = b.Slice(dx, before, b.Add(before, sizes), b.integers(range(2, 2 + axes)))
+    if node.wants(1):
+        none = b.integers([0, 0])
+        image = b.Pad(x, b.Concat(none, before, none, after, axis=0))
+        dw = _kernel_gradient(b, image, (g, y), shape, window, group)
+    return [dx, dw, _bias_gradient(b, g, shape) if node.wants(2) else None]
+
+
 @rule("ConvTranspose")
 def conv_transpose(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """ConvTranspose is the dx of a Conv: dx is that Conv of g, and dW correlates g with x."""
     x, w, group = node.inputs[0], node.inputs[1], node.attributes["group"]
     shape = static(b, node, w)
-    window = _transposed_window(b, node, shape[2:])
+    window, unreached = _transposed_window(b, node, shape[2:])
     (cotangent,) = g
     assert cotangent
+    dx = _conv(b, cotangent, w, window, group) if node.wants(0) else None
     dw = None
     if node.wants(1):
         dw = _kernel_gradient(b, cotangent, (x, x), shape, window, group, image_shape=b.shape(node.outputs[0]))
     return [
-        _conv(b, cotangent, w, window, group) if node.wants(0) else None,
+        _cropped(b, dx, x, len(window.kernel)) if dx and unreached else dx,
         dw,
         _bias_gradient(b, cotangent, shape) if node.wants(2) else None,
     ]
@@ -183,8 +215,8 @@ def _seen_by_position(
     return b.Reshape(pixels, b.integers([1, -1, math.prod(window.kernel) * channels]))
 
 
-def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> Window:
-    """Return the window of the Conv whose transpose the node is.
+def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> tuple[Window, bool]:
+    """Return the window of the Conv whose transpose the node is, and whether some of the output lies behind the last.
 
     With output_shape or SAME_UPPER, SAME_LOWER the padding follows from the output's size, as ConvTranspose defines it.
     """
@@ -193,16 +225,15 @@ def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> Window:
     if any(more >= stride for more, stride in zip(growth, window.strides, strict=True)):
         raise node.refuse("an output_padding of its stride or more, rows that nothing reaches, has no rule")
     placed, wanted = node.attributes["auto_pad"], node.attributes.get("output_shape")
-    if placed == "VALID":
-        return window._replace(before=(0,) * len(kernel), after=(0,) * len(kernel))
-    if wanted:
+    if wanted:  # which ONNX Runtime follows whatever the padding
         sizes = static(b, node, node.inputs[0], 2)
         short = [(n - 1) * s - out for n, s, out in zip(sizes, window.strides, wanted[-len(kernel) :], strict=True)]
+    elif placed == "VALID":
+        return window._replace(before=(0,) * len(kernel), after=(0,) * len(kernel)), False
     elif placed != "NOTSET":
         short = [-stride for stride in window.strides]  # the output is stride times as large as the image
     else:
-        return window
+        return window, False
     totals = [rest + more + span for rest, more, span in zip(short, growth, window.spans, strict=True)]
-    if min(totals) < 0:
-        raise node.refuse("its output is larger than its kernel, strides and output_padding reach")
-    return split_padding(window, totals, upper=placed == "SAME_UPPER")
+    padding = [max(total, 0) for total in totals]
+    return split_padding(window, padding, upper=placed == "SAME_UPPER"), min(totals) < 0

@@ -19,7 +19,6 @@ from actconform.onnx.rules.windows import along, known, padded, pieces, window_i
 
 if TYPE_CHECKING:
     from actconform.onnx.rules.build import Build
-    from actconform.onnx.rules.known import Array
     from actconform.onnx.rules.registry import Cotangents, Node
 
 
@@ -69,12 +68,11 @@ def scattered(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
     none: ddata = g, but 0 where it was overwritten, and dupdates = g there; indices that repeat leave y undefined.
     add: ddata = g and dupdates = g at the indices. max, min: g is shared equally among those that attain the extremum.
+    mul: each gets g times the product of the other factors, which is right where one is 0 too.
     """
     data, indices, updates = node.inputs
     (cotangent,), reduction = g, node.attributes["reduction"]
     assert cotangent
-    if reduction == "mul":
-        raise node.refuse("reduction 'mul' has no rule: use Gather and Mul")
     count = b.iota(data)
     if node.op_type == "ScatterND":
         place = b.GatherND(count, indices)
@@ -91,11 +89,35 @@ def scattered(b: Build, node: Node, g: Cotangents) -> Cotangents:
         kept = b.Reshape(cotangent, flat), b.Reshape(place, flat), b.Reshape(b.zeros_like(updates), flat)
         ddata = b.reshape_like(b.ScatterElements(*kept, axis=0), data) if node.wants(0) else None
         return [ddata, None, at_indices(cotangent) if node.wants(2) else None]
+    if reduction == "mul":
+        products = _other_factors(b, data, place, updates)
+        return [b.Mul(cotangent, products[0]), None, b.Mul(at_indices(cotangent), products[1])]
     attains = b.Equal(data, node.outputs[0])
     attain = b.Equal(updates, at_indices(node.outputs[0]))
     winners = b.Add(b.Where(attains, 1.0, 0.0), b.scatter(data, place, b.Where(attain, 1.0, 0.0)))
     share = b.Div(cotangent, winners)
     return [b.Where(attains, share, 0.0), None, b.Where(attain, at_indices(share), 0.0)]
+
+
+def _other_factors(b: Build, data: str, place: str, updates: str) -> tuple[str, str]:
+    """Return for each element of data, and of updates put at flat places of it, the product of all other factors there.
+
+    That is the product of all that are not 0, divided by the element; where another is 0, 0.
+    """
+    flat = b.integers([-1])
+    index = b.Reshape(place, flat)
+    factors = [b.Reshape(each, flat) for each in (data, updates)]
+    zeros = [b.Equal(each, 0.0) for each in factors]
+    nonzero = [b.Where(zero, 1.0, each) for zero, each in zip(zeros, factors, strict=True)]
+    counts = [b.Where(zero, 1.0, 0.0) for zero in zeros]
+    product = b.ScatterElements(nonzero[0], index, nonzero[1], axis=0, reduction="mul")
+    count = b.ScatterElements(counts[0], index, counts[1], axis=0, reduction="add")
+    found = []
+    for i, like in enumerate((data, updates)):
+        whole, others = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
+        rest = b.Where(b.Equal(b.Sub(others, counts[i]), 0.0), b.Div(whole, nonzero[i]), 0.0)
+        found.append(b.reshape_like(rest, like))
+    return found[0], found[1]
 
 
 @rule("OneHot")
@@ -117,7 +139,7 @@ def resize(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Resize is linear and treats one axis after the other: y = A x along each, so dx = A^T g along each.
 
     A^T is what the same Resize makes of the identity along that axis, so that every mode, rounding and rule of coordinates
-    is the runtime's own. Each resized axis must be of known size. 16-bit is done in float32.
+    is the runtime's own. Sizes and scales may be known at run time alone. 16-bit is done in float32.
     """
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
@@ -127,78 +149,75 @@ def resize(b: Build, node: Node, g: Cotangents) -> Cotangents:
         b.element_type = TensorProto.FLOAT
         cotangent = b.Cast(cotangent, to=TensorProto.FLOAT)
     for axis in range(rank):
-        if _stays(b, node, axis):
-            continue
-        cotangent = along(b, cotangent, axis, rank, _resized_identity(b, node, axis, rank))
+        if not _stays(b, node, axis):
+            cotangent = along(b, cotangent, axis, rank, _resized_identity(b, node, axis, rank))
     return [b.Cast(cotangent, to=b.element_type_of(x)) if half else cotangent]
 
 
-def _entry(b: Build, node: Node, values: Array | None, axis: int) -> float | None:
-    """Return what an input with one number an axis says of `axis`; None where it says nothing."""
-    if values is None or not values.size:
-        return None
-    axes = [b.axis(each, node.inputs[0]) for each in node.attributes.get("axes") or range(values.size)]
-    return float(values[axes.index(axis)]) if axis in axes else None
+def _place(b: Build, node: Node, axis: int) -> int | None:
+    """Return where the inputs with one number an axis speak of `axis`; None where they do not."""
+    axes = node.attributes.get("axes")
+    if axes is None:
+        return axis
+    named = [b.axis(each, node.inputs[0]) for each in axes]
+    return named.index(axis) if axis in named else None
+
+
+def _scaled(b: Build, node: Node) -> bool:
+    """Say whether a Resize is given scales, and not sizes."""
+    values = b.value(node.input(2))
+    return node.input(2) is not None and (node.input(3) is None or (values is not None and values.size > 0))
 
 
 def _stays(b: Build, node: Node, axis: int) -> bool:
-    """Say whether Resize leaves an axis as it is. Raises UnsupportedOperator where that is known only at run time."""
+    """Say whether it is known that Resize leaves an axis as it is."""
     cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
     if cropped and b.value(node.input(1)) is None:
         raise node.refuse("tf_crop_and_resize needs a constant roi")
-    axes = node.attributes.get("axes")
-    if axes is not None and axis not in [b.axis(each, node.inputs[0]) for each in axes]:
+    place = _place(b, node, axis)
+    if place is None:
         return True
-    scale = _entry(b, node, b.value(node.input(2)), axis)
-    if scale is not None:
-        return scale == 1 and not cropped
-    if not node.input(3):
-        raise node.refuse("its scales must be constant")
+    if _scaled(b, node):
+        scales = b.value(node.input(2))
+        return scales is not None and float(scales[place]) == 1 and not cropped
     if node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise node.refuse("sizes with a keep_aspect_ratio_policy other than 'stretch' have no rule: give scales")
-    x, y = node.inputs[0], node.outputs[0]
-    old, new = ((b.shape(each) or {axis: None})[axis] for each in (x, y))
-    if old is None and new is None and b.broadcast_axes(x, y) is not None:
-        return True  # of one symbol
-    if old is None or new is None:
-        raise node.refuse(f"the sizes of axis {axis} before and after must be known")
-    return old == new and not cropped
+    return b.same_dim(node.inputs[0], node.outputs[0], axis) and not cropped
 
 
 def _resized_identity(b: Build, node: Node, axis: int, rank: int) -> str:
     """Return the identity resized along the axis as the node does: the matrix (old size, new size)."""
-    size = (b.shape(node.inputs[0]) or {axis: None})[axis]
-    if size is None:
-        raise node.refuse(f"the size of the resized axis {axis} must be known")
+    x, y = node.inputs[0], node.outputs[0]
     rows = 1 if axis == 0 and rank > 1 else 0  # where the rows of the identity lie in the image that is resized
     place = axis if rank > 1 else 1
     rank = max(rank, 2)
+    size, one = b.size_of(x, axis), b.integers([1])
 
     def everywhere(value: float, there: float) -> list[float]:
         return [there if each == place else value for each in range(rank)]
 
+    def dims(at_place: str) -> str:
+        return b.Concat(*(size if each == rows else at_place if each == place else one for each in range(rank)), axis=0)
+
     roi = scales = sizes = None
-    corners = b.value(node.input(1))
+    corners, entry = b.value(node.input(1)), _place(b, node, axis)
+    assert entry is not None
     if corners is not None and node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize":
-        first, last = (_entry(b, node, half, axis) for half in np.split(corners, 2))
-        assert first is not None
-        assert last is not None
+        first, last = (float(half[entry]) for half in np.split(corners, 2))
         roi = b.constant(np.array(everywhere(0.0, first) + everywhere(1.0, last)))
-    scale = _entry(b, node, b.value(node.input(2)), axis)
-    if scale is not None:
-        scales = b.constant(np.array(everywhere(1.0, scale)), TensorProto.FLOAT)
+    if _scaled(b, node):
+        single = b.constant(np.ones(1), TensorProto.FLOAT)
+        scale = b.Gather(node.inputs[2], b.integers([entry]), axis=0)
+        scales = b.Concat(*(scale if each == place else single for each in range(rank)), axis=0)
     else:
-        new = (b.shape(node.outputs[0]) or {axis: None})[axis]
-        assert new is not None
-        sizes = b.integers(size if each == rows else new if each == place else 1 for each in range(rank))
-    identity = b.EyeLike(b.ConstantOfShape(b.integers([size, size])), dtype=b.element_type)
-    image = b.Reshape(identity, b.integers(size if each in {rows, place} else 1 for each in range(rank)))
+        sizes = dims(b.size_of(y, axis))
+    identity = b.EyeLike(b.ConstantOfShape(b.Concat(size, size, axis=0)), dtype=b.element_type)
     left_out = {"axes", "keep_aspect_ratio_policy", "extrapolation_value"}
     attributes = {name: value for name, value in node.attributes.items() if name not in left_out}
-    resized = b.Resize(image, roi, scales, sizes, **attributes)
+    resized = b.Resize(b.Reshape(identity, dims(size)), roi, scales, sizes, **attributes)
     if rows > place:
-        return b.Transpose(b.Reshape(resized, b.integers([-1, size])), perm=[1, 0])
-    return b.Reshape(resized, b.integers([size, -1]))
+        return b.Transpose(b.Reshape(resized, b.Concat(b.integers([-1]), size, axis=0)), perm=[1, 0])
+    return b.Reshape(resized, b.Concat(size, b.integers([-1]), axis=0))
 
 
 @rule("Col2Im")

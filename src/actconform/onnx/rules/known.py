@@ -15,16 +15,19 @@ from actconform.onnx.rules.registry import STANDARD
 if TYPE_CHECKING:
     from actconform.onnx.rules.registry import Node
 
+FIX = "fix the dimensions of the inputs, with --shape NAME=1,3,160,160 or shapes="
+
 Array: TypeAlias = NDArray[Any]
 Dims: TypeAlias = tuple[int | str | None, ...]  # a str is a symbol: two dimensions of one symbol are equal
 
 
 class Known:
-    """The tensors of one model as onnx infers them. Values are those of initializers in `model` and of Constant nodes."""
+    """The tensors of one model as onnx infers them. Values are those of initializers in `model`, of Constant nodes, and noted."""
 
     def __init__(self, model: onnx.ModelProto, inferred: onnx.GraphProto) -> None:
         """Take `model`, and its graph with the types and shapes that `onnx.shape_inference` found."""
         self.opset = standard_opset(model)
+        self.imports = list(model.opset_import)
         self.node: Node | None = None  # whose rule is at work
         self._types: dict[str, int] = {}
         self._dims: dict[str, Dims] = {}
@@ -41,8 +44,8 @@ class Known:
             if tensor.name not in overridable:
                 self.knows(tensor, tensor.name)
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.domain in STANDARD and (held := _held(node)) is not None:
-                self.knows(held, node.output[0])
+            if node.op_type == "Constant" and node.domain in STANDARD and (tensor := held(node)) is not None:
+                self.knows(tensor, node.output[0])
 
     def knows(self, tensor: onnx.TensorProto, name: str) -> None:
         """Note that tensor `name` has this value in every run."""
@@ -50,16 +53,43 @@ class Known:
         self._types[name] = tensor.data_type
         self._dims[name] = tuple(tensor.dims)
 
+    def same_as(self, name: str, like: str) -> str:
+        """Note that tensor `name` has element type and dimensions of `like`, and return it."""
+        self._types[name] = self.element_type_of(like)
+        if like in self._dims:
+            self._dims[name] = self._dims[like]
+        return name
+
+    def described(self, name: str, called: str, *, without: int | None = None) -> onnx.ValueInfoProto:
+        """Return what is known of tensor `name` as the description of a tensor `called`, but for the axis `without`.
+
+        Raises UnsupportedOperator where its element type or rank is not known.
+        """
+        rank = self.rank(name)
+        element_type = self.element_type_of(name)
+        if not element_type:
+            why = f"the element type of {name} is not known: run onnx.shape_inference"
+            raise self.node.refuse(why) if self.node else ValueError(why)
+        dims = [dim for axis, dim in enumerate(self._dims[name]) if without is None or axis != without % rank]
+        return helper.make_tensor_value_info(called, element_type, dims)
+
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Return the shape of a tensor, None for dimensions known at run time alone; None where the rank is not known."""
         dims = self._dims.get(name)
         return None if dims is None else tuple(dim if isinstance(dim, int) else None for dim in dims)
 
+    def same_dim(self, x: str, y: str, axis: int) -> bool:
+        """Say whether it is known that two tensors are equally long along an axis, counted from the front."""
+        dims = self._dims.get(x), self._dims.get(y)
+        return (
+            dims[0] is not None and dims[1] is not None and dims[0][axis] is not None and dims[0][axis] == dims[1][axis]
+        )
+
     def rank(self, name: str) -> int:
         """Return the rank of a tensor. Raises UnsupportedOperator where it is not known."""
         dims = self._dims.get(name)
         if dims is None:
-            why = f"the rank of {name} is not known: declare its shape, or run onnx.shape_inference"
+            why = f"the rank of {name} is not known: {FIX}, or declare its shape"
             raise self.node.refuse(why) if self.node else ValueError(why)
         return len(dims)
 
@@ -72,7 +102,7 @@ class Known:
         return self._types.get(name, TensorProto.UNDEFINED)
 
     def value(self, name: str | None) -> Array | None:
-        """Return the value of a small initializer or of a Constant node; None where it is known only at run time.
+        """Return the value of a small initializer, or of what nodes compute from constants alone; None where it is known only at run time.
 
         Initializers of more than 1,024 elements are not looked at, nor those that are inputs too and may be overridden.
         """
@@ -99,13 +129,13 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
-def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
+def held(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return the tensor of a Constant node; None of what is no tensor of numbers."""
     attribute = node.attribute[0]
-    held = helper.get_attribute_value(attribute)
-    if isinstance(held, onnx.TensorProto):
-        return held
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return value
     if attribute.name.startswith(("value_float", "value_int")):
         dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
-        return numpy_helper.from_array(np.asarray(held, dtype=dtype))
+        return numpy_helper.from_array(np.asarray(value, dtype=dtype))
     return None

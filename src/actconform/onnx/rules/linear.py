@@ -5,6 +5,9 @@ from __future__ import annotations
 import string
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from actconform.onnx.rules.known import FIX
 from actconform.onnx.rules.registry import rule
 
 if TYPE_CHECKING:
@@ -102,11 +105,14 @@ def einsum(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """
     (cotangent,) = g
     assert cotangent
-    terms, result = _letters(b, node)
-    if any(len(set(term)) < len(term) for term in terms):
-        raise node.refuse("a letter stands twice in one term (a diagonal), which has no rule")
+    written, result = _letters(b, node)
+    terms = ["".join(dict.fromkeys(term)) for term in written]
+    factors = [
+        x if term == full else b.Einsum(x, equation=f"{full}->{term}")
+        for x, full, term in zip(node.inputs, written, terms, strict=True)
+    ]
     found: list[str | None] = []
-    for i, (x, term) in enumerate(zip(node.inputs, terms, strict=True)):
+    for i, term in enumerate(terms):
         if not node.wants(i):
             found.append(None)
             continue
@@ -114,11 +120,16 @@ def einsum(b: Build, node: Node, g: Cotangents) -> Cotangents:
         there = set(result).union(*(terms[j] for j in others))
         spelled = "".join(letter for letter in term if letter in there)
         equation = ",".join([result, *(terms[j] for j in others)]) + "->" + spelled
-        product = b.Einsum(cotangent, *(node.inputs[j] for j in others), equation=equation)
+        product = b.Einsum(cotangent, *(factors[j] for j in others), equation=equation)
         lost = [axis for axis, letter in enumerate(term) if letter not in there]
+        x = factors[i]
         if lost:
             product = b.expand_like(b.Unsqueeze(product, b.integers(lost)), x)
-        found.append(product if _all_equal(b, node, terms, i) else b.sum_to(product, x, product))
+        if term != written[i]:
+            diagonal = b.Einsum(b.iota(node.inputs[i]), equation=f"{written[i]}->{term}")
+            found.append(b.scatter(node.inputs[i], diagonal, b.sum_to(product, x, product)))
+        else:
+            found.append(product if _all_equal(b, node, terms, i) else b.sum_to(product, x, product))
     return found
 
 
@@ -144,3 +155,23 @@ def _all_equal(b: Build, node: Node, terms: Sequence[str], i: int) -> bool:
         for letter, size in zip(term, b.shape(x) or (None,) * len(term), strict=True):
             sizes.setdefault(letter, set()).add(size)
     return all(len(sizes[letter]) == 1 and None not in sizes[letter] for letter in terms[i])
+
+
+@rule("Det")
+def determinant(b: Build, node: Node, g: Cotangents) -> Cotangents:
+    """Det: dx is g times the cofactors, determinants of x without one row and column: right where x is singular too."""
+    x, (cotangent,) = node.inputs[0], g
+    assert cotangent
+    size = (b.shape(x) or (None,))[-1]
+    if size is None:
+        raise node.refuse(f"the size of the matrices {x} must be known: {FIX}")
+    batched = b.Unsqueeze(cotangent, b.integers([-2, -1]))
+    if size == 1:
+        return [batched]
+    others = np.array([[j for j in range(size) if j != i] for i in range(size)])
+    rows = b.Gather(x, b.constant(others), axis=-2)  # (..., i, size - 1, size)
+    minors = b.Gather(rows, b.constant(others), axis=-1)  # (..., i, size - 1, j, size - 1)
+    rank = b.rank(x) - 2
+    by_pair = b.Transpose(minors, perm=[*range(rank), rank, rank + 2, rank + 1, rank + 3])
+    signs = b.constant((-1.0) ** np.add.outer(np.arange(size), np.arange(size)))
+    return [b.Mul(batched, b.Mul(signs, b.Det(by_pair)))]

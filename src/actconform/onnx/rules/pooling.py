@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from actconform.onnx.rules.registry import rule
-from actconform.onnx.rules.windows import Window, along, known, static, window_of
+from actconform.onnx.rules.windows import along, known, padding_at_run_time, window_in, window_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.onnx.rules.build import Build
     from actconform.onnx.rules.registry import Cotangents, Node
 
@@ -21,6 +23,7 @@ def max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x, cotangent, index = node.inputs[0], g[0], node.output(1)
     if cotangent is None:
         return [None]
+    _expect_placed(b, node)
     if index is None or node.attributes["storage_order"]:
         _, index = b.outputs(2, "MaxPool", x, **node.attributes | {"storage_order": 0})
     return [b.scatter(x, index, cotangent)]
@@ -41,21 +44,11 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """AveragePool: every element gets the sum of g / n over the windows that see it, n being what each counts."""
     (cotangent,) = g
     assert cotangent
-    window = window_of(b, node, node.attributes["kernel_shape"])
-    sizes, positions = static(b, node, node.inputs[0], 2), static(b, node, node.outputs[0], 2)
-    counts = np.ones([1] * len(sizes))
-    for axis, (size, position) in enumerate(zip(sizes, positions, strict=True)):
-        last = window.before[axis] + size
-        seen = window.seen(axis, position)
-        if node.attributes["count_include_pad"]:  # what ceil_mode adds beyond the padding never counts
-            inside = seen < last + window.after[axis]
-        else:
-            inside = (seen >= window.before[axis]) & (seen < last)
-        dims = [1] * len(sizes)
-        dims[axis] = position
-        counts = counts * np.maximum(inside.sum(axis=1), 1).reshape(dims)
-    shared = b.Div(cotangent, b.constant(counts if np.ptp(counts) else counts.flat[0]))
-    return [_spread(b, shared, window, sizes, positions)]
+    _expect_placed(b, node)
+    axes = _windows_along(b, node)
+    for axis, along_it in enumerate(axes):
+        cotangent = b.Div(cotangent, b.Reshape(along_it.counts, b.integers([-1] + [1] * (len(axes) - 1 - axis))))
+    return [_spread(b, cotangent, axes)]
 
 
 @rule("LpPool")
@@ -63,10 +56,9 @@ def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
-    window = window_of(b, node, node.attributes["kernel_shape"])
-    sizes, positions = static(b, node, x, 2), static(b, node, node.outputs[0], 2)
+    _expect_placed(b, node)
     per_window = _over_norm(b, cotangent, node.outputs[0], node.attributes["p"])
-    return [_times_power(b, _spread(b, per_window, window, sizes, positions), x, node.attributes["p"])]
+    return [_times_power(b, _spread(b, per_window, _windows_along(b, node)), x, node.attributes["p"])]
 
 
 @rule("GlobalLpPool")
@@ -103,15 +95,73 @@ def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.reshape_like(b.Where(first, b.Reshape(cotangent, b.integers([0, 0, 1])), 0.0), x)]
 
 
-def _spread(b: Build, g: str, window: Window, sizes: tuple[int, ...], positions: tuple[int, ...]) -> str:
-    """Return for every element of the image the sum of g over the windows that see it.
+def _expect_placed(b: Build, node: Node) -> None:
+    """Raise UnsupportedOperator where it depends on the runtime which padding a pool finds by itself.
 
-    That is a matrix of zeros and ones along each axis: whether an element is seen from a position.
+    ONNX Runtime pads as if there were no dilations, and where steps are wider than windows it cuts the image at both ends.
     """
-    for axis, (size, position) in enumerate(zip(sizes, positions, strict=True)):
-        seen = window.seen(axis, position) - window.before[axis]
+    if not node.attributes["auto_pad"].startswith("SAME"):
+        return
+    window = window_in(node, node.attributes["kernel_shape"])
+    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:])
+    if sizes is None:
+        cut = any(stride > span for stride, span in zip(window.strides, window.spans, strict=True))
+    else:
+        steps = zip(sizes, window.strides, window.spans, strict=True)
+        cut = any((math.ceil(size / stride) - 1) * stride + span < size for size, stride, span in steps)
+    if window.spans != window.kernel or (cut and node.op_type != "MaxPool"):
+        raise node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
+
+
+class _Along(NamedTuple):
+    """A pool's windows along one axis: how often each sees each element (positions, size), and how many each counts."""
+
+    sees: str
+    counts: str
+
+
+def _windows_along(b: Build, node: Node) -> list[_Along]:
+    """Return the windows along every spatial axis, as constants where the sizes are known."""
+    kernel = node.attributes["kernel_shape"]
+    x, y = (known((b.shape(each) or (None, None, None))[2:]) for each in (node.inputs[0], node.outputs[0]))
+    padding_counts = bool(node.attributes.get("count_include_pad"))
+    if x is None or y is None:
+        return [_along_at_run_time(b, node, axis, padding_counts=padding_counts) for axis in range(len(kernel))]
+    window = window_of(b, node, kernel)
+    found = []
+    for axis, (size, positions) in enumerate(zip(x, y, strict=True)):
+        seen = window.seen(axis, positions) - window.before[axis]
         sees = (seen[:, :, None] == np.arange(size)).sum(axis=1)
-        g = along(b, g, 2 + axis, 2 + len(sizes), b.constant(sees.T.astype(np.float64)))
+        # what ceil_mode adds beyond the padding never counts
+        inside = seen < size + window.after[axis] if padding_counts else (seen >= 0) & (seen < size)
+        counts = np.maximum(inside.sum(axis=1), 1)
+        found.append(_Along(*(b.constant(each.astype(np.float64)) for each in (sees, counts))))
+    return found
+
+
+def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool) -> _Along:
+    """Return the windows along one axis of a size that a run tells."""
+    window = window_in(node, node.attributes["kernel_shape"])
+    size, positions = (b.Squeeze(b.size_of(each, 2 + axis)) for each in (node.inputs[0], node.outputs[0]))
+    before, after = (b.constant(np.array(pad[axis])) for pad in (window.before, window.after))
+    if node.attributes["auto_pad"].startswith("SAME"):
+        before, after = padding_at_run_time(b, node, size, positions, (window.strides[axis], window.spans[axis]))
+    zero, one = b.constant(np.array(0)), b.constant(np.array(1))
+    corners = b.Sub(b.Mul(b.Range(zero, positions, one), b.constant(np.array(window.strides[axis]))), before)
+    elements = b.constant(np.arange(window.kernel[axis]) * window.dilations[axis])
+    places = b.Add(b.Unsqueeze(corners, b.integers([1])), elements)  # (positions, kernel)
+    hits = b.Equal(b.Unsqueeze(places, b.integers([2])), b.Range(zero, size, one))
+    inside = b.Less(places, b.Add(size, after) if padding_counts else size)
+    if not padding_counts:
+        inside = b.And(inside, b.Not(b.Less(places, zero)))
+    sees, counts = (b.sum_over(b.Cast(each, to=b.element_type), [1], keepdims=False) for each in (hits, inside))
+    return _Along(sees, b.Max(counts, 1.0))
+
+
+def _spread(b: Build, g: str, axes: Sequence[_Along]) -> str:
+    """Return for every element of the image the sum of g over the windows that see it."""
+    for axis, (sees, _) in enumerate(axes, 2):
+        g = along(b, g, axis, 2 + len(axes), b.Transpose(sees, perm=[1, 0]))
     return g
 
 

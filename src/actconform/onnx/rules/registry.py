@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from actconform.onnx.rules.build import Build
 
 
+class GradientError(ValueError):
+    """No gradient can be added to this model, or not the one asked for; the message says why and what to do."""
+
+
 class UnsupportedOperator(NotImplementedError):  # noqa: N818  it is no mistake of anybody
     """No gradient passes through a node; the message names node, operator, domain and opset, and says why."""
 
@@ -19,8 +23,9 @@ class Node:
     """One node of the forward graph as its rule sees it.
 
     An optional input that is left out is ''; `opset` is the standard's, whatever the domain. `attributes` has bytes as str;
-    for an operator of the standard it holds the default at `opset` where the graph is silent. `wanted` says of each input
-    whether its cotangent is needed.
+    for an operator of the standard it holds the default at `opset` where the graph is silent. `captured` has the tensors that
+    graphs inside the node read from around it. `wanted` says of each input, and then of each of `captured`, whether its
+    cotangent is needed.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: dict[str, Any]
     wanted: tuple[bool, ...]
+    captured: tuple[str, ...] = ()
 
     def input(self, i: int) -> str | None:
         """Return the name of input `i`, or None where it is left out."""
@@ -81,7 +87,8 @@ def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
     """Register a function as the gradient rule of the operators `op_types` of `domain`, by default of the standard.
 
     It receives the builder, the node, and the name of the cotangent of each output (None where none flows); it adds nodes and
-    returns the name of the cotangent of each input, shaped and typed as that input, None where there is none. Trailing
+    returns the name of the cotangent of each input, and of each captured tensor, shaped and typed as that, None where there
+    is none. Trailing
     Nones may be left out. It may compute those alone that `node.wanted` asks for:
 
         @rule("Neg")

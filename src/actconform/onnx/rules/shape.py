@@ -40,7 +40,7 @@ def _concat(b: Build, node: Node, g: Cotangents) -> Cotangents:
     axis = node.attributes["axis"]
     if len(node.inputs) == 1:
         return [g[0]]
-    sizes = [_sizes(b, x, axis) for x in node.inputs]
+    sizes = [b.size_of(x, axis) for x in node.inputs]
     known = [b.value(size) for size in sizes]
     joined = [size for size in known if size is not None]
     split = b.integers(np.concatenate(joined)) if len(joined) == len(known) else b.Concat(*sizes, axis=0)
@@ -134,7 +134,7 @@ def _depth_to_space(b: Build, node: Node, g: Cotangents) -> Cotangents:
     if node.attributes["mode"] == "DCR":
         return [b.SpaceToDepth(g[0], blocksize=block)]
     y = node.outputs[0]
-    batch, channels, height, width = (_sizes(b, y, axis) for axis in range(4))
+    batch, channels, height, width = (b.size_of(y, axis) for axis in range(4))
     size = b.integers([block])
     shape = b.Concat(batch, channels, b.Div(height, size), size, b.Div(width, size), size, axis=0)
     blocks = b.Transpose(b.Reshape(g[0], shape), perm=[0, 1, 3, 5, 2, 4])
@@ -155,12 +155,3 @@ def _trilu(b: Build, node: Node, g: Cotangents) -> Cotangents:
 def _reverse_sequence(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent reversed in the same way, which undoes it."""
     return [b.ReverseSequence(g[0], node.inputs[1], **node.attributes)]
-
-
-def _sizes(b: Build, x: str, axis: int) -> str:
-    """Return the length of `x` along an axis, as a 1-d tensor."""
-    shape = b.shape(x)
-    length = None if shape is None else shape[axis]
-    if length is not None:
-        return b.integers([length])
-    return b.Shape(x, start=axis) if axis == -1 else b.Shape(x, start=axis, end=axis + 1)

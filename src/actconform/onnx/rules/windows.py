@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from actconform.onnx.rules.known import FIX
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,7 +48,8 @@ def static(b: Build, node: Node, x: str, first: int = 0) -> tuple[int, ...]:
     shape = b.shape(x)
     dims = None if shape is None else known(shape[first:])
     if dims is None:
-        raise node.refuse(f"the shape of {x} must be known" + (f" from axis {first} on" if first else ""))
+        which = f" from axis {first} on" if first else ""
+        raise node.refuse(f"the shape of {x} must be known{which}: {FIX}")
     return dims
 
 
@@ -76,6 +79,21 @@ def split_padding(window: Window, totals: Sequence[int], *, upper: bool) -> Wind
     """Return the window with the total padding of every axis split; of an odd one the larger half goes after if `upper`."""
     less, more = tuple(total // 2 for total in totals), tuple(total - total // 2 for total in totals)
     return window._replace(before=less, after=more) if upper else window._replace(before=more, after=less)
+
+
+def padding_at_run_time(
+    b: Build, node: Node, size: str, positions: str, steps: tuple[int | Sequence[int], int | Sequence[int]]
+) -> tuple[str, str]:
+    """Return the padding before and after that SAME_UPPER or SAME_LOWER make, as int64 tensors shaped as the sizes are.
+
+    `steps` are the stride and the span of the window, numbers, or one of each axis.
+    """
+    strides, spans = (b.constant(np.array(each)) for each in steps)
+    zero, one, two = (b.constant(np.array(number)) for number in (0, 1, 2))
+    total = b.Max(b.Sub(b.Add(b.Mul(b.Sub(positions, one), strides), spans), size), zero)
+    less = b.Div(total, two)
+    more = b.Sub(total, less)
+    return (less, more) if node.attributes["auto_pad"] == "SAME_UPPER" else (more, less)
 
 
 def padded(b: Build, x: str, window: Window) -> str:
