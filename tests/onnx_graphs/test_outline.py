@@ -82,7 +82,7 @@ def test_what_onnx_infers_wrongly_is_no_fault():
 
 @pytest.mark.parametrize("opset", range(7, 15))
 def test_older_opsets_are_converted(opset):
-    """By onnx's converter, which knows that softmax was of a flattened matrix before 13."""
+    """Softmax was of a flattened matrix before 13."""
     model = parsed(
         """(double[2, 4] x, double[4, 3] w) => (double[2] y) {
         h = MatMul(x, w)
