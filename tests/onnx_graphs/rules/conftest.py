@@ -1,4 +1,4 @@
-"""One operator's gradients against torch's: in float64 by onnx's reference evaluator, in float32 by ONNX Runtime."""
+"""One operator's gradients against torch's: in float64 by onnx's reference evaluator and ours, in float32 by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from actconform.onnx.grad import add_gradients
+from actconform.onnx.ideal import IdealRuntime
 from actconform.onnx.reference import Erf
 
 DOUBLE = 1e-12  # of the largest gradient
@@ -264,9 +265,17 @@ def _agrees(
             assert _is_typed(graph(half))
     if exact:
         close(_in_reference(graph(TensorProto.DOUBLE), feeds), truth, DOUBLE)
+    close(*_in_ideal_runtime(graph(TensorProto.DOUBLE), feeds, truth))
     if runs:
         single = {name: each.astype(np.float32) if each.dtype == np.float64 else each for name, each in feeds.items()}
         close(_in_onnxruntime(graph(TensorProto.FLOAT), single), truth, tolerance)
+
+
+def _in_ideal_runtime(model, feeds, truth):
+    """Return its answers, the truth, and the tolerance: statistics of a normalization may be declared as float32."""
+    declared = {each.name: each.type.tensor_type.elem_type for each in onnx.load_from_string(model).graph.input}
+    given = {name: each.astype(helper.tensor_dtype_to_np_dtype(declared[name])) for name, each in feeds.items()}
+    return IdealRuntime(model).forward(given), truth, SINGLE if TensorProto.FLOAT in declared.values() else DOUBLE
 
 
 def _is_typed(model):
@@ -294,6 +303,7 @@ def _transposes(op_type, inputs, *, runs=True, opset=22, **attributes):
         assert np.sum(both["d_x0"] * given["x0"]) == pytest.approx(np.sum(g * y), abs=tolerance * scale)
 
     check(_in_reference, TensorProto.DOUBLE, DOUBLE)
+    check(lambda model, given: IdealRuntime(model).forward(given), TensorProto.DOUBLE, DOUBLE)
     if runs:
         check(_in_onnxruntime, TensorProto.FLOAT, SINGLE)
 
