@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
+from actconform.onnx.constants import FLOATS
 from actconform.onnx.outline import GradientError
-from actconform.onnx.rules.build import FLOATS
 from actconform.spelling import near
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper
 
 import actconform.onnx.rules  # noqa: F401  registers the rules
 from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
+from actconform.onnx.constants import FLOATS
 from actconform.onnx.outline import GradientError, bodies, outline, restore
-from actconform.onnx.rules.build import FLOATS, Build
+from actconform.onnx.rules.build import Build
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, UnsupportedOperator, rule_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def add_gradients(
 
     inferred = _inferred(light)
     b = _build(light, inferred, taken.union(new))
+    for name in chosen:
+        b.knows_like(cotangent + name, name)
     arriving = {name: [cotangent + name] for name in chosen}
     _pull_back(b, _reached(b, graph, wanted), arriving)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from actconform.onnx.artifact import standard_opset
+from actconform.onnx.constants import constant_tensor
 from actconform.onnx.rules.registry import STANDARD
 
 if TYPE_CHECKING:
@@ -49,6 +50,14 @@ class Known:
         self._values[name] = tensor
         self._types[name] = tensor.data_type
         self._dims[name] = tuple(tensor.dims)
+
+    def knows_like(self, name: str, of: str) -> None:
+        """Note that tensor `name` has the shape and the value of tensor `of`, and its element type if none was noted."""
+        self._types.setdefault(name, self.element_type_of(of))
+        if of in self._dims:
+            self._dims[name] = self._dims[of]
+        if of in self._values:
+            self._values[name] = self._values[of]
 
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Return the shape of a tensor, None for dimensions known at run time alone; None where the rank is not known."""
@@ -106,6 +115,6 @@ def _held(node: onnx.NodeProto) -> onnx.TensorProto | None:
     if isinstance(held, onnx.TensorProto):
         return held
     if attribute.name.startswith(("value_float", "value_int")):
-        dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
-        return numpy_helper.from_array(np.asarray(held, dtype=dtype))
+        kind = TensorProto.FLOAT if attribute.name.startswith("value_float") else TensorProto.INT64
+        return constant_tensor(np.asarray(held), kind, "")
     return None

@@ -36,7 +36,7 @@ def max_unpool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Gather(b.Reshape(cotangent, b.integers([-1])), node.inputs[1], axis=0)]
 
 
-@rule("AveragePool")
+@rule("AveragePool", widen=True)
 def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """AveragePool: every element gets the sum of g / n over the windows that see it, n being what each counts."""
     (cotangent,) = g
@@ -58,7 +58,7 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [_spread(b, shared, window, sizes, positions)]
 
 
-@rule("LpPool")
+@rule("LpPool", widen=True)
 def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
     x, (cotangent,) = node.inputs[0], g
@@ -69,7 +69,7 @@ def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [_times_power(b, _spread(b, per_window, window, sizes, positions), x, node.attributes["p"])]
 
 
-@rule("GlobalLpPool")
+@rule("GlobalLpPool", widen=True)
 def global_lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalLpPool, one window over the whole image: dx = sign(x) |x|^(p - 1) g y^(1 - p)."""
     (cotangent,) = g
@@ -78,7 +78,7 @@ def global_lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [_times_power(b, _over_norm(b, cotangent, node.outputs[0], p), node.inputs[0], p)]
 
 
-@rule("GlobalAveragePool")
+@rule("GlobalAveragePool", widen=True)
 def global_average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalAveragePool: dx = g / n everywhere, of n elements."""
     x, (cotangent,) = node.inputs[0], g
@@ -110,8 +110,10 @@ def _spread(b: Build, g: str, window: Window, sizes: tuple[int, ...], positions:
     """
     for axis, (size, position) in enumerate(zip(sizes, positions, strict=True)):
         seen = window.seen(axis, position) - window.before[axis]
-        sees = (seen[:, :, None] == np.arange(size)).sum(axis=1)
-        g = along(b, g, 2 + axis, 2 + len(sizes), b.constant(sees.T.astype(np.float64)))
+        there = (seen >= 0) & (seen < size)
+        sees = np.zeros((size, position))
+        sees[seen[there], np.nonzero(there)[0]] = 1.0
+        g = along(b, g, 2 + axis, 2 + len(sizes), b.constant(sees))
     return g
 
 

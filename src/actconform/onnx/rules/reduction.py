@@ -48,7 +48,7 @@ def reduction(*op_types: str) -> Callable[[Pull], Pull]:
                 return [pull(b, Reduced(x, b.Unsqueeze(y, again), b.Unsqueeze(g[0], again), axes))]
             return [pull(b, Reduced(x, y, g[0], axes))]
 
-        rule(*op_types)(pulled)
+        rule(*op_types, widen=True)(pulled)
         return pull
 
     return register
