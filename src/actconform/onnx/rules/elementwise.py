@@ -113,7 +113,10 @@ def _mod(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 @rule("Pow", widen=True)
 def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
-    """Return e x^(e-1), 0 where e = 0 even at x = 0; and x^e log(x), 0 at x = 0 where e >= 0, NaN for negative x."""
+    """Return e x^(e-1), 0 where e = 0 even at x = 0; and x^e log(x), NaN for negative x.
+
+    The latter is 0 where x^e is: at x = 0 where e >= 0, at infinity where e < 0.
+    """
     x, e = node.inputs
     known = b.value(e)
     if known is not None and known.size == 1 and not node.wanted[1]:
@@ -126,7 +129,8 @@ def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
         if i == 0:
             slope = b.Mul(real, b.Pow(x, b.Sub(real, 1.0)))
             return b.times(_present(g), b.Where(b.Equal(real, 0.0), 0.0, slope))
-        flat = b.And(b.Equal(x, 0.0), b.GreaterOrEqual(real, 0.0))
+        at_zero = b.And(b.Equal(x, 0.0), b.GreaterOrEqual(real, 0.0))
+        flat = b.Or(at_zero, b.And(b.Equal(x, float("inf")), b.Less(real, 0.0)))
         pulled = b.times(_present(g), b.Where(flat, 0.0, b.Mul(node.outputs[0], b.Log(x))))
         return pulled if kind == b.element_type else b.Cast(pulled, to=kind)
 

@@ -11,6 +11,8 @@ from actconform.onnx.rules.registry import rule
 from actconform.onnx.rules.windows import Window, along, known, static, window_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actconform.onnx.rules.build import Build
     from actconform.onnx.rules.registry import Cotangents, Node
 
@@ -61,12 +63,11 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 @rule("LpPool", widen=True)
 def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
-    x, (cotangent,) = node.inputs[0], g
+    (cotangent,) = g
     assert cotangent
     window = window_of(b, node, node.attributes["kernel_shape"])
-    sizes, positions = static(b, node, x, 2), static(b, node, node.outputs[0], 2)
-    per_window = _over_norm(b, cotangent, node.outputs[0], node.attributes["p"])
-    return [_times_power(b, _spread(b, per_window, window, sizes, positions), x, node.attributes["p"])]
+    sizes, positions = static(b, node, node.inputs[0], 2), static(b, node, node.outputs[0], 2)
+    return [_norm_gradient(b, node, cotangent, lambda each: _spread(b, each, window, sizes, positions))]
 
 
 @rule("GlobalLpPool", widen=True)
@@ -74,8 +75,7 @@ def global_lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalLpPool, one window over the whole image: dx = sign(x) |x|^(p - 1) g y^(1 - p)."""
     (cotangent,) = g
     assert cotangent
-    p = node.attributes["p"]
-    return [_times_power(b, _over_norm(b, cotangent, node.outputs[0], p), node.inputs[0], p)]
+    return [_norm_gradient(b, node, cotangent, lambda each: each)]
 
 
 @rule("GlobalAveragePool", widen=True)
@@ -117,17 +117,27 @@ def _spread(b: Build, g: str, window: Window, sizes: tuple[int, ...], positions:
     return g
 
 
+def _norm_gradient(b: Build, node: Node, g: str, spread: Callable[[str], str]) -> str:
+    """Return dx of a norm pool; `spread` takes what belongs to windows to their elements.
+
+    Where x is infinite it is that of a window of signs in place of infinities, and zeros in place of all else.
+    """
+    x, p = node.inputs[0], node.attributes["p"]
+    if p == 1:
+        return b.Mul(spread(g), b.Sign(x))
+    infinite = b.IsInf(x)
+    ends = b.Where(infinite, b.Sign(x), 0.0)
+    (norm,) = b.outputs(1, node.op_type, ends, **node.attributes)
+    finite = _times_power(b, spread(_over_norm(b, g, node.outputs[0], p)), b.Where(infinite, 0.0, x), p)
+    return b.Add(finite, b.Mul(spread(_over_norm(b, g, norm, p)), ends))
+
+
 def _over_norm(b: Build, g: str, y: str, p: int) -> str:
     """Return g y^(1 - p), and 0 where the norm y is 0."""
-    if p == 1:
-        return g
     zero = b.Equal(y, 0.0)
     return b.Where(zero, 0.0, b.Div(g, b.Pow(b.Where(zero, 1.0, y), float(p - 1))))
 
 
 def _times_power(b: Build, g: str, x: str, p: int) -> str:
     """Return g sign(x) |x|^(p - 1)."""
-    if p == 2:
-        return b.Mul(g, x)
-    slope = b.Sign(x) if p == 1 else b.Mul(b.Sign(x), b.Pow(b.Abs(x), float(p - 1)))
-    return b.Mul(g, slope)
+    return b.Mul(g, x if p == 2 else b.Mul(b.Sign(x), b.Pow(b.Abs(x), float(p - 1))))
