@@ -169,3 +169,10 @@ def test_shapes_broadcast_and_elements_move_with_their_errors():
     assert x.mean((0, 1)).value.shape == (1, 1)
     assert_array_equal(x.moved(np.transpose).error, x.error.T)
     assert_array_equal((np.float64(2.0) * x).value, 2 * x.value)
+
+
+def test_a_mean_of_more_numbers_than_the_format_counts_has_a_bound_that_means_something():
+    x = np.full(70_000, 1.5)
+    mean = given(x, F16).mean(0)
+    assert mean.value == 1.5
+    assert mean.error < 40 * F16.unit_roundoff * 1.5  # 17 levels of pairwise sums, and the division

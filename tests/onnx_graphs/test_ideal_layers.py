@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from actconform import Unsupported
-from actconform.onnx import ideal_layers, ideal_windows
+from actconform.onnx import ideal_layers, ideal_moves, ideal_windows
 from actconform.onnx.ideal import IdealRuntime
 from actconform.onnx.ideal_ops import OPERATIONS
 from actconform.onnx.reference import reference
@@ -272,6 +272,76 @@ CASES = {
         outputs=2,
     ),
     "triangle": One("Trilu", [X, np.array(1)], lambda _, t: t[0].tril(1), {"upper": 0}),
+    **{
+        f"norm-pool-{p}": One(
+            "LpPool",
+            [X],
+            lambda f, t, p=p: (
+                f.conv2d(t[0].abs().view(8, 1, 9, 7) ** p, t[0].new_ones(1, 1, 2, 3), None, (1, 2), (1, 0))
+                .pow(1 / p)
+                .view(2, 4, 10, 3)
+            ),
+            {"kernel_shape": [2, 3], "strides": [1, 2], "pads": [1, 0, 1, 0], "p": p},
+        )
+        for p in (1, 2, 3)
+    },
+    "global-norm-pool": One(
+        "GlobalLpPool", [X], lambda _, t: (t[0].abs() ** 3).sum((2, 3), keepdim=True) ** (1 / 3), {"p": 3}
+    ),
+    **{
+        f"rows-by-norm-{p}": One(
+            "LpNormalization", [X], lambda f, t, p=p: f.normalize(t[0], p, 1, eps=0.0), {"axis": 1, "p": p}
+        )
+        for p in (1, 2)
+    },
+    "nothing-by-its-norm": One("LpNormalization", [np.zeros((2, 3))], lambda _, t: t[0]),
+    "mean-variance-norm": One(
+        "MeanVarianceNormalization",
+        [X],
+        lambda _, t: (
+            (t[0] - t[0].mean((0, 2, 3), keepdim=True)) / (t[0].std((0, 2, 3), unbiased=False, keepdim=True) + 1e-9)
+        ),
+    ),
+    **{
+        f"response-norm-{size}": One(
+            "LRN",
+            [X],
+            lambda f, t, size=size: f.local_response_norm(t[0], size, float(np.float32(0.1)), 0.5, 2.0),
+            {"size": size, "alpha": 0.1, "beta": 0.5, "bias": 2.0},
+        )
+        for size in (1, 3)
+    },
+    "padded-and-cut": One(
+        "Pad",
+        [X, np.array([0, -1, 2, -3, 0, 0, -1, 4]), np.array(2.5)],
+        lambda f, t: f.pad(t[0], (-3, 4, 2, -1, -1, 0), value=2.5),
+    ),
+    **{
+        f"padded-by-{mode}": One(
+            "Pad",
+            [X, np.array([-2, 3, -1, 1]), None, np.array([-1, 2])],
+            lambda f, t, named=named: f.pad(t[0][:, :, :, 2:-1], (0, 0, 3, 1), mode=named),
+            {"mode": mode},
+        )
+        for mode, named in (("reflect", "reflect"), ("edge", "replicate"), ("wrap", "circular"))
+    },
+    "cumulative-sum-along-a-list": One("CumSum", [X, np.array([-1])], lambda _, t: t[0].cumsum(-1)),
+    "cumulative-sum-of-one": One("CumSum", [X[:1], np.array(0)], lambda _, t: 0 * t[0], {"exclusive": 1}),
+    "cropped-about-the-centre": One(
+        "CenterCropPad", [X, np.array([12, 2])], lambda f, t: f.pad(t[0][..., 2:4], (0, 0, 1, 2)), {"axes": [-2, 3]}
+    ),
+    "unpooled": One(
+        "MaxUnpool",
+        [normal(1, 1, 2), np.array([[[1, 2]]])],
+        lambda f, t: f.max_unpool1d(t[0], t[1], 2),
+        {"kernel_shape": [2], "strides": [2]},
+    ),
+    "columns-to-image": One(
+        "Col2Im",
+        [normal(2, 12, 9), np.array([5, 6]), np.array([2, 2])],
+        lambda f, t: f.fold(t[0], (5, 6), 2, (2, 1), (1, 0), (2, 2)),
+        {"dilations": [2, 1], "pads": [1, 0, 1, 0], "strides": [2, 2]},
+    ),
     "power": One("Pow", [np.abs(X), np.array(2.5)], lambda _, t: t[0] ** 2.5),
     "power-of-integer": One("Pow", [X, np.array(3)], lambda _, t: t[0] ** 3),
     "product": One("ReduceProd", [X, np.array([2])], lambda _, t: t[0].prod(2), {"keepdims": 0}),
@@ -292,7 +362,15 @@ RESIZED = {
 }
 
 # Where onnx's reference does less: it fails on groups, works on a float32 copy, or takes a cubic's neighbours otherwise.
-NOT_IN_REFERENCE = {"conv-transpose-grouped", "group-norm", "bicubic"}
+NOT_IN_REFERENCE = {"conv-transpose-grouped", "group-norm", "bicubic"} | {
+    # it has no absolute value in a norm, takes the batch for the channels, is in float32, pads by no negative numbers
+    *(
+        name
+        for name in CASES
+        if name.startswith(("rows-by", "nothing-by", "response", "mean-variance", "global-norm", "padded"))
+    ),
+    "cumulative-sum-along-a-list",
+}
 
 
 def model_of(one: One) -> tuple[bytes, dict[str, Any]]:
@@ -370,21 +448,55 @@ def test_both_witnesses_know_the_nearest_pixel_as_tf2onnx_spells_it(size: tuple[
     )
 
 
+CROP = np.array([0.1, 0.2, 0.25, -0.1, 0.9, 0.7, 1.0, 1.2])  # of axes of 2, 4, 9 and 7
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+@pytest.mark.parametrize("exclude", [0, 1])
 @pytest.mark.parametrize(
-    ("attributes", "message"),
+    "settings",
     [
-        (
-            {"coordinate_transformation_mode": "tf_crop_and_resize"},
-            "coordinate_transformation_mode = tf_crop_and_resize",
-        ),
-        ({"antialias": 1, "mode": "linear"}, "antialias = 1"),
-        ({"keep_aspect_ratio_policy": "not_larger"}, "keep_aspect_ratio_policy = not_larger"),
+        ({"antialias": 1}, [2, 4, 4, 3], []),
+        ({"antialias": 1}, [2, 4, 20, 5], []),
+        ({"antialias": 1, "coordinate_transformation_mode": "asymmetric"}, [], [1.0, 1.0, 0.55, 0.7]),
+        ({"antialias": 1, "axes": [2, 3]}, [5, 2], []),
+        ({"keep_aspect_ratio_policy": "not_larger"}, [2, 4, 5, 21], []),
+        ({"keep_aspect_ratio_policy": "not_larger", "axes": [2, 3]}, [5, 21], []),
+        ({"keep_aspect_ratio_policy": "not_smaller", "axes": [2, 3]}, [5, 21], []),
     ],
+    ids=str,
 )
-def test_what_resize_does_not_know_is_unsupported(attributes: dict[str, Any], message: str) -> None:
-    model, inputs = model_of(One("Resize", [X, np.zeros(8), None, np.array([2, 4, 5, 5])], lambda _, t: t, attributes))
-    with pytest.raises(Unsupported, match=rf"the-node: .*{message}"):
-        IdealRuntime(model).forward(inputs)
+def test_resize_does_as_onnx_says(
+    mode: str, exclude: int, settings: tuple[dict[str, Any], list[int], list[float]]
+) -> None:
+    attributes, sizes, scales = settings
+    if mode == "nearest" and "antialias" in attributes:
+        pytest.skip("the standard knows it for linear and cubic alone")
+    arrays = (
+        [X, None, np.array(scales, np.float32), np.array(sizes)] if sizes else [X, None, np.array(scales, np.float32)]
+    )
+    named = {**attributes, "mode": mode, "exclude_outside": exclude if mode != "nearest" else 0}
+    model, inputs = model_of(One("Resize", arrays, lambda _, t: t, named))
+    expected = reference(model)(inputs)["out0"]
+    got = IdealRuntime(model).forward(inputs)["out0"]
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=0, atol=3e-5)  # onnx has its coordinates in float32
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("axes", [None, [2, 3]])
+def test_a_part_of_an_image_is_resized_as_in_onnx_runtime(mode: str, axes: list[int] | None) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    crop = (
+        np.concatenate([[0, 0], CROP[2:4], [1, 1], CROP[6:]]) if axes is None else np.concatenate([CROP[2:4], CROP[6:]])
+    )
+    sizes = [2, 4, 5, 6] if axes is None else [5, 6]
+    settings = {"mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": -2.5}
+    arrays = [X.astype(np.float32), crop.astype(np.float32), None, np.array(sizes)]
+    model, inputs = model_of(One("Resize", arrays, lambda _, t: t, settings | ({"axes": axes} if axes else {}), 18))
+    session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, inputs)
+    np.testing.assert_allclose(IdealRuntime(model).forward(inputs)["out0"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_in_training_is_unsupported_but_not_where_it_drops_nothing() -> None:
@@ -434,7 +546,7 @@ def test_sums_of_products_are_rounded_once() -> None:
 
 
 def test_every_operator_of_layers_is_among_the_cases() -> None:
-    modules = {ideal_layers.__name__, ideal_windows.__name__}
+    modules = {ideal_layers.__name__, ideal_moves.__name__, ideal_windows.__name__}
     own = {op_type for op_type, compute in OPERATIONS.items() if compute.__module__ in modules}
     assert own - {"Resize"} <= {one.op_type for one in CASES.values()}
 

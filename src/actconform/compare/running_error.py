@@ -178,6 +178,9 @@ def projected(x: Bounded, kernel: Bounded, bias: Bounded) -> Bounded:
 
 
 def _misheld(constant: float, fmt: FloatFormat) -> float:
+    """Return how far a constant may be from what is written; one beyond the largest number of `fmt` is kept in a wider format."""
+    if abs(constant) >= fmt.overflow:
+        return fmt.unit_roundoff * abs(constant)
     return float(abs(round_to(np.asarray(constant), fmt) - constant))
 
 

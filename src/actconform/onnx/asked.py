@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
-from actconform.onnx.rules.build import FLOATS
+from actconform.onnx.constants import FLOATS
 from actconform.onnx.rules.registry import GradientError
 from actconform.spelling import near
 

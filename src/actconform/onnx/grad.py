@@ -16,10 +16,11 @@ from onnx import TensorProto, helper
 import actconform.onnx.rules  # noqa: F401  registers the rules
 from actconform.onnx.artifact import subgraphs
 from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
+from actconform.onnx.constants import FLOATS
 from actconform.onnx.fold import settled
 from actconform.onnx.nested import captured, fresh_prefix, needed, own_names, reads
 from actconform.onnx.outline import outline, restore
-from actconform.onnx.rules.build import FLOATS, Build
+from actconform.onnx.rules.build import Build
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, GradientError, Node, UnsupportedOperator, rule_of
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.ideal_layers
+import actconform.onnx.ideal_moves
 import actconform.onnx.ideal_recurrent
 import actconform.onnx.ideal_signals
 import actconform.onnx.ideal_windows  # noqa: F401  they register operators
@@ -315,9 +316,28 @@ def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "GroupNormalization":  # of which onnx infers nothing: typed as its input
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
     try:
-        return onnx.shape_inference.infer_shapes(bare)
+        inferred = onnx.shape_inference.infer_shapes(bare)
+        while _types_of_resized(inferred):  # of which with a keep_aspect_ratio_policy onnx infers nothing either
+            inferred = onnx.shape_inference.infer_shapes(inferred)
     except onnx.shape_inference.InferenceError as error:
         raise Unsupported(f"onnx cannot infer the element types: {error}") from error
+    return inferred
+
+
+def _types_of_resized(proto: onnx.ModelProto) -> bool:
+    """Note the type of each output of Resize that has none though its input has; say whether there was one."""
+    graph = proto.graph
+    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    noted = False
+    for node in graph.node:
+        kind = types.get(node.input[0], 0) if node.op_type == "Resize" else 0
+        if kind and not types.get(node.output[0]):
+            value = values.get(node.output[0]) or graph.value_info.add(name=node.output[0])
+            value.type.tensor_type.elem_type = kind
+            noted = True
+    return noted
 
 
 def _spelled(element_type: int) -> str:

@@ -99,6 +99,32 @@ def _group_normalization(node: Node, x: Array, scale: Array, bias: Array) -> Arr
     return result
 
 
+@operation("LpNormalization")
+def _lp_normalization(node: Node, x: Array) -> Array:
+    """Return x / |x|_p, and 0 where the norm is 0."""
+    axis, p = node.attributes["axis"], node.attributes["p"]
+    norm = (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1 / p)
+    return np.where(norm == 0, 0.0, x / np.where(norm == 0, 1.0, norm))
+
+
+@operation("MeanVarianceNormalization")
+def _mean_variance_normalization(node: Node, x: Array) -> Array:
+    mean, variance = _moments(x, tuple(node.attributes["axes"]))
+    y: Array = (x - mean) / (np.sqrt(variance) + 1e-9)
+    return y
+
+
+@operation("LRN")
+def _local_response_normalization(node: Node, x: Array) -> Array:
+    """Divide by a power of the sum of squares over the `size` channels around each."""
+    alpha, beta, bias, size = (node.attributes[name] for name in ("alpha", "beta", "bias", "size"))
+    before = (size - 1) // 2
+    squares = np.pad(np.square(x), [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
+    near = sum(squares[:, i : i + x.shape[1]] for i in range(size))
+    y: Array = x * (bias + alpha / size * near) ** -beta
+    return y
+
+
 @operation("Dropout")
 def _dropout(_: Node, x: Array, ratio: Array | None = None, training: Array | None = None) -> tuple[Array, Array]:
     """Inference: x and a mask that keeps all. In training it draws numbers of its own, which nobody can foretell."""

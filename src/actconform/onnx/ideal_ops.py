@@ -42,12 +42,12 @@ Compute = TypeVar("Compute", bound=Operation)
 OPERATIONS: dict[str, Operation] = {}
 
 # Moving data, comparing, choosing and counting are exact: onnx's own implementation serves, on float64 in place of floats.
-# So does its Attention, which loses nothing there.
+# So do its Attention and RotaryEmbedding, which lose nothing there.
 PASSED_ON = frozenset(
     """
-    And ArgMax ArgMin Attention BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Compress Concat Constant ConstantOfShape
-    CumSum DepthToSpace Equal Expand EyeLike Flatten Gather GatherND Greater GreaterOrEqual Hardmax Identity IsInf IsNaN
-    Less LessOrEqual Mod NonZero Not OneHot Or Pad Range Reshape ReverseSequence ScatterElements ScatterND Shape
+    And ArgMax ArgMin Attention BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Compress Concat Constant
+    ConstantOfShape DepthToSpace Equal Expand EyeLike Flatten Gather GatherND Greater GreaterOrEqual Hardmax Identity IsInf IsNaN
+    Less LessOrEqual Mod NonZero Not OneHot Or Range Reshape ReverseSequence RotaryEmbedding ScatterElements ScatterND Shape
     Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a list to read
 )

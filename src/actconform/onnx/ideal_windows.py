@@ -166,27 +166,69 @@ def _global_average_pool(_: Node, x: Array) -> Array:
     return mean
 
 
+@operation("LpPool")
+def _lp_pool(node: Node, x: Array) -> Array:
+    placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
+    windows = _windows(_padded(np.abs(x), placings, 0.0, 0.0), placings)
+    return _norm(windows, _over_window(windows), node.attributes["p"])
+
+
+@operation("GlobalLpPool")
+def _global_lp_pool(node: Node, x: Array) -> Array:
+    return _norm(np.abs(x), tuple(range(2, x.ndim)), node.attributes["p"], keepdims=True)
+
+
+def _norm(sizes: Array, axes: tuple[int, ...], p: int, *, keepdims: bool = False) -> Array:
+    norm: Array = np.sum(sizes**p, axis=axes, keepdims=keepdims) ** (1 / p)
+    return norm
+
+
 @operation("Resize")
 def _resize(
-    node: Node, x: Array, _: Array | None = None, scales: Array | None = None, sizes: Array | None = None
+    node: Node, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None
 ) -> Array:
-    """Interpolate along one axis after the other; nothing is smoothed first, and beyond its edges the image goes on as there."""
-    for setting, served in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
-        if node.attributes.get(setting, served) != served:
-            raise Unsupported(f"the ideal runtime does not know Resize with {setting} = {node.attributes[setting]}")
-    by_size = sizes is not None and len(sizes) > 0
-    axes = [int(axis) for axis in node.attributes.get("axes") or range(x.ndim)]
-    wanted = sizes if by_size else scales
-    assert wanted is not None  # the standard asks for one of the two
-    for axis, asked in zip(axes, wanted.tolist(), strict=True):
+    """Interpolate along one axis after the other; beyond its edges the image goes on as there, but where it was cropped."""
+    axes = [int(axis) % x.ndim for axis in node.attributes.get("axes") or range(x.ndim)]
+    corners = np.reshape([0.0, 1.0] if roi is None or not roi.size else roi, (2, -1))
+    corners = np.broadcast_to(corners, (2, len(axes)))
+    lengths = [x.shape[axis] for axis in axes]
+    for axis, crop, scale, count in zip(axes, corners.T, *_targets(node, lengths, scales, sizes), strict=True):
         length = x.shape[axis]
-        scale = asked / length if by_size else asked
-        count = math.floor(asked if by_size else length * asked)
-        if scale != 1 or count != length:
-            samples = _samples(node, _places(node, length, scale, count), length)
-            parts = [_spread(weight, x.ndim, axis) * x.take(at.clip(0, length - 1), axis) for at, weight in samples]
-            x = np.add.reduce(parts)
+        cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
+        if scale == 1 and count == length and not cropped:
+            continue
+        places = _crop_places(crop, length, count) if cropped else _places(node, length, scale, count)
+        samples = _samples(node, places, length, scale)
+        x = np.add.reduce(
+            [_spread(weight, x.ndim, axis) * x.take(at.clip(0, length - 1), axis) for at, weight in samples]
+        )
+        if cropped:
+            outside = _spread((places < 0) | (places > length - 1), x.ndim, axis)
+            x = np.where(outside, node.attributes["extrapolation_value"], x)
     return x
+
+
+def _targets(
+    node: Node, lengths: Sequence[int], scales: Array | None, sizes: Array | None
+) -> tuple[list[float], list[int]]:
+    """Return the scale and the new length of every axis that is resized."""
+    if sizes is None or not len(sizes):
+        assert scales is not None  # the standard asks for one of the two
+        given = [float(scale) for scale in scales]
+        return given, [math.floor(length * scale) for length, scale in zip(lengths, given, strict=True)]
+    counts = [int(size) for size in sizes]
+    ratios = [count / length for count, length in zip(counts, lengths, strict=True)]
+    policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return ratios, counts
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    return [ratio] * len(lengths), [math.floor(ratio * length + 0.5) for length in lengths]
+
+
+def _crop_places(crop: Array, length: int, count: int) -> Array:
+    """Return where in the image each pixel lies of a part that begins and ends at these shares of it."""
+    first, last = crop * (length - 1)
+    return np.linspace(first, last, count) if count > 1 else np.array([(first + last) / 2])
 
 
 def _spread(weights: Array, rank: int, axis: int) -> Array:
@@ -221,18 +263,25 @@ ROUNDINGS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def _samples(node: Node, places: Array, length: int) -> list[tuple[Array, Array]]:
-    """Return the pixels that take part: for each place the index of one, and its weight."""
-    below = np.floor(places)
-    beyond = places - below
-    match node.attributes["mode"]:
-        case "nearest":
-            return [(ROUNDINGS[node.attributes["nearest_mode"]](places).astype(np.int64), np.ones(len(places)))]
-        case "linear":
-            at, weights = np.stack([below, below + 1]), np.stack([1 - beyond, beyond])
-        case _:
-            at = np.stack([below + step for step in (-1, 0, 1, 2)])
-            weights = _cubic(node.attributes["cubic_coeff_a"], np.abs(places - at))
+def _samples(node: Node, places: Array, length: int, scale: float) -> list[tuple[Array, Array]]:
+    """Return the pixels that take part: for each place the index of one, and its weight.
+
+    With `antialias` the weights of a smaller image reach further, as far as the distance of its pixels.
+    """
+    below, mode = np.floor(places), node.attributes["mode"]
+    if mode == "nearest":
+        return [(ROUNDINGS[node.attributes["nearest_mode"]](places).astype(np.int64), np.ones(len(places)))]
+    smoothed = bool(node.attributes.get("antialias")) and scale < 1
+    density = scale if smoothed else 1.0
+    reach = math.ceil((1 if mode == "linear" else 2) / density)
+    at = np.stack([below + step for step in range(1 - reach, reach + 1)])
+    distance = np.abs(places - at) * density
+    if mode == "linear":
+        weights = np.maximum(1.0 - distance, 0.0)
+    else:
+        weights = np.where(distance < 2, _cubic(node.attributes["cubic_coeff_a"], distance), 0.0)
+    if smoothed:
+        weights = weights / weights.sum(axis=0)
     if node.attributes["exclude_outside"]:
         weights = np.where((at < 0) | (at >= length), 0.0, weights)
         weights /= weights.sum(axis=0)

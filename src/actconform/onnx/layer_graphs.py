@@ -14,7 +14,7 @@ from actconform.catalog.models.kinds import ACTIVATIONS, CLIP, HALVING, same_pad
 from actconform.onnx.nodes import GRAPHS, layer_graph
 
 if TYPE_CHECKING:
-    from actconform.onnx.nodes import Nodes, Wiring
+    from actconform.onnx.nodes import Nodes, Wiring, WriteLayer
 
 OF_ROWS = ("maxout", "sparsemax")  # kernels whose graphs are of (b, n) and no other rank
 
@@ -137,6 +137,19 @@ def _mean_of_rows(g: Nodes, terms: str) -> str:
     return g.Neg(_mean(g, g.ReduceSum(terms, g.integers(-1), keepdims=0)))
 
 
+def _in_float32(write: WriteLayer) -> WriteLayer:
+    """Write a layer of a 16-bit model in float32, between casts: float16 cannot hold the bounds of a clipped probability."""
+
+    def written(g: Nodes, at: Wiring) -> str:
+        if g.dtype == "f32":
+            return write(g, at)
+        wide = g.in_float32()
+        inputs = [wide.Cast(x, to=wide.element_type) for x in at.inputs]
+        return g.Cast(write(wide, at._replace(inputs=inputs)), to=g.element_type)
+
+    return written
+
+
 def _clipped(g: Nodes, p: str) -> str:
     return g.Clip(p, *(g.scalar(bound) for bound in CLIP))
 
@@ -153,6 +166,7 @@ def _mean_absolute_error(g: Nodes, at: Wiring) -> str:
 
 
 @layer_graph("binary-cross-entropy")
+@_in_float32
 def _binary_cross_entropy(g: Nodes, at: Wiring) -> str:
     p, target, one = _clipped(g, at.inputs[0]), at.inputs[1], g.scalar(1.0)
     other = g.Mul(g.Sub(one, target), g.Log(g.Sub(one, p)))
@@ -167,6 +181,7 @@ def _binary_from_logits(g: Nodes, at: Wiring) -> str:
 
 
 @layer_graph("categorical-cross-entropy")
+@_in_float32
 def _categorical_cross_entropy(g: Nodes, at: Wiring) -> str:
     p, target = at.inputs
     share = _clipped(g, g.Div(p, g.ReduceSum(p, g.integers(-1), keepdims=1)))

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.artifact import deep
+from actconform.onnx.constants import FLOATS
 from actconform.onnx.nested import needed
-from actconform.onnx.rules.build import FLOATS
 from actconform.onnx.rules.known import held
 
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from actconform.onnx.constants import constant_tensor, operator_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 OPSET = 24
 
 ELEMENT_TYPES: dict[str, int] = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-_NUMPY: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 _SPELLED = {"f32": "tensor(float)", "f16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
 GRAPHS: dict[str, Write] = {}
@@ -112,6 +112,12 @@ class Nodes:
         inner.nodes, inner.initializers = self.nodes, self.initializers
         return inner
 
+    def in_float32(self) -> Nodes:
+        """Return what writes float32 numbers into the same graph."""
+        inner = Nodes("f32", self._scope, self._stand_ins)
+        inner.nodes, inner.initializers = self.nodes, self.initializers
+        return inner
+
     def __getattr__(self, operator: str) -> Callable[..., str]:
         if operator.startswith("_") or not onnx.defs.has(operator, max_inclusive_version=OPSET):
             raise AttributeError(f"ONNX opset {OPSET} has no operator {operator}")
@@ -122,7 +128,7 @@ class Nodes:
         name = f"{self._scope}{operator}_{len(self.nodes)}"
         read = [self._stand_ins.get(operand, operand) for operand in inputs]
         names = [f"{name}_{i}" for i in range(count)]
-        self.nodes.append(helper.make_node(operator, read, names, name=name, **attributes))
+        self.nodes.append(operator_node(operator, read, names, name=name, **attributes))
         return names
 
     def rename(self, old: str, new: str) -> None:
@@ -132,8 +138,11 @@ class Nodes:
                 names[:] = [new if name == old else name for name in names]
 
     def scalar(self, value: float) -> str:
-        """Return a 0-d initializer that holds `value` rounded to float32 and then to the graph's dtype."""
-        return self.constant(np.asarray(value, dtype=np.float32).astype(_NUMPY[self.dtype]))
+        """Return a 0-d initializer that holds `value` rounded to float32 and then to the graph's dtype.
+
+        Raises NotRepresentableError where the dtype cannot hold it.
+        """
+        return self._initializer(np.float32(value), self.element_type)
 
     def integer(self, value: int) -> str:
         """Return a 0-d int64 initializer."""
@@ -149,6 +158,9 @@ class Nodes:
 
     def constant(self, array: np.ndarray[Any, Any]) -> str:
         """Return an initializer that holds the array, in its own dtype."""
+        return self._initializer(array, helper.np_dtype_to_tensor_dtype(array.dtype))
+
+    def _initializer(self, value: np.ndarray[Any, Any] | np.float32, element_type: int) -> str:
         name = f"constant_{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(array, name))
+        self.initializers.append(constant_tensor(value, element_type, name))
         return name

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from onnx import TensorProto
 
-from actconform.onnx.rules.build import HALVES, Build
+from actconform.onnx.rules.build import Build
 from actconform.onnx.rules.registry import Node, rule
 
 if TYPE_CHECKING:
@@ -24,20 +24,14 @@ Derivative: TypeAlias = Callable[[Build, Node, str], str]
 
 
 def smooth(op_type: str) -> Callable[[Derivative], Derivative]:
-    """Register the derivative of an operator of one element, a function of builder, node and x, at least in float32."""
+    """Register the derivative of an operator of one element, a function of builder, node and x."""
 
     def register(derivative: Derivative) -> Derivative:
         def pull(b: Build, node: Node, g: Cotangents) -> Cotangents:
             assert g[0]
-            kind, x = b.element_type, node.inputs[0]
-            if kind not in HALVES:
-                return [b.times(g[0], derivative(b, node, x))]
-            b.element_type = TensorProto.FLOAT
-            slope = b.Cast(derivative(b, node, b.Cast(x, to=TensorProto.FLOAT)), to=kind)
-            b.element_type = kind
-            return [b.times(g[0], slope)]
+            return [b.times(g[0], derivative(b, node, node.inputs[0]))]
 
-        rule(op_type)(pull)
+        rule(op_type, widen=True)(pull)
         return derivative
 
     return register
@@ -206,12 +200,12 @@ def _relu(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(b.LessOrEqual(node.outputs[0], 0.0), 0.0, g[0])]
 
 
-@rule("LeakyRelu")
+@rule("LeakyRelu", widen=True)
 def _leaky_relu(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(b.Greater(node.inputs[0], 0.0), g[0], b.Mul(g[0], node.attributes["alpha"]))]
 
 
-@rule("PRelu")
+@rule("PRelu", widen=True)
 def _prelu(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x, slope = node.inputs
     positive = b.Greater(x, 0.0)
@@ -221,18 +215,18 @@ def _prelu(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return found
 
 
-@rule("ThresholdedRelu")
+@rule("ThresholdedRelu", widen=True)
 def _thresholded_relu(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(b.LessOrEqual(node.inputs[0], node.attributes["alpha"]), 0.0, g[0])]
 
 
-@rule("Shrink")
+@rule("Shrink", widen=True)
 def _shrink(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x, bound = node.inputs[0], node.attributes["lambd"]
     return [b.Where(b.And(b.GreaterOrEqual(x, -bound), b.LessOrEqual(x, bound)), 0.0, g[0])]
 
 
-@rule("HardSigmoid")
+@rule("HardSigmoid", widen=True)
 def _hard_sigmoid(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return alpha g between the kinks, which are found exactly: alpha x + beta may round onto 0 or 1 before x is there."""
     alpha, beta, x = node.attributes["alpha"], node.attributes["beta"], node.inputs[0]
@@ -243,7 +237,7 @@ def _hard_sigmoid(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(outside, 0.0, b.Mul(g[0], alpha))]
 
 
-@rule("HardSwish")
+@rule("HardSwish", widen=True)
 def _hard_swish(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return 0, x / 3 + 1/2 or 1 times g, the middle piece with both kinks."""
     x = node.inputs[0]
@@ -268,24 +262,18 @@ def _celu(b: Build, node: Node, x: str) -> str:
     return b.Where(b.Greater(x, 0.0), 1.0, b.Exp(b.Div(x, node.attributes["alpha"])))
 
 
-@rule("Softmax")
+@rule("Softmax", widen=True)
 def _softmax(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return y (g - sum(g y))."""
-    axis = [node.attributes["axis"]]
-    return _widened(b, g, lambda g, y: b.Mul(y, b.Sub(g, b.sum_over(b.Mul(g, y), axis))), node.outputs[0])
+    (cotangent,), (y,) = g, node.outputs
+    total = b.sum_over(b.Mul(cotangent, y), [node.attributes["axis"]])
+    return [b.Mul(y, b.Sub(cotangent, total))]
 
 
-@rule("LogSoftmax")
+@rule("LogSoftmax", widen=True)
 def _log_softmax(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return g - softmax(x) sum(g)."""
-    axis = [node.attributes["axis"]]
-    return _widened(b, g, lambda g, y: b.Sub(g, b.Mul(b.Exp(y), b.sum_over(g, axis))), node.outputs[0])
-
-
-def _widened(b: Build, g: Cotangents, pull: Callable[[str, str], str], y: str) -> Cotangents:
-    """Return `pull(g, y)`, of 16-bit tensors computed in float32."""
-    assert g[0]
-    if b.element_type not in HALVES:
-        return [pull(g[0], y)]
-    wide = pull(b.Cast(g[0], to=TensorProto.FLOAT), b.Cast(y, to=TensorProto.FLOAT))
-    return [b.Cast(wide, to=b.element_type)]
+    (cotangent,) = g
+    assert cotangent
+    total = b.sum_over(cotangent, [node.attributes["axis"]])
+    return [b.Sub(cotangent, b.Mul(b.Exp(node.outputs[0]), total))]

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
+from actconform.onnx.constants import FLOATS, constant_tensor, holds, operator_node
 from actconform.onnx.nested import renamed
 from actconform.onnx.rules.known import Known
+from actconform.onnx.rules.registry import STANDARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from actconform.onnx.rules.known import Array
-    from actconform.onnx.rules.registry import Node
+    from actconform.onnx.rules.registry import Cotangents, Node, Rule
 
 Differentiate: TypeAlias = "Callable[..., onnx.ModelProto]"  # actconform.onnx.grad.add_gradients
 Operand: TypeAlias = str | float | np.generic | None
 
-FLOATS: dict[int, np.dtype[Any]] = {
-    TensorProto.FLOAT: np.dtype(np.float32),
-    TensorProto.DOUBLE: np.dtype(np.float64),
-    TensorProto.FLOAT16: np.dtype(np.float16),
-    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-}
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_WIDER = (TensorProto.FLOAT, TensorProto.DOUBLE)  # in which numbers are written that an element type cannot hold
 
 # The element types of what an operator gives; all else has that of its first input.
 _INDICES = "Shape Size NonZero ArgMax ArgMin".split()  # noqa: SIM905  lists to read
@@ -44,7 +41,8 @@ class Build(Known):
 
     `b.Mul(a, c)` adds that operator of the standard and returns the name of its output; operands are names of tensors, or
     numbers, which become scalars of `b.element_type`, the float type of the node whose rule is at work; None leaves an
-    optional input out. An operator that the opset lacks is an AttributeError.
+    optional input out. An operator that the opset lacks is an AttributeError. Where that type cannot hold a number, such as
+    the count 70,000 in float16, the operator computes in the next wider one that can, and its result is cast back.
     """
 
     def __init__(
@@ -57,8 +55,10 @@ class Build(Known):
         self.initializers: list[onnx.TensorProto] = []
         self.element_type: int = TensorProto.FLOAT
         self._prefix = prefix
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._graphs = 0
+        self._constants: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+        self._casts: dict[tuple[str, int], str] = {}  # by the name of a tensor and an element type
+        self._cast_from: dict[str, str] = {}  # what each of these was cast from
         self._selected: set[str] = set()  # cotangents that are 0 where a choice took another branch
 
     # Nodes and constants
@@ -75,11 +75,16 @@ class Build(Known):
 
     def outputs(self, n: int, operator: str, *inputs: Operand, **attributes: Any) -> list[str]:
         """Add a node with `n` outputs and return their names."""
+        kind = self._holding([each for each in inputs if each is not None and not isinstance(each, str)])
+        if kind != self.element_type:
+            return self._outputs_in(kind, n, operator, inputs, attributes)
         operands = [self._operand(operand) for operand in inputs]
+        if operator in {"Shape", "Size"}:
+            operands = [self._cast_from.get(operand, operand) for operand in operands]
         number = len(self.nodes)
         names = [f"{self._prefix}{operator}_{number}" + (f"_{i}" if i else "") for i in range(n)]
         self.nodes.append(
-            helper.make_node(operator, operands, names, name=f"{self._prefix}{operator}_{number}", **attributes)
+            operator_node(operator, operands, names, name=f"{self._prefix}{operator}_{number}", **attributes)
         )
         for i, name in enumerate(names):
             self._types[name] = self._type_given(operator, i, operands, attributes)
@@ -105,17 +110,14 @@ class Build(Known):
         """Return an initializer that holds `value`; equal ones are one.
 
         Numbers and arrays of floats are rounded to `element_type`, by default `b.element_type`; arrays of integers and
-        truth values keep their dtype unless one is given.
+        truth values keep their dtype unless one is given. Raises NotRepresentableError where a number does not fit.
         """
-        given = np.asarray(value)
         if element_type is None and isinstance(value, np.ndarray) and value.dtype.kind in "iub":
-            array = given
-        else:
-            array = given.astype(_dtype(element_type or self.element_type))
-        key = (array.dtype.name, array.shape, array.tobytes())
+            element_type = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+        name = f"{self._prefix}constant_{len(self._constants)}"
+        tensor = constant_tensor(value, element_type or self.element_type, name)
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
         if key not in self._constants:
-            name = f"{self._prefix}constant_{len(self._constants)}"
-            tensor = numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
             self.initializers.append(tensor)
             self.knows(tensor, name)
             self._constants[key] = name
@@ -128,6 +130,71 @@ class Build(Known):
     def at(self, node: Node, element_type: int) -> None:
         """Begin the rule of `node`, in which numbers are scalars of `element_type`."""
         self.node, self.element_type = node, element_type
+
+    def _holding(self, numbers: Sequence[float | np.generic]) -> int:
+        """Return the element type of the node, or the next wider one that can hold the numbers."""
+        kinds = (self.element_type, *(kind for kind in _WIDER if self.element_type in HALVES or kind in _WIDER[1:]))
+        return next((kind for kind in kinds if all(holds(each, kind) for each in numbers)), self.element_type)
+
+    def _outputs_in(
+        self, kind: int, n: int, operator: str, inputs: Sequence[Operand], attributes: dict[str, Any]
+    ) -> list[str]:
+        """Add a node that computes in another element type than the node's, between casts."""
+        own = self.element_type
+        operands = [
+            self.Cast(each, to=kind) if isinstance(each, str) and self.element_type_of(each) == own else each
+            for each in inputs
+        ]
+        self.element_type = kind
+        results = self.outputs(n, operator, *operands, **attributes)
+        self.element_type = own
+        return [self.Cast(each, to=own) if self.element_type_of(each) == kind else each for each in results]
+
+    # The element type that a rule computes in
+
+    def widened(self, rule: Rule, node: Node, g: Cotangents) -> Cotangents:
+        """Return what `rule` gives when it computes in the widest of the node's float types, in float32 at least.
+
+        It sees casts of the inputs that are narrower, and outputs computed anew from them, so that 16 bits have not rounded what
+        it divides or multiplies by; the cotangents that it returns are rounded to the types of their inputs. A tensor whose
+        type is not known is taken to be of the node's float type.
+        """
+        own = self.element_type
+        names = (*node.inputs, *node.outputs, *(each for each in g if each))
+        kinds = {self.element_type_of(name) for name in names}
+        kind = self.element_type = TensorProto.DOUBLE if TensorProto.DOUBLE in kinds else TensorProto.FLOAT
+        inputs = tuple(self._cast(name, own, kind) for name in node.inputs)
+        outputs = tuple(self._cast(name, own, kind) for name in node.outputs)
+        if outputs != node.outputs and node.domain in STANDARD:
+            again = self.outputs(len(outputs), node.op_type, *inputs, **node.attributes)
+            outputs = tuple(
+                new if cast != old else old for new, cast, old in zip(again, outputs, node.outputs, strict=True)
+            )
+            for new, old in zip(outputs, node.outputs, strict=True):
+                self.knows_like(new, old)
+        seen = replace(node, inputs=inputs, outputs=outputs)
+        found = rule(self, seen, [each and self._cast(each, own, kind) for each in g])
+        self.element_type = own
+        if not isinstance(found, list | tuple):
+            return found
+        return [
+            self._cast(each, kind, self.element_type_of(x) or own) if isinstance(each, str) else each
+            for each, x in zip(found, node.inputs, strict=False)
+        ]
+
+    def _cast(self, name: str, usual: int, kind: int) -> str:
+        """Return a float tensor in the element type `kind`, all else as it is; `usual` is what a type not known is taken for."""
+        given = (self.element_type_of(name) or usual) if name else TensorProto.UNDEFINED
+        if given not in FLOATS or given == kind:
+            return name
+        narrow = self._cast_from.get(name, "")
+        if self.element_type_of(narrow) == kind and FLOATS[given].itemsize > FLOATS[kind].itemsize:
+            return narrow
+        if (name, kind) not in self._casts:
+            cast = self._casts[name, kind] = self.Cast(name, to=kind)
+            self._cast_from[cast] = name
+            self.knows_like(cast, name)
+        return self._casts[name, kind]
 
     # What many rules do
 
@@ -143,7 +210,7 @@ class Build(Known):
     def _sum_to_dynamic(self, g: str, x: str, of: str) -> str:
         narrow, wide = self.Shape(x), self.Shape(of)
         missing = self.Sub(self.Shape(wide), self.Shape(narrow))
-        one = helper.make_tensor("value", TensorProto.INT64, [1], [1])
+        one = constant_tensor([1], TensorProto.INT64, "value")
         padded = self.Concat(self.ConstantOfShape(missing, value=one), narrow, axis=0)
         axes = self.Reshape(self.NonZero(self.Not(self.Equal(padded, wide))), self.integers([-1]))
         return self.Reshape(self.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), narrow, allowzero=1)
@@ -227,7 +294,7 @@ class Build(Known):
     def _zeros(self, shape: str, element_type: int) -> str:
         if element_type == TensorProto.BFLOAT16:  # which ConstantOfShape lacks before opset 20
             return self.Cast(self._zeros(shape, TensorProto.FLOAT), to=element_type)
-        return self.ConstantOfShape(shape, value=numpy_helper.from_array(np.zeros(1, _dtype(element_type))))
+        return self.ConstantOfShape(shape, value=constant_tensor([0], element_type, "value"))
 
     def iota(self, x: str) -> str:
         """Return the flat index of every element of `x`, int64, in its shape."""
@@ -264,7 +331,3 @@ class Build(Known):
             return _GIVES.get(operator, TensorProto.INT64)
         like = 1 if operator in {"Where", "CastLike"} else 2 if operator == "OneHot" else 0
         return self.element_type_of(operands[like]) if operands else TensorProto.UNDEFINED
-
-
-def _dtype(element_type: int) -> np.dtype[Any]:
-    return FLOATS[element_type] if element_type in FLOATS else np.dtype(helper.tensor_dtype_to_np_dtype(element_type))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx
 from onnx import TensorProto, helper
 
+from actconform.onnx.constants import FLOATS
 from actconform.onnx.rules.bodies import copy_of_body, gradient_of_body, typed
-from actconform.onnx.rules.build import FLOATS, HALVES
+from actconform.onnx.rules.build import HALVES
 from actconform.onnx.rules.registry import rule
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, TypeAlias
 
-from actconform.onnx.rules.build import FLOATS, Build
+from actconform.onnx.constants import FLOATS
+from actconform.onnx.rules.build import Build
 from actconform.onnx.rules.registry import Node, rule
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def function(op_type: str, derivative: Derivative) -> None:
         assert g[0] is not None
         return [b.times(g[0], derivative(b, node.inputs[0], node.outputs[0]))]
 
-    rule(op_type)(pull)
+    rule(op_type, widen=True)(pull)
 
 
 def _square(b: Build, x: str) -> str:
@@ -63,7 +64,7 @@ def _neg(b: Build, _: Node, g: Cotangents) -> Cotangents:
     return [b.Neg(g[0])]
 
 
-@rule("Log")
+@rule("Log", widen=True)
 def _log(b: Build, node: Node, g: Cotangents) -> Cotangents:
     assert g[0]
     return [b.over(g[0], node.inputs[0])]
@@ -75,7 +76,7 @@ def _sum(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda _: g[0])
 
 
-@rule("Mean")
+@rule("Mean", widen=True)
 def _mean(b: Build, node: Node, g: Cotangents) -> Cotangents:
     share = b.Div(g[0], float(len(node.inputs)))
     return _each(b, node, lambda _: share)
@@ -86,7 +87,7 @@ def _sub(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda i: b.Neg(g[0]) if i else g[0])
 
 
-@rule("Mul")
+@rule("Mul", widen=True)
 def _mul(b: Build, node: Node, g: Cotangents) -> Cotangents:
     a, c = node.inputs
     if a == c:  # a square: once rounded, once added
@@ -94,7 +95,7 @@ def _mul(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda i: b.times(_present(g), (c, a)[i]))
 
 
-@rule("Div")
+@rule("Div", widen=True)
 def _div(b: Build, node: Node, g: Cotangents) -> Cotangents:
     quotient, divisor = node.outputs[0], node.inputs[1]
     return _each(
@@ -102,7 +103,7 @@ def _div(b: Build, node: Node, g: Cotangents) -> Cotangents:
     )
 
 
-@rule("Mod")
+@rule("Mod", widen=True)
 def _mod(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return the gradient of x - n y, where n, the whole number of times that y was taken away, is (x - z) / y."""
     x, y = node.inputs
@@ -110,9 +111,12 @@ def _mod(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda i: b.Neg(b.times(_present(g), b.Round(b.Div(b.Sub(x, z), y)))) if i else g[0])
 
 
-@rule("Pow")
+@rule("Pow", widen=True)
 def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
-    """Return e x^(e-1), 0 where e = 0 even at x = 0; and x^e log(x), 0 at x = 0 where e >= 0, NaN for negative x."""
+    """Return e x^(e-1), 0 where e = 0 even at x = 0; and x^e log(x), NaN for negative x.
+
+    The latter is 0 where x^e is: at x = 0 where e >= 0, at infinity where e < 0.
+    """
     x, e = node.inputs
     known = b.value(e)
     if known is not None and known.size == 1 and not node.wanted[1]:
@@ -125,7 +129,8 @@ def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
         if i == 0:
             slope = b.Mul(real, b.Pow(x, b.Sub(real, 1.0)))
             return b.times(_present(g), b.Where(b.Equal(real, 0.0), 0.0, slope))
-        flat = b.And(b.Equal(x, 0.0), b.GreaterOrEqual(real, 0.0))
+        at_zero = b.And(b.Equal(x, 0.0), b.GreaterOrEqual(real, 0.0))
+        flat = b.Or(at_zero, b.And(b.Equal(x, float("inf")), b.Less(real, 0.0)))
         pulled = b.times(_present(g), b.Where(flat, 0.0, b.Mul(node.outputs[0], b.Log(x))))
         return pulled if kind == b.element_type else b.Cast(pulled, to=kind)
 
@@ -194,7 +199,7 @@ def _cast(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Cast(g[0], to=b.element_type_of(node.inputs[0]))]
 
 
-@rule("Dropout")
+@rule("Dropout", widen=True)
 def _dropout(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent unchanged in inference; in training, scaled where the mask, an output, kept the element."""
     training = node.input(2)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from actconform.onnx.rules.build import HALVES
 from actconform.onnx.rules.registry import rule
 from actconform.onnx.rules.windows import along, known, padded, pieces, window_in
 
@@ -62,7 +61,7 @@ def moved(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.scatter(x, origin, cotangent)]
 
 
-@rule("ScatterElements", "ScatterND")
+@rule("ScatterElements", "ScatterND", widen=True)
 def scattered(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """ScatterElements, ScatterND, y is data with updates put, added, or compared at the indices.
 
@@ -134,24 +133,20 @@ def one_hot(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [None, None, b.Concat(*sums, axis=0)] if node.wants(2) else [None]
 
 
-@rule("Resize")
+@rule("Resize", widen=True)
 def resize(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Resize is linear and treats one axis after the other: y = A x along each, so dx = A^T g along each.
 
     A^T is what the same Resize makes of the identity along that axis, so that every mode, rounding and rule of coordinates
-    is the runtime's own. Sizes and scales may be known at run time alone. 16-bit is done in float32.
+    is the runtime's own. Sizes and scales may be known at run time alone.
     """
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
     rank = b.rank(x)
-    half = b.element_type in HALVES
-    if half:
-        b.element_type = TensorProto.FLOAT
-        cotangent = b.Cast(cotangent, to=TensorProto.FLOAT)
     for axis in range(rank):
         if not _stays(b, node, axis):
             cotangent = along(b, cotangent, axis, rank, _resized_identity(b, node, axis, rank))
-    return [b.Cast(cotangent, to=b.element_type_of(x)) if half else cotangent]
+    return [cotangent]
 
 
 def _place(b: Build, node: Node, axis: int) -> int | None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from actconform.onnx.artifact import standard_opset
+from actconform.onnx.constants import constant_tensor
 from actconform.onnx.rules.registry import STANDARD
 
 if TYPE_CHECKING:
@@ -72,6 +73,14 @@ class Known:
             raise self.node.refuse(why) if self.node else ValueError(why)
         dims = [dim for axis, dim in enumerate(self._dims[name]) if without is None or axis != without % rank]
         return helper.make_tensor_value_info(called, element_type, dims)
+
+    def knows_like(self, name: str, of: str) -> None:
+        """Note that tensor `name` has the shape and the value of tensor `of`, and its element type if none was noted."""
+        self._types.setdefault(name, self.element_type_of(of))
+        if of in self._dims:
+            self._dims[name] = self._dims[of]
+        if of in self._values:
+            self._values[name] = self._values[of]
 
     def shape(self, name: str) -> tuple[int | None, ...] | None:
         """Return the shape of a tensor, None for dimensions known at run time alone; None where the rank is not known."""
@@ -136,6 +145,6 @@ def held(node: onnx.NodeProto) -> onnx.TensorProto | None:
     if isinstance(value, onnx.TensorProto):
         return value
     if attribute.name.startswith(("value_float", "value_int")):
-        dtype = np.float32 if attribute.name.startswith("value_float") else np.int64
-        return numpy_helper.from_array(np.asarray(value, dtype=dtype))
+        kind = TensorProto.FLOAT if attribute.name.startswith("value_float") else TensorProto.INT64
+        return constant_tensor(np.asarray(value), kind, "")
     return None

@@ -8,9 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import TensorProto
 
-from actconform.onnx.rules.build import HALVES
 from actconform.onnx.rules.registry import rule
 from actconform.onnx.rules.windows import along, static
 
@@ -19,26 +17,6 @@ if TYPE_CHECKING:
 
     from actconform.onnx.rules.build import Build
     from actconform.onnx.rules.registry import Cotangents, Node
-
-
-def _wide(b: Build, *names: str | None) -> list[str]:
-    """Return the tensors in float32 if the node's are 16-bit; numbers that meet them are float32 from here on."""
-    present = [name or "" for name in names]
-    if b.element_type not in HALVES:
-        return present
-    b.element_type = TensorProto.FLOAT
-    return [
-        name and (name if b.element_type_of(name) == b.element_type else b.Cast(name, to=b.element_type))
-        for name in present
-    ]
-
-
-def _like(b: Build, cotangents: Sequence[str | None], inputs: Sequence[str]) -> list[str | None]:
-    """Return the cotangents in the element types of their inputs."""
-    return [
-        b.Cast(each, to=b.element_type_of(x)) if each and b.element_type_of(x) in HALVES else each
-        for each, x in zip(cotangents, inputs, strict=False)
-    ]
 
 
 def _standardized(b: Build, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str]:
@@ -58,7 +36,7 @@ def _by_channel(b: Build, vector: str, rank: int) -> str:
     return b.Reshape(vector, b.integers([-1] + [1] * (rank - 2)))
 
 
-@rule("BatchNormalization")
+@rule("BatchNormalization", widen=True)
 def batch_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """BatchNormalization, y = scale h + bias with h over each channel, by the given mean and variance or the batch's.
 
@@ -67,7 +45,8 @@ def batch_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """
     rank = b.rank(node.inputs[0])
     axes = [0, *range(2, rank)]
-    x, scale, _, mean, variance, y, *running = _wide(b, *node.inputs, *g)
+    x, scale, _, mean, variance = node.inputs
+    y, *running = g
     scale = _by_channel(b, scale, rank)
     dmean = dvariance = None
     if node.attributes["training_mode"]:
@@ -84,11 +63,11 @@ def batch_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
             dvariance = b.sum_over(b.Mul(dx, b.Mul(h, b.Mul(inverse, -0.5))), axes, keepdims=False)
     dscale = b.sum_over(b.Mul(y, h), axes, keepdims=False) if node.wants(1) and y else None
     dbias = b.sum_over(y, axes, keepdims=False) if node.wants(2) and y else None
-    return _like(b, [dx, dscale, dbias, dmean, dvariance], node.inputs)
+    return [dx, dscale, dbias, dmean, dvariance]
 
 
 def _through_running(
-    b: Build, node: Node, x_and_dx: tuple[str, str | None], running: Sequence[str], axes: Sequence[int]
+    b: Build, node: Node, x_and_dx: tuple[str, str | None], running: Cotangents, axes: Sequence[int]
 ) -> tuple[str | None, str | None, str | None]:
     """Return dx, with what flows from the running mean and variance added, and the cotangents of the given ones.
 
@@ -109,7 +88,7 @@ def _through_running(
     return dx, given[0], given[1]
 
 
-@rule("LayerNormalization")
+@rule("LayerNormalization", widen=True)
 def layer_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LayerNormalization, y = scale h + bias, with h over the axes from `axis` on.
 
@@ -117,7 +96,7 @@ def layer_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """
     rank = b.rank(node.inputs[0])
     axes = range(b.axis(node.attributes["axis"], node.inputs[0]), rank)
-    x, scale, y, *statistics = _wide(b, *node.inputs[:2], *g)
+    (x, scale), (y, *statistics) = node.inputs[:2], g
     h, inverse = _standardized(b, x, axes, node.attributes["epsilon"])
     dx = _through(b, b.Mul(y, scale), h, inverse, axes) if y else None
     for i, c in enumerate(statistics):
@@ -127,44 +106,47 @@ def layer_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
             dx = b.Add(dx, more) if dx else more
     dscale = b.sum_to(b.Mul(y, h), node.inputs[1], node.inputs[0]) if node.wants(1) and y else None
     dbias = b.sum_to(y, node.inputs[2], node.inputs[0]) if node.wants(2) and y else None
-    return _like(b, [dx, dscale, dbias], node.inputs)
+    return [dx, dscale, dbias]
 
 
-@rule("RMSNormalization")
+@rule("RMSNormalization", widen=True)
 def rms_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """RMSNormalization, y = scale h, h = x r, r = 1 / sqrt(mean(x^2) + epsilon): of c = g scale, dx = r (c - h mean(c h))."""
     rank = b.rank(node.inputs[0])
     axes = range(b.axis(node.attributes["axis"], node.inputs[0]), rank)
-    x, scale, y = _wide(b, *node.inputs, g[0])
+    (x, scale), (y,) = node.inputs, g
+    assert y
     inverse = b.Reciprocal(b.Sqrt(b.Add(b.mean_over(b.Mul(x, x), axes), node.attributes["epsilon"])))
     h, c = b.Mul(x, inverse), b.Mul(y, scale)
     dx = b.Mul(inverse, b.Sub(c, b.Mul(h, b.mean_over(b.Mul(c, h), axes))))
     dscale = b.sum_to(b.Mul(y, h), node.inputs[1], node.inputs[0]) if node.wants(1) else None
-    return _like(b, [dx, dscale], node.inputs)
+    return [dx, dscale]
 
 
-@rule("InstanceNormalization")
+@rule("InstanceNormalization", widen=True)
 def instance_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """InstanceNormalization, y = scale h + bias, with h over each channel of each image."""
     rank = b.rank(node.inputs[0])
     axes = range(2, rank)
-    x, scale, y = _wide(b, *node.inputs[:2], g[0])
+    (x, scale), (y,) = node.inputs[:2], g
+    assert y
     h, inverse = _standardized(b, x, axes, node.attributes["epsilon"])
     dx = _through(b, b.Mul(y, _by_channel(b, scale, rank)), h, inverse, axes)
-    return _like(b, [dx, *_of_channels(b, node, y, h, [0, *axes])], node.inputs)
+    return [dx, *_of_channels(b, node, y, h, [0, *axes])]
 
 
-@rule("GroupNormalization")
+@rule("GroupNormalization", widen=True)
 def group_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GroupNormalization, y = scale h + bias, with h over each group of channels of each image."""
     rank = b.rank(node.inputs[0])
     grouped = b.integers([0, node.attributes["num_groups"], -1])
-    x, scale, y = _wide(b, *node.inputs[:2], g[0])
+    (x, scale), (y,) = node.inputs[:2], g
+    assert y
     h, inverse = _standardized(b, b.Reshape(x, grouped), [2], node.attributes["epsilon"])
     c = b.Reshape(b.Mul(y, _by_channel(b, scale, rank)), grouped)
     dx = b.reshape_like(_through(b, c, h, inverse, [2]), node.inputs[0])
     by_channel = b.reshape_like(h, node.inputs[0])
-    return _like(b, [dx, *_of_channels(b, node, y, by_channel, [0, *range(2, rank)])], node.inputs)
+    return [dx, *_of_channels(b, node, y, by_channel, [0, *range(2, rank)])]
 
 
 def _of_channels(b: Build, node: Node, g: str, h: str, axes: Sequence[int]) -> list[str | None]:
@@ -175,14 +157,15 @@ def _of_channels(b: Build, node: Node, g: str, h: str, axes: Sequence[int]) -> l
     ]
 
 
-@rule("LpNormalization")
+@rule("LpNormalization", widen=True)
 def lp_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpNormalization, y = x / |x|_p: dx = (g - s sum(g y)) / |x|_p, s = y for p = 2, s = sign(x) for p = 1.
 
     Where the norm is 0, dx is 0.
     """
     axis, p = b.axis(node.attributes["axis"], node.inputs[0]), node.attributes["p"]
-    x, y = _wide(b, node.inputs[0], g[0])
+    x, (y,) = node.inputs[0], g
+    assert y
     total = b.sum_over(b.Abs(x) if p == 1 else b.Mul(x, x), [axis])
     norm = total if p == 1 else b.Sqrt(total)
     zero = b.Equal(norm, 0.0)
@@ -190,27 +173,28 @@ def lp_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     h = b.Mul(x, inverse)
     slope = b.Sign(x) if p == 1 else h
     dx = b.Mul(inverse, b.Sub(y, b.Mul(slope, b.sum_over(b.Mul(y, h), [axis]))))
-    return _like(b, [dx], node.inputs)
+    return [dx]
 
 
-@rule("MeanVarianceNormalization")
+@rule("MeanVarianceNormalization", widen=True)
 def mean_variance_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """MeanVarianceNormalization, y = (x - mean) / q with q = deviation + 1e-9.
 
     dx = (g - mean(g)) / q - (x - mean) mean(g (x - mean)) / (q^2 deviation), without the second term where all is equal.
     """
     axes = [b.axis(axis, node.inputs[0]) for axis in node.attributes["axes"]]
-    x, y = _wide(b, node.inputs[0], g[0])
+    x, (y,) = node.inputs[0], g
+    assert y
     centred = b.Sub(x, b.mean_over(x, axes))
     deviation = b.Sqrt(b.mean_over(b.Mul(centred, centred), axes))
     shifted = b.Add(deviation, 1e-9)
     h = b.Div(centred, shifted)
     per_deviation = b.Div(centred, b.Where(b.Equal(deviation, 0.0), 1.0, deviation))
     along_x = b.Mul(per_deviation, b.mean_over(b.Mul(y, h), axes))
-    return _like(b, [b.Div(b.Sub(b.Sub(y, b.mean_over(y, axes)), along_x), shifted)], node.inputs)
+    return [b.Div(b.Sub(b.Sub(y, b.mean_over(y, axes)), along_x), shifted)]
 
 
-@rule("LRN")
+@rule("LRN", widen=True)
 def local_response_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LRN, y = x s^-beta, s = bias + alpha / size sum x^2 over the `size` channels around each.
 
@@ -221,9 +205,10 @@ def local_response_normalization(b: Build, node: Node, g: Cotangents) -> Cotange
     offsets = np.arange(channels)[None, :] - np.arange(channels)[:, None]
     sees = ((offsets >= -((size - 1) // 2)) & (offsets <= size // 2)).astype(np.float64)
     rank = b.rank(node.inputs[0])
-    x, y = _wide(b, node.inputs[0], g[0])
+    x, (y,) = node.inputs[0], g
+    assert y
     near = along(b, b.Mul(x, x), 1, rank, b.constant(sees))
     s = b.Add(b.Mul(near, alpha / size), bias)
     direct = b.Mul(y, b.Pow(s, -beta))
     back = along(b, b.Div(b.Mul(direct, x), s), 1, rank, b.constant(sees.T))
-    return _like(b, [b.Sub(direct, b.Mul(b.Mul(x, back), 2 * alpha * beta / size))], node.inputs)
+    return [b.Sub(direct, b.Mul(b.Mul(x, back), 2 * alpha * beta / size))]

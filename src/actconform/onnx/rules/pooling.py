@@ -11,7 +11,7 @@ from actconform.onnx.rules.registry import rule
 from actconform.onnx.rules.windows import along, known, padding_at_run_time, window_in, window_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from actconform.onnx.rules.build import Build
     from actconform.onnx.rules.registry import Cotangents, Node
@@ -39,7 +39,7 @@ def max_unpool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Gather(b.Reshape(cotangent, b.integers([-1])), node.inputs[1], axis=0)]
 
 
-@rule("AveragePool")
+@rule("AveragePool", widen=True)
 def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """AveragePool: every element gets the sum of g / n over the windows that see it, n being what each counts."""
     (cotangent,) = g
@@ -51,26 +51,25 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [_spread(b, cotangent, axes)]
 
 
-@rule("LpPool")
+@rule("LpPool", widen=True)
 def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
-    x, (cotangent,) = node.inputs[0], g
+    (cotangent,) = g
     assert cotangent
     _expect_placed(b, node)
-    per_window = _over_norm(b, cotangent, node.outputs[0], node.attributes["p"])
-    return [_times_power(b, _spread(b, per_window, _windows_along(b, node)), x, node.attributes["p"])]
+    axes = _windows_along(b, node)
+    return [_norm_gradient(b, node, cotangent, lambda each: _spread(b, each, axes))]
 
 
-@rule("GlobalLpPool")
+@rule("GlobalLpPool", widen=True)
 def global_lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalLpPool, one window over the whole image: dx = sign(x) |x|^(p - 1) g y^(1 - p)."""
     (cotangent,) = g
     assert cotangent
-    p = node.attributes["p"]
-    return [_times_power(b, _over_norm(b, cotangent, node.outputs[0], p), node.inputs[0], p)]
+    return [_norm_gradient(b, node, cotangent, lambda each: each)]
 
 
-@rule("GlobalAveragePool")
+@rule("GlobalAveragePool", widen=True)
 def global_average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalAveragePool: dx = g / n everywhere, of n elements."""
     x, (cotangent,) = node.inputs[0], g
@@ -165,17 +164,27 @@ def _spread(b: Build, g: str, axes: Sequence[_Along]) -> str:
     return g
 
 
+def _norm_gradient(b: Build, node: Node, g: str, spread: Callable[[str], str]) -> str:
+    """Return dx of a norm pool; `spread` takes what belongs to windows to their elements.
+
+    Where x is infinite it is that of a window of signs in place of infinities, and zeros in place of all else.
+    """
+    x, p = node.inputs[0], node.attributes["p"]
+    if p == 1:
+        return b.Mul(spread(g), b.Sign(x))
+    infinite = b.IsInf(x)
+    ends = b.Where(infinite, b.Sign(x), 0.0)
+    (norm,) = b.outputs(1, node.op_type, ends, **node.attributes)
+    finite = _times_power(b, spread(_over_norm(b, g, node.outputs[0], p)), b.Where(infinite, 0.0, x), p)
+    return b.Add(finite, b.Mul(spread(_over_norm(b, g, norm, p)), ends))
+
+
 def _over_norm(b: Build, g: str, y: str, p: int) -> str:
     """Return g y^(1 - p), and 0 where the norm y is 0."""
-    if p == 1:
-        return g
     zero = b.Equal(y, 0.0)
     return b.Where(zero, 0.0, b.Div(g, b.Pow(b.Where(zero, 1.0, y), float(p - 1))))
 
 
 def _times_power(b: Build, g: str, x: str, p: int) -> str:
     """Return g sign(x) |x|^(p - 1)."""
-    if p == 2:
-        return b.Mul(g, x)
-    slope = b.Sign(x) if p == 1 else b.Mul(b.Sign(x), b.Pow(b.Abs(x), float(p - 1)))
-    return b.Mul(g, slope)
+    return b.Mul(g, x if p == 2 else b.Mul(b.Sign(x), b.Pow(b.Abs(x), float(p - 1))))

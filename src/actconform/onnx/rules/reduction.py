@@ -1,7 +1,7 @@
 """Gradients of sums, means, norms, extrema and products over axes, of CumSum and of TopK's values.
 
 Kinks: equal extrema of Max and Min share the cotangent evenly; a norm has gradient 0 at 0, |x| at 0 likewise. A product has
-the gradient of its other factors even where one is 0.
+the gradient of its other factors even where one is 0. Infinite elements give the limit; several that are so share it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 from actconform.onnx.rules.registry import Node, rule
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.onnx.rules.build import Build
     from actconform.onnx.rules.registry import Cotangents
 
@@ -48,7 +50,7 @@ def reduction(*op_types: str) -> Callable[[Pull], Pull]:
                 return [pull(b, Reduced(x, b.Unsqueeze(y, again), b.Unsqueeze(g[0], again), axes))]
             return [pull(b, Reduced(x, y, g[0], axes))]
 
-        rule(*op_types)(pulled)
+        rule(*op_types, widen=True)(pulled)
         return pull
 
     return register
@@ -106,7 +108,17 @@ def _l1(b: Build, r: Reduced) -> str:
 
 @reduction("ReduceL2")
 def _l2(b: Build, r: Reduced) -> str:
-    return b.Mul(r.x, b.Where(b.Equal(r.y, 0.0), 0.0, b.Div(r.g, r.y)))
+    """Return g x / y; where y is 0 or infinite, as squares may be that are not, with x by the largest of its row.
+
+    Where x is infinite that is its sign, shared by all that are so, and 0 elsewhere.
+    """
+    top = b.reduce("ReduceMax", b.Abs(r.x), r.axes)
+    by_largest = b.Div(r.x, b.Where(b.Equal(top, 0.0), 1.0, top))
+    direction = b.Where(b.IsInf(top), b.Where(b.IsInf(r.x), b.Sign(r.x), 0.0), by_largest)
+    length = b.Sqrt(b.sum_over(b.Mul(direction, direction), r.axes))
+    far = b.Mul(direction, b.Div(r.g, b.Where(b.Equal(length, 0.0), 1.0, length)))
+    beyond = b.Or(b.IsInf(r.y), b.Equal(r.y, 0.0))
+    return b.Where(beyond, far, b.Mul(r.x, b.Div(r.g, r.y)))
 
 
 @reduction("ReduceLogSum")
@@ -116,9 +128,12 @@ def _log_sum(b: Build, r: Reduced) -> str:
 
 @reduction("ReduceLogSumExp")
 def _log_sum_exp(b: Build, r: Reduced) -> str:
-    """Return g exp(x - y): softmax times g; where all are -inf, 0."""
-    finite = b.Where(b.Equal(r.y, float("-inf")), 0.0, r.y)
-    return b.Mul(r.g, b.Exp(b.Sub(r.x, finite)))
+    """Return g exp(x - y): softmax times g; where all are -inf, 0; shared by all that are inf where there is one."""
+    infinity = float("inf")
+    won = b.Where(b.Equal(r.x, infinity), 1.0, 0.0)
+    share = b.Div(won, b.Max(b.sum_over(won, r.axes), 1.0))
+    finite = b.Where(b.Equal(r.y, -infinity), 0.0, r.y)
+    return b.Mul(r.g, b.Where(b.Equal(r.y, infinity), share, b.Exp(b.Sub(r.x, finite))))
 
 
 @reduction("ReduceMax", "ReduceMin")
@@ -130,13 +145,24 @@ def _extremum(b: Build, r: Reduced) -> str:
 
 @reduction("ReduceProd")
 def _prod(b: Build, r: Reduced) -> str:
-    """Return g times the product of the others: y / x; where one factor is 0 that of the rest, at that one alone."""
-    zero = b.Equal(r.x, 0.0)
-    rest = b.reduce("ReduceProd", b.Where(zero, 1.0, r.x), r.axes)
-    zeros = b.sum_over(b.Where(zero, 1.0, 0.0), r.axes)
-    at_zero = b.Where(b.Equal(zeros, 1.0), rest, 0.0)
-    elsewhere = b.Where(b.Equal(zeros, 0.0), b.Div(rest, b.Where(zero, 1.0, r.x)), 0.0)
-    return b.Mul(r.g, b.Where(zero, at_zero, elsewhere))
+    """Return g times the product of the others: that of all that are neither 0 nor infinite over x, if x is such a one.
+
+    It is 0 if one of the others is 0, infinite if one is infinite, NaN if one is either.
+    """
+    zero, infinite = b.Equal(r.x, 0.0), b.IsInf(r.x)
+    plain = b.Where(b.Or(zero, infinite), 1.0, r.x)
+    sign = b.Where(infinite, b.Sign(r.x), 1.0)
+    rest = b.Div(b.reduce("ReduceProd", plain, r.axes), plain)
+    rest = b.Mul(rest, b.Mul(b.reduce("ReduceProd", sign, r.axes), sign))
+    zeros, infinities = (_among_others(b, special, r.axes) for special in (zero, infinite))
+    endless = b.Where(infinities, b.Mul(rest, float("inf")), rest)
+    return b.Mul(r.g, b.Where(zeros, b.Where(infinities, float("nan"), 0.0), endless))
+
+
+def _among_others(b: Build, special: str, axes: Sequence[int]) -> str:
+    """Say of each element whether one of the others that are reduced with it is special."""
+    marked = b.Where(special, 1.0, 0.0)
+    return b.Greater(b.Sub(b.sum_over(marked, axes), marked), 0.0)
 
 
 @rule("CumSum")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -83,13 +84,14 @@ def rule_of(domain: str, op_type: str) -> Rule | None:
     return RULES.get(("" if domain in STANDARD else domain, op_type))
 
 
-def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
+def rule(*op_types: str, domain: str = "", widen: bool = False) -> Callable[[Rule], Rule]:
     """Register a function as the gradient rule of the operators `op_types` of `domain`, by default of the standard.
 
     It receives the builder, the node, and the name of the cotangent of each output (None where none flows); it adds nodes and
-    returns the name of the cotangent of each input, and of each captured tensor, shaped and typed as that, None where there
-    is none. Trailing
-    Nones may be left out. It may compute those alone that `node.wanted` asks for:
+    returns the name of the cotangent of each input, and of each captured tensor, shaped and typed as that, None where there is
+    none. Trailing Nones may be left out. It may compute those alone that `node.wanted` asks for. With `widen` it computes in float32
+    where the node is of a 16-bit type: it sees casts of the tensors, and what it returns is rounded once. Without, and for what only
+    moves data, it computes in the node's own type:
 
         @rule("Neg")
         def neg(b, node, g):
@@ -104,7 +106,15 @@ def rule(*op_types: str, domain: str = "") -> Callable[[Rule], Rule]:
             if rule_of(domain, op_type) or (standard and op_type in ZERO_DERIVATIVE):
                 whose = "" if standard else f" of domain {domain!r}"
                 raise ValueError(f"two gradient rules for operator {op_type!r}{whose}")
-            RULES["" if standard else domain, op_type] = function
+            RULES["" if standard else domain, op_type] = _widened(function) if widen else function
         return function
 
     return register
+
+
+def _widened(function: Rule) -> Rule:
+    @wraps(function)
+    def pull(b: Build, node: Node, g: Cotangents) -> Cotangents:
+        return b.widened(function, node, g)
+
+    return pull
