@@ -13,7 +13,8 @@ from actconform.interfaces import Unsupported
 from actconform.onnx.artifact import inspect
 from actconform.onnx.grad import GradientError, add_gradients
 from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.size import MOST_HELD, MOST_NODES, TooLargeError, expect_sane_size, inferred_with_data, inlined
+from actconform.onnx.older import inlined
+from actconform.onnx.size import MOST_HELD, MOST_NODES, TooLargeError, expect_sane_size, inferred_with_data
 from actconform.plugins import load_plugins
 from actconform.types import Artifact
 
