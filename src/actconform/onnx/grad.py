@@ -171,7 +171,7 @@ def _total(b: Build, arriving: dict[str, list[str]], name: str) -> str | None:
     """Return the sum of what came to a tensor, whose readers have all been visited."""
     parts = arriving.get(name, [])
     if len(parts) > 1:
-        parts[:] = [b.Add(*parts) if len(parts) == 2 else b.Sum(*parts)]
+        parts[:] = [b.total(parts)]
     return parts[0] if parts else None
 
 

@@ -182,14 +182,22 @@ class Build(Known):
             for each, x in zip(found, node.inputs, strict=False)
         ]
 
+    def total(self, parts: Sequence[str]) -> str:
+        """Return the sum of the cotangents that came to one tensor, of 16 bits rounded once."""
+        kind = self.element_type_of(parts[0])
+        if kind not in HALVES:
+            return self.Add(*parts) if len(parts) == 2 else self.Sum(*parts)
+        total = self.total([self._cast(part, kind, TensorProto.FLOAT) for part in parts])
+        return self._cast(total, TensorProto.FLOAT, kind)
+
     def _cast(self, name: str, usual: int, kind: int) -> str:
         """Return a float tensor in the element type `kind`, all else as it is; `usual` is what a type not known is taken for."""
         given = (self.element_type_of(name) or usual) if name else TensorProto.UNDEFINED
         if given not in FLOATS or given == kind:
             return name
-        narrow = self._cast_from.get(name, "")
-        if self.element_type_of(narrow) == kind and FLOATS[given].itemsize > FLOATS[kind].itemsize:
-            return narrow
+        before = self._cast_from.get(name, "")
+        if self.element_type_of(before) == kind:  # a cotangent stays as exact as it was between rules that widen
+            return before
         if (name, kind) not in self._casts:
             cast = self._casts[name, kind] = self.Cast(name, to=kind)
             self._cast_from[cast] = name

@@ -59,7 +59,7 @@ function("Atanh", lambda b, x, _: b.Reciprocal(_one_minus_square(b, x)))
 function("Erf", lambda b, x, _: b.Mul(2.0 / math.sqrt(math.pi), b.Exp(b.Neg(_square(b, x)))))
 
 
-@rule("Neg")
+@rule("Neg", widen=True)
 def _neg(b: Build, _: Node, g: Cotangents) -> Cotangents:
     return [b.Neg(g[0])]
 
@@ -70,7 +70,7 @@ def _log(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.over(g[0], node.inputs[0])]
 
 
-@rule("Add", "Sum")
+@rule("Add", "Sum", widen=True)
 def _sum(b: Build, node: Node, g: Cotangents) -> Cotangents:
     assert g[0]
     return _each(b, node, lambda _: g[0])
@@ -82,7 +82,7 @@ def _mean(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda _: share)
 
 
-@rule("Sub")
+@rule("Sub", widen=True)
 def _sub(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda i: b.Neg(g[0]) if i else g[0])
 
