@@ -123,12 +123,12 @@ def _pairs(kernel: Kernel, golden: Golden) -> Iterator[tuple[str, F64, F64]]:
     """Yield each stored tensor by name, what the formula gives in its place, and what it holds."""
     if kernel.form == "unary":
         x = {"x": golden.tensors["x"]}
-        yield "y", truth(kernel, x)["y"], golden.tensors["y"]
+        yield ("y", truth(kernel, x)["y"], golden.tensors["y"])
         yield "d_x", truth(kernel, x, {"y": np.ones(golden.tensors["x"].size)})["d_x"], golden.tensors["d_x"]
         return
     for _, tensors in golden.split():
         inputs = {name: tensors[name] for name in kernel.inputs}
-        yield "y", truth(kernel, inputs)["y"], tensors["y"]
+        yield ("y", truth(kernel, inputs)["y"], tensors["y"])
         if kernel.differentiable:
             pulled = truth(kernel, inputs, {"y": tensors["g"]})
             yield from ((name, pulled[name], tensors[name]) for name in pulled)

@@ -52,6 +52,11 @@ def constant_tensor(value: Array | Sequence[int] | float | np.generic, element_t
     return numpy_helper.from_array(array, name)
 
 
+def tensor_of(array: Array, name: str = "") -> TensorProto:
+    """Return a tensor of an array as it is, in its own dtype: what was computed, or read, and not a number that somebody writes."""
+    return numpy_helper.from_array(array, name)
+
+
 def holds(value: Array | float | np.generic, element_type: int) -> bool:
     """Say whether `constant_tensor` can write `value` in that element type."""
     return bool(_rounded(np.asarray(value), element_type)[1].all())

@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.artifact import standard_opset, subgraphs
+from actconform.onnx.constants import tensor_of
 from actconform.onnx.inference import infer
 from actconform.onnx.nested import fresh_prefix, own_names, renamed
 from actconform.onnx.rules.known import held
@@ -119,7 +120,7 @@ def constants(model: onnx.ModelProto, inferred: onnx.GraphProto) -> dict[str, on
             partly[name] = result
             continue
         values[name] = result
-        folded[name] = numpy_helper.from_array(result, name)
+        folded[name] = tensor_of(result, name)
     return folded
 
 

@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from actconform.interfaces import Unsupported
+from actconform.onnx.constants import operator_node, tensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -80,7 +81,7 @@ class Rewriting:
         """Write a node with one output of a new name, and return that."""
         self._count += 1
         name = f"{self._prefix}{op_type}_{self._count}"
-        self._written.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+        self._written.append(operator_node(op_type, inputs, [name], name=name, **attributes))
         return name
 
     def give(
@@ -89,12 +90,12 @@ class Rewriting:
         """Write the node that gives the old node's outputs, or those named, under its name."""
         node = self._node
         self._written.append(
-            helper.make_node(op_type, inputs, node.output if outputs is None else outputs, name=node.name, **attributes)
+            operator_node(op_type, inputs, node.output if outputs is None else outputs, name=node.name, **attributes)
         )
 
     def constant(self, values: Any, dtype: type[np.generic] = np.int64) -> str:
         """Write a constant."""
-        return self.add("Constant", [], value=numpy_helper.from_array(np.array(values, dtype=dtype)))
+        return self.add("Constant", [], value=tensor_of(np.array(values, dtype=dtype)))
 
     def number(self, value: float, like: str) -> str:
         """Write a scalar of the element type of tensor `like`."""
@@ -103,7 +104,9 @@ class Rewriting:
             return self.add("CastLike", [self.constant(value, np.float32), like])
         dtype = helper.tensor_dtype_to_np_dtype(element_type)
         with np.errstate(over="ignore"):
-            return self.add("Constant", [], value=numpy_helper.from_array(np.array(value).astype(dtype)))
+            return self.add(
+                "Constant", [], value=tensor_of(np.array(value).astype(dtype))
+            )  # a bound beyond the type is none
 
 
 REWRITTEN: dict[tuple[str, int], Rewrite] = {}

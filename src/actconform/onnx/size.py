@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from actconform.interfaces import Unsupported
+from actconform.onnx.constants import tensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +84,7 @@ def expect_sane_output(node: onnx.NodeProto, inputs: Mapping[str, NDArray[Any]],
         element_type = helper.np_dtype_to_tensor_dtype(array.dtype)
         types[name] = helper.make_tensor_type_proto(element_type, array.shape)
         if array.size <= READ:
-            values[name] = numpy_helper.from_array(array, name)
+            values[name] = tensor_of(array, name)
     for name, type_ in _inferred_alone(node, types, values, opset).items():
         dims = [dim.dim_value for dim in type_.tensor_type.shape.dim]
         if math.prod(dims) > MOST_ELEMENTS:
@@ -155,7 +156,7 @@ def _value(node: onnx.NodeProto, types: _Types, values: _Values) -> onnx.TensorP
         (array,) = ReferenceEvaluator(node).run(None, feeds)
     except Exception:  # noqa: BLE001  of no use for a size
         return None
-    return numpy_helper.from_array(np.asarray(array)) if np.size(array) <= READ else None
+    return tensor_of(np.asarray(array)) if np.size(array) <= READ else None
 
 
 def _length(type_: onnx.TypeProto) -> int | None:

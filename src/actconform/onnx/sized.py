@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from actconform.onnx.constants import tensor_of
 from actconform.onnx.size import inferred_with_data
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _plain_pool(node: onnx.NodeProto, sizes: Sizes, prefix: str) -> list[onnx.No
     name = f"{prefix}{node.output[0]}"
     bounds = {"starts": [0] * len(cuts), "ends": [end for _, end in cuts], "axes": [axis for axis, _ in cuts]}
     constants = [
-        helper.make_node("Constant", [], [f"{name}_{what}"], value=numpy_helper.from_array(np.array(values)))
+        helper.make_node("Constant", [], [f"{name}_{what}"], value=tensor_of(np.array(values)))
         for what, values in bounds.items()
     ]
     cut = helper.make_node("Slice", [node.input[0], *(f"{name}_{what}" for what in bounds)], [name], name=name)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from actconform.onnx.constants import tensor_of
 from actconform.onnx.fold import decided
 from actconform.onnx.inference import infer
 from actconform.onnx.nested import captured, fresh_prefix, needed, own_names, renamed
@@ -96,7 +97,7 @@ def _standalone(
     for name in dict.fromkeys([*captured(body), *asked]):
         value = None if name in asked else b.value(name)
         if value is not None:
-            graph.initializer.append(numpy_helper.from_array(value, name))
+            graph.initializer.append(tensor_of(value, name))
         else:
             graph.input.append(b.described(name, name))
     return helper.make_model(graph, opset_imports=b.imports, ir_version=10)
