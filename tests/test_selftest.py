@@ -262,7 +262,7 @@ def test_faults_of_goldens_are_caught_in_copies_that_are_gone_afterwards(plan: P
 @pytest.mark.parametrize(
     ("blind", "outcomes_then"),
     [
-        ((manifest_unchecked,), {"flipped-bit": "wrong class", "stale-manifest": "wrong class"}),
+        ((manifest_unchecked,), {}),  # the formulas contradict the file, and name it
         (
             (manifest_unchecked, formulas_unchecked),
             {"flipped-bit": "missed", "stale-manifest": "missed", "nan": "missed"},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.files import read_bytes
 from actconform.golden.store import digest
 from actconform.interfaces import Unavailable, Unsupported
 from actconform.types import Artifact  # noqa: TC001  msgspec reads the annotations when it decodes
@@ -70,7 +71,7 @@ class Exports:
         key = self._key(subject, dtype, exporter, constants)
         path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.msgpack"
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            entry = _whole(path.read_bytes())
+            entry = _whole(read_bytes(path))
             if entry.key == key:
                 return entry.artifact
         outcome = self._worker.export(ExportJob(exporter, subject.name, dtype, constants), timeout)
