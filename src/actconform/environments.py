@@ -206,7 +206,8 @@ def _checked_version(python: str) -> str:
 
 def _key(requirements: tuple[str, ...], python: str, version: str) -> str:
     # All that the driver has is part of the environment, so all of it is part of the key.
-    sources = {text: tree_digest(path) for text in requirements if (path := _source(text)) is not None}
+    named = [text for text in requirements if text != ALONE]
+    sources = {text: tree_digest(path) for text in named if (path := _source(text)) is not None}
     content = [sorted(requirements), sources, str(Path(python).absolute()), version, _driver_packages(), packages()]
     return json.dumps(content)
 
