@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
+import sys
 from typing import Any
 
 from actconform.importing import imported
 from actconform.interfaces import Unavailable
 
 
-@cache
 def python_flint() -> Any:
     """Return the module `flint`; raise ImportError, with the cause and what to do, where it cannot be imported."""
+    if there := sys.modules.get("flint"):  # asked for each number
+        return there
     try:
         return imported("flint", 'pip install "actconform[golden]"', plugin="actconform", packages=("python-flint",))
     except Unavailable as error:
