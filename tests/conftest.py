@@ -1,10 +1,11 @@
-"""Reports made of planted times, whose truth is then known; wheels for pip that need no network."""
+"""Reports made of planted times, whose truth is then known; wheels for pip that need no network; a place with the stand-in installed."""
 
 from __future__ import annotations
 
 import itertools
 import os
 import zipfile
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -87,3 +88,15 @@ def wheels(tmp_path, monkeypatch):
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("ACTCONFORM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "environments"
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the environment of a process in which the stand-in backend is an installed plugin."""
+    site = tmp_path_factory.mktemp("site")
+    info = site / "actconform_stand_in-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-stand-in\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[actconform]\nstand-in = stand_in:Plugin\n")
+    path = os.pathsep.join([str(site), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}

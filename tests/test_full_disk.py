@@ -174,17 +174,6 @@ def test_results_wait_for_room_and_are_written_once_there_is(disk: Disk) -> None
     assert [one.subject for one in read_results(disk.folder)] == ["relu", "tanh", "elu"]
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    site = tmp_path_factory.mktemp("site")
-    info = site / "actconform_stand_in-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-stand-in\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[actconform]\nstand-in = stand_in:Plugin\n")
-    path = os.pathsep.join([str(site), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
-
-
 CLEAN = ("run", "relu/value/f32/stand-in", "sigmoid/*/f32/stand-in", "tanh/value/f32/stand-in", "--require", "stand-in")
 
 

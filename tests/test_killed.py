@@ -40,17 +40,6 @@ REAL = [f"{kernel}/value/f32/{route}" for kernel in KERNELS for route in ("torch
 SECONDS = 120
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    site = tmp_path_factory.mktemp("site")
-    info = site / "actconform_stand_in-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-stand-in\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[actconform]\nstand-in = stand_in:Plugin\n")
-    path = os.pathsep.join([str(site), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
-
-
 def command(cases: Sequence[str], folder: Path, *more: str) -> list[str]:
     return [ACTCONFORM, "run", *cases, "--out", str(folder), *more]
 

@@ -27,17 +27,6 @@ SELECTION = [f"{kernel}/value/f32/stand-in" for kernel in KERNELS]
 SLOW = {"ACTCONFORM_TEST_CASE_SECONDS": "0.05"}
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    site = tmp_path_factory.mktemp("site")
-    info = site / "actconform_stand_in-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-stand-in\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[actconform]\nstand-in = stand_in:Plugin\n")
-    path = os.pathsep.join([str(site), str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
-
-
 def command(folder: Path, *more: str) -> list[str]:
     return [ACTCONFORM, "run", *SELECTION, "--out", str(folder), *more]
 
