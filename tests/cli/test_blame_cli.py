@@ -54,7 +54,7 @@ def test_two_versions_stand_side_by_side_in_one_report(cli, tmp_path, wheels):
     assert f"2 in {wheels}" in listed.out
     assert len(json.loads(cli("env", "list", "--json").out)) == 2
     assert cli("env", "prune").out == ""
-    old = next(path for path in wheels.glob("*/environment.json") if "2.0" in path.read_text())
+    old = next(path for path in wheels.glob("*/environment.json") if "wobble==2.0" in path.read_text())
     os.utime(old, (time.time() - 40 * 86400,) * 2)
     assert cli("env", "prune").out == f"removed {old.parent.name}  wobble==2.0\n"
     assert "wobble==1.0" in cli("env", "prune", "--all").out
