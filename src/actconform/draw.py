@@ -52,6 +52,17 @@ class Exam(msgspec.Struct, frozen=True):
     rule: Rule
     questions: list[Question]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays, each array once."""
+        arrays = (
+            array
+            for asked in self.questions
+            for bundle in (asked.inputs, asked.cotangents or {}, asked.truth, asked.beside, asked.bounds)
+            for array in bundle.values()
+        )
+        return sum({id(array): array.nbytes for array in arrays}.values())
+
 
 def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
     """Return the questions of a case, the same for every route. Raises Unsupported without a formula.

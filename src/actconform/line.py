@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from actconform.workers.pool import Worker
     from actconform.workers.protocol import Failure, Outcome
 
-EXAMS_KEPT = 24
+EXAMS_KEPT = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late draw none anew
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -64,13 +64,14 @@ VERDICT_OF = {
 
 
 class Exams:
-    """Draws the questions of subject, aspect and dtype once for all routes; keeps the last few. Safe between threads."""
+    """Draws the questions of subject, aspect and dtype once for all routes; keeps the last ones. Safe between threads."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._manifest = manifest
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, str, str, bool], Exam] = OrderedDict()
+        self._nbytes = 0
         self._goldens: dict[str, Golden] = {}
 
     def draw(self, subject: Kernel | Model, case: Case) -> Exam:
@@ -78,9 +79,10 @@ class Exams:
         key = (case.subject, case.aspect, case.dtype, case.constants)
         with self._lock:
             if key not in self._kept:
-                self._kept[key] = self._drawn(subject, case)
-                while len(self._kept) > EXAMS_KEPT:
-                    self._kept.popitem(last=False)
+                exam = self._kept[key] = self._drawn(subject, case)
+                self._nbytes += exam.nbytes
+                while self._nbytes > EXAMS_KEPT and len(self._kept) > 1:
+                    self._nbytes -= self._kept.popitem(last=False)[1].nbytes
             self._kept.move_to_end(key)
             return self._kept[key]
 

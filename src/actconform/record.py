@@ -91,6 +91,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._earlier: dict[str, _Line] = {}
         self._facts = _Facts(run=about)
+        self._run = _digest(about)
         self._facts_of: dict[str, str] = {}  # the digest of its line's facts, by case
         self._waiting: list[bytes] = []  # the first perhaps without its beginning, which is written
         self._faults: dict[str, OSError] = {}
@@ -130,7 +131,7 @@ class Recorder:
         wanted = {
             line.result.case: line for line in lines if line.result.case in cases and line.result.verdict not in AGAIN
         }
-        same = {case: line for case, line in wanted.items() if line.proof.run == _digest(self._facts.run)}
+        same = {case: line for case, line in wanted.items() if line.proof.run == self._run}
         if facts.run == self._facts.run:
             self._facts = facts
             self._earlier = same
@@ -207,7 +208,7 @@ class Recorder:
             earlier = self._earlier.get(result.case)
             if earlier is None or earlier.result is not result:
                 facts = self._facts_of.get(result.case, _digest({}))
-                self._waiting.append(_line(result, _digest(self._facts.run), facts))
+                self._waiting.append(_line(result, self._run, facts))
                 self._write_waiting()
 
     def finish(self, report: Report) -> bytes:

@@ -59,6 +59,18 @@ def test_midpoints_and_their_neighbours(target: FloatFormat) -> None:
     np.testing.assert_array_equal(np.signbit(got), np.signbit(truth))
 
 
+def test_small_and_large_numbers_side_by_side_are_each_rounded_once_to_float32() -> None:
+    target = DTYPES["f32"]
+    significands = 1 + np.random.default_rng(7).integers(0, 2**30, (40, 300)) / 2.0**30
+    values = significands * 2.0 ** np.arange(-155, 145)[None, :]
+    values[::2] *= -1
+    values[0] = 0.0
+    truth = np.array([nearest(value, target) for value in values.ravel().tolist()]).reshape(values.shape)
+    got = round_to(values, target)
+    np.testing.assert_array_equal(got, truth)
+    np.testing.assert_array_equal(np.signbit(got), np.signbit(values))
+
+
 def test_numpy_rounds_float64_to_float16_once_and_so_do_we() -> None:
     target = DTYPES["f16"]
     spread = np.random.default_rng(5).normal(size=100_000) * 2.0 ** np.random.default_rng(6).integers(-30, 20, 100_000)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from actconform.formats import DTYPES
+
 if TYPE_CHECKING:
     from actconform.formats import FloatFormat
 
@@ -29,6 +31,18 @@ def round_to(values: F64, target: FloatFormat) -> F64:
     infinite. -0, the infinities and NaN stay. `target` is narrower than binary64 in precision and in exponents.
     """
     values = np.asarray(values, dtype=np.float64)
+    if target != DTYPES["f32"]:
+        return _rounded_bits(values, target)
+    # The processor's own conversion rounds once as well, and many times faster; but it may be set to flush small results.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        rounded = np.array(values.astype(np.float32), dtype=np.float64)
+    small = (np.abs(values) < target.smallest_normal) & (values != 0)
+    if small.any():
+        rounded[small] = _rounded_bits(values[small], target)
+    return rounded
+
+
+def _rounded_bits(values: F64, target: FloatFormat) -> F64:
     magnitude = values.view(np.uint64) & _MAGNITUDE
     exponent = (magnitude >> np.uint64(52)).astype(np.int64) - 1023
     significand = (magnitude & _FRACTION) | _HIDDEN
