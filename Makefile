@@ -66,14 +66,14 @@ check: $(STAMP) ## Format, lint, types, order of the layers, documents
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	@$(BIN)/actconform deviations document | diff -u docs/known-deviations.md - || (echo "docs/known-deviations.md is stale: make docs"; exit 1)
-	@$(BIN)/python -m actconform.report.schema | diff -u docs/report-schema.json - || (echo "docs/report-schema.json is stale: make docs"; exit 1)
+	@$(BIN)/python -m actconform.report.files.schema | diff -u docs/report-schema.json - || (echo "docs/report-schema.json is stale: make docs"; exit 1)
 
 format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## Measure what must be fast, as ratios in one run; then time kernels and models on every route
-	@set -f; red=0; $(BIN)/python -m actconform.bench || red=1; $(BIN)/actconform bench $(ARGS) || red=1; exit $$red
+	@set -f; red=0; $(BIN)/python -m actconform.benchmarks || red=1; $(BIN)/actconform bench $(ARGS) || red=1; exit $$red
 
 golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify
@@ -91,7 +91,7 @@ accuracy: $(STAMP) ## Measure exp, tanh, erf and their like in every library (AR
 	$(BIN)/python -m actconform.accuracy $(ARGS)
 
 stability: $(STAMP) ## Eleven runs over threads, instruction sets and TensorFlow's oneDNN: no verdict changes without a changed fact
-	$(BIN)/python -m actconform.stability $(ARGS)
+	$(BIN)/python -m actconform.benchmarks.stability $(ARGS)
 
 emulate: $(STAMP) ## ONNX Runtime on our graphs, on emulated processors; ARGS=sse for one: sse, avx2, arm64, arm64-sve
 	@set -f; $(BIN)/python -m actconform.emulate $(ARGS)
@@ -158,7 +158,7 @@ nightly-summary: ## Print it for a job's page
 
 docs: $(STAMP) ## Write the generated documents
 	$(BIN)/actconform deviations document > docs/known-deviations.md
-	$(BIN)/python -m actconform.report.schema > docs/report-schema.json
+	$(BIN)/python -m actconform.report.files.schema > docs/report-schema.json
 	$(BIN)/python tests/onnx_graphs/old_opsets.py docs/gradients.md
 
 clean: ## Remove .venv and everything that was built

@@ -11,11 +11,11 @@ import hypothesis
 import numpy as np
 import pytest
 
-from actconform.throughput.floor import figure_of
-from actconform.throughput.judged import Judged
-from actconform.throughput.measured import Machine, Measured, Report, calibrated, compared
-from actconform.throughput.trials import Trial
-from actconform.throughput.turns import Taken
+from actconform.bench.interleaved import Taken
+from actconform.bench.results import Machine, Measured, Report, calibrated, compared
+from actconform.bench.runner import figure_of
+from actconform.bench.verdicts import Judged
+from actconform.bench.workloads import Trial
 from actconform.types import Verdict
 from actconform.workers.timing import Prepared
 

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from actconform import Backend, Program, Unsupported, hookimpl
-from actconform.model import LOSS, OUTPUT
-from actconform.oracle.network import gradients, values
+from actconform.oracle.layers.model import gradients, values
+from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

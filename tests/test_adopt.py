@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from actconform.adopt import adopt
-from actconform.causes.explain import plainly
-from actconform.causes.register import Register, read_register
-from actconform.document import Facts
-from actconform.record import report
+from actconform.run.recorder import report
 from actconform.types import Case, Finding, Result, Verdict
+from actconform.types.report import Facts
+from actconform.verdict.adopt import adopt
+from actconform.verdict.causes.explain import plainly
+from actconform.verdict.causes.register import Register, read_register
 
 FACTS = {"mine": {"mine": "1.0", "machine": "riscv64", "cpu_capability": "NONE"}}
 REGISTER = read_register(

@@ -8,8 +8,8 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.as_json import finite
 from actconform.types import Result, Verdict
+from actconform.types.json import finite
 
 NUMBERS = st.recursive(
     st.one_of(st.floats(), st.integers(-5, 5), st.text(max_size=3), st.booleans(), st.none()),

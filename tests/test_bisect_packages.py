@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.bisect_packages import (
+from actconform.report.across_runs.bisect_packages import (
     BEFORE_TOO,
     NO_ONE,
     NO_PACKAGE,
@@ -17,10 +17,10 @@ from actconform.bisect_packages import (
     bumps,
     targets,
 )
-from actconform.document import Facts, Report
-from actconform.environments import NoEnvironmentError
-from actconform.report.diff import compare
+from actconform.report.across_runs.diff import compare
 from actconform.types import Finding, Result, Verdict
+from actconform.types.report import Facts, Report
+from actconform.workers.environments import NoEnvironmentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,24 +11,24 @@ import onnx
 import pytest
 from msgspec import structs
 
-from actconform.blame import blame, breach, by_optimizer
 from actconform.catalog.kernels import UNARY
-from actconform.catalog.models.networks import networks
-from actconform.causes.register import Register
-from actconform.compare.answers import compare
+from actconform.catalog.models.zoo import networks
+from actconform.compare.comparator import compare
 from actconform.compare.layerwise import LAYERS
-from actconform.compare.ulp import to_hex
-from actconform.draw import draw
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.interfaces import Unsupported
-from actconform.line import Desk, Exams, run_case
-from actconform.onnx.artifact import io_names
-from actconform.onnx.author import GRAPHS
-from actconform.onnx.author_model import author_model
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.prefix import prefix
+from actconform.onnx.author.exporter import GRAPHS
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.gates import io_names
+from actconform.onnx.subgraph import prefix
+from actconform.plugin.interfaces import Unsupported
+from actconform.run.case import Desk, Exams, run_case
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import draw
+from actconform.tolerance.ulp import to_hex
 from actconform.types import Artifact, Case, Convention, Finding, Kernel, Verdict, Worst
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.blame import blame, breach, by_optimizer
+from actconform.verdict.causes.register import Register
 from actconform.workers.protocol import Failure, Job, Outcome
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
 
 def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = structs.replace(author_model(HIDDEN, "f32"), model=planted(author_model(HIDDEN, "f32").model))
-    monkeypatch.setattr("actconform.line.author_model", lambda *_: wrong)
+    monkeypatch.setattr("actconform.run.case.author_model", lambda *_: wrong)
     result = model_case("authored+ort-cpu", Runtime())
     assert at_layers(result) == [("norm2", "adapter")]
     assert {found.blame for found in result.findings} == {"adapter"}

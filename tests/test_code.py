@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from actconform.code import packages, tree_digest
+from actconform.workers.code import packages, tree_digest
 
 ASK = """
 import importlib, sys
-from actconform.code import code_digest
+from actconform.workers.code import code_digest
 for name in sys.argv[1:]:
     importlib.import_module(name)
 print(code_digest(sys.argv[1:]))

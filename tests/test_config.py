@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
+from actconform.settings import BackendConfig, Config, UsageError, local_register, read_config
 from actconform.spelling import near
 
 if TYPE_CHECKING:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from actconform import Artifact, Backend, Exporter, hookimpl
-from actconform.config import BackendConfig, Config, UsageError
-from actconform.configured import configured, configured_worker, in_environment
-from actconform.environments import About, Environment
-from actconform.plugins import GROUP, load_plugins
-from actconform.select import all_cases, routes
+from actconform.plugin.loader import GROUP, load_plugins
+from actconform.run.select import all_cases, routes
+from actconform.settings import BackendConfig, Config, UsageError
 from actconform.types import Case
-from actconform.workers.pool import WorkerError
+from actconform.workers.client import WorkerError
+from actconform.workers.environments import About, Environment
+from actconform.workers.from_settings import configured, configured_worker, in_environment
 
 if TYPE_CHECKING:
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
 
 COMMAND = BackendConfig(command="./myrt {model} {inputs} {outputs}")
 

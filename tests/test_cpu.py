@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from actconform import cpu
+from actconform.machine import cpu
 
 AVX512 = ("AVX512F", "AVX512CD", "AVX512BW", "AVX512DQ", "AVX512VL")
 HASWELL = ("SSE41", "SSE42", "AVX", "F16C", "FMA3", "AVX2")

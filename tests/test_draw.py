@@ -6,13 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.catalog.inputs import SPECIALS
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.draw import STORAGE, draw
-from actconform.formats import DTYPES
-from actconform.golden.store import Golden, golden_dir, load, read_manifest
 from actconform.oracle import truth
+from actconform.testdata.golden.store import Golden, golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import STORAGE, draw
+from actconform.testdata.regimes import SPECIALS
 from actconform.types import ASPECTS
+from actconform.types.dtypes import DTYPES
 
 BY_NAME = {kernel.name: kernel for kernel in UNARY + ROWS}
 MANIFEST = read_manifest(golden_dir())

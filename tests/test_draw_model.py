@@ -9,19 +9,19 @@ import msgspec
 import numpy as np
 import pytest
 
-import actconform.draw_model as room
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.compare.answers import compare
-from actconform.draw_model import draw_model, perturbed
-from actconform.golden.networks import VERIFIED, distance, rounding_scale
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.model import LOSS, OUTPUT
-from actconform.oracle.network import gradients, values
+import actconform.testdata.model_vectors as room
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.compare.comparator import compare
+from actconform.oracle.layers.model import gradients, values
+from actconform.testdata.golden.model_goldens import VERIFIED, distance, rounding_scale
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.testdata.model_vectors import draw_model, perturbed
+from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
-    from actconform.draw import Exam
-    from actconform.model import Model
+    from actconform.testdata.kernel_vectors import Exam
+    from actconform.types.model import Model
 
 MODELS = {model.name: model for model in networks()}
 SMALL = [name for name in MODELS if PUBLISHED not in name]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.compare.ulp import from_hex
-from actconform.formats import DTYPES
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.tolerance.ulp import from_hex
+from actconform.types.dtypes import DTYPES
 
 pytestmark = pytest.mark.end_to_end
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))

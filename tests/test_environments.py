@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from actconform import environments
-from actconform.environments import NoEnvironmentError, environment, kept, prune
+from actconform.workers import environments
+from actconform.workers.environments import NoEnvironmentError, environment, kept, prune
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.environments import Environment
+    from actconform.workers.environments import Environment
 
 
 def asked(made: Environment, code: str, **env: str) -> str:
@@ -92,7 +92,7 @@ def test_a_requirement_of_this_machine_is_made_anew_when_its_file_changes(wheels
 
 def test_making_one_leaves_the_drivers_own_imports_as_they_were(wheels: Path) -> None:
     # Until Python 3.12, setuptools gives up its distutils where pip is sought, and then can't be imported itself.
-    code = "from actconform.environments import environment; environment(['wobble==1.0']); import setuptools"
+    code = "from actconform.workers.environments import environment; environment(['wobble==1.0']); import setuptools"
     pytest.importorskip("setuptools")
     subprocess.run([sys.executable, "-c", code], check=True)
     assert wheels.is_dir()

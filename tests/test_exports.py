@@ -10,14 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_parameters
-from actconform.catalog.models.networks import networks
-from actconform.exports import ExportError, Exports, cache_folder
-from actconform.interfaces import Unavailable, Unsupported
-from actconform.model import Input
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.zoo import networks
+from actconform.plugin.interfaces import Unavailable, Unsupported
+from actconform.run.export_cache import ExportError, Exports, cache_folder
+from actconform.testdata.model_tensors import draw_parameters
 from actconform.types import Artifact, Kernel
-from actconform.workers.pool import WorkerError
+from actconform.types.model import Input
+from actconform.workers.client import WorkerError
 from actconform.workers.protocol import ExportJob, ExportOutcome, Failure, Hello
 
 KERNEL = Kernel(name="leaky-relu", definition="", source="", parameters={"alpha": 0.25})

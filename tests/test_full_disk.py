@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actconform.document import Facts
-from actconform.interfaces import Reporter
-from actconform.plugins import Catalog, load_plugins
-from actconform.record import REPORT, RESULTS, Recorder, read_results, report
-from actconform.report.write import write_all
+from actconform.plugin.interfaces import Reporter
+from actconform.plugin.loader import Catalog, load_plugins
+from actconform.report.files.write import write_all
+from actconform.run.recorder import REPORT, RESULTS, Recorder, read_results, report
 from actconform.types import Case, Result, Verdict
+from actconform.types.report import Facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from actconform.document import Report
+    from actconform.types.report import Report
 
 TESTS = Path(__file__).parent
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))

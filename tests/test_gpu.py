@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from actconform import Unavailable
-from actconform.gpu import DRIVER, first_gpu
+from actconform.machine.gpu import DRIVER, first_gpu
 
 
 class Driver:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from actconform.causes.explain import Coverage
-from actconform.judge import conforms, judge
 from actconform.types import Case, Finding, Result, Verdict
+from actconform.verdict.causes.explain import Coverage
+from actconform.verdict.judge import conforms, judge
 
 replace = msgspec.structs.replace
 COVER = Coverage("elu-cancels", "framework", 0.25, "explained by exp(x) - 1")

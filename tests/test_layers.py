@@ -22,7 +22,7 @@ import actconform
 names = [found.name for found in pkgutil.walk_packages(actconform.__path__, "actconform.")]
 for name in names:
     importlib.import_module(name)
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
 load_plugins()
 print(json.dumps({"imported": names, "loaded": sorted(sys.modules)}))
 """
@@ -50,7 +50,7 @@ root_package = actconform
 name = upside down
 type = forbidden
 source_modules = actconform.cli
-forbidden_modules = actconform.run
+forbidden_modules = actconform.run.scheduler
 """
     (tmp_path / "wrong.ini").write_text(config)
     done = subprocess.run(

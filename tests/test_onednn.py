@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from actconform import cpu, onednn
+from actconform.machine import cpu, onednn
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pluggy
 import pytest
 
-from actconform import hookspecs
-from actconform.hookspecs import hookimpl
-from actconform.plugins import GROUP, PluginError, load_plugins
+from actconform.plugin import hookspecs
+from actconform.plugin.hookspecs import hookimpl
+from actconform.plugin.loader import GROUP, PluginError, load_plugins
 
 GOOD = """
 from actconform import Kernel, hookimpl

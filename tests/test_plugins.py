@@ -10,21 +10,21 @@ import msgspec
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.networks import networks
-from actconform.causes.register import Register, read_register
-from actconform.hookspecs import INTERFACE, hookimpl
-from actconform.interfaces import Backend, Exporter, Reporter
-from actconform.model import Input
-from actconform.plugins import GROUP, Catalog, PluginError, load_plugins, plugin_versions
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.zoo import networks
+from actconform.plugin.hookspecs import INTERFACE, hookimpl
+from actconform.plugin.interfaces import Backend, Exporter, Reporter
+from actconform.plugin.loader import GROUP, Catalog, PluginError, load_plugins, plugin_versions
 from actconform.types import Artifact, Kernel
+from actconform.types.model import Input
+from actconform.verdict.causes.register import Register, read_register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from actconform.document import Report
-    from actconform.model import Model
+    from actconform.types.model import Model
+    from actconform.types.report import Report
 
 KERNEL = Kernel(name="my-kernel", definition="x", source="tests")
 MODEL = describe(

@@ -8,21 +8,21 @@ import numpy as np
 import onnx
 import pytest
 
-from actconform.catalog.models.networks import PUBLISHED, networks
+from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.compare.layerwise import layerwise
-from actconform.draw_model import draw_model
-from actconform.formats import DTYPES
-from actconform.onnx.artifact import io_names
-from actconform.onnx.author_model import author_model
-from actconform.onnx.ideal import IdealRuntime
-from actconform.probe import cut, fed, layer_values
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.gates import io_names
+from actconform.run.layer_values import cut, fed, layer_values
+from actconform.testdata.model_vectors import draw_model
 from actconform.types import Case
+from actconform.types.dtypes import DTYPES
 from actconform.workers.protocol import Call, Failure, Job, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actconform.model import Model
+    from actconform.types.model import Model
 
 MODELS = {model.name: model for model in networks()}
 SMALL = [name for name in MODELS if PUBLISHED not in name]

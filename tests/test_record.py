@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.as_json import finite
-from actconform.config import UsageError
-from actconform.document import Facts
-from actconform.record import FolderInUseError, Recorder, read_results, report
-from actconform.severity import graded
+from actconform.run.recorder import FolderInUseError, Recorder, read_results, report
+from actconform.settings import UsageError
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
+from actconform.types.json import finite
+from actconform.types.report import Facts
+from actconform.types.severity import graded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

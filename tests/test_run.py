@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from actconform.causes.register import Register
-from actconform.config import Config
-from actconform.golden.store import GoldenError, golden_dir, read_manifest
-from actconform.judge import conforms
-from actconform.plugins import GROUP, load_plugins
-from actconform.run import Plan, facts_of, run
-from actconform.select import all_cases
+from actconform.plugin.loader import GROUP, load_plugins
+from actconform.run.scheduler import Plan, facts_of, run
+from actconform.run.select import all_cases
+from actconform.settings import Config
+from actconform.testdata.golden.store import GoldenError, golden_dir, read_manifest
 from actconform.types import Result, Verdict
+from actconform.verdict.causes.register import Register
+from actconform.verdict.judge import conforms
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
@@ -251,15 +251,15 @@ def test_a_damaged_golden_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_fault_of_ours_costs_one_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    from actconform import line
+    from actconform.run import case
 
     def explain(subject: Any, *rest: Any) -> Any:
         if subject.name == "relu":
             raise AssertionError("nobody thought of this")
         return real(subject, *rest)
 
-    real = line.explain
-    monkeypatch.setattr(line, "explain", explain)
+    real = case.explain
+    monkeypatch.setattr(case, "explain", explain)
     seen = ran(plan(("relu", "tanh")))
     wrong, right = seen.by_case["relu/value/f32/stand-in"], seen.by_case["tanh/value/f32/stand-in"]
     assert wrong.verdict is Verdict.ERROR

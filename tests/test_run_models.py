@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from actconform.catalog.models.networks import networks
-from actconform.causes.register import Register
+from actconform.catalog.models.zoo import networks
 from actconform.compare.layerwise import LAYERS
-from actconform.config import Config
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.plugins import load_plugins
-from actconform.run import Plan, run
-from actconform.select import all_cases
+from actconform.plugin.loader import load_plugins
+from actconform.run.scheduler import Plan, run
+from actconform.run.select import all_cases
+from actconform.settings import Config
+from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
+from actconform.verdict.causes.register import Register
 
 HERE = Path(__file__).parent
 PLUGIN = "layered:Plugin"

@@ -11,19 +11,19 @@ from urllib.parse import quote
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.causes.register import Register
-from actconform.config import UsageError
-from actconform.formats import DTYPES
-from actconform.interfaces import Backend, Exporter
-from actconform.model import Input
-from actconform.plugins import Broken, Catalog
-from actconform.select import Selection, all_cases, asked_for, routes, select
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.plugin.interfaces import Backend, Exporter
+from actconform.plugin.loader import Broken, Catalog
+from actconform.run.select import Selection, all_cases, asked_for, routes, select
+from actconform.settings import UsageError
 from actconform.types import ASPECTS, Case
+from actconform.types.dtypes import DTYPES
+from actconform.types.model import Input
+from actconform.verdict.causes.register import Register
 
 if TYPE_CHECKING:
-    from actconform.model import Model
+    from actconform.types.model import Model
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 MODELS = {model.name: model for model in networks()}

@@ -13,28 +13,29 @@ import msgspec
 import numpy as np
 import pytest
 
-import actconform.draw
-import actconform.line
-import actconform.run
+import actconform.run.case
+import actconform.run.scheduler
+import actconform.testdata.kernel_vectors
 from actconform import selftest
-from actconform.causes.explain import Coverage, Explanation
-from actconform.compare import answers, classify, measure, rules
-from actconform.config import Config, UsageError
-from actconform.faults import Fault
-from actconform.golden import store, verify
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.plugins import load_plugins
-from actconform.run import Plan
+from actconform.compare import classify, comparator, elementwise
+from actconform.plugin.loader import load_plugins
+from actconform.run.scheduler import Plan
 from actconform.selftest import Trial
+from actconform.settings import Config, UsageError
+from actconform.testdata.golden import store, verify
+from actconform.testdata.golden.store import golden_dir, read_manifest
+from actconform.tolerance import limits
 from actconform.types import BAD, Finding, Result, Verdict
-from actconform.workers.pool import Worker
+from actconform.types.fault import Fault
+from actconform.verdict.causes.explain import Coverage, Explanation
+from actconform.workers.client import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actconform.compare.measure import Errors, Sample
-    from actconform.draw import Exam
+    from actconform.compare.elementwise import Errors, Sample
+    from actconform.testdata.kernel_vectors import Exam
 
     Patch = pytest.MonkeyPatch
 
@@ -71,7 +72,7 @@ def trial(plan: Plan, kept: dict[str, Worker], monkeypatch: Patch) -> Callable[.
     def worker(_: Plan, backend: str) -> Worker:
         return kept.setdefault(backend, Lasting(backend))
 
-    monkeypatch.setattr(actconform.run, "worker_for", worker)
+    monkeypatch.setattr(actconform.run.scheduler, "worker_for", worker)
     return lambda *names: selftest.selftest(plan, names, lambda _: None)
 
 
@@ -83,34 +84,36 @@ def outcomes(trial: Trial) -> dict[str, str]:
 
 
 def ulp_always_zero(patch: Patch) -> None:
-    for module in (measure, classify):
+    for module in (elementwise, classify):
         patch.setattr(module, "ulp_of", lambda truth, fmt: np.full(truth.shape, np.inf))
 
 
 def scaled_error_always_zero(patch: Patch) -> None:
-    for module in (measure, classify):
+    for module in (elementwise, classify):
         patch.setattr(module, "units", lambda block, rule, ulps: (np.full(block.truth.shape, np.inf), np.zeros(1)))
 
 
 def nan_compare_off(patch: Patch) -> None:
-    real = answers.measure
+    real = comparator.measure
 
-    def blind(sample: Sample, rule: rules.Rule) -> Errors:
+    def blind(sample: Sample, rule: limits.Rule) -> Errors:
         errors = real(sample, rule)
         nan = np.isnan(sample.truth) | np.isnan(sample.got.astype(np.float64))
         errors.suspects = errors.suspects[~nan[errors.suspects]]
         return errors
 
-    patch.setattr(answers, "measure", blind)
+    patch.setattr(comparator, "measure", blind)
 
 
 def signs_of_zero_off(patch: Patch) -> None:
-    real = actconform.draw.unary_rule
-    patch.setattr(actconform.draw, "unary_rule", lambda *a: msgspec.structs.replace(real(*a), zero_sign=False))
+    real = actconform.testdata.kernel_vectors.unary_rule
+    patch.setattr(
+        actconform.testdata.kernel_vectors, "unary_rule", lambda *a: msgspec.structs.replace(real(*a), zero_sign=False)
+    )
 
 
 def tail_tier_off(patch: Patch) -> None:
-    patch.setattr(rules.Rule, "tail", property(lambda _: False))
+    patch.setattr(limits.Rule, "tail", property(lambda _: False))
 
 
 def kinks_accept_all(patch: Patch) -> None:
@@ -119,19 +122,19 @@ def kinks_accept_all(patch: Patch) -> None:
 
 
 def mean_error_off(patch: Patch) -> None:
-    patch.setattr(answers, "_bias", lambda *_: ())
+    patch.setattr(comparator, "_bias", lambda *_: ())
 
 
 def causes_cover_everything(patch: Patch) -> None:
     def everything(_: Any, __: Any, ___: Any, findings: Sequence[Finding], ____: Any) -> Explanation:
         return Explanation({finding.place: Coverage("all", "", 0.0, "") for finding in findings}, [])
 
-    patch.setattr(actconform.line, "explain", everything)
+    patch.setattr(actconform.run.case, "explain", everything)
 
 
 def zip_on_outputs(patch: Patch) -> None:
     """Pair outputs with truths by position, as far as the shorter goes."""
-    real = answers.comparison
+    real = comparator.comparison
 
     def zipped(exam: Exam, given: Sequence[Any]) -> Any:
         questions, found = [], []
@@ -141,16 +144,16 @@ def zip_on_outputs(patch: Patch) -> None:
             found.append({name: array for (name, _), array in pairs})
         return real(msgspec.structs.replace(exam, questions=questions), found)
 
-    patch.setattr(actconform.line, "comparison", zipped)
+    patch.setattr(actconform.run.case, "comparison", zipped)
 
 
 def dtypes_unchecked(patch: Patch) -> None:
-    real = answers._structure
-    patch.setattr(answers, "_structure", lambda q, a: (one for one in real(q, a) if one[0] != "dtype"))
+    real = comparator._structure
+    patch.setattr(comparator, "_structure", lambda q, a: (one for one in real(q, a) if one[0] != "dtype"))
 
 
 def exhaustive_set_empty(patch: Patch) -> None:
-    real = actconform.line.draw
+    real = actconform.run.case.draw
 
     def without(*arguments: Any) -> Exam:
         exam = real(*arguments)
@@ -158,31 +161,31 @@ def exhaustive_set_empty(patch: Patch) -> None:
         assert len(asked) < len(exam.questions)
         return msgspec.structs.replace(exam, questions=asked)
 
-    patch.setattr(actconform.line, "draw", without)
+    patch.setattr(actconform.run.case, "draw", without)
 
 
 def one_length_of_arrays(patch: Patch) -> None:
-    patch.setattr(answers, "_position", lambda *_: ())
+    patch.setattr(comparator, "_position", lambda *_: ())
 
 
 def behaviour_unwatched(patch: Patch) -> None:
-    patch.setattr(actconform.line, "behaviour", lambda *_: [])
+    patch.setattr(actconform.run.case, "behaviour", lambda *_: [])
 
 
 def layers_unseen(patch: Patch) -> None:
-    patch.setattr(actconform.line, "layerwise", lambda *_, **__: ([], []))
+    patch.setattr(actconform.run.case, "layerwise", lambda *_, **__: ([], []))
 
 
 def nobody_blamed(patch: Patch) -> None:
-    patch.setattr(actconform.line, "blame", lambda finding, *_: finding)
+    patch.setattr(actconform.run.case, "blame", lambda finding, *_: finding)
 
 
 def graphs_not_inspected(patch: Patch) -> None:
-    patch.setattr(actconform.line, "_breaches", lambda *_: [])
+    patch.setattr(actconform.run.case, "_breaches", lambda *_: [])
 
 
 def crashes_excused(patch: Patch) -> None:
-    patch.setitem(actconform.line.VERDICT_OF, "crash", Verdict.UNAVAILABLE)
+    patch.setitem(actconform.run.case.VERDICT_OF, "crash", Verdict.UNAVAILABLE)
 
 
 class Blinding(NamedTuple):
@@ -298,9 +301,9 @@ FABRICATED = selftest.Detection(fault="goldens@made-up", family="goldens", what=
 
 
 def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., Trial], monkeypatch: Patch) -> None:
-    monkeypatch.setitem(rules.SCALED_LIMITS, ("value", 32), 0.01)
+    monkeypatch.setitem(limits.SCALED_LIMITS, ("value", 32), 0.01)
     monkeypatch.setattr(
-        actconform.line, "explain", lambda *_: Explanation({}, [])
+        actconform.run.case, "explain", lambda *_: Explanation({}, [])
     )  # or the formula explains what it finds
     done = trial("faulty-torch@sigmoid-nine-units")
     assert outcomes(done) == {"faulty-torch@sigmoid-nine-units": "caught"}

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.compare.ulp import to_hex
-from actconform.formats import DTYPES
-from actconform.severity import (
+from actconform.tolerance.ulp import to_hex
+from actconform.types import Finding, Measurement, Result, Verdict, Worst
+from actconform.types.dtypes import DTYPES
+from actconform.types.severity import (
     CRITICAL_FROM,
     MAJOR_FROM,
     ORDINARY_UP_TO,
@@ -30,7 +31,6 @@ from actconform.severity import (
     severity_of,
     tally,
 )
-from actconform.types import Finding, Measurement, Result, Verdict, Worst
 
 TOP = Path(__file__).parents[1]
 replace = msgspec.structs.replace

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.formats import DTYPES
 from actconform.types import ASPECTS, BAD, RAN, Case, Finding, Kernel, Kink, Verdict, Worst, f32
+from actconform.types.dtypes import DTYPES
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 

@@ -13,23 +13,23 @@ from onnx import parser
 from scipy import special
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import networks
-from actconform.compare.answers import compare, structural
-from actconform.compare.claims import Claims
+from actconform.catalog.models.zoo import networks
+from actconform.compare.comparator import compare, structural
 from actconform.compare.layerwise import LAYERS
-from actconform.compare.ulp import from_hex
-from actconform.draw import Exam, draw
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.onnx.artifact import io_names
-from actconform.onnx.author import author
-from actconform.onnx.author_model import author_model
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.prefix import prefix
-from actconform.onnx.reference import reference
+from actconform.compare.metamorphic import Claims
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.gates import io_names
+from actconform.onnx.subgraph import prefix
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import Exam, draw
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.tolerance.ulp import from_hex
 from actconform.types import Artifact, Finding
-from actconform.witness import LayerWitnesses, Witnesses, still
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.reevaluate import LayerWitnesses, Witnesses, still
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ def test_witnesses_that_see_different_things_disagree(monkeypatch: pytest.Monkey
     exam = exam_of("leaky-relu")
     wrong = edited("leaky-relu", alpha=0.02)
     finding = with_worst(graph_findings(wrong, exam))[0]
-    monkeypatch.setattr("actconform.witness.reference", lambda _: reference(wrong.model))
+    monkeypatch.setattr("actconform.verdict.reevaluate.reference", lambda _: reference(wrong.model))
     testimony, numbers = Witnesses(author(KERNELS["leaky-relu"], "f32"), exam).testify(finding)
     assert testimony == "disagree"
     assert finding.worst is not None
@@ -249,7 +249,9 @@ def test_one_witness_of_a_wrong_shape_accuses_nobody(monkeypatch: pytest.MonkeyP
     finding = compare(exam, [{"y": answer["y"][None]} for answer in truths(exam)])[1][0]
     artifact = author(KERNELS["tanh"], "f32")
     evaluated = reference(artifact.model)
-    monkeypatch.setattr("actconform.witness.reference", lambda _: lambda given: {"y": evaluated(given)["y"][None]})
+    monkeypatch.setattr(
+        "actconform.verdict.reevaluate.reference", lambda _: lambda given: {"y": evaluated(given)["y"][None]}
+    )
     said = "the graph itself shows it in onnx's reference, not ideally"
     assert Witnesses(artifact, exam).testify(finding) == ("disagree", said)
 
@@ -357,7 +359,9 @@ def test_a_wrong_epsilon_in_a_graph_is_wrong_at_its_layer_alone(fault: str) -> N
 
 
 def test_witnesses_of_layers_that_see_different_things_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actconform.witness.reference", lambda _: reference(with_epsilon("norm2", 1e-3).model))
+    monkeypatch.setattr(
+        "actconform.verdict.reevaluate.reference", lambda _: reference(with_epsilon("norm2", 1e-3).model)
+    )
     testimony, words = layer_witnesses(author_model(HIDDEN, "f32")).testify(at_layer("norm2"))
     assert testimony == "disagree"
     assert words.startswith("layer norm2 of the graph is within its bound ideally, off by ")

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from actconform.document import Report
-from actconform.faults import Fault
-from actconform.hookspecs import hookimpl
-from actconform.interfaces import Backend, Exporter, Library, Program, Reporter, Unavailable, Unsupported
-from actconform.model import Model
+from actconform.plugin.hookspecs import hookimpl
+from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter, Unavailable, Unsupported
 from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
+from actconform.types.fault import Fault
+from actconform.types.model import Model
+from actconform.types.report import Report
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from actconform.causes.register import Register, register_of
+    from actconform.verdict.causes.register import Register, register_of
 
 __all__ = [
     "Artifact",
@@ -41,7 +41,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what reads registers where it is asked for: it needs numpy and onnx, and a worker neither of them for this."""
     if name in ("Register", "register_of"):
-        from actconform.causes import register
+        from actconform.verdict.causes import register
 
         return getattr(register, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from actconform.config import UsageError
-from actconform.golden.store import MANIFEST, GoldenError, digest, read_manifest, strangers
-from actconform.golden.verify import verify_subjects
-from actconform.run import run
-from actconform.select import all_cases
+from actconform.run.scheduler import run
+from actconform.run.select import all_cases
+from actconform.settings import UsageError
+from actconform.testdata.golden.store import MANIFEST, GoldenError, digest, read_manifest, strangers
+from actconform.testdata.golden.verify import verify_subjects
 from actconform.types import BAD, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from actconform.faults import Fault
-    from actconform.run import Plan
+    from actconform.run.scheduler import Plan
     from actconform.types import Kernel, Result
+    from actconform.types.fault import Fault
 
 NO_FAULTS = "no fault is installed: pip install actconform-faulty"
 HANG_SECONDS = 15.0  # after which a planted hang is one; all else has the time that the settings give

@@ -17,7 +17,7 @@ from actconform.accuracy import __main__ as command
 from actconform.accuracy.library import Measured
 from actconform.accuracy.measure import Accuracy
 from actconform.accuracy.statement import merged, toml
-from actconform.onnx.reference import ReferenceEvaluator
+from actconform.onnx.evaluate.reference import ReferenceEvaluator
 
 
 def _no_bfloat16(x):

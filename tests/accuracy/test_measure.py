@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from actconform.accuracy.measure import SHORT, Tally, measured, smallest_statement
 from actconform.accuracy.points import inputs
 from actconform.accuracy.primitives import PRIMITIVES
-from actconform.compare.ulp import ulp_of
-from actconform.formats import DTYPES
 from actconform.oracle.rounding import round_to
+from actconform.tolerance.ulp import ulp_of
+from actconform.types.dtypes import DTYPES
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 F32 = DTYPES["f32"]

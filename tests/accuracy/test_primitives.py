@@ -8,8 +8,8 @@ import pytest
 
 from actconform.accuracy.points import everything, inputs, partners
 from actconform.accuracy.primitives import PRIMITIVES
-from actconform.compare.ulp import ulp_of
-from actconform.formats import DTYPES
+from actconform.tolerance.ulp import ulp_of
+from actconform.types.dtypes import DTYPES
 
 EXACT = {
     "exp": lambda x: x.exp(),

@@ -9,7 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.catalog.inputs import (
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.oracle import truth
+from actconform.testdata.regimes import (
     FILLERS,
     OVERFLOW_EDGES,
     SPECIAL_LENGTHS,
@@ -25,8 +27,6 @@ from actconform.catalog.inputs import (
     unary_regimes,
     uniform,
 )
-from actconform.catalog.kernels import ROWS, UNARY
-from actconform.oracle import truth
 
 BY_NAME = {kernel.name: kernel for kernel in UNARY + ROWS}
 REGIMES = {"ordinary", "tail", "edge", "huge", "subnormal", "kink", "special"}

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY, Builtin
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.interfaces import Unsupported
-from actconform.onnx.author import GRAPHS
+from actconform.onnx.author.exporter import GRAPHS
 from actconform.oracle import truth
-from actconform.oracle.exact import EXACT
-from actconform.oracle.exact_rows import exact_rows
-from actconform.oracle.formulas import FORMULAS
+from actconform.oracle.arb.correctly_rounded import EXACT
+from actconform.oracle.arb.rows import exact_rows
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform.oracle.rounding import round_to
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.plugin.interfaces import Unsupported
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.types import Kernel, f32
+from actconform.types.dtypes import DTYPES
 
 KERNELS = UNARY + ROWS
 NAMES = [kernel.name for kernel in KERNELS]

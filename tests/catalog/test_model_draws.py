@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.model import LOSS, Input
+from actconform.catalog.models.builder import describe, layer
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import LOSS, Input
 
 TARGET = Input(name="target", shape=(2,), draw="normal", role="target")
 DENSE = layer("y", "dense", "x", units=2)

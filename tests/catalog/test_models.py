@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from actconform.catalog.models.describe import DescriptionError, describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
+from actconform.catalog.models.builder import DescriptionError, describe, layer
 from actconform.catalog.models.feedforward import autoencoder
-from actconform.catalog.models.kinds import KINDS, LOSSES, same_pads
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.model import LOSS, Input
-from actconform.offers import SAFE_NAME
+from actconform.catalog.models.layer_kinds import KINDS, LOSSES, same_pads
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.plugin.validate import SAFE_NAME
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import LOSS, Input
 
 MODELS = networks()
 BY_NAME = {model.name: model for model in MODELS}

@@ -10,13 +10,13 @@ import pytest
 import scipy.special
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import networks
-from actconform.catalog.properties import Property, properties
-from actconform.formats import DTYPES
-from actconform.oracle.network import values
+from actconform.catalog.models.zoo import networks
+from actconform.oracle.layers.model import values
 from actconform.oracle.rounding import round_to
+from actconform.testdata.metamorphic import Property, properties
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types import ASPECTS
+from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

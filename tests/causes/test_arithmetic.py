@@ -12,9 +12,9 @@ from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from actconform.causes.arithmetic import EXACT, Arithmetic, Number, admits, given
-from actconform.causes.formula import Formula, Scope
-from actconform.formats import DTYPES
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, admits, given
+from actconform.verdict.causes.formula import Formula, Scope
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
 STORAGE = {"f32": np.float32, "f16": np.float16}

@@ -9,14 +9,14 @@ import pytest
 import scipy.special
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.explain import CONVENTION, FLUSHED, OUTSIDE, Explainer, Explanation, Situation, plainly
-from actconform.causes.register import Register, read_register
-from actconform.compare.answers import comparison
-from actconform.draw import Exam, draw
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.onnx.author import author
+from actconform.compare.comparator import comparison
+from actconform.onnx.author.exporter import author
 from actconform.oracle import truth
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import Exam, draw
 from actconform.types import Case
+from actconform.verdict.causes.explain import CONVENTION, FLUSHED, OUTSIDE, Explainer, Explanation, Situation, plainly
+from actconform.verdict.causes.register import Register, read_register
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 HEAD = """

@@ -9,17 +9,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from actconform.catalog.inputs import SPECIALS, normal, uniform
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.arithmetic import Arithmetic, admits
-from actconform.causes.evaluation import exactly
-from actconform.causes.graph import GraphFormula
-from actconform.formats import DTYPES
-from actconform.interfaces import Unsupported
-from actconform.onnx.author import author
-from actconform.onnx.reference import reference
+from actconform.onnx.author.exporter import author
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.gradient_artifact import pulled_back
 from actconform.oracle import truth
-from actconform.pulled import pulled_back
+from actconform.plugin.interfaces import Unsupported
+from actconform.testdata.regimes import SPECIALS, normal, uniform
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.causes.arithmetic import Arithmetic, admits
+from actconform.verdict.causes.evaluation import exactly
+from actconform.verdict.causes.graph import GraphFormula
 
 NUMPY = dict.fromkeys(("exp", "log", "tanh", "erf", "sigmoid", "softplus", "sqrt", "expm1"), (4.0, 0.0))
 F32, F16 = (Arithmetic(DTYPES[dtype], accuracy=NUMPY) for dtype in ("f32", "f16"))

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actconform.causes.observed import (
+from actconform.testdata.golden.store import OBSERVED
+from actconform.types import Finding, Result, Verdict
+from actconform.verdict.causes.observed import (
     Observed,
     ObservedError,
     as_text,
@@ -17,8 +19,6 @@ from actconform.causes.observed import (
     with_machine,
     worse,
 )
-from actconform.golden.store import OBSERVED
-from actconform.types import Finding, Result, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actconform.throughput import baseline, floor
-from actconform.throughput.measured import Report
+from actconform.bench import baseline, runner
+from actconform.bench.results import Report
 
 SMALL = ("--size", "64", "--batch", "2", "--rounds", "6")
 STAND_IN = ("relu/*", "sigmoid/*", "silu/*", "--backend", "stand-in", *SMALL)
@@ -84,14 +84,14 @@ def test_figures_stand_beside_verdicts_and_what_has_none_says_why(cli, stand_in)
 
 
 def test_an_interrupted_run_keeps_what_there_is_and_updates_nothing(cli, stand_in, monkeypatch):
-    whole = floor.Floor.time
+    whole = runner.Floor.time
 
     def interrupted(self, trial, routes):
         if trial.subject == "sigmoid" and trial.direction == "forward+backward":
             raise KeyboardInterrupt
         return whole(self, trial, routes)
 
-    monkeypatch.setattr(floor.Floor, "time", interrupted)
+    monkeypatch.setattr(runner.Floor, "time", interrupted)
     done = cli("bench", *STAND_IN[1:], "--baseline", STORED, "--update")
     assert done.code == 1
     assert "interrupted" in done.out

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.as_json import finite
-from actconform.config import Config, local_register, read_config
-from actconform.document import Facts
-from actconform.record import report
+from actconform.run.recorder import report
+from actconform.settings import Config, local_register, read_config
 from actconform.types import Finding, Result, Verdict, Worst
+from actconform.types.json import finite
+from actconform.types.report import Facts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 import actconform.cli.doctor_ as verb
-from actconform.cpu import cpu_capability, cpu_features
-from actconform.plugins import load_plugins
+from actconform.machine.cpu import cpu_capability, cpu_features
+from actconform.plugin.loader import load_plugins
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actconform.golden.store import golden_dir, read_manifest
+from actconform.testdata.golden.store import golden_dir, read_manifest
 
 ACTCONFORM = Path(sys.executable).with_name("actconform")
 WANTED = read_manifest(golden_dir()).files["relu/y.npy"].sha256

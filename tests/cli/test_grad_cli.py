@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from actconform.onnx.reference import reference
-from actconform.onnx.rules.registry import RULES
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.grad.rules.registry import RULES
 
 DOCUMENT = Path(__file__).parents[2] / "docs/gradients.md"
 

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, parser
 
-from actconform.golden.store import golden_dir
+from actconform.testdata.golden.store import golden_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ import pytest
 import actconform.cli
 from actconform import __version__
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
+from actconform.catalog.models.zoo import networks
 from actconform.cli import VERBS
 from actconform.cli.list_ import WHAT
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from actconform.causes.register import read_register
-from actconform.hookspecs import INTERFACE
-from actconform.plugins import load_plugins
+from actconform.plugin.hookspecs import INTERFACE
+from actconform.plugin.loader import load_plugins
+from actconform.verdict.causes.register import read_register
 
 FILES = {
     "README.md",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
+from actconform.testdata.golden.store import golden_dir, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 PLUGIN = """
 from pathlib import Path
 from actconform import hookimpl
-from actconform.catalog.models.describe import describe, layer
-from actconform.model import Input
+from actconform.catalog.models.builder import describe, layer
+from actconform.types.model import Input
 
 class plugin:
     @staticmethod

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-import actconform.line
-from actconform.causes.explain import Explanation
+import actconform.run.case
 from actconform.cli import selftest_
-from actconform.compare import rules
-from actconform.config import UsageError
 from actconform.selftest import Detection, Trial
+from actconform.settings import UsageError
+from actconform.tolerance import limits
+from actconform.verdict.causes.explain import Explanation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,9 +68,9 @@ def test_one_fault_in_real_workers_is_caught(cli: Callable[..., Any]) -> None:
 def test_a_healthy_backend_under_a_limit_that_is_too_strict_is_a_false_alarm_and_exit_code_1(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(rules.SCALED_LIMITS, ("value", 32), 0.01)
+    monkeypatch.setitem(limits.SCALED_LIMITS, ("value", 32), 0.01)
     monkeypatch.setattr(
-        actconform.line, "explain", lambda *_: Explanation({}, [])
+        actconform.run.case, "explain", lambda *_: Explanation({}, [])
     )  # or the formula explains what it finds
     said = cli("selftest", FAULT)
     assert said.code == 1

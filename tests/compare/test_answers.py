@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.answers import compare
-from actconform.compare.rules import BIAS_LIMIT, BIAS_POINTS, Rule
-from actconform.compare.ulp import to_hex
-from actconform.draw import Exam, Question, draw
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
+from actconform.compare.comparator import compare
 from actconform.oracle.rounding import round_to
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import Exam, Question, draw
+from actconform.tolerance.limits import BIAS_LIMIT, BIAS_POINTS, Rule
+from actconform.tolerance.ulp import to_hex
 from actconform.types import Kink
+from actconform.types.dtypes import DTYPES
 
 F32 = DTYPES["f32"]
 U = F32.unit_roundoff

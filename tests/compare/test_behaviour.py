@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actconform.compare.behaviour import behaviour
-from actconform.compare.rules import Rule
-from actconform.draw import Exam, Question
-from actconform.formats import DTYPES
+from actconform.compare.side_effects import behaviour
+from actconform.testdata.kernel_vectors import Exam, Question
+from actconform.tolerance.limits import Rule
+from actconform.types.dtypes import DTYPES
 from actconform.workers.protocol import Outcome
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -8,12 +8,12 @@ import pytest
 import scipy.special
 from numpy.testing import assert_array_equal
 
-from actconform.catalog.inputs import row_cotangent, row_draws
 from actconform.catalog.kernels import ROWS
-from actconform.compare.bounds import dot_factor, row_bound
-from actconform.formats import DTYPES
 from actconform.oracle import truth
+from actconform.testdata.regimes import row_cotangent, row_draws
+from actconform.tolerance.row_bounds import dot_factor, row_bound
 from actconform.types import Kernel
+from actconform.types.dtypes import DTYPES
 
 KERNELS = {kernel.name: kernel for kernel in ROWS}
 STORAGE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}

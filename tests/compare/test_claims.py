@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
-from actconform.catalog.properties import REGIME, properties
-from actconform.compare.claims import Claims
-from actconform.draw import STORAGE, Exam, draw
-from actconform.draw_model import draw_model
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.model import OUTPUT
+from actconform.catalog.models.zoo import networks
+from actconform.compare.metamorphic import Claims
 from actconform.oracle import truth
-from actconform.oracle.network import values
+from actconform.oracle.layers.model import values
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import STORAGE, Exam, draw
+from actconform.testdata.metamorphic import REGIME, properties
+from actconform.testdata.model_vectors import draw_model
+from actconform.types.dtypes import DTYPES
+from actconform.types.model import OUTPUT
 
 if TYPE_CHECKING:
     from actconform.types import Finding

@@ -10,15 +10,15 @@ import pytest
 
 from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
-from actconform.compare.measure import Sample, measure
-from actconform.compare.rules import Rule, row_rule, unary_rule
-from actconform.compare.ulp import to_hex, ulp_of
-from actconform.draw import draw
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
+from actconform.compare.elementwise import Sample, measure
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import round_to
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import draw
+from actconform.tolerance.limits import Rule, row_rule, unary_rule
+from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Kernel, Kink
+from actconform.types.dtypes import DTYPES
 
 KERNELS = {kernel.name: kernel for kernel in UNARY}
 NATIVE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}

@@ -9,15 +9,15 @@ import pytest
 import scipy.special
 from numpy.lib.stride_tricks import sliding_window_view
 
-import actconform.oracle.network  # noqa: F401  registers the formulas
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.kinds import CLIP, KINDS, LOSSES, same_pads
-from actconform.catalog.models.networks import networks
-from actconform.compare.layer_bounds import layer_bound
-from actconform.formats import DTYPES
-from actconform.model import Layer
-from actconform.oracle.layers import Reading, formula_of
-from actconform.oracle.network import reading, values
+import actconform.oracle.layers.model  # noqa: F401  registers the formulas
+from actconform.catalog.models.layer_kinds import CLIP, KINDS, LOSSES, same_pads
+from actconform.catalog.models.zoo import networks
+from actconform.oracle.layers.model import reading, values
+from actconform.oracle.layers.registry import Reading, formula_of
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.tolerance.layer_bounds import layer_bound
+from actconform.types.dtypes import DTYPES
+from actconform.types.model import Layer
 
 STORAGE = {"f32": np.float32, "f16": np.float16}
 SEEDS = range(20)

@@ -9,23 +9,23 @@ import msgspec
 import numpy as np
 import pytest
 
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.compare.answers import structural
-from actconform.compare.layer_bounds import layer_bound
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.compare.comparator import structural
 from actconform.compare.layerwise import LAYERS, layerwise, top_1, where
-from actconform.formats import DTYPES
-from actconform.model import LOSS, OUTPUT, Input
-from actconform.oracle.network import layer_value, reading, values
+from actconform.oracle.layers.model import layer_value, reading, values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.tolerance.layer_bounds import layer_bound
 from actconform.types import Finding, Worst
+from actconform.types.dtypes import DTYPES
+from actconform.types.model import LOSS, OUTPUT, Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from actconform.model import Model
+    from actconform.types.model import Model
 
 MODELS = {model.name: model for model in networks()}
 SMALL = [name for name in MODELS if PUBLISHED not in name]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actconform.compare.classify import classify
-from actconform.compare.measure import BLOCK, HISTOGRAM_BINS, Errors, Sample, measure
-from actconform.compare.rules import Rule
-from actconform.formats import DTYPES
+from actconform.compare.elementwise import BLOCK, HISTOGRAM_BINS, Errors, Sample, measure
 from actconform.oracle.rounding import round_to
+from actconform.tolerance.limits import Rule
 from actconform.types import Kink
+from actconform.types.dtypes import DTYPES
 
 NATIVE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 SPECIALS = [math.nan, math.inf, -math.inf, 0.0, -0.0]

@@ -8,12 +8,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.compare.answers import measurement
 from actconform.compare.classify import classify
-from actconform.compare.measure import BLOCK, Sample, measure
-from actconform.compare.rules import Rule
-from actconform.formats import DTYPES
+from actconform.compare.comparator import measurement
+from actconform.compare.elementwise import BLOCK, Sample, measure
+from actconform.tolerance.limits import Rule
 from actconform.types import Kink
+from actconform.types.dtypes import DTYPES
 
 NATIVE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 WIDTH = {"f32": 4, "bf16": 4, "f16": 1}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.rules import BIAS_LIMIT, ROOT_RADIUS, SCALES, TAIL_LIMIT, Rule, row_rule, unary_rule
-from actconform.formats import DTYPES
+from actconform.tolerance.limits import BIAS_LIMIT, ROOT_RADIUS, SCALES, TAIL_LIMIT, Rule, row_rule, unary_rule
+from actconform.types.dtypes import DTYPES
 
 KERNELS = {kernel.name: kernel for kernel in (*UNARY, *ROWS)}
 each_format = pytest.mark.parametrize("fmt", list(DTYPES.values()), ids=lambda fmt: fmt.name)

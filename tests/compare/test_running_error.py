@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from actconform.compare.running_error import Bounded, given, widest
-from actconform.formats import DTYPES
+from actconform.tolerance.running_error import Bounded, given, widest
+from actconform.types.dtypes import DTYPES
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
 STORAGE = {"f32": np.float32, "f16": np.float16}

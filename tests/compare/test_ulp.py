@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actconform.compare.ulp import contracted, from_hex, to_hex, ulp_of
-from actconform.formats import DTYPES
 from actconform.oracle.rounding import all_patterns
+from actconform.tolerance.ulp import contracted, from_hex, to_hex, ulp_of
+from actconform.types.dtypes import DTYPES
 
 FORMATS = list(DTYPES.values())
 SIXTEEN = [DTYPES["f16"], DTYPES["bf16"]]

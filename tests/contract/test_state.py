@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from actconform.contract.state import FRESH, changes, snapshot
+from actconform.contract.process_state import FRESH, changes, snapshot
 
 
 def test_a_fresh_process_is_as_it_is_said_to_be():

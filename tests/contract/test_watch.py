@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actconform.contract.watch import waiting
+from actconform.contract.recording_backend import waiting
 
 pytestmark = pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="Linux alone tells it")
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actconform.causes.check import check_formulas
-from actconform.causes.observed import evidence, read_observed
 from actconform.cli import VERBS
-from actconform.golden.store import golden_dir
-from actconform.plugins import load_plugins
-from actconform.report import known
+from actconform.plugin.loader import load_plugins
+from actconform.report.files import known_deviations
+from actconform.testdata.golden.store import golden_dir
+from actconform.verdict.causes.check import check_formulas
+from actconform.verdict.causes.observed import evidence, read_observed
 
 TOP = Path(__file__).parents[2]
 
 
 def test_known_deviations_are_the_register():
-    assert (TOP / "docs/known-deviations.md").read_text() == known.document(
+    assert (TOP / "docs/known-deviations.md").read_text() == known_deviations.document(
         load_plugins().register, evidence(read_observed(golden_dir()))
     ), "run `make docs`"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.model import Model
-from actconform.oracle.network import values
+from actconform.oracle.layers.model import values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import Model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 

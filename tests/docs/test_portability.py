@@ -7,10 +7,10 @@ import shlex
 from pathlib import Path
 
 from actconform.cli import VERBS
-from actconform.config import read_config
 from actconform.emulate.__main__ import PROCESSORS
-from actconform.plugins import load_plugins
-from actconform.select import routes
+from actconform.plugin.loader import load_plugins
+from actconform.run.select import routes
+from actconform.settings import read_config
 
 TOP = Path(__file__).parents[2]
 TEXT = (TOP / "docs/portability.md").read_text(encoding="utf-8")

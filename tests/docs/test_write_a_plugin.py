@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
-from actconform import Backend, Exporter, Program, hookspecs
+from actconform import Backend, Exporter, Program
+from actconform.plugin import hookspecs
 
 TEXT = (Path(__file__).parents[2] / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 BACKEND = "actconform-mine/src/actconform_mine/backend.py"

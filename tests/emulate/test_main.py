@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from actconform.emulate import __main__ as emulate
 from actconform.emulate.sysroot import Sysroot
-from actconform.record import read_results
+from actconform.run.recorder import read_results
 
 KERNELS = ("relu", "elu", "sigmoid", "gelu-erf", "softplus", "softmax")
 CAPABILITY = "import numpy as np; print(*np.show_config(mode='dicts')['SIMD Extensions'].get('found', ()))"

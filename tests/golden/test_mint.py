@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
-from actconform.golden.diff import diff
-from actconform.golden.mint import mint
-from actconform.golden.store import GoldenError, digest, golden_dir, load, read_manifest, strangers
-from actconform.golden.verify import verify_all
-from actconform.oracle.exact import exact
+from actconform.catalog.models.zoo import networks
+from actconform.oracle.arb.correctly_rounded import exact
+from actconform.testdata.golden.diff import diff
+from actconform.testdata.golden.mint import mint
+from actconform.testdata.golden.store import GoldenError, digest, golden_dir, load, read_manifest, strangers
+from actconform.testdata.golden.verify import verify_all
 
 if TYPE_CHECKING:
     from pathlib import Path

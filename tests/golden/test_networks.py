@@ -9,13 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
-import actconform.golden.networks as room
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.golden.networks import SAMPLES, distance, kept, model_golden, sampled, verify_model
-from actconform.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
-from actconform.golden.verify import verify_all, verify_subjects
-from actconform.oracle.network import gradients, values
+import actconform.testdata.golden.model_goldens as room
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.oracle.layers.model import gradients, values
+from actconform.testdata.golden.model_goldens import SAMPLES, distance, kept, model_golden, sampled, verify_model
+from actconform.testdata.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
+from actconform.testdata.golden.verify import verify_all, verify_subjects
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,14 +13,22 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
-from actconform.golden.store import GoldenError, digest, golden_dir, load, read_manifest, read_tensor, strangers
+from actconform.catalog.models.zoo import networks
 from actconform.oracle import truth
+from actconform.testdata.golden.store import (
+    GoldenError,
+    digest,
+    golden_dir,
+    load,
+    read_manifest,
+    read_tensor,
+    strangers,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.golden.store import Manifest
+    from actconform.testdata.golden.store import Manifest
 
 COMMITTED = golden_dir()
 MANIFEST = read_manifest(COMMITTED)

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
-from actconform.golden.hard import not_hard
-from actconform.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
-from actconform.golden.verify import verify_all, verify_subjects, verify_tables
-from actconform.oracle.formulas import FORMULAS, Formula
-from actconform.oracle.rows import ROW_FORMULAS, RowFormula
+from actconform.catalog.models.zoo import networks
+from actconform.oracle.float64.registry import FORMULAS, Formula
+from actconform.oracle.float64.rows import ROW_FORMULAS, RowFormula
+from actconform.testdata.golden.hard import not_hard
+from actconform.testdata.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
+from actconform.testdata.golden.verify import verify_all, verify_subjects, verify_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.golden.store import Manifest
+    from actconform.testdata.golden.store import Manifest
 
 BY_NAME = {one.name: one for one in (*UNARY, *ROWS, *networks())}
 SUBJECTS = ("sigmoid", "relu", "softmax", "prelu", "argmax")

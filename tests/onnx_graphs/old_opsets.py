@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper, parser
 
-from actconform.onnx.older import OLDEST, REFUSED, TARGET, outcome
+from actconform.onnx.opset_conversion import OLDEST, REFUSED, TARGET, outcome
 from actconform.report.marked import write_between
 
 BEGIN, END = "<!-- old opsets: written by make docs -->", "<!-- end of old opsets -->"

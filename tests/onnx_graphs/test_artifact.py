@@ -11,11 +11,11 @@ from onnx import TensorProto, helper, numpy_helper, parser
 
 from actconform import Artifact, Kernel
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
-from actconform.onnx.artifact import facts, inspect, inspect_model, io_names, operators
-from actconform.onnx.author import author
-from actconform.onnx.author_model import author_model
-from actconform.onnx.prefix import prefix
+from actconform.catalog.models.zoo import networks
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
+from actconform.onnx.gates import facts, inspect, inspect_model, io_names, operators
+from actconform.onnx.subgraph import prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import parser
 
-from actconform.onnx.grad import GradientError, add_gradients
+from actconform.onnx.grad.add_gradients import GradientError, add_gradients
 
 
 def parsed(graph: str) -> onnx.ModelProto:

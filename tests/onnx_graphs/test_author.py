@@ -12,9 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform import Kernel, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.onnx.author import GRAPHS, OLDEST_OPSET, OPSET, Nodes, author, graph
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.onnx.author.exporter import GRAPHS, OLDEST_OPSET, OPSET, Nodes, author, graph
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,18 +11,18 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from actconform import Unsupported
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.kinds import ACTIVATIONS, HALVING, KINDS
-from actconform.catalog.models.networks import networks
-from actconform.model import Input, Layer, Model
-from actconform.onnx.artifact import inspect_model
-from actconform.onnx.author import OLDEST_OPSET, OPSET
-from actconform.onnx.author_model import author_model
-from actconform.onnx.ideal import IdealRuntime
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.layer_kinds import ACTIVATIONS, HALVING, KINDS
+from actconform.catalog.models.zoo import networks
+from actconform.onnx.author.exporter import OLDEST_OPSET, OPSET
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.gates import inspect_model
 from actconform.onnx.nodes import LAYER_GRAPHS, layer_graph
-from actconform.onnx.reference import reference
-from actconform.oracle.network import values
+from actconform.oracle.layers.model import values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import Input, Layer, Model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

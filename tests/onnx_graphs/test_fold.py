@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from actconform.onnx.fold import LARGEST, decided, settled
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.reference import reference
+from actconform.onnx.constant_folding import LARGEST, decided, settled
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.grad.add_gradients import add_gradients
 
 
 def parsed(graph, opset=18):

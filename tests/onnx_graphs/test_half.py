@@ -15,10 +15,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, parser
 
-from actconform.formats import DTYPES
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.ideal import IdealRuntime
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.oracle.rounding import round_to
+from actconform.types.dtypes import DTYPES
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -13,18 +13,18 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
 from actconform import Kernel, Unsupported
-from actconform.blame import blame
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.answers import compare
-from actconform.compare.ulp import ulp_of
-from actconform.draw import Question, draw
-from actconform.formats import DTYPES
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.onnx import ideal_ops
-from actconform.onnx.author import OPSET, author
-from actconform.onnx.ideal import IdealRuntime, operators
-from actconform.onnx.ideal_ops import OPERATIONS, PASSED_ON, REDUCTIONS
+from actconform.compare.comparator import compare
+from actconform.onnx.author.exporter import OPSET, author
+from actconform.onnx.evaluate import elementwise
+from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, REDUCTIONS
+from actconform.onnx.evaluate.evaluator import IdealRuntime, operators
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import Question, draw
+from actconform.tolerance.ulp import ulp_of
 from actconform.types import Case
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.blame import blame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -193,7 +193,7 @@ def test_a_gate_that_closes_at_infinity_gives_nan_fused_or_not() -> None:
 
 
 POINTS = f32(0.3, -0.6, 0.95, -1e-3)
-LAYERS = {op_type for op_type, compute in OPERATIONS.items() if compute.__module__ != ideal_ops.__name__}
+LAYERS = {op_type for op_type, compute in OPERATIONS.items() if compute.__module__ != elementwise.__name__}
 OWN_TESTS = {"Cast", "CastLike", "GatherElements", "GlobalMaxPool"} | LAYERS  # see test_ideal_layers
 BEYOND_ONE = {"Acosh", "Log", "Sqrt"}
 

@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto, helper
 
 from actconform import Unsupported
-from actconform.onnx import ideal_layers, ideal_moves, ideal_windows
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.ideal_ops import OPERATIONS
-from actconform.onnx.reference import reference
+from actconform.onnx.evaluate import indexing, layers, windows
+from actconform.onnx.evaluate.elementwise import OPERATIONS
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.reference import reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -546,7 +546,7 @@ def test_sums_of_products_are_rounded_once() -> None:
 
 
 def test_every_operator_of_layers_is_among_the_cases() -> None:
-    modules = {ideal_layers.__name__, ideal_moves.__name__, ideal_windows.__name__}
+    modules = {layers.__name__, indexing.__name__, windows.__name__}
     own = {op_type for op_type, compute in OPERATIONS.items() if compute.__module__ in modules}
     assert own - {"Resize"} <= {one.op_type for one in CASES.values()}
 

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.lost import lost_in_export
+from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.notes import lost_in_export
 
 
 def parsed(graph, **initializers):
@@ -139,7 +139,7 @@ def test_torch_exports_a_tied_embedding_in_two_halves():
         return
     assert any(f"{copies[0]}, read by" in note and "holds the transpose" in note for note in notes)
     # the two halves, put together as the note says, are torch's gradient
-    from actconform.onnx.reference import reference
+    from actconform.onnx.evaluate.reference import reference
 
     made = add_gradients(model, [name, *copies])
     (output,) = (value.name for value in model.graph.output)

@@ -8,10 +8,10 @@ import pytest
 from old_opsets import Graph, old_versions, sweep
 from onnx import helper, parser
 
-from actconform.onnx import older
-from actconform.onnx.grad import GradientError, add_gradients
-from actconform.onnx.older import converted, inlined, outcome
-from actconform.onnx.reference import reference
+from actconform.onnx import opset_conversion
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.grad.add_gradients import GradientError, add_gradients
+from actconform.onnx.opset_conversion import converted, inlined, outcome
 
 RNG = np.random.default_rng(0)
 
@@ -152,6 +152,6 @@ def test_what_has_no_equal_is_refused_by_name(graph, opset, words):
 
 
 def test_a_version_that_nobody_has_looked_at_is_refused(monkeypatch):
-    monkeypatch.setattr(older, "KEPT", older.KEPT - {("Abs", 6)})
+    monkeypatch.setattr(opset_conversion, "KEPT", opset_conversion.KEPT - {("Abs", 6)})
     with pytest.raises(GradientError, match=r"operator Abs \(opset 7\) at node -> y: this version has no known equal"):
         add_gradients(parsed("(float[3] x) => (float[3] y) { y = Abs (x) }", 7), ["x"])

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import parser
 
-from actconform.onnx.grad import GradientError, add_gradients
-from actconform.onnx.reference import reference
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.grad.add_gradients import GradientError, add_gradients
 
 
 def parsed(graph: str, opset: int = 18, header: str = "", functions: str = "") -> onnx.ModelProto:

@@ -11,15 +11,15 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper, parser
 from onnx.reference import ReferenceEvaluator
 
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import networks
-from actconform.onnx.artifact import io_names
-from actconform.onnx.author_model import author_model
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.prefix import prefix
+from actconform.catalog.models.zoo import networks
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.gates import io_names
+from actconform.onnx.subgraph import prefix
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 
 if TYPE_CHECKING:
-    from actconform.model import Model
+    from actconform.types.model import Model
 
 MODELS = {model.name: model for model in networks() if "@published" not in model.name}
 

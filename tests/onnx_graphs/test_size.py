@@ -9,13 +9,13 @@ import onnx
 import pytest
 from onnx import parser
 
-from actconform.interfaces import Unsupported
-from actconform.onnx.artifact import inspect
-from actconform.onnx.grad import GradientError, add_gradients
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.older import inlined
-from actconform.onnx.size import MOST_HELD, MOST_NODES, TooLargeError, expect_sane_size, inferred_with_data
-from actconform.plugins import load_plugins
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.gates import inspect
+from actconform.onnx.grad.add_gradients import GradientError, add_gradients
+from actconform.onnx.opset_conversion import inlined
+from actconform.onnx.size_limits import MOST_HELD, MOST_NODES, TooLargeError, expect_sane_size, inferred_with_data
+from actconform.plugin.interfaces import Unsupported
+from actconform.plugin.loader import load_plugins
 from actconform.types import Artifact
 
 HUGE = 1_000_000_000_000

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import parser
 
-from actconform.onnx.grad import GradientError, add_gradients
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.grad.add_gradients import GradientError, add_gradients
 from actconform.onnx.inference import expect_consistent
-from actconform.onnx.reference import reference
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

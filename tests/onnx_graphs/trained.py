@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.nested import needed
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.nested_graphs import needed
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import UNARY
-from actconform.formats import DTYPES
-from actconform.oracle.exact import EXACT, definition, exact, exact_table
+from actconform.oracle.arb.correctly_rounded import EXACT, definition, exact, exact_table
 from actconform.oracle.rounding import all_patterns
 from actconform.types import ASPECTS, Aspect, Kernel
+from actconform.types.dtypes import DTYPES
 
 KERNELS = {kernel.name: kernel for kernel in UNARY}
 both_aspects = pytest.mark.parametrize("aspect", ASPECTS)
@@ -213,7 +213,7 @@ def test_table_is_the_rounded_truth(name: str, aspect: Aspect, dtype: str) -> No
 
 
 def test_a_plugin_registers_its_own_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actconform.oracle.exact.EXACT", {})
+    monkeypatch.setattr("actconform.oracle.arb.correctly_rounded.EXACT", {})
     cube = Kernel(name="cube", definition="x^3", source="")
     with pytest.raises(KeyError, match=r"cube has no exact definition: register one with actconform\.oracle\.exact"):
         exact(cube, "value", np.array([2.0]))
@@ -232,7 +232,7 @@ def test_a_plugin_registers_its_own_definition(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_no_precision_decides_is_an_error_not_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actconform.oracle.exact.EXACT", {})
+    monkeypatch.setattr("actconform.oracle.arb.correctly_rounded.EXACT", {})
     definition("fog", derivative=lambda x, _: x)(lambda x, _: x.pi() - x.pi())
     with pytest.raises(ArithmeticError, match=r"fog: 65536 bits do not decide how the value at 0x1\.0"):
         exact(Kernel(name="fog", definition="", source=""), "value", np.array([1.0]))

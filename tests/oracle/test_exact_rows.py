@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from actconform.catalog.kernels import ROWS
 from actconform.oracle import truth
-from actconform.oracle.exact_rows import exact_rows
+from actconform.oracle.arb.rows import exact_rows
 
 KERNELS = {kernel.name: kernel for kernel in ROWS}
 LENGTHS = (1, 2, 3, 17, 500)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import UNARY
-from actconform.oracle.exact import exact
-from actconform.oracle.formulas import FORMULAS, formula
+from actconform.oracle.arb.correctly_rounded import exact
+from actconform.oracle.float64.registry import FORMULAS, formula
 from actconform.types import ASPECTS, Aspect, Kernel
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def test_an_element_does_not_depend_on_the_array_around_it(aspect: Aspect) -> No
 
 
 def test_a_plugin_registers_its_own_and_no_name_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actconform.oracle.formulas.FORMULAS", registry := {})
+    monkeypatch.setattr("actconform.oracle.float64.registry.FORMULAS", registry := {})
 
     @formula("cube", "cube-default", derivative=lambda x, _: 3 * x**2)
     def cube(x, _):

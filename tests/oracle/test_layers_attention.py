@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import actconform.oracle.layers_attention  # noqa: F401  registers the kinds
-from actconform.catalog.models.kinds import KINDS
-from actconform.model import Layer
-from actconform.oracle.layers import Reading, formula_of
+import actconform.oracle.layers.attention  # noqa: F401  registers the kinds
+from actconform.catalog.models.layer_kinds import KINDS
+from actconform.oracle.layers.registry import Reading, formula_of
+from actconform.types.model import Layer
 
 B, T, S, D, M = 2, 3, 4, 6, 5  # examples, queries, keys, their width, the values' width
 CASES = {

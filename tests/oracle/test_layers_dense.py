@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import actconform.oracle.layers_dense  # noqa: F401  registers its kinds
-from actconform.model import Layer
-from actconform.oracle.layers import Reading, formula_of
+import actconform.oracle.layers.dense  # noqa: F401  registers its kinds
+from actconform.oracle.layers.registry import Reading, formula_of
+from actconform.types.model import Layer
 
 NAN, INF = np.nan, np.inf
 

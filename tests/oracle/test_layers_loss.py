@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import actconform.oracle.layers_loss  # noqa: F401  registers its kinds
-from actconform.catalog.models.kinds import CLIP, LOSSES
-from actconform.model import Layer
-from actconform.oracle.layers import Reading, formula_of
+import actconform.oracle.layers.losses  # noqa: F401  registers its kinds
+from actconform.catalog.models.layer_kinds import CLIP, LOSSES
+from actconform.oracle.layers.registry import Reading, formula_of
+from actconform.types.model import Layer
 
 NAN = np.nan
 LOW, HIGH = CLIP

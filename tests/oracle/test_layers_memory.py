@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-import actconform.oracle.layers_memory  # noqa: F401  registers the kinds
-from actconform.catalog.models.kinds import KINDS
-from actconform.model import Layer
-from actconform.oracle.layers import Reading, formula_of
+import actconform.oracle.layers.memory  # noqa: F401  registers the kinds
+from actconform.catalog.models.layer_kinds import KINDS
+from actconform.oracle.layers.registry import Reading, formula_of
+from actconform.types.model import Layer
 
 B, N, W, R = 2, 6, 4, 3  # examples, slots, numbers a slot, heads
 

@@ -10,14 +10,14 @@ import pytest
 import scipy.special
 from numpy.testing import assert_allclose, assert_array_equal
 
-from actconform.catalog.models.describe import DescriptionError, describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
+from actconform.catalog.models.builder import DescriptionError, describe, layer
 from actconform.catalog.models.feedforward import autoencoder
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.interfaces import Unsupported
-from actconform.model import LOSS, Input
-from actconform.oracle.layers import LAYERS, layer_formula
-from actconform.oracle.network import gradients, layer_value, values
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.oracle.layers.model import gradients, layer_value, values
+from actconform.oracle.layers.registry import LAYERS, layer_formula
+from actconform.plugin.interfaces import Unsupported
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import LOSS, Input
 
 MODELS = {model.name: model for model in networks()}
 SMALL = [name for name in MODELS if PUBLISHED not in name]

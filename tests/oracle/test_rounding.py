@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actconform.formats import DTYPES, FloatFormat
 from actconform.oracle.rounding import all_patterns, round_to, to_bits
+from actconform.types.dtypes import DTYPES, FloatFormat
 
 SIXTEEN = [DTYPES["f16"], DTYPES["bf16"]]
 NATIVE = {"f16": np.dtype(np.float16), "bf16": np.dtype(ml_dtypes.bfloat16)}

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from actconform.catalog.kernels import ROWS
 from actconform.oracle import truth
-from actconform.oracle.rows import ROW_FORMULAS, row_formula
+from actconform.oracle.float64.rows import ROW_FORMULAS, row_formula
 
 KERNELS = {kernel.name: kernel for kernel in ROWS}
 DIFFERENTIABLE = [kernel.name for kernel in ROWS if kernel.differentiable]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from actconform.document import SCHEMA, Facts, Report
-from actconform.severity import graded
 from actconform.types import Finding, Measurement, Result, Verdict, Worst
+from actconform.types.report import SCHEMA, Facts, Report
+from actconform.types.severity import graded
 
 FACTS = Facts(
     actconform="0.1.0",

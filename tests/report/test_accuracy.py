@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from made import FACTS, finding, measurement, report, result
 
-from actconform.report.accuracy import Accuracy
-from actconform.report.share import worst_share
+from actconform.report.error_ratio import worst_share
+from actconform.report.files.accuracy import Accuracy
 from actconform.types import Verdict
 
 if TYPE_CHECKING:

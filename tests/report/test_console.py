@@ -9,7 +9,7 @@ import sys
 import pytest
 from rich.text import Text
 
-from actconform.report.console import open_console, plain, visible
+from actconform.report.terminal.console import open_console, plain, visible
 
 
 class Full(io.StringIO):

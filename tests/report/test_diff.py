@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import FACTS, finding, measurement, report, result
 
-from actconform.compare.ulp import to_hex
-from actconform.formats import DTYPES
-from actconform.report.diff import compare
-from actconform.report.diff_text import as_markdown, as_page, as_text
-from actconform.report.same import same
-from actconform.throughput.baseline import compare as compare_speeds
-from actconform.throughput.baseline import held
+from actconform.bench.baseline import compare as compare_speeds
+from actconform.bench.baseline import held
+from actconform.report.across_runs.diff import compare
+from actconform.report.across_runs.diff_text import as_markdown, as_page, as_text
+from actconform.report.same_finding import same
+from actconform.tolerance.ulp import to_hex
 from actconform.types import Verdict
+from actconform.types.dtypes import DTYPES
 
 replace = msgspec.structs.replace
 KNOWN = {"deviation": "torch-known"}

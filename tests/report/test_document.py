@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import finding, measurement, report, result
 
-from actconform.as_json import finite
-from actconform.config import UsageError
-from actconform.record import write_report
-from actconform.report.document import read_report
-from actconform.report.schema import document, schema
+from actconform.report.files.schema import document, schema
+from actconform.report.read import read_report
+from actconform.run.recorder import write_report
+from actconform.settings import UsageError
 from actconform.types import Verdict, Worst
+from actconform.types.json import finite
 
 TOP = Path(__file__).parents[2]
 NAN, INF = float("nan"), float("inf")

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 from made import FACTS, finding, measurement, report, result
 
-from actconform.config import UsageError
-from actconform.record import write_report
-from actconform.report.history import read_history, trends
+from actconform.report.across_runs.history import read_history, trends
+from actconform.run.recorder import write_report
+from actconform.settings import UsageError
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.document import Report
+    from actconform.types.report import Report
 
 CASE = "relu/value/f32/torch"
 

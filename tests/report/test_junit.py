@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import FACTS, finding, report, result
 
-from actconform.document import Facts
-from actconform.report.junit import Junit
+from actconform.report.files.junit import Junit
 from actconform.types import Verdict
+from actconform.types.report import Facts
 
 if TYPE_CHECKING:
     from pathlib import Path

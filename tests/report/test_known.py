@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from actconform.causes.register import read_register
-from actconform.plugins import load_plugins
-from actconform.report.known import document
+from actconform.plugin.loader import load_plugins
+from actconform.report.files.known_deviations import document
+from actconform.verdict.causes.register import read_register
 
 REGISTER = """
 [[library]]

@@ -8,8 +8,8 @@ import re
 import pytest
 from rich.console import Console
 
-from actconform.report import progress as module
-from actconform.report.progress import progress_for
+from actconform.report.terminal import progress as module
+from actconform.report.terminal.progress import progress_for
 from actconform.types import Case, Result, Verdict
 from actconform.workers.protocol import Hello
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actconform.causes.register import Register
-from actconform.config import Config
-from actconform.golden.store import Manifest
-from actconform.plugins import Catalog
+from actconform.plugin.loader import Catalog
 from actconform.report.reasons import LONGEST, brief
-from actconform.report.screen import NEW_SHOWN, Screen
-from actconform.run import Plan
-from actconform.severity import graded
+from actconform.report.terminal.screen import NEW_SHOWN, Screen
+from actconform.run.scheduler import Plan
+from actconform.settings import Config
+from actconform.testdata.golden.store import Manifest
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
+from actconform.types.severity import graded
+from actconform.verdict.causes.register import Register
 
 NAN, INF = float("nan"), float("inf")
 

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from actconform.report import speeds
-from actconform.throughput.baseline import compare, held
-from actconform.throughput.intervals import Interval
-from actconform.throughput.measured import NotTimed
-from actconform.throughput.trials import Trial
+from actconform.bench.baseline import compare, held
+from actconform.bench.intervals import Interval
+from actconform.bench.results import NotTimed
+from actconform.bench.workloads import Trial
+from actconform.report.terminal import speeds
 
 TRIAL = Trial("relu", "forward", 1024)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from made import finding, measurement, report, result
 from markdown_it import MarkdownIt
 
-from actconform.report.markdown import literal, table
-from actconform.report.summary import Summary, summary
+from actconform.report.files.markdown import literal, table
+from actconform.report.text.summary import Summary, summary
 from actconform.types import Finding, Result, Verdict
 
 if TYPE_CHECKING:

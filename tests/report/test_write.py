@@ -9,9 +9,9 @@ from made import report, result
 
 from actconform import Reporter, hookimpl
 from actconform.catalog.kernels import Builtin
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
 from actconform.report.builtin import Reporters
-from actconform.report.write import clear, write_all
+from actconform.report.files.write import clear, write_all
 
 if TYPE_CHECKING:
     from pathlib import Path

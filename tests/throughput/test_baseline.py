@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from actconform.config import UsageError
-from actconform.throughput.baseline import compare, confirmed, held, read, save
-from actconform.throughput.intervals import Interval
+from actconform.bench.baseline import compare, confirmed, held, read, save
+from actconform.bench.intervals import Interval
+from actconform.settings import UsageError
 
 PLAIN = {"torch": 1e-3, "keras": 3e-3}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actconform.interfaces import Unsupported
-from actconform.plugins import load_plugins
-from actconform.throughput import calibration
-from actconform.throughput.calibration import COPY, MATMUL, Calibration
+from actconform.bench import calibration
+from actconform.bench.calibration import COPY, MATMUL, Calibration
+from actconform.plugin.interfaces import Unsupported
+from actconform.plugin.loader import load_plugins
 from actconform.types import Case
-from actconform.workers.pool import Worker
+from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.timing import Prepare, Sample
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from actconform.throughput.intervals import LEAST_ROUNDS, Interval, bounding_rank, interval, ratios
+from actconform.bench.intervals import LEAST_ROUNDS, Interval, bounding_rank, interval, ratios
 
 
 @given(st.integers(LEAST_ROUNDS, 400), st.sampled_from([0.5, 0.9, 0.95, 0.99]))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from actconform.severity import graded
-from actconform.throughput.judged import cases, judged
-from actconform.throughput.trials import Trial
+from actconform.bench.verdicts import cases, judged
+from actconform.bench.workloads import Trial
 from actconform.types import Case, Finding, Result, Verdict
+from actconform.types.severity import graded
 
 FORWARD, BACKWARD = Trial("relu", "forward", 1), Trial("relu", "forward+backward", 1)
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from actconform.config import UsageError
-from actconform.throughput.measured import FILE, read, write
+from actconform.bench.results import FILE, read, write
+from actconform.settings import UsageError
 
 
 def test_figures_are_arithmetic_on_the_samples(timed):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from actconform.bench.throughput import held
-from actconform.throughput.intervals import Interval
+from actconform.bench.intervals import Interval
+from actconform.benchmarks.throughput import held
 
 
 def test_rows_are_the_clock_s_share_and_the_share_of_medians_apart(timed):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actconform.config import UsageError
-from actconform.model import LOSS
+from actconform.bench.available_memory import available, estimate, refuse_what_does_not_fit
+from actconform.bench.tensors import drawn, moved, output_shape, shapes
+from actconform.bench.workloads import Trial
 from actconform.oracle import truth
-from actconform.plugins import load_plugins
-from actconform.throughput.memory import available, estimate, refuse_what_does_not_fit
-from actconform.throughput.tensors import drawn, moved, output_shape, shapes
-from actconform.throughput.trials import Trial
+from actconform.plugin.loader import load_plugins
+from actconform.settings import UsageError
+from actconform.types.model import LOSS
 
 CATALOG = load_plugins()
 MLP = CATALOG.models["mlp-relu"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from actconform.config import UsageError
-from actconform.plugins import load_plugins
-from actconform.select import Selection
-from actconform.throughput.trials import DEFAULT_KERNELS, DEFAULT_MODELS, chosen, numbers, shown, trials
+from actconform.bench.workloads import DEFAULT_KERNELS, DEFAULT_MODELS, chosen, numbers, shown, trials
+from actconform.plugin.loader import load_plugins
+from actconform.run.select import Selection
+from actconform.settings import UsageError
 
 CATALOG = load_plugins()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from actconform.interfaces import Unsupported
-from actconform.throughput import turns
-from actconform.throughput.turns import Runner, in_turns
+from actconform.bench import interleaved
+from actconform.bench.interleaved import Runner, in_turns
+from actconform.plugin.interfaces import Unsupported
 from actconform.types import Case
-from actconform.workers.pool import WorkerCrash
+from actconform.workers.client import WorkerCrash
 from actconform.workers.protocol import Failure, Job
 from actconform.workers.timing import Prepared, Sampled
 
@@ -53,10 +53,10 @@ def test_all_are_ready_before_the_first_sample_and_then_take_turns():
 
 
 def test_rounds_that_take_long_end_when_there_are_enough(monkeypatch):
-    monkeypatch.setattr(turns, "SECONDS", 0.0)
-    taken = in_turns(runners(Diary([]), "a", "b"), turns.ENOUGH + 3, 1.0)
-    assert [len(one.samples) for one in taken.values()] == [turns.ENOUGH] * 2
-    assert len(in_turns(runners(Diary([]), "a"), turns.ENOUGH - 2, 1.0)["a"].samples) == turns.ENOUGH - 2
+    monkeypatch.setattr(interleaved, "SECONDS", 0.0)
+    taken = in_turns(runners(Diary([]), "a", "b"), interleaved.ENOUGH + 3, 1.0)
+    assert [len(one.samples) for one in taken.values()] == [interleaved.ENOUGH] * 2
+    assert len(in_turns(runners(Diary([]), "a"), interleaved.ENOUGH - 2, 1.0)["a"].samples) == interleaved.ENOUGH - 2
 
 
 @pytest.mark.parametrize(("at", "why"), [("ready", "no such thing"), ("sample", "the device is lost")])

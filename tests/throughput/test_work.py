@@ -7,9 +7,9 @@ import math
 import onnx
 import pytest
 
-from actconform.catalog.models.networks import networks
-from actconform.onnx.author_model import author_model
-from actconform.throughput.work import flops
+from actconform.bench.flops import flops
+from actconform.catalog.models.zoo import networks
+from actconform.onnx.author.model import author_model
 
 MODELS = {model.name: model for model in networks()}
 BATCH = 3

@@ -15,8 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Artifact, Backend, Exporter, Kernel, Program, Support, Unavailable, Unsupported, hookimpl
-from actconform.catalog.models.describe import describe, layer
-from actconform.model import Input
+from actconform.catalog.models.builder import describe, layer
+from actconform.types.model import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable

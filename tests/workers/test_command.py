@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from actconform.config import BackendConfig, Config
-from actconform.configured import configured_worker
-from actconform.interfaces import Unavailable, Unsupported
+from actconform.plugin.interfaces import Unavailable, Unsupported
+from actconform.settings import BackendConfig, Config
 from actconform.types import Artifact, Case
-from actconform.workers import command
-from actconform.workers.command import About, CommandProgram, runtime
-from actconform.workers.pool import WorkerTimeout
+from actconform.workers import command_runtime
+from actconform.workers.client import WorkerTimeout
+from actconform.workers.command_runtime import About, CommandProgram, runtime
+from actconform.workers.from_settings import configured_worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import SaidError
 
@@ -121,7 +121,7 @@ def test_anything_else_is_an_error_that_says_what_it_did(tmp_path, script, expec
 
 
 def test_an_answer_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "MOST_BYTES", 100)
+    monkeypatch.setattr(command_runtime, "MOST_BYTES", 100)
     with pytest.raises(SaidError, match=r"myrt wrote 140 bytes to \{outputs\}: wanted at most 100"):
         answered(tmp_path, RELU)
 
@@ -168,11 +168,11 @@ def test_files_of_workers_that_were_killed_are_swept(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     for pid in (ended.pid, os.getpid()):
-        (tmp_path / "tmp" / f"{command.PREFIX}{pid}-abc").mkdir()
-    (tmp_path / "tmp" / f"{command.PREFIX}not-a-number").mkdir()
+        (tmp_path / "tmp" / f"{command_runtime.PREFIX}{pid}-abc").mkdir()
+    (tmp_path / "tmp" / f"{command_runtime.PREFIX}not-a-number").mkdir()
     runtime(about(tmp_path, RELU))()
     left = {path.name for path in (tmp_path / "tmp").iterdir()}
-    assert left == {f"{command.PREFIX}{os.getpid()}-abc", f"{command.PREFIX}not-a-number"}
+    assert left == {f"{command_runtime.PREFIX}{os.getpid()}-abc", f"{command_runtime.PREFIX}not-a-number"}
 
 
 def job(x: Any = X) -> Job:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actconform.workers.growth import CALLS, LEAK, MOST, growth, resident
+from actconform.workers.memory_growth import CALLS, LEAK, MOST, growth, resident
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's memory in /proc")
 MIB = 1 << 20

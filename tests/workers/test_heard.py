@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from actconform.workers.heard import first_line, warnings_heard
+from actconform.workers.captured_warnings import first_line, warnings_heard
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:

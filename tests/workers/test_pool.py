@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import actconform
-from actconform.cpu import cpu_features
-from actconform.run import facts_of
+from actconform.machine.cpu import cpu_features
+from actconform.run.scheduler import facts_of
 from actconform.types import Artifact, Case
-from actconform.workers.pool import Worker, WorkerCrash, WorkerError, WorkerTimeout
+from actconform.workers.client import Worker, WorkerCrash, WorkerError, WorkerTimeout
 from actconform.workers.protocol import Call, ExportJob, ExportOutcome, Job, Outcome
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def test_a_worker_says_what_it_is(worker: Worker) -> None:
 
 
 def test_a_worker_says_its_own_machine_and_processor(tmp_path: Path) -> None:
-    emulated = """import actconform.cpu, platform
+    emulated = """import actconform.machine.cpu, platform
 platform.machine = lambda: "riscv64"
-actconform.cpu.cpu_features = lambda: ("RVV",)
+actconform.machine.cpu.cpu_features = lambda: ("RVV",)
 """
     (tmp_path / "sitecustomize.py").write_text(emulated, encoding="utf-8")
     with fake_worker(env={"PYTHONPATH": str(tmp_path)}) as there:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from actconform import Artifact, Backend, Exporter, Kernel, Program, Unsupported, hookimpl
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.model import LOSS, OUTPUT, Input
-from actconform.oracle.network import gradients, values
-from actconform.plugins import load_plugins
+from actconform.catalog.models.builder import describe, layer
+from actconform.oracle.layers.model import gradients, values
+from actconform.plugin.loader import load_plugins
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types import Case
-from actconform.workers.pool import Worker
+from actconform.types.model import LOSS, OUTPUT, Input
+from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, ExportJob, Job
 from actconform.workers.session import Session, fault_message
 
@@ -225,7 +225,7 @@ def test_what_is_no_program_or_no_subject_is_named() -> None:
     failure = SESSION.run(job("no-program")).failure
     assert failure is not None
     assert (failure.stage, failure.kind) == ("build", "error")
-    assert "build returned a actconform.model.Model: wanted an actconform.Program" in failure.message
+    assert "build returned a actconform.types.model.Model: wanted an actconform.Program" in failure.message
     failure = SESSION.run(job("nobody-knows")).failure
     assert failure is not None
     assert "the numpy worker knows no kernel or model 'nobody-knows'" in failure.message

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from actconform import Backend, Kernel, Program, Unsupported, hookimpl
-from actconform.catalog.models.describe import describe, layer
-from actconform.model import LOSS, Input
-from actconform.plugins import load_plugins
+from actconform.catalog.models.builder import describe, layer
+from actconform.plugin.loader import load_plugins
 from actconform.types import Case
-from actconform.workers.pool import Worker
+from actconform.types.model import LOSS, Input
+from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import Session
 from actconform.workers.timing import Prepare, Sample, Timers, _in_fresh_memory

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from actconform import Case, Model, Unsupported
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.line import Exams
-from actconform.onnx.artifact import inspect
-from actconform.onnx.author import author
-from actconform.onnx.author_model import author_model
-from actconform.onnx.ideal import IdealRuntime
-from actconform.plugins import load_plugins
-from actconform.pulled import pulled_back, with_cotangents
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.gates import inspect
+from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
+from actconform.plugin.loader import load_plugins
+from actconform.run.case import Exams
+from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.workers.protocol import Call
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch
 from actconform_faulty.planted import PLANTED
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actconform import Artifact, Backend, Kernel, Program
-    from actconform.draw import Exam
+    from actconform.testdata.kernel_vectors import Exam
     from actconform.types import Bundle
 
 CATALOG = load_plugins()

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from actconform.plugins import load_plugins
-from actconform.select import all_cases
+from actconform.plugin.loader import load_plugins
+from actconform.run.select import all_cases
 from actconform.types import CONSTANTS, Verdict
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch, plugin
 from actconform_faulty.planted import BACKENDS, PLANTED, fault

@@ -12,9 +12,9 @@ import pytest
 
 from actconform import Case
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.check import check_formulas
-from actconform.cpu import cpu_capability
-from actconform.plugins import load_plugins
+from actconform.machine.cpu import cpu_capability
+from actconform.plugin.loader import load_plugins
+from actconform.verdict.causes.check import check_formulas
 from actconform_jax import JaxBackend, plugin
 from actconform_jax import backend as module
 

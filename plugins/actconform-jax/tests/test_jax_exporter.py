@@ -11,8 +11,8 @@ import pytest
 
 from actconform import Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import networks
+from actconform.catalog.models.zoo import networks
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_jax import Jax2Onnx, JaxBackend
 from actconform_jax.exporters import _converted
 

@@ -10,8 +10,8 @@ import pytest
 
 from actconform import Kernel, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform_jax import JaxBackend
 from actconform_jax.kernels import NATIVE, WRITTEN, implement
 

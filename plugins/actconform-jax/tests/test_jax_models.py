@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from actconform import Unsupported
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.kinds import KINDS
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.model import Input
-from actconform.oracle.network import gradients, values
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.layer_kinds import KINDS
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.oracle.layers.model import gradients, values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import Input
 from actconform_jax import JaxBackend
 from actconform_jax.layers import BUILDERS
 from actconform_jax.layers_memory import MEMORY_BUILDERS

@@ -12,11 +12,12 @@ import numpy as np
 import pluggy
 import pytest
 
-from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
+from actconform import Case, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.check import check_formulas
-from actconform.cpu import cpu_capability
-from actconform.onednn import onednn_settings
+from actconform.machine.cpu import cpu_capability
+from actconform.machine.onednn import onednn_settings
+from actconform.plugin import hookspecs
+from actconform.verdict.causes.check import check_formulas
 from actconform_keras import KerasBackend, KerasGpu, KerasJax, KerasTorch, KerasXla, plugin
 from actconform_keras.framework import keras_on, thread_count
 

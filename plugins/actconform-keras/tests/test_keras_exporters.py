@@ -12,7 +12,7 @@ import pytest
 from actconform import Artifact, Exporter, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY, Builtin
 from actconform.oracle import truth
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
 from actconform.workers.protocol import ExportJob
 from actconform.workers.session import Session
 from actconform_keras import KerasBackend, KerasExport, Tf2Onnx, plugin

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.kinds import KINDS, LOSSES, same_pads
-from actconform.model import Input, Model
-from actconform.oracle.network import gradients, values
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.layer_kinds import KINDS, LOSSES, same_pads
+from actconform.oracle.layers.model import gradients, values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import Input, Model
 from actconform_keras import KerasBackend
 from actconform_keras.framework import keras_on
 from actconform_keras.layers import BUILDERS, loss_of

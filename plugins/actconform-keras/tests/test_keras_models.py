@@ -12,12 +12,12 @@ import pytest
 
 from actconform import Artifact, Case, Exporter, Model, Unsupported
 from actconform.catalog.kernels import Builtin
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
 from actconform.catalog.models.feedforward import autoencoder
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.onnx.artifact import inspect_model
-from actconform.oracle.network import gradients, values
-from actconform.plugins import load_plugins
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.onnx.gates import inspect_model
+from actconform.oracle.layers.model import gradients, values
+from actconform.plugin.loader import load_plugins
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import Session
 from actconform_keras import KerasBackend, KerasExport, Tf2Onnx, plugin

@@ -12,9 +12,9 @@ import pytest
 
 from actconform import Case, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.cpu import cpu_capability
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.machine.cpu import cpu_capability
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform_keras import KerasJax, KerasTorch, KerasXla
 from actconform_keras.engines import Xla, pulled_back
 from actconform_keras.framework import keras_on, thread_count
@@ -32,8 +32,8 @@ import ml_dtypes, numpy as np
 import actconform_keras
 from actconform import Unavailable
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import networks
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.catalog.models.zoo import networks
 
 def drawn(kernel, dtype):
     rng = np.random.default_rng(20)
@@ -143,8 +143,8 @@ def test_kernels_and_their_gradients_agree_with_the_truth(answers: dict[str, Any
 
 
 def test_a_model_of_keras_layers_runs_and_they_agree(answers: dict[str, Any]) -> None:
-    from actconform.catalog.models.draws import draw_inputs, draw_parameters
-    from actconform.catalog.models.networks import networks
+    from actconform.catalog.models.zoo import networks
+    from actconform.testdata.model_tensors import draw_inputs, draw_parameters
     from actconform_keras import KerasBackend
 
     model = next(model for model in networks() if model.name == "linear-stack")

@@ -11,8 +11,8 @@ import pytest
 
 from actconform import Kernel, Program, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import PUBLISHED, networks
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_keras import KerasBackend
 from actconform_keras.framework import keras_on
 

@@ -13,11 +13,11 @@ from onnx import helper
 
 from actconform import Artifact, Case, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.check import check_formulas
-from actconform.cpu import cpu_capability
-from actconform.onnx.author import author
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.machine.cpu import cpu_capability
+from actconform.onnx.author.exporter import author
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
+from actconform.verdict.causes.check import check_formulas
 from actconform_onnxruntime import plugin, session
 from actconform_onnxruntime.backend import OrtCpu, OrtCuda
 from actconform_onnxruntime.session import words

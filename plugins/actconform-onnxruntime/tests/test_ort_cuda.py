@@ -14,7 +14,7 @@ import pytest
 
 from actconform import Artifact, Unavailable, Unsupported
 from actconform.catalog.kernels import UNARY
-from actconform.onnx.author import author
+from actconform.onnx.author.exporter import author
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.backend import OrtCuda
 

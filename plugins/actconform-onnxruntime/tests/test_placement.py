@@ -16,13 +16,13 @@ from onnx import parser
 
 from actconform import Artifact, Case, Kernel, Unavailable
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.register import Register
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.line import Desk, Exams, run_case
-from actconform.onnx.author import author
-from actconform.plugins import load_plugins
-from actconform.pulled import pulled_back
+from actconform.onnx.author.exporter import author
+from actconform.onnx.gradient_artifact import pulled_back
+from actconform.plugin.loader import load_plugins
+from actconform.run.case import Desk, Exams, run_case
+from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
+from actconform.verdict.causes.register import Register
 from actconform.workers.session import Session
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.backend import OrtCpu, OrtCuda

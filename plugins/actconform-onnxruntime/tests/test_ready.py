@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 
 from actconform import Artifact, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.networks import networks
-from actconform.model import LOSS
-from actconform.onnx.author import author
-from actconform.onnx.author_model import author_model
-from actconform.probe import cut
-from actconform.pulled import pulled_back
+from actconform.catalog.models.zoo import networks
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
+from actconform.onnx.gradient_artifact import pulled_back
+from actconform.run.layer_values import cut
+from actconform.types.model import LOSS
 from actconform_onnxruntime.backend import OrtCpu
 from actconform_onnxruntime.program import BoundRun
 from actconform_onnxruntime.tensors import from_ort

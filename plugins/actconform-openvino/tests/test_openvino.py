@@ -15,17 +15,17 @@ from onnx import parser
 import actconform_openvino
 from actconform import Artifact, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.causes.check import check_formulas
-from actconform.onednn import onednn_capability
-from actconform.onnx.author import author
-from actconform.onnx.author_model import author_model
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.network import values
-from actconform.oracle.rows import ROW_FORMULAS
-from actconform.plugins import load_plugins
-from actconform.probe import cut
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.machine.onednn import onednn_capability
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
+from actconform.oracle.layers.model import values
+from actconform.plugin.loader import load_plugins
+from actconform.run.layer_values import cut
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.verdict.causes.check import check_formulas
 from actconform_openvino import OpenVino, words
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from onnx import TensorProto, parser
 
 from actconform import Artifact, Kernel, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.check import check_formulas
-from actconform.onnx.author import author
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
-from actconform.plugins import load_plugins
+from actconform.onnx.author.exporter import author
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
+from actconform.plugin.loader import load_plugins
+from actconform.verdict.causes.check import check_formulas
 from actconform_reference import OnnxReference, OnnxReferenceFloat64, plugin
 from actconform_reference.widen import NARROW, widened
 

@@ -13,9 +13,10 @@ import numpy as np
 import pluggy
 import pytest
 
-from actconform import Case, Kernel, Unavailable, Unsupported, hookspecs
+from actconform import Case, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.causes.check import check_formulas
+from actconform.plugin import hookspecs
+from actconform.verdict.causes.check import check_formulas
 from actconform_torch import TorchBackend, TorchCompile, TorchCuda, plugin
 from actconform_torch import backend as module
 

@@ -12,10 +12,10 @@ import pytest
 
 from actconform import Case, Unavailable
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import networks
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.catalog.models.zoo import networks
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_torch import TorchBackend, TorchCompile, compiled
 from actconform_torch import backend as module
 

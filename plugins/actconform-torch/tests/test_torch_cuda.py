@@ -12,7 +12,7 @@ import pytest
 
 from actconform import Case, Unavailable
 from actconform.catalog.kernels import UNARY
-from actconform.gpu import first_gpu
+from actconform.machine.gpu import first_gpu
 from actconform_torch import TorchCuda, cuda
 from actconform_torch import backend as module
 

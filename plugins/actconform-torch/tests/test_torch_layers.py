@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from actconform import Unsupported
-from actconform.catalog.models.describe import describe, layer
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.kinds import KINDS, LOSSES
-from actconform.model import Input
-from actconform.oracle.network import gradients, values
+from actconform.catalog.models.builder import describe, layer
+from actconform.catalog.models.layer_kinds import KINDS, LOSSES
+from actconform.oracle.layers.model import gradients, values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import Input
 from actconform_torch import TorchBackend
 from actconform_torch import backend as module
 from actconform_torch.layers import BUILDERS

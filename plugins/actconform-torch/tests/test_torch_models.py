@@ -11,9 +11,9 @@ import onnx
 import pytest
 
 from actconform import Unsupported
-from actconform.catalog.models.draws import draw_inputs, draw_parameters
-from actconform.catalog.models.networks import PUBLISHED, networks
-from actconform.oracle.network import gradients, values
+from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.oracle.layers.model import gradients, values
+from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_torch import TorchBackend, TorchDynamo, TorchScript
 from actconform_torch import backend as module
 

@@ -17,14 +17,14 @@ from actconform.accuracy.points import DTYPES, POINTS
 from actconform.accuracy.primitives import PRIMITIVES
 from actconform.accuracy.statement import merged, table, toml
 from actconform.files import read_bytes
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
 from actconform.spelling import near
 from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actconform.interfaces import Backend
+    from actconform.plugin.interfaces import Backend
 
 FEWEST = 20_000
 FILE = click.Path(dir_okay=False, path_type=Path)

@@ -9,14 +9,14 @@ import msgspec
 
 from actconform.accuracy.measure import Accuracy, measured
 from actconform.accuracy.primitives import PRIMITIVES
-from actconform.interfaces import Unavailable, Unsupported
-from actconform.onnx.author import artifact_of
+from actconform.onnx.author.exporter import artifact_of
 from actconform.onnx.nodes import Nodes
+from actconform.plugin.interfaces import Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from actconform.accuracy.measure import Compute
     from actconform.accuracy.primitives import Primitive
-    from actconform.interfaces import Backend, Library
+    from actconform.plugin.interfaces import Backend, Library
 
 
 class Question(msgspec.Struct, frozen=True):

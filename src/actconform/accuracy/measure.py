@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actconform.accuracy.points import POINTS, everything, inputs, partners
-from actconform.compare.ulp import to_hex, ulp_of
-from actconform.formats import DTYPES
+from actconform.tolerance.ulp import to_hex, ulp_of
+from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actconform.accuracy.primitives import F64, Primitive
-    from actconform.formats import FloatFormat
+    from actconform.types.dtypes import FloatFormat
 
     Compute = Callable[..., NDArray[Any]]
 

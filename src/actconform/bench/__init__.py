@@ -1,1 +1,1 @@
-"""Benchmarks of the harness itself: ratios within one run, so that they mean the same on another machine."""
+"""How fast the routes are: timed in turns in their workers, beside calibrations of the same rounds and the cases' verdicts."""

@@ -15,7 +15,7 @@ from actconform.say import say
 from actconform.text import one_line, shortened, visible
 
 if TYPE_CHECKING:
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
 
 BROKEN = "actconform.cli.broken"  # among what click keeps for a whole command line
 VERBS = {
@@ -118,7 +118,7 @@ def _finish_screen() -> None:
     """Have all that was shown written. Raises OSError where it cannot be, or could not be before."""
     if sys.stdout is not None:
         sys.stdout.flush()
-    console = sys.modules.get("actconform.report.console")
+    console = sys.modules.get("actconform.report.terminal.console")
     if console and console.faults:
         raise console.faults[0]
 
@@ -146,10 +146,10 @@ def _message(error: Exception) -> str:
 
 
 def _is_users(error: Exception) -> bool:
-    from actconform.causes.observed import ObservedError
-    from actconform.causes.register import RegisterError
-    from actconform.config import UsageError
-    from actconform.golden.store import GoldenError
-    from actconform.plugins import PluginError
+    from actconform.plugin.loader import PluginError
+    from actconform.settings import UsageError
+    from actconform.testdata.golden.store import GoldenError
+    from actconform.verdict.causes.observed import ObservedError
+    from actconform.verdict.causes.register import RegisterError
 
     return isinstance(error, UsageError | RegisterError | ObservedError | GoldenError | PluginError)

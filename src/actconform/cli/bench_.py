@@ -13,38 +13,38 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.causes.register import joined
+from actconform.bench import baseline
+from actconform.bench.available_memory import available, refuse_what_does_not_fit
+from actconform.bench.interleaved import ENOUGH, SECONDS
+from actconform.bench.intervals import CONFIDENCE, LEAST_ROUNDS
+from actconform.bench.progress import TrialProgress
+from actconform.bench.results import FILE, Machine, Report, write
+from actconform.bench.runner import Floor
+from actconform.bench.verdicts import cases
+from actconform.bench.workloads import chosen, numbers, trials
 from actconform.cli import announced
-from actconform.config import Config, UsageError, local_register, read_config
-from actconform.configured import configured, with_environments
-from actconform.cpu import cpu_capability
-from actconform.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
-from actconform.plugins import load_plugins
-from actconform.record import now
-from actconform.report import speeds
-from actconform.report.console import open_console, plain
-from actconform.report.progress import progress_for
-from actconform.run import Plan, run
+from actconform.machine.cpu import cpu_capability
+from actconform.plugin.loader import load_plugins
+from actconform.report.terminal import speeds
+from actconform.report.terminal.console import open_console, plain
+from actconform.report.terminal.progress import progress_for
+from actconform.run.recorder import now
+from actconform.run.scheduler import Plan, run
+from actconform.run.select import Selection
 from actconform.say import say
-from actconform.select import Selection
-from actconform.throughput import baseline
-from actconform.throughput.floor import Floor
-from actconform.throughput.intervals import CONFIDENCE, LEAST_ROUNDS
-from actconform.throughput.judged import cases
-from actconform.throughput.measured import FILE, Machine, Report, write
-from actconform.throughput.memory import available, refuse_what_does_not_fit
-from actconform.throughput.progress import TrialProgress
-from actconform.throughput.trials import chosen, numbers, trials
-from actconform.throughput.turns import ENOUGH, SECONDS
+from actconform.settings import Config, UsageError, local_register, read_config
+from actconform.testdata.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
+from actconform.verdict.causes.register import joined
+from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from rich.console import Console
 
-    from actconform.plugins import Catalog
-    from actconform.throughput.measured import Measured, NotTimed
-    from actconform.throughput.trials import Trial
+    from actconform.bench.results import Measured, NotTimed
+    from actconform.bench.workloads import Trial
+    from actconform.plugin.loader import Catalog
     from actconform.types import Result
 
 SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 25

@@ -13,27 +13,35 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from actconform.as_json import finite
-from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps, own_packages, targets
-from actconform.causes.register import joined
 from actconform.cli import announced
-from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
-from actconform.configured import configured, with_environments
-from actconform.environments import NoEnvironmentError
-from actconform.golden.store import collected, golden_dir, read_manifest
-from actconform.plugins import load_plugins
-from actconform.report.diff import compare
-from actconform.report.document import read_report
-from actconform.report.facts import said
-from actconform.run import Plan, run
+from actconform.plugin.loader import load_plugins
+from actconform.report.across_runs.bisect_packages import (
+    ENVIRONMENT,
+    Answer,
+    Bump,
+    bisect,
+    bumps,
+    own_packages,
+    targets,
+)
+from actconform.report.across_runs.changed_facts import said
+from actconform.report.across_runs.diff import compare
+from actconform.report.read import read_report
+from actconform.run.scheduler import Plan, run
+from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
-from actconform.select import Selection, all_cases, asked_for
+from actconform.settings import BackendConfig, Config, UsageError, local_register, read_config
+from actconform.testdata.golden.store import collected, golden_dir, read_manifest
+from actconform.types.json import finite
+from actconform.verdict.causes.register import joined
+from actconform.workers.environments import NoEnvironmentError
+from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from actconform.document import Facts, Report
     from actconform.types import Case, Result
+    from actconform.types.report import Facts, Report
 
 CASES_SHOWN = 12
 LONGEST = 120

@@ -10,14 +10,14 @@ import click
 import msgspec
 
 from actconform.cli import announced
-from actconform.config import UsageError, read_config
-from actconform.configured import configured, surroundings, with_environments
 from actconform.contract.check import check
 from actconform.contract.evidence import Setting
-from actconform.plugins import load_plugins
-from actconform.report.console import open_console, plain
+from actconform.plugin.loader import load_plugins
+from actconform.report.terminal.console import open_console, plain
 from actconform.say import say
+from actconform.settings import UsageError, read_config
 from actconform.text import visible
+from actconform.workers.from_settings import configured, surroundings, with_environments
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.as_json import finite
-from actconform.config import UsageError
-from actconform.report.diff import Difference, compare
-from actconform.report.diff_text import as_markdown, as_page, as_text
-from actconform.report.document import read_report
-from actconform.throughput import baseline
-from actconform.throughput.measured import read
+from actconform.bench import baseline
+from actconform.bench.results import read
+from actconform.report.across_runs.diff import Difference, compare
+from actconform.report.across_runs.diff_text import as_markdown, as_page, as_text
+from actconform.report.read import read_report
+from actconform.settings import UsageError
+from actconform.types.json import finite
 
 if TYPE_CHECKING:
-    from actconform.throughput.baseline import Comparison
+    from actconform.bench.baseline import Comparison
 
 
 @click.command("diff")

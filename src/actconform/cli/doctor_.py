@@ -15,19 +15,19 @@ import numpy as np
 from rich.padding import Padding
 
 from actconform import __version__
-from actconform.config import Config, read_config
-from actconform.configured import configured, configured_worker, with_environments
-from actconform.cpu import cpu_capability, cpu_features
-from actconform.golden.store import golden_dir
-from actconform.golden.verify import by_folder, verify_folders
-from actconform.plugins import load_plugins
-from actconform.report.console import open_console, plain
-from actconform.run import PROCESS_FACTS, facts_of
+from actconform.machine.cpu import cpu_capability, cpu_features
+from actconform.plugin.loader import load_plugins
+from actconform.report.terminal.console import open_console, plain
+from actconform.run.scheduler import PROCESS_FACTS, facts_of
 from actconform.say import say
-from actconform.workers.pool import WorkerError
+from actconform.settings import Config, read_config
+from actconform.testdata.golden.store import golden_dir
+from actconform.testdata.golden.verify import by_folder, verify_folders
+from actconform.workers.client import WorkerError
+from actconform.workers.from_settings import configured, configured_worker, with_environments
 
 if TYPE_CHECKING:
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
 
 KNOWN_PLUGINS = ("actconform-keras", "actconform-torch", "actconform-onnxruntime")
 

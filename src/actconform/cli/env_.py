@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from actconform.environments import environments_folder, kept, prune
 from actconform.say import say
+from actconform.workers.environments import environments_folder, kept, prune
 
 if TYPE_CHECKING:
-    from actconform.environments import Environment
+    from actconform.workers.environments import Environment
 
 DAY = 86_400.0
 KEPT_DAYS = 30

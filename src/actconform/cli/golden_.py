@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.cli import announced
-from actconform.config import UsageError
-from actconform.golden.diff import diff
-from actconform.golden.store import collected, golden_dir, read_manifest
-from actconform.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
 from actconform.say import say
+from actconform.settings import UsageError
 from actconform.spelling import near
+from actconform.testdata.golden.diff import diff
+from actconform.testdata.golden.store import collected, golden_dir, read_manifest
+from actconform.testdata.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
 from actconform.types import Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actconform.model import Model
+    from actconform.types.model import Model
 
 FOLDER = click.option(
     "--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package and of plugins)."
@@ -85,7 +85,7 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
 
     Those of a plugin go into the folder that its hook actconform_goldens names, where it has one, and are found there.
     """
-    from actconform.golden.mint import mint as write
+    from actconform.testdata.golden.mint import mint as write
 
     catalog = announced(load_plugins())
     chosen = _subjects(subjects, catalog.subjects)

@@ -12,13 +12,13 @@ import click
 import onnx
 from google.protobuf.message import DecodeError
 
-from actconform.config import UsageError
 from actconform.files import read_bytes
 from actconform.onnx.external import ExternalDataError, data_files, read_external_data
-from actconform.onnx.grad import GradientError, NameTakenError, UnsupportedOperator, add_gradients
-from actconform.onnx.lost import lost_in_export
-from actconform.plugins import PluginError, load_plugins
+from actconform.onnx.grad.add_gradients import GradientError, NameTakenError, UnsupportedOperator, add_gradients
+from actconform.onnx.grad.notes import lost_in_export
+from actconform.plugin.loader import PluginError, load_plugins
 from actconform.say import say
+from actconform.settings import UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _write(model: onnx.ModelProto, target: Path, out: str) -> None:
     """Write all of the model, or nothing."""
     if model.ByteSize() > LARGEST:
         raise UsageError(
-            f"--out {out}: the model has more than 2 GiB and cannot be one file; call actconform.onnx.grad.add_gradients, and "
+            f"--out {out}: the model has more than 2 GiB and cannot be one file; call actconform.onnx.grad.add_gradients.add_gradients, and "
             "onnx.save with save_as_external_data=True"
         )
     part = target.with_name(f".actconform-{secrets.token_hex(4)}.part")

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from actconform.as_json import finite
 from actconform.cli import announced
-from actconform.config import read_config
-from actconform.configured import configured
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
+from actconform.run.select import all_cases, routes
 from actconform.say import say
-from actconform.select import all_cases, routes
+from actconform.settings import read_config
+from actconform.types.json import finite
+from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
 
 WHAT = ("kernels", "models", "backends", "routes", "cases", "deviations")
 

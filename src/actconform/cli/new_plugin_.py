@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.cli import announced
-from actconform.config import UsageError
-from actconform.plugins import installed, load_plugins, plugin_versions
+from actconform.plugin.loader import installed, load_plugins, plugin_versions
+from actconform.plugin.scaffold import distribution, module, write_package
+from actconform.run.select import ALL
 from actconform.say import say
-from actconform.scaffold import distribution, module, write_package
-from actconform.select import ALL
+from actconform.settings import UsageError
 from actconform.types import DRIVER_EXPORTER
 
 if TYPE_CHECKING:
-    from actconform.plugins import Catalog
-    from actconform.scaffold import Kind
+    from actconform.plugin.loader import Catalog
+    from actconform.plugin.scaffold import Kind
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST = 40

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.cli import announced
-from actconform.plugins import load_plugins
-from actconform.report.document import read_report
-from actconform.report.facts import said
-from actconform.report.history import read_history, trends
-from actconform.report.screen import Screen
-from actconform.report.write import write_all
+from actconform.plugin.loader import load_plugins
+from actconform.report.across_runs.changed_facts import said
+from actconform.report.across_runs.history import read_history, trends
+from actconform.report.files.write import write_all
+from actconform.report.read import read_report
+from actconform.report.terminal.screen import Screen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actconform.document import Trend
+    from actconform.types.report import Trend
 
 SINCE_SHOWN = 20
 

@@ -16,33 +16,33 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.as_json import finite
 from actconform.catalog.kernels import built_in
-from actconform.causes.check import check_formulas
-from actconform.causes.observed import read_observed, worse
-from actconform.causes.register import joined
-from actconform.config import Config, UsageError, local_register, read_config
-from actconform.configured import configured, with_environments
-from actconform.document import Facts
 from actconform.files import read_bytes
-from actconform.golden.store import GoldenError, collected, golden_dir, read_manifest, strangers
-from actconform.golden.verify import verify_subjects
-from actconform.judge import conforms
-from actconform.plugins import installed, load_plugins, plugin_versions
-from actconform.record import RESULTS, FolderInUseError, Recorder, report
-from actconform.report.progress import progress_for
-from actconform.report.screen import Screen
-from actconform.report.write import clear, write_all
-from actconform.run import Plan, facts_of, run
+from actconform.plugin.loader import installed, load_plugins, plugin_versions
+from actconform.report.files.write import clear, write_all
+from actconform.report.terminal.progress import progress_for
+from actconform.report.terminal.screen import Screen
+from actconform.run.recorder import RESULTS, FolderInUseError, Recorder, report
+from actconform.run.scheduler import Plan, facts_of, run
+from actconform.run.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.say import say
-from actconform.select import Selection, all_cases, asked_for, backends_of, routes, select
+from actconform.settings import Config, UsageError, local_register, read_config
 from actconform.spelling import near
+from actconform.testdata.golden.store import GoldenError, collected, golden_dir, read_manifest, strangers
+from actconform.testdata.golden.verify import verify_subjects
+from actconform.types.json import finite
+from actconform.types.report import Facts
+from actconform.verdict.causes.check import check_formulas
+from actconform.verdict.causes.observed import read_observed, worse
+from actconform.verdict.causes.register import joined
+from actconform.verdict.judge import conforms
+from actconform.workers.from_settings import configured, with_environments
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
-    from actconform.causes.observed import Observed
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
     from actconform.types import Result
+    from actconform.verdict.causes.observed import Observed
 
 
 class _Ran(msgspec.Struct, kw_only=True):

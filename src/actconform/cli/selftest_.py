@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.causes.register import joined
 from actconform.cli import announced
-from actconform.config import UsageError, local_register, read_config
-from actconform.golden.store import collected, golden_dir, read_manifest
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
 from actconform.report.marked import expect_marks, write_between
-from actconform.run import Plan
+from actconform.run.scheduler import Plan
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
+from actconform.settings import UsageError, local_register, read_config
 from actconform.spelling import near
+from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.text import visible
+from actconform.verdict.causes.register import joined
 
 if TYPE_CHECKING:
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
     from actconform.selftest import Trial
     from actconform.types import Result
 

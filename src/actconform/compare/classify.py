@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.compare.measure import units
-from actconform.compare.ulp import contracted, to_hex, ulp_of
+from actconform.compare.elementwise import units
+from actconform.tolerance.ulp import contracted, to_hex, ulp_of
 from actconform.types import Finding, Worst
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.compare.measure import Errors, Sample
-    from actconform.compare.rules import Rule
+    from actconform.compare.elementwise import Errors, Sample
+    from actconform.tolerance.limits import Rule
 
     F64 = NDArray[np.float64]
     Mask = NDArray[np.bool_]

@@ -6,23 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.compare.answers import measurement, structural
 from actconform.compare.classify import classify
-from actconform.compare.layer_bounds import layer_bound
-from actconform.compare.measure import Sample, measure
-from actconform.compare.rules import Rule
-from actconform.model import OUTPUT
-from actconform.oracle.layers import formula_of
-from actconform.oracle.network import reading
+from actconform.compare.comparator import measurement, structural
+from actconform.compare.elementwise import Sample, measure
+from actconform.oracle.layers.model import reading
+from actconform.oracle.layers.registry import formula_of
+from actconform.tolerance.layer_bounds import layer_bound
+from actconform.tolerance.limits import Rule
+from actconform.types.model import OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from actconform.formats import FloatFormat
-    from actconform.model import Model
     from actconform.types import Bundle, Finding, Measurement
+    from actconform.types.dtypes import FloatFormat
+    from actconform.types.model import Model
 
 LAYERS = "layers"  # the regime of all that is measured at layers
 NO_NUMBER = ("nan-made", "nan-lost", "inf")  # further off than any number

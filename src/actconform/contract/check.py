@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.config import UsageError
 from actconform.contract.clauses import Clause, clauses
 from actconform.contract.evidence import Setting, gather
-from actconform.plugins import load_plugins
+from actconform.plugin.loader import load_plugins
+from actconform.settings import UsageError
 from actconform.spelling import near
-from actconform.workers.pool import WorkerError
+from actconform.workers.client import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
     from actconform.types import Case
 
 

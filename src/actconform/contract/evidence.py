@@ -11,21 +11,21 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper
 
-from actconform.causes.explain import plainly
-from actconform.compare.answers import structure
-from actconform.compare.behaviour import behaviour
-from actconform.compare.claims import Claims
+from actconform.compare.comparator import structure
 from actconform.compare.layerwise import layerwise
-from actconform.config import UsageError
-from actconform.contract.watch import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
-from actconform.golden.store import NoGoldens, collected, golden_dir, read_manifest
-from actconform.interfaces import Unsupported
-from actconform.line import Desk, Exams, artifact_for, job_for
-from actconform.model import Model
-from actconform.run import facts_of
-from actconform.select import all_cases
+from actconform.compare.metamorphic import Claims
+from actconform.compare.side_effects import behaviour
+from actconform.contract.recording_backend import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
+from actconform.plugin.interfaces import Unsupported
+from actconform.run.case import Desk, Exams, artifact_for, job_for
+from actconform.run.scheduler import facts_of
+from actconform.run.select import all_cases
+from actconform.settings import UsageError
+from actconform.testdata.golden.store import NoGoldens, collected, golden_dir, read_manifest
 from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding
-from actconform.workers.pool import Worker, WorkerCrash, WorkerTimeout
+from actconform.types.model import Model
+from actconform.verdict.causes.explain import plainly
+from actconform.workers.client import Worker, WorkerCrash, WorkerTimeout
 from actconform.workers.protocol import Call, Job, Outcome
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.draw import Exam, Question
-    from actconform.interfaces import Backend
-    from actconform.plugins import Catalog
+    from actconform.plugin.interfaces import Backend
+    from actconform.plugin.loader import Catalog
+    from actconform.testdata.kernel_vectors import Exam, Question
     from actconform.types import Bundle, Kernel
     from actconform.workers.protocol import Failure, Hello
 

@@ -22,9 +22,9 @@ import click
 import msgspec
 from packaging.requirements import Requirement
 
-from actconform.config import UsageError
 from actconform.emulate.sysroot import sysroot
-from actconform.record import RESULTS, read_results
+from actconform.run.recorder import RESULTS, read_results
+from actconform.settings import UsageError
 
 BACKEND, ROUTE = "ort-cpu", "authored+ort-cpu"
 PACKAGES = ("actconform", "actconform-onnxruntime")

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from actconform.environments import NoEnvironmentError, called, environments_folder
+from actconform.workers.environments import NoEnvironmentError, called, environments_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,13 +10,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from actconform.formats import DTYPES
 from actconform.oracle.rounding import round_to
+from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.formats import FloatFormat
+    from actconform.types.dtypes import FloatFormat
 
 Array: TypeAlias = NDArray[Any]
 

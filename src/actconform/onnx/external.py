@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
 from actconform.files import read_bytes
-from actconform.onnx.artifact import tensors
+from actconform.onnx.gates import tensors
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from actconform.onnx.size import inferred_with_data
-from actconform.onnx.sized import POOLS, STANDARD, dilated_by_itself, graphs, missized, opset_of, pads_itself, sized
+from actconform.onnx.pool_sizes import (
+    POOLS,
+    STANDARD,
+    dilated_by_itself,
+    graphs,
+    missized,
+    opset_of,
+    pads_itself,
+    sized,
+)
+from actconform.onnx.size_limits import inferred_with_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

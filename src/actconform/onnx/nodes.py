@@ -13,8 +13,8 @@ from actconform.onnx.constants import constant_tensor, operator_node
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from actconform.model import Layer, Shape
     from actconform.types import Kernel
+    from actconform.types.model import Layer, Shape
 
     Write = Callable[["Nodes", Kernel], str]
     WriteLayer = Callable[["Nodes", "Wiring"], str]

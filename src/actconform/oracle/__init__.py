@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.interfaces import Unsupported
-from actconform.oracle.formulas import FORMULAS
-from actconform.oracle.rows import ROW_FORMULAS
+from actconform.oracle.float64.registry import FORMULAS
+from actconform.oracle.float64.rows import ROW_FORMULAS
+from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from actconform.types import Bundle, Kernel
@@ -25,13 +25,13 @@ def truth(kernel: Kernel, inputs: Bundle, cotangents: Bundle | None = None) -> d
         if kernel.form == "unary":
             formula = FORMULAS.get(kernel.name)
             if formula is None:
-                raise Unsupported(_unregistered(kernel, "actconform.oracle.formulas.formula"))
+                raise Unsupported(_unregistered(kernel, "actconform.oracle.float64.registry.formula"))
             if cotangents is None:
                 return {"y": formula.value(wide["x"], kernel.parameters)}
             return {"d_x": formula.derivative(wide["x"], kernel.parameters) * cotangents["y"].astype(np.float64)}
         row = ROW_FORMULAS.get(kernel.name)
         if row is None:
-            raise Unsupported(_unregistered(kernel, "actconform.oracle.rows.row_formula"))
+            raise Unsupported(_unregistered(kernel, "actconform.oracle.float64.rows.row_formula"))
         if cotangents is None:
             return {"y": row.value(wide, kernel)}
         if row.vjp is None:

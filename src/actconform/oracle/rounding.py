@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from actconform.formats import DTYPES
+from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from actconform.formats import FloatFormat
+    from actconform.types.dtypes import FloatFormat
 
 F64: TypeAlias = NDArray[np.float64]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from actconform.hookspecs import hookimpl
-from actconform.interfaces import Reporter  # noqa: TC001  pluggy shows the annotation
-from actconform.report.accuracy import Accuracy
+from actconform.plugin.hookspecs import hookimpl
+from actconform.plugin.interfaces import Reporter  # noqa: TC001  pluggy shows the annotation
+from actconform.report.files.accuracy import Accuracy
+from actconform.report.files.junit import Junit
 from actconform.report.html import Html
-from actconform.report.junit import Junit
-from actconform.report.summary import Summary
+from actconform.report.text.summary import Summary
 
 
 class Reporters:

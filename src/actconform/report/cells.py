@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform.report.console import plain
-from actconform.severity import CONVENTION, MARKS, gravest, mark
+from actconform.report.terminal.console import plain
 from actconform.types import RAN, Verdict
+from actconform.types.severity import CONVENTION, MARKS, gravest, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 import actconform
-from actconform.code import code_digest
-from actconform.cpu import cpu_features
-from actconform.interfaces import Unavailable
-from actconform.plugins import GROUP, PluginError, installed, load_plugins, plugin_versions
+from actconform.machine.cpu import cpu_features
+from actconform.plugin.interfaces import Unavailable
+from actconform.plugin.loader import GROUP, PluginError, installed, load_plugins, plugin_versions
 from actconform.text import shortened
+from actconform.workers.code import code_digest
 from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
 from actconform.workers.session import Session, fault_message, type_name
 from actconform.workers.timing import Prepare, Prepared, Sample, Sampled, Timers
@@ -36,8 +36,8 @@ from actconform.workers.timing import Prepare, Prepared, Sample, Sampled, Timers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.interfaces import Backend
-    from actconform.plugins import Catalog
+    from actconform.plugin.interfaces import Backend
+    from actconform.plugin.loader import Catalog
 
 Request: TypeAlias = Job | ExportJob | Prepare | Sample
 REQUEST: Any = Request  # a union is no type to mypy

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from actconform.interfaces import Backend, Program, Unavailable, Unsupported
-from actconform.model import Model
+from actconform.plugin.interfaces import Backend, Program, Unavailable, Unsupported
 from actconform.text import shortened
 from actconform.types import Artifact, Support
-from actconform.workers.growth import SUSPECT, growth, resident
-from actconform.workers.heard import warnings_heard
+from actconform.types.model import Model
+from actconform.workers.captured_warnings import warnings_heard
+from actconform.workers.memory_growth import SUSPECT, growth, resident
 from actconform.workers.protocol import ExportOutcome, Failure, Outcome, aligned_copy, wire_name
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.interfaces import Exporter
-    from actconform.plugins import Catalog
+    from actconform.plugin.interfaces import Exporter
+    from actconform.plugin.loader import Catalog
     from actconform.types import Kernel
     from actconform.workers.protocol import Bundle, Call, ExportJob, Job
 

@@ -14,7 +14,7 @@ from actconform.workers.session import StoppedError, stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actconform.interfaces import Program
+    from actconform.plugin.interfaces import Program
     from actconform.workers.session import Session
 
 SAMPLE_SECONDS = 0.008  # of the calls in one sample: 40,000 times what reading the clock takes

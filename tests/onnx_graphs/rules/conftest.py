@@ -11,9 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.reference import Erf
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.reference import Erf
+from actconform.onnx.grad.add_gradients import add_gradients
 
 DOUBLE = 1e-12  # of the largest gradient
 SINGLE = 2e-5

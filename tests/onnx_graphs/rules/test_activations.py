@@ -10,14 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.answers import compare
-from actconform.draw import draw
-from actconform.golden.store import golden_dir, load, read_manifest
-from actconform.onnx.author import author
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.ideal import IdealRuntime
-from actconform.onnx.reference import reference
-from actconform.onnx.rules.activations import MILLS_CENTRE, MILLS_DOUBLE, MILLS_SINGLE
+from actconform.compare.comparator import compare
+from actconform.onnx.author.exporter import author
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.reference import reference
+from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.rules.activations import MILLS_CENTRE, MILLS_DOUBLE, MILLS_SINGLE
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import draw
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actconform.onnx.grad import UnsupportedOperator, add_gradients
+from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
 
 torch = pytest.importorskip("torch")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from actconform.onnx.grad import UnsupportedOperator, add_gradients
+from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from actconform.onnx.grad import add_gradients
-from actconform.onnx.ideal import IdealRuntime
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.onnx.grad import UnsupportedOperator, add_gradients
+from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
 
 torch = pytest.importorskip("torch")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from actconform.onnx.grad import add_gradients
+from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from actconform.onnx.grad import UnsupportedOperator, add_gradients
-from actconform.onnx.ideal import IdealRuntime
+from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
 
 NAMES = ("x", "w", "r", "b", "lengths", "h", "c", "p")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

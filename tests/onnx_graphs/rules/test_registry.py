@@ -11,8 +11,8 @@ from onnx import parser
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from actconform.onnx.grad import GradientError, UnsupportedOperator, add_gradients
-from actconform.onnx.rules.registry import RULES, ZERO_DERIVATIVE, rule
+from actconform.onnx.grad.add_gradients import GradientError, UnsupportedOperator, add_gradients
+from actconform.onnx.grad.rules.registry import RULES, ZERO_DERIVATIVE, rule
 
 
 def parsed(graph: str, header: str = "") -> onnx.ModelProto:

@@ -10,10 +10,10 @@ import made
 import msgspec
 import pytest
 
-from actconform.document import Point, Trend
+from actconform.bench.results import FILE, write
 from actconform.report.html import Html
-from actconform.throughput.measured import FILE, write
 from actconform.types import Profile, Verdict, Worst
+from actconform.types.report import Point, Trend
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make install")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell") or shutil.which("google-chrome")

@@ -12,11 +12,11 @@ from importlib.resources import files
 import made
 import pytest
 
-from actconform.causes.register import Cause
-from actconform.document import Point, Since, Trend
+from actconform.bench.results import FILE, write
 from actconform.report.html import Html
-from actconform.throughput.measured import FILE, write
 from actconform.types import Profile, Verdict
+from actconform.types.report import Point, Since, Trend
+from actconform.verdict.causes.register import Cause
 
 HOSTILE = "<script>alert(1)</script><!--</SCRIPT ]]> {{data}} \u2028 \\u003c & 'quoted' \x1b[31m \U0001f600 ä"
 CASES_LIMIT = 15e6  # bytes of a page of 5,000 cases

@@ -11,8 +11,8 @@ import made
 import numpy as np
 import pytest
 
-from actconform.catalog.inputs import signed_powers
 from actconform.report.html.reproduce import cotangent_of, reproduction
+from actconform.testdata.regimes import signed_powers
 from actconform.types import Verdict, Worst
 
 

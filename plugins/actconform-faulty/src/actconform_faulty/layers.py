@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from actconform import Model, Program
-    from actconform.model import Setting
+    from actconform.types.model import Setting
 
 FAMILY = "layers"
 BLOCK, CNN, REGRESSION = "attention-block", "image-cnn-softmax2", "regression-softmax-hidden"

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx
 
-from actconform.draw import STORAGE
-from actconform.interfaces import Unsupported
-from actconform.onnx.author import author
-from actconform.onnx.author_model import author_model
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
 from actconform.oracle import truth
+from actconform.plugin.interfaces import Unsupported
+from actconform.testdata.kernel_vectors import STORAGE
 from actconform.types import Artifact
 from actconform.workers.protocol import Call
 from actconform_faulty.peer_limits import ONNX_ATOL, ONNX_RTOL

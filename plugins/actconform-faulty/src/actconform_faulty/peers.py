@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from actconform.compare.claims import Claims
-from actconform.config import Config, UsageError
-from actconform.exports import Exports, cache_folder
-from actconform.golden.store import golden_dir, read_manifest
-from actconform.interfaces import Unsupported
-from actconform.line import Desk, Exams, artifact_for, job_for
-from actconform.model import Model
-from actconform.plugins import load_plugins
+from actconform.compare.metamorphic import Claims
+from actconform.plugin.interfaces import Unsupported
+from actconform.plugin.loader import load_plugins
 from actconform.report.marked import expect_marks, write_between
-from actconform.run import Plan
-from actconform.select import all_cases
+from actconform.run.case import Desk, Exams, artifact_for, job_for
+from actconform.run.export_cache import Exports, cache_folder
+from actconform.run.scheduler import Plan
+from actconform.run.select import all_cases
 from actconform.selftest import selftest
+from actconform.settings import Config, UsageError
+from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import DRIVER_EXPORTER
-from actconform.workers.pool import Worker, WorkerError
+from actconform.types.model import Model
+from actconform.workers.client import Worker, WorkerError
 from actconform.workers.protocol import Job
 from actconform_faulty.node_data import DTYPE, of_graph, of_kernel
 from actconform_faulty.peer_limits import PEERS, onnx_holds
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from actconform import Fault
-    from actconform.plugins import Catalog
+    from actconform.plugin.loader import Catalog
     from actconform.types import Bundle, Case
     from actconform_faulty.node_data import Known
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from actconform import Backend, Library, Program, Support, Unsupported
-from actconform.cpu import cpu_capability, level_of
-from actconform.formats import DTYPES
-from actconform.importing import imported
-from actconform.onednn import onednn_settings
+from actconform.machine.cpu import cpu_capability, level_of
+from actconform.machine.onednn import onednn_settings
+from actconform.plugin.import_failure import imported
+from actconform.types.dtypes import DTYPES
 from actconform_jax.kernels import Implementation, implement
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
-from actconform.model import LOSS, OUTPUT
+from actconform.types.model import LOSS, OUTPUT
 from actconform_jax.backend import _array, _jax
 from actconform_jax.kernels import implement
 

@@ -1,6 +1,6 @@
 """Each kind of layer of functions of JAX, which has no layers of its own: images and parameters lie as the catalog has them.
 
-`actconform.catalog.models.kinds` defines the kinds. A layer is a function of its inputs, in order, and of its parameters by
+`actconform.catalog.models.layer_kinds` defines the kinds. A layer is a function of its inputs, in order, and of its parameters by
 short name. `jax.nn.standardize` takes the variance as the mean of squares less the square of the mean by default; that is
 left as users get it.
 """
@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from actconform import Unsupported
-from actconform.catalog.models.kinds import CLIP
+from actconform.catalog.models.layer_kinds import CLIP
 from actconform_jax.kernels import implement
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from actconform.model import Layer, Shape
+    from actconform.types.model import Layer, Shape
 
     Named = Mapping[str, Array]
 
@@ -135,7 +135,7 @@ def _activation(site: Site) -> Built:
     import msgspec
 
     from actconform.catalog.kernels import UNARY
-    from actconform.catalog.rows import ROWS
+    from actconform.catalog.kernels.rows import ROWS
 
     wanted = site.layer.settings["kernel"]
     kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform import Program, Unsupported
-from actconform.model import LOSS, OUTPUT
+from actconform.types.model import LOSS, OUTPUT
 from actconform_jax.backend import _array, _arrays, _jax, when_done
 from actconform_jax.layers import BUILDERS, Site
 from actconform_jax.layers_memory import MEMORY_BUILDERS
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from actconform.model import Layer, Model
     from actconform.types import Bundle
+    from actconform.types.model import Layer, Model
 
     Named = Mapping[str, Array]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from actconform import Backend, Library, Program, Support, Unsupported
-from actconform.cpu import cpu_capability
-from actconform.formats import DTYPES
-from actconform.onednn import onednn_level, onednn_settings
+from actconform.machine.cpu import cpu_capability
+from actconform.machine.onednn import onednn_level, onednn_settings
+from actconform.types.dtypes import DTYPES
 from actconform_keras.engines import Engine, TensorFlow, pulled_back
 from actconform_keras.framework import keras_on
 from actconform_keras.kernels import Implementation, implement

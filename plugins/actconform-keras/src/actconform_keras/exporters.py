@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Artifact, Exporter, Unsupported
-from actconform.importing import imported
+from actconform.plugin.import_failure import imported
 from actconform_keras.backend import KERAS_DTYPES
 from actconform_keras.framework import INSTALL, PLUGIN, keras_on
 from actconform_keras.kernels import implement

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from actconform import Unavailable
-from actconform.importing import imported
+from actconform.plugin.import_failure import imported
 
 # What to install for a package that is not there, where it is none that this package brings along.
 INSTALL = "pip install actconform[keras]"

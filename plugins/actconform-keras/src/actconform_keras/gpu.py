@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from actconform import Unavailable
-from actconform.gpu import first_gpu
+from actconform.machine.gpu import first_gpu
 from actconform_keras.backend import KerasBackend
 from actconform_keras.framework import keras_on
 

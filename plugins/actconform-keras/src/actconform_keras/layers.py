@@ -1,6 +1,6 @@
 """Each kind of layer as Keras computes it: its own layers and losses; compositions of keras.ops where it has none.
 
-`actconform.catalog.models.kinds` defines the kinds. Where Keras's own differ from it they are left as they are. A loss of
+`actconform.catalog.models.layer_kinds` defines the kinds. Where Keras's own differ from it they are left as they are. A loss of
 probabilities that come straight from `softmax` or `sigmoid` is computed from their logits; `BinaryCrossentropy` takes those
 of a softmax for those of a sigmoid, so that a softmax of one unit has a gradient. `Dot(normalize=True)` bounds each norm at
 1e-7 from below. `ops.dot_product_attention`, and with it `MultiHeadAttention`, takes its softmax in float32, and `Rescaling` its
@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unsupported
-from actconform.catalog.models.kinds import HALVING
+from actconform.catalog.models.layer_kinds import HALVING
 from actconform_keras.kernels import implement
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from actconform.model import Layer, Shape
+    from actconform.types.model import Layer, Shape
 
 
 LAYERS = "keras.layers"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actconform import Program, Unsupported
-from actconform.model import LOSS, OUTPUT
+from actconform.types.model import LOSS, OUTPUT
 from actconform_keras.backend import KERAS_DTYPES
 from actconform_keras.engines import pulled_back
 from actconform_keras.layers import BUILDERS, Site, loss_of
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import keras
 
     from actconform import Model
-    from actconform.model import Layer
     from actconform.types import Bundle
+    from actconform.types.model import Layer
     from actconform_keras.engines import Engine, Named, Outputs
     from actconform_keras.layers import Built
 

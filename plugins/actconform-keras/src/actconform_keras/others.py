@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from actconform.cpu import cpu_capability, level_of
-from actconform.onednn import onednn_in_torch, onednn_settings
+from actconform.machine.cpu import cpu_capability, level_of
+from actconform.machine.onednn import onednn_in_torch, onednn_settings
 from actconform_keras.backend import KerasBackend
 from actconform_keras.engines import Engine, Jax, Torch, Xla
 from actconform_keras.framework import keras_on, thread_count

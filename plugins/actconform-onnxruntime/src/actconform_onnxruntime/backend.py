@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Backend, Library, Unavailable
-from actconform.cpu import cpu_capability
-from actconform.importing import imported
+from actconform.machine.cpu import cpu_capability
+from actconform.plugin.import_failure import imported
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.program import GraphProgram
 

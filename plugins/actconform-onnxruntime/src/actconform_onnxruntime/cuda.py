@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unavailable
-from actconform.gpu import DRIVER, DRIVER_MEND, first_gpu
+from actconform.machine.gpu import DRIVER, DRIVER_MEND, first_gpu
 from actconform_onnxruntime.placement import NO_RECORD, RECORD
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import onnx
 import onnx.parser
 
 from actconform import Artifact, Backend, Library, Program, Register, Unsupported, hookimpl, register_of
-from actconform.importing import imported
-from actconform.onednn import onednn_facts
+from actconform.machine.onednn import onednn_facts
+from actconform.plugin.import_failure import imported
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}

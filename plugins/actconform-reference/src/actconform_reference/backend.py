@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Backend, Library, Program, Unsupported
-from actconform.cpu import cpu_capability
+from actconform.machine.cpu import cpu_capability
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Backend, Library, Program, Support, Unsupported
-from actconform.formats import DTYPES
-from actconform.importing import imported
-from actconform.onednn import onednn_in_torch
+from actconform.machine.onednn import onednn_in_torch
+from actconform.plugin.import_failure import imported
+from actconform.types.dtypes import DTYPES
 from actconform_torch.kernels import Implementation, implement
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from actconform import Unavailable
-from actconform.gpu import first_gpu
+from actconform.machine.gpu import first_gpu
 from actconform_torch.backend import TorchBackend, _torch
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever torch says

@@ -9,8 +9,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
-from actconform.importing import imported
-from actconform.model import LOSS, OUTPUT
+from actconform.plugin.import_failure import imported
+from actconform.types.model import LOSS, OUTPUT
 from actconform_torch.backend import _torch
 from actconform_torch.kernels import implement
 

@@ -1,6 +1,6 @@
 """Each kind of layer as torch computes it: its own modules and functions; compositions where it has none.
 
-`actconform.catalog.models.kinds` defines the kinds. Where torch's own layer differs from the definition it is left as it is:
+`actconform.catalog.models.layer_kinds` defines the kinds. Where torch's own layer differs from the definition it is left as it is:
 `torch.nn.BCELoss` bounds its logarithms at -100 instead of clipping probabilities at 1e-7, and `cosine_similarity` bounds each
 norm at 1e-8 from below.
 """
@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from actconform import Unsupported
-from actconform.catalog.models.kinds import CLIP, same_pads
+from actconform.catalog.models.layer_kinds import CLIP, same_pads
 from actconform_torch.kernels import implement
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from actconform.model import Layer, Shape
+    from actconform.types.model import Layer, Shape
 
     Named = Mapping[str, Tensor]
 
@@ -176,7 +176,7 @@ def _activation(site: Site) -> Built:
     import msgspec
 
     from actconform.catalog.kernels import UNARY
-    from actconform.catalog.rows import ROWS
+    from actconform.catalog.kernels.rows import ROWS
 
     wanted = site.layer.settings["kernel"]
     kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)

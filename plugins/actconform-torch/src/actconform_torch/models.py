@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform import Program, Unsupported
-from actconform.model import LOSS, OUTPUT
+from actconform.types.model import LOSS, OUTPUT
 from actconform_torch.backend import _arrays, _refusal, _tensor, _torch, when_done
 from actconform_torch.layers import BUILDERS, Site
 from actconform_torch.layers_memory import MEMORY_BUILDERS
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from actconform.model import Layer, Model
     from actconform.types import Bundle
+    from actconform.types.model import Layer, Model
     from actconform_torch.layers import Built
 
     Values = Callable[[Mapping[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform.catalog.models.describe import describe, layer
-from actconform.model import Input, Model
+from actconform.catalog.models.builder import describe, layer
+from actconform.types.model import Input, Model
 
 if TYPE_CHECKING:
-    from actconform.model import Layer
+    from actconform.types.model import Layer
 
 
 def attention(*, published: bool) -> Model:

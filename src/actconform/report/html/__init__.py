@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from actconform.interfaces import Reporter
+from actconform.plugin.interfaces import Reporter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.document import Report
+    from actconform.types.report import Report
 
 
 class Html(Reporter):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actconform.config import UsageError
-from actconform.report.speeds import about, duration, verdict
-from actconform.throughput.measured import read
-from actconform.throughput.trials import shown
+from actconform.bench.results import read
+from actconform.bench.workloads import shown
+from actconform.report.terminal.speeds import about, duration, verdict
+from actconform.settings import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.throughput.measured import Figure, Measured
+    from actconform.bench.results import Figure, Measured
 
 
 def bars_of(folder: Path) -> dict[str, Any] | None:

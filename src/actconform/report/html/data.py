@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actconform.report.cells import named
+from actconform.report.error_ratio import worst_share
 from actconform.report.html.bars import bars_of
 from actconform.report.html.reproduce import cotangent_of, reproduction
 from actconform.report.html.selftest import selftest_of
-from actconform.report.screen import DIGITS, WORDS
-from actconform.report.share import worst_share
-from actconform.severity import CONVENTION, MARKS, TABLE, Severity, gravest, gravity
+from actconform.report.terminal.screen import DIGITS, WORDS
 from actconform.text import visible
 from actconform.types import RAN, Verdict
+from actconform.types.severity import CONVENTION, MARKS, TABLE, Severity, gravest, gravity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from actconform.causes.register import Cause
-    from actconform.document import Report, Since, Trend
     from actconform.types import Finding, Measurement, Result
+    from actconform.types.report import Report, Since, Trend
+    from actconform.verdict.causes.register import Cause
 
 CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(
     7

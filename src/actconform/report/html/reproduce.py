@@ -10,12 +10,12 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from actconform.catalog.inputs import signed_powers
 from actconform.catalog.kernels import UNARY
-from actconform.compare.ulp import from_hex
-from actconform.formats import DTYPES
-from actconform.report.screen import DIGITS
-from actconform.severity import gravest
+from actconform.report.terminal.screen import DIGITS
+from actconform.testdata.regimes import signed_powers
+from actconform.tolerance.ulp import from_hex
+from actconform.types.dtypes import DTYPES
+from actconform.types.severity import gravest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,7 +153,7 @@ def _call(path: str, arguments: str, dtype: str) -> str:
 
 
 def _of_graph(result: Result, finding: Finding) -> str:
-    from actconform.onnx.author import author
+    from actconform.onnx.author.exporter import author
 
     written = author(KERNELS[result.subject], result.dtype)
     text = base64.b64encode(written.model).decode()

@@ -1,0 +1,270 @@
+"""golden/throughput.json: ratios that held once, and the facts under which they did. Where these differ nothing is compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from actconform import __version__
+from actconform.bench.calibration import NAME
+from actconform.bench.intervals import Interval, ratios
+from actconform.bench.results import write
+from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
+from actconform.files import read_bytes
+from actconform.settings import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from actconform.bench.results import Figure, Machine, Measured, Report
+
+SCHEMA = 1
+WHAT = "actconform throughput"
+THRESHOLD = 1.2  # times the old interval's upper bound that the new one's lower bound must exceed
+NOISY = 1.2  # times its lower bound; a wider interval gates nothing
+DIGITS = 5
+UNCOMPARED = ("platform",)  # the kernel's release: a patch of it is no other machine
+
+Change = Literal["same", "slower", "faster", "noisy", "new"]
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """One route in one trial: how many times the calibration's time a call took, and how many times that of `reference`.
+
+    `scale` is the spread of the calibration's own interval.
+    """
+
+    trial: Trial
+    route: str
+    to_calibration: Interval
+    scale: float
+    reference: str
+    to_reference: Interval
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """The file. `machine` and `facts`, by backend, are what the ratios hold under."""
+
+    what: str = WHAT
+    schema: int = SCHEMA
+    actconform: str = __version__
+    machine: dict[str, str]
+    facts: dict[str, dict[str, str]]
+    entries: list[Held]
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one route in one trial since the baseline, and how it shows."""
+
+    trial: Trial
+    route: str
+    change: Change
+    words: str
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts that differ, in which case nothing was compared; else a judgement for every figure."""
+
+    differing: list[str] = []
+    judgements: list[Judgement] = []
+
+    @property
+    def slower(self) -> list[Judgement]:
+        """The regressions."""
+        return [one for one in self.judgements if one.change == "slower"]
+
+
+class _Head(msgspec.Struct):
+    what: str
+    schema: int
+
+
+def read(path: Path) -> Baseline | None:
+    """Return the baseline of a file, None where there is none; raise UsageError where it cannot be read or is something else."""
+    mend = "name another file with --baseline, or move this one away; nothing was overwritten"
+    try:
+        text = read_bytes(path)
+        head = msgspec.json.decode(text, type=_Head)
+        if head.what != WHAT:
+            raise UsageError(f"{path}: not a baseline of throughput, but {head.what!r}; {mend}")
+        if head.schema != SCHEMA:
+            raise UsageError(f"{path}: schema {head.schema}, but this actconform reads schema {SCHEMA}; {mend}")
+        return msgspec.json.decode(text, type=Baseline)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: the baseline cannot be read: {error.strerror}; {mend}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path}: not a baseline of throughput: {error}; {mend}") from error
+
+
+def held(report: Report, old: Baseline | None = None) -> Baseline:
+    """Return what to keep of a report: its ratios, to the reference of `old` where that ran, else to the fastest route.
+
+    Entries of `old` that were not measured now are kept where all its facts still hold, and dropped with them otherwise.
+    """
+    machine, facts = _about(report.machine), _kept_facts(report.facts)
+    keep = old if old and not differing(old, report) else None
+    references = {(one.trial, one.route): one.reference for one in (keep.entries if keep else [])}
+    fresh = {
+        (one.trial, figure.route): _held(one, figure, references.get((one.trial, figure.route), figure.fastest))
+        for one in report.measured
+        for figure in one.figures
+    }
+    kept = [one for one in (keep.entries if keep else []) if (one.trial, one.route) not in fresh]
+    return Baseline(
+        machine=machine,
+        facts={**(keep.facts if keep else {}), **facts},
+        entries=sorted([*kept, *fresh.values()], key=_order),
+    )
+
+
+def save(path: Path, baseline: Baseline) -> None:
+    """Write the baseline in one step; raise UsageError where it cannot be."""
+    try:
+        write(path, baseline)
+    except OSError as error:
+        raise UsageError(f"{path}: the baseline cannot be written: {error.strerror}") from error
+
+
+def compare(old: Baseline, report: Report, *, other_versions: bool = False) -> Comparison:
+    """Hold a report against a baseline: nothing where facts differ; with `other_versions`, those of backends may.
+
+    A figure is slower where the lower bound of its ratio to the calibration exceeds THRESHOLD times the old upper bound, and
+    so does its ratio to the reference route, unless it is that route or that did not run: what a run slows alike, or a
+    reference that became faster, is no regression of this route. Faster likewise. Where an interval, the calibration's own
+    among them, is wider than NOISY, the figure is noisy and neither.
+    """
+    if differences := differing(old, report, other_versions=other_versions):
+        return Comparison(differing=differences)
+    entries = {(one.trial, one.route): one for one in old.entries}
+    return Comparison(
+        judgements=[
+            _judged(entries.get((one.trial, figure.route)), one, figure)
+            for one in report.measured
+            for figure in one.figures
+        ]
+    )
+
+
+def confirmed(first: Comparison, again: Comparison) -> Comparison:
+    """Return the first comparison, with "noisy" for what was slower in it and not so when it was timed again.
+
+    A process can be slow for as long as it lives, by where its memory came to lie: no number of samples of it tells.
+    """
+    second = {(one.trial, one.route): one for one in again.judgements}
+
+    def settled(one: Judgement) -> Judgement:
+        repeat = second.get((one.trial, one.route))
+        if one.change != "slower" or repeat is None or repeat.change == "slower":
+            return one
+        words = f"{one.words}; but in a new process {repeat.words}"
+        return msgspec.structs.replace(one, change="noisy", words=words)
+
+    return msgspec.structs.replace(first, judgements=[settled(one) for one in first.judgements])
+
+
+def differing(old: Baseline, report: Report, *, other_versions: bool = False) -> list[str]:
+    """Return the facts that are others now: of the machine, of the calibration, and of every other backend in both."""
+    words = _changed("", old.machine, _about(report.machine))
+    facts = _kept_facts(report.facts)
+    for backend in old.facts:
+        if backend in facts and (backend == NAME or not other_versions):
+            words += _changed(f"{backend} ", old.facts[backend], facts[backend])
+    return words
+
+
+def _judged(entry: Held | None, measured: Measured, figure: Figure) -> Judgement:
+    change: Change = "new"
+    words = "not in the baseline"
+    if entry:
+        now = _held(measured, figure, entry.reference)
+        old, new = entry.to_calibration, now.to_calibration
+        words = f"{new.median / old.median:.2f} times the baseline: {_shown(new)}, was {_shown(old)} {measured.calibration.kind} times"
+        change = _change(old, new)
+        if change in ("slower", "faster") and now.reference == entry.reference != figure.route:
+            beside = _change(entry.to_reference, now.to_reference)
+            words += f"; {now.to_reference.median:.3g} times {entry.reference}, was {entry.to_reference.median:.3g}"
+            change = change if beside == change else "same"
+        if noise := _noise(entry, now):
+            change, words = "noisy", f"{noise}; {words}"
+    return Judgement(trial=measured.trial, route=figure.route, change=change, words=words)
+
+
+def _change(old: Interval, new: Interval) -> Change:
+    if new.low > THRESHOLD * old.high:
+        return "slower"
+    return "faster" if THRESHOLD * new.high < old.low else "same"
+
+
+def _noise(old: Held, new: Held) -> str:
+    if new.scale > NOISY:
+        return f"the calibration itself varied by {new.scale:.2f} times"
+    if new.to_calibration.spread > NOISY:
+        return f"the interval is {new.to_calibration.spread:.2f} times wide"
+    if max(old.scale, old.to_calibration.spread) > NOISY:
+        return "the baseline was noisy here"
+    return ""
+
+
+def _held(measured: Measured, figure: Figure, reference: str) -> Held:
+    other = next((one for one in measured.figures if one.route == reference), None)
+    fastest = next(one for one in measured.figures if one.route == figure.fastest)
+    against = other or fastest
+    return Held(
+        trial=measured.trial,
+        route=figure.route,
+        to_calibration=_rounded(figure.to_calibration),
+        scale=_brief(measured.calibration.seconds.spread),
+        reference=against.route,
+        to_reference=_rounded(ratios(figure.samples, against.samples)),
+    )
+
+
+def _about(machine: Machine) -> dict[str, str]:
+    return {
+        "cpu": machine.cpu,
+        "capability": machine.capability,
+        "threads": str(machine.threads),
+        "processors": str(len(machine.affinity)),
+    }
+
+
+def _kept_facts(facts: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return the facts to compare, the calibration's first: it is in every comparison."""
+    order = sorted(facts, key=lambda name: (name != NAME, name))
+    return {name: {fact: value for fact, value in facts[name].items() if fact not in UNCOMPARED} for name in order}
+
+
+def _changed(of: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    return [
+        f"{of}{name} was {old.get(name, 'unknown')}, is {new.get(name, 'unknown')}"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _order(one: Held) -> tuple[str, str, int, str]:
+    return one.trial.subject, one.trial.direction, one.trial.size, one.route
+
+
+def _rounded(one: Interval) -> Interval:
+    return Interval(*map(_brief, (one.median, one.low, one.high)))
+
+
+def _brief(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
+
+
+def _shown(one: Interval) -> str:
+    return f"{one.median:.3g} [{one.low:.3g} {one.high:.3g}]"
+
+
+def counts(judgements: Iterable[Judgement]) -> dict[Change, int]:
+    """Return how many figures changed how."""
+    found: dict[Change, int] = {}
+    for one in judgements:
+        found[one.change] = found.get(one.change, 0) + 1
+    return found

@@ -1,0 +1,79 @@
+"""What a call has to do, counted from the description alone: bytes that must move, multiply-adds that must be made."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actconform.bench.workloads import Direction
+    from actconform.types.model import Layer, Model, Shape
+
+    Count = Callable[[Layer, Sequence[Shape], Shape], int]
+
+ITEM = 4  # bytes of a float32
+BACKWARD = 2  # times the forward work: one product for the gradient of either factor
+
+
+def _dense(_: Layer, read: Sequence[Shape], given: Shape) -> int:
+    return math.prod(given) * read[0][-1]
+
+
+def _convolution(layer: Layer, read: Sequence[Shape], given: Shape) -> int:
+    size = layer.settings["size"]
+    assert isinstance(size, tuple)
+    return math.prod(given) * math.prod(size) * read[0][-1]
+
+
+def _attention(_: Layer, read: Sequence[Shape], __: Shape) -> int:
+    q, k, v = read
+    return q[0] * k[0] * (q[1] + v[1])
+
+
+def _heads(_: Layer, read: Sequence[Shape], __: Shape) -> int:
+    time, width = read[0]
+    return 4 * time * width * width + 2 * time * time * width
+
+
+def _read(_: Layer, read: Sequence[Shape], __: Shape) -> int:
+    weights, memory = read
+    return math.prod(weights) * memory[1]
+
+
+def _similarity(_: Layer, read: Sequence[Shape], __: Shape) -> int:
+    memory, key = read
+    return math.prod(key) * memory[0]
+
+
+def _directional(_: Layer, read: Sequence[Shape], __: Shape) -> int:
+    link, weights = read
+    return math.prod(weights) * link[0]
+
+
+MULTIPLY_ADDS: dict[str, Count] = {
+    "dense": _dense,
+    "conv2d": _convolution,
+    "attention": _attention,
+    "multi-head-attention": _heads,
+    "read": _read,
+    "cosine-similarity": _similarity,
+    "directional": _directional,
+}
+
+
+def flops(model: Model, batch: int, direction: Direction) -> int:
+    """Return the floating-point operations of one call: two for each multiply-add of layers that multiply matrices.
+
+    dense: rows in out; conv2d: pixels of the output filters window channels; attention: t s (d + m); multi-head-attention:
+    4 t d d + 2 t t d; read: r n m; cosine-similarity: r n w; directional: r n n. All other layers count as nothing. Backward
+    counts as twice the forward.
+    """
+    shapes = {one.name: one.shape for one in model.inputs} | model.shapes
+    each = sum(
+        MULTIPLY_ADDS[layer.kind](layer, [shapes[name] for name in layer.inputs], shapes[layer.name])
+        for layer in model.layers
+        if layer.kind in MULTIPLY_ADDS
+    )
+    return 2 * each * batch * (1 if direction == "forward" else 1 + BACKWARD)

@@ -1,0 +1,45 @@
+"""All reference models: small ones for every run, the published sizes for a full one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform.catalog.models.feedforward import (
+    autoencoder,
+    blobs,
+    image_cnn,
+    linear_stack,
+    maxout,
+    mlp,
+    multinomial_latent,
+    regression,
+)
+from actconform.catalog.models.memory import attention, attention_block, dnc, ntm
+
+if TYPE_CHECKING:
+    from actconform.types.model import Model
+
+PUBLISHED = "@published"
+
+
+def networks() -> tuple[Model, ...]:
+    """Return every built-in model; those of published size have "@published" in their names."""
+    made = []
+    for published in (False, True):
+        made += [
+            regression(published=published, training=False),
+            regression(published=published, training=True),
+            mlp("softmax", published=published),
+            mlp("relu", published=published),
+            *(image_cnn(head, published=published) for head in ("softmax1", "sigmoid", "softmax2")),
+            image_cnn("softmax2", published=published, training=True),
+            blobs(published=published),
+            *(autoencoder(head, published=published) for head in ("sigmoid", "relu", "linear")),
+            attention(published=published),
+            attention_block(published=published),
+            ntm(published=published),
+            dnc(published=published),
+            multinomial_latent(published=published),
+            maxout(published=published),
+        ]
+    return (*made, linear_stack())

@@ -1,0 +1,37 @@
+"""What a program did beside its answers: to its inputs, from call to call, to memory, and where it ran."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform.compare.comparator import structural
+
+if TYPE_CHECKING:
+    from actconform.testdata.kernel_vectors import Exam
+    from actconform.types import Finding
+    from actconform.workers.protocol import Outcome
+
+MIB = 1 << 20
+
+
+def behaviour(exam: Exam, outcome: Outcome, provider: str) -> list[Finding]:
+    """Return the findings for inputs changed in place, answers that differ between two runs, memory and placement.
+
+    `provider` is the execution provider that every node must have been given; empty where nothing is promised.
+    """
+    findings = []
+    for class_, seen in (("mutates-input", outcome.mutated), ("nondeterministic", outcome.unsteady)):
+        for tensor in sorted({name for _, name in seen}):
+            calls = [call for call, name in seen if name == tensor]
+            regime = exam.questions[calls[0]].regime if calls[0] < len(exam.questions) else ""
+            said = f"seen in {len(calls)} call{'s' if len(calls) > 1 else ''}"
+            findings.append(structural(class_, regime, tensor, said, len(calls)))
+    if outcome.grown:
+        said = f"the process grows by {outcome.grown / MIB:.1f} MiB at every further call of the same inputs"
+        findings.append(structural("memory-growth", "", "", said))
+    elsewhere = {name: nodes for name, nodes in outcome.placement.items() if provider and name != provider}
+    if elsewhere:
+        said = "; ".join(f"{', '.join(nodes)} on {name}" for name, nodes in elsewhere.items())
+        count = sum(map(len, elsewhere.values()))
+        findings.append(structural("placement", "", "", f"{said}: asked for {provider}", count))
+    return findings

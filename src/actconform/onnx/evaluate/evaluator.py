@@ -1,0 +1,344 @@
+"""The ideal runtime: a graph evaluated node by node in accurate float64, each result rounded once to its element type.
+
+It is the witness that tells faults of a graph from faults of a runtime. Where its answer breaks a limit the graph itself is
+wrong or ill-conditioned at its precision; where its answer is right and a runtime's is not, the runtime is at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+
+import ml_dtypes
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+import actconform.onnx.evaluate.indexing
+import actconform.onnx.evaluate.layers
+import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.signals
+import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
+from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, Node
+from actconform.onnx.gates import deep, io_names, operators, standard_opset, subgraphs
+from actconform.onnx.nodes import ELEMENT_TYPES
+from actconform.onnx.opset_conversion import inlined
+from actconform.onnx.size_limits import READ, expect_sane_output
+from actconform.oracle.rounding import round_to
+from actconform.plugin.interfaces import Program, Unsupported
+from actconform.types.dtypes import DTYPES
+
+if TYPE_CHECKING:
+    from actconform.types import Bundle
+
+__all__ = ["IdealRuntime", "operators"]
+
+Array: TypeAlias = NDArray[Any]
+# of a node's inputs, None where one is left out, and of everything known before it, which the body of a loop may capture
+Compute: TypeAlias = Callable[[list[Array | None], Mapping[str, Array]], Sequence[Array]]
+
+MOST_ROUNDS = 10_000  # of a loop
+FIRST_OPSET = 13  # before it Softmax flattened its input, and squeezes and sums took axes otherwise
+
+FORMATS = {element_type: DTYPES[dtype] for dtype, element_type in ELEMENT_TYPES.items()}
+STORAGE: dict[int, np.dtype[Any]] = {
+    TensorProto.FLOAT: np.dtype(np.float32),
+    TensorProto.FLOAT16: np.dtype(np.float16),
+    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
+    TensorProto.DOUBLE: np.dtype(np.float64),
+    TensorProto.BOOL: np.dtype(np.bool_),
+    **{getattr(TensorProto, f"INT{bits}"): np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
+    **{getattr(TensorProto, f"UINT{bits}"): np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
+}
+
+
+class _Step(NamedTuple):
+    node: onnx.NodeProto
+    compute: Compute
+
+
+class IdealRuntime(Program):
+    """A graph of standard operators, evaluated by the operators' true values.
+
+    `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
+    bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With `rounding=False` nothing is
+    rounded: the same graph in float64, a second witness, that tells lack of precision from a wrong formula.
+    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, elements that are not real numbers, tensors whose element type onnx cannot infer.
+    """
+
+    implementation = "actconform.onnx.evaluate.evaluator"
+
+    def __init__(self, model: bytes, *, rounding: bool = True) -> None:
+        proto = inlined(onnx.load_from_string(model))
+        self._rounding = rounding
+        self._opset = standard_opset(proto)
+        if self._opset < FIRST_OPSET:
+            raise Unsupported(f"the ideal runtime knows opset {FIRST_OPSET} and newer, not {self._opset}")
+        self._inputs, self._outputs = io_names(model)
+        self._steps = self._steps_of(proto.graph)
+        self._types = _element_types(proto, self._opset)
+        if any(graph.sparse_initializer for graph in _graphs(proto)):
+            raise Unsupported("the ideal runtime takes no sparse initializers")
+        self._constants = {
+            tensor.name: self._settled(numpy_helper.to_array(tensor), tensor.data_type)
+            for graph in _graphs(proto)
+            for tensor in graph.initializer
+        }
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return the outputs by name, in their declared dtypes (all floats float64 without rounding), `inputs` untouched.
+
+        Raises ValueError where the inputs' names or dtypes are not the graph's, or a node fails at these shapes.
+        """
+        if set(inputs) != set(self._inputs):
+            raise ValueError(f"inputs {sorted(inputs)} given, but the graph takes {sorted(self._inputs)}")
+        values: dict[str, Array] = dict(self._constants)
+        for name, array in inputs.items():
+            if array.dtype != STORAGE[self._types[name]]:
+                raise ValueError(f"input {name} is {array.dtype}, but the graph takes {STORAGE[self._types[name]]}")
+            values[name] = self._settled(array, self._types[name])
+        with np.errstate(all="ignore"):
+            self._run(self._steps, values)
+        return {name: self._handed_out(values[name], self._types[name]) for name in self._outputs}
+
+    def _run(self, steps: Sequence[_Step], values: dict[str, Array]) -> None:
+        for step in steps:
+            values |= self._results(step, values)
+
+    def _results(self, step: _Step, values: Mapping[str, Array]) -> dict[str, Array]:
+        arguments = [values[name] if name else None for name in step.node.input]
+        try:
+            self._expect_sane_output(step.node, values)
+            results = step.compute(arguments, values)
+        except Unsupported as error:
+            raise Unsupported(f"{_named(step.node, self._opset)}: {error}") from error
+        except Exception as error:
+            raise ValueError(f"{_named(step.node, self._opset)} fails at these inputs: {error}") from error
+        if any(step.node.output[len(results) :]):
+            raise Unsupported(f"the ideal runtime knows {len(results)} outputs of {_named(step.node, self._opset)}")
+        named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
+        return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
+
+    def _expect_sane_output(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> None:
+        """Raise Unsupported where the node would make more than is evaluated here, before it does."""
+        read = {name: (values[name], STORAGE[self._types[name]]) for name in node.input if name}
+        # Of large ones the shape alone is looked at, and a view costs nothing.
+        typed = {
+            name: array.astype(dtype) if array.size <= READ else np.broadcast_to(np.zeros((), dtype), array.shape)
+            for name, (array, dtype) in read.items()
+        }
+        expect_sane_output(node, typed, self._opset)
+
+    def _settled(self, array: Array, element_type: int) -> Array:
+        """Return the array as a tensor of that type is held: floats rounded, in float64; all else in its own dtype."""
+        if element_type not in FORMATS:
+            return array.astype(STORAGE[element_type])
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one of the patterns
+            wide = array.astype(np.float64)
+        return round_to(wide, FORMATS[element_type]) if self._rounding else wide
+
+    def _handed_out(self, array: Array, element_type: int) -> Array:
+        wide = element_type in FORMATS and not self._rounding
+        return array.astype(np.float64 if wide else STORAGE[element_type])
+
+    def _steps_of(self, graph: onnx.GraphProto) -> list[_Step]:
+        return [_Step(node, self._compute(node)) for node in graph.node]
+
+    def _compute(self, node: onnx.NodeProto) -> Compute:
+        flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
+        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
+        if node.domain not in {"", "ai.onnx"} or not known:
+            raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
+        if node.op_type in PASSED_ON:
+            return passed_on(node, self._opset)
+        if flow:
+            return flow(node)
+        operation = OPERATIONS[node.op_type]
+        own = Node(node.op_type, attributes_of(node, self._opset))
+        return lambda arguments, _: _several(operation(own, *arguments))
+
+    def _loop(self, node: onnx.NodeProto) -> Compute:
+        """Return what runs the body until its limit, or while its condition holds, each node in it rounded as any other."""
+        (body,) = subgraphs(node)
+        steps = self._steps_of(body)
+        takes, gives = [value.name for value in body.input], [value.name for value in body.output]
+
+        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+            limit, going, *initial = arguments
+            carried = cast("list[Array]", initial)
+            rows: list[Sequence[Array]] = []
+            if limit is not None and limit > MOST_ROUNDS and going is None:
+                raise Unsupported(f"a loop of {int(limit):,} rounds; at most {MOST_ROUNDS:,} are gone")
+            while (going is None or bool(going)) and (limit is None or len(rows) < limit):
+                if len(rows) == MOST_ROUNDS:
+                    raise Unsupported(f"a loop of more than {MOST_ROUNDS:,} rounds")
+                given = (np.array(len(rows)), np.array(True), *carried)  # noqa: FBT003
+                values = {**outer, **dict(zip(takes, given, strict=True))}
+                self._run(steps, values)
+                going, *results = (values[name] for name in gives)
+                rows.append(results[len(carried) :])
+                carried = results[: len(carried)]
+            return [*carried, *(np.stack(column) for column in zip(*rows, strict=True))]
+
+        return compute
+
+    def _choice(self, node: onnx.NodeProto) -> Compute:
+        """Return what runs the branch that the condition chooses."""
+        branches = {
+            attribute.name: (self._steps_of(attribute.g), [value.name for value in attribute.g.output])
+            for attribute in node.attribute
+        }
+
+        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+            (condition,) = arguments
+            steps, gives = branches["then_branch" if np.all(condition) else "else_branch"]
+            values = dict(outer)
+            self._run(steps, values)
+            return [values[name] for name in gives]
+
+        return compute
+
+    def _scan(self, node: onnx.NodeProto) -> Compute:
+        """Return what runs the body for each slice of the sequences."""
+        (body,) = subgraphs(node)
+        steps, own = self._steps_of(body), attributes_of(node, self._opset)
+        takes, gives = [value.name for value in body.input], [value.name for value in body.output]
+        n_read = own["num_scan_inputs"]
+        n_states, n_written = len(node.input) - n_read, len(node.output) - (len(node.input) - n_read)
+        axes = [own.get(f"scan_{end}_axes") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
+        turns = [own.get(f"scan_{end}_directions") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
+
+        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+            states = cast("list[Array]", arguments[:n_states])
+            read = [
+                np.flip(np.moveaxis(each, axis, 0), 0) if turned else np.moveaxis(each, axis, 0)
+                for each, axis, turned in zip(cast("list[Array]", arguments[n_states:]), axes[0], turns[0], strict=True)
+            ]
+            rows: list[Sequence[Array]] = []
+            for slices in zip(*read, strict=True):
+                values = {**outer, **dict(zip(takes, (*states, *slices), strict=True))}
+                self._run(steps, values)
+                results = [values[name] for name in gives]
+                states = results[:n_states]
+                rows.append(results[n_states:])
+            columns = [np.stack(column) for column in zip(*rows, strict=True)]
+            written = [
+                np.moveaxis(np.flip(each, 0) if turned else each, 0, axis)
+                for each, axis, turned in zip(columns, axes[1], turns[1], strict=True)
+            ]
+            return [*states, *written]
+
+        return compute
+
+
+def _several(results: Array | tuple[Array, ...]) -> Sequence[Array]:
+    return results if isinstance(results, tuple) else [results]
+
+
+def _named(node: onnx.NodeProto, opset: int) -> str:
+    return (
+        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
+        f"at node {node.name or '-> ' + ', '.join(node.output)}"
+    )
+
+
+def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
+    """Return a node's attributes, the standard's defaults where it is silent. Raises Unsupported for no standard operator."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError as error:
+        raise Unsupported(f"{_named(node, opset)} is not in the standard") from error
+    defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
+    values = {each.name: helper.get_attribute_value(each) for each in (*defaults, *node.attribute)}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+
+
+def passed_on(node: onnx.NodeProto, opset: int) -> Compute:
+    """Return onnx's own implementation of one node."""
+    alone = onnx.NodeProto()
+    alone.CopyFrom(node)
+    alone.domain = ""
+    given = [name for name in dict.fromkeys(node.input) if name]
+    graph = helper.make_graph(
+        [alone],
+        "node",
+        [onnx.ValueInfoProto(name=name) for name in given],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    evaluator = ReferenceEvaluator(graph, opsets={"": opset})
+
+    def compute(arguments: list[Array | None], _: Mapping[str, Array]) -> Sequence[Array]:
+        named = {name: array for name, array in zip(node.input, arguments, strict=True) if name}
+        results = iter(evaluator.run(None, named))
+        return [next(results) if name else np.empty(0) for name in node.output]
+
+    return compute
+
+
+def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """Yield the main graph and those that its nodes hold, at any depth."""
+    yield proto.graph
+    for node in deep(proto.graph.node):
+        yield from subgraphs(node)
+
+
+def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
+    """Return the element type of every tensor: of inputs and outputs as declared, between them as onnx infers it."""
+    types: dict[str, int] = {}
+    for graph in _graphs(_inferred(proto)):
+        values = (*graph.value_info, *graph.input, *graph.output)
+        own = {value.name: value.type.tensor_type.elem_type for value in values}
+        own |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        if twice := types.keys() & own.keys():
+            raise Unsupported(f"the ideal runtime takes no two graphs with tensors of one name: {', '.join(twice)}")
+        types |= own
+    for node in deep(proto.graph.node):
+        for name in node.output:
+            if name and types.get(name, 0) not in STORAGE:
+                raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
+    for value in (one for graph in _graphs(proto) for one in (*graph.input, *graph.initializer)):
+        if types[value.name] not in STORAGE:
+            raise Unsupported(f"the ideal runtime does not take {value.name}, {_spelled(types[value.name])}")
+    return types
+
+
+def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for graph in _graphs(bare):
+        del graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
+        for value in graph.output:  # types alone matter, and onnx infers some shapes wrongly
+            if value.type.HasField("tensor_type"):
+                value.type.tensor_type.ClearField("shape")
+    for node in deep(bare.graph.node):
+        if node.op_type == "GroupNormalization":  # of which onnx infers nothing: typed as its input
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(bare)
+        while _types_of_resized(inferred):  # of which with a keep_aspect_ratio_policy onnx infers nothing either
+            inferred = onnx.shape_inference.infer_shapes(inferred)
+    except onnx.shape_inference.InferenceError as error:
+        raise Unsupported(f"onnx cannot infer the element types: {error}") from error
+    return inferred
+
+
+def _types_of_resized(proto: onnx.ModelProto) -> bool:
+    """Note the type of each output of Resize that has none though its input has; say whether there was one."""
+    graph = proto.graph
+    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    noted = False
+    for node in graph.node:
+        kind = types.get(node.input[0], 0) if node.op_type == "Resize" else 0
+        if kind and not types.get(node.output[0]):
+            value = values.get(node.output[0]) or graph.value_info.add(name=node.output[0])
+            value.type.tensor_type.elem_type = kind
+            noted = True
+    return noted
+
+
+def _spelled(element_type: int) -> str:
+    return f"a tensor of {TensorProto.DataType.Name(element_type)}" if element_type else "whose type cannot be inferred"

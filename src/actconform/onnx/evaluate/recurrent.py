@@ -1,0 +1,130 @@
+"""The ideal runtime's recurrent layers: LSTM, GRU and RNN, step by step as the standard's formulas have them, in float64."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.special import expit
+
+from actconform.onnx.evaluate.elementwise import operation
+from actconform.plugin.interfaces import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actconform.onnx.evaluate.elementwise import Array, Node
+
+_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0.0),
+    "sigmoid": expit,
+    "softplus": lambda x: np.logaddexp(x, 0.0),
+    "softsign": lambda x: x / (1 + np.abs(x)),
+    "tanh": np.tanh,
+}
+_USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+
+
+class _Weights(NamedTuple):
+    """What one direction of a layer works with. Gates stand one below the other, as the standard orders them."""
+
+    w: Array
+    r: Array
+    w_bias: Array
+    r_bias: Array
+    peepholes: Array
+    functions: list[Callable[[Array], Array]]
+
+
+@operation("LSTM", "GRU", "RNN")
+def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
+    node: Node,
+    x: Array,
+    w: Array,
+    r: Array,
+    b: Array | None = None,
+    lengths: Array | None = None,
+    h: Array | None = None,
+    c: Array | None = None,
+    p: Array | None = None,
+) -> tuple[Array, ...]:
+    """Return the hidden states of all steps, and the last states. Behind a sequence's end are zeros."""
+    own = node.attributes
+    batch_first = bool(own.get("layout"))
+    if batch_first:
+        x = x.transpose(1, 0, 2)
+        h, c = (None if state is None else state.transpose(1, 0, 2) for state in (h, c))
+    ends = ["forward", "reverse"] if own["direction"] == "bidirectional" else [own["direction"]]
+    batch, hidden = x.shape[1], r.shape[-1]
+    lengths = np.full(batch, len(x)) if lengths is None else lengths
+    found = []
+    for i, end in enumerate(ends):
+        bias = np.zeros(2 * r.shape[1]) if b is None else b[i]
+        peepholes = np.zeros(3 * hidden) if p is None else p[i]
+        weights = _Weights(w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, _functions(node, i))
+        states = [np.zeros((batch, hidden)) if state is None else state[i].copy() for state in (h, c)]
+        found.append(
+            _run(node, weights, x, states[: 2 if node.op_type == "LSTM" else 1], lengths, back=end == "reverse")
+        )
+    y, *last = (np.stack(each, axis) for each, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False))
+    if batch_first:
+        return y.transpose(2, 0, 1, 3), *(state.transpose(1, 0, 2) for state in last)
+    return y, *last
+
+
+def _functions(node: Node, i: int) -> list[Callable[[Array], Array]]:
+    usual = _USUAL[node.op_type]
+    given = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
+    names = [name.lower() for name in given[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
+    for name in names:
+        if name not in _FUNCTIONS:
+            raise Unsupported(f"the ideal runtime does not know the activation {name}")
+    return [_FUNCTIONS[name] for name in names]
+
+
+def _run(node: Node, weights: _Weights, x: Array, states: list[Array], lengths: Array, *, back: bool) -> list[Array]:
+    """Return the hidden states of all steps in the order of time, and the last states, of one direction."""
+    y = np.zeros((len(x), *states[0].shape))
+    for step in range(len(x)):
+        for row in np.flatnonzero(step < lengths):
+            time = int(lengths[row]) - 1 - step if back else step
+            after = _STEPS[node.op_type](node, weights, x[time, row], [state[row] for state in states])
+            for state, new in zip(states, after, strict=True):
+                state[row] = new
+            y[time, row] = after[0]
+    return [y, *states]
+
+
+def _clipped(node: Node, gate: Array) -> Array:
+    clip = node.attributes.get("clip")
+    return gate if clip is None else np.clip(gate, -clip, clip)
+
+
+def _lstm(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+    h, c = states
+    f, g, last = own.functions
+    to_input, to_output, to_forget, to_cell = np.split(own.w @ x + own.w_bias + own.r @ h + own.r_bias, 4)
+    peep_input, peep_output, peep_forget = np.split(own.peepholes, 3)
+    i = f(_clipped(node, to_input + peep_input * c))
+    forget = 1 - i if node.attributes.get("input_forget") else f(_clipped(node, to_forget + peep_forget * c))
+    after = forget * c + i * g(_clipped(node, to_cell))
+    return [f(_clipped(node, to_output + peep_output * after)) * last(after), after]
+
+
+def _gru(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+    (h,) = states
+    f, g = own.functions
+    update, reset, new = np.split(own.w @ x + own.w_bias, 3)
+    r_update, r_reset, r_new = np.split(own.r, 3)
+    b_update, b_reset, b_new = np.split(own.r_bias, 3)
+    z = f(_clipped(node, update + r_update @ h + b_update))
+    r = f(_clipped(node, reset + r_reset @ h + b_reset))
+    inner = r * (r_new @ h + b_new) if node.attributes.get("linear_before_reset") else r_new @ (r * h) + b_new
+    return [(1 - z) * g(_clipped(node, new + inner)) + z * h]
+
+
+def _rnn(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+    return [own.functions[0](_clipped(node, own.w @ x + own.w_bias + own.r @ states[0] + own.r_bias))]
+
+
+_STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}

@@ -1,0 +1,242 @@
+"""Reverse mode on ONNX graphs: a graph that computes y also returns the vector-Jacobian products of what it computes.
+
+The nodes added are standard `ai.onnx` operators, so that any ONNX runtime gives gradients of the very graph that it runs.
+Each forward node is visited once, backwards; its rule (`actconform.onnx.grad.rules`) turns the cotangents of its outputs into
+those of its inputs. What no rule covers is an error, never a gradient of zero.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import TensorProto, helper
+
+import actconform.onnx.grad.rules  # noqa: F401  registers the rules
+from actconform.onnx.constant_folding import settled
+from actconform.onnx.constants import FLOATS
+from actconform.onnx.gates import subgraphs
+from actconform.onnx.grad.arguments import NameTakenError, chosen_outputs, wanted_tensors
+from actconform.onnx.grad.rules.build import Build
+from actconform.onnx.grad.rules.registry import (
+    STANDARD,
+    ZERO_DERIVATIVE,
+    GradientError,
+    Node,
+    UnsupportedOperator,
+    rule_of,
+)
+from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads
+from actconform.onnx.strip_weights import outline, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actconform.onnx.grad.rules.registry import Cotangents, Rule
+
+
+__all__ = ["GradientError", "NameTakenError", "UnsupportedOperator", "add_gradients"]
+
+# Element types through which no derivative flows. A type that is not known, or no tensor's, may carry one.
+DISCRETE = {
+    number
+    for name, number in TensorProto.DataType.items()
+    if name.startswith(("INT", "UINT")) or name in {"BOOL", "STRING"}
+}
+
+
+def add_gradients(
+    model: onnx.ModelProto,
+    wrt: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    *,
+    cotangent: str = "ct_",
+    gradient: str = "d_",
+    keep_outputs: bool = True,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+) -> onnx.ModelProto:
+    """Return a copy of `model` that also returns the gradient with respect to each tensor of `wrt`.
+
+    `wrt` names float inputs or initializers, by default all float inputs. `shapes` fixes the dimensions of inputs. For each of `outputs`, by default all float outputs, the copy has a further
+    input "ct_<output>" of that output's shape and type, the cotangent; for each x of `wrt` a further output "d_<x>" of the
+    shape and type of x, the sum over the outputs of cotangent times Jacobian. With `keep_outputs=False` the gradients are
+    its only outputs. The forward nodes stay as they are, but for local functions, operators that have no rule but a
+    definition by other operators, and each `If` whose condition is constant, which are replaced by their bodies; pools and
+    transposed convolutions whose size onnx infers wrongly, which say it plainly; below opset 16 all are converted to it.
+
+    A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
+    docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset below 7 or above 26, a
+    name is not known, `wrt` is no float tensor, a shape cannot be, or a rule fails; NameTakenError, a GradientError, where a new name is taken;
+    TypeError where names are no strings; UnsupportedOperator where a gradient would have to pass an operator that has no
+    rule. The time taken grows with the number of nodes.
+    """
+    light = outline(model, shapes)
+    graph = light.graph
+    wanted = wanted_tensors(model, light.graph, wrt)
+    chosen = chosen_outputs(graph, outputs)
+    taken = set(own_names(graph))
+    new = [*(cotangent + name for name in chosen), *(gradient + name for name in wanted)]
+    clash = [name for name in new if name in taken] or [name for name in new if new.count(name) > 1]
+    if clash:
+        raise NameTakenError(clash[0])
+
+    inferred, values = _settled(light)
+    b = Build(light, inferred, fresh_prefix("vjp_", taken.union(new)), add_gradients)
+    for name, tensor in values.items():
+        b.knows(tensor, name)
+    arriving = {name: [b.same_as(cotangent + name, name)] for name in chosen}
+    _pull_back(b, _reached(b, graph, wanted), arriving)
+
+    described = {value.name: value for value in (*inferred.output, *inferred.input)}
+    found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
+    stated = {value.name: value for value in graph.output}
+    graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
+    if not keep_outputs:
+        del graph.output[:]
+    for name in wanted:
+        if name in described:
+            graph.output.append(_described(described[name], gradient + name))
+        else:
+            graph.output.append(helper.make_tensor_value_info(gradient + name, b.element_type_of(name), b.shape(name)))
+    nodes = needed(b.nodes, found)
+    used = {name for node in nodes for name in reads(node)}
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensor for tensor in b.initializers if tensor.name in used)
+    try:
+        onnx.checker.check_model(light)
+    except onnx.checker.ValidationError as error:
+        raise GradientError(f"the rules made no valid ONNX model: {' '.join(str(error).split())}") from error
+    restore(light, model)
+    return light
+
+
+def _settled(light: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, TensorProto]]:
+    try:
+        return settled(light)
+    except onnx.shape_inference.InferenceError as error:
+        raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
+
+
+def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
+    """Return the nodes through which a derivative with respect to `wrt` flows, in order, with those of their reads that bear it.
+
+    Derivatives end at operators of zero derivative and at tensors of integers; an operator without a rule might do
+    anything with them.
+    """
+    bearing = set(wrt)
+    reached = []
+    for node in graph.node:
+        if not (borne := bearing.intersection(reads(node))):
+            continue
+        ruled = rule_of(node.domain, node.op_type)
+        if node.domain in STANDARD and node.op_type in ZERO_DERIVATIVE:
+            continue
+        reached.append((node, borne))
+        bearing.update(name for name in node.output if name and not (ruled and b.element_type_of(name) in DISCRETE))
+    return reached
+
+
+def _pull_back(b: Build, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
+    """Carry the cotangents in `arriving`, all that came to each tensor, from the last of the nodes back to the first."""
+    for proto, borne in reversed(reached):
+        g = [_total(b, arriving, name) for name in proto.output]
+        if not any(g):
+            continue
+        node = _node(b, proto, borne)
+        rule = _rule(node)
+        b.at(node, _float_type(b, node))
+        pulled = _pulled(b, node, rule, g)
+        for name, wanted, cotangent in zip((*node.inputs, *node.captured), node.wanted, pulled, strict=False):
+            if wanted and cotangent:
+                arriving.setdefault(name, []).append(cotangent)
+
+
+def _rule(node: Node) -> Rule:
+    rule = rule_of(node.domain, node.op_type)
+    if rule is None:
+        called = f'"{node.op_type}"' + ("" if node.domain in STANDARD else f', domain="{node.domain}"')
+        raise node.refuse(f"it has no rule; register one with actconform.onnx.grad.rules.registry.rule({called})")
+    return rule
+
+
+def _pulled(b: Build, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
+    """Return what the rule of a node gives, whoever wrote it."""
+    whose = f"the gradient rule {rule.__module__}.{getattr(rule, '__qualname__', rule)} of {node.label}"
+    try:
+        pulled = rule(b, node, g)
+    except UnsupportedOperator:
+        raise
+    except Exception as error:
+        raise GradientError(f"{whose} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if not isinstance(pulled, list | tuple) or not all(name is None or isinstance(name, str) for name in pulled):
+        raise GradientError(f"{whose} returned {pulled!r}: a list is expected, a name or None for each input")
+    return pulled
+
+
+def _total(b: Build, arriving: dict[str, list[str]], name: str) -> str | None:
+    """Return the sum of what came to a tensor, whose readers have all been visited."""
+    parts = arriving.get(name, [])
+    if len(parts) > 1:
+        parts[:] = [b.total(parts)]
+    return parts[0] if parts else None
+
+
+def _node(b: Build, proto: onnx.NodeProto, borne: set[str]) -> Node:
+    standard = proto.domain in STANDARD
+    attributes = dict(_defaults(proto.op_type, b.opset)) if standard else {}
+    attributes |= {each.name: _decoded(helper.get_attribute_value(each)) for each in proto.attribute}
+    outside = tuple(dict.fromkeys(name for body in subgraphs(proto) for name in captured(body)))
+    return Node(
+        name=proto.name,
+        op_type=proto.op_type,
+        domain=proto.domain,
+        opset=b.opset,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes=attributes,
+        captured=outside,
+        wanted=tuple(name in borne for name in (*proto.input, *outside)),
+    )
+
+
+@cache
+def _defaults(op_type: str, opset: int) -> dict[str, Any]:
+    schema = onnx.defs.get_schema(op_type, opset, "")
+    given = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
+    return {each.name: _decoded(helper.get_attribute_value(each)) for each in given}
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _float_type(b: Build, node: Node) -> int:
+    for name in (*node.inputs, *node.outputs, *node.captured):
+        if b.element_type_of(name) in FLOATS:
+            return b.element_type_of(name)
+    raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
+
+
+def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: str) -> str:
+    b.element_type = b.element_type_of(name)
+    total = _total(b, arriving, name) or b.zeros_like(name)
+    b.nodes.append(helper.make_node("Identity", [total], [output], name=output))
+    return output
+
+
+def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProto | None = None) -> onnx.ValueInfoProto:
+    """Return `value` under another name, with the symbols that the model itself states for dimensions."""
+    described = onnx.ValueInfoProto()
+    described.CopyFrom(value)
+    described.name = name
+    for dim in described.type.tensor_type.shape.dim:
+        if dim.dim_param.startswith("unk__"):  # names that inference made up
+            dim.Clear()
+    if stated is not None:
+        for dim, own in zip(described.type.tensor_type.shape.dim, stated.type.tensor_type.shape.dim, strict=False):
+            if own.dim_param:
+                dim.CopyFrom(own)
+    return described

@@ -1,0 +1,47 @@
+"""Gradients on a route through a graph: the graph is extended backwards, and the runtime runs that like any other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import onnx
+
+from actconform.onnx.gates import io_names
+from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
+from actconform.plugin.interfaces import Unsupported
+from actconform.types.model import LOSS, OUTPUT, Model
+from actconform.workers.protocol import Call
+
+if TYPE_CHECKING:
+    from actconform.types import Artifact, Kernel
+
+COTANGENT = "ct_"
+
+
+def pulled_back(artifact: Artifact, subject: Kernel | Model) -> Artifact:
+    """Return the graph that gives `d_<name>` for every differentiable input that the artifact has, and nothing else.
+
+    Its inputs are those of the artifact and the cotangent of y, or of a model's loss. Raises Unsupported, naming node,
+    operator and opset, where an operator on the way has no rule.
+    """
+    output, wanted = (LOSS, subject.differentiable) if isinstance(subject, Model) else (OUTPUT, subject.inputs)
+    names, _ = io_names(artifact.model)
+    try:
+        model = add_gradients(
+            onnx.load_from_string(artifact.model),
+            [name for name in wanted if name in names],
+            outputs=[output],
+            cotangent=COTANGENT,
+            gradient="d_",
+            keep_outputs=False,
+        )
+    except UnsupportedOperator as error:
+        raise Unsupported(str(error)) from error
+    return msgspec.structs.replace(artifact, model=model.SerializeToString())
+
+
+def with_cotangents(call: Call) -> Call:
+    """Return the call as a graph takes it: cotangents are inputs."""
+    cotangents = {COTANGENT + name: array for name, array in (call.cotangents or {}).items()}
+    return Call(call.regime, {**call.inputs, **cotangents})

@@ -1,0 +1,92 @@
+"""Prefix graphs: the part of a graph that some of its tensors need, to see a layer's value without the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+from onnx import helper
+
+from actconform.onnx.gates import deep, subgraphs
+from actconform.onnx.inference import infer
+from actconform.spelling import near
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+FIELDS = ("node", "input", "output", "initializer", "sparse_initializer", "value_info", "quantization_annotation")
+
+
+def prefix(model_bytes: bytes, outputs: Sequence[str]) -> bytes:
+    """Return the same graph cut down to what the tensors `outputs` need, which become its outputs, in this order.
+
+    Nodes stay as they are, in order; nodes, inputs, initializers, noted types and functions that nothing needs any more are
+    gone. Any tensor of the main graph can be an output: one that was none is typed as the graph notes or onnx infers, and
+    stays untyped where neither says. Raises ValueError for a tensor that the graph does not have, with those of near names,
+    and protobuf's DecodeError for bytes that are no model.
+    """
+    whole = onnx.load_from_string(model_bytes)
+    types = _types(whole, outputs)
+    needed, kept = set(outputs), []
+    for node in reversed(whole.graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed |= _reads(node)
+    part = onnx.ModelProto()
+    part.CopyFrom(whole)
+    graph = part.graph
+    for field in FIELDS:
+        graph.ClearField(field)
+    graph.node.extend(reversed(kept))
+    graph.input.extend(one for one in whole.graph.input if one.name in needed)
+    graph.output.extend(types[name] for name in dict.fromkeys(outputs))
+    graph.initializer.extend(one for one in whole.graph.initializer if one.name in needed)
+    graph.sparse_initializer.extend(one for one in whole.graph.sparse_initializer if one.values.name in needed)
+    known = needed.union(*(node.output for node in kept)) - set(outputs)
+    graph.value_info.extend(one for one in whole.graph.value_info if one.name in known)
+    notes = whole.graph.quantization_annotation
+    graph.quantization_annotation.extend(one for one in notes if one.tensor_name in needed)
+    part.ClearField("functions")
+    part.functions.extend(_called(whole, kept))
+    blob: bytes = part.SerializeToString(deterministic=True)
+    return blob
+
+
+def _types(model: onnx.ModelProto, outputs: Sequence[str]) -> dict[str, onnx.ValueInfoProto]:
+    """Return what is known of the type of each of `outputs`; raise ValueError for one that is nowhere."""
+    graph = model.graph
+    dense = [*graph.initializer, *(one.values for one in graph.sparse_initializer)]
+    known = {one.name: helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in dense}
+    everywhere = {*known, *(one.name for one in graph.input), *(name for node in graph.node for name in node.output)}
+    for name in outputs:
+        if not name or name not in everywhere:
+            raise ValueError(f"the graph has no tensor {name!r}{near(name, sorted(everywhere - {''}))}")
+    known |= {one.name: one for one in (*graph.value_info, *graph.input, *graph.output)}
+    if not known.keys() >= set(outputs):
+        inferred = infer(model).value_info
+        known = {one.name: one for one in inferred} | known
+    return {name: known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs}
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Return the tensors that a node reads, and those outside that its subgraphs capture."""
+    return {name for name in node.input if name}.union(*(_captured(graph) for graph in subgraphs(node)))
+
+
+def _captured(graph: onnx.GraphProto) -> set[str]:
+    dense = (*graph.initializer, *(one.values for one in graph.sparse_initializer))
+    own = {one.name for one in (*graph.input, *dense)}.union(*(node.output for node in graph.node))
+    return {one.name for one in graph.output}.union(*(_reads(node) for node in graph.node)) - own
+
+
+def _called(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> list[onnx.FunctionProto]:
+    """Return the model's functions that `nodes` call, and those that these call, in the model's order."""
+    functions = {(one.domain, one.name, one.overload): one for one in model.functions}
+    called, waiting = set(), list(deep(nodes))
+    while waiting:
+        node = waiting.pop()
+        key = (node.domain, node.op_type, node.overload)
+        if key in functions and key not in called:
+            called.add(key)
+            waiting += deep(functions[key].node)
+    return [one for key, one in functions.items() if key in called]

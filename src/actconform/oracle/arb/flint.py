@@ -1,0 +1,19 @@
+"""Ball arithmetic: python-flint, imported where exact truth is computed and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from actconform.plugin.import_failure import imported
+from actconform.plugin.interfaces import Unavailable
+
+
+def python_flint() -> Any:
+    """Return the module `flint`; raise ImportError, with the cause and what to do, where it cannot be imported."""
+    if there := sys.modules.get("flint"):  # asked for each number
+        return there
+    try:
+        return imported("flint", 'pip install "actconform[golden]"', plugin="actconform", packages=("python-flint",))
+    except Unavailable as error:
+        raise ImportError(f"exact truth needs python-flint: {error}") from error

@@ -1,0 +1,155 @@
+"""Normalization, dropout, activation and the arithmetic between layers: values and vector-Jacobian products.
+
+NaN and infinities go where the sums and products take them. Complex numbers pass through all but `activation`, which is held
+to exact goldens of its own (the truth of kernels).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.catalog.kernels import UNARY
+from actconform.catalog.kernels.rows import ROWS
+from actconform.oracle import truth
+from actconform.oracle.layers.registry import Pulled, layer_formula
+from actconform.plugin.interfaces import Unsupported
+from actconform.spelling import near
+
+if TYPE_CHECKING:
+    from actconform.oracle.layers.registry import F64, Reading
+    from actconform.types import Kernel
+    from actconform.types.model import Layer
+
+KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
+
+
+def _number(layer: Layer, setting: str) -> float:
+    return float(layer.settings[setting])  # type: ignore[arg-type]  # the kinds of these settings are numbers
+
+
+def _all_but_last(x: F64) -> tuple[int, ...]:
+    return tuple(range(x.ndim - 1))
+
+
+def _standardized(x: F64, axes: tuple[int, ...], epsilon: float) -> tuple[F64, F64]:
+    """Return (x - mean) / deviation and 1 / deviation, mean and deviation = sqrt(biased variance + epsilon) over `axes`."""
+    centred = x - x.mean(axis=axes, keepdims=True)
+    # not var(), which takes absolute values of complex numbers
+    scale: F64 = 1.0 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + epsilon)
+    return centred * scale, scale
+
+
+def _standardized_vjp(h: F64, scale: F64, g: F64, axes: tuple[int, ...]) -> F64:
+    """Pull g back: what g has along the constant and along h itself is lost, for mean and variance move with x."""
+    along_h = h * (g * h).mean(axis=axes, keepdims=True)
+    d: F64 = scale * (g - g.mean(axis=axes, keepdims=True) - along_h)
+    return d
+
+
+def _normalized(reading: Reading) -> tuple[F64, F64]:
+    """Return what gamma multiplies in a layer- or batch-norm, and its derivative by x while the statistics rest."""
+    x, layer = reading.inputs[0], reading.layer
+    epsilon = _number(layer, "epsilon")
+    if layer.kind == "batch-norm" and not reading.training:
+        scale: F64 = 1.0 / np.sqrt(reading.parameters["variance"] + epsilon)
+        return (x - reading.parameters["mean"]) * scale, scale
+    return _standardized(x, _norm_axes(reading), epsilon)
+
+
+def _norm_axes(reading: Reading) -> tuple[int, ...]:
+    return (-1,) if reading.layer.kind == "layer-norm" else _all_but_last(reading.inputs[0])
+
+
+def _norm_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+    h, scale = _normalized(reading)
+    g_h = g * reading.parameters["gamma"]
+    if reading.layer.kind == "batch-norm" and not reading.training:
+        d_x = g_h * scale
+    else:
+        d_x = _standardized_vjp(h, scale, g_h, _norm_axes(reading))
+    rows = _all_but_last(g)
+    return Pulled([d_x], {"gamma": (g * h).sum(axis=rows), "beta": g.sum(axis=rows)})
+
+
+@layer_formula("batch-norm", "layer-norm", vjp=_norm_vjp)
+def _norm(reading: Reading) -> F64:
+    """The mean and variance of a batch-norm are no trainable parameters: they get no gradient (Ioffe and Szegedy 2015)."""
+    y: F64 = reading.parameters["gamma"] * _normalized(reading)[0] + reading.parameters["beta"]
+    return y
+
+
+def _kept(reading: Reading) -> F64 | float:
+    """Return what dropout multiplies x by; raise ValueError in training without a mask, for truth draws no numbers."""
+    if not reading.training:
+        return 1.0
+    if len(reading.inputs) != 2:
+        raise ValueError(
+            f"layer {reading.layer.name} (dropout) is trained and reads no mask: give it one as second input"
+        )
+    kept: F64 = reading.inputs[1] / (1.0 - _number(reading.layer, "rate"))
+    return kept
+
+
+def _dropout_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+    return Pulled([g * _kept(reading), None][: len(reading.inputs)])
+
+
+@layer_formula("dropout", vjp=_dropout_vjp)
+def _dropout(reading: Reading) -> F64:
+    return reading.inputs[0] * _kept(reading)
+
+
+def _kernel(layer: Layer) -> Kernel:
+    name = str(layer.settings["kernel"])
+    if name not in KERNELS:
+        raise Unsupported(f"layer {layer.name}: no built-in kernel is called {name!r}{near(name, list(KERNELS))}")
+    if KERNELS[name].inputs != ("x",):
+        raise Unsupported(f"layer {layer.name}: kernel {name} has inputs beside x; an activation has x alone")
+    return KERNELS[name]
+
+
+def _activation_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+    return Pulled([truth(_kernel(reading.layer), {"x": reading.inputs[0]}, {"y": g})["d_x"]])
+
+
+@layer_formula("activation", vjp=_activation_vjp)
+def _activation(reading: Reading) -> F64:
+    y: F64 = truth(_kernel(reading.layer), {"x": reading.inputs[0]})["y"]
+    return y
+
+
+def _to_shape(g: F64, x: F64) -> F64:
+    """Return `g` summed over the axes along which x was broadcast to it."""
+    repeated = tuple(axis for axis, length in enumerate(x.shape) if length != g.shape[axis])
+    d: F64 = g.sum(axis=repeated, keepdims=True)
+    return d
+
+
+def _add_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+    return Pulled([_to_shape(g, x) for x in reading.inputs])
+
+
+@layer_formula("add", vjp=_add_vjp)
+def _add(reading: Reading) -> F64:
+    return reading.inputs[0] + reading.inputs[1]
+
+
+def _multiply_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+    a, b = reading.inputs
+    return Pulled([_to_shape(g * b, a), _to_shape(g * a, b)])
+
+
+@layer_formula("multiply", vjp=_multiply_vjp)
+def _multiply(reading: Reading) -> F64:
+    return reading.inputs[0] * reading.inputs[1]
+
+
+def _affine_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+    return Pulled([_number(reading.layer, "scale") * g])
+
+
+@layer_formula("affine", vjp=_affine_vjp)
+def _affine(reading: Reading) -> F64:
+    return _number(reading.layer, "scale") * reading.inputs[0] + _number(reading.layer, "shift")

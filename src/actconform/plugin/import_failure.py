@@ -1,0 +1,96 @@
+"""Importing what a plugin computes with: where that cannot be, the cause in words for people, the same from every plugin."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from contextlib import redirect_stderr
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from actconform.plugin.interfaces import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import ModuleType
+
+# numpy 2 prints the first; pybind11 and numpy's own C code raise the others in its place.
+_NUMPY_1 = re.compile(r"compiled using NumPy 1\.|_ARRAY_API|numpy\.core\.multiarray failed to import")
+_SHARED_LIBRARY = re.compile(r"(\S+\.so[.\d]*|\S+\.dylib|\S+\.dll): cannot open shared object file")
+
+
+def imported(name: str, install: str, *, plugin: str = "", packages: Sequence[str] = ()) -> ModuleType:
+    """Return a module, imported; raise `Unavailable` with the cause where it cannot be, or is too old for the plugin.
+
+    `install` is the command that brings it. `packages` are the distributions that may hold it, by default the one of its name; which
+    version is the oldest says the distribution `plugin` by what it requires, its extras included.
+    """
+    package, version = _installed(packages or (name,))
+    called = f"{package} {version}".strip()
+    if oldest := _too_old(package, version, plugin):
+        raise Unavailable(f"{called} is too old: {plugin} needs {package} {oldest} or newer: {install}")
+    printed = io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            module = import_module(name)
+    except MemoryError:
+        raise
+    except Exception as error:  # what a package raises while it is imported has no common base
+        raise Unavailable(_cause(error, name, called, install, printed.getvalue())) from error
+    sys.stderr.write(printed.getvalue())
+    return module
+
+
+def _cause(error: Exception, name: str, called: str, install: str, printed: str) -> str:
+    words = str(error).strip()
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        if error.name == name:
+            return f"{name} is not installed: {install}"
+        if error.name.startswith(f"{name}."):
+            return f"{called} is incomplete, it lacks {error.name}: install it anew: {install}"
+        return f"{called} needs {error.name}, which is not installed: pip install {error.name.partition('.')[0]}"
+    if _NUMPY_1.search(f"{words}\n{printed}"):
+        here = metadata.version("numpy")
+        return (
+            f"{called} was built for numpy 1 and cannot be imported with numpy {here}: "
+            f"take a release of it that was built for numpy {here.partition('.')[0]}"
+        )
+    if missing := _SHARED_LIBRARY.search(words):
+        return f"{called} needs the shared library {missing[1]}, which is not there: install that, or {install}"
+    first = words.splitlines()[0] if words else "no reason given"
+    said = first if isinstance(error, ImportError | OSError) else f"{type(error).__name__}: {first}"
+    return f"{called} is installed, but cannot be imported: {said}"
+
+
+def _installed(packages: Sequence[str]) -> tuple[str, str]:
+    """Return the first of the distributions that is installed with its version, which is "" where none is."""
+    for package in packages:
+        try:
+            return package, metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return packages[0], ""
+
+
+def _too_old(package: str, version: str, plugin: str) -> str:
+    """Return the oldest version that the plugin takes where this one is older, or ""."""
+    try:
+        oldest = min(_lower_bounds(package, plugin), default=None)
+        return str(oldest) if oldest and version and Version(version) < oldest else ""
+    except InvalidVersion:
+        return ""  # of a build by hand
+
+
+def _lower_bounds(package: str, plugin: str) -> Iterator[Version]:
+    try:
+        texts = (metadata.requires(plugin) if plugin else None) or ()
+    except metadata.PackageNotFoundError:
+        return
+    for requirement in map(Requirement, texts):
+        if canonicalize_name(requirement.name) == canonicalize_name(package):
+            yield from (Version(part.version) for part in requirement.specifier if part.operator in (">=", "=="))

@@ -1,0 +1,227 @@
+"""What a backend and an exporter are: the classes that a plugin subclasses. Nothing here imports a framework, numpy or onnx."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+
+from actconform.types import Support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from actconform.types import Artifact, Bundle, Case, Kernel
+    from actconform.types.model import Model
+    from actconform.types.report import Report, Trend
+    from actconform.verdict.causes.register import Cause
+
+
+class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
+    """Raised by a backend or exporter that does not do what was asked, in its own words: the case becomes UNSUPPORTED."""
+
+
+class Unavailable(Exception):  # noqa: N818  an outcome, not a fault
+    """Raised by `facts` or `export` when a package, device or library is missing, naming it and the mend: UNAVAILABLE."""
+
+
+class Library(NamedTuple):
+    """What a backend computes elementary functions with, to be measured by `make accuracy`.
+
+    `when` names the facts by which the library is known, versions first. `primitives` maps names of `actconform.accuracy` to functions of
+    numpy arrays, which give such of the same shape and dtype; a runtime is asked by graphs of one node, and needs none.
+    """
+
+    name: str
+    when: tuple[str, ...]
+    primitives: Mapping[str, Callable[..., NDArray[Any]]] = {}
+
+
+class Program(ABC):
+    """A kernel or model, built or loaded, ready to be called.
+
+    `implementation` says what computes: "torch.nn.functional.gelu", or "composition: x * sigmoid(1.702 x)" where the
+    framework has no function of its own. bf16 tensors are numpy arrays of ml_dtypes.bfloat16, in and out.
+    """
+
+    implementation: str = ""
+    placement: Mapping[str, tuple[str, ...]] = {}
+    """For each execution provider the operators that it was given; empty where the runtime does not tell."""
+
+    @abstractmethod
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return the outputs for `inputs`, leaving `inputs` as they are."""
+
+    def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
+        """Return `d_<name>` for every differentiable input: the cotangents of the outputs pulled back to the inputs."""
+        raise Unsupported("computes no gradients")
+
+    def taps(self, inputs: Bundle) -> Bundle:
+        """Return the value of every layer of a model by its name, from one run of the same program, channels last.
+
+        A layer that is missing is a finding; a program that shows none raises `Unsupported`, as this one does.
+        """
+        raise Unsupported("shows no values of layers")
+
+    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
+        """Return what computes once, to be timed: `forward`, or with cotangents `vjp`, without the way in and out.
+
+        Cotangents that are empty are cotangents: only None asks for `forward`. The tensors lie where the program wants them
+        beforehand, and outputs stay where they come. A call returns when all outputs are computed, on whatever device. By default the conversions of `forward` and `vjp` are timed too.
+        """
+        if cotangents is None:
+            return lambda: self.forward(inputs)
+        return lambda: self.vjp(inputs, cotangents)
+
+    def close(self) -> None:
+        """Free what the program holds. Called once, after the last call."""
+
+
+class Backend(ABC):
+    """What computes: a framework builds programs from subjects, a runtime loads exported graphs.
+
+    One instance lives in one worker process. Import the framework inside the methods, never at module level:
+
+        class NumpyBackend(Backend):
+            name = "numpy"
+            kind = "framework"
+
+            def facts(self):
+                import numpy
+                return {"numpy": numpy.__version__}
+
+            def build(self, kernel, dtype):
+                if kernel.name != "relu":
+                    raise Unsupported(f"numpy has no {kernel.name}")
+                return Relu()
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Literal["framework", "runtime"]]
+    levels: ClassVar[tuple[str, ...]] = ()
+    """Optimization levels of a runtime, the one that optimizes nothing first; empty where there is no choice."""
+    optimizers: ClassVar[tuple[str, ...]] = ()
+    """Names of the optimizations that a runtime can leave out one by one."""
+
+    provider: ClassVar[str] = ""
+    """The execution provider that every node must be given, or the case has a `placement` finding; empty for no such claim."""
+
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Each a backend of its own, NAME@VARIANT, in the same process; such a backend runs as a variant that is asked for, or not."""
+    stands_for: ClassVar[str] = ""
+    """The backend whose registered deviations hold for the variants too."""
+
+    optional: ClassVar[bool] = False
+    """Whether a run conforms without it, as where it needs a device that few machines have."""
+    extra: ClassVar[bool] = False
+    """Whether it runs only where it is asked for: by its name in a selection, or all of them with `--backend all`."""
+
+    def variant(self, name: str) -> Backend:
+        """Return the backend that is the variant of that name."""
+        raise Unsupported(f"{self.name} has no variant {name!r}")
+
+    @abstractmethod
+    def facts(self) -> dict[str, str]:
+        """Return whatever could explain a number (versions, device, threads); raise `Unavailable` if it cannot run here."""
+
+    def library(self) -> Library:
+        """Return what computes exp, tanh and their like here; raise `Unsupported` where that is not to be measured."""
+        raise Unsupported(f"{self.name} shows no primitives")
+
+    def supports(self, case: Case) -> Support:
+        """Say at once, without building, whether the case is taken; "yes" promises nothing about `build`."""
+        return Support(yes=True)
+
+    def build(self, kernel: Kernel, dtype: str) -> Program:
+        """For a framework: the kernel as a program of its own functions; raise `Unsupported` where it has none."""
+        raise Unsupported(f"{self.name} builds nothing: it loads graphs")
+
+    def build_model(self, model: Model, dtype: str) -> Program:
+        """For a framework: the model of its own layers; raise `Unsupported` where it has none.
+
+        The program takes the model's inputs and parameters by name, canonical, and gives "y" and "loss"; `vjp` takes the
+        cotangent of "loss" and gives `d_<name>` for every name of `model.differentiable`. Calls leave no trace: running
+        statistics and random states are as before.
+        """
+        raise Unsupported(f"{self.name} builds no models")
+
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
+        """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
+
+        `level` is empty for what users get, or one of `levels`, or "without NAME" with one of `optimizers`.
+        """
+        raise Unsupported(f"{self.name} loads no graphs: it builds natively")
+
+
+class Exporter(ABC):
+    """What turns a program of a framework into an ONNX graph, called as its users call it, unpatched.
+
+    It runs in the worker process of the backend `source`, where each export has a new instance, and exports the very
+    callable that the backend runs. Import the framework inside the method, never at module level:
+
+        class NumpyToOnnx(Exporter):
+            name = "numpy2onnx"
+            source = "numpy"
+
+            def export(self, kernel, dtype):
+                import numpy2onnx
+                function = implement(kernel)
+                try:
+                    model = numpy2onnx.convert(function, {name: kernel.dims(name) for name in kernel.inputs}, dtype)
+                except numpy2onnx.ConversionError as error:
+                    raise Unsupported(str(error).splitlines()[0]) from error
+                return Artifact(model.SerializeToString(), opset=20, path="convert")
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]] = ()
+    """Each an exporter of its own, NAME@VARIANT, that exports where it is asked for; then there is none without."""
+    stands_for: ClassVar[str] = ""
+    """The exporter whose registered deviations hold for the variants too."""
+
+    def variant(self, name: str) -> Exporter:
+        """Return the exporter that is the variant of that name."""
+        raise Unsupported(f"{self.name} has no variant {name!r}")
+
+    @abstractmethod
+    def export(self, kernel: Kernel, dtype: str) -> Artifact:
+        """Return the graph of `kernel` at `dtype`, with every dimension of `kernel.dims` dynamic that the exporter lets be.
+
+        Inputs bear the kernel's names and ranks, the output is "y". What the exporter writes is returned as it is, even
+        if it is wrong: gates and runtimes judge it. Raises `Unsupported` in the exporter's words where it raises, and
+        `Unavailable` where its package is missing. Python warnings, and warnings that it logs, are gathered by the
+        worker and added to `Artifact.warnings`.
+        """
+
+    def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
+        """Return the graph of a model, the batch dynamic as far as the exporter lets it be.
+
+        Where `constants` is None every input and parameter is an input of the graph under its name, canonical, as far as it is
+        used; the outputs are "y", "loss", and "layer.NAME" for each layer, channels last. Otherwise they are the parameters,
+        empty where the model has none, and the graph is what users ship: they are folded in as the exporter likes, inputs are
+        those of roles "data" and "noise", and the one output is "y".
+        """
+        raise Unsupported(f"{self.name} exports no models")
+
+
+class Reporter(ABC):
+    """What makes a file for people or other programs from a report. One instance is made for each report.
+
+    Names, reasons and messages in a report come from plugins, models and exceptions, and may hold anything: escape them.
+    """
+
+    name: ClassVar[str]
+    filename: ClassVar[str]
+    """The file in the folder of the run: a plain name. It is removed before `write` is called."""
+
+    trends: Mapping[str, Trend] = {}
+    """By case what past reports tell of it; set before `write` where a history was given."""
+    causes: Sequence[Cause] = ()
+    """The register of known causes, for the reasons; set before `write`."""
+
+    @abstractmethod
+    def write(self, report: Report, folder: Path) -> None:
+        """Write `filename` in `folder`. What is raised costs this file only: it is shown, and the verdict stays."""

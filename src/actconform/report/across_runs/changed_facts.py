@@ -1,0 +1,47 @@
+"""What was another fact in the run before: versions and settings, beside which differences are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform.types.report import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from actconform.types.report import Facts
+
+
+def changed(before: Facts, after: Facts) -> tuple[Change, ...]:
+    """Return the facts that are others in `after`, those of actconform and its goldens first, under the backend "".
+
+    A backend that only one of the two knows is left out: its cases say that it came or went.
+    """
+    return tuple(_changed(before, after))
+
+
+def _changed(before: Facts, after: Facts) -> Iterator[Change]:
+    own = (("actconform", before.actconform, after.actconform), ("goldens", before.goldens, after.goldens))
+    for fact, was, is_ in own:
+        if was != is_:
+            yield Change("", fact, was, is_)
+    for backend, facts in after.backends.items():
+        old = before.backends.get(backend)
+        for fact in {**old, **facts} if old and facts else ():
+            was, is_ = (old or {}).get(fact, ""), facts.get(fact, "")
+            if was != is_:
+                yield Change(backend, fact, was, is_)
+
+
+def of_route(changes: Iterable[Change], route: str) -> tuple[Change, ...]:
+    """Return the changes that may show on a route: its backend's, and where a graph is exported, those of every framework."""
+    backend = route.rsplit("+", 1)[-1]
+    base = backend.partition("@")[0]
+    exported = "+" in route and not route.startswith("authored+")
+    return tuple(change for change in changes if exported or change.backend in ("", backend, base))
+
+
+def said(change: Change) -> str:
+    """Return a change in words: "torch: torch 2.12.0 -> 2.13.0"."""
+    where = f"{change.backend}: " if change.backend else ""
+    return f"{where}{change.fact} {change.before or 'unknown'} -> {change.after or 'unknown'}"

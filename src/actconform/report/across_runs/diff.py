@@ -1,0 +1,183 @@
+"""Two reports side by side: what is new, gone, moved, and which facts are others."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from actconform.bench.baseline import Comparison
+from actconform.report.across_runs.changed_facts import changed
+from actconform.report.error_ratio import Share, worst_share
+from actconform.report.same_finding import same, without
+from actconform.types import BAD, RAN, Finding, Verdict
+from actconform.types.report import Change  # noqa: TC001  msgspec reads annotations
+from actconform.types.severity import gravest, gravity, tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from actconform.types import Result
+    from actconform.types.report import Report
+    from actconform.types.severity import Gravity
+
+MOVED = 2.0  # an error moved that changed by more than this factor
+OF_LIMIT = 0.1  # and is above this share of its limit in one of the two
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A finding of a case that one of the two reports has."""
+
+    case: str
+    finding: Finding
+
+
+class Blamed(msgspec.Struct, frozen=True):
+    """A finding, as it is now, that both have and that was blamed on something else."""
+
+    case: str
+    before: str
+    finding: Finding
+
+
+Kind = TypeVar("Kind", Found, Blamed)
+
+
+class Turned(msgspec.Struct, frozen=True):
+    """A case with another verdict, and the reason that is given now."""
+
+    case: str
+    before: Verdict
+    after: Verdict
+    reason: str
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A case whose worst error against its limit is another one by more than a factor of 2."""
+
+    case: str
+    before: Share
+    after: Share
+
+    @property
+    def factor(self) -> float:
+        """How many times larger the error is now; below 1 where it is smaller."""
+        return self.after.share / self.before.share if self.before.share else math.inf
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """All that differs between two reports, findings gravest first. `worse` says in words what got worse, and is empty where nothing did.
+
+    `problems` are why the new one does not conform, where the old one did. Findings and errors are compared for cases that ran in
+    both; a finding that lost the deviation that covered it is a new one. `appeared` and `disappeared` are cases that only one has. `speeds`
+    is empty where not both have a throughput.json.
+    """
+
+    before: str
+    after: str
+    changed: tuple[Change, ...]
+    problems: tuple[str, ...]
+    new: tuple[Found, ...]
+    gone: tuple[Found, ...]
+    blamed: tuple[Blamed, ...]
+    verdicts: tuple[Turned, ...]
+    moved: tuple[Moved, ...]
+    appeared: tuple[str, ...]
+    disappeared: tuple[str, ...]
+    speeds: Comparison
+    worse: tuple[str, ...]
+
+
+def compare(before: Report, after: Report, speeds: Comparison | None = None) -> Difference:
+    """Return what differs.
+
+    Worse is: a run that no longer conforms; a new finding that no registered deviation covers; an error that moved away from the truth in a case that is not
+    known to deviate; a verdict that does not conform where the old one did; a case that ran, and now does not or is missing; a route
+    that is slower beyond the noise.
+    """
+    old = {result.case: result for result in before.results}
+    new = {result.case: result for result in after.results}
+    both = [(old[case], result) for case, result in new.items() if case in old]
+    ran = [(one, other) for one, other in both if one.verdict in RAN and other.verdict in RAN]
+    difference = Difference(
+        before=before.when,
+        after=after.when,
+        changed=changed(before.facts, after.facts),
+        problems=after.problems if before.conforms and not after.conforms else (),
+        new=_gravest_first(Found(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
+        gone=_gravest_first(Found(b.case, finding) for a, b in ran for finding in without(a.findings, b.findings)),
+        blamed=_gravest_first(blamed for a, b in ran for blamed in _blamed(a, b)),
+        verdicts=tuple(
+            Turned(b.case, a.verdict, b.verdict, b.reason)
+            for a, b in sorted(both, key=_bad_first)
+            if a.verdict != b.verdict
+        ),
+        moved=tuple(sorted(_moved(ran), key=lambda one: one.factor, reverse=True)),
+        appeared=tuple(case for case in new if case not in old),
+        disappeared=tuple(case for case in old if case not in new),
+        speeds=speeds or Comparison(),
+        worse=(),
+    )
+    return msgspec.structs.replace(difference, worse=tuple(_worse(difference, old, new)))
+
+
+def _gravest_first(differences: Iterable[Kind]) -> tuple[Kind, ...]:
+    return tuple(sorted(differences, key=lambda difference: gravity(difference.finding)))
+
+
+def _bad_first(pair: tuple[Result, Result]) -> tuple[bool, list[Gravity]]:
+    finding = gravest(pair[1].findings)
+    return pair[1].verdict not in BAD, [gravity(finding)] if finding else []
+
+
+def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    covered = [finding for finding in before if finding.deviation is not None]
+    bare = [finding for finding in before if finding.deviation is None]
+    return [
+        finding
+        for finding in without(after, bare)
+        if finding.deviation is None or not any(same(finding, other) for other in covered)
+    ]
+
+
+def _blamed(before: Result, after: Result) -> Iterator[Blamed]:
+    for finding in after.findings:
+        was = dict.fromkeys(other.blame for other in before.findings if same(finding, other))
+        if was and finding.blame not in was:
+            yield Blamed(after.case, ", ".join(was), finding)
+
+
+def _moved(ran: list[tuple[Result, Result]]) -> Iterator[Moved]:
+    for one, other in ran:
+        before, after = worst_share(one), worst_share(other)
+        if before is None or after is None:
+            continue
+        low, high = sorted((before.share, after.share))
+        if high > OF_LIMIT and high > MOVED * low:
+            yield Moved(other.case, before, after)
+
+
+def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result]) -> Iterator[str]:
+    if difference.problems:
+        yield "the run no longer conforms"
+    new_ones = [found.finding for found in difference.new if found.finding.deviation is None]
+    if new_ones:
+        yield f"{len(new_ones):,} new findings ({tally(new_ones)})"
+    counts = {
+        "larger errors": sum(
+            moved.factor > 1 and new[moved.case].verdict is not Verdict.XFAIL for moved in difference.moved
+        ),
+        "verdicts that do not conform": sum(
+            turned.after in BAD and turned.before not in BAD for turned in difference.verdicts
+        )
+        + sum(new[case].verdict in BAD for case in difference.appeared),
+        "cases that ran before and did not run": sum(
+            turned.before in RAN and turned.after not in RAN for turned in difference.verdicts
+        ),
+        "cases that ran before and are missing": sum(old[case].verdict in RAN for case in difference.disappeared),
+        "slower figures": len(difference.speeds.slower),
+    }
+    for what, count in counts.items():
+        if count:
+            yield f"{count:,} {what}"

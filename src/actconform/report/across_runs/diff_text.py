@@ -1,0 +1,164 @@
+"""A difference for people: text for a terminal, Markdown for a job's page, one self-contained page of HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.bench.workloads import shown
+from actconform.report.across_runs.changed_facts import said
+from actconform.report.across_runs.diff import Found
+from actconform.report.files.markdown import literal, table
+from actconform.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actconform.bench.workloads import Trial
+    from actconform.report.across_runs.diff import Blamed, Difference
+    from actconform.report.error_ratio import Share
+
+ROWS_SHOWN = 50
+SAME = "nothing differs"
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid color-mix(in srgb, currentColor 20%, transparent);
+  vertical-align: top; overflow-wrap: break-word; }
+td:first-child { font-family: ui-monospace, monospace; white-space: nowrap; }
+"""
+
+
+class Section(msgspec.Struct, frozen=True):
+    """One kind of difference as a table: plain text, to be escaped."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def headline(difference: Difference) -> str:
+    """Return the verdict on the difference in one line."""
+    between = f" ({difference.before or 'undated'} to {difference.after or 'undated'})"
+    if difference.worse:
+        return f"worse: {', '.join(difference.worse)}{between}"
+    return f"nothing got worse{between}"
+
+
+def sections(difference: Difference) -> list[Section]:
+    """Return the tables of what differs, what matters most first; none for what does not differ."""
+    found = ("case", "severity", "finding", "worst", "blame")
+    moved = tuple((one.case, _size(one.before), _size(one.after)) for one in difference.moved)
+    turned = tuple((one.case, f"{one.before} -> {one.after}", one.reason) for one in difference.verdicts)
+    every = [
+        Section("Changed facts", ("fact",), tuple((said(change),) for change in difference.changed)),
+        Section("Why it does not conform", ("problem",), tuple((problem,) for problem in difference.problems)),
+        Section("New findings", found, tuple(map(_found, difference.new))),
+        Section(
+            "Changed blame", ("case", "severity", "finding", "before", "now"), tuple(map(_blamed, difference.blamed))
+        ),
+        Section("Changed verdicts", ("case", "verdict", "reason"), turned),
+        Section("Moved errors", ("case", "before", "now"), moved),
+        Section("Throughput", ("trial", "route", "change"), _speeds(difference)),
+        Section("Gone findings", found, tuple(map(_found, difference.gone))),
+        Section("Cases that are missing", ("case",), tuple((case,) for case in difference.disappeared)),
+        Section("Cases that came in", ("case",), tuple((case,) for case in difference.appeared)),
+    ]
+    return [section for section in every if section.rows]
+
+
+def as_text(difference: Difference) -> str:
+    """Return plain lines, at most 50 of a kind."""
+    lines = []
+    for section in sections(difference):
+        lines += [f"{section.title} ({len(section.rows):,})"]
+        shown = [[visible(cell) for cell in row] for row in section.rows[:ROWS_SHOWN]]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        for row in shown:
+            cells = [" ".join(cell.split()).ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append(f"  {'   '.join(cells)}".rstrip())
+        lines += _more(section) or [""]
+    return "\n".join([*(lines or [SAME, ""]), headline(difference)]) + "\n"
+
+
+def as_markdown(difference: Difference) -> str:
+    """Return Markdown, at most 50 rows of a kind; names and reasons are shown as text."""
+    lines = [f"## actconform diff: {literal(headline(difference))}", ""]
+    for section in sections(difference):
+        rows = [[literal(cell) for cell in row] for row in section.rows[:ROWS_SHOWN]]
+        lines += [
+            f"### {section.title} ({len(section.rows):,})",
+            "",
+            *table(section.head, rows),
+            "",
+            *_more(section),
+        ]
+    return "\n".join(lines if len(lines) > 2 else [*lines, SAME]).rstrip() + "\n"
+
+
+def as_page(difference: Difference) -> str:
+    """Return one page of HTML that needs nothing else, with every row."""
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>actconform diff</title><style>{STYLE}</style></head><body><main>",
+        f"<h1>actconform diff</h1><p>{_shown(headline(difference))}</p>",
+    ]
+    for section in sections(difference):
+        parts.append(f"<h2>{_shown(section.title)} ({len(section.rows):,})</h2>")
+        parts.append('<div class="wide" tabindex="0"><table><thead>' + _row(section.head, "th") + "</thead><tbody>")
+        parts += [_row(row, "td") for row in section.rows]
+        parts.append("</tbody></table></div>")
+    if len(parts) == 4:
+        parts.append(f"<p>{SAME}</p>")
+    return "\n".join([*parts, "</main></body></html>"]) + "\n"
+
+
+def _row(cells: Sequence[str], tag: str) -> str:
+    scope = ' scope="col"' if tag == "th" else ""
+    return f"<tr>{''.join(f'<{tag}{scope}>{_shown(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _shown(text: str) -> str:
+    return escape(visible(text))
+
+
+def _more(section: Section) -> list[str]:
+    left = len(section.rows) - ROWS_SHOWN
+    return [f"… and {left:,} more", ""] if left > 0 else []
+
+
+def _found(found: Found) -> tuple[str, ...]:
+    finding, worst = found.finding, ""
+    if finding.worst is not None:
+        at = finding.worst
+        worst = f"x={at.input_hex} truth {at.truth:.9g} got {at.got:.9g} ({at.ulp:.3g} ULP)"
+    known = f", known: {finding.deviation}" if finding.deviation else ""
+    what = f"{finding.class_} in {finding.tensor}, {finding.regime}: {finding.count:,} elements{known}"
+    return (found.case, finding.severity, what, worst or finding.evidence, finding.blame)
+
+
+def _blamed(one: Blamed) -> tuple[str, ...]:
+    case, severity, what, *_ = _found(Found(one.case, one.finding))
+    return (case, severity, what, one.before, one.finding.blame)
+
+
+def _speeds(difference: Difference) -> tuple[tuple[str, ...], ...]:
+    """Return what became slower or faster; where machines differ, that nothing was compared."""
+    speeds = difference.speeds
+    if speeds.differing:
+        return (("not compared", "", f"other machines: {'; '.join(speeds.differing)}"),)
+    changes = [one for one in speeds.judgements if one.change in ("slower", "faster")]
+    return tuple((_trial(one.trial), one.route, f"{one.change}: {one.words}") for one in changes)
+
+
+def _trial(trial: Trial) -> str:
+    return f"{trial.subject} {trial.direction} {shown(trial.size)}"
+
+
+def _size(share: Share) -> str:
+    return f"{100 * share.share:.3g} % of its limit in {share.tensor}, {share.regime}"

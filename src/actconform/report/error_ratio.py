@@ -1,0 +1,57 @@
+"""The worst error of a case as a share of its limit: what tables sort by, lines show, and reports are compared by."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.compare.classify import SCALED_CLASSES
+from actconform.tolerance.limits import BIAS_LIMIT, TAIL_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actconform.types import Result
+
+
+class Share(msgspec.Struct, frozen=True):
+    """An error beside its limit, both in `unit`, and where it is; `share` is error / limit, infinite over a limit of 0."""
+
+    share: float
+    error: float
+    limit: float
+    unit: str
+    tensor: str
+    regime: str
+
+
+def worst_share(result: Result) -> Share | None:
+    """Return the largest error of a case against its limit, None where no number was compared.
+
+    An error beyond its limit counts where it is a finding: an accepted side of a kink may be far beyond. Findings that have no
+    magnitude (nan-lost, inf, flushes, shapes ...) and `range` are in no share.
+    """
+    return max(_shares(result), key=lambda one: one.share, default=None)
+
+
+def _shares(result: Result) -> Iterator[Share]:
+    units = {(m.tensor, m.regime): m for m in result.measurements}
+    for m in result.measurements:
+        if m.n and m.max_scaled <= m.limit:
+            yield Share(_over(m.max_scaled, m.limit), m.max_scaled, m.limit, m.unit, m.tensor, m.regime)
+    for finding in result.findings:
+        of = units.get((finding.tensor, finding.regime))
+        if of is None or math.isnan(finding.magnitude):
+            continue
+        limits = {**dict.fromkeys(SCALED_CLASSES, (of.limit, of.unit)), "tail": (TAIL_LIMIT, "ulp")}
+        limits["bias"] = (BIAS_LIMIT, of.unit)
+        if finding.class_ in limits:
+            limit, unit = limits[finding.class_]
+            magnitude = finding.magnitude
+            yield Share(_over(magnitude, limit), magnitude, limit, unit, finding.tensor, finding.regime)
+
+
+def _over(error: float, limit: float) -> float:
+    return error / limit if limit else math.inf if error else 0.0

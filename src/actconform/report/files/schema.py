@@ -1,0 +1,47 @@
+"""docs/report-schema.json: what report.json holds, as a JSON Schema made from the structs. `python -m actconform.report.files.schema`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import msgspec
+
+from actconform.types.report import SCHEMA, Report
+
+NUMBER = {
+    "description": "A number; one that is not finite is a word.",
+    "anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}],
+}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of report.json."""
+    made: dict[str, Any] = _as_written(msgspec.json.schema(Report))
+    made["$defs"]["Report"]["properties"]["schema"] = {"const": SCHEMA}
+    made["$defs"]["Number"] = NUMBER
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "report.json of actconform", **made}
+
+
+def _as_written(part: Any) -> Any:
+    """Return a part of msgspec's schema with numbers as they are written, and docstrings without their indentation."""
+    if isinstance(part, list):
+        return [_as_written(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("type") == "number":
+        return {**{key: value for key, value in part.items() if key != "type"}, "$ref": "#/$defs/Number"}
+    whole = {key: _as_written(value) for key, value in part.items()}
+    if isinstance(whole.get("description"), str):
+        whole["description"] = inspect.cleandoc(whole["description"])
+    return whole
+
+
+def document() -> str:
+    """Return the text of docs/report-schema.json."""
+    return json.dumps(schema(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,351 @@
+"""One case down the whole line: draw inputs -> export -> build | load and run -> measure -> blame -> explain by known causes -> judge."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from actconform.compare.comparator import comparison
+from actconform.compare.layerwise import layerwise, top_1, where
+from actconform.compare.metamorphic import Claims
+from actconform.compare.side_effects import behaviour
+from actconform.onnx.author.exporter import author
+from actconform.onnx.author.model import author_model
+from actconform.onnx.gates import facts, inspect, inspect_model
+from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
+from actconform.plugin.interfaces import Unavailable, Unsupported
+from actconform.run.export_cache import ExportError
+from actconform.run.layer_values import cut, fed, layer_values
+from actconform.testdata.golden.store import Golden, GoldenError, NoGoldens, load
+from actconform.testdata.kernel_vectors import Exam, draw
+from actconform.testdata.model_tensors import draw_parameters
+from actconform.testdata.model_vectors import draw_model
+from actconform.types import Case, Kernel, Result, Verdict
+from actconform.types.dtypes import DTYPES
+from actconform.types.model import LOSS, Model
+from actconform.types.severity import graded
+from actconform.verdict.blame import blame, breach, by_optimizer
+from actconform.verdict.causes.explain import Explainer, Explanation, Situation, explain, plainly
+from actconform.verdict.judge import judge
+from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
+from actconform.workers.client import WorkerError
+from actconform.workers.protocol import Call, Job
+from actconform.workers.session import fault_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from actconform.compare.comparator import Comparison
+    from actconform.onnx.gates import Breach
+    from actconform.plugin.loader import Catalog
+    from actconform.run.export_cache import Exports
+    from actconform.testdata.golden.store import Manifest
+    from actconform.types import Artifact, Bundle, Finding, Measurement
+    from actconform.verdict.causes.register import Register
+    from actconform.workers.client import Worker
+    from actconform.workers.protocol import Failure, Outcome
+
+EXAMS_KEPT = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late draw none anew
+VERDICT_OF = {
+    "unsupported": Verdict.UNSUPPORTED,
+    "unavailable": Verdict.UNAVAILABLE,
+    "error": Verdict.ERROR,
+    "memory": Verdict.CRASH,
+    "crash": Verdict.CRASH,
+    "timeout": Verdict.TIMEOUT,
+    "handshake": Verdict.ERROR,
+    "closed": Verdict.ERROR,
+}
+
+
+class Exams:
+    """Draws the questions of subject, aspect and dtype once for all routes; keeps the last ones. Safe between threads."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, str, str, bool], Exam] = OrderedDict()
+        self._nbytes = 0
+        self._goldens: dict[str, Golden] = {}
+
+    def draw(self, subject: Kernel | Model, case: Case) -> Exam:
+        """Return the questions of a case. Raises GoldenError where its goldens are damaged."""
+        key = (case.subject, case.aspect, case.dtype, case.constants)
+        with self._lock:
+            if key not in self._kept:
+                exam = self._kept[key] = self._drawn(subject, case)
+                self._nbytes += exam.nbytes
+                while self._nbytes > EXAMS_KEPT and len(self._kept) > 1:
+                    self._nbytes -= self._kept.popitem(last=False)[1].nbytes
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def _drawn(self, subject: Kernel | Model, case: Case) -> Exam:
+        if subject.name not in self._goldens:
+            self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
+        if isinstance(subject, Model):  # its goldens hold the oracle, which is asked
+            return draw_model(subject, case.aspect, case.dtype, constants=case.constants)
+        return draw(subject, case.aspect, case.dtype, self._goldens[subject.name])
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """What a line works with."""
+
+    catalog: Catalog
+    register: Register
+    timeout: float
+    exams: Exams
+    worker: Worker
+    exports: Exports | None
+    facts: dict[str, str]
+
+
+def run_case(case: Case, desk: Desk) -> Result:
+    """Take one case down the whole line. Only GoldenError and KeyboardInterrupt are raised; all else is a result."""
+    started = time.perf_counter()
+    clock = _Clock()
+    try:
+        result = _down_the_line(case, desk, clock)
+    except NoGoldens as error:
+        result = ended(case, Verdict.ERROR, "draw", str(error))
+    except GoldenError:
+        raise
+    except Unsupported as error:
+        result = ended(case, Verdict.UNSUPPORTED, clock.stage, str(error))
+    except Unavailable as error:
+        result = ended(case, Verdict.UNAVAILABLE, clock.stage, str(error))
+    except ExportError as error:
+        result = ended(case, Verdict.ERROR, "export", str(error))
+    except WorkerError as error:
+        result = ended(case, VERDICT_OF[error.kind], "export" if clock.stage == "export" else "run", str(error))
+    except Exception as error:  # noqa: BLE001  a fault of ours costs one case too, and is named
+        result = ended(case, Verdict.ERROR, clock.stage, f"a fault in actconform: {fault_message(error)}")
+    return msgspec.structs.replace(graded(result), seconds=time.perf_counter() - started)
+
+
+def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
+    subject = desk.catalog.subject(case.subject)
+    exam = clock.time("draw", lambda: desk.exams.draw(subject, case))
+    whole = clock.time("export", lambda: artifact_for(subject, case, desk))
+    described = facts(whole) if whole and desk.exports else {}
+    breaches = _breaches(whole, subject, case) if whole and desk.exports else []
+    if whole and breaches:
+        findings = [breach(*found) for found in breaches]
+        situation = _situation(case, desk, None)
+        explained = Explanation(plainly(findings, situation.case, situation.active), [])
+        result = _judged(case, findings, explained, situation, whole.path, {})
+        return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
+    claims = Claims(case.subject, case.aspect, exam)
+    job = clock.time("export", lambda: job_for(subject, case, exam, claims, whole))
+    outcome = clock.time("worker", lambda: desk.worker.run(job, desk.timeout))
+    if outcome.failure is not None:
+        return _failed(case, outcome.failure, outcome)
+    asked = len(exam.questions)
+    compared = clock.time("compare", lambda: comparison(exam, outcome.outputs[:asked]))
+    measurements, findings = compared.measurements, compared.findings
+    findings += claims.broken(outcome.outputs[asked:])
+    findings += behaviour(exam, outcome, desk.catalog.backends[desk.catalog.worker(case)].provider)
+    findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, claims, desk))
+    if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
+        layers = _Layers(subject, whole, job, outcome, desk)
+        inside, wrong = clock.time("layers", lambda: layers.judged(exam))
+        measurements, findings = measurements + inside, wrong + findings
+    situation = _situation(case, desk, job.artifact)
+    explained = clock.time("causes", lambda: _explained(subject, exam, compared, findings, situation))
+    result = _judged(
+        case, findings + explained.outside, explained, situation, outcome.implementation, outcome.placement
+    )
+    result = _with_candidates(subject, exam, compared, result, situation)
+    if isinstance(subject, Model):
+        chosen = top_1(subject, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
+        result = msgspec.structs.replace(
+            result, reason="; ".join(filter(None, (result.reason, where(findings), chosen)))
+        )
+    timings = _timings(clock.seconds, outcome.timings)
+    return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
+
+
+def job_for(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, whole: Artifact | None) -> Job:
+    """Return what the worker is asked: the exam's questions, in order, then the calls that the claims need."""
+    calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
+    calls += [Call(*call) for call in claims.calls()]
+    if whole is None:
+        return Job(case, whole, calls, taps=isinstance(subject, Model) and case.aspect == "value")
+    if case.aspect == "gradient":
+        asked = pulled_back(cut(whole, [LOSS]) if isinstance(subject, Model) else whole, subject)
+        calls = [with_cotangents(call) for call in calls]
+    else:
+        asked = cut(whole, list(exam.questions[0].truth)) if isinstance(subject, Model) else whole
+    return Job(case, asked, [fed(call, asked) for call in calls] if isinstance(subject, Model) else calls)
+
+
+def _breaches(artifact: Artifact, subject: Kernel | Model, case: Case) -> list[Breach]:
+    if isinstance(subject, Model):
+        return inspect_model(artifact, subject, case.dtype, constants=case.constants)
+    return inspect(artifact, subject, case.dtype)
+
+
+class _Layers(NamedTuple):
+    """The layers of one model on one route."""
+
+    model: Model
+    whole: Artifact | None
+    job: Job
+    outcome: Outcome
+    desk: Desk
+
+    def judged(self, exam: Exam) -> tuple[list[Measurement], list[Finding]]:
+        """Return what was measured and found at the layers, first layer first, with blame; nothing where none can be seen."""
+        tensors, fmt = exam.questions[0].inputs, DTYPES[self.job.case.dtype]
+        seen = self.outcome.taps
+        if self.whole is not None:
+            ask = lambda job: self.desk.worker.run(job, self.desk.timeout)  # noqa: E731  reads as the question it is
+            seen = layer_values(self.model, self.whole, self.job, ask)
+        if seen is None:
+            return [], []
+        measurements, findings = layerwise(self.model, tensors, seen, fmt, fused=self.whole is not None)
+        witnesses = LayerWitnesses(self.whole, self.model, tensors, fmt) if self.whole and findings else None
+        return measurements, [blame(finding, self.model, self.job.case, witnesses) for finding in findings]
+
+
+def _blamed(
+    findings: list[Finding], subject: Kernel | Model, job: Job, exam: Exam, claims: Claims, desk: Desk
+) -> list[Finding]:
+    witnesses = Witnesses(job.artifact, exam, claims) if job.artifact else None
+    blamed = [blame(finding, subject, job.case, witnesses) for finding in findings]
+    if job.artifact and any(finding.blame == "runtime" and finding.worst for finding in blamed):
+        backend = desk.catalog.backends[desk.catalog.worker(job.case)]
+        again = lambda level: _answers(job, level, exam, desk)  # noqa: E731  reads as the question it is
+        return by_optimizer(blamed, exam, backend.levels, backend.optimizers, again)
+    return blamed
+
+
+def _answers(job: Job, level: str, exam: Exam, desk: Desk) -> list[Bundle] | None:
+    """Return the answers at another optimization level, or None where the runtime does not answer there."""
+    try:
+        outcome = desk.worker.run(msgspec.structs.replace(job, level=level), desk.timeout)
+    except WorkerError:
+        return None
+    return outcome.outputs[: len(exam.questions)] if outcome.failure is None else None
+
+
+def _situation(case: Case, desk: Desk, graph: Artifact | None) -> Situation:
+    registered = desk.catalog.registered(case)
+    active = desk.register.active(registered, desk.facts)
+    model = graph.model if graph else None
+    return Situation(registered, desk.register, active, desk.facts, desk.catalog.kernels, model)
+
+
+def _explained(
+    subject: Kernel | Model, exam: Exam, compared: Comparison, findings: Sequence[Finding], situation: Situation
+) -> Explanation:
+    """Return what is known of a case's findings; what lies outside a formula is blamed on what computes."""
+    explained = explain(subject, exam, compared, findings, situation)
+    computes = "runtime" if situation.graph else "framework"
+    outside = [msgspec.structs.replace(finding, blame=computes) for finding in explained.outside]
+    return explained._replace(outside=outside)
+
+
+def _with_candidates(
+    subject: Kernel | Model, exam: Exam, compared: Comparison, result: Result, situation: Situation
+) -> Result:
+    """Return the result with the causes of other routes that would explain its new findings."""
+    if isinstance(subject, Model) or all(finding.deviation for finding in result.findings):
+        return result
+    explainer = Explainer(subject, exam, situation)
+    findings = tuple(
+        finding
+        if finding.deviation
+        else msgspec.structs.replace(finding, candidates=explainer.candidates(compared, finding))
+        for finding in result.findings
+    )
+    return msgspec.structs.replace(result, findings=findings)
+
+
+def _judged(
+    case: Case,
+    findings: Sequence[Finding],
+    explained: Explanation,
+    situation: Situation,
+    implementation: str,
+    placement: dict[str, tuple[str, ...]],
+) -> Result:
+    judgement = judge(findings, explained.covers, [cause.id for cause in situation.active])
+    return Result(
+        case=case.id,
+        subject=case.subject,
+        aspect=case.aspect,
+        dtype=case.dtype,
+        route=case.route,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        implementation=implementation,
+        placement=placement,
+        findings=judgement.findings,
+    )
+
+
+def _timings(driver: dict[str, float], worker: dict[str, float]) -> dict[str, float]:
+    """Return seconds by stage.
+
+    What the worker did beside the program's own calls is `checks` (were inputs changed, is the answer the same again);
+    what the driver waited beyond the worker's work is `messages`.
+    """
+    build = worker.get("build", 0.0) + worker.get("load", 0.0)
+    run_ = worker.get("run", 0.0)
+    stages = {stage: seconds for stage, seconds in driver.items() if stage != "worker"}
+    inside = worker.get("worker", build + run_)
+    checks, messages = inside - build - run_, driver["worker"] - inside
+    return {**stages, "build": build, "run": run_, "checks": checks, "messages": messages}
+
+
+class _Clock:
+    """Seconds by stage, and the stage that the case is at."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.stage = "draw"
+
+    def time(self, stage: str, step: Callable[[], Any]) -> Any:
+        self.stage = stage
+        started = time.perf_counter()
+        try:
+            return step()
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+
+def artifact_for(subject: Kernel | Model, case: Case, desk: Desk) -> Artifact | None:
+    """Return the graph of a case, authored or exported, as it is before anything asks a part of it; None on a native route."""
+    if case.exporter is None:
+        return None
+    if desk.exports is None:
+        return author_model(subject, case.dtype) if isinstance(subject, Model) else author(subject, case.dtype)
+    constants = draw_parameters(subject) if isinstance(subject, Model) and case.constants else None
+    return desk.exports.artifact(subject, case.dtype, case.exporter, desk.timeout, constants)
+
+
+def _failed(case: Case, failure: Failure, outcome: Outcome) -> Result:
+    reason = f"out of memory: {failure.message}" if failure.kind == "memory" else failure.message
+    return ended(case, VERDICT_OF[failure.kind], failure.stage, reason, outcome.implementation)
+
+
+def ended(case: Case, verdict: Verdict, stage: str, reason: str, implementation: str = "") -> Result:
+    """Return the result of a case that came to no judgement."""
+    return Result(
+        case=case.id,
+        subject=case.subject,
+        aspect=case.aspect,
+        dtype=case.dtype,
+        route=case.route,
+        verdict=verdict,
+        stage=stage,
+        reason=reason,
+        implementation=implementation,
+    )

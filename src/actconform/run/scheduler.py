@@ -1,0 +1,184 @@
+"""A run, as one straight line: select -> draw inputs -> build | export + load -> run -> measure -> judge -> record."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from actconform.run.case import VERDICT_OF, Desk, Exams, ended, run_case
+from actconform.run.export_cache import Exports, cache_folder
+from actconform.types import Case, Result, Verdict
+from actconform.workers.client import WorkerError
+from actconform.workers.from_settings import configured_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from actconform.plugin.loader import Catalog
+    from actconform.settings import Config
+    from actconform.testdata.golden.store import Manifest
+    from actconform.verdict.causes.register import Register
+    from actconform.workers.client import Worker
+    from actconform.workers.protocol import Hello
+
+PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker says of its own process
+
+
+class Earlier(Protocol):
+    """What a run that was cut short left behind, and what this one leaves: each result is taken only under its facts."""
+
+    def meet(self, line: str, facts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
+        """Drop the results of the line's cases where its processes' facts are not those of the earlier run, or not had."""
+
+    def take(self, case: str) -> Result | None:
+        """Return the result of a case that need not run again."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run needs to know: the selected cases, what is installed, the settings, the goldens, the register.
+
+    `earlier` is told of each line's facts before its first case, and asked for each case's result before it is run.
+    """
+
+    cases: Sequence[Case]
+    catalog: Catalog
+    config: Config
+    folder: Path
+    manifest: Manifest
+    register: Register
+    plugins: Sequence[str] = ()
+    earlier: Earlier | None = None
+
+
+def run(
+    plan: Plan,
+    on_start: Callable[[str, Hello | str, float], None],
+    on_result: Callable[[Result], None],
+) -> None:
+    """Run the plan and hand every result to `on_result` as it comes.
+
+    One thread and one worker process for each backend, and for each framework whose exports it runs; results arrive in
+    the caller's thread. Every selected case ends with exactly one result, unless the caller is interrupted: then the workers are ended and KeyboardInterrupt passes on. `on_start` gets
+    each backend's Hello, or why it did not start, and the seconds that took, imports included, and those of the framework
+    that exports for it where it was started too, from that backend's thread.
+    A GoldenError in any thread is raised here.
+    """
+    lines = _lines(plan)
+    inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
+    exams = Exams(plan.folder, plan.manifest)
+    stop = threading.Event()
+    workers = [
+        (worker_for(plan, line.backend), worker_for(plan, line.source) if line.source else None) for line in lines
+    ]
+
+    def line_results(number: int) -> None:
+        worker, exporting = workers[number]
+        exports = Exports(exporting, cache_folder()) if exporting else None
+        try:
+            desk = Desk(plan.catalog, plan.register, plan.config.timeout, exams, worker, exports, {})
+            for result in _line_results(plan, lines[number], desk, exporting, on_start):
+                inbox.put(result)
+                if stop.is_set():
+                    break
+            inbox.put(None)
+        except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
+            inbox.put(error)
+
+    threads = [threading.Thread(target=line_results, args=(number,), daemon=True) for number in range(len(lines))]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in threads:
+            while (item := inbox.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                on_result(item)
+    finally:
+        stop.set()
+        for worker in (worker for pair in workers for worker in pair if worker):
+            worker.close()
+
+
+def facts_of(hello: Hello) -> dict[str, str]:
+    """Return the facts that causes are held against: the backend's own, and those of its process."""
+    return {**hello.facts, **{fact: getattr(hello, fact) for fact in PROCESS_FACTS}}
+
+
+class Line(msgspec.Struct, frozen=True):
+    """The cases of one backend whose graphs come from one framework; natively, and with our own graphs, from none."""
+
+    backend: str
+    source: str
+    cases: list[Case]
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}+{self.backend}" if self.source else self.backend
+
+
+def _lines(plan: Plan) -> list[Line]:
+    lines: dict[tuple[str, str], Line] = {}
+    for case in plan.cases:
+        exporter = plan.catalog.exporter(case)
+        key = (plan.catalog.worker(case), exporter.source if exporter else "")
+        lines.setdefault(key, Line(*key, [])).cases.append(case)
+    return list(lines.values())
+
+
+def worker_for(plan: Plan, backend: str) -> Worker:
+    """Return the worker of a backend under the plan's settings, not yet started."""
+    return configured_worker(backend, plan.config, plan.plugins)
+
+
+def _line_results(
+    plan: Plan,
+    line: Line,
+    desk: Desk,
+    exporting: Worker | None,
+    on_start: Callable[[str, Hello | str, float], None],
+) -> Iterator[Result]:
+    started = time.perf_counter()
+    hello, verdict, why = _start(plan, desk.worker, line.backend)
+    earlier = plan.earlier
+    facts = _facts(hello if verdict is None else None, exporting) if earlier else {}
+    on_start(line.backend, hello or why, time.perf_counter() - started)
+    if hello is not None:
+        desk = msgspec.structs.replace(desk, facts=facts_of(hello))
+    if earlier:
+        earlier.meet(line.name, facts, line.cases)
+    for case in line.cases:
+        kept = earlier.take(case.id) if earlier else None
+        if kept is not None:
+            yield kept
+        else:
+            yield ended(case, verdict, "load", why) if verdict else run_case(case, desk)
+
+
+def _facts(hello: Hello | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
+    """Return what the line's results depend on beside the plan, by backend; nothing where a process did not start."""
+    if hello is None:
+        return {}
+    try:
+        greetings = [hello, *([exporting.start()] if exporting else [])]
+    except WorkerError:
+        return {}  # each case says it
+    return {one.backend: {**facts_of(one), "cpu": one.cpu} for one in greetings}
+
+
+def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict | None, str]:
+    """Return the backend's Hello, or the verdict on all its cases and why."""
+    for broken in plan.catalog.broken:
+        if broken.name == name and name not in plan.catalog.backends:
+            return None, Verdict.ERROR, broken.said
+    try:
+        hello = worker.start()
+    except WorkerError as error:
+        return None, VERDICT_OF[error.kind], str(error)
+    if hello.unavailable:
+        return hello, Verdict.UNAVAILABLE, hello.unavailable
+    return hello, None, ""

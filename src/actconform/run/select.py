@@ -1,0 +1,193 @@
+"""Which cases there are, and which of them a run selects. A pattern that selects nothing is an error, not an empty success."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.catalog.models.zoo import PUBLISHED
+from actconform.settings import UsageError
+from actconform.spelling import near
+from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, Case
+from actconform.types.dtypes import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from actconform.plugin.interfaces import Backend, Exporter
+    from actconform.plugin.loader import Catalog
+    from actconform.types import Result
+
+
+EXPORTED_DTYPES = ("f32", "f16")
+MODEL_DTYPES = ("f32",)
+ALL = "all"  # as --backend: every backend, those among them that run only where they are asked for
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for; empty means all."""
+
+    patterns: Sequence[str] = ()
+    backends: Sequence[str] = ()
+    routes: Sequence[str] = ()
+    aspects: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+
+
+def variants(catalog: Catalog) -> set[str]:
+    """Return all variants of backends and exporters, as NAME@VARIANT: they run where a word of the user's names them."""
+    offered: dict[str, type[Backend | Exporter]] = {**catalog.backends, **catalog.exporters}
+    return {f"{name}@{variant}" for name, one in offered.items() for variant in one.variants}
+
+
+def extras(catalog: Catalog) -> set[str]:
+    """Return all backends that are `extra`, and the exporters of such: they run where a word of the user's names them."""
+    found = {name for name, backend in catalog.backends.items() if backend.extra}
+    return found | {name for name, exporter in catalog.exporters.items() if exporter.source in found}
+
+
+def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
+    """Return the variants and extra backends and exporters that the selection names, whole, in whatever word.
+
+    With `--backend all` these are all extra ones.
+    """
+    words = [word for part in (wanted.patterns, wanted.backends, wanted.routes) for word in part]
+    parts = {part.removesuffix(CONSTANTS) for word in words for piece in word.split("/") for part in piece.split("+")}
+    named = (variants(catalog) | extras(catalog)) & parts
+    return named | extras(catalog) if ALL in wanted.backends else named
+
+
+def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
+    """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
+
+    An exporter's graphs, and those of its variants, come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
+    """
+    left = extras(catalog) - set(asked)
+    made = [name for name in _names(catalog.exporters, asked) if name not in left]
+    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made))
+    there = {name: backend for name, backend in catalog.backends.items() if name not in left}
+    found = _names({n: b for n, b in there.items() if b.kind == "framework"}, asked)
+    runtimes = _names({n: b for n, b in there.items() if b.kind == "runtime"}, asked)
+    found += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
+    return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
+
+
+def _names(offered: Mapping[str, type[Backend | Exporter]], asked: Collection[str]) -> list[str]:
+    """Return each name, or those of its variants that are asked for where it has any."""
+    return [
+        name
+        for base, one in offered.items()
+        for name in ([f"{base}@{variant}" for variant in one.variants] or [base])
+        if name == base or name in asked
+    ]
+
+
+def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = ()) -> list[Case]:
+    """Return every case, kernel by kernel and then model by model, those of published size where `full`.
+
+    Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported graphs come in f32 and f16. Models are computed in
+    f32, and graphs that hold their parameters have values alone.
+    """
+    kernels = [
+        Case(kernel.name, aspect, dtype, route)
+        for kernel in catalog.kernels.values()
+        for aspect in ASPECTS
+        if aspect == "value" or kernel.differentiable
+        for dtype in DTYPES
+        for route in routes(catalog, asked)
+    ]
+    models = [
+        Case(model.name, aspect, dtype, route)
+        for model in catalog.models.values()
+        if full or PUBLISHED not in model.name
+        for aspect in ASPECTS
+        if aspect == "value" or model.differentiable
+        for dtype in MODEL_DTYPES
+        for route in routes(catalog, asked)
+    ]
+    return [case for case in kernels if not case.constants and _exported(case)] + list(filter(_exported, models))
+
+
+def backends_of(results: Iterable[Result], catalog: Catalog) -> dict[str, tuple[str, ...]]:
+    """Return for each result's case the backends that its numbers depend on: what computes, and what exported the graph."""
+    cases = {
+        result.case: Case(result.subject, "value", result.dtype, result.route) for result in results
+    }  # the route decides
+    return {name: tuple(sorted(catalog.workers([case]))) for name, case in cases.items()}
+
+
+def _exported(case: Case) -> bool:
+    """Tell whether a case is one as far as its graph is concerned."""
+    by_driver = case.exporter in (None, DRIVER_EXPORTER)
+    return by_driver or (case.dtype in EXPORTED_DTYPES and not (case.constants and case.aspect == "gradient"))
+
+
+def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
+    """Return the cases that match: any pattern (glob on the id), and every other filter.
+
+    Raises UsageError naming the word that matches nothing, with near matches, or when all words together select nothing.
+    """
+    if not cases:
+        raise UsageError(
+            'no backend is installed: pip install "actconform[torch]", "actconform[keras]" or "actconform[ort]"'
+        )
+    _known("backend", wanted.backends, {ALL, *(case.backend for case in cases)})
+    _known("route", wanted.routes, {case.route for case in cases})
+    _known("aspect", wanted.aspects, set(ASPECTS))
+    _known("dtype", wanted.dtypes, set(DTYPES))
+    ids = [case.id for case in cases]
+    for pattern in wanted.patterns:
+        if not any(fnmatchcase(id_, pattern) for id_ in ids):
+            left_out = PUBLISHED in pattern and not any(PUBLISHED in case.subject for case in cases)
+            hint = f"; {PUBLISHED} is there with --full" if left_out else _near_case(pattern, cases)
+            raise UsageError(f"pattern {pattern!r} matches no case{hint}\n{_PATTERN_HELP}")
+    chosen = [case for case in cases if _chosen(case, wanted)]
+    if not chosen:
+        raise UsageError("the options together select no case: each matches something, but nothing matches them all")
+    return chosen
+
+
+_PATTERN_HELP = (
+    "a pattern is a glob on SUBJECT/ASPECT/DTYPE/ROUTE, for example 'gelu-*/value/f32/*'; see `actconform list cases`"
+)
+
+
+def _chosen(case: Case, wanted: Selection) -> bool:
+    return (
+        (not wanted.patterns or any(fnmatchcase(case.id, pattern) for pattern in wanted.patterns))
+        and (not wanted.backends or ALL in wanted.backends or case.backend in wanted.backends)
+        and (not wanted.routes or case.route in wanted.routes)
+        and (not wanted.aspects or case.aspect in wanted.aspects)
+        and (not wanted.dtypes or case.dtype in wanted.dtypes)
+    )
+
+
+def _known(what: str, words: Sequence[str], known: set[str]) -> None:
+    for word in words:
+        if word not in known:
+            raise UsageError(f"unknown {what} {word!r}{near(word, sorted(known))}")
+
+
+def _near_case(pattern: str, cases: Sequence[Case]) -> str:
+    parts = pattern.rstrip("/").split("/")
+    vocabulary: list[set[str]] = [
+        {case.subject for case in cases},
+        set(ASPECTS),
+        set(DTYPES),
+        {case.route for case in cases},
+    ]
+    hints = [
+        f"{part!r}{_beginning(part, known) or near(part, sorted(known))}"
+        for part, known in zip(parts, vocabulary, strict=False)
+        if not any(fnmatchcase(name, part) for name in known)
+    ]
+    if hints:
+        return f": nothing is called {', '.join(hints)}"
+    return f"; did you mean {pattern.rstrip('/')}/*" if len(parts) < len(vocabulary) else ""
+
+
+def _beginning(part: str, known: set[str]) -> str:
+    several = part and sum(name.startswith(part) for name in known) > 1
+    return f"; did you mean '{part}*'?" if several else ""

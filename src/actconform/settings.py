@@ -1,0 +1,166 @@
+"""actconform.toml -> Config. An unknown key is refused, never ignored."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+import string
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from packaging.requirements import InvalidRequirement, Requirement
+
+from actconform.files import read_text
+from actconform.spelling import near
+from actconform.verdict.causes.register import Register, RegisterError, joined, read_register
+
+CONFIG_FILE = "actconform.toml"
+PLACES = ("model", "inputs", "outputs")
+EXAMPLE = "./myrt {model} {inputs} {outputs}"
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done: the message says what was wrong, where, and the mend. Exit code 2."""
+
+
+class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[backends.NAME]`: what a backend runs in, or the command that it is.
+
+    `python` is another interpreter for its worker, `env` sets environment variables there, `requirements` are installed beside
+    what the driver has, for this backend alone, without what they depend on where `dependencies` is false. With NAME "BASE@LABEL" it is one more backend, like BASE.
+
+    `command` makes a runtime of a program that is no plugin: {model} stands for a file, {inputs} and {outputs} for folders of
+    `tensors`; `version` is a command too, whose output is a fact.
+    """
+
+    python: str | None = None
+    env: dict[str, str] = {}
+    requirements: tuple[str, ...] = ()
+    dependencies: bool = True
+    command: str | None = None
+    tensors: Literal["npy", "pb"] | None = None
+    version: str | None = None
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    backends: dict[str, BackendConfig] = {}
+    threads: int = 1
+    timeout: float = 120.0
+    out: str = "conform-out"
+    require: tuple[str, ...] | None = None
+    deviations: tuple[str, ...] = ()
+
+
+class Config(_Table, frozen=True):
+    """The settings of a run. `timeout` is in seconds a case; `require` names routes that must have run.
+
+    `path` is the file that they were read from. Files in `deviations` are relative to its folder, and commands run there.
+    `unavailable` says of backends whose environment cannot be made why.
+    """
+
+    path: str = CONFIG_FILE
+    unavailable: dict[str, str] = {}
+
+
+def read_config(path: Path | None = None) -> Config:
+    """Return the settings of `path`, or of actconform.toml in the current folder, or the defaults where there is none.
+
+    Raises UsageError naming file and key on bad TOML, an unknown key, a wrong type, or `threads` or `timeout` below 1.
+    """
+    chosen = path or Path(CONFIG_FILE)
+    if path is None and not chosen.exists():
+        return Config()
+    try:
+        table = msgspec.convert(tomllib.loads(read_text(chosen)), _Table)
+    except OSError as error:
+        raise UsageError(f"{chosen}: cannot be read: {error.strerror}") from error
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{chosen}: {_with_near_key(str(error))}") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number of too many digits
+        raise UsageError(f"{chosen}: not valid TOML: {error}") from error
+    config = Config(**msgspec.structs.asdict(table), path=str(chosen))
+    if config.threads < 1 or not 1 <= config.timeout < math.inf:
+        raise UsageError(
+            f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, and finite"
+        )
+    for name, backend in config.backends.items():
+        if problem := _problem(backend):
+            raise UsageError(f"{chosen}: {table_name(name)}: {problem}")
+    if not config.out:
+        raise UsageError(f"{chosen}: out is empty: name a folder")
+    return msgspec.structs.replace(config, deviations=tuple(str(chosen.parent / name) for name in config.deviations))
+
+
+def _problem(backend: BackendConfig) -> str:
+    """Return what is wrong with the settings of one backend, in words, or ""."""
+    words = [*backend.env, *backend.env.values(), *(word for word in (backend.python, backend.command) if word)]
+    if backend.python == "" or any("\0" in word for word in words) or any("=" in key or not key for key in backend.env):
+        return "python or env is no path, name or value that a process can have"
+    for text in backend.requirements:
+        try:
+            Requirement(text)
+        except InvalidRequirement as error:
+            reason = str(error).splitlines()[0]
+            return (
+                f'requirements: {text!r} is none ({reason}): wanted "NAME==VERSION" or "NAME @ URL", as pip takes them'
+            )
+    if not backend.dependencies and not backend.requirements:
+        return "dependencies = false without requirements: wanted requirements to install without what they depend on"
+    if backend.command is None:
+        given = [key for key in ("tensors", "version") if getattr(backend, key) is not None]
+        return f"{' and '.join(given)} without a command: wanted command = {EXAMPLE!r} beside it" if given else ""
+    if backend.python is not None or backend.requirements:
+        return "command with python or requirements: a command has no worker of its own Python; leave one of them out"
+    return _command_problem("command", backend.command, PLACES) or (
+        _command_problem("version", backend.version, ()) if backend.version is not None else ""
+    )
+
+
+def _command_problem(key: str, command: str, places: tuple[str, ...]) -> str:
+    try:
+        words = shlex.split(command)
+        parts = [part for word in words for part in string.Formatter().parse(word) if part[1] is not None]
+        named = {f"{place}{spec}{conversion or ''}" for _, place, spec, conversion in parts}
+    except ValueError as error:
+        return f"{key} = {command!r} cannot be read: {error}; quote words as in a shell, write a brace as {{{{ or }}}}"
+    if not words:
+        return f"{key} is empty: wanted the words of a command"
+    if named != set(places):
+        wanted = " and ".join(f"{{{place}}}" for place in places) or "no word in braces"
+        example = f", as in {EXAMPLE!r}" if places else ""
+        return f"{key} = {command!r}: wanted {wanted}{example}"
+    return ""
+
+
+def local_register(config: Config) -> Register:
+    """Return the causes of the files that the settings name; raise UsageError where one cannot be read."""
+    registers: list[Register] = []
+    for name in config.deviations:
+        try:
+            registers.append(read_register(read_text(name), name))
+        except OSError as error:
+            raise UsageError(
+                f"{name}: deviations file named in the settings cannot be read: {error.strerror}"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{name}: deviations file named in the settings is not text in UTF-8: {error}") from error
+        except RegisterError as error:
+            raise UsageError(str(error)) from error
+    return joined(registers)
+
+
+def table_name(backend: str) -> str:
+    """Return the heading of a backend's table in the settings: "[backends.torch]", quoted where TOML wants it."""
+    bare = backend.replace("-", "").replace("_", "").isalnum()
+    return f"[backends.{backend}]" if bare else f'[backends."{backend}"]'
+
+
+def _with_near_key(message: str) -> str:
+    unknown = re.search(r"unknown field `([^`]*)`(.*)", message)
+    if not unknown:
+        return message
+    struct = BackendConfig if "backends" in unknown[2] else _Table
+    return f"unknown key {unknown[1]!r}{unknown[2]}{near(unknown[1], list(struct.__struct_fields__))}"

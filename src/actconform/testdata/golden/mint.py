@@ -1,0 +1,130 @@
+"""The only writer of goldens: draws the inputs, asks Arb, or for models float64, for the truth, stores both."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from actconform.files import write_bytes
+from actconform.oracle.arb.correctly_rounded import exact, exact_table
+from actconform.oracle.arb.rows import exact_rows
+from actconform.testdata.golden.hard import hard_points
+from actconform.testdata.golden.model_goldens import kept, model_golden
+from actconform.testdata.golden.store import (
+    MANIFEST,
+    SCHEMA,
+    Entry,
+    Golden,
+    GoldenError,
+    Manifest,
+    Subject,
+    computed,
+    digest,
+    load,
+    read_manifest,
+)
+from actconform.testdata.regimes import Draw, row_cotangent, row_draws, unary_regimes
+from actconform.types import ASPECTS
+from actconform.types.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from actconform.types import Aspect, Kernel
+
+GENERATOR = "actconform.testdata.golden.mint 1"
+PRECISION = {"<f4": "input, exact", "<f8": "Arb, correctly rounded to binary64", "<i8": "exact"}
+MODEL_PRECISION = {"<f4": "input, exact", "<f8": "float64 NumPy, kept within 1e-12 of the tensor's largest number"}
+TABLE_DTYPES = ("f16", "bf16")
+
+
+def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[str], None]) -> Manifest:
+    """Write the goldens of `subjects` into `folder`, keep those of others, and return the new manifest.
+
+    The manifest is replaced last, in one step, so that a run that is stopped leaves the old state named as damaged rather
+    than a new one that looks whole. Kernels need python-flint; a model's tensors keep their bytes where they moved by less
+    than 1e-12. Raises GoldenError naming a subject whose truth cannot be computed, as where a plugin registered no formula.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    old = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest(schema=SCHEMA, files={}, subjects={})
+    files, known = dict(old.files), dict(old.subjects)
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        for subject, (fresh, tables) in zip(subjects := list(subjects), pool.map(_named_truths, subjects), strict=True):
+            golden = _kept(folder, old, subject, fresh)
+            (folder / subject.name).mkdir(exist_ok=True)
+            for stale in (folder / subject.name).glob("*.npy"):
+                stale.unlink()
+            files = {name: entry for name, entry in files.items() if not name.startswith(f"{subject.name}/")}
+            for name, array in golden.tensors.items():
+                np.save(folder / subject.name / f"{name}.npy", array, allow_pickle=False)
+                files[f"{subject.name}/{name}.npy"] = _entry(subject, array)
+            known[subject.name] = Subject(draws=golden.draws, tables=tables)
+            progress(subject.name)
+    manifest = Manifest(schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(known.items())))
+    write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+    return manifest
+
+
+def _kept(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden) -> Golden:
+    if not isinstance(subject, Model) or subject.name not in old.subjects:
+        return golden
+    try:
+        return kept(load(folder, old, subject.name), golden)
+    except GoldenError:  # damaged: written anew
+        return golden
+
+
+def _entry(subject: Kernel | Model, array: NDArray[Any]) -> Entry:
+    precision = MODEL_PRECISION if isinstance(subject, Model) else PRECISION
+    return Entry(
+        dtype=array.dtype.str,
+        shape=array.shape,
+        sha256=digest(array),
+        generator=GENERATOR,
+        precision=precision[array.dtype.str],
+        seed=subject.name,
+    )
+
+
+def _named_truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+    with computed(subject.name):
+        return _truths(subject)
+
+
+def _truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+    if isinstance(subject, Model):
+        return model_golden(subject), {}
+    if subject.form == "row":
+        return _row_truths(subject), {}
+    tables = {
+        dtype: {aspect: digest(exact_table(subject, aspect, dtype)) for aspect in ASPECTS} for dtype in TABLE_DTYPES
+    }
+    return _unary_truths(subject), tables
+
+
+def _unary_truths(kernel: Kernel) -> Golden:
+    regimes = unary_regimes(kernel)
+    regimes["hard"] = np.concatenate([hard_points(kernel, regimes["ordinary"], aspect) for aspect in range(2)])
+    x = np.concatenate(list(regimes.values()))
+    draws = tuple(Draw(regime, dict.fromkeys(("x", "y", "d_x"), part.shape)) for regime, part in regimes.items())
+    return Golden(draws, {"x": x, "y": exact(kernel, "value", x), "d_x": exact(kernel, "gradient", x)})
+
+
+def _row_truths(kernel: Kernel) -> Golden:
+    draws, parts = [], []
+    for number, draw in enumerate(row_draws(kernel)):
+        wide = {name: array.astype(np.float64) for name, array in draw.inputs.items()}
+        tensors: dict[str, NDArray[Any]] = {**draw.inputs, **exact_rows(kernel, wide, None)}
+        if kernel.differentiable:
+            tensors["g"] = row_cotangent(kernel, number, draw, tensors["y"].shape)
+            tensors |= exact_rows(kernel, wide, tensors["g"].astype(np.float64))
+        draws.append(Draw(draw.regime, {name: array.shape for name, array in tensors.items()}))
+        parts.append(tensors)
+    return Golden(tuple(draws), {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]})

@@ -1,0 +1,222 @@
+"""A case's calls, each with its truth: stored goldens in f32, all patterns of a 16-bit format, rounded tensors for rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import msgspec
+import numpy as np
+
+from actconform.oracle import truth
+from actconform.oracle.rounding import all_patterns, round_to
+from actconform.testdata.regimes import LONG, SPECIALS, long_row, signed_powers, special_placements
+from actconform.tolerance.limits import Rule, row_rule, unary_rule
+from actconform.tolerance.row_bounds import row_bound
+from actconform.types.dtypes import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from actconform.compare.elementwise import Sample
+    from actconform.testdata.golden.store import Golden
+    from actconform.types import Aspect, Bundle, Case, Kernel
+    from actconform.types.dtypes import FloatFormat
+
+    F64 = NDArray[np.float64]
+
+STORAGE: dict[str, Any] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """One call and what is true of it: inputs in the case's dtype, float64 truth, and the input beside each output element."""
+
+    regime: str
+    inputs: Bundle
+    cotangents: Bundle | None
+    truth: dict[str, F64]
+    beside: dict[str, F64]
+    dtypes: dict[str, Any]
+    bounds: dict[str, F64] = {}
+
+
+class Exam(msgspec.Struct, frozen=True):
+    """All questions of a subject in one aspect and dtype, and the rule by which the answers are judged."""
+
+    rule: Rule
+    questions: list[Question]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its arrays, each array once."""
+        arrays = (
+            array
+            for asked in self.questions
+            for bundle in (asked.inputs, asked.cotangents or {}, asked.truth, asked.beside, asked.bounds)
+            for array in bundle.values()
+        )
+        return sum({id(array): array.nbytes for array in arrays}.values())
+
+
+def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
+    """Return the questions of a case, the same for every route. Raises Unsupported without a formula.
+
+    The first question is the largest: it is asked twice, and parallel loops and sums differ on large arrays if at all.
+    """
+    fmt = DTYPES[dtype]
+    if kernel.form == "row":
+        return Exam(row_rule(kernel, aspect, fmt), _largest_first(_rows(kernel, aspect, fmt, golden)))
+    rule = unary_rule(kernel, aspect, fmt, float(_truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0]))
+    return Exam(rule, _largest_first(_unary(kernel, aspect, fmt, golden)))
+
+
+def judged_as(
+    kernel: Kernel, case: Case, exam: Exam, samples: dict[tuple[str, str], Sample]
+) -> tuple[Exam, dict[tuple[str, str], Sample]]:
+    """Return a unary case's rule and answers beside the truth of another kernel, at the same inputs."""
+    gradient = case.aspect == "gradient"
+    rule = unary_rule(kernel, case.aspect, exam.rule.fmt, float(_truth_of(kernel, np.zeros(1), gradient=gradient)[0]))
+    moved = {}
+    for key, sample in samples.items():
+        truths = _truth_of(kernel, sample.x, gradient=gradient)
+        if sample.cotangent is not None:
+            with np.errstate(invalid="ignore"):
+                truths = truths * sample.cotangent
+        moved[key] = msgspec.structs.replace(sample, truth=truths)
+    return Exam(rule, exam.questions), moved
+
+
+def _truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
+    return next(iter(truth(kernel, {"x": x}, {"y": np.ones(x.size)} if gradient else None).values()))
+
+
+def _largest_first(questions: Iterable[Question]) -> list[Question]:
+    ordered = list(questions)
+    largest = max(range(len(ordered)), key=lambda number: next(iter(ordered[number].inputs.values())).size)
+    return [ordered.pop(largest), *ordered]
+
+
+def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
+    stored = golden.tensors["y" if aspect == "value" else "d_x"]
+    x = golden.tensors["x"].astype(np.float64)
+    regimes: dict[str, slice] = {}
+    start = 0
+    for part in golden.draws:
+        regimes[part.regime] = slice(start, start + part.shapes["x"][0])
+        start = regimes[part.regime].stop
+    special = regimes.pop("special")
+    if fmt.bits == 32:
+        result = stored
+    else:
+        special_x = round_to(x[special], fmt)
+        x = np.concatenate([all_patterns(fmt), special_x])
+        regimes = {"exhaustive": slice(0, 1 << 16)}
+        special = slice(1 << 16, x.size)
+        result = _truth_of(kernel, x, gradient=aspect == "gradient")
+    with np.errstate(over="ignore"):
+        inputs = x.astype(STORAGE[fmt.name])
+    if fmt.bits == 16:
+        inputs[: 1 << 16] = np.arange(1 << 16, dtype=np.uint16).view(inputs.dtype)  # every NaN with its own payload
+    calls: list[tuple[str, slice | NDArray[np.int64]]] = list(regimes.items())
+    kinks = _kinks(kernel, x[: special.start])
+    calls += [("special", placement) for placement in special_placements(special.start, kinks)]
+    for regime, index in calls:
+        points = inputs[index], x[index], result[index]
+        if aspect == "value":
+            yield _unary_question(regime, *points, None)
+            continue
+        yield _unary_question(regime, *points, np.ones(points[0].size))
+        if regime != "special":
+            powers = signed_powers(f"{kernel.name}/powers/{regime}", points[0].size).astype(np.float64)
+            yield _unary_question(regime, *points, powers)
+
+
+def _kinks(kernel: Kernel, x: F64) -> list[int]:
+    """Return where the kernel's kinks stand in `x`, those that the format has; the special points hold the others, 0 and 1."""
+    at = [np.flatnonzero(x == kink.x)[:1] for kink in kernel.kinks if kink.x not in SPECIALS]
+    return [int(place) for places in at for place in places]
+
+
+def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> Question:
+    if cotangent is None:
+        return Question(
+            regime=regime,
+            inputs={"x": inputs},
+            cotangents=None,
+            truth={"y": result},
+            beside={"y": x},
+            dtypes={"y": inputs.dtype},
+        )
+    with np.errstate(invalid="ignore"):
+        pulled = result * cotangent
+    return Question(
+        regime=regime,
+        inputs={"x": inputs},
+        cotangents={"y": cotangent.astype(inputs.dtype)},
+        truth={"d_x": pulled},
+        beside={"d_x": x},
+        dtypes={"d_x": inputs.dtype},
+    )
+
+
+def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
+    for regime, tensors in golden.split():
+        wide = {
+            name: round_to(tensors[name].astype(np.float64), fmt) for name in (*kernel.inputs, "g") if name in tensors
+        }
+        g = wide.pop("g", None)
+        cotangents = {"y": g} if aspect == "gradient" and g is not None else None
+        if fmt.bits == 32:
+            outputs = {
+                name: array for name, array in tensors.items() if name.startswith("y" if cotangents is None else "d_")
+            }
+        else:
+            outputs = truth(kernel, wide, cotangents)
+        yield _row_question(kernel, fmt, regime, wide, cotangents, outputs)
+    row = long_row(kernel) if fmt.largest < LONG else None
+    if row is not None:
+        wide = {name: round_to(array.astype(np.float64), fmt) for name, array in row.items()}
+        outputs = truth(kernel, wide, None)
+        cotangents = None
+        if aspect == "gradient":  # of ones, whose sum is the length
+            cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
+            outputs = truth(kernel, wide, cotangents)
+        yield _row_question(kernel, fmt, "long", wide, cotangents, outputs)
+
+
+def _row_question(
+    kernel: Kernel,
+    fmt: FloatFormat,
+    regime: str,
+    wide: dict[str, F64],
+    cotangents: dict[str, F64] | None,
+    outputs: Mapping[str, NDArray[Any]],
+) -> Question:
+    storage = STORAGE[fmt.name]
+    with np.errstate(all="ignore"):
+        bounds = row_bound(kernel, fmt, wide, None if cotangents is None else cotangents["y"], outputs)
+        inputs = {name: array.astype(storage) for name, array in wide.items()}
+    return Question(
+        regime=regime,
+        inputs=inputs,
+        cotangents=None if cotangents is None else {name: g.astype(storage) for name, g in cotangents.items()},
+        truth={name: array.astype(np.float64) for name, array in outputs.items()},
+        beside={name: _beside(name, wide, array) for name, array in outputs.items()},
+        dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
+        bounds=bounds,
+    )
+
+
+def _beside(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
+    """Return an input number for each output element: its own, the gate's, or the largest of its row."""
+    x = inputs[output[2:]] if output.startswith("d_") else inputs["x"]
+    if x.shape[:-1] == array.shape[:-1]:
+        return x[..., : array.shape[-1]]
+    largest: F64 = x.max(axis=-1)
+    return largest

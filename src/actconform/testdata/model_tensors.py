@@ -1,0 +1,77 @@
+"""The numbers of a model: inputs and initial parameters, each drawn from its own named stream, the same on every machine."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actconform.testdata.regimes import normal, raw, uniform
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from actconform.types.model import Input, Model, Parameter
+
+    F32 = NDArray[np.float32]
+
+
+def draw_inputs(model: Model) -> dict[str, F32]:
+    """Return every input of a model in float32, the batch first. Raises ValueError for a way to draw that is unknown."""
+    return {one.name: _input(f"{model.name}/{one.name}", one, (model.batch, *one.shape)) for one in model.inputs}
+
+
+def draw_parameters(model: Model) -> dict[str, F32]:
+    """Return the initial value of every parameter of a model in float32, canonical shapes.
+
+    he_uniform is uniform within sqrt(6 / in), glorot_uniform within sqrt(6 / (in + out)), where a convolution's in and out
+    count its window too (He et al. 2015; Glorot and Bengio 2010). Raises ValueError for an unknown initializer.
+    """
+    return {one.name: _parameter(f"{model.name}/{one.name}", one) for one in model.parameters}
+
+
+def _input(stream: str, one: Input, shape: tuple[int, ...]) -> F32:
+    n, width = math.prod(shape), shape[-1]
+    how, _, number = one.draw.partition(":")
+    drawn: NDArray[Any]
+    match how:
+        case "normal":
+            drawn = normal(stream, n, 1.0)
+        case "uniform":
+            drawn = uniform(stream, n, -1.0, 1.0)
+        case "unit":
+            drawn = uniform(stream, n, 1 / 64, 63 / 64)
+        case "softmax":
+            weights = uniform(stream, n, 1 / 8, 1.0).astype(np.float64).reshape(-1, width)
+            drawn = weights / weights.sum(axis=1, keepdims=True)
+        case "one-hot":
+            drawn = np.eye(width)[(raw(stream, n // width) >> np.uint64(32)) % np.uint64(width)]
+        case "binary":
+            drawn = raw(stream, n) >> np.uint64(63)
+        case "gumbel":
+            words = (raw(stream, n) >> np.uint64(32)).astype(np.float64)
+            drawn = -np.log(-np.log((words + 0.5) / 2.0**32))
+        case "mask":
+            drawn = uniform(stream, n, 0.0, 1.0) >= np.float32(number)
+        case _:
+            raise ValueError(f"input {one.name}: no way to draw is called {one.draw!r}")
+    single: F32 = drawn.astype(np.float32).reshape(shape)
+    return single
+
+
+def _parameter(stream: str, one: Parameter) -> F32:
+    n = math.prod(one.shape)
+    how, _, number = one.init.partition(":")
+    match how:
+        case "zeros" | "ones":
+            return np.full(one.shape, how == "ones", np.float32)
+        case "near":
+            middle = float(number)
+            return uniform(stream, n, middle - 0.25, middle + 0.25).reshape(one.shape)
+        case "he_uniform" | "glorot_uniform":
+            window = math.prod(one.shape[:-2])
+            fan_in, fan_out = window * one.shape[-2], window * one.shape[-1]
+            reach = math.sqrt(6 / (fan_in if how == "he_uniform" else fan_in + fan_out))
+            return uniform(stream, n, -reach, reach).reshape(one.shape)
+    raise ValueError(f"parameter {one.name}: no initializer is called {one.init!r}")

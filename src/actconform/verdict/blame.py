@@ -1,0 +1,129 @@
+"""Whose fault a finding is, with the evidence beside it. Two witnesses must agree before a runtime is accused; one cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from actconform.text import shortened
+from actconform.tolerance.ulp import from_hex
+from actconform.types import DRIVER_EXPORTER, Finding, Kernel
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.reevaluate import still
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actconform.testdata.kernel_vectors import Exam
+    from actconform.types import Bundle, Case
+    from actconform.types.model import Model
+    from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
+
+SPECIAL_VALUES = ("nan-made", "nan-lost", "inf", "zero-sign")  # what an operator's definition may fix otherwise
+BEHAVIOUR = ("position-dependent", "nondeterministic", "mutates-input")
+PROCESS = ("memory-growth", "placement")  # what no graph can be the cause of
+
+
+def blame(
+    finding: Finding, subject: Kernel | Model, case: Case, witnesses: Witnesses | LayerWitnesses | None = None
+) -> Finding:
+    """Return the finding with its blame and the evidence.
+
+    convention: both answers are defensible. framework: a native route differs. On a route through a graph both witnesses must
+    agree: exporter (adapter for the graphs that we write) where the graph itself breaks the limit, runtime where it does not;
+    else undetermined.
+    """
+    why = _convention(finding, subject, case) if isinstance(subject, Kernel) else ""
+    if why:
+        return _blamed(finding, "convention", why)
+    if case.exporter is None:
+        why = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
+        return _blamed(finding, "framework", why)
+    if finding.class_ in PROCESS:
+        return _blamed(finding, "runtime", "")
+    if finding.class_ in BEHAVIOUR:
+        return _blamed(finding, "runtime", "a graph has one answer to one question")
+    return _by_witnesses(finding, case.exporter, witnesses) if witnesses else finding
+
+
+def _by_witnesses(finding: Finding, exporter: str, witnesses: Witnesses | LayerWitnesses) -> Finding:
+    testimony, numbers = witnesses.testify(finding)
+    if testimony != "wrong":
+        return _blamed(finding, "runtime" if testimony == "right" else "undetermined", numbers)
+    if exporter != DRIVER_EXPORTER:
+        return _blamed(finding, "exporter", numbers)
+    if witnesses.artifact.path.startswith("operator:") and finding.class_ in SPECIAL_VALUES:
+        return _blamed(finding, "convention", f"{numbers}; so the standard defines {witnesses.artifact.path}")
+    return _blamed(finding, "adapter", numbers)
+
+
+def _blamed(finding: Finding, who: str, why: str) -> Finding:
+    evidence = "; ".join(filter(None, (finding.evidence, why)))
+    return msgspec.structs.replace(finding, blame=who, evidence=evidence)
+
+
+def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
+    if kernel.defaults_only and finding.class_ in ("scaled-error", "bias"):
+        return "the framework's default parameters differ from the definition's"
+    if finding.class_ == "zero-sign":
+        return "the sign of a zero is a choice where the definition does not fix it"
+    if finding.class_ == "dtype" and kernel.output_dtype == "int64":
+        return "the width of an index is a choice"
+    if not finding.interval[0]:
+        return ""
+    ends = {from_hex(end, DTYPES[case.dtype]) for end in finding.interval}
+    mine = (item for item in kernel.conventions if item.aspect == case.aspect and ends <= set(item.inputs))
+    return next((item.why for item in mine), "")
+
+
+def breach(class_: str, evidence: str) -> Finding:
+    """Return the finding for an exported graph that breaks a gate: no runtime has seen it, so the exporter is to blame."""
+    return Finding(
+        class_=class_,
+        count=1,
+        regime="",
+        tensor="",
+        interval=("", ""),
+        worst=None,
+        magnitude=0.0,
+        blame="exporter",
+        evidence=shortened(evidence),
+    )
+
+
+def by_optimizer(
+    findings: Sequence[Finding],
+    exam: Exam,
+    levels: Sequence[str],
+    optimizers: Sequence[str],
+    answers: Callable[[str], Sequence[Bundle] | None],
+) -> list[Finding]:
+    """Return the findings with "runtime:optimizer" for "runtime" where the first of `levels` mends them.
+
+    `answers` gives the runtime's answers at a level, or at "without NAME" for one of `optimizers`; the evidence names the
+    first optimizer without which the finding is gone, or says that no single one does it.
+    """
+    plain = answers(levels[0]) if levels else None
+    if plain is None:
+        return list(findings)
+    return [
+        _optimized(finding, exam, levels[0], optimizers, answers)
+        if finding.blame == "runtime" and finding.worst and not still(finding, exam, plain)
+        else finding
+        for finding in findings
+    ]
+
+
+def _optimized(
+    finding: Finding,
+    exam: Exam,
+    level: str,
+    optimizers: Sequence[str],
+    answers: Callable[[str], Sequence[Bundle] | None],
+) -> Finding:
+    for name in optimizers:
+        without = answers(f"without {name}")
+        if without is not None and not still(finding, exam, without):
+            return _blamed(finding, "runtime:optimizer", f"gone at level {level}, and without {name} alone")
+    return _blamed(finding, "runtime:optimizer", f"gone at level {level}; no single optimizer's absence mends it")

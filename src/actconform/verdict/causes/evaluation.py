@@ -1,0 +1,246 @@
+"""The formulas of one case, evaluated at the elements in question: by text, or the case's own graph."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from actconform.compare.comparator import join
+from actconform.compare.elementwise import Sample, units
+from actconform.onnx.gradient_artifact import COTANGENT
+from actconform.oracle import truth
+from actconform.plugin.interfaces import Unsupported
+from actconform.testdata.regimes import HALVED
+from actconform.tolerance.row_bounds import row_bound
+from actconform.tolerance.ulp import ulp_of
+from actconform.types.dtypes import DTYPES
+from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, given
+from actconform.verdict.causes.formula import Formula, FormulaError, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.testdata.kernel_vectors import Exam, Question
+    from actconform.types import Case, Kernel
+    from actconform.verdict.causes.graph import GraphFormula
+    from actconform.verdict.causes.register import Library
+
+MATRIX = 2
+STEPS = {"wide": DTYPES["f32"], "double": EXACT}
+WITHOUT_VALUE = (FormulaError, Unsupported, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+
+
+class Piece(NamedTuple):
+    """Elements of one tensor in one regime: flat indices into the joined sample."""
+
+    regime: str
+    sample: Sample
+    elements: NDArray[np.int64]
+
+
+class Part(NamedTuple):
+    """The elements of one tensor that are asked about, over all regimes, and these elements as one sample."""
+
+    tensor: str
+    pieces: tuple[Piece, ...]
+    sample: Sample
+
+    @classmethod
+    def of(cls, tensor: str, pieces: Sequence[Piece]) -> Part:
+        """Return the part of these pieces, in their order."""
+        return cls(tensor, tuple(pieces), join([piece.sample.part(piece.elements) for piece in pieces]))
+
+    def positions(self, regime: str, elements: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where elements of a regime stand in `sample`; they are among those asked about."""
+        start = 0
+        for piece in self.pieces:
+            if piece.regime == regime:
+                return start + np.searchsorted(piece.elements, elements)
+            start += piece.elements.size
+        raise KeyError(regime)
+
+
+@cache
+def formula(text: str) -> Formula:
+    """Return the formula of a text, parsed once."""
+    return Formula(text)
+
+
+class Evaluation:
+    """Evaluates formulas for the questions of a case. Row kernels are evaluated whole, unary ones at the elements alone."""
+
+    def __init__(self, case: Case, kernel: Kernel, exam: Exam, facts: Mapping[str, str]) -> None:
+        self.case, self.kernel, self.exam, self.facts = case, kernel, exam, facts
+        self._fmt = exam.rule.fmt
+        self._questions: dict[str, list[Question]] = defaultdict(list)
+        for question in exam.questions:
+            self._questions[question.regime].append(question)
+
+    def by_text(self, text: str, library: Library, part: Part) -> Number:
+        """Return what the formula gives at the part's elements. Raises one of WITHOUT_VALUE where it gives nothing."""
+        ends = library.arithmetic(self._fmt, self.facts)
+        steps = ends.to(STEPS.get(library.steps.get(self._fmt.name, "each"), self._fmt))
+        zero = Number(np.zeros(()), np.zeros(()), steps)
+        fixed = {name: zero.operand(value) for name, value in self.kernel.parameters.items()}
+        with np.errstate(all="ignore"):
+            if self.exam.rule.unary:
+                names = {"x": self._read(part.sample.x, ends, steps)}
+                if part.sample.cotangent is not None:
+                    names["g"] = self._read(part.sample.cotangent, ends, steps)
+                return _spread(formula(text).evaluate(Scope(names | fixed, steps, ends)), part.sample.x.shape)
+
+            def value(questions: Sequence[Question]) -> list[Number]:
+                names = self._tensors(questions, ends, steps) | fixed
+                number = formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
+                if len(questions) == 1:
+                    return [number]
+                rows = [next(iter(question.inputs.values())).shape[0] for question in questions]
+                whole = _spread(number, (sum(rows), *questions[0].truth[part.tensor].shape[1:]))
+                ends_of = np.cumsum(rows)
+                return [_rows(whole, end - count, end) for count, end in zip(rows, ends_of.tolist(), strict=True)]
+
+            return self._of_questions(value, part, alike=self._shape_of_rows)
+
+    def _of_questions(
+        self, value: Callable[[Sequence[Question]], list[Number]], part: Part, alike: Callable[[Question], object] = id
+    ) -> Number:
+        """Return the numbers of the questions that hold the part's elements, at these; `value` takes those that are `alike` in one call."""
+        asked, places = [], []
+        for piece in part.pieces:
+            questions = self._questions[piece.regime]
+            ends = np.cumsum([question.truth[part.tensor].size for question in questions])
+            if ends[-1] != piece.sample.got.size:
+                raise ValueError("answers of other shapes than the truth's: no element can be told from another")
+            holder = np.searchsorted(ends, piece.elements, side="right")
+            for number in np.unique(holder):
+                asked.append(questions[number])
+                start = ends[number] - questions[number].truth[part.tensor].size
+                places.append(piece.elements[holder == number] - start)
+        groups: dict[object, list[int]] = defaultdict(list)
+        for number, question in enumerate(asked):
+            groups[alike(question)].append(number)
+        numbers: dict[int, Number] = {}
+        for group in groups.values():
+            numbers |= zip(group, value([asked[number] for number in group]), strict=True)
+        return _concatenated(
+            [
+                _at(_spread(numbers[number], question.truth[part.tensor].shape), places[number])
+                for number, question in enumerate(asked)
+            ]
+        )
+
+    def _shape_of_rows(self, question: Question) -> object:
+        """Return what rows have in common that one evaluation can take together; a question of its own where an input is no row."""
+        arrays = [*question.inputs.values(), *(question.cotangents or {}).values()]
+        rows = {array.shape[0] for array in arrays}
+        if len(rows) > 1 or any(array.ndim < MATRIX for array in arrays):
+            return id(question)
+        return tuple(array.shape[1:] for array in arrays)
+
+    def _tensors(self, questions: Sequence[Question], ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
+        """Return the tensors of the questions, their rows one after another."""
+        arrays = {
+            name: np.concatenate([question.inputs[name].astype(np.float64) for question in questions])
+            for name in questions[0].inputs
+        }
+        if questions[0].cotangents is not None:
+            arrays["g"] = np.concatenate(
+                [
+                    question.cotangents["y"].astype(np.float64)
+                    for question in questions
+                    if question.cotangents is not None
+                ]
+            )
+        if self.kernel.name in HALVED:
+            half = arrays["x"].shape[-1] // 2
+            arrays |= {"a": arrays["x"][..., :half], "b": arrays["x"][..., half:]}
+        return {name: self._read(array, ends, steps) for name, array in arrays.items()}
+
+    def _read(self, array: NDArray[np.float64], ends: Arithmetic, steps: Arithmetic) -> Number:
+        number = given(array, ends)
+        return Number(number.value, number.error, steps)
+
+    def by_graph(self, graph: GraphFormula, arithmetic: Arithmetic, part: Part, *, wide: bool = False) -> Number:
+        """Return what the graph gives at the part's elements; `arithmetic` of EXACT is the graph in float64, not rounded."""
+        with np.errstate(all="ignore"):
+            if self.exam.rule.unary:
+                question = self.exam.questions[0]
+                tensors: dict[str, NDArray[Any]] = {"x": part.sample.x.astype(question.inputs["x"].dtype)}
+                if part.sample.cotangent is not None and question.cotangents is not None:
+                    tensors[COTANGENT + "y"] = part.sample.cotangent.astype(question.cotangents["y"].dtype)
+                return _spread(graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor], part.sample.x.shape)
+
+            def value(questions: Sequence[Question]) -> list[Number]:
+                (question,) = questions  # a graph may mix rows
+                cotangents = {COTANGENT + name: array for name, array in (question.cotangents or {}).items()}
+                return [graph.evaluate({**question.inputs, **cotangents}, arithmetic, wide=wide)[part.tensor]]
+
+            return self._of_questions(value, part)
+
+    def flushed(self, part: Part) -> Number:
+        """Return what the definition gives where subnormal inputs and results are taken for zero, within the rule's limit.
+
+        At a kink at zero the slope may be that of either side.
+        """
+        rule, least = self.exam.rule, self._fmt.smallest_normal
+
+        def flush(array: NDArray[Any]) -> NDArray[np.float64]:
+            wide = array.astype(np.float64)
+            return np.where(np.abs(wide) < least, np.copysign(0.0, wide), wide)
+
+        def lost(value: NDArray[np.float64], error: NDArray[np.float64]) -> Number:
+            gone = np.abs(value) < least * (1.0 + 2.0 * self._fmt.unit_roundoff)
+            return Number(value, np.where(gone, np.maximum(error, np.abs(value)), error), Arithmetic(self._fmt))
+
+        def value(questions: Sequence[Question]) -> list[Number]:
+            (question,) = questions
+            inputs = {name: flush(array) for name, array in question.inputs.items()}
+            g = flush(question.cotangents["y"]) if question.cotangents else None
+            truths = truth(self.kernel, inputs, None if g is None else {"y": g})
+            bounds = row_bound(self.kernel, self._fmt, inputs, g, truths)
+            return [lost(truths[part.tensor].astype(np.float64), bounds[part.tensor])]
+
+        with np.errstate(all="ignore"):
+            if not rule.unary:
+                return self._of_questions(value, part)
+            x = flush(part.sample.x)
+            g = None if part.sample.cotangent is None else flush(part.sample.cotangent)
+            (slope,) = truth(self.kernel, {"x": x}, None if g is None else {"y": np.ones(x.size)}).values()
+            slopes = np.zeros(x.shape)
+            for kink in (kink for kink in rule.kinks if kink.x == 0.0):
+                slope = np.where(x == 0.0, (kink.left + kink.right) / 2, slope)
+                slopes = np.where(x == 0.0, abs(kink.left - kink.right) / 2, slopes)
+            result, between = (slope, slopes) if g is None else (slope * g, slopes * np.abs(g))
+            sample = Sample(got=part.sample.got, truth=result, x=x, cotangent=g)
+            unit, _ = units(sample, rule, ulp_of(np.ascontiguousarray(result), self._fmt))
+            return lost(result, between + rule.limit * unit)
+
+
+def exactly(arithmetic: Arithmetic) -> Arithmetic:
+    """Return the arithmetic that rounds nothing that matters: float64, every subnormal kept."""
+    return Arithmetic(EXACT, "kept", 1, arithmetic.accuracy)
+
+
+def _spread(number: Number, shape: tuple[int, ...]) -> Number:
+    """Return it in the shape of the tensor: constants repeated, and what keeps a reduced axis without it."""
+    if number.value.ndim > len(shape) and number.value.size == np.prod(shape, dtype=int):
+        return number.moved(lambda array: array.reshape(shape))
+    return number.moved(lambda array: np.broadcast_to(array, shape))
+
+
+def _rows(number: Number, first: int, end: int) -> Number:
+    return number.moved(lambda array: array[first:end])
+
+
+def _at(number: Number, elements: NDArray[np.int64]) -> Number:
+    return number.moved(lambda array: array.ravel()[elements])
+
+
+def _concatenated(numbers: Sequence[Number]) -> Number:
+    value, error = (np.concatenate([getattr(number, key) for number in numbers]) for key in ("value", "error"))
+    return Number(value, error, numbers[0].arithmetic)

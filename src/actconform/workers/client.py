@@ -1,0 +1,244 @@
+"""Workers as the driver sees them: one process a backend, kept alive over cases, replaced when it dies or hangs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import actconform
+from actconform.plugin.loader import plugin_versions
+from actconform.settings import table_name
+from actconform.workers.process import WorkerProcess, cause_of_death
+from actconform.workers.protocol import ExportOutcome, Hello, Outcome, ProtocolError, read_message, write_message
+from actconform.workers.timing import Prepared, Sampled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from actconform.workers.protocol import ExportJob, Job
+    from actconform.workers.server import Request
+    from actconform.workers.timing import Prepare, Sample
+
+Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome, Prepared, Sampled)
+START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
+DEATH_SECONDS = 2.0
+TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
+
+
+class WorkerError(Exception):
+    """A worker cannot serve: `kind` says how it came to that, the text says it to people."""
+
+    def __init__(self, kind: Literal["crash", "timeout", "handshake", "closed", "unavailable"], message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class WorkerCrash(WorkerError):  # noqa: N818  named for what happened
+    """The process died: `cause` is "was killed by SIGSEGV" or the like; it is replaced at the next job."""
+
+    def __init__(self, message: str, cause: str) -> None:
+        super().__init__("crash", message)
+        self.cause = cause
+
+
+class WorkerTimeout(WorkerError):  # noqa: N818
+    """No answer came within `seconds`: the process was killed, and is replaced at the next job."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__("timeout", message)
+        self.seconds = seconds
+
+
+class Worker:
+    """One backend's process. Each method may be called from any thread; `run` and `export` do one job at a time.
+
+        with Worker("torch") as worker:
+            print(worker.start(timeout=60).facts)
+            outcome = worker.run(job, timeout=30)
+
+    `python` is another interpreter, which has the same versions of actconform and its plugins; `plugins` are further
+    ones, "module:attribute". It may take `start_seconds` to start. The process gets `threads` as ACTCONFORM_THREADS and
+    OMP_NUM_THREADS, then `env` on top; the attribute `env` has both. Where there is none to be started, `unavailable` says why, and so
+    does every method, as a WorkerError of that kind.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        *,
+        python: str | None = None,
+        threads: int = 1,
+        env: Mapping[str, str] | None = None,
+        plugins: Sequence[str] = (),
+        unavailable: str = "",
+        start_seconds: float = START_SECONDS,
+    ) -> None:
+        self.backend = backend
+        self._unavailable = unavailable
+        self.python = python or sys.executable
+        self.hello: Hello | None = None
+        self.env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
+        self._plugins = tuple(plugins)
+        self._process: WorkerProcess | None = None
+        self._start_seconds = start_seconds
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def start(self, timeout: float | None = None) -> Hello:
+        """Start the process, unless it runs, and return what it says of itself; its framework is imported then.
+
+        A backend that cannot run here is no error: `Hello.unavailable` says why. Raises WorkerError of kind "handshake"
+        (versions differ, no such backend, no actconform), WorkerCrash or WorkerTimeout.
+        """
+        with self._lock:
+            self._start_seconds = timeout or self._start_seconds
+            return self._started()[1]
+
+    def run(self, job: Job, timeout: float) -> Outcome:
+        """Have the worker do `job` and return the outcome, starting the process first where it is not running.
+
+        `timeout` seconds hold for the job alone; a start has the time last given to `start`. Raises WorkerCrash or
+        WorkerTimeout, after which the next call begins with a new process, and WorkerError as `start` does.
+        """
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, Outcome, timeout, f"while it ran {job.case.id}")
+
+    def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+        """Have the worker make the graph of `job` with one of its backend's exporters; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, ExportOutcome, timeout, f"while it exported {job.id}")
+
+    def prepare(self, request: Prepare, timeout: float) -> Prepared:
+        """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, request, Prepared, timeout, f"while it got {request.key} ready")
+
+    def sample(self, request: Sample, timeout: float) -> Sampled:
+        """Have the worker time what is ready; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, request, Sampled, timeout, f"while it timed {request.key}")
+
+    def close(self) -> None:
+        """End the process, at once where a job runs: that is a WorkerError, kind "closed", and so is every later one."""
+        self._closed = True
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._process is not None:
+                    self._process.end(DEATH_SECONDS)
+                    self._process = None
+            finally:
+                self._lock.release()
+        elif (process := self._process) is not None:
+            process.kill()  # the thread that waits for it reaps it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _started(self) -> tuple[WorkerProcess, Hello]:
+        if self._unavailable:
+            raise WorkerError("unavailable", self._unavailable)
+        self._refuse_if_closed()
+        if self._process is not None and self.hello is not None and self._process.alive():
+            return self._process, self.hello
+        if self._process is not None:
+            self._discard(self._process)
+        command = [self.python, "-P", "-m", "actconform.workers.server", "--backend", self.backend]
+        command += [word for plugin in self._plugins for word in ("--plugin", plugin)]
+        try:
+            process = self._process = WorkerProcess(command, {**os.environ, **self.env})
+        except OSError as error:
+            mend = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
+            raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {mend}") from None
+        self._refuse_if_closed()  # by a close() that came before there was a process to kill
+        hello = self._exchange(process, None, Hello, self._start_seconds, "while it started")
+        if problem := self._problem(hello):
+            self._discard(process)
+            raise WorkerError("handshake", problem)
+        self.hello = hello
+        return process, hello
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            if self._process is not None:
+                self._discard(self._process)
+            raise WorkerError("closed", f"the {self.backend} worker is closed: make a new one")
+
+    def _problem(self, hello: Hello) -> str:
+        if hello.actconform != actconform.__version__:
+            return self._unequal("actconform", hello.actconform, actconform.__version__)
+        for name, version in plugin_versions().items():
+            there = hello.plugins.get(name, version)  # one that is missing there takes no part
+            if there != version:
+                return self._unequal(name, there, version)
+        return hello.problem
+
+    def _unequal(self, name: str, there: str, here: str) -> str:
+        mend = f"{self.python} -m pip install {name}=={here}"
+        return f"the {self.backend} worker ({self.python}) has {name} {there}, the driver has {here}: {mend}"
+
+    def _exchange(
+        self, process: WorkerProcess, job: Request | None, answer: type[Answer], seconds: float, when: str
+    ) -> Answer:
+        process.deadline = time.monotonic() + seconds
+        try:
+            if job is not None:
+                write_message(process, job)
+            return read_message(process, answer)
+        except TimeoutError:
+            process.tell_where()
+            self._discard(process)
+            said = _lines(process.last_words())
+            text = f"the {self.backend} worker gave no answer in {seconds:g} s {when}, and was killed{said}"
+            raise WorkerTimeout(text, seconds) from None
+        except (EOFError, BrokenPipeError, ProtocolError) as error:
+            raise self._post_mortem(process, error, when) from None
+        except BaseException:
+            self._discard(process)  # half an exchange: nobody knows what comes next from it
+            raise
+
+    def _post_mortem(self, process: WorkerProcess, error: Exception, when: str) -> WorkerError:
+        died = not self._closed and process.wait(DEATH_SECONDS)
+        code = self._discard(process)
+        words = process.last_words()
+        if self._closed:
+            return WorkerError("closed", f"the {self.backend} worker was closed {when}")
+        if any("No module named 'actconform" in line for line in words):
+            mend = f"{self.python} -m pip install actconform=={actconform.__version__}, and the plugin"
+            return WorkerError("handshake", f"{self.python} has no actconform for the {self.backend} worker: {mend}")
+        if any(TOO_OLD in line.lower() for line in words):
+            mend = f"actconform needs 3.11 or newer: set python of {table_name(self.backend)} to such a one"
+            return WorkerError("handshake", f"{self.python} is {_version(self.python)}; {mend}")
+        cause = cause_of_death(code) if died else f"gave something else than an answer ({error or 'an early end'})"
+        return WorkerCrash(f"the {self.backend} worker {cause} {when}{_lines(words)}", cause)
+
+    def _discard(self, process: WorkerProcess) -> int:
+        self._process = None
+        return process.end(0)
+
+
+def _version(python: str) -> str:
+    """Return what an interpreter says of itself: "Python 3.9.18"."""
+    try:
+        done = subprocess.run([python, "--version"], capture_output=True, text=True, timeout=DEATH_SECONDS, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return "an old Python"
+    return (done.stdout or done.stderr).strip() or "an old Python"
+
+
+def _lines(words: Sequence[str]) -> str:
+    return "; its last words:" + "".join(f"\n  {line}" for line in words) if words else "; it said nothing"

@@ -1,0 +1,216 @@
+"""A runtime that is a command, and no plugin: `[backends.NAME] command = "./myrt {model} {inputs} {outputs}"` of the settings.
+
+For each call the command is run once: `{model}` is a file, `{inputs}` a folder with one file for each input, `{outputs}` an
+empty folder, where it leaves one file for each output. It ends with 0, or with 3 where it does not do what the graph asks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from actconform.files import read_bytes
+from actconform.plugin.hookspecs import hookimpl
+from actconform.plugin.interfaces import Backend, Program, Unavailable, Unsupported
+from actconform.settings import table_name
+from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
+from actconform.workers.session import SaidError
+from actconform.workers.tensor_files import TensorFileError, file_name, read_tensor, write_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actconform.types import Artifact, Bundle
+
+ABOUT = "ACTCONFORM_COMMAND"
+PLUGIN = f"{__name__}:CommandPlugin"
+UNSUPPORTED = 3  # the exit code
+VERSION_SECONDS = 60.0
+MOST_BYTES = 1 << 30  # of all outputs of one call
+PREFIX = "actconform-command-"
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings say of a command; `folder` is where it runs."""
+
+    name: str
+    command: str
+    tensors: Literal["npy", "pb"] = "npy"
+    version: str | None = None
+    version_seconds: float = VERSION_SECONDS
+    folder: str = "."
+
+
+class CommandRuntime(Backend):
+    """The backend that each command is a subclass of."""
+
+    kind = "runtime"
+    about: ClassVar[About]
+
+    def __init__(self) -> None:
+        _sweep()
+
+    def facts(self) -> dict[str, str]:
+        """Return the command and what its `version` says; raise `Unavailable` where either cannot be run here."""
+        about = self.about
+        first = shlex.split(about.command)[0]
+        there = str(Path(about.folder, first)) if "/" in first else first
+        if shutil.which(there) is None:
+            where = f"in {Path(about.folder).resolve()}" if "/" in first else "on PATH"
+            raise Unavailable(
+                f"there is no program {first} {where}: make it, or mend command of {table_name(about.name)}"
+            )
+        facts = {"command": about.command, "tensors": about.tensors}
+        return facts if about.version is None else {**facts, "version": self._version(about.version)}
+
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
+        """Return the graph as a program; whether the command takes it shows at the first call."""
+        return CommandProgram(self.about, artifact)
+
+    def _version(self, command: str) -> str:
+        try:
+            done = subprocess.run(  # noqa: S603  the user's own command
+                shlex.split(command),
+                cwd=self.about.folder,
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                timeout=self.about.version_seconds,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Unavailable(f"its version is not to be had: {error}") from error
+        lines = _lines(done.stdout) or _lines(done.stderr)
+        if done.returncode or not lines:
+            said = "; ".join(_lines(done.stderr)) or "it said nothing"
+            raise Unavailable(f"its version is not to be had: {command} {cause_of_death(done.returncode)}: {said}")
+        return lines[0]
+
+
+class CommandProgram(Program):
+    """A graph in a file, and the command to be run on it. The files lie in a folder of their own until `close`."""
+
+    def __init__(self, about: About, artifact: Artifact) -> None:
+        import onnx
+
+        self._about = about
+        self.implementation = artifact.path
+        graph = onnx.load_model_from_string(artifact.model).graph
+        self._outputs = {output.name: output.type.tensor_type.elem_type for output in graph.output}
+        for name in (*(value.name for value in graph.input), *self._outputs):
+            if Path(name).name != name or name.startswith("."):
+                raise Unsupported(f"a tensor of the graph is called {name!r}, which is no name of a file")
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self._model = self._folder / "model.onnx"
+        self._model.write_bytes(artifact.model)
+
+    def forward(self, inputs: Bundle) -> Bundle:
+        """Return every output by name. Raises `Unsupported` where the command ends with 3, in its words, and SaidError where it
+        ends with another code than 0, or leaves anything else than the outputs.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder) as place:
+            given, taken = Path(place, "inputs"), Path(place, "outputs")
+            given.mkdir()
+            taken.mkdir()
+            for name, array in inputs.items():
+                (given / file_name(name, self._about.tensors)).write_bytes(
+                    write_tensor(name, array, self._about.tensors)
+                )
+            self._run({"model": str(self._model), "inputs": str(given), "outputs": str(taken)}, Path(place))
+            return self._read(taken)
+
+    def close(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _run(self, places: Mapping[str, str], folder: Path) -> None:
+        words = [word.format(**places) for word in shlex.split(self._about.command)]
+        said, errors = folder / "stdout", folder / "stderr"
+        with said.open("wb") as out, errors.open("wb") as err:
+            try:
+                code = subprocess.call(  # noqa: S603  the user's own command
+                    words, cwd=self._about.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                )
+            except OSError as error:
+                raise SaidError(f"{self._about.name}: {words[0]} cannot be started: {error.strerror}") from error
+        if code == 0:
+            return
+        lines = _lines(_tail(errors)) or _lines(_tail(said))
+        if code == UNSUPPORTED:
+            raise Unsupported(lines[-1] if lines else f"{self._about.name} ended with exit code 3 and gives no reason")
+        last = "; its last words:" + "".join(f"\n  {line}" for line in lines) if lines else "; it said nothing"
+        raise SaidError(f"{self._about.name} {cause_of_death(code)}{last}")
+
+    def _read(self, folder: Path) -> Bundle:
+        kind = self._about.tensors
+        wanted = {file_name(name, kind): name for name in self._outputs}
+        found = sorted(path.name for path in folder.iterdir())
+        if found != sorted(wanted):
+            raise SaidError(
+                f"{self._about.name} wrote {_said(found)} to {{outputs}}: wanted {_said(sorted(wanted))}, no more"
+            )
+        for name in found:
+            # Reading a pipe, or what a link leads to, may never end.
+            if not stat.S_ISREG((folder / name).lstat().st_mode):
+                raise SaidError(f"{self._about.name} wrote {name}, which is no plain file")
+        size = sum((folder / name).stat().st_size for name in found)
+        if size > MOST_BYTES:
+            raise SaidError(f"{self._about.name} wrote {size:,} bytes to {{outputs}}: wanted at most {MOST_BYTES:,}")
+        outputs = {}
+        for file, name in wanted.items():
+            try:
+                outputs[name] = read_tensor(read_bytes(folder / file, MOST_BYTES), kind, self._outputs[name])
+            except (TensorFileError, OSError) as error:
+                raise SaidError(f"{self._about.name} wrote {file}, which is no tensor: {error}") from error
+        return outputs
+
+
+class CommandPlugin:
+    """Gives a worker the one command that it serves, as $ACTCONFORM_COMMAND tells it."""
+
+    @hookimpl
+    def actconform_backends(self) -> tuple[type[Backend], ...]:
+        return (runtime(msgspec.json.decode(os.environ[ABOUT], type=About)),)
+
+
+def runtime(about: About) -> type[Backend]:
+    """Return the backend that the command is."""
+    made: Any = type("Command", (CommandRuntime,), {"name": about.name, "about": about, "__doc__": about.command})
+    backend: type[Backend] = made
+    return backend
+
+
+def _said(names: Sequence[str]) -> str:
+    return (
+        ", ".join(names[:MOST_LINES]) + (f" and {len(names) - MOST_LINES} more" if names[MOST_LINES:] else "")
+        or "nothing"
+    )
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        return file.read()
+
+
+def _lines(said: bytes) -> list[str]:
+    lines = [line.strip()[:LONGEST_LINE] for line in said.decode(errors="replace").splitlines()]
+    return [line for line in lines if line][-MOST_LINES:]
+
+
+def _sweep() -> None:
+    """Remove what workers that were killed have left behind."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        with contextlib.suppress(ValueError, PermissionError):  # no number, or a process of another user's
+            try:
+                os.kill(int(folder.name.removeprefix(PREFIX).partition("-")[0]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
