@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.catalog.kernels import ROWS, UNARY, Builtin
+from actconform.catalog.kernels import ROWS, UNARY
 from actconform.onnx.author.exporter import GRAPHS
 from actconform.oracle import truth
 from actconform.oracle.arb.correctly_rounded import EXACT
@@ -18,6 +18,7 @@ from actconform.oracle.arb.rows import exact_rows
 from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform.oracle.rounding import round_to
+from actconform.plugin.builtin import Builtin
 from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.types import Kernel, f32

@@ -8,7 +8,7 @@ import pytest
 from made import report, result
 
 from actconform import Reporter, hookimpl
-from actconform.catalog.kernels import Builtin
+from actconform.plugin.builtin import Builtin
 from actconform.plugin.loader import load_plugins
 from actconform.report.builtin import Reporters
 from actconform.report.files.write import clear, write_all

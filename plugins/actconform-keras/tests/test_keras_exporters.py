@@ -10,8 +10,9 @@ import onnx
 import pytest
 
 from actconform import Artifact, Exporter, Kernel, Unavailable, Unsupported
-from actconform.catalog.kernels import ROWS, UNARY, Builtin
+from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle import truth
+from actconform.plugin.builtin import Builtin
 from actconform.plugin.loader import load_plugins
 from actconform.workers.protocol import ExportJob
 from actconform.workers.session import Session

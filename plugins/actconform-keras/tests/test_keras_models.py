@@ -11,11 +11,11 @@ import onnx
 import pytest
 
 from actconform import Artifact, Case, Exporter, Model, Unsupported
-from actconform.catalog.kernels import Builtin
 from actconform.catalog.models.feedforward import autoencoder
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.onnx.gates import inspect_model
 from actconform.oracle.layers.model import gradients, values
+from actconform.plugin.builtin import Builtin
 from actconform.plugin.loader import load_plugins
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.workers.protocol import Call, Job

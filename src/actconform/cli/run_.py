@@ -16,8 +16,8 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.catalog.kernels import built_in
 from actconform.files import read_bytes
+from actconform.plugin.builtin import built_in
 from actconform.plugin.loader import installed, load_plugins, plugin_versions
 from actconform.report.files.write import clear, write_all
 from actconform.report.terminal.progress import progress_for

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from actconform.oracle.float64 import piecewise as piecewise
+from actconform.oracle.float64 import piecewise
 from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import log_probabilities, probabilities
 

@@ -8,8 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from actconform.oracle.float64 import piecewise as piecewise
-from actconform.oracle.float64 import smooth as smooth
+from actconform.oracle.float64 import piecewise, smooth
 from actconform.oracle.rounding import F64
 
 Function: TypeAlias = Callable[[F64, Mapping[str, float]], F64]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from actconform.types import Aspect, Kernel
 
-GENERATOR = "actconform.testdata.golden.mint 1"
+GENERATOR = "actconform.golden.mint 1"
 PRECISION = {"<f4": "input, exact", "<f8": "Arb, correctly rounded to binary64", "<i8": "exact"}
 MODEL_PRECISION = {"<f4": "input, exact", "<f8": "float64 NumPy, kept within 1e-12 of the tensor's largest number"}
 TABLE_DTYPES = ("f16", "bf16")

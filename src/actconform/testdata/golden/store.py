@@ -98,7 +98,7 @@ class Golden(msgspec.Struct, frozen=True):
 def golden_dir() -> Path:
     """Return the folder of goldens that came with the package: in a wheel beside this file, in a checkout at the top."""
     packaged = Path(__file__).parent / "data"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "golden"
+    return packaged if packaged.is_dir() else Path(__file__).parents[4] / "golden"
 
 
 def digest(array: NDArray[Any]) -> str:

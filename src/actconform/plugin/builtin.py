@@ -1,0 +1,26 @@
+"""The catalog of kernels and models, as a plugin like anybody's."""
+
+from __future__ import annotations
+
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.models.zoo import networks
+from actconform.plugin.hookspecs import hookimpl
+from actconform.types import Kernel  # noqa: TC001  pluggy shows the annotation
+from actconform.types.model import Model  # noqa: TC001  as below
+
+
+class Builtin:
+    """The catalog as a plugin, loaded through the same hook as anybody's."""
+
+    @hookimpl
+    def actconform_kernels(self) -> tuple[Kernel, ...]:
+        return UNARY + ROWS
+
+    @hookimpl
+    def actconform_models(self) -> tuple[Model, ...]:
+        return networks()
+
+
+def built_in() -> set[str]:
+    """Return the names of all subjects of this package: those whose goldens come with it."""
+    return {kernel.name for kernel in UNARY + ROWS} | {model.name for model in networks()}
