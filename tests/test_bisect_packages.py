@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from actconform.errors import NoEnvironmentError
 from actconform.report.across_runs.bisect_packages import (
     BEFORE_TOO,
     NO_ONE,
@@ -20,7 +21,6 @@ from actconform.report.across_runs.bisect_packages import (
 from actconform.report.across_runs.diff import compare
 from actconform.types import Finding, Result, Verdict
 from actconform.types.report import Facts, Report
-from actconform.workers.environments import NoEnvironmentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

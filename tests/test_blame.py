@@ -15,12 +15,12 @@ from actconform.catalog.kernels import UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.compare.comparator import compare
 from actconform.compare.layerwise import LAYERS
+from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import GRAPHS
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.gates import io_names
 from actconform.onnx.subgraph import prefix
-from actconform.plugin.interfaces import Unsupported
 from actconform.run.case import Desk, Exams, run_case
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import draw

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.settings import BackendConfig, Config, UsageError, local_register, read_config
-from actconform.spelling import near
+from actconform.errors import UsageError, near
+from actconform.settings import BackendConfig, Config, local_register, read_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from actconform import Artifact, Backend, Exporter, hookimpl
+from actconform.errors import UsageError, WorkerError
 from actconform.plugin.loader import GROUP, load_plugins
 from actconform.run.select import all_cases, routes
-from actconform.settings import BackendConfig, Config, UsageError
+from actconform.settings import BackendConfig, Config
 from actconform.types import Case
-from actconform.workers.client import WorkerError
 from actconform.workers.environments import About, Environment
 from actconform.workers.from_settings import configured, configured_worker, in_environment
 

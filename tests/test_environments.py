@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from actconform.errors import NoEnvironmentError
 from actconform.workers import environments
-from actconform.workers.environments import NoEnvironmentError, environment, kept, prune
+from actconform.workers.environments import environment, kept, prune
 
 if TYPE_CHECKING:
     from pathlib import Path

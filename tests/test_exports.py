@@ -12,12 +12,11 @@ import pytest
 
 from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.zoo import networks
-from actconform.plugin.interfaces import Unavailable, Unsupported
-from actconform.run.export_cache import ExportError, Exports, cache_folder
+from actconform.errors import ExportError, Unavailable, Unsupported, WorkerError
+from actconform.run.export_cache import Exports, cache_folder
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.types import Artifact, Kernel
 from actconform.types.model import Input
-from actconform.workers.client import WorkerError
 from actconform.workers.protocol import ExportJob, ExportOutcome, Failure, Hello
 
 KERNEL = Kernel(name="leaky-relu", definition="", source="", parameters={"alpha": 0.25})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from actconform.errors import Unavailable
 from actconform.plugin.import_failure import imported
-from actconform.plugin.interfaces import Unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pluggy
 import pytest
 
+from actconform.errors import PluginError
 from actconform.plugin import hookspecs
 from actconform.plugin.hookspecs import hookimpl
-from actconform.plugin.loader import GROUP, PluginError, load_plugins
+from actconform.plugin.loader import GROUP, load_plugins
 
 GOOD = """
 from actconform import Kernel, hookimpl

@@ -12,9 +12,10 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.zoo import networks
+from actconform.errors import PluginError
 from actconform.plugin.hookspecs import INTERFACE, hookimpl
 from actconform.plugin.interfaces import Backend, Exporter, Reporter
-from actconform.plugin.loader import GROUP, Catalog, PluginError, load_plugins, plugin_versions
+from actconform.plugin.loader import GROUP, Catalog, load_plugins, plugin_versions
 from actconform.types import Artifact, Kernel
 from actconform.types.model import Input
 from actconform.verdict.causes.register import Register, read_register

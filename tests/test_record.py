@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.run.recorder import FolderInUseError, Recorder, read_results, report
-from actconform.settings import UsageError
+from actconform.errors import FolderInUseError, UsageError
+from actconform.run.recorder import Recorder, read_results, report
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 from actconform.types.json import finite
 from actconform.types.report import Facts

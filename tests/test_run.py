@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from actconform.errors import GoldenError
 from actconform.plugin.loader import GROUP, load_plugins
 from actconform.run.scheduler import Plan, facts_of, run
 from actconform.run.select import all_cases
 from actconform.settings import Config
-from actconform.testdata.golden.store import GoldenError, golden_dir, read_manifest
+from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
 from actconform.verdict.causes.register import Register
 from actconform.verdict.judge import conforms

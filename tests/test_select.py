@@ -13,10 +13,10 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.errors import UsageError
 from actconform.plugin.interfaces import Backend, Exporter
 from actconform.plugin.loader import Broken, Catalog
 from actconform.run.select import Selection, all_cases, asked_for, routes, select
-from actconform.settings import UsageError
 from actconform.types import ASPECTS, Case
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import Input

@@ -18,10 +18,11 @@ import actconform.run.scheduler
 import actconform.testdata.kernel_vectors
 from actconform import selftest
 from actconform.compare import classify, comparator, elementwise
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.run.scheduler import Plan
 from actconform.selftest import Trial
-from actconform.settings import Config, UsageError
+from actconform.settings import Config
 from actconform.testdata.golden import store, verify
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.tolerance import limits

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from actconform.errors import Unavailable, Unsupported
 from actconform.plugin.hookspecs import hookimpl
-from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter, Unavailable, Unsupported
+from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter
 from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 from actconform.types.fault import Fault
 from actconform.types.model import Model

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from actconform.errors import GoldenError, UsageError
 from actconform.run.scheduler import run
 from actconform.run.select import all_cases
-from actconform.settings import UsageError
-from actconform.testdata.golden.store import MANIFEST, GoldenError, digest, read_manifest, strangers
+from actconform.testdata.golden.store import MANIFEST, digest, read_manifest, strangers
 from actconform.testdata.golden.verify import verify_subjects
 from actconform.types import BAD, Verdict
 

@@ -13,17 +13,13 @@ from typing import Literal
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
+from actconform.errors import RegisterError, UsageError, near
 from actconform.files import read_text
-from actconform.spelling import near
-from actconform.verdict.causes.register import Register, RegisterError, joined, read_register
+from actconform.verdict.causes.register import Register, joined, read_register
 
 CONFIG_FILE = "actconform.toml"
 PLACES = ("model", "inputs", "outputs")
 EXAMPLE = "./myrt {model} {inputs} {outputs}"
-
-
-class UsageError(Exception):
-    """What the user asked for cannot be done: the message says what was wrong, where, and the mend. Exit code 2."""
 
 
 class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import GRAPHS
 from actconform.oracle import truth
 from actconform.oracle.arb.correctly_rounded import EXACT
@@ -19,7 +20,6 @@ from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform.oracle.rounding import round_to
 from actconform.plugin.builtin import Builtin
-from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.types import Kernel, f32
 from actconform.types.dtypes import DTYPES

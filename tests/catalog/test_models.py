@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from actconform.catalog.models.builder import DescriptionError, describe, layer
+from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.feedforward import autoencoder
 from actconform.catalog.models.layer_kinds import KINDS, LOSSES, same_pads
 from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.errors import DescriptionError
 from actconform.plugin.validate import SAFE_NAME
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types.model import LOSS, Input

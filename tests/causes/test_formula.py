@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import scipy.special
 
+from actconform.errors import FormulaError
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import Arithmetic, Number, admits, given
-from actconform.verdict.causes.formula import FUNCTIONS, Formula, FormulaError, Scope
+from actconform.verdict.causes.formula import FUNCTIONS, Formula, Scope
 
 F32 = Arithmetic(DTYPES["f32"], accuracy=dict.fromkeys(("exp", "tanh", "erf", "sigmoid", "log", "expm1"), (1.0, 0.0)))
 X = np.array([-5.0, -1.0, -0.0, 0.0, 0.5, 2.0, np.inf, -np.inf, np.nan])

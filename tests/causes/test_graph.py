@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.gradient_artifact import pulled_back
 from actconform.oracle import truth
-from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.regimes import SPECIALS, normal, uniform
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import Arithmetic, admits

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actconform.errors import ObservedError
 from actconform.testdata.golden.store import OBSERVED
 from actconform.types import Finding, Result, Verdict
 from actconform.verdict.causes.observed import (
     Observed,
-    ObservedError,
     as_text,
     evidence,
     idle,

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.errors import RegisterError
 from actconform.types import Case, Finding
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.check import check_formulas
-from actconform.verdict.causes.register import Register, RegisterError, holds, joined, read_register
+from actconform.verdict.causes.register import Register, holds, joined, read_register
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 LIBRARY = '[[library]]\nname = "lib"\nulp = { exp = 1, "exp/f16" = 2 }\nabsolute = { tanh = 6 }\n'

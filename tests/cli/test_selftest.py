@@ -10,8 +10,8 @@ import pytest
 
 import actconform.run.case
 from actconform.cli import selftest_
+from actconform.errors import UsageError
 from actconform.selftest import Detection, Trial
-from actconform.settings import UsageError
 from actconform.tolerance import limits
 from actconform.verdict.causes.explain import Explanation
 

@@ -12,8 +12,8 @@ from actconform.contract import clauses, evidence
 from actconform.contract.check import check
 from actconform.contract.clauses import PROMISES
 from actconform.contract.evidence import Setting
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
-from actconform.settings import UsageError
 
 HERE = Path(__file__).parent
 ON_X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="sets x86-64's rounding")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actconform.emulate.sysroot import sysroot
-from actconform.workers.environments import NoEnvironmentError
+from actconform.errors import NoEnvironmentError
 
 APT = """
 while read -r key value; do

@@ -9,8 +9,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from actconform.errors import GoldenError
 from actconform.testdata.golden.diff import diff
-from actconform.testdata.golden.store import GoldenError, digest, golden_dir, read_manifest
+from actconform.testdata.golden.store import digest, golden_dir, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,11 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
+from actconform.errors import GoldenError
 from actconform.oracle.arb.correctly_rounded import exact
 from actconform.testdata.golden.diff import diff
 from actconform.testdata.golden.mint import mint
-from actconform.testdata.golden.store import GoldenError, digest, golden_dir, load, read_manifest, strangers
+from actconform.testdata.golden.store import digest, golden_dir, load, read_manifest, strangers
 from actconform.testdata.golden.verify import verify_all
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import pytest
 
 import actconform.testdata.golden.model_goldens as room
 from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.errors import GoldenError
 from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.golden.model_goldens import SAMPLES, distance, kept, model_golden, sampled, verify_model
-from actconform.testdata.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
+from actconform.testdata.golden.store import Golden, digest, golden_dir, load, read_manifest
 from actconform.testdata.golden.verify import verify_all, verify_subjects
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 

@@ -14,16 +14,9 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
+from actconform.errors import GoldenError
 from actconform.oracle import truth
-from actconform.testdata.golden.store import (
-    GoldenError,
-    digest,
-    golden_dir,
-    load,
-    read_manifest,
-    read_tensor,
-    strangers,
-)
+from actconform.testdata.golden.store import digest, golden_dir, load, read_manifest, read_tensor, strangers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,11 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
+from actconform.errors import GoldenError
 from actconform.oracle.float64.registry import FORMULAS, Formula
 from actconform.oracle.float64.rows import ROW_FORMULAS, RowFormula
 from actconform.testdata.golden.hard import not_hard
-from actconform.testdata.golden.store import Golden, GoldenError, digest, golden_dir, load, read_manifest
+from actconform.testdata.golden.store import Golden, digest, golden_dir, load, read_manifest
 from actconform.testdata.golden.verify import verify_all, verify_subjects, verify_tables
 
 if TYPE_CHECKING:

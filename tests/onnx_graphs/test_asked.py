@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnx import parser
 
-from actconform.onnx.grad.add_gradients import GradientError, add_gradients
+from actconform.errors import GradientError
+from actconform.onnx.grad.add_gradients import add_gradients
 
 
 def parsed(graph: str) -> onnx.ModelProto:

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 import actconform.onnx
-from actconform.onnx.constants import NotRepresentableError, constant_tensor, holds, operator_node
+from actconform.errors import NotRepresentableError
+from actconform.onnx.constants import constant_tensor, holds, operator_node
 from actconform.onnx.nodes import Nodes
 
 HALF, BRAIN, SINGLE, DOUBLE = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE

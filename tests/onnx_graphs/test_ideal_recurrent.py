@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, parser
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.plugin.interfaces import Unsupported
 
 NAMES = ("x", "w", "r", "b", "lengths", "h", "c", "p")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -8,9 +8,10 @@ import pytest
 from old_opsets import Graph, old_versions, sweep
 from onnx import helper, parser
 
+from actconform.errors import GradientError
 from actconform.onnx import opset_conversion
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import GradientError, add_gradients
+from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.onnx.opset_conversion import converted, inlined, outcome
 
 RNG = np.random.default_rng(0)

@@ -9,12 +9,12 @@ import onnx
 import pytest
 from onnx import parser
 
+from actconform.errors import GradientError, TooLargeError, Unsupported
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.gates import inspect
-from actconform.onnx.grad.add_gradients import GradientError, add_gradients
+from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.onnx.opset_conversion import inlined
-from actconform.onnx.size_limits import MOST_HELD, MOST_NODES, TooLargeError, expect_sane_size, inferred_with_data
-from actconform.plugin.interfaces import Unsupported
+from actconform.onnx.size_limits import MOST_HELD, MOST_NODES, expect_sane_size, inferred_with_data
 from actconform.plugin.loader import load_plugins
 from actconform.types import Artifact
 

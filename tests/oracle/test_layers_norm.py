@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import actconform.oracle.layers.normalization  # noqa: F401  registers its kinds
+from actconform.errors import Unsupported
 from actconform.oracle.layers.registry import Reading, formula_of
-from actconform.plugin.interfaces import Unsupported
 from actconform.types.model import Layer
 
 EPSILONS = (1e-5, 1e-3)

@@ -10,12 +10,12 @@ import pytest
 import scipy.special
 from numpy.testing import assert_allclose, assert_array_equal
 
-from actconform.catalog.models.builder import DescriptionError, describe, layer
+from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.feedforward import autoencoder
 from actconform.catalog.models.zoo import PUBLISHED, networks
+from actconform.errors import DescriptionError, Unsupported
 from actconform.oracle.layers.model import gradients, layer_value, values
 from actconform.oracle.layers.registry import LAYERS, layer_formula
-from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types.model import LOSS, Input
 

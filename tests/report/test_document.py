@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import finding, measurement, report, result
 
+from actconform.errors import UsageError
 from actconform.report.files.schema import document, schema
 from actconform.report.read import read_report
 from actconform.run.recorder import write_report
-from actconform.settings import UsageError
 from actconform.types import Verdict, Worst
 from actconform.types.json import finite
 

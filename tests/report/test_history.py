@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from made import FACTS, finding, measurement, report, result
 
+from actconform.errors import UsageError
 from actconform.report.across_runs.history import read_history, trends
 from actconform.run.recorder import write_report
-from actconform.settings import UsageError
 from actconform.types import Verdict
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from made import FACTS, report, result
 
+from actconform.errors import UsageError
 from actconform.report.across_runs.merge import merge
-from actconform.settings import UsageError
 from actconform.types import Verdict
 
 replace = msgspec.structs.replace

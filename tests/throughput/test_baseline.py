@@ -7,7 +7,7 @@ import pytest
 
 from actconform.bench.baseline import compare, confirmed, held, read, save
 from actconform.bench.intervals import Interval
-from actconform.settings import UsageError
+from actconform.errors import UsageError
 
 PLAIN = {"torch": 1e-3, "keras": 3e-3}
 

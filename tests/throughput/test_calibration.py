@@ -7,7 +7,7 @@ import pytest
 
 from actconform.bench import calibration
 from actconform.bench.calibration import COPY, MATMUL, Calibration
-from actconform.plugin.interfaces import Unsupported
+from actconform.errors import Unsupported
 from actconform.plugin.loader import load_plugins
 from actconform.types import Case
 from actconform.workers.client import Worker

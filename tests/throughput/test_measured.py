@@ -7,7 +7,7 @@ import json
 import pytest
 
 from actconform.bench.results import FILE, read, write
-from actconform.settings import UsageError
+from actconform.errors import UsageError
 
 
 def test_figures_are_arithmetic_on_the_samples(timed):

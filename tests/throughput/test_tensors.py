@@ -8,9 +8,9 @@ import pytest
 from actconform.bench.available_memory import available, estimate, refuse_what_does_not_fit
 from actconform.bench.tensors import drawn, moved, output_shape, shapes
 from actconform.bench.workloads import Trial
+from actconform.errors import UsageError
 from actconform.oracle import truth
 from actconform.plugin.loader import load_plugins
-from actconform.settings import UsageError
 from actconform.types.model import LOSS
 
 CATALOG = load_plugins()

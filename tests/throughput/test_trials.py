@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from actconform.bench.workloads import DEFAULT_KERNELS, DEFAULT_MODELS, chosen, numbers, shown, trials
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.run.select import Selection
-from actconform.settings import UsageError
 
 CATALOG = load_plugins()
 

@@ -6,9 +6,8 @@ import pytest
 
 from actconform.bench import interleaved
 from actconform.bench.interleaved import Runner, in_turns
-from actconform.plugin.interfaces import Unsupported
+from actconform.errors import Unsupported, WorkerCrash
 from actconform.types import Case
-from actconform.workers.client import WorkerCrash
 from actconform.workers.protocol import Failure, Job
 from actconform.workers.timing import Prepared, Sampled
 

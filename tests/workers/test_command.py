@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from actconform.plugin.interfaces import Unavailable, Unsupported
+from actconform.errors import Unavailable, Unsupported, WorkerTimeout
 from actconform.settings import BackendConfig, Config
 from actconform.types import Artifact, Case
 from actconform.workers import command_runtime
-from actconform.workers.client import WorkerTimeout
 from actconform.workers.command_runtime import About, CommandProgram, runtime
 from actconform.workers.from_settings import configured_worker
 from actconform.workers.protocol import Call, Job

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 import actconform
+from actconform.errors import WorkerCrash, WorkerError, WorkerTimeout
 from actconform.machine.cpu import cpu_features
 from actconform.run.scheduler import facts_of
 from actconform.types import Artifact, Case
-from actconform.workers.client import Worker, WorkerCrash, WorkerError, WorkerTimeout
+from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, ExportJob, ExportOutcome, Job, Outcome
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from actconform.errors import ProtocolError
 from actconform.types import Artifact, Case
 from actconform.workers.protocol import (
     Call,
@@ -23,7 +24,6 @@ from actconform.workers.protocol import (
     ExportOutcome,
     Job,
     Outcome,
-    ProtocolError,
     aligned_copy,
     read_message,
     write_message,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from actconform.workers.tensor_files import TensorFileError, read_tensor, write_tensor
+from actconform.errors import TensorFileError
+from actconform.workers.tensor_files import read_tensor, write_tensor
 
 ARRAYS = {
     "vector": (np.array([1.5, -0.0, np.nan, np.inf], np.float32), TensorProto.FLOAT),

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
-from actconform.settings import UsageError
 from actconform_faulty import peers
 from actconform_faulty.node_data import of_graph, of_kernel
 from actconform_faulty.peer_limits import PEERS, numpy_holds, onnx_holds, polygraphy_holds, torch_holds

@@ -16,9 +16,9 @@ from actconform.accuracy.library import Measured, Question, measure_library
 from actconform.accuracy.points import DTYPES, POINTS
 from actconform.accuracy.primitives import PRIMITIVES
 from actconform.accuracy.statement import merged, table, toml
+from actconform.errors import near
 from actconform.files import read_bytes
 from actconform.plugin.loader import load_plugins
-from actconform.spelling import near
 from actconform.text import one_line
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import msgspec
 
 from actconform.accuracy.measure import Accuracy, measured
 from actconform.accuracy.primitives import PRIMITIVES
+from actconform.errors import Unavailable, Unsupported
 from actconform.onnx.author.exporter import artifact_of
 from actconform.onnx.nodes import Nodes
-from actconform.plugin.interfaces import Unavailable, Unsupported
 
 if TYPE_CHECKING:
     from actconform.accuracy.measure import Compute

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from actconform.bench.flops import ITEM
 from actconform.bench.tensors import output_shape, shapes
-from actconform.settings import UsageError
+from actconform.errors import UsageError
 from actconform.types.model import Model
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from actconform.bench.calibration import NAME
 from actconform.bench.intervals import Interval, ratios
 from actconform.bench.results import write
 from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
+from actconform.errors import UsageError
 from actconform.files import read_bytes
-from actconform.settings import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

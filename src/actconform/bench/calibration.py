@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actconform.errors import Unsupported
 from actconform.machine.cpu import cpu_capability
 from actconform.plugin.hookspecs import hookimpl
-from actconform.plugin.interfaces import Backend, Program, Unsupported
+from actconform.plugin.interfaces import Backend, Program
 from actconform.types import Kernel
 from actconform.workers.protocol import aligned_bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from actconform.workers.client import WorkerError
+from actconform.errors import WorkerError
 from actconform.workers.session import fault_message
 from actconform.workers.timing import Prepare, Prepared, Sample, Sampled
 

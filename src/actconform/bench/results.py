@@ -8,8 +8,8 @@ import msgspec
 
 from actconform.bench.intervals import Interval, interval, ratios
 from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
+from actconform.errors import UsageError
 from actconform.files import read_bytes, write_bytes
-from actconform.settings import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import msgspec
 
 from actconform.catalog.models.zoo import PUBLISHED
+from actconform.errors import UsageError, near
 from actconform.run.select import Selection, asked_for, routes, select
-from actconform.settings import UsageError
-from actconform.spelling import near
 from actconform.types import Case, Kernel
 
 if TYPE_CHECKING:

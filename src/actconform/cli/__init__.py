@@ -60,7 +60,7 @@ class _Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from actconform.spelling import near
+            from actconform.errors import near
 
             raise click.UsageError(f"no command {args[0]!r}{near(args[0], list(VERBS))}")
         return super().resolve_command(ctx, args)
@@ -146,10 +146,6 @@ def _message(error: Exception) -> str:
 
 
 def _is_users(error: Exception) -> bool:
-    from actconform.plugin.loader import PluginError
-    from actconform.settings import UsageError
-    from actconform.testdata.golden.store import GoldenError
-    from actconform.verdict.causes.observed import ObservedError
-    from actconform.verdict.causes.register import RegisterError
+    from actconform.errors import GoldenError, ObservedError, PluginError, RegisterError, UsageError
 
     return isinstance(error, UsageError | RegisterError | ObservedError | GoldenError | PluginError)

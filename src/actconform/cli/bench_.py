@@ -23,6 +23,7 @@ from actconform.bench.runner import Floor
 from actconform.bench.verdicts import cases
 from actconform.bench.workloads import chosen, numbers, trials
 from actconform.cli import announced
+from actconform.errors import UsageError
 from actconform.machine.cpu import cpu_capability
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal import speeds
@@ -32,7 +33,7 @@ from actconform.run.recorder import now
 from actconform.run.scheduler import Plan, run
 from actconform.run.select import Selection
 from actconform.say import say
-from actconform.settings import Config, UsageError, local_register, read_config
+from actconform.settings import Config, local_register, read_config
 from actconform.testdata.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
 from actconform.verdict.causes.register import joined
 from actconform.workers.from_settings import configured, with_environments

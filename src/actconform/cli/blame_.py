@@ -14,6 +14,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from actconform.cli import announced
+from actconform.errors import NoEnvironmentError, UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.across_runs.bisect_packages import (
     ENVIRONMENT,
@@ -30,11 +31,10 @@ from actconform.report.read import read_report
 from actconform.run.scheduler import Plan, run
 from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
-from actconform.settings import BackendConfig, Config, UsageError, local_register, read_config
+from actconform.settings import BackendConfig, Config, local_register, read_config
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.types.json import finite
 from actconform.verdict.causes.register import joined
-from actconform.workers.environments import NoEnvironmentError
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ import msgspec
 from actconform.cli import announced
 from actconform.contract.check import check
 from actconform.contract.evidence import Setting
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal.console import open_console, plain
 from actconform.say import say
-from actconform.settings import UsageError, read_config
+from actconform.settings import read_config
 from actconform.text import visible
 from actconform.workers.from_settings import configured, surroundings, with_environments
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from actconform.cli import announced
+from actconform.errors import UsageError
 from actconform.files import write_bytes
 from actconform.plugin.loader import load_plugins
 from actconform.report.files.known_deviations import document
 from actconform.report.read import read_report
 from actconform.run.select import backends_of
 from actconform.say import say
-from actconform.settings import UsageError
 from actconform.testdata.golden.store import OBSERVED, golden_dir
 from actconform.verdict.adopt import adopt
 from actconform.verdict.causes.observed import as_text, evidence, idle, observe, read_observed, with_machine, worse

@@ -11,10 +11,10 @@ import msgspec
 
 from actconform.bench import baseline
 from actconform.bench.results import read
+from actconform.errors import UsageError
 from actconform.report.across_runs.diff import Difference, compare
 from actconform.report.across_runs.diff_text import as_markdown, as_page, as_text
 from actconform.report.read import read_report
-from actconform.settings import UsageError
 from actconform.types.json import finite
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import numpy as np
 from rich.padding import Padding
 
 from actconform import __version__
+from actconform.errors import WorkerError
 from actconform.machine.cpu import cpu_capability, cpu_features
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal.console import open_console, plain
@@ -23,7 +24,6 @@ from actconform.say import say
 from actconform.settings import Config, read_config
 from actconform.testdata.golden.store import golden_dir
 from actconform.testdata.golden.verify import by_folder, verify_folders
-from actconform.workers.client import WorkerError
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
 if TYPE_CHECKING:

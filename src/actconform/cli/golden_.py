@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.cli import announced
+from actconform.errors import UsageError, near
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
-from actconform.settings import UsageError
-from actconform.spelling import near
 from actconform.testdata.golden.diff import diff
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.testdata.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables

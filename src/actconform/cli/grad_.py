@@ -12,13 +12,20 @@ import click
 import onnx
 from google.protobuf.message import DecodeError
 
+from actconform.errors import (
+    ExternalDataError,
+    GradientError,
+    NameTakenError,
+    PluginError,
+    UnsupportedOperator,
+    UsageError,
+)
 from actconform.files import read_bytes
-from actconform.onnx.external import ExternalDataError, data_files, read_external_data
-from actconform.onnx.grad.add_gradients import GradientError, NameTakenError, UnsupportedOperator, add_gradients
+from actconform.onnx.external import data_files, read_external_data
+from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.onnx.grad.notes import lost_in_export
-from actconform.plugin.loader import PluginError, load_plugins
+from actconform.plugin.loader import load_plugins
 from actconform.say import say
-from actconform.settings import UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from actconform.cli import announced
+from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.across_runs.merge import merge
 from actconform.report.files.write import write_all
 from actconform.report.read import read_report
 from actconform.report.terminal.screen import Screen
 from actconform.run.recorder import REPORT, RESULTS, write_report
-from actconform.settings import UsageError
 
 
 @click.command("merge")

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from actconform.cli import announced
+from actconform.errors import UsageError
 from actconform.plugin.loader import installed, load_plugins, plugin_versions
 from actconform.plugin.scaffold import distribution, module, write_package
 from actconform.run.select import ALL
 from actconform.say import say
-from actconform.settings import UsageError
 from actconform.types import DRIVER_EXPORTER
 
 if TYPE_CHECKING:

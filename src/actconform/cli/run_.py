@@ -16,19 +16,19 @@ import click
 import msgspec
 
 from actconform import __version__
+from actconform.errors import FolderInUseError, GoldenError, UsageError, near
 from actconform.files import read_bytes
 from actconform.plugin.builtin import built_in
 from actconform.plugin.loader import installed, load_plugins, plugin_versions
 from actconform.report.files.write import clear, write_all
 from actconform.report.terminal.progress import progress_for
 from actconform.report.terminal.screen import Screen
-from actconform.run.recorder import RESULTS, FolderInUseError, Recorder, report
+from actconform.run.recorder import RESULTS, Recorder, report
 from actconform.run.scheduler import Plan, facts_of, run
 from actconform.run.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.say import say
-from actconform.settings import Config, UsageError, local_register, read_config
-from actconform.spelling import near
-from actconform.testdata.golden.store import GoldenError, collected, golden_dir, read_manifest, strangers
+from actconform.settings import Config, local_register, read_config
+from actconform.testdata.golden.store import collected, golden_dir, read_manifest, strangers
 from actconform.testdata.golden.verify import verify_subjects
 from actconform.types.json import finite
 from actconform.types.report import Facts

@@ -11,13 +11,13 @@ import click
 import msgspec
 
 from actconform.cli import announced
+from actconform.errors import UsageError, near
 from actconform.plugin.loader import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run.scheduler import Plan
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
-from actconform.settings import UsageError, local_register, read_config
-from actconform.spelling import near
+from actconform.settings import local_register, read_config
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.text import visible
 from actconform.verdict.causes.register import joined

@@ -8,10 +8,8 @@ import msgspec
 
 from actconform.contract.clauses import Clause, clauses
 from actconform.contract.evidence import Setting, gather
+from actconform.errors import UsageError, WorkerError, near
 from actconform.plugin.loader import load_plugins
-from actconform.settings import UsageError
-from actconform.spelling import near
-from actconform.workers.client import WorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,16 +16,15 @@ from actconform.compare.layerwise import layerwise
 from actconform.compare.metamorphic import Claims
 from actconform.compare.side_effects import behaviour
 from actconform.contract.recording_backend import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
-from actconform.plugin.interfaces import Unsupported
+from actconform.errors import NoGoldens, Unsupported, UsageError, WorkerCrash, WorkerTimeout
 from actconform.run.case import Desk, Exams, artifact_for, job_for
 from actconform.run.scheduler import facts_of
 from actconform.run.select import all_cases
-from actconform.settings import UsageError
-from actconform.testdata.golden.store import NoGoldens, collected, golden_dir, read_manifest
+from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding
 from actconform.types.model import Model
 from actconform.verdict.causes.explain import plainly
-from actconform.workers.client import Worker, WorkerCrash, WorkerTimeout
+from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, Job, Outcome
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ import msgspec
 from packaging.requirements import Requirement
 
 from actconform.emulate.sysroot import sysroot
+from actconform.errors import UsageError
 from actconform.run.recorder import RESULTS, read_results
-from actconform.settings import UsageError
 
 BACKEND, ROUTE = "ort-cpu", "authored+ort-cpu"
 PACKAGES = ("actconform", "actconform-onnxruntime")

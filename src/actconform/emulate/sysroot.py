@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from actconform.workers.environments import NoEnvironmentError, called, environments_folder
+from actconform.errors import NoEnvironmentError
+from actconform.workers.environments import called, environments_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

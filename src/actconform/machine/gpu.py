@@ -6,7 +6,7 @@ import ctypes
 import sys
 from typing import TYPE_CHECKING, Any
 
-from actconform.plugin.interfaces import Unavailable
+from actconform.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

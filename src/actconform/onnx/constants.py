@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.errors import NotRepresentableError
 from actconform.oracle.rounding import round_to
 from actconform.types.dtypes import DTYPES
 
@@ -31,10 +32,6 @@ _FORMATS: dict[int, FloatFormat] = {
     TensorProto.FLOAT16: DTYPES["f16"],
     TensorProto.BFLOAT16: DTYPES["bf16"],
 }
-
-
-class NotRepresentableError(ValueError):
-    """A number does not fit the element type in which it was to be written."""
 
 
 def constant_tensor(value: Array | Sequence[int] | float | np.generic, element_type: int, name: str) -> TensorProto:

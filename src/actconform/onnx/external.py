@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto, helper
 from onnx.external_data_helper import uses_external_data
 
+from actconform.errors import ExternalDataError
 from actconform.files import read_bytes
 from actconform.onnx.gates import tensors
 
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 MOST_BYTES = 2**31 - 1  # of a model and its data: what protobuf can hold
-
-
-class ExternalDataError(ValueError):
-    """The data of a tensor cannot be read, and why."""
 
 
 def data_files(model: onnx.ModelProto, folder: Path) -> dict[str, Path]:

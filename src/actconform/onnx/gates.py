@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
+from actconform.errors import TooLargeError, near
 from actconform.onnx.inference import expect_consistent
 from actconform.onnx.nodes import ELEMENT_TYPES
-from actconform.onnx.size_limits import TooLargeError, expect_sane_size
-from actconform.spelling import near
+from actconform.onnx.size_limits import expect_sane_size
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import onnx
 
+from actconform.errors import Unsupported, UnsupportedOperator
 from actconform.onnx.gates import io_names
-from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
-from actconform.plugin.interfaces import Unsupported
+from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.types.model import LOSS, OUTPUT, Model
 from actconform.workers.protocol import Call
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.errors import CannotConvertError
 from actconform.onnx.constants import operator_node, tensor_of
-from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Rewrite: TypeAlias = Callable[["Rewriting", onnx.NodeProto], None]
-
-
-class CannotConvertError(Unsupported):
-    """A node of an old opset has no equal at the newer one; the message names operator, opset and node, and says why."""
 
 
 class Rewriting:

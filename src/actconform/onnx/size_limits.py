@@ -10,8 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from actconform.errors import TooLargeError
 from actconform.onnx.constants import tensor_of
-from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +36,6 @@ COMPUTED = frozenset("Add Cast Concat Constant Div Gather Identity Max Min Mul N
 _Function: TypeAlias = tuple[str, str, str]
 _Types: TypeAlias = dict[str, "onnx.TypeProto"]
 _Values: TypeAlias = dict[str, "onnx.TensorProto"]
-
-
-class TooLargeError(Unsupported):
-    """What the graph would become is larger than anything that is tested here; the message says what and how large."""
 
 
 def expect_sane_size(model: onnx.ModelProto) -> None:

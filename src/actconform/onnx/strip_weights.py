@@ -8,15 +8,15 @@ import onnx
 from onnx import inliner
 from onnx.external_data_helper import uses_external_data
 
+from actconform.errors import CannotConvertError, GradientError, TooLargeError
 from actconform.onnx.constant_folding import decided
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.grad.arguments import fix_shapes
-from actconform.onnx.grad.rules.registry import STANDARD, ZERO_DERIVATIVE, GradientError, rule_of
+from actconform.onnx.grad.rules.registry import STANDARD, ZERO_DERIVATIVE, rule_of
 from actconform.onnx.inference import expect_consistent
 from actconform.onnx.opset_conversion import OLDEST, TARGET, converted, inlined
-from actconform.onnx.opset_rewrites import CannotConvertError
 from actconform.onnx.pool_sizes import sized
-from actconform.onnx.size_limits import TooLargeError, expect_sane_size
+from actconform.onnx.size_limits import expect_sane_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

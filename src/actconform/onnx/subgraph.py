@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import helper
 
+from actconform.errors import near
 from actconform.onnx.gates import deep, subgraphs
 from actconform.onnx.inference import infer
-from actconform.spelling import near
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actconform.errors import Unsupported
 from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
-from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from actconform.types import Bundle, Kernel

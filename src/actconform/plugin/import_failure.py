@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from actconform.plugin.interfaces import Unavailable
+from actconform.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
+from actconform.errors import Unsupported
 from actconform.types import Support
 
 if TYPE_CHECKING:
@@ -17,14 +18,6 @@ if TYPE_CHECKING:
     from actconform.types.model import Model
     from actconform.types.report import Report, Trend
     from actconform.verdict.causes.register import Cause
-
-
-class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
-    """Raised by a backend or exporter that does not do what was asked, in its own words: the case becomes UNSUPPORTED."""
-
-
-class Unavailable(Exception):  # noqa: N818  an outcome, not a fault
-    """Raised by `facts` or `export` when a package, device or library is missing, naming it and the mend: UNAVAILABLE."""
 
 
 class Library(NamedTuple):

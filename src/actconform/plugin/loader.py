@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pluggy
 
+from actconform.errors import InvalidPluginError, PluginError, near
 from actconform.plugin import hookspecs
 from actconform.plugin.validate import (
-    WrongOfferError,
     check_backend,
     check_data,
     check_exporter,
@@ -24,7 +24,6 @@ from actconform.plugin.validate import (
     check_subject,
     kind_of,
 )
-from actconform.spelling import near
 from actconform.types import CONSTANTS, Case, Kernel
 from actconform.types.fault import Fault
 from actconform.types.model import Model
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
 
 GROUP = "actconform"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("actconform_"))
-
-
-class PluginError(Exception):
-    """The set of plugins cannot be used, and which ones are in the way: exit code 2."""
 
 
 class Broken(msgspec.Struct, frozen=True):
@@ -153,7 +148,7 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
             offers.append((plugin, _offer(plugin)))
         except PluginError:
             raise
-        except WrongOfferError as error:
+        except InvalidPluginError as error:
             broken.append(Broken(plugin.name, plugin.distribution, str(error)))
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not stop the others
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
@@ -223,7 +218,7 @@ def _offer(plugin: _Plugin) -> _Offer:
         raise PluginError(f"plugin {plugin.label}: a hook does not fit: {error}".replace("\n", " ")) from error
     _refuse_mistyped(manager, loaded, plugin)
     if not manager.get_hookcallers(loaded):
-        raise WrongOfferError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
+        raise InvalidPluginError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
     kernels = _collect(manager, "actconform_kernels", partial(check_subject, kind=Kernel))
     models = _collect(manager, "actconform_models", partial(check_subject, kind=Model))
     backends = _collect(manager, "actconform_backends", check_backend)
@@ -240,17 +235,17 @@ def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object],
         return ()
     results = caller()
     if not results:  # pluggy drops None
-        raise WrongOfferError(f"{hook} returned None: wanted an iterable")
+        raise InvalidPluginError(f"{hook} returned None: wanted an iterable")
     try:
         items = iter(results[0])
     except TypeError:
-        raise WrongOfferError(f"{hook} returned {kind_of(results[0])}: wanted an iterable") from None
+        raise InvalidPluginError(f"{hook} returned {kind_of(results[0])}: wanted an iterable") from None
     offered = []
     for item in items:
         try:
             offered.append(check(item))
-        except WrongOfferError as error:
-            raise WrongOfferError(f"{hook} returned {error}") from None
+        except InvalidPluginError as error:
+            raise InvalidPluginError(f"{hook} returned {error}") from None
     return tuple(offered)
 
 
@@ -260,8 +255,8 @@ def _goldens(manager: pluggy.PluginManager) -> Path | None:
         return None
     try:
         return check_folder(next(iter(caller()), None))
-    except WrongOfferError as error:
-        raise WrongOfferError(f"actconform_goldens returned {error}") from None
+    except InvalidPluginError as error:
+        raise InvalidPluginError(f"actconform_goldens returned {error}") from None
 
 
 def _orphans(offers: list[_Offer]) -> dict[int, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from actconform import __version__
+from actconform.errors import InvalidPluginError
 from actconform.plugin.hookspecs import INTERFACE
 from actconform.plugin.interfaces import Backend, Exporter, Reporter
 from actconform.types import DRIVER_EXPORTER, Kernel
@@ -23,15 +24,11 @@ Subject = TypeVar("Subject", Kernel, Model)
 Data = TypeVar("Data", Register, Fault)
 
 
-class WrongOfferError(Exception):
-    """What a hook returned is not what its specification says; the text is for people."""
-
-
 def check_interface(plugin: object) -> None:
     """Refuse a plugin that says that it was written for another version of the hooks than this one."""
     wanted = getattr(plugin, "actconform_interface", 1)
     if wanted != INTERFACE:
-        raise WrongOfferError(
+        raise InvalidPluginError(
             f"it is written for version {wanted} of the plugin interface, and actconform {__version__} has version "
             f"{INTERFACE}: install the release of the plugin for version {INTERFACE}, or an actconform with version {wanted}"
         )
@@ -40,10 +37,10 @@ def check_interface(plugin: object) -> None:
 def check_subject(item: object, kind: type[Subject]) -> Subject:
     """Return a kernel or model whose name is safe in a case."""
     if not isinstance(item, kind):
-        raise WrongOfferError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
+        raise InvalidPluginError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
     if not SAFE_NAME.fullmatch(item.name):
         wanted = "wanted lower case letters, digits and . _ - @"
-        raise WrongOfferError(f"a {kind.__name__.lower()} called {item.name!r}: {wanted}")
+        raise InvalidPluginError(f"a {kind.__name__.lower()} called {item.name!r}: {wanted}")
     return item
 
 
@@ -52,7 +49,7 @@ def check_backend(item: object) -> type[Backend]:
     backend = _check_class(item, Backend)  # type: ignore[type-abstract]
     kind = getattr(backend, "kind", None)
     if kind not in ("framework", "runtime"):
-        raise WrongOfferError(f'{backend.__name__} of kind {kind!r}: wanted "framework" or "runtime"')
+        raise InvalidPluginError(f'{backend.__name__} of kind {kind!r}: wanted "framework" or "runtime"')
     return backend
 
 
@@ -60,9 +57,9 @@ def check_exporter(item: object) -> type[Exporter]:
     """Return an exporter that names a source and has a name of its own."""
     exporter = _check_class(item, Exporter)  # type: ignore[type-abstract]
     if exporter.name == DRIVER_EXPORTER:
-        raise WrongOfferError(f"{exporter.__name__} with the name {DRIVER_EXPORTER!r}: that is the driver's own")
+        raise InvalidPluginError(f"{exporter.__name__} with the name {DRIVER_EXPORTER!r}: that is the driver's own")
     if not isinstance(getattr(exporter, "source", None), str):
-        raise WrongOfferError(f"{exporter.__name__} without a source: wanted the name of a backend")
+        raise InvalidPluginError(f"{exporter.__name__} without a source: wanted the name of a backend")
     return exporter
 
 
@@ -71,7 +68,7 @@ def check_reporter(item: object) -> type[Reporter]:
     reporter = _check_class(item, Reporter)  # type: ignore[type-abstract]
     name = getattr(reporter, "filename", None)
     if not (isinstance(name, str) and SAFE_FILE.fullmatch(name)) or name in OWN_FILES:
-        raise WrongOfferError(
+        raise InvalidPluginError(
             f"{reporter.__name__} with the file {name!r}: wanted a plain name, none of {', '.join(OWN_FILES)}"
         )
     return reporter
@@ -81,29 +78,31 @@ def _check_class(item: object, base: type[Offered]) -> type[Offered]:
     if not (inspect.isclass(item) and issubclass(item, base)):
         subclasses = f"subclasses of actconform.{base.__name__}"
         mend = "the class itself, not an instance" if isinstance(item, base) else subclasses
-        raise WrongOfferError(f"{kind_of(item)} among its items: wanted {mend}")
+        raise InvalidPluginError(f"{kind_of(item)} among its items: wanted {mend}")
     if inspect.isabstract(item):
         missing = ", ".join(sorted(item.__abstractmethods__))
-        raise WrongOfferError(f"{item.__name__}, which is not whole: it does not define {missing}")
+        raise InvalidPluginError(f"{item.__name__}, which is not whole: it does not define {missing}")
     name = getattr(item, "name", None)
     if not (isinstance(name, str) and SAFE_NAME.fullmatch(name)):
-        raise WrongOfferError(f"{item.__name__} with the name {name!r}: wanted lower case letters, digits and . _ - @")
+        raise InvalidPluginError(
+            f"{item.__name__} with the name {name!r}: wanted lower case letters, digits and . _ - @"
+        )
     return item
 
 
 def check_data(item: object, kind: type[Data]) -> Data:
     """Return a register of causes or a fault."""
     if not isinstance(item, kind):
-        raise WrongOfferError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
+        raise InvalidPluginError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
     return item
 
 
 def check_folder(item: object) -> Path:
     """Return a folder that need not be there yet, by its whole path: workers and runs start elsewhere."""
     if not isinstance(item, Path):
-        raise WrongOfferError(f"{kind_of(item)}: wanted a pathlib.Path, as Path(__file__).parent / 'golden'")
+        raise InvalidPluginError(f"{kind_of(item)}: wanted a pathlib.Path, as Path(__file__).parent / 'golden'")
     if not item.is_absolute():
-        raise WrongOfferError(f"the path {item}: wanted a whole one, as Path(__file__).parent / 'golden'")
+        raise InvalidPluginError(f"the path {item}: wanted a whole one, as Path(__file__).parent / 'golden'")
     return item
 
 

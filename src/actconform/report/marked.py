@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actconform.errors import UsageError
 from actconform.files import read_text, write_bytes
-from actconform.settings import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.errors import UsageError
 from actconform.files import read_bytes
 from actconform.run.recorder import REPORT, RESULTS
-from actconform.settings import UsageError
 from actconform.types import BAD
 from actconform.types.report import SCHEMA, Report
 from actconform.types.severity import graded

@@ -13,14 +13,13 @@ from actconform.compare.comparator import comparison
 from actconform.compare.layerwise import layerwise, top_1, where
 from actconform.compare.metamorphic import Claims
 from actconform.compare.side_effects import behaviour
+from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gates import facts, inspect, inspect_model
 from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
-from actconform.plugin.interfaces import Unavailable, Unsupported
-from actconform.run.export_cache import ExportError
 from actconform.run.layer_values import cut, fed, layer_values
-from actconform.testdata.golden.store import Golden, GoldenError, NoGoldens, load
+from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.kernel_vectors import Exam, draw
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import draw_model
@@ -32,7 +31,6 @@ from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explainer, Explanation, Situation, explain, plainly
 from actconform.verdict.judge import judge
 from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
-from actconform.workers.client import WorkerError
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.errors import ExportError, Unavailable, Unsupported
 from actconform.files import read_bytes
-from actconform.plugin.interfaces import Unavailable, Unsupported
 from actconform.testdata.golden.store import digest
 from actconform.types import Artifact  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.workers.protocol import ExportJob
@@ -29,10 +29,6 @@ class _Entry(msgspec.Struct, frozen=True):
 
     key: str
     artifact: Artifact
-
-
-class ExportError(Exception):
-    """The exporter's worker failed at this case; the message says how."""
 
 
 def cache_folder() -> Path:

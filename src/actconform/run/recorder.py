@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actconform.errors import FolderInUseError, UsageError
 from actconform.files import read_bytes, write_bytes
-from actconform.settings import UsageError
 from actconform.text import one_line
 from actconform.types import Result, Verdict
 from actconform.types.json import finite
@@ -40,10 +40,6 @@ RESULTS, REPORT, FACTS = "results.jsonl", "report.json", "facts.json"
 AGAIN = (Verdict.UNAVAILABLE, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)  # what a second try may mend
 PROOF = "proof"
 STRANGE_SHOWN = 3
-
-
-class FolderInUseError(Exception):
-    """Another run is writing into the folder."""
 
 
 class _Facts(msgspec.Struct, kw_only=True):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from actconform.errors import WorkerError
 from actconform.run.case import VERDICT_OF, Desk, Exams, ended, run_case
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.types import Case, Result, Verdict
-from actconform.workers.client import WorkerError
 from actconform.workers.from_settings import configured_worker
 
 if TYPE_CHECKING:

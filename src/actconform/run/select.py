@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.catalog.models.zoo import PUBLISHED
-from actconform.settings import UsageError
-from actconform.spelling import near
+from actconform.errors import UsageError, near
 from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, Case
 from actconform.types.dtypes import DTYPES
 

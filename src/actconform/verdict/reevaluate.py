@@ -12,11 +12,11 @@ from actconform.compare.classify import classify
 from actconform.compare.comparator import compare, joined, structure
 from actconform.compare.elementwise import measure
 from actconform.compare.layerwise import layerwise
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.gates import io_names
 from actconform.onnx.gradient_artifact import with_cotangents
-from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.golden.model_goldens import LAYER
 from actconform.tolerance.ulp import from_hex
 from actconform.workers.protocol import Call

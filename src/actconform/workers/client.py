@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import actconform
+from actconform.errors import ProtocolError, WorkerCrash, WorkerError, WorkerTimeout
 from actconform.plugin.loader import plugin_versions
 from actconform.settings import table_name
 from actconform.workers.process import WorkerProcess, cause_of_death
-from actconform.workers.protocol import ExportOutcome, Hello, Outcome, ProtocolError, read_message, write_message
+from actconform.workers.protocol import ExportOutcome, Hello, Outcome, read_message, write_message
 from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
@@ -29,30 +30,6 @@ Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
-
-
-class WorkerError(Exception):
-    """A worker cannot serve: `kind` says how it came to that, the text says it to people."""
-
-    def __init__(self, kind: Literal["crash", "timeout", "handshake", "closed", "unavailable"], message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-class WorkerCrash(WorkerError):  # noqa: N818  named for what happened
-    """The process died: `cause` is "was killed by SIGSEGV" or the like; it is replaced at the next job."""
-
-    def __init__(self, message: str, cause: str) -> None:
-        super().__init__("crash", message)
-        self.cause = cause
-
-
-class WorkerTimeout(WorkerError):  # noqa: N818
-    """No answer came within `seconds`: the process was killed, and is replaced at the next job."""
-
-    def __init__(self, message: str, seconds: float) -> None:
-        super().__init__("timeout", message)
-        self.seconds = seconds
 
 
 class Worker:

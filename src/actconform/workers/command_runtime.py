@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
+from actconform.errors import TensorFileError, Unavailable, Unsupported
 from actconform.files import read_bytes
 from actconform.plugin.hookspecs import hookimpl
-from actconform.plugin.interfaces import Backend, Program, Unavailable, Unsupported
+from actconform.plugin.interfaces import Backend, Program
 from actconform.settings import table_name
 from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
 from actconform.workers.session import SaidError
-from actconform.workers.tensor_files import TensorFileError, file_name, read_tensor, write_tensor
+from actconform.workers.tensor_files import file_name, read_tensor, write_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

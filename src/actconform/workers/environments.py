@@ -25,9 +25,9 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from actconform.errors import NoEnvironmentError
 from actconform.files import read_bytes
 from actconform.plugin.loader import plugin_versions
-from actconform.settings import UsageError
 from actconform.workers.code import packages, tree_digest
 
 if TYPE_CHECKING:
@@ -47,10 +47,6 @@ TOOLS = ("pip", "setuptools", "wheel")
 # Python 2 understands it too.
 PROBE = """import json, sys
 print(json.dumps([list(sys.version_info[:3]), getattr(getattr(sys, "implementation", None), "cache_tag", "")]))"""
-
-
-class NoEnvironmentError(UsageError):
-    """An environment cannot be made: the message says why and what to do."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from actconform.errors import NoEnvironmentError, UsageError, near
 from actconform.plugin.interfaces import Backend, Exporter
 from actconform.plugin.validate import SAFE_NAME
-from actconform.settings import BackendConfig, UsageError, table_name
-from actconform.spelling import near
+from actconform.settings import BackendConfig, table_name
 from actconform.types import CONSTANTS, DRIVER_EXPORTER
 from actconform.workers import command_runtime
 from actconform.workers.client import START_SECONDS, Worker
-from actconform.workers.environments import NoEnvironmentError, environment
+from actconform.workers.environments import environment
 from actconform.workers.server import ENVIRONMENT
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from actconform.errors import ProtocolError
 from actconform.types import Artifact, Case  # noqa: TC001  msgspec reads the annotations when it decodes
 
 Bundle: TypeAlias = Mapping[str, NDArray[Any]]
@@ -35,10 +36,6 @@ ML_DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(ml_dtypes.bfloat16)}
 
 
 DESCRIBED = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int])  # dtype, shape, offset
-
-
-class ProtocolError(Exception):
-    """The bytes are not a whole frame, or the message cannot be written as one."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):

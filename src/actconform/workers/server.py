@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 import actconform
+from actconform.errors import PluginError, Unavailable
 from actconform.machine.cpu import cpu_features
-from actconform.plugin.interfaces import Unavailable
-from actconform.plugin.loader import GROUP, PluginError, installed, load_plugins, plugin_versions
+from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_versions
 from actconform.text import shortened
 from actconform.workers.code import code_digest
 from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from actconform.plugin.interfaces import Backend, Program, Unavailable, Unsupported
+from actconform.errors import Unavailable, Unsupported
+from actconform.plugin.interfaces import Backend, Program
 from actconform.text import shortened
 from actconform.types import Artifact, Support
 from actconform.types.model import Model

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import ml_dtypes
 import numpy as np
 
+from actconform.errors import TensorFileError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Form = Literal["npy", "pb"]
-
-
-class TensorFileError(Exception):
-    """The bytes are no such file, and why."""
 
 
 def file_name(name: str, form: Form) -> str:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
+from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
 

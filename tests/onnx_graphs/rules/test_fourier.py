@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
+from actconform.errors import UnsupportedOperator
+from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
 

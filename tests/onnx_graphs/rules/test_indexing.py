@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
-from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
+from actconform.errors import UnsupportedOperator
+from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
+from actconform.errors import UnsupportedOperator
+from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import UnsupportedOperator, add_gradients
+from actconform.onnx.grad.add_gradients import add_gradients
 
 NAMES = ("x", "w", "r", "b", "lengths", "h", "c", "p")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -11,7 +11,8 @@ from onnx import parser
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from actconform.onnx.grad.add_gradients import GradientError, UnsupportedOperator, add_gradients
+from actconform.errors import GradientError, UnsupportedOperator
+from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.onnx.grad.rules.registry import RULES, ZERO_DERIVATIVE, rule
 
 

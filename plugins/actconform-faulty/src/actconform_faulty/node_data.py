@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx
 
+from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.oracle import truth
-from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.kernel_vectors import STORAGE
 from actconform.types import Artifact
 from actconform.workers.protocol import Call

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 
 from actconform.compare.metamorphic import Claims
-from actconform.plugin.interfaces import Unsupported
+from actconform.errors import Unsupported, UsageError, WorkerError
 from actconform.plugin.loader import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run.case import Desk, Exams, artifact_for, job_for
@@ -31,11 +31,11 @@ from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import Plan
 from actconform.run.select import all_cases
 from actconform.selftest import selftest
-from actconform.settings import Config, UsageError
+from actconform.settings import Config
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import DRIVER_EXPORTER
 from actconform.types.model import Model
-from actconform.workers.client import Worker, WorkerError
+from actconform.workers.client import Worker
 from actconform.workers.protocol import Job
 from actconform_faulty.node_data import DTYPE, of_graph, of_kernel
 from actconform_faulty.peer_limits import PEERS, onnx_holds

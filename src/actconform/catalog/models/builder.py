@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.catalog.models.layer_kinds import KINDS, LOSSES, ShapeError
-from actconform.spelling import near
+from actconform.catalog.models.layer_kinds import KINDS, LOSSES
+from actconform.errors import DescriptionError, ShapeError, near
 from actconform.types.model import LOSS, OUTPUT, Input, Layer, Model
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ ROLES = ("data", "target", "noise")
 DRAWS = ("normal", "uniform", "unit", "softmax", "one-hot", "binary", "gumbel", "mask")
 RATE = re.compile(r"0(\.\d+)?")  # a mask's, below 1
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
-
-
-class DescriptionError(ValueError):
-    """A model's description cannot be: names the model and the layer, what is wrong, and what is expected."""
 
 
 def layer(name: str, kind: str, *inputs: str, **settings: Setting) -> Layer:

@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from actconform.catalog.kernels.piecewise import PIECEWISE
 from actconform.catalog.kernels.rows import ROWS
 from actconform.catalog.kernels.smooth import SMOOTH
-from actconform.spelling import near
+from actconform.errors import ShapeError, near
 from actconform.types import f32
 from actconform.types.model import Parameter
 
@@ -75,10 +75,6 @@ ACTIVATIONS = {
     if len(kernel.inputs) == 1 and kernel.axis == -1 and kernel.differentiable and kernel.name != "max"
 }
 HALVING = ("glu", "reglu", "swiglu", "geglu", "maxout")
-
-
-class ShapeError(ValueError):
-    """The inputs of a layer do not fit it; the text has the shapes and what is expected."""
 
 
 class Kind(NamedTuple):

@@ -10,8 +10,8 @@ from onnx import helper
 
 import actconform.onnx.author.kernels  # noqa: F401  registers the built-in kernels
 from actconform import __version__
+from actconform.errors import Unsupported
 from actconform.onnx.nodes import GRAPHS, OPSET, Nodes, graph
-from actconform.plugin.interfaces import Unsupported
 from actconform.types import Artifact
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import actconform.onnx.author.layers
 import actconform.onnx.author.memory_layers  # noqa: F401  both register the built-in kinds
+from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import artifact_of
 from actconform.onnx.nodes import LAYER_GRAPHS, Nodes, Wiring
-from actconform.plugin.interfaces import Unsupported
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:

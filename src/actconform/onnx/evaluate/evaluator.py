@@ -21,13 +21,14 @@ import actconform.onnx.evaluate.layers
 import actconform.onnx.evaluate.recurrent
 import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.gates import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.opset_conversion import inlined
 from actconform.onnx.size_limits import READ, expect_sane_output
 from actconform.oracle.rounding import round_to
-from actconform.plugin.interfaces import Program, Unsupported
+from actconform.plugin.interfaces import Program
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:

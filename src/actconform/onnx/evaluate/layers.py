@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
 from actconform.oracle.float64.rows import log_probabilities
-from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from actconform.onnx.evaluate.elementwise import Array, Node

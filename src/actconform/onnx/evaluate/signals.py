@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
-from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from actconform.onnx.evaluate.elementwise import Array, Node

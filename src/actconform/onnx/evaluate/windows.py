@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
-from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

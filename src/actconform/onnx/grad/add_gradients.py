@@ -14,19 +14,13 @@ import onnx
 from onnx import TensorProto, helper
 
 import actconform.onnx.grad.rules  # noqa: F401  registers the rules
+from actconform.errors import GradientError, NameTakenError, UnsupportedOperator
 from actconform.onnx.constant_folding import settled
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import subgraphs
-from actconform.onnx.grad.arguments import NameTakenError, chosen_outputs, wanted_tensors
+from actconform.onnx.grad.arguments import chosen_outputs, wanted_tensors
 from actconform.onnx.grad.rules.build import Build
-from actconform.onnx.grad.rules.registry import (
-    STANDARD,
-    ZERO_DERIVATIVE,
-    GradientError,
-    Node,
-    UnsupportedOperator,
-    rule_of,
-)
+from actconform.onnx.grad.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, rule_of
 from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads
 from actconform.onnx.strip_weights import outline, restore
 

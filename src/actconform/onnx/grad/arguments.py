@@ -7,22 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import TensorProto
 
+from actconform.errors import GradientError, near
 from actconform.onnx.constants import FLOATS
-from actconform.onnx.grad.rules.registry import GradientError
-from actconform.spelling import near
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import onnx
-
-
-class NameTakenError(GradientError):
-    """A cotangent or a gradient would be called as another tensor of the model is: `name`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the name {name!r} is taken: choose other prefixes with cotangent= and gradient=")
-        self.name = name
 
 
 def fix_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:

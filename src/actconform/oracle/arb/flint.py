@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from actconform.errors import Unavailable
 from actconform.plugin.import_failure import imported
-from actconform.plugin.interfaces import Unavailable
 
 
 def python_flint() -> Any:

@@ -12,10 +12,9 @@ import numpy as np
 
 from actconform.catalog.kernels import UNARY
 from actconform.catalog.kernels.rows import ROWS
+from actconform.errors import Unsupported, near
 from actconform.oracle import truth
 from actconform.oracle.layers.registry import Pulled, layer_formula
-from actconform.plugin.interfaces import Unsupported
-from actconform.spelling import near
 
 if TYPE_CHECKING:
     from actconform.oracle.layers.registry import F64, Reading

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from packaging.version import InvalidVersion, Version
 
+from actconform.errors import NoEnvironmentError
 from actconform.report.across_runs.changed_facts import changed
 from actconform.report.same_finding import same
 from actconform.types import BAD, RAN, Finding, Verdict
-from actconform.workers.environments import NoEnvironmentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from actconform.errors import UsageError
 from actconform.files import read_bytes
 from actconform.report.across_runs.changed_facts import changed, of_route
 from actconform.report.error_ratio import worst_share
 from actconform.report.read import read_report
 from actconform.report.same_finding import same
 from actconform.run.recorder import REPORT
-from actconform.settings import UsageError
 from actconform.types import BAD, RAN, Finding, Verdict
 from actconform.types.report import Change, Point, Since, Trend
 

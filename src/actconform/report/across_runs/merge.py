@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from actconform.settings import UsageError
+from actconform.errors import UsageError
 from actconform.text import visible
 from actconform.types import Verdict
 from actconform.types.report import SCHEMA, Facts, Report

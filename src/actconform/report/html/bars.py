@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from actconform.bench.results import read
 from actconform.bench.workloads import shown
+from actconform.errors import UsageError
 from actconform.report.terminal.speeds import about, duration, verdict
-from actconform.settings import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path

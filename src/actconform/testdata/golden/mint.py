@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from actconform.errors import GoldenError
 from actconform.files import write_bytes
 from actconform.oracle.arb.correctly_rounded import exact, exact_table
 from actconform.oracle.arb.rows import exact_rows
@@ -19,7 +20,6 @@ from actconform.testdata.golden.store import (
     SCHEMA,
     Entry,
     Golden,
-    GoldenError,
     Manifest,
     Subject,
     computed,

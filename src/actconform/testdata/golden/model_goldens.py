@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform.catalog.models.zoo import PUBLISHED
+from actconform.errors import GoldenError
 from actconform.oracle.layers.model import gradients, values
-from actconform.testdata.golden.store import Golden, GoldenError
+from actconform.testdata.golden.store import Golden
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.testdata.regimes import Draw
 

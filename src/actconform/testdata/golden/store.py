@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from actconform.errors import GoldenError, NoGoldens
 from actconform.files import GIB, read_bytes
 from actconform.testdata.regimes import Draw  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.types import Aspect  # noqa: TC001  msgspec reads the annotations when it decodes
@@ -28,10 +29,6 @@ OBSERVED = "observed.json"  # what the causes covered on machines measured: no t
 DTYPES = frozenset({"<f4", "<f8", "<i8", "<i4", "<u4", "<u2", "<f2", "|u1", "|b1"})  # numbers, never objects
 MOST_OF_A_HEADER = 1 << 16
 MAGIC = b"\x93NUMPY\x01\x00"  # .npy, version 1.0: then the header's length in two bytes, the header, the data
-
-
-class GoldenError(Exception):
-    """The goldens are not what the manifest says; names the file and both digests."""
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -218,10 +215,6 @@ def computed(subject: str) -> Iterator[None]:
         said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         message = f"{subject}: its truth cannot be computed: {type(error).__name__}: {said}; mend what the plugin registers for it"
         raise GoldenError(message) from error
-
-
-class NoGoldens(GoldenError):  # noqa: N818  named for what is missing
-    """There are none of this subject: it has no proven truth, and the others have."""
 
 
 def load(folder: Path, manifest: Manifest, subject: str) -> Golden:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actconform.errors import GoldenError
 from actconform.oracle import truth
 from actconform.testdata.golden.hard import not_hard
 from actconform.testdata.golden.model_goldens import verify_model
-from actconform.testdata.golden.store import GoldenError, computed, digest, load, read_manifest, read_tensor, strangers
+from actconform.testdata.golden.store import computed, digest, load, read_manifest, read_tensor, strangers
 from actconform.testdata.regimes import row_cotangent, row_draws, unary_regimes
 from actconform.types import ASPECTS
 from actconform.types.dtypes import DTYPES

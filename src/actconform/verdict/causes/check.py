@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.spelling import near
+from actconform.errors import FormulaError, RegisterError, near
 from actconform.testdata.regimes import HALVED
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import Arithmetic, Number
 from actconform.verdict.causes.evaluation import formula
-from actconform.verdict.causes.formula import FormulaError, Scope
-from actconform.verdict.causes.register import RegisterError
+from actconform.verdict.causes.formula import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,15 +10,15 @@ import numpy as np
 
 from actconform.compare.comparator import join
 from actconform.compare.elementwise import Sample, units
+from actconform.errors import FormulaError, Unsupported
 from actconform.onnx.gradient_artifact import COTANGENT
 from actconform.oracle import truth
-from actconform.plugin.interfaces import Unsupported
 from actconform.testdata.regimes import HALVED
 from actconform.tolerance.row_bounds import row_bound
 from actconform.tolerance.ulp import ulp_of
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, given
-from actconform.verdict.causes.formula import Formula, FormulaError, Scope
+from actconform.verdict.causes.formula import Formula, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

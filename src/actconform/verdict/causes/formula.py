@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from actconform.errors import FormulaError
 from actconform.verdict.causes import primitives
 from actconform.verdict.causes.arithmetic import Condition, Number
 
@@ -64,10 +65,6 @@ ARGUMENTS: dict[str, int] = {
     **dict.fromkeys(ROWS, 1),
 }
 FUNCTIONS = tuple(ARGUMENTS)
-
-
-class FormulaError(ValueError):
-    """A text that is no formula: says what part, and what is expected."""
 
 
 class Scope(NamedTuple):

@@ -15,13 +15,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, Node
 from actconform.onnx.evaluate.evaluator import attributes_of, passed_on
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.opset_conversion import inlined
 from actconform.oracle.rounding import round_to
-from actconform.plugin.interfaces import Unsupported
 from actconform.tolerance.ulp import ulp_of
 from actconform.types.dtypes import DTYPES, FloatFormat
 from actconform.verdict.causes import primitives

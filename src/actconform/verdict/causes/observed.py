@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from actconform.errors import ObservedError
 from actconform.files import read_bytes
 from actconform.testdata.golden.store import OBSERVED
 from actconform.types import RAN
@@ -50,10 +51,6 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = 1
     machines: tuple[Machine, ...] = ()
-
-
-class ObservedError(Exception):
-    """The file of what was observed cannot be read; names it and says what to do."""
 
 
 def read_observed(folder: Path, name: str = OBSERVED) -> Observed:

@@ -12,10 +12,11 @@ import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from actconform.errors import FormulaError, RegisterError
 from actconform.files import read_text
 from actconform.types import Aspect  # noqa: TC001  msgspec reads annotations
 from actconform.verdict.causes.arithmetic import Arithmetic, Flush
-from actconform.verdict.causes.formula import Formula, FormulaError
+from actconform.verdict.causes.formula import Formula
 from actconform.verdict.causes.graph import OPERATORS
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ REGISTER = "causes.toml"  # in a plugin's package
 
 When = dict[str, str | tuple[str, ...]]
 Texts = dict[str, str | tuple[str, ...]]
-
-
-class RegisterError(Exception):
-    """A register that cannot be read: says where, what was wrong and what is expected."""
 
 
 class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

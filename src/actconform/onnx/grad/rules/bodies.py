@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx
 from onnx import helper
 
+from actconform.errors import GradientError
 from actconform.onnx.constant_folding import decided
 from actconform.onnx.constants import tensor_of
 from actconform.onnx.grad.rules.known import FIX
-from actconform.onnx.grad.rules.registry import GradientError
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, renamed
 

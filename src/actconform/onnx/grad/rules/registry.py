@@ -7,16 +7,10 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from actconform.errors import UnsupportedOperator
+
 if TYPE_CHECKING:
     from actconform.onnx.grad.rules.build import Build
-
-
-class GradientError(ValueError):
-    """No gradient can be added to this model, or not the one asked for; the message says why and what to do."""
-
-
-class UnsupportedOperator(NotImplementedError):  # noqa: N818  it is no mistake of anybody
-    """No gradient passes through a node; the message names node, operator, domain and opset, and says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
