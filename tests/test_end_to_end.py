@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from actconform.catalog.models.zoo import PUBLISHED, networks
-from actconform.tolerance.ulp import from_hex
-from actconform.types.dtypes import DTYPES
+from actconform.types.dtypes import DTYPES, from_hex
 
 pytestmark = pytest.mark.end_to_end
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))

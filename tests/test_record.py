@@ -16,7 +16,7 @@ from actconform.run.recorder import Recorder, read_results, report
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
 from actconform.types.json import finite
 from actconform.types.report import Facts
-from actconform.types.severity import graded
+from actconform.verdict.severity import graded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

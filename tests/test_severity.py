@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Finding, Measurement, Result, Verdict, Worst
 from actconform.types.dtypes import DTYPES
-from actconform.types.severity import (
+from actconform.verdict.severity import (
     CRITICAL_FROM,
     MAJOR_FROM,
     ORDINARY_UP_TO,

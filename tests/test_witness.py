@@ -26,9 +26,8 @@ from actconform.onnx.subgraph import prefix
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import Exam, draw
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
-from actconform.tolerance.ulp import from_hex
 from actconform.types import Artifact, Finding
-from actconform.types.dtypes import DTYPES
+from actconform.types.dtypes import DTYPES, from_hex
 from actconform.verdict.reevaluate import LayerWitnesses, Witnesses, still
 
 if TYPE_CHECKING:

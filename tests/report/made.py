@@ -6,7 +6,7 @@ from typing import Any
 
 from actconform.types import Finding, Measurement, Result, Verdict, Worst
 from actconform.types.report import SCHEMA, Facts, Report
-from actconform.types.severity import graded
+from actconform.verdict.severity import graded
 
 FACTS = Facts(
     actconform="0.1.0",

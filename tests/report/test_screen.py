@@ -15,8 +15,8 @@ from actconform.run.scheduler import Plan
 from actconform.settings import Config
 from actconform.testdata.golden.store import Manifest
 from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
-from actconform.types.severity import graded
 from actconform.verdict.causes.register import Register
+from actconform.verdict.severity import graded
 
 NAN, INF = float("nan"), float("inf")
 

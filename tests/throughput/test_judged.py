@@ -7,7 +7,7 @@ import pytest
 from actconform.bench.verdicts import cases, judged
 from actconform.bench.workloads import Trial
 from actconform.types import Case, Finding, Result, Verdict
-from actconform.types.severity import graded
+from actconform.verdict.severity import graded
 
 FORWARD, BACKWARD = Trial("relu", "forward", 1), Trial("relu", "forward+backward", 1)
 

@@ -86,7 +86,7 @@ def natively(program: Program, exam: Exam) -> list[Bundle]:
 
 
 def by_graph(program: Program, exam: Exam) -> list[Bundle]:
-    calls = [with_cotangents(Call(one.regime, one.inputs, one.cotangents)) for one in exam.questions]
+    calls = [Call(one.regime, with_cotangents(one.inputs, one.cotangents)) for one in exam.questions]
     return [program.forward(call.inputs) for call in calls]
 
 

@@ -32,7 +32,7 @@ def job_of(trial: Trial, route: str, desk: Desk, tensors: Callable[[bool], tuple
         return Job(case, None, [call], batch=trial.size if isinstance(subject, Model) else 0)
     if case.aspect == "gradient":
         asked = pulled_back(cut(whole, [LOSS]) if isinstance(subject, Model) else whole, subject)
-        call = with_cotangents(call)
+        call = Call(call.regime, with_cotangents(call.inputs, call.cotangents))
     elif isinstance(subject, Model):
         asked = cut(whole, [OUTPUT] if case.constants else [OUTPUT, LOSS])
     else:

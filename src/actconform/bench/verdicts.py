@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.types import RAN, Case, Verdict
-from actconform.types.severity import NEW_MARK, gravest, gravity, mark
+from actconform.verdict.severity import NEW_MARK, gravest, gravity, mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from actconform.bench.workloads import Trial
     from actconform.types import Result
-    from actconform.types.severity import Gravity
+    from actconform.verdict.severity import Gravity
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,7 +64,7 @@ def _job(model: Model, route: str) -> Job:
     if case.exporter is None:
         return Job(case, None, [call] * CALLS)
     graph = pulled_back(cut(author_model(model, "f32"), [LOSS]), model)
-    return Job(case, graph, [fed(with_cotangents(call), graph)] * CALLS)
+    return Job(case, graph, [fed(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)] * CALLS)
 
 
 def _seconds(model: Model) -> float:

@@ -8,7 +8,8 @@ import numpy as np
 
 from actconform.compare.elementwise import units
 from actconform.tolerance.ulp import contracted, to_hex, ulp_of
-from actconform.types import Finding, Worst
+from actconform.types import Finding, FindingClass, Interval, Worst
+from actconform.types.finding import CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     F64 = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-ULP_CLASSES = ("tail", "range")
-SCALED_CLASSES = ("scaled-error", "kink", "bias")
-PROFILED = ("tail", "scaled-error", "kink")  # of the single elements, those whose error has a limit
+PROFILED = (
+    FindingClass.TAIL,
+    FindingClass.SCALED_ERROR,
+    FindingClass.KINK,
+)  # of the single elements, those whose error has a limit
 
 
 class Located(NamedTuple):
@@ -55,13 +58,14 @@ def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str)
         for class_, mask, scaled, ulp in _classes(suspects, rule):
             indices = np.flatnonzero(mask)
             if errors.worst is not None and class_ in PROFILED:
-                tail = class_ == "tail"
+                tail = class_ == FindingClass.TAIL
                 errors.worst.add_breaches(suspects.x[indices], (ulp if tail else scaled)[indices], of_tail=tail)
             for run in _runs(suspects.x[indices]) if rule.unary else [np.arange(indices.size)] if indices.size else []:
                 chosen = indices[run]
-                size = ulp if class_ in ULP_CLASSES else scaled
+                unit = CLASSES[class_].unit
+                size = ulp if unit == "ulp" else scaled
                 worst = chosen[np.argmax(np.where(np.isnan(size[chosen]), -1.0, size[chosen]))]
-                magnitude = float(size[worst]) if class_ in ULP_CLASSES + SCALED_CLASSES else 0.0
+                magnitude = float(size[worst]) if unit else 0.0
                 finding = Finding(
                     class_=class_,
                     count=int(chosen.size),
@@ -82,7 +86,7 @@ def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str)
     return findings
 
 
-def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
+def _classes(s: Sample, rule: Rule) -> Iterator[tuple[FindingClass, Mask, F64, F64]]:
     """Yield (class, mask, scaled error, ULP) with disjoint masks over the suspects."""
     fmt = rule.fmt
     got, truth, x = s.got.astype(np.float64), s.truth, s.x
@@ -98,13 +102,13 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
 
     open_ = ~(np.isnan(got) & np.isnan(truth))
 
-    def take(class_: str, mask: Mask) -> tuple[str, Mask, F64, F64]:
+    def take(class_: FindingClass, mask: Mask) -> tuple[FindingClass, Mask, F64, F64]:
         chosen = open_ & mask
         np.logical_and(open_, ~mask, out=open_)
         return class_, chosen, scaled, ulp
 
-    yield take("nan-made", np.isnan(got))
-    yield take("nan-lost", np.isnan(truth))
+    yield take(FindingClass.NAN_MADE, np.isnan(got))
+    yield take(FindingClass.NAN_LOST, np.isnan(truth))
     low, high = rule.range
     outside = (got < low) | (got > high)
     allowed = (scaled <= rule.limit) | (seen == truth)
@@ -113,8 +117,8 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
     signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & rule.zero_sign
     if s.bound is not None:
         allowed |= np.abs(got - truth) <= s.bound
-    yield take("inf", (np.isinf(got) | (np.abs(truth) >= fmt.overflow)) & ~allowed)
-    yield take("zero-sign", signs_differ & (np.abs(truth) <= fmt.smallest_subnormal / 2))
+    yield take(FindingClass.INF, (np.isinf(got) | (np.abs(truth) >= fmt.overflow)) & ~allowed)
+    yield take(FindingClass.ZERO_SIGN, signs_differ & (np.abs(truth) <= fmt.smallest_subnormal / 2))
     open_ &= ~(allowed & ~outside)
     for kink in rule.kinks:
         at = np.abs(x - kink.x) <= ulp_of(np.full(1, kink.x), fmt)
@@ -123,12 +127,12 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[str, Mask, F64, F64]]:
         ends = np.sort([kink.left * ct, kink.right * ct], axis=0)
         slack = rule.limit * unit
         open_ &= ~(at & (got >= ends[0] - slack) & (got <= ends[1] + slack))
-        yield take("kink", at)
-    yield take("subnormal-flush", _flushed(s, got, rule.at_zero * ct, unit, rule))
-    yield take("range", outside)
-    yield take("scaled-error", ~(scaled <= rule.limit))
+        yield take(FindingClass.KINK, at)
+    yield take(FindingClass.SUBNORMAL_FLUSH, _flushed(s, got, rule.at_zero * ct, unit, rule))
+    yield take(FindingClass.RANGE, outside)
+    yield take(FindingClass.SCALED_ERROR, ~(scaled <= rule.limit))
     ulp = small_ulp
-    yield take("tail", open_.copy())
+    yield take(FindingClass.TAIL, open_.copy())
 
 
 def _flushed(sample: Sample, got: F64, at_zero: F64, unit: F64, rule: Rule) -> Mask:
@@ -156,8 +160,8 @@ def _runs(x: F64) -> Iterator[NDArray[np.int64]]:
         yield from np.split(order, gaps)
 
 
-def _interval(x: F64, rule: Rule) -> tuple[str, str]:
+def _interval(x: F64, rule: Rule) -> Interval:
     known = x[~np.isnan(x)]
     if not known.size:
-        return to_hex(np.nan, rule.fmt), to_hex(np.nan, rule.fmt)
-    return to_hex(float(known.min()), rule.fmt), to_hex(float(known.max()), rule.fmt)
+        return Interval(to_hex(np.nan, rule.fmt), to_hex(np.nan, rule.fmt))
+    return Interval(to_hex(float(known.min()), rule.fmt), to_hex(float(known.max()), rule.fmt))

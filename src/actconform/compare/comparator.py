@@ -11,7 +11,7 @@ from actconform.compare.classify import Located, locate
 from actconform.compare.elementwise import Sample, measure
 from actconform.tolerance.limits import BIAS_POINTS
 from actconform.tolerance.ulp import to_hex
-from actconform.types import Finding, Measurement
+from actconform.types import NOWHERE, Finding, FindingClass, Interval, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import Exam, Question
     from actconform.tolerance.limits import Rule
     from actconform.types import Bundle, Place
-
-NOWHERE = ("", "")
-POSITION = "position-dependent"
 
 
 class Comparison(NamedTuple):
@@ -72,7 +69,7 @@ def comparison_of(samples: dict[tuple[str, str], Sample], rule: Rule) -> Compari
 
 def structure(exam: Exam, answers: Sequence[Bundle]) -> list[Finding]:
     """Return what is wrong before any number is read, `names`, `shape` and `dtype`: one finding for each tensor of a regime."""
-    found: dict[tuple[str, str, str], Finding] = {}
+    found: dict[tuple[FindingClass, str, str], Finding] = {}
     for question, answer in zip(exam.questions, answers, strict=True):
         for class_, tensor, evidence in _structure(question, answer):
             old = found.get((class_, question.regime, tensor))
@@ -91,19 +88,19 @@ def joined(exam: Exam, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sampl
     return {key: join(parts) for key, parts in samples.items()}
 
 
-def _structure(question: Question, answer: Bundle) -> Iterator[tuple[str, str, str]]:
+def _structure(question: Question, answer: Bundle) -> Iterator[tuple[FindingClass, str, str]]:
     """Yield (class, tensor, evidence) for all that is wrong before any number is read."""
     for name in question.truth.keys() - answer.keys():
-        yield "names", name, f"output {name!r} is missing; got {sorted(answer)}"
+        yield FindingClass.NAMES, name, f"output {name!r} is missing; got {sorted(answer)}"
     for name in answer.keys() - question.truth.keys():
-        yield "names", name, f"output {name!r} was not asked for; expected {sorted(question.truth)}"
+        yield FindingClass.NAMES, name, f"output {name!r} was not asked for; expected {sorted(question.truth)}"
     for name in question.truth.keys() & answer.keys():
         got, wanted = answer[name], question.truth[name].shape
         if got.shape != wanted:
-            yield "shape", name, f"shape {list(got.shape)}, expected {list(wanted)}"
+            yield FindingClass.SHAPE, name, f"shape {list(got.shape)}, expected {list(wanted)}"
         dtype = question.dtypes[name]
         if got.dtype != dtype:
-            yield "dtype", name, f"dtype {got.dtype}, expected {dtype}"
+            yield FindingClass.DTYPE, name, f"dtype {got.dtype}, expected {dtype}"
 
 
 def _samples(question: Question, answer: Bundle) -> Iterator[tuple[str, Sample]]:
@@ -187,11 +184,11 @@ def _bias(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) 
         return
     finite = sample.x[np.isfinite(sample.x)]
     yield Finding(
-        class_="bias",
+        class_=FindingClass.BIAS,
         count=errors.within,
         regime=regime,
         tensor=tensor,
-        interval=(to_hex(float(finite.min()), rule.fmt), to_hex(float(finite.max()), rule.fmt)),
+        interval=Interval(to_hex(float(finite.min()), rule.fmt), to_hex(float(finite.max()), rule.fmt)),
         worst=None,
         magnitude=abs(errors.bias),
         evidence=f"mean signed error {errors.bias:.3g} units over {errors.within} elements that are each within their limit",
@@ -225,11 +222,11 @@ def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[
         hex_ = to_hex(float(x[group][0]), rule.fmt)
         answers = ", ".join(f"{value:g}" for value in np.unique(slope[group])[:4])
         finding = Finding(
-            class_=POSITION,
+            class_=FindingClass.POSITION_DEPENDENT,
             count=int(x[group].size),
             regime=regime,
             tensor=tensor,
-            interval=(hex_, hex_),
+            interval=Interval(hex_, hex_),
             worst=None,
             magnitude=0.0,
             evidence=f"the same input gave {answers} at different places {places}",
@@ -237,7 +234,9 @@ def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[
         yield Located(finding, order[group])
 
 
-def structural(class_: str, regime: str, tensor: str, evidence: str, count: int = 1) -> Finding:
+def structural(
+    class_: FindingClass, regime: str, tensor: str, evidence: str, count: int = 1, *, relation: str = ""
+) -> Finding:
     """Return a finding that no number shows."""
     return Finding(
         class_=class_,
@@ -248,4 +247,5 @@ def structural(class_: str, regime: str, tensor: str, evidence: str, count: int 
         worst=None,
         magnitude=0.0,
         evidence=evidence,
+        relation=relation,
     )

@@ -13,6 +13,7 @@ from actconform.oracle.layers.model import reading
 from actconform.oracle.layers.registry import formula_of
 from actconform.tolerance.layer_bounds import layer_bound
 from actconform.tolerance.limits import Rule
+from actconform.types import FindingClass
 from actconform.types.model import OUTPUT
 
 if TYPE_CHECKING:
@@ -102,8 +103,10 @@ def top_1(model: Model, truth: Bundle, got: Bundle) -> str:
 
 def _structure(name: str, seen: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Finding | None:
     if name not in seen:
-        return structural("names", LAYERS, name, f"the value of layer {name!r} is missing; got {sorted(seen)}")
+        return structural(
+            FindingClass.NAMES, LAYERS, name, f"the value of layer {name!r} is missing; got {sorted(seen)}"
+        )
     got = seen[name]
     if got.shape != shape or got.dtype.kind in "cSUmM":
-        return structural("shape", LAYERS, name, f"{got.dtype} {list(got.shape)}, expected {list(shape)}")
+        return structural(FindingClass.SHAPE, LAYERS, name, f"{got.dtype} {list(got.shape)}, expected {list(shape)}")
     return None

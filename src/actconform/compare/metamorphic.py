@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform.compare.comparator import structural
 from actconform.testdata.metamorphic import REGIME, properties
+from actconform.types import FindingClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +46,10 @@ class Claims:
             mine, left = left[: len(claim.inputs)], left[len(claim.inputs) :]
             why = self._why(claim, mine)
             if why:
-                found.append(structural("property", REGIME, self._tensor, f"{claim.subject} {claim.claim}: {why}"))
+                relation = f"{claim.subject} {claim.claim}"
+                found.append(
+                    structural(FindingClass.PROPERTY, REGIME, self._tensor, f"{relation}: {why}", relation=relation)
+                )
         return found
 
     def _why(self, claim: Property, answers: Sequence[Bundle]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform.compare.comparator import structural
+from actconform.types import FindingClass
 
 if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import Exam
@@ -20,7 +21,10 @@ def behaviour(exam: Exam, outcome: Outcome, provider: str) -> list[Finding]:
     `provider` is the execution provider that every node must have been given; empty where nothing is promised.
     """
     findings = []
-    for class_, seen in (("mutates-input", outcome.mutated), ("nondeterministic", outcome.unsteady)):
+    for class_, seen in (
+        (FindingClass.MUTATES_INPUT, outcome.mutated),
+        (FindingClass.NONDETERMINISTIC, outcome.unsteady),
+    ):
         for tensor in sorted({name for _, name in seen}):
             calls = [call for call, name in seen if name == tensor]
             regime = exam.questions[calls[0]].regime if calls[0] < len(exam.questions) else ""
@@ -28,10 +32,10 @@ def behaviour(exam: Exam, outcome: Outcome, provider: str) -> list[Finding]:
             findings.append(structural(class_, regime, tensor, said, len(calls)))
     if outcome.grown:
         said = f"the process grows by {outcome.grown / MIB:.1f} MiB at every further call of the same inputs"
-        findings.append(structural("memory-growth", "", "", said))
+        findings.append(structural(FindingClass.MEMORY_GROWTH, "", "", said))
     elsewhere = {name: nodes for name, nodes in outcome.placement.items() if provider and name != provider}
     if elsewhere:
         said = "; ".join(f"{', '.join(nodes)} on {name}" for name, nodes in elsewhere.items())
         count = sum(map(len, elsewhere.values()))
-        findings.append(structural("placement", "", "", f"{said}: asked for {provider}", count))
+        findings.append(structural(FindingClass.PLACEMENT, "", "", f"{said}: asked for {provider}", count))
     return findings

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from actconform.contract.evidence import not_closed
+from actconform.types import FindingClass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -100,17 +101,17 @@ def _close(evidence: Evidence) -> Iterable[str]:
         failure = asked.outcome.failure if asked.outcome else None
         if failure and not_closed(failure):
             yield f"{asked.case.id}: close raised {failure.message}"
-    yield from _of_class("memory-growth")(evidence)
+    yield from _of_class(FindingClass.MEMORY_GROWTH)(evidence)
 
 
 def _determinism(evidence: Evidence) -> Iterable[str]:
-    yield from _of_class("nondeterministic")(evidence)
+    yield from _of_class(FindingClass.NONDETERMINISTIC)(evidence)
     if evidence.differs:
         yield f"{evidence.differs}: another process gives another answer"
 
 
 def _placement(evidence: Evidence) -> Iterable[str]:
-    yield from _of_class("placement")(evidence)
+    yield from _of_class(FindingClass.PLACEMENT)(evidence)
     provider = evidence.backend.provider
     told = any(asked.outcome and asked.outcome.placement for asked in evidence.answers)
     if provider and evidence.answers and not told:
@@ -132,7 +133,7 @@ def _answers(evidence: Evidence) -> Iterable[str]:
         yield f"answered none of {_times(len(evidence.asked), 'case', 'cases')}{': ' if reasons else ''}{reasons}"
 
 
-def _of_class(class_: str) -> Callable[[Evidence], Iterable[str]]:
+def _of_class(class_: FindingClass) -> Callable[[Evidence], Iterable[str]]:
     def found(evidence: Evidence) -> Iterable[str]:
         for asked in evidence.answers:
             for finding in asked.findings:
@@ -182,26 +183,26 @@ PROMISES: dict[str, _Promise] = {
         "implement one kernel, or load one graph; what is refused conforms to nothing",
     ),
     "names": _Promise(
-        _of_class("names"),
+        _of_class(FindingClass.NAMES),
         "outputs bear the names that were asked for",
         'return "y", of a model "y" and "loss", of a vjp "d_NAME" for every differentiable input, and nothing else',
         _no_answers,
     ),
     "shapes": _Promise(
-        _of_class("shape"),
+        _of_class(FindingClass.SHAPE),
         "outputs have the shape that was asked for, at several sizes by one program",
         "return what the definition says, for every size of input; build for no particular one",
         _no_answers,
     ),
     "dtypes": _Promise(
-        _of_class("dtype"),
+        _of_class(FindingClass.DTYPE),
         "outputs have the dtype of the inputs",
         "return f32 for f32, f16 for f16, bf16 for bf16 (numpy arrays of ml_dtypes.bfloat16); where the framework computes in "
         "another dtype only, raise Unsupported; where it returns another one on purpose, register that in deviations.toml",
         _no_answers,
     ),
     "mutation": _Promise(
-        _of_class("mutates-input"),
+        _of_class(FindingClass.MUTATES_INPUT),
         "inputs are as they were",
         "copy what the framework writes to, or shares memory with",
         _no_answers,

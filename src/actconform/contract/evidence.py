@@ -21,7 +21,7 @@ from actconform.run.case import Desk, Exams, artifact_for, job_for
 from actconform.run.scheduler import facts_of
 from actconform.run.select import all_cases
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
-from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding
+from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding, FindingClass
 from actconform.types.model import Model
 from actconform.verdict.causes.explain import plainly
 from actconform.workers.client import Worker
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SHAPES = 6  # of a case's questions: the first, which is the largest, and others of other shapes
 DEATHS = 3  # of the process, after which nothing more is asked
-STRUCTURE = ("names", "shape", "dtype")
+STRUCTURE = (FindingClass.NAMES, FindingClass.SHAPE, FindingClass.DTYPE)
 
 
 class Setting(NamedTuple):

@@ -14,6 +14,7 @@ from actconform.errors import TooLargeError, near
 from actconform.onnx.inference import expect_consistent
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.size_limits import expect_sane_size
+from actconform.types import FindingClass
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from actconform.types import Artifact, Kernel
     from actconform.types.model import Model
 
-Breach = tuple[str, str]  # the class of the finding, and the evidence
+Breach = tuple[FindingClass, str]  # the class of the finding, and the evidence
 
 
 class Wanted(NamedTuple):
@@ -56,7 +57,7 @@ def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
         f"inputs {[value.name for value in inputs]}, outputs {[value.name for value in outputs]}: "
         f"expected {len(kernel.inputs)} for {list(kernel.inputs)}, and one output"
     )
-    return [*breaches, ("names", evidence)]
+    return [*breaches, (FindingClass.NAMES, evidence)]
 
 
 def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bool) -> list[Breach]:
@@ -88,9 +89,9 @@ def _loaded(artifact: Artifact) -> tuple[onnx.ModelProto | None, list[Breach]]:
     try:
         model = onnx.load_from_string(artifact.model)
     except Exception as error:  # noqa: BLE001  protobuf's DecodeError, among others
-        return None, [("invalid-model", f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
+        return None, [(FindingClass.INVALID_MODEL, f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
     invalid = _outside(model) or _unregistered(model) or _refused(model)
-    return model, [("invalid-model", invalid)] if invalid else []
+    return model, [(FindingClass.INVALID_MODEL, invalid)] if invalid else []
 
 
 def io_names(model: bytes) -> tuple[list[str], list[str]]:
@@ -224,7 +225,7 @@ def _refused(model: onnx.ModelProto) -> str:
 def _unknown(inputs: list[onnx.ValueInfoProto], known: Mapping[str, object]) -> Iterator[Breach]:
     for value in inputs:
         if value.name not in known:
-            yield "names", f"input {value.name} is none of the model's{near(value.name, list(known))}"
+            yield FindingClass.NAMES, f"input {value.name} is none of the model's{near(value.name, list(known))}"
 
 
 def _other(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Breach]:
@@ -232,9 +233,9 @@ def _other(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Br
     missing = [name for name in wanted if name not in found]
     added = [name for name in found if name not in wanted]
     if missing:
-        yield "names", f"outputs {missing} are missing among {found}"
+        yield FindingClass.NAMES, f"outputs {missing} are missing among {found}"
     if added:
-        yield "names", f"outputs {added} are none of the model's"
+        yield FindingClass.NAMES, f"outputs {added} are none of the model's"
 
 
 def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:
@@ -243,18 +244,21 @@ def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Bre
             continue
         dims = value.type.tensor_type.shape.dim
         if len(dims) != len(wanted.dims):
-            yield "shape", f"input {value.name}{wanted.called} has {len(dims)} dimensions, not {len(wanted.dims)}"
+            yield (
+                FindingClass.SHAPE,
+                f"input {value.name}{wanted.called} has {len(dims)} dimensions, not {len(wanted.dims)}",
+            )
             continue
         fixed = [
             (dim, said.dim_value) for dim, said in zip(wanted.dims, dims, strict=True) if said.HasField("dim_value")
         ]
         for dim, size in fixed:
             if isinstance(dim, str):
-                yield "shape", f"input {value.name}{wanted.called} takes {dim} = {size} alone, not any size"
+                yield FindingClass.SHAPE, f"input {value.name}{wanted.called} takes {dim} = {size} alone, not any size"
         other = [(size, dim) for dim, size in fixed if not isinstance(dim, str) and dim != size]
         if other:
             sizes = [size for _, size in fixed]
-            yield "shape", f"input {value.name}{wanted.called} has sizes {sizes}, not {list(wanted.dims)}"
+            yield FindingClass.SHAPE, f"input {value.name}{wanted.called} has sizes {sizes}, not {list(wanted.dims)}"
 
 
 def _dtypes(kind: str, pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:
@@ -262,4 +266,4 @@ def _dtypes(kind: str, pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> I
         declared = value.type.tensor_type.elem_type
         if declared != wanted.element_type:
             names = TensorProto.DataType.Name(declared), TensorProto.DataType.Name(wanted.element_type)
-            yield "dtype", f"{kind} {value.name} is declared {names[0]}, asked for {names[1]}"
+            yield FindingClass.DTYPE, f"{kind} {value.name} is declared {names[0]}, asked for {names[1]}"

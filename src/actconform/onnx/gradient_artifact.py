@@ -11,10 +11,9 @@ from actconform.errors import Unsupported, UnsupportedOperator
 from actconform.onnx.gates import io_names
 from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.types.model import LOSS, OUTPUT, Model
-from actconform.workers.protocol import Call
 
 if TYPE_CHECKING:
-    from actconform.types import Artifact, Kernel
+    from actconform.types import Artifact, Bundle, Kernel
 
 COTANGENT = "ct_"
 
@@ -41,7 +40,6 @@ def pulled_back(artifact: Artifact, subject: Kernel | Model) -> Artifact:
     return msgspec.structs.replace(artifact, model=model.SerializeToString())
 
 
-def with_cotangents(call: Call) -> Call:
-    """Return the call as a graph takes it: cotangents are inputs."""
-    cotangents = {COTANGENT + name: array for name, array in (call.cotangents or {}).items()}
-    return Call(call.regime, {**call.inputs, **cotangents})
+def with_cotangents(inputs: Bundle, cotangents: Bundle | None) -> Bundle:
+    """Return the inputs of the extended graph: those of the artifact, and the cotangents under their names there."""
+    return {**inputs, **{COTANGENT + name: array for name, array in (cotangents or {}).items()}}

@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform.report.terminal.console import plain
-from actconform.types import RAN, Verdict
-from actconform.types.severity import CONVENTION, MARKS, gravest, mark
+from actconform.types import RAN, FindingClass, Verdict
+from actconform.types.finding import CONVENTION
+from actconform.verdict.severity import MARKS, gravest, mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.types import Finding, Result
 
-NUMBERS = ("scaled-error", "tail", "bias")  # what is shown by its name even where it is a convention
+NUMBERS = (
+    FindingClass.SCALED_ERROR,
+    FindingClass.TAIL,
+    FindingClass.BIAS,
+)  # what is shown by its name even where it is a convention
 # By mark: what is new and what is critical is loud, what is minor or a convention quiet.
 STYLES = {"●": "bold red", "▲": "yellow", "◦": "dim"}
 MARKS_MEAN = "[bold red]● NEW[/], known: [yellow]▲ critical[/], △ major, ◦ minor or by convention"

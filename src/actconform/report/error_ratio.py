@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.compare.classify import SCALED_CLASSES
 from actconform.tolerance.limits import BIAS_LIMIT, TAIL_LIMIT
+from actconform.types import FindingClass
+from actconform.types.finding import OF_UNIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +46,8 @@ def _shares(result: Result) -> Iterator[Share]:
         of = units.get((finding.tensor, finding.regime))
         if of is None or math.isnan(finding.magnitude):
             continue
-        limits = {**dict.fromkeys(SCALED_CLASSES, (of.limit, of.unit)), "tail": (TAIL_LIMIT, "ulp")}
-        limits["bias"] = (BIAS_LIMIT, of.unit)
+        limits = {**dict.fromkeys(OF_UNIT["scaled"], (of.limit, of.unit)), FindingClass.TAIL: (TAIL_LIMIT, "ulp")}
+        limits[FindingClass.BIAS] = (BIAS_LIMIT, of.unit)
         if finding.class_ in limits:
             limit, unit = limits[finding.class_]
             magnitude = finding.magnitude

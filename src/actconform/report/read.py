@@ -13,7 +13,7 @@ from actconform.files import read_bytes
 from actconform.run.recorder import REPORT, RESULTS
 from actconform.types import BAD
 from actconform.types.report import SCHEMA, Report
-from actconform.types.severity import graded
+from actconform.verdict.severity import graded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,14 +23,14 @@ from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.kernel_vectors import Exam, draw
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import draw_model
-from actconform.types import Case, Kernel, Result, Verdict
+from actconform.types import Blame, Case, Kernel, Result, Verdict
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, Model
-from actconform.types.severity import graded
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explainer, Explanation, Situation, explain, plainly
 from actconform.verdict.judge import judge
 from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
+from actconform.verdict.severity import graded
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
 
@@ -177,7 +177,7 @@ def job_for(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, who
         return Job(case, whole, calls, taps=isinstance(subject, Model) and case.aspect == "value")
     if case.aspect == "gradient":
         asked = pulled_back(cut(whole, [LOSS]) if isinstance(subject, Model) else whole, subject)
-        calls = [with_cotangents(call) for call in calls]
+        calls = [Call(call.regime, with_cotangents(call.inputs, call.cotangents)) for call in calls]
     else:
         asked = cut(whole, list(exam.questions[0].truth)) if isinstance(subject, Model) else whole
     return Job(case, asked, [fed(call, asked) for call in calls] if isinstance(subject, Model) else calls)
@@ -217,7 +217,7 @@ def _blamed(
 ) -> list[Finding]:
     witnesses = Witnesses(job.artifact, exam, claims) if job.artifact else None
     blamed = [blame(finding, subject, job.case, witnesses) for finding in findings]
-    if job.artifact and any(finding.blame == "runtime" and finding.worst for finding in blamed):
+    if job.artifact and any(finding.blame == Blame.RUNTIME and finding.worst for finding in blamed):
         backend = desk.catalog.backends[desk.catalog.worker(job.case)]
         again = lambda level: _answers(job, level, exam, desk)  # noqa: E731  reads as the question it is
         return by_optimizer(blamed, exam, backend.levels, backend.optimizers, again)
@@ -245,7 +245,7 @@ def _explained(
 ) -> Explanation:
     """Return what is known of a case's findings; what lies outside a formula is blamed on what computes."""
     explained = explain(subject, exam, compared, findings, situation)
-    computes = "runtime" if situation.graph else "framework"
+    computes = Blame.RUNTIME if situation.graph else Blame.FRAMEWORK
     outside = [msgspec.structs.replace(finding, blame=computes) for finding in explained.outside]
     return explained._replace(outside=outside)
 

@@ -25,7 +25,7 @@ from actconform.text import one_line
 from actconform.types import Result, Verdict
 from actconform.types.json import finite
 from actconform.types.report import SCHEMA, Report
-from actconform.types.severity import graded
+from actconform.verdict.severity import graded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

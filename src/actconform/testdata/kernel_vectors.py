@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.compare.elementwise import Sample
     from actconform.testdata.golden.store import Golden
-    from actconform.types import Aspect, Bundle, Case, Kernel
+    from actconform.types import Aspect, Bundle, Kernel
     from actconform.types.dtypes import FloatFormat
 
     F64 = NDArray[np.float64]
@@ -72,27 +71,11 @@ def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
     fmt = DTYPES[dtype]
     if kernel.form == "row":
         return Exam(row_rule(kernel, aspect, fmt), _largest_first(_rows(kernel, aspect, fmt, golden)))
-    rule = unary_rule(kernel, aspect, fmt, float(_truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0]))
+    rule = unary_rule(kernel, aspect, fmt, float(truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0]))
     return Exam(rule, _largest_first(_unary(kernel, aspect, fmt, golden)))
 
 
-def judged_as(
-    kernel: Kernel, case: Case, exam: Exam, samples: dict[tuple[str, str], Sample]
-) -> tuple[Exam, dict[tuple[str, str], Sample]]:
-    """Return a unary case's rule and answers beside the truth of another kernel, at the same inputs."""
-    gradient = case.aspect == "gradient"
-    rule = unary_rule(kernel, case.aspect, exam.rule.fmt, float(_truth_of(kernel, np.zeros(1), gradient=gradient)[0]))
-    moved = {}
-    for key, sample in samples.items():
-        truths = _truth_of(kernel, sample.x, gradient=gradient)
-        if sample.cotangent is not None:
-            with np.errstate(invalid="ignore"):
-                truths = truths * sample.cotangent
-        moved[key] = msgspec.structs.replace(sample, truth=truths)
-    return Exam(rule, exam.questions), moved
-
-
-def _truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
+def truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
     return next(iter(truth(kernel, {"x": x}, {"y": np.ones(x.size)} if gradient else None).values()))
 
 
@@ -118,7 +101,7 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
         x = np.concatenate([all_patterns(fmt), special_x])
         regimes = {"exhaustive": slice(0, 1 << 16)}
         special = slice(1 << 16, x.size)
-        result = _truth_of(kernel, x, gradient=aspect == "gradient")
+        result = truth_of(kernel, x, gradient=aspect == "gradient")
     with np.errstate(over="ignore"):
         inputs = x.astype(STORAGE[fmt.name])
     if fmt.bits == 16:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,16 +39,6 @@ def contracted(values: F64, fmt: FloatFormat) -> F64:
 def to_hex(value: float, fmt: FloatFormat) -> str:
     """Return the bit pattern of a number of `fmt`: "0x42b17218". `value` must be one: it is not rounded."""
     return f"0x{_bits(np.asarray([value], np.float64), fmt)[0]:0{fmt.bits // 4}x}"
-
-
-def from_hex(pattern: str, fmt: FloatFormat) -> float:
-    """Return the number with that bit pattern in `fmt`; inverse of `to_hex`."""
-    bits = int(pattern, 16)
-    if fmt.name == "f16":
-        half: float = struct.unpack("<e", struct.pack("<H", bits))[0]
-        return half
-    single: float = struct.unpack("<f", struct.pack("<I", bits << 16 if fmt.name == "bf16" else bits))[0]
-    return single
 
 
 def _bits(values: F64, fmt: FloatFormat) -> NDArray[Any]:

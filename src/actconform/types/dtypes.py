@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
 
@@ -42,3 +44,13 @@ DTYPES: dict[str, FloatFormat] = {
     "f16": FloatFormat("f16", 16, 11, -14, 15),
     "bf16": FloatFormat("bf16", 16, 8, -126, 127),
 }
+
+
+def from_hex(pattern: str, fmt: FloatFormat) -> float:
+    """Return the number with that bit pattern in `fmt`; inverse of `tolerance.ulp.to_hex`."""
+    bits = int(pattern, 16)
+    if fmt.name == "f16":
+        half: float = struct.unpack("<e", struct.pack("<H", bits))[0]
+        return half
+    single: float = struct.unpack("<f", struct.pack("<I", bits << 16 if fmt.name == "bf16" else bits))[0]
+    return single

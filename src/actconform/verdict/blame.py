@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.text import shortened
-from actconform.tolerance.ulp import from_hex
-from actconform.types import DRIVER_EXPORTER, Finding, Kernel
+from actconform.types import DRIVER_EXPORTER, NOWHERE, Blame, Finding, FindingClass, Kernel
 from actconform.types.dtypes import DTYPES
+from actconform.types.finding import CLASSES
 from actconform.verdict.reevaluate import still
 
 if TYPE_CHECKING:
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from actconform.types.model import Model
     from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
 
-SPECIAL_VALUES = ("nan-made", "nan-lost", "inf", "zero-sign")  # what an operator's definition may fix otherwise
-BEHAVIOUR = ("position-dependent", "nondeterministic", "mutates-input")
-PROCESS = ("memory-growth", "placement")  # what no graph can be the cause of
+PROCESS = (FindingClass.MEMORY_GROWTH, FindingClass.PLACEMENT)
 
 
 def blame(
@@ -36,58 +34,58 @@ def blame(
     """
     why = _convention(finding, subject, case) if isinstance(subject, Kernel) else ""
     if why:
-        return _blamed(finding, "convention", why)
+        return _blamed(finding, Blame.CONVENTION, why)
     if case.exporter is None:
         why = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
-        return _blamed(finding, "framework", why)
+        return _blamed(finding, Blame.FRAMEWORK, why)
     if finding.class_ in PROCESS:
-        return _blamed(finding, "runtime", "")
-    if finding.class_ in BEHAVIOUR:
-        return _blamed(finding, "runtime", "a graph has one answer to one question")
+        return _blamed(finding, Blame.RUNTIME, "")
+    if CLASSES[finding.class_].of_call:
+        return _blamed(finding, Blame.RUNTIME, "a graph has one answer to one question")
     return _by_witnesses(finding, case.exporter, witnesses) if witnesses else finding
 
 
 def _by_witnesses(finding: Finding, exporter: str, witnesses: Witnesses | LayerWitnesses) -> Finding:
     testimony, numbers = witnesses.testify(finding)
     if testimony != "wrong":
-        return _blamed(finding, "runtime" if testimony == "right" else "undetermined", numbers)
+        return _blamed(finding, Blame.RUNTIME if testimony == "right" else Blame.UNDETERMINED, numbers)
     if exporter != DRIVER_EXPORTER:
-        return _blamed(finding, "exporter", numbers)
-    if witnesses.artifact.path.startswith("operator:") and finding.class_ in SPECIAL_VALUES:
-        return _blamed(finding, "convention", f"{numbers}; so the standard defines {witnesses.artifact.path}")
-    return _blamed(finding, "adapter", numbers)
+        return _blamed(finding, Blame.EXPORTER, numbers)
+    if witnesses.artifact.path.startswith("operator:") and CLASSES[finding.class_].special_value:
+        return _blamed(finding, Blame.CONVENTION, f"{numbers}; so the standard defines {witnesses.artifact.path}")
+    return _blamed(finding, Blame.AUTHORED_GRAPH, numbers)
 
 
-def _blamed(finding: Finding, who: str, why: str) -> Finding:
+def _blamed(finding: Finding, who: Blame, why: str) -> Finding:
     evidence = "; ".join(filter(None, (finding.evidence, why)))
     return msgspec.structs.replace(finding, blame=who, evidence=evidence)
 
 
 def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
-    if kernel.defaults_only and finding.class_ in ("scaled-error", "bias"):
+    if kernel.defaults_only and finding.class_ in (FindingClass.SCALED_ERROR, FindingClass.BIAS):
         return "the framework's default parameters differ from the definition's"
-    if finding.class_ == "zero-sign":
+    if finding.class_ == FindingClass.ZERO_SIGN:
         return "the sign of a zero is a choice where the definition does not fix it"
-    if finding.class_ == "dtype" and kernel.output_dtype == "int64":
+    if finding.class_ == FindingClass.DTYPE and kernel.output_dtype == "int64":
         return "the width of an index is a choice"
-    if not finding.interval[0]:
+    if finding.interval == NOWHERE:
         return ""
-    ends = {from_hex(end, DTYPES[case.dtype]) for end in finding.interval}
+    ends = set(finding.interval.ends(DTYPES[case.dtype]))
     mine = (item for item in kernel.conventions if item.aspect == case.aspect and ends <= set(item.inputs))
     return next((item.why for item in mine), "")
 
 
-def breach(class_: str, evidence: str) -> Finding:
+def breach(class_: FindingClass, evidence: str) -> Finding:
     """Return the finding for an exported graph that breaks a gate: no runtime has seen it, so the exporter is to blame."""
     return Finding(
         class_=class_,
         count=1,
         regime="",
         tensor="",
-        interval=("", ""),
+        interval=NOWHERE,
         worst=None,
         magnitude=0.0,
-        blame="exporter",
+        blame=Blame.EXPORTER,
         evidence=shortened(evidence),
     )
 
@@ -109,7 +107,7 @@ def by_optimizer(
         return list(findings)
     return [
         _optimized(finding, exam, levels[0], optimizers, answers)
-        if finding.blame == "runtime" and finding.worst and not still(finding, exam, plain)
+        if finding.blame == Blame.RUNTIME and finding.worst and not still(finding, exam, plain)
         else finding
         for finding in findings
     ]
@@ -125,5 +123,5 @@ def _optimized(
     for name in optimizers:
         without = answers(f"without {name}")
         if without is not None and not still(finding, exam, without):
-            return _blamed(finding, "runtime:optimizer", f"gone at level {level}, and without {name} alone")
-    return _blamed(finding, "runtime:optimizer", f"gone at level {level}; no single optimizer's absence mends it")
+            return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}, and without {name} alone")
+    return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}; no single optimizer's absence mends it")

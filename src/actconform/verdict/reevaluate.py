@@ -18,7 +18,7 @@ from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.gates import io_names
 from actconform.onnx.gradient_artifact import with_cotangents
 from actconform.testdata.golden.model_goldens import LAYER
-from actconform.tolerance.ulp import from_hex
+from actconform.types import NOWHERE, FindingClass
 from actconform.workers.protocol import Call
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Witnesses:
         have the same finding where it has no worst input (`names`, `shape`, `dtype`, `bias`, `property`); "right": neither
         does; "absent": the graph cannot be evaluated, or what was found is nothing that a graph was asked for.
         """
-        if finding.class_ == "property" and self._claims is None:
+        if finding.class_ == FindingClass.PROPERTY and self._claims is None:
             return "absent", ""
         seen = self._evaluate()
         if not seen:
@@ -94,15 +94,7 @@ class Witnesses:
         return _verdict(wrong), numbers
 
     def _alike(self, other: Finding, finding: Finding) -> bool:
-        same = (other.regime, other.tensor, other.class_) == (finding.regime, finding.tensor, finding.class_)
-        if finding.class_ == "property":
-            return same and _claim(other) == _claim(finding)
-        if not same or not self._exam.rule.unary or not finding.interval[0]:
-            return same
-        (low, high), (from_, to) = (
-            [from_hex(end, self._exam.rule.fmt) for end in one.interval] for one in (other, finding)
-        )
-        return other.interval == finding.interval or (low <= to and from_ <= high)
+        return finding.same(other, anywhere=not self._exam.rule.unary or finding.interval == NOWHERE)
 
     def _evaluate(self) -> list[Seen]:
         if self._seen is None:
@@ -118,7 +110,7 @@ class Witnesses:
         names, _ = io_names(self.artifact.model)
 
         def answer(call: Call) -> Bundle:
-            given = with_cotangents(call).inputs
+            given = with_cotangents(call.inputs, call.cotangents)
             return {name: np.asarray(array) for name, array in forward({name: given[name] for name in names}).items()}
 
         questions = self._exam.questions
@@ -177,14 +169,10 @@ def _verdict(wrong: Sequence[bool]) -> Testimony:
     return "wrong" if all(wrong) else "disagree" if any(wrong) else "right"
 
 
-def _claim(finding: Finding) -> str:
-    return finding.evidence.partition(": ")[0]
-
-
 def _off(finding: Finding | None) -> str:
     if finding is None:
         return "within its bound"
-    return f"off by {finding.magnitude:.3g} times its bound" if finding.magnitude else finding.class_
+    return f"off by {finding.magnitude:.3g} times its bound" if finding.magnitude else str(finding.class_)
 
 
 def still(finding: Finding, exam: Exam, answers: Sequence[Bundle]) -> bool:

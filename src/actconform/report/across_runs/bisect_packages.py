@@ -9,7 +9,6 @@ from packaging.version import InvalidVersion, Version
 
 from actconform.errors import NoEnvironmentError
 from actconform.report.across_runs.changed_facts import changed
-from actconform.report.same_finding import same
 from actconform.types import BAD, RAN, Finding, Verdict
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Target(msgspec.Struct, frozen=True):
             return False
         if self.finding is None:
             return result.verdict is self.verdict
-        return any(same(self.finding, other) for other in result.findings)
+        return any(self.finding.same(other) for other in result.findings)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -10,17 +10,16 @@ import msgspec
 from actconform.bench.baseline import Comparison
 from actconform.report.across_runs.changed_facts import changed
 from actconform.report.error_ratio import Share, worst_share
-from actconform.report.same_finding import same, without
 from actconform.types import BAD, RAN, Finding, Verdict
 from actconform.types.report import Change  # noqa: TC001  msgspec reads annotations
-from actconform.types.severity import gravest, gravity, tally
+from actconform.verdict.severity import gravest, gravity, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from actconform.types import Result
     from actconform.types.report import Report
-    from actconform.types.severity import Gravity
+    from actconform.verdict.severity import Gravity
 
 MOVED = 2.0  # an error moved that changed by more than this factor
 OF_LIMIT = 0.1  # and is above this share of its limit in one of the two
@@ -106,7 +105,7 @@ def compare(before: Report, after: Report, speeds: Comparison | None = None) -> 
         changed=changed(before.facts, after.facts),
         problems=after.problems if before.conforms and not after.conforms else (),
         new=_gravest_first(Found(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
-        gone=_gravest_first(Found(b.case, finding) for a, b in ran for finding in without(a.findings, b.findings)),
+        gone=_gravest_first(Found(b.case, finding) for a, b in ran for finding in _absent_from(a.findings, b.findings)),
         blamed=_gravest_first(blamed for a, b in ran for blamed in _blamed(a, b)),
         verdicts=tuple(
             Turned(b.case, a.verdict, b.verdict, b.reason)
@@ -136,14 +135,14 @@ def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     bare = [finding for finding in before if finding.deviation is None]
     return [
         finding
-        for finding in without(after, bare)
-        if finding.deviation is None or not any(same(finding, other) for other in covered)
+        for finding in _absent_from(after, bare)
+        if finding.deviation is None or not any(finding.same(other) for other in covered)
     ]
 
 
 def _blamed(before: Result, after: Result) -> Iterator[Blamed]:
     for finding in after.findings:
-        was = dict.fromkeys(other.blame for other in before.findings if same(finding, other))
+        was = dict.fromkeys(other.blame for other in before.findings if finding.same(other))
         if was and finding.blame not in was:
             yield Blamed(after.case, ", ".join(was), finding)
 
@@ -181,3 +180,9 @@ def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result
     for what, count in counts.items():
         if count:
             yield f"{count:,} {what}"
+
+
+def _absent_from(findings: Iterable[Finding], others: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that are the same as none of the others."""
+    there = list(others)
+    return [finding for finding in findings if not any(finding.same(other) for other in there)]

@@ -12,7 +12,6 @@ from actconform.files import read_bytes
 from actconform.report.across_runs.changed_facts import changed, of_route
 from actconform.report.error_ratio import worst_share
 from actconform.report.read import read_report
-from actconform.report.same_finding import same
 from actconform.run.recorder import REPORT
 from actconform.types import BAD, RAN, Finding, Verdict
 from actconform.types.report import Change, Point, Since, Trend
@@ -43,7 +42,7 @@ class _Ran(msgspec.Struct):
 
     when: str
     facts: Facts
-    findings: list[tuple[Finding, Since]]
+    findings: list[tuple[Finding | Verdict, Since]]
 
 
 def read_history(folder: Path, current: Report) -> Iterator[Report]:
@@ -115,27 +114,24 @@ def trends(reports: Iterable[Report]) -> dict[str, Trend]:
     }
 
 
-def _since(finding: Finding, when: str, last: _Ran | None, changes: tuple[Change, ...]) -> Since:
+def _since(finding: Finding | Verdict, when: str, last: _Ran | None, changes: tuple[Change, ...]) -> Since:
     for other, since in last.findings if last else ():
-        if same(finding, other):
+        if _same(finding, other):
             return since
     before = last.when if last else ""
+    if isinstance(finding, Verdict):
+        return Since(str(finding), "", "", when, before, changes)
     return Since(finding.class_, finding.tensor, finding.regime, when, before, changes)
 
 
-def _there(result: Result) -> tuple[Finding, ...]:
+def _same(finding: Finding | Verdict, other: Finding | Verdict) -> bool:
+    if isinstance(finding, Verdict) or isinstance(other, Verdict):
+        return finding is other
+    return finding.same(other)
+
+
+def _there(result: Result) -> tuple[Finding | Verdict, ...]:
     """Return the findings of a case, or its verdict as one where it has none and does not conform."""
     if result.findings or result.verdict not in BAD:
         return result.findings
-    nowhere = ("", "")
-    return (
-        Finding(
-            class_=str(Verdict(result.verdict)),
-            count=0,
-            regime="",
-            tensor="",
-            interval=nowhere,
-            worst=None,
-            magnitude=0.0,
-        ),
-    )
+    return (Verdict(result.verdict),)

@@ -11,7 +11,7 @@ from actconform.plugin.interfaces import Reporter
 from actconform.report.repeat import repeat
 from actconform.text import visible
 from actconform.types import Verdict
-from actconform.types.severity import gravest, gravity
+from actconform.verdict.severity import gravest, gravity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from actconform.types import Finding, Result
     from actconform.types.report import Report
-    from actconform.types.severity import Gravity
+    from actconform.verdict.severity import Gravity
 
 FAILURES = (Verdict.FAIL, Verdict.XPASS)
 ERRORS = (Verdict.ERROR, Verdict.CRASH, Verdict.TIMEOUT)

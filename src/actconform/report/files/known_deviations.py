@@ -73,7 +73,7 @@ def _texts(texts: str | tuple[str, ...]) -> str:
 
 
 def _cover(cover: Cover) -> str:
-    words = [cover.class_]
+    words = [str(cover.class_)]
     words += [
         f"{name} {', '.join(globs)}"
         for name, globs in (("dtypes", cover.dtypes), ("tensors", cover.tensors), ("regimes", cover.regimes))

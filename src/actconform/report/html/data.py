@@ -14,7 +14,8 @@ from actconform.report.html.selftest import selftest_of
 from actconform.report.terminal.screen import DIGITS, WORDS
 from actconform.text import visible
 from actconform.types import RAN, Verdict
-from actconform.types.severity import CONVENTION, MARKS, TABLE, Severity, gravest, gravity
+from actconform.types.finding import CLASSES, CONVENTION, Severity
+from actconform.verdict.severity import MARKS, gravest, gravity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,7 +70,7 @@ def page_data(
         "words": {str(verdict): WORDS.get(verdict, "not run") for verdict in Verdict},
         "summary": report.summary,
         "digits": DIGITS,
-        "gravest": list(TABLE),
+        "classes": {name: [row.meaning, row.short] for name, row in CLASSES.items()},
         "severities": [[str(severity), MARKS[severity]] for severity in Severity],
         "cases": cases,
         "register": [_registered(cause) for cause in register],

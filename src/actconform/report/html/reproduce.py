@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from actconform.catalog.kernels import UNARY
 from actconform.report.terminal.screen import DIGITS
 from actconform.testdata.regimes import signed_powers
-from actconform.tolerance.ulp import from_hex
-from actconform.types.dtypes import DTYPES
-from actconform.types.severity import gravest
+from actconform.types.dtypes import DTYPES, from_hex
+from actconform.verdict.severity import gravest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from rich.padding import Padding
 from rich.table import Table
 
-from actconform.compare.classify import SCALED_CLASSES, ULP_CLASSES
 from actconform.report.cells import MARKS_MEAN, cell
 from actconform.report.reasons import brief
 from actconform.report.repeat import repeat
 from actconform.report.terminal.console import open_console, plain
-from actconform.tolerance.ulp import from_hex
 from actconform.types import Verdict
-from actconform.types.dtypes import DTYPES
-from actconform.types.severity import counted, gravest, gravity, tally
+from actconform.types.dtypes import DTYPES, from_hex
+from actconform.types.finding import CLASSES
+from actconform.verdict.severity import counted, gravest, gravity, tally
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -227,9 +226,9 @@ def describe(finding: Finding, result: Result, count: int, *, of_model: bool = F
     x = from_hex(worst.input_hex, DTYPES[result.dtype])
     parts = [] if of_model else [f"x={worst.input_hex} ({x:.6g})"]
     parts += [f"truth {worst.truth:.{digits}g}", f"got {worst.got:.{digits}g}"]
-    if finding.class_ in ULP_CLASSES:
+    if CLASSES[finding.class_].unit == "ulp":
         parts.append(f"{finding.magnitude:.3g} ULP")
-    elif finding.class_ in SCALED_CLASSES:
+    elif CLASSES[finding.class_].unit == "scaled":
         of = (m.limit for m in result.measurements if (m.tensor, m.regime) == (finding.tensor, finding.regime))
         parts.append(f"error {finding.magnitude:.3g} (limit {next(of, 0.0):g})")
     parts += [f"{count:,} elements"] if count > 1 else []

@@ -10,8 +10,8 @@ from actconform.report.error_ratio import worst_share
 from actconform.report.files.markdown import literal, table
 from actconform.report.reasons import brief
 from actconform.report.repeat import repeat
-from actconform.types import BAD, Verdict
-from actconform.types.severity import counted, gravest, gravity
+from actconform.types import BAD, Blame, Verdict
+from actconform.verdict.severity import counted, gravest, gravity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ def _worst(results: Iterable[Result]) -> list[str]:
     """Return the table of what is known, gravest first, then of what is nearest to its limit, one row for a subject."""
     of_subject: dict[str, Result] = {}
     for result in sorted(results, key=_gravest_first):
-        good = result.verdict in (Verdict.PASS, Verdict.XFAIL) and result.blame != "convention"
+        good = result.verdict in (Verdict.PASS, Verdict.XFAIL) and result.blame != Blame.CONVENTION
         if good and (result.findings or _share(result)):
             of_subject.setdefault(result.subject, result)
     worst = list(of_subject.values())[:WORST_SHOWN]

@@ -11,7 +11,7 @@ import numpy as np
 from actconform.compare.comparator import join
 from actconform.compare.elementwise import Sample, units
 from actconform.errors import FormulaError, Unsupported
-from actconform.onnx.gradient_artifact import COTANGENT
+from actconform.onnx.gradient_artifact import COTANGENT, with_cotangents
 from actconform.oracle import truth
 from actconform.testdata.regimes import HALVED
 from actconform.tolerance.row_bounds import row_bound
@@ -177,8 +177,8 @@ class Evaluation:
 
             def value(questions: Sequence[Question]) -> list[Number]:
                 (question,) = questions  # a graph may mix rows
-                cotangents = {COTANGENT + name: array for name, array in (question.cotangents or {}).items()}
-                return [graph.evaluate({**question.inputs, **cotangents}, arithmetic, wide=wide)[part.tensor]]
+                tensors = with_cotangents(question.inputs, question.cotangents)
+                return [graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor]]
 
             return self._of_questions(value, part)
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from actconform.compare.comparator import POSITION, comparison_of
-from actconform.testdata.kernel_vectors import judged_as
+from actconform.compare.comparator import comparison_of
+from actconform.testdata.kernel_vectors import Exam, truth_of
+from actconform.tolerance.limits import unary_rule
 from actconform.tolerance.row_bounds import flushes
 from actconform.tolerance.ulp import to_hex, ulp_of
-from actconform.types import Finding, Kernel, Worst
+from actconform.types import Finding, FindingClass, Interval, Kernel, Worst
 from actconform.verdict.causes.arithmetic import Number, admits
 from actconform.verdict.causes.conventions import accepted
 from actconform.verdict.causes.evaluation import WITHOUT_VALUE, Evaluation, Part, Piece, exactly
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from actconform.compare.comparator import Comparison
     from actconform.compare.elementwise import Sample
-    from actconform.testdata.kernel_vectors import Exam
     from actconform.types import Case, Place
     from actconform.types.model import Model
     from actconform.verdict.causes.arithmetic import Arithmetic
@@ -37,11 +37,10 @@ NEGLIGIBLE = 0.05  # of its rounding error: a graph that computed exactly is so 
 CAP = 4.0  # units u max(1, |x|) |g|, or 100 % of the truth: no formula excuses more than the limits' classes know
 FLUSHED = "subnormals-flushed"  # what covers a finding that the stated fact explains, on every backend
 KINK_ULP = 4.0
-OUTSIDE = "formula"  # the class of an element that the formula by which it is known to be computed cannot give
 
 
 NOTHING = np.empty(0, np.int64)
-STRUCTURAL = ("names", "shape", "dtype")
+STRUCTURAL = (FindingClass.NAMES, FindingClass.SHAPE, FindingClass.DTYPE)
 
 
 class Situation(NamedTuple):
@@ -161,10 +160,12 @@ class Explainer:
     def _healthy(self, finding: Finding, here: Sequence[Finding], compared: Comparison) -> Mask:
         """Tell which elements of a finding are right: of the answers at one input that depend on the place some are."""
         elements = compared.elements[finding.place]
-        if finding.class_ != POSITION:
+        if finding.class_ != FindingClass.POSITION_DEPENDENT:
             return np.zeros(elements.size, np.bool_)
         deviant = [
-            compared.elements[each.place] for each in here if each.class_ != POSITION and each.regime == finding.regime
+            compared.elements[each.place]
+            for each in here
+            if each.class_ != FindingClass.POSITION_DEPENDENT and each.regime == finding.regime
         ]
         return ~np.isin(elements, np.concatenate([NOTHING, *deviant]))
 
@@ -177,7 +178,7 @@ class Explainer:
             left = [finding for finding in findings if finding.place not in covers and finding.tensor]
             if kernel is None or not left:
                 continue
-            exam, samples = judged_as(kernel, self._case, self._exam, compared.samples)
+            exam, samples = _judged_as(kernel, self._case, self._exam, compared.samples)
             again = comparison_of(samples, exam.rule)
             case = msgspec.structs.replace(self._case, subject=kernel.name)
             explained = Explainer(kernel, exam, self._situation.of(case)).explain(again, again.findings)
@@ -338,11 +339,11 @@ class Explainer:
         worst = int(np.argmax(beyond))
         numbers = x if np.isnan(x).all() else x[~np.isnan(x)]
         return Finding(
-            class_=OUTSIDE,
+            class_=FindingClass.FORMULA,
             count=int(at.size),
             regime=piece.regime,
             tensor=tensor,
-            interval=(to_hex(float(numbers.min()), fmt), to_hex(float(numbers.max()), fmt)),
+            interval=Interval(to_hex(float(numbers.min()), fmt), to_hex(float(numbers.max()), fmt)),
             worst=Worst(
                 input_hex=to_hex(float(x[worst]), fmt),
                 index=int(at[worst]),
@@ -413,3 +414,19 @@ def _is_other(number: Number, truth: NDArray[np.float64]) -> Mask:
     with np.errstate(all="ignore"):
         other: Mask = np.abs(number.value - truth) > number.error
     return other
+
+
+def _judged_as(
+    kernel: Kernel, case: Case, exam: Exam, samples: dict[tuple[str, str], Sample]
+) -> tuple[Exam, dict[tuple[str, str], Sample]]:
+    """Return a unary case's rule and answers beside the truth of another kernel, at the same inputs."""
+    gradient = case.aspect == "gradient"
+    rule = unary_rule(kernel, case.aspect, exam.rule.fmt, float(truth_of(kernel, np.zeros(1), gradient=gradient)[0]))
+    moved = {}
+    for key, sample in samples.items():
+        truths = truth_of(kernel, sample.x, gradient=gradient)
+        if sample.cotangent is not None:
+            with np.errstate(invalid="ignore"):
+                truths = truths * sample.cotangent
+        moved[key] = msgspec.structs.replace(sample, truth=truths)
+    return Exam(rule, exam.questions), moved

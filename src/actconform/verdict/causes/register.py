@@ -14,7 +14,10 @@ from packaging.version import InvalidVersion, Version
 
 from actconform.errors import FormulaError, RegisterError
 from actconform.files import read_text
-from actconform.types import Aspect  # noqa: TC001  msgspec reads annotations
+from actconform.types import (
+    Aspect,  # noqa: TC001  msgspec reads annotations
+    FindingClass,  # noqa: TC001  msgspec reads annotations
+)
 from actconform.verdict.causes.arithmetic import Arithmetic, Flush
 from actconform.verdict.causes.formula import Formula
 from actconform.verdict.causes.graph import OPERATORS
@@ -64,7 +67,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class Cover(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"class_": "class"}):
     """What a cause without a formula covers: findings of a class in an aspect, of kernels or models by glob."""
 
-    class_: str
+    class_: FindingClass
     aspect: Aspect = "value"
     kernels: tuple[str, ...]
     dtypes: tuple[str, ...] = ("*",)

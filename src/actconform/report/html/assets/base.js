@@ -10,6 +10,7 @@ const CLEAN = 0,
   BROKEN = 4,
   REFUSED = 5,
   NOT_RUN = 6;
+const CLASS_NAMES = Object.keys(data.classes); // gravest first
 const SEVERITIES = data.severities.map(([name]) => name); // gravest first
 const MARKS = ["", data.severities.at(-1)[1], "▲", "●", "✗", "–", "?"]; // by state
 const GRAVITY = [0, 1, 3, 4, 5, -1, -2]; // by state: which of several in one cell is shown

@@ -1,21 +1,5 @@
 // What was measured of a case, and what was found in it.
 
-const CLASSES = {
-  "scaled-error": "the error is beyond its limit",
-  tail: "relative accuracy is lost where the function is small",
-  bias: "errors lean to one side",
-  "nan-lost": "NaN was wanted, a number came",
-  "nan-made": "a number was wanted, NaN came",
-  inf: "an infinity is wrong or missing",
-  "zero-sign": "zero has the wrong sign",
-  "subnormal-flush": "a subnormal number was taken or given as 0",
-  kink: "the derivative at a kink is outside its two sides",
-  range: "a value outside the function's range",
-  "position-dependent": "the same input gives other answers elsewhere in an array",
-  nondeterministic: "the same call gives other answers",
-  "mutates-input": "the input was written to",
-};
-
 /** All findings in one table, gravest first; what several say alike, evidence and deviation, stands once below it. */
 function findings(one) {
   const many = unique(one.raw.f.map((f) => text(f[2]))).length > 1;
@@ -30,7 +14,7 @@ function findings(one) {
     const at = (pattern) => (pattern ? `${pattern} (${decimal(pattern, one.dtype)})` : "");
     const [hex, truth, got, ulp, scaled, cotangent] = worst;
     const by = cotangent === 1 || cotangent === 0 || !worst.length ? "" : ` (both times the cotangent ${cotangent})`;
-    const mark = make("span", { title: CLASSES[class_] }, chip(state, class_, gravity));
+    const mark = make("span", { title: (data.classes[class_] || [])[0] }, chip(state, class_, gravity));
     return [
       mark,
       SEVERITIES[gravity] || "",
@@ -87,8 +71,8 @@ function findings(one) {
       "p",
       { class: "quiet" },
       unique(one.raw.f.map((f) => text(f[0])))
-        .filter((word) => CLASSES[word])
-        .map((word) => `${word}: ${CLASSES[word]}`)
+        .filter((word) => data.classes[word])
+        .map((word) => `${word}: ${data.classes[word][0]}`)
         .join(" · "),
     ),
   ];

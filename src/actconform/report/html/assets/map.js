@@ -5,7 +5,7 @@ function joined(some) {
   const gravest = some.reduce((a, b) => (gravestFirst(a, b) > 0 ? b : a));
   const same = some.filter((one) => one.state === gravest.state && one.gravity === gravest.gravity);
   const place = (word) => {
-    const at = data.gravest.indexOf(word);
+    const at = CLASS_NAMES.indexOf(word);
     return at < 0 ? 99 : at;
   };
   const word =
@@ -25,16 +25,7 @@ function joined(some) {
   };
 }
 
-const SHORT = {
-  "subnormal-flush": "flush",
-  "position-dependent": "position",
-  "mutates-input": "mutates",
-  "scaled-error": "error",
-  "invalid-model": "invalid",
-  nondeterministic: "random",
-  "memory-growth": "memory",
-  UNAVAILABLE: "?",
-};
+const SHORT = { ...Object.fromEntries(Object.entries(data.classes).map(([name, [, short]]) => [name, short])), UNAVAILABLE: "?" };
 
 function face(cell) {
   if (cell.state === CLEAN || (cell.state === BY_CONVENTION && !cell.word)) return `${MARKS[cell.state]}${percent(cell.within)}`;

@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
-from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from actconform.tolerance.limits import BIAS_LIMIT, TAIL_LIMIT
-from actconform.tolerance.ulp import from_hex
+from actconform.types import Blame, FindingClass
 from actconform.types.dtypes import DTYPES
+from actconform.types.finding import CLASSES, CONVENTION, CRITICAL, FIXED_SHAPE, MAJOR, MINOR, Severity, Where
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actconform.types import Finding, Measurement, Result
+    from actconform.types import Finding, Interval, Measurement, Result
     from actconform.types.dtypes import FloatFormat
 
 Gravity: TypeAlias = tuple[bool, int, int, str, float]
@@ -28,90 +28,13 @@ MAJOR_FROM = 2.0  # times the limit
 CRITICAL_FROM = 10.0
 
 
-class Severity(StrEnum):
-    """What a finding means to somebody who uses the model, gravest first."""
-
-    CRITICAL = "critical"
-    MAJOR = "major"
-    MINOR = "minor"
-    CONVENTION = "convention"
-
-    @property
-    def rank(self) -> int:
-        """Its place in the order: 0 is the gravest."""
-        return list(Severity).index(self)
-
-
-CRITICAL, MAJOR, MINOR, CONVENTION = Severity
 NEW_MARK = "●"
 MARKS: dict[str, str] = {CRITICAL: "▲", MAJOR: "△", MINOR: "◦", CONVENTION: "◦"}  # of what is known
 
 
-class Place(StrEnum):
-    """Which inputs a finding is about."""
-
-    ORDINARY = "ordinary"  # or every input, as of what is wrong with a graph or a call
-    LARGE = "large"
-    SPECIAL = "special"
-    SUBNORMAL = "subnormal"
-
-
-BY_NAME = {"special": Place.SPECIAL, "subnormal": Place.SUBNORMAL, "huge": Place.LARGE}  # regimes
+BY_NAME = {"special": Where.SPECIAL, "subnormal": Where.SUBNORMAL, "huge": Where.LARGE}  # regimes
 OF_ALL_SIZES = ("tail", "edge", "hard", "exhaustive", "kink")  # regimes whose intervals tell more than their names
-
-
-class Row(NamedTuple):
-    """How grave a class of findings can be at each place, whether its size may lower that, and why."""
-
-    ordinary: Severity
-    large: Severity
-    special: Severity
-    subnormal: Severity
-    sized: bool
-    why: str
-
-    def at(self, place: Place) -> Severity:
-        """Return how grave it can be at one place."""
-        return Severity(getattr(self, place.value))
-
-
-def _everywhere(severity: Severity, why: str) -> Row:
-    return Row(severity, severity, severity, severity, sized=False, why=why)
-
-
-FIXED_SHAPE = "shape, of a graph"  # what the gates say of an exported graph's inputs, not of an answer
-
-# The gravest class first: the order among findings of equal severity. Every class stands here.
-TABLE = {
-    "invalid-model": _everywhere(CRITICAL, "no runtime has to load the graph, and nothing was raised at its export"),
-    "names": _everywhere(CRITICAL, "inputs or outputs are missing, or are others"),
-    "shape": _everywhere(CRITICAL, "an answer of another shape"),
-    "nan-lost": Row(CRITICAL, MAJOR, MAJOR, MAJOR, sized=False, why="a fault upstream is hidden by a number"),
-    "nan-made": Row(CRITICAL, MAJOR, MAJOR, MAJOR, sized=False, why="NaN spreads to all that reads it"),
-    "inf": Row(CRITICAL, MAJOR, MAJOR, MAJOR, sized=False, why="an infinity is wrong or missing, and becomes NaN"),
-    "scaled-error": Row(CRITICAL, MAJOR, MAJOR, MINOR, sized=True, why="a wrong number"),
-    "kink": Row(CRITICAL, MAJOR, MAJOR, MINOR, sized=True, why="a slope that neither side has"),
-    "range": Row(
-        CRITICAL, MAJOR, MAJOR, MINOR, sized=True, why="outside of what the function can be: a logarithm fails"
-    ),
-    "dtype": _everywhere(CRITICAL, "a graph or an answer of another element type"),
-    "property": _everywhere(CRITICAL, "what the function is used for does not hold at ordinary inputs"),
-    "mutates-input": _everywhere(CRITICAL, "the caller's data are overwritten without a word"),
-    "nondeterministic": _everywhere(MAJOR, "a run cannot be repeated; a wrong number is a finding of its own"),
-    "position-dependent": Row(
-        CRITICAL, MAJOR, MAJOR, MAJOR, sized=False, why="the length of an array changes the answer"
-    ),
-    "memory-growth": _everywhere(MAJOR, "a long run ends without memory; no number is wrong"),
-    FIXED_SHAPE: _everywhere(MAJOR, "valid, and refuses every other size at the first call"),
-    "placement": _everywhere(MAJOR, "another device computed than was asked for"),
-    "bias": Row(MAJOR, MINOR, MINOR, MINOR, sized=True, why="each number is within its limit, their sum drifts"),
-    "formula": Row(CRITICAL, MINOR, MINOR, MINOR, sized=True, why="another error than its known formula explains"),
-    "tail": _everywhere(MINOR, "relative accuracy is lost where the function is small"),
-    "subnormal-flush": _everywhere(MINOR, "numbers below the smallest normal one are taken or given as 0"),
-    "zero-sign": _everywhere(CONVENTION, "the sign of a zero"),
-}
-UNKNOWN = _everywhere(MAJOR, "a class that only a plugin knows")
-_ORDER = {class_: number for number, class_ in enumerate(TABLE)}
+_ORDER = {name: number for number, name in enumerate(CLASSES)}
 
 
 def severity_of(finding: Finding, dtype: str, measurements: Iterable[Measurement] = ()) -> Severity:
@@ -125,34 +48,34 @@ def severity_of(finding: Finding, dtype: str, measurements: Iterable[Measurement
     A finding is at ordinary inputs where its interval reaches into |x| <= 20, subnormal inputs and what is below the smallest
     normal number both in truth and answer apart. Regimes of rows and models, whose interval says nothing, go by their name.
     """
-    if finding.blame == CONVENTION:
+    if finding.blame == Blame.CONVENTION:
         return CONVENTION
-    row = TABLE.get(_row_name(finding), UNKNOWN)
+    row = CLASSES[_row_name(finding)]
     by_place = row.at(place_of(finding, DTYPES.get(dtype)))
     return max(by_place, _by_size(finding, measurements), key=_rank) if row.sized else by_place
 
 
-def place_of(finding: Finding, fmt: FloatFormat | None) -> Place:
+def place_of(finding: Finding, fmt: FloatFormat | None) -> Where:
     """Return at which inputs of the format `fmt` a finding is; None, a format that is not known, goes by the regime alone."""
     worst = finding.worst
     if fmt and worst and abs(worst.truth) < fmt.smallest_normal and abs(worst.got) < fmt.smallest_normal:
-        return Place.SUBNORMAL
+        return Where.SUBNORMAL
     if fmt and worst and finding.regime in OF_ALL_SIZES:
         return _by_interval(finding.interval, fmt)
-    return BY_NAME.get(finding.regime, Place.ORDINARY)
+    return BY_NAME.get(finding.regime, Where.ORDINARY)
 
 
-def _by_interval(interval: tuple[str, str], fmt: FloatFormat) -> Place:
+def _by_interval(interval: Interval, fmt: FloatFormat) -> Where:
     try:
-        low, high = (from_hex(end, fmt) for end in interval)
+        low, high = interval.ends(fmt)
     except (ValueError, struct.error):  # of a report that something else wrote
-        return Place.ORDINARY
+        return Where.ORDINARY
     nearest, farthest = sorted((abs(low), abs(high)))
     if not (math.isfinite(low) and math.isfinite(high)):
-        return Place.SPECIAL
+        return Where.SPECIAL
     if 0.0 < farthest < fmt.smallest_normal:
-        return Place.SUBNORMAL
-    return Place.LARGE if nearest > ORDINARY_UP_TO and low * high > 0.0 else Place.ORDINARY
+        return Where.SUBNORMAL
+    return Where.LARGE if nearest > ORDINARY_UP_TO and low * high > 0.0 else Where.ORDINARY
 
 
 def graded(result: Result) -> Result:
@@ -177,7 +100,7 @@ def gravity(finding: Finding) -> Gravity:
     size = math.inf if math.isnan(finding.magnitude) else finding.magnitude
     class_ = _row_name(finding)
     rank = _ORDER_OF_SEVERITY.get(finding.severity, len(Severity))
-    return finding.deviation is not None, rank, _ORDER.get(class_, len(_ORDER)), class_, -size
+    return finding.deviation is not None, rank, _ORDER[class_], class_, -size
 
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:
@@ -205,11 +128,11 @@ def counted(results: Sequence[Result], word: str) -> str:
 
 
 def _row_name(finding: Finding) -> str:
-    return FIXED_SHAPE if finding.class_ == "shape" and not finding.regime else finding.class_
+    return FIXED_SHAPE if finding.class_ == FindingClass.SHAPE and not finding.regime else str(finding.class_)
 
 
 def _by_size(finding: Finding, measurements: Iterable[Measurement]) -> Severity:
-    limits = {"range": TAIL_LIMIT, "bias": BIAS_LIMIT, "formula": 1.0}
+    limits = {FindingClass.RANGE: TAIL_LIMIT, FindingClass.BIAS: BIAS_LIMIT, FindingClass.FORMULA: 1.0}
     of = (m.limit for m in measurements if (m.tensor, m.regime) == (finding.tensor, finding.regime))
     limit = limits.get(finding.class_) or max(1.0, next(of, 1.0))
     times = finding.magnitude / limit

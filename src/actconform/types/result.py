@@ -1,0 +1,88 @@
+"""What became of a case: its verdict, what was measured, what was found."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from actconform.types.finding import Finding  # noqa: TC001  msgspec reads annotations
+
+
+class Verdict(StrEnum):
+    """What became of a case. Never PASS for what did not run."""
+
+    PASS = "PASS"  # noqa: S105  no password
+    FAIL = "FAIL"
+    XFAIL = "XFAIL"
+    XPASS = "XPASS"
+    UNSUPPORTED = "UNSUPPORTED"
+    UNAVAILABLE = "UNAVAILABLE"
+    CRASH = "CRASH"
+    TIMEOUT = "TIMEOUT"
+    ERROR = "ERROR"
+
+
+RAN = (Verdict.PASS, Verdict.XFAIL, Verdict.FAIL, Verdict.XPASS)
+BAD = (Verdict.FAIL, Verdict.XPASS, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """The error over the input domain: `share[i]` is the worst in group `at[i]`, as a share of the limit (in units where that is 0).
+
+    Group 0 is x = 0; group +-k holds +-x in [2**(first + width (k - 1)), 2**(first + width k)); the group after the format's
+    largest binade is infinity. Elements found to break a rule that has no magnitude (nan-lost, inf, flushes ...) are in none.
+    """
+
+    first: int
+    width: int
+    at: tuple[int, ...]
+    share: tuple[float, ...]
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers from comparing one tensor in one regime with its golden; `margin` is limit / max(max_scaled, tiny).
+
+    `unit` is what `max_scaled`, `bias` and `limit` are counted in: "ulp", "scaled" for u max(|f|, s, 2**emin), or "bound" for
+    the bound that was computed from the data; "" where it is not known.
+
+    Unary kernels have a `profile`.
+    """
+
+    tensor: str
+    regime: str
+    n: int
+    max_ulp: float
+    max_scaled: float
+    bias: float
+    limit: float
+    margin: float
+    histogram: tuple[int, ...]
+    kinks: dict[str, str] = {}
+    unit: Literal["", "ulp", "scaled", "bound"] = ""
+    profile: Profile | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one case. Exactly one exists for every selected case.
+
+    `findings` stand gravest first, new ones before known ones; `blame` is that of the first.
+    """
+
+    case: str
+    subject: str
+    aspect: str
+    dtype: str
+    route: str
+    verdict: Verdict
+    stage: str = "judge"
+    reason: str = ""
+    blame: str = ""
+    implementation: str = ""
+    placement: dict[str, tuple[str, ...]] = {}
+    export: dict[str, str] = {}
+    findings: tuple[Finding, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
+    seconds: float = 0.0
+    timings: dict[str, float] = {}
