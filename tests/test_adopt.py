@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from actconform.run.recorder import report
-from actconform.types import Case, Finding, Result, Verdict
+from actconform.types import Case, Finding, Interval, Result, Verdict
 from actconform.types.report import Facts
 from actconform.verdict.adopt import adopt
 from actconform.verdict.causes.explain import plainly
-from actconform.verdict.causes.register import Register, read_register
+from actconform.verdict.causes.register import read_register
+
+if TYPE_CHECKING:
+    from actconform.types.cause import Register
 
 FACTS = {"mine": {"mine": "1.0", "machine": "riscv64", "cpu_capability": "NONE"}}
 REGISTER = read_register(
@@ -37,7 +42,7 @@ def finding(class_: str = "tail", magnitude: float = 40.0, **changes: object) ->
         count=2,
         regime="tail",
         tensor="y",
-        interval=("0xc1200000", "0xc1000000"),
+        interval=Interval("0xc1200000", "0xc1000000"),
         worst=None,
         magnitude=magnitude,
     )

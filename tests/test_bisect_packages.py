@@ -19,7 +19,7 @@ from actconform.report.across_runs.bisect_packages import (
     targets,
 )
 from actconform.report.across_runs.diff import compare
-from actconform.types import Finding, Result, Verdict
+from actconform.types import Finding, Interval, Result, Verdict
 from actconform.types.report import Facts, Report
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def finding(class_: str = "tail", *, at: int = 0x3F800000, deviation: str | None
         count=1,
         regime="ordinary",
         tensor="y",
-        interval=(f"0x{at:08x}", f"0x{at + 9:08x}"),
+        interval=Interval(f"0x{at:08x}", f"0x{at + 9:08x}"),
         worst=None,
         magnitude=1.0,
         deviation=deviation,

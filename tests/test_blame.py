@@ -25,10 +25,10 @@ from actconform.run.case import Desk, Exams, run_case
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import draw
 from actconform.tolerance.ulp import to_hex
-from actconform.types import Artifact, Case, Convention, Finding, Kernel, Verdict, Worst
+from actconform.types import NOWHERE, Artifact, Case, Convention, Finding, Interval, Kernel, Verdict, Worst
+from actconform.types.cause import Register
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.blame import blame, breach, by_optimizer
-from actconform.verdict.causes.register import Register
 from actconform.workers.protocol import Failure, Job, Outcome
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ GATED = Kernel(
 
 
 def finding(class_="inf", low=1.0, high=None, dtype="f32", evidence=""):
-    ends = ("", "") if low is None else tuple(to_hex(x, DTYPES[dtype]) for x in (low, low if high is None else high))
+    ends = (
+        NOWHERE if low is None else Interval(*(to_hex(x, DTYPES[dtype]) for x in (low, low if high is None else high)))
+    )
     return Finding(
         class_=class_, count=1, regime="edge", tensor="y", interval=ends, worst=None, magnitude=0.0, evidence=evidence
     )

@@ -6,21 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.errors import UsageError, near
-from actconform.settings import BackendConfig, Config, local_register, read_config
+from actconform.errors import UsageError
+from actconform.settings import BackendConfig, Config, read_config
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-REGISTER = """
-[[cause]]
-id = "mine"
-reason = "seen here"
-link = "unreported"
-since = "0.2"
-routes = ["torch"]
-covers = [{ class = "tail", kernels = ["elu"], bound = 3.0 }]
-"""
 
 
 def written(folder: Path, text: str | bytes, name: str = "settings.toml") -> Path:
@@ -192,40 +182,3 @@ def test_a_file_that_was_named_and_is_not_there_is_an_error(tmp_path: Path):
 
 def test_text_is_read_as_utf8_whatever_the_locale(tmp_path: Path):
     assert read_config(written(tmp_path, 'out = "größe"')).out == "größe"
-
-
-def test_local_register_come_from_every_file(tmp_path: Path):
-    first = written(tmp_path, REGISTER, "a.toml")
-    second = written(tmp_path, REGISTER.replace("mine", "yours"), "b.toml")
-    register = local_register(Config(deviations=(str(first), str(second))))
-    assert [cause.id for cause in register.causes] == ["mine", "yours"]
-    assert local_register(Config()).causes == ()
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (REGISTER.replace("bound", "bund"), "bund"),
-        (REGISTER.replace('link = "unreported"', ""), "link"),
-        ("[[cause", "a.toml"),
-        (b"# \xff", "a.toml"),
-        (REGISTER + REGISTER, "two causes have the id 'mine'"),
-    ],
-)
-def test_a_file_of_deviations_that_cannot_be_read_is_named(tmp_path: Path, text: str | bytes, expected: str):
-    path = written(tmp_path, text, "a.toml")
-    with pytest.raises(UsageError) as error:
-        local_register(Config(deviations=(str(path),)))
-    assert str(path) in str(error.value)
-    assert expected in str(error.value)
-
-
-def test_a_missing_file_of_deviations_is_named_with_the_setting(tmp_path: Path):
-    with pytest.raises(UsageError, match=r"gone.toml: deviations file named in the settings cannot be read"):
-        local_register(Config(deviations=(str(tmp_path / "gone.toml"),)))
-
-
-def test_near_gives_the_nearest_names_or_a_short_list_or_nothing():
-    assert near("torhc", ["torch", "keras"]) == "; did you mean torch?"
-    assert near("zzz", ["torch", "keras"]) == "; known: torch, keras"
-    assert near("zzz", [f"kernel-{n}" for n in range(13)]) == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from actconform.types import Case, Finding, Result, Verdict
+from actconform.types import Case, Finding, Interval, Result, Verdict
 from actconform.verdict.causes.explain import Coverage
 from actconform.verdict.judge import conforms, judge
 
@@ -19,7 +19,7 @@ def finding(**changes):
         count=3,
         regime="edge",
         tensor="y",
-        interval=("0xbf800000", "0xbf000000"),
+        interval=Interval("0xbf800000", "0xbf000000"),
         worst=None,
         magnitude=50.0,
         evidence="seen",
@@ -69,7 +69,7 @@ NEW = {
     "another class": finding(class_="scaled-error"),
     "another regime": finding(regime="ordinary"),
     "another tensor": finding(tensor="d_x"),
-    "other inputs": finding(interval=("0x3f000000", "0x3f800000")),
+    "other inputs": finding(interval=Interval("0x3f000000", "0x3f800000")),
 }
 
 

@@ -18,12 +18,13 @@ from actconform.plugin.interfaces import Backend, Exporter, Reporter
 from actconform.plugin.loader import GROUP, Catalog, load_plugins, plugin_versions
 from actconform.types import Artifact, Kernel
 from actconform.types.model import Input
-from actconform.verdict.causes.register import Register, read_register
+from actconform.verdict.causes.register import read_register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from actconform.types.cause import Register
     from actconform.types.model import Model
     from actconform.types.report import Report
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actconform.errors import FolderInUseError, UsageError
 from actconform.run.recorder import Recorder, read_results, report
-from actconform.types import Case, Finding, Measurement, Result, Verdict, Worst
+from actconform.types import Case, Finding, FindingClass, Interval, Measurement, Result, Verdict, Worst
 from actconform.types.json import finite
 from actconform.types.report import Facts
 from actconform.verdict.severity import graded
@@ -119,7 +119,7 @@ def test_a_report_has_the_fields_of_the_contract_and_a_line_those_of_its_result(
         count=2,
         regime="special",
         tensor="y",
-        interval=("0x7fc00000", "0x7fc00000"),
+        interval=Interval("0x7fc00000", "0x7fc00000"),
         worst=Worst(input_hex="0x7fc00000", index=3, truth=NAN, got=-INF, ulp=INF, scaled=0.5),
         magnitude=INF,
     )
@@ -131,7 +131,7 @@ def test_a_report_has_the_fields_of_the_contract_and_a_line_those_of_its_result(
     (found,) = kept["findings"]
     assert found.keys() == {
         *("class", "count", "regime", "tensor", "interval", "worst", "magnitude", "deviation", "blame", "evidence"),
-        *("used", "candidates", "severity"),
+        *("used", "candidates", "severity", "relation"),
     }
     assert found["worst"].keys() == {"input_hex", "index", "truth", "got", "ulp", "scaled"}
     assert (found["worst"]["truth"], found["worst"]["got"], found["magnitude"]) == ("nan", "-inf", "inf")
@@ -166,11 +166,11 @@ def test_a_result_comes_back_as_it_went(tmp_path_factory: pytest.TempPathFactory
     number, word = lambda: data.draw(FLOATS), lambda: data.draw(WORDS)
     worst = Worst(input_hex=word(), index=3, truth=number(), got=number(), ulp=number(), scaled=number())
     finding = Finding(
-        class_=word(),
+        class_=data.draw(st.sampled_from(FindingClass)),
         count=2,
         regime=word(),
         tensor=word(),
-        interval=(word(), word()),
+        interval=Interval(word(), word()),
         worst=data.draw(st.sampled_from([worst, None])),
         magnitude=number(),
         deviation=data.draw(st.none() | WORDS),

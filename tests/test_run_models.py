@@ -17,7 +17,7 @@ from actconform.run.select import all_cases
 from actconform.settings import Config
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
-from actconform.verdict.causes.register import Register
+from actconform.types.cause import Register
 
 HERE = Path(__file__).parent
 PLUGIN = "layered:Plugin"

@@ -18,9 +18,9 @@ from actconform.plugin.interfaces import Backend, Exporter
 from actconform.plugin.loader import Broken, Catalog
 from actconform.run.select import Selection, all_cases, asked_for, routes, select
 from actconform.types import ASPECTS, Case
+from actconform.types.cause import Register
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import Input
-from actconform.verdict.causes.register import Register
 
 if TYPE_CHECKING:
     from actconform.types.model import Model

@@ -26,7 +26,7 @@ from actconform.settings import Config
 from actconform.testdata.golden import store, verify
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.tolerance import limits
-from actconform.types import BAD, Finding, Result, Verdict
+from actconform.types import BAD, Finding, Interval, Result, Verdict
 from actconform.types.fault import Fault
 from actconform.verdict.causes.explain import Coverage, Explanation
 from actconform.workers.client import Worker
@@ -371,7 +371,7 @@ def finding(class_: str, blame: str = "framework", tensor: str = "y", deviation:
         count=1,
         regime="ordinary",
         tensor=tensor,
-        interval=("", ""),
+        interval=Interval("", ""),
         worst=None,
         magnitude=9.0,
         deviation=deviation,

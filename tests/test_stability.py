@@ -19,7 +19,7 @@ from actconform.benchmarks import stability
 from actconform.benchmarks.stability import Ran, Setting, differences
 from actconform.plugin.loader import load_plugins
 from actconform.run.select import Selection, all_cases, select
-from actconform.types import Finding, Result, Verdict
+from actconform.types import Finding, Interval, Result, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ TWO = {"torch": {"torch": "2.13.0", "cpu_capability": "AVX2", "threads": "2"}}
 def result(verdict: str = "PASS", *findings: tuple[str, str], case: str = CASE) -> Result:
     subject, aspect, dtype, route = case.split("/")
     found = tuple(
-        Finding(class_=class_, count=1, regime="", tensor=tensor, interval=("", ""), worst=None, magnitude=1.0)
+        Finding(class_=class_, count=1, regime="", tensor=tensor, interval=Interval("", ""), worst=None, magnitude=1.0)
         for class_, tensor in findings
     )
     return Result(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actconform.types import ASPECTS, BAD, RAN, Case, Finding, Kernel, Kink, Verdict, Worst, f32
+from actconform.types import ASPECTS, BAD, RAN, Case, Finding, Interval, Kernel, Kink, Verdict, Worst, f32
 from actconform.types.dtypes import DTYPES
 
 NUMPY = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
@@ -85,7 +85,7 @@ def test_findings_are_called_class_outside_and_survive_the_way_there_and_back():
         count=1,
         regime="tail",
         tensor="y",
-        interval=("0x3f800000", "0x3f800000"),
+        interval=Interval("0x3f800000", "0x3f800000"),
         worst=Worst("0x3f800000", 0, 1.0, 2.0, 3.0, 4.0),
         magnitude=3.0,
     )

@@ -13,7 +13,8 @@ from actconform.types.report import Report
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from actconform.verdict.causes.register import Register, register_of
+    from actconform.types.cause import Register
+    from actconform.verdict.causes.register import register_of
 
 __all__ = [
     "Artifact",

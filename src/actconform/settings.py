@@ -13,9 +13,8 @@ from typing import Literal
 import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
-from actconform.errors import RegisterError, UsageError, near
+from actconform.errors import UsageError, near
 from actconform.files import read_text
-from actconform.verdict.causes.register import Register, joined, read_register
 
 CONFIG_FILE = "actconform.toml"
 PLACES = ("model", "inputs", "outputs")
@@ -129,23 +128,6 @@ def _command_problem(key: str, command: str, places: tuple[str, ...]) -> str:
         example = f", as in {EXAMPLE!r}" if places else ""
         return f"{key} = {command!r}: wanted {wanted}{example}"
     return ""
-
-
-def local_register(config: Config) -> Register:
-    """Return the causes of the files that the settings name; raise UsageError where one cannot be read."""
-    registers: list[Register] = []
-    for name in config.deviations:
-        try:
-            registers.append(read_register(read_text(name), name))
-        except OSError as error:
-            raise UsageError(
-                f"{name}: deviations file named in the settings cannot be read: {error.strerror}"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{name}: deviations file named in the settings is not text in UTF-8: {error}") from error
-        except RegisterError as error:
-            raise UsageError(str(error)) from error
-    return joined(registers)
 
 
 def table_name(backend: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,9 +14,12 @@ from actconform.onnx.author.exporter import author
 from actconform.oracle import truth
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import Exam, draw
-from actconform.types import Case
-from actconform.verdict.causes.explain import CONVENTION, FLUSHED, OUTSIDE, Explainer, Explanation, Situation, plainly
-from actconform.verdict.causes.register import Register, read_register
+from actconform.types import Case, FindingClass
+from actconform.verdict.causes.explain import CONVENTION, FLUSHED, Explainer, Explanation, Situation, plainly
+from actconform.verdict.causes.register import read_register
+
+if TYPE_CHECKING:
+    from actconform.types.cause import Register
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 HEAD = """
@@ -145,7 +148,7 @@ def test_an_element_outside_its_formula_is_a_finding_below_every_limit() -> None
     clamped = lambda x, _: np.tanh(np.clip(x, -8, 8))  # noqa: E731  3.8 units off, where 8 are allowed
     compared, explained, _ = judged("tanh", clamped, '[cause.value]\ntanh = "tanh(x)"')
     assert not compared.findings
-    assert {finding.class_ for finding in explained.outside} == {OUTSIDE}
+    assert {finding.class_ for finding in explained.outside} == {FindingClass.FORMULA}
     assert all(
         finding.count and finding.worst and "outside tanh(x)" in finding.evidence for finding in explained.outside
     )

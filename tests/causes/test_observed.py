@@ -8,7 +8,7 @@ import pytest
 
 from actconform.errors import ObservedError
 from actconform.testdata.golden.store import OBSERVED
-from actconform.types import Finding, Result, Verdict
+from actconform.types import Finding, Interval, Result, Verdict
 from actconform.verdict.causes.observed import (
     Observed,
     as_text,
@@ -33,7 +33,7 @@ def finding(class_: str = "tail", cause: str | None = "c", used: float = 0.4, co
         count=count,
         regime="r",
         tensor="y",
-        interval=("", ""),
+        interval=Interval("", ""),
         worst=None,
         magnitude=1.0,
         deviation=cause,

@@ -8,10 +8,12 @@ import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.errors import RegisterError
-from actconform.types import Case, Finding
+from actconform.types import Case, Finding, Interval
+from actconform.types.cause import Register, holds, joined
 from actconform.types.dtypes import DTYPES
+from actconform.verdict.causes.arithmetic import Arithmetic
 from actconform.verdict.causes.check import check_formulas
-from actconform.verdict.causes.register import Register, holds, joined, read_register
+from actconform.verdict.causes.register import read_register
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 LIBRARY = '[[library]]\nname = "lib"\nulp = { exp = 1, "exp/f16" = 2 }\nabsolute = { tanh = 6 }\n'
@@ -117,7 +119,9 @@ def test_a_cause_concerns_its_routes_kernels_and_aspect_and_gives_the_text_of_a_
 def test_a_cover_matches_class_aspect_kernel_dtype_tensor_regime_and_bound() -> None:
     (cause,) = read('covers = [{ class = "tail", kernels = ["mlp-*"], tensors = ["d_*"], bound = 3.0 }]').causes
     (cover,) = cause.covers
-    finding = Finding(class_="tail", count=1, regime="r", tensor="d_w", interval=("", ""), worst=None, magnitude=2.0)
+    finding = Finding(
+        class_="tail", count=1, regime="r", tensor="d_w", interval=Interval("", ""), worst=None, magnitude=2.0
+    )
 
     def matches(subject: str = "mlp-relu", **fields: Any) -> bool:
         import msgspec
@@ -149,8 +153,8 @@ def test_when_is_held_against_the_facts(when: Any, facts: dict[str, str], wanted
 def test_a_library_gives_the_arithmetic_of_a_format_under_the_facts() -> None:
     library = read('graph = true\nlibrary = "lib"').library("lib", {})
     assert library is not None
-    flushed = library.arithmetic(DTYPES["f32"], {"subnormals": "flushed"})
-    assert (flushed.flush, library.arithmetic(DTYPES["f32"], {}).flush) == ("always", "kept")
+    flushed = Arithmetic.of(library, DTYPES["f32"], {"subnormals": "flushed"})
+    assert (flushed.flush, Arithmetic.of(library, DTYPES["f32"], {}).flush) == ("always", "kept")
     assert flushed.accuracy == {"exp": (1.0, 0.0), "exp/f16": (2.0, 0.0), "tanh": (0.0, 6.0)}
 
 

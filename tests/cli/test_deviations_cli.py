@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from actconform.run.recorder import report
-from actconform.settings import Config, local_register, read_config
-from actconform.types import Finding, Result, Verdict, Worst
+from actconform.settings import read_config
+from actconform.types import Finding, Interval, Result, Verdict, Worst
+from actconform.types.cause import Register
 from actconform.types.json import finite
 from actconform.types.report import Facts
+from actconform.verdict.causes.register import with_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +27,7 @@ def run_report(*, deviation: str | None = None) -> str:
         count=3,
         regime="tail",
         tensor="y",
-        interval=("0xc1200000", "0xc1000000"),
+        interval=Interval("0xc1200000", "0xc1000000"),
         worst=Worst("0xc1200000", 4, -1e-3, -2e-3, 40.0, 20.0),
         magnitude=20.0,
         deviation=deviation,
@@ -50,7 +52,7 @@ def test_a_new_finding_becomes_a_deviation_that_the_settings_can_name(cli, tmp_p
     assert "no known formula explains mish/value/f32/torch: scaled-error y tail, 3 elements" in output
     setting = re.search(r"deviations = \[.*\]", output)[0]
     (tmp_path / "actconform.toml").write_text(setting)
-    (cause,) = local_register(read_config()).causes
+    (cause,) = with_files(Register(), read_config().deviations).causes
     (cover,) = cause.covers
     assert (cover.class_, cover.kernels, cover.dtypes) == ("scaled-error", ("mish",), ("f32",))
     assert cause.routes == ("torch",)
@@ -64,7 +66,7 @@ def test_the_default_folder_and_file_are_those_of_a_run_and_of_the_day(cli, tmp_
     assert code == 0
     (written,) = tmp_path.glob("deviations-*.toml")
     assert re.fullmatch(r"deviations-\d{4}-\d\d-\d\d\.toml", written.name)
-    assert len(local_register(Config(deviations=(str(written),))).causes) == 1
+    assert len(with_files(Register(), (str(written),)).causes) == 1
     before = written.read_bytes()
     code, _, message = cli("deviations", "adopt")
     assert code == 2

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actconform.oracle.rounding import all_patterns
-from actconform.tolerance.ulp import contracted, from_hex, to_hex, ulp_of
-from actconform.types.dtypes import DTYPES
+from actconform.tolerance.ulp import contracted, to_hex, ulp_of
+from actconform.types.dtypes import DTYPES, from_hex
 
 FORMATS = list(DTYPES.values())
 SIXTEEN = [DTYPES["f16"], DTYPES["bf16"]]

@@ -15,7 +15,6 @@ from actconform.bench.baseline import compare as compare_speeds
 from actconform.bench.baseline import held
 from actconform.report.across_runs.diff import compare
 from actconform.report.across_runs.diff_text import as_markdown, as_page, as_text
-from actconform.report.same_finding import same
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Verdict
 from actconform.types.dtypes import DTYPES
@@ -54,7 +53,7 @@ def test_equal_reports_differ_in_nothing() -> None:
     ],
 )
 def test_a_finding_is_the_same_by_class_tensor_regime_and_inputs(other, is_same: bool) -> None:
-    assert same(finding(), other) is same(other, finding()) is is_same
+    assert finding().same(other) is other.same(finding()) is is_same
     got = difference(result(findings=(finding(),)), result(findings=(other,)))
     assert (len(got.new), len(got.gone)) == ((0, 0) if is_same else (1, 1))
     assert bool(got.worse) is not is_same
@@ -69,13 +68,13 @@ def test_intervals_overlap_as_their_numbers_do(dtype: str, a: float, b: float, c
     (low, high), (other_low, other_high) = sorted((a, b)), sorted((c, d))
     one = finding(low=to_hex(low, fmt), high=to_hex(high, fmt))
     other = finding(low=to_hex(other_low, fmt), high=to_hex(other_high, fmt))
-    assert same(one, other) is (low <= other_high and other_low <= high)
-    assert same(one, one)
+    assert one.same(other) is (low <= other_high and other_low <= high)
+    assert one.same(one)
 
 
 def test_findings_without_inputs_are_the_same() -> None:
     nowhere = finding("names", low="", high="", worst=None)
-    assert same(nowhere, nowhere)
+    assert nowhere.same(nowhere)
 
 
 def test_a_new_finding_is_worse_unless_it_is_registered_and_a_gone_one_never() -> None:
@@ -176,7 +175,7 @@ class Tags(HTMLParser):
 
 def test_whatever_a_report_holds_is_text_in_every_form() -> None:
     facts = replace(FACTS, backends={"torch": {"torch": EVIL}})
-    evil = finding(EVIL, evidence=EVIL, blame=EVIL, worst=None, tensor=EVIL, regime=EVIL)
+    evil = finding("tail", evidence=EVIL, worst=None, tensor=EVIL, regime=EVIL)
     got = compare(
         report(result(), result("mish/value/f32/torch")),
         report(result(findings=(evil,), reason=EVIL), result(f"{EVIL.replace('/', '')}/a/b/c"), facts=facts),

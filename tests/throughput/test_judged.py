@@ -6,7 +6,7 @@ import pytest
 
 from actconform.bench.verdicts import cases, judged
 from actconform.bench.workloads import Trial
-from actconform.types import Case, Finding, Result, Verdict
+from actconform.types import Case, Finding, Interval, Result, Verdict
 from actconform.verdict.severity import graded
 
 FORWARD, BACKWARD = Trial("relu", "forward", 1), Trial("relu", "forward+backward", 1)
@@ -20,7 +20,7 @@ def result(aspect, verdict, *classes, blame="runtime", deviation="known"):
             count=1,
             regime="ordinary",
             tensor="y",
-            interval=("", ""),
+            interval=Interval("", ""),
             worst=None,
             magnitude=0.0,
             blame=blame,

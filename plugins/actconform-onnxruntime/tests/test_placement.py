@@ -22,7 +22,7 @@ from actconform.plugin.loader import load_plugins
 from actconform.run.case import Desk, Exams, run_case
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
-from actconform.verdict.causes.register import Register
+from actconform.types.cause import Register
 from actconform.workers.session import Session
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.backend import OrtCpu, OrtCuda

@@ -33,9 +33,9 @@ from actconform.run.recorder import now
 from actconform.run.scheduler import Plan, run
 from actconform.run.select import Selection
 from actconform.say import say
-from actconform.settings import Config, local_register, read_config
+from actconform.settings import Config, read_config
 from actconform.testdata.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
-from actconform.verdict.causes.register import joined
+from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
         config=config,
         folder=folder,
         manifest=collected(read_manifest(folder), catalog.goldens),
-        register=joined([catalog.register, local_register(config)]),
+        register=with_files(catalog.register, config.deviations),
     )
 
 

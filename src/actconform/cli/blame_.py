@@ -31,10 +31,10 @@ from actconform.report.read import read_report
 from actconform.run.scheduler import Plan, run
 from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
-from actconform.settings import BackendConfig, Config, local_register, read_config
+from actconform.settings import BackendConfig, Config, read_config
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.types.json import finite
-from actconform.verdict.causes.register import joined
+from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _blame(before: Report, after: Report, config: Config, named: Mapping[str, st
     known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
     cases = {case.id: case for case in known if case.id in ids}
     folder = golden_dir()
-    register = joined([catalog.register, local_register(config)])
+    register = with_files(catalog.register, config.deviations)
     plan = Plan(
         cases=(),
         catalog=catalog,

@@ -27,14 +27,14 @@ from actconform.run.recorder import RESULTS, Recorder, report
 from actconform.run.scheduler import Plan, facts_of, run
 from actconform.run.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.say import say
-from actconform.settings import Config, local_register, read_config
+from actconform.settings import Config, read_config
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest, strangers
 from actconform.testdata.golden.verify import verify_subjects
 from actconform.types.json import finite
 from actconform.types.report import Facts
 from actconform.verdict.causes.check import check_formulas
 from actconform.verdict.causes.observed import read_observed, worse
-from actconform.verdict.causes.register import joined
+from actconform.verdict.causes.register import with_files
 from actconform.verdict.judge import conforms
 from actconform.workers.from_settings import configured, with_environments
 from actconform.workers.protocol import Hello
@@ -133,7 +133,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     ours = manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
     proven = [case.subject for case in cases if case.subject in ours]
     verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
-    register = joined([catalog.register, local_register(config)])
+    register = with_files(catalog.register, config.deviations)
     check_formulas(register, catalog.kernels)
     config = with_environments(config, catalog.workers(cases), partial(say, err=True))
     return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)

@@ -17,10 +17,10 @@ from actconform.report.marked import expect_marks, write_between
 from actconform.run.scheduler import Plan
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
-from actconform.settings import local_register, read_config
+from actconform.settings import read_config
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.text import visible
-from actconform.verdict.causes.register import joined
+from actconform.verdict.causes.register import with_files
 
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
@@ -47,7 +47,7 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     _refuse_unknown(faults, catalog)
     config = read_config(None)
     folder = golden_dir()
-    register = joined([catalog.register, local_register(config)])
+    register = with_files(catalog.register, config.deviations)
     plan = Plan(
         cases=(),
         catalog=catalog,

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from actconform.plugin.interfaces import Backend, Exporter, Reporter
     from actconform.types import Kernel
+    from actconform.types.cause import Register
     from actconform.types.fault import Fault
     from actconform.types.model import Model
-    from actconform.verdict.causes.register import Register
 
 hookspec = pluggy.HookspecMarker("actconform")
 hookimpl = pluggy.HookimplMarker("actconform")

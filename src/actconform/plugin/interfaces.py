@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.types import Artifact, Bundle, Case, Kernel
+    from actconform.types.cause import Cause
     from actconform.types.model import Model
     from actconform.types.report import Report, Trend
-    from actconform.verdict.causes.register import Cause
 
 
 class Library(NamedTuple):

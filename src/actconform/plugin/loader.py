@@ -25,9 +25,9 @@ from actconform.plugin.validate import (
     kind_of,
 )
 from actconform.types import CONSTANTS, Case, Kernel
+from actconform.types.cause import Register, joined
 from actconform.types.fault import Fault
 from actconform.types.model import Model
-from actconform.verdict.causes.register import Register, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,9 +12,9 @@ from actconform.errors import InvalidPluginError
 from actconform.plugin.hookspecs import INTERFACE
 from actconform.plugin.interfaces import Backend, Exporter, Reporter
 from actconform.types import DRIVER_EXPORTER, Kernel
+from actconform.types.cause import Register
 from actconform.types.fault import Fault
 from actconform.types.model import Model
-from actconform.verdict.causes.register import Register
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
 SAFE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

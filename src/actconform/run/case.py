@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from actconform.run.export_cache import Exports
     from actconform.testdata.golden.store import Manifest
     from actconform.types import Artifact, Bundle, Finding, Measurement
-    from actconform.verdict.causes.register import Register
+    from actconform.types.cause import Register
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, Outcome
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.testdata.golden.store import Manifest
-    from actconform.verdict.causes.register import Register
+    from actconform.types.cause import Register
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Hello
 

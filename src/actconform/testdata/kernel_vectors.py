@@ -76,6 +76,7 @@ def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
 
 
 def truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
+    """Return the value of a unary kernel at each `x`, or its derivative, in float64."""
     return next(iter(truth(kernel, {"x": x}, {"y": np.ones(x.size)} if gradient else None).values()))
 
 

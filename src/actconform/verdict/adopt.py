@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from actconform.types import Finding, Result
+    from actconform.types.cause import Cause, Register
     from actconform.types.report import Report
-    from actconform.verdict.causes.register import Cause, Register
 
 MARGIN = 1.25  # other thread counts and array lengths move an observed maximum a little
 

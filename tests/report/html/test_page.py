@@ -15,8 +15,8 @@ import pytest
 from actconform.bench.results import FILE, write
 from actconform.report.html import Html
 from actconform.types import Profile, Verdict
+from actconform.types.cause import Cause
 from actconform.types.report import Point, Since, Trend
-from actconform.verdict.causes.register import Cause
 
 HOSTILE = "<script>alert(1)</script><!--</SCRIPT ]]> {{data}} \u2028 \\u003c & 'quoted' \x1b[31m \U0001f600 ä"
 CASES_LIMIT = 15e6  # bytes of a page of 5,000 cases
@@ -74,7 +74,7 @@ def case_of(data, number=0):
 
 
 def test_hostile_text_comes_back_as_text_and_makes_no_element(tmp_path):
-    finding = made.finding(HOSTILE, evidence=HOSTILE, deviation=HOSTILE, blame=HOSTILE)
+    finding = made.finding("tail", evidence=HOSTILE, deviation=HOSTILE, regime=HOSTILE)
     results = [
         made.result("relu/value/f32/torch", reason=HOSTILE, implementation=HOSTILE, findings=(finding,)),
         made.result(

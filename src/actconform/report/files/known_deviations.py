@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from actconform.verdict.causes.register import Cause, Cover, Library, Register
+    from actconform.types.cause import Cause, Cover, LibraryAccuracy, Register
 
 HEAD = """# Known deviations
 
@@ -25,7 +25,7 @@ def document(register: Register, evidence: Mapping[str, tuple[int, float]]) -> s
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _libraries(libraries: tuple[Library, ...]) -> Iterator[str]:
+def _libraries(libraries: tuple[LibraryAccuracy, ...]) -> Iterator[str]:
     yield "## Libraries\n"
     yield "Errors of primitives in f32, in ULP of the result, + units of 2^-24 absolute; in 16 bits 1 ULP where not stated otherwise.\n"
     yield "| library | holds for | primitives | subnormal numbers |"

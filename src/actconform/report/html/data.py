@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actconform.types import Finding, Measurement, Result
+    from actconform.types.cause import Cause
     from actconform.types.report import Report, Since, Trend
-    from actconform.verdict.causes.register import Cause
 
 CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(
     7

@@ -27,6 +27,8 @@ from actconform.types.dtypes import FloatFormat
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from actconform.types.cause import LibraryAccuracy
+
 F64: TypeAlias = NDArray[np.float64]
 Mask: TypeAlias = NDArray[np.bool_]
 Flush: TypeAlias = Literal["kept", "may", "always"]
@@ -52,6 +54,16 @@ class Arithmetic:
     flush: Flush = "kept"
     division: int = 1
     accuracy: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, library: LibraryAccuracy, fmt: FloatFormat, facts: Mapping[str, str]) -> Arithmetic:
+        """Return the arithmetic of a library in a format, under the facts of the machine."""
+        accuracy = {
+            name: (library.ulp.get(name, 0.0 if name in library.absolute else 1.0), library.absolute.get(name, 0.0))
+            for name in library.ulp.keys() | library.absolute.keys()
+        }
+        by_fact: Flush = "always" if facts.get("subnormals") == "flushed" else "kept"
+        return cls(fmt, library.flush or by_fact, library.division, accuracy)
 
     @property
     def exact(self) -> bool:

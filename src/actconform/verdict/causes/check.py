@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actconform.types import Aspect, Kernel
-    from actconform.verdict.causes.register import Cause, Register
+    from actconform.types.cause import Cause, Register
 
 ORDINARY = np.array([-2.5, -1.0, -0.25, 0.25, 1.0, 2.5])  # an even number, so that rows have halves
 

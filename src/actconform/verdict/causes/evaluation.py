@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from actconform.testdata.kernel_vectors import Exam, Question
     from actconform.types import Case, Kernel
+    from actconform.types.cause import LibraryAccuracy
     from actconform.verdict.causes.graph import GraphFormula
-    from actconform.verdict.causes.register import Library
 
 MATRIX = 2
 STEPS = {"wide": DTYPES["f32"], "double": EXACT}
@@ -81,9 +81,9 @@ class Evaluation:
         for question in exam.questions:
             self._questions[question.regime].append(question)
 
-    def by_text(self, text: str, library: Library, part: Part) -> Number:
+    def by_text(self, text: str, library: LibraryAccuracy, part: Part) -> Number:
         """Return what the formula gives at the part's elements. Raises one of WITHOUT_VALUE where it gives nothing."""
-        ends = library.arithmetic(self._fmt, self.facts)
+        ends = Arithmetic.of(library, self._fmt, self.facts)
         steps = ends.to(STEPS.get(library.steps.get(self._fmt.name, "each"), self._fmt))
         zero = Number(np.zeros(()), np.zeros(()), steps)
         fixed = {name: zero.operand(value) for name, value in self.kernel.parameters.items()}

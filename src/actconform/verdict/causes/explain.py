@@ -13,7 +13,7 @@ from actconform.tolerance.limits import unary_rule
 from actconform.tolerance.row_bounds import flushes
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval, Kernel, Worst
-from actconform.verdict.causes.arithmetic import Number, admits
+from actconform.verdict.causes.arithmetic import Arithmetic, Number, admits
 from actconform.verdict.causes.conventions import accepted
 from actconform.verdict.causes.evaluation import WITHOUT_VALUE, Evaluation, Part, Piece, exactly
 from actconform.verdict.causes.graph import GraphFormula
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from actconform.compare.comparator import Comparison
     from actconform.compare.elementwise import Sample
     from actconform.types import Case, Place
+    from actconform.types.cause import Cause, LibraryAccuracy, Register
     from actconform.types.model import Model
-    from actconform.verdict.causes.arithmetic import Arithmetic
-    from actconform.verdict.causes.register import Cause, Library, Register
 
     Mask = NDArray[np.bool_]
 
@@ -53,7 +52,7 @@ class Situation(NamedTuple):
     kernels: Mapping[str, Kernel]
     graph: bytes | None
 
-    def library(self, cause: Cause) -> Library | None:
+    def library(self, cause: Cause) -> LibraryAccuracy | None:
         """Return the library that a cause computes with: its own, or on a route through a graph the runtime's."""
         own = (each.library for each in self.active if each.graph)
         name = cause.library or next(own, "")
@@ -254,7 +253,7 @@ class Explainer:
     def _by_graph(
         self,
         cause: Cause,
-        library: Library,
+        library: LibraryAccuracy,
         part: Part,
         got: NDArray[np.float64],
         truth: NDArray[np.float64],
@@ -266,7 +265,7 @@ class Explainer:
             graph = GraphFormula(self._situation.graph, library.operators)
         except WITHOUT_VALUE:
             return
-        arithmetic = library.arithmetic(self._exam.rule.fmt, self._facts)
+        arithmetic = Arithmetic.of(library, self._exam.rule.fmt, self._facts)
         double = library.steps.get(self._exam.rule.fmt.name) == "double"
         plain = None
         if double or capped.any():  # else nothing is to be excused, and what the graph is need not be asked
