@@ -119,6 +119,13 @@ COUNTS = {
         lambda x: functional.avg_pool1d(functional.pad(x, (3, 3)), 66_000, 3),
         attributes="kernel_shape = [66000], strides = [3], pads = [3, 3], count_include_pad = 1",
     ),
+    "mean of a large window of free size": one(
+        "AveragePool",
+        away(1, 1, MANY),
+        lambda x: functional.avg_pool1d(x, 66_000, 4000),
+        attributes="kernel_shape = [66000], strides = [4000]",
+        fixed=False,
+    ),
     "mean of a square window": one(
         "AveragePool", away(1, 1, 257, 257), lambda x: functional.avg_pool2d(x, 257), attributes="kernel_shape = [257, 257]"
     ),

@@ -113,7 +113,7 @@ def _expect_placed(b: Build, node: Node) -> None:
 
 
 class _Along(NamedTuple):
-    """A pool's windows along one axis: how often each sees each element (positions, size), and how many each counts."""
+    """A pool's windows along one axis: which elements each sees, 0 or 1 (positions, size), and how many each counts."""
 
     sees: str
     counts: str
@@ -130,7 +130,8 @@ def _windows_along(b: Build, node: Node) -> list[_Along]:
     found = []
     for axis, (size, positions) in enumerate(zip(x, y, strict=True)):
         seen = window.seen(axis, positions) - window.before[axis]
-        sees = (seen[:, :, None] == np.arange(size)).sum(axis=1)
+        steps = np.arange(size) - seen[:, :1]  # from where each window begins, (positions, size)
+        sees = (steps >= 0) & (steps < window.spans[axis]) & (steps % window.dilations[axis] == 0)
         # what ceil_mode adds beyond the padding never counts
         inside = seen < size + window.after[axis] if padding_counts else (seen >= 0) & (seen < size)
         counts = np.maximum(inside.sum(axis=1), 1)
@@ -147,14 +148,18 @@ def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool)
         before, after = padding_at_run_time(b, node, size, positions, (window.strides[axis], window.spans[axis]))
     zero, one = b.constant(np.array(0)), b.constant(np.array(1))
     corners = b.Sub(b.Mul(b.Range(zero, positions, one), b.constant(np.array(window.strides[axis]))), before)
-    elements = b.constant(np.arange(window.kernel[axis]) * window.dilations[axis])
-    places = b.Add(b.Unsqueeze(corners, b.integers([1])), elements)  # (positions, kernel)
-    hits = b.Equal(b.Unsqueeze(places, b.integers([2])), b.Range(zero, size, one))
+    corners = b.Unsqueeze(corners, b.integers([1]))
+    steps = b.Sub(b.Range(zero, size, one), corners)  # from where each window begins, (positions, size)
+    span, dilation = (b.constant(np.array(each[axis])) for each in (window.spans, window.dilations))
+    sees = b.And(b.Not(b.Less(steps, zero)), b.Less(steps, span))
+    if window.dilations[axis] > 1:
+        sees = b.And(sees, b.Equal(b.Mod(steps, dilation), zero))
+    places = b.Add(corners, b.constant(np.arange(window.kernel[axis]) * window.dilations[axis]))  # (positions, kernel)
     inside = b.Less(places, b.Add(size, after) if padding_counts else size)
     if not padding_counts:
         inside = b.And(inside, b.Not(b.Less(places, zero)))
-    sees, counts = (b.sum_over(b.Cast(each, to=b.element_type), [1], keepdims=False) for each in (hits, inside))
-    return _Along(sees, b.Max(counts, 1.0))
+    counts = b.sum_over(b.Cast(inside, to=b.element_type), [1], keepdims=False)
+    return _Along(b.Cast(sees, to=b.element_type), b.Max(counts, 1.0))
 
 
 def _spread(b: Build, g: str, axes: Sequence[_Along]) -> str:
