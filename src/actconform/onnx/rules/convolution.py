@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from actconform.onnx.rules.registry import rule
 from actconform.onnx.rules.windows import (
     Window,
+    expect_whole_image,
     known,
     padded,
     padding_at_run_time,
@@ -32,6 +33,7 @@ def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
     shape = static(b, node, w)
     (y,), (cotangent,) = node.outputs, g
     assert cotangent
+    expect_whole_image(b, node, window_in(node, shape[2:]), spared=1)
     if node.attributes["auto_pad"].startswith("SAME") and known((b.shape(x) or (None, None, None))[2:]) is None:
         return _padded_at_run_time(b, node, cotangent, shape)
     window = window_of(b, node, shape[2:])

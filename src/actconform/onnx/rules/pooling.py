@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actconform.onnx.rules.registry import rule
-from actconform.onnx.rules.windows import along, known, padding_at_run_time, window_in, window_of
+from actconform.onnx.rules.windows import (
+    along,
+    expect_whole_image,
+    known,
+    padding_at_run_time,
+    refused_padding,
+    window_in,
+    window_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,19 +105,13 @@ def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 def _expect_placed(b: Build, node: Node) -> None:
     """Raise UnsupportedOperator where it depends on the runtime which padding a pool finds by itself.
 
-    ONNX Runtime pads as if there were no dilations, and where steps are wider than windows it cuts the image at both ends.
+    ONNX Runtime pads as if there were no dilations. Its MaxPool refuses to run where others cut the image.
     """
-    if not node.attributes["auto_pad"].startswith("SAME"):
-        return
     window = window_in(node, node.attributes["kernel_shape"])
-    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:])
-    if sizes is None:
-        cut = any(stride > span for stride, span in zip(window.strides, window.spans, strict=True))
-    else:
-        steps = zip(sizes, window.strides, window.spans, strict=True)
-        cut = any((math.ceil(size / stride) - 1) * stride + span < size for size, stride, span in steps)
-    if window.spans != window.kernel or (cut and node.op_type != "MaxPool"):
-        raise node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
+    if node.attributes["auto_pad"].startswith("SAME") and window.spans != window.kernel:
+        raise refused_padding(node)
+    if node.op_type != "MaxPool":
+        expect_whole_image(b, node, window, spared=0)
 
 
 class _Along(NamedTuple):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from actconform.onnx.rules.build import Build
     from actconform.onnx.rules.known import Array
-    from actconform.onnx.rules.registry import Node
+    from actconform.onnx.rules.registry import Node, UnsupportedOperator
 
 
 class Window(NamedTuple):
@@ -60,6 +60,29 @@ def window_in(node: Node, kernel: Sequence[int]) -> Window:
     dilations = tuple(node.attributes.get("dilations") or [1] * axes)
     pads = tuple(node.attributes.get("pads") or [0] * 2 * axes)
     return Window(tuple(kernel), strides, dilations, pads[:axes], pads[axes:])
+
+
+def expect_whole_image(b: Build, node: Node, window: Window, *, spared: int) -> None:
+    """Raise UnsupportedOperator where ONNX Runtime cuts the front of an image off whose padding the node finds by itself.
+
+    Where strides are wider than windows the padding of SAME_UPPER and SAME_LOWER is negative. Others take it for 0, and so see
+    less of the end alone; ONNX Runtime cuts half of it off in front, but for `spared` elements, and one more of SAME_LOWER.
+    """
+    placed = node.attributes["auto_pad"]
+    if not placed.startswith("SAME"):
+        return
+    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:])
+    lacking = [stride - span for stride, span in zip(window.strides, window.spans, strict=True)]  # of the worst size
+    if sizes is not None:
+        steps = zip(lacking, sizes, window.strides, strict=True)
+        lacking = [most - -size % stride for most, size, stride in steps]
+    if max(lacking) - spared - (placed == "SAME_LOWER") >= 2:
+        raise refused_padding(node)
+
+
+def refused_padding(node: Node) -> UnsupportedOperator:
+    """Return the error that runtimes differ in the padding that a node finds by itself."""
+    return node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
 
 
 def window_of(b: Build, node: Node, kernel: Sequence[int]) -> Window:
