@@ -143,9 +143,16 @@ def test_nothing_large_is_made(node):
     assert all(np.prod(tensor.dims) <= LARGEST for tensor in values.values())
 
 
+BRANCHES = "{ y = If <then_branch = yes () => (double[2] a) { a = Neg (x) }, else_branch = no () => (double[2] b) { b = Exp (x) }> (c) }"
+
+
+@pytest.mark.parametrize(("condition", "taken"), [(True, "Neg"), (False, "Exp")])
+def test_a_condition_that_is_an_initializer_decides(condition, taken):
+    model = parsed(f"(double[2] x) => (double[2] y) <bool c = {{{int(condition)}}}> {BRANCHES}")
+    assert set(operators(decided(model))) == {taken, "Identity"}
+
+
 def test_an_input_with_a_default_is_no_constant():
-    model = parsed(
-        "(double[2] x, bool c) => (double[2] y) { y = If <then_branch = yes () => (double[2] a) { a = Neg (x) }, else_branch = no () => (double[2] b) { b = Exp (x) }> (c) }"
-    )
+    model = parsed(f"(double[2] x, bool c) => (double[2] y) {BRANCHES}")
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
     assert decided(model) is model

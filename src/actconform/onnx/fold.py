@@ -47,11 +47,15 @@ def decided(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Names inside a branch stay where they are not taken. The model itself is returned where no condition is constant.
     """
+    overridable = {value.name for value in model.graph.input}
     while any(_is_if(node) for node in model.graph.node):
         try:
-            _, values = settled(model)
+            _, computed = settled(model)
         except onnx.shape_inference.InferenceError:
             return model
+        values = {
+            tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in overridable
+        } | computed
         taken = {
             node.output[0]: bool(numpy_helper.to_array(values[node.input[0]]).all())
             for node in model.graph.node

@@ -26,8 +26,7 @@ def is_refused(model):
     try:
         add_gradients(model, ["x0"])
     except UnsupportedOperator as error:
-        assert "runtimes differ in where its windows lie: state pads" in str(error)
-        return True
+        return "runtimes differ in where its windows lie: state pads" in str(error)
     return False
 
 
