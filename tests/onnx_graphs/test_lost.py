@@ -53,24 +53,25 @@ def test_readers_inside_a_branch_count():
 
 
 @pytest.mark.parametrize(
-    ("copy", "said"),
+    ("copy", "held", "part"),
     [
-        (W.T, "holds the transpose of e"),
-        (W, "holds the same numbers as e"),
-        (0.25 * W.T, "holds 0.25 times the transpose of e"),
+        (W.T, "the transpose of e", "the transpose of d_copy"),
+        (W, "the same numbers as e", "d_copy"),
+        (0.25 * W.T, "0.25 times the transpose of e", "0.25 times the transpose of d_copy"),
+        (-2 * W, "-2 times e", "-2 times d_copy"),
     ],
-    ids=["transpose", "equal", "multiple"],
+    ids=["transpose", "equal", "multiple of the transpose", "multiple"],
 )
-def test_a_copy_of_a_tied_embedding_is_named(copy, said):
+def test_a_copy_of_a_tied_embedding_is_named(copy, held, part):
     last = "y = MatMul (t, copy)" if copy.shape == (4, 3) else "back = Transpose (copy) y = MatMul (t, back)"
     model = parsed(
         f"(int64[n] i) => (double[n, 3] y) {{ [look] t = Gather (e, i) {last} }}", e=W, copy=np.ascontiguousarray(copy)
     )
     (note,) = lost_in_export(model, ["e"])
-    assert said in note
-    assert "gradient is d_e plus d_copy" in note
-    (other,) = lost_in_export(model, ["copy"])
-    assert "e, read by Gather look" in other
+    assert f"holds {held}: if" in note
+    assert f"gradient is d_e plus {part}; d_e alone" in note
+    (reverse,) = lost_in_export(model, ["copy"])
+    assert "e, read by Gather look" in reverse
 
 
 def test_a_copy_in_a_constant_node_is_named_too():
