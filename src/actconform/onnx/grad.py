@@ -18,7 +18,7 @@ from actconform.onnx.artifact import subgraphs
 from actconform.onnx.asked import NameTakenError, chosen_outputs, wanted_tensors
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.fold import settled
-from actconform.onnx.nested import captured, fresh_prefix, needed, own_names, reads
+from actconform.onnx.nested import captured, fresh_prefix, needed, own_names, reads, rename_tensors
 from actconform.onnx.outline import outline, restore
 from actconform.onnx.rules.build import Build
 from actconform.onnx.rules.registry import STANDARD, ZERO_DERIVATIVE, GradientError, Node, UnsupportedOperator, rule_of
@@ -82,7 +82,8 @@ def add_gradients(
     _pull_back(b, _reached(b, graph, wanted), arriving)
 
     described = {value.name: value for value in (*inferred.output, *inferred.input)}
-    found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
+    found = {gradient + name: _gradient_of(b, name, arriving) for name in wanted}
+    _name(b, found)
     stated = {value.name: value for value in graph.output}
     graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
     if not keep_outputs:
@@ -213,11 +214,25 @@ def _float_type(b: Build, node: Node) -> int:
     raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
 
 
-def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: str) -> str:
+def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]]) -> str:
     b.element_type = b.element_type_of(name)
-    total = _total(b, arriving, name) or b.zeros_like(name)
-    b.nodes.append(helper.make_node("Identity", [total], [output], name=output))
-    return output
+    return _total(b, arriving, name) or b.zeros_like(name)
+
+
+def _name(b: Build, gradients: dict[str, str]) -> None:
+    """Give the tensors `gradients` their names as outputs, its keys: new ones in place of old, and copies of what is not new.
+
+    A copy of each would do, had ONNX Runtime (1.31) no fault there: it drops the copy of a tensor that goes into a product
+    with a transposed matrix and a sum as well, and then does not find the tensor.
+    """
+    new = {name for node in b.nodes for name in node.output}
+    names: dict[str, str] = {}
+    for output, tensor in gradients.items():
+        if tensor in new and tensor not in names:
+            names[tensor] = output
+        else:
+            b.nodes.append(helper.make_node("Identity", [tensor], [output], name=output))
+    rename_tensors(b.nodes, lambda name: names.get(name, name))
 
 
 def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProto | None = None) -> onnx.ValueInfoProto:
