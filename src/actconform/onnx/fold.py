@@ -75,10 +75,10 @@ def settled(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.Ten
     values: dict[str, onnx.TensorProto] = {}
     while True:
         inferred = infer(_with_constants(model, values))
-        found = constants(model, inferred)
-        if len(found) <= len(values):
-            return inferred, found
-        values = found
+        computed = constants(model, inferred)
+        if len(computed) <= len(values):
+            return inferred, computed
+        values = computed
 
 
 def _with_constants(model: onnx.ModelProto, values: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
@@ -172,7 +172,7 @@ def _makes_few(node: onnx.NodeProto, given: list[Array]) -> bool:
         return _count(int(size) for size in given[0]) <= LARGEST
     if len(given) < 3:  # an operand stands twice
         return False
-    start, limit, step = (float(each) for each in given)
+    start, limit, step = (float(each.item()) for each in given)
     return step != 0 and (limit - start) / step <= LARGEST
 
 

@@ -1,4 +1,4 @@
-"""Types and shapes of a graph's tensors by onnx's inference, without those of which runtimes differ.
+"""Types and shapes of a graph's tensors by onnx's inference, without those that runtimes compute otherwise.
 
 What onnx's inference says of some nodes is not taken: a size is then what the model states, or open, so that a run tells.
 """
@@ -58,10 +58,10 @@ def _inferred(model: onnx.ModelProto, *, strict: bool, check_type: bool) -> onnx
             graph = onnx.shape_inference.infer_shapes(copy, check_type=check_type, strict_mode=True).graph
         else:
             graph = inferred_with_data(copy).graph
-        known = _tensors(graph)
+        inferred = _tensors(graph)
         before = dict(open_sizes)
         for node in doubtful:
-            open_sizes[node.output[0]] = _given(node, known, stated.get(node.output[0]))
+            open_sizes[node.output[0]] = _given(node, inferred, stated.get(node.output[0]))
         if open_sizes == before:
             return graph
 
@@ -72,7 +72,7 @@ def _hidden(
     """Return a copy in which onnx infers nothing of some nodes, and finds their outputs described by `sizes` instead.
 
     With `strict` it infers nothing either of those where its own inference fails, nor of doubtful ones in functions, and each
-    node has a name to be told by.
+    node has a name that messages can show.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -145,9 +145,9 @@ def _ends_far_back(node: onnx.NodeProto, values: Mapping[str, TensorProto]) -> b
     return ends is None or bool((numpy_helper.to_array(ends).astype(np.int64) >= _INT32_MAX).any())
 
 
-def _given(node: onnx.NodeProto, known: Mapping[str, _Tensor], stated: _Tensor | None) -> _Tensor:
+def _given(node: onnx.NodeProto, inferred: Mapping[str, _Tensor], stated: _Tensor | None) -> _Tensor:
     """Return the element type of a doubtful node's output and its sizes, None where open."""
-    x = known.get(node.input[0], _Tensor(0, None))
+    x = inferred.get(node.input[0], _Tensor(0, None))
     sizes = _sizes(node, x.dims)
     if stated is not None and stated.dims is not None and (sizes is None or len(stated.dims) == len(sizes)):
         sizes = [size if size is not None else own for size, own in zip(sizes or stated.dims, stated.dims, strict=True)]
@@ -181,9 +181,9 @@ def _tensors(graph: onnx.GraphProto) -> dict[str, _Tensor]:
         for tensor in each.initializer:
             tensors[tensor.name] = _Tensor(tensor.data_type, list(tensor.dims))
         for value in (*each.value_info, *each.input, *each.output):
-            said = value.type.tensor_type
-            dims = [_size(dim) for dim in said.shape.dim] if said.HasField("shape") else None
-            tensors[value.name] = _Tensor(said.elem_type, dims)
+            described = value.type.tensor_type
+            dims = [_size(dim) for dim in described.shape.dim] if described.HasField("shape") else None
+            tensors[value.name] = _Tensor(described.elem_type, dims)
     return tensors
 
 

@@ -70,8 +70,8 @@ class Rewriting:
 
     def rank(self, name: str) -> int | None:
         """Return the rank of a tensor, None where it is not known."""
-        known = self._described.get(name)
-        return len(known.shape.dim) if known is not None and known.HasField("shape") else None
+        described = self._described.get(name)
+        return len(described.shape.dim) if described is not None and described.HasField("shape") else None
 
     def value(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant, None of what only a run knows."""
@@ -227,23 +227,23 @@ def _resize_10(w: Rewriting, node: onnx.NodeProto) -> None:
     _resize(w, x, scales, w.attributes().get("mode", "nearest"), w.value(scales))
 
 
-def _resize(w: Rewriting, x: str, scales: str, mode: str, known: NDArray[Any] | None) -> None:
+def _resize(w: Rewriting, x: str, scales: str, mode: str, value: NDArray[Any] | None) -> None:
     """Write Resize as it was: pixel i of the result lies at i / scale of the image.
 
     The nearest pixel is the one before where an axis grows and the one after where it shrinks, as runtimes have it: the
     standard was silent. Opset 11 has one rule for all axes, so that axes that shrink are resized by themselves.
     """
     placed = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
-    if mode != "nearest" or (known is not None and (known >= 1).all()):
+    if mode != "nearest" or (value is not None and (value >= 1).all()):
         w.give("Resize", [x, "", scales], **placed, nearest_mode="floor")
         return
-    if known is not None and (known <= 1).all():
+    if value is not None and (value <= 1).all():
         w.give("Resize", [x, "", scales], **placed, nearest_mode="ceil")
         return
-    one = w.constant(1.0, np.float32)
-    if known is None:
-        larger, smaller = w.add("Max", [scales, one]), w.add("Min", [scales, one])
+    if value is None:
+        unit = w.constant(1.0, np.float32)
+        larger, smaller = w.add("Max", [scales, unit]), w.add("Min", [scales, unit])
     else:
-        larger, smaller = (w.constant(each(known, 1), np.float32) for each in (np.maximum, np.minimum))
+        larger, smaller = (w.constant(each(value, 1), np.float32) for each in (np.maximum, np.minimum))
     grown = w.add("Resize", [x, "", larger], **placed, nearest_mode="floor")
     w.give("Resize", [grown, "", smaller], **placed, nearest_mode="ceil")

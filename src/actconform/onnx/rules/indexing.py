@@ -111,12 +111,12 @@ def _other_factors(b: Build, data: str, place: str, updates: str) -> tuple[str, 
     counts = [b.Where(zero, 1.0, 0.0) for zero in zeros]
     product = b.ScatterElements(nonzero[0], index, nonzero[1], axis=0, reduction="mul")
     count = b.ScatterElements(counts[0], index, counts[1], axis=0, reduction="add")
-    found = []
+    products = []
     for i, like in enumerate((data, updates)):
-        whole, others = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
-        rest = b.Where(b.Equal(b.Sub(others, counts[i]), 0.0), b.Div(whole, nonzero[i]), 0.0)
-        found.append(b.reshape_like(rest, like))
-    return found[0], found[1]
+        whole, n_zeros = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
+        rest = b.Where(b.Equal(b.Sub(n_zeros, counts[i]), 0.0), b.Div(whole, nonzero[i]), 0.0)
+        products.append(b.reshape_like(rest, like))
+    return products[0], products[1]
 
 
 @rule("OneHot")

@@ -129,7 +129,7 @@ def _windows_along(b: Build, node: Node) -> list[_Along]:
     if x is None or y is None:
         return [_along_at_run_time(b, node, axis, padding_counts=padding_counts) for axis in range(len(kernel))]
     window = window_of(b, node, kernel)
-    found = []
+    axes = []
     for axis, (size, positions) in enumerate(zip(x, y, strict=True)):
         seen = window.seen(axis, positions) - window.before[axis]
         steps = np.arange(size) - seen[:, :1]  # from where each window begins, (positions, size)
@@ -137,8 +137,8 @@ def _windows_along(b: Build, node: Node) -> list[_Along]:
         # what ceil_mode adds beyond the padding never counts
         inside = seen < size + window.after[axis] if padding_counts else (seen >= 0) & (seen < size)
         counts = np.maximum(inside.sum(axis=1), 1)
-        found.append(_Along(*(b.constant(each.astype(np.float64)) for each in (sees, counts))))
-    return found
+        axes.append(_Along(*(b.constant(each.astype(np.float64)) for each in (sees, counts))))
+    return axes
 
 
 def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool) -> _Along:
