@@ -177,6 +177,4 @@ def _top(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x = node.inputs[0]
     if g[0] is None:
         return [None]
-    if node.output(1) is None:
-        raise node.refuse("it needs its indices as a second output")
     return [b.ScatterElements(b.zeros_like(x), node.outputs[1], g[0], axis=node.attributes["axis"])]
