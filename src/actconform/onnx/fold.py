@@ -57,8 +57,8 @@ def decided(model: onnx.ModelProto) -> onnx.ModelProto:
             tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in overridable
         } | computed
         taken = {
-            node.output[0]: bool(numpy_helper.to_array(values[node.input[0]]).all())
-            for node in model.graph.node
+            place: bool(numpy_helper.to_array(values[node.input[0]]).all())
+            for place, node in enumerate(model.graph.node)
             if _is_if(node) and node.input[0] in values
         }
         if not taken:
@@ -200,17 +200,17 @@ def _evaluated(node: onnx.NodeProto, opset: int, given: dict[str, Array]) -> Arr
     return np.asarray(result)
 
 
-def _with_branches(model: onnx.ModelProto, taken: dict[str, bool]) -> onnx.ModelProto:
-    """Return `model` in which the `If` nodes with the outputs `taken` are replaced by their then (True) or else branch."""
+def _with_branches(model: onnx.ModelProto, taken: dict[int, bool]) -> onnx.ModelProto:
+    """Return `model` in which the `If` nodes at the places `taken` are replaced by their then (True) or else branch."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.node[:]
     names = set(own_names(copy.graph)).union(*(node.output for node in model.graph.node))
-    for node in model.graph.node:
-        if not _is_if(node) or node.output[0] not in taken:
+    for place, node in enumerate(model.graph.node):
+        if place not in taken:
             copy.graph.node.append(node)
             continue
-        wanted = "then_branch" if taken[node.output[0]] else "else_branch"
+        wanted = "then_branch" if taken[place] else "else_branch"
         (branch,) = (attribute.g for attribute in node.attribute if attribute.name == wanted)
         branch = _apart(branch, names)
         names.update(own_names(branch))
