@@ -57,6 +57,7 @@ def test_strides_wider_than_windows_by_one_cut_nothing(graph_of, op_type, placed
 
 
 @pytest.mark.parametrize("op_type", OPERATORS)
-def test_of_an_image_of_any_size_the_worst_size_decides(graph_of, op_type):
+def test_of_an_open_size_the_worst_decides(graph_of, op_type):
     assert is_refused(strided(graph_of, op_type, "SAME_UPPER", 1, 4, 8, free={0: (2,)})[1])
     assert not is_refused(strided(graph_of, op_type, "SAME_UPPER", 1, 4, 9)[1])
+    assert not is_refused(strided(graph_of, op_type, "SAME_UPPER", 1, 4, 9, free={0: (0,)})[1])

@@ -71,13 +71,11 @@ def expect_whole_image(b: Build, node: Node, window: Window, *, spared: int) -> 
     placed = node.attributes["auto_pad"]
     if not placed.startswith("SAME"):
         return
-    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:])
-    lacking = [stride - span for stride, span in zip(window.strides, window.spans, strict=True)]  # of the worst size
-    if sizes is not None:
-        steps = zip(lacking, sizes, window.strides, strict=True)
-        lacking = [most - -size % stride for most, size, stride in steps]
-    if max(lacking) - spared - (placed == "SAME_LOWER") >= 2:
-        raise refused_padding(node)
+    sizes = (b.shape(node.inputs[0]) or (None,) * (2 + len(window.kernel)))[2:]
+    for size, stride, span in zip(sizes, window.strides, window.spans, strict=True):
+        lacking = stride - span - (0 if size is None else -size % stride)  # of an open size the most
+        if lacking - spared - (placed == "SAME_LOWER") >= 2:
+            raise refused_padding(node)
 
 
 def refused_padding(node: Node) -> UnsupportedOperator:
