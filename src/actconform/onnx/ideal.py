@@ -148,8 +148,8 @@ class IdealRuntime(Program):
 
     def _compute(self, node: onnx.NodeProto) -> Compute:
         flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
-        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
-        if node.domain not in {"", "ai.onnx"} or not known:
+        computed = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
+        if node.domain not in {"", "ai.onnx"} or not computed:
             raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
         if node.op_type in PASSED_ON:
             return passed_on(node, self._opset)

@@ -285,11 +285,11 @@ class Build(Known):
         self._selected.add(dropped)
         return dropped
 
-    def _linear(self, g: str, other: str, result: str) -> str:
+    def _linear(self, g: str, operand: str, result: str) -> str:
         if g not in self._selected:
             return result
-        known = self.value(other)
-        harmless = known is not None and bool(np.all(np.isfinite(known.astype(np.float64)) & (known != 0)))
+        value = self.value(operand)
+        harmless = value is not None and bool(np.all(np.isfinite(value.astype(np.float64)) & (value != 0)))
         if not harmless:
             result = self.Where(self.Equal(g, 0.0), 0.0, result)
         self._selected.add(result)

@@ -206,14 +206,14 @@ def _cast(b: Build, node: Node, g: Cotangents) -> Cotangents:
 def _dropout(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent unchanged in inference; in training, scaled where the mask, an output, kept the element."""
     training = node.input(2)
-    known = b.value(training)
-    if not training or (known is not None and not known.any()):
+    value = b.value(training)
+    if not training or (value is not None and not value.any()):
         return [g[0]]
     mask, ratio = node.output(1), node.input(1)
     if mask is None:
         raise node.refuse("in training it needs its mask as a second output")
     left = b.Sub(1.0, b.Cast(ratio, to=b.element_type) if ratio else 0.5)
-    scale = b.Reciprocal(left) if known is not None else b.Where(training, b.Reciprocal(left), 1.0)
+    scale = b.Reciprocal(left) if value is not None else b.Where(training, b.Reciprocal(left), 1.0)
     return [b.keep(mask, b.Mul(g[0], scale))]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.onnx.rules.registry import rule
-from actconform.onnx.rules.windows import along, known, padded, pieces, window_in
+from actconform.onnx.rules.windows import all_known, along, padded, pieces, window_in
 
 if TYPE_CHECKING:
     from actconform.onnx.rules.build import Build
@@ -29,11 +29,11 @@ def gather(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """
     (x, indices), (cotangent,) = node.inputs, g
     assert cotangent
-    axis, shape, one = b.axis(node.attributes["axis"], x), b.shape(x), b.value(indices)
-    if one is not None and one.size == 1 and shape is not None and (length := shape[axis]) is not None:
-        first = int(one.reshape(-1)[0]) % length
+    axis, shape, index = b.axis(node.attributes["axis"], x), b.shape(x), b.value(indices)
+    if index is not None and index.size == 1 and shape is not None and (length := shape[axis]) is not None:
+        first = int(index.reshape(-1)[0]) % length
         return [_between_zeros(b, cotangent, x, axis, first, length - 1 - first)]
-    behind = known(shape[axis + 1 :]) if shape is not None else None
+    behind = all_known(shape[axis + 1 :]) if shape is not None else None
     if behind is not None:
         size = b.constant(np.array(math.prod(behind)))
     else:

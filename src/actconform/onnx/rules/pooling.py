@@ -11,7 +11,7 @@ from actconform.onnx.rules.registry import rule
 from actconform.onnx.rules.windows import (
     along,
     expect_whole_image,
-    known,
+    image_sizes,
     padding_at_run_time,
     refused_padding,
     window_in,
@@ -82,7 +82,7 @@ def global_average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalAveragePool: dx = g / n everywhere, of n elements."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
-    sizes = known((b.shape(x) or (None, None, None))[2:])
+    sizes = image_sizes(b, x)
     if sizes is not None:
         return [b.expand_like(b.Div(cotangent, math.prod(sizes)), x)]
     count = b.Cast(b.Div(b.Size(x), b.Size(cotangent)), to=b.element_type)
@@ -124,7 +124,7 @@ class _Along(NamedTuple):
 def _windows_along(b: Build, node: Node) -> list[_Along]:
     """Return the windows along every spatial axis, as constants where the sizes are known."""
     kernel = node.attributes["kernel_shape"]
-    x, y = (known((b.shape(each) or (None, None, None))[2:]) for each in (node.inputs[0], node.outputs[0]))
+    x, y = (image_sizes(b, each) for each in (node.inputs[0], node.outputs[0]))
     padding_counts = bool(node.attributes.get("count_include_pad"))
     if x is None or y is None:
         return [_along_at_run_time(b, node, axis, padding_counts=padding_counts) for axis in range(len(kernel))]

@@ -61,10 +61,10 @@ def _axes(b: Build, node: Node) -> list[int]:
     rank = b.rank(node.inputs[0])
     given = node.attributes.get("axes")
     if given is None and node.input(1):
-        known = b.value(node.input(1))
-        if known is None:
+        value = b.value(node.input(1))
+        if value is None:
             raise node.refuse(f"its axes, {node.input(1)}, are known only at run time: make them a constant")
-        given = known.tolist()
+        given = value.tolist()
     if given:
         return sorted(axis % rank for axis in given)
     if not node.attributes.get("noop_with_empty_axes"):

@@ -38,15 +38,21 @@ class Window(NamedTuple):
         return corners + np.arange(self.kernel[axis]) * self.dilations[axis]
 
 
-def known(shape: Sequence[int | None] | None) -> tuple[int, ...] | None:
+def all_known(shape: Sequence[int | None] | None) -> tuple[int, ...] | None:
     """Return the shape where all of it is known, else None."""
     return None if shape is None or None in shape else tuple(dim for dim in shape if dim is not None)
+
+
+def image_sizes(b: Build, x: str) -> tuple[int, ...] | None:
+    """Return the sizes of `x` (N, C, *image) along the axes of its image where all of them are known, else None."""
+    shape = b.shape(x)
+    return None if shape is None else all_known(shape[2:])
 
 
 def static(b: Build, node: Node, x: str, first: int = 0) -> tuple[int, ...]:
     """Return the dimensions of `x` from axis `first` on. Raises UnsupportedOperator where one is known only at run time."""
     shape = b.shape(x)
-    dims = None if shape is None else known(shape[first:])
+    dims = None if shape is None else all_known(shape[first:])
     if dims is None:
         which = f" from axis {first} on" if first else ""
         raise node.refuse(f"the shape of {x} must be known{which}: {FIX}")
@@ -135,7 +141,7 @@ def pieces(b: Build, image: str, window: Window, g: str, sizes: Sequence[int | N
     reach = [
         None if size is None else (size - 1) * stride + 1 for size, stride in zip(sizes, window.strides, strict=True)
     ]
-    length = known(reach)
+    length = all_known(reach)
     if length is None:
         spatial = b.Slice(b.Shape(g), b.integers([2]), b.integers([2 + len(sizes)]))
         less = b.Sub(spatial, b.integers([1]))
