@@ -86,7 +86,7 @@ def _copies(
         if copy == name or not same or uses_external_data(tensor):
             continue
         relation = _relation(array, numpy_helper.to_array(tensor))
-        readers = [_label(node) for node in nodes for read in node.input if read == copy]
+        readers = [_label(node) for node in nodes for read in node.input if read == copy] if relation else []
         if relation and readers:
             held_there = relation.of(name) if any(relation) else f"the same numbers as {name}"
             own, part = f"{gradient}{name}", relation.of(f"{gradient}{copy}")
@@ -109,17 +109,26 @@ class _Relation(NamedTuple):
 
 
 def _relation(mine: Array, copy: Array) -> _Relation | None:
-    """Return what `copy` is of `mine`; None if nothing."""
-    turned = [mine] + ([np.swapaxes(mine, -1, -2), mine.T] if mine.ndim >= 2 else [])
+    """Return what `copy` is of `mine`; None if nothing. Most that are not related are told by their first rows alone."""
+    turned = [mine, *([mine.T] if mine.ndim >= 2 else []), *([np.swapaxes(mine, -1, -2)] if mine.ndim > 2 else [])]
     for i, array in enumerate(turned):
-        if array.shape != copy.shape:
-            continue
-        if np.array_equal(array, copy, equal_nan=True):
-            return _Relation(i > 0)
-        first = np.unravel_index(np.argmax(np.abs(array)), array.shape)
-        ratio = float(copy[first]) / float(array[first]) if array[first] else 0.0
-        if ratio and array.size >= 8 and np.allclose(copy, ratio * array.astype(np.float64), rtol=1e-6, atol=0):
-            return _Relation(i > 0, ratio)
+        if array.shape == copy.shape and _ratio(array[:1], copy[:1]) is not None:
+            ratio = _ratio(array, copy)
+            if ratio == 1:
+                return _Relation(i > 0)
+            if ratio is not None and array.size >= 8:
+                return _Relation(i > 0, ratio)
+    return None
+
+
+def _ratio(array: Array, copy: Array) -> float | None:
+    """Return how many times `array` another of its shape is: 1 where they are equal; None where it is no multiple."""
+    if np.array_equal(array, copy, equal_nan=True):
+        return 1.0
+    largest = np.unravel_index(np.argmax(np.abs(array)), array.shape)
+    ratio = float(copy[largest]) / float(array[largest]) if array[largest] else 0.0
+    if ratio and np.allclose(copy, ratio * array.astype(np.float64), rtol=1e-6, atol=0):
+        return ratio
     return None
 
 
