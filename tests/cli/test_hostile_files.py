@@ -200,7 +200,7 @@ PLACES = {
     "offset beyond": ({"location": "w.bin", "offset": "4096"}, "has 12 bytes"),
     "offset of many digits": ({"location": "w.bin", "offset": "9" * 5000}, "wanted a count of bytes"),
     "negative length": ({"location": "w.bin", "length": "-12"}, "length '-12': wanted a count of bytes"),
-    "length of another tensor": ({"location": "w.bin", "length": "4"}, "are 4 bytes by what is said of them, and 12 by shape"),
+    "length of another tensor": ({"location": "w.bin", "length": "4"}, "have 4 bytes by their length, and 12 by shape"),
     "too short": ({"location": "short.bin"}, "has 4 bytes"),
 }  # fmt: skip
 

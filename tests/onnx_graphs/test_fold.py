@@ -143,9 +143,30 @@ def test_nothing_large_is_made(node):
     assert all(np.prod(tensor.dims) <= LARGEST for tensor in values.values())
 
 
+BRANCHES = "{ y = If <then_branch = yes () => (double[2] a) { a = Neg (x) }, else_branch = no () => (double[2] b) { b = Exp (x) }> (c) }"
+
+
+@pytest.mark.parametrize(("condition", "taken"), [(True, "Neg"), (False, "Exp")])
+def test_a_condition_that_is_an_initializer_decides(condition, taken):
+    model = parsed(f"(double[2] x) => (double[2] y) <bool c = {{{int(condition)}}}> {BRANCHES}")
+    assert set(operators(decided(model))) == {taken, "Identity"}
+
+
+def test_branches_whose_first_outputs_are_left_out_are_decided_apart():
+    branch = "then_branch = t () => (double[2] {0}a, double[2] {0}b) {{ {0}a = Neg (x) {0}b = Mul (x, x) }}, else_branch = e () => (double[2] {0}c, double[2] {0}d) {{ {0}c = Neg (x) {0}d = Exp (x) }}"
+    model = parsed(f"""(double[2] x) => (double[2] y, double[2] z) <bool yes = {{1}}, bool no = {{0}}> {{
+        p, y = If <{branch.format("p")}> (yes)
+        q, z = If <{branch.format("q")}> (no)
+    }}""")
+    for node in model.graph.node:
+        node.output[0] = ""
+    x = np.array([1.0, 3.0])
+    got = reference(decided(model).SerializeToString())({"x": x})
+    np.testing.assert_array_equal(got["y"], x * x)
+    np.testing.assert_allclose(got["z"], np.exp(x))
+
+
 def test_an_input_with_a_default_is_no_constant():
-    model = parsed(
-        "(double[2] x, bool c) => (double[2] y) { y = If <then_branch = yes () => (double[2] a) { a = Neg (x) }, else_branch = no () => (double[2] b) { b = Exp (x) }> (c) }"
-    )
+    model = parsed(f"(double[2] x, bool c) => (double[2] y) {BRANCHES}")
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
     assert decided(model) is model

@@ -49,7 +49,7 @@ class Graph(NamedTuple):
     dtypes: tuple[str, ...] = ("f16", "bf16")
 
 
-def one(
+def single(
     node: str, x: Any, truth: Callable[..., Any], *more: Any, attributes: str = "", inputs: str = "x", **options: Any
 ) -> Graph:
     """Return the graph of one node."""
@@ -103,37 +103,44 @@ COUNTS = {
         {"x": IMAGE, "w": TARGET},
         lambda x, w: (x - w).abs().mean(),
     ),
-    "mean of all": one("ReduceMean", LONG, lambda x: x.mean(0, keepdim=True)),
-    "mean of rows": one("ReduceMean", ROWS, lambda x: x.mean(1), attributes="axes = [1], keepdims = 0", opset=17),
-    "mean of free rows": one("ReduceMean", ROWS, lambda x: x.mean(1, keepdim=True), attributes="axes = [-1]", opset=17, fixed=False),
-    "mean of one element more than float16 counts": one("ReduceMean", away(65_520), lambda x: x.mean(0, keepdim=True)),
-    "mean of a count that float16 rounds": one("ReduceMean", away(4_099), lambda x: x.mean(0, keepdim=True)),
-    "global mean": one("GlobalAveragePool", FIELD, lambda x: x.mean((2, 3), keepdim=True)),
-    "global mean of free size": one("GlobalAveragePool", FIELD, lambda x: x.mean((2, 3), keepdim=True), fixed=False),
-    "mean of a large window": one(
+    "mean of all": single("ReduceMean", LONG, lambda x: x.mean(0, keepdim=True)),
+    "mean of rows": single("ReduceMean", ROWS, lambda x: x.mean(1), attributes="axes = [1], keepdims = 0", opset=17),
+    "mean of free rows": single("ReduceMean", ROWS, lambda x: x.mean(1, keepdim=True), attributes="axes = [-1]", opset=17, fixed=False),
+    "mean of one element more than float16 counts": single("ReduceMean", away(65_520), lambda x: x.mean(0, keepdim=True)),
+    "mean of a count that float16 rounds": single("ReduceMean", away(4_099), lambda x: x.mean(0, keepdim=True)),
+    "global mean": single("GlobalAveragePool", FIELD, lambda x: x.mean((2, 3), keepdim=True)),
+    "global mean of free size": single("GlobalAveragePool", FIELD, lambda x: x.mean((2, 3), keepdim=True), fixed=False),
+    "mean of a large window": single(
         "AveragePool", away(1, 1, MANY), lambda x: functional.avg_pool1d(x, 66_000, 4000), attributes="kernel_shape = [66000], strides = [4000]"
     ),
-    "mean of a large window, padded": one(
+    "mean of a large window, padded": single(
         "AveragePool",
         away(1, 1, 66_000),
         lambda x: functional.avg_pool1d(functional.pad(x, (3, 3)), 66_000, 3),
         attributes="kernel_shape = [66000], strides = [3], pads = [3, 3], count_include_pad = 1",
     ),
-    "mean of a square window": one(
+    "mean of a large window of free size": single(
+        "AveragePool",
+        away(1, 1, MANY),
+        lambda x: functional.avg_pool1d(x, 66_000, 4000),
+        attributes="kernel_shape = [66000], strides = [4000]",
+        fixed=False,
+    ),
+    "mean of a square window": single(
         "AveragePool", away(1, 1, 257, 257), lambda x: functional.avg_pool2d(x, 257), attributes="kernel_shape = [257, 257]"
     ),
-    "share of many maxima": one("ReduceMax", np.ones(MANY), lambda x: x.amax(0, keepdim=True)),
-    "share of many minima": one("ReduceMin", np.ones((2, MANY)), lambda x: x.amin(1), attributes="axes = [1], keepdims = 0", opset=17),
-    "share of 3,001 maxima": one("ReduceMax", np.ones(3_001), lambda x: x.amax(0, keepdim=True)),
-    "sum of squares of many": one("ReduceSumSquare", LONG / 512, lambda x: (x * x).sum(0, keepdim=True)),
-    "length of many": one("ReduceL2", LONG, lambda x: (x * x).sum(0, keepdim=True).sqrt()),
-    "sum of sizes of many": one("ReduceL1", LONG / 512, lambda x: x.abs().sum(0, keepdim=True)),
-    "logarithm of the sum of many": one("ReduceLogSum", np.abs(LONG), lambda x: x.sum(0, keepdim=True).log()),
-    "logarithm of the sum of many exponentials": one("ReduceLogSumExp", LONG, lambda x: x.logsumexp(0, keepdim=True)),
-    "softmax of many": one("Softmax", ROWS, lambda x: x.softmax(1), attributes="axis = 1", g=16384.0),
-    "softmax of far scores": one("Softmax", np.array([[0.0, -3.0, -17.0]]), lambda x: x.softmax(1), attributes="axis = 1", g=16384.0),
-    "log-softmax of many": one("LogSoftmax", ROWS, lambda x: x.log_softmax(1), attributes="axis = 1", g=0.25),
-    "layer normalization of many": one(
+    "share of many maxima": single("ReduceMax", np.ones(MANY), lambda x: x.amax(0, keepdim=True)),
+    "share of many minima": single("ReduceMin", np.ones((2, MANY)), lambda x: x.amin(1), attributes="axes = [1], keepdims = 0", opset=17),
+    "share of 3,001 maxima": single("ReduceMax", np.ones(3_001), lambda x: x.amax(0, keepdim=True)),
+    "sum of squares of many": single("ReduceSumSquare", LONG / 512, lambda x: (x * x).sum(0, keepdim=True)),
+    "length of many": single("ReduceL2", LONG, lambda x: (x * x).sum(0, keepdim=True).sqrt()),
+    "sum of sizes of many": single("ReduceL1", LONG / 512, lambda x: x.abs().sum(0, keepdim=True)),
+    "logarithm of the sum of many": single("ReduceLogSum", np.abs(LONG), lambda x: x.sum(0, keepdim=True).log()),
+    "logarithm of the sum of many exponentials": single("ReduceLogSumExp", LONG, lambda x: x.logsumexp(0, keepdim=True)),
+    "softmax of many": single("Softmax", ROWS, lambda x: x.softmax(1), attributes="axis = 1", g=16384.0),
+    "softmax of far scores": single("Softmax", np.array([[0.0, -3.0, -17.0]]), lambda x: x.softmax(1), attributes="axis = 1", g=16384.0),
+    "log-softmax of many": single("LogSoftmax", ROWS, lambda x: x.log_softmax(1), attributes="axis = 1", g=0.25),
+    "layer normalization of many": single(
         "LayerNormalization",
         ROWS,
         lambda x, w: functional.layer_norm(x, (MANY,), w, None, attribute(1e-5)),
@@ -142,7 +149,7 @@ COUNTS = {
         attributes="axis = 1",
         g=1.0,
     ),
-    "root mean square normalization of many": one(
+    "root mean square normalization of many": single(
         "RMSNormalization",
         ROWS,
         lambda x, w: functional.rms_norm(x, (MANY,), w, attribute(1e-5)),
@@ -151,7 +158,7 @@ COUNTS = {
         opset=23,
         g=1.0,
     ),
-    "instance normalization of an image": one(
+    "instance normalization of an image": single(
         "InstanceNormalization",
         FIELD,
         lambda x, w, v: functional.instance_norm(x, None, None, w, v, eps=attribute(1e-5)),
@@ -160,7 +167,7 @@ COUNTS = {
         inputs="x, w, v",
         g=0.01,
     ),
-    "group normalization of an image": one(
+    "group normalization of an image": single(
         "GroupNormalization",
         FIELD,
         lambda x, w, v: functional.group_norm(x, 1, w, v, attribute(1e-5)),
@@ -177,10 +184,10 @@ COUNTS = {
         trained,
         g=0.01,
     ),
-    "mean variance normalization": one(
+    "mean variance normalization": single(
         "MeanVarianceNormalization", FIELD, lambda x: ordinary(x, (0, 2, 3), 0.0), attributes="axes = [0, 2, 3]", g=1.0
     ),
-    "norm of a large window": one("GlobalLpPool", FIELD, lambda x: (x.abs() ** 3).sum((2, 3), keepdim=True) ** (1 / 3), attributes="p = 3"),
+    "norm of a large window": single("GlobalLpPool", FIELD, lambda x: (x.abs() ** 3).sum((2, 3), keepdim=True) ** (1 / 3), attributes="p = 3"),
     "cross-entropy of many": Graph(
         "y = SoftmaxCrossEntropyLoss(x, labels)", {"x": SCORES, "labels": LABELS}, functional.cross_entropy, g=8192.0
     ),
@@ -194,7 +201,7 @@ COUNTS = {
         g=4096.0,
         units=2**6,  # the sum of 70,000 rounded cotangents of the centred ones flows back through their mean
     ),
-    "slope of a shared PRelu": one("PRelu", ROWS, functional.prelu, np.array([0.25]), inputs="x, w", g=0.5),
+    "slope of a shared PRelu": single("PRelu", ROWS, functional.prelu, np.array([0.25]), inputs="x, w", g=0.5),
     "scattered maxima": Graph(
         'y = ScatterElements<reduction = "max">(x, i, w)',
         {"x": np.ones(2), "i": np.zeros(MANY, np.int64), "w": np.ones(MANY)},
@@ -222,7 +229,7 @@ def neighbours(x: Any, alpha: float, bias: float) -> Any:
 
 NUMBERS = {
     **{
-        f"layer normalization with epsilon {epsilon:g}": one(
+        f"layer normalization with epsilon {epsilon:g}": single(
             "LayerNormalization",
             SMALL_ROWS,
             lambda x, w, epsilon=epsilon: functional.layer_norm(x, (3,), w, None, attribute(epsilon)),
@@ -233,7 +240,7 @@ NUMBERS = {
         )
         for epsilon, g in ((1e-12, 2.0**-7), (1e-8, 2.0**-6), (1e-5, 0.25))
     },
-    "root mean square normalization with epsilon 1e-12": one(
+    "root mean square normalization with epsilon 1e-12": single(
         "RMSNormalization",
         np.array([[2.0**-14, 2.0**-15, 2.0**-13]]),
         lambda x, w: functional.rms_norm(x, (3,), w, attribute(1e-12)),
@@ -243,7 +250,7 @@ NUMBERS = {
         opset=23,
         g=2.0**-3,
     ),
-    "batch normalization with epsilon 1e-10": one(
+    "batch normalization with epsilon 1e-10": single(
         "BatchNormalization",
         away(3, 2, 4),
         lambda x, w, v: (x - v[:, None]) / (v + attribute(1e-10)).sqrt()[:, None] * w[:, None] + v[:, None],
@@ -253,7 +260,7 @@ NUMBERS = {
         attributes="epsilon = 1e-10",
         g=2.0**-14,
     ),
-    "instance normalization with epsilon 1e-12": one(
+    "instance normalization with epsilon 1e-12": single(
         "InstanceNormalization",
         SMALL_ROWS[None],
         lambda x, w, v: functional.instance_norm(x, None, None, w, v, eps=attribute(1e-12)),
@@ -264,7 +271,7 @@ NUMBERS = {
         g=2.0**-8,
         dtypes=("f16",),
     ),
-    "mean variance normalization of little": one(
+    "mean variance normalization of little": single(
         "MeanVarianceNormalization",
         2.0**-12 * away(1, 2, 2, 3),
         lambda x: (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), unbiased=False, keepdim=True).sqrt() + 1e-9),
@@ -272,21 +279,21 @@ NUMBERS = {
         g=1.0,
     ),
     **{
-        f"leaky relu of {alpha:g}": one(
+        f"leaky relu of {alpha:g}": single(
             "LeakyRelu", SLOPES, lambda x, alpha=alpha: functional.leaky_relu(x, attribute(alpha)), attributes=f"alpha = {alpha!r}", g=g
         )
         for alpha, g in ((1e-6, 8192.0), (1e-9, 32768.0), (3e5, 2.0**-4))
     },
     **{
-        f"elu of {alpha:g}": one(
+        f"elu of {alpha:g}": single(
             "Elu", SLOPES, lambda x, alpha=alpha: functional.elu(x, attribute(alpha)), attributes=f"alpha = {alpha!r}", g=g
         )
         for alpha, g in ((1e-7, 32768.0), (1e5, 2.0**-3))
     },
-    "selu of 1e-3 and 1e-4": one(
+    "selu of 1e-3 and 1e-4": single(
         "Selu", SLOPES, lambda x: selu(x, 1e-3, 1e-4), attributes="alpha = 1e-3, gamma = 1e-4", g=32768.0
     ),
-    "selu of 1e3 and 1e3": one(
+    "selu of 1e3 and 1e3": single(
         "Selu", SLOPES, lambda x: selu(x, 1e3, 1e3), attributes="alpha = 1e3, gamma = 1e3", g=2.0**-6
     ),
     "celu of 1e-7 and 1e5": Graph(
@@ -294,35 +301,35 @@ NUMBERS = {
         {"x": SLOPES},
         lambda x: functional.celu(x, 1e5) + functional.celu(x, attribute(1e-7)),
     ),
-    "hard sigmoid of 1e-6": one(
+    "hard sigmoid of 1e-6": single(
         "HardSigmoid", SLOPES, lambda x: (attribute(1e-6) * x + 0.5).clamp(0, 1), attributes="alpha = 1e-6, beta = 0.5", g=8192.0
     ),
-    "hard sigmoid of 1e5": one(
+    "hard sigmoid of 1e5": single(
         "HardSigmoid", np.array([-1.0, 2.0**-20, 1.0]), lambda x: (1e5 * x + 0.5).clamp(0, 1), attributes="alpha = 1e5, beta = 0.5", g=0.25
     ),
-    "thresholded relu of 1e5": one(
+    "thresholded relu of 1e5": single(
         "ThresholdedRelu", SLOPES * 1000, lambda x: torch.where(x > 1e5, x, 0.0 * x), attributes="alpha = 1e5"
     ),
-    "thresholded relu of 1e-8": one(
+    "thresholded relu of 1e-8": single(
         "ThresholdedRelu", np.array([0.0, 2.0**-24, -1.0]), lambda x: torch.where(x > 1e-8, x, 0.0 * x), attributes="alpha = 1e-8"
     ),
-    "shrink of 1e5": one("Shrink", SLOPES * 1000, lambda x: 0.0 * x, attributes="lambd = 1e5", dtypes=("f16",)),
-    "shrink of 1e-8": one(
+    "shrink of 1e5": single("Shrink", SLOPES * 1000, lambda x: 0.0 * x, attributes="lambd = 1e5", dtypes=("f16",)),
+    "shrink of 1e-8": single(
         "Shrink", np.array([0.0, 2.0**-24, -1.0]), lambda x: functional.hardshrink(x, 1e-8), attributes="lambd = 1e-8", dtypes=("f16",)
     ),
     **{
-        f"swish of {alpha:g}": one(
+        f"swish of {alpha:g}": single(
             "Swish", x, lambda x, alpha=alpha: gate(x, alpha), attributes=f"alpha = {alpha!r}", opset=24
         )
         for alpha, x in ((1e5, np.array([-(2.0**-16), 2.0**-17, 2.0**-15])), (1e-6, SLOPES))
     },
-    "response normalization of 1e-6 and 1e-3": one(
+    "response normalization of 1e-6 and 1e-3": single(
         "LRN", 16 * away(2, 3, 4, 2), lambda x: neighbours(x, 1e-6, 1e-3), attributes="size = 3, alpha = 1e-6, bias = 1e-3", g=1.0
     ),
-    "response normalization of 1e5": one(
+    "response normalization of 1e5": single(
         "LRN", away(2, 3, 4, 2), lambda x: neighbours(x, 1e5, 1.0), attributes="size = 3, alpha = 1e5", g=8192.0
     ),
-    "gemm with 1e-7": one(
+    "gemm with 1e-7": single(
         "Gemm",
         away(3, 4),
         lambda x, w, v: attribute(1e-7) * (x @ w) + attribute(2e-7) * v,
@@ -332,7 +339,7 @@ NUMBERS = {
         attributes="alpha = 1e-7, beta = 2e-7",
         g=32768.0,
     ),
-    "gemm with 1e5": one(
+    "gemm with 1e5": single(
         "Gemm",
         away(3, 4),
         lambda x, w, v: 1e5 * (x @ w) + 2e5 * v,
@@ -342,23 +349,23 @@ NUMBERS = {
         attributes="alpha = 1e5, beta = 2e5",
         g=2.0**-6,
     ),
-    "power of 2^-16": one("Pow", np.abs(away(5)), lambda x, w: x**w, np.array(2.0**-16), inputs="x, w", g=8192.0),
-    "power of 12": one("Pow", np.abs(SLOPES) / 4, lambda x, w: x**w, np.array(12.0), inputs="x, w"),
-    "power of large numbers": one("Pow", np.array([60.0, 90.0]), lambda x, w: x**w, np.array([2.0, 1.5]), inputs="x, w", g=2.0**-10),
+    "power of 2^-16": single("Pow", np.abs(away(5)), lambda x, w: x**w, np.array(2.0**-16), inputs="x, w", g=8192.0),
+    "power of 12": single("Pow", np.abs(SLOPES) / 4, lambda x, w: x**w, np.array(12.0), inputs="x, w"),
+    "power of large numbers": single("Pow", np.array([60.0, 90.0]), lambda x, w: x**w, np.array([2.0, 1.5]), inputs="x, w", g=2.0**-10),
     "quotient by 2e5 in float32": Graph(
         "a = Cast<to = 1>(x) n = Constant<value_float = 2e5>() b = Div(a, n) y = CastLike(b, x)",
         {"x": SLOPES},
         lambda x: x / 2e5,
         g=8192.0,
     ),
-    "window of cubes": one(
+    "window of cubes": single(
         "LpPool",
         away(1, 2, 5, 6),
         lambda x: functional.lp_pool2d(x.abs(), 3, 2, 1),
         attributes="kernel_shape = [2, 2], p = 3",
         opset=22,
     ),
-    "rows by their norm": one(
+    "rows by their norm": single(
         "LpNormalization", 512 * away(2, 4), lambda x: x / (x * x).sum(1, keepdim=True).sqrt(), attributes="axis = 1", g=8192.0, opset=22
     ),
     "linear resize": Graph(
@@ -400,14 +407,14 @@ UNARY = {
 TABLE = {
     **COUNTS,
     **NUMBERS,
-    **{f"{name} far out": one(name, x, truth, g=g) for name, (x, truth, g) in UNARY.items()},
-    "square of a small number by a large cotangent": one("Mul", far(0.0009765625, 0.125), lambda x: x * x, inputs="x, x", g=40000.0),
-    "products that are summed": one(
+    **{f"{name} far out": single(name, x, truth, g=g) for name, (x, truth, g) in UNARY.items()},
+    "square of a small number by a large cotangent": single("Mul", far(0.0009765625, 0.125), lambda x: x * x, inputs="x, x", g=40000.0),
+    "products that are summed": single(
         "Mul", 96 * away(3, 4), lambda x, w: x * w, away(4), inputs="x, w", g=256.0
     ),
-    "quotients that are summed": one("Div", 96 * away(3, 4), lambda x, w: x / w, 4 * away(4), inputs="x, w", g=512.0),
-    "quotient by a large number": one("Div", far(2.0, 60000.0), lambda x, w: x / w, far(3000.0, 50000.0), inputs="x, w", g=32768.0),
-    "mean of three": one("Mean", SLOPES, lambda x, w, v: (x + w + v) / 3, SLOPES, SLOPES, inputs="x, w, v"),
+    "quotients that are summed": single("Div", 96 * away(3, 4), lambda x, w: x / w, 4 * away(4), inputs="x, w", g=512.0),
+    "quotient by a large number": single("Div", far(2.0, 60000.0), lambda x, w: x / w, far(3000.0, 50000.0), inputs="x, w", g=32768.0),
+    "mean of three": single("Mean", SLOPES, lambda x, w, v: (x + w + v) / 3, SLOPES, SLOPES, inputs="x, w, v"),
 }  # fmt: skip
 
 

@@ -392,9 +392,17 @@ def test_a_loop_runs_to_its_limit_or_while_its_condition_holds() -> None:
         session = runtime.InferenceSession(loop(limit, condition), providers=["CPUExecutionProvider"])
         read = {one.name: inputs[one.name] for one in session.get_inputs()}
         np.testing.assert_allclose(answers["all"], session.run(["all"], read)[0], rtol=1e-6)
-    never = {**inputs, "n": np.array(0)}
-    with pytest.raises(Unsupported, match="knows 1 outputs of operator Loop"):
-        IdealRuntime(loop("n", "")).forward(never)
+
+
+def test_a_loop_of_no_round_gives_what_it_began_with_and_nothing_else() -> None:
+    inputs = {"x": f32(1.0), "k": f32(2.0), "n": np.array(0), "c": np.array(True)}
+    answers = IdealRuntime(loop("n", "")).forward(inputs)
+    np.testing.assert_array_equal(answers["y"], inputs["x"])
+    assert answers["all"].shape == (0, 1)
+    unstated = onnx.load_from_string(loop("n", ""))
+    unstated.graph.node[0].attribute[0].g.output[2].type.tensor_type.shape.dim[0].Clear()
+    with pytest.raises(Unsupported, match="a loop of no round at all, whose body does not state the sizes"):
+        IdealRuntime(unstated.SerializeToString()).forward(inputs)
 
 
 def test_graphs_that_name_tensors_alike_are_unsupported() -> None:

@@ -33,14 +33,16 @@ def agree(model, given, tolerance=1e-5):
         np.testing.assert_allclose(ours[value.name], theirs, atol=tolerance, err_msg=value.name)
 
 
-@pytest.mark.parametrize("attributes", [{}, {"clip": 0.5}, {"linear_before_reset": 1}, {"input_forget": 1}], ids=str)
+LAYERS = [
+    *((op_type, attributes) for op_type in GATES for attributes in ({}, {"clip": 0.5})),
+    ("GRU", {"linear_before_reset": 1}),
+    ("LSTM", {"input_forget": 1}),
+]
+
+
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-@pytest.mark.parametrize("op_type", GATES)
-def test_recurrent_layers(op_type, direction, attributes):
-    if ("linear_before_reset" in attributes and op_type != "GRU") or (
-        "input_forget" in attributes and op_type != "LSTM"
-    ):
-        pytest.skip("an attribute of another layer")
+@pytest.mark.parametrize(("op_type", "attributes"), LAYERS, ids=str)
+def test_recurrent_layers(op_type, attributes, direction):
     rng, directions, hidden = np.random.default_rng(0), 2 if direction == "bidirectional" else 1, 2
     shapes = {
         "x": (5, 3, 4),
@@ -109,11 +111,10 @@ def test_grid_sample(mode, padding, aligned):
     agree(node_model("GridSample", given, ["x", "grid"], [4], **how), given)
 
 
-@pytest.mark.parametrize("how", [{}, {"inverse": 1}, {"onesided": 1}], ids=str)
-@pytest.mark.parametrize("numbers", [1, 2])
-def test_fourier(how, numbers):
-    if numbers == 2 and "onesided" in how:
-        pytest.skip("of real numbers alone")
+@pytest.mark.parametrize(
+    ("numbers", "how"), [(1, {}), (1, {"inverse": 1}), (1, {"onesided": 1}), (2, {}), (2, {"inverse": 1})], ids=str
+)
+def test_fourier(numbers, how):
     given = {"x": np.random.default_rng(0).standard_normal((2, 6, numbers)).astype(np.float32)}
     agree(node_model("DFT", given, ["x"], [3], **how), given)
 

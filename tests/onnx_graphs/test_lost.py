@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import warnings
 
 import numpy as np
@@ -53,24 +54,46 @@ def test_readers_inside_a_branch_count():
 
 
 @pytest.mark.parametrize(
-    ("copy", "said"),
+    ("copy", "held", "part"),
     [
-        (W.T, "holds the transpose of e"),
-        (W, "holds the same numbers as e"),
-        (0.25 * W.T, "holds 0.25 times the transpose of e"),
+        (W.T, "the transpose of e", "the transpose of d_copy"),
+        (W, "the same numbers as e", "d_copy"),
+        (0.25 * W.T, "0.25 times the transpose of e", "0.25 times the transpose of d_copy"),
+        (-2 * W, "-2 times e", "-2 times d_copy"),
     ],
-    ids=["transpose", "equal", "multiple"],
+    ids=["transpose", "equal", "multiple of the transpose", "multiple"],
 )
-def test_a_copy_of_a_tied_embedding_is_named(copy, said):
+def test_a_copy_of_a_tied_embedding_is_named(copy, held, part):
     last = "y = MatMul (t, copy)" if copy.shape == (4, 3) else "back = Transpose (copy) y = MatMul (t, back)"
     model = parsed(
         f"(int64[n] i) => (double[n, 3] y) {{ [look] t = Gather (e, i) {last} }}", e=W, copy=np.ascontiguousarray(copy)
     )
     (note,) = lost_in_export(model, ["e"])
-    assert said in note
-    assert "gradient is d_e plus d_copy" in note
-    (other,) = lost_in_export(model, ["copy"])
-    assert "e, read by Gather look" in other
+    assert f"holds {held}: if" in note
+    assert f"gradient is d_e plus {part}; d_e alone" in note
+    (reverse,) = lost_in_export(model, ["copy"])
+    assert "e, read by Gather look" in reverse
+
+
+def test_copies_that_begin_with_zeros_are_named_and_what_begins_alike_is_not():
+    e = np.concatenate([np.zeros((1, 4)), W])
+    alike = np.concatenate([e[:2], -e[2:]])
+    model = parsed(
+        "(double[n, 4] x) => (double[n, 4] y) { t = MatMul (x, copy) u = Add (t, t) v = MatMul (u, e) w = MatMul (x, alike) y = Add (v, w) }",
+        e=e, copy=3 * e, alike=alike,
+    )  # fmt: skip
+    (note,) = lost_in_export(model, ["e"])
+    assert "copy, read by MatMul -> t, holds 3 times e:" in note
+
+
+def test_many_large_weights_are_compared_in_a_moment():
+    n, size = 24, 400
+    nodes = " ".join(f"t{i + 1} = MatMul (t{i}, w{i})" for i in range(n))
+    weights = {f"w{i}": RNG.standard_normal((size, size)).astype(np.float32) for i in range(n)}
+    model = parsed(f"(float[1, {size}] t0) => (float[1, {size}] t{n}) {{ {nodes} }}", **weights)
+    started = time.process_time()
+    assert lost_in_export(model, list(weights)) == []
+    assert time.process_time() - started < 5
 
 
 def test_a_copy_in_a_constant_node_is_named_too():

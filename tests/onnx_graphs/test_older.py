@@ -102,6 +102,38 @@ def test_a_function_keeps_the_meaning_of_its_own_opset(opset):
     expect_equal(in_onnxruntime(inlined(model), dict(zip("xs", feeds, strict=True))), [wanted], close=True)
 
 
+BRANCHES = """If (c) <
+    then_branch = a () => (float[2, 3, 4] p) { t = Neg (x) p = Softmax <axis = 1> (t) },
+    else_branch = b () => (float[2, 3, 4] q) {
+        s = Constant <value = int64[2] {6, 4}> ()
+        t = Reshape (x, s)
+        u = Softmax <axis = 1> (t)
+        r = Constant <value = int64[3] {2, 3, 4}> ()
+        q = Reshape (u, r)
+    }>"""
+
+
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("opset", [9, 18])
+@pytest.mark.parametrize("condition", [True, False])
+def test_branches_that_give_tensors_of_other_ranks_one_name(opset, condition):
+    """In the model of opset 9 they stand in its graph, in the newer one in a function of opset 9."""
+    model = parsed(f"(float[2, 3, 4] x, bool c) => (float[2, 3, 4] y) {{ y = {BRANCHES} }}", 9)
+    if opset > 9:
+        function = f'<domain: "local", opset_import: ["": 9]> old (x, c) => (y) {{ y = {BRANCHES} }}'
+        body = "(float[2, 3, 4] x, bool c) => (float[2, 3, 4] y) { y = local.old (x, c) }"
+        model = inlined(parsed(body, opset, ', "local": 1', function))
+    else:
+        model = converted(model)
+    x = RNG.standard_normal((2, 3, 4)).astype(np.float32)
+    wanted = softmax(-x.reshape(2, 12)) if condition else softmax(x.reshape(6, 4))
+    (got,) = in_onnxruntime(model, {"x": x, "c": np.array(condition)})
+    np.testing.assert_allclose(got, wanted.reshape(2, 3, 4), rtol=1e-5)
+
+
 def test_names_that_the_model_has_are_not_taken_twice():
     model = parsed(
         "(float[2, 3, 4] since16_Flatten_1) => (float[2, 3, 4] y) { y = Softmax <axis = 1> (since16_Flatten_1) }", 9

@@ -62,6 +62,20 @@ def test_functions_that_grow_without_end_are_refused_at_once(depth: int, calls: 
     assert time.process_time() - started < 20
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_long_chain_of_functions_is_refused_at_once(reverse: bool) -> None:
+    model = nested(3000, 1)
+    if reverse:
+        functions = [*model.functions][::-1]
+        del model.functions[:]
+        model.functions.extend(functions)
+    started = time.process_time()
+    with pytest.raises(TooLargeError, match="call one another more than 100 deep"):
+        expect_sane_size(model)
+    assert time.process_time() - started < 5
+    expect_sane_size(nested(100, 1))
+
+
 def test_functions_that_call_themselves_are_refused() -> None:
     for refused in (lambda: inlined(recursive()), lambda: IdealRuntime(recursive().SerializeToString())):
         with pytest.raises(TooLargeError, match="calls itself"):

@@ -132,6 +132,28 @@ def test_a_pool_in_a_branch_and_one_behind_another():
     np.testing.assert_array_equal(got["z"], got["y"])
 
 
+@pytest.mark.parametrize("condition", [True, False])
+def test_branches_that_give_images_of_other_sizes_one_name(condition):
+    """The last window of the pool begins behind an image of 6, not of 7."""
+    pool = "MaxPool <kernel_shape = [2], strides = [3], ceil_mode = 1>"
+    model = parsed(
+        f"""(float[1, 1, 7] x, bool c) => (float[1, 1, 1] y) <int64[1] last = {{2}}> {{
+        y = If (c) <
+            then_branch = t () => (float[1, 1, 1] a) {{ image = Neg (x) p = {pool} (image) a = ReduceSum (p, last) }},
+            else_branch = e () => (float[1, 1, 1] b) {{
+                image = MaxPool <kernel_shape = [2]> (x) q = {pool} (image) b = ReduceSum (q, last) }}>
+    }}"""
+    )
+    x = np.array([[[3, 1, 4, 1, 5, 9, 2]]], np.float32)
+    got = run(add_gradients(model, ["x"]), {"x": x, "c": np.array(condition), "ct_y": np.ones((1, 1, 1), np.float32)})
+    if condition:  # of -x: -1, -1 and -2
+        wanted, slopes = -4, [0, -1, 0, -1, 0, 0, -1]
+    else:  # of 3 4 4 5 9 9: 4 and 9
+        wanted, slopes = 13, [0, 0, 1, 0, 0, 1, 0]
+    np.testing.assert_array_equal(got["y"].ravel(), [wanted])
+    np.testing.assert_array_equal(got["d_x"].ravel(), slopes)
+
+
 def test_sizes_that_nobody_gives_are_refused_as_before():
     model = parsed(
         "(float[1, 1, 4] x) => (float[1, 1, 7] y) { y = MaxPool <kernel_shape = [1], strides = [2], ceil_mode = 1> (x) }"

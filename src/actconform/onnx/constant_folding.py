@@ -47,14 +47,18 @@ def decided(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Names inside a branch stay where they are not taken. The model itself is returned where no condition is constant.
     """
+    overridable = {value.name for value in model.graph.input}
     while any(_is_if(node) for node in model.graph.node):
         try:
-            _, values = settled(model)
+            _, computed = settled(model)
         except onnx.shape_inference.InferenceError:
             return model
+        values = {
+            tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in overridable
+        } | computed
         taken = {
-            node.output[0]: bool(numpy_helper.to_array(values[node.input[0]]).all())
-            for node in model.graph.node
+            place: bool(numpy_helper.to_array(values[node.input[0]]).all())
+            for place, node in enumerate(model.graph.node)
             if _is_if(node) and node.input[0] in values
         }
         if not taken:
@@ -71,10 +75,10 @@ def settled(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.Ten
     values: dict[str, onnx.TensorProto] = {}
     while True:
         inferred = infer(_with_constants(model, values))
-        found = constants(model, inferred)
-        if len(found) <= len(values):
-            return inferred, found
-        values = found
+        computed = constants(model, inferred)
+        if len(computed) <= len(values):
+            return inferred, computed
+        values = computed
 
 
 def _with_constants(model: onnx.ModelProto, values: dict[str, onnx.TensorProto]) -> onnx.ModelProto:
@@ -168,7 +172,7 @@ def _makes_few(node: onnx.NodeProto, given: list[Array]) -> bool:
         return _count(int(size) for size in given[0]) <= LARGEST
     if len(given) < 3:  # an operand stands twice
         return False
-    start, limit, step = (float(each) for each in given)
+    start, limit, step = (float(each.item()) for each in given)
     return step != 0 and (limit - start) / step <= LARGEST
 
 
@@ -196,17 +200,17 @@ def _evaluated(node: onnx.NodeProto, opset: int, given: dict[str, Array]) -> Arr
     return np.asarray(result)
 
 
-def _with_branches(model: onnx.ModelProto, taken: dict[str, bool]) -> onnx.ModelProto:
-    """Return `model` in which the `If` nodes with the outputs `taken` are replaced by their then (True) or else branch."""
+def _with_branches(model: onnx.ModelProto, taken: dict[int, bool]) -> onnx.ModelProto:
+    """Return `model` in which the `If` nodes at the places `taken` are replaced by their then (True) or else branch."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.node[:]
     names = set(own_names(copy.graph)).union(*(node.output for node in model.graph.node))
-    for node in model.graph.node:
-        if not _is_if(node) or node.output[0] not in taken:
+    for place, node in enumerate(model.graph.node):
+        if place not in taken:
             copy.graph.node.append(node)
             continue
-        wanted = "then_branch" if taken[node.output[0]] else "else_branch"
+        wanted = "then_branch" if taken[place] else "else_branch"
         (branch,) = (attribute.g for attribute in node.attribute if attribute.name == wanted)
         branch = _apart(branch, names)
         names.update(own_names(branch))

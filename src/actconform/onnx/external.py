@@ -45,7 +45,7 @@ def read_external_data(model: onnx.ModelProto, folder: Path) -> None:
         start, length = _number(tensor, "offset", 0), _number(tensor, "length", size)
         if length != size:
             raise ExternalDataError(
-                f"the data of {tensor.name} are {length:,} bytes by what is said of them, and {size:,} by shape and type"
+                f"the data of {tensor.name} have {length:,} bytes by their length, and {size:,} by shape and type"
             )
         try:
             tensor.raw_data = read_bytes(path, MOST_BYTES, start=start, length=size)

@@ -1,4 +1,4 @@
-"""Types and shapes of a graph's tensors by onnx's inference, without those of which runtimes differ.
+"""Types and shapes of a graph's tensors by onnx's inference, without those that runtimes compute otherwise.
 
 What onnx's inference says of some nodes is not taken: a size is then what the model states, or open, so that a run tells.
 """
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from actconform.onnx.pool_sizes import (
     POOLS,
     STANDARD,
+    by_graph,
     dilated_by_itself,
     graphs,
     missized,
@@ -24,13 +25,14 @@ from actconform.onnx.pool_sizes import (
 from actconform.onnx.size_limits import inferred_with_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _UNKNOWN = "actconform.unknown"  # a domain of which onnx infers nothing
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 _INT32_MAX = 2**31 - 1
 
 Sizes = list[int | str | None]  # None where open
+_Place = tuple[int, int]  # of a node: the number of its graph, and its own in that
 
 
 class _Tensor(NamedTuple):
@@ -57,53 +59,57 @@ def expect_consistent(model: onnx.ModelProto, *, check_type: bool) -> None:
 
 
 def _inferred(model: onnx.ModelProto, *, strict: bool, check_type: bool) -> onnx.GraphProto:
-    values, opset = _constants(model), opset_of(model)
-    doubtful = [node for graph in graphs(model.graph) for node in graph.node if _doubtful(node, opset, values)]
-    stated = _tensors(model.graph)
-    open_sizes: dict[str, _Tensor] = {node.output[0]: _Tensor(0, None) for node in doubtful}
+    opset = opset_of(model)
+    doubtful = {
+        (number, i): node
+        for number, (graph, values) in enumerate(by_graph(model.graph, _constants))
+        for i, node in enumerate(graph.node)
+        if _doubtful(node, opset, values)
+    }
+    stated = [tensors for _, tensors in by_graph(model.graph, _tensors)]
+    described = {place: _Tensor(0, None) for place in doubtful}
     while True:
-        copy = _hidden(model, open_sizes, stated, strict=strict)
+        copy = _hidden(model, described, stated, strict=strict)
         if strict:
-            graph = onnx.shape_inference.infer_shapes(copy, check_type=check_type, strict_mode=True).graph
+            inferred = onnx.shape_inference.infer_shapes(copy, check_type=check_type, strict_mode=True).graph
         else:
-            graph = inferred_with_data(copy).graph
-        known = _tensors(graph)
-        before = dict(open_sizes)
-        for node in doubtful:
-            open_sizes[node.output[0]] = _given(node, known, stated.get(node.output[0]))
-        if open_sizes == before:
-            return graph
+            inferred = inferred_with_data(copy).graph
+        tensors = [each for _, each in by_graph(inferred, _tensors)]
+        before = dict(described)
+        for (number, i), node in doubtful.items():
+            described[number, i] = _given(node, tensors[number], stated[number].get(node.output[0]))
+        if described == before:
+            return inferred
 
 
 def _hidden(
-    model: onnx.ModelProto, sizes: Mapping[str, _Tensor], stated: Mapping[str, _Tensor], *, strict: bool
+    model: onnx.ModelProto,
+    described: Mapping[_Place, _Tensor],
+    stated: Sequence[Mapping[str, _Tensor]],
+    *,
+    strict: bool,
 ) -> onnx.ModelProto:
-    """Return a copy in which onnx infers nothing of some nodes, and finds their outputs described by `sizes` instead.
+    """Return a copy in which onnx infers nothing of some nodes, and finds what they give `described` instead.
 
     With `strict` it infers nothing either of those where its own inference fails, nor of doubtful ones in functions, and each
-    node has a name to be told by.
+    node has a name that messages can show.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    for number, graph in enumerate(graphs(copy.graph)):
+        for i, node in enumerate(graph.node):
+            if (number, i) in described:
+                tensor = described[number, i]
+                _describe(graph, node, tensor if tensor.element_type else stated[number].get(node.output[0], tensor))
+                node.domain = _UNKNOWN
     for holder, body in ((copy, copy.graph), *((function, function) for function in copy.functions)):
         opset = opset_of(holder)
         holder.opset_import.append(helper.make_opsetid(_UNKNOWN, 1))
-        for node in (node for graph in graphs(body) for node in graph.node):
-            hide = (
-                node.output[0] in sizes
-                if body is copy.graph
-                else strict and (missized(node, opset) or _doubtful(node, opset, {}))
-            )
-            if strict:
-                node.name = node.name or "-> " + ", ".join(filter(None, node.output))
-                hide = hide or _fails(node, opset)
-            if hide:
+        for node in (node for graph in graphs(body) for node in graph.node) if strict else ():
+            node.name = node.name or "-> " + ", ".join(filter(None, node.output))
+            in_function = body is not copy.graph
+            if _fails(node, opset) or (in_function and (missized(node, opset) or _doubtful(node, opset, {}))):
                 node.domain = _UNKNOWN
-    for graph in graphs(copy.graph):
-        for node in graph.node:
-            if node.output[0] in sizes:
-                given = sizes[node.output[0]]
-                _describe(graph, node, given if given.element_type else stated.get(node.output[0], given))
     return copy
 
 
@@ -154,9 +160,9 @@ def _ends_far_back(node: onnx.NodeProto, values: Mapping[str, TensorProto]) -> b
     return ends is None or bool((numpy_helper.to_array(ends).astype(np.int64) >= _INT32_MAX).any())
 
 
-def _given(node: onnx.NodeProto, known: Mapping[str, _Tensor], stated: _Tensor | None) -> _Tensor:
+def _given(node: onnx.NodeProto, inferred: Mapping[str, _Tensor], stated: _Tensor | None) -> _Tensor:
     """Return the element type of a doubtful node's output and its sizes, None where open."""
-    x = known.get(node.input[0], _Tensor(0, None))
+    x = inferred.get(node.input[0], _Tensor(0, None))
     sizes = _sizes(node, x.dims)
     if stated is not None and stated.dims is not None and (sizes is None or len(stated.dims) == len(sizes)):
         sizes = [size if size is not None else own for size, own in zip(sizes or stated.dims, stated.dims, strict=True)]
@@ -173,26 +179,21 @@ def _sizes(node: onnx.NodeProto, dims: Sizes | None) -> Sizes | None:
     return [dims[0], None, None, 2] if node.op_type == "STFT" else [None] * len(dims)
 
 
-def _constants(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    values: dict[str, TensorProto] = {}
-    for graph in graphs(model.graph):
-        values |= {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:
-            if node.op_type == "Constant" and node.attribute[0].HasField("t"):
-                values[node.output[0]] = node.attribute[0].t
+def _constants(graph: onnx.GraphProto) -> dict[str, TensorProto]:
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            values[node.output[0]] = node.attribute[0].t
     return values
 
 
 def _tensors(graph: onnx.GraphProto) -> dict[str, _Tensor]:
-    """Return what a graph, and those in its nodes, say of their tensors."""
-    tensors = {}
-    for each in graphs(graph):
-        for tensor in each.initializer:
-            tensors[tensor.name] = _Tensor(tensor.data_type, list(tensor.dims))
-        for value in (*each.value_info, *each.input, *each.output):
-            said = value.type.tensor_type
-            dims = [_size(dim) for dim in said.shape.dim] if said.HasField("shape") else None
-            tensors[value.name] = _Tensor(said.elem_type, dims)
+    """Return what a graph says of its own tensors."""
+    tensors = {tensor.name: _Tensor(tensor.data_type, list(tensor.dims)) for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        described = value.type.tensor_type
+        dims = [_size(dim) for dim in described.shape.dim] if described.HasField("shape") else None
+        tensors[value.name] = _Tensor(described.elem_type, dims)
     return tensors
 
 

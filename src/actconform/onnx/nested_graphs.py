@@ -49,6 +49,15 @@ def renamed(graph: onnx.GraphProto, rename: Callable[[str], str]) -> onnx.GraphP
     return copy
 
 
+def rename_tensors(nodes: Iterable[onnx.NodeProto], rename: Callable[[str], str]) -> None:
+    """Call every tensor that nodes read or give, at any depth, `rename(name)`; nodes in graphs inside them lose their names."""
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [rename(name) if name else "" for name in names]
+        for body in subgraphs(node):
+            _rename(body, rename)
+
+
 def _rename(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = rename(value.name)
@@ -56,10 +65,7 @@ def _rename(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
         tensor.values.name = rename(tensor.values.name)
     for node in graph.node:
         node.ClearField("name")
-        for names in (node.input, node.output):
-            names[:] = [rename(name) if name else "" for name in names]
-        for body in subgraphs(node):
-            _rename(body, rename)
+    rename_tensors(graph.node, rename)
 
 
 def fresh_prefix(prefix: str, taken: Collection[str]) -> str:

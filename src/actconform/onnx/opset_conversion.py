@@ -7,18 +7,20 @@ each. onnx's own converter is not used: it lacks what several operators need, an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import onnx
 from onnx import inliner
 
 from actconform.onnx.gates import deep, standard_opset, subgraphs
 from actconform.onnx.grad.rules.registry import STANDARD
-from actconform.onnx.opset_rewrites import REWRITTEN, Rewriting
+from actconform.onnx.opset_rewrites import REWRITTEN, Rewriting, Scope
 from actconform.onnx.size_limits import expect_sane_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+_Body: TypeAlias = onnx.GraphProto | onnx.FunctionProto
 
 OLDEST = 7  # before it operators broadcast otherwise
 TARGET = 16  # the first at which ScatterElements adds
@@ -51,25 +53,24 @@ def converted(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    inferred = _described(model)
-    taken = {name for node in deep(_all_nodes(copy)) for name in (*node.input, *node.output)}
+    nodes = [*deep(_all_nodes(copy))]
+    taken = {name for node in nodes for name in (*node.input, *node.output)}
     taken.update(value.name for value in (*copy.graph.input, *copy.graph.initializer))
     prefix = "since16_"
     while any(name.startswith(prefix) for name in taken):
         prefix = "_" + prefix
-    read = {name for node in deep(_all_nodes(copy)) for name in node.input}
-    for graph in (copy.graph, *(body for node in deep(copy.graph.node) for body in subgraphs(node))):
+    read = {name for node in nodes for name in node.input}
+    for graph in (copy.graph, *(body for node in nodes for body in subgraphs(node))):
         read.update(value.name for value in graph.output)
     if standard_opset(copy) < TARGET:
-        writing = Rewriting(prefix, standard_opset(copy), inferred, read)
-        _convert_graph(copy.graph, writing)
+        _convert(copy.graph, _inferred(model).graph, Rewriting(prefix, standard_opset(copy), read), Scope({}, {}))
         _state_opset(copy.opset_import)
         copy.ir_version = max(copy.ir_version, onnx.helper.OP_SET_ID_VERSION_MAP["ai.onnx", TARGET])
     for function in copy.functions:
         opset = _opset_of(function)
         if 0 < opset < TARGET:
-            writing = Rewriting(f"{prefix}{function.name}_", opset, {}, read | set(function.output))
-            _convert_nodes(function.node, writing)
+            writing = Rewriting(f"{prefix}{function.name}_", opset, read | set(function.output))
+            _convert(function, function, writing, Scope({}, {}))
             _state_opset(function.opset_import)
     return copy
 
@@ -105,28 +106,23 @@ def _unchanged(op_type: str, version: int) -> bool:
     )
 
 
-def _convert_graph(graph: onnx.GraphProto, writing: Rewriting) -> None:
-    writing.enter(graph)
-    for node in graph.node:
-        for body in subgraphs(node):
-            _convert_graph(body, writing)
-    _convert_nodes(graph.node, writing)
-
-
-def _convert_nodes(nodes: Sequence[onnx.NodeProto], writing: Rewriting) -> None:
-    """Convert the nodes of one graph in place."""
+def _convert(body: _Body, inferred: _Body, writing: Rewriting, outer: Scope) -> None:
+    """Convert the nodes of a graph or function in place, and of all graphs in them; `inferred` is it with shapes and types."""
+    scope = Scope({**outer.described, **_described(inferred)}, {**outer.values, **_constants(body)})
     replaced: list[onnx.NodeProto] = []
-    for node in nodes:
-        replaced.extend(_converted_node(node, writing))
-    del nodes[:]  # type: ignore[attr-defined]
-    nodes.extend(replaced)  # type: ignore[attr-defined]
+    for node, same in zip(body.node, [*inferred.node], strict=True):
+        for inner, inner_inferred in zip(subgraphs(node), subgraphs(same), strict=True):
+            _convert(inner, inner_inferred, writing, scope)
+        replaced.extend(_converted_node(node, writing, scope))
+    del body.node[:]
+    body.node.extend(replaced)
 
 
-def _converted_node(node: onnx.NodeProto, writing: Rewriting) -> list[onnx.NodeProto]:
+def _converted_node(node: onnx.NodeProto, writing: Rewriting, scope: Scope) -> list[onnx.NodeProto]:
     if node.domain not in STANDARD or not onnx.defs.has(node.op_type, writing.opset, ""):
         return [node]
     version = onnx.defs.get_schema(node.op_type, writing.opset, "").since_version
-    writing.begin(node)
+    writing.begin(node, scope)
     match outcome(node.op_type, version):
         case "kept":
             return [node]
@@ -153,16 +149,30 @@ def _all_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [*model.graph.node, *(node for function in model.functions for node in function.node)]
 
 
-def _described(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
-    """Return what onnx infers of the tensors of the main graph and of the graphs in its nodes; nothing where it cannot."""
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
-        inferred = onnx.shape_inference.infer_shapes(model)
+        return onnx.shape_inference.infer_shapes(model)
     except onnx.shape_inference.InferenceError:
-        inferred = model
-    described = {}
-    for graph in (inferred.graph, *(body for node in deep(inferred.graph.node) for body in subgraphs(node))):
-        for value in (*graph.value_info, *graph.input, *graph.output):
-            described[value.name] = value.type.tensor_type
-        for tensor in graph.initializer:
-            described[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
+        return model
+
+
+def _described(body: _Body) -> dict[str, onnx.TypeProto.Tensor]:
+    """Return what a graph or function says of its own tensors, without those of graphs in its nodes."""
+    if isinstance(body, onnx.FunctionProto):
+        return {}
+    described = {value.name: value.type.tensor_type for value in (*body.value_info, *body.input, *body.output)}
+    for tensor in body.initializer:
+        described[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type
     return described
+
+
+def _constants(body: _Body) -> dict[str, onnx.TensorProto]:
+    """Return the tensors of a graph or function that are the same in every run."""
+    values = {}
+    if isinstance(body, onnx.GraphProto):
+        inputs = {value.name for value in body.input}
+        values = {tensor.name: tensor for tensor in body.initializer if tensor.name not in inputs}
+    for node in body.node:
+        if node.op_type == "Constant":
+            values.update((node.output[0], each.t) for each in node.attribute if each.name == "value")
+    return values

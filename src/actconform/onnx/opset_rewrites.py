@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnx
@@ -19,31 +19,32 @@ if TYPE_CHECKING:
     Rewrite: TypeAlias = Callable[["Rewriting", onnx.NodeProto], None]
 
 
+class Scope(NamedTuple):
+    """What is known of the tensors that the nodes of a graph see: what onnx infers of them, and the values of constants.
+
+    Graphs side by side may use one name for different tensors.
+    """
+
+    described: Mapping[str, onnx.TypeProto.Tensor]
+    values: Mapping[str, onnx.TensorProto]
+
+
 class Rewriting:
     """What a rewrite knows of the model, and the nodes that it writes in place of one."""
 
-    def __init__(self, prefix: str, opset: int, described: Mapping[str, onnx.TypeProto.Tensor], read: set[str]) -> None:
-        """Take what names begin with, the opset of the old nodes, what is inferred of tensors, and which of them are read."""
+    def __init__(self, prefix: str, opset: int, read: set[str]) -> None:
+        """Take what names begin with, the opset of the old nodes, and which tensors are read."""
         self.opset = opset
         self.read = read
         self._prefix = prefix
-        self._described = described
-        self._values: dict[str, onnx.TensorProto] = {}
+        self._scope = Scope({}, {})
         self._node = onnx.NodeProto()
         self._written: list[onnx.NodeProto] = []
         self._count = 0
 
-    def enter(self, graph: onnx.GraphProto) -> None:
-        """Note the constants of a graph whose nodes come next."""
-        inputs = {value.name for value in graph.input}
-        self._values.update((each.name, each) for each in graph.initializer if each.name not in inputs)
-        for node in graph.node:
-            if node.op_type == "Constant":
-                self._values.update((node.output[0], each.t) for each in node.attribute if each.name == "value")
-
-    def begin(self, node: onnx.NodeProto) -> None:
-        """Turn to a node."""
-        self._node, self._written = node, []
+    def begin(self, node: onnx.NodeProto, scope: Scope) -> None:
+        """Turn to a node, which sees a scope."""
+        self._node, self._scope, self._written = node, scope, []
 
     def written(self) -> list[onnx.NodeProto]:
         """Return what was written in place of the node."""
@@ -62,16 +63,18 @@ class Rewriting:
 
     def element_type(self, name: str) -> int:
         """Return the element type of a tensor, 0 where it is not known."""
-        return self._described[name].elem_type if name in self._described else TensorProto.UNDEFINED
+        described = self._scope.described.get(name)
+        return TensorProto.UNDEFINED if described is None else described.elem_type
 
     def rank(self, name: str) -> int | None:
         """Return the rank of a tensor, None where it is not known."""
-        known = self._described.get(name)
-        return len(known.shape.dim) if known is not None and known.HasField("shape") else None
+        described = self._scope.described.get(name)
+        return len(described.shape.dim) if described is not None and described.HasField("shape") else None
 
     def value(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant, None of what only a run knows."""
-        return numpy_helper.to_array(self._values[name]) if name in self._values else None
+        tensor = self._scope.values.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
 
     def add(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Write a node with one output of a new name, and return that."""
@@ -223,23 +226,23 @@ def _resize_10(w: Rewriting, node: onnx.NodeProto) -> None:
     _resize(w, x, scales, w.attributes().get("mode", "nearest"), w.value(scales))
 
 
-def _resize(w: Rewriting, x: str, scales: str, mode: str, known: NDArray[Any] | None) -> None:
+def _resize(w: Rewriting, x: str, scales: str, mode: str, value: NDArray[Any] | None) -> None:
     """Write Resize as it was: pixel i of the result lies at i / scale of the image.
 
     The nearest pixel is the one before where an axis grows and the one after where it shrinks, as runtimes have it: the
     standard was silent. Opset 11 has one rule for all axes, so that axes that shrink are resized by themselves.
     """
     placed = {"mode": mode, "coordinate_transformation_mode": "asymmetric"}
-    if mode != "nearest" or (known is not None and (known >= 1).all()):
+    if mode != "nearest" or (value is not None and (value >= 1).all()):
         w.give("Resize", [x, "", scales], **placed, nearest_mode="floor")
         return
-    if known is not None and (known <= 1).all():
+    if value is not None and (value <= 1).all():
         w.give("Resize", [x, "", scales], **placed, nearest_mode="ceil")
         return
-    one = w.constant(1.0, np.float32)
-    if known is None:
-        larger, smaller = w.add("Max", [scales, one]), w.add("Min", [scales, one])
+    if value is None:
+        unit = w.constant(1.0, np.float32)
+        larger, smaller = w.add("Max", [scales, unit]), w.add("Min", [scales, unit])
     else:
-        larger, smaller = (w.constant(each(known, 1), np.float32) for each in (np.maximum, np.minimum))
+        larger, smaller = (w.constant(each(value, 1), np.float32) for each in (np.maximum, np.minimum))
     grown = w.add("Resize", [x, "", larger], **placed, nearest_mode="floor")
     w.give("Resize", [grown, "", smaller], **placed, nearest_mode="ceil")

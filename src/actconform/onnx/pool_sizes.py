@@ -7,7 +7,7 @@ checks a gradient's nodes, so that a graph that runs may not run with gradients 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import onnx
@@ -17,13 +17,14 @@ from actconform.onnx.constants import tensor_of
 from actconform.onnx.size_limits import inferred_with_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 STANDARD = ("", "ai.onnx")
 POOLS = ("AveragePool", "LpPool", "MaxPool")
 _CORRECTED = 22  # since when the standard counts no window of a pool that begins behind the image
 
 Sizes = list[int | None]
+_Known = TypeVar("_Known")
 
 
 def sized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,14 +38,15 @@ def sized(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    stated = _without_sizes(copy)
+    stated = [_without_sizes(graph) for graph in graphs(copy.graph)]
     wrong = right = _inferred(copy)
     prefix = "sized_"
     while any(name.startswith(prefix) for graph in graphs(copy.graph) for node in graph.node for name in node.output):
         prefix = "_" + prefix
     while _rewrite_one(copy, right, opset, prefix):
         right = _inferred(copy)
-    _state_sizes(copy, stated, wrong, right)
+    for graph, own, before, now in zip(graphs(copy.graph), stated, wrong, right, strict=True):
+        _state_sizes(graph, own, before, now)
     return copy
 
 
@@ -87,64 +89,88 @@ def graphs(body: Any) -> Iterator[Any]:
     """Yield a graph, or the body of a function, and the graphs that its nodes hold, at any depth."""
     yield body
     for node in body.node:
-        for attribute in node.attribute:
-            for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from graphs(graph)
+        for graph in _inner(node):
+            yield from graphs(graph)
 
 
-def _without_sizes(model: onnx.ModelProto) -> dict[str, onnx.TensorShapeProto]:
-    """Remove and return what a model states of the shapes of what standard nodes give."""
+def _inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from [attribute.g] if attribute.HasField("g") else []
+        yield from attribute.graphs
+
+
+def by_graph(
+    graph: onnx.GraphProto,
+    of: Callable[[onnx.GraphProto], dict[str, _Known]],
+    outer: Mapping[str, _Known] | None = None,
+) -> Iterator[tuple[onnx.GraphProto, dict[str, _Known]]]:
+    """Yield what `graphs` does, each with what `of` says of its tensors and of those that it sees around it, by name.
+
+    Graphs side by side may use one name for different tensors.
+    """
+    seen = {**(outer or {}), **of(graph)}
+    yield graph, seen
+    for node in graph.node:
+        for inner in _inner(node):
+            yield from by_graph(inner, of, seen)
+
+
+def _without_sizes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
+    """Remove and return what a graph states of the shapes of what standard nodes give."""
     stated = {}
-    for graph in graphs(model.graph):
-        inferable = {name for node in graph.node if node.domain in STANDARD for name in node.output}
-        for value in (*graph.value_info, *graph.output):
-            tensor = value.type.tensor_type
-            if value.name in inferable and value.type.HasField("tensor_type") and tensor.HasField("shape"):
-                stated[value.name] = onnx.TensorShapeProto()
-                stated[value.name].CopyFrom(tensor.shape)
-                tensor.ClearField("shape")
+    inferable = {name for node in graph.node if node.domain in STANDARD for name in node.output}
+    for value in (*graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        if value.name in inferable and value.type.HasField("tensor_type") and tensor.HasField("shape"):
+            stated[value.name] = onnx.TensorShapeProto()
+            stated[value.name].CopyFrom(tensor.shape)
+            tensor.ClearField("shape")
     return stated
 
 
 def _state_sizes(
-    model: onnx.ModelProto, stated: dict[str, onnx.TensorShapeProto], wrong: dict[str, Sizes], right: dict[str, Sizes]
+    graph: onnx.GraphProto,
+    stated: dict[str, onnx.TensorShapeProto],
+    wrong: dict[str, Sizes],
+    right: dict[str, Sizes],
 ) -> None:
     """State again what was removed, but for sizes that only the wrong inference gives."""
-    for graph in graphs(model.graph):
-        for value in (*graph.value_info, *graph.output):
-            if value.name not in stated:
-                continue
-            shape, tensor = stated[value.name], value.type.tensor_type
-            before, now = wrong.get(value.name), right.get(value.name)
-            if now is not None and before is not None and len(before) == len(shape.dim) != len(now):
-                shape = helper.make_tensor_type_proto(tensor.elem_type, now).tensor_type.shape  # of the wrong rank
-            elif before is not None and len(before) == len(shape.dim):
-                for axis, dim in enumerate(shape.dim):
-                    inferred_wrongly = before[axis] is not None and (now is None or now[axis] != before[axis])
-                    if inferred_wrongly and dim.dim_value == before[axis]:
-                        dim.Clear()
-            tensor.shape.CopyFrom(shape)
+    for value in (*graph.value_info, *graph.output):
+        if value.name not in stated:
+            continue
+        shape, tensor = stated[value.name], value.type.tensor_type
+        before, now = wrong.get(value.name), right.get(value.name)
+        if now is not None and before is not None and len(before) == len(shape.dim) != len(now):
+            shape = helper.make_tensor_type_proto(tensor.elem_type, now).tensor_type.shape  # of the wrong rank
+        elif before is not None and len(before) == len(shape.dim):
+            for axis, dim in enumerate(shape.dim):
+                inferred_wrongly = before[axis] is not None and (now is None or now[axis] != before[axis])
+                if inferred_wrongly and dim.dim_value == before[axis]:
+                    dim.Clear()
+        tensor.shape.CopyFrom(shape)
 
 
-def _inferred(model: onnx.ModelProto) -> dict[str, Sizes]:
-    """Return the sizes of tensors as far as onnx infers numbers; nothing where it fails."""
+def _inferred(model: onnx.ModelProto) -> list[dict[str, Sizes]]:
+    """Return the sizes of tensors that each graph sees, as far as onnx infers numbers; none where it fails."""
     try:
         inferred = inferred_with_data(model)
     except onnx.shape_inference.InferenceError:
-        return {}
-    sizes: dict[str, Sizes] = {}
-    for graph in graphs(inferred.graph):
-        sizes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-        for value in (*graph.value_info, *graph.input, *graph.output):
-            if value.type.tensor_type.HasField("shape"):
-                dims = value.type.tensor_type.shape.dim
-                sizes[value.name] = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+        return [{} for _ in graphs(model.graph)]
+    return [sizes for _, sizes in by_graph(inferred.graph, _sizes_of)]
+
+
+def _sizes_of(graph: onnx.GraphProto) -> dict[str, Sizes]:
+    sizes: dict[str, Sizes] = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            sizes[value.name] = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
     return sizes
 
 
-def _rewrite_one(model: onnx.ModelProto, sizes: dict[str, Sizes], opset: int, prefix: str) -> bool:
+def _rewrite_one(model: onnx.ModelProto, by_place: list[dict[str, Sizes]], opset: int, prefix: str) -> bool:
     """Rewrite the first node that is inferred wrongly, and say whether there was one that could be."""
-    for graph in graphs(model.graph):
+    for graph, sizes in zip(graphs(model.graph), by_place, strict=True):
         for place, node in enumerate(graph.node):
             if not missized(node, opset) or (dims := sizes.get(node.input[0])) is None:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_NODES = 100_000  # once functions are inlined
+MOST_DEPTH = 100  # of functions that call functions: newer onnx refuses more, older recurses
 MOST_BYTES = 2**31 - 1  # of the same, as protobuf can hold
 MOST_ELEMENTS = 2**28  # of a tensor that is evaluated here: 2 GiB in float64
 MOST_HELD = 2**21  # elements of all tensors of rank 1, for each of which onnx's inference holds some 60 bytes
@@ -39,8 +41,9 @@ _Values: TypeAlias = dict[str, "onnx.TensorProto"]
 
 
 def expect_sane_size(model: onnx.ModelProto) -> None:
-    """Raise TooLargeError where the model has too many nodes or bytes once its functions are inlined, or they call themselves."""
+    """Raise TooLargeError where the model has too many nodes or bytes once its functions are inlined, or they call without end."""
     functions = {_key(function): function for function in model.functions}
+    calls = {key: {called for called in _called(body) if called in functions} for key, body in functions.items()}
     sizes: dict[_Function, tuple[int, int]] = {}
 
     def size_of(body: onnx.GraphProto | onnx.FunctionProto) -> tuple[int, int]:
@@ -57,7 +60,11 @@ def expect_sane_size(model: onnx.ModelProto) -> None:
                     nodes, size = nodes + more, size + larger
         return nodes, size
 
-    for key in _innermost_first(functions):
+    depths: dict[_Function, int] = {}
+    for key in _innermost_first(calls):
+        depths[key] = 1 + max((depths[called] for called in calls[key]), default=0)
+        if depths[key] > MOST_DEPTH:
+            raise TooLargeError(f"functions of the model call one another more than {MOST_DEPTH} deep")
         sizes[key] = size_of(functions[key])
     nodes, size = size_of(model.graph)
     if nodes > MOST_NODES or size > MOST_BYTES:
@@ -168,19 +175,15 @@ def _shape(type_: onnx.TypeProto | None) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
 
 
-def _innermost_first(functions: Mapping[_Function, onnx.FunctionProto]) -> list[_Function]:
+def _innermost_first(calls: Mapping[_Function, set[_Function]]) -> list[_Function]:
     """Return the functions, each after all that it calls; raise TooLargeError where one calls itself, however far down."""
-    calls = {
-        key: {called for called in _called(function) if called in functions} for key, function in functions.items()
-    }
-    order: list[_Function] = []
-    while left := [key for key in calls if key not in order]:
-        ready = [key for key in left if calls[key] <= set(order)]
-        if not ready:
-            domain, name, _ = left[0]
-            raise TooLargeError(f"function {name} of domain {domain} calls itself, or functions that do: it has no end")
-        order += ready
-    return order
+    try:
+        return [*TopologicalSorter(calls).static_order()]
+    except CycleError as error:
+        domain, name, _ = error.args[1][0]
+        raise TooLargeError(
+            f"function {name} of domain {domain} calls itself, or functions that do: it has no end"
+        ) from error
 
 
 def _called(body: onnx.GraphProto | onnx.FunctionProto) -> set[_Function]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -257,6 +258,7 @@ def _agrees(
     def forward_graph(element_type):
         return _graph(op_type, inputs, ranks, opset=opset, element_type=element_type, free=free, **attributes)
 
+    @cache
     def graph(element_type):
         return add_gradients(forward_graph(element_type), list(wrt), chosen).SerializeToString()
 

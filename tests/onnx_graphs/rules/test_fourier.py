@@ -41,6 +41,14 @@ def test_real_numbers(agrees, setting, onesided, length):
     agrees("DFT", inputs, forward, exact="ours", opset=20, onesided=onesided)
 
 
+def test_a_length_of_32_bits_that_only_a_run_tells(agrees):
+    def forward(x, length):
+        return torch.view_as_real(torch.fft.rfft(x[..., 0], n=int(length), dim=-1))
+
+    inputs = [normal(2, 3, 6, 1), np.array(8, np.int32)]
+    agrees("DFT", inputs, forward, exact="ours", opset=20, onesided=1)
+
+
 def test_a_one_sided_inverse_is_refused(graph_of):
     model = graph_of("DFT", [normal(1, 3, 2)], [3], opset=20, inverse=1, onesided=1)
     with pytest.raises(UnsupportedOperator, match=r"DFT .*one-sided inverse .*both sides"):

@@ -118,3 +118,14 @@ def test_functions_of_one_element_have_the_limit(graph_of, op_type):
 def test_a_power_by_its_exponent_has_the_limit(graph_of, x, e, wanted):
     for got in gradients(graph_of, "Pow", [np.array([x]), np.array([e])], 1, wrt="x1")[0]:
         np.testing.assert_array_equal(got, [wanted])
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize(
+    ("x", "e", "wanted"),
+    [(0.0, INF, 0.0), (0.5, INF, 0.0), (2.0, INF, INF), (2.0, -INF, 0.0), (0.5, -INF, -INF), (INF, -1.5, 0.0), (INF, 1.0, 1.0), (-INF, 2.0, -INF)],
+)  # fmt: skip
+def test_a_power_by_its_base_has_the_limit(graph_of, setting, constant, x, e, wanted):
+    exponent = setting([e], np.float32) if constant else np.array([e])
+    for got in gradients(graph_of, "Pow", [np.array([x]), exponent], 1)[0]:
+        np.testing.assert_array_equal(got, [wanted])

@@ -171,7 +171,8 @@ def test_local_response_normalization(agrees, size):
     def forward(x):
         return functional.local_response_norm(x, size, 0.5, 0.75, 1.5)
 
-    agrees("LRN", [normal(2, 4, 3, 2)], forward, free={0: (0,)}, size=size, alpha=0.5, beta=0.75, bias=1.5)
+    for free in ((0,), (0, 1, 2, 3)):
+        agrees("LRN", [normal(2, 4, 3, 2)], forward, free={0: free}, size=size, alpha=0.5, beta=0.75, bias=1.5)
 
 
 def test_float16_is_done_in_float32(graph_of):

@@ -37,7 +37,10 @@ def arrays(op_type, directions=1, *, without=(), batch_first=False):
     return made
 
 
-def layer(op_type, given, element_type=TensorProto.DOUBLE, opset=18, **attributes):
+OPEN = {"x", "h", "c", "lengths"}
+
+
+def layer(op_type, given, element_type=TensorProto.DOUBLE, opset=18, free=OPEN, **attributes):
     names = [name if name in given else "" for name in NAMES]
     while not names[-1]:
         names.pop()
@@ -45,7 +48,7 @@ def layer(op_type, given, element_type=TensorProto.DOUBLE, opset=18, **attribute
         helper.make_tensor_value_info(
             name,
             TensorProto.INT32 if name == "lengths" else element_type,
-            [f"{name}{axis}" if name in {"x", "h", "c", "lengths"} else n for axis, n in enumerate(given[name].shape)],
+            [f"{name}{axis}" if name in free else n for axis, n in enumerate(given[name].shape)],
         )
         for name in names
         if name
@@ -144,24 +147,30 @@ def test_layers_agree_with_torch(op_type, directions):
             np.testing.assert_allclose(got[f"d_{name}"][d], wanted.reshape(GATES[op_type] * HIDDEN, -1), atol=1e-12)
 
 
-@pytest.mark.parametrize("op_type", GATES)
-def test_onnx_runtime_computes_them_in_float32(op_type):
+IN_RUNTIME = [
+    *((op_type, *CASES[name]) for op_type in GATES for name in CASES if name != "batch-first"),  # which it refuses
+    *OWN,
+]
+
+
+@pytest.mark.parametrize(("op_type", "shapes", "attributes"), IN_RUNTIME, ids=str)
+def test_onnx_runtime_computes_them_in_float32(op_type, shapes, attributes):
     onnxruntime = pytest.importorskip("onnxruntime")
-    given = arrays(op_type, 2)
-    how = {"direction": "bidirectional", "clip": 3.0}
-    wide = IdealRuntime(add_gradients(layer(op_type, given, **how)).SerializeToString(), rounding=False)
+    plain = arrays(op_type, **shapes)
+    exact = add_gradients(layer(op_type, plain, **attributes))
     rng = np.random.default_rng(1)
+    directions = shapes.get("directions", 1)
+    given = plain | {"ct_y": rng.standard_normal((STEPS, directions, BATCH, HIDDEN))}
     states = 2 if op_type == "LSTM" else 1
-    given["ct_y"] = rng.standard_normal((STEPS, 2, BATCH, HIDDEN))
-    given |= {name: rng.standard_normal((2, BATCH, HIDDEN)) for name in ("ct_y_h", "ct_y_c")[:states]}
-    truth = wide.forward(given)
+    given |= {name: rng.standard_normal((directions, BATCH, HIDDEN)) for name in ("ct_y_h", "ct_y_c")[:states]}
+    truth = IdealRuntime(exact.SerializeToString(), rounding=False).forward(given)
     single = {name: each.astype(np.float32) if each.dtype == np.float64 else each for name, each in given.items()}
-    plain = {name: each for name, each in given.items() if not name.startswith("ct_")}
-    model = add_gradients(layer(op_type, plain, TensorProto.FLOAT, **how))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    got = dict(zip([each.name for each in session.get_outputs()], session.run(None, single), strict=True))
-    for name, wanted in truth.items():
-        np.testing.assert_allclose(got[name], wanted, atol=2e-5 * max(1, np.abs(wanted).max()), err_msg=name)
+    for free in (OPEN, set()):  # where sizes are fixed it fuses more
+        model = add_gradients(layer(op_type, plain, TensorProto.FLOAT, free=free, **attributes))
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        got = dict(zip([each.name for each in session.get_outputs()], session.run(None, single), strict=True))
+        for name, wanted in truth.items():
+            np.testing.assert_allclose(got[name], wanted, atol=2e-5 * max(1, np.abs(wanted).max()), err_msg=name)
 
 
 def test_an_activation_without_a_rule_is_refused_and_what_works_is_named():

@@ -149,8 +149,8 @@ class IdealRuntime(Program):
 
     def _compute(self, node: onnx.NodeProto) -> Compute:
         flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
-        known = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
-        if node.domain not in {"", "ai.onnx"} or not known:
+        computed = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
+        if node.domain not in {"", "ai.onnx"} or not computed:
             raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
         if node.op_type in PASSED_ON:
             return passed_on(node, self._opset)
@@ -171,7 +171,7 @@ class IdealRuntime(Program):
             carried = cast("list[Array]", initial)
             rows: list[Sequence[Array]] = []
             if limit is not None and limit > MOST_ROUNDS and going is None:
-                raise Unsupported(f"a loop of {int(limit):,} rounds; at most {MOST_ROUNDS:,} are gone")
+                raise Unsupported(f"a loop of {int(limit):,} rounds; at most {MOST_ROUNDS:,} are taken")
             while (going is None or bool(going)) and (limit is None or len(rows) < limit):
                 if len(rows) == MOST_ROUNDS:
                     raise Unsupported(f"a loop of more than {MOST_ROUNDS:,} rounds")
@@ -181,7 +181,7 @@ class IdealRuntime(Program):
                 going, *results = (values[name] for name in gives)
                 rows.append(results[len(carried) :])
                 carried = results[: len(carried)]
-            return [*carried, *(np.stack(column) for column in zip(*rows, strict=True))]
+            return [*carried, *_stacked(rows, body.output[1 + len(carried) :])]
 
         return compute
 
@@ -224,14 +224,23 @@ class IdealRuntime(Program):
                 results = [values[name] for name in gives]
                 states = results[:n_states]
                 rows.append(results[n_states:])
-            columns = [np.stack(column) for column in zip(*rows, strict=True)]
             written = [
                 np.moveaxis(np.flip(each, 0) if turned else each, 0, axis)
-                for each, axis, turned in zip(columns, axes[1], turns[1], strict=True)
+                for each, axis, turned in zip(_stacked(rows, body.output[n_states:]), axes[1], turns[1], strict=True)
             ]
             return [*states, *written]
 
         return compute
+
+
+def _stacked(rows: Sequence[Sequence[Array]], described: Sequence[onnx.ValueInfoProto]) -> list[Array]:
+    """Return each output of the rounds of a loop, one row a round; `described` tells their sizes where there was no round."""
+    if rows:
+        return [np.stack(column) for column in zip(*rows, strict=True)]
+    dims = [value.type.tensor_type.shape.dim for value in described]
+    if not all(each.HasField("dim_value") for sizes in dims for each in sizes):
+        raise Unsupported("a loop of no round at all, whose body does not state the sizes of what it gives")
+    return [np.zeros((0, *(each.dim_value for each in sizes))) for sizes in dims]
 
 
 def _several(results: Array | tuple[Array, ...]) -> Sequence[Array]:

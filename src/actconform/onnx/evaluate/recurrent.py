@@ -57,16 +57,16 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     ends = ["forward", "reverse"] if own["direction"] == "bidirectional" else [own["direction"]]
     batch, hidden = x.shape[1], r.shape[-1]
     lengths = np.full(batch, len(x)) if lengths is None else lengths
-    found = []
+    directions = []
     for i, end in enumerate(ends):
         bias = np.zeros(2 * r.shape[1]) if b is None else b[i]
         peepholes = np.zeros(3 * hidden) if p is None else p[i]
         weights = _Weights(w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, _functions(node, i))
         states = [np.zeros((batch, hidden)) if state is None else state[i].copy() for state in (h, c)]
-        found.append(
+        directions.append(
             _run(node, weights, x, states[: 2 if node.op_type == "LSTM" else 1], lengths, back=end == "reverse")
         )
-    y, *last = (np.stack(each, axis) for each, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False))
+    y, *last = (np.stack(each, axis) for each, axis in zip(zip(*directions, strict=True), (1, 0, 0), strict=False))
     if batch_first:
         return y.transpose(2, 0, 1, 3), *(state.transpose(1, 0, 2) for state in last)
     return y, *last

@@ -20,8 +20,13 @@ from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import subgraphs
 from actconform.onnx.grad.arguments import chosen_outputs, wanted_tensors
 from actconform.onnx.grad.rules.build import Build
-from actconform.onnx.grad.rules.registry import STANDARD, ZERO_DERIVATIVE, Node, rule_of
-from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads
+from actconform.onnx.grad.rules.registry import (
+    STANDARD,
+    ZERO_DERIVATIVE,
+    Node,
+    rule_of,
+)
+from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads, rename_tensors
 from actconform.onnx.strip_weights import outline, restore
 
 if TYPE_CHECKING:
@@ -52,18 +57,19 @@ def add_gradients(
 ) -> onnx.ModelProto:
     """Return a copy of `model` that also returns the gradient with respect to each tensor of `wrt`.
 
-    `wrt` names float inputs or initializers, by default all float inputs. `shapes` fixes the dimensions of inputs. For each of `outputs`, by default all float outputs, the copy has a further
-    input "ct_<output>" of that output's shape and type, the cotangent; for each x of `wrt` a further output "d_<x>" of the
-    shape and type of x, the sum over the outputs of cotangent times Jacobian. With `keep_outputs=False` the gradients are
-    its only outputs. The forward nodes stay as they are, but for local functions, operators that have no rule but a
-    definition by other operators, and each `If` whose condition is constant, which are replaced by their bodies; pools and
-    transposed convolutions whose size onnx infers wrongly, which say it plainly; below opset 16 all are converted to it.
+    `wrt` names float inputs or initializers, by default all float inputs. `shapes` fixes the dimensions of inputs. For each
+    of `outputs`, by default all float outputs, the copy has a further input "ct_<output>" of that output's shape and type,
+    the cotangent; for each x of `wrt` a further output "d_<x>" of the shape and type of x, the sum over the outputs of
+    cotangent times Jacobian. With `keep_outputs=False` the gradients are its only outputs. The forward nodes stay as they
+    are, but for local functions, operators that have no rule but a definition by other operators, and each `If` whose
+    condition is constant, which are replaced by their bodies; pools and transposed convolutions whose size onnx infers
+    wrongly, which say it plainly; below opset 16 all are converted to it.
 
     A tensor on which no output depends, or by steps and counts alone, gets zeros. Kinks follow the conventions of
     docs/gradients.md. Raises GradientError, a ValueError, where `model` is not valid or of an opset below 7 or above 26, a
-    name is not known, `wrt` is no float tensor, a shape cannot be, or a rule fails; NameTakenError, a GradientError, where a new name is taken;
-    TypeError where names are no strings; UnsupportedOperator where a gradient would have to pass an operator that has no
-    rule. The time taken grows with the number of nodes.
+    name is not known, `wrt` is no float tensor, a shape cannot be, or a rule fails; NameTakenError, a GradientError, where a
+    new name is taken; TypeError where names are no strings; UnsupportedOperator where a gradient would have to pass an
+    operator that has no rule. The time taken grows with the number of nodes.
     """
     light = outline(model, shapes)
     graph = light.graph
@@ -83,7 +89,8 @@ def add_gradients(
     _pull_back(b, _reached(b, graph, wanted), arriving)
 
     described = {value.name: value for value in (*inferred.output, *inferred.input)}
-    found = [_gradient_of(b, name, arriving, gradient + name) for name in wanted]
+    gradients = {gradient + name: _gradient_of(b, name, arriving) for name in wanted}
+    _name(b, gradients)
     stated = {value.name: value for value in graph.output}
     graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
     if not keep_outputs:
@@ -93,7 +100,7 @@ def add_gradients(
             graph.output.append(_described(described[name], gradient + name))
         else:
             graph.output.append(helper.make_tensor_value_info(gradient + name, b.element_type_of(name), b.shape(name)))
-    nodes = needed(b.nodes, found)
+    nodes = needed(b.nodes, gradients)
     used = {name for node in nodes for name in reads(node)}
     graph.node.extend(nodes)
     graph.initializer.extend(tensor for tensor in b.initializers if tensor.name in used)
@@ -214,11 +221,25 @@ def _float_type(b: Build, node: Node) -> int:
     raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
 
 
-def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]], output: str) -> str:
+def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]]) -> str:
     b.element_type = b.element_type_of(name)
-    total = _total(b, arriving, name) or b.zeros_like(name)
-    b.nodes.append(helper.make_node("Identity", [total], [output], name=output))
-    return output
+    return _total(b, arriving, name) or b.zeros_like(name)
+
+
+def _name(b: Build, gradients: dict[str, str]) -> None:
+    """Give the tensors `gradients` their names as outputs, its keys: new ones in place of old, and copies of what is not new.
+
+    A copy of each would do, had ONNX Runtime (1.31) no fault there: it drops the copy of a tensor that goes into a product
+    with a transposed matrix and a sum as well, and then does not find the tensor.
+    """
+    new = {name for node in b.nodes for name in node.output}
+    names: dict[str, str] = {}
+    for output, tensor in gradients.items():
+        if tensor in new and tensor not in names:
+            names[tensor] = output
+        else:
+            b.nodes.append(helper.make_node("Identity", [tensor], [output], name=output))
+    rename_tensors(b.nodes, lambda name: names.get(name, name))
 
 
 def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProto | None = None) -> onnx.ValueInfoProto:

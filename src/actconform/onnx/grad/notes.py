@@ -7,7 +7,7 @@ gradient than that of the model in its framework; the notes here name what can b
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from onnx import numpy_helper
@@ -81,35 +81,55 @@ def _copies(
     array = numpy_helper.to_array(mine)
     if array.size < 2 or np.ptp(array.astype(np.float64)) == 0:  # zeros and ones are equal by chance
         return
-    for other, tensor in tensors.items():
+    for copy, tensor in tensors.items():
         same = tensor.data_type == mine.data_type and np.prod(tensor.dims, dtype=np.int64) == array.size
-        if other == name or not same or uses_external_data(tensor):
+        if copy == name or not same or uses_external_data(tensor):
             continue
-        how = _relation(array, numpy_helper.to_array(tensor))
-        readers = [_label(node) for node in nodes for read in node.input if read == other]
-        if how and readers:
-            back = "" if how == "the same numbers as" else " turned back"
+        relation = _relation(array, numpy_helper.to_array(tensor))
+        readers = [_label(node) for node in nodes for read in node.input if read == copy] if relation else []
+        if relation and readers:
+            held_there = relation.of(name) if any(relation) else f"the same numbers as {name}"
+            own, part = f"{gradient}{name}", relation.of(f"{gradient}{copy}")
             yield (
-                f"{other}, read by {_listed(readers)}, holds {how} {name}: if both are one parameter of the model, its "
-                f"gradient is {gradient}{name} plus {gradient}{other}{back}; {gradient}{name} alone lacks that part"
+                f"{copy}, read by {_listed(readers)}, holds {held_there}: if both are one parameter of the model, its "
+                f"gradient is {own} plus {part}; {own} alone lacks that part"
             )
 
 
-def _relation(mine: Array, other: Array) -> str:
-    """Say what `other` is of `mine`; '' if nothing."""
-    turned = [("the same numbers as", mine)]
-    if mine.ndim >= 2:
-        turned += [("the transpose of", np.swapaxes(mine, -1, -2)), ("the transpose of", mine.T)]
-    for how, array in turned:
-        if array.shape != other.shape:
-            continue
-        if np.array_equal(array, other, equal_nan=True):
-            return how
-        first = np.unravel_index(np.argmax(np.abs(array)), array.shape)
-        ratio = float(other[first]) / float(array[first]) if array[first] else 0.0
-        if ratio and array.size >= 8 and np.allclose(other, ratio * array.astype(np.float64), rtol=1e-6, atol=0):
-            return f"{ratio:.6g} times {how}".removesuffix(" the same numbers as")
-    return ""
+class _Relation(NamedTuple):
+    """What one tensor is of another: that or its transpose, and so many times it. Their gradients are related likewise."""
+
+    transposed: bool = False
+    ratio: float | None = None
+
+    def of(self, name: str) -> str:
+        """Return the words for this relation to the tensor `name`."""
+        times = "" if self.ratio is None else f"{self.ratio:.6g} times "
+        return f"{times}{'the transpose of ' if self.transposed else ''}{name}"
+
+
+def _relation(mine: Array, copy: Array) -> _Relation | None:
+    """Return what `copy` is of `mine`; None if nothing. Most that are not related are told by their first rows alone."""
+    turned = [mine, *([mine.T] if mine.ndim >= 2 else []), *([np.swapaxes(mine, -1, -2)] if mine.ndim > 2 else [])]
+    for i, array in enumerate(turned):
+        if array.shape == copy.shape and _ratio(array[:1], copy[:1]) is not None:
+            ratio = _ratio(array, copy)
+            if ratio == 1:
+                return _Relation(i > 0)
+            if ratio is not None and array.size >= 8:
+                return _Relation(i > 0, ratio)
+    return None
+
+
+def _ratio(array: Array, copy: Array) -> float | None:
+    """Return how many times `array` another of its shape is: 1 where they are equal; None where it is no multiple."""
+    if np.array_equal(array, copy, equal_nan=True):
+        return 1.0
+    largest = np.unravel_index(np.argmax(np.abs(array)), array.shape)
+    ratio = float(copy[largest]) / float(array[largest]) if array[largest] else 0.0
+    if ratio and np.allclose(copy, ratio * array.astype(np.float64), rtol=1e-6, atol=0):
+        return ratio
+    return None
 
 
 def _folded(

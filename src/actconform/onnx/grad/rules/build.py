@@ -94,7 +94,7 @@ class Build(Known):
         return names
 
     def paste(self, graph: onnx.GraphProto, names: Mapping[str, str]) -> list[str]:
-        """Add the nodes and initializers of a whole graph, in which `names` tells of tensors of this; return its outputs."""
+        """Add the nodes and initializers of a whole graph, some of whose tensors are called `names` here; return its outputs."""
         prefix = self.prefix()
         copy = renamed(graph, lambda name: names.get(name, prefix + name))
         self.nodes.extend(copy.node)
@@ -173,13 +173,13 @@ class Build(Known):
             for new, old in zip(outputs, node.outputs, strict=True):
                 self.knows_like(new, old)
         seen = replace(node, inputs=inputs, outputs=outputs)
-        found = rule(self, seen, [each and self._cast(each, own, kind) for each in g])
+        pulled = rule(self, seen, [each and self._cast(each, own, kind) for each in g])
         self.element_type = own
-        if not isinstance(found, list | tuple):
-            return found
+        if not isinstance(pulled, list | tuple):
+            return pulled
         return [
             self._cast(each, kind, self.element_type_of(x) or own) if isinstance(each, str) else each
-            for each, x in zip(found, node.inputs, strict=False)
+            for each, x in zip(pulled, node.inputs, strict=False)
         ]
 
     def total(self, parts: Sequence[str]) -> str:
@@ -285,11 +285,11 @@ class Build(Known):
         self._selected.add(dropped)
         return dropped
 
-    def _linear(self, g: str, other: str, result: str) -> str:
+    def _linear(self, g: str, operand: str, result: str) -> str:
         if g not in self._selected:
             return result
-        known = self.value(other)
-        harmless = known is not None and bool(np.all(np.isfinite(known.astype(np.float64)) & (known != 0)))
+        value = self.value(operand)
+        harmless = value is not None and bool(np.all(np.isfinite(value.astype(np.float64)) & (value != 0)))
         if not harmless:
             result = self.Where(self.Equal(g, 0.0), 0.0, result)
         self._selected.add(result)

@@ -176,10 +176,10 @@ def _back(
     begin = [g_states[i] or b.zeros_like(steps.initial[i]) for i in live]
     begin += [b.Cast(b.zeros_like(name), to=_wide(b.element_type_of(name))) for name in around]
     places = [steps.read[first + i] for i in sliced]
-    found = iter(_scan_back(b, graph, begin, [*steps.read, *arriving.values()], places))
-    by_input = {i: b.same_as(next(found), steps.initial[i]) for i in live}
-    sums = {name: b.Cast(next(found), to=b.element_type_of(name)) for name in around}
-    by_input |= {i: b.same_as(d, steps.read[first + i][0]) for i, d in zip(sliced, found, strict=True)}
+    results_back = iter(_scan_back(b, graph, begin, [*steps.read, *arriving.values()], places))
+    by_input = {i: b.same_as(next(results_back), steps.initial[i]) for i in live}
+    sums = {name: b.Cast(next(results_back), to=b.element_type_of(name)) for name in around}
+    by_input |= {i: b.same_as(d, steps.read[first + i][0]) for i, d in zip(sliced, results_back, strict=True)}
     return [*(by_input.get(i) for i in range(len(wants))), *_in_order(b, node, sums)]
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from actconform.onnx.grad.rules.registry import rule
 from actconform.onnx.grad.rules.windows import (
     Window,
-    known,
+    all_known,
+    expect_whole_image,
+    image_sizes,
     padded,
     padding_at_run_time,
     pieces,
@@ -32,7 +34,8 @@ def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
     shape = static(b, node, w)
     (y,), (cotangent,) = node.outputs, g
     assert cotangent
-    if node.attributes["auto_pad"].startswith("SAME") and known((b.shape(x) or (None, None, None))[2:]) is None:
+    expect_whole_image(b, node, window_in(node, shape[2:]), spared=1)
+    if node.attributes["auto_pad"].startswith("SAME") and image_sizes(b, x) is None:
         return _padded_at_run_time(b, node, cotangent, shape)
     window = window_of(b, node, shape[2:])
     return [
@@ -134,7 +137,7 @@ def _image_gradient(b: Build, node: Node, g: str, window: Window) -> str:
 
 def _unseen(b: Build, node: Node, window: Window) -> list[int] | None:
     """Return how much of the padded image lies behind the last window, less than a stride; None where a run tells."""
-    image, positions = (known((b.shape(each) or (None, None, None))[2:]) for each in (node.inputs[0], node.outputs[0]))
+    image, positions = (image_sizes(b, each) for each in (node.inputs[0], node.outputs[0]))
     if image is None or positions is None:
         return None
     each = zip(image, window.before, window.after, positions, window.strides, window.spans, strict=True)
@@ -175,7 +178,7 @@ def _kernel_gradient(
     positions = (b.shape(like) or (None,) * len(shape))[2:]
     image_shape = image_shape or b.shape(image) or (None,) * len(shape)
     rows = b.Reshape(b.Transpose(g, perm=[1, 0, *axes]), b.integers([group, outer // group, -1]))
-    sizes, outs = known(image_shape[2:]), known(positions)
+    sizes, outs = all_known(image_shape[2:]), all_known(positions)
     image = padded(b, image, window)
     if group == 1 and inner >= _FEW and math.prod(kernel) > 1 and sizes is not None and outs is not None:
         wide = tuple(n + p + q for n, p, q in zip(sizes, window.before, window.after, strict=True))

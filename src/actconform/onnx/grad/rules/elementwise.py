@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
+
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.grad.rules.build import Build
 from actconform.onnx.grad.rules.registry import Node, rule
@@ -113,22 +115,23 @@ def _mod(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 @rule("Pow", widen=True)
 def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
-    """Return e x^(e-1), 0 where e = 0 even at x = 0; and x^e log(x), NaN for negative x.
+    """Return e x^(e-1), and x^e log(x), NaN for negative x.
 
-    The latter is 0 where x^e is: at x = 0 where e >= 0, at infinity where e < 0.
+    The former is 0 where e is, at x = 0 too, or where the power is, at an infinite e too; the latter is 0 where x^e is: at x = 0 where e >= 0, at infinity where e < 0.
     """
     x, e = node.inputs
-    known = b.value(e)
-    if known is not None and known.size == 1 and not node.wanted[1]:
-        exponent = float(known.reshape(()))
+    value = b.value(e)
+    if value is not None and value.size == 1 and np.isfinite(value.astype(np.float64)) and not node.wanted[1]:
+        exponent = float(value.reshape(()))
         return [None if exponent == 0 else b.sum_to(b.times(_present(g), _slope(b, x, exponent)), x, node.outputs[0])]
     kind = b.element_type_of(e)
     real = e if kind == b.element_type else b.Cast(e, to=b.element_type)
 
     def cotangent(i: int) -> str:
         if i == 0:
-            slope = b.Mul(real, b.Pow(x, b.Sub(real, 1.0)))
-            return b.times(_present(g), b.Where(b.Equal(real, 0.0), 0.0, slope))
+            power = b.Pow(x, b.Sub(real, 1.0))
+            level = b.Or(b.Equal(real, 0.0), b.Equal(power, 0.0))
+            return b.times(_present(g), b.Where(level, 0.0, b.Mul(real, power)))
         at_zero = b.And(b.Equal(x, 0.0), b.GreaterOrEqual(real, 0.0))
         flat = b.Or(at_zero, b.And(b.Equal(x, float("inf")), b.Less(real, 0.0)))
         pulled = b.times(_present(g), b.Where(flat, 0.0, b.Mul(node.outputs[0], b.Log(x))))
@@ -203,14 +206,14 @@ def _cast(b: Build, node: Node, g: Cotangents) -> Cotangents:
 def _dropout(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent unchanged in inference; in training, scaled where the mask, an output, kept the element."""
     training = node.input(2)
-    known = b.value(training)
-    if not training or (known is not None and not known.any()):
+    value = b.value(training)
+    if not training or (value is not None and not value.any()):
         return [g[0]]
     mask, ratio = node.output(1), node.input(1)
     if mask is None:
         raise node.refuse("in training it needs its mask as a second output")
     left = b.Sub(1.0, b.Cast(ratio, to=b.element_type) if ratio else 0.5)
-    scale = b.Reciprocal(left) if known is not None else b.Where(training, b.Reciprocal(left), 1.0)
+    scale = b.Reciprocal(left) if value is not None else b.Where(training, b.Reciprocal(left), 1.0)
     return [b.keep(mask, b.Mul(g[0], scale))]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from actconform.onnx.grad.rules.registry import rule
 
@@ -29,7 +30,9 @@ def fourier(b: Build, node: Node, g: Cotangents) -> Cotangents:
         raise node.refuse("a one-sided inverse transform has no rule: give both sides")
     axis, rank = _axis(b, node), b.rank(x)
     own, zero = b.size_of(x, axis), b.integers([0])
-    number = b.Reshape(node.inputs[1], b.integers([1])) if node.input(1) else own
+    number = own
+    if node.input(1):  # of int32 or int64
+        number = b.Cast(b.Reshape(node.inputs[1], b.integers([1])), to=TensorProto.INT64)
     if onesided:
         cotangent = _lengthened(b, cotangent, axis, rank, number)
     if b.opset >= _AXIS_AS_INPUT:

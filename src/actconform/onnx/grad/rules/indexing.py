@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.onnx.grad.rules.registry import rule
-from actconform.onnx.grad.rules.windows import along, known, padded, pieces, window_in
+from actconform.onnx.grad.rules.windows import all_known, along, padded, pieces, window_in
 
 if TYPE_CHECKING:
     from actconform.onnx.grad.rules.build import Build
@@ -29,11 +29,11 @@ def gather(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """
     (x, indices), (cotangent,) = node.inputs, g
     assert cotangent
-    axis, shape, one = b.axis(node.attributes["axis"], x), b.shape(x), b.value(indices)
-    if one is not None and one.size == 1 and shape is not None and (length := shape[axis]) is not None:
-        first = int(one.reshape(-1)[0]) % length
+    axis, shape, index = b.axis(node.attributes["axis"], x), b.shape(x), b.value(indices)
+    if index is not None and index.size == 1 and shape is not None and (length := shape[axis]) is not None:
+        first = int(index.reshape(-1)[0]) % length
         return [_between_zeros(b, cotangent, x, axis, first, length - 1 - first)]
-    behind = known(shape[axis + 1 :]) if shape is not None else None
+    behind = all_known(shape[axis + 1 :]) if shape is not None else None
     if behind is not None:
         size = b.constant(np.array(math.prod(behind)))
     else:
@@ -111,12 +111,12 @@ def _other_factors(b: Build, data: str, place: str, updates: str) -> tuple[str, 
     counts = [b.Where(zero, 1.0, 0.0) for zero in zeros]
     product = b.ScatterElements(nonzero[0], index, nonzero[1], axis=0, reduction="mul")
     count = b.ScatterElements(counts[0], index, counts[1], axis=0, reduction="add")
-    found = []
+    products = []
     for i, like in enumerate((data, updates)):
-        whole, others = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
-        rest = b.Where(b.Equal(b.Sub(others, counts[i]), 0.0), b.Div(whole, nonzero[i]), 0.0)
-        found.append(b.reshape_like(rest, like))
-    return found[0], found[1]
+        whole, n_zeros = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
+        rest = b.Where(b.Equal(b.Sub(n_zeros, counts[i]), 0.0), b.Div(whole, nonzero[i]), 0.0)
+        products.append(b.reshape_like(rest, like))
+    return products[0], products[1]
 
 
 @rule("OneHot")

@@ -168,9 +168,9 @@ def determinant(b: Build, node: Node, g: Cotangents) -> Cotangents:
     batched = b.Unsqueeze(cotangent, b.integers([-2, -1]))
     if size == 1:
         return [batched]
-    others = np.array([[j for j in range(size) if j != i] for i in range(size)])
-    rows = b.Gather(x, b.constant(others), axis=-2)  # (..., i, size - 1, size)
-    minors = b.Gather(rows, b.constant(others), axis=-1)  # (..., i, size - 1, j, size - 1)
+    kept = b.constant(np.array([[j for j in range(size) if j != i] for i in range(size)]))
+    rows = b.Gather(x, kept, axis=-2)  # (..., i, size - 1, size)
+    minors = b.Gather(rows, kept, axis=-1)  # (..., i, size - 1, j, size - 1)
     rank = b.rank(x) - 2
     by_pair = b.Transpose(minors, perm=[*range(rank), rank, rank + 2, rank + 1, rank + 3])
     signs = b.constant((-1.0) ** np.add.outer(np.arange(size), np.arange(size)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.onnx.grad.rules.registry import rule
-from actconform.onnx.grad.rules.windows import along, static
+from actconform.onnx.grad.rules.windows import along
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,15 +200,26 @@ def local_response_normalization(b: Build, node: Node, g: Cotangents) -> Cotange
 
     dx = g s^-beta - 2 alpha beta / size x times the sum of g x s^(-beta - 1) over the channels that see x.
     """
-    channels, *_ = static(b, node, node.inputs[0], 1)
     alpha, beta, bias, size = (node.attributes[name] for name in ("alpha", "beta", "bias", "size"))
-    offsets = np.arange(channels)[None, :] - np.arange(channels)[:, None]
-    sees = ((offsets >= -((size - 1) // 2)) & (offsets <= size // 2)).astype(np.float64)
     rank = b.rank(node.inputs[0])
     x, (y,) = node.inputs[0], g
     assert y
-    near = along(b, b.Mul(x, x), 1, rank, b.constant(sees))
+    sees = _neighbours(b, x, (size - 1) // 2, size // 2)
+    near = along(b, b.Mul(x, x), 1, rank, sees)
     s = b.Add(b.Mul(near, alpha / size), bias)
     direct = b.Mul(y, b.Pow(s, -beta))
-    back = along(b, b.Div(b.Mul(direct, x), s), 1, rank, b.constant(sees.T))
+    back = along(b, b.Div(b.Mul(direct, x), s), 1, rank, b.Transpose(sees, perm=[1, 0]))
     return [b.Sub(direct, b.Mul(b.Mul(x, back), 2 * alpha * beta / size))]
+
+
+def _neighbours(b: Build, x: str, before: int, after: int) -> str:
+    """Return the matrix (channels, channels) of 1 where the second is among so many before and after the first, else 0."""
+    channels = (b.shape(x) or (None, None))[1]
+    if channels is not None:
+        steps = np.arange(channels) - np.arange(channels)[:, None]
+        return b.constant(((steps >= -before) & (steps <= after)).astype(np.float64))
+    zero, one, first, last = (b.constant(np.array(number)) for number in (0, 1, -before, after))
+    places = b.Range(zero, b.Squeeze(b.size_of(x, 1)), one)
+    distance = b.Sub(places, b.Unsqueeze(places, b.integers([1])))
+    near = b.And(b.GreaterOrEqual(distance, first), b.LessOrEqual(distance, last))
+    return b.Cast(near, to=b.element_type)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actconform.onnx.grad.rules.registry import rule
-from actconform.onnx.grad.rules.windows import along, known, padding_at_run_time, window_in, window_of
+from actconform.onnx.grad.rules.windows import (
+    along,
+    expect_whole_image,
+    image_sizes,
+    padding_at_run_time,
+    refused_padding,
+    window_in,
+    window_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,7 +82,7 @@ def global_average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GlobalAveragePool: dx = g / n everywhere, of n elements."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
-    sizes = known((b.shape(x) or (None, None, None))[2:])
+    sizes = image_sizes(b, x)
     if sizes is not None:
         return [b.expand_like(b.Div(cotangent, math.prod(sizes)), x)]
     count = b.Cast(b.Div(b.Size(x), b.Size(cotangent)), to=b.element_type)
@@ -97,23 +105,17 @@ def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 def _expect_placed(b: Build, node: Node) -> None:
     """Raise UnsupportedOperator where it depends on the runtime which padding a pool finds by itself.
 
-    ONNX Runtime pads as if there were no dilations, and where steps are wider than windows it cuts the image at both ends.
+    ONNX Runtime pads as if there were no dilations. Its MaxPool refuses to run where others cut the image.
     """
-    if not node.attributes["auto_pad"].startswith("SAME"):
-        return
     window = window_in(node, node.attributes["kernel_shape"])
-    sizes = known((b.shape(node.inputs[0]) or (None, None, None))[2:])
-    if sizes is None:
-        cut = any(stride > span for stride, span in zip(window.strides, window.spans, strict=True))
-    else:
-        steps = zip(sizes, window.strides, window.spans, strict=True)
-        cut = any((math.ceil(size / stride) - 1) * stride + span < size for size, stride, span in steps)
-    if window.spans != window.kernel or (cut and node.op_type != "MaxPool"):
-        raise node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
+    if node.attributes["auto_pad"].startswith("SAME") and window.spans != window.kernel:
+        raise refused_padding(node)
+    if node.op_type != "MaxPool":
+        expect_whole_image(b, node, window, spared=0)
 
 
 class _Along(NamedTuple):
-    """A pool's windows along one axis: how often each sees each element (positions, size), and how many each counts."""
+    """A pool's windows along one axis: which elements each sees, 0 or 1 (positions, size), and how many each counts."""
 
     sees: str
     counts: str
@@ -122,20 +124,21 @@ class _Along(NamedTuple):
 def _windows_along(b: Build, node: Node) -> list[_Along]:
     """Return the windows along every spatial axis, as constants where the sizes are known."""
     kernel = node.attributes["kernel_shape"]
-    x, y = (known((b.shape(each) or (None, None, None))[2:]) for each in (node.inputs[0], node.outputs[0]))
+    x, y = (image_sizes(b, each) for each in (node.inputs[0], node.outputs[0]))
     padding_counts = bool(node.attributes.get("count_include_pad"))
     if x is None or y is None:
         return [_along_at_run_time(b, node, axis, padding_counts=padding_counts) for axis in range(len(kernel))]
     window = window_of(b, node, kernel)
-    found = []
+    axes = []
     for axis, (size, positions) in enumerate(zip(x, y, strict=True)):
         seen = window.seen(axis, positions) - window.before[axis]
-        sees = (seen[:, :, None] == np.arange(size)).sum(axis=1)
+        steps = np.arange(size) - seen[:, :1]  # from where each window begins, (positions, size)
+        sees = (steps >= 0) & (steps < window.spans[axis]) & (steps % window.dilations[axis] == 0)
         # what ceil_mode adds beyond the padding never counts
         inside = seen < size + window.after[axis] if padding_counts else (seen >= 0) & (seen < size)
         counts = np.maximum(inside.sum(axis=1), 1)
-        found.append(_Along(*(b.constant(each.astype(np.float64)) for each in (sees, counts))))
-    return found
+        axes.append(_Along(*(b.constant(each.astype(np.float64)) for each in (sees, counts))))
+    return axes
 
 
 def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool) -> _Along:
@@ -147,14 +150,18 @@ def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool)
         before, after = padding_at_run_time(b, node, size, positions, (window.strides[axis], window.spans[axis]))
     zero, one = b.constant(np.array(0)), b.constant(np.array(1))
     corners = b.Sub(b.Mul(b.Range(zero, positions, one), b.constant(np.array(window.strides[axis]))), before)
-    elements = b.constant(np.arange(window.kernel[axis]) * window.dilations[axis])
-    places = b.Add(b.Unsqueeze(corners, b.integers([1])), elements)  # (positions, kernel)
-    hits = b.Equal(b.Unsqueeze(places, b.integers([2])), b.Range(zero, size, one))
+    corners = b.Unsqueeze(corners, b.integers([1]))
+    steps = b.Sub(b.Range(zero, size, one), corners)  # from where each window begins, (positions, size)
+    span, dilation = (b.constant(np.array(each[axis])) for each in (window.spans, window.dilations))
+    sees = b.And(b.Not(b.Less(steps, zero)), b.Less(steps, span))
+    if window.dilations[axis] > 1:
+        sees = b.And(sees, b.Equal(b.Mod(steps, dilation), zero))
+    places = b.Add(corners, b.constant(np.arange(window.kernel[axis]) * window.dilations[axis]))  # (positions, kernel)
     inside = b.Less(places, b.Add(size, after) if padding_counts else size)
     if not padding_counts:
         inside = b.And(inside, b.Not(b.Less(places, zero)))
-    sees, counts = (b.sum_over(b.Cast(each, to=b.element_type), [1], keepdims=False) for each in (hits, inside))
-    return _Along(sees, b.Max(counts, 1.0))
+    counts = b.sum_over(b.Cast(inside, to=b.element_type), [1], keepdims=False)
+    return _Along(b.Cast(sees, to=b.element_type), b.Max(counts, 1.0))
 
 
 def _spread(b: Build, g: str, axes: Sequence[_Along]) -> str:

@@ -61,10 +61,10 @@ def _axes(b: Build, node: Node) -> list[int]:
     rank = b.rank(node.inputs[0])
     given = node.attributes.get("axes")
     if given is None and node.input(1):
-        known = b.value(node.input(1))
-        if known is None:
+        value = b.value(node.input(1))
+        if value is None:
             raise node.refuse(f"its axes, {node.input(1)}, are known only at run time: make them a constant")
-        given = known.tolist()
+        given = value.tolist()
     if given:
         return sorted(axis % rank for axis in given)
     if not node.attributes.get("noop_with_empty_axes"):
@@ -177,6 +177,4 @@ def _top(b: Build, node: Node, g: Cotangents) -> Cotangents:
     x = node.inputs[0]
     if g[0] is None:
         return [None]
-    if node.output(1) is None:
-        raise node.refuse("it needs its indices as a second output")
     return [b.ScatterElements(b.zeros_like(x), node.outputs[1], g[0], axis=node.attributes["axis"])]

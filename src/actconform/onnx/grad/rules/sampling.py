@@ -69,15 +69,13 @@ def grid_sample(b: Build, node: Node, g: Cotangents) -> Cotangents:
         if node.wants(1) and any(tap.slope for tap in corner):
             along_g = b.sum_over(b.Mul(per_place, b.GatherElements(pixels, index, axis=2)), [1], keepdims=False)
             for axis, tap in enumerate(corner):
-                others = [each.weight for i, each in enumerate(corner) if i != axis]
-                slope = _product(b, [tap.slope, *others])
+                weights = [each.weight for i, each in enumerate(corner) if i != axis]
+                slope = _product(b, [tap.slope, *weights])
                 assert slope
                 slopes[axis].append(b.Mul(along_g, slope))
     b.element_type = element_type
-    found = [None if dx is None else b.reshape_like(_narrow(b, dx, x), x)]
-    if node.wants(1):
-        found.append(_along_grid(b, grid, slopes, scales))
-    return found
+    dx = None if dx is None else b.reshape_like(_narrow(b, dx, x), x)
+    return [dx, _along_grid(b, grid, slopes, scales) if node.wants(1) else None]
 
 
 def _along_grid(b: Build, grid: str, slopes: list[list[str]], scales: list[str]) -> str:
@@ -136,14 +134,14 @@ def _taps(b: Build, node: Node, coordinate: str, size: str) -> tuple[list[_Tap],
         minus, plus = b.constant(-1.0), b.constant(1.0)
         near = _tap(b, padding, floor, b.Sub(1.0, beyond), minus, size)
         return [near, _tap(b, padding, b.Add(floor, 1.0), beyond, plus, size)], scale
-    found = []
+    taps = []
     for step in (-1.0, 0.0, 1.0, 2.0):
         pixel = b.Add(floor, step)
         if padding == "reflection":
             pixel, _ = _reflected(b, pixel, first, last)
         weight, slope = _cubic(b, b.Sub(beyond, step), inner=step in {0.0, 1.0})
-        found.append(_tap(b, padding, pixel, weight, slope, size))
-    return found, scale
+        taps.append(_tap(b, padding, pixel, weight, slope, size))
+    return taps, scale
 
 
 def _cubic(b: Build, distance: str, *, inner: bool) -> tuple[str, str]:

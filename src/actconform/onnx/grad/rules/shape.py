@@ -41,9 +41,8 @@ def _concat(b: Build, node: Node, g: Cotangents) -> Cotangents:
     if len(node.inputs) == 1:
         return [g[0]]
     sizes = [b.size_of(x, axis) for x in node.inputs]
-    known = [b.value(size) for size in sizes]
-    joined = [size for size in known if size is not None]
-    split = b.integers(np.concatenate(joined)) if len(joined) == len(known) else b.Concat(*sizes, axis=0)
+    constant = [value for size in sizes if (value := b.value(size)) is not None]
+    split = b.integers(np.concatenate(constant)) if len(constant) == len(sizes) else b.Concat(*sizes, axis=0)
     return b.outputs(len(node.inputs), "Split", g[0], split, axis=axis)
 
 
@@ -119,10 +118,10 @@ def _pad(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 def _unpadded(b: Build, g: str, pads: str, axes: str | None) -> str:
-    known = b.value(pads)
-    if known is None or (known < 0).any():
+    numbers = b.value(pads)
+    if numbers is None or (numbers < 0).any():
         return b.Pad(g, b.Neg(pads), *([None, axes] if axes else []))
-    before, after = np.split(known, 2)
+    before, after = np.split(numbers, 2)
     ends = np.where(after == 0, TO_THE_END, -after)
     return b.Slice(g, b.integers(before), b.integers(ends), axes)
 

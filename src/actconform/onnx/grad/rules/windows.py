@@ -13,6 +13,7 @@ from actconform.onnx.grad.rules.known import FIX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actconform.errors import UnsupportedOperator
     from actconform.onnx.grad.rules.build import Build
     from actconform.onnx.grad.rules.known import Array
     from actconform.onnx.grad.rules.registry import Node
@@ -38,15 +39,21 @@ class Window(NamedTuple):
         return corners + np.arange(self.kernel[axis]) * self.dilations[axis]
 
 
-def known(shape: Sequence[int | None] | None) -> tuple[int, ...] | None:
+def all_known(shape: Sequence[int | None] | None) -> tuple[int, ...] | None:
     """Return the shape where all of it is known, else None."""
     return None if shape is None or None in shape else tuple(dim for dim in shape if dim is not None)
+
+
+def image_sizes(b: Build, x: str) -> tuple[int, ...] | None:
+    """Return the sizes of `x` (N, C, *image) along the axes of its image where all of them are known, else None."""
+    shape = b.shape(x)
+    return None if shape is None else all_known(shape[2:])
 
 
 def static(b: Build, node: Node, x: str, first: int = 0) -> tuple[int, ...]:
     """Return the dimensions of `x` from axis `first` on. Raises UnsupportedOperator where one is known only at run time."""
     shape = b.shape(x)
-    dims = None if shape is None else known(shape[first:])
+    dims = None if shape is None else all_known(shape[first:])
     if dims is None:
         which = f" from axis {first} on" if first else ""
         raise node.refuse(f"the shape of {x} must be known{which}: {FIX}")
@@ -60,6 +67,27 @@ def window_in(node: Node, kernel: Sequence[int]) -> Window:
     dilations = tuple(node.attributes.get("dilations") or [1] * axes)
     pads = tuple(node.attributes.get("pads") or [0] * 2 * axes)
     return Window(tuple(kernel), strides, dilations, pads[:axes], pads[axes:])
+
+
+def expect_whole_image(b: Build, node: Node, window: Window, *, spared: int) -> None:
+    """Raise UnsupportedOperator where ONNX Runtime cuts the front of an image off whose padding the node finds by itself.
+
+    Where strides are wider than windows the padding of SAME_UPPER and SAME_LOWER is negative. Others take it for 0, and so see
+    less of the end alone; ONNX Runtime cuts half of it off in front, but for `spared` elements, and one more of SAME_LOWER.
+    """
+    placed = node.attributes["auto_pad"]
+    if not placed.startswith("SAME"):
+        return
+    sizes = (b.shape(node.inputs[0]) or (None,) * (2 + len(window.kernel)))[2:]
+    for size, stride, span in zip(sizes, window.strides, window.spans, strict=True):
+        lacking = stride - span - (0 if size is None else -size % stride)  # of an open size the most
+        if lacking - spared - (placed == "SAME_LOWER") >= 2:
+            raise refused_padding(node)
+
+
+def refused_padding(node: Node) -> UnsupportedOperator:
+    """Return the error that runtimes differ in the padding that a node finds by itself."""
+    return node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
 
 
 def window_of(b: Build, node: Node, kernel: Sequence[int]) -> Window:
@@ -114,7 +142,7 @@ def pieces(b: Build, image: str, window: Window, g: str, sizes: Sequence[int | N
     reach = [
         None if size is None else (size - 1) * stride + 1 for size, stride in zip(sizes, window.strides, strict=True)
     ]
-    length = known(reach)
+    length = all_known(reach)
     if length is None:
         spatial = b.Slice(b.Shape(g), b.integers([2]), b.integers([2 + len(sizes)]))
         less = b.Sub(spatial, b.integers([1]))
