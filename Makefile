@@ -73,7 +73,7 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## Measure what must be fast, as ratios in one run; then time kernels and models on every route
-	@set -f; red=0; $(BIN)/python -m actconform.benchmarks || red=1; $(BIN)/actconform bench $(ARGS) || red=1; exit $$red
+	@set -f; red=0; $(BIN)/python -m benchmarks || red=1; $(BIN)/actconform bench $(ARGS) || red=1; exit $$red
 
 golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify
@@ -91,7 +91,7 @@ accuracy: $(STAMP) ## Measure exp, tanh, erf and their like in every library (AR
 	$(BIN)/python -m actconform.accuracy $(ARGS)
 
 stability: $(STAMP) ## Eleven runs over threads, instruction sets and TensorFlow's oneDNN: no verdict changes without a changed fact
-	$(BIN)/python -m actconform.benchmarks.stability $(ARGS)
+	$(BIN)/python -m benchmarks.stability $(ARGS)
 
 emulate: $(STAMP) ## ONNX Runtime on our graphs, on emulated processors; ARGS=sse for one: sse, avx2, arm64, arm64-sve
 	@set -f; $(BIN)/python -m actconform.emulate $(ARGS)

@@ -15,11 +15,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from actconform.benchmarks import stability
-from actconform.benchmarks.stability import Ran, Setting, differences
 from actconform.plugin.loader import load_plugins
 from actconform.run.select import Selection, all_cases, select
 from actconform.types import Finding, Interval, Result, Verdict
+from benchmarks import stability
+from benchmarks.stability import Ran, Setting, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,7 +293,7 @@ def test_ctrl_c_ends_the_run_and_leaves_no_process_behind(tmp_path: Path) -> Non
         (place / "told").write_text(str(len(told)))
         """,
     )
-    main = f"import sys; sys.executable = {str(tmp_path / 'python')!r}; from actconform.benchmarks.stability import main; main()"
+    main = f"import sys; sys.executable = {str(tmp_path / 'python')!r}; from benchmarks.stability import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", main],
         stdout=subprocess.PIPE,

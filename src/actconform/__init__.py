@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from actconform._version import __version__
 from actconform.errors import Unavailable, Unsupported
 from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter
@@ -9,8 +10,6 @@ from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 from actconform.types.fault import Fault
 from actconform.types.model import Model
 from actconform.types.report import Report
-
-__version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from actconform.types.cause import Register

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-import actconform.benchmarks.__main__ as bench
+import benchmarks.__main__ as bench
 
 
 @pytest.fixture

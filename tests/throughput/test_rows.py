@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from actconform.bench.intervals import Interval
-from actconform.benchmarks.throughput import held
+from benchmarks.throughput import held
 
 
 def test_rows_are_the_clock_s_share_and_the_share_of_medians_apart(timed):

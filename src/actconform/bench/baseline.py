@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.bench.calibration import NAME
 from actconform.bench.intervals import Interval, ratios
 from actconform.bench.results import write

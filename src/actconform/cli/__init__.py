@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.say import say
 from actconform.text import one_line, shortened, visible
 

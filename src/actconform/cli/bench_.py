@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.bench import baseline
 from actconform.bench.available_memory import available, refuse_what_does_not_fit
 from actconform.bench.interleaved import ENOUGH, SECONDS

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from rich.padding import Padding
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.errors import WorkerError
 from actconform.machine.cpu import cpu_capability, cpu_features
 from actconform.plugin.loader import load_plugins

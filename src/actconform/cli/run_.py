@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.errors import FolderInUseError, GoldenError, UsageError, near
 from actconform.files import read_bytes
 from actconform.plugin.builtin import built_in

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.errors import InvalidPluginError
 from actconform.plugin.hookspecs import INTERFACE
 from actconform.plugin.interfaces import Backend, Exporter, Reporter

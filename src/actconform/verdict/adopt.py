@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actconform import __version__
+from actconform._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

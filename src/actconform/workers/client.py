@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-import actconform
+from actconform._version import __version__
 from actconform.errors import ProtocolError, WorkerCrash, WorkerError, WorkerTimeout
 from actconform.plugin.loader import plugin_versions
 from actconform.settings import table_name
@@ -156,8 +156,8 @@ class Worker:
             raise WorkerError("closed", f"the {self.backend} worker is closed: make a new one")
 
     def _problem(self, hello: Hello) -> str:
-        if hello.actconform != actconform.__version__:
-            return self._unequal("actconform", hello.actconform, actconform.__version__)
+        if hello.actconform != __version__:
+            return self._unequal("actconform", hello.actconform, __version__)
         for name, version in plugin_versions().items():
             there = hello.plugins.get(name, version)  # one that is missing there takes no part
             if there != version:
@@ -195,7 +195,7 @@ class Worker:
         if self._closed:
             return WorkerError("closed", f"the {self.backend} worker was closed {when}")
         if any("No module named 'actconform" in line for line in words):
-            mend = f"{self.python} -m pip install actconform=={actconform.__version__}, and the plugin"
+            mend = f"{self.python} -m pip install actconform=={__version__}, and the plugin"
             return WorkerError("handshake", f"{self.python} has no actconform for the {self.backend} worker: {mend}")
         if any(TOO_OLD in line.lower() for line in words):
             mend = f"actconform needs 3.11 or newer: set python of {table_name(self.backend)} to such a one"

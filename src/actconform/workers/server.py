@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-import actconform
+from actconform._version import __version__
 from actconform.errors import PluginError, Unavailable
 from actconform.machine.cpu import cpu_features
 from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_versions
@@ -52,7 +52,7 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
     Where no plugin gives "BASE@LABEL", that is BASE under another name. $ACTCONFORM_ENVIRONMENT becomes a fact.
     """
     said = Hello(
-        actconform=actconform.__version__,
+        actconform=__version__,
         plugins=plugin_versions(),
         backend=name,
         python=platform.python_version(),

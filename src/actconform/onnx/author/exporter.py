@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 import actconform.onnx.author.kernels  # noqa: F401  registers the built-in kernels
-from actconform import __version__
+from actconform._version import __version__
 from actconform.errors import Unsupported
 from actconform.onnx.nodes import GRAPHS, OPSET, Nodes, graph
 from actconform.types import Artifact

@@ -6,7 +6,7 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING, Literal
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.plugin.hookspecs import INTERFACE
 
 if TYPE_CHECKING:

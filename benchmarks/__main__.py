@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from actconform.benchmarks.gradients import forward_and_backward, transformations
-from actconform.benchmarks.throughput import timings
 from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
 from actconform.compare.elementwise import Sample, measure
 from actconform.tolerance.limits import unary_rule
 from actconform.types.dtypes import DTYPES
+from benchmarks.gradients import forward_and_backward, transformations
+from benchmarks.throughput import timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
