@@ -33,7 +33,7 @@ def results() -> Any:
         patch.syspath_prepend(HERE)
         patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
         points = [EntryPoint(PLUGIN, PLUGIN, "actconform")]
-        points.append(EntryPoint("builtin", "actconform.catalog.kernels:Builtin", "actconform"))
+        points.append(EntryPoint("builtin", "actconform.plugin.builtin:Builtin", "actconform"))
         catalog = load_plugins(entry_points=points)
         cases = [case for case in all_cases(catalog) if case.subject in SUBJECTS]
         folder = golden_dir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actconform.types import Finding, Interval, Measurement, Result, Verdict, Worst
+from actconform.types import Blame, Finding, FindingClass, Interval, Measurement, Result, Verdict, Worst
 from actconform.types.report import SCHEMA, Facts, Report
 from actconform.verdict.severity import graded
 
@@ -24,9 +24,9 @@ def finding(class_: str = "tail", low: str = "0x3f800000", high: str = "0x400000
         "tensor": "y",
         "worst": worst,
         "magnitude": 40.0,
-        "blame": "runtime",
+        "blame": Blame.RUNTIME,
     }
-    return Finding(class_=class_, interval=Interval(low, high), **{**made, **fields})
+    return Finding(class_=FindingClass(class_), interval=Interval(low, high), **{**made, **fields})
 
 
 def measurement(scaled: float = 1.0, limit: float = 8.0, **fields: Any) -> Measurement:

@@ -21,7 +21,7 @@ print(code_digest(sys.argv[1:]))
 
 def digest(folder: Path, *modules: str) -> str:
     """Return the digest of a process of its own that finds `folder` and imports `modules`."""
-    source = str(Path(__file__).parents[1] / "src")
+    source = str(Path(__file__).parents[2] / "src")
     done = subprocess.run(
         [sys.executable, "-c", ASK, *modules],
         capture_output=True,

@@ -26,7 +26,7 @@ from actconform.onnx.subgraph import prefix
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import Exam, draw
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
-from actconform.types import Artifact, Finding
+from actconform.types import Artifact, Finding, FindingClass
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.verdict.reevaluate import LayerWitnesses, Witnesses, still
 
@@ -279,7 +279,13 @@ def test_a_claim_is_held_against_the_graph_claim_by_claim() -> None:
     assert Witnesses(author(KERNELS["softmax"], "f32"), exam, claims).testify(finding)[0] == "right"
     over_batch = edited("softmax", axis=0)
     assert Witnesses(over_batch, exam, claims).testify(finding)[0] == "wrong"
-    other = structural("property", finding.regime, finding.tensor, "softmax has another claim: 2, not 1")
+    other = structural(
+        FindingClass.PROPERTY,
+        finding.regime,
+        finding.tensor,
+        "softmax has another claim: 2, not 1",
+        relation="softmax has another claim",
+    )
     assert Witnesses(over_batch, exam, claims).testify(other)[0] == "right"
     assert Witnesses(over_batch, exam).testify(finding) == ("absent", "")
 

@@ -326,7 +326,7 @@ def test_what_no_gradient_has_to_pass_is_not_refused():
 def test_the_examples_of_the_document_run(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[2] / "docs/gradients.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs/gradients.md").read_text(encoding="utf-8")
     example, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)  # the other is tests/cli/test_grad_cli.py's
     exec(example, {})  # noqa: S102  our own document
     (command,) = re.findall(r"^    \$ actconform (.*)$", text, re.MULTILINE)

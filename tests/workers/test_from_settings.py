@@ -73,7 +73,7 @@ class Plugin:
 
 @pytest.fixture(scope="module")
 def plugins() -> Catalog:
-    builtin = EntryPoint("builtin", "actconform.catalog.kernels:Builtin", GROUP)
+    builtin = EntryPoint("builtin", "actconform.plugin.builtin:Builtin", GROUP)
     return load_plugins([Plugin()], entry_points=[builtin])
 
 
@@ -153,7 +153,7 @@ def test_a_command_has_no_labels(plugins):
 
 
 def test_a_worker_under_a_label_is_the_plugins_backend(tmp_path, monkeypatch):
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", str(tests))
     config = Config(backends={"stand-in@mine": BackendConfig(env={"ACTCONFORM_ENVIRONMENT": "numpy 1.0"})})
     with configured_worker("stand-in@mine", config, ["stand_in:Plugin"]) as worker:

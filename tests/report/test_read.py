@@ -28,7 +28,7 @@ WORDS = st.text(max_size=8) | st.sampled_from(["nan", "inf", "-inf", "<script>",
 @given(FLOATS, FLOATS, WORDS, WORDS, st.sampled_from(Verdict))
 def test_a_report_comes_back_as_it_went(tmp_path_factory, one, other, word, reason, verdict) -> None:
     worst = Worst(input_hex=word, index=0, truth=one, got=other, ulp=one, scaled=other)
-    found = finding(word, worst=worst, magnitude=one, deviation=reason, evidence=word)
+    found = finding("tail", worst=worst, magnitude=one, deviation=reason, evidence=word)
     made = report(
         result(findings=(found,), verdict=verdict, reason=reason, measurements=(measurement(1.0, bias=other),)),
         problems=(word,),

@@ -29,7 +29,7 @@ from actconform.verdict.severity import (
     tally,
 )
 
-TOP = Path(__file__).parents[1]
+TOP = Path(__file__).parents[2]
 replace = msgspec.structs.replace
 NAN, INF = math.nan, math.inf
 

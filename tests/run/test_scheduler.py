@@ -28,7 +28,7 @@ from actconform.workers.protocol import Hello
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 PLUGIN = "stand_in:Plugin"
 HEALTHY = ("relu", "sigmoid", "softmax", "tanh", "relu-squared", "hard-shrink")
 
@@ -36,8 +36,8 @@ HEALTHY = ("relu", "sigmoid", "softmax", "tanh", "relu-squared", "hard-shrink")
 @pytest.fixture(scope="module", autouse=True)
 def found_by_workers() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(HERE)
-        patch.setenv("PYTHONPATH", str(HERE), prepend=os.pathsep)
+        patch.syspath_prepend(TESTS)
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)
         yield
 
 
@@ -52,7 +52,7 @@ def plan(
     folder: Path | None = None,
 ) -> Plan:
     points = [EntryPoint(value, value, GROUP) for value in (PLUGIN, *extra)]
-    points.append(EntryPoint("builtin", "actconform.catalog.kernels:Builtin", GROUP))
+    points.append(EntryPoint("builtin", "actconform.plugin.builtin:Builtin", GROUP))
     catalog = load_plugins(entry_points=points)
     cases = [
         case

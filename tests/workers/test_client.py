@@ -404,7 +404,7 @@ def test_a_handshake_that_fails_says_why(backend: str, plugins: tuple[str, ...],
 
 
 def test_another_version_of_actconform_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import actconform; actconform.__version__ = '0.0.9'")
+    (tmp_path / "sitecustomize.py").write_text("import actconform._version as about; about.__version__ = '0.0.9'")
     here = actconform.__version__
     words = f"has actconform 0.0.9, the driver has {here}: .*python[0-9.]* -m pip install actconform=={here}"
     with fake_worker(env={"PYTHONPATH": str(tmp_path)}) as one, pytest.raises(WorkerError, match=words) as raised:
@@ -450,7 +450,7 @@ def test_an_interpreter_without_actconform_is_named(tmp_path: Path) -> None:
 def test_workers_end_with_their_driver(kernel: str) -> None:
     script = f"""
         import sys; sys.path.insert(0, {str(HERE)!r})
-        from test_pool import fake_worker, job, pid_of
+        from test_client import fake_worker, job, pid_of
         worker = fake_worker()
         print(pid_of(worker), flush=True)
         worker.run(job({kernel!r}), timeout=60)
