@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from actconform.document import Report
 
-TESTS = Path(__file__).parent
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
 CASES = [Case(name, "value", "f32", "torch") for name in ("relu", "tanh", "elu")]
 FACTS = {"torch": {"torch": "2.13.0"}}

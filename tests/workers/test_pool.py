@@ -329,8 +329,12 @@ def test_a_close_ends_a_running_job_and_later_ones() -> None:
 
     thread = threading.Thread(target=hang)
     thread.start()
-    time.sleep(0.3)
+    while not one._lock.locked():
+        time.sleep(0.01)
+    process = one._process
     one.close()
+    assert process is not None
+    assert (process._popen.returncode, process._stdout.closed) == (-signal.SIGKILL, True)  # reaped when close returns
     thread.join(10)
     assert [getattr(error, "kind", None) for error in raised] == ["closed"]
     assert "the fake worker was closed while it ran hang/value/f32/fake" in str(raised[0])
