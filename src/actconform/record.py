@@ -93,7 +93,8 @@ class Recorder:
         self._facts = _Facts(run=about)
         self._run = _digest(about)
         self._facts_of: dict[str, str] = {}  # the digest of its line's facts, by case
-        self._waiting: list[bytes] = []  # the first perhaps without its beginning, which is written
+        self._waiting: list[bytes] = []
+        self._begun = 0  # bytes of the first that waits, which are in the file
         self._faults: dict[str, OSError] = {}
         _expect_file(folder / RESULTS)
         self._lines = (folder / RESULTS).open("ab", buffering=0)
@@ -226,9 +227,10 @@ class Recorder:
 
     def _append(self) -> None:
         while self._waiting:
-            written = self._lines.write(self._waiting[0])
-            rest = self._waiting[0][written:]
-            self._waiting[:1] = [rest] if rest else []
+            self._begun += self._lines.write(self._waiting[0][self._begun :])
+            if self._begun == len(self._waiting[0]):
+                del self._waiting[0]
+                self._begun = 0
 
     def _tried(self, name: str, step: Callable[[], object]) -> None:
         try:
@@ -260,7 +262,7 @@ class Recorder:
                 fresh.unlink()
             raise
         self._lines.close()
-        self._lines = file
+        self._lines, self._begun = file, 0
 
 
 def read_results(folder: Path) -> list[Result]:
