@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
@@ -56,13 +57,10 @@ class _Patient:
     @staticmethod
     def _patiently(step: Callable[[], object]) -> None:
         try:
-            step()
-        except BrokenPipeError:  # its reader left
-            pass
+            with suppress(BrokenPipeError):  # its reader left, and misses nothing
+                step()
         except OSError as error:
             faults.append(error)
-        except ValueError:  # it is closed
-            pass
 
     def isatty(self) -> bool:
         """Tell whether a person is looking."""
