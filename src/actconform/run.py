@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from actconform.causes.register import joined
+from actconform.config import local_register
 from actconform.configured import configured_worker
 from actconform.exports import Exports, cache_folder
+from actconform.golden.store import collected, golden_dir
 from actconform.line import VERDICT_OF, Desk, Exams, ended, run_case
 from actconform.types import Case, Result, Verdict
 from actconform.workers.pool import WorkerError
@@ -54,6 +57,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     register: Register
     plugins: Sequence[str] = ()
     earlier: Earlier | None = None
+
+
+def plan_of(catalog: Catalog, config: Config, cases: Sequence[Case] = ()) -> Plan:
+    """Return the plan of a run of `cases` with all goldens, and the causes that plugins and settings know.
+
+    Raises GoldenError as `collected` does, UsageError and RegisterError where a register of the settings is none.
+    """
+    folder = golden_dir()
+    return Plan(
+        cases=cases,
+        catalog=catalog,
+        config=config,
+        folder=folder,
+        manifest=collected(folder, catalog.goldens),
+        register=joined([catalog.register, local_register(config)]),
+    )
 
 
 def run(

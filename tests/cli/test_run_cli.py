@@ -16,6 +16,7 @@ import pytest
 from processes import children, heed_ctrl_c
 
 import actconform.cli.run_ as verb
+from actconform.golden.store import golden_dir, read_manifest
 
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
 RESULT = {
@@ -287,9 +288,11 @@ def test_a_word_that_nobody_knows_is_explained_by_the_plugin_that_is_broken(inst
 
 
 def test_a_subject_without_goldens_costs_its_own_cases(cli, tmp_path, monkeypatch):
-    manifest = verb.read_manifest(verb.golden_dir())
+    manifest = read_manifest(golden_dir())
     left = {name: subject for name, subject in manifest.subjects.items() if name != "elu"}
-    monkeypatch.setattr(verb, "read_manifest", lambda _: msgspec.structs.replace(manifest, subjects=left))
+    monkeypatch.setattr(
+        "actconform.golden.store.read_manifest", lambda _: msgspec.structs.replace(manifest, subjects=left)
+    )
     monkeypatch.setattr(verb, "built_in", lambda: {"relu"})
     said = cli("run", "elu/value/f32/stand-in", "relu/value/f32/stand-in", "--out", str(tmp_path))
     assert said.code == 1

@@ -13,18 +13,17 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.causes.register import joined
 from actconform.cli import announced
-from actconform.config import Config, UsageError, local_register, read_config
+from actconform.config import Config, UsageError, read_config
 from actconform.configured import configured, with_environments
 from actconform.cpu import cpu_capability
-from actconform.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
+from actconform.golden.store import THROUGHPUT, golden_dir
 from actconform.plugins import load_plugins
 from actconform.record import now
 from actconform.report import speeds
 from actconform.report.console import open_console, plain
 from actconform.report.progress import progress_for
-from actconform.run import Plan, run
+from actconform.run import plan_of, run
 from actconform.say import say
 from actconform.select import Selection
 from actconform.throughput import baseline
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.plugins import Catalog
+    from actconform.run import Plan
     from actconform.throughput.measured import Measured, NotTimed
     from actconform.throughput.trials import Trial
     from actconform.types import Result
@@ -184,17 +184,8 @@ def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
 
 
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
-    folder = golden_dir()
     chosen = cases(wanted.races)
-    config = with_environments(config, catalog.workers(chosen), partial(say, err=True))
-    return Plan(
-        cases=chosen,
-        catalog=catalog,
-        config=config,
-        folder=folder,
-        manifest=collected(read_manifest(folder), catalog.goldens),
-        register=joined([catalog.register, local_register(config)]),
-    )
+    return plan_of(catalog, with_environments(config, catalog.workers(chosen), partial(say, err=True)), chosen)
 
 
 def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:

@@ -15,17 +15,15 @@ from packaging.utils import canonicalize_name
 
 from actconform.as_json import finite
 from actconform.bisect_packages import ENVIRONMENT, Answer, Bump, bisect, bumps, own_packages, targets
-from actconform.causes.register import joined
 from actconform.cli import announced
-from actconform.config import BackendConfig, Config, UsageError, local_register, read_config
+from actconform.config import BackendConfig, Config, UsageError, read_config
 from actconform.configured import configured, with_environments
 from actconform.environments import NoEnvironmentError
-from actconform.golden.store import collected, golden_dir, read_manifest
 from actconform.plugins import load_plugins
 from actconform.report.diff import compare
 from actconform.report.document import read_report
 from actconform.report.facts import said
-from actconform.run import Plan, run
+from actconform.run import plan_of, run
 from actconform.say import say
 from actconform.select import Selection, all_cases, asked_for
 
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actconform.document import Facts, Report
+    from actconform.run import Plan
     from actconform.types import Case, Result
 
 CASES_SHOWN = 12
@@ -83,16 +82,7 @@ def _blame(before: Report, after: Report, config: Config, named: Mapping[str, st
     ids = {target.case for target in wanted}
     known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
     cases = {case.id: case for case in known if case.id in ids}
-    folder = golden_dir()
-    register = joined([catalog.register, local_register(config)])
-    plan = Plan(
-        cases=(),
-        catalog=catalog,
-        config=config,
-        folder=folder,
-        manifest=collected(read_manifest(folder), catalog.goldens),
-        register=register,
-    )
+    plan = plan_of(catalog, config)
 
     def relevant(case: str) -> frozenset[Bump]:
         workers = catalog.workers([cases[case]])

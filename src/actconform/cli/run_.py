@@ -20,12 +20,10 @@ from actconform.as_json import finite
 from actconform.catalog.kernels import built_in
 from actconform.causes.check import check_formulas
 from actconform.causes.observed import read_observed, worse
-from actconform.causes.register import joined
-from actconform.config import Config, UsageError, local_register, read_config
+from actconform.config import Config, UsageError, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
 from actconform.files import read_bytes
-from actconform.golden.store import GoldenError, collected, golden_dir, read_manifest, strangers
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms
 from actconform.plugins import installed, load_plugins, plugin_versions
@@ -33,7 +31,7 @@ from actconform.record import RESULTS, FolderInUseError, Recorder, report
 from actconform.report.progress import progress_for
 from actconform.report.screen import Screen
 from actconform.report.write import clear, write_all
-from actconform.run import Plan, facts_of, run
+from actconform.run import facts_of, plan_of, run
 from actconform.say import say
 from actconform.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.spelling import near
@@ -42,6 +40,7 @@ from actconform.workers.protocol import Hello
 if TYPE_CHECKING:
     from actconform.causes.observed import Observed
     from actconform.plugins import Catalog
+    from actconform.run import Plan
     from actconform.types import Result
 
 
@@ -125,18 +124,13 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     except UsageError as error:
         broken = [one.said for one in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None
-    folder = golden_dir()
-    package = read_manifest(folder)
-    if extra := strangers(folder, package):
-        raise GoldenError("\n".join(extra))
-    manifest = collected(package, catalog.goldens)
-    ours = manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
+    plan = plan_of(catalog, config, cases)
+    ours = plan.manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
     proven = [case.subject for case in cases if case.subject in ours]
-    verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
-    register = joined([catalog.register, local_register(config)])
-    check_formulas(register, catalog.kernels)
+    verify_subjects(plan.folder, plan.manifest, map(catalog.subject, dict.fromkeys(proven)))
+    check_formulas(plan.register, catalog.kernels)
     config = with_environments(config, catalog.workers(cases), partial(say, err=True))
-    return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
+    return msgspec.structs.replace(plan, config=config)
 
 
 def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:

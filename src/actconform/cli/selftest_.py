@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.causes.register import joined
 from actconform.cli import announced
-from actconform.config import UsageError, local_register, read_config
-from actconform.golden.store import collected, golden_dir, read_manifest
+from actconform.config import UsageError, read_config
 from actconform.plugins import load_plugins
 from actconform.report.marked import expect_marks, write_between
-from actconform.run import Plan
+from actconform.run import plan_of
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
 from actconform.spelling import near
@@ -45,17 +43,7 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
         expect_marks(into, BEGIN, END)  # before the trial, not after it
     catalog = announced(load_plugins())
     _refuse_unknown(faults, catalog)
-    config = read_config(None)
-    folder = golden_dir()
-    register = joined([catalog.register, local_register(config)])
-    plan = Plan(
-        cases=(),
-        catalog=catalog,
-        config=config,
-        folder=folder,
-        manifest=collected(read_manifest(folder), catalog.goldens),
-        register=register,
-    )
+    plan = plan_of(catalog, read_config(None))
     counted = Counter[str]()
 
     def show(result: Result) -> None:

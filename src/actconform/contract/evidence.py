@@ -18,7 +18,7 @@ from actconform.compare.claims import Claims
 from actconform.compare.layerwise import layerwise
 from actconform.config import UsageError
 from actconform.contract.watch import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
-from actconform.golden.store import NoGoldens, collected, golden_dir, read_manifest
+from actconform.golden.store import NoGoldens, collected, golden_dir
 from actconform.interfaces import Unsupported
 from actconform.line import Desk, Exams, artifact_for, job_for
 from actconform.model import Model
@@ -168,7 +168,7 @@ class _Questioning:
     def __init__(self, worker: Worker, catalog: Catalog, setting: Setting, evidence: Evidence) -> None:
         folder = golden_dir()
         self._worker, self._evidence = worker, evidence
-        exams = Exams(folder, collected(read_manifest(folder), catalog.goldens))
+        exams = Exams(folder, collected(folder, catalog.goldens))
         self._desk = Desk(catalog, catalog.register, setting.timeout, exams, worker, None, facts_of(evidence.hello))
 
     def ask_all(self, cases: Iterable[Case], on_case: Callable[[Case], None]) -> None:
