@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import shlex
 import shutil
 import sys
@@ -20,10 +19,10 @@ from actconform.as_json import finite
 from actconform.catalog.kernels import built_in
 from actconform.causes.check import check_formulas
 from actconform.causes.observed import read_observed, worse
+from actconform.code import code_digest
 from actconform.config import Config, UsageError, read_config
 from actconform.configured import configured, with_environments
 from actconform.document import Facts
-from actconform.files import read_bytes
 from actconform.golden.verify import verify_subjects
 from actconform.judge import conforms
 from actconform.plugins import installed, load_plugins, plugin_versions
@@ -38,6 +37,8 @@ from actconform.spelling import near
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actconform.causes.observed import Observed
     from actconform.plugins import Catalog
     from actconform.run import Plan
@@ -205,29 +206,15 @@ def _facts(plan: Plan, ran: _Ran) -> Facts:
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
-    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register, _code(plan.config)))
+    code = code_digest(("actconform", *(point.module for point in installed())), _programs(plan.config))
+    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register, code))
 
 
-def _code(config: Config) -> dict[str, str]:
-    """Return the digests of what computes: the files of this package, of each plugin's, and of programs that the settings name."""
-    files: list[Path] = []
-    for package in {"actconform", *(point.module.partition(".")[0] for point in installed())}:
-        spec = importlib.util.find_spec(package)
-        folders = list(spec.submodule_search_locations or ()) if spec else []
-        files += [path for folder in folders for path in Path(folder).rglob("*") if path.suffix in (".py", ".toml")]
-        if spec and spec.origin and not folders:
-            files.append(Path(spec.origin))
+def _programs(config: Config) -> Iterator[Path]:
+    """Yield the files of interpreters and commands that the settings name, and what their other words would be as files."""
     for backend in config.backends.values():
-        words = [word for word in (backend.python, *shlex.split(backend.command or "")) if word]
-        files += [Path(config.path).parent / (shutil.which(word) or word) for word in words]
-    return {str(path): digest for path in files if (digest := _of_file(path))}
-
-
-def _of_file(path: Path) -> str:
-    try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
-    except OSError:
-        return ""
+        for word in filter(None, (backend.python, *shlex.split(backend.command or ""))):
+            yield Path(config.path).parent / (shutil.which(word) or word)
 
 
 def _digest(content: object) -> str:
