@@ -35,7 +35,7 @@ VERBS = {
     "new-plugin": "Write a package that adds a backend, ready to be filled in.",
     "check-plugin": "Hold an installed backend against the contract, clause by clause.",
     "env": "List the environments that requirements have made, or remove those not in use.",
-    "doctor": "Say which backends are usable here, what is missing and the mend.",
+    "doctor": "Say which backends are usable here, what is missing and how to fix it.",
 }
 
 
