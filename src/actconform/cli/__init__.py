@@ -96,6 +96,7 @@ def announced(catalog: Catalog) -> Catalog:
 def main() -> None:
     """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's, or a full disk."""
     _replace_closed_streams()
+    _console_faults()  # of whoever used this process before
     try:
         code = _cli(prog_name="actconform", standalone_mode=False)
         _finish_screen()
@@ -129,9 +130,13 @@ def _finish_screen() -> None:
     """Have all that was shown written. Raises OSError where it cannot be, or could not be before."""
     if sys.stdout is not None:
         sys.stdout.flush()
-    console = sys.modules.get("actconform.report.console")
-    if console and console.faults:
-        raise console.faults[0]
+    if faults := _console_faults():
+        raise faults[0]
+
+
+def _console_faults() -> list[OSError]:
+    console = sys.modules.get("actconform.report.console")  # which takes long to import, and not every verb needs
+    return console.take_faults() if console else []
 
 
 def _code(error: Exception) -> int | None:
