@@ -23,7 +23,7 @@ from actconform.report.write import write_all
 from actconform.types import Case, Result, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.document import Report
 
@@ -230,6 +230,20 @@ def test_a_run_that_could_not_write_all_ends_with_code_1_and_names_it(
         assert f"resumed: {kept} of 4 results" in again.stdout
 
 
+def shown_on(
+    screen: int, command: Sequence[str], environment: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ACTCONFORM, *command],
+        env=environment,
+        cwd=folder,
+        stdout=screen,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("command", [("list", "kernels"), ("run", "relu/value/f32/stand-in")])
 def test_a_terminal_that_is_gone_is_named(
     command: tuple[str, ...], environment: dict[str, str], tmp_path: Path
@@ -237,15 +251,7 @@ def test_a_terminal_that_is_gone_is_named(
     ours, theirs = pty.openpty()
     os.close(ours)
     try:
-        done = subprocess.run(
-            [ACTCONFORM, *command],
-            env=environment,
-            cwd=tmp_path,
-            stdout=theirs,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = shown_on(theirs, command, environment, tmp_path)
     finally:
         os.close(theirs)
     assert (done.returncode, done.stderr) == (1, "error: standard output: Input/output error\n")
@@ -281,14 +287,6 @@ def test_a_screen_that_cannot_be_written_is_named(
     command: tuple[str, ...], environment: dict[str, str], tmp_path: Path
 ) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [ACTCONFORM, *command],
-            env=environment,
-            cwd=tmp_path,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = shown_on(full.fileno(), command, environment, tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: standard output: No space left on device\n"

@@ -30,7 +30,8 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[backends.NAME]`: what a backend runs in, or the command that it is.
 
     `python` is another interpreter for its worker, `env` sets environment variables there, `requirements` are installed beside
-    what the driver has, for this backend alone, without what they depend on where `dependencies` is false. With NAME "BASE@LABEL" it is one more backend, like BASE.
+    what the driver has, for this backend alone, without what they depend on where `dependencies` is false. With NAME
+    "BASE@LABEL" it is one more backend, like BASE.
 
     `command` makes a runtime of a program that is no plugin: {model} stands for a file, {inputs} and {outputs} for folders of
     `tensors`; `version` is a command too, whose output is a fact.
