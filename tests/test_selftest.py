@@ -22,9 +22,8 @@ from actconform.compare import answers, classify, measure, rules
 from actconform.config import Config, UsageError
 from actconform.faults import Fault
 from actconform.golden import store, verify
-from actconform.golden.store import golden_dir, read_manifest
 from actconform.plugins import load_plugins
-from actconform.run import Plan
+from actconform.run import Plan, plan_of
 from actconform.selftest import Trial
 from actconform.types import BAD, Finding, Result, Verdict
 from actconform.workers.pool import Worker
@@ -41,15 +40,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    catalog, folder = load_plugins(), golden_dir()
-    return Plan(
-        cases=(),
-        catalog=catalog,
-        config=Config(),
-        folder=folder,
-        manifest=read_manifest(folder),
-        register=catalog.register,
-    )
+    return plan_of(load_plugins(), Config())
 
 
 @pytest.fixture(scope="module")
