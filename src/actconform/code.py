@@ -10,8 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from actconform.as_json import digest
 from actconform.files import read_bytes
 
 if TYPE_CHECKING:
@@ -37,15 +36,13 @@ def code_digest(modules: Iterable[str], programs: Iterable[Path] = ()) -> str:
     """
     tops = {module.partition(".")[0] for module in modules}
     files = {path for top in tops for path in _package_files(top)} | set(_loaded_files()) | set(programs)
-    content = [packages(), sorted((str(path), _file_digest(path)) for path in files)]
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+    return digest([packages(), sorted((str(path), _file_digest(path)) for path in files)])
 
 
 def tree_digest(folder: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names, but for what Python, git and builds leave there."""
     files = _files(folder, LEFT_BY_TOOLS) if folder.is_dir() else [folder]
-    content = sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files)
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+    return digest(sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files))
 
 
 def _package_files(top: str) -> Iterator[Path]:

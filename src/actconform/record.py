@@ -10,7 +10,6 @@ import contextlib
 import datetime as dt
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 import threading
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actconform.as_json import finite
+from actconform.as_json import digest, finite
 from actconform.config import UsageError
 from actconform.document import SCHEMA, Report
 from actconform.files import read_bytes, write_bytes
@@ -91,7 +90,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._earlier: dict[str, _Line] = {}
         self._facts = _Facts(run=about)
-        self._run = _digest(about)
+        self._run = digest(about)
         self._facts_of: dict[str, str] = {}  # the digest of its line's facts, by case
         self._waiting: list[bytes] = []
         self._begun = 0  # bytes of the first that waits, which are in the file
@@ -149,7 +148,7 @@ class Recorder:
         Safe in any thread.
         """
         now = {backend: dict(of_backend) for backend, of_backend in facts.items()}
-        mine = _digest(now)
+        mine = digest(now)
         with self._lock:
             self._facts_of.update((case.id, mine) for case in cases)
             before = self._facts.lines.get(line)
@@ -208,7 +207,7 @@ class Recorder:
         with self._lock:
             earlier = self._earlier.get(result.case)
             if earlier is None or earlier.result is not result:
-                facts = self._facts_of.get(result.case, _digest({}))
+                facts = self._facts_of.get(result.case, digest({}))
                 self._waiting.append(_line(result, self._run, facts))
                 self._write_waiting()
 
@@ -305,11 +304,7 @@ def _checked(text: bytes) -> _Line:
 
 
 def _proof(content: dict[str, Any], run: str, facts: str) -> _Proof:
-    return _Proof(run, facts, _digest([content, run, facts]))
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    return _Proof(run, facts, digest([content, run, facts]))
 
 
 def _line(result: Result, run: str, facts: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import shutil
 import sys
@@ -15,7 +14,7 @@ import click
 import msgspec
 
 from actconform import __version__
-from actconform.as_json import finite
+from actconform.as_json import digest, finite
 from actconform.catalog.kernels import built_in
 from actconform.causes.check import check_formulas
 from actconform.causes.observed import read_observed, worse
@@ -200,14 +199,14 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
 
 
 def _facts(plan: Plan, ran: _Ran) -> Facts:
-    return Facts(actconform=__version__, goldens=_digest(plan.manifest)[:16], backends=ran.facts)
+    return Facts(actconform=__version__, goldens=digest(finite(plan.manifest))[:16], backends=ran.facts)
 
 
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
     code = code_digest(("actconform", *(point.module for point in installed())), _programs(plan.config))
-    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register, code))
+    return digest(finite((__version__, plugin_versions(), settings, plan.manifest, plan.register, code)))
 
 
 def _programs(config: Config) -> Iterator[Path]:
@@ -215,10 +214,6 @@ def _programs(config: Config) -> Iterator[Path]:
     for backend in config.backends.values():
         for word in filter(None, (backend.python, *shlex.split(backend.command or ""))):
             yield Path(config.path).parent / (shutil.which(word) or word)
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(finite(content), order="sorted")).hexdigest()
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:
