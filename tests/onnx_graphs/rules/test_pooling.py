@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import parser
 
 from actconform.onnx.grad import UnsupportedOperator, add_gradients
 
@@ -16,6 +17,8 @@ MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_poo
 AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 OPSETS = st.sampled_from([16, 18, 21, 22])  # up to 21 onnx infers other sizes with ceil_mode than anybody computes
+
+LONG = 160_000
 
 
 def normal(*shape):
@@ -103,6 +106,30 @@ def test_average_pool_dilated(agrees, dilation, free):
 
     attributes = {"dilations": [dilation], "pads": [1, 1], "strides": [2], "kernel_shape": [3], "count_include_pad": 1}
     agrees("AveragePool", [normal(2, 1, 8)], forward, free={0: free}, **attributes)
+
+
+@pytest.mark.parametrize("size", [str(LONG), "n"], ids=["static", "any-size"])
+@pytest.mark.parametrize(("op_type", "more"), [("AveragePool", ""), ("LpPool", ", p = 1")])
+def test_windows_over_a_long_signal_take_memory_as_the_signal_does(op_type, more, size):
+    """A matrix of windows by elements would hold 1.6e8 numbers, and with the elements of each window 6e10."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 18]> sound (float[1, 1, {size}] x) => (float[1, 1, m] y) {{
+        y = {op_type} <kernel_shape = [400], strides = [160], pads = [200, 200]{more}> (x)
+    }}""")
+    made = add_gradients(model, keep_outputs=False)
+    assert made.ByteSize() < 100_000
+    x, g = np.ones((1, 1, LONG), np.float32), np.ones((1, 1, LONG // 160 + 1), np.float32)
+    (dx,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x, "ct_y": g})
+    seen = np.zeros(LONG + 400)
+    for begin in range(0, LONG + 1, 160):
+        inside = min(begin + 400, LONG + 200) - max(begin, 200)
+        seen[begin : begin + 400] += 1 / inside if op_type == "AveragePool" else 1
+    np.testing.assert_allclose(dx[0, 0], seen[200 : LONG + 200], rtol=1e-6)
+
+
+def test_a_window_as_wide_as_a_graph_may_say_costs_nothing_to_differentiate(graph_of):
+    given = {"kernel_shape": [300_000_000], "pads": [200_000_000, 100_000_000]}
+    assert add_gradients(graph_of("AveragePool", [normal(1, 1, 8)], [3], **given)).ByteSize() < 10_000
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
