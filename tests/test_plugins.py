@@ -175,6 +175,11 @@ def test_a_distribution_is_named_with_its_version(tmp_path: Path, monkeypatch: p
         ("absent", None, "ModuleNotFoundError: No module named 'absent'"),
         ("raises", "raise RuntimeError('no GPU today')", r"RuntimeError: no GPU today \(at .*raises.py:1\)"),
         ("leaves", "import sys; sys.exit(4)", "SystemExit: 4"),
+        (
+            "panics",
+            "class PanicException(BaseException): pass\nraise PanicException('in Rust')",
+            "PanicException: in Rust",
+        ),
         ("unfinished", "def plugin(:", "SyntaxError"),
         ("nameless", "other = 1", "AttributeError: .*has no attribute 'plugin'"),
         (

@@ -155,7 +155,9 @@ def load_plugins(extra: Iterable[object] = (), entry_points: Iterable[metadata.E
             raise
         except WrongOfferError as error:
             broken.append(Broken(plugin.name, plugin.distribution, str(error)))
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not stop the others
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever a plugin raises must not stop the others; a panic in Rust is no Exception
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
 
     for what in ("backends", "exporters", "subjects", "reporters"):

@@ -154,6 +154,8 @@ def test_the_level_of_a_job_reaches_the_runtime() -> None:
         ("divide", "f32", ("run", "error", 0), "ZeroDivisionError: "),
         ("divide", "f32", ("run", "error", 0), 'return {"y": np.float32(1 // 0)})'),
         ("stop", "f32", ("run", "error", 0), "SystemExit: the library left"),
+        ("panic", "f32", ("run", "error", 0), "PanicError: called unwrap on a None"),
+        ("wordless", "f32", ("run", "error", 0), "WordlessError"),
         ("list", "f32", ("run", "error", 0), "forward returned a list: wanted a dict of output name to numpy array"),
         (
             "scalar",
