@@ -38,7 +38,7 @@ def sized(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    stated = [_without_sizes(graph) for graph in graphs(copy.graph)]
+    stated = [without_sizes(graph) for graph in graphs(copy.graph)]
     wrong = right = _inferred(copy)
     prefix = "sized_"
     while any(name.startswith(prefix) for graph in graphs(copy.graph) for node in graph.node for name in node.output):
@@ -115,7 +115,7 @@ def by_graph(
             yield from by_graph(inner, of, seen)
 
 
-def _without_sizes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
+def without_sizes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
     """Remove and return what a graph states of the shapes of what standard nodes give."""
     stated = {}
     inferable = {name for node in graph.node if node.domain in STANDARD for name in node.output}
