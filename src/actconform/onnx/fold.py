@@ -203,7 +203,7 @@ def _makes_few(node: onnx.NodeProto, given: list[Array]) -> bool:
 
 
 def _dimensions(node: onnx.NodeProto, shape: list[int] | None) -> Array | None:
-    if shape is None or (node.op_type == "Size" and _OPEN in shape):
+    if shape is None or (node.op_type == "Size" and (_OPEN in shape or _count(shape) > np.iinfo(np.int64).max)):
         return None
     if node.op_type == "Size":
         return np.array(_count(shape))
