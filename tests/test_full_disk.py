@@ -203,7 +203,7 @@ def ran(environment: dict[str, str], folder: Path, largest: int, *more: str) -> 
     return subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("largest", [10, 5_000, 50_000])
+@pytest.mark.parametrize("largest", [0, 10, 5_000, 50_000])
 def test_a_run_that_could_not_write_all_ends_with_code_1_and_names_it(
     largest: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -213,6 +213,7 @@ def test_a_run_that_could_not_write_all_ends_with_code_1_and_names_it(
     assert "Traceback" not in done.stderr
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "File too large" in done.stdout + done.stderr
+    assert "None" not in done.stderr
     if done.stdout:
         assert "DOES NOT CONFORM" in done.stdout
         assert "4 pass" in done.stdout  # what was found is shown all the same

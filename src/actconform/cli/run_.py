@@ -195,7 +195,7 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written: {error.filename}: {error.strerror}") from error
+        raise UsageError(f"--out {folder}: cannot be written: {error.filename or folder}: {error.strerror}") from error
 
 
 def _facts(plan: Plan, ran: _Ran) -> Facts:
