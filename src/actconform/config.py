@@ -18,6 +18,7 @@ from actconform.files import read_text
 from actconform.spelling import near
 
 CONFIG_FILE = "actconform.toml"
+MOST_THREADS = 1024  # libraries start as many, and fail or hang at some number
 PLACES = ("model", "inputs", "outputs")
 EXAMPLE = "./myrt {model} {inputs} {outputs}"
 
@@ -83,9 +84,10 @@ def read_config(path: Path | None = None) -> Config:
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number of too many digits
         raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     config = Config(**msgspec.structs.asdict(table), path=str(chosen))
-    if config.threads < 1 or not 1 <= config.timeout < math.inf:
+    if not 1 <= config.threads <= MOST_THREADS or not 1 <= config.timeout < math.inf:
         raise UsageError(
-            f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, and finite"
+            f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, the first at most "
+            f"{MOST_THREADS:,}, the other finite"
         )
     for name, backend in config.backends.items():
         if problem := _problem(backend):
