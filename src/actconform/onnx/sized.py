@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STANDARD = ("", "ai.onnx")
 POOLS = ("AveragePool", "LpPool", "MaxPool")
-_CORRECTED = 22  # since when the standard counts no window of a pool that begins behind the image
+SIZES_CORRECTED = 22  # since when the standard counts no window of a pool that begins behind the image
 
 Sizes = list[int | None]
 _Known = TypeVar("_Known")
@@ -55,7 +55,7 @@ def missized(node: onnx.NodeProto, opset: int) -> bool:
     given = attributes_of(node)
     match node.op_type if node.domain in STANDARD else "":
         case "AveragePool" | "LpPool" | "MaxPool":
-            return bool(given.get("ceil_mode")) and opset < _CORRECTED
+            return bool(given.get("ceil_mode")) and opset < SIZES_CORRECTED
         case "ConvTranspose":  # an output_shape below the input's loses axes; output_padding enlarges no SAME output
             padded = any(given.get("output_padding") or [])
             return (padded and pads_itself(node)) or bool(given.get("output_shape"))

@@ -156,6 +156,23 @@ def test_norm_pool_rounding_upwards(agrees, opset):
     agrees("LpPool", [normal(2, 1, 5)], forward, exact=False, opset=opset, **given)  # onnx's own rounds downwards
 
 
+@pytest.mark.parametrize("placed", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("opset", "refused"), [(18, True), (19, True), (22, False)])
+def test_a_size_that_onnx_infers_wrongly_where_the_image_is_cut_is_refused(graph_of, placed, opset, refused):
+    """ONNX Runtime folds the Shape of such a pool to onnx's size, so that the gradient's nodes would not fit."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    given = {"kernel_shape": [2], "strides": [3], "ceil_mode": 1, "auto_pad": placed}
+    model = graph_of("AveragePool", [normal(1, 1, 9)], [3], opset=opset, element_type=1, **given)
+    if refused:
+        with pytest.raises(UnsupportedOperator, match="runtimes differ in where its windows lie: state pads"):
+            add_gradients(model, ["x0"])
+        return
+    x, g = normal(1, 1, 9).astype(np.float32), np.ones((1, 1, 3), np.float32)
+    graph = add_gradients(model, ["x0"], keep_outputs=False).SerializeToString()
+    (dx,) = onnxruntime.InferenceSession(graph).run(None, {"x0": x, "ct_y0": g})
+    np.testing.assert_allclose(dx[0, 0], [0.5, 0.5, 0] * 3)
+
+
 @pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool", "LpPool"])
 def test_padding_that_runtimes_find_differently_is_refused(graph_of, op_type):
     """ONNX Runtime pads by the undilated window."""

@@ -13,9 +13,11 @@ from actconform.onnx.rules.windows import (
     image_sizes,
     padding_at_run_time,
     refused_padding,
+    unseen,
     window_in,
     window_of,
 )
+from actconform.onnx.sized import SIZES_CORRECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,8 +116,12 @@ def _expect_placed(b: Build, node: Node) -> None:
     window = window_in(node, node.attributes["kernel_shape"])
     if node.attributes["auto_pad"].startswith("SAME") and window.spans != window.kernel:
         raise refused_padding(node)
-    if node.op_type != "MaxPool":
-        expect_whole_image(b, node, window, spared=0)
+    if node.op_type == "MaxPool":
+        return
+    expect_whole_image(b, node, window, spared=0)
+    # the size that onnx infers of such a node with ceil_mode is another one, and ONNX Runtime sizes the gradient's nodes by it
+    if node.attributes.get("ceil_mode") and node.opset < SIZES_CORRECTED and max(unseen(b, node, window)) > 0:
+        raise refused_padding(node)
 
 
 class _Axis(NamedTuple):
