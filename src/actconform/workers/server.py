@@ -65,7 +65,7 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
     )
     points = [*installed(), *(EntryPoint(spec, spec, GROUP) for spec in plugins)]
     try:
-        catalog = load_plugins(entry_points=points)
+        catalog = load_plugins(entry_points=points, judging=False)
     except PluginError as error:
         return msgspec.structs.replace(said, problem=str(error)), None
     base = name if name in catalog.backends else name.partition("@")[0]
