@@ -14,15 +14,14 @@ from packaging.version import InvalidVersion, Version
 
 from actconform.files import read_text
 from actconform.types import Aspect  # noqa: TC001  msgspec reads annotations
-from actconform.verdict.causes.arithmetic import Arithmetic, Flush
-from actconform.verdict.causes.formula import Formula, FormulaError
-from actconform.verdict.causes.graph import OPERATORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from actconform.types import Case, Finding
     from actconform.types.dtypes import FloatFormat
+    from actconform.verdict.causes.arithmetic import Arithmetic, Flush
+    from actconform.verdict.causes.formula import Formula
 
 REGISTER = "causes.toml"  # in a plugin's package
 
@@ -55,6 +54,8 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def arithmetic(self, fmt: FloatFormat, facts: Mapping[str, str]) -> Arithmetic:
         """Return the arithmetic of the library in a format, under the facts of the machine."""
+        from actconform.verdict.causes.arithmetic import Arithmetic  # a worker needs the register's types alone
+
         names = self.ulp.keys() | self.absolute.keys()
         accuracy = {
             name: (self.ulp.get(name, 0.0 if name in self.absolute else 1.0), self.absolute.get(name, 0.0))
@@ -194,6 +195,8 @@ def read_register(text: str, where: str) -> Register:
     ) as error:  # a number of too many digits is a ValueError
         tables = "; a register has [[library]] and [[cause]] tables" if "unknown field" in str(error) else ""
         raise RegisterError(f"{where}: {error}{tables}") from error
+    from actconform.verdict.causes.graph import OPERATORS
+
     seen: set[str] = set()
     for cause in file.cause:
         if cause.id in seen:
@@ -227,6 +230,8 @@ def _check_cause(cause: Cause, where: str) -> None:
 
 
 def _formula(text: str, where: str) -> Formula:
+    from actconform.verdict.causes.formula import Formula, FormulaError
+
     try:
         return Formula(text)
     except FormulaError as error:
