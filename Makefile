@@ -16,7 +16,7 @@ WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:
 
 .DEFAULT_GOAL := help
 .PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate observed ratchet report docs clean \
-	nightly nightly-part nightly-bench nightly-selftest nightly-floors nightly-collect nightly-summary
+	nightly nightly-part nightly-bench nightly-selftest nightly-killed nightly-floors nightly-collect nightly-summary
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -110,8 +110,7 @@ nightly: $(STAMP) ## Every backend with the models of published size, bench, sel
 	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
 	@$(MAKE) --no-print-directory nightly-bench || true
 	@$(MAKE) --no-print-directory nightly-selftest || true
-	@$(MAKE) --no-print-directory nightly-killed || true
-	@red=0; $(MAKE) --no-print-directory nightly-floors || red=1; $(MAKE) --no-print-directory nightly-collect || red=1; exit $$red
+	@red=0; for part in nightly-killed nightly-floors nightly-collect; do $(MAKE) --no-print-directory $$part || red=1; done; exit $$red
 
 nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
 	$(BIN)/actconform run --full --backend $(BACKEND) --out nightly/parts/$(BACKEND) $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from actconform.bench.verdicts import Judged
 from actconform.bench.workloads import Trial
 from actconform.types import Verdict
 from actconform.workers.timing import Prepared
+
+sys.path.append(str(Path(__file__).parent))  # what tests share is imported by its name
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # how long an example takes is for benchmarks
 hypothesis.settings.load_profile("any machine")

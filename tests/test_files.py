@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
+import stat
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,8 +30,7 @@ def endless(path: Path) -> None:
 
 
 def listening(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as unix:
-        unix.bind(str(path))
+    os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
 def folder(path: Path) -> None:
@@ -95,6 +95,16 @@ def test_a_file_that_tells_no_size_is_read_up_to_the_limit(tmp_path: Path) -> No
     assert b"Name:" in read_bytes(grows)
     with pytest.raises(OSError, match="more than 5 bytes"):
         read_bytes(grows, 5)
+
+
+def test_a_small_file_takes_little_memory_whatever_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    tracemalloc.start()
+    try:
+        assert len(read_bytes(tmp_path / "file")) == 10
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_text_is_utf_8(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,10 @@ from actconform.types import Case, Result, Verdict
 from actconform.types.report import Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.types.report import Report
 
-TESTS = Path(__file__).parent
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
 CASES = [Case(name, "value", "f32", "torch") for name in ("relu", "tanh", "elu")]
 FACTS = {"torch": {"torch": "2.13.0"}}
@@ -174,6 +174,22 @@ def test_results_wait_for_room_and_are_written_once_there_is(disk: Disk) -> None
     assert [one.subject for one in read_results(disk.folder)] == ["relu", "tanh", "elu"]
 
 
+def test_a_line_half_written_when_others_are_dropped_is_written_anew(disk: Disk) -> None:
+    with Recorder(disk.folder) as recorder:
+        recorder.meet("torch", FACTS, CASES[:1])
+        recorder.add(result(CASES[0]))
+    with Recorder(disk.folder, resume={case.id for case in CASES}) as recorder:
+        recorder.meet("ort", FACTS, CASES[1:])
+        disk.size -= disk.room - 50
+        recorder.add(result(CASES[1]))
+        assert len(whole_lines(disk.folder)) == 1
+        disk.size = 1 << 30
+        recorder.meet("torch", {"torch": {"torch": "2.14.0"}}, CASES[:1])
+        recorder.add(result(CASES[2]))
+        assert recorder.unwritten == []
+    assert [one.subject for one in read_results(disk.folder)] == ["tanh", "elu"]
+
+
 CLEAN = ("run", "relu/value/f32/stand-in", "sigmoid/*/f32/stand-in", "tanh/value/f32/stand-in", "--require", "stand-in")
 
 
@@ -187,7 +203,7 @@ def ran(environment: dict[str, str], folder: Path, largest: int, *more: str) -> 
     return subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("largest", [10, 5_000, 50_000])
+@pytest.mark.parametrize("largest", [0, 10, 5_000, 50_000])
 def test_a_run_that_could_not_write_all_ends_with_code_1_and_names_it(
     largest: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -197,6 +213,7 @@ def test_a_run_that_could_not_write_all_ends_with_code_1_and_names_it(
     assert "Traceback" not in done.stderr
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "File too large" in done.stdout + done.stderr
+    assert "None" not in done.stderr
     if done.stdout:
         assert "DOES NOT CONFORM" in done.stdout
         assert "4 pass" in done.stdout  # what was found is shown all the same
@@ -214,20 +231,63 @@ def test_a_run_that_could_not_write_all_ends_with_code_1_and_names_it(
         assert f"resumed: {kept} of 4 results" in again.stdout
 
 
+def shown_on(
+    screen: int, command: Sequence[str], environment: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ACTCONFORM, *command],
+        env=environment,
+        cwd=folder,
+        stdout=screen,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", [("list", "kernels"), ("run", "relu/value/f32/stand-in")])
+def test_a_terminal_that_is_gone_is_named(
+    command: tuple[str, ...], environment: dict[str, str], tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    try:
+        done = shown_on(theirs, command, environment, tmp_path)
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: Input/output error\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("list", "kernels"), 0),
+        (("list", "kernels", "--json"), 0),
+        ((*CLEAN,), 0),
+        ((*CLEAN, "--json"), 0),
+        (("run", "nothing/of/the/kind"), 2),
+    ],
+)
+def test_closed_streams_are_written_nowhere(
+    command: tuple[str, ...], code: int, environment: dict[str, str], tmp_path: Path
+) -> None:
+    closing = 'exec "$@" >&- 2>"$0"'
+    done = subprocess.run(
+        ["sh", "-c", closing, "errors", ACTCONFORM, *command], env=environment, cwd=tmp_path, check=False
+    )
+    errors = (tmp_path / "errors").read_text(encoding="utf-8")
+    assert (done.returncode, "Traceback" in errors) == (code, False)
+    assert errors.startswith("error: ") == (code == 2)
+    if command[0] == "run" and code == 0:
+        assert len(read_results(tmp_path / "conform-out")) == 4
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 @pytest.mark.parametrize("command", [("list", "kernels"), ("run", "relu/value/f32/stand-in"), ("--help",)])
 def test_a_screen_that_cannot_be_written_is_named(
     command: tuple[str, ...], environment: dict[str, str], tmp_path: Path
 ) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [ACTCONFORM, *command],
-            env=environment,
-            cwd=tmp_path,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = shown_on(full.fileno(), command, environment, tmp_path)
     assert done.returncode == 1
     assert done.stderr == "error: standard output: No space left on device\n"

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import children
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-TESTS = Path(__file__).parent
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
 KERNELS = (
     "relu",
@@ -60,17 +60,6 @@ def finished(cases: Sequence[str], environment: Mapping[str, str], folder: Path,
     return report
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
 def in_a_case(driver: subprocess.Popen[bytes], marks: Path, seen: set[str]) -> str:
     """Wait until the backend is at work on a case that it was not seen at; return which, and "" where the run is over."""
     end = time.monotonic() + SECONDS
@@ -81,6 +70,12 @@ def in_a_case(driver: subprocess.Popen[bytes], marks: Path, seen: set[str]) -> s
             return min(at_work)
         time.sleep(0.002)
     return ""
+
+
+def kill(processes: set[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +106,7 @@ def test_six_kills_in_the_midst_of_cases(seed: int, environment: dict[str, str],
                 if victim == "driver":
                     driver.kill()
                     break
-                for worker in children(driver.pid):
-                    os.kill(worker, signal.SIGKILL)
+                kill(children(driver.pid))
             driver.kill()
         for mark in marks.iterdir():
             mark.unlink()
@@ -147,10 +141,8 @@ def test_thirty_kills_of_real_frameworks(environment: dict[str, str], tmp_path: 
                 assert time.monotonic() < end
                 time.sleep(0.01)
             time.sleep(chance.uniform(0, 10))
-            victims = chance.choice([[driver.pid], workers])
-            for victim in victims:
-                with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
-                    os.kill(victim, signal.SIGKILL)
+            victims = chance.choice([{driver.pid}, workers])
+            kill(victims)
             if driver.pid not in victims:
                 driver.wait(SECONDS)
         more = ("--resume",) if (folder / "results.jsonl").exists() else ()

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from processes import children, heed_ctrl_c
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 TESTS = Path(__file__).parent
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
@@ -63,17 +64,6 @@ def whole_lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True) if path.exists() else []
 
 
-def workers_of(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-    return found
-
-
 def start(folder: Path, environment: Mapping[str, str], *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command(folder, *more),
@@ -84,12 +74,20 @@ def start(folder: Path, environment: Mapping[str, str], *more: str) -> subproces
     )
 
 
-def until_it_has(lines: int, folder: Path, driver: subprocess.Popen[bytes]) -> None:
+def until(there: Callable[[], bool], driver: subprocess.Popen[bytes]) -> None:
+    """Wait until that is there, which must be at the latest when the driver has ended."""
     end = time.monotonic() + 60
-    while len(whole_lines(folder / "results.jsonl")) < lines:
+    while True:
+        ended = driver.poll() is not None
+        if there():
+            return
+        assert not ended
         assert time.monotonic() < end
-        assert driver.poll() is None
         time.sleep(0.005)
+
+
+def until_it_has(lines: int, folder: Path, driver: subprocess.Popen[bytes]) -> None:
+    until(lambda: len(whole_lines(folder / "results.jsonl")) >= lines, driver)
 
 
 def final(lines: list[bytes]) -> set[bytes]:
@@ -123,10 +121,37 @@ def test_a_driver_killed_before_its_first_result_is_resumed(
 ) -> None:
     folder = tmp_path / "out"
     with start(folder, environment | {"ACTCONFORM_TEST_START_SECONDS": "30"}) as driver:
-        while not (folder / "facts.json").exists():
-            time.sleep(0.005)
+        until((folder / "facts.json").exists, driver)
         driver.kill()
     finished(folder, environment, "--resume")
+    assert substance(folder) == whole
+
+
+def test_an_interrupt_while_a_resumed_run_starts_costs_no_earlier_result(
+    environment: dict[str, str], whole: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    finished(folder, environment)
+    before = whole_lines(folder / "results.jsonl")
+    slow = environment | {"ACTCONFORM_TEST_START_SECONDS": "30"}
+    with subprocess.Popen(
+        command(folder, "--resume"),
+        env=slow,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509  no threads here
+    ) as driver:
+        until(lambda: bool(children(driver.pid)), driver)
+        driver.send_signal(signal.SIGINT)
+        said, _ = driver.communicate()
+    assert driver.returncode == 1
+    assert "interrupted after 0 of" in said
+    assert "dropped" not in said
+    assert final(whole_lines(folder / "results.jsonl")) == final(before)
+    done = finished(folder, environment, "--resume")
+    assert f"resumed: {len(final(before))} of {len(SELECTION)} results" in done.stdout
     assert substance(folder) == whole
 
 
@@ -138,7 +163,7 @@ def test_a_killed_worker_costs_nothing_after_a_resume(
     with start(folder, environment) as driver:
         until_it_has(chance.randint(1, 6), folder, driver)
         time.sleep(chance.uniform(0, 0.05))
-        for worker in workers_of(driver.pid):
+        for worker in children(driver.pid):
             os.kill(worker, signal.SIGKILL)
         assert driver.wait(60) == 1
     finished(folder, environment, "--resume")

@@ -20,11 +20,10 @@ from actconform import selftest
 from actconform.compare import classify, comparator, elementwise
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
-from actconform.run.scheduler import Plan
+from actconform.run.scheduler import Plan, plan_of
 from actconform.selftest import Trial
 from actconform.settings import Config
 from actconform.testdata.golden import store, verify
-from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.tolerance import limits
 from actconform.types import BAD, Finding, Interval, Result, Verdict
 from actconform.types.fault import Fault
@@ -43,15 +42,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    catalog, folder = load_plugins(), golden_dir()
-    return Plan(
-        cases=(),
-        catalog=catalog,
-        config=Config(),
-        folder=folder,
-        manifest=read_manifest(folder),
-        register=catalog.register,
-    )
+    return plan_of(load_plugins(), Config())
 
 
 @pytest.fixture(scope="module")

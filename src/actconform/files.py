@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 GIB = 1 << 30
+PIECE = 1 << 16  # bytes
 MOST_OF_A_TEXT = 1 << 26  # bytes of settings, of a register
 
 
@@ -36,7 +37,10 @@ def read_bytes(path: Path | str, at_most: int = GIB, *, start: int = 0, length: 
             words = f"has {there.st_size:,} bytes, and {end - start:,} from byte {start:,} on are asked for"
             raise OSError(errno.EINVAL, words, str(path))
         file.seek(start)
-        content = file.read(at_most + 1 if length is None else length)  # one that grows meanwhile, or tells no size
+        content = file.read(end - start)
+        if length is None:  # it may grow meanwhile, or tell no size
+            while len(content) <= at_most and (more := file.read(PIECE)):
+                content += more
     if len(content) > at_most:
         raise OSError(errno.EOVERFLOW, f"has more than {at_most:,} bytes", str(path))
     return content

@@ -17,6 +17,7 @@ from actconform.errors import UsageError, near
 from actconform.files import read_text
 
 CONFIG_FILE = "actconform.toml"
+MOST_THREADS = 1024  # libraries start as many, and fail or hang at some number
 PLACES = ("model", "inputs", "outputs")
 EXAMPLE = "./myrt {model} {inputs} {outputs}"
 
@@ -25,7 +26,8 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`[backends.NAME]`: what a backend runs in, or the command that it is.
 
     `python` is another interpreter for its worker, `env` sets environment variables there, `requirements` are installed beside
-    what the driver has, for this backend alone, without what they depend on where `dependencies` is false. With NAME "BASE@LABEL" it is one more backend, like BASE.
+    what the driver has, for this backend alone, without what they depend on where `dependencies` is false. With NAME
+    "BASE@LABEL" it is one more backend, like BASE.
 
     `command` makes a runtime of a program that is no plugin: {model} stands for a file, {inputs} and {outputs} for folders of
     `tensors`; `version` is a command too, whose output is a fact.
@@ -77,9 +79,10 @@ def read_config(path: Path | None = None) -> Config:
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a number of too many digits
         raise UsageError(f"{chosen}: not valid TOML: {error}") from error
     config = Config(**msgspec.structs.asdict(table), path=str(chosen))
-    if config.threads < 1 or not 1 <= config.timeout < math.inf:
+    if not 1 <= config.threads <= MOST_THREADS or not 1 <= config.timeout < math.inf:
         raise UsageError(
-            f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, and finite"
+            f"{chosen}: threads ({config.threads}) and timeout ({config.timeout} s) must be at least 1, the first at most "
+            f"{MOST_THREADS:,}, the other finite"
         )
     for name, backend in config.backends.items():
         if problem := _problem(backend):

@@ -14,6 +14,7 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner
+from processes import heed_ctrl_c
 
 from actconform.plugin.loader import load_plugins
 from actconform.run.select import Selection, all_cases, select
@@ -300,8 +301,7 @@ def test_ctrl_c_ends_the_run_and_leaves_no_process_behind(tmp_path: Path) -> Non
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # a background job ignores SIGINT, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509  no threads here
     )
     try:
         pid = tmp_path / "pid"

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def call(cli, monkeypatch, tmp_path: Path):
     """The command line; a run reads the goldens of the temporary folder."""
-    monkeypatch.setattr("actconform.cli.run_.golden_dir", lambda: tmp_path / "golden")
+    monkeypatch.setattr("actconform.run.scheduler.golden_dir", lambda: tmp_path / "golden")
     monkeypatch.setattr("actconform.cli.run_.run", lambda *_: pytest.fail("a run on damaged goldens was started"))
     return cli
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from processes import children, heed_ctrl_c
 
 import actconform.cli.run_ as verb
+from actconform.testdata.golden.store import golden_dir, read_manifest
 
 ACTCONFORM = str(Path(sys.executable).with_name("actconform"))
 RESULT = {
@@ -208,19 +210,6 @@ def test_an_interrupt_keeps_what_there_is(cli, monkeypatch, tmp_path):
     assert "✗ the run was interrupted" in said.out
 
 
-def workers_of(pid: int) -> set[int]:
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(parent) == pid:
-                found.add(int(entry.name))
-    return found
-
-
 def until(there: Any, seconds: float = 30.0) -> Any:
     end = time.monotonic() + seconds
     while not (found := there()):
@@ -248,10 +237,9 @@ def test_ctrl_c_ends_cleanly_with_what_there_is(when, tmp_path):
         stderr=subprocess.PIPE,
         cwd=tmp_path,
         env=environment,
-        # a background job ignores SIGINT, and its children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  no threads here
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509  no threads here
     ) as driver:
-        workers = until(lambda: workers_of(driver.pid))
+        workers = until(lambda: children(driver.pid))
         if when == "between cases":
             until(lambda: lines.read_bytes().count(b"\n") >= 2)
         driver.send_signal(signal.SIGINT)
@@ -300,9 +288,11 @@ def test_a_word_that_nobody_knows_is_explained_by_the_plugin_that_is_broken(inst
 
 
 def test_a_subject_without_goldens_costs_its_own_cases(cli, tmp_path, monkeypatch):
-    manifest = verb.read_manifest(verb.golden_dir())
+    manifest = read_manifest(golden_dir())
     left = {name: subject for name, subject in manifest.subjects.items() if name != "elu"}
-    monkeypatch.setattr(verb, "read_manifest", lambda _: msgspec.structs.replace(manifest, subjects=left))
+    monkeypatch.setattr(
+        "actconform.testdata.golden.store.read_manifest", lambda _: msgspec.structs.replace(manifest, subjects=left)
+    )
     monkeypatch.setattr(verb, "built_in", lambda: {"relu"})
     said = cli("run", "elu/value/f32/stand-in", "relu/value/f32/stand-in", "--out", str(tmp_path))
     assert said.code == 1

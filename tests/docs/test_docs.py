@@ -72,6 +72,14 @@ def test_readme_names_verbs_and_targets_that_exist():
         assert verb in VERBS
 
 
+@pytest.mark.parametrize("readme", sorted(TOP.glob("plugins/*/README.md")), ids=lambda path: path.parent.name)
+def test_plugins_name_files_that_exist(readme: Path):
+    text = readme.read_text(encoding="utf-8")
+    for name in re.findall(r"`(src/[^`]+)`", text):
+        assert (readme.parent / name).exists(), name
+    assert "deviations.toml" not in text
+
+
 def test_the_table_of_old_opsets_is_that_of_the_sweep():
     sweep = runpy.run_path(str(TOP / "tests/onnx_graphs/old_opsets.py"))
     document = (TOP / "docs/gradients.md").read_text(encoding="utf-8")

@@ -170,3 +170,28 @@ def test_an_input_with_a_default_is_no_constant():
     model = parsed(f"(double[2] x, bool c) => (double[2] y) {BRANCHES}")
     model.graph.initializer.append(numpy_helper.from_array(np.array(True), "c"))
     assert decided(model) is model
+
+
+@pytest.mark.parametrize("stated", ["12", "3, 5", "3, 4", "a, 4"])
+def test_a_shape_that_is_stated_of_a_branch_not_taken_gives_way(stated):
+    """torch's TorchScript exporter states of scatter_reduce's result what the branch for scalars would give."""
+    model = parsed(f"""(double[3, 4] x) => (double[{stated}] y) {{
+        minus = Constant <value_ints = [-1]> ()
+        false = Constant <value = bool {{0}}> ()
+        z = If <
+            then_branch = flat () => (double[12] s) {{ s = Reshape (x, minus) }},
+            else_branch = same () => (double[3, 4] t) {{ t = Identity (x) }}
+        > (false)
+        e = Exp (z)
+        y = If <
+            then_branch = scalar () => (double[{stated}] u) {{ u = Squeeze (e) }},
+            else_branch = whole () => (double[{stated}] v) {{ v = Identity (e) }}
+        > (false)
+    }}""")
+    made = add_gradients(model)
+    onnx.checker.check_model(made, full_check=True)
+    x, g = np.ones((3, 4)), np.arange(12.0).reshape(3, 4)
+    got = reference(made.SerializeToString())({"x": x, "ct_y": g})
+    np.testing.assert_allclose(got["d_x"], g * np.e)
+    sizes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in made.graph.input}
+    assert sizes["ct_y"] == [3, 4] if stated != "a, 4" else sizes["ct_y"][1] == 4

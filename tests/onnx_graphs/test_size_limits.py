@@ -170,3 +170,17 @@ def test_small_values_are_still_among_the_reasons() -> None:
     shape = {value.name: value.type.tensor_type.shape.dim for value in inferred_with_data(model).graph.output}["y"]
     assert [dim.dim_value for dim in shape] == [4, 6]
     assert MOST_HELD > 1_000_000
+
+
+def test_a_split_into_more_outputs_than_there_are_is_refused_before_onnx_makes_their_sizes() -> None:
+    model = graph(f"[many] y = Split<num_outputs = {10**9}> (x)", "float[8]", "float[8]")
+    with pytest.raises(
+        GradientError, match="operator Split at node many asks for 1,000,000,000 outputs; at most 100,000"
+    ):
+        add_gradients(model)
+
+
+@pytest.mark.parametrize("sizes", ["4294967296, 4294967296", "9223372036854775807, 3", "9223372036854775807"])
+def test_a_size_that_no_integer_holds_is_known_only_at_run_time(sizes: str) -> None:
+    made = add_gradients(graph("n = Size(x) c = Cast<to = 1>(n) y = Div(x, c)", f"float[{sizes}]", f"float[{sizes}]"))
+    assert made.graph.output[-1].name == "d_x"

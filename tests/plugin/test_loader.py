@@ -162,11 +162,11 @@ def test_a_distribution_is_named_with_its_version(tmp_path: Path, monkeypatch: p
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: actconform-example\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text("[actconform]\nexample = example_plugin:Plugin\n")
-    code = "import actconform\nfrom test_plugins import Numpy\nclass Plugin:\n"
+    code = "import actconform\nfrom test_loader import Numpy\nclass Plugin:\n"
     code += "    @actconform.hookimpl\n    def actconform_backends(self):\n        return [Numpy]\n"
     (tmp_path / "example_plugin.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "test_plugins", sys.modules[__name__])
+    monkeypatch.setitem(sys.modules, "test_loader", sys.modules[__name__])
     assert load_plugins().backend_plugin["numpy"] == "actconform-example 1.2"
     assert plugin_versions()["actconform-example"] == "1.2"
 
@@ -177,6 +177,11 @@ def test_a_distribution_is_named_with_its_version(tmp_path: Path, monkeypatch: p
         ("absent", None, "ModuleNotFoundError: No module named 'absent'"),
         ("raises", "raise RuntimeError('no GPU today')", r"RuntimeError: no GPU today \(at .*raises.py:1\)"),
         ("leaves", "import sys; sys.exit(4)", "SystemExit: 4"),
+        (
+            "panics",
+            "class PanicException(BaseException): pass\nraise PanicException('in Rust')",
+            "PanicException: in Rust",
+        ),
         ("unfinished", "def plugin(:", "SyntaxError"),
         ("nameless", "other = 1", "AttributeError: .*has no attribute 'plugin'"),
         (
@@ -436,3 +441,18 @@ def test_two_plugins_of_one_name_are_refused_with_both_distributions_named() -> 
         PluginError, match=r"two plugins are called 'torch': one from torch .from a:b., one from torch .from c:d."
     ):
         load_plugins(entry_points=[point("torch", "a:b"), point("torch", "c:d")])
+
+
+def test_a_worker_asks_for_nothing_that_only_judges() -> None:
+    class Judged(Whole):
+        @hookimpl
+        def actconform_causes(self):
+            raise AssertionError("asked for causes")
+
+        @hookimpl
+        def actconform_reporters(self):
+            raise AssertionError("asked for reporters")
+
+    catalog = load_plugins([Judged], entry_points=[], judging=False)
+    assert (list(catalog.kernels), catalog.broken, catalog.register.causes) == (["my-kernel"], (), ())
+    assert [broken.said for broken in load_plugins([Judged], entry_points=[]).broken] != []

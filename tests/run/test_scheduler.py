@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from processes import children
 
 from actconform.errors import GoldenError
 from actconform.plugin.loader import GROUP, load_plugins
@@ -96,38 +97,24 @@ class Seen:
         return {result.case: result for result in self.results}
 
 
-def ran(what: Plan, then: Callable[[Seen], None] | None = None) -> Seen:
-    seen = Seen(then)
+def ran(what: Plan) -> Seen:
+    seen = Seen()
     run(what, seen.start, seen.result)
     assert sorted(result.case for result in seen.results) == sorted(case.id for case in what.cases)
     assert seen.threads == {threading.current_thread()}
     return seen
 
 
-def children() -> set[int]:
-    """Return the processes that this one started and that still run."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(parent) == os.getpid() and state != "Z":
-                found.add(int(entry.name))
-    return found
-
-
 def none_left(before: set[int], seconds: float = 5.0) -> bool:
     end = time.monotonic() + seconds
-    while children() - before and time.monotonic() < end:
+    while children(os.getpid()) - before and time.monotonic() < end:
         time.sleep(0.05)
-    return not children() - before
+    return not children(os.getpid()) - before
 
 
 def test_a_healthy_backend_passes_every_case_once() -> None:
     what = plan(("relu", "sigmoid", "softmax"), aspects=("value", "gradient"), dtypes=("f32", "f16", "bf16"))
-    before = children()
+    before = children(os.getpid())
     seen = ran(what)
     assert none_left(before)
     hello = seen.starts["stand-in"]
@@ -245,7 +232,7 @@ def test_a_damaged_golden_ends_the_run(tmp_path: Path) -> None:
     content = bytearray(damaged.read_bytes())
     content[-9] ^= 1
     damaged.write_bytes(content)
-    before = children()
+    before = children(os.getpid())
     with pytest.raises(GoldenError, match=r"tanh/y\.npy: damaged golden"):
         ran(plan(("relu", "tanh"), folder=tmp_path))
     assert none_left(before)
@@ -273,12 +260,13 @@ def test_an_interrupt_ends_the_workers_and_passes_on() -> None:
         if len(seen.results) == 3:
             raise KeyboardInterrupt
 
-    before = children()
+    before = children(os.getpid())
     seen = Seen(interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(plan((*HEALTHY, "celu"), ("stand-in", "no-device")), seen.start, seen.result)
     assert len(seen.results) == 3
-    assert none_left(before)
+    assert not any("line_results" in thread.name for thread in threading.enumerate())
+    assert not children(os.getpid()) - before
 
 
 def test_an_interrupt_does_not_wait_for_a_case_that_hangs() -> None:
@@ -286,7 +274,7 @@ def test_an_interrupt_does_not_wait_for_a_case_that_hangs() -> None:
         time.sleep(0.3)  # into the midst of the next case
         raise KeyboardInterrupt
 
-    before, started = children(), time.monotonic()
+    before, started = children(os.getpid()), time.monotonic()
     seen = Seen(interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(plan(("tanh", "celu"), timeout=300.0), seen.start, seen.result)
@@ -294,14 +282,23 @@ def test_an_interrupt_does_not_wait_for_a_case_that_hangs() -> None:
     assert none_left(before)
 
 
-def test_a_worker_killed_from_outside_costs_one_case() -> None:
-    def kill(seen: Seen) -> None:
+def test_a_worker_killed_from_outside_costs_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACTCONFORM_TEST_MARKS", str(tmp_path))
+    monkeypatch.setenv("ACTCONFORM_TEST_CALL_SECONDS", "0")
+    seen = Seen()
+
+    def kill() -> None:
+        end = time.monotonic() + 60
+        while not (tmp_path / "celu").exists() and time.monotonic() < end:
+            time.sleep(0.01)
         hello = seen.starts["stand-in"]
         assert isinstance(hello, Hello)
-        if len(seen.results) == 1:
-            threading.Timer(0.5, os.kill, (hello.pid, signal.SIGKILL)).start()
+        os.kill(hello.pid, signal.SIGKILL)
 
-    seen = ran(plan(("tanh", "celu", "relu", "sigmoid"), timeout=300.0), kill)
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run(plan(("tanh", "celu", "relu", "sigmoid"), timeout=300.0), seen.start, seen.result)
+    killer.join()
     verdicts = {result.subject: result.verdict for result in seen.results}
     hung = seen.by_case["celu/value/f32/stand-in"]
     assert verdicts.pop("celu") is Verdict.CRASH

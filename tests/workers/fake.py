@@ -114,6 +114,23 @@ def refuse(_: Arrays) -> Arrays:
     raise Unsupported('"fake_cpu" not implemented for Half')
 
 
+class PanicError(BaseException):
+    """As libraries in Rust raise it."""
+
+
+def panic(_: Arrays) -> Arrays:
+    raise PanicError("called unwrap on a None")
+
+
+class WordlessError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def wordless(_: Arrays) -> Arrays:
+    raise WordlessError
+
+
 def stop(_: Arrays) -> Arrays:
     sys.exit("the library left")
 
@@ -133,6 +150,8 @@ BEHAVIOURS: dict[str, Callable[[Arrays], Any]] = {
     "divide": divide,
     "refuse": refuse,
     "stop": stop,
+    "panic": panic,
+    "wordless": wordless,
     "list": lambda inputs: [inputs["x"]],
     "scalar": lambda _: {"y": 3.0},
     "objects": lambda _: {"y": np.array([None])},

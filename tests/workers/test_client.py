@@ -155,6 +155,8 @@ def test_the_level_of_a_job_reaches_the_runtime() -> None:
         ("divide", "f32", ("run", "error", 0), "ZeroDivisionError: "),
         ("divide", "f32", ("run", "error", 0), 'return {"y": np.float32(1 // 0)})'),
         ("stop", "f32", ("run", "error", 0), "SystemExit: the library left"),
+        ("panic", "f32", ("run", "error", 0), "PanicError: called unwrap on a None"),
+        ("wordless", "f32", ("run", "error", 0), "WordlessError"),
         ("list", "f32", ("run", "error", 0), "forward returned a list: wanted a dict of output name to numpy array"),
         (
             "scalar",
@@ -330,8 +332,12 @@ def test_a_close_ends_a_running_job_and_later_ones() -> None:
 
     thread = threading.Thread(target=hang)
     thread.start()
-    time.sleep(0.3)
+    while not one._lock.locked():
+        time.sleep(0.01)
+    process = one._process
     one.close()
+    assert process is not None
+    assert (process._popen.returncode, process._stdout.closed) == (-signal.SIGKILL, True)  # reaped when close returns
     thread.join(10)
     assert [getattr(error, "kind", None) for error in raised] == ["closed"]
     assert "the fake worker was closed while it ran hang/value/f32/fake" in str(raised[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actconform.workers.code import packages, tree_digest
+from actconform.workers.code import code_digest, packages, tree_digest
 
 ASK = """
 import importlib, sys
@@ -60,6 +60,37 @@ def test_an_edited_file_of_a_plugin_is_other_code_imported_or_not(edited: str, p
     with (plugin / edited).open("a") as file:
         file.write(" ")
     assert digest(plugin, "mine", "single") != before
+
+
+FINDER = """
+import importlib.util, sys
+class Editable:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "mapped":
+            return importlib.util.spec_from_file_location(name, {folder!r} + "/__init__.py", submodule_search_locations=[{folder!r}])
+sys.meta_path.append(Editable)
+"""
+
+
+@pytest.mark.parametrize("edited", ["later.py", "build/made.py"])
+def test_a_package_that_a_finder_of_its_own_brings_counts_whole(edited: str, plugin: Path, tmp_path: Path):
+    folder = tmp_path / "away" / "of another name"
+    for name in ("__init__.py", "later.py", "build/made.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (plugin / "sitecustomize.py").write_text(FINDER.format(folder=str(folder)))
+    before = digest(plugin, "mapped")
+    (folder / edited).write_text("RATE = 2")
+    assert digest(plugin, "mapped") != before
+
+
+def test_a_program_counts(tmp_path: Path):
+    before = code_digest([], [tmp_path / "program"])
+    (tmp_path / "program").write_text("echo 1")
+    first = code_digest([], [tmp_path / "program"])
+    (tmp_path / "program").write_text("echo 2")
+    assert len({before, first, code_digest([], [tmp_path / "program"])}) == 3
 
 
 def test_what_a_plugin_imports_from_elsewhere_counts(plugin: Path, tmp_path: Path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -33,11 +35,12 @@ VERBS = {
     "new-plugin": "Write a package that adds a backend, ready to be filled in.",
     "check-plugin": "Hold an installed backend against the contract, clause by clause.",
     "env": "List the environments that requirements have made, or remove those not in use.",
-    "doctor": "Say which backends are usable here, what is missing and the mend.",
+    "doctor": "Say which backends are usable here, what is missing and how to fix it.",
 }
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's share of it, a file that may not grow
+# A disk is full, somebody's share of it, or a file that may not grow; a disk fails, or a terminal is gone.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 MOST_LINES = 100  # of a message
 
@@ -92,6 +95,8 @@ def announced(catalog: Catalog) -> Catalog:
 
 def main() -> None:
     """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's, or a full disk."""
+    _replace_closed_streams()
+    _console_faults()  # of whoever used this process before
     try:
         code = _cli(prog_name="actconform", standalone_mode=False)
         _finish_screen()
@@ -114,27 +119,40 @@ def main() -> None:
     sys.exit(code)
 
 
+def _replace_closed_streams() -> None:
+    """Where standard output or error is closed, as by `>&-`, have what is written there go nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open to the end
+
+
 def _finish_screen() -> None:
     """Have all that was shown written. Raises OSError where it cannot be, or could not be before."""
     if sys.stdout is not None:
         sys.stdout.flush()
-    console = sys.modules.get("actconform.report.terminal.console")
-    if console and console.faults:
-        raise console.faults[0]
+    if faults := _console_faults():
+        raise faults[0]
+
+
+def _console_faults() -> list[OSError]:
+    console = sys.modules.get(
+        "actconform.report.terminal.console"
+    )  # which takes long to import, and not every verb needs
+    return console.take_faults() if console else []
 
 
 def _code(error: Exception) -> int | None:
-    """Return the exit code for what is a mistake of the user's, or a disk that is full; None for a fault of ours."""
+    """Return the exit code for what is a mistake of the user's, or cannot be written; None for a fault of ours."""
     if isinstance(error, OSError):
-        if error.errno in FULL and error.filename is None:
+        if error.errno in UNWRITABLE and error.filename is None:
             sys.stdout = None  # nothing more is flushed to it at exit
-        return 1 if error.errno in FULL else 2 if error.errno in NO_PATH else None
+        return 1 if error.errno in UNWRITABLE else 2 if error.errno in NO_PATH else None
     if not _is_users(error):
         return None
     cause = error.__cause__
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__
-    return 1 if cause is not None and cause.errno in FULL else 2
+    return 1 if cause is not None and cause.errno in UNWRITABLE else 2
 
 
 def _message(error: Exception) -> str:

@@ -30,12 +30,11 @@ from actconform.report.terminal import speeds
 from actconform.report.terminal.console import open_console, plain
 from actconform.report.terminal.progress import progress_for
 from actconform.run.recorder import now
-from actconform.run.scheduler import Plan, run
+from actconform.run.scheduler import plan_of, run
 from actconform.run.select import Selection
 from actconform.say import say
 from actconform.settings import Config, read_config
-from actconform.testdata.golden.store import THROUGHPUT, collected, golden_dir, read_manifest
-from actconform.verdict.causes.register import with_files
+from actconform.testdata.golden.store import THROUGHPUT, golden_dir
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from actconform.bench.results import Measured, NotTimed
     from actconform.bench.workloads import Trial
     from actconform.plugin.loader import Catalog
+    from actconform.run.scheduler import Plan
     from actconform.types import Result
 
 SIZES, BATCHES, ROUNDS = "1K,1M,16M", "1,32,256", 25
@@ -185,17 +185,8 @@ def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
 
 
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
-    folder = golden_dir()
     chosen = cases(wanted.races)
-    config = with_environments(config, catalog.workers(chosen), partial(say, err=True))
-    return Plan(
-        cases=chosen,
-        catalog=catalog,
-        config=config,
-        folder=folder,
-        manifest=collected(read_manifest(folder), catalog.goldens),
-        register=with_files(catalog.register, config.deviations),
-    )
+    return plan_of(catalog, with_environments(config, catalog.workers(chosen), partial(say, err=True)), chosen)
 
 
 def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:

@@ -28,18 +28,17 @@ from actconform.report.across_runs.bisect_packages import (
 from actconform.report.across_runs.changed_facts import said
 from actconform.report.across_runs.diff import compare
 from actconform.report.read import read_report
-from actconform.run.scheduler import Plan, run
+from actconform.run.scheduler import plan_of, run
 from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
 from actconform.settings import BackendConfig, Config, read_config
-from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.types.json import finite
-from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from actconform.run.scheduler import Plan
     from actconform.types import Case, Result
     from actconform.types.report import Facts, Report
 
@@ -91,16 +90,7 @@ def _blame(before: Report, after: Report, config: Config, named: Mapping[str, st
     ids = {target.case for target in wanted}
     known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
     cases = {case.id: case for case in known if case.id in ids}
-    folder = golden_dir()
-    register = with_files(catalog.register, config.deviations)
-    plan = Plan(
-        cases=(),
-        catalog=catalog,
-        config=config,
-        folder=folder,
-        manifest=collected(read_manifest(folder), catalog.goldens),
-        register=register,
-    )
+    plan = plan_of(catalog, config)
 
     def relevant(case: str) -> frozenset[Bump]:
         workers = catalog.workers([cases[case]])

@@ -1,4 +1,4 @@
-"""`actconform doctor`: what is usable here, what is missing, and the mend."""
+"""`actconform doctor`: what is usable here, what is missing, and how to fix it."""
 
 from __future__ import annotations
 

@@ -40,15 +40,13 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     catalog = announced(load_plugins())
     chosen = _subjects(subjects, catalog.subjects)
     package = folder or golden_dir()
-    stored = read_manifest(
-        package
-    )  # what is no folder of goldens is wrong usage; a plugin's is a problem beside others
+    read_manifest(package)  # what is no folder of goldens is wrong usage; a plugin's is a problem beside others
     own = {} if folder else catalog.goldens
     folders = by_folder(chosen, own, package)
     problems = verify_folders(folders, catalog.subjects)
     if problems:
         return _problems(problems, folders)
-    manifest = collected(stored, own)
+    manifest = collected(package, own)
     if not fast:
         kernels = [one for one in chosen if isinstance(one, Kernel)]
         try:

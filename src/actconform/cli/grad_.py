@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGEST = 2**31 - 1  # bytes of a protobuf message
+DIMENSION = re.compile("-?[0-9]{1,18}")  # what 64 bits hold; that it is positive is asked where shapes are fixed
 BINARY = "protobuf"  # onnx's name of the one format that is read and written here
 
 
@@ -64,11 +66,8 @@ def command(
     noted on standard error: tied and merged weights, folded normalization, detach.
     """
     try:
-        by = (
-            _names("--wrt", wrt, "inputs or initializers of the model, or leave it out for all float inputs")
-            if wrt
-            else None
-        )
+        wanted = "inputs or initializers of the model, or leave it out for all float inputs"
+        by = _names("--wrt", wrt, wanted) if wrt else None
         fixed = _shapes(shapes)
         of = _names("--output", outputs, "outputs of the model, or leave it out for all") if outputs else None
         target = _target(out, model)
@@ -98,18 +97,15 @@ def _names(option: str, given: Iterable[str], wanted: str) -> list[str]:
 
 
 def _shapes(given: Iterable[str]) -> dict[str, list[int]]:
-    shapes = {}
+    shapes: dict[str, list[int]] = {}
     for each in given:
         name, equals, dims = each.rpartition("=")
-        try:
-            sizes = [int(dim) for dim in dims.split(",")] if dims.strip() else []
-        except ValueError:
-            equals = ""
-        if not equals or not name:
+        sizes = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
+        if not equals or not name or not all(DIMENSION.fullmatch(size) for size in sizes):
             raise UsageError(f"--shape {each}: a name and its dimensions are expected, as in x=1,3,160,160")
         if name in shapes:
             raise UsageError(f"--shape {each}: {name} has a shape already")
-        shapes[name] = sizes
+        shapes[name] = [int(size) for size in sizes]
     return shapes
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import shlex
 import shutil
 import sys
@@ -16,31 +14,32 @@ import click
 import msgspec
 
 from actconform._version import __version__
-from actconform.errors import FolderInUseError, GoldenError, UsageError, near
-from actconform.files import read_bytes
+from actconform.errors import FolderInUseError, UsageError, near
 from actconform.plugin.builtin import built_in
 from actconform.plugin.loader import installed, load_plugins, plugin_versions
 from actconform.report.files.write import clear, write_all
 from actconform.report.terminal.progress import progress_for
 from actconform.report.terminal.screen import Screen
 from actconform.run.recorder import RESULTS, Recorder, report
-from actconform.run.scheduler import Plan, facts_of, run
+from actconform.run.scheduler import facts_of, plan_of, run
 from actconform.run.select import Selection, all_cases, asked_for, backends_of, routes, select
 from actconform.say import say
 from actconform.settings import Config, read_config
-from actconform.testdata.golden.store import collected, golden_dir, read_manifest, strangers
 from actconform.testdata.golden.verify import verify_subjects
-from actconform.types.json import finite
+from actconform.types.json import digest, finite
 from actconform.types.report import Facts
 from actconform.verdict.causes.check import check_formulas
 from actconform.verdict.causes.observed import read_observed, worse
-from actconform.verdict.causes.register import with_files
 from actconform.verdict.judge import conforms
+from actconform.workers.code import code_digest
 from actconform.workers.from_settings import configured, with_environments
 from actconform.workers.protocol import Hello
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actconform.plugin.loader import Catalog
+    from actconform.run.scheduler import Plan
     from actconform.types import Result
     from actconform.verdict.causes.observed import Observed
 
@@ -125,18 +124,13 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     except UsageError as error:
         broken = [one.said for one in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None
-    folder = golden_dir()
-    package = read_manifest(folder)
-    if extra := strangers(folder, package):
-        raise GoldenError("\n".join(extra))
-    manifest = collected(package, catalog.goldens)
-    ours = manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
+    plan = plan_of(catalog, config, cases)
+    ours = plan.manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
     proven = [case.subject for case in cases if case.subject in ours]
-    verify_subjects(folder, manifest, map(catalog.subject, dict.fromkeys(proven)))
-    register = with_files(catalog.register, config.deviations)
-    check_formulas(register, catalog.kernels)
+    verify_subjects(plan.folder, plan.manifest, map(catalog.subject, dict.fromkeys(proven)))
+    check_formulas(plan.register, catalog.kernels)
     config = with_environments(config, catalog.workers(cases), partial(say, err=True))
-    return Plan(cases=cases, catalog=catalog, config=config, folder=folder, manifest=manifest, register=register)
+    return msgspec.structs.replace(plan, config=config)
 
 
 def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
@@ -201,43 +195,25 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
     except OSError as error:
-        raise UsageError(f"--out {folder}: cannot be written: {error.filename}: {error.strerror}") from error
+        raise UsageError(f"--out {folder}: cannot be written: {error.filename or folder}: {error.strerror}") from error
 
 
 def _facts(plan: Plan, ran: _Ran) -> Facts:
-    return Facts(actconform=__version__, goldens=_digest(plan.manifest)[:16], backends=ran.facts)
+    return Facts(actconform=__version__, goldens=digest(finite(plan.manifest))[:16], backends=ran.facts)
 
 
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
-    return _digest((__version__, plugin_versions(), settings, plan.manifest, plan.register, _code(plan.config)))
+    code = code_digest(("actconform", *(point.module for point in installed())), _programs(plan.config))
+    return digest(finite((__version__, plugin_versions(), settings, plan.manifest, plan.register, code)))
 
 
-def _code(config: Config) -> dict[str, str]:
-    """Return the digests of what computes: the files of this package, of each plugin's, and of programs that the settings name."""
-    files: list[Path] = []
-    for package in {"actconform", *(point.module.partition(".")[0] for point in installed())}:
-        spec = importlib.util.find_spec(package)
-        folders = list(spec.submodule_search_locations or ()) if spec else []
-        files += [path for folder in folders for path in Path(folder).rglob("*") if path.suffix in (".py", ".toml")]
-        if spec and spec.origin and not folders:
-            files.append(Path(spec.origin))
+def _programs(config: Config) -> Iterator[Path]:
+    """Yield the files of interpreters and commands that the settings name, and what their other words would be as files."""
     for backend in config.backends.values():
-        words = [word for word in (backend.python, *shlex.split(backend.command or "")) if word]
-        files += [Path(config.path).parent / (shutil.which(word) or word) for word in words]
-    return {str(path): digest for path in files if (digest := _of_file(path))}
-
-
-def _of_file(path: Path) -> str:
-    try:
-        return hashlib.sha256(read_bytes(path)).hexdigest()
-    except OSError:
-        return ""
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(finite(content), order="sorted")).hexdigest()
+        for word in filter(None, (backend.python, *shlex.split(backend.command or ""))):
+            yield Path(config.path).parent / (shutil.which(word) or word)
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:

@@ -14,13 +14,11 @@ from actconform.cli import announced
 from actconform.errors import UsageError, near
 from actconform.plugin.loader import load_plugins
 from actconform.report.marked import expect_marks, write_between
-from actconform.run.scheduler import Plan
+from actconform.run.scheduler import plan_of
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest
 from actconform.settings import read_config
-from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.text import visible
-from actconform.verdict.causes.register import with_files
 
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
@@ -45,17 +43,7 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
         expect_marks(into, BEGIN, END)  # before the trial, not after it
     catalog = announced(load_plugins())
     _refuse_unknown(faults, catalog)
-    config = read_config(None)
-    folder = golden_dir()
-    register = with_files(catalog.register, config.deviations)
-    plan = Plan(
-        cases=(),
-        catalog=catalog,
-        config=config,
-        folder=folder,
-        manifest=collected(read_manifest(folder), catalog.goldens),
-        register=register,
-    )
+    plan = plan_of(catalog, read_config(None))
     counted = Counter[str]()
 
     def show(result: Result) -> None:

@@ -198,7 +198,7 @@ PROMISES: dict[str, _Promise] = {
         _of_class(FindingClass.DTYPE),
         "outputs have the dtype of the inputs",
         "return f32 for f32, f16 for f16, bf16 for bf16 (numpy arrays of ml_dtypes.bfloat16); where the framework computes in "
-        "another dtype only, raise Unsupported; where it returns another one on purpose, register that in deviations.toml",
+        "another dtype only, raise Unsupported; where it returns another one on purpose, register that in causes.toml",
         _no_answers,
     ),
     "mutation": _Promise(

@@ -20,7 +20,7 @@ from actconform.errors import NoGoldens, Unsupported, UsageError, WorkerCrash, W
 from actconform.run.case import Desk, Exams, artifact_for, job_for
 from actconform.run.scheduler import facts_of
 from actconform.run.select import all_cases
-from actconform.testdata.golden.store import collected, golden_dir, read_manifest
+from actconform.testdata.golden.store import collected, golden_dir
 from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding, FindingClass
 from actconform.types.model import Model
 from actconform.verdict.causes.explain import plainly
@@ -167,7 +167,7 @@ class _Questioning:
     def __init__(self, worker: Worker, catalog: Catalog, setting: Setting, evidence: Evidence) -> None:
         folder = golden_dir()
         self._worker, self._evidence = worker, evidence
-        exams = Exams(folder, collected(read_manifest(folder), catalog.goldens))
+        exams = Exams(folder, collected(folder, catalog.goldens))
         self._desk = Desk(catalog, catalog.register, setting.timeout, exams, worker, None, facts_of(evidence.hello))
 
     def ask_all(self, cases: Iterable[Case], on_case: Callable[[Case], None]) -> None:

@@ -15,6 +15,7 @@ from actconform.onnx.grad.rules.known import held
 from actconform.onnx.grad.rules.registry import STANDARD
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import fresh_prefix, own_names, renamed
+from actconform.onnx.pool_sizes import without_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,8 +64,33 @@ def decided(model: onnx.ModelProto) -> onnx.ModelProto:
         }
         if not taken:
             return model
-        model = _with_branches(model, taken)
+        model = _fitting(_with_branches(model, taken))
     return model
+
+
+def _fitting(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return `model` without what it states of shapes that the branches taken do not give; what exporters state may be another's."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    stated = without_sizes(bare.graph)
+    try:
+        inferred = infer(bare)
+    except onnx.shape_inference.InferenceError:
+        return model
+    given = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
+    for value in (*bare.graph.value_info, *bare.graph.output):
+        if value.name in stated:
+            shape, found = stated[value.name], given.get(value.name)
+            if found is not None and found.HasField("shape") and not _may_be_one(shape, found.shape):
+                shape = found.shape
+            value.type.tensor_type.shape.CopyFrom(shape)
+    return bare
+
+
+def _may_be_one(shape: onnx.TensorShapeProto, other: onnx.TensorShapeProto) -> bool:
+    pairs = zip(shape.dim, other.dim, strict=False)
+    differ = any(a.HasField("dim_value") and b.HasField("dim_value") and a.dim_value != b.dim_value for a, b in pairs)
+    return len(shape.dim) == len(other.dim) and not differ
 
 
 def settled(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.TensorProto]]:
@@ -177,7 +203,7 @@ def _makes_few(node: onnx.NodeProto, given: list[Array]) -> bool:
 
 
 def _dimensions(node: onnx.NodeProto, shape: list[int] | None) -> Array | None:
-    if shape is None or (node.op_type == "Size" and _OPEN in shape):
+    if shape is None or (node.op_type == "Size" and (_OPEN in shape or _count(shape) > np.iinfo(np.int64).max)):
         return None
     if node.op_type == "Size":
         return np.array(_count(shape))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STANDARD = ("", "ai.onnx")
 POOLS = ("AveragePool", "LpPool", "MaxPool")
-_CORRECTED = 22  # since when the standard counts no window of a pool that begins behind the image
+SIZES_CORRECTED = 22  # since when the standard counts no window of a pool that begins behind the image
 
 Sizes = list[int | None]
 _Known = TypeVar("_Known")
@@ -38,7 +38,7 @@ def sized(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    stated = [_without_sizes(graph) for graph in graphs(copy.graph)]
+    stated = [without_sizes(graph) for graph in graphs(copy.graph)]
     wrong = right = _inferred(copy)
     prefix = "sized_"
     while any(name.startswith(prefix) for graph in graphs(copy.graph) for node in graph.node for name in node.output):
@@ -55,7 +55,7 @@ def missized(node: onnx.NodeProto, opset: int) -> bool:
     given = attributes_of(node)
     match node.op_type if node.domain in STANDARD else "":
         case "AveragePool" | "LpPool" | "MaxPool":
-            return bool(given.get("ceil_mode")) and opset < _CORRECTED
+            return bool(given.get("ceil_mode")) and opset < SIZES_CORRECTED
         case "ConvTranspose":  # an output_shape below the input's loses axes; output_padding enlarges no SAME output
             padded = any(given.get("output_padding") or [])
             return (padded and pads_itself(node)) or bool(given.get("output_shape"))
@@ -115,7 +115,7 @@ def by_graph(
             yield from by_graph(inner, of, seen)
 
 
-def _without_sizes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
+def without_sizes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
     """Remove and return what a graph states of the shapes of what standard nodes give."""
     stated = {}
     inferable = {name for node in graph.node if node.domain in STANDARD for name in node.output}

@@ -41,7 +41,10 @@ _Values: TypeAlias = dict[str, "onnx.TensorProto"]
 
 
 def expect_sane_size(model: onnx.ModelProto) -> None:
-    """Raise TooLargeError where the model has too many nodes or bytes once its functions are inlined, or they call without end."""
+    """Raise TooLargeError where the model has too many nodes or bytes once its functions are inlined, or they call without end.
+
+    So too where a Split asks for too many outputs.
+    """
     functions = {_key(function): function for function in model.functions}
     calls = {key: {called for called in _called(body) if called in functions} for key, body in functions.items()}
     sizes: dict[_Function, tuple[int, int]] = {}
@@ -55,6 +58,10 @@ def expect_sane_size(model: onnx.ModelProto) -> None:
                 more, larger = sizes[called]
                 nodes, size = nodes + more, size + larger
             for attribute in node.attribute:
+                if node.op_type == "Split" and attribute.name == "num_outputs" and attribute.i > MOST_NODES:
+                    where = node.name or "-> " + ", ".join(node.output)  # onnx's inference makes as many sizes
+                    asked = f"operator Split at node {where} asks for {_count(attribute.i)} outputs"
+                    raise TooLargeError(f"{asked}; at most {MOST_NODES:,} are taken")
                 for graph in (attribute.g, *attribute.graphs):
                     more, larger = size_of(graph)
                     nodes, size = nodes + more, size + larger
@@ -148,7 +155,8 @@ def _value(node: onnx.NodeProto, types: _Types, values: _Values) -> onnx.TensorP
     """Return the value of a small tensor by which shapes are computed; None of any other."""
     if node.op_type in {"Shape", "Size"}:
         shape = _shape(types.get(node.input[0]))
-        feeds = None if shape is None else {node.input[0]: np.broadcast_to(np.float32(0), shape)}
+        many = shape is None or math.prod(max(size, 1) for size in shape) > np.iinfo(np.int64).max // 8
+        feeds = None if shape is None or many else {node.input[0]: np.broadcast_to(np.float32(0), shape)}
     elif node.op_type in COMPUTED and all(name in values for name in node.input if name):
         feeds = {name: numpy_helper.to_array(values[name]) for name in node.input if name}
     else:

@@ -62,7 +62,8 @@ class Program(ABC):
         """Return what computes once, to be timed: `forward`, or with cotangents `vjp`, without the way in and out.
 
         Cotangents that are empty are cotangents: only None asks for `forward`. The tensors lie where the program wants them
-        beforehand, and outputs stay where they come. A call returns when all outputs are computed, on whatever device. By default the conversions of `forward` and `vjp` are timed too.
+        beforehand, and outputs stay where they come. A call returns when all outputs are computed, on whatever device. By
+        default the conversions of `forward` and `vjp` are timed too.
         """
         if cotangents is None:
             return lambda: self.forward(inputs)

@@ -10,7 +10,6 @@ import contextlib
 import datetime as dt
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 import threading
@@ -23,7 +22,7 @@ from actconform.errors import FolderInUseError, UsageError
 from actconform.files import read_bytes, write_bytes
 from actconform.text import one_line
 from actconform.types import Result, Verdict
-from actconform.types.json import finite
+from actconform.types.json import digest, finite
 from actconform.types.report import SCHEMA, Report
 from actconform.verdict.severity import graded
 
@@ -87,9 +86,10 @@ class Recorder:
         self._lock = threading.Lock()
         self._earlier: dict[str, _Line] = {}
         self._facts = _Facts(run=about)
-        self._run = _digest(about)
+        self._run = digest(about)
         self._facts_of: dict[str, str] = {}  # the digest of its line's facts, by case
-        self._waiting: list[bytes] = []  # the first perhaps without its beginning, which is written
+        self._waiting: list[bytes] = []
+        self._begun = 0  # bytes of the first that waits, which are in the file
         self._faults: dict[str, OSError] = {}
         _expect_file(folder / RESULTS)
         self._lines = (folder / RESULTS).open("ab", buffering=0)
@@ -144,7 +144,7 @@ class Recorder:
         Safe in any thread.
         """
         now = {backend: dict(of_backend) for backend, of_backend in facts.items()}
-        mine = _digest(now)
+        mine = digest(now)
         with self._lock:
             self._facts_of.update((case.id, mine) for case in cases)
             before = self._facts.lines.get(line)
@@ -203,7 +203,7 @@ class Recorder:
         with self._lock:
             earlier = self._earlier.get(result.case)
             if earlier is None or earlier.result is not result:
-                facts = self._facts_of.get(result.case, _digest({}))
+                facts = self._facts_of.get(result.case, digest({}))
                 self._waiting.append(_line(result, self._run, facts))
                 self._write_waiting()
 
@@ -222,9 +222,10 @@ class Recorder:
 
     def _append(self) -> None:
         while self._waiting:
-            written = self._lines.write(self._waiting[0])
-            rest = self._waiting[0][written:]
-            self._waiting[:1] = [rest] if rest else []
+            self._begun += self._lines.write(self._waiting[0][self._begun :])
+            if self._begun == len(self._waiting[0]):
+                del self._waiting[0]
+                self._begun = 0
 
     def _tried(self, name: str, step: Callable[[], object]) -> None:
         try:
@@ -256,7 +257,7 @@ class Recorder:
                 fresh.unlink()
             raise
         self._lines.close()
-        self._lines = file
+        self._lines, self._begun = file, 0
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -299,11 +300,7 @@ def _checked(text: bytes) -> _Line:
 
 
 def _proof(content: dict[str, Any], run: str, facts: str) -> _Proof:
-    return _Proof(run, facts, _digest([content, run, facts]))
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()
+    return _Proof(run, facts, digest([content, run, facts]))
 
 
 def _line(result: Result, run: str, facts: str) -> bytes:

@@ -12,11 +12,13 @@ import msgspec
 from actconform.errors import WorkerError
 from actconform.run.case import VERDICT_OF, Desk, Exams, ended, run_case
 from actconform.run.export_cache import Exports, cache_folder
+from actconform.testdata.golden.store import collected, golden_dir
 from actconform.types import Case, Result, Verdict
+from actconform.verdict.causes.register import with_files
 from actconform.workers.from_settings import configured_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from actconform.plugin.loader import Catalog
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Hello
 
+JOIN_SECONDS = 5.0  # for a thread that compares or explains when the run is interrupted
 PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker says of its own process
 
 
@@ -55,6 +58,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     earlier: Earlier | None = None
 
 
+def plan_of(catalog: Catalog, config: Config, cases: Sequence[Case] = ()) -> Plan:
+    """Return the plan of a run of `cases` with all goldens, and the causes that plugins and settings know.
+
+    Raises GoldenError as `collected` does, UsageError and RegisterError where a register of the settings is none.
+    """
+    folder = golden_dir()
+    return Plan(
+        cases=cases,
+        catalog=catalog,
+        config=config,
+        folder=folder,
+        manifest=collected(folder, catalog.goldens),
+        register=with_files(catalog.register, config.deviations),
+    )
+
+
 def run(
     plan: Plan,
     on_start: Callable[[str, Hello | str, float], None],
@@ -63,10 +82,10 @@ def run(
     """Run the plan and hand every result to `on_result` as it comes.
 
     One thread and one worker process for each backend, and for each framework whose exports it runs; results arrive in
-    the caller's thread. Every selected case ends with exactly one result, unless the caller is interrupted: then the workers are ended and KeyboardInterrupt passes on. `on_start` gets
-    each backend's Hello, or why it did not start, and the seconds that took, imports included, and those of the framework
-    that exports for it where it was started too, from that backend's thread.
-    A GoldenError in any thread is raised here.
+    the caller's thread. Every selected case ends with exactly one result, unless the caller is interrupted: then the workers
+    are ended, and KeyboardInterrupt passes on. `on_start` gets each backend's Hello, or why it did not start, and the seconds
+    that took, imports included, and those of the framework that exports for it where it was started too, from that backend's
+    thread. A GoldenError in any thread is raised here.
     """
     lines = _lines(plan)
     inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
@@ -100,8 +119,14 @@ def run(
                 on_result(item)
     finally:
         stop.set()
-        for worker in (worker for pair in workers for worker in pair if worker):
-            worker.close()
+        _end([worker for pair in workers for worker in pair if worker], threads)
+
+
+def _end(workers: Iterable[Worker], threads: Iterable[threading.Thread]) -> None:
+    for worker in workers:
+        worker.close()
+    for thread in threads:
+        thread.join(JOIN_SECONDS)
 
 
 def facts_of(hello: Hello) -> dict[str, str]:
@@ -160,24 +185,31 @@ def _line_results(
 
 
 def _facts(hello: Hello | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
-    """Return what the line's results depend on beside the plan, by backend; nothing where a process did not start."""
+    """Return what the line's results depend on beside the plan, by backend; nothing where a process did not start.
+
+    Raises WorkerError where the run is over: nothing is known then of what the earlier one found.
+    """
     if hello is None:
         return {}
     try:
         greetings = [hello, *([exporting.start()] if exporting else [])]
-    except WorkerError:
+    except WorkerError as error:
+        if error.kind == "closed":
+            raise
         return {}  # each case says it
     return {one.backend: {**facts_of(one), "cpu": one.cpu} for one in greetings}
 
 
 def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict | None, str]:
-    """Return the backend's Hello, or the verdict on all its cases and why."""
+    """Return the backend's Hello, or the verdict on all its cases and why. Raises WorkerError where the run is over."""
     for broken in plan.catalog.broken:
         if broken.name == name and name not in plan.catalog.backends:
             return None, Verdict.ERROR, broken.said
     try:
         hello = worker.start()
     except WorkerError as error:
+        if error.kind == "closed":
+            raise
         return None, VERDICT_OF[error.kind], str(error)
     if hello.unavailable:
         return hello, Verdict.UNAVAILABLE, hello.unavailable

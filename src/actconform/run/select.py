@@ -61,7 +61,8 @@ def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
 def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
     """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
 
-    An exporter's graphs, and those of its variants, come with a model's parameters as inputs and, as "@const", as users ship them. A plugin that is broken has one route of its own name, so that its absence is seen.
+    An exporter's graphs, and those of its variants, come with a model's parameters as inputs and, as "@const", as users ship
+    them. A plugin that is broken has one route of its own name, so that its absence is seen.
     """
     left = extras(catalog) - set(asked)
     made = [name for name in _names(catalog.exporters, asked) if name not in left]
@@ -86,8 +87,8 @@ def _names(offered: Mapping[str, type[Backend | Exporter]], asked: Collection[st
 def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = ()) -> list[Case]:
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
-    Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported graphs come in f32 and f16. Models are computed in
-    f32, and graphs that hold their parameters have values alone.
+    Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported
+    graphs come in f32 and f16. Models are computed in f32, and graphs that hold their parameters have values alone.
     """
     kernels = [
         Case(kernel.name, aspect, dtype, route)

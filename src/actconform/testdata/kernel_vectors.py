@@ -122,9 +122,8 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
 
 
 def _kinks(kernel: Kernel, x: F64) -> list[int]:
-    """Return where the kernel's kinks stand in `x`, those that the format has; the special points hold the others, 0 and 1."""
-    at = [np.flatnonzero(x == kink.x)[:1] for kink in kernel.kinks if kink.x not in SPECIALS]
-    return [int(place) for places in at for place in places]
+    """Return where in `x` the number next to each of the kernel's kinks stands; the special points hold 0 and 1 themselves."""
+    return [int(np.nanargmin(np.abs(x - kink.x))) for kink in kernel.kinks if kink.x not in SPECIALS]
 
 
 def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> Question:

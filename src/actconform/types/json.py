@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -22,3 +23,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def digest(content: object) -> str:
+    """Return the SHA-256 of a value as JSON, whatever the order of its keys; a number that is not finite counts as null."""
+    return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

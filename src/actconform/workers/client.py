@@ -108,15 +108,17 @@ class Worker:
     def close(self) -> None:
         """End the process, at once where a job runs: that is a WorkerError, kind "closed", and so is every later one."""
         self._closed = True
-        if self._lock.acquire(blocking=False):
+        idle = self._lock.acquire(blocking=False)
+        if not idle and (process := self._process) is not None:
+            process.kill()
+        # The thread whose job that was sees the end, and lets go of the process.
+        if idle or self._lock.acquire(timeout=DEATH_SECONDS):
             try:
                 if self._process is not None:
-                    self._process.end(DEATH_SECONDS)
+                    self._process.end(DEATH_SECONDS if idle else 0.0)
                     self._process = None
             finally:
                 self._lock.release()
-        elif (process := self._process) is not None:
-            process.kill()  # the thread that waits for it reaps it
 
     def __enter__(self) -> Self:
         return self

@@ -6,20 +6,19 @@ import hashlib
 import sys
 import sysconfig
 from importlib import metadata
-from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from actconform.files import read_bytes
+from actconform.types.json import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Container, Iterable, Iterator
 
-OURS = "actconform"  # of which only what is loaded counts, so that a change of a report costs no export
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
-LEFT_BY_TOOLS = ("__pycache__", ".git", "build")
+COMPILED = "__pycache__"
+LEFT_BY_TOOLS = (COMPILED, ".git", "build")  # in a tree of sources
 
 
 def packages(path: list[str] | None = None) -> list[str]:
@@ -28,31 +27,32 @@ def packages(path: list[str] | None = None) -> list[str]:
     return sorted({f"{one.name}=={one.version}" for one in found if one.name})
 
 
-def code_digest(modules: Iterable[str]) -> str:
+def code_digest(modules: Iterable[str], programs: Iterable[Path] = ()) -> str:
     """Return the SHA-256 of what may change what plugins give: `modules` are those of their entry points.
 
-    It covers every file of a plugin's package, or of a module without one the Python files beside it; the file of every module
-    loaded that is neither Python's own nor in a folder of installed packages; and all packages with their versions.
+    It covers every file of each module's package, or of a module without one the Python files beside it; the file of every module
+    loaded that is neither Python's own nor in a folder of installed packages; the files `programs`; and all packages with
+    their versions.
     """
-    files = {path for module in modules for path in _plugin_files(module.partition(".")[0])} | set(_loaded_files())
-    content = [packages(), sorted((str(path), _file_digest(path)) for path in files)]
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+    tops = {module.partition(".")[0] for module in modules}
+    files = {path for top in tops for path in _package_files(top)} | set(_loaded_files()) | set(programs)
+    return digest([packages(), sorted((str(path), _file_digest(path)) for path in files)])
 
 
 def tree_digest(folder: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names, but for what Python, git and builds leave there."""
-    files = _files(folder) if folder.is_dir() else [folder]
-    content = sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files)
-    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+    files = _files(folder, LEFT_BY_TOOLS) if folder.is_dir() else [folder]
+    return digest(sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files))
 
 
-def _plugin_files(top: str) -> Iterator[Path]:
-    spec = PathFinder.find_spec(top) if top != OURS else None
+def _package_files(top: str) -> Iterator[Path]:
+    # Not by the path alone: editable installs may bring a finder of their own.
+    spec = find_spec(top)
     if spec is None:
         return
     if spec.submodule_search_locations is not None:
         for folder in spec.submodule_search_locations:
-            yield from _files(Path(folder))
+            yield from _files(Path(folder), (COMPILED,))
     elif spec.origin:
         file = Path(spec.origin)
         yield from [file] if _installed(file) else file.parent.glob("*.py")
@@ -73,10 +73,10 @@ def _installed(file: Path) -> bool:
     return any(part in PACKAGE_FOLDERS for part in file.parts)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, left_out: Container[str]) -> Iterator[Path]:
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        made = any(part in LEFT_BY_TOOLS or part.endswith(".egg-info") for part in parts)
+        made = any(part in left_out or part.endswith(".egg-info") for part in parts)
         if not made and path.is_file():
             yield path
 

@@ -192,7 +192,9 @@ def stage(name: Stage, call: int | None = None) -> Iterator[None]:
     """Turn whatever is raised within into a StoppedError at that stage."""
     try:
         yield
-    except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the backend raises costs one case
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  whatever the backend raises costs one case; a panic in Rust is no Exception
         raise StoppedError(Failure(name, _kind(error), fault_message(error), call)) from None
 
 
@@ -267,7 +269,8 @@ def _kind(error: BaseException) -> Kind:
         return "unsupported"
     if isinstance(error, Unavailable):
         return "unavailable"
-    if isinstance(error, MemoryError) or type(error).__name__ in MEMORY_ERRORS or MEMORY_WORDS.search(str(error)):
+    said = "".join(traceback.format_exception_only(error))  # its own __str__ may fail
+    if isinstance(error, MemoryError) or type(error).__name__ in MEMORY_ERRORS or MEMORY_WORDS.search(said):
         return "memory"
     return "error"
 

@@ -268,6 +268,34 @@ def test_attention_agrees_with_torch(causal):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
+def test_onnx_runtime_loads_a_gradient_that_also_goes_into_a_product_with_a_sum():
+    """d_z = p is an output, and d_h = p w^T + q: as copy of p the output made a graph that ONNX Runtime 1.31 cannot load."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = parsed("""(float[2, 3] h, float[3, 3] w, float[2, 3] z) => (float[2, 3] y) {
+        m = MatMul(h, w)
+        s = Add(m, z)
+        t = Tanh(s)
+        e = Exp(h)
+        y = Mul(t, e)
+    }""")
+    rng = np.random.default_rng(0)
+    h, w, z, ct_y = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3), (3, 3), (2, 3), (2, 3)))
+    graph = add_gradients(model, ["h", "z"], keep_outputs=False).SerializeToString()
+    d_h, d_z = onnxruntime.InferenceSession(graph).run(None, {"h": h, "w": w, "z": z, "ct_y": ct_y})
+    t = np.tanh(h @ w + z)
+    p = ct_y * np.exp(h) * (1 - t**2)
+    np.testing.assert_allclose(d_z, p, atol=1e-5)
+    np.testing.assert_allclose(d_h, p @ w.T + ct_y * np.exp(h) * t, atol=1e-5)
+
+
+def test_two_inputs_with_one_gradient_get_it_each():
+    model = parsed("(double[2] a, double[2] c) => (double[2] y) { s = Add(a, c) y = Exp(s) }")
+    a, c = np.array([0.5, 1.0]), np.array([-0.5, 1.0])
+    got = run(add_gradients(model, ["a", "c"]), a=a, c=c, ct_y=np.ones(2))
+    for name in ("d_a", "d_c"):
+        np.testing.assert_allclose(got[name], np.exp(a + c))
+
+
 def test_a_gradient_has_a_gradient():
     """d/dx of exp(x) three times."""
     model = parsed("(double[2] x) => (double[2] y) { y = Exp(x) }")

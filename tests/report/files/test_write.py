@@ -36,6 +36,18 @@ class Leaves(Broken):
         raise SystemExit(3)
 
 
+class PanicError(BaseException):
+    """As libraries in Rust raise it."""
+
+
+class Panics(Broken):
+    name = "panics"
+    filename = "panics.txt"
+
+    def write(self, report, folder):
+        raise PanicError("in Rust")
+
+
 class Idle(Broken):
     name = "idle"
     filename = "idle.txt"
@@ -71,11 +83,12 @@ def test_every_reporter_writes_its_file(tmp_path: Path) -> None:
 
 def test_a_reporter_that_fails_is_named_and_costs_only_its_file(tmp_path: Path) -> None:
     (tmp_path / "leaves.txt").write_text("of an earlier run")
-    written = write_all(report(result()), tmp_path, catalog(Broken, Leaves, Idle, Told))
-    broken, leaves, idle = written.faults
+    written = write_all(report(result()), tmp_path, catalog(Broken, Leaves, Panics, Idle, Told))
+    broken, leaves, panics, idle = written.faults
     assert broken.startswith(f"reporter broken: {tmp_path / 'broken.txt'} is not written: RuntimeError: no ")
     assert "test_write.py:" in broken
     assert "SystemExit: 3" in leaves
+    assert "PanicError: in Rust" in panics
     assert "FileNotFoundError: it returned without writing it" in idle
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in written.files}
     assert {path.name for path in written.files} >= {*BUILT_IN, "told.txt"}

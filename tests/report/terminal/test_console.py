@@ -9,7 +9,8 @@ import sys
 import pytest
 from rich.text import Text
 
-from actconform.report.terminal.console import open_console, plain, visible
+from actconform.report.terminal.console import open_console, plain, take_faults
+from actconform.text import visible
 
 
 class Full(io.StringIO):
@@ -23,9 +24,11 @@ class Full(io.StringIO):
 
 
 @pytest.mark.parametrize("to_stderr", [False, True])
-def test_a_full_disk_or_a_reader_that_left_ends_nothing(monkeypatch, to_stderr):
+def test_a_full_disk_or_a_reader_that_left_ends_nothing_and_the_disk_is_kept_in_mind(monkeypatch, to_stderr):
     monkeypatch.setattr(sys, "stderr" if to_stderr else "stdout", Full())
     open_console(to_stderr=to_stderr).print("a line")
+    assert {fault.errno for fault in take_faults()} == {errno.ENOSPC}  # a reader that left is none
+    assert take_faults() == []
 
 
 def test_a_log_in_ascii_tells_known_from_new_and_not_run(monkeypatch):

@@ -28,11 +28,10 @@ from actconform.plugin.loader import load_plugins
 from actconform.report.marked import expect_marks, write_between
 from actconform.run.case import Desk, Exams, artifact_for, job_for
 from actconform.run.export_cache import Exports, cache_folder
-from actconform.run.scheduler import Plan
+from actconform.run.scheduler import plan_of
 from actconform.run.select import all_cases
 from actconform.selftest import selftest
 from actconform.settings import Config
-from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import DRIVER_EXPORTER
 from actconform.types.model import Model
 from actconform.workers.client import Worker
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
     from actconform import Fault
     from actconform.plugin.loader import Catalog
+    from actconform.run.scheduler import Plan
     from actconform.types import Bundle, Case
     from actconform_faulty.node_data import Known
 
@@ -84,15 +84,7 @@ def peers(names: Sequence[str] = ()) -> Peers:
     unknown = set(names) - {fault.name for fault in catalog.faults}
     if unknown:
         raise UsageError(f"unknown faults {', '.join(sorted(unknown))}; see actconform selftest --json")
-    folder = golden_dir()
-    plan = Plan(
-        cases=(),
-        catalog=catalog,
-        config=Config(),
-        folder=folder,
-        manifest=read_manifest(folder),
-        register=catalog.register,
-    )
+    plan = plan_of(catalog, Config())
     faults = [fault for fault in catalog.faults if not names or fault.name in names]
     trial = selftest(plan, [fault.name for fault in faults], lambda _: None)
     ours = {one.fault for one in trial.detections if one.outcome == "caught"}

@@ -3,71 +3,80 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actconform_faulty.graphs import change_parameter, graph_fault, nodes, parameter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
     from onnx import ModelProto
 
 BLOCK, CNN, ENCODER, STACK = "attention-block", "image-cnn-softmax2", "autoencoder-sigmoid", "linear-stack"
+WRONG_NUMBERS = {"constants": True, "findings": "scaled-error", "tensor": "y"}
 
 
-@graph_fault(
+def parameter_fault(
+    into: str, name: str, what: str, subject: str, layers: Sequence[str], of_layer: str, change: Callable[[Any], Any]
+) -> None:
+    """Register the fault that changes the parameter `of_layer` of each of `layers`, and with it the numbers of y."""
+
+    def plant(model: ModelProto) -> None:
+        for layer in layers:
+            change_parameter(model, layer, of_layer, change)
+
+    graph_fault(into, name, what, f"{subject}/value/f32", **WRONG_NUMBERS)(plant)
+
+
+def in_256_steps(value: NDArray[Any]) -> NDArray[Any]:
+    step = np.abs(value).max() / 127
+    return np.round(value / step) * step
+
+
+parameter_fault(
     "export", "weights-in-f16", "weights are stored with the precision of float16",
-    f"{STACK}/value/f32", constants=True, findings="scaled-error", tensor="y",
+    STACK, ("dense1", "dense2", "dense3"), "weight", np.float16,
 )  # fmt: skip
-def weights_in_f16(model: ModelProto) -> None:
-    for layer in ("dense1", "dense2", "dense3"):
-        change_parameter(model, layer, "weight", np.float16)
-
-
-@graph_fault(
+parameter_fault(
     "export", "weights-in-int8", "weights are rounded to 256 steps, as a quantization would",
-    "mlp-relu/value/f32", constants=True, findings="scaled-error", tensor="y",
+    "mlp-relu", ("dense1", "dense2", "dense3", "dense4", "dense5", "head"), "weight", in_256_steps,
 )  # fmt: skip
-def weights_in_int8(model: ModelProto) -> None:
-    for layer in ("dense1", "dense2", "dense3", "dense4", "dense5", "head"):
-        change_parameter(model, layer, "weight", lambda value: np.round(value / (s := np.abs(value).max() / 127)) * s)
-
-
-@graph_fault(
+parameter_fault(
     "export", "weight-not-transposed", "the square kernel of attention's output is kept without its transposition",
-    f"{BLOCK}/value/f32", constants=True, findings="scaled-error", tensor="y",
+    BLOCK, ("attention",), "out_proj.weight", np.transpose,
 )  # fmt: skip
-def weight_not_transposed(model: ModelProto) -> None:
-    change_parameter(model, "attention", "out_proj.weight", np.transpose)
-
-
-@graph_fault(
+parameter_fault(
     "export", "kernel-turned", "a convolution's kernel is turned, as convolving has it, and not correlating",
-    f"{ENCODER}/value/f32", constants=True, findings="scaled-error", tensor="y",
+    ENCODER, ("conv1",), "weight", lambda value: value[..., ::-1],
 )  # fmt: skip
-def kernel_turned(model: ModelProto) -> None:
-    change_parameter(model, "conv1", "weight", lambda value: value[..., ::-1])
-
-
-@graph_fault(
+parameter_fault(
     "export", "bias-lost", "the bias of the last layer is folded to 0",
-    f"{STACK}/value/f32", constants=True, findings="scaled-error", tensor="y",
+    STACK, ("dense3",), "bias", np.zeros_like,
 )  # fmt: skip
-def bias_lost(model: ModelProto) -> None:
-    change_parameter(model, "dense3", "bias", np.zeros_like)
-
-
-@graph_fault(
+parameter_fault(
     "export", "initial-statistics", "the running variance is the one before training, 1",
-    f"{CNN}/value/f32", constants=True, findings="scaled-error", tensor="y",
+    CNN, ("norm1",), "running_var", np.ones_like,
 )  # fmt: skip
-def initial_statistics(model: ModelProto) -> None:
-    change_parameter(model, "norm1", "running_var", np.ones_like)
+parameter_fault(
+    "ort", "prepacked-in-f16", "weights that are constants are packed with the precision of float16",
+    STACK, ("dense1", "dense2", "dense3"), "weight", np.float16,
+)  # fmt: skip
+parameter_fault(
+    "ort", "norm-folded-without-epsilon", "batch normalization is folded into constants without its epsilon",
+    CNN, ("norm1", "norm2"), "running_var", lambda value: value - np.float32(1e-3),
+)  # fmt: skip
+parameter_fault(
+    "ort", "bias-fused-to-relu", "a constant bias fused into a convolution is clipped at 0 as its output is",
+    ENCODER, ("conv1", "conv2", "conv3"), "bias", lambda value: np.maximum(value, 0.0),
+)  # fmt: skip
 
 
 @graph_fault(
     "export", "initializers-exchanged", "two initializers of one shape are exchanged",
-    f"{CNN}/value/f32", constants=True, findings="scaled-error", tensor="y",
+    f"{CNN}/value/f32", **WRONG_NUMBERS,
 )  # fmt: skip
 def initializers_exchanged(model: ModelProto) -> None:
     scale, mean = parameter(model, "norm2", "weight"), parameter(model, "norm2", "running_mean")
@@ -77,7 +86,7 @@ def initializers_exchanged(model: ModelProto) -> None:
 
 @graph_fault(
     "export", "initializers-merged", "layers of one shape share the weights of the first",
-    "mlp-relu/value/f32", constants=True, findings="scaled-error", tensor="y",
+    "mlp-relu/value/f32", **WRONG_NUMBERS,
 )  # fmt: skip
 def initializers_merged(model: ModelProto) -> None:
     first, second = parameter(model, "dense2", "weight"), parameter(model, "dense4", "weight")
@@ -102,30 +111,3 @@ def target_kept(model: ModelProto) -> None:
 )  # fmt: skip
 def shipped_batch_fixed(model: ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 5
-
-
-@graph_fault(
-    "ort", "prepacked-in-f16", "weights that are constants are packed with the precision of float16",
-    f"{STACK}/value/f32", constants=True, findings="scaled-error", tensor="y",
-)  # fmt: skip
-def prepacked_in_f16(model: ModelProto) -> None:
-    for layer in ("dense1", "dense2", "dense3"):
-        change_parameter(model, layer, "weight", np.float16)
-
-
-@graph_fault(
-    "ort", "norm-folded-without-epsilon", "batch normalization is folded into constants without its epsilon",
-    f"{CNN}/value/f32", constants=True, findings="scaled-error", tensor="y",
-)  # fmt: skip
-def norm_folded_without_epsilon(model: ModelProto) -> None:
-    for layer in ("norm1", "norm2"):
-        change_parameter(model, layer, "running_var", lambda value: value - np.float32(1e-3))
-
-
-@graph_fault(
-    "ort", "bias-fused-to-relu", "a constant bias fused into a convolution is clipped at 0 as its output is",
-    f"{ENCODER}/value/f32", constants=True, findings="scaled-error", tensor="y",
-)  # fmt: skip
-def bias_fused_to_relu(model: ModelProto) -> None:
-    for layer in ("conv1", "conv2", "conv3"):
-        change_parameter(model, layer, "bias", lambda value: np.maximum(value, 0.0))

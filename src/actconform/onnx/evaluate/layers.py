@@ -118,9 +118,10 @@ def _mean_variance_normalization(node: Node, x: Array) -> Array:
 def _local_response_normalization(node: Node, x: Array) -> Array:
     """Divide by a power of the sum of squares over the `size` channels around each."""
     alpha, beta, bias, size = (node.attributes[name] for name in ("alpha", "beta", "bias", "size"))
-    before = (size - 1) // 2
-    squares = np.pad(np.square(x), [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
-    near = sum(squares[:, i : i + x.shape[1]] for i in range(size))
+    furthest = max(x.shape[1] - 1, 0)
+    before, after = min((size - 1) // 2, furthest), min(size // 2, furthest)
+    squares = np.pad(np.square(x), [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+    near = sum(squares[:, i : i + x.shape[1]] for i in range(before + 1 + after))
     y: Array = x * (bias + alpha / size * near) ** -beta
     return y
 

@@ -42,7 +42,9 @@ def write_all(report: Report, folder: Path, catalog: Catalog, trends: Mapping[st
             if not path.exists():
                 raise FileNotFoundError("it returned without writing it")
             files.append(path)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a plugin raises must not cost the others' files
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever a plugin raises must not cost the others' files; a panic in Rust is no Exception
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             place = traceback.extract_tb(error.__traceback__)[-1]

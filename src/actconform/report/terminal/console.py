@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from typing import IO
 
 PLAIN_WIDTH = 160
-faults: list[OSError] = []  # of writing, by which a command ends with exit code 1
+_faults: list[OSError] = []
 _ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "◦": ".", "–": "-", "·": "|", "…": "...", "✗": "x", "✓": "v"})
 
 
@@ -26,6 +27,13 @@ def open_console(*, to_stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
+
+
+def take_faults() -> list[OSError]:
+    """Return what went wrong in writing to consoles since this was last asked: a command ends with exit code 1 for it."""
+    taken = list(_faults)
+    _faults.clear()
+    return taken
 
 
 def plain(text: str) -> str:
@@ -56,13 +64,10 @@ class _Patient:
     @staticmethod
     def _patiently(step: Callable[[], object]) -> None:
         try:
-            step()
-        except BrokenPipeError:  # its reader left
-            pass
+            with suppress(BrokenPipeError):  # its reader left, and misses nothing
+                step()
         except OSError as error:
-            faults.append(error)
-        except ValueError:  # it is closed
-            pass
+            _faults.append(error)
 
     def isatty(self) -> bool:
         """Tell whether a person is looking."""

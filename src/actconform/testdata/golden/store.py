@@ -148,23 +148,30 @@ def _bytes(entry: Entry) -> int:
     return math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
 
 
-def collected(package: Manifest, own: Mapping[str, Path]) -> Manifest:
-    """Return the manifest of the package with those of the plugins' folders: `own` has the folder of each of their subjects.
+def collected(folder: Path, own: Mapping[str, Path]) -> Manifest:
+    """Return the manifest of the package's `folder` with those of plugins: `own` has the folder of each of their subjects.
 
-    A folder that is not there yet has no goldens. Raises GoldenError as `read_manifest` does, and for files that are in none.
+    A plugin's folder that is not there yet has no goldens. Raises GoldenError as `read_manifest` does, and for files that
+    no manifest lists.
     """
+    package = _whole(folder)
     files, subjects, homes = dict(package.files), dict(package.subjects), {}
     for place in dict.fromkeys(own.values()):
         if not (place / MANIFEST).exists():
             continue
-        manifest = read_manifest(place)
-        if extra := strangers(place, manifest):
-            raise GoldenError("\n".join(extra))
+        manifest = _whole(place)
         for name in [name for name in manifest.subjects if own.get(name) == place]:
             files = {path: entry for path, entry in files.items() if not path.startswith(f"{name}/")}
             files |= {path: entry for path, entry in manifest.files.items() if path.startswith(f"{name}/")}
             subjects[name], homes[name] = manifest.subjects[name], str(place)
     return Collected(schema=SCHEMA, files=files, subjects=subjects, homes=homes) if homes else package
+
+
+def _whole(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    if extra := strangers(folder, manifest):
+        raise GoldenError("\n".join(extra))
+    return manifest
 
 
 def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:

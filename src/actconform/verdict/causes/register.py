@@ -66,6 +66,7 @@ def read_register(text: str, where: str) -> Register:
     ) as error:  # a number of too many digits is a ValueError
         tables = "; a register has [[library]] and [[cause]] tables" if "unknown field" in str(error) else ""
         raise RegisterError(f"{where}: {error}{tables}") from error
+
     seen: set[str] = set()
     for cause in file.cause:
         if cause.id in seen:

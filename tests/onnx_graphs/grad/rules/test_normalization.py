@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
+from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.grad.add_gradients import add_gradients
 
 torch = pytest.importorskip("torch")
@@ -173,6 +174,24 @@ def test_local_response_normalization(agrees, size):
 
     for free in ((0,), (0, 1, 2, 3)):
         agrees("LRN", [normal(2, 4, 3, 2)], forward, free={0: free}, size=size, alpha=0.5, beta=0.75, bias=1.5)
+
+
+def test_response_normalization_over_more_channels_than_there_are(graph_of):
+    """All five channels are near each of the five."""
+    x, size = normal(2, 5, 3), 1_000_000_000
+    model = graph_of("LRN", [x], [3], size=size, alpha=0.5 * size, beta=0.75, bias=1.5)
+    got = IdealRuntime(add_gradients(model).SerializeToString(), rounding=False).forward(
+        {"x0": x, "ct_y0": np.ones(x.shape)}
+    )
+    leaf = torch.tensor(x, requires_grad=True)
+    y = leaf / (1.5 + 0.5 * (leaf * leaf).sum(1, keepdim=True)) ** 0.75
+    y.sum().backward()
+    np.testing.assert_allclose(got["y0"], y.detach(), atol=1e-8)  # alpha is a float32 there
+    np.testing.assert_allclose(got["d_x0"], leaf.grad, atol=1e-8)
+
+
+def test_response_normalization_of_many_channels_writes_no_matrix_of_them(graph_of):
+    assert add_gradients(graph_of("LRN", [normal(1, 50_000, 1)], [3], size=5)).ByteSize() < 10_000
 
 
 def test_float16_is_done_in_float32(graph_of):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import parser
 
 from actconform.errors import UnsupportedOperator
 from actconform.onnx.grad.add_gradients import add_gradients
@@ -17,6 +18,8 @@ MAX = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_poo
 AVERAGE = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 OPSETS = st.sampled_from([16, 18, 21, 22])  # up to 21 onnx infers other sizes with ceil_mode than anybody computes
+
+LONG = 160_000
 
 
 def normal(*shape):
@@ -106,6 +109,30 @@ def test_average_pool_dilated(agrees, dilation, free):
     agrees("AveragePool", [normal(2, 1, 8)], forward, free={0: free}, **attributes)
 
 
+@pytest.mark.parametrize("size", [str(LONG), "n"], ids=["static", "any-size"])
+@pytest.mark.parametrize(("op_type", "more"), [("AveragePool", ""), ("LpPool", ", p = 1")])
+def test_windows_over_a_long_signal_take_memory_as_the_signal_does(op_type, more, size):
+    """A matrix of windows by elements would hold 1.6e8 numbers, and with the elements of each window 6e10."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = parser.parse_model(f"""<ir_version: 8, opset_import: ["": 18]> sound (float[1, 1, {size}] x) => (float[1, 1, m] y) {{
+        y = {op_type} <kernel_shape = [400], strides = [160], pads = [200, 200]{more}> (x)
+    }}""")
+    made = add_gradients(model, keep_outputs=False)
+    assert made.ByteSize() < 100_000
+    x, g = np.ones((1, 1, LONG), np.float32), np.ones((1, 1, LONG // 160 + 1), np.float32)
+    (dx,) = onnxruntime.InferenceSession(made.SerializeToString()).run(None, {"x": x, "ct_y": g})
+    seen = np.zeros(LONG + 400)
+    for begin in range(0, LONG + 1, 160):
+        inside = min(begin + 400, LONG + 200) - max(begin, 200)
+        seen[begin : begin + 400] += 1 / inside if op_type == "AveragePool" else 1
+    np.testing.assert_allclose(dx[0, 0], seen[200 : LONG + 200], rtol=1e-6)
+
+
+def test_a_window_as_wide_as_a_graph_may_say_costs_nothing_to_differentiate(graph_of):
+    given = {"kernel_shape": [300_000_000], "pads": [200_000_000, 100_000_000]}
+    assert add_gradients(graph_of("AveragePool", [normal(1, 1, 8)], [3], **given)).ByteSize() < 10_000
+
+
 @pytest.mark.parametrize("p", [1, 2, 3])
 def test_norm_pools(agrees, p):
     def windows(x):
@@ -128,6 +155,23 @@ def test_norm_pool_rounding_upwards(agrees, opset):
 
     given = {"p": 3, "kernel_shape": [4], "strides": [4], "ceil_mode": 1}
     agrees("LpPool", [normal(2, 1, 5)], forward, exact=False, opset=opset, **given)  # onnx's own rounds downwards
+
+
+@pytest.mark.parametrize("placed", ["SAME_UPPER", "SAME_LOWER"])
+@pytest.mark.parametrize(("opset", "refused"), [(18, True), (19, True), (22, False)])
+def test_a_size_that_onnx_infers_wrongly_where_the_image_is_cut_is_refused(graph_of, placed, opset, refused):
+    """ONNX Runtime folds the Shape of such a pool to onnx's size, so that the gradient's nodes would not fit."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    given = {"kernel_shape": [2], "strides": [3], "ceil_mode": 1, "auto_pad": placed}
+    model = graph_of("AveragePool", [normal(1, 1, 9)], [3], opset=opset, element_type=1, **given)
+    if refused:
+        with pytest.raises(UnsupportedOperator, match="runtimes differ in where its windows lie: state pads"):
+            add_gradients(model, ["x0"])
+        return
+    x, g = normal(1, 1, 9).astype(np.float32), np.ones((1, 1, 3), np.float32)
+    graph = add_gradients(model, ["x0"], keep_outputs=False).SerializeToString()
+    (dx,) = onnxruntime.InferenceSession(graph).run(None, {"x0": x, "ct_y0": g})
+    np.testing.assert_allclose(dx[0, 0], [0.5, 0.5, 0] * 3)
 
 
 @pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool", "LpPool"])

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from actconform.onnx.grad.rules.registry import rule
-from actconform.onnx.grad.rules.windows import along
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,25 +198,21 @@ def local_response_normalization(b: Build, node: Node, g: Cotangents) -> Cotange
     dx = g s^-beta - 2 alpha beta / size x times the sum of g x s^(-beta - 1) over the channels that see x.
     """
     alpha, beta, bias, size = (node.attributes[name] for name in ("alpha", "beta", "bias", "size"))
-    rank = b.rank(node.inputs[0])
     x, (y,) = node.inputs[0], g
     assert y
-    sees = _neighbours(b, x, (size - 1) // 2, size // 2)
-    near = along(b, b.Mul(x, x), 1, rank, sees)
+    channels = (b.shape(x) or (None, None))[1]
+    furthest = size if channels is None else channels - 1
+    reach = min((size - 1) // 2, furthest), min(size // 2, furthest)
+    near = _over_channels(b, b.Mul(x, x), *reach)
     s = b.Add(b.Mul(near, alpha / size), bias)
     direct = b.Mul(y, b.Pow(s, -beta))
-    back = along(b, b.Div(b.Mul(direct, x), s), 1, rank, b.Transpose(sees, perm=[1, 0]))
+    back = _over_channels(b, b.Div(b.Mul(direct, x), s), *reversed(reach))
     return [b.Sub(direct, b.Mul(b.Mul(x, back), 2 * alpha * beta / size))]
 
 
-def _neighbours(b: Build, x: str, before: int, after: int) -> str:
-    """Return the matrix (channels, channels) of 1 where the second is among so many before and after the first, else 0."""
-    channels = (b.shape(x) or (None, None))[1]
-    if channels is not None:
-        steps = np.arange(channels) - np.arange(channels)[:, None]
-        return b.constant(((steps >= -before) & (steps <= after)).astype(np.float64))
-    zero, one, first, last = (b.constant(np.array(number)) for number in (0, 1, -before, after))
-    places = b.Range(zero, b.Squeeze(b.size_of(x, 1)), one)
-    distance = b.Sub(places, b.Unsqueeze(places, b.integers([1])))
-    near = b.And(b.GreaterOrEqual(distance, first), b.LessOrEqual(distance, last))
-    return b.Cast(near, to=b.element_type)
+def _over_channels(b: Build, x: str, before: int, after: int) -> str:
+    """Return for every channel (N, C, ...) the sum of x over itself and so many channels before and after it."""
+    rows = b.Reshape(x, b.Concat(b.Shape(x, end=2), b.integers([-1]), axis=0))
+    columns = b.Unsqueeze(rows, b.integers([1]))  # (N, 1, C, pixels)
+    ones = b.Expand(1.0, b.integers([1, 1, before + 1 + after, 1]))
+    return b.reshape_like(b.Conv(columns, ones, pads=[before, 0, after, 0]), x)

@@ -9,20 +9,23 @@ import numpy as np
 
 from actconform.onnx.grad.rules.registry import rule
 from actconform.onnx.grad.rules.windows import (
-    along,
     expect_whole_image,
     image_sizes,
     padding_at_run_time,
     refused_padding,
+    unseen,
     window_in,
     window_of,
 )
+from actconform.onnx.pool_sizes import SIZES_CORRECTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actconform.onnx.grad.rules.build import Build
     from actconform.onnx.grad.rules.registry import Cotangents, Node
+
+_MOST_POSITIONS = 2**16  # of windows along an axis for which a constant is written
 
 
 @rule("MaxPool")
@@ -55,8 +58,11 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     _expect_placed(b, node)
     axes = _windows_along(b, node)
     for axis, along_it in enumerate(axes):
-        cotangent = b.Div(cotangent, b.Reshape(along_it.counts, b.integers([-1] + [1] * (len(axes) - 1 - axis))))
-    return [_spread(b, cotangent, axes)]
+        counts = along_it.counts
+        if isinstance(counts, str):
+            counts = b.Reshape(counts, b.integers([-1] + [1] * (len(axes) - 1 - axis)))
+        cotangent = b.Div(cotangent, counts)
+    return [_spread(b, node, cotangent, axes)]
 
 
 @rule("LpPool", widen=True)
@@ -66,7 +72,7 @@ def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     assert cotangent
     _expect_placed(b, node)
     axes = _windows_along(b, node)
-    return [_norm_gradient(b, node, cotangent, lambda each: _spread(b, each, axes))]
+    return [_norm_gradient(b, node, cotangent, lambda each: _spread(b, node, each, axes))]
 
 
 @rule("GlobalLpPool", widen=True)
@@ -110,65 +116,101 @@ def _expect_placed(b: Build, node: Node) -> None:
     window = window_in(node, node.attributes["kernel_shape"])
     if node.attributes["auto_pad"].startswith("SAME") and window.spans != window.kernel:
         raise refused_padding(node)
-    if node.op_type != "MaxPool":
-        expect_whole_image(b, node, window, spared=0)
+    if node.op_type == "MaxPool":
+        return
+    expect_whole_image(b, node, window, spared=0)
+    # the size that onnx infers of such a node with ceil_mode is another one, and ONNX Runtime sizes the gradient's nodes by it
+    if node.attributes.get("ceil_mode") and node.opset < SIZES_CORRECTED and max(unseen(b, node, window)) > 0:
+        raise refused_padding(node)
 
 
-class _Along(NamedTuple):
-    """A pool's windows along one axis: which elements each sees, 0 or 1 (positions, size), and how many each counts."""
+class _Axis(NamedTuple):
+    """A pool's windows along one axis of the image.
 
-    sees: str
-    counts: str
+    `counts` is how many elements each window counts; the image begins at `begin` and ends at `end` from the first of the
+    first window on, and `unseen` elements of it lie behind the last one: numbers, or names of tensors (1,) that a run tells.
+    """
+
+    counts: str | float
+    begin: int | str
+    end: int | str
+    unseen: int | str
 
 
-def _windows_along(b: Build, node: Node) -> list[_Along]:
-    """Return the windows along every spatial axis, as constants where the sizes are known."""
+def _windows_along(b: Build, node: Node) -> list[_Axis]:
+    """Return the windows along every spatial axis, as numbers where the sizes are known."""
     kernel = node.attributes["kernel_shape"]
     x, y = (image_sizes(b, each) for each in (node.inputs[0], node.outputs[0]))
     padding_counts = bool(node.attributes.get("count_include_pad"))
-    if x is None or y is None:
+    if x is None or y is None or max(y) > _MOST_POSITIONS:
         return [_along_at_run_time(b, node, axis, padding_counts=padding_counts) for axis in range(len(kernel))]
     window = window_of(b, node, kernel)
     axes = []
     for axis, (size, positions) in enumerate(zip(x, y, strict=True)):
-        seen = window.seen(axis, positions) - window.before[axis]
-        steps = np.arange(size) - seen[:, :1]  # from where each window begins, (positions, size)
-        sees = (steps >= 0) & (steps < window.spans[axis]) & (steps % window.dilations[axis] == 0)
+        step, elements, before = window.dilations[axis], window.kernel[axis], window.before[axis]
+        corners = np.arange(positions) * window.strides[axis] - before
+
         # what ceil_mode adds beyond the padding never counts
-        inside = seen < size + window.after[axis] if padding_counts else (seen >= 0) & (seen < size)
-        counts = np.maximum(inside.sum(axis=1), 1)
-        axes.append(_Along(*(b.constant(each.astype(np.float64)) for each in (sees, counts))))
+        ends = [size + window.after[axis]] if padding_counts else [size, 0]
+        inside = [np.clip(-((corners - place) // step), 0, elements) for place in ends]
+        counts = np.maximum(inside[0] - inside[-1] * (not padding_counts), 1).astype(np.float64)
+        reach = (positions - 1) * window.strides[axis] + window.spans[axis]
+        count = float(counts[0]) if len({*counts}) == 1 else b.constant(counts)
+        axes.append(_Axis(count, before, before + size, max(before + size - reach, 0)))
     return axes
 
 
-def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool) -> _Along:
+def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool) -> _Axis:
     """Return the windows along one axis of a size that a run tells."""
     window = window_in(node, node.attributes["kernel_shape"])
-    size, positions = (b.Squeeze(b.size_of(each, 2 + axis)) for each in (node.inputs[0], node.outputs[0]))
-    before, after = (b.constant(np.array(pad[axis])) for pad in (window.before, window.after))
+    size, positions = (b.size_of(each, 2 + axis) for each in (node.inputs[0], node.outputs[0]))
+    before, after = (b.integers([pad[axis]]) for pad in (window.before, window.after))
     if node.attributes["auto_pad"].startswith("SAME"):
         before, after = padding_at_run_time(b, node, size, positions, (window.strides[axis], window.spans[axis]))
-    zero, one = b.constant(np.array(0)), b.constant(np.array(1))
-    corners = b.Sub(b.Mul(b.Range(zero, positions, one), b.constant(np.array(window.strides[axis]))), before)
-    corners = b.Unsqueeze(corners, b.integers([1]))
-    steps = b.Sub(b.Range(zero, size, one), corners)  # from where each window begins, (positions, size)
-    span, dilation = (b.constant(np.array(each[axis])) for each in (window.spans, window.dilations))
-    sees = b.And(b.Not(b.Less(steps, zero)), b.Less(steps, span))
-    if window.dilations[axis] > 1:
-        sees = b.And(sees, b.Equal(b.Mod(steps, dilation), zero))
-    places = b.Add(corners, b.constant(np.arange(window.kernel[axis]) * window.dilations[axis]))  # (positions, kernel)
-    inside = b.Less(places, b.Add(size, after) if padding_counts else size)
-    if not padding_counts:
-        inside = b.And(inside, b.Not(b.Less(places, zero)))
-    counts = b.sum_over(b.Cast(inside, to=b.element_type), [1], keepdims=False)
-    return _Along(b.Cast(sees, to=b.element_type), b.Max(counts, 1.0))
+    zero, one, stride, step = (b.constant(np.array(n)) for n in (0, 1, window.strides[axis], window.dilations[axis]))
+    corners = b.Sub(b.Mul(b.Range(zero, b.Squeeze(positions), one), stride), before)
+
+    def inside(place: str) -> str:
+        ahead = b.Add(b.Max(b.Sub(place, corners), zero), b.Sub(step, one))
+        return b.Min(b.Div(ahead, step), b.constant(np.array(window.kernel[axis])))
+
+    counts = inside(b.Add(size, after)) if padding_counts else b.Sub(inside(size), inside(zero))
+    reach = b.Add(b.Mul(b.Sub(positions, one), stride), b.constant(np.array(window.spans[axis])))
+    counts, end = b.Cast(b.Max(counts, one), to=b.element_type), b.Add(before, size)
+    return _Axis(counts, before, end, b.Max(b.Sub(end, reach), zero))
 
 
-def _spread(b: Build, g: str, axes: Sequence[_Along]) -> str:
-    """Return for every element of the image the sum of g over the windows that see it."""
-    for axis, (sees, _) in enumerate(axes, 2):
-        g = along(b, g, axis, 2 + len(axes), b.Transpose(sees, perm=[1, 0]))
-    return g
+def _spread(b: Build, node: Node, g: str, axes: Sequence[_Axis]) -> str:
+    """Return for every element of the image the sum of g over the windows that see it.
+
+    Along one axis after the other windows of ones are laid over each other, each channel an image of its own; what lies
+    in the padding is cut off.
+    """
+    window = window_in(node, node.attributes["kernel_shape"])
+    batch, channels = (b.shape(g) or (None, None))[:2]
+    count = b.integers([-1 if batch is None or channels is None else batch * channels, 1])
+    images = b.Reshape(g, b.Concat(count, b.Shape(g, start=2), axis=0))
+    for axis in range(len(axes)):
+
+        def only(numbers: Sequence[int], axis: int = axis) -> list[int]:
+            return [number if each == axis else 1 for each, number in enumerate(numbers)]
+
+        kernel, strides = only(window.kernel), only(window.strides)
+        if max(kernel + strides) > 1:
+            ones = b.Expand(1.0, b.integers([1, 1, *kernel]))
+            images = b.ConvTranspose(images, ones, strides=strides, dilations=only(window.dilations))
+
+    def together(*numbers: int | str) -> str:
+        whole = [each for each in numbers if not isinstance(each, str)]
+        if len(whole) == len(numbers):
+            return b.integers(whole)
+        return b.Concat(*(each if isinstance(each, str) else b.integers([each]) for each in numbers), axis=0)
+
+    if any(axis.unseen != 0 for axis in axes):
+        images = b.Pad(images, together(*[0] * (4 + len(axes)), *(axis.unseen for axis in axes)))
+    begins, ends = together(*(axis.begin for axis in axes)), together(*(axis.end for axis in axes))
+    images = b.Slice(images, begins, ends, b.integers(range(2, 2 + len(axes))))
+    return b.reshape_like(images, node.inputs[0])
 
 
 def _norm_gradient(b: Build, node: Node, g: str, spread: Callable[[str], str]) -> str:

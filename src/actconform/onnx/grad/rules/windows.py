@@ -75,14 +75,19 @@ def expect_whole_image(b: Build, node: Node, window: Window, *, spared: int) -> 
     Where strides are wider than windows the padding of SAME_UPPER and SAME_LOWER is negative. Others take it for 0, and so see
     less of the end alone; ONNX Runtime cuts half of it off in front, but for `spared` elements, and one more of SAME_LOWER.
     """
-    placed = node.attributes["auto_pad"]
-    if not placed.startswith("SAME"):
-        return
+    if any(
+        lacking - spared - (node.attributes["auto_pad"] == "SAME_LOWER") >= 2 for lacking in unseen(b, node, window)
+    ):
+        raise refused_padding(node)
+
+
+def unseen(b: Build, node: Node, window: Window) -> list[int]:
+    """Return by how much the padding that a node finds by itself is below 0 along each axis, at most where the size is open."""
+    if not node.attributes["auto_pad"].startswith("SAME"):
+        return [0] * len(window.kernel)
     sizes = (b.shape(node.inputs[0]) or (None,) * (2 + len(window.kernel)))[2:]
-    for size, stride, span in zip(sizes, window.strides, window.spans, strict=True):
-        lacking = stride - span - (0 if size is None else -size % stride)  # of an open size the most
-        if lacking - spared - (placed == "SAME_LOWER") >= 2:
-            raise refused_padding(node)
+    steps = zip(sizes, window.strides, window.spans, strict=True)
+    return [stride - span - (0 if size is None else -size % stride) for size, stride, span in steps]
 
 
 def refused_padding(node: Node) -> UnsupportedOperator:
