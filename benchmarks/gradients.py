@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.model import author_model
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
 from actconform.run.layer_values import cut, fed
 from actconform.testdata.model_vectors import draw_model

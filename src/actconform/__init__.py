@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from actconform import _renamed
 from actconform._version import __version__
 from actconform.errors import Unavailable, Unsupported
 from actconform.plugin.hookspecs import hookimpl
@@ -10,6 +11,8 @@ from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 from actconform.types.fault import Fault
 from actconform.types.model import Model
 from actconform.types.report import Report
+
+_renamed.install()
 
 if TYPE_CHECKING:
     from actconform.types.cause import Register
@@ -41,8 +44,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what reads registers where it is asked for: it needs numpy and onnx, and a worker neither of them for this."""
-    if name in ("Register", "register_of"):
-        from actconform.verdict.causes import register
+    if name == "register_of":
+        from actconform.verdict.causes.register import register_of
 
-        return getattr(register, name)
+        return register_of
+    if name == "Register":
+        from actconform.types.cause import Register
+
+        return Register
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from onnx import numpy_helper, parser
 
 from actconform.onnx.constant_folding import LARGEST, decided, settled
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 
 def parsed(graph, opset=18):

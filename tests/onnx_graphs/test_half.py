@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.oracle.rounding import round_to
 from actconform.types.dtypes import DTYPES
 

@@ -11,7 +11,7 @@ from onnx import helper, parser
 from actconform.errors import GradientError
 from actconform.onnx import opset_conversion
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.opset_conversion import converted, inlined, outcome
 
 RNG = np.random.default_rng(0)

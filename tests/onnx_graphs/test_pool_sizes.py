@@ -9,7 +9,7 @@ from onnx import parser
 
 from actconform.errors import GradientError
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.inference import expect_consistent
 
 onnxruntime = pytest.importorskip("onnxruntime")

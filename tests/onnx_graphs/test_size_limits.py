@@ -12,7 +12,7 @@ from onnx import parser
 from actconform.errors import GradientError, TooLargeError, Unsupported
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.gates import inspect
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.opset_conversion import inlined
 from actconform.onnx.size_limits import MOST_HELD, MOST_NODES, expect_sane_size, inferred_with_data
 from actconform.plugin.loader import load_plugins

@@ -9,7 +9,7 @@ from onnx import parser
 
 from actconform.errors import GradientError
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 
 def parsed(graph: str, opset: int = 18, header: str = "", functions: str = "") -> onnx.ModelProto:

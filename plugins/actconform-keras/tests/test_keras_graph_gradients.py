@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform_keras.framework import keras_on
 
 if TYPE_CHECKING:

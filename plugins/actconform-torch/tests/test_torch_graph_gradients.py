@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform_torch import backend as module
 
 torch = module._torch()

@@ -23,8 +23,8 @@ from actconform.errors import (
 )
 from actconform.files import read_bytes
 from actconform.onnx.external import data_files, read_external_data
-from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.onnx.grad.notes import lost_in_export
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
 from actconform.text import one_line
@@ -190,7 +190,7 @@ def _write(model: onnx.ModelProto, target: Path, out: str) -> None:
     """Write all of the model, or nothing."""
     if model.ByteSize() > LARGEST:
         raise UsageError(
-            f"--out {out}: the model has more than 2 GiB and cannot be one file; call actconform.onnx.grad.add_gradients.add_gradients, and "
+            f"--out {out}: the model has more than 2 GiB and cannot be one file; call actconform.onnx.grad.add_gradients, and "
             "onnx.save with save_as_external_data=True"
         )
     part = target.with_name(f".actconform-{secrets.token_hex(4)}.part")

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Facts of the machine: processor, GPU, and how oneDNN computes."""

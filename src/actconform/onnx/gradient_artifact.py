@@ -9,7 +9,7 @@ import onnx
 
 from actconform.errors import Unsupported, UnsupportedOperator
 from actconform.onnx.gates import io_names
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.types.model import LOSS, OUTPUT, Model
 
 if TYPE_CHECKING:

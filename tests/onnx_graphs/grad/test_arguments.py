@@ -9,7 +9,7 @@ import pytest
 from onnx import parser
 
 from actconform.errors import GradientError
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 
 def parsed(graph: str) -> onnx.ModelProto:

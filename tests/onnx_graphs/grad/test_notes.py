@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from actconform.onnx.grad.add_gradients import add_gradients
 from actconform.onnx.grad.notes import lost_in_export
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 
 def parsed(graph, **initializers):

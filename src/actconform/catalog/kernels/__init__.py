@@ -6,6 +6,7 @@ a slope, +0 where it is flat there. What a kernel adds to that stands in its `co
 
 from __future__ import annotations
 
+from actconform._renamed import moved
 from actconform.catalog.kernels.piecewise import PIECEWISE
 from actconform.catalog.kernels.rows import ROWS
 from actconform.catalog.kernels.smooth import SMOOTH
@@ -13,3 +14,5 @@ from actconform.catalog.kernels.smooth import SMOOTH
 __all__ = ["ROWS", "UNARY"]
 
 UNARY = SMOOTH + PIECEWISE
+
+__getattr__ = moved(__name__)  # its names before 0.2

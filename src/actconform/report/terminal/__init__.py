@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a run shows on a terminal: progress, tables, findings, figures of throughput."""

@@ -14,7 +14,7 @@ from onnx.reference.op_run import OpRun
 
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.evaluate.reference import Erf
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 DOUBLE = 1e-12  # of the largest gradient
 SINGLE = 2e-5

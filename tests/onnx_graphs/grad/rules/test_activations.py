@@ -14,7 +14,7 @@ from actconform.compare.comparator import compare
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.grad.rules.activations import MILLS_CENTRE, MILLS_DOUBLE, MILLS_SINGLE
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import draw

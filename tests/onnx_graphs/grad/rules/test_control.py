@@ -9,7 +9,7 @@ from onnx import parser
 
 from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 CELL = "a = MatMul(s, w) d = Add(a, x) s2 = Tanh(d) y = Mul(s2, x)"
 LOOP = """(double[2] h0, double[5, 2] xs, double[2, 2] w) => (double[2] h, double[n, 2] ys) {

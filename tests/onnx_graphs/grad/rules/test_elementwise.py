@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actconform.errors import UnsupportedOperator
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
 

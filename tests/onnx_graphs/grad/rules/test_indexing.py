@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from actconform.errors import UnsupportedOperator
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

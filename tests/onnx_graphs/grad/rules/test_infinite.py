@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -10,7 +10,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 NAMES = ("x", "w", "r", "b", "lengths", "h", "c", "p")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
 SOME = settings(max_examples=40, deadline=None)

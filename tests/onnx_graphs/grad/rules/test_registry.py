@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from actconform.errors import GradientError, UnsupportedOperator
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.grad.rules.registry import RULES, ZERO_DERIVATIVE, rule
 
 

@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from actconform.errors import UnsupportedOperator
 from actconform.onnx.evaluate.evaluator import IdealRuntime
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 
 OPERATORS = ["Conv", "AveragePool", "LpPool"]
 PLACED = ["SAME_UPPER", "SAME_LOWER"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.onnx.grad.rules.known import Array
     from actconform.onnx.grad.rules.registry import Cotangents, Node, Rule
 
-Differentiate: TypeAlias = "Callable[..., onnx.ModelProto]"  # actconform.onnx.grad.add_gradients.add_gradients
+Differentiate: TypeAlias = "Callable[..., onnx.ModelProto]"  # actconform.onnx.grad.add_gradients
 Operand: TypeAlias = str | float | np.generic | None
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)

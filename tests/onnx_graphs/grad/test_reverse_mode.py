@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 from actconform.errors import GradientError, UnsupportedOperator
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.grad.add_gradients import add_gradients
+from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.grad.rules.registry import rule_of
 
 NUMPY = {"float": np.float32, "double": np.float64, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
