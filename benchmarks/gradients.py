@@ -12,7 +12,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.model import author_model
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
-from actconform.run.layer_values import cut, fed
+from actconform.run.subject import cut, fed
 from actconform.testdata.model_vectors import draw_model
 from actconform.types import Case
 from actconform.types.model import LOSS

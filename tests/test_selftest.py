@@ -15,6 +15,7 @@ import pytest
 
 import actconform.run.case
 import actconform.run.scheduler
+import actconform.run.subject
 import actconform.testdata.kernel_vectors
 from actconform import selftest
 from actconform.compare import classify, comparator, elementwise
@@ -145,7 +146,7 @@ def dtypes_unchecked(patch: Patch) -> None:
 
 
 def exhaustive_set_empty(patch: Patch) -> None:
-    real = actconform.run.case.draw
+    real = actconform.run.subject.draw
 
     def without(*arguments: Any) -> Exam:
         exam = real(*arguments)
@@ -153,7 +154,7 @@ def exhaustive_set_empty(patch: Patch) -> None:
         assert len(asked) < len(exam.questions)
         return msgspec.structs.replace(exam, questions=asked)
 
-    patch.setattr(actconform.run.case, "draw", without)
+    patch.setattr(actconform.run.subject, "draw", without)
 
 
 def one_length_of_arrays(patch: Patch) -> None:
@@ -173,7 +174,8 @@ def nobody_blamed(patch: Patch) -> None:
 
 
 def graphs_not_inspected(patch: Patch) -> None:
-    patch.setattr(actconform.run.case, "_breaches", lambda *_: [])
+    for kind in (actconform.run.subject.KernelSubject, actconform.run.subject.ModelSubject):
+        patch.setattr(kind, "gates", lambda *_: [])
 
 
 def crashes_excused(patch: Patch) -> None:

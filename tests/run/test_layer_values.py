@@ -13,7 +13,8 @@ from actconform.compare.layerwise import layerwise
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import IdealRuntime
 from actconform.onnx.gates import io_names
-from actconform.run.layer_values import cut, fed, layer_values
+from actconform.run.layer_values import layer_values
+from actconform.run.subject import cut, fed
 from actconform.testdata.model_vectors import draw_model
 from actconform.types import Case
 from actconform.types.dtypes import DTYPES

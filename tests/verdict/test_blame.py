@@ -396,7 +396,7 @@ def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
 
 def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = structs.replace(author_model(HIDDEN, "f32"), model=planted(author_model(HIDDEN, "f32").model))
-    monkeypatch.setattr("actconform.run.case.author_model", lambda *_: wrong)
+    monkeypatch.setattr("actconform.run.subject.author_model", lambda *_: wrong)
     result = model_case("authored+ort-cpu", Runtime())
     assert at_layers(result) == [("norm2", "adapter")]
     assert {found.blame for found in result.findings} == {"adapter"}

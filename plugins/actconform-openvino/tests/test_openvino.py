@@ -23,7 +23,7 @@ from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform.oracle.layers.model import values
 from actconform.plugin.loader import load_plugins
-from actconform.run.layer_values import cut
+from actconform.run.subject import cut
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.verdict.causes.check import check_formulas
 from actconform_openvino import OpenVino, words

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform.bench.tensors import REGIME
-from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
 from actconform.run.case import artifact_for
-from actconform.run.layer_values import cut, fed
-from actconform.types.model import LOSS, OUTPUT, Model
+from actconform.run.subject import subject_of
+from actconform.types.model import LOSS, OUTPUT
 from actconform.workers.protocol import Call, Job
 
 if TYPE_CHECKING:
@@ -26,15 +25,10 @@ def job_of(trial: Trial, route: str, desk: Desk, tensors: Callable[[bool], tuple
     they do not need is not computed.
     """
     case, subject = trial.case(route), desk.catalog.subject(trial.subject)
+    line = subject_of(subject)
     call = Call(REGIME, *tensors(case.constants))
-    whole = artifact_for(subject, case, desk)
-    if whole is None:
-        return Job(case, None, [call], batch=trial.size if isinstance(subject, Model) else 0)
-    if case.aspect == "gradient":
-        asked = pulled_back(cut(whole, [LOSS]) if isinstance(subject, Model) else whole, subject)
-        call = Call(call.regime, with_cotangents(call.inputs, call.cotangents))
-    elif isinstance(subject, Model):
-        asked = cut(whole, [OUTPUT] if case.constants else [OUTPUT, LOSS])
-    else:
-        asked = whole
-    return Job(case, asked, [fed(call, asked) if isinstance(subject, Model) else call])
+    graph = artifact_for(subject, case, desk)
+    if graph is None:
+        return Job(case, None, [call], batch=trial.size if line.layered else 0)
+    part = line.graph_for(graph, case.aspect, [OUTPUT] if case.constants else [OUTPUT, LOSS])
+    return Job(case, part, [line.call_for(call, part)])

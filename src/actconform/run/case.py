@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -14,18 +15,13 @@ from actconform.compare.layerwise import layerwise, top_1, where
 from actconform.compare.metamorphic import Claims
 from actconform.compare.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
-from actconform.onnx.author.exporter import author
-from actconform.onnx.author.model import author_model
-from actconform.onnx.gates import facts, inspect, inspect_model
-from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
-from actconform.run.layer_values import cut, fed, layer_values
+from actconform.onnx.gates import facts
+from actconform.run.layer_values import layer_values
+from actconform.run.subject import subject_of
 from actconform.testdata.golden.store import Golden, load
-from actconform.testdata.kernel_vectors import Exam, draw
-from actconform.testdata.model_tensors import draw_parameters
-from actconform.testdata.model_vectors import draw_model
 from actconform.types import Blame, Case, Kernel, Result, Verdict
 from actconform.types.dtypes import DTYPES
-from actconform.types.model import LOSS, Model
+from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explainer, Explanation, Situation, explain, plainly
 from actconform.verdict.judge import judge
@@ -35,7 +31,7 @@ from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from actconform.compare.comparator import Comparison
@@ -43,6 +39,7 @@ if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
     from actconform.testdata.golden.store import Manifest
+    from actconform.testdata.kernel_vectors import Exam
     from actconform.types import Artifact, Bundle, Finding, Measurement
     from actconform.types.cause import Register
     from actconform.workers.client import Worker
@@ -87,9 +84,7 @@ class Exams:
     def _drawn(self, subject: Kernel | Model, case: Case) -> Exam:
         if subject.name not in self._goldens:
             self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
-        if isinstance(subject, Model):  # its goldens hold the oracle, which is asked
-            return draw_model(subject, case.aspect, case.dtype, constants=case.constants)
-        return draw(subject, case.aspect, case.dtype, self._goldens[subject.name])
+        return subject_of(subject).vectors(case, self._goldens[subject.name])
 
 
 class Desk(msgspec.Struct, frozen=True):
@@ -129,64 +124,68 @@ def run_case(case: Case, desk: Desk) -> Result:
 
 def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
     subject = desk.catalog.subject(case.subject)
-    exam = clock.time("draw", lambda: desk.exams.draw(subject, case))
-    whole = clock.time("export", lambda: artifact_for(subject, case, desk))
-    described = facts(whole) if whole and desk.exports else {}
-    breaches = _breaches(whole, subject, case) if whole and desk.exports else []
-    if whole and breaches:
-        findings = [breach(*found) for found in breaches]
-        situation = _situation(case, desk, None)
-        explained = Explanation(plainly(findings, situation.case, situation.active), [])
-        result = _judged(case, findings, explained, situation, whole.path, {})
+    with clock("draw"):
+        exam = desk.exams.draw(subject, case)
+    with clock("export"):
+        graph = artifact_for(subject, case, desk)
+        breaches = subject_of(subject).gates(graph, case) if graph and desk.exports else []
+    described = facts(graph) if graph and desk.exports else {}
+    if graph and breaches:
+        result = _refused(case, desk, graph, breaches)
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
     claims = Claims(case.subject, case.aspect, exam)
-    job = clock.time("export", lambda: job_for(subject, case, exam, claims, whole))
-    outcome = clock.time("worker", lambda: desk.worker.run(job, desk.timeout))
+    with clock("export"):
+        job = job_for(subject, case, exam, claims, graph)
+    with clock("worker"):
+        outcome = desk.worker.run(job, desk.timeout)
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
-    asked = len(exam.questions)
-    compared = clock.time("compare", lambda: comparison(exam, outcome.outputs[:asked]))
+    with clock("compare"):
+        compared = comparison(exam, outcome.outputs[: len(exam.questions)])
     measurements, findings = compared.measurements, compared.findings
-    findings += claims.broken(outcome.outputs[asked:])
+    findings += claims.broken(outcome.outputs[len(exam.questions) :])
     findings += behaviour(exam, outcome, desk.catalog.backends[desk.catalog.worker(case)].provider)
-    findings = clock.time("blame", lambda: _blamed(findings, subject, job, exam, claims, desk))
+    with clock("blame"):
+        findings = _blamed(findings, subject, job, exam, claims, desk)
     if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
-        layers = _Layers(subject, whole, job, outcome, desk)
-        inside, wrong = clock.time("layers", lambda: layers.judged(exam))
+        with clock("layers"):
+            inside, wrong = _Layers(subject, graph, job, outcome, desk).judged(exam)
         measurements, findings = measurements + inside, wrong + findings
     situation = _situation(case, desk, job.artifact)
-    explained = clock.time("causes", lambda: _explained(subject, exam, compared, findings, situation))
-    result = _judged(
-        case, findings + explained.outside, explained, situation, outcome.implementation, outcome.placement
-    )
+    with clock("causes"):
+        explained = _explained(subject, exam, compared, findings, situation)
+    findings += explained.outside
+    result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
     result = _with_candidates(subject, exam, compared, result, situation)
     if isinstance(subject, Model):
-        chosen = top_1(subject, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
-        result = msgspec.structs.replace(
-            result, reason="; ".join(filter(None, (result.reason, where(findings), chosen)))
-        )
+        result = _located(subject, exam, outcome, findings, result)
     timings = _timings(clock.seconds, outcome.timings)
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
 
-def job_for(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, whole: Artifact | None) -> Job:
+def job_for(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, graph: Artifact | None) -> Job:
     """Return what the worker is asked: the exam's questions, in order, then the calls that the claims need."""
+    line = subject_of(subject)
     calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
     calls += [Call(*call) for call in claims.calls()]
-    if whole is None:
-        return Job(case, whole, calls, taps=isinstance(subject, Model) and case.aspect == "value")
-    if case.aspect == "gradient":
-        asked = pulled_back(cut(whole, [LOSS]) if isinstance(subject, Model) else whole, subject)
-        calls = [Call(call.regime, with_cotangents(call.inputs, call.cotangents)) for call in calls]
-    else:
-        asked = cut(whole, list(exam.questions[0].truth)) if isinstance(subject, Model) else whole
-    return Job(case, asked, [fed(call, asked) for call in calls] if isinstance(subject, Model) else calls)
+    if graph is None:
+        return Job(case, None, calls, taps=line.layered and case.aspect == "value")
+    part = line.graph_for(graph, case.aspect, list(exam.questions[0].truth))
+    return Job(case, part, [line.call_for(call, part) for call in calls])
 
 
-def _breaches(artifact: Artifact, subject: Kernel | Model, case: Case) -> list[Breach]:
-    if isinstance(subject, Model):
-        return inspect_model(artifact, subject, case.dtype, constants=case.constants)
-    return inspect(artifact, subject, case.dtype)
+def _refused(case: Case, desk: Desk, graph: Artifact, breaches: Sequence[Breach]) -> Result:
+    """Return the result of a case whose graph breaks a gate: no runtime sees it."""
+    findings = [breach(*broken) for broken in breaches]
+    situation = _situation(case, desk, None)
+    explained = Explanation(plainly(findings, situation.case, situation.active), [])
+    return _judged(case, findings, explained, situation, graph.path, {})
+
+
+def _located(model: Model, exam: Exam, outcome: Outcome, findings: Sequence[Finding], result: Result) -> Result:
+    """Return a model's result with where the first error is, and whether it changes what the model chooses."""
+    chosen = top_1(model, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
+    return msgspec.structs.replace(result, reason="; ".join(filter(None, (result.reason, where(findings), chosen))))
 
 
 class _Layers(NamedTuple):
@@ -310,11 +309,13 @@ class _Clock:
         self.seconds: dict[str, float] = {}
         self.stage = "draw"
 
-    def time(self, stage: str, step: Callable[[], Any]) -> Any:
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the seconds of what is done inside to the stage."""
         self.stage = stage
         started = time.perf_counter()
         try:
-            return step()
+            yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
@@ -323,10 +324,10 @@ def artifact_for(subject: Kernel | Model, case: Case, desk: Desk) -> Artifact | 
     """Return the graph of a case, authored or exported, as it is before anything asks a part of it; None on a native route."""
     if case.exporter is None:
         return None
+    line = subject_of(subject)
     if desk.exports is None:
-        return author_model(subject, case.dtype) if isinstance(subject, Model) else author(subject, case.dtype)
-    constants = draw_parameters(subject) if isinstance(subject, Model) and case.constants else None
-    return desk.exports.artifact(subject, case.dtype, case.exporter, desk.timeout, constants)
+        return line.author(case.dtype)
+    return desk.exports.artifact(subject, case.dtype, case.exporter, desk.timeout, line.constants(case))
 
 
 def _failed(case: Case, failure: Failure, outcome: Outcome) -> Result:
