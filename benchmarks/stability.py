@@ -26,7 +26,7 @@ import msgspec
 from actconform.plugin.loader import load_plugins
 from actconform.run.recorder import REPORT, RESULTS, read_facts, read_results
 from actconform.text import visible
-from actconform.types import Case
+from actconform.types import Route, base_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,9 +148,9 @@ def _difference(case: str, before: _Seen, now: _Seen) -> Difference:
 
 def _line_of(case: str, sources: Mapping[str, str]) -> str:
     """Return the line that a case runs in, by which its facts are kept: its worker, after the framework that exports for it."""
-    one = Case("", "value", "", case.rpartition("/")[2])  # the route alone decides
-    source = sources.get((one.exporter or "").partition("@")[0])
-    return f"{source}+{one.worker}" if source else one.worker
+    route = Route.of(case.rpartition("/")[2])
+    source = sources.get(base_name(route.exporter))
+    return f"{source}+{route.worker}" if source else route.worker
 
 
 def _facts(run: Ran, line: str) -> Facts:

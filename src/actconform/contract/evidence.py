@@ -21,7 +21,7 @@ from actconform.run.case import Desk, Exams, artifact_for, job_for
 from actconform.run.scheduler import facts_of
 from actconform.run.select import all_cases
 from actconform.testdata.golden.store import collected, golden_dir
-from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding, FindingClass
+from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding, FindingClass, Route
 from actconform.types.model import Model
 from actconform.verdict.causes.explain import plainly
 from actconform.workers.client import Worker
@@ -254,8 +254,8 @@ class _Questioning:
 
 def _under(other: str, case: Case, name: str) -> Case:
     """Return the case on the route of another backend in the place of `name`."""
-    before, plus, last = case.route.rpartition("+")
-    return msgspec.structs.replace(case, route=f"{before}{plus}{other}{last.removeprefix(name)}")
+    route = Route.of(case.route)
+    return msgspec.structs.replace(case, route=str(route._replace(backend=other + route.backend.removeprefix(name))))
 
 
 def _telling(case: Case) -> Job:

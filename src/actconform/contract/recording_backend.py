@@ -16,7 +16,7 @@ from actconform.contract.process_state import FRESH, changes, snapshot
 from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Program
 from actconform.plugin.loader import GROUP, installed, load_plugins
-from actconform.types import Kernel, Support
+from actconform.types import Kernel, Support, base_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -180,7 +180,7 @@ class Plugin:
         further = [EntryPoint(spec, spec, GROUP) for spec in os.environ[PLUGINS].split()]
         backends = load_plugins(entry_points=[*installed(), *further]).backends
         name = os.environ[BACKEND]
-        inner_class = backends[name if name in backends else name.partition("@")[0]]
+        inner_class = backends[name if name in backends else base_name(name)]
 
         class OfItsKind(Watched):
             kind = inner_class.kind

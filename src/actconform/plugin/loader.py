@@ -24,7 +24,7 @@ from actconform.plugin.validate import (
     check_subject,
     kind_of,
 )
-from actconform.types import CONSTANTS, Case, Kernel
+from actconform.types import Case, Kernel, Route, base_name
 from actconform.types.cause import Register, joined
 from actconform.types.fault import Fault
 from actconform.types.model import Model
@@ -72,13 +72,14 @@ class Catalog(msgspec.Struct, frozen=True):
 
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""
-        return msgspec.structs.replace(case, route="+".join(map(self._registered, case.route.split("+"))))
+        route = Route.of(case.route)
+        known = Route(self._registered(route.exporter), route.constants, self._registered(route.backend))
+        return msgspec.structs.replace(case, route=str(known))
 
-    def _registered(self, part: str) -> str:
-        name = part.removesuffix(CONSTANTS)
+    def _registered(self, name: str) -> str:
         offered: dict[str, type[Backend | Exporter]] = {**self.backends, **self.exporters}
-        one = offered.get(name) or offered.get(name.partition("@")[0])
-        return one.stands_for + part.removeprefix(name) if one and one.stands_for else part
+        offer = offered.get(name) or offered.get(base_name(name))
+        return offer.stands_for if offer and offer.stands_for else name
 
     def worker(self, case: Case) -> str:
         """Return the backend whose process does the case: a variant has none of its own, a backend of the settings has."""
@@ -92,7 +93,7 @@ class Catalog(msgspec.Struct, frozen=True):
     def exporter(self, case: Case) -> type[Exporter] | None:
         """Return what makes the case's graph, as variant or not; None where the driver does, or nothing."""
         name = case.exporter or ""
-        return self.exporters.get(name) or self.exporters.get(name.partition("@")[0])
+        return self.exporters.get(name) or self.exporters.get(base_name(name))
 
     @property
     def subjects(self) -> dict[str, Kernel | Model]:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform._version import __version__
+from actconform.types import Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -84,7 +85,7 @@ def _by_formula(cause: Cause, route: str, found: Iterable[tuple[Result, Finding]
 def _as_seen(
     route: str, found: Iterable[tuple[Result, Finding]], facts: Mapping[str, Mapping[str, str]], date: str
 ) -> str:
-    here = facts.get(route.rsplit("+", 1)[-1], {})
+    here = facts.get(Route.of(route).backend, {})
     wanted = ("cpu_capability", "cpu_features", "onednn", "machine")
     when = {fact: [here[fact]] for fact in wanted if fact in here}
     bounds: dict[tuple[str, ...], float] = {}

@@ -28,6 +28,7 @@ from actconform.errors import PluginError, Unavailable
 from actconform.machine.cpu import cpu_features
 from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_versions
 from actconform.text import shortened
+from actconform.types import base_name
 from actconform.workers.code import code_digest
 from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
 from actconform.workers.session import Session, fault_message, type_name
@@ -68,7 +69,7 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
         catalog = load_plugins(entry_points=points, judging=False)
     except PluginError as error:
         return msgspec.structs.replace(said, problem=str(error)), None
-    base = name if name in catalog.backends else name.partition("@")[0]
+    base = name if name in catalog.backends else base_name(name)
     if base not in catalog.backends:
         return msgspec.structs.replace(said, problem=_no_backend(name, catalog)), None
     said = msgspec.structs.replace(said, kind=catalog.backends[base].kind, provider=catalog.backend_plugin[base])

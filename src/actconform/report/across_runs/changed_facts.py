@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actconform.types import Route
 from actconform.types.report import Change
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def _changed(before: Facts, after: Facts) -> Iterator[Change]:
 
 def of_route(changes: Iterable[Change], route: str) -> tuple[Change, ...]:
     """Return the changes that may show on a route: its backend's, and where a graph is exported, those of every framework."""
-    backend = route.rsplit("+", 1)[-1]
-    base = backend.partition("@")[0]
-    exported = "+" in route and not route.startswith("authored+")
-    return tuple(change for change in changes if exported or change.backend in ("", backend, base))
+    way = Route.of(route)
+    return tuple(change for change in changes if way.exported or change.backend in ("", way.backend, way.worker))
 
 
 def said(change: Change) -> str:

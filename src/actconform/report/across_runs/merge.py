@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from actconform.errors import UsageError
 from actconform.text import visible
-from actconform.types import Verdict
+from actconform.types import Route, Verdict
 from actconform.types.report import SCHEMA, Facts, Report
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _missing(results: Sequence[Result], expect: Sequence[str]) -> list[str]:
 def _named(results: Iterable[Result]) -> set[str]:
     """Return the routes of the results, and the backends at their ends."""
     routes = {result.route for result in results}
-    return routes | {route.rsplit("+", 1)[-1] for route in routes}
+    return routes | {Route.of(route).backend for route in routes}
 
 
 def _backends(reports: Mapping[str, Report]) -> dict[str, dict[str, str]]:

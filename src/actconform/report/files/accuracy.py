@@ -9,7 +9,7 @@ import msgspec
 
 from actconform.plugin.interfaces import Reporter
 from actconform.report.error_ratio import worst_share
-from actconform.types import RAN
+from actconform.types import RAN, Route
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _entry(result: Result) -> Entry | None:
         kernel=result.subject,
         dtype=result.dtype,
         route=result.route,
-        backend=result.route.rsplit("+", 1)[-1],
+        backend=Route.of(result.route).backend,
         aspect=result.aspect,
         verdict=str(result.verdict),
         share=worst.share,

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 from actconform.plugin.interfaces import Reporter
 from actconform.report.repeat import repeat
 from actconform.text import visible
-from actconform.types import Verdict
+from actconform.types import Route, Verdict, base_name
 from actconform.verdict.severity import gravest, gravity
 
 if TYPE_CHECKING:
@@ -73,8 +73,8 @@ def _of_route(route: str, results: Iterable[Result], report: Report) -> ET.Eleme
         tests.append(_test(result))
         seconds += result.seconds if math.isfinite(result.seconds) else 0.0
     suite = _suite(route, tests, _clock(seconds), report.when)
-    backend = route.rsplit("+", 1)[-1]
-    facts = report.facts.backends.get(backend) or report.facts.backends.get(backend.partition("@")[0], {})
+    backend = Route.of(route).backend
+    facts = report.facts.backends.get(backend) or report.facts.backends.get(base_name(backend), {})
     properties = _element("properties")
     properties.extend(_element("property", name=fact, value=value) for fact, value in facts.items())
     if facts:

@@ -11,7 +11,7 @@ from rich.table import Column
 
 from actconform.report.reasons import brief
 from actconform.text import visible
-from actconform.types import BAD
+from actconform.types import BAD, Route
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ class _Bars:
         self._progress.start_task(self._tasks[backend])
 
     def advance(self, result: Result) -> None:
-        task = self._tasks[result.route.rsplit("+", 1)[-1]]
+        task = self._tasks[Route.of(result.route).backend]
         if self._progress.tasks[task].fields["runs"]:
             self._progress.update(task, doing=result.subject)
         self._progress.advance(task)
@@ -113,7 +113,7 @@ class _Lines:
         self._print(f"{backend}: not started: {why}" if why else f"{backend}: started")
 
     def advance(self, result: Result) -> None:
-        self._done[result.route.rsplit("+", 1)[-1]] += 1
+        self._done[Route.of(result.route).backend] += 1
         self._bad += result.verdict in BAD
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + PLAIN_SECONDS

@@ -13,7 +13,7 @@ from actconform.report.cells import MARKS_MEAN, cell
 from actconform.report.reasons import brief
 from actconform.report.repeat import repeat
 from actconform.report.terminal.console import open_console, plain
-from actconform.types import Verdict
+from actconform.types import Route, Verdict, base_name
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.types.finding import CLASSES
 from actconform.verdict.severity import counted, gravest, gravity, tally
@@ -148,8 +148,8 @@ class Screen:
             for stage, taken in (result.timings or {result.stage: result.seconds}).items():
                 if stage in STAGES:
                     spent.update({STAGES[stage]: taken, "harness": -taken})
-            backend = result.route.rpartition("+")[2]
-            seconds.setdefault(backend if backend in imports else backend.partition("@")[0], Counter()).update(spent)
+            backend = Route.of(result.route).backend
+            seconds.setdefault(backend if backend in imports else base_name(backend), Counter()).update(spent)
         table = Table("seconds", box=None, pad_edge=False, padding=(0, 3, 0, 0))
         for column in TIMED:
             table.add_column(column, justify="right")
