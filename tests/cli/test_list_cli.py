@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from actconform import __version__
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.cli import VERBS
-from actconform.cli.list_ import WHAT
+from actconform.cli.list_ import WHAT, _items
 
 ACTCONFORM = Path(sys.executable).with_name("actconform")
 SLOW = {"numpy", "scipy", "onnx", "rich", "ml_dtypes", "torch", "tensorflow", "keras", "onnxruntime"}
@@ -65,6 +66,12 @@ def test_every_verb_explains_itself(verb: str, listed):
     output = listed(verb, "--help")
     assert output.startswith(f"Usage: actconform {verb}")
     assert len(output.splitlines()) > 4
+
+
+def test_no_kernels_and_models_are_no_lines():
+    """As where the built-in plugin itself is broken, which is named before."""
+    nothing = SimpleNamespace(kernels={}, models={})
+    assert _items("kernels", nothing) == _items("models", nothing) == []
 
 
 def test_listing_imports_no_framework():

@@ -102,4 +102,5 @@ def test_a_subject_whose_truth_cannot_be_computed_is_named(install, cli, tmp_pat
         sys.modules.pop("plugin_without_formula", None)
     assert said.code == 2
     assert "lone: its truth cannot be computed: KeyError: kernel lone has no float64 formula: register one" in said.err
+    assert "fix what is registered for it" in said.err
     assert not (tmp_path / "minted" / "manifest.json").exists()

@@ -41,10 +41,10 @@ def command(what: str, as_json: bool) -> int:
 
 def _items(what: str, catalog: Catalog) -> list[tuple[str, Any]]:
     if what == "kernels":
-        width = max(map(len, catalog.kernels))
+        width = max(map(len, catalog.kernels), default=0)
         return [(f"{k.name:<{width}}  {k.definition}", k) for k in catalog.kernels.values()]
     if what == "models":
-        width = max(map(len, catalog.models))
+        width = max(map(len, catalog.models), default=0)
         return [
             (f"{m.name:<{width}}  {len(m.layers)} layers, {m.size:,} parameters  {m.source}", m)
             for m in catalog.models.values()

@@ -57,7 +57,7 @@ def layer_bound(reading: Reading, value: F64, fmt: FloatFormat) -> F64:
             bound = BOUNDS.get(kind)
             if bound is None:
                 raise LookupError(
-                    f"layers of kind {kind} have no error bound: add one to actconform.tolerance.layer_bounds"
+                    f"layers of kind {kind} have no error bound: add one to actconform.tolerance.layer_bounds.BOUNDS"
                 )
             error = bound(reading, fmt).error.reshape(value.shape)
         error = np.minimum(np.nan_to_num(error, nan=np.inf), fmt.largest)

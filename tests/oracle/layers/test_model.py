@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.feedforward import autoencoder
+from actconform.catalog.models.layer_kinds import KINDS
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.errors import DescriptionError, Unsupported
 from actconform.oracle.layers.model import gradients, layer_value, values
@@ -209,10 +212,18 @@ def test_a_stack_of_linear_layers_is_linear():
 def test_a_kind_without_formula_is_refused_and_a_second_formula_too():
     model = MODELS["linear-stack"]
     strange = msgspec.structs.replace(model.layers[0], kind="recurrent")
-    with pytest.raises(Unsupported, match="layer dense1: kind recurrent has no float64 formula"):
+    with pytest.raises(
+        Unsupported, match=r"layer dense1: kind recurrent has no float64 formula: .*layer_formula\('recur"
+    ):
         layer_value(model, strange, tensors_of(model))
     with pytest.raises(ValueError, match="two formulas for layers of kind 'dense'"):
         layer_formula("dense", vjp=LAYERS["dense"].vjp)(LAYERS["dense"].forward)
+
+
+def test_every_kind_is_named_in_a_test_of_its_formulas():
+    texts = "".join(path.read_text("utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    untested = [kind for kind in KINDS if not re.search(rf"(?<![\w-]){kind}(?![\w-])", texts)]
+    assert not untested, f"no test in tests/oracle/layers holds {untested} to complex steps or another library"
 
 
 def test_a_layer_read_twice_gets_both_cotangents():

@@ -36,7 +36,9 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
     """
     write = GRAPHS.get(kernel.name)
     if write is None:
-        raise Unsupported(f"no authored graph for kernel {kernel.name}")
+        raise Unsupported(
+            f"no authored graph for kernel {kernel.name}: register one with actconform.onnx.nodes.graph({kernel.name!r})"
+        )
     nodes = Nodes(dtype)
     nodes.rename(write(nodes, kernel), OUTPUT)
     inputs = {name: kernel.dims(name) for name in kernel.inputs}

@@ -45,5 +45,8 @@ def author_model(model: Model, dtype: str) -> Artifact:
 def _written(layer: Layer, nodes: Nodes, wiring: Wiring) -> str:
     write = LAYER_GRAPHS.get(layer.kind)
     if write is None:
-        raise Unsupported(f"layer {layer.name}: no authored graph for layers of kind {layer.kind}")
+        raise Unsupported(
+            f"layer {layer.name}: no authored graph for layers of kind {layer.kind}: register one with "
+            f"actconform.onnx.nodes.layer_graph({layer.kind!r})"
+        )
     return write(nodes.within(layer.name), wiring)

@@ -67,5 +67,8 @@ def layer_formula(
 def formula_of(layer: Layer) -> LayerFormula:
     """Return the formulas of a layer; raise Unsupported where its kind has none."""
     if layer.kind not in LAYERS:
-        raise Unsupported(f"layer {layer.name}: kind {layer.kind} has no float64 formula")
+        raise Unsupported(
+            f"layer {layer.name}: kind {layer.kind} has no float64 formula: register one with "
+            f"actconform.oracle.layers.registry.layer_formula({layer.kind!r})"
+        )
     return LAYERS[layer.kind]

@@ -220,7 +220,9 @@ def computed(subject: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        message = f"{subject}: its truth cannot be computed: {type(error).__name__}: {said}; mend what the plugin registers for it"
+        message = (
+            f"{subject}: its truth cannot be computed: {type(error).__name__}: {said}; fix what is registered for it"
+        )
         raise GoldenError(message) from error
 
 

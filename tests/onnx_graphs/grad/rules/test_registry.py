@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -25,6 +26,15 @@ def test_every_rule_is_of_an_operator_of_the_standard():
     named = {name for domain, name in RULES if domain == ""}  # a plugin may have added others
     assert not named & ZERO_DERIVATIVE
     assert [name for name in (*named, *ZERO_DERIVATIVE) if not onnx.defs.has(name, 26, "")] == []
+
+
+def test_every_rule_is_named_in_a_test():
+    texts = "".join(path.read_text("utf-8") for path in Path(__file__).parents[2].rglob("*.py"))
+    ours = [
+        name for (_, name), function in RULES.items() if function.__module__.startswith("actconform.onnx.grad.rules.")
+    ]
+    untested = [name for name in ours if not re.search(rf"\b{name}\b", texts)]
+    assert not untested, f"no test in tests/onnx_graphs holds the gradient of {untested} to another library"
 
 
 def test_an_operator_has_one_rule():
