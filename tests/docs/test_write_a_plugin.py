@@ -5,28 +5,20 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-import re
 import subprocess
 import sysconfig
 import venv
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from documents import TOP, assert_shown, blocks
 
 from actconform import Backend, Exporter, Program
 from actconform.plugin import hookspecs
 
-TEXT = (Path(__file__).parents[2] / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
+DOCUMENT = TOP / "docs" / "write-a-plugin.md"
+TEXT, BLOCKS = DOCUMENT.read_text(encoding="utf-8"), blocks(DOCUMENT)
 BACKEND = "actconform-mine/src/actconform_mine/backend.py"
-
-
-class Block(NamedTuple):
-    language: str
-    text: str
-
-
-BLOCKS = [Block(*found) for found in re.findall(r"^```([^\n]+)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)]
 
 
 @pytest.fixture
@@ -80,17 +72,6 @@ def test_from_an_empty_folder_to_a_green_column(shell):
                 file.write(f"\n\n{text}")
     assert ran == 5
     assert "12 pass" in said
-
-
-def assert_shown(text, said):
-    """Every line that the document shows was said, in order; numbers, and what stands behind a screen's first column, may be others."""
-    lines = iter(digitless(said))
-    for line in digitless(text):
-        assert any(line == heard or heard.startswith(f"{line} ") for heard in lines), f"{line!r} is not in:\n{said}"
-
-
-def digitless(text):
-    return [re.sub(r" +", " ", re.sub(r"\d[\d,.]*", "N", line)).strip() for line in text.splitlines()]
 
 
 def of(name):

@@ -401,8 +401,8 @@ def test_every_layer_of_every_model_has_a_bound_that_is_small_beside_its_value(m
 
 
 def test_every_kind_is_tried():
-    tried = {kind for kind, *_ in CASES.values()}
-    assert tried | {"max-pool", "up-sampling", "flatten", "reshape"} == set(KINDS)
+    tried = {kind for kind, *_ in CASES.values()} | {"max-pool", "up-sampling", "flatten", "reshape"}
+    assert tried == set(KINDS), f"CASES draws nothing for {sorted(set(KINDS) - tried)}"
 
 
 @pytest.mark.parametrize("kind", ["max-pool", "up-sampling", "flatten", "reshape", "dropout"])
@@ -444,7 +444,7 @@ def test_subnormal_numbers_may_be_flushed():
 
 
 def test_what_has_no_bound_is_refused():
-    with pytest.raises(LookupError, match="kind new have no error bound: .*BOUNDS"):
+    with pytest.raises(LookupError, match=r"kind new have no error bound: .*BOUNDS"):
         layer_bound(reads("new", np.ones(1)), np.ones(1), DTYPES["f32"])
     with pytest.raises(LookupError, match="layer layer: no built-in kernel is called new"):
         layer_bound(reads("activation", np.ones(1), kernel="new"), np.ones(1), DTYPES["f32"])

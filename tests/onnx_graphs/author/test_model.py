@@ -232,9 +232,7 @@ def test_the_same_model_gives_the_same_bytes() -> None:
 def test_what_has_no_graph_is_unsupported_by_layer() -> None:
     model = MODELS["linear-stack"]
     strange = msgspec.structs.replace(model.layers[0], kind="bilinear")
-    with pytest.raises(
-        Unsupported, match=r"layer dense1: no authored graph for layers of kind bilinear: .*layer_graph\('bilinear'\)"
-    ):
+    with pytest.raises(Unsupported, match=r"layer dense1: no authored graph for kind bilinear: .*\.layer_graph"):
         author_model(msgspec.structs.replace(model, layers=(strange, *model.layers[1:])), "f32")
 
 

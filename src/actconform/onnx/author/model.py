@@ -46,7 +46,6 @@ def _written(layer: Layer, nodes: Nodes, wiring: Wiring) -> str:
     write = LAYER_GRAPHS.get(layer.kind)
     if write is None:
         raise Unsupported(
-            f"layer {layer.name}: no authored graph for layers of kind {layer.kind}: register one with "
-            f"actconform.onnx.nodes.layer_graph({layer.kind!r})"
+            f"layer {layer.name}: no authored graph for kind {layer.kind}: see actconform.onnx.nodes.layer_graph"
         )
     return write(nodes.within(layer.name), wiring)

@@ -38,9 +38,14 @@ def exact_rows(kernel: Kernel, inputs: Mapping[str, F64], cotangent: F64 | None)
 
     `inputs` hold numbers of 24 bits, as all formats compared do: a product of two is then no tie between neighbours in
     binary64. Shapes and special values are those of `actconform.oracle.float64.rows`. Raises ImportError without python-flint,
-    KeyError for a kernel without a formula, ValueError for the gradient of one that has none, and ArithmeticError where
+    KeyError for a kernel without a formula, or of tier "scaled" without a definition here, ValueError for the gradient of one that has none, and ArithmeticError where
     LAST_BITS do not decide a rounding.
     """
+    if kernel.name not in ROW_FORMULAS:
+        where = f"actconform.oracle.float64.rows.row_formula({kernel.name!r}, ...)"
+        raise KeyError(f"row kernel {kernel.name} has no float64 formula: register one with {where}")
+    if kernel.tier != "exact" and kernel.name not in {**_ROWS, **_GATED}:
+        raise KeyError(f"row kernel {kernel.name} has no exact definition: add one to actconform.oracle.arb.rows")
     formula = ROW_FORMULAS[kernel.name]
     if cotangent is not None and formula.vjp is None:
         message = f"{kernel.name} has no gradient, by declaration: ask for its value, without a cotangent"
