@@ -60,7 +60,7 @@ emulators: ## Install QEMU's user-mode emulators, if there are none, for `make e
 		{ sudo=$$(test "$$(id -u)" = 0 || echo sudo); $$sudo apt-get update -qq && \
 		$$sudo apt-get install -qq --no-install-recommends qemu-user; }
 
-check: $(STAMP) ## Format, lint, types, order of the layers, documents
+check: $(STAMP) ## Format, lint, types, order of the packages, documents
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,1 +1,1 @@
-"""What there is to test: kernels, and the inputs that they get."""
+"""What there is to test: kernels, kinds of layers, reference models."""

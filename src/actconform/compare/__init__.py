@@ -1,1 +1,1 @@
-"""Answers against truth: units, limits, measurements, findings."""
+"""Outputs against truth: errors in the unit of their limit, measurements, findings."""

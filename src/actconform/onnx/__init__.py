@@ -1,1 +1,1 @@
-"""ONNX graphs: written from kernels, with nodes of standard operators."""
+"""ONNX graphs: authored from kernels and models, checked, cut, converted between opsets, differentiated and evaluated."""

@@ -1,4 +1,4 @@
-"""The truth at run time: cancellation-free float64 formulas, held against exact goldens by `golden verify`."""
+"""The truth: cancellation-free float64 formulas for run time, held by `golden verify` against goldens from exact arithmetic."""
 
 from __future__ import annotations
 

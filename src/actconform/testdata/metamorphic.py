@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REGIME = "property"
 ROWS = 4
-EXP_ULP = 4.0  # the error of exp that the bounds of rows allow, see compare/bounds.py
+EXP_ULP = 4.0  # the error of exp that the bounds of rows allow, see tolerance/row_bounds.py
 
 
 class Property(NamedTuple):

@@ -1,6 +1,6 @@
 """What rounding may do to a layer of a model: the absolute error allowed for each element, from what the layer read alone.
 
-A kind's bound is its definition (catalog/models/kinds.py) written once more in running-error arithmetic; where
+A kind's bound is its definition (catalog/models/layer_kinds.py) written once more in running-error arithmetic; where
 implementations are written in several ways, the bound reaches the widest. It holds for products and sums in any order, the
 bias among them: direct and im2col convolutions. It does not cover Winograd's and Fourier's, whose error in one element grows
 with its neighbours: F(2x2, 3x3) was seen to stay within, F(4x4, 3x3) to break it with few channels or one bright pixel.

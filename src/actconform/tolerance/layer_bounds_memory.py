@@ -1,6 +1,6 @@
 """What rounding may do to attention and to layers with an external memory, in running-error arithmetic; see layer_bounds.
 
-Letters as in catalog/models/kinds.py, after the batch b: n slots, m or w numbers a slot, r read heads.
+Letters as in catalog/models/layer_kinds.py, after the batch b: n slots, m or w numbers a slot, r read heads.
 """
 
 from __future__ import annotations

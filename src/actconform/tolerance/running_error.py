@@ -3,7 +3,7 @@
 A formula written in `Bounded` numbers is computed in float64, and beside each value stands how far an implementation in `fmt`
 may be from it that rounds every step to `fmt` and sums in any order. Allowed beyond the one rounding of IEEE arithmetic: two
 for a division (a product with the reciprocal), four for 1 / sqrt, `EXP_ULP` for exp and log. `step` is what may be lost
-below the normal range, as in compare.bounds. Sums in 16 bits are taken to be pairwise or in a wider accumulator. Errors of
+below the normal range, as in tolerance.row_bounds. Sums in 16 bits are taken to be pairwise or in a wider accumulator. Errors of
 2**-53 in the values, and overflow of intermediate results, are not in the account.
 """
 

@@ -42,7 +42,7 @@ class Parameter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
-    """One layer: what kind it is, which earlier layers or inputs it reads, and its settings; see catalog/models/kinds.py."""
+    """One layer: what kind it is, which earlier layers or inputs it reads, and its settings; see catalog/models/layer_kinds.py."""
 
     name: str
     kind: str

@@ -1,1 +1,1 @@
-"""One process a backend, and what is said to it."""
+"""One process a backend, and the messages to and from it."""

@@ -1,6 +1,6 @@
 """The graphs of attention and of layers with an external memory, composed of operators as their definitions read.
 
-Letters as in catalog/models/kinds.py, after the batch b: n slots, m or w numbers a slot, r read heads.
+Letters as in catalog/models/layer_kinds.py, after the batch b: n slots, m or w numbers a slot, r read heads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Float64 truth of layers with an external memory: values and vector-Jacobian products, no product's through a division.
 
-Letters as in catalog/models/kinds.py, after the batch b: n slots, m or w numbers a slot, r read heads. Every input has a
+Letters as in catalog/models/layer_kinds.py, after the batch b: n slots, m or w numbers a slot, r read heads. Every input has a
 cotangent, which is worked out of the inputs alone. NaN spreads through what it enters. Sums of squares do not overflow for
 numbers of float32's range.
 """
