@@ -55,7 +55,7 @@ TICK_SECONDS = 1.0
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What one run is told: the number of threads, and variables of its environment."""
+    """What one run is started with: the number of threads, and variables of its environment."""
 
     threads: int
     env: dict[str, str] = {}
@@ -176,7 +176,7 @@ def run_once(setting: Setting, name: str, patterns: Sequence[str], folder: Path)
     """Run `actconform run` on the patterns under a setting and return what it left in `folder`, a new one.
 
     Shows how many results have come where standard error is a terminal. Raises ClickException with the run's own words where
-    it made no report; an interrupted one is told to end, and waited for.
+    it made no report; an interrupted one is ended, and waited for.
     """
     folder.mkdir()
     settings = folder / "actconform.toml"

@@ -15,7 +15,7 @@ from actconform.contract.evidence import Setting
 class BackendContract:
     """The contract of an installed backend, a test for each clause.
 
-    A clause that is broken fails with every breach and the mend. One that does not apply is skipped, and so are all where the
+    A clause that is broken fails with every breach and what to do. One that does not apply is skipped, and so are all where the
     framework is not installed, with what to install: a skip is no pass.
 
         class TestContract(BackendContract):

@@ -153,9 +153,9 @@ def test_facts_tell_the_command_and_its_version(tmp_path):
             r"there is no program ./gone in /.*mend command of \[backends.myrt\]",
         ),
         ({"command": "gone-for-good {model} {inputs} {outputs}"}, "there is no program gone-for-good on PATH"),
-        ({"version": "./gone --version"}, "its version is not to be had: .*No such file"),
-        ({"version": "false"}, "its version is not to be had: false ended with exit code 1: it said nothing"),
-        ({"version": "true"}, "its version is not to be had"),
+        ({"version": "./gone --version"}, "it gives no version: .*No such file"),
+        ({"version": "false"}, "it gives no version: false ended with exit code 1: it said nothing"),
+        ({"version": "true"}, "it gives no version"),
     ],
 )
 def test_what_cannot_run_here_is_unavailable_and_why(tmp_path, settings, expected):

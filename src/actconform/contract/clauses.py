@@ -32,7 +32,7 @@ class Clause(msgspec.Struct, frozen=True):
 
 
 class _Promise(msgspec.Struct, frozen=True):
-    """What a clause asks: every breach in words, why it does not apply, what it says when it is kept, and the mend."""
+    """What a clause asks: every breach in words, why it does not apply, what it says when it is kept, and what to do."""
 
     breaches: Callable[[Evidence], Iterable[str]]
     kept: str

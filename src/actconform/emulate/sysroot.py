@@ -68,7 +68,7 @@ def sysroots_folder() -> Path:
 
 
 def sysroot(requirements: Sequence[str], say: Callable[[str], None]) -> Sysroot:
-    """Return the sysroot with these requirements, made now unless it is there; `say` is told where that takes time.
+    """Return the sysroot with these requirements, made now unless it is there; `say` is called where that takes time.
 
     What else they need has the driver's versions. What cannot be made, or is interrupted, leaves nothing. Raises
     NoEnvironmentError where a program is missing, or with the last lines of the one that failed.

@@ -1,4 +1,4 @@
-"""report.json read back, whole or not at all: whatever else is in its place is named, with the mend."""
+"""report.json read back, whole or not at all: whatever else is in its place is named, with what to do."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Earlier(Protocol):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All that a run needs to know: the selected cases, what is installed, the settings, the goldens, the register.
 
-    `earlier` is told of each line's facts before its first case, and asked for each case's result before it is run.
+    `earlier` gets each line's facts before its first case, and is looked up for each case's result before it is run.
     """
 
     cases: Sequence[Case]

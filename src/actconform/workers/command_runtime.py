@@ -88,11 +88,11 @@ class CommandRuntime(Backend):
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise Unavailable(f"its version is not to be had: {error}") from error
+            raise Unavailable(f"it gives no version: {error}") from error
         lines = _lines(done.stdout) or _lines(done.stderr)
         if done.returncode or not lines:
             said = "; ".join(_lines(done.stderr)) or "it said nothing"
-            raise Unavailable(f"its version is not to be had: {command} {cause_of_death(done.returncode)}: {said}")
+            raise Unavailable(f"it gives no version: {command} {cause_of_death(done.returncode)}: {said}")
         return lines[0]
 
 

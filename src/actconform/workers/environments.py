@@ -99,7 +99,7 @@ def environment(
     *,
     dependencies: bool = True,
 ) -> Environment:
-    """Return the environment with these requirements, made now unless it is there, whole and as it was made; `say` is told where
+    """Return the environment with these requirements, made now unless it is there, whole and as it was made; `say` is called where
     that takes time.
 
     `python` is an interpreter of the driver's version, by default the driver's own. Safe between threads and processes: one
@@ -234,7 +234,10 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         # Else the driver's is on the path there, and installs there. Asking the import system for pip would make setuptools
         # give up its distutils in this process.
         if not list(metadata.distributions(name="pip")):
-            called([str(environment.python), "-m", "ensurepip"], "pip is neither here nor to be had; install it here")
+            called(
+                [str(environment.python), "-m", "ensurepip"],
+                "there is no pip here, and none can be installed; install it",
+            )
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--constraint", str(constraints), *requirements]
         called(command, f"{_said(requirements)} cannot be installed")
@@ -292,7 +295,7 @@ def _constraints() -> dict[str, list[str]]:
 def _conflict(said: str) -> str:
     """Return, from pip's words, who requires what that cannot be had together, or "": pip does not say whose a constraint is.
 
-    "actconform-openvino requires openvino>=2024.0". Of a package of which pip tried several versions the first is told.
+    "actconform-openvino requires openvino>=2024.0". Where pip tried several versions of a package, the first is named.
     """
     causes = takewhile(lambda line: line.startswith(" "), said.partition(CONFLICT)[2].splitlines()[1:])
     owners = _constraints()

@@ -75,7 +75,7 @@ def surroundings(name: str, config: Config) -> tuple[dict[str, str], tuple[str, 
 def with_environments(config: Config, backends: Iterable[str], say: Callable[[str], None]) -> Config:
     """Return the settings with an interpreter in place of each of these backends' requirements, made where it must be.
 
-    Where one cannot be made, its backend is unavailable, with the reason, the file and the table. `say` is told of what takes time.
+    Where one cannot be made, its backend is unavailable, with the reason, the file and the table. `say` is called for what takes time.
     """
     supplied = dict(config.backends)
     unavailable = dict(config.unavailable)

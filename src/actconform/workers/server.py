@@ -75,7 +75,7 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session
     said = msgspec.structs.replace(said, kind=catalog.backends[base].kind, provider=catalog.backend_plugin[base])
     try:
         backend = catalog.backends[base]()
-    except Exception as error:  # noqa: BLE001  any fault of a plugin is told, not raised
+    except Exception as error:  # noqa: BLE001  any fault of a plugin is reported, not raised
         return msgspec.structs.replace(said, problem=fault_message(error)), None
     try:
         facts = _facts(backend)

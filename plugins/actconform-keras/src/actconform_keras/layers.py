@@ -43,7 +43,7 @@ class Site(NamedTuple):
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every layer is told: Keras would number it and give it float32."""
+        """What every layer is called with: Keras would number it and give it float32."""
         return {"name": self.layer.name, "dtype": self.dtype}
 
     @property
@@ -211,7 +211,7 @@ BUILDERS: Mapping[str, Callable[[Site], Built]] = {
     "affine": _affine,
 }
 
-# The class of keras.losses, and whether it is told from_logits.
+# The class of keras.losses, and whether it takes logits.
 LOSSES: Mapping[str, tuple[str, dict[str, bool]]] = {
     "mean-squared-error": ("MeanSquaredError", {}),
     "mean-absolute-error": ("MeanAbsoluteError", {}),

@@ -40,7 +40,7 @@ _WHEELS = {
 
 
 class Library(NamedTuple):
-    """A shared library that the CUDA provider loads: whether it was found, who wants it, and the mend if it was not."""
+    """A shared library that the CUDA provider loads: whether it was found, who wants it, and what to do if it was not."""
 
     name: str
     found: bool

@@ -35,7 +35,7 @@ class TorchCompile(TorchBackend):
     extra: ClassVar[bool] = True
 
     def facts(self) -> dict[str, str]:
-        """Return torch's facts, the compiler, the instructions it is told to use, and the fate of subnormals in compiled code.
+        """Return torch's facts, the compiler, the instructions that it is set to use, and the fate of subnormals in compiled code.
 
         Raises `Unavailable` without torch, without a C++ compiler, and in inductor's words where it cannot compile a trial.
         """

@@ -109,7 +109,7 @@ class _Relation(NamedTuple):
 
 
 def _relation(mine: Array, copy: Array) -> _Relation | None:
-    """Return what `copy` is of `mine`; None if nothing. Most that are not related are told by their first rows alone."""
+    """Return what `copy` is of `mine`; None if nothing. For most that are not related the first rows decide."""
     turned = [mine, *([mine.T] if mine.ndim >= 2 else []), *([np.swapaxes(mine, -1, -2)] if mine.ndim > 2 else [])]
     for i, array in enumerate(turned):
         if array.shape == copy.shape and _ratio(array[:1], copy[:1]) is not None:

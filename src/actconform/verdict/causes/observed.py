@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 GROWTH = 1.25  # of a used share, under equal facts
-SLACK = 0.01  # of a bound, below which no growth is told
+SLACK = 0.01  # of a bound, below which growth is not reported
 PASSING = ("python", "platform", "cpu")  # facts that say who ran, not what computed
 
 Facts = dict[str, dict[str, str]]
