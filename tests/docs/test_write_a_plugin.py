@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from actconform import Backend, Exporter, Program
-from actconform.plugin import hookspecs
+from actconform.plugin import framework, hookspecs
 
 TEXT = (Path(__file__).parents[2] / "docs" / "write-a-plugin.md").read_text(encoding="utf-8")
 BACKEND = "actconform-mine/src/actconform_mine/backend.py"
@@ -120,3 +120,13 @@ def test_the_reference_of_hooks_is_the_specification():
 def test_the_reference_of_classes_is_the_code(owner):
     methods = [name for name, value in vars(owner).items() if inspect.isfunction(value) and not name.startswith("_")]
     assert of(owner.__name__) == in_code(owner, methods)
+
+
+def test_the_reference_of_what_native_backends_share_is_the_code():
+    own = {
+        name: item for name, item in vars(framework).items() if getattr(item, "__module__", "") == framework.__name__
+    }
+    functions = [name for name, item in own.items() if inspect.isfunction(item) and not name.startswith("_")]
+    assert of("framework") == in_code(framework, functions)
+    for name in (name for name, item in own.items() if inspect.isclass(item)):
+        assert f"`{name}`" in TEXT
