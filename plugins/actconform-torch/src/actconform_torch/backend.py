@@ -109,6 +109,7 @@ class TorchProgram(Program):
 
     def _call(self, *tensors: Tensor) -> Tensor:
         try:
-            return self._function(*tensors)
+            y: Tensor = self._function(*tensors)
         except RuntimeError as error:
             raise refusal(error) from error
+        return y
