@@ -89,3 +89,38 @@ def test_a_test_file_has_at_most_600_lines(path: Path):
 
 def test_there_are_no_rooms_without_a_name():
     assert not [path for path in SOURCES if path.stem in ("utils", "helpers", "misc", "common")]
+
+
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """Return those of `modules` that a source file imports anywhere: at its head, in a function, for annotations."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return imported & modules
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Return modules of which each imports a next one, the last the first; none where there are none."""
+    rest = dict(imports)
+    while leaves := [name for name, read in rest.items() if not read & rest.keys()]:
+        for name in leaves:
+            del rest[name]
+    path = [min(rest)] if rest else []
+    while path and path.count(path[-1]) == 1:
+        path.append(min(rest[path[-1]] & rest.keys()))
+    return path[path.index(path[-1]) :] if path else []
+
+
+@pytest.mark.parametrize("plugin", sorted(ROOT.glob("plugins/*")), ids=lambda path: path.name)
+def test_the_modules_of_a_plugin_import_each_other_in_no_circle(plugin: Path):
+    files = {path.stem: path for path in plugin.glob("src/*/*.py") if path.stem != "__init__"}
+    package = next(plugin.glob("src/*")).name
+    modules = {f"{package}.{stem}" for stem in files}
+    assert circle({f"{package}.{stem}": imports_of(path, modules) for stem, path in files.items()}) == []
+
+
+def test_a_circle_is_noticed():
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set()}) == ["b", "c", "b"]

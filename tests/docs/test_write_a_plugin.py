@@ -14,7 +14,7 @@ import pytest
 from documents import TOP, assert_shown, blocks
 
 from actconform import Backend, Exporter, Program
-from actconform.plugin import hookspecs
+from actconform.plugin import framework, hookspecs
 
 DOCUMENT = TOP / "docs" / "write-a-plugin.md"
 TEXT, BLOCKS = DOCUMENT.read_text(encoding="utf-8"), blocks(DOCUMENT)
@@ -101,3 +101,13 @@ def test_the_reference_of_hooks_is_the_specification():
 def test_the_reference_of_classes_is_the_code(owner):
     methods = [name for name, value in vars(owner).items() if inspect.isfunction(value) and not name.startswith("_")]
     assert of(owner.__name__) == in_code(owner, methods)
+
+
+def test_the_reference_of_what_native_backends_share_is_the_code():
+    own = {
+        name: item for name, item in vars(framework).items() if getattr(item, "__module__", "") == framework.__name__
+    }
+    functions = [name for name, item in own.items() if inspect.isfunction(item) and not name.startswith("_")]
+    assert of("framework") == in_code(framework, functions)
+    for name in (name for name, item in own.items() if inspect.isclass(item)):
+        assert f"`{name}`" in TEXT

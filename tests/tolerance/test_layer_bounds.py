@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 import actconform.oracle.layers.model  # noqa: F401  registers the formulas
 from actconform.catalog.models.layer_kinds import CLIP, KINDS, LOSSES, same_pads
 from actconform.catalog.models.zoo import networks
+from actconform.errors import Unsupported
 from actconform.oracle.layers.model import reading, values
 from actconform.oracle.layers.registry import Reading, formula_of
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
@@ -446,5 +447,5 @@ def test_subnormal_numbers_may_be_flushed():
 def test_what_has_no_bound_is_refused():
     with pytest.raises(LookupError, match=r"kind new have no error bound: .*BOUNDS"):
         layer_bound(reads("new", np.ones(1)), np.ones(1), DTYPES["f32"])
-    with pytest.raises(LookupError, match="layer layer: no built-in kernel is called new"):
+    with pytest.raises(Unsupported, match="layer layer: no built-in kernel is called 'new'"):
         layer_bound(reads("activation", np.ones(1), kernel="new"), np.ones(1), DTYPES["f32"])

@@ -89,13 +89,6 @@ except Unavailable as cause:
     assert "pip install actconform-jax" in done.stdout or "cannot be imported" in done.stdout
 
 
-@pytest.mark.parametrize("threads", ["0", "-1", "two"])
-def test_a_number_of_threads_that_is_none_is_named(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACTCONFORM_THREADS", threads)
-    with pytest.raises(ValueError, match=f"ACTCONFORM_THREADS is '{threads}'"):
-        module._threads()
-
-
 def test_the_plugin_is_an_extra_framework_with_an_exporter_and_its_register_is_read() -> None:
     catalog = load_plugins([plugin], [])
     assert not catalog.broken

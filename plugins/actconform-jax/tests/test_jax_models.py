@@ -102,7 +102,7 @@ def test_every_kind_of_layer_has_a_builder() -> None:
 def test_a_layer_of_unknown_kind_and_a_mask_that_is_not_given_are_refused_by_name() -> None:
     model = MODELS["mlp-relu"]
     odd = msgspec.structs.replace(model.layers[0], kind="odd")
-    with pytest.raises(Unsupported, match=f"layer {odd.name}: no composition of JAX for the kind odd"):
+    with pytest.raises(Unsupported, match=f"layer {odd.name}: jax has no layer of kind odd"):
         JaxBackend().build_model(msgspec.structs.replace(model, layers=(odd, *model.layers[1:])), "f32")
     with pytest.raises(Unsupported, match="layer it: jax has no dropout that draws its own mask"):
         JaxBackend().build_model(msgspec.structs.replace(alone("dropout", (7,), rate=0.4), training=True), "f32")

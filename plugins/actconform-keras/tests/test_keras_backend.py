@@ -19,7 +19,7 @@ from actconform.machine.onednn import onednn_settings
 from actconform.plugin import hookspecs
 from actconform.verdict.causes.check import check_formulas
 from actconform_keras import KerasBackend, KerasGpu, KerasJax, KerasTorch, KerasXla, plugin
-from actconform_keras.framework import keras_on, thread_count
+from actconform_keras.keras_module import keras_on
 
 LINEAR = next(kernel for kernel in UNARY if kernel.name == "linear")
 RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
@@ -124,13 +124,6 @@ def test_a_gradient_without_a_path_is_an_error(tf: Any, monkeypatch: pytest.Monk
     x = np.ones(3, np.float32)
     with pytest.raises(RuntimeError, match="no path from y back to x"):
         program.vjp({"x": x}, {"y": x})
-
-
-@pytest.mark.parametrize("text", ["0", "two", "-1"])
-def test_a_wrong_number_of_threads_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("ACTCONFORM_THREADS", text)
-    with pytest.raises(ValueError, match=f"ACTCONFORM_THREADS is '{text}'"):
-        thread_count()
 
 
 @pytest.mark.parametrize("package", ["keras", "tensorflow"])

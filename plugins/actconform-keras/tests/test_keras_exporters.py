@@ -13,12 +13,12 @@ from actconform import Artifact, Exporter, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle import truth
 from actconform.plugin.builtin import Builtin
+from actconform.plugin.framework import Implementation
 from actconform.plugin.loader import load_plugins
 from actconform.workers.protocol import ExportJob
 from actconform.workers.session import Session
 from actconform_keras import KerasBackend, KerasExport, Tf2Onnx, plugin
-from actconform_keras.framework import keras_on
-from actconform_keras.kernels import Implementation
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from actconform import Case, Unavailable, Unsupported
 from actconform.catalog.kernels import UNARY
 from actconform_keras import KerasBackend, KerasGpu, gpu
 from actconform_keras.engines import TensorFlow
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from actconform.onnx.grad.reverse_mode import add_gradients
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types.model import Input, Model
 from actconform_keras import KerasBackend
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 from actconform_keras.layers import BUILDERS, loss_of
 from actconform_keras.layers_memory import MEMORY_BUILDERS
 

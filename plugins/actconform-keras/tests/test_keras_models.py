@@ -175,7 +175,7 @@ def test_programs_say_what_computes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "words"), [(0, "keras has no layer of kind no-such"), (-1, "keras has no loss of kind")]
+    ("at", "words"), [(0, "keras has no layer of kind no-such here"), (-1, "keras has no loss of kind")]
 )
 def test_an_unknown_kind_is_unsupported(at: int, words: str) -> None:
     layers = list(MODELS["linear-stack"].layers)

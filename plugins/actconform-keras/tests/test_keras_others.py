@@ -15,9 +15,10 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.machine.cpu import cpu_capability
 from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
+from actconform.plugin.framework import thread_count
 from actconform_keras import KerasJax, KerasTorch, KerasXla
 from actconform_keras.engines import Xla, pulled_back
-from actconform_keras.framework import keras_on, thread_count
+from actconform_keras.keras_module import keras_on
 from actconform_keras.others import xla_facts
 
 OTHERS = {"keras-xla": KerasXla, "keras-jax": KerasJax, "keras-torch": KerasTorch}

@@ -14,7 +14,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_keras import KerasBackend
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.plugin import hookspecs
 from actconform.verdict.causes.check import check_formulas
 from actconform_torch import TorchBackend, TorchCompile, TorchCuda, plugin
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 
 LINEAR = next(kernel for kernel in UNARY if kernel.name == "linear")
 RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
@@ -26,7 +26,7 @@ RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
 
 @pytest.fixture(scope="module", autouse=True)
 def torch() -> Any:
-    return module._torch()
+    return module.import_torch()
 
 
 def test_facts_are_words_that_could_explain_a_number(torch: Any) -> None:
@@ -122,16 +122,9 @@ def test_a_missing_dtype_is_a_refusal_and_a_fault_is_not(monkeypatch: pytest.Mon
         TorchBackend().build(prelu, "f32").forward(wrong)
 
 
-@pytest.mark.parametrize("text", ["0", "two", "-1"])
-def test_a_wrong_number_of_threads_is_named(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setenv("ACTCONFORM_THREADS", text)
-    with pytest.raises(ValueError, match=f"ACTCONFORM_THREADS is '{text}'"):
-        module._threads()
-
-
 def test_without_torch_the_backend_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    module._torch.cache_clear()
+    module.import_torch.cache_clear()
     with pytest.raises(Unavailable, match=r"torch is not installed: pip install actconform\[torch\]"):
         TorchBackend().facts()
     with pytest.raises(Unavailable, match="torch is not installed"):

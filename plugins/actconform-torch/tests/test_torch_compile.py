@@ -17,7 +17,7 @@ from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_torch import TorchBackend, TorchCompile, compiled
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def test_facts_tell_what_is_compiled_with(facts: dict[str, str]) -> None:
 
 def test_code_for_other_instructions_is_kept_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In torch's own folder, code for AVX-512 is taken for AVX2: half of what it computes is never written."""
-    module._torch()
+    module.import_torch()
     compiled._keep_apart.cache_clear()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     compiled._keep_apart("avx512 avx512_vnni")
@@ -70,7 +70,7 @@ def test_code_for_other_instructions_is_kept_elsewhere(monkeypatch: pytest.Monke
 
 
 def test_without_a_compiler_it_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    module._torch()
+    module.import_torch()
     from torch._inductor import cpp_builder, exc
 
     def none() -> str:
@@ -144,7 +144,7 @@ def test_a_model_agrees_with_the_eager_one() -> None:
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Functions are traced as ever, and run eagerly; the number of operations of each trace."""
-    torch = module._torch()
+    torch = module.import_torch()
     seen: list[int] = []
 
     def backend(graph: Any, _: Any) -> Any:
@@ -179,7 +179,7 @@ def test_a_function_that_makes_a_number_of_its_width_is_compiled_for_each(traced
 
 
 def test_what_cannot_be_compiled_whole_is_an_error(traced: list[int]) -> None:
-    torch = module._torch()
+    torch = module.import_torch()
 
     def broken(x: Any) -> Any:
         return x + float(x.sum().item() > 0) if print(x) is None else x

@@ -14,7 +14,7 @@ from actconform import Case, Unavailable
 from actconform.catalog.kernels import UNARY
 from actconform.machine.gpu import first_gpu
 from actconform_torch import TorchCuda, cuda
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 
 GPU = {"device": "NVIDIA Fake", "compute_capability": "9.0", "memory": "81920 MiB", "cuda_driver": "13.0"}
 RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
@@ -29,7 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def cuda_build(gpu: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A torch built with CUDA 13.0, whose device is the CPU."""
-    torch = module._torch()
+    torch = module.import_torch()
     monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
@@ -57,7 +57,7 @@ def test_without_a_driver_nothing_is_imported_to_say_so() -> None:
 
 
 def test_a_build_without_cuda_is_named_with_the_mend(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = module._torch()
+    torch = module.import_torch()
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(Unavailable, match=r"^torch 2.13.0\+cpu is built without CUDA: pip install torch from an index"):

@@ -13,8 +13,9 @@ import pytest
 from actconform import Artifact, Exporter, Kernel, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle import truth
+from actconform.plugin.framework import Implementation
 from actconform_torch import TorchDynamo, TorchScript, plugin
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 from actconform_torch.exporters import SIZES, _refusal
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ DYNAMO = ("relu", "leaky-relu-default", "softmax-axis1", "prelu", "argmax", "glu
 
 @pytest.fixture(scope="module", autouse=True)
 def torch() -> Any:
-    return module._torch()
+    return module.import_torch()
 
 
 def inputs_at(kernel: Kernel, sizes: dict[str, int]) -> dict[str, NDArray[Any]]:
@@ -140,7 +141,7 @@ def test_what_torch_refuses_is_said_in_its_first_cause(
 
         return torch.special.airy_ai(x)
 
-    monkeypatch.setattr("actconform_torch.exporters.implement", lambda _: module.Implementation("special", special))
+    monkeypatch.setattr("actconform_torch.exporters.implement", lambda _: Implementation("special", special))
     with pytest.raises(Unsupported, match=r"^\w+Error: .*airy_ai") as raised:
         exporter().export(KERNELS["relu"], "f32")
     assert "\n" not in str(raised.value)

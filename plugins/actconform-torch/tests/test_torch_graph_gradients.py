@@ -17,9 +17,9 @@ import onnx
 import pytest
 
 from actconform.onnx.grad.reverse_mode import add_gradients
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 
-torch = module._torch()
+torch = module.import_torch()
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 

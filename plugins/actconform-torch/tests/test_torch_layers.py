@@ -15,7 +15,7 @@ from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types.model import Input
 from actconform_torch import TorchBackend
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 from actconform_torch.layers import BUILDERS
 from actconform_torch.layers_memory import MEMORY_BUILDERS
 from actconform_torch.models import Network
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module", autouse=True)
 def torch() -> Any:
-    return module._torch()
+    return module.import_torch()
 
 
 def alone(kind: str, *shapes: tuple[int, ...], draw: str = "unit", training: bool = False, **settings: Any) -> Model:
@@ -193,5 +193,5 @@ def test_an_unknown_kernel_is_named() -> None:
     known = alone("activation", (4,), kernel="tanh")
     it = msgspec.structs.replace(known.layer("it"), settings={"kernel": "no-such"})
     model = msgspec.structs.replace(known, layers=(it, *known.layers[1:]))
-    with pytest.raises(Unsupported, match="layer it: the catalog has no kernel 'no-such'"):
+    with pytest.raises(Unsupported, match="layer it: no built-in kernel is called 'no-such'"):
         TorchBackend().build_model(model, "f32")

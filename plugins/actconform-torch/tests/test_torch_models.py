@@ -15,7 +15,7 @@ from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_torch import TorchBackend, TorchDynamo, TorchScript
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ BOUNDED = "image-cnn-softmax1"
 
 @pytest.fixture(scope="module", autouse=True)
 def torch() -> Any:
-    return module._torch()
+    return module.import_torch()
 
 
 def drawn(model: Model, dtype: Any = np.float32) -> Arrays:

@@ -13,7 +13,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_torch import TorchBackend
-from actconform_torch import backend as module
+from actconform_torch import torch_module as module
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def numbers(model: Model) -> Arrays:
 
 def check(program: Program, inputs: Arrays, wanted: Any, cotangents: Any = None) -> None:
     """What is computed, twice, is `wanted`, bit for bit and as tensors; what was given is as before."""
-    torch = module._torch()
+    torch = module.import_torch()
     given = {**inputs, **(cotangents or {})}
     before = {name: array.tobytes() for name, array in given.items()}
     once: Any = program.ready(inputs, cotangents)
@@ -58,7 +58,7 @@ def check(program: Program, inputs: Arrays, wanted: Any, cotangents: Any = None)
         assert list(outputs) == list(wanted)
         assert all(type(tensor) is torch.Tensor and not tensor.requires_grad for tensor in outputs.values())
         for name, array in wanted.items():
-            got = module._array(outputs[name], {})
+            got = module.array_of(outputs[name], {})
             assert (got.dtype, got.shape) == (array.dtype, array.shape), name
             assert got.tobytes() == np.ascontiguousarray(array).tobytes(), name
     assert {name: array.tobytes() for name, array in given.items()} == before
@@ -89,7 +89,7 @@ def test_a_model_is_ready_as_it_is_called(model: Model) -> None:
 def synchronized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How often the device was waited for."""
     seen: list[str] = []
-    monkeypatch.setattr(module._torch().cuda, "synchronize", lambda: seen.append("waited"))
+    monkeypatch.setattr(module.import_torch().cuda, "synchronize", lambda: seen.append("waited"))
     return seen
 
 

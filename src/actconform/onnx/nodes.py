@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from actconform.errors import Unsupported
 from actconform.onnx.constants import constant_tensor, operator_node
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ def graph(*names: str) -> Callable[[Write], Write]:
         return write
 
     return register
+
+
+def graph_of(kernel: Kernel) -> Write:
+    """Return what writes the graph of `kernel`; raise `Unsupported` where none is registered under its name."""
+    if kernel.name not in GRAPHS:
+        raise Unsupported(
+            f"no authored graph for kernel {kernel.name}: register one with actconform.onnx.nodes.graph({kernel.name!r})"
+        )
+    return GRAPHS[kernel.name]
 
 
 class Wiring(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actconform.catalog.kernels import ROWS, UNARY
+from actconform.catalog.kernels import KERNELS
 from actconform.catalog.models.zoo import networks
 from actconform.plugin.hookspecs import hookimpl
 from actconform.types import Kernel  # noqa: TC001  pluggy shows the annotation
@@ -14,7 +14,7 @@ class Builtin:
 
     @hookimpl
     def actconform_kernels(self) -> tuple[Kernel, ...]:
-        return UNARY + ROWS
+        return tuple(KERNELS.values())
 
     @hookimpl
     def actconform_models(self) -> tuple[Model, ...]:
@@ -23,4 +23,4 @@ class Builtin:
 
 def built_in() -> set[str]:
     """Return the names of all subjects of this package: those whose goldens come with it."""
-    return {kernel.name for kernel in UNARY + ROWS} | {model.name for model in networks()}
+    return {*KERNELS} | {model.name for model in networks()}

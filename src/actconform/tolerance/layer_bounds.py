@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-import msgspec
 import numpy as np
 
-from actconform.catalog.kernels import UNARY
-from actconform.catalog.kernels.rows import ROWS
-from actconform.catalog.models.layer_kinds import CLIP, same_pads
+from actconform.catalog.kernels import KERNELS
+from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
 from actconform.oracle import truth
 from actconform.oracle.float64.rows import log_probabilities
 from actconform.tolerance.layer_bounds_memory import MEMORY_BOUNDS, bounded_inputs, softmax_of
@@ -36,15 +34,14 @@ if TYPE_CHECKING:
 
     Bound: TypeAlias = Callable[[Reading, FloatFormat], Bounded]
 
-KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in UNARY + ROWS}
-
 
 def layer_bound(reading: Reading, value: F64, fmt: FloatFormat) -> F64:
     """Return the absolute error allowed for each element of a layer's value, computed in `fmt` from what `reading` holds.
 
     `value` is the float64 truth; the bound has its shape, is finite and not negative. 0 where nothing is computed (shapes,
     maxima, dropout at inference) and where the truth is not finite; the largest number of `fmt` where rounding may do
-    anything, as in a division by what cancels. Raises LookupError for a kind or kernel without a bound.
+    anything, as in a division by what cancels. Raises LookupError for a kind or kernel without a bound, `Unsupported` for the name
+    of no kernel.
     """
     kind = reading.layer.kind
     if kind in MOVING or (kind == "dropout" and not reading.training):
@@ -66,14 +63,11 @@ def layer_bound(reading: Reading, value: F64, fmt: FloatFormat) -> F64:
 
 def _activation(reading: Reading, y: F64, fmt: FloatFormat) -> F64:
     """The kernel's own limit, and all of a y that the hardware may flush."""
-    name, x = str(reading.layer.settings["kernel"]), reading.inputs[0]
-    if name not in KERNELS:
-        raise LookupError(f"layer {reading.layer.name}: no built-in kernel is called {name}, so it has no error bound")
-    kernel = KERNELS[name]
+    kernel, x = kernel_of(reading.layer), reading.inputs[0]
     if kernel.name == "softmax":
         return softmax_of(bounded_inputs(reading, fmt)[0]).error
     if kernel.form == "row":
-        return row_bound(msgspec.structs.replace(kernel, axis=-1), fmt, {"x": x}, None, {"y": y})["y"]
+        return row_bound(kernel, fmt, {"x": x}, None, {"y": y})["y"]
     rule = unary_rule(kernel, "value", fmt, at_zero=0.0)
     if rule.exact:
         unit = ulp_of(y, fmt)

@@ -79,6 +79,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     conventions: tuple[Convention, ...] = ()
     differentiable: bool = True
     output_dtype: Literal["same", "int64"] = "same"
+    output_width: Literal["same", "half", "one"] = "same"
+    """What a row of the input becomes: as long, half as long, or a single number."""
     defaults_only: bool = False
 
     def with_pieces(self) -> Kernel:

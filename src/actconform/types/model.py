@@ -7,7 +7,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Setting: TypeAlias = int | float | str | tuple[int, ...]
+from actconform.types.kernel import Kernel
+
+Setting: TypeAlias = int | float | str | tuple[int, ...] | Kernel
 Shape: TypeAlias = tuple[int, ...]
 
 LOSS = "loss"  # the name of the last layer, and of its output

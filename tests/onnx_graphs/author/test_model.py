@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform import Unsupported
 from actconform.catalog.models.builder import describe, layer
-from actconform.catalog.models.layer_kinds import ACTIVATIONS, HALVING, KINDS
+from actconform.catalog.models.layer_kinds import ACTIVATIONS, KINDS
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.exporter import OLDEST_OPSET, OPSET
 from actconform.onnx.author.model import author_model
@@ -82,7 +82,7 @@ ODD = [
             f"{kernel}-of-sequence",
             SEQUENCE,
             [layer("activation", "activation", "x", kernel=kernel)],
-            (4, 3 if kernel in HALVING else 6),
+            (4, 3 if ACTIVATIONS[kernel].output_width == "half" else 6),
         )
         for kernel in sorted(ACTIVATIONS)
     ),

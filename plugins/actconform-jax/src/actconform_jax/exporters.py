@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform.plugin.framework import exported, first_line
 from actconform.types.model import LOSS, OUTPUT
-from actconform_jax.backend import _array, _jax
+from actconform_jax.jax_module import array_of, import_jax
 from actconform_jax.kernels import implement
+from actconform_jax.models import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,20 +29,18 @@ class Jax2Onnx(Exporter):
     source: ClassVar[str] = "jax"
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        _jax()
+        import_jax()
         return _converted(implement(kernel).function, {name: kernel.dims(name) for name in kernel.inputs}, ["y"], dtype)
 
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         """Return the graph of all layers and the loss; with constants that from the inputs that are no target to "y"."""
-        jax = _jax()
-        from actconform_jax.models import Network
-
+        jax = import_jax()
         network = Network(model)
         shapes: dict[str, Sequence[int | str]] = {
             one.name: ("batch", *one.shape) for one in model.inputs if constants is None or one.role != "target"
         }
         if constants is not None:
-            parameters = {name: _array(array) for name, array in constants.items()}
+            parameters = {name: array_of(array) for name, array in constants.items()}
 
             def shipped(*inputs: Array) -> Array:
                 named = {**dict(zip(shapes, inputs, strict=True)), **parameters}
@@ -60,7 +60,7 @@ class Jax2Onnx(Exporter):
 def _converted(
     function: Callable[..., Any], shapes: Mapping[str, Sequence[int | str]], outputs: Sequence[str], dtype: str
 ) -> Artifact:
-    jax = _jax()
+    jax = import_jax()
     kind = jax.numpy.dtype(JAX_DTYPES[dtype])
     specs = [jax.ShapeDtypeStruct(tuple(shape), kind) for shape in shapes.values()]
     try:
@@ -72,11 +72,5 @@ def _converted(
     except ImportError as error:  # it imports most of what it requires when it is first called
         raise Unavailable(f"{error}: pip install actconform-jax[export]") from error
     except Exception as error:
-        raise Unsupported(_words(error)) from error
-    opset = next(entry.version for entry in proto.opset_import if not entry.domain)
-    return Artifact(proto.SerializeToString(), opset, "to_onnx", ir_version=proto.ir_version)
-
-
-def _words(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    return f"{type(error).__name__}: {lines[0]}"
+        raise Unsupported(first_line(error)) from error
+    return exported(proto.SerializeToString(), "to_onnx")

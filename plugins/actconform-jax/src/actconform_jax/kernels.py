@@ -1,15 +1,16 @@
 """Which function of JAX computes each kernel, and the compositions for those that JAX has no function for.
 
-`NATIVE` and `WRITTEN` are data: what a program says of itself is made from the same entry that it calls.
+`NATIVE` and `COMPOSED` are data: what a program says of itself is made from the same entry that it calls.
 """
 
 from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from actconform import Unsupported
+from actconform.plugin import framework
+from actconform.plugin.framework import Composition, Native, register_implementations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,51 +18,12 @@ if TYPE_CHECKING:
     from jax import Array
 
     from actconform import Kernel
-
-
-class Native(NamedTuple):
-    """A function of JAX. `parameters` maps its arguments to the catalog's or to "axis"."""
-
-    path: str
-    parameters: Mapping[str, str] = {}
-    constants: Mapping[str, Any] = {}
-
-
-class Written(NamedTuple):
-    """A function of this file, called with the kernel's inputs and parameters; `text` names the latter in braces."""
-
-    text: str
-    function: Callable[..., Array]
-
-
-class Implementation(NamedTuple):
-    """What computes a kernel, in words, and the callable: the kernel's inputs as arrays, in order, to its output."""
-
-    text: str
-    function: Callable[..., Array]
+    from actconform.plugin.framework import Implementation
 
 
 def implement(kernel: Kernel) -> Implementation:
-    """Return what computes `kernel`, its parameters bound; raise `Unsupported` where there is nothing."""
-    if kernel.name in NATIVE:
-        return _bind_native(NATIVE[kernel.name], {**kernel.parameters, "axis": kernel.axis})
-    if kernel.name in WRITTEN:
-        text, function = WRITTEN[kernel.name]
-        numbers = {name: f"{value:.7g}" for name, value in kernel.parameters.items()}
-        return Implementation(text.format(**numbers), partial(function, **kernel.parameters))
-    raise Unsupported(f"jax has no implementation of kernel {kernel.name}")
-
-
-def _bind_native(native: Native, values: Mapping[str, float]) -> Implementation:
-    arguments = {name: values[source] for name, source in native.parameters.items()} | dict(native.constants)
-    written = ", ".join(f"{name}={_number(value)}" for name, value in arguments.items())
-    module, _, name = native.path.rpartition(".")
-    found = partial(getattr(import_module(module), name), **arguments)
-    return Implementation(f"{native.path}({written})" if written else native.path, found)
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, bool) else f"{value:.7g}"
+    """Return what computes `kernel`; raise `Unsupported` where there is nothing."""
+    return framework.implement("jax", kernel)
 
 
 # Parameters are Python numbers: in JAX these take the type of the array beside them.
@@ -224,23 +186,29 @@ NATIVE: Mapping[str, Native] = {
     "glu": Native(f"{J}.glu", {"axis": "axis"}),
 }
 
-WRITTEN: Mapping[str, Written] = {
-    "prelu": Written(f"{J}.leaky_relu(negative_slope=slope)", _prelu),
-    "swish": Written(f"composition: x * {J}.sigmoid({{beta}} * x)", _scaled_silu),
-    "quick-gelu": Written(f"composition: x * {J}.sigmoid({{alpha}} * x)", _quick_gelu),
-    "softplus-beta": Written(f"composition: {J}.softplus({{beta}} * x) / {{beta}}", _softplus_beta),
-    "hard-sigmoid-onnx": Written("composition: jnp.clip({alpha} * x + {beta}, 0, 1)", _hard_sigmoid_onnx),
-    "relu-squared": Written(f"composition: jnp.square({J}.relu(x))", _relu_squared),
-    "thresholded-relu": Written("composition: jnp.where(x > {alpha}, x, 0)", _thresholded_relu),
-    "threshold": Written("composition: jnp.where(x > {threshold}, x, {default})", _threshold),
-    "hard-shrink": Written("composition: jnp.where(jnp.abs(x) > {lambda}, x, 0)", _hard_shrink),
-    "soft-shrink": Written("composition: x - {lambda}, x + {lambda} or 0 by jnp.where", _soft_shrink),
-    "tanh-shrink": Written(f"composition: x - {J}.tanh(x)", _tanh_shrink),
-    "softmin": Written(f"composition: {J}.softmax(-x)", _softmin),
-    "hardmax": Written(f"composition: {J}.one_hot(jnp.argmax(x, -1))", _hardmax),
-    "sparsemax": Written("composition: jnp.maximum(x - tau, 0), tau from jnp.sort and cumsum in float32", _sparsemax),
-    "maxout": Written("composition: x.reshape(..., n, {pieces}).max(-1)", _maxout),
-    "reglu": Written(f"composition: {J}.relu(a) * b, a and b by jnp.split", partial(_gated, "relu")),
-    "swiglu": Written(f"composition: {J}.silu(a) * b, a and b by jnp.split", partial(_gated, "silu")),
-    "geglu": Written(f"composition: {J}.gelu(a, approximate=False) * b, a and b by jnp.split", partial(_gated, "gelu")),
+COMPOSED: Mapping[str, Composition] = {
+    "prelu": Composition(f"{J}.leaky_relu(negative_slope=slope)", _prelu),
+    "swish": Composition(f"composition: x * {J}.sigmoid({{beta}} * x)", _scaled_silu),
+    "quick-gelu": Composition(f"composition: x * {J}.sigmoid({{alpha}} * x)", _quick_gelu),
+    "softplus-beta": Composition(f"composition: {J}.softplus({{beta}} * x) / {{beta}}", _softplus_beta),
+    "hard-sigmoid-onnx": Composition("composition: jnp.clip({alpha} * x + {beta}, 0, 1)", _hard_sigmoid_onnx),
+    "relu-squared": Composition(f"composition: jnp.square({J}.relu(x))", _relu_squared),
+    "thresholded-relu": Composition("composition: jnp.where(x > {alpha}, x, 0)", _thresholded_relu),
+    "threshold": Composition("composition: jnp.where(x > {threshold}, x, {default})", _threshold),
+    "hard-shrink": Composition("composition: jnp.where(jnp.abs(x) > {lambda}, x, 0)", _hard_shrink),
+    "soft-shrink": Composition("composition: x - {lambda}, x + {lambda} or 0 by jnp.where", _soft_shrink),
+    "tanh-shrink": Composition(f"composition: x - {J}.tanh(x)", _tanh_shrink),
+    "softmin": Composition(f"composition: {J}.softmax(-x)", _softmin),
+    "hardmax": Composition(f"composition: {J}.one_hot(jnp.argmax(x, -1))", _hardmax),
+    "sparsemax": Composition(
+        "composition: jnp.maximum(x - tau, 0), tau from jnp.sort and cumsum in float32", _sparsemax
+    ),
+    "maxout": Composition("composition: x.reshape(..., n, {pieces}).max(-1)", _maxout),
+    "reglu": Composition(f"composition: {J}.relu(a) * b, a and b by jnp.split", partial(_gated, "relu")),
+    "swiglu": Composition(f"composition: {J}.silu(a) * b, a and b by jnp.split", partial(_gated, "silu")),
+    "geglu": Composition(
+        f"composition: {J}.gelu(a, approximate=False) * b, a and b by jnp.split", partial(_gated, "gelu")
+    ),
 }
+
+register_implementations("jax", {**NATIVE, **COMPOSED})

@@ -8,7 +8,7 @@ left as users get it.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from actconform import Unsupported
 from actconform.catalog.models.layer_kinds import CLIP
@@ -19,141 +19,120 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from actconform.types.model import Layer, Shape
+    from actconform.plugin.framework import LayerContext
 
     Named = Mapping[str, Array]
 
 
-class Site(NamedTuple):
-    """A layer in its model: the shapes that it reads, without the batch, and whether the model is training."""
-
-    layer: Layer
-    shapes: tuple[Shape, ...]
-    training: bool
-
-    def number(self, setting: str) -> float:
-        return float(self.layer.settings[setting])  # type: ignore[arg-type]
-
-    def pair(self, setting: str) -> tuple[int, int]:
-        rows, columns = cast("tuple[int, int]", self.layer.settings[setting])
-        return rows, columns
-
-    @property
-    def padding(self) -> str:
-        return str(self.layer.settings["padding"]).upper()
-
-
-class Built(NamedTuple):
+class BuiltLayer(NamedTuple):
     """What computes a layer: in words, and a function of its parameters by short name and its inputs."""
 
     text: str
     compute: Callable[..., Array]
 
 
-def plain(text: str, function: Callable[..., Array]) -> Built:
+def plain(text: str, function: Callable[..., Array]) -> BuiltLayer:
     """Return a layer without parameters: a function of its inputs alone."""
-    return Built(text, lambda _, *inputs: function(*inputs))
+    return BuiltLayer(text, lambda _, *inputs: function(*inputs))
 
 
-def _dense(_: Site) -> Built:
-    return Built("composition: jnp.matmul(x, kernel) + bias", lambda p, x: x @ p["kernel"] + p["bias"])
+def _dense(_: LayerContext) -> BuiltLayer:
+    return BuiltLayer("composition: jnp.matmul(x, kernel) + bias", lambda p, x: x @ p["kernel"] + p["bias"])
 
 
-def _conv2d(site: Site) -> Built:
+def _padding(context: LayerContext) -> str:
+    return str(context.layer.settings["padding"]).upper()
+
+
+def _conv2d(context: LayerContext) -> BuiltLayer:
     from jax import lax
 
     convolve = partial(
         lax.conv_general_dilated,
-        window_strides=site.pair("strides"),
-        padding=site.padding,
+        window_strides=context.pair("strides"),
+        padding=_padding(context),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
     text = "composition: jax.lax.conv_general_dilated(x, kernel) + bias"
-    return Built(text, lambda p, x: convolve(x, p["kernel"]) + p["bias"])
+    return BuiltLayer(text, lambda p, x: convolve(x, p["kernel"]) + p["bias"])
 
 
-def _max_pool(site: Site) -> Built:
+def _max_pool(context: LayerContext) -> BuiltLayer:
     from jax import lax
     from jax import numpy as jnp
 
-    window, strides = (1, *site.pair("size"), 1), (1, *site.pair("strides"), 1)
+    window, strides = (1, *context.pair("size"), 1), (1, *context.pair("strides"), 1)
     # A number of Python, not an array: only then JAX sees that it is a maximum, which it can differentiate.
     return plain(
         "jax.lax.reduce_window(-inf, jax.lax.max)",
-        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, strides, site.padding),
+        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, strides, _padding(context)),
     )
 
 
-def _up_sampling(site: Site) -> Built:
-    rows, columns = site.pair("size")
+def _up_sampling(context: LayerContext) -> BuiltLayer:
+    rows, columns = context.pair("size")
     return plain("jax.numpy.repeat", lambda x: x.repeat(rows, axis=1).repeat(columns, axis=2))
 
 
-def _batch_norm(site: Site) -> Built:
+def _batch_norm(context: LayerContext) -> BuiltLayer:
     from jax.nn import standardize
 
-    epsilon = site.number("epsilon")
-    axes = tuple(range(len(site.shapes[0])))
+    epsilon = context.number("epsilon")
+    axes = tuple(range(len(context.shapes[0])))
 
     def normalize(p: Named, x: Array) -> Array:
-        mean, variance = (None, None) if site.training else (p["mean"], p["variance"])
+        mean, variance = (None, None) if context.training else (p["mean"], p["variance"])
         return standardize(x, axes, mean=mean, variance=variance, epsilon=epsilon) * p["gamma"] + p["beta"]
 
-    return Built("composition: jax.nn.standardize(x) * gamma + beta", normalize)
+    return BuiltLayer("composition: jax.nn.standardize(x) * gamma + beta", normalize)
 
 
-def _layer_norm(site: Site) -> Built:
+def _layer_norm(context: LayerContext) -> BuiltLayer:
     from jax.nn import standardize
 
-    epsilon = site.number("epsilon")
+    epsilon = context.number("epsilon")
 
     def normalize(p: Named, x: Array) -> Array:
         return standardize(x, epsilon=epsilon) * p["gamma"] + p["beta"]
 
-    return Built("composition: jax.nn.standardize(x) * gamma + beta", normalize)
+    return BuiltLayer("composition: jax.nn.standardize(x) * gamma + beta", normalize)
 
 
-def _dropout(site: Site) -> Built:
-    rate = site.number("rate")
-    if not site.training:
+def _dropout(context: LayerContext) -> BuiltLayer:
+    rate = context.number("rate")
+    if not context.training:
         return plain("composition: x", lambda x, *_: x)
-    if len(site.layer.inputs) == 1:
-        raise Unsupported(f"layer {site.layer.name}: jax has no dropout that draws its own mask; give the layer a mask")
+    if len(context.layer.inputs) == 1:
+        raise Unsupported(
+            f"layer {context.layer.name}: jax has no dropout that draws its own mask; give the layer a mask"
+        )
     return plain(f"composition: x * mask / (1 - {rate:g})", lambda x, mask: x * mask / (1.0 - rate))
 
 
-def _flatten(_: Site) -> Built:
+def _flatten(_: LayerContext) -> BuiltLayer:
     return plain("jax.numpy.reshape", lambda x: x.reshape(x.shape[0], -1))
 
 
-def _reshape(site: Site) -> Built:
-    shape: tuple[int, ...] = site.layer.settings["shape"]  # type: ignore[assignment]
+def _reshape(context: LayerContext) -> BuiltLayer:
+    shape: tuple[int, ...] = context.layer.settings["shape"]  # type: ignore[assignment]
     return plain("jax.numpy.reshape", lambda x: x.reshape(-1, *shape))
 
 
-def _activation(site: Site) -> Built:
-    import msgspec
-
-    from actconform.catalog.kernels import UNARY
-    from actconform.catalog.kernels.rows import ROWS
-
-    wanted = site.layer.settings["kernel"]
-    kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)
-    if kernel is None:
-        raise Unsupported(f"layer {site.layer.name}: the catalog has no kernel {wanted!r}")
-    return plain(*implement(msgspec.structs.replace(kernel, axis=-1)))
+def _activation(context: LayerContext) -> BuiltLayer:
+    text, function, _ = implement(context.kernel)
+    return plain(text, function)
 
 
-def _add(_: Site) -> Built:
+def _add(_: LayerContext) -> BuiltLayer:
     return plain("jax.numpy.add", lambda a, b: a + b)
 
 
-def _multiply(_: Site) -> Built:
+def _multiply(_: LayerContext) -> BuiltLayer:
     return plain("jax.numpy.multiply", lambda a, b: a * b)
 
 
-def _affine(site: Site) -> Built:
-    scale, shift = site.number("scale"), site.number("shift")
+def _affine(context: LayerContext) -> BuiltLayer:
+    scale, shift = context.number("scale"), context.number("shift")
     return plain(f"composition: {scale:g} * x + {shift:g}", lambda x: scale * x + shift)
 
 
@@ -193,12 +172,12 @@ def _categorical_from_logits(z: Array, target: Array) -> Array:
     return -(target * log_softmax(z)).sum(axis=-1).mean()
 
 
-def written(text: str, function: Callable[..., Array]) -> Callable[[Site], Built]:
+def written(text: str, function: Callable[..., Array]) -> Callable[[LayerContext], BuiltLayer]:
     """Return the builder of a layer that is a composition without settings and parameters."""
     return lambda _: plain(f"composition: {text}", function)
 
 
-BUILDERS: dict[str, Callable[[Site], Built]] = {
+BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
     "max-pool": _max_pool,

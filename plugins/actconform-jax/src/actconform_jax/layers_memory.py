@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform_jax.layers import Built, plain, written
+from actconform_jax.layers import BuiltLayer, plain, written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jax import Array
 
-    from actconform_jax.layers import Named, Site
+    from actconform.plugin.framework import LayerContext
+    from actconform_jax.layers import Named
 
 
-def _attention(site: Site) -> Built:
+def _attention(context: LayerContext) -> BuiltLayer:
     from jax.nn import dot_product_attention, softmax
 
-    scale = site.shapes[0][-1] ** -0.5
-    if site.shapes[1] != site.shapes[2]:  # dot_product_attention wants values as wide as keys
+    scale = context.shapes[0][-1] ** -0.5
+    if context.shapes[1] != context.shapes[2]:  # dot_product_attention wants values as wide as keys
         text = "composition: jax.nn.softmax(q @ k.T / sqrt(d)) @ v"
         return plain(text, lambda q, k, v: softmax(q @ k.swapaxes(-1, -2) * scale) @ v)
 
@@ -30,11 +31,11 @@ def _attention(site: Site) -> Built:
     return plain("jax.nn.dot_product_attention", attention)
 
 
-def _multi_head_attention(site: Site) -> Built:
+def _multi_head_attention(context: LayerContext) -> BuiltLayer:
     from jax.nn import dot_product_attention
 
-    steps, width = site.shapes[0]
-    heads = int(site.number("heads"))
+    steps, width = context.shapes[0]
+    heads = int(context.number("heads"))
 
     def attention(p: Named, x: Array) -> Array:
         q, k, v = (
@@ -43,13 +44,13 @@ def _multi_head_attention(site: Site) -> Built:
         mixed: Array = dot_product_attention(q, k, v)
         return mixed.reshape(-1, steps, width) @ p["o-kernel"] + p["o-bias"]
 
-    return Built("composition: jnp.matmul, jax.nn.dot_product_attention", attention)
+    return BuiltLayer("composition: jnp.matmul, jax.nn.dot_product_attention", attention)
 
 
-def _cosine_similarity(site: Site) -> Built:
+def _cosine_similarity(context: LayerContext) -> BuiltLayer:
     from jax.numpy.linalg import norm
 
-    one_key = len(site.shapes[1]) == 1
+    one_key = len(context.shapes[1]) == 1
 
     def similarity(memory: Array, key: Array) -> Array:
         keys = key[:, None] if one_key else key
@@ -64,10 +65,10 @@ def _interpolate(gate: Array, a: Array, b: Array) -> Array:
     return gate * a + (1.0 - gate) * b
 
 
-def _circular_shift(site: Site) -> Built:
+def _circular_shift(context: LayerContext) -> BuiltLayer:
     from jax.numpy import roll, stack
 
-    width = site.shapes[1][0]
+    width = context.shapes[1][0]
 
     def shift(w: Array, s: Array) -> Array:
         rolled = [roll(w, j - (width - 1) // 2, axis=-1) for j in range(width)]
@@ -81,8 +82,8 @@ def _sharpen(w: Array, gamma: Array) -> Array:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-def _read(site: Site) -> Built:
-    if len(site.shapes[0]) == 1:
+def _read(context: LayerContext) -> BuiltLayer:
+    if len(context.shapes[0]) == 1:
         return plain("jax.numpy.matmul", lambda w, memory: (w[:, None] @ memory)[:, 0])
     return plain("jax.numpy.matmul", lambda w, memory: w @ memory)
 
@@ -121,8 +122,8 @@ def _precedence(p: Array, w: Array) -> Array:
     return (1.0 - w.sum(axis=-1, keepdims=True)) * p + w
 
 
-def _directional(site: Site) -> Built:
-    if site.number("transposed"):
+def _directional(context: LayerContext) -> BuiltLayer:
+    if context.number("transposed"):
         return plain("jax.numpy.matmul", lambda link, w: w @ link)
     return plain("jax.numpy.matmul", lambda link, w: w @ link.swapaxes(1, 2))
 
@@ -131,7 +132,7 @@ def _mix(modes: Array, a: Array, b: Array, c: Array) -> Array:
     return modes[..., 0:1] * a + modes[..., 1:2] * b + modes[..., 2:3] * c
 
 
-MEMORY_BUILDERS: dict[str, Callable[[Site], Built]] = {
+MEMORY_BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "attention": _attention,
     "multi-head-attention": _multi_head_attention,
     "cosine-similarity": _cosine_similarity,

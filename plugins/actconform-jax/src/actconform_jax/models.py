@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform import Program, Unsupported
+from actconform import Program
+from actconform.plugin.framework import LayerContext, builder_of
 from actconform.types.model import LOSS, OUTPUT
-from actconform_jax.backend import _array, _arrays, _jax, when_done
-from actconform_jax.layers import BUILDERS, Site
+from actconform_jax.jax_module import array_of, import_jax, numpy_of, when_done
+from actconform_jax.layers import BUILDERS
 from actconform_jax.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
@@ -31,13 +32,9 @@ class Network:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        shapes = {one.name: one.shape for one in model.inputs} | model.shapes
-        self._built = {}
-        for layer in model.layers:
-            build = _BUILDERS.get(layer.kind)
-            if build is None:
-                raise Unsupported(f"layer {layer.name}: no composition of JAX for the kind {layer.kind} here")
-            self._built[layer.name] = build(Site(layer, tuple(shapes[name] for name in layer.inputs), model.training))
+        self._built = {
+            layer.name: builder_of(layer, _BUILDERS, "jax")(LayerContext.of(model, layer)) for layer in model.layers
+        }
         self.text = ", ".join(dict.fromkeys(built.text for built in self._built.values()))
 
     def __call__(self, tensors: Named, layers: Sequence[Layer] | None = None) -> dict[str, Array]:
@@ -60,7 +57,9 @@ class Network:
         """Return `d_<name>` for every differentiable name, by jax.vjp from the cotangent of "loss"."""
         names = self._model.differentiable
         fixed = {name: tensor for name, tensor in tensors.items() if name not in names}
-        _, pull = _jax().vjp(lambda moved: self({**fixed, **moved})[LOSS], {name: tensors[name] for name in names})
+        _, pull = import_jax().vjp(
+            lambda moved: self({**fixed, **moved})[LOSS], {name: tensors[name] for name in names}
+        )
         (pulled,) = pull(cotangent)
         return {f"d_{name}": gradient for name, gradient in pulled.items()}
 
@@ -69,7 +68,7 @@ class JaxModel(Program):
     """A model: forward, layers and gradients, each one compiled function of the tensors that it is given."""
 
     def __init__(self, model: Model) -> None:
-        jax = _jax()
+        jax = import_jax()
         network = Network(model)
         self.implementation = network.text
         self._outputs, self._layers = jax.jit(network.outputs), jax.jit(network)
@@ -77,19 +76,19 @@ class JaxModel(Program):
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", channels last, and "loss"."""
-        return _arrays(self.ready(inputs)())
+        return numpy_of(self.ready(inputs)())
 
     def taps(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, channels last: of a compilation of its own, in which they all are outputs."""
-        return _arrays(when_done(self._layers, {name: _array(array) for name, array in inputs.items()})())
+        return numpy_of(when_done(self._layers, {name: array_of(array) for name, array in inputs.items()})())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>`, canonical, for every name of `model.differentiable`."""
-        return _arrays(self.ready(inputs, cotangents)())
+        return numpy_of(self.ready(inputs, cotangents)())
 
     def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Array]]:
         """Return what computes "y" and "loss", or with cotangents every "d_<name>"; a call returns when all is computed."""
-        tensors = {name: _array(array) for name, array in inputs.items()}
+        tensors = {name: array_of(array) for name, array in inputs.items()}
         if cotangents is None:
             return when_done(self._outputs, tensors)
-        return when_done(self._gradients, tensors, _array(cotangents[LOSS]))
+        return when_done(self._gradients, tensors, array_of(cotangents[LOSS]))

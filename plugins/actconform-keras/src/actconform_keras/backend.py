@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from actconform import Backend, Library, Program, Support, Unsupported
+from actconform import Library, Program
 from actconform.machine.cpu import cpu_capability
 from actconform.machine.onednn import onednn_level, onednn_settings
-from actconform.types.dtypes import DTYPES
+from actconform.plugin.framework import FrameworkBackend, fate_of_subnormals, refuse_without_gradient, versions
 from actconform_keras.engines import Engine, TensorFlow, pulled_back
-from actconform_keras.framework import keras_on
-from actconform_keras.kernels import Implementation, implement
+from actconform_keras.keras_module import KERAS_DTYPES, keras_on
+from actconform_keras.kernels import implement
+from actconform_keras.models import KerasModelProgram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actconform import Case, Kernel, Model
+    from actconform import Kernel, Model
+    from actconform.plugin.framework import Implementation
     from actconform.types import Bundle
     from actconform_keras.engines import Named, Outputs
 
-# No case has f64: it is for holding what is built against the float64 truth closely.
-KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
 
-
-class KerasBackend(Backend):
+class KerasBackend(FrameworkBackend):
     """keras.activations, keras.layers and keras.ops with tf.GradientTape on the CPU, eagerly, as users call them."""
 
     name: ClassVar[str] = "keras"
-    kind: ClassVar[Literal["framework", "runtime"]] = "framework"
     device: ClassVar[str | None] = None
 
     def facts(self) -> dict[str, str]:
@@ -47,12 +43,12 @@ class KerasBackend(Backend):
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
-            **_versions("onnx", "tf2onnx"),
+            **versions("onnx", "tf2onnx"),
             "device": "cpu",
             "cpu_capability": cpu_capability(),
             "onednn": _onednn(),
             "onednn_settings": onednn_settings(),
-            "subnormals": "kept" if (tf.constant([1e-40]) + 0.0).numpy()[0] != 0.0 else "flushed",
+            "subnormals": fate_of_subnormals((tf.constant([1e-40]) + 0.0).numpy()[0]),
             "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         }
 
@@ -63,12 +59,6 @@ class KerasBackend(Backend):
         self._framework()
         return Library("tensorflow-eigen", ("tensorflow",), primitives(self._engine()))
 
-    def supports(self, case: Case) -> Support:
-        """Say no to dtypes that are none of ours; a kernel or model that Keras has not is refused when it is built."""
-        if case.dtype not in DTYPES:
-            return Support(yes=False, reason=f"{self.name} runs {', '.join(DTYPES)} here, not {case.dtype}")
-        return Support(yes=True)
-
     def build(self, kernel: Kernel, dtype: str) -> Program:
         """Return the kernel as a program; a dtype that TensorFlow lacks shows at the first call, as `Unsupported`."""
         self._framework()
@@ -77,8 +67,6 @@ class KerasBackend(Backend):
     def build_model(self, model: Model, dtype: str) -> Program:
         """Return the model of Keras's own layers as a program; raise `Unsupported` for a layer that there is nothing for."""
         self._framework()
-        from actconform_keras.models import KerasModelProgram
-
         return KerasModelProgram(model, dtype, self._engine())
 
     def _framework(self) -> Any:
@@ -116,8 +104,7 @@ class KerasProgram(Program):
             self._prepare(tensors["x"])
         if cotangents is None:
             return engine.whole(self._values, *tensors.values())
-        if not self._kernel.differentiable:
-            raise Unsupported(f"kernel {self._kernel.name} has no gradient, by declaration")
+        refuse_without_gradient(self._kernel)
         cotangent = engine.tensors(cotangents)["y"]
         return engine.whole(self._pulled, tensors, cotangent)
 
@@ -131,15 +118,6 @@ class KerasProgram(Program):
         # By name: a trace may hand a dict on in an order of its own.
         value = lambda known: self._function(*(known[name] for name in self._kernel.inputs))  # noqa: E731
         return pulled_back(self._engine.gradients(value, tensors, cotangent), self.implementation, "y")
-
-
-def _versions(*packages: str) -> dict[str, str]:
-    """Return the version of each package that is installed: what the exporters' graphs depend on. Nothing is imported."""
-    found = {}
-    for package in packages:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _onednn() -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Unsupported
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,10 +11,11 @@ import ml_dtypes
 import numpy as np
 
 from actconform import Artifact, Exporter, Unsupported
+from actconform.plugin.framework import exported
 from actconform.plugin.import_failure import imported
-from actconform_keras.backend import KERAS_DTYPES
-from actconform_keras.framework import INSTALL, PLUGIN, keras_on
+from actconform_keras.keras_module import INSTALL, KERAS_DTYPES, PLUGIN, keras_on
 from actconform_keras.kernels import implement
+from actconform_keras.models import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,8 +48,6 @@ class Tf2Onnx(Exporter):
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         """Return the graph of all layers and the loss; with constants of the Keras model that holds them, training as `model` does."""
         keras_on("tensorflow")
-        from actconform_keras.models import Network
-
         network = Network(model, dtype)
         if constants is None:
             shapes: dict[str, Sequence[int | None]] = {one.name: (None, *one.shape) for one in model.inputs}
@@ -76,7 +75,7 @@ def _converted(
         proto, _ = tf2onnx.convert.from_function(graph, input_signature=signature)
     except Exception as error:
         raise _refusal(error) from error
-    return _artifact(proto.SerializeToString(), "from_function")
+    return exported(proto.SerializeToString(), "from_function")
 
 
 class KerasExport(Exporter):
@@ -95,7 +94,7 @@ class KerasExport(Exporter):
             written = _written(_model(kernel, dtype))
         except Exception as error:
             raise _refusal(error) from error
-        return _artifact(written, MODEL_EXPORT)
+        return exported(written, MODEL_EXPORT)
 
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         """Return the graph of the Keras model that holds `constants`, training as `model` does; refuse to do without them."""
@@ -103,8 +102,6 @@ class KerasExport(Exporter):
             raise Unsupported("model.export keeps weights as constants: see keras-export@const")
         tf = keras_on("tensorflow")
         _tf2onnx()
-        from actconform_keras.models import Network
-
         network = Network(model, dtype)
         try:
             shipped = network.shipped(constants)
@@ -114,7 +111,7 @@ class KerasExport(Exporter):
             written = _written(shipped)
         except Exception as error:
             raise _refusal(error) from error
-        return _artifact(written, MODEL_EXPORT)
+        return exported(written, MODEL_EXPORT)
 
 
 def _written(model: keras.Model) -> bytes:
@@ -145,14 +142,6 @@ def _shape(kernel: Kernel, name: str) -> list[None]:
 
 def _tf2onnx() -> ModuleType:
     return imported("tf2onnx", INSTALL, plugin=PLUGIN)
-
-
-def _artifact(model: bytes, path: str) -> Artifact:
-    import onnx
-
-    proto = onnx.load_from_string(model)
-    opset = next(entry.version for entry in proto.opset_import if not entry.domain)
-    return Artifact(model, opset, path, ir_version=proto.ir_version)
 
 
 def _refusal(error: Exception) -> Exception:

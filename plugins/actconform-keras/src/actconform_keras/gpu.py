@@ -9,8 +9,9 @@ import numpy as np
 
 from actconform import Unavailable
 from actconform.machine.gpu import first_gpu
+from actconform.plugin.framework import fate_of_subnormals
 from actconform_keras.backend import KerasBackend
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever TensorFlow says
 
@@ -53,7 +54,7 @@ class KerasGpu(KerasBackend):
             "cudnn": str(build.get("cudnn_version", "unknown")),
             "tf32": "on" if tf.config.experimental.tensor_float_32_execution_enabled() else "off",
             "tf32_override": os.environ.get(OVERRIDE, "none"),
-            "subnormals": "kept" if tiny != 0.0 else "flushed",
+            "subnormals": fate_of_subnormals(tiny),
             "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         }
 

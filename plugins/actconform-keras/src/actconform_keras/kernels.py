@@ -1,81 +1,31 @@
 """Which Keras function computes each kernel, and the compositions for those that Keras has no function for.
 
-`NATIVE` and `WRITTEN` are data: what a program says of itself is made from the same entry that it calls.
+`NATIVE` and `COMPOSED` are data: what a program says of itself is made from the same entry that it calls.
 """
 
 from __future__ import annotations
 
-from functools import cache, partial
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from actconform import Unsupported
+from actconform.plugin import framework
+from actconform.plugin.framework import Composition, Native, register_implementations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import tensorflow as tf
 
     from actconform import Kernel
-
-
-class Native(NamedTuple):
-    """A function of Keras, or a layer class. `parameters` maps its arguments to the catalog's or to "axis"."""
-
-    path: str
-    parameters: Mapping[str, str] = {}
-    constants: Mapping[str, Any] = {}
-
-
-class Written(NamedTuple):
-    """A function of this file, called with the kernel's inputs and parameters; `text` names the latter in braces."""
-
-    text: str
-    function: Callable[..., tf.Tensor]
-    prepare: Callable[[tf.Tensor], object] | None = None
-
-
-class Implementation(NamedTuple):
-    """What computes a kernel, in words, and the callable: the kernel's inputs as tensors, in order, to its output.
-
-    `prepare` is called with x before anything is traced: there, variables cannot be made.
-    """
-
-    text: str
-    function: Callable[..., tf.Tensor]
-    prepare: Callable[[tf.Tensor], object] | None = None
-
-
-def implemented(name: str) -> bool:
-    """Tell, without importing Keras, whether there is an implementation of the kernel."""
-    return name in NATIVE or name in WRITTEN
+    from actconform.plugin.framework import Implementation
 
 
 def implement(kernel: Kernel, dtype: str) -> Implementation:
-    """Return what computes `kernel`, its parameters bound; raise `Unsupported` where there is nothing.
+    """Return what computes `kernel`; raise `Unsupported` where there is nothing.
 
     `dtype` is "float32", "float16" or "bfloat16": functions follow their input, layers need to be told.
     """
-    if kernel.name in NATIVE:
-        return _bind_native(NATIVE[kernel.name], {**kernel.parameters, "axis": kernel.axis}, dtype)
-    if kernel.name in WRITTEN:
-        text, function, prepare = WRITTEN[kernel.name]
-        numbers = {name: _number(value) for name, value in kernel.parameters.items()}
-        return Implementation(text.format(**numbers), partial(function, **kernel.parameters), prepare)
-    raise Unsupported(f"keras has no implementation of kernel {kernel.name}")
-
-
-def _bind_native(native: Native, values: Mapping[str, float], dtype: str) -> Implementation:
-    arguments = {name: values[source] for name, source in native.parameters.items()} | dict(native.constants)
-    written = ", ".join(f"{name}={_number(value)}" for name, value in arguments.items())
-    module, _, name = native.path.rpartition(".")
-    found = getattr(import_module(module), name)
-    function = found(**arguments, dtype=dtype) if isinstance(found, type) else partial(found, **arguments)
-    return Implementation(f"{native.path}({written})" if written else native.path, function)
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, bool) else f"{value:.7g}"
+    return framework.implement("keras", kernel, dtype=dtype)
 
 
 def _scaled_silu(x: tf.Tensor, beta: float) -> tf.Tensor:
@@ -224,17 +174,19 @@ NATIVE: Mapping[str, Native] = {
     "glu": Native(f"{K}.glu", {"axis": "axis"}),
 }
 
-WRITTEN: Mapping[str, Written] = {
-    "prelu": Written("keras.layers.PReLU", _prelu, _prelu_layer),
-    "swish": Written(f"composition: x * {K}.sigmoid({{beta}} * x)", _scaled_silu),
-    "quick-gelu": Written(f"composition: x * {K}.sigmoid({{alpha}} * x)", _quick_gelu),
-    "softplus-beta": Written(f"composition: {K}.softplus({{beta}} * x) / {{beta}}", _softplus_beta),
-    "hard-sigmoid-onnx": Written("composition: keras.ops.clip({alpha} * x + {beta}, 0, 1)", _hard_sigmoid_onnx),
-    "relu-squared": Written(f"composition: keras.ops.square({K}.relu(x))", _relu_squared),
-    "softmin": Written(f"composition: {K}.softmax(-x)", _softmin),
-    "hardmax": Written("composition: keras.ops.one_hot(keras.ops.argmax(x, -1))", _hardmax),
-    "maxout": Written("composition: keras.ops.max(keras.ops.reshape(x, (..., n, {pieces})), -1)", _maxout),
-    "reglu": Written(f"composition: {K}.relu(a) * b, a and b by keras.ops.split", _reglu),
-    "swiglu": Written(f"composition: {K}.silu(a) * b, a and b by keras.ops.split", _swiglu),
-    "geglu": Written(f"composition: {K}.gelu(a) * b, a and b by keras.ops.split", _geglu),
+COMPOSED: Mapping[str, Composition] = {
+    "prelu": Composition("keras.layers.PReLU", _prelu, _prelu_layer),
+    "swish": Composition(f"composition: x * {K}.sigmoid({{beta}} * x)", _scaled_silu),
+    "quick-gelu": Composition(f"composition: x * {K}.sigmoid({{alpha}} * x)", _quick_gelu),
+    "softplus-beta": Composition(f"composition: {K}.softplus({{beta}} * x) / {{beta}}", _softplus_beta),
+    "hard-sigmoid-onnx": Composition("composition: keras.ops.clip({alpha} * x + {beta}, 0, 1)", _hard_sigmoid_onnx),
+    "relu-squared": Composition(f"composition: keras.ops.square({K}.relu(x))", _relu_squared),
+    "softmin": Composition(f"composition: {K}.softmax(-x)", _softmin),
+    "hardmax": Composition("composition: keras.ops.one_hot(keras.ops.argmax(x, -1))", _hardmax),
+    "maxout": Composition("composition: keras.ops.max(keras.ops.reshape(x, (..., n, {pieces})), -1)", _maxout),
+    "reglu": Composition(f"composition: {K}.relu(a) * b, a and b by keras.ops.split", _reglu),
+    "swiglu": Composition(f"composition: {K}.silu(a) * b, a and b by keras.ops.split", _swiglu),
+    "geglu": Composition(f"composition: {K}.gelu(a) * b, a and b by keras.ops.split", _geglu),
 }
+
+register_implementations("keras", {**NATIVE, **COMPOSED})

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unsupported
-from actconform.catalog.models.layer_kinds import HALVING
+from actconform.plugin.framework import LayerContext
 from actconform_keras.kernels import implement
 
 if TYPE_CHECKING:
@@ -22,24 +22,15 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-    from actconform.types.model import Layer, Shape
-
 
 LAYERS = "keras.layers"
 COMPOSITION = "composition of keras.ops"
 
 
-class Site(NamedTuple):
-    """A layer in its model: the shapes it reads and gives, without the batch, whether the model trains, Keras's dtype."""
+class KerasContext(LayerContext, frozen=True, kw_only=True):
+    """A layer in its model, and Keras's dtype."""
 
-    layer: Layer
-    shapes: tuple[Shape, ...]
-    shape: Shape
-    training: bool
     dtype: str
-
-    def number(self, setting: str) -> float:
-        return float(self.layer.settings[setting])  # type: ignore[arg-type]
 
     @property
     def common(self) -> dict[str, Any]:
@@ -52,7 +43,7 @@ class Site(NamedTuple):
         return {name: self.layer.settings[name] for name in ("strides", "padding")}
 
 
-class Built(NamedTuple):
+class BuiltLayer(NamedTuple):
     """What computes a layer: in words, the layer, whose variables stand in the order of the kind's parameters, and its call.
 
     `text` follows `room`, as "Dense" does "keras.layers"; compositions are named as their kinds.
@@ -64,15 +55,15 @@ class Built(NamedTuple):
     call: Callable[..., tf.Tensor]
 
 
-def own(layer: keras.layers.Layer, call: Callable[..., tf.Tensor] | None = None) -> Built:
+def own(layer: keras.layers.Layer, call: Callable[..., tf.Tensor] | None = None) -> BuiltLayer:
     """Return a layer of Keras's own, called with its inputs in order, or by `call`."""
-    return Built(LAYERS, type(layer).__name__, layer, call or layer)
+    return BuiltLayer(LAYERS, type(layer).__name__, layer, call or layer)
 
 
-def composed(site: Site, function: Callable[..., tf.Tensor]) -> Built:
+def composed(context: KerasContext, function: Callable[..., tf.Tensor]) -> BuiltLayer:
     """Return a layer that calls `function`, of keras.ops, with its inputs."""
-    layer = _composition()(function, site)
-    return Built(COMPOSITION, site.layer.kind, layer, layer)
+    layer = _composition()(function, context)
+    return BuiltLayer(COMPOSITION, context.layer.kind, layer, layer)
 
 
 @cache
@@ -80,9 +71,9 @@ def _composition() -> Any:
     import keras
 
     class Composition(keras.layers.Layer):  # type: ignore[misc]
-        def __init__(self, function: Callable[..., tf.Tensor], site: Site) -> None:
-            super().__init__(**site.common)
-            self._function, self._shape = function, site.shape
+        def __init__(self, function: Callable[..., tf.Tensor], context: KerasContext) -> None:
+            super().__init__(**context.common)
+            self._function, self._shape = function, context.shape
 
         def call(self, *inputs: tf.Tensor) -> tf.Tensor:
             return self._function(*inputs)
@@ -96,106 +87,99 @@ def _composition() -> Any:
 # The first values of weights are never used: zeros leave the random numbers of the process alone.
 
 
-def _dense(site: Site) -> Built:
+def _dense(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.Dense(int(site.number("units")), kernel_initializer="zeros", **site.common))
+    return own(layers.Dense(int(context.number("units")), kernel_initializer="zeros", **context.common))
 
 
-def _conv2d(site: Site) -> Built:
+def _conv2d(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    filters, size = int(site.number("filters")), site.layer.settings["size"]
-    return own(layers.Conv2D(filters, size, kernel_initializer="zeros", **site.window, **site.common))
+    filters, size = int(context.number("filters")), context.layer.settings["size"]
+    return own(layers.Conv2D(filters, size, kernel_initializer="zeros", **context.window, **context.common))
 
 
-def _max_pool(site: Site) -> Built:
+def _max_pool(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.MaxPooling2D(site.layer.settings["size"], **site.window, **site.common))
+    return own(layers.MaxPooling2D(context.layer.settings["size"], **context.window, **context.common))
 
 
-def _up_sampling(site: Site) -> Built:
+def _up_sampling(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.UpSampling2D(site.layer.settings["size"], interpolation="nearest", **site.common))
+    return own(layers.UpSampling2D(context.layer.settings["size"], interpolation="nearest", **context.common))
 
 
-def _batch_norm(site: Site) -> Built:
+def _batch_norm(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    settings = {name: site.number(name) for name in ("epsilon", "momentum")}
-    layer = layers.BatchNormalization(**settings, **site.common)
+    settings = {name: context.number(name) for name in ("epsilon", "momentum")}
+    layer = layers.BatchNormalization(**settings, **context.common)
     # Said here too, so that a model that is called or exported without a word about training does as the model is.
-    return own(layer, lambda x: layer(x, training=site.training))
+    return own(layer, lambda x: layer(x, training=context.training))
 
 
-def _layer_norm(site: Site) -> Built:
+def _layer_norm(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.LayerNormalization(epsilon=site.number("epsilon"), **site.common))
+    return own(layers.LayerNormalization(epsilon=context.number("epsilon"), **context.common))
 
 
-def _dropout(site: Site) -> Built:
+def _dropout(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    rate = site.number("rate")
-    if not site.training:
-        return own(layers.Dropout(rate, seed=0, **site.common))
+    rate = context.number("rate")
+    if not context.training:
+        return own(layers.Dropout(rate, seed=0, **context.common))
     # The layer draws its own mask.
-    return composed(site, lambda x, mask: x * mask / (1.0 - rate))
+    return composed(context, lambda x, mask: x * mask / (1.0 - rate))
 
 
-def _flatten(site: Site) -> Built:
+def _flatten(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.Flatten(**site.common))
+    return own(layers.Flatten(**context.common))
 
 
-def _reshape(site: Site) -> Built:
+def _reshape(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.Reshape(site.layer.settings["shape"], **site.common))
+    return own(layers.Reshape(context.layer.settings["shape"], **context.common))
 
 
-def _activation(site: Site) -> Built:
-    import msgspec
+def _activation(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    from actconform.catalog.kernels import ROWS, UNARY
-
-    wanted = site.layer.settings["kernel"]
-    kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)
-    if kernel is None:
-        raise Unsupported(f"layer {site.layer.name}: the catalog has no kernel {wanted!r}")
-    text, function, _ = implement(msgspec.structs.replace(kernel, axis=-1), site.dtype)
-    if wanted in HALVING:  # Activation says that it gives the shape of its input
-        return composed(site, function)._replace(text=text.removeprefix("composition: "))
-    layer = layers.Activation(function, **site.common)
-    return Built(LAYERS, f"Activation({text.removeprefix('keras.activations.')})", layer, layer)
+    text, function, _ = implement(context.kernel, context.dtype)
+    if context.kernel.output_width != "same":  # Activation says that it gives the shape of its input
+        return composed(context, function)._replace(text=text.removeprefix("composition: "))
+    layer = layers.Activation(function, **context.common)
+    return BuiltLayer(LAYERS, f"Activation({text.removeprefix('keras.activations.')})", layer, layer)
 
 
-def _add(site: Site) -> Built:
+def _add(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    layer = layers.Add(**site.common)
+    layer = layers.Add(**context.common)
     return own(layer, lambda a, b: layer([a, b]))
 
 
-def _multiply(site: Site) -> Built:
+def _multiply(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    layer = layers.Multiply(**site.common)
+    layer = layers.Multiply(**context.common)
     return own(layer, lambda a, b: layer([a, b]))
 
 
-def _affine(site: Site) -> Built:
+def _affine(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    return own(layers.Rescaling(site.number("scale"), site.number("shift"), **site.common))
+    return own(layers.Rescaling(context.number("scale"), context.number("shift"), **context.common))
 
 
-BUILDERS: Mapping[str, Callable[[Site], Built]] = {
+BUILDERS: Mapping[str, Callable[[KerasContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
     "max-pool": _max_pool,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actconform import Program, Unsupported
+from actconform import Program
+from actconform.plugin.framework import builder_of
 from actconform.types.model import LOSS, OUTPUT
-from actconform_keras.backend import KERAS_DTYPES
 from actconform_keras.engines import pulled_back
-from actconform_keras.layers import BUILDERS, Site, loss_of
+from actconform_keras.keras_module import KERAS_DTYPES
+from actconform_keras.layers import BUILDERS, KerasContext, loss_of
 from actconform_keras.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.types import Bundle
     from actconform.types.model import Layer
     from actconform_keras.engines import Engine, Named, Outputs
-    from actconform_keras.layers import Built
+    from actconform_keras.layers import BuiltLayer
 
 
 class Network:
@@ -88,13 +89,9 @@ class Network:
                 variable.assign(parameters[self._parameters[variable.path]].reshape(variable.shape))
         return keras.Model(self.symbols, {OUTPUT: self.keras_model.output[self.model.output]}, name="model")
 
-    def _build(self, layer: Layer) -> Built:
-        builders = {**BUILDERS, **MEMORY_BUILDERS}
-        if layer.kind not in builders:
-            raise Unsupported(f"keras has no layer of kind {layer.kind}")
-        known = {one.name: one.shape for one in self.model.inputs} | self.model.shapes
-        shapes = tuple(known[name] for name in layer.inputs)
-        return builders[layer.kind](Site(layer, shapes, known[layer.name], self.model.training, self.dtype))
+    def _build(self, layer: Layer) -> BuiltLayer:
+        build = builder_of(layer, {**BUILDERS, **MEMORY_BUILDERS}, "keras")
+        return build(KerasContext.of(self.model, layer, dtype=self.dtype))
 
     def _say(self, room: str, text: str) -> None:
         said = self._texts.setdefault(room, [])

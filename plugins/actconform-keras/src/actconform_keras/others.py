@@ -14,9 +14,10 @@ import numpy as np
 
 from actconform.machine.cpu import cpu_capability, level_of
 from actconform.machine.onednn import onednn_in_torch, onednn_settings
+from actconform.plugin.framework import fate_of_subnormals, thread_count
 from actconform_keras.backend import KerasBackend
 from actconform_keras.engines import Engine, Jax, Torch, Xla
-from actconform_keras.framework import keras_on, thread_count
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from actconform import Library
@@ -33,7 +34,7 @@ class KerasXla(KerasBackend):
         facts = super().facts()
         tf = keras_on("tensorflow")
         half = tf.function(lambda x: x * 0.5, jit_compile=True)(tf.constant([2e-40]))
-        return facts | {**xla_facts(), "subnormals": _fate(half.numpy()[0])}
+        return facts | {**xla_facts(), "subnormals": fate_of_subnormals(half.numpy()[0])}
 
     def library(self) -> Library:
         """Return TensorFlow's functions as XLA compiles them."""
@@ -62,7 +63,7 @@ class KerasJax(KerasBackend):
             "device": jax.default_backend(),
             **xla_facts(),
             "x64": "on" if jax.config.jax_enable_x64 else "off",
-            "subnormals": _fate((jax.numpy.float32(2e-40) * 0.5).item()),
+            "subnormals": fate_of_subnormals((jax.numpy.float32(2e-40) * 0.5).item()),
             "threads": str(thread_count()),
         }
 
@@ -91,7 +92,7 @@ class KerasTorch(KerasBackend):
             "device": "cpu",
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             **onednn_in_torch(torch),
-            "subnormals": _fate((torch.tensor([2e-40]) * 0.5).item()),
+            "subnormals": fate_of_subnormals((torch.tensor([2e-40]) * 0.5).item()),
             "threads": str(torch.get_num_threads()),
         }
 
@@ -100,11 +101,6 @@ class KerasTorch(KerasBackend):
 
     def _engine(self) -> Engine:
         return Torch()
-
-
-def _fate(half: float) -> str:
-    """Return what became of a subnormal number that was halved."""
-    return "kept" if half != 0.0 else "flushed"
 
 
 def xla_facts() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actconform_keras.framework import keras_on
+from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform import Backend, Library, Unavailable
 from actconform.machine.cpu import cpu_capability
+from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
 from actconform_onnxruntime import cuda, session
 from actconform_onnxruntime.program import GraphProgram
@@ -92,7 +93,7 @@ def _package_facts() -> dict[str, str]:
         "onnxruntime": onnxruntime.__version__,
         "build": f"{onnxruntime.package_name or 'onnxruntime'}: {build}",  # releases before 1.21 do not say which
         "cpu_capability": cpu_capability(),
-        "threads": str(session.threads()),
+        "threads": str(thread_count()),
         "optimization": "all",
     }
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from actconform import Unsupported
+from actconform.plugin.framework import thread_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,11 +48,6 @@ _TOO_NEW = re.compile(r"max supported (IR version): (\d+)|official support for d
 STANDARD = ("", "ai.onnx")
 
 
-def threads() -> int:
-    """Return the number of threads of one operator: ACTCONFORM_THREADS, by default 1."""
-    return int(os.environ.get("ACTCONFORM_THREADS", "1"))
-
-
 def options() -> Any:
     """Return SessionOptions as a user has them, but silent, and with a fixed number of threads that sleep in waiting.
 
@@ -61,7 +56,7 @@ def options() -> Any:
     import onnxruntime
 
     chosen = onnxruntime.SessionOptions()
-    chosen.intra_op_num_threads = threads()
+    chosen.intra_op_num_threads = thread_count()
     chosen.inter_op_num_threads = 1
     chosen.log_severity_level = 4
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
@@ -13,6 +12,7 @@ import onnx.parser
 
 from actconform import Artifact, Backend, Library, Program, Register, Unsupported, hookimpl, register_of
 from actconform.machine.onednn import onednn_facts
+from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
@@ -79,8 +79,7 @@ def _openvino() -> Any:
 
 
 def _compile(model: Any) -> Any:
-    threads = int(os.environ.get("ACTCONFORM_THREADS", "1"))
-    return _openvino().Core().compile_model(model, "CPU", OPTIONS | {"INFERENCE_NUM_THREADS": threads})
+    return _openvino().Core().compile_model(model, "CPU", OPTIONS | {"INFERENCE_NUM_THREADS": thread_count()})
 
 
 def _tensor(x: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform import Backend, Library, Program, Unsupported
 from actconform.machine.cpu import cpu_capability
+from actconform.plugin.framework import fate_of_subnormals, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,7 @@ class OnnxReference(Backend):
             "numpy": np.__version__,
             "device": "cpu",
             "cpu_capability": cpu_capability(),
-            "subnormals": "kept" if (tiny + tiny)[0] else "flushed",
+            "subnormals": fate_of_subnormals(float((tiny + tiny)[0])),
             "threads": "1",
         }
 
@@ -70,7 +71,7 @@ class GraphProgram(Program):
         try:
             self._evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
         except (NotImplementedError, RuntimeError) as error:  # the evaluator's own errors are of these two kinds
-            raise Unsupported(words(error)) from error
+            raise Unsupported(first_line(error)) from error
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return every output by name, in memory of its own; what numpy warns of (overflow, NaN) is what is measured.
@@ -85,16 +86,10 @@ class GraphProgram(Program):
             except MemoryError:
                 raise
             except Exception as error:
-                raise Unsupported(f"the evaluator stops at {words(error)}") from error
+                raise Unsupported(f"the evaluator stops at {first_line(error)}") from error
             outputs = dict(zip(self._evaluator.output_names, map(np.array, found), strict=True))
             return {name: array.astype((self._types or {}).get(name, array.dtype)) for name, array in outputs.items()}
 
 
 def _wide(array: Any) -> Any:
     return np.array(array, np.float64 if array.dtype.kind not in "biu" else array.dtype)
-
-
-def words(error: Exception) -> str:
-    """Return the first line of the error, after its type."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
-    return f"{type(error).__name__}: {lines[0]}"

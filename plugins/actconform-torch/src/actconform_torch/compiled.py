@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Library, Unavailable
-from actconform_torch.backend import TorchBackend, TorchProgram, _torch
-from actconform_torch.kernels import Implementation, implement
+from actconform.plugin.framework import Implementation, fate_of_subnormals
+from actconform_torch.backend import TorchBackend, TorchProgram
+from actconform_torch.kernels import implement
+from actconform_torch.models import TorchModel
+from actconform_torch.torch_module import import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +44,7 @@ class TorchCompile(TorchBackend):
         """
         facts = super().facts()
         compiler, instructions = _toolchain()
-        torch = _torch()
+        torch = import_torch()
         try:
             half = own(lambda x: x * 0.5, dynamic=True)(torch.tensor([2e-40]))
         except Exception as error:
@@ -51,7 +54,7 @@ class TorchCompile(TorchBackend):
             "inductor": "default mode, fullgraph; kernels dynamic, models not",
             "compiler": compiler,
             "vector_instructions": instructions,
-            "subnormals": "kept" if half.item() != 0.0 else "flushed",
+            "subnormals": fate_of_subnormals(half.item()),
         }
 
     def library(self) -> Library:
@@ -62,15 +65,13 @@ class TorchCompile(TorchBackend):
 
     def build(self, kernel: Kernel, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
         """Return the kernel as a program; it is compiled at the first call of a kind, forward or backward."""
-        _torch()
-        text, function = implement(kernel)
+        import_torch()
+        text, function, _ = implement(kernel)
         return TorchProgram(kernel, Implementation(text + BY, own(function, dynamic=True)), self.device)
 
     def build_model(self, model: Model, dtype: str) -> Program:  # noqa: ARG002  torch follows its input
         """Return the model, compiled as a whole for what is asked of it: its outputs, its loss, or all its layers."""
-        _torch()
-        from actconform_torch.models import TorchModel
-
+        import_torch()
         program = TorchModel(model, self.device, partial(own, dynamic=False))
         program.implementation += BY
         return program
@@ -86,7 +87,7 @@ def own(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
         return function(*given)
 
     call.__code__ = call.__code__.replace()
-    torch = _torch()
+    torch = import_torch()
     torch._dynamo.config.recompile_limit = SHAPES  # noqa: SLF001  has no public place
     compiled: Callable[..., Any] = torch.compile(call, fullgraph=True, dynamic=dynamic)
     return compiled

@@ -9,7 +9,9 @@ import numpy as np
 
 from actconform import Unavailable
 from actconform.machine.gpu import first_gpu
-from actconform_torch.backend import TorchBackend, _torch
+from actconform.plugin.framework import fate_of_subnormals
+from actconform_torch.backend import TorchBackend
+from actconform_torch.torch_module import import_torch
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever torch says
 
@@ -28,7 +30,7 @@ class TorchCuda(TorchBackend):
         or in torch's words whatever it cannot do with the device.
         """
         gpu = first_gpu()
-        torch = _torch()
+        torch = import_torch()
         if torch.version.cuda is None:
             raise Unavailable(
                 f"torch {torch.__version__} is built without CUDA: pip install torch from an index of PyTorch's CUDA builds, "
@@ -36,8 +38,7 @@ class TorchCuda(TorchBackend):
             )
         try:
             torch.cuda.init()
-            tiny = torch.tensor([1e-40], device=self.device) + 0.0
-            subnormals = "kept" if tiny.item() != 0.0 else "flushed"
+            subnormals = fate_of_subnormals((torch.tensor([1e-40], device=self.device) + 0.0).item())
         except (RuntimeError, AssertionError) as error:
             words = str(error).strip().splitlines()[0]
             raise Unavailable(

@@ -9,10 +9,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform.plugin.framework import exported
 from actconform.plugin.import_failure import imported
 from actconform.types.model import LOSS, OUTPUT
-from actconform_torch.backend import _torch
 from actconform_torch.kernels import implement
+from actconform_torch.models import Network
+from actconform_torch.torch_module import import_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +75,7 @@ class Call(NamedTuple):
 
 
 def _dynamo(call: Call) -> Artifact:
-    torch = _torch()
+    torch = import_torch()
     # What torch lacks without it shows only in the midst of an export.
     imported("onnxscript", INSTALL, plugin="actconform-torch")
     # It says at every export that torchvision's operators are not there: nothing about the graph.
@@ -93,11 +95,11 @@ def _dynamo(call: Call) -> Artifact:
         model = program.model_proto.SerializeToString()
     except Exception as error:
         raise _refusal(error) from error
-    return _artifact(model, "dynamo")
+    return exported(model, "dynamo")
 
 
 def _torchscript(call: Call) -> Artifact:
-    torch = _torch()
+    torch = import_torch()
     written = BytesIO()
     try:
         torch.onnx.export(
@@ -113,7 +115,7 @@ def _torchscript(call: Call) -> Artifact:
         )
     except Exception as error:
         raise _refusal(error) from error
-    return _artifact(written.getvalue(), "torchscript")
+    return exported(written.getvalue(), "torchscript")
 
 
 def _kernel_call(kernel: Kernel, dtype: str) -> Call:
@@ -125,9 +127,6 @@ def _kernel_call(kernel: Kernel, dtype: str) -> Call:
 
 def _model_call(model: Model, dtype: str, constants: Bundle | None) -> Call:
     """Return a model as its users export it: parameters as inputs for the sake of gradients, or folded in, as they ship it."""
-    _torch()
-    from actconform_torch.models import Network
-
     network = Network(model)
     inputs = [one for one in model.inputs if constants is None or one.role != "target"]
     dynamic: dict[str, dict[int, str]] = {one.name: {0: "batch"} for one in inputs}
@@ -146,7 +145,7 @@ def _model_call(model: Model, dtype: str, constants: Bundle | None) -> Call:
 
 
 def _module(function: Callable[..., Any]) -> Module:
-    torch = _torch()
+    torch = import_torch()
 
     class Wrapped(torch.nn.Module):  # type: ignore[misc,name-defined]
         def forward(self, *tensors: Tensor) -> Any:
@@ -156,17 +155,9 @@ def _module(function: Callable[..., Any]) -> Module:
 
 
 def _sample(shape: Sequence[int], dtype: str) -> Tensor:
-    torch = _torch()
+    torch = import_torch()
     zeros: Tensor = torch.zeros(tuple(shape), dtype=getattr(torch, TORCH_DTYPES[dtype]))
     return zeros
-
-
-def _artifact(model: bytes, path: str) -> Artifact:
-    import onnx
-
-    proto = onnx.load_from_string(model)
-    opset = next(entry.version for entry in proto.opset_import if not entry.domain)
-    return Artifact(model, opset, path, ir_version=proto.ir_version)
 
 
 def _refusal(error: Exception) -> Exception:

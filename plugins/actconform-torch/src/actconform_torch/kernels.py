@@ -1,69 +1,28 @@
 """Which torch function computes each kernel, and the compositions for those that torch has no function for.
 
-`NATIVE` and `WRITTEN` are data: what a program says of itself is made from the same entry that it calls.
+`NATIVE` and `COMPOSED` are data: what a program says of itself is made from the same entry that it calls.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from importlib import import_module
 from math import sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from actconform import Unsupported
+from actconform.plugin import framework
+from actconform.plugin.framework import Composition, Native, register_implementations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor
 
     from actconform import Kernel
-
-
-class Native(NamedTuple):
-    """A function of torch, or a module class. `parameters` maps its arguments to the catalog's or to "axis"."""
-
-    path: str
-    parameters: Mapping[str, str] = {}
-    constants: Mapping[str, Any] = {}
-
-
-class Written(NamedTuple):
-    """A function of this file, called with the kernel's inputs and parameters; `text` names the latter in braces."""
-
-    text: str
-    function: Callable[..., Tensor]
-
-
-class Implementation(NamedTuple):
-    """What computes a kernel, in words, and the callable: the kernel's inputs as tensors, in order, to its output."""
-
-    text: str
-    function: Callable[..., Tensor]
+    from actconform.plugin.framework import Implementation
 
 
 def implement(kernel: Kernel) -> Implementation:
-    """Return what computes `kernel`, its parameters bound; raise `Unsupported` where there is nothing."""
-    if kernel.name in NATIVE:
-        return _bind_native(NATIVE[kernel.name], {**kernel.parameters, "axis": kernel.axis})
-    if kernel.name in WRITTEN:
-        text, function = WRITTEN[kernel.name]
-        numbers = {name: _number(value) for name, value in kernel.parameters.items()}
-        return Implementation(text.format(**numbers), partial(function, **kernel.parameters))
-    raise Unsupported(f"torch has no implementation of kernel {kernel.name}")
-
-
-def _bind_native(native: Native, values: Mapping[str, float]) -> Implementation:
-    arguments = {name: values[source] for name, source in native.parameters.items()} | dict(native.constants)
-    written = ", ".join(f"{name}={_number(value)}" for name, value in arguments.items())
-    module, _, name = native.path.rpartition(".")
-    found = getattr(import_module(module), name)
-    function = found(**arguments) if isinstance(found, type) else partial(found, **arguments)
-    return Implementation(f"{native.path}({written})" if written else native.path, function)
-
-
-def _number(value: float | str) -> str:
-    return repr(value) if isinstance(value, str) else f"{value:.7g}"
+    """Return what computes `kernel`; raise `Unsupported` where there is nothing."""
+    return framework.implement("torch", kernel)
 
 
 def _scaled_silu(x: Tensor, beta: float) -> Tensor:
@@ -203,19 +162,21 @@ NATIVE: Mapping[str, Native] = {
     "glu": Native(f"{F}.glu", {"dim": "axis"}),
 }
 
-WRITTEN: Mapping[str, Written] = {
-    "prelu": Written(f"{F}.prelu", _prelu),
-    "swish": Written("composition: x * torch.sigmoid({beta} * x)", _scaled_silu),
-    "quick-gelu": Written("composition: x * torch.sigmoid({alpha} * x)", _quick_gelu),
-    "hard-sigmoid-onnx": Written("composition: ({alpha} * x + {beta}).clamp(0, 1)", _hard_sigmoid_onnx),
-    "relu-squared": Written(f"composition: {F}.relu(x).square()", _relu_squared),
-    "squareplus": Written("composition: x / 2 + torch.hypot(x / 2, sqrt({b}) / 2)", _squareplus),
-    "sparse-plus": Written("composition: torch.where(x < 1, (x.clamp(-1, 1) + 1).square() / 4, x)", _sparse_plus),
-    "sparse-sigmoid": Written("composition: (x.clamp(-1, 1) + 1) / 2", _sparse_sigmoid),
-    "hardmax": Written(f"composition: {F}.one_hot(x.argmax(-1))", _hardmax),
-    "sparsemax": Written("composition: torch.relu(x - tau), tau from sort and cumsum in float32", _sparsemax),
-    "maxout": Written("composition: x.reshape(..., n, {pieces}).amax(-1)", _maxout),
-    "reglu": Written(f"composition: {F}.relu(a) * b, a and b by chunk", _reglu),
-    "swiglu": Written(f"composition: {F}.silu(a) * b, a and b by chunk", _swiglu),
-    "geglu": Written(f"composition: {F}.gelu(a) * b, a and b by chunk", _geglu),
+COMPOSED: Mapping[str, Composition] = {
+    "prelu": Composition(f"{F}.prelu", _prelu),
+    "swish": Composition("composition: x * torch.sigmoid({beta} * x)", _scaled_silu),
+    "quick-gelu": Composition("composition: x * torch.sigmoid({alpha} * x)", _quick_gelu),
+    "hard-sigmoid-onnx": Composition("composition: ({alpha} * x + {beta}).clamp(0, 1)", _hard_sigmoid_onnx),
+    "relu-squared": Composition(f"composition: {F}.relu(x).square()", _relu_squared),
+    "squareplus": Composition("composition: x / 2 + torch.hypot(x / 2, sqrt({b}) / 2)", _squareplus),
+    "sparse-plus": Composition("composition: torch.where(x < 1, (x.clamp(-1, 1) + 1).square() / 4, x)", _sparse_plus),
+    "sparse-sigmoid": Composition("composition: (x.clamp(-1, 1) + 1) / 2", _sparse_sigmoid),
+    "hardmax": Composition(f"composition: {F}.one_hot(x.argmax(-1))", _hardmax),
+    "sparsemax": Composition("composition: torch.relu(x - tau), tau from sort and cumsum in float32", _sparsemax),
+    "maxout": Composition("composition: x.reshape(..., n, {pieces}).amax(-1)", _maxout),
+    "reglu": Composition(f"composition: {F}.relu(a) * b, a and b by chunk", _reglu),
+    "swiglu": Composition(f"composition: {F}.silu(a) * b, a and b by chunk", _swiglu),
+    "geglu": Composition(f"composition: {F}.gelu(a) * b, a and b by chunk", _geglu),
 }
+
+register_implementations("torch", {**NATIVE, **COMPOSED})

@@ -8,7 +8,7 @@ norm at 1e-8 from below.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from actconform import Unsupported
 from actconform.catalog.models.layer_kinds import CLIP, same_pads
@@ -20,27 +20,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from actconform.types.model import Layer, Shape
+    from actconform.plugin.framework import LayerContext
 
     Named = Mapping[str, Tensor]
 
 
-class Site(NamedTuple):
-    """A layer in its model: the shapes that it reads, without the batch, channels last, and whether the model is training."""
-
-    layer: Layer
-    shapes: tuple[Shape, ...]
-    training: bool
-
-    def number(self, setting: str) -> float:
-        return float(self.layer.settings[setting])  # type: ignore[arg-type]
-
-    def pair(self, setting: str) -> tuple[int, int]:
-        rows, columns = cast("tuple[int, int]", self.layer.settings[setting])
-        return rows, columns
-
-
-class Built(NamedTuple):
+class BuiltLayer(NamedTuple):
     """What computes a layer: in words, a torch.nn module or a function of its inputs, and the module's state.
 
     `state` gives the module's parameters and buffers by torch's names, from the canonical ones by short name ("kernel").
@@ -55,41 +40,43 @@ class Built(NamedTuple):
 
 def own(
     *modules: Module, state: Callable[[Named], dict[str, Tensor]] = lambda _: {}, channels_last: bool = False
-) -> Built:
+) -> BuiltLayer:
     """Return the layer that is torch's own modules, one after another; "N.weight" is then a name in the state."""
     from torch import nn
 
     text = ", ".join(f"torch.nn.{type(module).__name__}" for module in modules)
-    return Built(text, nn.Sequential(*modules), state, channels_last)
+    return BuiltLayer(text, nn.Sequential(*modules), state, channels_last)
 
 
-def _dense(site: Site) -> Built:
+def _dense(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
-    module = nn.Linear(site.shapes[0][-1], int(site.number("units")))
+    module = nn.Linear(context.shapes[0][-1], int(context.number("units")))
     return own(module, state=lambda p: {"0.weight": p["kernel"].T, "0.bias": p["bias"]}, channels_last=True)
 
 
-def _pads(site: Site) -> tuple[int, int, int, int]:
+def _pads(context: LayerContext) -> tuple[int, int, int, int]:
     """Return the "same" padding in torch's order: left, right, top, bottom."""
-    if site.layer.settings["padding"] == "valid":
+    if context.layer.settings["padding"] == "valid":
         return 0, 0, 0, 0
     rows, columns = (
         same_pads(length, window, stride)
-        for length, window, stride in zip(site.shapes[0], site.pair("size"), site.pair("strides"), strict=False)
+        for length, window, stride in zip(
+            context.shapes[0], context.pair("size"), context.pair("strides"), strict=False
+        )
     )
     return *columns, *rows
 
 
-def _conv2d(site: Site) -> Built:
+def _conv2d(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
     def convolution(padding: str | tuple[int, int]) -> Module:
-        channels, filters = site.shapes[0][-1], int(site.number("filters"))
-        return nn.Conv2d(channels, filters, site.pair("size"), site.pair("strides"), padding)
+        channels, filters = context.shapes[0][-1], int(context.number("filters"))
+        return nn.Conv2d(channels, filters, context.pair("size"), context.pair("strides"), padding)
 
-    left, right, top, bottom = pads = _pads(site)
-    if site.layer.settings["padding"] == "same" and site.pair("strides") == (1, 1):
+    left, right, top, bottom = pads = _pads(context)
+    if context.layer.settings["padding"] == "same" and context.pair("strides") == (1, 1):
         modules = [convolution("same")]
     elif (left, top) == (right, bottom):
         modules = [convolution((top, left))]
@@ -99,28 +86,28 @@ def _conv2d(site: Site) -> Built:
     return own(*modules, state=lambda p: {f"{last}.weight": p["kernel"].permute(3, 2, 0, 1), f"{last}.bias": p["bias"]})
 
 
-def _max_pool(site: Site) -> Built:
+def _max_pool(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
-    left, right, top, bottom = pads = _pads(site)
-    size, strides = site.pair("size"), site.pair("strides")
+    left, right, top, bottom = pads = _pads(context)
+    size, strides = context.pair("size"), context.pair("strides")
     if (left, top) == (right, bottom):
         return own(nn.MaxPool2d(size, strides, (top, left)))
     return own(nn.ConstantPad2d(pads, -math.inf), nn.MaxPool2d(size, strides))
 
 
-def _up_sampling(site: Site) -> Built:
+def _up_sampling(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
-    return own(nn.Upsample(scale_factor=site.pair("size"), mode="nearest"))
+    return own(nn.Upsample(scale_factor=context.pair("size"), mode="nearest"))
 
 
-def _batch_norm(site: Site) -> Built:
+def _batch_norm(context: LayerContext) -> BuiltLayer:
     from torch import int64, nn
 
-    (*outer, channels) = site.shapes[0]
+    (*outer, channels) = context.shapes[0]
     # torch's momentum is the part that is replaced, ours the part that is kept.
-    epsilon, momentum = site.number("epsilon"), 1.0 - site.number("momentum")
+    epsilon, momentum = context.number("epsilon"), 1.0 - context.number("momentum")
 
     def state(p: Named, place: str) -> dict[str, Tensor]:
         return {
@@ -140,89 +127,80 @@ def _batch_norm(site: Site) -> Built:
     return own(*rows, state=lambda p: state(p, "1"))
 
 
-def _layer_norm(site: Site) -> Built:
+def _layer_norm(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
-    module = nn.LayerNorm(site.shapes[0][-1], eps=site.number("epsilon"))
+    module = nn.LayerNorm(context.shapes[0][-1], eps=context.number("epsilon"))
     return own(module, state=lambda p: {"0.weight": p["gamma"], "0.bias": p["beta"]}, channels_last=True)
 
 
-def _dropout(site: Site) -> Built:
+def _dropout(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
-    rate = site.number("rate")
-    if not site.training:
+    rate = context.number("rate")
+    if not context.training:
         dropout = nn.Dropout(rate)
-        return Built("torch.nn.Dropout", lambda x, *_: dropout.eval()(x))
-    if len(site.layer.inputs) == 1:
+        return BuiltLayer("torch.nn.Dropout", lambda x, *_: dropout.eval()(x))
+    if len(context.layer.inputs) == 1:
         raise Unsupported(
-            f"layer {site.layer.name}: torch.nn.Dropout draws its own mask in training; give the layer a mask"
+            f"layer {context.layer.name}: torch.nn.Dropout draws its own mask in training; give the layer a mask"
         )
-    return Built(f"composition: x * mask / (1 - {rate:g})", lambda x, mask: x * mask / (1.0 - rate))
+    return BuiltLayer(f"composition: x * mask / (1 - {rate:g})", lambda x, mask: x * mask / (1.0 - rate))
 
 
-def _flatten(_: Site) -> Built:
+def _flatten(_: LayerContext) -> BuiltLayer:
     from torch import nn
 
     return own(nn.Flatten(), channels_last=True)
 
 
-def _reshape(site: Site) -> Built:
-    shape: tuple[int, ...] = site.layer.settings["shape"]  # type: ignore[assignment]
-    return Built("torch.reshape", lambda x: x.reshape(-1, *shape), channels_last=True)
+def _reshape(context: LayerContext) -> BuiltLayer:
+    shape: tuple[int, ...] = context.layer.settings["shape"]  # type: ignore[assignment]
+    return BuiltLayer("torch.reshape", lambda x: x.reshape(-1, *shape), channels_last=True)
 
 
-def _activation(site: Site) -> Built:
-    import msgspec
-
-    from actconform.catalog.kernels import UNARY
-    from actconform.catalog.kernels.rows import ROWS
-
-    wanted = site.layer.settings["kernel"]
-    kernel = next((one for one in UNARY + ROWS if one.name == wanted), None)
-    if kernel is None:
-        raise Unsupported(f"layer {site.layer.name}: the catalog has no kernel {wanted!r}")
-    text, function = implement(msgspec.structs.replace(kernel, axis=-1))
-    return Built(text, function, channels_last=kernel.form != "unary")
+def _activation(context: LayerContext) -> BuiltLayer:
+    text, function, _ = implement(context.kernel)
+    return BuiltLayer(text, function, channels_last=context.kernel.form != "unary")
 
 
-def _add(_: Site) -> Built:
-    return Built("torch.add", lambda a, b: a + b)
+def _add(_: LayerContext) -> BuiltLayer:
+    return BuiltLayer("torch.add", lambda a, b: a + b)
 
 
-def _multiply(_: Site) -> Built:
-    return Built("torch.mul", lambda a, b: a * b)
+def _multiply(_: LayerContext) -> BuiltLayer:
+    return BuiltLayer("torch.mul", lambda a, b: a * b)
 
 
-def _affine(site: Site) -> Built:
-    scale, shift = site.number("scale"), site.number("shift")
-    return Built(f"composition: {scale:g} * x + {shift:g}", lambda x: scale * x + shift)
+def _affine(context: LayerContext) -> BuiltLayer:
+    scale, shift = context.number("scale"), context.number("shift")
+    return BuiltLayer(f"composition: {scale:g} * x + {shift:g}", lambda x: scale * x + shift)
 
 
-def _loss(name: str) -> Callable[[Site], Built]:
-    def build(_: Site) -> Built:
+def _loss(name: str) -> Callable[[LayerContext], BuiltLayer]:
+    def build(_: LayerContext) -> BuiltLayer:
         from torch import nn
 
-        return Built(f"torch.nn.{name}", getattr(nn, name)())
+        return BuiltLayer(f"torch.nn.{name}", getattr(nn, name)())
 
     return build
 
 
-def _categorical_from_logits(_: Site) -> Built:
+def _categorical_from_logits(_: LayerContext) -> BuiltLayer:
     from torch import nn
 
     loss = nn.CrossEntropyLoss()
-    return Built("torch.nn.CrossEntropyLoss", lambda z, t: loss(_rows(z), _rows(t)), channels_last=True)
+    return BuiltLayer("torch.nn.CrossEntropyLoss", lambda z, t: loss(_rows(z), _rows(t)), channels_last=True)
 
 
-def _categorical(_: Site) -> Built:
+def _categorical(_: LayerContext) -> BuiltLayer:
     import torch
 
     def loss(p: Tensor, target: Tensor) -> Tensor:
         p = (p / p.sum(dim=-1, keepdim=True)).clamp(*CLIP)
         return -(target * torch.log(p)).sum(dim=-1).mean()
 
-    return Built(
+    return BuiltLayer(
         "composition: -(target * torch.log((p / p.sum(-1)).clamp(1e-7, 1 - 2**-23))).sum(-1).mean()",
         loss,
         channels_last=True,
@@ -233,7 +211,7 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-BUILDERS: dict[str, Callable[[Site], Built]] = {
+BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
     "max-pool": _max_pool,

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform_torch.layers import Built
+from actconform_torch.layers import BuiltLayer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from actconform_torch.layers import Named, Site
+    from actconform.plugin.framework import LayerContext
+    from actconform_torch.layers import Named
 
 
-def _attention(_: Site) -> Built:
+def _attention(_: LayerContext) -> BuiltLayer:
     from torch.nn.functional import scaled_dot_product_attention
 
     def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         # (batch, heads, t, d), as documented; torch-dynamo refuses what has no axis of heads.
         return scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
 
-    return Built("torch.nn.functional.scaled_dot_product_attention", attention)
+    return BuiltLayer("torch.nn.functional.scaled_dot_product_attention", attention)
 
 
-def _multi_head_attention(site: Site) -> Built:
+def _multi_head_attention(context: LayerContext) -> BuiltLayer:
     import torch
 
     class SelfAttention(torch.nn.MultiheadAttention):
         def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
             return super().forward(x, x, x, need_weights=False)[0]
 
-    module = SelfAttention(site.shapes[0][-1], int(site.number("heads")), batch_first=True)
+    module = SelfAttention(context.shapes[0][-1], int(context.number("heads")), batch_first=True)
 
     def state(p: Named) -> dict[str, Tensor]:
         return {
@@ -41,36 +42,36 @@ def _multi_head_attention(site: Site) -> Built:
             "out_proj.bias": p["o-bias"],
         }
 
-    return Built("torch.nn.MultiheadAttention", module, state)
+    return BuiltLayer("torch.nn.MultiheadAttention", module, state)
 
 
-def _cosine_similarity(site: Site) -> Built:
+def _cosine_similarity(context: LayerContext) -> BuiltLayer:
     from torch.nn.functional import cosine_similarity
 
-    one_key = len(site.shapes[1]) == 1
+    one_key = len(context.shapes[1]) == 1
 
     def similarity(memory: Tensor, key: Tensor) -> Tensor:
         if one_key:
             return cosine_similarity(memory, key.unsqueeze(1), dim=-1)
         return cosine_similarity(memory.unsqueeze(1), key.unsqueeze(2), dim=-1)
 
-    return Built("torch.nn.functional.cosine_similarity", similarity)
+    return BuiltLayer("torch.nn.functional.cosine_similarity", similarity)
 
 
 def _interpolate(gate: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return gate * a + (1.0 - gate) * b
 
 
-def _circular_shift(site: Site) -> Built:
+def _circular_shift(context: LayerContext) -> BuiltLayer:
     import torch
 
-    width = site.shapes[1][0]
+    width = context.shapes[1][0]
 
     def shift(w: Tensor, s: Tensor) -> Tensor:
         rolled = [torch.roll(w, j - (width - 1) // 2, dims=-1) for j in range(width)]
         return (torch.stack(rolled, dim=-1) * s.unsqueeze(1)).sum(dim=-1)
 
-    return Built("composition: sum of s_j * torch.roll(w, j - (k - 1) / 2)", shift)
+    return BuiltLayer("composition: sum of s_j * torch.roll(w, j - (k - 1) / 2)", shift)
 
 
 def _sharpen(w: Tensor, gamma: Tensor) -> Tensor:
@@ -78,10 +79,10 @@ def _sharpen(w: Tensor, gamma: Tensor) -> Tensor:
     return powers / powers.sum(dim=-1, keepdim=True)
 
 
-def _read(site: Site) -> Built:
-    if len(site.shapes[0]) == 1:
-        return Built("torch.matmul", lambda w, memory: (w.unsqueeze(1) @ memory).squeeze(1))
-    return Built("torch.matmul", lambda w, memory: w @ memory)
+def _read(context: LayerContext) -> BuiltLayer:
+    if len(context.shapes[0]) == 1:
+        return BuiltLayer("torch.matmul", lambda w, memory: (w.unsqueeze(1) @ memory).squeeze(1))
+    return BuiltLayer("torch.matmul", lambda w, memory: w @ memory)
 
 
 def _write(memory: Tensor, w: Tensor, erase: Tensor, add: Tensor) -> Tensor:
@@ -117,21 +118,21 @@ def _precedence(p: Tensor, w: Tensor) -> Tensor:
     return (1.0 - w.sum(dim=-1, keepdim=True)) * p + w
 
 
-def _directional(site: Site) -> Built:
-    if site.number("transposed"):
-        return Built("torch.matmul", lambda link, w: w @ link)
-    return Built("torch.matmul", lambda link, w: w @ link.transpose(1, 2))
+def _directional(context: LayerContext) -> BuiltLayer:
+    if context.number("transposed"):
+        return BuiltLayer("torch.matmul", lambda link, w: w @ link)
+    return BuiltLayer("torch.matmul", lambda link, w: w @ link.transpose(1, 2))
 
 
 def _mix(modes: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return modes[..., 0:1] * a + modes[..., 1:2] * b + modes[..., 2:3] * c
 
 
-def _written(text: str, function: Callable[..., Tensor]) -> Callable[[Site], Built]:
-    return lambda _: Built(f"composition: {text}", function)
+def _written(text: str, function: Callable[..., Tensor]) -> Callable[[LayerContext], BuiltLayer]:
+    return lambda _: BuiltLayer(f"composition: {text}", function)
 
 
-MEMORY_BUILDERS: dict[str, Callable[[Site], Built]] = {
+MEMORY_BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "attention": _attention,
     "multi-head-attention": _multi_head_attention,
     "cosine-similarity": _cosine_similarity,

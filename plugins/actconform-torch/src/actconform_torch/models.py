@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform import Program, Unsupported
+from actconform import Program
+from actconform.plugin.framework import LayerContext, builder_of
 from actconform.types.model import LOSS, OUTPUT
-from actconform_torch.backend import _arrays, _refusal, _tensor, _torch, when_done
-from actconform_torch.layers import BUILDERS, Site
+from actconform_torch.layers import BUILDERS
 from actconform_torch.layers_memory import MEMORY_BUILDERS
+from actconform_torch.torch_module import arrays_of, import_torch, refusal, tensor_of, when_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from actconform.types import Bundle
     from actconform.types.model import Layer, Model
-    from actconform_torch.layers import Built
+    from actconform_torch.layers import BuiltLayer
 
     Values = Callable[[Mapping[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
 
@@ -44,20 +45,20 @@ class TorchModel(Program):
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", channels last, and "loss"."""
-        with _torch().no_grad():
+        with import_torch().no_grad():
             outputs = self.ready(inputs)()
-        return _arrays(outputs, inputs)
+        return arrays_of(outputs, inputs)
 
     def taps(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, channels last, from one forward pass."""
         tensors = self._tensors(inputs)
-        with _torch().no_grad():
+        with import_torch().no_grad():
             values = _computed(self._layers, tensors, self._network.state(tensors))
-        return _arrays(values, inputs)
+        return arrays_of(values, inputs)
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>`, canonical, for every name of `model.differentiable`, by torch.autograd from the loss."""
-        return _arrays(self.ready(inputs, cotangents)(), {**inputs, **cotangents})
+        return arrays_of(self.ready(inputs, cotangents)(), {**inputs, **cotangents})
 
     def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
         """Return what computes "y" and "loss", or with cotangents forward and torch.autograd.grad, every "d_<name>", as tensors.
@@ -73,20 +74,20 @@ class TorchModel(Program):
         names = [f"d_{name}" for name in self._model.differentiable]
         # Laid out anew but not computed: a call goes back through it by views, and it keeps nothing that a call would free.
         state = self._network.state(tensors)
-        cotangent = _tensor(cotangents[LOSS], self._device)
-        grad = _torch().autograd.grad
+        cotangent = tensor_of(cotangents[LOSS], self._device)
+        grad = import_torch().autograd.grad
 
         def gradients() -> dict[str, Tensor]:
             loss = _computed(self._loss, tensors, state)[LOSS]
             try:
                 return dict(zip(names, grad(loss, wanted, cotangent, materialize_grads=True), strict=True))
             except RuntimeError as error:
-                raise _refusal(error) from error
+                raise refusal(error) from error
 
         return when_done(gradients, self._device)
 
     def _tensors(self, inputs: Bundle) -> dict[str, Tensor]:
-        return {name: _tensor(array, self._device) for name, array in inputs.items()}
+        return {name: tensor_of(array, self._device) for name, array in inputs.items()}
 
     def _outputs(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {OUTPUT: values[self._model.output], LOSS: values[LOSS]}
@@ -96,7 +97,7 @@ def _computed(values: Values, tensors: Mapping[str, Tensor], state: dict[str, Te
     try:
         return values(tensors, state)
     except RuntimeError as error:
-        raise _refusal(error) from error
+        raise refusal(error) from error
 
 
 class Network:
@@ -107,10 +108,13 @@ class Network:
     """
 
     def __init__(self, model: Model) -> None:
-        torch = _torch()
+        torch = import_torch()
         self._model = model
         with torch.device("meta"):
-            self._built = {layer.name: _build(model, layer) for layer in model.layers}
+            self._built = {
+                layer.name: builder_of(layer, _BUILDERS, "torch")(LayerContext.of(model, layer))
+                for layer in model.layers
+            }
         self.text = ", ".join(dict.fromkeys(built.text for built in self._built.values()))
         self.module = _module(model, self._built).train(model.training)
 
@@ -141,7 +145,7 @@ class Network:
         from torch.nn import Module
 
         model, layers = self._model, self.module
-        tensors = {name: _tensor(array).clone() for name, array in parameters.items()}
+        tensors = {name: tensor_of(array).clone() for name, array in parameters.items()}
         layers.load_state_dict(self.state(tensors), assign=True)
         names = [one.name for one in model.inputs if one.role != "target"]
 
@@ -157,15 +161,7 @@ class Network:
         return Shipped().train(model.training)
 
 
-def _build(model: Model, layer: Layer) -> Built:
-    shapes = {one.name: one.shape for one in model.inputs} | model.shapes
-    build = _BUILDERS.get(layer.kind)
-    if build is None:
-        raise Unsupported(f"layer {layer.name}: torch has no layer of kind {layer.kind} here")
-    return build(Site(layer, tuple(shapes[name] for name in layer.inputs), model.training))
-
-
-def _module(model: Model, built: Mapping[str, Built]) -> Module:
+def _module(model: Model, built: Mapping[str, BuiltLayer]) -> Module:
     from torch.nn import Module, ModuleDict
 
     class Layers(Module):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform_torch.backend import _array, _refusal, _tensor, _torch
+from actconform_torch.torch_module import array_of, import_torch, refusal, tensor_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def primitives(compiled: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] | None = None) -> dict[str, Compute]:
     """Return them by name, by way of `compiled` where it is given; `erf_gelu` is the erf of torch's gelu, as its results tell it."""
-    torch = _torch()
+    torch = import_torch()
     functions: dict[str, Callable[..., Tensor]] = {
         name: getattr(torch, name)
         for name in ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "erfc", "sqrt", "rsqrt", "reciprocal")
@@ -33,11 +33,11 @@ def primitives(compiled: Callable[[Callable[..., Tensor]], Callable[..., Tensor]
 
 def _over_arrays(function: Callable[..., Tensor]) -> Compute:
     def compute(*operands: NDArray[Any]) -> NDArray[Any]:
-        tensors = [_tensor(operand) for operand in operands]
+        tensors = [tensor_of(operand) for operand in operands]
         try:
-            with _torch().no_grad():
-                return _array(function(*tensors), {})
+            with import_torch().no_grad():
+                return array_of(function(*tensors), {})
         except RuntimeError as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
 
     return compute

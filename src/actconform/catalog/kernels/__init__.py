@@ -6,13 +6,21 @@ a slope, +0 where it is flat there. What a kernel adds to that stands in its `co
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from actconform._renamed import moved
 from actconform.catalog.kernels.piecewise import PIECEWISE
 from actconform.catalog.kernels.rows import ROWS
 from actconform.catalog.kernels.smooth import SMOOTH
 
-__all__ = ["ROWS", "UNARY"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actconform.types import Kernel
+
+__all__ = ["KERNELS", "ROWS", "UNARY"]
 
 UNARY = SMOOTH + PIECEWISE
+KERNELS: Mapping[str, Kernel] = {kernel.name: kernel for kernel in UNARY + ROWS}
 
 __getattr__ = moved(__name__)  # its names before 0.2

@@ -87,6 +87,7 @@ ROWS = (
         source="ONNX ReduceMax",
         form="row",
         tier="exact",
+        output_width="one",
     ),
     Kernel(
         name="maxout",
@@ -95,6 +96,7 @@ ROWS = (
         form="row",
         parameters={"pieces": 2.0},
         tier="exact",
+        output_width="half",
     ),
     Kernel(
         name="argmax",
@@ -104,12 +106,14 @@ ROWS = (
         tier="exact",
         differentiable=False,
         output_dtype="int64",
+        output_width="one",
     ),
     Kernel(
         name="glu",
         definition="a sigmoid(b), (a, b) the halves of the last axis",
         source="Dauphin et al. 2016; torch glu",
         form="row",
+        output_width="half",
     ),
     Kernel(
         name="reglu",
@@ -118,6 +122,7 @@ ROWS = (
         form="row",
         tier="exact",
         exact_ulp=0.5,
+        output_width="half",
     ),
     Kernel(
         name="swiglu",
@@ -125,6 +130,7 @@ ROWS = (
         source="Shazeer 2020",
         form="row",
         conventions=GATED,
+        output_width="half",
     ),
     Kernel(
         name="geglu",
@@ -132,5 +138,6 @@ ROWS = (
         source="Shazeer 2020",
         form="row",
         conventions=GATED,
+        output_width="half",
     ),
 )

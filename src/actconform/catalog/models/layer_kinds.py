@@ -14,7 +14,7 @@ layer-norm           the same over each row's last axis, biased variance; settin
 dropout              training: x mask / (1 - rate), inputs x, mask; inference: x; settings rate
 flatten              (h, w, c) -> (h w c), channels last
 reshape              settings shape
-activation           any kernel of the catalog over the last axis; settings kernel
+activation           a kernel over the last axis; settings kernel: the name of a built-in one, or a plugin's Kernel itself
 add, multiply        of two inputs, broadcast as in NumPy
 affine               scale x + shift; settings scale, shift
 attention            inputs q, k, v (t, d): softmax(q k^T / sqrt(d)) v
@@ -45,11 +45,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from actconform.catalog.kernels.piecewise import PIECEWISE
-from actconform.catalog.kernels.rows import ROWS
-from actconform.catalog.kernels.smooth import SMOOTH
-from actconform.errors import ShapeError, near
-from actconform.types import f32
+from actconform.catalog.kernels import KERNELS
+from actconform.errors import ShapeError, Unsupported, near
+from actconform.types import Kernel, f32
 from actconform.types.model import Parameter
 
 if TYPE_CHECKING:
@@ -68,13 +66,6 @@ LOSSES = (
     "categorical-cross-entropy-from-logits",
 )
 CLIP = (f32(1e-7), 1.0 - 2.0**-23)  # what losses of probabilities clip them into
-# one input, worked on along the last axis, which is kept or halved
-ACTIVATIONS = {
-    kernel.name: kernel
-    for kernel in SMOOTH + PIECEWISE + ROWS
-    if len(kernel.inputs) == 1 and kernel.axis == -1 and kernel.differentiable and kernel.name != "max"
-}
-HALVING = ("glu", "reglu", "swiglu", "geglu", "maxout")
 
 
 class Kind(NamedTuple):
@@ -174,11 +165,41 @@ def _reshape_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     return tuple(shape)  # type: ignore[arg-type]
 
 
+def kernel_of(layer: Layer) -> Kernel:
+    """Return the kernel of an activation layer; raise `Unsupported` for a name of none, or inputs beside x."""
+    setting = layer.settings["kernel"]
+    kernel = setting if isinstance(setting, Kernel) else KERNELS.get(str(setting))
+    if kernel is None:
+        raise Unsupported(
+            f"layer {layer.name}: no built-in kernel is called {setting!r}{near(str(setting), [*KERNELS])}"
+        )
+    if kernel.inputs != ("x",):
+        raise Unsupported(f"layer {layer.name}: kernel {kernel.name} has inputs beside x; an activation has x alone")
+    return kernel
+
+
+def _is_activation(kernel: Kernel) -> bool:
+    """Say whether it has one input and works along the last axis, which it keeps or halves, and has a gradient."""
+    return kernel.inputs == ("x",) and kernel.axis == -1 and kernel.output_width != "one" and kernel.differentiable
+
+
+ACTIVATIONS = {name: kernel for name, kernel in KERNELS.items() if _is_activation(kernel)}
+
+
 def _activation_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
-    name = str(layer.settings["kernel"])
-    if name not in ACTIVATIONS:
-        raise ShapeError(f"its kernel {name!r} cannot be a layer{near(name, sorted(ACTIVATIONS))}")
-    if name not in HALVING:
+    setting = layer.settings["kernel"]
+    kernel = setting if isinstance(setting, Kernel) else KERNELS.get(str(setting))
+    if kernel is None:
+        meant = near(str(setting), sorted(ACTIVATIONS))
+        raise ShapeError(
+            f"no built-in kernel is called {setting!r}{meant}; a plugin's kernel is given itself, kernel=KERNEL, not by name"
+        )
+    if not _is_activation(kernel):
+        raise ShapeError(
+            f"its kernel {kernel.name!r} cannot be a layer; expected one input x, worked on along the last axis, which it "
+            "keeps or halves, and a gradient"
+        )
+    if kernel.output_width == "same":
         return shapes[0]
     _wanted(shapes[0][-1] % 2 == 0, shapes, "an even last axis")
     return (*shapes[0][:-1], shapes[0][-1] // 2)

@@ -10,8 +10,7 @@ from onnx import helper
 
 import actconform.onnx.author.kernels  # noqa: F401  registers the built-in kernels
 from actconform._version import __version__
-from actconform.errors import Unsupported
-from actconform.onnx.nodes import GRAPHS, OPSET, Nodes, graph
+from actconform.onnx.nodes import GRAPHS, OPSET, Nodes, graph, graph_of
 from actconform.types import Artifact
 
 if TYPE_CHECKING:
@@ -34,12 +33,7 @@ def author(kernel: Kernel, dtype: str) -> Artifact:
     "operator: Gelu" or "composition: Split, Sigmoid, Mul". Parameters are rounded to the graph's dtype, or are float32
     attributes. Raises `Unsupported` where no graph is registered under the kernel's name.
     """
-    write = GRAPHS.get(kernel.name)
-    if write is None:
-        raise Unsupported(
-            f"no authored graph for kernel {kernel.name}: register one with actconform.onnx.nodes.graph({kernel.name!r})"
-        )
-    nodes = Nodes(dtype)
+    write, nodes = graph_of(kernel), Nodes(dtype)
     nodes.rename(write(nodes, kernel), OUTPUT)
     inputs = {name: kernel.dims(name) for name in kernel.inputs}
     return artifact_of(kernel.name, nodes, inputs, [OUTPUT])

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.catalog.models.layer_kinds import ACTIVATIONS, CLIP, HALVING, same_pads
-from actconform.onnx.nodes import GRAPHS, layer_graph
+from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
+from actconform.onnx.nodes import graph_of, layer_graph
 
 if TYPE_CHECKING:
     from actconform.onnx.nodes import Nodes, Wiring, WriteLayer
 
-OF_ROWS = ("maxout", "sparsemax")  # kernels whose graphs are of (b, n) and no other rank
+# Row kernels whose graphs work on the last axis of any rank; a graph is asked for (b, n) alone.
+OF_ANY_RANK = frozenset({"softmax", "log-softmax", "softmin", "glu", "reglu", "swiglu", "geglu"})
 
 
 @layer_graph("dense")
@@ -104,12 +105,13 @@ def _reshape(g: Nodes, at: Wiring) -> str:
 @layer_graph("activation")
 def _activation(g: Nodes, at: Wiring) -> str:
     """The kernel's own graph, which reads "x"."""
-    kernel, x, shape = ACTIVATIONS[str(at.layer.settings["kernel"])], at.inputs[0], at.shapes[0]
-    if kernel.name not in OF_ROWS or len(shape) == 1:
-        return GRAPHS[kernel.name](g.within(at.layer.name, x=x), kernel)
+    kernel, x, shape = kernel_of(at.layer), at.inputs[0], at.shapes[0]
+    write = graph_of(kernel)
+    if kernel.form == "unary" or kernel.name in OF_ANY_RANK or len(shape) == 1:
+        return write(g.within(at.layer.name, x=x), kernel)
     rows = g.Reshape(x, g.integers(-1, shape[-1]))
-    y = GRAPHS[kernel.name](g.within(at.layer.name, x=rows), kernel)
-    return g.Reshape(y, g.integers(-1, *shape[:-1], shape[-1] // 2 if kernel.name in HALVING else shape[-1]))
+    y = write(g.within(at.layer.name, x=rows), kernel)
+    return g.Reshape(y, g.integers(-1, *shape[:-1], shape[-1] // 2 if kernel.output_width == "half" else shape[-1]))
 
 
 @layer_graph("add")

@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.catalog.kernels import UNARY
-from actconform.catalog.kernels.rows import ROWS
-from actconform.errors import Unsupported, near
+from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.oracle import truth
 from actconform.oracle.layers.registry import Pulled, layer_formula
 
 if TYPE_CHECKING:
     from actconform.oracle.layers.registry import F64, Reading
-    from actconform.types import Kernel
     from actconform.types.model import Layer
-
-KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
 
 
 def _number(layer: Layer, setting: str) -> float:
@@ -100,22 +95,13 @@ def _dropout(reading: Reading) -> F64:
     return reading.inputs[0] * _kept(reading)
 
 
-def _kernel(layer: Layer) -> Kernel:
-    name = str(layer.settings["kernel"])
-    if name not in KERNELS:
-        raise Unsupported(f"layer {layer.name}: no built-in kernel is called {name!r}{near(name, list(KERNELS))}")
-    if KERNELS[name].inputs != ("x",):
-        raise Unsupported(f"layer {layer.name}: kernel {name} has inputs beside x; an activation has x alone")
-    return KERNELS[name]
-
-
 def _activation_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
-    return Pulled([truth(_kernel(reading.layer), {"x": reading.inputs[0]}, {"y": g})["d_x"]])
+    return Pulled([truth(kernel_of(reading.layer), {"x": reading.inputs[0]}, {"y": g})["d_x"]])
 
 
 @layer_formula("activation", vjp=_activation_vjp)
 def _activation(reading: Reading) -> F64:
-    y: F64 = truth(_kernel(reading.layer), {"x": reading.inputs[0]})["y"]
+    y: F64 = truth(kernel_of(reading.layer), {"x": reading.inputs[0]})["y"]
     return y
 
 

@@ -8,11 +8,14 @@ from functools import cache
 from typing import Any
 
 from actconform import Unavailable
+from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
 
 # What to install for a package that is not there, where it is none that this package brings along.
 INSTALL = "pip install actconform[keras]"
 MENDS = {"jax": "pip install jax", "torch": "pip install torch"}
+# No case has f64: it is for holding what is built against the float64 truth closely.
+KERAS_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "f64": "float64"}
 PLUGIN = "actconform-keras"
 PACKAGES = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-intel")}
 
@@ -42,11 +45,3 @@ def keras_on(backend: str) -> Any:  # a module, and not every framework has type
             framework.config.threading.set_intra_op_parallelism_threads(threads)
             framework.config.threading.set_inter_op_parallelism_threads(threads)
     return framework
-
-
-def thread_count() -> int:
-    """Return the number of threads asked for; raise ValueError where ACTCONFORM_THREADS is no number of them."""
-    text = os.environ.get("ACTCONFORM_THREADS", "1")
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"ACTCONFORM_THREADS is {text!r}: give the number of threads, 1 or more")
-    return int(text)
