@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from actconform.bench.interleaved import Taken
-from actconform.bench.results import Machine, Measured, Report, calibrated, compared
+from actconform.bench.results import Machine, Measured, ThroughputReport, calibrated, compared
 from actconform.bench.runner import figure_of
 from actconform.bench.verdicts import Judged
 from actconform.bench.workloads import Trial
@@ -52,7 +52,7 @@ def timed():
             )
             for route, middle in seconds.items()
         ]
-        return Report(
+        return ThroughputReport(
             actconform="0",
             machine=machine,
             facts=facts,

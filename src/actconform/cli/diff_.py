@@ -18,7 +18,7 @@ from actconform.report.read import read_report
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
-    from actconform.bench.baseline import Comparison
+    from actconform.bench.baseline import BaselineComparison
 
 
 @click.command("diff")
@@ -49,7 +49,7 @@ def command(old: Path, new: Path, *, as_json: bool, markdown: bool, html: bool, 
     return 1 if difference.worse else 0
 
 
-def _speeds(old: Path, new: Path) -> Comparison | None:
+def _speeds(old: Path, new: Path) -> BaselineComparison | None:
     before, after = (read(path if path.is_dir() else path.parent) for path in (old, new))
     return baseline.compare(baseline.held(before), after, other_versions=True) if before and after else None
 
