@@ -25,6 +25,14 @@ sys.path.append(str(Path(__file__).parent))  # what tests share is imported by i
 hypothesis.settings.register_profile("any machine", deadline=None)  # how long an example takes is for benchmarks
 hypothesis.settings.load_profile("any machine")
 
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, start with those that take minutes: none is left alone with them at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
+
+
 MACHINE = Machine(cpu="a processor", capability="AVX2", affinity=(0, 1), threads=1, memory=1 << 34)
 FACTS = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "2.13", "platform": "Linux-6.1"}, "keras": {"keras": "3"}}
 ROUNDS = 9
