@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from actconform.bench.interleaved import Taken
-from actconform.bench.results import Machine, Measured, ThroughputReport, calibrated, compared
+from actconform.bench.results import Machine, Measured, ThroughputReport, calibrated, with_ratios
 from actconform.bench.runner import figure_of
 from actconform.bench.verdicts import Judged
 from actconform.bench.workloads import Trial
@@ -68,7 +68,7 @@ def timed():
             confidence=0.95,
             interrupted=False,
             seconds=1.0,
-            measured=[Measured(trial=trial, calibration=scale, figures=compared(figures))],
+            measured=[Measured(trial=trial, calibration=scale, figures=with_ratios(figures))],
             not_timed=[],
         )
 

@@ -111,7 +111,9 @@ def test_only_update_writes_a_baseline_and_a_slowdown_is_called(cli, stand_in):
     assert Path(STORED).read_bytes() == before
 
     faster = [
-        msgspec.structs.replace(one, scale=1.0, to_calibration=baseline.ConfidenceInterval(*(one.to_calibration.low / 100,) * 3))
+        msgspec.structs.replace(
+            one, scale=1.0, to_calibration=baseline.ConfidenceInterval(*(one.to_calibration.low / 100,) * 3)
+        )
         for one in kept.entries
     ]
     baseline.save(Path(STORED), msgspec.structs.replace(kept, entries=faster))

@@ -159,7 +159,7 @@ def figure_of(
     )
 
 
-def compared(figures: list[Figure]) -> tuple[Figure, ...]:
+def with_ratios(figures: list[Figure]) -> tuple[Figure, ...]:
     """Return the figures of a trial, each with its ratio to the fastest, the one with the least median."""
     fastest = min(figures, key=lambda figure: figure.seconds.median, default=None)
     return tuple(
@@ -169,7 +169,7 @@ def compared(figures: list[Figure]) -> tuple[Figure, ...]:
     )
 
 
-def read(folder: Path) -> ThroughputReport | None:
+def read_throughput(folder: Path) -> ThroughputReport | None:
     """Return DIR/throughput.json, None where there is none; raise UsageError where it cannot be read or is something else."""
     path = folder / FILE
     try:

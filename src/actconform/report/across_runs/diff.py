@@ -88,7 +88,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     worse: tuple[str, ...]
 
 
-def compare(before: Report, after: Report, speeds: BaselineComparison | None = None) -> Difference:
+def compare_reports(before: Report, after: Report, speeds: BaselineComparison | None = None) -> Difference:
     """Return what differs.
 
     Worse is: a run that no longer conforms; a new finding that no registered deviation covers; an error that moved away from the truth in a case that is not
