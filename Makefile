@@ -47,8 +47,9 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 conform: $(STAMP) ## Run the default matrix and print what differs (PATTERN='gelu-*' narrows it, BACKENDS=all widens it)
 	@set -f; $(BIN)/actconform run $(PATTERN) $(addprefix --backend ,$(BACKENDS)) $(ARGS)
 
-test: $(STAMP) ## Run the tests, an end-to-end run of the real frameworks among them
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests on all cores, an end-to-end run of the real frameworks among them (ARGS='-n 0 tests/cli': a part, in one process)
+	@# A file's tests stay in one process, which makes its fixtures once. Each process imports every framework, once: about 1.6 GB.
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 browser: ## Install Chromium, if there is none, for the tests of the report in a browser (Debian, Ubuntu; as root or with sudo)
 	@command -v chromium || command -v chromium-headless-shell || command -v google-chrome || \

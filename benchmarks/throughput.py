@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.bench.results import FILE, Report
+from actconform.bench.results import FILE, ThroughputReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +31,11 @@ def timings() -> Iterator[Line]:
         program = str(Path(sys.executable).with_name("actconform"))
         command = [program, "bench", *SUBJECTS, *ROUTES, "--size", "1M", "--batch", "32", "--twice", "--out", folder]
         subprocess.run(command, stdout=subprocess.DEVNULL, cwd=folder, check=False)  # noqa: S603
-        report = msgspec.json.decode((Path(folder) / FILE).read_bytes(), type=Report)
+        report = msgspec.json.decode((Path(folder) / FILE).read_bytes(), type=ThroughputReport)
     yield from held(report)
 
 
-def held(report: Report) -> Iterator[Line]:
+def held(report: ThroughputReport) -> Iterator[Line]:
     """The two lines of a report in which every route was timed twice."""
     figures = [figure for one in report.measured for figure in one.figures]
     clock, sample = max(

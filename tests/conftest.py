@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from actconform.bench.interleaved import Taken
-from actconform.bench.results import Machine, Measured, Report, calibrated, compared
+from actconform.bench.results import Machine, Measured, ThroughputReport, calibrated, with_ratios
 from actconform.bench.runner import figure_of
 from actconform.bench.verdicts import Judged
 from actconform.bench.workloads import Trial
@@ -24,6 +24,14 @@ sys.path.append(str(Path(__file__).parent))  # what tests share is imported by i
 
 hypothesis.settings.register_profile("any machine", deadline=None)  # how long an example takes is for benchmarks
 hypothesis.settings.load_profile("any machine")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests, start with those that take minutes: none is left alone with them at the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
+
 
 MACHINE = Machine(cpu="a processor", capability="AVX2", affinity=(0, 1), threads=1, memory=1 << 34)
 FACTS = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "2.13", "platform": "Linux-6.1"}, "keras": {"keras": "3"}}
@@ -52,7 +60,7 @@ def timed():
             )
             for route, middle in seconds.items()
         ]
-        return Report(
+        return ThroughputReport(
             actconform="0",
             machine=machine,
             facts=facts,
@@ -60,7 +68,7 @@ def timed():
             confidence=0.95,
             interrupted=False,
             seconds=1.0,
-            measured=[Measured(trial=trial, calibration=scale, figures=compared(figures))],
+            measured=[Measured(trial=trial, calibration=scale, figures=with_ratios(figures))],
             not_timed=[],
         )
 

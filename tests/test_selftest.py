@@ -22,7 +22,7 @@ from actconform.compare import classify, comparator, elementwise
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.run.scheduler import Plan, plan_of
-from actconform.selftest import Trial
+from actconform.selftest import DetectionReport
 from actconform.settings import Config
 from actconform.testdata.golden import store, verify
 from actconform.tolerance import limits
@@ -55,7 +55,7 @@ def kept() -> Iterator[dict[str, Worker]]:
 
 
 @pytest.fixture
-def trial(plan: Plan, kept: dict[str, Worker], monkeypatch: Patch) -> Callable[..., Trial]:
+def trial(plan: Plan, kept: dict[str, Worker], monkeypatch: Patch) -> Callable[..., DetectionReport]:
     """Run the selftest on these faults, in workers that are left running."""
 
     class Lasting(Worker):
@@ -69,7 +69,7 @@ def trial(plan: Plan, kept: dict[str, Worker], monkeypatch: Patch) -> Callable[.
     return lambda *names: selftest.selftest(plan, names, lambda _: None)
 
 
-def outcomes(trial: Trial) -> dict[str, str]:
+def outcomes(trial: DetectionReport) -> dict[str, str]:
     return {one.fault: one.outcome for one in trial.detections}
 
 
@@ -211,7 +211,7 @@ BLINDED = [
 ]
 
 
-def test_with_open_eyes_each_of_these_faults_is_caught(trial: Callable[..., Trial]) -> None:
+def test_with_open_eyes_each_of_these_faults_is_caught(trial: Callable[..., DetectionReport]) -> None:
     faults = {blinding.fault for blinding in BLINDED}
     done = trial(*faults)
     assert outcomes(done) == dict.fromkeys(faults, "caught")
@@ -222,7 +222,7 @@ def test_with_open_eyes_each_of_these_faults_is_caught(trial: Callable[..., Tria
 
 @pytest.mark.parametrize(("blind", "fault", "outcome"), BLINDED, ids=lambda part: getattr(part, "__name__", None))
 def test_with_one_part_blinded_the_selftest_goes_red(
-    trial: Callable[..., Trial], monkeypatch: Patch, blind: Callable[[Patch], None], fault: str, outcome: str
+    trial: Callable[..., DetectionReport], monkeypatch: Patch, blind: Callable[[Patch], None], fault: str, outcome: str
 ) -> None:
     blind(monkeypatch)
     done = trial(fault)
@@ -278,7 +278,7 @@ def test_with_the_goldens_unchecked_their_faults_are_missed(
 
 
 def test_the_whole_trial_has_the_faults_of_goldens_and_one_by_name_has_not(
-    trial: Callable[..., Trial], plan: Plan, monkeypatch: Patch
+    trial: Callable[..., DetectionReport], plan: Plan, monkeypatch: Patch
 ) -> None:
     one = next(fault for fault in plan.catalog.faults if fault.name == "faulty-torch@relu-one-ulp")
     catalog = msgspec.structs.replace(plan.catalog, faults=(one,))
@@ -294,7 +294,7 @@ FABRICATED = selftest.Detection(fault="goldens@made-up", family="goldens", what=
 # --- false alarms -------------------------------------------------------------------------------------------------------
 
 
-def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., Trial], monkeypatch: Patch) -> None:
+def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., DetectionReport], monkeypatch: Patch) -> None:
     monkeypatch.setitem(limits.SCALED_LIMITS, ("value", 32), 0.01)
     monkeypatch.setattr(
         actconform.run.case, "explain", lambda *_: Explanation({}, [])
@@ -432,7 +432,7 @@ def test_the_outcome_says_what_went_wrong_with_a_fault(
     seen = selftest._detection(one, {FAULTY: result(FAULTY, Verdict(verdict), tuple(findings))})
     assert (seen.fault, seen.family, seen.outcome) == (one.name, "fabricated", outcome)
     if outcome != "caught":
-        assert Trial(detections=[seen], false_alarms=[], healthy=1, seconds=1.0).problems
+        assert DetectionReport(detections=[seen], false_alarms=[], healthy=1, seconds=1.0).problems
 
 
 def test_one_of_several_cases_is_enough() -> None:
@@ -450,7 +450,7 @@ def test_a_fault_of_a_case_that_there_is_not_is_refused(plan: Plan) -> None:
 
 
 def test_results_are_told_as_they_come_for_the_faulty_and_the_healthy(
-    trial: Callable[..., Trial], plan: Plan, monkeypatch: Patch
+    trial: Callable[..., DetectionReport], plan: Plan, monkeypatch: Patch
 ) -> None:
     told: list[str] = []
     selftest.selftest(plan, ["faulty-torch@relu-one-ulp"], lambda one: told.append(one.case))

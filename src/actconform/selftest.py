@@ -43,7 +43,7 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
     seen: tuple[str, ...] = ()
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class DetectionReport(msgspec.Struct, frozen=True, kw_only=True):
     """All detections, the healthy cases that were accused, those that ran out of time, and how many there were."""
 
     detections: list[Detection]
@@ -65,7 +65,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], None]) -> Trial:
+def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], None]) -> DetectionReport:
     """Return how the detector does on the installed faults, those called `names` or all; the plan's cases do not matter.
 
     All deviations of the plan's register are active, for the faulty as for the healthy. Raises UsageError where no fault is
@@ -101,7 +101,7 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
     detections = [_detection(fault, results) for fault in faults]
     if not names:
         detections += _of_goldens(plan.catalog.kernels[GOLDEN_SUBJECT], plan.folder)
-    return Trial(
+    return DetectionReport(
         detections=detections,
         false_alarms=[f"{alarm.case}: {alarm.verdict}, {alarm.reason}" for alarm in alarms],
         timeouts=[result.case for result in bad if result.verdict == Verdict.TIMEOUT],

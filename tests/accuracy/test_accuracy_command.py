@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from actconform import Backend, Library, Unavailable, Unsupported
 from actconform.accuracy import __main__ as command
-from actconform.accuracy.library import Measured
+from actconform.accuracy.library import MeasuredLibrary
 from actconform.accuracy.measure import Accuracy
 from actconform.accuracy.statement import merged, toml
 from actconform.onnx.evaluate.reference import ReferenceEvaluator
@@ -111,7 +111,7 @@ def test_the_register_text_is_toml_with_the_planted_error(run):
 def test_figures_of_several_machines_are_merged_to_the_larger_ones(run, tmp_path):
     file = tmp_path / "here.json"
     assert run("plain", "--dtype", "f32", "--primitive", "sqrt", "--json", str(file)).exit_code == 0
-    (here,) = msgspec.json.decode(file.read_bytes(), type=list[Measured])
+    (here,) = msgspec.json.decode(file.read_bytes(), type=list[MeasuredLibrary])
     there = worse(here, ulp=3.2, stated_ulp=4, flush="always")
     (tmp_path / "there.json").write_bytes(msgspec.json.encode([there]))
     done = run("--merge", str(file), "--merge", str(tmp_path / "there.json"), "--toml")
@@ -132,7 +132,7 @@ def test_functions_of_several_files_stand_in_one_order(run, tmp_path):
     assert list(table["ulp"]) == ["exp", "sqrt"]
 
 
-def worse(measured: Measured, **changes) -> Measured:
+def worse(measured: MeasuredLibrary, **changes) -> MeasuredLibrary:
     rows = tuple(msgspec.structs.replace(row, **changes) for row in measured.accuracies)
     facts = (measured.facts[0] | {"plain": "1.7"},)
     return msgspec.structs.replace(measured, facts=facts, accuracies=rows)
@@ -159,7 +159,7 @@ def test_sixteen_bit_figures_stand_in_the_register_only_where_they_are_not_one()
         wrong={},
     )
     off = msgspec.structs.replace(row, primitive="tanh", ulp=2.5, stated_ulp=3)
-    text = toml(Measured(library="a", when=(), facts=({},), accuracies=(row, off)))
+    text = toml(MeasuredLibrary(library="a", when=(), facts=({},), accuracies=(row, off)))
     assert tomllib.loads(text)["library"][0]["ulp"] == {"tanh/f16": 3}
 
 

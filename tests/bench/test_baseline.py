@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from actconform.bench.baseline import compare, confirmed, held, read, save
-from actconform.bench.intervals import Interval
+from actconform.bench.intervals import ConfidenceInterval
 from actconform.errors import UsageError
 
 PLAIN = {"torch": 1e-3, "keras": 3e-3}
@@ -80,7 +80,7 @@ def test_what_slows_all_routes_but_not_the_calibration_is_laid_to_the_reference_
 
 def test_a_calibration_that_drifts_with_the_routes_gates_nothing_either(timed):
     made = timed(slower("torch", 9.0))
-    wide = Interval(1e-3, 1e-3, 1.3e-3)
+    wide = ConfidenceInterval(1e-3, 1e-3, 1.3e-3)
     (one,) = made.measured
     one = msgspec.structs.replace(one, calibration=msgspec.structs.replace(one.calibration, seconds=wide))
     found = compare(held(timed(PLAIN)), msgspec.structs.replace(made, measured=[one]))
@@ -134,7 +134,9 @@ def test_an_update_keeps_the_reference(timed):
     assert {one.reference for one in old.entries} == {"torch"}
     swapped = held(timed({"torch": 9e-3, "keras": 3e-3}), old)
     assert {one.reference for one in swapped.entries} == {"torch"}
-    assert next(one for one in swapped.entries if one.route == "torch").to_reference == Interval(1.0, 1.0, 1.0)
+    assert next(one for one in swapped.entries if one.route == "torch").to_reference == ConfidenceInterval(
+        1.0, 1.0, 1.0
+    )
 
 
 def test_what_is_saved_is_read(timed, tmp_path):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from actconform.bench import calibration
-from actconform.bench.calibration import COPY, MATMUL, Calibration
+from actconform.bench.calibration import COPY, MATMUL, CalibrationBackend
 from actconform.errors import Unsupported
 from actconform.plugin.loader import load_plugins
 from actconform.types import Case
 from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, Job
-from actconform.workers.timing import Prepare, Sample
+from actconform.workers.timing import Prepare, TakeSample
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
@@ -21,7 +21,7 @@ def test_copying_writes_all_of_x(monkeypatch, threads, size):
     monkeypatch.setenv("ACTCONFORM_THREADS", threads)
     written = []
     monkeypatch.setattr(calibration.np, "copyto", lambda y, x: written.append((y, x)))
-    program = Calibration().build(COPY, "f32")
+    program = CalibrationBackend().build(COPY, "f32")
     x = np.arange(size, dtype=np.float32)
     once = program.ready({"x": x})
     once()
@@ -41,7 +41,7 @@ def test_a_worker_serves_both_and_states_its_facts():
             assert np.allclose(outcome.outputs[0]["y"], x if kernel is COPY else x @ x)
             prepared = worker.prepare(Prepare(kernel.name, job), 60)
             assert prepared.failure is None
-            assert worker.sample(Sample(kernel.name, 1), 60).seconds > 0
+            assert worker.sample(TakeSample(kernel.name, 1), 60).seconds > 0
         facts = worker.hello.facts
     assert facts["threads"] == "2"
     assert facts["numpy"] == np.__version__
@@ -53,4 +53,4 @@ def test_nobody_else_has_them():
     assert calibration.NAME not in catalog.backends
     assert COPY.name not in catalog.kernels
     with pytest.raises(Unsupported):
-        Calibration().build(catalog.kernels["relu"], "f32")
+        CalibrationBackend().build(catalog.kernels["relu"], "f32")

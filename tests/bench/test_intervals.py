@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from actconform.bench.intervals import LEAST_ROUNDS, Interval, bounding_rank, interval, ratios
+from actconform.bench.intervals import LEAST_ROUNDS, ConfidenceInterval, bounding_rank, interval, ratios
 
 
 @given(st.integers(LEAST_ROUNDS, 400), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -52,7 +52,7 @@ def test_the_true_median_is_held_as_often_as_promised():
 
 def test_what_slows_a_whole_round_does_not_show_in_ratios():
     drift = [1.0, 1.1, 1.3, 0.9, 2.0, 5.0, 1.0]
-    assert ratios([3.0 * d for d in drift], [2.0 * d for d in drift]) == Interval(1.5, 1.5, 1.5)
+    assert ratios([3.0 * d for d in drift], [2.0 * d for d in drift]) == ConfidenceInterval(1.5, 1.5, 1.5)
 
 
 def test_ratios_are_of_equal_rounds():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from actconform.bench.results import FILE, read, write
+from actconform.bench.results import FILE, read_throughput, write
 from actconform.errors import UsageError
 
 
@@ -26,7 +26,7 @@ def test_a_report_survives_its_file(timed, tmp_path):
     made = timed({"torch": 1e-3})
     write(tmp_path / "new" / "throughput.json", made)
     text = (tmp_path / "new" / "throughput.json").read_bytes()
-    assert read(tmp_path / "new") == made
+    assert read_throughput(tmp_path / "new") == made
     assert json.loads(text)["schema"] == 1
     assert b"NaN" not in text
     assert b"Infinity" not in text
@@ -34,10 +34,10 @@ def test_a_report_survives_its_file(timed, tmp_path):
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"schema": 1}', b"\xff"])
 def test_what_is_no_report_is_named_with_the_mend(tmp_path, text):
-    assert read(tmp_path) is None
+    assert read_throughput(tmp_path) is None
     (tmp_path / FILE).write_bytes(text)
     with pytest.raises(UsageError, match=r"throughput\.json: not what `actconform bench` writes .*: remove it"):
-        read(tmp_path)
+        read_throughput(tmp_path)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actconform.bench.available_memory import available, estimate, refuse_what_does_not_fit
-from actconform.bench.tensors import drawn, moved, output_shape, shapes
+from actconform.bench.tensors import drawn, elements_and_bytes, output_shape, shapes
 from actconform.bench.workloads import Trial
 from actconform.errors import UsageError
 from actconform.oracle import truth
@@ -33,13 +33,13 @@ def test_every_kernel_takes_its_tensors_and_gives_y_of_the_shape(name, size):
 
 def test_bytes_are_of_inputs_and_results_once():
     relu, softmax, prelu = (CATALOG.kernels[name] for name in ("relu", "softmax", "prelu"))
-    assert moved(relu, Trial("relu", "forward", 1000)) == (1000, 8000)
-    assert moved(relu, Trial("relu", "forward+backward", 1000)) == (1000, 12000)
-    assert moved(softmax, Trial("softmax", "forward", 1 << 20)) == (1 << 20, 8 << 20)
-    assert moved(prelu, Trial("prelu", "forward", 2048)) == (2048, 4 * (2048 + 1024 + 2048))
+    assert elements_and_bytes(relu, Trial("relu", "forward", 1000)) == (1000, 8000)
+    assert elements_and_bytes(relu, Trial("relu", "forward+backward", 1000)) == (1000, 12000)
+    assert elements_and_bytes(softmax, Trial("softmax", "forward", 1 << 20)) == (1 << 20, 8 << 20)
+    assert elements_and_bytes(prelu, Trial("prelu", "forward", 2048)) == (2048, 4 * (2048 + 1024 + 2048))
     glu, argmax = CATALOG.kernels["glu"], CATALOG.kernels["argmax"]
-    assert moved(glu, Trial("glu", "forward", 2048)) == (2048, 4 * (2048 + 1024))
-    assert moved(argmax, Trial("argmax", "forward", 2048)) == (2048, 4 * 2048 + 8 * 2)
+    assert elements_and_bytes(glu, Trial("glu", "forward", 2048)) == (2048, 4 * (2048 + 1024))
+    assert elements_and_bytes(argmax, Trial("argmax", "forward", 2048)) == (2048, 4 * 2048 + 8 * 2)
 
 
 def test_numbers_are_the_same_each_time_and_of_ordinary_size():

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from actconform.bench import baseline, runner
-from actconform.bench.results import Report
+from actconform.bench.results import ThroughputReport
 
 SMALL = ("--size", "64", "--batch", "2", "--rounds", "6")
 STAND_IN = ("relu/*", "sigmoid/*", "silu/*", "--backend", "stand-in", *SMALL)
@@ -25,7 +25,7 @@ def stand_in(install, monkeypatch):
 
 
 def read(path="conform-out"):
-    return msgspec.json.decode((Path(path) / "throughput.json").read_bytes(), type=Report)
+    return msgspec.json.decode((Path(path) / "throughput.json").read_bytes(), type=ThroughputReport)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,9 @@ def test_only_update_writes_a_baseline_and_a_slowdown_is_called(cli, stand_in):
     assert Path(STORED).read_bytes() == before
 
     faster = [
-        msgspec.structs.replace(one, scale=1.0, to_calibration=baseline.Interval(*(one.to_calibration.low / 100,) * 3))
+        msgspec.structs.replace(
+            one, scale=1.0, to_calibration=baseline.ConfidenceInterval(*(one.to_calibration.low / 100,) * 3)
+        )
         for one in kept.entries
     ]
     baseline.save(Path(STORED), msgspec.structs.replace(kept, entries=faster))

@@ -15,13 +15,15 @@ from actconform.plugin.loader import load_plugins
 
 @pytest.fixture
 def only(install, monkeypatch):
-    """Have doctor look at these backends of the stand-in plugin, and at no framework that is installed here."""
+    """Have doctor look at these backends of the stand-in plugin, at no framework that is installed here, and at `goldens` if asked."""
     install(**{"stand-in": "stand_in:Plugin"})
 
-    def choose(*backends, **changes):
+    def choose(*backends, goldens=False):
+        if not goldens:  # they take seconds
+            monkeypatch.setattr(verb, "verify_folders", lambda *_: [])
         catalog = load_plugins()
         chosen = {name: catalog.backends[name] for name in backends}
-        there = msgspec.structs.replace(catalog, backends=chosen, broken=(), **changes)
+        there = msgspec.structs.replace(catalog, backends=chosen, broken=())
         monkeypatch.setattr(verb, "load_plugins", lambda: there)
         monkeypatch.setattr(verb, "KNOWN_PLUGINS", ("actconform-stand-in",))
 
@@ -29,7 +31,7 @@ def only(install, monkeypatch):
 
 
 def test_all_is_well(only, cli):
-    only("stand-in")
+    only("stand-in", goldens=True)
     said = cli("doctor")
     assert said.code == 0
     assert "goldens: verified" in said.out
@@ -97,7 +99,7 @@ def test_a_plugin_that_is_not_there_is_named_with_its_package(only, cli, monkeyp
 
 
 def test_damaged_goldens_and_broken_plugins_are_no_health(only, cli, monkeypatch, tmp_path):
-    only("stand-in")
+    only("stand-in", goldens=True)
     monkeypatch.setattr(verb, "golden_dir", lambda: tmp_path)
     said = cli("doctor")
     assert said.code == 1
@@ -110,6 +112,7 @@ def test_a_broken_plugin_is_told_with_its_markup_as_it_is(install, cli, monkeypa
     bad = msgspec.structs.replace(catalog.broken[0], reason="[red]x[/] and [/]")
     here = msgspec.structs.replace(catalog, backends={}, broken=(bad,))
     monkeypatch.setattr(verb, "load_plugins", lambda: here)
+    monkeypatch.setattr(verb, "verify_folders", lambda *_: [])
     said = cli("doctor")
     assert said.code == 1
     assert "✗ plugin bad (actconform-stand-in 1.0): [red]x[/] and [/]" in said.out

@@ -11,7 +11,7 @@ import pytest
 import actconform.run.case
 from actconform.cli import selftest_
 from actconform.errors import UsageError
-from actconform.selftest import Detection, Trial
+from actconform.selftest import Detection, DetectionReport
 from actconform.tolerance import limits
 from actconform.verdict.causes.explain import Explanation
 
@@ -43,9 +43,9 @@ def trial_gives(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     def gives(*detections: Detection, alarms: tuple[str, ...] = ()) -> list[Any]:
         asked: list[Any] = []
 
-        def selftest(plan: Any, names: Any, on_result: Any) -> Trial:
+        def selftest(plan: Any, names: Any, on_result: Any) -> DetectionReport:
             asked.extend((plan, names))
-            return Trial(detections=list(detections), false_alarms=list(alarms), healthy=7, seconds=1.5)
+            return DetectionReport(detections=list(detections), false_alarms=list(alarms), healthy=7, seconds=1.5)
 
         monkeypatch.setattr(selftest_, "selftest", selftest)
         return asked
@@ -210,7 +210,7 @@ def test_without_any_fault_it_says_what_to_install(cli: Callable[..., Any], monk
 def test_what_the_trial_refuses_is_said_without_a_traceback(
     cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> Trial:
+    def refuse(*_: object) -> DetectionReport:
         raise UsageError("fault a@one names the case b/c, which there is not")
 
     monkeypatch.setattr(selftest_, "selftest", refuse)

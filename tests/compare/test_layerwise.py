@@ -12,7 +12,7 @@ import pytest
 from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.compare.comparator import structural
-from actconform.compare.layerwise import LAYERS, layerwise, top_1, where
+from actconform.compare.layerwise import LAYERS, layerwise, locate_layer, top_1
 from actconform.oracle.layers.model import layer_value, reading, values
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.tolerance.layer_bounds import layer_bound
@@ -85,7 +85,7 @@ def test_a_planted_epsilon_is_found_at_its_layer_and_at_no_other(name: str, faul
     _, findings = layerwise(model, tensors_of(model), seen, F32, fused=False)
     assert {(one.tensor, one.class_, one.regime) for one in findings} == {(fault, "scaled-error", LAYERS)}
     assert findings[0].magnitude > 3
-    assert where(findings) == f"first layer over its bound: {fault} ({findings[0].magnitude:.3g} times)"
+    assert locate_layer(findings) == f"first layer over its bound: {fault} ({findings[0].magnitude:.3g} times)"
 
 
 def test_two_faults_are_two_layers_in_their_order() -> None:
@@ -93,7 +93,7 @@ def test_two_faults_are_two_layers_in_their_order() -> None:
     both = edited(edited(model, "gelu", kernel="gelu-tanh"), "norm1", epsilon=1e-3)
     _, findings = layerwise(model, tensors_of(model), run(both), F32, fused=False)
     assert [one.tensor for one in findings] == ["norm1", "gelu"]
-    assert where(findings).startswith("first layer over its bound: norm1 (")
+    assert locate_layer(findings).startswith("first layer over its bound: norm1 (")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_nan_is_found_at_the_layer_where_it_appears(name: str, fault: str) -> 
         assert judged(model, seen, fused=fused) == [(fault, "nan-made")]
     _, findings = layerwise(model, tensors_of(model), seen, F32, fused=False)
     assert findings[0].count == 1
-    assert where(findings) == f"first layer over its bound: {fault} (nan-made)"
+    assert locate_layer(findings) == f"first layer over its bound: {fault} (nan-made)"
 
 
 def test_a_nan_that_comes_from_above_is_wanted_below() -> None:
@@ -161,7 +161,7 @@ def test_a_missing_layer_is_a_names_finding_and_its_readers_are_not_judged() -> 
         ("norm3", "scaled-error", LAYERS),
     ]
     assert "the value of layer 'act2' is missing; got ['act1'" in findings[0].evidence
-    assert where(findings) == "first layer over its bound: act2 (names)"
+    assert locate_layer(findings) == "first layer over its bound: act2 (names)"
     assert {one.name for one in model.layers} - {one.tensor for one in measurements} == {"act2", "dropout2"}
 
 
@@ -298,7 +298,7 @@ def found(tensor: str, regime: str = "ordinary", magnitude: float = 0.0, class_:
 def test_a_reason_names_the_first_layer_or_the_gradient_that_is_furthest_off(
     findings: list[Finding], said: str
 ) -> None:
-    assert where(findings) == said
+    assert locate_layer(findings) == said
 
 
 SCORES = np.array([[1.0, 2.0, 2.0], [5.0, 0.0, 1.0], [0.0, 0.0, 3.0]])

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from actconform.onnx.constant_folding import LARGEST, decided, settled
+from actconform.onnx.constant_folding import LARGEST, decided, infer_constants
 from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.grad.reverse_mode import add_gradients
 
@@ -108,7 +108,7 @@ def test_shapes_and_constants_help_each_other():
         size = Size (shape)
         y = Neg (wide)
     }""")
-    inferred, values = settled(model)
+    inferred, values = infer_constants(model)
     assert numpy_helper.to_array(values["shape"]).tolist() == [5, 6]
     assert numpy_helper.to_array(values["size"]) == 2
     (y,) = inferred.output
@@ -123,7 +123,7 @@ def test_of_a_shape_that_is_known_in_part_that_part_is_used():
         a = Gather <axis = 0> (shape, one)
         b = Gather <axis = 0> (shape, zero)
     }""")
-    _, values = settled(model)
+    _, values = infer_constants(model)
     assert numpy_helper.to_array(values["a"]).tolist() == [3]
     assert "b" not in values
     assert "shape" not in values
@@ -138,7 +138,7 @@ def test_of_a_shape_that_is_known_in_part_that_part_is_used():
 )
 def test_nothing_large_is_made(node):
     model = parsed(f"() => (int64[k] y) {{ many = Constant <value_ints = [1000000000000]> () {node} y = Shape (big) }}")
-    _, values = settled(model)
+    _, values = infer_constants(model)
     assert "big" not in values
     assert all(np.prod(tensor.dims) <= LARGEST for tensor in values.values())
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 import actconform.onnx
 from actconform.errors import NotRepresentableError
-from actconform.onnx.constants import constant_tensor, holds, operator_node
+from actconform.onnx.constants import constant_tensor, is_representable, operator_node
 from actconform.onnx.nodes import Nodes
 
 HALF, BRAIN, SINGLE, DOUBLE = TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE
@@ -37,7 +37,7 @@ MAKERS = {"from_array", "make_tensor", "make_node"}
     ],
 )
 def test_what_does_not_fit_is_an_error(value: float, element_type: int) -> None:
-    assert not holds(value, element_type)
+    assert not is_representable(value, element_type)
     with pytest.raises(NotRepresentableError, match=r"does not fit .*: compute in a wider type"):
         constant_tensor(value, element_type, "c")
 

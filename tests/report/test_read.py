@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made import finding, measurement, report, result
 
 from actconform.errors import UsageError
-from actconform.report.files.schema import document, schema
+from actconform.report.files.schema import schema, schema_document
 from actconform.report.read import read_report
 from actconform.run.recorder import write_report
 from actconform.types import Verdict, Worst
@@ -112,7 +112,7 @@ def test_a_report_of_before_there_were_severities_gets_them(tmp_path: Path) -> N
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
-    assert (TOP / "docs/report-schema.json").read_text() == document(), "run `make docs`"
+    assert (TOP / "docs/report-schema.json").read_text() == schema_document(), "run `make docs`"
     jsonschema.Draft202012Validator.check_schema(schema())
 
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from actconform.tolerance.running_error import Bounded, given, widest
+from actconform.tolerance.running_error import Bounded, exact_inputs, widest
 from actconform.types.dtypes import DTYPES
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
@@ -66,7 +66,7 @@ BINARY = {
 
 def leaf(values, rng, dtype):
     got = np.asarray(values).astype(STORAGE[dtype])
-    return Both(got, given(got.astype(float), DTYPES[dtype]), rng)
+    return Both(got, exact_inputs(got.astype(float), DTYPES[dtype]), rng)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
@@ -93,7 +93,7 @@ def test_expressions_in_the_format_stay_within_the_error(dtype, scale, seed, ste
 
 @over(a=NUMBERS, b=NUMBERS)
 def test_single_operations_of_exact_numbers_err_by_half_an_ulp_at_most_and_are_allowed_little_more(a, b):
-    x, y = (given(np.array(v), F32) for v in (a, b))
+    x, y = (exact_inputs(np.array(v), F32) for v in (a, b))
     for made in (x + y, x - y, x * y):
         assert made.error <= 1.001 * F32.unit_roundoff * abs(made.value) + F32.smallest_normal
     assert (x + y).value == a + b
@@ -134,19 +134,19 @@ def test_what_may_be_zero_has_no_finite_quotient_logarithm_or_root():
 
 
 def test_exact_zeros_stay_exact_and_small_results_may_be_flushed():
-    zero, two = (given(np.array(v), F32) for v in (0.0, 2.0))
+    zero, two = (exact_inputs(np.array(v), F32) for v in (0.0, 2.0))
     for made in (zero * two, zero + zero, (two * zero).sum(()), zero / two):
         assert made.error == 0
-    tiny = given(np.array(2.0**-130), F32)
+    tiny = exact_inputs(np.array(2.0**-130), F32)
     assert tiny.error == 2.0**-130
     assert (tiny + tiny).error >= 2.0**-129  # 0 + 0, where subnormal numbers are read as zero
     assert (two * two).error == 4 * F32.unit_roundoff
-    assert given(np.array(2.0**-20), F16).error == 0
-    assert (given(np.array(2.0**-13), F16) * 2.0**-9).error >= 2.0**-25  # gradual, and yet rounded
+    assert exact_inputs(np.array(2.0**-20), F16).error == 0
+    assert (exact_inputs(np.array(2.0**-13), F16) * 2.0**-9).error >= 2.0**-25  # gradual, and yet rounded
 
 
 def test_constants_that_the_format_does_not_hold_are_rounded():
-    zero = given(np.zeros(()), F16)
+    zero = exact_inputs(np.zeros(()), F16)
     assert (zero + 0.1).error == pytest.approx(abs(float(np.float16(0.1)) - 0.1) + 0.1 * F16.unit_roundoff, rel=1e-2)
     assert (zero + 0.5).error == 0.5 * F16.unit_roundoff
 
@@ -163,7 +163,7 @@ def test_the_widest_of_several_ways_has_the_largest_error_of_each_element():
 
 
 def test_shapes_broadcast_and_elements_move_with_their_errors():
-    x = given(np.arange(6.0).reshape(2, 3), F32) * 0.1
+    x = exact_inputs(np.arange(6.0).reshape(2, 3), F32) * 0.1
     assert (x + x[:, :1]).error.shape == (2, 3)
     assert x.sum(0).value.shape == (1, 3)
     assert x.mean((0, 1)).value.shape == (1, 1)
@@ -173,6 +173,6 @@ def test_shapes_broadcast_and_elements_move_with_their_errors():
 
 def test_a_mean_of_more_numbers_than_the_format_counts_has_a_bound_that_means_something():
     x = np.full(70_000, 1.5)
-    mean = given(x, F16).mean(0)
+    mean = exact_inputs(x, F16).mean(0)
     assert mean.value == 1.5
     assert mean.error < 40 * F16.unit_roundoff * 1.5  # 17 levels of pairwise sums, and the division

@@ -20,7 +20,7 @@ from actconform.errors import Unavailable, Unsupported, WorkerTimeout
 from actconform.settings import BackendConfig, Config
 from actconform.types import Artifact, Case
 from actconform.workers import command_runtime
-from actconform.workers.command_runtime import About, CommandProgram, runtime
+from actconform.workers.command_runtime import CommandProgram, CommandSettings, runtime
 from actconform.workers.from_settings import configured_worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import SaidError
@@ -42,10 +42,10 @@ def graph(kind: int = TensorProto.FLOAT, output: str = "y") -> Artifact:
     return Artifact(model.SerializeToString(), 18, "authored: Relu")
 
 
-def about(folder: Path, script: str, **settings: Any) -> About:
+def about(folder: Path, script: str, **settings: Any) -> CommandSettings:
     (folder / "rt.py").write_text(textwrap.dedent(script))
     words = f"{sys.executable} rt.py {{model}} {{inputs}} {{outputs}}"
-    return About(**{"name": "myrt", "command": words, "folder": str(folder), **settings})
+    return CommandSettings(**{"name": "myrt", "command": words, "folder": str(folder), **settings})
 
 
 def answered(folder: Path, script: str, x: Any = X, artifact: Artifact | None = None, **settings: Any) -> Any:

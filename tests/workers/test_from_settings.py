@@ -15,7 +15,7 @@ from actconform.plugin.loader import GROUP, load_plugins
 from actconform.run.select import all_cases, routes
 from actconform.settings import BackendConfig, Config
 from actconform.types import Case
-from actconform.workers.environments import About, Environment
+from actconform.workers.environments import Environment, EnvironmentRecord
 from actconform.workers.from_settings import configured, configured_worker, in_environment
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def test_a_worker_under_a_label_is_the_plugins_backend(tmp_path, monkeypatch):
 def test_packages_of_an_environment_come_before_those_of_pythonpath(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "/some/where")
     (tmp_path / "lib/python3.11/site-packages").mkdir(parents=True)
-    about = About(key="", requirements=("a",), python="3.11", packages={"b": "2", "a": "1"}, files="")
+    about = EnvironmentRecord(key="", requirements=("a",), python="3.11", packages={"b": "2", "a": "1"}, files="")
     settings = in_environment(BackendConfig(env={"X": "1"}, requirements=("a",)), Environment(tmp_path, about))
     assert settings.python == str(tmp_path / "bin" / "python")
     assert settings.requirements == ()

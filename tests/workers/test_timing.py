@@ -18,7 +18,7 @@ from actconform.types.model import LOSS, Input
 from actconform.workers.client import Worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import Session
-from actconform.workers.timing import Prepare, Sample, Timers, _in_fresh_memory
+from actconform.workers.timing import Prepare, TakeSample, Timers, _in_fresh_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,11 +150,11 @@ def test_a_sample_makes_so_many_calls_and_returns_their_seconds(timers: Timers, 
     (program,) = Counting.built
     assert set(program.calls) == {method}  # to warm up
     before = len(program.calls)
-    sampled = timers.sample(Sample("a", 7))
+    sampled = timers.sample(TakeSample("a", 7))
     assert sampled.failure is None
     assert sampled.seconds > 0
     assert len(program.calls) == before + 1 + 7, "one before them fills the caches"
-    timers.sample(Sample("a", 1))
+    timers.sample(TakeSample("a", 1))
     assert len(program.calls) == before + 1 + 7 + 1
     assert program.closed == 0
 
@@ -173,9 +173,9 @@ def test_several_calls_get_inputs_in_fresh_memory_and_a_single_one_does_not(time
     (program,) = Counting.built
     assert isinstance(program, Ready)
     first = program.given
-    timers.sample(Sample("a", 1))
+    timers.sample(TakeSample("a", 1))
     assert program.given is first
-    timers.sample(Sample("a", 2))
+    timers.sample(TakeSample("a", 2))
     assert not any(np.shares_memory(program.given[name], first[name]) for name in ("x", "y"))
     np.testing.assert_array_equal(X, [-1.0, 0.0, 2.0])
 
@@ -185,7 +185,7 @@ def test_several_are_ready_at_once(timers: Timers) -> None:
         assert timers.prepare(Prepare(key, job("plain"))).failure is None
     first, second = Counting.built
     counts = len(first.calls), len(second.calls)
-    timers.sample(Sample("b", 3))
+    timers.sample(TakeSample("b", 3))
     assert (len(first.calls), len(second.calls)) == (counts[0], counts[1] + 1 + 3)
 
 
@@ -206,7 +206,7 @@ def test_what_goes_wrong_in_preparing_is_a_failure(
     assert (prepared.failure.stage, prepared.failure.kind) == (stage, kind)
     assert words in prepared.failure.message
     assert prepared.loops == 0
-    assert timers.sample(Sample("a", 1)).failure is not None  # nothing is ready under that key
+    assert timers.sample(TakeSample("a", 1)).failure is not None  # nothing is ready under that key
 
 
 def test_a_call_that_fails_later_and_an_unknown_key_are_failures(
@@ -214,11 +214,11 @@ def test_a_call_that_fails_later_and_an_unknown_key_are_failures(
 ) -> None:
     timers.prepare(Prepare("a", job("plain")))
     monkeypatch.setattr(Counting.built[0], "name", "call-raises")
-    failure = timers.sample(Sample("a", 1)).failure
+    failure = timers.sample(TakeSample("a", 1)).failure
     assert failure is not None
     assert (failure.stage, failure.kind) == ("run", "error")
     assert "RuntimeError: the device is lost" in failure.message
-    unknown = timers.sample(Sample("nobody's", 1))
+    unknown = timers.sample(TakeSample("nobody's", 1))
     assert unknown.failure is not None
     assert "nobody's" in unknown.failure.message
     assert unknown.seconds == 0
@@ -227,9 +227,9 @@ def test_a_call_that_fails_later_and_an_unknown_key_are_failures(
 def test_no_calls_close_the_program_once(timers: Timers) -> None:
     timers.prepare(Prepare("a", job("plain")))
     for _ in range(2):  # closing what is not there is no fault
-        assert timers.sample(Sample("a", 0)).failure is None
+        assert timers.sample(TakeSample("a", 0)).failure is None
     assert [program.closed for program in Counting.built] == [1]
-    assert timers.sample(Sample("a", 1)).failure is not None
+    assert timers.sample(TakeSample("a", 1)).failure is not None
 
 
 @pytest.mark.parametrize("then", ["plain", "build-raises"])
@@ -252,11 +252,11 @@ def test_through_a_worker_process() -> None:
         prepared = worker.prepare(Prepare("a", job("plain")), timeout=60)
         assert (prepared.failure, prepared.implementation) == (None, "counted")
         assert prepared.loops >= 1
-        assert worker.sample(Sample("a", prepared.loops), timeout=60).seconds > 0
+        assert worker.sample(TakeSample("a", prepared.loops), timeout=60).seconds > 0
         refused = worker.prepare(Prepare("b", job("build-raises")), timeout=60)
         assert refused.failure is not None
         assert refused.failure.stage == "build"
         assert worker.run(job("plain"), timeout=60).failure is None  # jobs go on beside what is ready
-        assert worker.sample(Sample("a", 1), timeout=60).failure is None
-        assert worker.sample(Sample("a", 0), timeout=60).failure is None
-        assert worker.sample(Sample("a", 1), timeout=60).failure is not None
+        assert worker.sample(TakeSample("a", 1), timeout=60).failure is None
+        assert worker.sample(TakeSample("a", 0), timeout=60).failure is None
+        assert worker.sample(TakeSample("a", 1), timeout=60).failure is not None

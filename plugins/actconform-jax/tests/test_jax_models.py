@@ -1,4 +1,4 @@
-"""Every kind of layer and the small reference models in JAX against the float64 truth, layers and gradients."""
+"""Every kind of layer in JAX against the float64 truth, in shapes that the networks do not have."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def check_close(got: Arrays, wanted: Arrays) -> None:
         np.testing.assert_allclose(got[name].astype(np.float64), truth, rtol=0, atol=limit, err_msg=name)
 
 
-@pytest.mark.parametrize("model", [*MODELS.values(), *ALONE.values()], ids=[*MODELS, *ALONE])
+@pytest.mark.parametrize("model", ALONE.values(), ids=ALONE)
 def test_layers_and_gradients_agree_with_the_truth(model: Model) -> None:
     tensors = {n: array.astype(np.float32) for n, array in {**draw_inputs(model), **draw_parameters(model)}.items()}
     before = {name: array.tobytes() for name, array in tensors.items()}

@@ -1,27 +1,20 @@
-"""The Keras backend's facts, refusals and tensors; the plugin's hooks."""
+"""The Keras backend's facts and refusals."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib import import_module
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-import pluggy
 import pytest
 
-from actconform import Case, Kernel, Unavailable, Unsupported
-from actconform.catalog.kernels import ROWS, UNARY
+from actconform import Unavailable, Unsupported
+from actconform.catalog.kernels import UNARY
 from actconform.machine.cpu import cpu_capability
 from actconform.machine.onednn import onednn_settings
-from actconform.plugin import hookspecs
-from actconform.verdict.causes.check import check_formulas
-from actconform_keras import KerasBackend, KerasGpu, KerasJax, KerasTorch, KerasXla, plugin
+from actconform_keras import KerasBackend
 from actconform_keras.keras_module import keras_on
 
-LINEAR = next(kernel for kernel in UNARY if kernel.name == "linear")
 RELU = next(kernel for kernel in UNARY if kernel.name == "relu")
 
 
@@ -63,47 +56,6 @@ def test_tensorflow_is_asked_whether_it_uses_onednn(tf: Any, monkeypatch: pytest
     assert KerasBackend().facts()["onednn"] == level
 
 
-@pytest.mark.parametrize(
-    ("case", "reason"),
-    [
-        (Case("relu", "value", "f32", "keras"), ""),
-        (Case("a-model-of-a-plugin", "value", "f32", "keras"), ""),
-        (Case("relu", "value", "f64", "keras"), "keras runs f32, f16, bf16 here, not f64"),
-    ],
-)
-def test_supports_says_why_not(case: Case, reason: str) -> None:
-    support = KerasBackend().supports(case)
-    assert (support.yes, support.reason) == (not reason, reason)
-
-
-def test_bf16_bits_survive_the_round_trip() -> None:
-    bits = np.arange(65536, dtype=np.uint16)
-    program = KerasBackend().build(LINEAR, "bf16")
-    y = program.forward({"x": bits.view(ml_dtypes.bfloat16)})["y"]
-    np.testing.assert_array_equal(y.view(np.uint16), bits)
-    d = program.vjp({"x": y}, {"y": bits.view(ml_dtypes.bfloat16)})["d_x"]
-    np.testing.assert_array_equal(d.view(np.uint16), bits)
-
-
-def test_what_comes_back_does_not_follow_what_was_given() -> None:
-    x, g = np.ones(4, np.float32), np.ones(4, np.float32)
-    program = KerasBackend().build(LINEAR, "f32")
-    y, d = program.forward({"x": x})["y"], program.vjp({"x": x}, {"y": g})["d_x"]
-    x[:] = g[:] = 9.0
-    np.testing.assert_array_equal([y, d], np.ones((2, 4)))
-
-
-@pytest.mark.filterwarnings("error")
-def test_read_only_strided_and_scalar_arrays_are_taken() -> None:
-    program = KerasBackend().build(RELU, "f32")
-    frozen = np.array([-1.0, 2.0], np.float32)
-    frozen.setflags(write=False)
-    np.testing.assert_array_equal(program.forward({"x": frozen})["y"], [0.0, 2.0])
-    backwards = np.array([-1.0, 2.0, 3.0], np.float32)[::-1]
-    np.testing.assert_array_equal(program.forward({"x": backwards})["y"], [3.0, 2.0, 0.0])
-    assert program.forward({"x": np.array(2.0, np.float32)})["y"].shape == ()
-
-
 def test_a_missing_dtype_is_a_refusal_and_a_fault_is_not(tf: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     program = KerasBackend().build(RELU, "f16")
     halves = {"x": np.ones((2, 2), np.float16)}
@@ -126,16 +78,6 @@ def test_a_gradient_without_a_path_is_an_error(tf: Any, monkeypatch: pytest.Monk
         program.vjp({"x": x}, {"y": x})
 
 
-@pytest.mark.parametrize("package", ["keras", "tensorflow"])
-def test_without_its_packages_the_backend_is_unavailable(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    keras_on.cache_clear()
-    with pytest.raises(Unavailable, match=rf"{package} is not installed: pip install actconform\[keras\]"):
-        KerasBackend().facts()
-    with pytest.raises(Unavailable, match=f"{package} is not installed"):
-        KerasBackend().build(Kernel(name="relu", definition="", source=""), "f32")
-
-
 def test_another_keras_backend_in_the_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import keras
 
@@ -143,23 +85,3 @@ def test_another_keras_backend_in_the_process_is_named(monkeypatch: pytest.Monke
     keras_on.cache_clear()
     with pytest.raises(Unavailable, match=r"keras already runs on jax .* start with KERAS_BACKEND=tensorflow"):
         KerasBackend().facts()
-
-
-def test_importing_the_plugin_imports_no_framework() -> None:
-    code = (
-        "import sys, actconform_keras; actconform_keras.plugin.actconform_causes();"
-        "print('keras' in sys.modules or 'tensorflow' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
-def test_the_hooks_offer_the_backends_and_their_causes() -> None:
-    manager = pluggy.PluginManager("actconform")
-    manager.add_hookspecs(hookspecs)
-    manager.register(plugin)
-    manager.check_pending()
-    assert manager.hook.actconform_backends() == [[KerasBackend, KerasGpu, KerasXla, KerasJax, KerasTorch]]
-    ((register,),) = manager.hook.actconform_causes()
-    assert register.causes
-    check_formulas(register, {kernel.name: kernel for kernel in UNARY + ROWS})

@@ -1,4 +1,4 @@
-"""The reference models of Keras's own layers, native and exported, against the float64 truth."""
+"""The reference models of Keras's own layers in 16 bits and exported, against the float64 truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from actconform import Artifact, Case, Exporter, Model, Unsupported
 from actconform.catalog.models.feedforward import autoencoder
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.onnx.gates import inspect_model
-from actconform.oracle.layers.model import gradients, values
+from actconform.oracle.layers.model import values
 from actconform.plugin.builtin import Builtin
 from actconform.plugin.loader import load_plugins
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODELS = {model.name: model for model in networks() if PUBLISHED not in model.name}
-DTYPES: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16, "f64": np.float64}
-ATTENTION = ("attention-softmax", "attention-block")  # Keras takes the softmax of attention in float32
+DTYPES: dict[str, Any] = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 ROUTES = [(Tf2Onnx, False), (Tf2Onnx, True), (KerasExport, True)]
 # Their graphs hold no operator that tf2onnx has left as it was.
 WHOLE = ("linear-stack", "autoencoder-sigmoid", "image-cnn-softmax2@training", "ntm-addressing", "dnc-memory")
@@ -59,27 +58,6 @@ def assert_near(got: NDArray[Any], wanted: NDArray[Any], tolerance: float, name:
     """Compare with an error of `tolerance` of the largest number, and of 1 where all of it is small."""
     reach = tolerance * max(float(np.max(np.abs(wanted))), 0.01)
     np.testing.assert_allclose(got.astype(np.float64), wanted, rtol=0, atol=reach, err_msg=name)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("f32", 1e-4), ("f64", 1e-10)])
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-def test_layers_and_gradients_agree_with_the_truth(model: Model, dtype: str, tolerance: float) -> None:
-    if dtype == "f64" and model.name in ATTENTION:
-        tolerance = 1e-6
-    tensors = numbers(model, dtype)
-    program = KerasBackend().build_model(model, dtype)
-    truth = values(meant(model), tensors)
-    taps = program.taps(tensors)
-    assert set(taps) == set(truth)
-    for name, wanted in truth.items():
-        assert taps[name].shape == wanted.shape
-        assert_near(taps[name], wanted, tolerance, name)
-    slopes = gradients(meant(model), tensors, truth)
-    got = program.vjp(tensors, {"loss": np.array(1.0, DTYPES[dtype])})
-    assert set(got) == {f"d_{name}" for name in model.differentiable}
-    for name, wanted in slopes.items():
-        assert got[f"d_{name}"].shape == tensors[name].shape
-        assert_near(got[f"d_{name}"], wanted, tolerance, f"d_{name}")
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from actconform.accuracy.library import Measured, Question, measure_library
+from actconform.accuracy.library import AccuracyRequest, MeasuredLibrary, measure_library
 from actconform.accuracy.points import DTYPES, POINTS
 from actconform.accuracy.primitives import PRIMITIVES
 from actconform.accuracy.statement import merged, table, toml
@@ -57,7 +57,7 @@ def main(  # noqa: PLR0913, PLR0917  one parameter an option
 
     Exit code 1 where one of them does not run here.
     """
-    question = Question(primitives or tuple(PRIMITIVES), dtypes or tuple(DTYPES), None if exhaustive else points)
+    question = AccuracyRequest(primitives or tuple(PRIMITIVES), dtypes or tuple(DTYPES), None if exhaustive else points)
     chosen = _chosen(backends, measuring=bool(backends) or not merge)
     measured = [_read(path) for path in merge]
     absent = 0
@@ -88,7 +88,9 @@ def _chosen(names: tuple[str, ...], *, measuring: bool) -> dict[str, type[Backen
     return {name: showing[name] for name in names or (showing if measuring else ())}
 
 
-def _answers(chosen: dict[str, type[Backend]], question: Question) -> Iterator[tuple[str, Measured | str]]:
+def _answers(
+    chosen: dict[str, type[Backend]], question: AccuracyRequest
+) -> Iterator[tuple[str, MeasuredLibrary | str]]:
     """Yield each backend's name with what was measured, or why not. One is measured here, several in a process each."""
     if len(chosen) == 1:
         ((name, backend),) = chosen.items()
@@ -103,9 +105,9 @@ def _answers(chosen: dict[str, type[Backend]], question: Question) -> Iterator[t
                 yield name, "its process ended before it was done"
 
 
-def _read(path: Path) -> list[Measured]:
+def _read(path: Path) -> list[MeasuredLibrary]:
     try:
-        return msgspec.json.decode(read_bytes(path), type=list[Measured])
+        return msgspec.json.decode(read_bytes(path), type=list[MeasuredLibrary])
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise click.UsageError(f"--merge {path}: {error}; wanted a file that --json wrote") from error
 

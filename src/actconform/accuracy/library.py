@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend, Library
 
 
-class Question(msgspec.Struct, frozen=True):
+class AccuracyRequest(msgspec.Struct, frozen=True):
     """What is asked of a library: primitives by name, dtypes, how many float32 inputs (None: all)."""
 
     primitives: tuple[str, ...]
@@ -27,7 +27,7 @@ class Question(msgspec.Struct, frozen=True):
     points: int | None
 
 
-class Measured(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredLibrary(msgspec.Struct, frozen=True, kw_only=True):
     """A library as measured. `when` names the facts by which it is known; `unsupported` maps PRIMITIVE/DTYPE to the library's words."""
 
     library: str
@@ -37,7 +37,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     unsupported: dict[str, str] = {}
 
 
-def measure_library(backend_class: type[Backend], question: Question) -> Measured | str:
+def measure_library(backend_class: type[Backend], question: AccuracyRequest) -> MeasuredLibrary | str:
     """Return the accuracies of the library of a backend, or in words why it does not run here.
 
     Says on a terminal what is being measured.
@@ -60,7 +60,7 @@ def measure_library(backend_class: type[Backend], question: Question) -> Measure
             except Unsupported as error:
                 unsupported[f"{name}/{dtype}"] = str(error)
     _progress("")
-    return Measured(
+    return MeasuredLibrary(
         library=library.name,
         when=library.when,
         facts=(facts,),

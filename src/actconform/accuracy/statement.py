@@ -14,22 +14,22 @@ from actconform.accuracy.primitives import PRIMITIVES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actconform.accuracy.library import Measured
+    from actconform.accuracy.library import MeasuredLibrary
     from actconform.accuracy.measure import Accuracy, Fate
 
 ARITHMETIC = ("exp", "sqrt", "reciprocal", "division")  # their subnormals tell what becomes of those of all operations
 
 
-def merged(measured: Iterable[Measured]) -> list[Measured]:
+def merged(measured: Iterable[MeasuredLibrary]) -> list[MeasuredLibrary]:
     """Return one for each library, with the larger of all figures: what holds on every machine that was measured."""
-    libraries: dict[str, Measured] = {}
+    libraries: dict[str, MeasuredLibrary] = {}
     for new in measured:
         old = libraries.get(new.library)
         libraries[new.library] = new if old is None else _both(old, new)
     return list(libraries.values())
 
 
-def _both(old: Measured, new: Measured) -> Measured:
+def _both(old: MeasuredLibrary, new: MeasuredLibrary) -> MeasuredLibrary:
     rows = {(row.primitive, row.dtype): row for row in old.accuracies}
     for row in new.accuracies:
         key = row.primitive, row.dtype
@@ -70,7 +70,7 @@ def _shared(fates: Iterable[Fate]) -> Fate:
     return "" if not kinds else kinds[0] if len(kinds) == 1 else "may"
 
 
-def flush_of(measured: Measured) -> Fate:
+def flush_of(measured: MeasuredLibrary) -> Fate:
     """Return what becomes of subnormal numbers in plain arithmetic; "kept" where none was measured."""
     return (
         _shared(row.flush for row in measured.accuracies if row.primitive in ARITHMETIC and row.dtype == "f32")
@@ -78,7 +78,7 @@ def flush_of(measured: Measured) -> Fate:
     )
 
 
-def toml(measured: Measured) -> str:
+def toml(measured: MeasuredLibrary) -> str:
     """Return the `[[library]]` table of a register, below comments: the facts measured under, and what its keys do not hold."""
     rows, flush = measured.accuracies, flush_of(measured)
     lines = [", ".join(f"{name} {value}" for name, value in facts.items()) for facts in measured.facts]
@@ -95,7 +95,7 @@ def toml(measured: Measured) -> str:
     return "\n".join([*(f"# {line}" for line in lines), *table])
 
 
-def table(measured: Measured) -> str:
+def table(measured: MeasuredLibrary) -> str:
     """Return a table for the screen: what is stated, what was measured, and below it what figures do not say."""
     rows = measured.accuracies
     width = max([len(row.ulp_at) for row in rows] + [len(row.unit_at) for row in rows] + [2])

@@ -8,7 +8,7 @@ import msgspec
 
 from actconform._version import __version__
 from actconform.bench.calibration import NAME
-from actconform.bench.intervals import Interval, ratios
+from actconform.bench.intervals import ConfidenceInterval, ratios
 from actconform.bench.results import write
 from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
 from actconform.errors import UsageError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from actconform.bench.results import Figure, Machine, Measured, Report
+    from actconform.bench.results import Figure, Machine, Measured, ThroughputReport
 
 SCHEMA = 1
 WHAT = "actconform throughput"
@@ -38,10 +38,10 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
 
     trial: Trial
     route: str
-    to_calibration: Interval
+    to_calibration: ConfidenceInterval
     scale: float
     reference: str
-    to_reference: Interval
+    to_reference: ConfidenceInterval
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +55,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[Held]
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class FigureChange(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one route in one trial since the baseline, and how it shows."""
 
     trial: Trial
@@ -64,14 +64,14 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class BaselineComparison(msgspec.Struct, frozen=True, kw_only=True):
     """The facts that differ, in which case nothing was compared; else a judgement for every figure."""
 
     differing: list[str] = []
-    judgements: list[Judgement] = []
+    judgements: list[FigureChange] = []
 
     @property
-    def slower(self) -> list[Judgement]:
+    def slower(self) -> list[FigureChange]:
         """The regressions."""
         return [one for one in self.judgements if one.change == "slower"]
 
@@ -100,7 +100,7 @@ def read(path: Path) -> Baseline | None:
         raise UsageError(f"{path}: not a baseline of throughput: {error}; {mend}") from error
 
 
-def held(report: Report, old: Baseline | None = None) -> Baseline:
+def held(report: ThroughputReport, old: Baseline | None = None) -> Baseline:
     """Return what to keep of a report: its ratios, to the reference of `old` where that ran, else to the fastest route.
 
     Entries of `old` that were not measured now are kept where all its facts still hold, and dropped with them otherwise.
@@ -129,7 +129,7 @@ def save(path: Path, baseline: Baseline) -> None:
         raise UsageError(f"{path}: the baseline cannot be written: {error.strerror}") from error
 
 
-def compare(old: Baseline, report: Report, *, other_versions: bool = False) -> Comparison:
+def compare(old: Baseline, report: ThroughputReport, *, other_versions: bool = False) -> BaselineComparison:
     """Hold a report against a baseline: nothing where facts differ; with `other_versions`, those of backends may.
 
     A figure is slower where the lower bound of its ratio to the calibration exceeds THRESHOLD times the old upper bound, and
@@ -138,9 +138,9 @@ def compare(old: Baseline, report: Report, *, other_versions: bool = False) -> C
     among them, is wider than NOISY, the figure is noisy and neither.
     """
     if differences := differing(old, report, other_versions=other_versions):
-        return Comparison(differing=differences)
+        return BaselineComparison(differing=differences)
     entries = {(one.trial, one.route): one for one in old.entries}
-    return Comparison(
+    return BaselineComparison(
         judgements=[
             _judged(entries.get((one.trial, figure.route)), one, figure)
             for one in report.measured
@@ -149,14 +149,14 @@ def compare(old: Baseline, report: Report, *, other_versions: bool = False) -> C
     )
 
 
-def confirmed(first: Comparison, again: Comparison) -> Comparison:
+def confirmed(first: BaselineComparison, again: BaselineComparison) -> BaselineComparison:
     """Return the first comparison, with "noisy" for what was slower in it and not so when it was timed again.
 
     A process can be slow for as long as it lives, by where its memory came to lie: no number of samples of it tells.
     """
     second = {(one.trial, one.route): one for one in again.judgements}
 
-    def settled(one: Judgement) -> Judgement:
+    def settled(one: FigureChange) -> FigureChange:
         repeat = second.get((one.trial, one.route))
         if one.change != "slower" or repeat is None or repeat.change == "slower":
             return one
@@ -166,7 +166,7 @@ def confirmed(first: Comparison, again: Comparison) -> Comparison:
     return msgspec.structs.replace(first, judgements=[settled(one) for one in first.judgements])
 
 
-def differing(old: Baseline, report: Report, *, other_versions: bool = False) -> list[str]:
+def differing(old: Baseline, report: ThroughputReport, *, other_versions: bool = False) -> list[str]:
     """Return the facts that are others now: of the machine, of the calibration, and of every other backend in both."""
     words = _changed("", old.machine, _about(report.machine))
     facts = _kept_facts(report.facts)
@@ -176,7 +176,7 @@ def differing(old: Baseline, report: Report, *, other_versions: bool = False) ->
     return words
 
 
-def _judged(entry: Held | None, measured: Measured, figure: Figure) -> Judgement:
+def _judged(entry: Held | None, measured: Measured, figure: Figure) -> FigureChange:
     change: Change = "new"
     words = "not in the baseline"
     if entry:
@@ -190,10 +190,10 @@ def _judged(entry: Held | None, measured: Measured, figure: Figure) -> Judgement
             change = change if beside == change else "same"
         if noise := _noise(entry, now):
             change, words = "noisy", f"{noise}; {words}"
-    return Judgement(trial=measured.trial, route=figure.route, change=change, words=words)
+    return FigureChange(trial=measured.trial, route=figure.route, change=change, words=words)
 
 
-def _change(old: Interval, new: Interval) -> Change:
+def _change(old: ConfidenceInterval, new: ConfidenceInterval) -> Change:
     if new.low > THRESHOLD * old.high:
         return "slower"
     return "faster" if THRESHOLD * new.high < old.low else "same"
@@ -250,19 +250,19 @@ def _order(one: Held) -> tuple[str, str, int, str]:
     return one.trial.subject, one.trial.direction, one.trial.size, one.route
 
 
-def _rounded(one: Interval) -> Interval:
-    return Interval(*map(_brief, (one.median, one.low, one.high)))
+def _rounded(one: ConfidenceInterval) -> ConfidenceInterval:
+    return ConfidenceInterval(*map(_brief, (one.median, one.low, one.high)))
 
 
 def _brief(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
 
 
-def _shown(one: Interval) -> str:
+def _shown(one: ConfidenceInterval) -> str:
     return f"{one.median:.3g} [{one.low:.3g} {one.high:.3g}]"
 
 
-def counts(judgements: Iterable[Judgement]) -> dict[Change, int]:
+def counts(judgements: Iterable[FigureChange]) -> dict[Change, int]:
     """Return how many figures changed how."""
     found: dict[Change, int] = {}
     for one in judgements:

@@ -33,7 +33,7 @@ COPY = Kernel(name="calibration-copy", definition="y = x", source=_SOURCE, diffe
 MATMUL = Kernel(name="calibration-matmul", definition="y = x x, (512, 512)", source=_SOURCE, differentiable=False)
 
 
-class Calibration(Backend):
+class CalibrationBackend(Backend):
     """numpy's copyto and matmul in float32, with as many threads as the routes."""
 
     name = NAME
@@ -113,7 +113,7 @@ class Calibrations:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [Calibration]
+        return [CalibrationBackend]
 
     @hookimpl
     def actconform_kernels(self) -> list[Kernel]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actconform.errors import WorkerError
 from actconform.workers.session import fault_message
-from actconform.workers.timing import Prepare, Prepared, Sample, Sampled
+from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Timer(Protocol):
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared: ...
 
-    def sample(self, request: Sample, timeout: float) -> Sampled: ...
+    def sample(self, request: TakeSample, timeout: float) -> Sampled: ...
 
 
 class Runner(NamedTuple):
@@ -80,7 +80,7 @@ def _prepare(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken],
 def _sample(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken], timeout: float) -> None:
     mine = taken[runner.name]
     try:
-        sampled = runner.worker.sample(Sample(runner.name, mine.prepared.loops), timeout)
+        sampled = runner.worker.sample(TakeSample(runner.name, mine.prepared.loops), timeout)
     except WorkerError as error:
         _worker_gone(runner, runners, taken, error)
         return
@@ -100,6 +100,6 @@ def _worker_gone(runner: Runner, runners: Sequence[Runner], taken: dict[str, Tak
 
 def _closed(runner: Runner, timeout: float) -> None:
     try:
-        runner.worker.sample(Sample(runner.name, 0), timeout)
+        runner.worker.sample(TakeSample(runner.name, 0), timeout)
     except WorkerError:
         return  # what it had is gone with it

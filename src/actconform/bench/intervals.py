@@ -15,7 +15,7 @@ LEAST_ROUNDS = 6  # of 5 samples not even the least and the largest hold the med
 CONFIDENCE = 0.95
 
 
-class Interval(msgspec.Struct, frozen=True, array_like=True):
+class ConfidenceInterval(msgspec.Struct, frozen=True, array_like=True):
     """A median and the bounds that hold the true one with at least 95 %, if samples are independent; all positive."""
 
     median: float
@@ -43,13 +43,13 @@ def bounding_rank(n: int, confidence: float = CONFIDENCE) -> int:
     return k
 
 
-def interval(samples: Sequence[float]) -> Interval:
+def interval(samples: Sequence[float]) -> ConfidenceInterval:
     """Return the median of at least 6 positive samples and its interval; raise ValueError with fewer."""
     ordered = sorted(samples)
     k = bounding_rank(len(ordered))
-    return Interval(statistics.median(ordered), ordered[k - 1], ordered[-k])
+    return ConfidenceInterval(statistics.median(ordered), ordered[k - 1], ordered[-k])
 
 
-def ratios(samples: Sequence[float], to: Sequence[float]) -> Interval:
+def ratios(samples: Sequence[float], to: Sequence[float]) -> ConfidenceInterval:
     """Return the interval of the ratios within each round: what slows both in a round does not show."""
     return interval([mine / other for mine, other in zip(samples, to, strict=True)])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from actconform.bench.intervals import Interval, interval, ratios
+from actconform.bench.intervals import ConfidenceInterval, interval, ratios
 from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
 from actconform.errors import UsageError
 from actconform.files import read_bytes, write_bytes
@@ -39,7 +39,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     loops: int
     clock: float
     samples: tuple[float, ...]
-    seconds: Interval
+    seconds: ConfidenceInterval
     rate: float
 
 
@@ -63,16 +63,16 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     loops: int
     clock: float
     samples: tuple[float, ...]
-    seconds: Interval
+    seconds: ConfidenceInterval
     rate: float
     unit: Literal["elements/s", "samples/s"]
     amount: int
     throughput: float
     share: float | None
-    to_calibration: Interval
+    to_calibration: ConfidenceInterval
     fastest: str
-    to_fastest: Interval
-    again: Interval | None = None
+    to_fastest: ConfidenceInterval
+    again: ConfidenceInterval | None = None
 
 
 class NotTimed(msgspec.Struct, frozen=True):
@@ -92,7 +92,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     figures: tuple[Figure, ...]
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class ThroughputReport(msgspec.Struct, frozen=True, kw_only=True):
     """throughput.json. `facts` are by backend; `rounds` are those of a trial, fewer where they took too long;
     `confidence` is the least of all intervals; `when` is its end, in UTC.
     """
@@ -159,7 +159,7 @@ def figure_of(
     )
 
 
-def compared(figures: list[Figure]) -> tuple[Figure, ...]:
+def with_ratios(figures: list[Figure]) -> tuple[Figure, ...]:
     """Return the figures of a trial, each with its ratio to the fastest, the one with the least median."""
     fastest = min(figures, key=lambda figure: figure.seconds.median, default=None)
     return tuple(
@@ -169,11 +169,11 @@ def compared(figures: list[Figure]) -> tuple[Figure, ...]:
     )
 
 
-def read(folder: Path) -> Report | None:
+def read_throughput(folder: Path) -> ThroughputReport | None:
     """Return DIR/throughput.json, None where there is none; raise UsageError where it cannot be read or is something else."""
     path = folder / FILE
     try:
-        return msgspec.json.decode(read_bytes(path), type=Report)
+        return msgspec.json.decode(read_bytes(path), type=ThroughputReport)
     except FileNotFoundError:
         return None
     except OSError as error:

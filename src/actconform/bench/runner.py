@@ -11,8 +11,8 @@ from actconform.bench import calibration
 from actconform.bench.flops import ITEM, flops
 from actconform.bench.interleaved import Runner, Taken, in_turns
 from actconform.bench.jobs import job_of
-from actconform.bench.results import Calibration, Measured, NotTimed, calibrated, compared, figure_of
-from actconform.bench.tensors import REGIME, drawn, moved
+from actconform.bench.results import Calibration, Measured, NotTimed, calibrated, figure_of, with_ratios
+from actconform.bench.tensors import REGIME, drawn, elements_and_bytes
 from actconform.bench.verdicts import judged
 from actconform.run.case import Desk, Exams
 from actconform.run.export_cache import Exports, cache_folder
@@ -88,7 +88,7 @@ class Floor:
             for route in running
             if route not in stopped
         ]
-        return Measured(trial=trial, calibration=scaled, figures=compared(figures)) if figures else None, out
+        return Measured(trial=trial, calibration=scaled, figures=with_ratios(figures)) if figures else None, out
 
     def _worker(self, backend: str) -> Worker:
         if backend not in self._workers:
@@ -126,7 +126,7 @@ class Floor:
         subject = self._plan.catalog.subject(trial.subject)
         if isinstance(subject, Model):
             return trial.size, flops(subject, trial.size, trial.direction)
-        return moved(subject, trial)
+        return elements_and_bytes(subject, trial)
 
     def _calibrated(self, trial: Trial, taken: Taken) -> Calibration:
         kind = self._kind(trial)

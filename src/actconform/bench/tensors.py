@@ -70,7 +70,7 @@ def drawn(subject: Kernel | Model, trial: Trial, *, constants: bool) -> tuple[Bu
     return numbers, {"y": _normal(subject.name, "cotangent", output_shape(subject, given))}
 
 
-def moved(subject: Kernel, trial: Trial) -> tuple[int, int]:
+def elements_and_bytes(subject: Kernel, trial: Trial) -> tuple[int, int]:
     """Return the elements of x and the bytes of a call: every input, cotangent and result once.
 
     Forward that is the inputs and y; backwards the inputs, the cotangent of y and the gradients of the inputs: what a

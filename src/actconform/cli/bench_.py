@@ -18,7 +18,7 @@ from actconform.bench.available_memory import available, refuse_what_does_not_fi
 from actconform.bench.interleaved import ENOUGH, SECONDS
 from actconform.bench.intervals import CONFIDENCE, LEAST_ROUNDS
 from actconform.bench.progress import TrialProgress
-from actconform.bench.results import FILE, Machine, Report, write
+from actconform.bench.results import FILE, Machine, ThroughputReport, write
 from actconform.bench.runner import Floor
 from actconform.bench.verdicts import cases
 from actconform.bench.workloads import chosen, numbers, trials
@@ -189,7 +189,7 @@ def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
     return plan_of(catalog, with_environments(config, catalog.workers(chosen), partial(say, err=True)), chosen)
 
 
-def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:
+def _measured(plan: Plan, wanted: _Wanted, console: Console) -> ThroughputReport:
     """Judge the cases, then time them, printing each subject when it is done; an interrupted run has what there was."""
     started = time.perf_counter()
     measured: list[Measured] = []
@@ -205,7 +205,7 @@ def _measured(plan: Plan, wanted: _Wanted, console: Console) -> Report:
                 facts = floor.facts()
     except KeyboardInterrupt:
         interrupted = True
-    report = Report(
+    report = ThroughputReport(
         actconform=__version__,
         when=now(),
         machine=_machine(plan.config.threads, facts),
@@ -260,7 +260,7 @@ def _machine(threads: int, facts: dict[str, dict[str, str]]) -> Machine:
     )
 
 
-def _written(folder: Path, report: Report) -> Path:
+def _written(folder: Path, report: ThroughputReport) -> Path:
     path = folder / FILE
     try:
         write(path, report)
@@ -269,7 +269,7 @@ def _written(folder: Path, report: Report) -> Path:
     return path
 
 
-def _update(path: Path, old: baseline.Baseline | None, report: Report, console: Console) -> None:
+def _update(path: Path, old: baseline.Baseline | None, report: ThroughputReport, console: Console) -> None:
     if report.interrupted or not report.measured:
         console.print(plain(f"{path} is left as it is: the run was not whole"), soft_wrap=True)
         return

@@ -26,7 +26,7 @@ from actconform.report.across_runs.bisect_packages import (
     targets,
 )
 from actconform.report.across_runs.changed_facts import said
-from actconform.report.across_runs.diff import compare
+from actconform.report.across_runs.diff import compare_reports
 from actconform.report.read import read_report
 from actconform.run.scheduler import plan_of, run
 from actconform.run.select import Selection, all_cases, asked_for
@@ -81,7 +81,7 @@ def command(old: Path, new: Path, config_path: Path | None, distribution: tuple[
 
 
 def _blame(before: Report, after: Report, config: Config, named: Mapping[str, str]) -> _Blamed:
-    wanted = targets(compare(before, after))
+    wanted = targets(compare_reports(before, after))
     found, others = bumps(before.facts, after.facts, partial(_distribution, named, (before.facts, after.facts)))
     left = [f"{_short(said(change))}: {'no package' if change.backend else 'not of a backend'}" for change in others]
     if not wanted:

@@ -10,15 +10,15 @@ import click
 import msgspec
 
 from actconform.bench import baseline
-from actconform.bench.results import read
+from actconform.bench.results import read_throughput
 from actconform.errors import UsageError
-from actconform.report.across_runs.diff import Difference, compare
-from actconform.report.across_runs.diff_text import as_markdown, as_page, as_text
+from actconform.report.across_runs.diff import Difference, compare_reports
+from actconform.report.across_runs.diff_text import as_markdown, as_page, diff_as_text
 from actconform.report.read import read_report
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
-    from actconform.bench.baseline import Comparison
+    from actconform.bench.baseline import BaselineComparison
 
 
 @click.command("diff")
@@ -37,8 +37,8 @@ def command(old: Path, new: Path, *, as_json: bool, markdown: bool, html: bool, 
     asked = [form for form, wanted in ((_as_json, as_json), (as_markdown, markdown), (as_page, html)) if wanted]
     if len(asked) > 1:
         raise UsageError("--json, --markdown and --html are three forms of one file: ask for one of them")
-    difference = compare(read_report(old), read_report(new), _speeds(old, new))
-    text = (asked[0] if asked else as_text)(difference)
+    difference = compare_reports(read_report(old), read_report(new), _speeds(old, new))
+    text = (asked[0] if asked else diff_as_text)(difference)
     if out is None:
         sys.stdout.buffer.write(text.encode())
     else:
@@ -49,8 +49,8 @@ def command(old: Path, new: Path, *, as_json: bool, markdown: bool, html: bool, 
     return 1 if difference.worse else 0
 
 
-def _speeds(old: Path, new: Path) -> Comparison | None:
-    before, after = (read(path if path.is_dir() else path.parent) for path in (old, new))
+def _speeds(old: Path, new: Path) -> BaselineComparison | None:
+    before, after = (read_throughput(path if path.is_dir() else path.parent) for path in (old, new))
     return baseline.compare(baseline.held(before), after, other_versions=True) if before and after else None
 
 

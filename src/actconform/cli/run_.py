@@ -26,7 +26,7 @@ from actconform.run.select import Selection, all_cases, asked_for, backends_of, 
 from actconform.say import say
 from actconform.settings import Config, read_config
 from actconform.testdata.golden.verify import verify_subjects
-from actconform.types.json import digest, finite
+from actconform.types.json import digest_of_json, finite
 from actconform.types.report import Facts
 from actconform.verdict.causes.check import check_formulas
 from actconform.verdict.causes.observed import read_observed, worse
@@ -199,14 +199,14 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
 
 
 def _facts(plan: Plan, ran: _Ran) -> Facts:
-    return Facts(actconform=__version__, goldens=digest(finite(plan.manifest))[:16], backends=ran.facts)
+    return Facts(actconform=__version__, goldens=digest_of_json(finite(plan.manifest))[:16], backends=ran.facts)
 
 
 def _about(plan: Plan) -> str:
     """Return a digest of what every result depends on, beside the facts of its backend."""
     settings = (plan.config.backends, plan.config.threads)
     code = code_digest(("actconform", *(point.module for point in installed())), _programs(plan.config))
-    return digest(finite((__version__, plugin_versions(), settings, plan.manifest, plan.register, code)))
+    return digest_of_json(finite((__version__, plugin_versions(), settings, plan.manifest, plan.register, code)))
 
 
 def _programs(config: Config) -> Iterator[Path]:

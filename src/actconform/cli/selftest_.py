@@ -22,7 +22,7 @@ from actconform.text import visible
 
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
-    from actconform.selftest import Trial
+    from actconform.selftest import DetectionReport
     from actconform.types import Result
 
 OUTCOMES = ("caught", "wrong blame", "wrong class", "missed")
@@ -74,7 +74,7 @@ def _refuse_unknown(names: tuple[str, ...], catalog: Catalog) -> None:
             raise UsageError(f"unknown fault {name!r}{near(name, known)}")
 
 
-def _table(trial: Trial) -> str:
+def _table(trial: DetectionReport) -> str:
     """Return a Markdown table of families by outcomes."""
     families = dict.fromkeys(one.family for one in trial.detections)
     rows = [f"| family | faults | {' | '.join(OUTCOMES)} |", "|---" * (len(OUTCOMES) + 2) + "|"]
@@ -85,11 +85,11 @@ def _table(trial: Trial) -> str:
     return "\n".join(rows)
 
 
-def _late(trial: Trial) -> int:
+def _late(trial: DetectionReport) -> int:
     return len(trial.timeouts) + sum(one.outcome == "timeout" for one in trial.detections)
 
 
-def _verdict(trial: Trial) -> str:
+def _verdict(trial: DetectionReport) -> str:
     caught = sum(one.outcome == "caught" for one in trial.detections)
     return (
         f"{caught} of {len(trial.detections)} planted faults caught, with the right class and blame; "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from actconform.compare.error_profile import Worst
+from actconform.compare.error_profile import WorstByBinade
 from actconform.tolerance.ulp import ulp_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Errors(msgspec.Struct):
     within: int = 0
     histogram: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.zeros(HISTOGRAM_BINS, np.int64))
     suspects: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
-    worst: Worst | None = None
+    worst: WorstByBinade | None = None
 
     @property
     def bias(self) -> float:
@@ -80,7 +80,7 @@ def measure(sample: Sample, rule: Rule) -> Errors:
     if not sample.truth.size == sample.x.size == n:
         message = f"answer has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
         raise ValueError(message)
-    errors = Errors(n=n, worst=Worst(rule) if rule.unary else None)
+    errors = Errors(n=n, worst=WorstByBinade(rule) if rule.unary else None)
     suspects = []
     with np.errstate(all="ignore"):
         for start in range(0, n, BLOCK):

@@ -20,7 +20,7 @@ DIGITS = 3
 _NEVER = -1.0
 
 
-class Worst:
+class WorstByBinade:
     """The worst error by group of binades among the elements that were added, in units.
 
     Where the tail tier applies and the error in ULP is the larger share of its limit, that share counts, of `rule.limit`.

@@ -71,7 +71,7 @@ def layerwise(
     return measurements, findings
 
 
-def where(findings: Sequence[Finding]) -> str:
+def locate_layer(findings: Sequence[Finding]) -> str:
     """Say in words which layer is the first over its bound, or which gradient is furthest off; empty where there is neither."""
     first = next((finding for finding in findings if finding.regime == LAYERS), None)
     if first:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.contract.clauses import Clause, clauses
-from actconform.contract.evidence import Setting, gather
+from actconform.contract.evidence import Setting, gather_evidence
 from actconform.errors import UsageError, WorkerError, near
 from actconform.plugin.loader import load_plugins
 
@@ -56,7 +56,7 @@ def check(
     if name not in catalog.backends:
         raise UsageError(_unknown(name, catalog))
     try:
-        evidence = gather(name, catalog, setting or Setting(), on_case)
+        evidence = gather_evidence(name, catalog, setting or Setting(), on_case)
     except WorkerError as error:
         raise UsageError(f"backend {name} cannot be started: {error}") from error
     unavailable = evidence.hello.unavailable

@@ -116,7 +116,9 @@ class Evidence(msgspec.Struct, kw_only=True):
         return Counter(reason.replace(case.subject, "NAME") for case, reason in said).most_common()
 
 
-def gather(name: str, catalog: Catalog, setting: Setting, on_case: Callable[[Case], None] = lambda _: None) -> Evidence:
+def gather_evidence(
+    name: str, catalog: Catalog, setting: Setting, on_case: Callable[[Case], None] = lambda _: None
+) -> Evidence:
     """Return what backend `name` of the catalog does when it is asked; `on_case` hears of each case beforehand.
 
     Raises WorkerError where the backend's process cannot start, and UsageError where there is nothing to ask.

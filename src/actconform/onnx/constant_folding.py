@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.constants import tensor_of
 from actconform.onnx.gates import standard_opset, subgraphs
-from actconform.onnx.grad.rules.known import held
+from actconform.onnx.grad.rules.known import constant_of
 from actconform.onnx.grad.rules.registry import STANDARD
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import fresh_prefix, own_names, renamed
@@ -51,7 +51,7 @@ def decided(model: onnx.ModelProto) -> onnx.ModelProto:
     overridable = {value.name for value in model.graph.input}
     while any(_is_if(node) for node in model.graph.node):
         try:
-            _, computed = settled(model)
+            _, computed = infer_constants(model)
         except onnx.shape_inference.InferenceError:
             return model
         values = {
@@ -93,7 +93,7 @@ def _may_be_one(shape: onnx.TensorShapeProto, other: onnx.TensorShapeProto) -> b
     return len(shape.dim) == len(other.dim) and not differ
 
 
-def settled(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.TensorProto]]:
+def infer_constants(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.TensorProto]]:
     """Return the graph with the types and shapes that onnx infers, and the small tensors that are the same in every run.
 
     Each helps to find more of the other. Raises onnx.shape_inference.InferenceError where shapes cannot fit.
@@ -166,7 +166,7 @@ def _value(
     if node.domain not in STANDARD or len(node.output) != 1:
         return None
     if node.op_type == "Constant":
-        tensor = held(node)
+        tensor = constant_of(node)
         return None if tensor is None or _count(tensor.dims) > LARGEST else numpy_helper.to_array(tensor)
     if node.op_type not in _FOLDED and node.op_type not in _MADE:
         return None

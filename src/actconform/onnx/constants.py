@@ -54,7 +54,7 @@ def tensor_of(array: Array, name: str = "") -> TensorProto:
     return numpy_helper.from_array(array, name)
 
 
-def holds(value: Array | float | np.generic, element_type: int) -> bool:
+def is_representable(value: Array | float | np.generic, element_type: int) -> bool:
     """Say whether `constant_tensor` can write `value` in that element type."""
     return bool(_rounded(np.asarray(value), element_type)[1].all())
 
@@ -65,7 +65,7 @@ def operator_node(
     """Return a node of the standard. Raises NotRepresentableError where a float attribute does not fit float32."""
     for attribute, value in attributes.items():
         numbers = [each for each in (value if isinstance(value, list | tuple) else [value]) if isinstance(each, float)]
-        if not holds(np.array(numbers, np.float64), TensorProto.FLOAT):
+        if not is_representable(np.array(numbers, np.float64), TensorProto.FLOAT):
             raise NotRepresentableError(
                 f"{attribute} = {value} of operator {operator} does not fit FLOAT, as attributes are"
             )

@@ -14,7 +14,7 @@ from onnx import inliner
 
 from actconform.onnx.gates import deep, standard_opset, subgraphs
 from actconform.onnx.grad.rules.registry import STANDARD
-from actconform.onnx.opset_rewrites import REWRITTEN, Rewriting, Scope
+from actconform.onnx.opset_rewrites import REWRITTEN, GraphScope, Rewriting
 from actconform.onnx.size_limits import expect_sane_size
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def converted(model: onnx.ModelProto) -> onnx.ModelProto:
     for graph in (copy.graph, *(body for node in nodes for body in subgraphs(node))):
         read.update(value.name for value in graph.output)
     if standard_opset(copy) < TARGET:
-        _convert(copy.graph, _inferred(model).graph, Rewriting(prefix, standard_opset(copy), read), Scope({}, {}))
+        _convert(copy.graph, _inferred(model).graph, Rewriting(prefix, standard_opset(copy), read), GraphScope({}, {}))
         _state_opset(copy.opset_import)
         copy.ir_version = max(copy.ir_version, onnx.helper.OP_SET_ID_VERSION_MAP["ai.onnx", TARGET])
     for function in copy.functions:
         opset = _opset_of(function)
         if 0 < opset < TARGET:
             writing = Rewriting(f"{prefix}{function.name}_", opset, read | set(function.output))
-            _convert(function, function, writing, Scope({}, {}))
+            _convert(function, function, writing, GraphScope({}, {}))
             _state_opset(function.opset_import)
     return copy
 
@@ -106,9 +106,9 @@ def _unchanged(op_type: str, version: int) -> bool:
     )
 
 
-def _convert(body: _Body, inferred: _Body, writing: Rewriting, outer: Scope) -> None:
+def _convert(body: _Body, inferred: _Body, writing: Rewriting, outer: GraphScope) -> None:
     """Convert the nodes of a graph or function in place, and of all graphs in them; `inferred` is it with shapes and types."""
-    scope = Scope({**outer.described, **_described(inferred)}, {**outer.values, **_constants(body)})
+    scope = GraphScope({**outer.described, **_described(inferred)}, {**outer.values, **_constants(body)})
     replaced: list[onnx.NodeProto] = []
     for node, same in zip(body.node, [*inferred.node], strict=True):
         for inner, inner_inferred in zip(subgraphs(node), subgraphs(same), strict=True):
@@ -118,7 +118,7 @@ def _convert(body: _Body, inferred: _Body, writing: Rewriting, outer: Scope) -> 
     body.node.extend(replaced)
 
 
-def _converted_node(node: onnx.NodeProto, writing: Rewriting, scope: Scope) -> list[onnx.NodeProto]:
+def _converted_node(node: onnx.NodeProto, writing: Rewriting, scope: GraphScope) -> list[onnx.NodeProto]:
     if node.domain not in STANDARD or not onnx.defs.has(node.op_type, writing.opset, ""):
         return [node]
     version = onnx.defs.get_schema(node.op_type, writing.opset, "").since_version

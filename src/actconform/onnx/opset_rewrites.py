@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Rewrite: TypeAlias = Callable[["Rewriting", onnx.NodeProto], None]
 
 
-class Scope(NamedTuple):
+class GraphScope(NamedTuple):
     """What is known of the tensors that the nodes of a graph see: what onnx infers of them, and the values of constants.
 
     Graphs side by side may use one name for different tensors.
@@ -37,12 +37,12 @@ class Rewriting:
         self.opset = opset
         self.read = read
         self._prefix = prefix
-        self._scope = Scope({}, {})
+        self._scope = GraphScope({}, {})
         self._node = onnx.NodeProto()
         self._written: list[onnx.NodeProto] = []
         self._count = 0
 
-    def begin(self, node: onnx.NodeProto, scope: Scope) -> None:
+    def begin(self, node: onnx.NodeProto, scope: GraphScope) -> None:
         """Turn to a node, which sees a scope."""
         self._node, self._scope, self._written = node, scope, []
 

@@ -52,7 +52,7 @@ def sized(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def missized(node: onnx.NodeProto, opset: int) -> bool:
     """Say whether onnx may infer other sizes of a pool or a transposed convolution than runtimes give."""
-    given = attributes_of(node)
+    given = stated_attributes(node)
     match node.op_type if node.domain in STANDARD else "":
         case "AveragePool" | "LpPool" | "MaxPool":
             return bool(given.get("ceil_mode")) and opset < SIZES_CORRECTED
@@ -64,18 +64,18 @@ def missized(node: onnx.NodeProto, opset: int) -> bool:
 
 def pads_itself(node: onnx.NodeProto) -> bool:
     """Say whether a node finds its padding from the sizes, as SAME_UPPER and SAME_LOWER do."""
-    return bool(attributes_of(node).get("auto_pad", b"").startswith(b"SAME"))
+    return bool(stated_attributes(node).get("auto_pad", b"").startswith(b"SAME"))
 
 
 def dilated_by_itself(node: onnx.NodeProto) -> bool:
     """Say whether a pool has dilations and finds its padding itself: ONNX Runtime pads as if it had none."""
-    given = attributes_of(node)
+    given = stated_attributes(node)
     kernel, dilations = given.get("kernel_shape") or [], given.get("dilations") or []
     dilated = any(size > 1 and step > 1 for size, step in zip(kernel, dilations, strict=False))
     return dilated and pads_itself(node)
 
 
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+def stated_attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Return the attributes that a node states itself."""
     return {each.name: helper.get_attribute_value(each) for each in node.attribute if not each.ref_attr_name}
 
@@ -200,7 +200,7 @@ def _plain_pool(node: onnx.NodeProto, sizes: Sizes, prefix: str) -> list[onnx.No
     Along an axis where one would, all that lies behind the last whole window is not seen: the padding, then the image, is
     cut by so much.
     """
-    given = attributes_of(node)
+    given = stated_attributes(node)
     if pads_itself(node):
         return _plain_same(node, given, sizes)
     axes = [_axis(given, i, len(sizes), size) for i, size in enumerate(sizes)]
@@ -286,7 +286,7 @@ def _axis(given: dict[str, Any], i: int, axes: int, size: int | None) -> _Axis:
 
 def _plain_conv_transpose(node: onnx.NodeProto, sizes: Sizes, weights: Sizes | None) -> list[onnx.NodeProto] | None:
     """Write out the padding that follows from the size of the output; return [], or None where the node stays."""
-    given, axes = attributes_of(node), len(sizes)
+    given, axes = stated_attributes(node), len(sizes)
     kernel: list[Any] = given.get("kernel_shape") or (weights or [])[2:]
     if len(kernel) != axes or None in kernel:
         return None

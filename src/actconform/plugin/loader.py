@@ -25,7 +25,7 @@ from actconform.plugin.validate import (
     kind_of,
 )
 from actconform.types import Case, Kernel, Route, base_name
-from actconform.types.cause import Register, joined
+from actconform.types.cause import Register, join_registers
 from actconform.types.fault import Fault
 from actconform.types.model import Model
 
@@ -180,7 +180,7 @@ def load_plugins(
         models={model.name: model for _, offer in offers for model in offer.models},
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
         exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
-        register=joined(register for _, offer in offers for register in offer.registers),
+        register=join_registers(register for _, offer in offers for register in offer.registers),
         faults=tuple(fault for _, offer in offers for fault in offer.faults),
         broken=tuple(broken),
         backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},

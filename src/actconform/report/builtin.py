@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Reporter  # noqa: TC001  pluggy shows the annotation
-from actconform.report.files.accuracy import Accuracy
+from actconform.report.files.accuracy import AccuracyReporter
 from actconform.report.files.junit import Junit
 from actconform.report.html import Html
 from actconform.report.text.summary import Summary
@@ -15,4 +15,4 @@ class Reporters:
 
     @hookimpl
     def actconform_reporters(self) -> tuple[type[Reporter], ...]:
-        return (Html, Junit, Summary, Accuracy)
+        return (Html, Junit, Summary, AccuracyReporter)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from actconform.compare.comparator import comparison
-from actconform.compare.layerwise import layerwise, top_1, where
+from actconform.compare.layerwise import layerwise, locate_layer, top_1
 from actconform.compare.metamorphic import Claims
 from actconform.compare.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
@@ -185,7 +185,9 @@ def _refused(case: Case, desk: Desk, graph: Artifact, breaches: Sequence[Breach]
 def _located(model: Model, exam: Exam, outcome: Outcome, findings: Sequence[Finding], result: Result) -> Result:
     """Return a model's result with where the first error is, and whether it changes what the model chooses."""
     chosen = top_1(model, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
-    return msgspec.structs.replace(result, reason="; ".join(filter(None, (result.reason, where(findings), chosen))))
+    return msgspec.structs.replace(
+        result, reason="; ".join(filter(None, (result.reason, locate_layer(findings), chosen)))
+    )
 
 
 class _Layers(NamedTuple):

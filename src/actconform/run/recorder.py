@@ -22,7 +22,7 @@ from actconform.errors import FolderInUseError, UsageError
 from actconform.files import read_bytes, write_bytes
 from actconform.text import one_line
 from actconform.types import Result, Verdict
-from actconform.types.json import digest, finite
+from actconform.types.json import digest_of_json, finite
 from actconform.types.report import SCHEMA, Report
 from actconform.verdict.severity import graded
 
@@ -86,7 +86,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._earlier: dict[str, _Line] = {}
         self._facts = _Facts(run=about)
-        self._run = digest(about)
+        self._run = digest_of_json(about)
         self._facts_of: dict[str, str] = {}  # the digest of its line's facts, by case
         self._waiting: list[bytes] = []
         self._begun = 0  # bytes of the first that waits, which are in the file
@@ -144,7 +144,7 @@ class Recorder:
         Safe in any thread.
         """
         now = {backend: dict(of_backend) for backend, of_backend in facts.items()}
-        mine = digest(now)
+        mine = digest_of_json(now)
         with self._lock:
             self._facts_of.update((case.id, mine) for case in cases)
             before = self._facts.lines.get(line)
@@ -203,7 +203,7 @@ class Recorder:
         with self._lock:
             earlier = self._earlier.get(result.case)
             if earlier is None or earlier.result is not result:
-                facts = self._facts_of.get(result.case, digest({}))
+                facts = self._facts_of.get(result.case, digest_of_json({}))
                 self._waiting.append(_line(result, self._run, facts))
                 self._write_waiting()
 
@@ -300,7 +300,7 @@ def _checked(text: bytes) -> _Line:
 
 
 def _proof(content: dict[str, Any], run: str, facts: str) -> _Proof:
-    return _Proof(run, facts, digest([content, run, facts]))
+    return _Proof(run, facts, digest_of_json([content, run, facts]))
 
 
 def _line(result: Result, run: str, facts: str) -> bytes:

@@ -21,7 +21,7 @@ from actconform.oracle.float64.rows import log_probabilities
 from actconform.tolerance.layer_bounds_memory import MEMORY_BOUNDS, bounded_inputs, softmax_of
 from actconform.tolerance.limits import unary_rule
 from actconform.tolerance.row_bounds import flushes, row_bound
-from actconform.tolerance.running_error import Axes, Bounded, given, projected, widest
+from actconform.tolerance.running_error import Axes, Bounded, exact_inputs, projected, widest
 from actconform.tolerance.ulp import ulp_of
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _number(reading: Reading, setting: str) -> float:
 
 
 def _parameter(reading: Reading, name: str, fmt: FloatFormat) -> Bounded:
-    return given(reading.parameters[name], fmt)
+    return exact_inputs(reading.parameters[name], fmt)
 
 
 def _dense(reading: Reading, fmt: FloatFormat) -> Bounded:
@@ -147,7 +147,7 @@ def _norm(reading: Reading, fmt: FloatFormat) -> Bounded:
 
 def _dropout(reading: Reading, fmt: FloatFormat) -> Bounded:
     x, mask = bounded_inputs(reading, fmt)
-    return x * mask / (given(np.ones(()), fmt) - _number(reading, "rate"))
+    return x * mask / (exact_inputs(np.ones(()), fmt) - _number(reading, "rate"))
 
 
 def _add(reading: Reading, fmt: FloatFormat) -> Bounded:
@@ -213,7 +213,7 @@ def _categorical_from_logits(reading: Reading, fmt: FloatFormat) -> Bounded:
     z, t = reading.inputs
     y = log_probabilities(z, -1)
     error = row_bound(KERNELS["log-softmax"], fmt, {"x": z}, None, {"y": y})["y"]
-    return _mean_of_rows(given(t, fmt) * Bounded(y, error, fmt))
+    return _mean_of_rows(exact_inputs(t, fmt) * Bounded(y, error, fmt))
 
 
 MOVING = ("flatten", "reshape", "max-pool", "up-sampling")  # kinds that move numbers and compute none

@@ -12,7 +12,7 @@ import numpy as np
 from actconform.catalog.kernels.rows import ROWS
 from actconform.oracle.float64.rows import probabilities
 from actconform.tolerance.row_bounds import row_bound
-from actconform.tolerance.running_error import Bounded, given, projected, widest
+from actconform.tolerance.running_error import Bounded, exact_inputs, projected, widest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ SOFTMAX = next(kernel for kernel in ROWS if kernel.name == "softmax")
 
 def bounded_inputs(reading: Reading, fmt: FloatFormat) -> list[Bounded]:
     """Return a layer's inputs, each with the error that its reading knows of."""
-    exact = [given(one, fmt) for one in reading.inputs]
+    exact = [exact_inputs(one, fmt) for one in reading.inputs]
     if not reading.errors:
         return exact
     return [Bounded(x.value, x.error + error, fmt) for x, error in zip(exact, reading.errors, strict=True)]
@@ -73,7 +73,7 @@ def _attention(reading: Reading, fmt: FloatFormat) -> Bounded:
 def _multi_head(reading: Reading, fmt: FloatFormat) -> Bounded:
     (x,) = bounded_inputs(reading, fmt)
     heads = int(reading.layer.settings["heads"])  # type: ignore[arg-type]
-    own = {name: given(array, fmt) for name, array in reading.parameters.items()}
+    own = {name: exact_inputs(array, fmt) for name, array in reading.parameters.items()}
 
     def split(v: F64) -> F64:
         return v.reshape(*v.shape[:2], heads, -1).swapaxes(1, 2)
@@ -146,7 +146,7 @@ def _allocation(reading: Reading, fmt: FloatFormat) -> Bounded:
     order = np.argsort(u.value, axis=-1, kind="stable")
     places = np.argsort(order, axis=-1)
     ascending = u.moved(lambda v: np.take_along_axis(v, order, -1))
-    before = given(np.ones(len(order)), fmt)
+    before = exact_inputs(np.ones(len(order)), fmt)
     found = []
     for slot in range(order.shape[-1]):
         found.append((1.0 - ascending[:, slot]) * before)
@@ -174,7 +174,7 @@ def _directional(reading: Reading, fmt: FloatFormat) -> Bounded:
 
 def _mix(reading: Reading, fmt: FloatFormat) -> Bounded:
     modes, *ways = reading.inputs
-    weighted = _row(given(modes, fmt)) @ given(np.stack(ways, axis=-2), fmt)
+    weighted = _row(exact_inputs(modes, fmt)) @ exact_inputs(np.stack(ways, axis=-2), fmt)
     return weighted[..., 0, :]
 
 

@@ -155,7 +155,7 @@ class Bounded:
         return self.fmt.smallest_normal if flushes(self.fmt) else self.fmt.smallest_subnormal
 
 
-def given(values: F64, fmt: FloatFormat) -> Bounded:
+def exact_inputs(values: F64, fmt: FloatFormat) -> Bounded:
     """Return numbers of `fmt` as they are; subnormal ones may be read as zero where hardware flushes."""
     lost = np.abs(values) < (fmt.smallest_normal if flushes(fmt) else 0.0)
     return Bounded(values, np.where(lost, np.abs(values), 0.0), fmt)

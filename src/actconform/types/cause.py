@@ -136,7 +136,7 @@ class Register(msgspec.Struct, frozen=True):
         return [cause for cause in self.causes if cause.concerns(case) and holds(cause.when, facts)]
 
 
-def joined(registers: Iterable[Register]) -> Register:
+def join_registers(registers: Iterable[Register]) -> Register:
     """Return all of them as one."""
     parts = list(registers)
     return Register(

@@ -25,6 +25,6 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def digest(content: object) -> str:
+def digest_of_json(content: object) -> str:
     """Return the SHA-256 of a value as JSON, whatever the order of its keys; a number that is not finite counts as null."""
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from actconform.workers.protocol import ExportJob, Job
     from actconform.workers.server import Request
-    from actconform.workers.timing import Prepare, Sample
+    from actconform.workers.timing import Prepare, TakeSample
 
 Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
@@ -99,7 +99,7 @@ class Worker:
             process, _ = self._started()
             return self._exchange(process, request, Prepared, timeout, f"while it got {request.key} ready")
 
-    def sample(self, request: Sample, timeout: float) -> Sampled:
+    def sample(self, request: TakeSample, timeout: float) -> Sampled:
         """Have the worker time what is ready; all else is as in `run`."""
         with self._lock:
             process, _ = self._started()

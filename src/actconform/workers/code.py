@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actconform.files import read_bytes
-from actconform.types.json import digest
+from actconform.types.json import digest_of_json
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
@@ -36,13 +36,13 @@ def code_digest(modules: Iterable[str], programs: Iterable[Path] = ()) -> str:
     """
     tops = {module.partition(".")[0] for module in modules}
     files = {path for top in tops for path in _package_files(top)} | set(_loaded_files()) | set(programs)
-    return digest([packages(), sorted((str(path), _file_digest(path)) for path in files)])
+    return digest_of_json([packages(), sorted((str(path), _file_digest(path)) for path in files)])
 
 
 def tree_digest(folder: Path) -> str:
     """Return the SHA-256 of a file, or of all files of a folder with their names, but for what Python, git and builds leave there."""
     files = _files(folder, LEFT_BY_TOOLS) if folder.is_dir() else [folder]
-    return digest(sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files))
+    return digest_of_json(sorted((str(path.relative_to(folder)), _file_digest(path)) for path in files))
 
 
 def _package_files(top: str) -> Iterator[Path]:

@@ -40,7 +40,7 @@ MOST_BYTES = 1 << 30  # of all outputs of one call
 PREFIX = "actconform-command-"
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
+class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the settings say of a command; `folder` is where it runs."""
 
     name: str
@@ -55,7 +55,7 @@ class CommandRuntime(Backend):
     """The backend that each command is a subclass of."""
 
     kind = "runtime"
-    about: ClassVar[About]
+    about: ClassVar[CommandSettings]
 
     def __init__(self) -> None:
         _sweep()
@@ -99,7 +99,7 @@ class CommandRuntime(Backend):
 class CommandProgram(Program):
     """A graph in a file, and the command to be run on it. The files lie in a folder of their own until `close`."""
 
-    def __init__(self, about: About, artifact: Artifact) -> None:
+    def __init__(self, about: CommandSettings, artifact: Artifact) -> None:
         import onnx
 
         self._about = about
@@ -179,10 +179,10 @@ class CommandPlugin:
 
     @hookimpl
     def actconform_backends(self) -> tuple[type[Backend], ...]:
-        return (runtime(msgspec.json.decode(os.environ[ABOUT], type=About)),)
+        return (runtime(msgspec.json.decode(os.environ[ABOUT], type=CommandSettings)),)
 
 
-def runtime(about: About) -> type[Backend]:
+def runtime(about: CommandSettings) -> type[Backend]:
     """Return the backend that the command is."""
     made: Any = type("Command", (CommandRuntime,), {"name": about.name, "about": about, "__doc__": about.command})
     backend: type[Backend] = made

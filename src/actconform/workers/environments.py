@@ -49,7 +49,7 @@ PROBE = """import json, sys
 print(json.dumps([list(sys.version_info[:3]), getattr(getattr(sys, "implementation", None), "cache_tag", "")]))"""
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True):
+class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a whole environment is; `packages` are those that it has itself, `key` all that it was made of.
 
     `files` is a digest of its files' names, sizes and times: what was edited or removed since is not what was made.
@@ -66,7 +66,7 @@ class Environment(NamedTuple):
     """An environment in its folder; `about` is None where it is not whole."""
 
     folder: Path
-    about: About | None
+    about: EnvironmentRecord | None
 
     @property
     def python(self) -> Path:
@@ -157,7 +157,7 @@ def prune(older_than: float) -> list[Environment]:
 
 def _read(folder: Path) -> Environment:
     try:
-        return Environment(folder, msgspec.json.decode(read_bytes(folder / ABOUT), type=About))
+        return Environment(folder, msgspec.json.decode(read_bytes(folder / ABOUT), type=EnvironmentRecord))
     except (OSError, msgspec.DecodeError):
         return Environment(folder, None)
 
@@ -241,7 +241,7 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--constraint", str(constraints), *requirements]
         called(command, f"{_said(requirements)} cannot be installed")
-        about = About(
+        about = EnvironmentRecord(
             key=key,
             requirements=requirements,
             python=version,

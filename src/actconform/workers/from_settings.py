@@ -109,9 +109,9 @@ def in_environment(settings: BackendConfig, made: Environment) -> BackendConfig:
     return msgspec.structs.replace(settings, python=str(made.python), env=env, requirements=(), dependencies=True)
 
 
-def _about(name: str, words: str, config: Config) -> command_runtime.About:
+def _about(name: str, words: str, config: Config) -> command_runtime.CommandSettings:
     settings = config.backends[name]
-    return command_runtime.About(
+    return command_runtime.CommandSettings(
         name=name,
         command=words,
         tensors=settings.tensors or "npy",
@@ -121,7 +121,7 @@ def _about(name: str, words: str, config: Config) -> command_runtime.About:
     )
 
 
-def _with_command(catalog: Catalog, about: command_runtime.About, path: str) -> Catalog:
+def _with_command(catalog: Catalog, about: command_runtime.CommandSettings, path: str) -> Catalog:
     name = about.name
     if not SAFE_NAME.fullmatch(name) or "@" in name:
         raise UsageError(f"this is no name of a backend: {NAME}")

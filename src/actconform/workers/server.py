@@ -32,7 +32,7 @@ from actconform.types import base_name
 from actconform.workers.code import code_digest
 from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
 from actconform.workers.session import Session, fault_message, type_name
-from actconform.workers.timing import Prepare, Prepared, Sample, Sampled, Timers
+from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
 
-Request: TypeAlias = Job | ExportJob | Prepare | Sample
+Request: TypeAlias = Job | ExportJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
@@ -123,7 +123,7 @@ def _answer(session: Session, timers: Timers, request: Request) -> Outcome | Exp
             return session.export(request)
         case Prepare():
             return timers.prepare(request)
-        case Sample():
+        case TakeSample():
             return timers.sample(request)
 
 

@@ -40,7 +40,7 @@ class Prepared(msgspec.Struct, kw_only=True, tag=True):
     failure: Failure | None = None
 
 
-class Sample(msgspec.Struct, frozen=True, tag=True):
+class TakeSample(msgspec.Struct, frozen=True, tag="Sample"):
     """A sample to take: so many calls of what is ready under a key; with 0 calls it is closed."""
 
     key: str
@@ -91,7 +91,7 @@ class Timers:
             placement=outcome.placement,
         )
 
-    def sample(self, request: Sample) -> Sampled:
+    def sample(self, request: TakeSample) -> Sampled:
         """Make the calls and return what they took; faults are not raised.
 
         Several calls get their inputs in fresh memory, for a call's time depends on where they lie, and follow one that is

@@ -18,7 +18,7 @@ from actconform.report.across_runs.bisect_packages import (
     bumps,
     targets,
 )
-from actconform.report.across_runs.diff import compare
+from actconform.report.across_runs.diff import compare_reports
 from actconform.types import Finding, Interval, Result, Verdict
 from actconform.types.report import Facts, Report
 
@@ -148,10 +148,10 @@ def test_a_target_is_what_got_worse_or_else_what_is_new_and_known():
         result(finding(), case="c/value/f32/torch"),
     )
     only_known = report(result(finding("inf"), finding("kink", deviation="known")))
-    (known,) = targets(compare(report(result(finding("inf"))), only_known))
+    (known,) = targets(compare_reports(report(result(finding("inf"))), only_known))
     assert known.kind == "kink"
     crash = Target("a/value/f32/torch", verdict=Verdict.CRASH)
-    assert targets(compare(before, after)) == [Target(CASE, finding("tail")), crash]
+    assert targets(compare_reports(before, after)) == [Target(CASE, finding("tail")), crash]
     assert crash.shown(result(case="a/value/f32/torch", verdict=Verdict.CRASH))
     assert not crash.shown(None)
     assert (crash.kind, Target(CASE, finding()).kind) == ("CRASH", "tail")

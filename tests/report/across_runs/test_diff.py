@@ -13,8 +13,8 @@ from made import FACTS, finding, measurement, report, result
 
 from actconform.bench.baseline import compare as compare_speeds
 from actconform.bench.baseline import held
-from actconform.report.across_runs.diff import compare
-from actconform.report.across_runs.diff_text import as_markdown, as_page, as_text
+from actconform.report.across_runs.diff import compare_reports
+from actconform.report.across_runs.diff_text import as_markdown, as_page, diff_as_text
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Verdict
 from actconform.types.dtypes import DTYPES
@@ -25,14 +25,14 @@ KNOWN = {"deviation": "torch-known"}
 
 def difference(old, new, **fields):
     """The difference between reports of one case each."""
-    return compare(report(old), report(new, **fields))
+    return compare_reports(report(old), report(new, **fields))
 
 
 def test_equal_reports_differ_in_nothing() -> None:
     one = report(result(findings=(finding(),)), result("elu/value/f32/torch", Verdict.CRASH))
-    same_ = compare(one, one)
+    same_ = compare_reports(one, one)
     assert same_.worse == same_.new == same_.gone == same_.verdicts == same_.moved == same_.changed == ()
-    assert as_text(same_).startswith("nothing differs\n")
+    assert diff_as_text(same_).startswith("nothing differs\n")
     assert "nothing differs" in as_markdown(same_)
     assert "nothing differs" in as_page(same_)
 
@@ -83,7 +83,7 @@ def test_a_new_finding_is_worse_unless_it_is_registered_and_a_gone_one_never() -
     assert new.worse == ("1 new findings (1 minor)", "1 larger errors", "1 verdicts that do not conform")
     known = difference(result(), result(verdict=Verdict.XFAIL, findings=(finding(**KNOWN),)))
     assert (len(known.new), known.worse) == (1, ())
-    assert "known: torch-known" in as_text(known)
+    assert "known: torch-known" in diff_as_text(known)
     gone = difference(result(findings=(finding(),)), result())
     assert (len(gone.gone), gone.worse) == (1, ())
 
@@ -131,11 +131,11 @@ def test_the_growth_of_a_known_error_is_shown_and_not_held_against() -> None:
 
 def test_a_case_that_is_missing_is_worse_if_it_ran_and_one_that_came_in_if_it_fails() -> None:
     both = report(result(), result("elu/value/f32/torch", Verdict.UNAVAILABLE), result("mish/value/f32/torch"))
-    got = compare(both, report(result()))
+    got = compare_reports(both, report(result()))
     assert got.disappeared == ("elu/value/f32/torch", "mish/value/f32/torch")
     assert got.worse == ("1 cases that ran before and are missing",)
-    assert compare(report(result()), both).worse == ()
-    came = compare(report(), report(result(findings=(finding(),))))
+    assert compare_reports(report(result()), both).worse == ()
+    came = compare_reports(report(), report(result(findings=(finding(),))))
     assert (came.appeared, came.new, came.worse) == (
         ("relu/value/f32/torch",),
         (),
@@ -151,7 +151,7 @@ def test_changed_facts_stand_beside() -> None:
         ("torch", "torch", "2.12.0", "2.13.0"),
         ("torch", "onednn", "", "AVX512"),
     ]
-    text = as_text(got)
+    text = diff_as_text(got)
     assert "torch: torch 2.12.0 -> 2.13.0" in text
     assert "torch: onednn unknown -> AVX512" in text
     assert got.worse == ()
@@ -176,7 +176,7 @@ class Tags(HTMLParser):
 def test_whatever_a_report_holds_is_text_in_every_form() -> None:
     facts = replace(FACTS, backends={"torch": {"torch": EVIL}})
     evil = finding("tail", evidence=EVIL, worst=None, tensor=EVIL, regime=EVIL)
-    got = compare(
+    got = compare_reports(
         report(result(), result("mish/value/f32/torch")),
         report(result(findings=(evil,), reason=EVIL), result(f"{EVIL.replace('/', '')}/a/b/c"), facts=facts),
     )
@@ -187,15 +187,15 @@ def test_whatever_a_report_holds_is_text_in_every_form() -> None:
     assert parsed.text.count("<script>alert(1)</script>|`x`\\x1b[31m\\ud800") >= 5
     markdown = as_markdown(got)
     assert "<script>" not in markdown
-    assert "\x1b" not in as_text(got) + markdown + page
-    for form in (as_text(got), markdown, page):
+    assert "\x1b" not in diff_as_text(got) + markdown + page
+    for form in (diff_as_text(got), markdown, page):
         form.encode()
 
 
 def test_long_lists_are_cut_but_for_the_page() -> None:
     many = [f"k{n}/value/f32/torch" for n in range(120)]
-    got = compare(report(*map(result, many)), report())
-    assert "… and 70 more" in as_text(got)
+    got = compare_reports(report(*map(result, many)), report())
+    assert "… and 70 more" in diff_as_text(got)
     assert "… and 70 more" in as_markdown(got)
     assert len(as_markdown(got).splitlines()) < 70
     assert as_page(got).count("/value/f32/torch") == 120
@@ -205,31 +205,31 @@ def test_long_lists_are_cut_but_for_the_page() -> None:
 def test_what_became_slower_is_worse_and_stands_in_a_table(timed) -> None:
     one = report(result())
     speeds = compare_speeds(held(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))
-    found = compare(one, one, speeds)
+    found = compare_reports(one, one, speeds)
     assert found.worse == ("1 slower figures",)
-    for text in (as_text(found), as_markdown(found), as_page(found)):
+    for text in (diff_as_text(found), as_markdown(found), as_page(found)):
         assert "relu forward 1K" in text
         assert "slower: 2.00 times the baseline" in text
     again = compare_speeds(held(timed({"torch": 1e-3})), timed({"torch": 1e-3}, seed=1))
-    assert as_text(compare(one, one, again)).startswith("nothing differs\n")
+    assert diff_as_text(compare_reports(one, one, again)).startswith("nothing differs\n")
 
 
 def test_versions_may_differ_where_speeds_are_compared_but_not_machines(timed) -> None:
     one, facts = report(result()), {"torch": {"torch": "2.12"}, "calibration": {"numpy": "2.0"}}
     speeds = compare_speeds(held(timed({"torch": 1e-3}, facts=facts)), timed({"torch": 2e-3}), other_versions=True)
-    assert compare(one, one, speeds).worse == ("1 slower figures",)
+    assert compare_reports(one, one, speeds).worse == ("1 slower figures",)
     made = timed({"torch": 1e-3})
     other = held(replace(made, machine=replace(made.machine, cpu="another")))
-    found = compare(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))
+    found = compare_reports(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))
     assert found.worse == ()
-    assert "cpu was another" in as_text(found)
+    assert "cpu was another" in diff_as_text(found)
 
 
 def test_a_run_that_no_longer_conforms_is_worse_and_says_why() -> None:
     got = difference(result(), result(), problems=("required route torch did not run",))
     assert got.worse == ("the run no longer conforms",)
-    assert "required route torch did not run" in as_text(got)
-    assert not compare(*[report(result(), problems=("it never did",))] * 2).worse
+    assert "required route torch did not run" in diff_as_text(got)
+    assert not compare_reports(*[report(result(), problems=("it never did",))] * 2).worse
 
 
 def test_a_finding_that_lost_the_deviation_that_covered_it_is_a_new_one() -> None:
@@ -246,13 +246,13 @@ def test_findings_stand_gravest_first_with_their_severity() -> None:
     cases = {"small": finding(), "nan": finding("nan-made", regime="ordinary"), "agreed": finding(blame="convention")}
     clean = [result(f"{name}/value/f32/torch") for name in cases]
     bad = [result(f"{name}/value/f32/torch", findings=(made,)) for name, made in cases.items()]
-    got = compare(report(*clean), report(*bad))
+    got = compare_reports(report(*clean), report(*bad))
     assert [one.case.split("/")[0] for one in got.new] == ["nan", "small", "agreed"]
     assert got.worse[0] == "3 new findings (1 critical, 1 minor, 1 convention)"
     assert [one.case.split("/")[0] for one in got.verdicts] == ["nan", "small", "agreed"]
-    gone = compare(report(*bad), report(*clean))
+    gone = compare_reports(report(*bad), report(*clean))
     assert [one.case.split("/")[0] for one in gone.gone] == ["nan", "small", "agreed"]
-    for text in (as_text(got), as_markdown(got), as_page(got)):
+    for text in (diff_as_text(got), as_markdown(got), as_page(got)):
         assert text.index("critical") < text.index("minor")
 
 
@@ -260,4 +260,4 @@ def test_another_blame_is_told_and_is_not_worse() -> None:
     got = difference(result(findings=(finding(blame="exporter"),)), result(findings=(finding(blame="runtime"),)))
     assert [(one.case, one.before, one.finding.blame) for one in got.blamed] == [(result().case, "exporter", "runtime")]
     assert not got.worse
-    assert "Changed blame (1)" in as_text(got)
+    assert "Changed blame (1)" in diff_as_text(got)

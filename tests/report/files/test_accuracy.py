@@ -10,7 +10,7 @@ import pytest
 from made import FACTS, finding, measurement, report, result
 
 from actconform.report.error_ratio import worst_share
-from actconform.report.files.accuracy import Accuracy
+from actconform.report.files.accuracy import AccuracyReporter
 from actconform.types import Verdict
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def test_every_case_that_ran_is_cited_with_unit_and_versions(tmp_path: Path) -> 
         measurements=(measurement(2.0, max_ulp=3.0), measurement(4.0, 5.0, tensor="d_x", regime="huge", max_ulp=90.0)),
     )
     known = result("elu/value/f32/torch", Verdict.XFAIL, findings=(finding(deviation="torch-elu"),))
-    Accuracy().write(report(ran, known, result("mish/value/f32/torch", Verdict.CRASH)), tmp_path)
+    AccuracyReporter().write(report(ran, known, result("mish/value/f32/torch", Verdict.CRASH)), tmp_path)
     document = json.loads((tmp_path / "accuracy.json").read_text())
     assert document["facts"]["backends"] == FACTS.backends
     assert document["when"] == "2026-02-01T00:00:00Z"
@@ -72,6 +72,6 @@ def test_every_case_that_ran_is_cited_with_unit_and_versions(tmp_path: Path) -> 
 
 def test_an_infinite_error_is_a_word(tmp_path: Path) -> None:
     broken = result(measurements=(measurement(1.0),), findings=(finding("scaled-error", magnitude=math.inf),))
-    Accuracy().write(report(broken), tmp_path)
+    AccuracyReporter().write(report(broken), tmp_path)
     (entry,) = json.loads((tmp_path / "accuracy.json").read_text(), parse_constant=pytest.fail)["entries"]
     assert (entry["error"], entry["share"]) == ("inf", "inf")

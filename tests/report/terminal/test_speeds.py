@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from actconform.bench.baseline import compare, held
-from actconform.bench.intervals import Interval
+from actconform.bench.intervals import ConfidenceInterval
 from actconform.bench.results import NotTimed
 from actconform.bench.workloads import Trial
 from actconform.report.terminal import speeds
@@ -69,7 +69,7 @@ def test_facts_that_differ_are_listed(console, timed):
 
 def test_repeats_are_counted(console, timed):
     made = timed({"torch": 1e-3, "keras": 3e-3}, noise=0.0).measured[0]
-    again = (Interval(1.02, 1.0, 2.0), Interval(0.9, 0.8, 1.0))
+    again = (ConfidenceInterval(1.02, 1.0, 2.0), ConfidenceInterval(0.9, 0.8, 1.0))
     figures = tuple(msgspec.structs.replace(one, again=other) for one, other in zip(made.figures, again, strict=True))
     speeds.repeated(console, [msgspec.structs.replace(made, figures=figures)])
     first, second, total = said(console).splitlines()

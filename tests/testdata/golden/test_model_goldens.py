@@ -13,7 +13,14 @@ import actconform.testdata.golden.model_goldens as room
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.errors import GoldenError
 from actconform.oracle.layers.model import gradients, values
-from actconform.testdata.golden.model_goldens import SAMPLES, distance, kept, model_golden, sampled, verify_model
+from actconform.testdata.golden.model_goldens import (
+    SAMPLES,
+    distance,
+    keep_unmoved,
+    model_golden,
+    sampled,
+    verify_model,
+)
 from actconform.testdata.golden.store import Golden, digest, golden_dir, load, read_manifest
 from actconform.testdata.golden.verify import verify_all, verify_subjects
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
@@ -210,9 +217,9 @@ def test_bytes_are_kept_where_numbers_moved_by_less_than_1e_12() -> None:
     old = committed(STACK.name)
     largest = float(np.abs(old.tensors["layer.dense3"]).max())
     near, far = (moved(old, "layer.dense3", 2, by * largest) for by in (4e-13, 4e-12))
-    assert kept(old, near).tensors["layer.dense3"] is old.tensors["layer.dense3"]
-    assert kept(old, far).tensors["layer.dense3"] is far.tensors["layer.dense3"]
-    for name, array in kept(old, far).tensors.items():
+    assert keep_unmoved(old, near).tensors["layer.dense3"] is old.tensors["layer.dense3"]
+    assert keep_unmoved(old, far).tensors["layer.dense3"] is far.tensors["layer.dense3"]
+    for name, array in keep_unmoved(old, far).tensors.items():
         assert name == "layer.dense3" or array is old.tensors[name]
 
 
@@ -221,17 +228,17 @@ def test_an_input_keeps_no_bytes_that_moved() -> None:
     nudged = old.tensors["x"].copy()
     nudged[0] = np.nextafter(nudged[0], np.float32(9))
     new = msgspec.structs.replace(old, tensors={**old.tensors, "x": nudged})
-    assert kept(old, new).tensors["x"] is nudged
+    assert keep_unmoved(old, new).tensors["x"] is nudged
 
 
 def test_what_is_new_of_another_size_or_nan_is_not_kept() -> None:
     old = committed(STACK.name)
     longer = msgspec.structs.replace(old, tensors={**old.tensors, "d_x": np.ones(3), "d_new": np.ones(2)})
-    assert kept(old, longer).tensors["d_x"].size == 3
-    assert kept(old, longer).tensors["d_new"].size == 2
+    assert keep_unmoved(old, longer).tensors["d_x"].size == 3
+    assert keep_unmoved(old, longer).tensors["d_new"].size == 2
     broken = moved(old, "d_x", 0, np.nan)
-    assert np.isnan(kept(old, broken).tensors["d_x"][0])
-    assert not np.isnan(kept(broken, old).tensors["d_x"]).any()
+    assert np.isnan(keep_unmoved(old, broken).tensors["d_x"][0])
+    assert not np.isnan(keep_unmoved(broken, old).tensors["d_x"]).any()
 
 
 def test_distance_counts_in_the_largest_number() -> None:

@@ -16,7 +16,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.errors import GoldenError
 from actconform.oracle import truth
-from actconform.testdata.golden.store import digest, golden_dir, load, read_manifest, read_tensor, strangers
+from actconform.testdata.golden.store import digest, golden_dir, load, read_golden_tensor, read_manifest, strangers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ def rewrite(folder: Path, **changes: object) -> Manifest:
 def refused(folder: Path, name: str) -> str:
     """The message with which a tensor is refused; it names the file and the digest that is wanted."""
     with pytest.raises(GoldenError) as error:
-        read_tensor(folder, name, MANIFEST.files[name])
+        read_golden_tensor(folder, name, MANIFEST.files[name])
     assert str(folder / name) in str(error.value)
     assert MANIFEST.files[name].sha256 in str(error.value)
     return str(error.value)
@@ -100,7 +100,7 @@ def test_a_file_with_something_behind_its_numbers_is_damaged(folder: Path):
     ids=["zip", "pickle", "big-endian", "shape", "dtype", "bare"],
 )
 def test_a_file_of_another_kind_is_damaged(folder: Path, write):
-    array = read_tensor(folder, "relu/y.npy", MANIFEST.files["relu/y.npy"])
+    array = read_golden_tensor(folder, "relu/y.npy", MANIFEST.files["relu/y.npy"])
     write(folder / "relu/y.npy", array)
     assert "damaged golden" in refused(folder, "relu/y.npy")
 
@@ -180,7 +180,7 @@ def test_a_digest_is_that_of_the_bytes_in_c_order_little_endian():
 def test_tensors_are_the_numbers_of_the_file_and_cannot_be_written():
     for name, entry in MANIFEST.files.items():
         if name.startswith(("relu/", "softmax/", "argmax/")):
-            array = read_tensor(COMMITTED, name, entry)
+            array = read_golden_tensor(COMMITTED, name, entry)
             plain = np.load(COMMITTED / name, allow_pickle=False)
             assert array.dtype == plain.dtype
             assert array.tobytes() == plain.tobytes()

@@ -13,7 +13,7 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.errors import GoldenError
-from actconform.oracle.float64.registry import FORMULAS, Formula
+from actconform.oracle.float64.registry import FORMULAS, KernelFormula
 from actconform.oracle.float64.rows import ROW_FORMULAS, RowFormula
 from actconform.testdata.golden.hard import not_hard
 from actconform.testdata.golden.store import Golden, digest, golden_dir, load, read_manifest
@@ -160,16 +160,16 @@ def test_a_zero_of_the_other_sign_is_found(folder: Path):
 
 def test_a_formula_that_is_off_is_found(folder: Path, monkeypatch):
     right = FORMULAS["sigmoid"]
-    off = Formula(lambda x, parameters: right.value(x, parameters) * (1 + 1e-12), right.derivative)
+    off = KernelFormula(lambda x, parameters: right.value(x, parameters) * (1 + 1e-12), right.derivative)
     monkeypatch.setitem(FORMULAS, "sigmoid", off)
     assert [problem.split(":")[0] for problem in problems(folder)] == ["golden sigmoid/y.npy"]
     with pytest.raises(GoldenError, match=r"golden sigmoid/y.npy: formula gives .* where the golden holds"):
         verify_subjects(folder, read_manifest(folder), KERNELS)
     monkeypatch.setitem(
-        FORMULAS, "sigmoid", Formula(right.value, lambda x, parameters: right.derivative(-x, parameters))
+        FORMULAS, "sigmoid", KernelFormula(right.value, lambda x, parameters: right.derivative(-x, parameters))
     )
     assert problems(folder) == []  # sigmoid' is even: a formula that is written otherwise is none that is off
-    monkeypatch.setitem(FORMULAS, "sigmoid", Formula(right.value, right.value))
+    monkeypatch.setitem(FORMULAS, "sigmoid", KernelFormula(right.value, right.value))
     assert len(problems(folder)) == 1
 
 

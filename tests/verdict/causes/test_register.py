@@ -9,7 +9,7 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.errors import RegisterError
 from actconform.types import Case, Finding, Interval
-from actconform.types.cause import Register, holds, joined
+from actconform.types.cause import Register, holds, join_registers
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import Arithmetic
 from actconform.verdict.causes.check import check_formulas
@@ -160,7 +160,7 @@ def test_a_library_gives_the_arithmetic_of_a_format_under_the_facts() -> None:
 
 def test_registers_of_plugins_are_one() -> None:
     one, other = read('graph = true\nlibrary = "lib"'), read_register(LIBRARY.replace('"lib"', '"other"'), "b")
-    both = joined([one, other])
+    both = join_registers([one, other])
     assert [library.name for library in both.libraries] == ["lib", "other"]
     assert both.library("other", {}) is not None
     assert both.library("none", {}) is None

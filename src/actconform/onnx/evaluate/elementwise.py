@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 
 
-class Node(NamedTuple):
+class OperatorNode(NamedTuple):
     """One node as its operator sees it: `attributes` holds the standard's default where the graph is silent."""
 
     op_type: str
@@ -140,87 +140,87 @@ def _product(x: F64, limit: F64) -> F64:
 
 
 @operation("Gelu")
-def _gelu(node: Node, x: F64) -> F64:
+def _gelu(node: OperatorNode, x: F64) -> F64:
     name = "gelu-tanh" if node.attributes["approximate"] == "tanh" else "gelu-erf"
     return _product(x, FORMULAS[name].value(x, {}))
 
 
 @operation("Swish")
-def _swish(node: Node, x: F64) -> F64:
+def _swish(node: OperatorNode, x: F64) -> F64:
     return _product(x, FORMULAS["swish"].value(x, {"beta": node.attributes["alpha"]}))
 
 
 @operation("Mish")
-def _mish(_: Node, x: F64) -> F64:
+def _mish(_: OperatorNode, x: F64) -> F64:
     return _product(x, FORMULAS["mish"].value(x, {}))
 
 
 @operation("HardSwish")
-def _hard_swish(_: Node, x: F64) -> F64:
+def _hard_swish(_: OperatorNode, x: F64) -> F64:
     return _product(x, FORMULAS["hard-swish"].value(x, {}))
 
 
 @operation("HardSigmoid")
-def _hard_sigmoid(node: Node, x: F64) -> F64:
+def _hard_sigmoid(node: OperatorNode, x: F64) -> F64:
     return piecewise.hard_sigmoid(x, node.attributes)
 
 
 @operation("LeakyRelu")
-def _leaky_relu(node: Node, x: F64) -> F64:
+def _leaky_relu(node: OperatorNode, x: F64) -> F64:
     return piecewise.leaky(x, node.attributes)
 
 
 @operation("PRelu")
-def _prelu(_: Node, x: Array, slope: Array) -> Array:
+def _prelu(_: OperatorNode, x: Array, slope: Array) -> Array:
     return np.where(x < 0, slope * x, x)
 
 
 @operation("Elu")
-def _elu(node: Node, x: F64) -> F64:
+def _elu(node: OperatorNode, x: F64) -> F64:
     return FORMULAS["elu"].value(x, node.attributes)
 
 
 @operation("Celu")
-def _celu(node: Node, x: F64) -> F64:
+def _celu(node: OperatorNode, x: F64) -> F64:
     return FORMULAS["celu"].value(x, node.attributes)
 
 
 @operation("Selu")
-def _selu(node: Node, x: F64) -> F64:
+def _selu(node: OperatorNode, x: F64) -> F64:
     alpha, gamma = node.attributes["alpha"], node.attributes["gamma"]
     negative: F64 = gamma * alpha * np.expm1(x)
     return np.where(x > 0, gamma * x, negative)
 
 
 @operation("ThresholdedRelu")
-def _thresholded_relu(node: Node, x: F64) -> F64:
+def _thresholded_relu(node: OperatorNode, x: F64) -> F64:
     return np.where(x > node.attributes["alpha"], x, 0.0)
 
 
 @operation("Shrink")
-def _shrink(node: Node, x: F64) -> F64:
+def _shrink(node: OperatorNode, x: F64) -> F64:
     bound, bias = node.attributes["lambd"], node.attributes["bias"]
     return np.where(x < -bound, x + bias, np.where(x > bound, x - bias, 0.0))
 
 
 @operation("Clip")
-def _clip(_: Node, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+def _clip(_: OperatorNode, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
     raised = x if low is None else _maximum(x, low)
     return raised if high is None else _minimum(raised, high)
 
 
 @operation("Softmax")
-def _softmax(node: Node, x: F64) -> F64:
+def _softmax(node: OperatorNode, x: F64) -> F64:
     return probabilities(x, node.attributes["axis"])
 
 
 @operation("LogSoftmax")
-def _log_softmax(node: Node, x: F64) -> F64:
+def _log_softmax(node: OperatorNode, x: F64) -> F64:
     return log_probabilities(x, node.attributes["axis"])
 
 
 @operation("GatherElements")
-def _gather_elements(node: Node, x: Array, index: Array) -> Array:
+def _gather_elements(node: OperatorNode, x: Array, index: Array) -> Array:
     """Not passed on: onnx 1.23 fails where the axis has 64 entries or more."""
     axis = node.attributes["axis"] % x.ndim
     cut = tuple(slice(None) if i == axis else slice(length) for i, length in enumerate(index.shape))
@@ -263,7 +263,7 @@ REDUCTIONS: dict[str, Callable[[Array], Array]] = {
 
 
 @operation(*REDUCTIONS)
-def _reduce(node: Node, x: Array, axes_input: Sequence[int] | None = None) -> Array:
+def _reduce(node: OperatorNode, x: Array, axes_input: Sequence[int] | None = None) -> Array:
     """Reduce over the axes, which are an attribute in older opsets and an input in newer ones; all where none are given."""
     given = node.attributes.get("axes") if axes_input is None else axes_input
     axes = [] if given is None else [int(axis) % x.ndim for axis in given]

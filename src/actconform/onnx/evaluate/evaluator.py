@@ -22,7 +22,7 @@ import actconform.onnx.evaluate.recurrent
 import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, Node
+from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
 from actconform.onnx.gates import deep, io_names, operators, standard_opset, subgraphs
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.opset_conversion import inlined
@@ -157,7 +157,7 @@ class IdealRuntime(Program):
         if flow:
             return flow(node)
         operation = OPERATIONS[node.op_type]
-        own = Node(node.op_type, attributes_of(node, self._opset))
+        own = OperatorNode(node.op_type, attributes_of(node, self._opset))
         return lambda arguments, _: _several(operation(own, *arguments))
 
     def _loop(self, node: onnx.NodeProto) -> Compute:

@@ -14,11 +14,13 @@ from actconform.onnx.evaluate.elementwise import operation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.onnx.evaluate.elementwise import Array, Node
+    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
 
 @operation("Pad")
-def _pad(node: Node, x: Array, pads: Array, value: Array | None = None, axes: Sequence[int] | None = None) -> Array:
+def _pad(
+    node: OperatorNode, x: Array, pads: Array, value: Array | None = None, axes: Sequence[int] | None = None
+) -> Array:
     """Cut where a pad is negative, then pad."""
     amounts = [int(pad) for pad in pads]
     fill = 0 if value is None else np.asarray(value).reshape(())
@@ -36,7 +38,7 @@ def _pad(node: Node, x: Array, pads: Array, value: Array | None = None, axes: Se
 
 
 @operation("CumSum")
-def _cumulative_sum(node: Node, x: Array, axis_input: Array) -> Array:
+def _cumulative_sum(node: OperatorNode, x: Array, axis_input: Array) -> Array:
     """Sum along an axis, given as a number or as a list of one."""
     axis = int(np.asarray(axis_input).reshape(()))
     turned = np.flip(x, axis) if node.attributes["reverse"] else x
@@ -50,7 +52,7 @@ def _cumulative_sum(node: Node, x: Array, axis_input: Array) -> Array:
 
 
 @operation("CenterCropPad")
-def _center_crop_pad(node: Node, x: Array, shape: Array) -> Array:
+def _center_crop_pad(node: OperatorNode, x: Array, shape: Array) -> Array:
     """Cut or pad each axis about its centre; of an odd number more goes, or is cut, behind."""
     for axis, wanted in zip(node.attributes.get("axes") or range(x.ndim), shape.tolist(), strict=True):
         spare = x.shape[axis] - wanted
@@ -64,7 +66,7 @@ def _center_crop_pad(node: Node, x: Array, shape: Array) -> Array:
 
 
 @operation("MaxUnpool")
-def _max_unpool(node: Node, x: Array, places: Array, shape: Sequence[int] | None = None) -> Array:
+def _max_unpool(node: OperatorNode, x: Array, places: Array, shape: Sequence[int] | None = None) -> Array:
     """Put each element at its place in the flat tensor of which it was the maximum, and that at the front of a larger one."""
     rank = x.ndim - 2
     strides, pads = node.attributes.get("strides") or [1] * rank, node.attributes.get("pads") or [0] * 2 * rank
@@ -80,7 +82,7 @@ def _max_unpool(node: Node, x: Array, places: Array, shape: Sequence[int] | None
 
 
 @operation("Col2Im")
-def _columns_to_image(node: Node, x: Array, image_shape: Array, block_shape: Array) -> Array:
+def _columns_to_image(node: OperatorNode, x: Array, image_shape: Array, block_shape: Array) -> Array:
     """Add up the windows (N, C kernel, L) where they lie in the image."""
     image, block = image_shape.tolist(), block_shape.tolist()
     rank = len(image)

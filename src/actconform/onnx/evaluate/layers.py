@@ -15,24 +15,24 @@ from actconform.onnx.evaluate.elementwise import operation
 from actconform.oracle.float64.rows import log_probabilities
 
 if TYPE_CHECKING:
-    from actconform.onnx.evaluate.elementwise import Array, Node
+    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
 
 @operation("MatMul")
-def _matmul(_: Node, a: Array, b: Array) -> Array:
+def _matmul(_: OperatorNode, a: Array, b: Array) -> Array:
     product: Array = np.matmul(a, b)
     return product
 
 
 @operation("Gemm")
-def _gemm(node: Node, a: Array, b: Array, c: Array | None = None) -> Array:
+def _gemm(node: OperatorNode, a: Array, b: Array, c: Array | None = None) -> Array:
     own = node.attributes
     product: Array = own["alpha"] * ((a.T if own["transA"] else a) @ (b.T if own["transB"] else b))
     return product if c is None else product + own["beta"] * c
 
 
 @operation("Einsum")
-def _einsum(node: Node, *inputs: Array) -> Array:
+def _einsum(node: OperatorNode, *inputs: Array) -> Array:
     result: Array = np.einsum(node.attributes["equation"], *inputs, optimize=True)
     return result
 
@@ -50,7 +50,7 @@ def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
 
 @operation("BatchNormalization")
 def _batch_normalization(
-    node: Node, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
+    node: OperatorNode, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
 ) -> tuple[Array, ...]:
     """In training with the batch's moments, of biased variance, and the running ones are `momentum` parts of the old."""
     if not node.attributes.get("training_mode"):
@@ -66,7 +66,7 @@ def _batch_normalization(
 
 
 @operation("LayerNormalization")
-def _layer_normalization(node: Node, x: Array, scale: Array, bias: Array | None = None) -> tuple[Array, ...]:
+def _layer_normalization(node: OperatorNode, x: Array, scale: Array, bias: Array | None = None) -> tuple[Array, ...]:
     mean, variance = _moments(x, tuple(range(node.attributes["axis"] % x.ndim, x.ndim)))
     inverse = 1 / np.sqrt(variance + node.attributes["epsilon"])
     y = (x - mean) * inverse * scale
@@ -74,21 +74,21 @@ def _layer_normalization(node: Node, x: Array, scale: Array, bias: Array | None 
 
 
 @operation("RMSNormalization")
-def _rms_normalization(node: Node, x: Array, scale: Array) -> Array:
+def _rms_normalization(node: OperatorNode, x: Array, scale: Array) -> Array:
     axes = tuple(range(node.attributes["axis"] % x.ndim, x.ndim))
     y: Array = x / np.sqrt(np.square(x).mean(axis=axes, keepdims=True) + node.attributes["epsilon"]) * scale
     return y
 
 
 @operation("InstanceNormalization")
-def _instance_normalization(node: Node, x: Array, scale: Array, bias: Array) -> Array:
+def _instance_normalization(node: OperatorNode, x: Array, scale: Array, bias: Array) -> Array:
     mean, variance = _moments(x, tuple(range(2, x.ndim)))
     y: Array = (x - mean) / np.sqrt(variance + node.attributes["epsilon"]) * _along(scale, x) + _along(bias, x)
     return y
 
 
 @operation("GroupNormalization")
-def _group_normalization(node: Node, x: Array, scale: Array, bias: Array) -> Array:
+def _group_normalization(node: OperatorNode, x: Array, scale: Array, bias: Array) -> Array:
     """Scale and bias have one number for each group before opset 21, and since one for each channel."""
     groups, channels = int(node.attributes["num_groups"]), x.shape[1]
     rows = x.reshape(len(x), groups, -1)
@@ -100,7 +100,7 @@ def _group_normalization(node: Node, x: Array, scale: Array, bias: Array) -> Arr
 
 
 @operation("LpNormalization")
-def _lp_normalization(node: Node, x: Array) -> Array:
+def _lp_normalization(node: OperatorNode, x: Array) -> Array:
     """Return x / |x|_p, and 0 where the norm is 0."""
     axis, p = node.attributes["axis"], node.attributes["p"]
     norm = (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1 / p)
@@ -108,14 +108,14 @@ def _lp_normalization(node: Node, x: Array) -> Array:
 
 
 @operation("MeanVarianceNormalization")
-def _mean_variance_normalization(node: Node, x: Array) -> Array:
+def _mean_variance_normalization(node: OperatorNode, x: Array) -> Array:
     mean, variance = _moments(x, tuple(node.attributes["axes"]))
     y: Array = (x - mean) / (np.sqrt(variance) + 1e-9)
     return y
 
 
 @operation("LRN")
-def _local_response_normalization(node: Node, x: Array) -> Array:
+def _local_response_normalization(node: OperatorNode, x: Array) -> Array:
     """Divide by a power of the sum of squares over the `size` channels around each."""
     alpha, beta, bias, size = (node.attributes[name] for name in ("alpha", "beta", "bias", "size"))
     furthest = max(x.shape[1] - 1, 0)
@@ -127,7 +127,9 @@ def _local_response_normalization(node: Node, x: Array) -> Array:
 
 
 @operation("Dropout")
-def _dropout(_: Node, x: Array, ratio: Array | None = None, training: Array | None = None) -> tuple[Array, Array]:
+def _dropout(
+    _: OperatorNode, x: Array, ratio: Array | None = None, training: Array | None = None
+) -> tuple[Array, Array]:
     """Inference: x and a mask that keeps all. In training it draws numbers of its own, which nobody can foretell."""
     if training is not None and bool(training) and (ratio is None or float(ratio) > 0):
         raise Unsupported("the ideal runtime does not know Dropout in training: it draws random numbers")
@@ -136,14 +138,14 @@ def _dropout(_: Node, x: Array, ratio: Array | None = None, training: Array | No
 
 @operation("SoftmaxCrossEntropyLoss")
 def _softmax_cross_entropy(
-    node: Node, scores: Array, labels: Array, weights: Array | None = None
+    node: OperatorNode, scores: Array, labels: Array, weights: Array | None = None
 ) -> tuple[Array, Array]:
     log_probability = log_probabilities(scores, 1)
     return _likelihood_loss(node, log_probability, labels, weights), log_probability
 
 
 @operation("NegativeLogLikelihoodLoss")
-def _likelihood_loss(node: Node, log_probability: Array, labels: Array, weights: Array | None = None) -> Array:
+def _likelihood_loss(node: OperatorNode, log_probability: Array, labels: Array, weights: Array | None = None) -> Array:
     ignore = node.attributes.get("ignore_index")
     ignored = np.zeros(labels.shape, np.bool_) if ignore is None else labels == ignore
     chosen = np.where(ignored, 0, labels)

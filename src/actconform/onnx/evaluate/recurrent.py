@@ -13,7 +13,7 @@ from actconform.onnx.evaluate.elementwise import operation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actconform.onnx.evaluate.elementwise import Array, Node
+    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
 _FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "relu": lambda x: np.maximum(x, 0.0),
@@ -38,7 +38,7 @@ class _Weights(NamedTuple):
 
 @operation("LSTM", "GRU", "RNN")
 def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
-    node: Node,
+    node: OperatorNode,
     x: Array,
     w: Array,
     r: Array,
@@ -72,7 +72,7 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     return y, *last
 
 
-def _functions(node: Node, i: int) -> list[Callable[[Array], Array]]:
+def _functions(node: OperatorNode, i: int) -> list[Callable[[Array], Array]]:
     usual = _USUAL[node.op_type]
     given = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
     names = [name.lower() for name in given[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
@@ -82,7 +82,9 @@ def _functions(node: Node, i: int) -> list[Callable[[Array], Array]]:
     return [_FUNCTIONS[name] for name in names]
 
 
-def _run(node: Node, weights: _Weights, x: Array, states: list[Array], lengths: Array, *, back: bool) -> list[Array]:
+def _run(
+    node: OperatorNode, weights: _Weights, x: Array, states: list[Array], lengths: Array, *, back: bool
+) -> list[Array]:
     """Return the hidden states of all steps in the order of time, and the last states, of one direction."""
     y = np.zeros((len(x), *states[0].shape))
     for step in range(len(x)):
@@ -95,12 +97,12 @@ def _run(node: Node, weights: _Weights, x: Array, states: list[Array], lengths: 
     return [y, *states]
 
 
-def _clipped(node: Node, gate: Array) -> Array:
+def _clipped(node: OperatorNode, gate: Array) -> Array:
     clip = node.attributes.get("clip")
     return gate if clip is None else np.clip(gate, -clip, clip)
 
 
-def _lstm(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _lstm(node: OperatorNode, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
     h, c = states
     f, g, last = own.functions
     to_input, to_output, to_forget, to_cell = np.split(own.w @ x + own.w_bias + own.r @ h + own.r_bias, 4)
@@ -111,7 +113,7 @@ def _lstm(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[
     return [f(_clipped(node, to_output + peep_output * after)) * last(after), after]
 
 
-def _gru(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _gru(node: OperatorNode, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
     (h,) = states
     f, g = own.functions
     update, reset, new = np.split(own.w @ x + own.w_bias, 3)
@@ -123,7 +125,7 @@ def _gru(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[A
     return [(1 - z) * g(_clipped(node, new + inner)) + z * h]
 
 
-def _rnn(node: Node, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _rnn(node: OperatorNode, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
     return [own.functions[0](_clipped(node, own.w @ x + own.w_bias + own.r @ states[0] + own.r_bias))]
 
 

@@ -11,16 +11,16 @@ from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
 
 if TYPE_CHECKING:
-    from actconform.onnx.evaluate.elementwise import Array, Node
+    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
 
 @operation("Det")
-def _det(_: Node, x: Array) -> Array:
+def _det(_: OperatorNode, x: Array) -> Array:
     return np.asarray(np.linalg.det(x))
 
 
 @operation("DFT")
-def _dft(node: Node, x: Array, length: Array | None = None, axis: Array | None = None) -> Array:
+def _dft(node: OperatorNode, x: Array, length: Array | None = None, axis: Array | None = None) -> Array:
     """Numbers with their imaginary parts along the last axis; real ones have but one number there."""
     own = node.attributes
     if own["inverse"] and own["onesided"]:
@@ -35,7 +35,7 @@ def _dft(node: Node, x: Array, length: Array | None = None, axis: Array | None =
 
 
 @operation("GridSample")
-def _grid_sample(node: Node, x: Array, grid: Array) -> Array:
+def _grid_sample(node: OperatorNode, x: Array, grid: Array) -> Array:
     """Weighted pixels about each place; beyond the image zeros, the border, or the image mirrored."""
     places = grid.shape[1:-1]
     y = np.zeros((*x.shape[:2], *places))
@@ -47,7 +47,7 @@ def _grid_sample(node: Node, x: Array, grid: Array) -> Array:
     return y
 
 
-def _taps(node: Node, coordinate: float, size: int) -> list[tuple[int, float]]:
+def _taps(node: OperatorNode, coordinate: float, size: int) -> list[tuple[int, float]]:
     """Return the pixels along one axis that are read for a coordinate of -1 to 1, and their weights."""
     first, last = (0.0, size - 1.0) if node.attributes["align_corners"] else (-0.5, size - 0.5)
     place = (coordinate + 1) / 2 * (last - first) + first

@@ -18,7 +18,7 @@ from actconform.onnx.evaluate.elementwise import operation
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actconform.onnx.evaluate.elementwise import Array, Node
+    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
 
 class Placing(NamedTuple):
@@ -37,11 +37,11 @@ class Placing(NamedTuple):
         return (self.size - 1) * self.dilation + 1
 
 
-def _along(node: Node, name: str, rank: int) -> list[int]:
+def _along(node: OperatorNode, name: str, rank: int) -> list[int]:
     return [int(value) for value in node.attributes.get(name) or [1] * rank]
 
 
-def _placings(node: Node, lengths: Sequence[int], size: Sequence[int]) -> list[Placing]:
+def _placings(node: OperatorNode, lengths: Sequence[int], size: Sequence[int]) -> list[Placing]:
     rank, auto = len(lengths), node.attributes["auto_pad"]
     pads = _along(node, "pads", 2 * rank) if auto == "NOTSET" and node.attributes.get("pads") else [0] * 2 * rank
     given = zip(
@@ -87,7 +87,7 @@ def _channels_first(x: Array) -> Array:
 
 
 @operation("Conv")
-def _conv(node: Node, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+def _conv(node: OperatorNode, x: Array, kernel: Array, bias: Array | None = None) -> Array:
     rank, groups = x.ndim - 2, int(node.attributes["group"])
     placings = _placings(node, x.shape[2:], kernel.shape[2:])
     windows = _windows(_padded(x, placings, 0.0, 0.0), placings)
@@ -98,7 +98,7 @@ def _conv(node: Node, x: Array, kernel: Array, bias: Array | None = None) -> Arr
 
 
 @operation("ConvTranspose")
-def _conv_transpose(node: Node, x: Array, kernel: Array, bias: Array | None = None) -> Array:
+def _conv_transpose(node: OperatorNode, x: Array, kernel: Array, bias: Array | None = None) -> Array:
     """Each element of x adds its multiple of the kernel to the output, from which the padding is then cut off."""
     rank, groups = x.ndim - 2, int(node.attributes["group"])
     added = [int(value) for value in node.attributes.get("output_padding") or [0] * rank]
@@ -120,7 +120,7 @@ def _conv_transpose(node: Node, x: Array, kernel: Array, bias: Array | None = No
     return _channels_first(joined if bias is None else joined + bias)
 
 
-def _cut(node: Node, axis: int, length: int, full: int, place: Placing) -> slice:
+def _cut(node: OperatorNode, axis: int, length: int, full: int, place: Placing) -> slice:
     """Return which part of the full output is kept: what the padding leaves, or as much as is asked for."""
     auto, asked = node.attributes["auto_pad"], node.attributes.get("output_shape")
     if not asked and not auto.startswith("SAME"):
@@ -136,7 +136,7 @@ def _over_window(windows: Array) -> tuple[int, ...]:
 
 
 @operation("MaxPool")
-def _max_pool(node: Node, x: Array) -> tuple[Array, Array]:
+def _max_pool(node: OperatorNode, x: Array) -> tuple[Array, Array]:
     """Return the largest of each window, and where in the whole tensor the first of them stands."""
     placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
     least = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
@@ -149,7 +149,7 @@ def _max_pool(node: Node, x: Array) -> tuple[Array, Array]:
 
 
 @operation("AveragePool")
-def _average_pool(node: Node, x: Array) -> Array:
+def _average_pool(node: OperatorNode, x: Array) -> Array:
     """Padding counts if asked to; what the last window reaches over it never does."""
     placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
     windows = _windows(_padded(x, placings, 0.0, 0.0), placings)
@@ -161,20 +161,20 @@ def _average_pool(node: Node, x: Array) -> Array:
 
 
 @operation("GlobalAveragePool")
-def _global_average_pool(_: Node, x: Array) -> Array:
+def _global_average_pool(_: OperatorNode, x: Array) -> Array:
     mean: Array = np.mean(x, axis=tuple(range(2, x.ndim)), keepdims=True)
     return mean
 
 
 @operation("LpPool")
-def _lp_pool(node: Node, x: Array) -> Array:
+def _lp_pool(node: OperatorNode, x: Array) -> Array:
     placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
     windows = _windows(_padded(np.abs(x), placings, 0.0, 0.0), placings)
     return _norm(windows, _over_window(windows), node.attributes["p"])
 
 
 @operation("GlobalLpPool")
-def _global_lp_pool(node: Node, x: Array) -> Array:
+def _global_lp_pool(node: OperatorNode, x: Array) -> Array:
     return _norm(np.abs(x), tuple(range(2, x.ndim)), node.attributes["p"], keepdims=True)
 
 
@@ -185,7 +185,7 @@ def _norm(sizes: Array, axes: tuple[int, ...], p: int, *, keepdims: bool = False
 
 @operation("Resize")
 def _resize(
-    node: Node, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None
+    node: OperatorNode, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None
 ) -> Array:
     """Interpolate along one axis after the other; beyond its edges the image goes on as there, but where it was cropped."""
     axes = [int(axis) % x.ndim for axis in node.attributes.get("axes") or range(x.ndim)]
@@ -209,7 +209,7 @@ def _resize(
 
 
 def _targets(
-    node: Node, lengths: Sequence[int], scales: Array | None, sizes: Array | None
+    node: OperatorNode, lengths: Sequence[int], scales: Array | None, sizes: Array | None
 ) -> tuple[list[float], list[int]]:
     """Return the scale and the new length of every axis that is resized."""
     if sizes is None or not len(sizes):
@@ -235,7 +235,7 @@ def _spread(weights: Array, rank: int, axis: int) -> Array:
     return weights.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 
-def _places(node: Node, length: int, scale: float, count: int) -> Array:
+def _places(node: OperatorNode, length: int, scale: float, count: int) -> Array:
     """Return where in the image each pixel of the result lies, pixels of the image being at 0, 1, 2, ..."""
     i, mode = np.arange(count, dtype=np.float64), node.attributes["coordinate_transformation_mode"]
     middle = (i + 0.5) / scale - 0.5
@@ -263,7 +263,7 @@ ROUNDINGS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def _samples(node: Node, places: Array, length: int, scale: float) -> list[tuple[Array, Array]]:
+def _samples(node: OperatorNode, places: Array, length: int, scale: float) -> list[tuple[Array, Array]]:
     """Return the pixels that take part: for each place the index of one, and its weight.
 
     With `antialias` the weights of a smaller image reach further, as far as the distance of its pixels.

@@ -15,7 +15,7 @@ from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import deep
-from actconform.onnx.grad.rules.known import held
+from actconform.onnx.grad.rules.known import constant_of
 from actconform.onnx.nested_graphs import needed
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _constant_nodes(nodes: Sequence[onnx.NodeProto]) -> dict[str, onnx.TensorProto]:
-    constants = ((node.output[0], held(node)) for node in nodes if node.op_type == "Constant")
+    constants = ((node.output[0], constant_of(node)) for node in nodes if node.op_type == "Constant")
     return {name: tensor for name, tensor in constants if tensor is not None}
 
 

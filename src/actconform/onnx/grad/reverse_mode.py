@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 import actconform.onnx.grad.rules  # noqa: F401  registers the rules
 from actconform.errors import GradientError, NameTakenError, UnsupportedOperator
-from actconform.onnx.constant_folding import settled
+from actconform.onnx.constant_folding import infer_constants
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import subgraphs
 from actconform.onnx.grad.arguments import chosen_outputs, wanted_tensors
@@ -114,7 +114,7 @@ def add_gradients(
 
 def _settled(light: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, TensorProto]]:
     try:
-        return settled(light)
+        return infer_constants(light)
     except onnx.shape_inference.InferenceError as error:
         raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
 

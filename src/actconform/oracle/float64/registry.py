@@ -14,7 +14,7 @@ from actconform.oracle.rounding import F64
 Function: TypeAlias = Callable[[F64, Mapping[str, float]], F64]
 
 
-class Formula(NamedTuple):
+class KernelFormula(NamedTuple):
     """`value(x, kernel.parameters)` is f(x), `derivative` likewise f'(x): elementwise, any shape, float64 in and out.
 
     x holds float32 numbers (so also float16 and bfloat16 ones), and so do the parameters. NaN gives NaN, +-inf the limit, and
@@ -26,7 +26,7 @@ class Formula(NamedTuple):
     derivative: Function
 
 
-FORMULAS: dict[str, Formula] = {}
+FORMULAS: dict[str, KernelFormula] = {}
 
 # Intermediate arrays of this size stay in the cache and are recycled by the allocator: several times faster than larger ones.
 BLOCK = 1 << 14
@@ -48,7 +48,7 @@ def formula(*names: str, derivative: Function) -> Callable[[Function], Function]
             if name in FORMULAS:
                 message = f"kernel {name} has a formula already: give the new one a name of its own"
                 raise ValueError(message)
-            FORMULAS[name] = Formula(_in_blocks(value), _in_blocks(derivative))
+            FORMULAS[name] = KernelFormula(_in_blocks(value), _in_blocks(derivative))
         return value
 
     return register

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from actconform.bench.baseline import Comparison
+from actconform.bench.baseline import BaselineComparison
 from actconform.report.across_runs.changed_facts import changed
 from actconform.report.error_ratio import Share, worst_share
 from actconform.types import BAD, RAN, Finding, Verdict
@@ -84,11 +84,11 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     moved: tuple[Moved, ...]
     appeared: tuple[str, ...]
     disappeared: tuple[str, ...]
-    speeds: Comparison
+    speeds: BaselineComparison
     worse: tuple[str, ...]
 
 
-def compare(before: Report, after: Report, speeds: Comparison | None = None) -> Difference:
+def compare_reports(before: Report, after: Report, speeds: BaselineComparison | None = None) -> Difference:
     """Return what differs.
 
     Worse is: a run that no longer conforms; a new finding that no registered deviation covers; an error that moved away from the truth in a case that is not
@@ -115,7 +115,7 @@ def compare(before: Report, after: Report, speeds: Comparison | None = None) -> 
         moved=tuple(sorted(_moved(ran), key=lambda one: one.factor, reverse=True)),
         appeared=tuple(case for case in new if case not in old),
         disappeared=tuple(case for case in old if case not in new),
-        speeds=speeds or Comparison(),
+        speeds=speeds or BaselineComparison(),
         worse=(),
     )
     return msgspec.structs.replace(difference, worse=tuple(_worse(difference, old, new)))

@@ -71,7 +71,7 @@ def sections(difference: Difference) -> list[Section]:
     return [section for section in every if section.rows]
 
 
-def as_text(difference: Difference) -> str:
+def diff_as_text(difference: Difference) -> str:
     """Return plain lines, at most 50 of a kind."""
     lines = []
     for section in sections(difference):

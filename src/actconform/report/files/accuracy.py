@@ -27,7 +27,7 @@ UNITS = {
 }
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class WorstOfCase(msgspec.Struct, frozen=True, kw_only=True):
     """The worst of one case. `share` is error / limit; `max_ulp` is over all regimes, tails included; `n` counts elements."""
 
     kernel: str
@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     known: tuple[str, ...] = ()
 
 
-class Accuracy(Reporter):
+class AccuracyReporter(Reporter):
     """The worst error of every case that ran and was measured."""
 
     name = "accuracy"
@@ -76,11 +76,11 @@ def accuracy(report: Report) -> dict[str, Any]:
     return document
 
 
-def _entry(result: Result) -> Entry | None:
+def _entry(result: Result) -> WorstOfCase | None:
     worst = worst_share(result)
     if worst is None or result.verdict not in RAN:
         return None
-    return Entry(
+    return WorstOfCase(
         kernel=result.subject,
         dtype=result.dtype,
         route=result.route,

@@ -38,10 +38,10 @@ def _as_written(part: Any) -> Any:
     return whole
 
 
-def document() -> str:
+def schema_document() -> str:
     """Return the text of docs/report-schema.json."""
     return json.dumps(schema(), indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    print(schema_document(), end="")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actconform.bench.results import read
+from actconform.bench.results import read_throughput
 from actconform.bench.workloads import shown
 from actconform.errors import UsageError
 from actconform.report.terminal.speeds import about, duration, verdict
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def bars_of(folder: Path) -> dict[str, Any] | None:
     """Return the charts of DIR/throughput.json, `{"error": ...}` where it is something else, None where there is none."""
     try:
-        report = read(folder)
+        report = read_throughput(folder)
     except UsageError as error:
         return {"error": str(error)}
     if report is None:

@@ -129,7 +129,7 @@ class Screen:
         width = max(map(len, classes)) if len(kinds) > 1 else 0
         for finding, count in kinds[:FINDINGS_SHOWN]:
             line = f"{finding.class_:<{width}}   " if width else ""
-            line += describe(finding, result, count, of_model=of_model)
+            line += describe_finding(finding, result, count, of_model=of_model)
             line += f"   {finding.severity}" if finding.severity not in (first.severity, finding.blame) else ""
             line += f"   blame: {finding.blame}" if finding.blame != first.blame else ""
             self._say(plain(line), INDENT)
@@ -214,7 +214,7 @@ def _grid(rows: Mapping[str, Mapping[str, list[Result]]], routes: Sequence[str])
     return table
 
 
-def describe(finding: Finding, result: Result, count: int, *, of_model: bool = False) -> str:
+def describe_finding(finding: Finding, result: Result, count: int, *, of_model: bool = False) -> str:
     """Return one line for a finding: the worst element with truth, answer and error, and how many elements there are.
 
     It begins with the tensor where there may be several.

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actconform.bench.baseline import Comparison
-    from actconform.bench.intervals import Interval
-    from actconform.bench.results import Figure, Measured, NotTimed, Report
+    from actconform.bench.baseline import BaselineComparison
+    from actconform.bench.intervals import ConfidenceInterval
+    from actconform.bench.results import Figure, Measured, NotTimed, ThroughputReport
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 WORDS = {
@@ -36,7 +36,7 @@ WIDE = 120
 FACTS_SHOWN = (*screen.FACTS_SHOWN, "numpy", "blas")
 
 
-def about(report: Report) -> str:
+def about(report: ThroughputReport) -> str:
     """Return versions, processor, capability and threads on one line."""
     versions = {fact: of[fact] for of in report.facts.values() for fact in FACTS_SHOWN if fact in of}
     machine = report.machine
@@ -81,7 +81,7 @@ def not_timed(console: Console, left: Iterable[NotTimed]) -> None:
         console.print(plain(line), soft_wrap=True)
 
 
-def compared(console: Console, comparison: Comparison, name: str) -> None:
+def compared(console: Console, comparison: BaselineComparison, name: str) -> None:
     """Print how the figures stand to the baseline, those that changed one by one."""
     if comparison.differing:
         console.print(plain(f"not compared with {name}: it holds under other facts:"), soft_wrap=True)
@@ -161,7 +161,7 @@ def duration(seconds: float) -> str:
     return f"{_digits(seconds / scale)} {unit}"
 
 
-def _bounds(one: Interval) -> str:
+def _bounds(one: ConfidenceInterval) -> str:
     scale, _ = _unit(one.median)
     return f"{_digits(one.low / scale)} {_digits(one.high / scale)}"
 
@@ -183,7 +183,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %" if share >= 0.001 else "<0.1 %"
 
 
-def totals(report: Report) -> str:
+def totals(report: ThroughputReport) -> str:
     """Return how much was timed, on one line."""
     figures = sum(len(one.figures) for one in report.measured)
     verdicts = Counter(figure.mark for one in report.measured for figure in one.figures)

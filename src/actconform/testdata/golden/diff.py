@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.testdata.golden.store import read_manifest, read_tensor
+from actconform.testdata.golden.store import read_golden_tensor, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ def diff(old: Path, new: Path) -> list[str]:
     lines = [f"{name}: gone" for name in sorted(before.files.keys() - after.files.keys())]
     lines += [f"{name}: new" for name in sorted(after.files.keys() - before.files.keys())]
     for name in sorted(before.files.keys() & after.files.keys()):
-        a, b = read_tensor(old, name, before.files[name]), read_tensor(new, name, after.files[name])
+        a, b = read_golden_tensor(old, name, before.files[name]), read_golden_tensor(new, name, after.files[name])
         lines += [f"{name}: {what}" for what in _moved(a, b)]
     for subject in sorted(before.subjects.keys() & after.subjects.keys()):
         if before.subjects[subject].draws != after.subjects[subject].draws:

@@ -14,14 +14,14 @@ from actconform.files import write_bytes
 from actconform.oracle.arb.correctly_rounded import exact, exact_table
 from actconform.oracle.arb.rows import exact_rows
 from actconform.testdata.golden.hard import hard_points
-from actconform.testdata.golden.model_goldens import kept, model_golden
+from actconform.testdata.golden.model_goldens import keep_unmoved, model_golden
 from actconform.testdata.golden.store import (
     MANIFEST,
     SCHEMA,
     Entry,
     Golden,
     Manifest,
-    Subject,
+    StoredSubject,
     computed,
     digest,
     load,
@@ -65,7 +65,7 @@ def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[s
             for name, array in golden.tensors.items():
                 np.save(folder / subject.name / f"{name}.npy", array, allow_pickle=False)
                 files[f"{subject.name}/{name}.npy"] = _entry(subject, array)
-            known[subject.name] = Subject(draws=golden.draws, tables=tables)
+            known[subject.name] = StoredSubject(draws=golden.draws, tables=tables)
             progress(subject.name)
     manifest = Manifest(schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(known.items())))
     write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
@@ -76,7 +76,7 @@ def _kept(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden) 
     if not isinstance(subject, Model) or subject.name not in old.subjects:
         return golden
     try:
-        return kept(load(folder, old, subject.name), golden)
+        return keep_unmoved(load(folder, old, subject.name), golden)
     except GoldenError:  # damaged: written anew
         return golden
 

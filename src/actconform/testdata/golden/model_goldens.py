@@ -54,7 +54,7 @@ def sampled(array: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate([[np.linalg.norm(flat)], flat[index]])
 
 
-def kept(old: Golden, new: Golden) -> Golden:
+def keep_unmoved(old: Golden, new: Golden) -> Golden:
     """Return `new` with the bytes of `old` for each tensor that did not move by more than 1e-12, as `distance` counts."""
     tensors = {}
     for name, array in new.tensors.items():

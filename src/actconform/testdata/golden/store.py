@@ -42,7 +42,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     seed: str
 
 
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
+class StoredSubject(msgspec.Struct, frozen=True, kw_only=True):
     """How a subject's flat tensors fall into draws, and the digests of its 16-bit tables: dtype -> aspect -> SHA-256."""
 
     draws: tuple[Draw, ...]
@@ -54,7 +54,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int
     files: dict[str, Entry]
-    subjects: dict[str, Subject]
+    subjects: dict[str, StoredSubject]
 
     def home(self, subject: str, folder: Path) -> Path:  # noqa: ARG002  goldens of several folders know better
         """Return where a subject's files lie, `folder` being that of the manifest."""
@@ -174,7 +174,7 @@ def _whole(folder: Path) -> Manifest:
     return manifest
 
 
-def read_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
+def read_golden_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
     """Return one stored tensor, read-only, every byte of its file held against its entry.
 
     Raises GoldenError naming the file, the digest of what it holds and the one in the manifest.
@@ -234,7 +234,7 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
     folder = manifest.home(subject, folder)
     prefix = f"{subject}/"
     files = {name: entry for name, entry in manifest.files.items() if name.startswith(prefix)}
-    tensors = {Path(name).stem: read_tensor(folder, name, entry) for name, entry in files.items()}
+    tensors = {Path(name).stem: read_golden_tensor(folder, name, entry) for name, entry in files.items()}
     draws = manifest.subjects[subject].draws
     sizes = dict.fromkeys(tensors, 0)
     for draw in draws:

@@ -10,7 +10,7 @@ from actconform.errors import GoldenError
 from actconform.oracle import truth
 from actconform.testdata.golden.hard import not_hard
 from actconform.testdata.golden.model_goldens import verify_model
-from actconform.testdata.golden.store import computed, digest, load, read_manifest, read_tensor, strangers
+from actconform.testdata.golden.store import computed, digest, load, read_golden_tensor, read_manifest, strangers
 from actconform.testdata.regimes import row_cotangent, row_draws, unary_regimes
 from actconform.types import ASPECTS
 from actconform.types.dtypes import DTYPES
@@ -61,7 +61,7 @@ def verify_all(
     problems = strangers(folder, manifest)
     for name, entry in manifest.files.items():
         try:
-            read_tensor(folder, name, entry)
+            read_golden_tensor(folder, name, entry)
         except GoldenError as error:
             problems.append(str(error))
     problems += [

@@ -11,7 +11,7 @@ from actconform.errors import FormulaError, RegisterError, near
 from actconform.testdata.regimes import HALVED
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.causes.arithmetic import Arithmetic, Number
-from actconform.verdict.causes.evaluation import formula
+from actconform.verdict.causes.evaluation import parse_formula
 from actconform.verdict.causes.formula import Scope
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def _at_ordinary(text: str, kernel: Kernel, aspect: Aspect, where: str) -> Numbe
         narrow = kernel.name in HALVED or kernel.form == "row"
         arrays["g"] = np.ones(half if narrow and kernel.name in HALVED else ORDINARY.size)
     names = {name: Number(np.asarray(array), np.zeros(np.shape(array)), arithmetic) for name, array in arrays.items()}
-    if unknown := sorted(formula(text).names - names.keys()):
+    if unknown := sorted(parse_formula(text).names - names.keys()):
         raise RegisterError(f"{where}: {text!r} reads {unknown[0]!r}{near(unknown[0], sorted(names))}")
     try:
         with np.errstate(all="ignore"):
-            return formula(text).evaluate(Scope(names, arithmetic, arithmetic, -1))
+            return parse_formula(text).evaluate(Scope(names, arithmetic, arithmetic, -1))
     except (FormulaError, ValueError) as error:
         raise RegisterError(f"{where}: {text!r}: {error}") from error

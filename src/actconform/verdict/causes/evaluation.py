@@ -66,7 +66,7 @@ class Part(NamedTuple):
 
 
 @cache
-def formula(text: str) -> Formula:
+def parse_formula(text: str) -> Formula:
     """Return the formula of a text, parsed once."""
     return Formula(text)
 
@@ -92,11 +92,11 @@ class Evaluation:
                 names = {"x": self._read(part.sample.x, ends, steps)}
                 if part.sample.cotangent is not None:
                     names["g"] = self._read(part.sample.cotangent, ends, steps)
-                return _spread(formula(text).evaluate(Scope(names | fixed, steps, ends)), part.sample.x.shape)
+                return _spread(parse_formula(text).evaluate(Scope(names | fixed, steps, ends)), part.sample.x.shape)
 
             def value(questions: Sequence[Question]) -> list[Number]:
                 names = self._tensors(questions, ends, steps) | fixed
-                number = formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
+                number = parse_formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
                 if len(questions) == 1:
                     return [number]
                 rows = [next(iter(question.inputs.values())).shape[0] for question in questions]

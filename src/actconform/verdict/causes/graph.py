@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, Node
+from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
 from actconform.onnx.evaluate.evaluator import attributes_of, passed_on
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nodes import ELEMENT_TYPES
@@ -257,7 +257,7 @@ class _Evaluation:
         if name in PASSED_ON:
             results = _mover(node.SerializeToString(), opset)(plain, {})
         elif name in OPERATIONS and not numbers:
-            result = OPERATIONS[name](Node(name, attributes), *plain)
+            result = OPERATIONS[name](OperatorNode(name, attributes), *plain)
             results = result if isinstance(result, tuple) else (result,)
         else:
             raise Unsupported(f"the operator {name} has no formula")

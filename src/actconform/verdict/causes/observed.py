@@ -30,7 +30,7 @@ PASSING = ("python", "platform", "cpu")  # facts that say who ran, not what comp
 Facts = dict[str, dict[str, str]]
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ObservedCase(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was observed of one case: findings by class, elements and used share by cause."""
 
     classes: tuple[str, ...] = ()
@@ -38,19 +38,19 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     used: dict[str, float] = {}
 
 
-class Machine(msgspec.Struct, frozen=True, kw_only=True):
+class ObservedRun(msgspec.Struct, frozen=True, kw_only=True):
     """One run that was recorded: its facts by backend, and what was observed of its cases; a clean one has nothing."""
 
     when: str
     facts: Facts
-    cases: dict[str, Seen]
+    cases: dict[str, ObservedCase]
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """All runs recorded, newest last."""
 
     schema: int = 1
-    machines: tuple[Machine, ...] = ()
+    machines: tuple[ObservedRun, ...] = ()
 
 
 def read_observed(folder: Path, name: str = OBSERVED) -> Observed:
@@ -66,13 +66,13 @@ def read_observed(folder: Path, name: str = OBSERVED) -> Observed:
         ) from error
 
 
-def observe(results: Iterable[Result], facts: Facts, when: str) -> Machine:
+def observe(results: Iterable[Result], facts: Facts, when: str) -> ObservedRun:
     """Return what a run observed, to be kept."""
     cases = {result.case: _seen(result) for result in results if result.verdict in RAN}
-    return Machine(when=when, facts=_lasting(facts), cases=dict(sorted(cases.items())))
+    return ObservedRun(when=when, facts=_lasting(facts), cases=dict(sorted(cases.items())))
 
 
-def with_machine(observed: Observed, machine: Machine) -> Observed:
+def with_machine(observed: Observed, machine: ObservedRun) -> Observed:
     """Return the file with a run added; what was observed under the same facts is replaced, case by case."""
     others = []
     cases = dict(machine.cases)
@@ -153,7 +153,7 @@ def evidence(observed: Observed) -> dict[str, tuple[int, float]]:
     return proof
 
 
-def _before(case: str, facts: Facts, backends: Sequence[str], observed: Observed) -> Seen | None:
+def _before(case: str, facts: Facts, backends: Sequence[str], observed: Observed) -> ObservedCase | None:
     here = _lasting({backend: facts[backend] for backend in backends if backend in facts})
     if not backends or len(here) < len(set(backends)):
         return None
@@ -163,7 +163,7 @@ def _before(case: str, facts: Facts, backends: Sequence[str], observed: Observed
     return None
 
 
-def _seen(result: Result) -> Seen:
+def _seen(result: Result) -> ObservedCase:
     elements: dict[str, int] = {}
     used: dict[str, float] = {}
     for finding in result.findings:
@@ -172,7 +172,7 @@ def _seen(result: Result) -> Seen:
             if finding.used:
                 used[finding.deviation] = max(used.get(finding.deviation, 0.0), float(f"{finding.used:.3g}"))
     classes = tuple(sorted({finding.class_ for finding in result.findings}))
-    return Seen(classes=classes, elements=dict(sorted(elements.items())), used=dict(sorted(used.items())))
+    return ObservedCase(classes=classes, elements=dict(sorted(elements.items())), used=dict(sorted(used.items())))
 
 
 def _lasting(facts: Mapping[str, Mapping[str, str]]) -> Facts:

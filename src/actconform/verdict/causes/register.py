@@ -12,7 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from actconform.errors import FormulaError, RegisterError, UsageError
 from actconform.files import read_text
-from actconform.types.cause import Cause, LibraryAccuracy, Register, When, joined
+from actconform.types.cause import Cause, LibraryAccuracy, Register, When, join_registers
 from actconform.verdict.causes.formula import Formula
 from actconform.verdict.causes.graph import OPERATORS
 
@@ -48,7 +48,7 @@ def with_files(register: Register, names: Sequence[str]) -> Register:
             raise UsageError(f"{name}: deviations file named in the settings is not text in UTF-8: {error}") from error
         except RegisterError as error:
             raise UsageError(str(error)) from error
-    return joined(registers)
+    return join_registers(registers)
 
 
 def read_register(text: str, where: str) -> Register:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.onnx.grad.rules.registry import Node
 
 
-class Pulled(NamedTuple):
+class GradientBody(NamedTuple):
     """A gradient graph's nodes and initializers, and how it calls the inputs of the graph it is of and its gradients, in order.
 
     `outputs` describe those outputs of that graph that have cotangents.
@@ -40,7 +40,7 @@ def gradient_of_body(
     inputs: Sequence[onnx.ValueInfoProto],
     wrt: Sequence[str],
     cotangents: Mapping[int, str],
-) -> Pulled:
+) -> GradientBody:
     """Return the gradient of a graph inside `node` with respect to `wrt`, inputs of it or tensors that it captures.
 
     `inputs` describe what the graph is given, in order. `cotangents` has the names of the cotangents of its outputs, by
@@ -70,7 +70,7 @@ def gradient_of_body(
     gradients = [rename(f"{marker}d_{name}") for name in wrt]
     kept = onnx.GraphProto(name=prefix, node=needed(graph.node, gradients))
     kept.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in around)
-    return Pulled(kept, [rename(value.name) for value in inputs], gradients, list(model.graph.output))
+    return GradientBody(kept, [rename(value.name) for value in inputs], gradients, list(model.graph.output))
 
 
 def typed(name: str, element_type: int) -> onnx.ValueInfoProto:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from actconform.onnx.constants import FLOATS, constant_tensor, holds, operator_node
+from actconform.onnx.constants import FLOATS, constant_tensor, is_representable, operator_node
 from actconform.onnx.grad.rules.known import Known
 from actconform.onnx.grad.rules.registry import STANDARD
 from actconform.onnx.nested_graphs import renamed
@@ -134,7 +134,9 @@ class Build(Known):
     def _holding(self, numbers: Sequence[float | np.generic]) -> int:
         """Return the element type of the node, or the next wider one that can hold the numbers."""
         kinds = (self.element_type, *(kind for kind in _WIDER if self.element_type in HALVES or kind in _WIDER[1:]))
-        return next((kind for kind in kinds if all(holds(each, kind) for each in numbers)), self.element_type)
+        return next(
+            (kind for kind in kinds if all(is_representable(each, kind) for each in numbers)), self.element_type
+        )
 
     def _outputs_in(
         self, kind: int, n: int, operator: str, inputs: Sequence[Operand], attributes: dict[str, Any]

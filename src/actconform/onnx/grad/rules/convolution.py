@@ -13,9 +13,9 @@ from actconform.onnx.grad.rules.windows import (
     image_sizes,
     padded,
     padding_at_run_time,
-    pieces,
     split_padding,
     static,
+    window_elements,
     window_in,
     window_of,
 )
@@ -195,7 +195,7 @@ def _seen_by_element(
 ) -> str:
     """Return cols (C, kernel, N positions): a strided slice for each element of the window."""
     channels_first = b.Transpose(image, perm=[1, 0, *range(2, 2 + len(positions))])
-    slices = pieces(b, channels_first, window, g, positions)
+    slices = window_elements(b, channels_first, window, g, positions)
     flat = [b.Reshape(piece, b.integers([channels, 1, -1])) for piece in slices]
     return b.Concat(*flat, axis=1) if len(flat) > 1 else flat[0]
 

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.onnx.grad.rules.registry import rule
-from actconform.onnx.grad.rules.windows import all_known, along, padded, pieces, window_in
+from actconform.onnx.grad.rules.windows import all_known, along, padded, window_elements, window_in
 
 if TYPE_CHECKING:
     from actconform.onnx.grad.rules.build import Build
@@ -52,7 +52,7 @@ def _between_zeros(b: Build, g: str, x: str, axis: int, before: int, after: int)
 
 
 @rule("GatherElements", "GatherND", "Compress")
-def moved(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def gather_elements(b: Build, node: Node, g: Cotangents) -> Cotangents:
     """GatherElements, GatherND, Compress: g is added where each element came from, as the operator tells of flat indices."""
     x, index = node.inputs
     (cotangent,) = g
@@ -227,7 +227,7 @@ def col2im(b: Build, node: Node, g: Cotangents) -> Cotangents:
     pads = zip(window.before, window.after, strict=True)
     wide = [int(size) + sum(pad) for size, pad in zip(image, pads, strict=True)]
     sizes = [(n - span) // stride + 1 for n, span, stride in zip(wide, window.spans, window.strides, strict=True)]
-    seen = pieces(b, padded(b, cotangent, window), window, cotangent, sizes)
+    seen = window_elements(b, padded(b, cotangent, window), window, cotangent, sizes)
     columns = [b.Reshape(piece, b.integers([0, 0, 1, -1])) for piece in seen]
     return [b.reshape_like(b.Concat(*columns, axis=2), x)]
 

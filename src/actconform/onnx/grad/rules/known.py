@@ -45,7 +45,7 @@ class Known:
             if tensor.name not in overridable:
                 self.knows(tensor, tensor.name)
         for node in model.graph.node:
-            if node.op_type == "Constant" and node.domain in STANDARD and (tensor := held(node)) is not None:
+            if node.op_type == "Constant" and node.domain in STANDARD and (tensor := constant_of(node)) is not None:
                 self.knows(tensor, node.output[0])
 
     def knows(self, tensor: onnx.TensorProto, name: str) -> None:
@@ -138,7 +138,7 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
-def held(node: onnx.NodeProto) -> onnx.TensorProto | None:
+def constant_of(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """Return the tensor of a Constant node; None of what is no tensor of numbers."""
     attribute = node.attribute[0]
     value = helper.get_attribute_value(attribute)

@@ -136,7 +136,7 @@ def padded(b: Build, x: str, window: Window) -> str:
     return b.Pad(x, b.integers([0, 0, *window.before, 0, 0, *window.after]))
 
 
-def pieces(b: Build, image: str, window: Window, g: str, sizes: Sequence[int | None]) -> list[str]:
+def window_elements(b: Build, image: str, window: Window, g: str, sizes: Sequence[int | None]) -> list[str]:
     """Return what each element of the window sees of the padded `image` at all positions, a tensor an element, row by row.
 
     Each is shaped as `g`, whose spatial sizes are `sizes`, None where known only at run time.
