@@ -19,9 +19,9 @@ from actconform.plugin.framework import (
     LayerContext,
     Native,
     builder_of,
+    error_line,
     exported,
     fate_of_subnormals,
-    first_line,
     implement,
     refuse_without_gradient,
     register_implementations,
@@ -171,8 +171,8 @@ def test_threads_are_what_is_asked_for_and_one_by_default(monkeypatch: pytest.Mo
 def test_facts_of_packages_subnormals_and_errors():
     assert versions("onnx", "a-package-that-is-nowhere") == {"onnx": onnx.__version__}
     assert (fate_of_subnormals(1e-40), fate_of_subnormals(0.0)) == ("kept", "flushed")
-    assert first_line(TypeError("\n  no kernel\nfor bfloat16")) == "TypeError: no kernel"
-    assert first_line(KeyError()) == "KeyError: no reason given"
+    assert error_line(TypeError("\n  no kernel\nfor bfloat16")) == "TypeError: no kernel"
+    assert error_line(KeyError()) == "KeyError: no reason given"
 
 
 def test_an_exported_graph_states_its_opset_and_ir_version():

@@ -191,7 +191,7 @@ def exported(model: bytes, path: str) -> Artifact:
     return Artifact(model, opset, path, ir_version=proto.ir_version)
 
 
-def first_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Return an error in one line, its type first: "TypeError: no kernel for bfloat16"."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
     return f"{type(error).__name__}: {lines[0]}"

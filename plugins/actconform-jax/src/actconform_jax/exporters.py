@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Artifact, Exporter, Unavailable, Unsupported
-from actconform.plugin.framework import exported, first_line
+from actconform.plugin.framework import error_line, exported
 from actconform.types.model import LOSS, OUTPUT
 from actconform_jax.jax_module import array_of, import_jax
 from actconform_jax.kernels import implement
@@ -72,5 +72,5 @@ def _converted(
     except ImportError as error:  # it imports most of what it requires when it is first called
         raise Unavailable(f"{error}: pip install actconform-jax[export]") from error
     except Exception as error:
-        raise Unsupported(first_line(error)) from error
+        raise Unsupported(error_line(error)) from error
     return exported(proto.SerializeToString(), "to_onnx")

@@ -8,7 +8,7 @@ import numpy as np
 
 from actconform import Backend, Library, Program, Unsupported
 from actconform.machine.cpu import cpu_capability
-from actconform.plugin.framework import fate_of_subnormals, first_line
+from actconform.plugin.framework import error_line, fate_of_subnormals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class GraphProgram(Program):
         try:
             self._evaluator = ReferenceEvaluator(onnx.load_model_from_string(model))
         except (NotImplementedError, RuntimeError) as error:  # the evaluator's own errors are of these two kinds
-            raise Unsupported(first_line(error)) from error
+            raise Unsupported(error_line(error)) from error
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return every output by name, in memory of its own; what numpy warns of (overflow, NaN) is what is measured.
@@ -86,7 +86,7 @@ class GraphProgram(Program):
             except MemoryError:
                 raise
             except Exception as error:
-                raise Unsupported(f"the evaluator stops at {first_line(error)}") from error
+                raise Unsupported(f"the evaluator stops at {error_line(error)}") from error
             outputs = dict(zip(self._evaluator.output_names, map(np.array, found), strict=True))
             return {name: array.astype((self._types or {}).get(name, array.dtype)) for name, array in outputs.items()}
 
