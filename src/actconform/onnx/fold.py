@@ -9,10 +9,10 @@ import onnx
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from actconform.onnx.artifact import standard_opset, subgraphs
+from actconform.onnx.artifact import standard_opset
 from actconform.onnx.constants import tensor_of
 from actconform.onnx.inference import infer
-from actconform.onnx.nested import fresh_prefix, own_names, renamed
+from actconform.onnx.nested import fresh_prefix, own_names, renamed, subgraphs
 from actconform.onnx.rules.known import held
 from actconform.onnx.rules.registry import STANDARD
 from actconform.onnx.sized import without_sizes

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.onnx.nested import graphs
 from actconform.onnx.size import inferred_with_data
 from actconform.onnx.sized import (
     POOLS,
     STANDARD,
     by_graph,
     dilated_by_itself,
-    graphs,
     missized,
     opset_of,
     pads_itself,

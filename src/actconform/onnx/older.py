@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnx
 from onnx import inliner
 
-from actconform.onnx.artifact import deep, standard_opset, subgraphs
+from actconform.onnx.artifact import deep, standard_opset
+from actconform.onnx.nested import subgraphs
 from actconform.onnx.rewritten import REWRITTEN, Rewriting, Scope
 from actconform.onnx.rules.registry import STANDARD
 from actconform.onnx.size import expect_sane_size

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import helper
 
-from actconform.onnx.artifact import deep, subgraphs
+from actconform.onnx.artifact import deep
 from actconform.onnx.inference import infer
+from actconform.onnx.nested import subgraphs
 from actconform.spelling import near
 
 if TYPE_CHECKING:
