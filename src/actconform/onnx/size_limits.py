@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.constants import tensor_of
+from actconform.onnx.nested_graphs import subgraphs
 from actconform.plugin.interfaces import Unsupported
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ def expect_sane_size(model: onnx.ModelProto) -> None:
                     where = node.name or "-> " + ", ".join(node.output)  # onnx's inference makes as many sizes
                     asked = f"operator Split at node {where} asks for {_count(attribute.i)} outputs"
                     raise TooLargeError(f"{asked}; at most {MOST_NODES:,} are taken")
-                for graph in (attribute.g, *attribute.graphs):
-                    more, larger = size_of(graph)
-                    nodes, size = nodes + more, size + larger
+            for graph in subgraphs(node):
+                more, larger = size_of(graph)
+                nodes, size = nodes + more, size + larger
         return nodes, size
 
     depths: dict[_Function, int] = {}
@@ -200,8 +201,7 @@ def _innermost_first(calls: Mapping[_Function, set[_Function]]) -> list[_Functio
 
 def _called(body: onnx.GraphProto | onnx.FunctionProto) -> set[_Function]:
     called = {(_domain(node.domain), node.op_type, node.overload) for node in body.node}
-    graphs = [graph for node in body.node for each in node.attribute for graph in (each.g, *each.graphs)]
-    return called.union(*map(_called, graphs))
+    return called.union(*(_called(graph) for node in body.node for graph in subgraphs(node)))
 
 
 def _key(function: onnx.FunctionProto) -> _Function:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import helper
 
-from actconform.onnx.gates import deep, subgraphs
+from actconform.onnx.gates import deep
 from actconform.onnx.inference import infer
+from actconform.onnx.nested_graphs import subgraphs
 from actconform.spelling import near
 
 if TYPE_CHECKING:
