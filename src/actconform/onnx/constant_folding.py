@@ -10,11 +10,11 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.constants import tensor_of
-from actconform.onnx.gates import standard_opset, subgraphs
+from actconform.onnx.gates import standard_opset
 from actconform.onnx.grad.rules.known import constant_of
 from actconform.onnx.grad.rules.registry import STANDARD
 from actconform.onnx.inference import infer
-from actconform.onnx.nested_graphs import fresh_prefix, own_names, renamed
+from actconform.onnx.nested_graphs import fresh_prefix, own_names, renamed, subgraphs
 from actconform.onnx.pool_sizes import without_sizes
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from onnx.external_data_helper import uses_external_data
 
 from actconform.errors import TooLargeError, near
 from actconform.onnx.inference import expect_consistent
+from actconform.onnx.nested_graphs import subgraphs
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.size_limits import expect_sane_size
 from actconform.types import FindingClass
@@ -164,14 +165,6 @@ def deep(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         yield node
         for graph in subgraphs(node):
             yield from deep(graph.node)
-
-
-def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node of control flow holds."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

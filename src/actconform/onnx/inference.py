@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.onnx.nested_graphs import graphs
 from actconform.onnx.pool_sizes import (
     POOLS,
     STANDARD,
     by_graph,
     dilated_by_itself,
-    graphs,
     missized,
     opset_of,
     pads_itself,

@@ -1,15 +1,29 @@
-"""Graphs inside nodes of control flow: what they read from around them, and how they are given other names."""
+"""Graphs inside nodes of control flow: which there are, what they read from around them, and how they get other names."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from actconform.onnx.gates import subgraphs
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs that a node of control flow holds."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def graphs(body: Any) -> Iterator[Any]:
+    """Yield a graph, or the body of a function, and the graphs that its nodes hold, at any depth."""
+    yield body
+    for node in body.node:
+        for graph in subgraphs(node):
+            yield from graphs(graph)
 
 
 def own_names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import onnx
 from onnx import inliner
 
-from actconform.onnx.gates import deep, standard_opset, subgraphs
+from actconform.onnx.gates import deep, standard_opset
 from actconform.onnx.grad.rules.registry import STANDARD
+from actconform.onnx.nested_graphs import subgraphs
 from actconform.onnx.opset_rewrites import REWRITTEN, GraphScope, Rewriting
 from actconform.onnx.size_limits import expect_sane_size
 

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from actconform.onnx.constants import tensor_of
+from actconform.onnx.nested_graphs import graphs, subgraphs
 from actconform.onnx.size_limits import inferred_with_data
 
 if TYPE_CHECKING:
@@ -85,20 +86,6 @@ def opset_of(holder: onnx.ModelProto | onnx.FunctionProto) -> int:
     return next((entry.version for entry in holder.opset_import if entry.domain in STANDARD), 0)
 
 
-def graphs(body: Any) -> Iterator[Any]:
-    """Yield a graph, or the body of a function, and the graphs that its nodes hold, at any depth."""
-    yield body
-    for node in body.node:
-        for graph in _inner(node):
-            yield from graphs(graph)
-
-
-def _inner(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        yield from [attribute.g] if attribute.HasField("g") else []
-        yield from attribute.graphs
-
-
 def by_graph(
     graph: onnx.GraphProto,
     of: Callable[[onnx.GraphProto], dict[str, _Known]],
@@ -111,7 +98,7 @@ def by_graph(
     seen = {**(outer or {}), **of(graph)}
     yield graph, seen
     for node in graph.node:
-        for inner in _inner(node):
+        for inner in subgraphs(node):
             yield from by_graph(inner, of, seen)
 
 

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform.errors import TooLargeError
 from actconform.onnx.constants import tensor_of
+from actconform.onnx.nested_graphs import subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,9 +63,9 @@ def expect_sane_size(model: onnx.ModelProto) -> None:
                     where = node.name or "-> " + ", ".join(node.output)  # onnx's inference makes as many sizes
                     asked = f"operator Split at node {where} asks for {_count(attribute.i)} outputs"
                     raise TooLargeError(f"{asked}; at most {MOST_NODES:,} are taken")
-                for graph in (attribute.g, *attribute.graphs):
-                    more, larger = size_of(graph)
-                    nodes, size = nodes + more, size + larger
+            for graph in subgraphs(node):
+                more, larger = size_of(graph)
+                nodes, size = nodes + more, size + larger
         return nodes, size
 
     depths: dict[_Function, int] = {}
@@ -196,8 +197,7 @@ def _innermost_first(calls: Mapping[_Function, set[_Function]]) -> list[_Functio
 
 def _called(body: onnx.GraphProto | onnx.FunctionProto) -> set[_Function]:
     called = {(_domain(node.domain), node.op_type, node.overload) for node in body.node}
-    graphs = [graph for node in body.node for each in node.attribute for graph in (each.g, *each.graphs)]
-    return called.union(*map(_called, graphs))
+    return called.union(*(_called(graph) for node in body.node for graph in subgraphs(node)))
 
 
 def _key(function: onnx.FunctionProto) -> _Function:

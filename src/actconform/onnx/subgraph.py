@@ -8,8 +8,9 @@ import onnx
 from onnx import helper
 
 from actconform.errors import near
-from actconform.onnx.gates import deep, subgraphs
+from actconform.onnx.gates import deep
 from actconform.onnx.inference import infer
+from actconform.onnx.nested_graphs import subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ wrong or ill-conditioned at its precision; where its answer is right and a runti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import ml_dtypes
@@ -23,7 +23,8 @@ import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
-from actconform.onnx.gates import deep, io_names, operators, standard_opset, subgraphs
+from actconform.onnx.gates import deep, io_names, operators, standard_opset
+from actconform.onnx.nested_graphs import graphs, subgraphs
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.opset_conversion import inlined
 from actconform.onnx.size_limits import READ, expect_sane_output
@@ -80,11 +81,11 @@ class IdealRuntime(Program):
         self._inputs, self._outputs = io_names(model)
         self._steps = self._steps_of(proto.graph)
         self._types = _element_types(proto, self._opset)
-        if any(graph.sparse_initializer for graph in _graphs(proto)):
+        if any(graph.sparse_initializer for graph in graphs(proto.graph)):
             raise Unsupported("the ideal runtime takes no sparse initializers")
         self._constants = {
             tensor.name: self._settled(numpy_helper.to_array(tensor), tensor.data_type)
-            for graph in _graphs(proto)
+            for graph in graphs(proto.graph)
             for tensor in graph.initializer
         }
 
@@ -287,17 +288,10 @@ def passed_on(node: onnx.NodeProto, opset: int) -> Compute:
     return compute
 
 
-def _graphs(proto: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
-    """Yield the main graph and those that its nodes hold, at any depth."""
-    yield proto.graph
-    for node in deep(proto.graph.node):
-        yield from subgraphs(node)
-
-
 def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
     """Return the element type of every tensor: of inputs and outputs as declared, between them as onnx infers it."""
     types: dict[str, int] = {}
-    for graph in _graphs(_inferred(proto)):
+    for graph in graphs(_inferred(proto).graph):
         values = (*graph.value_info, *graph.input, *graph.output)
         own = {value.name: value.type.tensor_type.elem_type for value in values}
         own |= {tensor.name: tensor.data_type for tensor in graph.initializer}
@@ -308,7 +302,7 @@ def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
         for name in node.output:
             if name and types.get(name, 0) not in STORAGE:
                 raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
-    for value in (one for graph in _graphs(proto) for one in (*graph.input, *graph.initializer)):
+    for value in (one for graph in graphs(proto.graph) for one in (*graph.input, *graph.initializer)):
         if types[value.name] not in STORAGE:
             raise Unsupported(f"the ideal runtime does not take {value.name}, {_spelled(types[value.name])}")
     return types
@@ -317,7 +311,7 @@ def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
 def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
     bare = onnx.ModelProto()
     bare.CopyFrom(proto)
-    for graph in _graphs(bare):
+    for graph in graphs(bare.graph):
         del graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
         for value in graph.output:  # types alone matter, and onnx infers some shapes wrongly
             if value.type.HasField("tensor_type"):

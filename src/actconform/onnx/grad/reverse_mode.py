@@ -17,7 +17,6 @@ import actconform.onnx.grad.rules  # noqa: F401  registers the rules
 from actconform.errors import GradientError, NameTakenError, UnsupportedOperator
 from actconform.onnx.constant_folding import infer_constants
 from actconform.onnx.constants import FLOATS
-from actconform.onnx.gates import subgraphs
 from actconform.onnx.grad.arguments import chosen_outputs, wanted_tensors
 from actconform.onnx.grad.rules.build import Build
 from actconform.onnx.grad.rules.registry import (
@@ -26,7 +25,7 @@ from actconform.onnx.grad.rules.registry import (
     Node,
     rule_of,
 )
-from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads, rename_tensors
+from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads, rename_tensors, subgraphs
 from actconform.onnx.strip_weights import outline, restore
 
 if TYPE_CHECKING:
@@ -88,18 +87,14 @@ def add_gradients(
     arriving = {name: [b.same_as(cotangent + name, name)] for name in chosen}
     _pull_back(b, _reached(b, graph, wanted), arriving)
 
-    described = {value.name: value for value in (*inferred.output, *inferred.input)}
     gradients = {gradient + name: _gradient_of(b, name, arriving) for name in wanted}
     _name(b, gradients)
+    described = {value.name: value for value in (*inferred.output, *inferred.input)}
     stated = {value.name: value for value in graph.output}
     graph.input.extend(_described(described[name], cotangent + name, stated[name]) for name in chosen)
     if not keep_outputs:
         del graph.output[:]
-    for name in wanted:
-        if name in described:
-            graph.output.append(_described(described[name], gradient + name))
-        else:
-            graph.output.append(helper.make_tensor_value_info(gradient + name, b.element_type_of(name), b.shape(name)))
+    graph.output.extend(_output(b, described.get(name), name, gradient + name) for name in wanted)
     nodes = needed(b.nodes, gradients)
     used = {name for node in nodes for name in reads(node)}
     graph.node.extend(nodes)
@@ -219,6 +214,13 @@ def _float_type(b: Build, node: Node) -> int:
         if b.element_type_of(name) in FLOATS:
             return b.element_type_of(name)
     raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
+
+
+def _output(b: Build, described: onnx.ValueInfoProto | None, name: str, output: str) -> onnx.ValueInfoProto:
+    """Return the description of a gradient, an `output` of the shape and type of the tensor `name`."""
+    if described is None:
+        return helper.make_tensor_value_info(output, b.element_type_of(name), b.shape(name))
+    return _described(described, output)
 
 
 def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]]) -> str:
