@@ -16,8 +16,8 @@ import numpy as np
 
 from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
-from actconform.compare.elementwise import Sample, measure
-from actconform.tolerance.limits import unary_rule
+from actconform.compare.elementwise import Sample, elementwise_errors
+from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 from benchmarks.gradients import forward_and_backward, transformations
 from benchmarks.throughput import timings
@@ -37,11 +37,11 @@ def comparison() -> tuple[str, float, float]:
     x = rng.normal(scale=3.0, size=POINTS)
     truth = np.tanh(x)
     got = truth.astype(np.float32)
-    rule = unary_rule(next(kernel for kernel in UNARY if kernel.name == "tanh"), "value", DTYPES["f32"], 0.0)
+    tolerance = unary_tolerance(next(kernel for kernel in UNARY if kernel.name == "tanh"), "value", DTYPES["f32"], 0.0)
     sample = Sample(got, truth, x)
 
     def ours() -> None:
-        classify(sample, rule, measure(sample, rule), "ordinary", "y")
+        classify(sample, tolerance, elementwise_errors(sample, tolerance), "ordinary", "y")
 
     def theirs() -> None:
         np.testing.assert_allclose(got, truth, rtol=1e-6, atol=1e-6)

@@ -11,9 +11,9 @@ from onnx import TensorProto, helper
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.model import author_model
 from actconform.onnx.grad.reverse_mode import add_gradients
-from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
-from actconform.run.subject import cut, fed
-from actconform.testdata.model_vectors import draw_model
+from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
+from actconform.run.subject import call_with_inputs_of, subgraph_to
+from actconform.testdata.model_vectors import generate_model
 from actconform.types import Case
 from actconform.types.model import LOSS
 from actconform.workers.client import Worker
@@ -59,16 +59,20 @@ def forward_and_backward() -> Iterator[Line]:
 
 def _job(model: Model, route: str) -> Job:
     case = Case(model.name, "gradient", "f32", route)
-    question = draw_model(model, "gradient", "f32", constants=False).questions[0]
-    call = Call(question.regime, question.inputs, question.cotangents)
+    vector = generate_model(model, "gradient", "f32", constants=False).vectors[0]
+    call = Call(vector.regime, vector.inputs, vector.cotangents)
     if case.exporter is None:
         return Job(case, None, [call] * CALLS)
-    graph = pulled_back(cut(author_model(model, "f32"), [LOSS]), model)
-    return Job(case, graph, [fed(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)] * CALLS)
+    graph = vjp_artifact(subgraph_to(author_model(model, "f32"), [LOSS]), model)
+    return Job(
+        case,
+        graph,
+        [call_with_inputs_of(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)] * CALLS,
+    )
 
 
 def _seconds(model: Model) -> float:
-    graph = onnx.load_from_string(cut(author_model(model, "f32"), [LOSS]).model)
+    graph = onnx.load_from_string(subgraph_to(author_model(model, "f32"), [LOSS]).model)
     best = float("inf")
     for _ in range(3):
         started = time.perf_counter()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from actconform.types import Result
 
     Facts = Mapping[str, str]
-    Outcome = tuple[str, ...]
+    JobResult = tuple[str, ...]
 
 # The stated fast matrix, values and gradients in float32. Kernels whose code differs by capability and level, or by the place
 # of an element in its array: what oneDNN computes, what is vectorized by hand, NaN and zeros in the vector loop and after it,
@@ -106,7 +106,7 @@ class Difference(msgspec.Struct, frozen=True):
 class _Seen(msgspec.Struct, frozen=True):
     run: str
     facts: Facts
-    outcome: Outcome
+    outcome: JobResult
 
 
 def differences(runs: Sequence[Ran], sources: Mapping[str, str]) -> list[Difference]:
@@ -158,7 +158,7 @@ def _facts(run: Ran, line: str) -> Facts:
     return {f"{backend} {name}": value for backend, facts in by_backend.items() for name, value in facts.items()}
 
 
-def _outcome(result: Result | None) -> Outcome:
+def _outcome(result: Result | None) -> JobResult:
     if result is None:
         return ("no result",)
     return (str(result.verdict), *sorted({f"{one.class_} at {one.tensor}" for one in result.findings}))

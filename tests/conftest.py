@@ -12,11 +12,11 @@ import hypothesis
 import numpy as np
 import pytest
 
-from actconform.bench.interleaved import Taken
+from actconform.bench.interleaved import Samples
 from actconform.bench.results import Machine, Measured, ThroughputReport, calibrated, with_ratios
 from actconform.bench.runner import figure_of
 from actconform.bench.verdicts import Judged
-from actconform.bench.workloads import Trial
+from actconform.bench.workloads import Workload
 from actconform.types import Verdict
 from actconform.workers.timing import Prepared
 
@@ -48,12 +48,12 @@ def timed():
         def draw(middle, width):
             return [float(t) for t in middle * (1 + width * rng.uniform(0, 1, ROUNDS))]
 
-        trial = Trial(subject, "forward", 1024)
-        scale = calibrated("copy", 8192, Taken(Prepared(loops=10, clock=1e-7), draw(copy, copy_noise)))
+        workload = Workload(subject, "forward", 1024)
+        scale = calibrated("copy", 8192, Samples(Prepared(loops=10, clock=1e-7), draw(copy, copy_noise)))
         figures = [
             figure_of(
                 Judged(route=route, verdict=Verdict.PASS),
-                Taken(Prepared(loops=10, clock=1e-7), draw(middle, noise)),
+                Samples(Prepared(loops=10, clock=1e-7), draw(middle, noise)),
                 scale,
                 work=(1024, 8192),
                 device="cpu",
@@ -68,7 +68,7 @@ def timed():
             confidence=0.95,
             interrupted=False,
             seconds=1.0,
-            measured=[Measured(trial=trial, calibration=scale, figures=with_ratios(figures))],
+            measured=[Measured(workload=workload, calibration=scale, figures=with_ratios(figures))],
             not_timed=[],
         )
 

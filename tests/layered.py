@@ -30,11 +30,11 @@ class Layered(Program):
     def __init__(self, model: Model, change: Callable[[Arrays], Arrays] = dict) -> None:
         self.model, self.change = model, change
 
-    def taps(self, inputs: Arrays) -> Arrays:
+    def intermediates(self, inputs: Arrays) -> Arrays:
         return values(self.model, inputs, lambda _, value: np.asarray(value, np.float32))
 
     def forward(self, inputs: Arrays) -> Arrays:
-        layers = self.taps(inputs)
+        layers = self.intermediates(inputs)
         return {OUTPUT: layers[self.model.output], LOSS: layers[LOSS]}
 
     def vjp(self, inputs: Arrays, cotangents: Arrays) -> Arrays:

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 import actconform
-from actconform._renamed import MOVED, RENAMED, new_name
+from actconform import Program
+from actconform._renamed import CLASSES, MOVED, RENAMED, new_name
 
 
 @pytest.mark.parametrize("old", sorted(RENAMED))
@@ -48,7 +49,7 @@ assert old is new and Old is New
         ("actconform.run", "Plan"),
         ("actconform.catalog.kernels", "Builtin"),
         ("actconform.onnx.author", "author"),
-        ("actconform.oracle.layers", "Pulled"),
+        ("actconform.oracle.layers", "LayerGradients"),
         ("actconform.oracle.arb", "python_flint"),
     ],
 )
@@ -63,3 +64,40 @@ def test_a_module_that_is_a_package_now_has_its_old_names(package: str, name: st
 def test_an_unknown_module_is_unknown():
     with pytest.raises(ModuleNotFoundError, match=r"actconform\.nothing"):
         importlib.import_module("actconform.nothing")
+
+
+@pytest.mark.parametrize("module", sorted(CLASSES))
+def test_a_class_has_its_old_name_too(module: str):
+    home = importlib.import_module(module)
+    for old, new in CLASSES[module].items():
+        with pytest.warns(DeprecationWarning, match=f"{old} is {new} now"):
+            assert getattr(home, old) is getattr(home, new)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = home.no_such_name
+
+
+def test_methods_of_a_program_hold_by_their_old_names():
+    with pytest.warns(DeprecationWarning, match=r"Program\.(taps|ready) is \w+ now: rename it in Old") as warned:
+
+        class Old(Program):
+            def forward(self, inputs):
+                return inputs
+
+            def taps(self, inputs):
+                return {"layer": inputs["x"]}
+
+            def ready(self, inputs, cotangents=None):
+                return lambda: "computed"
+
+    assert len(warned) == 2
+    assert Old().intermediates({"x": 1}) == {"layer": 1}
+    assert Old().prepare_call({})() == "computed"
+
+    class New(Program):
+        def forward(self, inputs):
+            return inputs
+
+    with pytest.warns(DeprecationWarning, match=r"Program\.ready is prepare_call now"):
+        assert New().ready({"x": 1})() == {"x": 1}
+    with pytest.raises(AttributeError, match="'New' object has no attribute 'tap'"):
+        _ = New().tap

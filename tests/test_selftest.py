@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actconform.compare.elementwise import Errors, Sample
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.compare.elementwise import ErrorStatistics, Sample
+    from actconform.testdata.kernel_vectors import TestVectors
 
     Patch = pytest.MonkeyPatch
 
@@ -83,35 +83,37 @@ def ulp_always_zero(patch: Patch) -> None:
 
 def scaled_error_always_zero(patch: Patch) -> None:
     for module in (elementwise, classify):
-        patch.setattr(module, "units", lambda block, rule, ulps: (np.full(block.truth.shape, np.inf), np.zeros(1)))
+        patch.setattr(module, "units", lambda block, tolerance, ulps: (np.full(block.truth.shape, np.inf), np.zeros(1)))
 
 
 def nan_compare_off(patch: Patch) -> None:
-    real = comparator.measure
+    real = comparator.elementwise_errors
 
-    def blind(sample: Sample, rule: limits.Rule) -> Errors:
-        errors = real(sample, rule)
+    def blind(sample: Sample, tolerance: limits.Tolerance) -> ErrorStatistics:
+        errors = real(sample, tolerance)
         nan = np.isnan(sample.truth) | np.isnan(sample.got.astype(np.float64))
         errors.suspects = errors.suspects[~nan[errors.suspects]]
         return errors
 
-    patch.setattr(comparator, "measure", blind)
+    patch.setattr(comparator, "elementwise_errors", blind)
 
 
 def signs_of_zero_off(patch: Patch) -> None:
-    real = actconform.testdata.kernel_vectors.unary_rule
+    real = actconform.testdata.kernel_vectors.unary_tolerance
     patch.setattr(
-        actconform.testdata.kernel_vectors, "unary_rule", lambda *a: msgspec.structs.replace(real(*a), zero_sign=False)
+        actconform.testdata.kernel_vectors,
+        "unary_tolerance",
+        lambda *a: msgspec.structs.replace(real(*a), zero_sign=False),
     )
 
 
 def tail_tier_off(patch: Patch) -> None:
-    patch.setattr(limits.Rule, "tail", property(lambda _: False))
+    patch.setattr(limits.Tolerance, "tail", property(lambda _: False))
 
 
 def kinks_accept_all(patch: Patch) -> None:
     real = classify._classes
-    patch.setattr(classify, "_classes", lambda s, rule: (one for one in real(s, rule) if one[0] != "kink"))
+    patch.setattr(classify, "_classes", lambda s, tolerance: (one for one in real(s, tolerance) if one[0] != "kink"))
 
 
 def mean_error_off(patch: Patch) -> None:
@@ -129,13 +131,13 @@ def zip_on_outputs(patch: Patch) -> None:
     """Pair outputs with truths by position, as far as the shorter goes."""
     real = comparator.comparison
 
-    def zipped(exam: Exam, given: Sequence[Any]) -> Any:
-        questions, found = [], []
-        for question, answer in zip(exam.questions, given, strict=True):
-            pairs = list(zip(question.truth.items(), answer.values(), strict=False))
-            questions.append(msgspec.structs.replace(question, truth=dict(truth for truth, _ in pairs)))
+    def zipped(test_vectors: TestVectors, given: Sequence[Any]) -> Any:
+        vectors, found = [], []
+        for vector, answer in zip(test_vectors.vectors, given, strict=True):
+            pairs = list(zip(vector.truth.items(), answer.values(), strict=False))
+            vectors.append(msgspec.structs.replace(vector, truth=dict(truth for truth, _ in pairs)))
             found.append({name: array for (name, _), array in pairs})
-        return real(msgspec.structs.replace(exam, questions=questions), found)
+        return real(msgspec.structs.replace(test_vectors, vectors=vectors), found)
 
     patch.setattr(actconform.run.case, "comparison", zipped)
 
@@ -146,15 +148,15 @@ def dtypes_unchecked(patch: Patch) -> None:
 
 
 def exhaustive_set_empty(patch: Patch) -> None:
-    real = actconform.run.subject.draw
+    real = actconform.run.subject.generate
 
-    def without(*arguments: Any) -> Exam:
-        exam = real(*arguments)
-        asked = [question for question in exam.questions if question.regime != "exhaustive"]
-        assert len(asked) < len(exam.questions)
-        return msgspec.structs.replace(exam, questions=asked)
+    def without(*arguments: Any) -> TestVectors:
+        test_vectors = real(*arguments)
+        asked = [vector for vector in test_vectors.vectors if vector.regime != "exhaustive"]
+        assert len(asked) < len(test_vectors.vectors)
+        return msgspec.structs.replace(test_vectors, vectors=asked)
 
-    patch.setattr(actconform.run.subject, "draw", without)
+    patch.setattr(actconform.run.subject, "generate", without)
 
 
 def one_length_of_arrays(patch: Patch) -> None:

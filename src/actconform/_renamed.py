@@ -86,6 +86,8 @@ RENAMED = {
     "onnx.reference": "onnx.evaluate.reference",
     "onnx.rewritten": "onnx.opset_rewrites",
     "onnx.rules": "onnx.grad.rules",
+    "onnx.rules.build": "onnx.grad.rules.graph_builder",
+    "onnx.rules.known": "onnx.grad.rules.tensor_info",
     "onnx.size": "onnx.size_limits",
     "onnx.sized": "onnx.pool_sizes",
     "oracle.definitions": "oracle.arb.kernels",
@@ -119,6 +121,8 @@ RENAMED = {
     "report.progress": "report.terminal.progress",
     "report.schema": "report.files.schema",
     "report.screen": "report.terminal.screen",
+    "report.marked": "report.marked_section",
+    "report.repeat": "report.rerun_command",
     "report.share": "report.error_ratio",
     "report.speeds": "report.terminal.speeds",
     "report.summary": "report.text.summary",
@@ -148,6 +152,12 @@ MOVED = {
     "actconform.onnx.author": "actconform.onnx.author.exporter",
     "actconform.oracle.layers": "actconform.oracle.layers.registry",
     "actconform.oracle.arb": "actconform.oracle.arb.flint",
+}
+
+# Public classes that are called otherwise now, by the module that has them.
+CLASSES = {
+    "actconform.onnx.grad.rules.graph_builder": {"Build": "GraphBuilder"},
+    "actconform.onnx.evaluate.evaluator": {"IdealRuntime": "CorrectlyRoundedEvaluator"},
 }
 
 
@@ -209,5 +219,19 @@ def moved(package: str) -> Callable[[str], Any]:
         message = f"{package}.{name} is {home}.{name} now; the old name goes with the next release"
         warnings.warn(message, DeprecationWarning, stacklevel=2)
         return getattr(importlib.import_module(home), name)
+
+    return named
+
+
+def old_class_names(module: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module some of whose classes are called otherwise now."""
+
+    def named(name: str) -> Any:
+        if name not in CLASSES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new = CLASSES[module][name]
+        message = f"{module}.{name} is {new} now; the old name goes with the next release"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(module), new)
 
     return named

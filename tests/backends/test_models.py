@@ -60,7 +60,7 @@ def test_layers_and_gradients_agree_with_the_truth(backend_of, framework, dtype,
     layers, slopes = truth_of(framework, model, tensors)
     outputs = {"y": layers[model.output], "loss": layers["loss"]}
     for computed, wanted in (
-        (program.taps(tensors), layers),
+        (program.intermediates(tensors), layers),
         (program.forward(tensors), outputs),
         (program.vjp(tensors, {"loss": np.ones((), dtype)}), slopes),
     ):

@@ -118,14 +118,14 @@ def test_another_version_is_not_compared_and_the_kernel_of_the_system_does_not_c
 def test_an_update_keeps_what_was_not_measured_as_long_as_facts_hold(timed):
     old = held(timed(PLAIN))
     merged = held(timed({"torch": 5e-3}, subject="tanh"), old)
-    assert [(one.trial.subject, one.route) for one in merged.entries] == [
+    assert [(one.workload.subject, one.route) for one in merged.entries] == [
         ("relu", "keras"),
         ("relu", "torch"),
         ("tanh", "torch"),
     ]
     other = {"calibration": {"numpy": "3.0"}, "torch": {"torch": "2.13"}}
     fresh = held(timed({"torch": 5e-3}, subject="tanh", facts=other), old)
-    assert [one.trial.subject for one in fresh.entries] == ["tanh"]
+    assert [one.workload.subject for one in fresh.entries] == ["tanh"]
     assert "keras" not in fresh.facts
 
 

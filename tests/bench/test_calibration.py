@@ -23,7 +23,7 @@ def test_copying_writes_all_of_x(monkeypatch, threads, size):
     monkeypatch.setattr(calibration.np, "copyto", lambda y, x: written.append((y, x)))
     program = CalibrationBackend().build(COPY, "f32")
     x = np.arange(size, dtype=np.float32)
-    once = program.ready({"x": x})
+    once = program.prepare_call({"x": x})
     once()
     assert np.array_equal(np.sort(np.concatenate([part for _, part in written])), x)
     assert sum(y.size for y, _ in written) == size

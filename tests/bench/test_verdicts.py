@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from actconform.bench.verdicts import cases, judged
-from actconform.bench.workloads import Trial
+from actconform.bench.workloads import Workload
 from actconform.types import Case, Finding, Interval, Result, Verdict
 from actconform.verdict.severity import graded
 
-FORWARD, BACKWARD = Trial("relu", "forward", 1), Trial("relu", "forward+backward", 1)
+FORWARD, BACKWARD = Workload("relu", "forward", 1), Workload("relu", "forward+backward", 1)
 
 
 def result(aspect, verdict, *classes, blame="runtime", deviation="known"):
@@ -41,8 +41,8 @@ def result(aspect, verdict, *classes, blame="runtime", deviation="known"):
     return graded(made)
 
 
-def found(trial, *results):
-    one = judged(trial, "torch", {result.case: result for result in results})
+def found(workload, *results):
+    one = judged(workload, "torch", {result.case: result for result in results})
     return one.verdict, one.mark, one.finding
 
 

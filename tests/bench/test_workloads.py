@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actconform.bench.workloads import DEFAULT_KERNELS, DEFAULT_MODELS, chosen, numbers, shown, trials
+from actconform.bench.workloads import DEFAULT_KERNELS, DEFAULT_MODELS, chosen, numbers, shown, workloads
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.run.select import Selection
@@ -55,18 +55,18 @@ def test_an_unknown_route_is_refused():
 
 
 def test_trials_are_directions_by_sizes():
-    assert [one.id for one in trials(CATALOG, "relu", [1, 2], [7])] == [
+    assert [one.id for one in workloads(CATALOG, "relu", [1, 2], [7])] == [
         "relu forward 1",
         "relu forward 2",
         "relu forward+backward 1",
         "relu forward+backward 2",
     ]
-    assert [one.id for one in trials(CATALOG, "argmax", [4], [7])] == ["argmax forward 4"]
-    assert [one.size for one in trials(CATALOG, "mlp-relu", [1], [7])] == [7, 7]
+    assert [one.id for one in workloads(CATALOG, "argmax", [4], [7])] == ["argmax forward 4"]
+    assert [one.size for one in workloads(CATALOG, "mlp-relu", [1], [7])] == [7, 7]
 
 
 def test_a_trial_stands_on_the_case_of_its_direction():
-    forward, backward = trials(CATALOG, "relu", [1], [])
+    forward, backward = workloads(CATALOG, "relu", [1], [])
     assert forward.case("torch").id == "relu/value/f32/torch"
     assert backward.case("torch").id == "relu/gradient/f32/torch"
 

@@ -67,12 +67,12 @@ def test_figures_stand_beside_verdicts_and_what_has_none_says_why(cli, stand_in)
     done = cli("bench", *STAND_IN, "--twice")
     made = read()
     assert done.code == 0
-    trials = [(one.trial.subject, one.trial.direction) for one in made.measured]
+    workloads = [(one.workload.subject, one.workload.direction) for one in made.measured]
     both = ("forward", "forward+backward")
-    assert sorted(trials) == sorted(
+    assert sorted(workloads) == sorted(
         [*((name, way) for name in ("relu", "sigmoid") for way in both), ("silu", "forward")]
     )
-    assert {(one.trial.subject, one.verdict) for one in made.not_timed} == {("silu", "UNSUPPORTED")}
+    assert {(one.workload.subject, one.verdict) for one in made.not_timed} == {("silu", "UNSUPPORTED")}
     for one in made.measured:
         (figure,) = one.figures
         assert figure.verdict in ("PASS", "XFAIL", "FAIL")
@@ -84,19 +84,19 @@ def test_figures_stand_beside_verdicts_and_what_has_none_says_why(cli, stand_in)
 
 
 def test_an_interrupted_run_keeps_what_there_is_and_updates_nothing(cli, stand_in, monkeypatch):
-    whole = runner.Floor.time
+    whole = runner.BenchmarkRunner.time
 
-    def interrupted(self, trial, routes):
-        if trial.subject == "sigmoid" and trial.direction == "forward+backward":
+    def interrupted(self, workload, routes):
+        if workload.subject == "sigmoid" and workload.direction == "forward+backward":
             raise KeyboardInterrupt
-        return whole(self, trial, routes)
+        return whole(self, workload, routes)
 
-    monkeypatch.setattr(runner.Floor, "time", interrupted)
+    monkeypatch.setattr(runner.BenchmarkRunner, "time", interrupted)
     done = cli("bench", *STAND_IN[1:], "--baseline", STORED, "--update")
     assert done.code == 1
     assert "interrupted" in done.out
     assert read().interrupted
-    assert [one.trial.subject for one in read().measured] == ["sigmoid"]
+    assert [one.workload.subject for one in read().measured] == ["sigmoid"]
     assert not Path(STORED).exists()
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from actconform.catalog.kernels import UNARY
 from actconform.compare.classify import classify
-from actconform.compare.elementwise import Sample, measure
+from actconform.compare.elementwise import Sample, elementwise_errors
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import round_to
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import draw
-from actconform.tolerance.limits import Rule, row_rule, unary_rule
+from actconform.testdata.kernel_vectors import generate
+from actconform.tolerance.limits import Tolerance, row_tolerance, unary_tolerance
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Kernel, Kink
 from actconform.types.dtypes import DTYPES
@@ -39,19 +39,21 @@ def answered(name, dtype, planted, aspect="value", cotangent=None):
         got[at] = answer
     zero = {"x": np.zeros(1)}
     at_zero = next(iter(exact(kernel, zero, {"y": np.ones(1)} if ones else None).values()))
-    rule = unary_rule(kernel, aspect, fmt, float(at_zero[0]))
+    tolerance = unary_tolerance(kernel, aspect, fmt, float(at_zero[0]))
     sample = Sample(got=got.astype(NATIVE[dtype]), truth=truth, x=x, cotangent=ct)
-    return classify(sample, rule, measure(sample, rule), "edge", "y" if aspect == "value" else "d_x")
+    return classify(
+        sample, tolerance, elementwise_errors(sample, tolerance), "edge", "y" if aspect == "value" else "d_x"
+    )
 
 
-def by_rule(rule, x, truth, got, bound=None):
+def by_rule(tolerance, x, truth, got, bound=None):
     sample = Sample(
-        got=np.asarray(got).astype(NATIVE[rule.fmt.name]),
+        got=np.asarray(got).astype(NATIVE[tolerance.fmt.name]),
         truth=np.asarray(truth, np.float64),
         x=np.asarray(x, np.float64),
         bound=None if bound is None else np.asarray(bound, np.float64),
     )
-    return classify(sample, rule, measure(sample, rule), "edge", "y")
+    return classify(sample, tolerance, elementwise_errors(sample, tolerance), "edge", "y")
 
 
 def names(findings):
@@ -68,27 +70,27 @@ def only(findings, class_):
     return findings[0]
 
 
-def questions(dtype, aspect):
+def vectors(dtype, aspect):
     """Yield (name, rule, sample with correctly rounded answers, regime) of all calls of all unary kernels."""
     folder, fmt = golden_dir(), DTYPES[dtype]
     manifest = read_manifest(folder)
     for kernel in UNARY:
-        exam = draw(kernel, aspect, dtype, load(folder, manifest, kernel.name))
-        for question in exam.questions:
-            ((tensor, truth),) = question.truth.items()
-            cotangent = None if question.cotangents is None else question.cotangents["y"].astype(np.float64)
+        test_vectors = generate(kernel, aspect, dtype, load(folder, manifest, kernel.name))
+        for vector in test_vectors.vectors:
+            ((tensor, truth),) = vector.truth.items()
+            cotangent = None if vector.cotangents is None else vector.cotangents["y"].astype(np.float64)
             got = round_to(truth, fmt).astype(NATIVE[dtype])
-            sample = Sample(got=got, truth=truth, x=question.beside[tensor], cotangent=cotangent)
-            yield kernel.name, exam.rule, sample, question.regime
+            sample = Sample(got=got, truth=truth, x=vector.input_at[tensor], cotangent=cotangent)
+            yield kernel.name, test_vectors.tolerance, sample, vector.regime
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
 @pytest.mark.parametrize("aspect", ["value", "gradient"])
 def test_correctly_rounded_goldens_give_no_finding(dtype, aspect):
     elements = 0
-    for name, rule, sample, regime in questions(dtype, aspect):
-        errors = measure(sample, rule)
-        assert classify(sample, rule, errors, regime, "y") == [], (name, regime)
+    for name, tolerance, sample, regime in vectors(dtype, aspect):
+        errors = elementwise_errors(sample, tolerance)
+        assert classify(sample, tolerance, errors, regime, "y") == [], (name, regime)
         elements += errors.n
     assert elements > 7000 * len(UNARY)
 
@@ -105,15 +107,18 @@ def near(truth, constant, fmt):
 @pytest.mark.parametrize("dtype", ["f32", "f16"])
 @pytest.mark.parametrize("aspect", ["value", "gradient"])
 def test_a_constant_answer_is_found_at_every_point_where_it_is_wrong(aspect, dtype):
-    for name, rule, whole, regime in questions(dtype, aspect):
+    for name, tolerance, whole, regime in vectors(dtype, aspect):
         if regime == "special" and whole.got.size != 17:
             continue  # the same inputs come at every length
         sample = whole.part(np.arange(0, whole.got.size, 13)) if regime == "exhaustive" else whole
         for constant in (math.nan, math.inf, -math.inf, 777.0):
             got = np.full_like(sample.got, constant)
             answer = Sample(got=got, truth=sample.truth, x=sample.x, cotangent=sample.cotangent)
-            found = sum(finding.count for finding in classify(answer, rule, measure(answer, rule), regime, "y"))
-            assert found >= got.size - near(sample.truth, constant, rule.fmt).sum(), (name, regime, constant)
+            found = sum(
+                finding.count
+                for finding in classify(answer, tolerance, elementwise_errors(answer, tolerance), regime, "y")
+            )
+            assert found >= got.size - near(sample.truth, constant, tolerance.fmt).sum(), (name, regime, constant)
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))
@@ -123,8 +128,8 @@ def test_flushing_to_zero_alone_is_found_as_nothing_else(name):
     x = x.astype(np.float32).astype(np.float64)
     truth = exact(kernel, {"x": x})["y"]
     got = np.where(np.abs(truth) < F32.smallest_normal, np.copysign(0.0, truth), truth)
-    rule = unary_rule(kernel, "value", F32, float(exact(kernel, {"x": np.zeros(1)})["y"][0]))
-    assert set(names(by_rule(rule, x, truth, got))) <= {"subnormal-flush"}
+    tolerance = unary_tolerance(kernel, "value", F32, float(exact(kernel, {"x": np.zeros(1)})["y"][0]))
+    assert set(names(by_rule(tolerance, x, truth, got))) <= {"subnormal-flush"}
 
 
 def test_nan_made():
@@ -180,16 +185,16 @@ def test_an_infinite_answer_to_an_infinite_truth_is_right(name, x, dtype):
 
 @pytest.mark.parametrize("fmt", list(DTYPES.values()), ids=lambda fmt: fmt.name)
 def test_the_edge_of_overflow_is_one_ulp_wide(fmt):
-    rule = Rule(fmt=fmt, limit=1.0, exact=True)
+    tolerance = Tolerance(fmt=fmt, limit=1.0, exact=True)
     gap = float(ulp_of(np.array([fmt.largest]), fmt)[0])
     for truth in (fmt.largest, fmt.overflow - gap / 8, fmt.overflow, fmt.largest + gap):
         for answer in (fmt.largest, math.inf):
-            assert by_rule(rule, [1.0], [truth], [answer]) == []
-            assert by_rule(rule, [1.0], [-truth], [-answer]) == []
+            assert by_rule(tolerance, [1.0], [truth], [answer]) == []
+            assert by_rule(tolerance, [1.0], [-truth], [-answer]) == []
             infinite = truth >= fmt.overflow or math.isinf(answer)
-            only(by_rule(rule, [1.0], [truth], [-answer]), "inf" if infinite else "scaled-error")
-    only(by_rule(rule, [1.0], [fmt.largest - gap], [math.inf]), "inf")
-    only(by_rule(rule, [1.0], [fmt.largest + 3 * gap], [fmt.largest]), "inf")
+            only(by_rule(tolerance, [1.0], [truth], [-answer]), "inf" if infinite else "scaled-error")
+    only(by_rule(tolerance, [1.0], [fmt.largest - gap], [math.inf]), "inf")
+    only(by_rule(tolerance, [1.0], [fmt.largest + 3 * gap], [fmt.largest]), "inf")
 
 
 @pytest.mark.parametrize("dtype", sorted(DTYPES))
@@ -237,21 +242,21 @@ def test_kinks_of_two_places_are_two_findings():
 
 
 def test_a_subnormal_input_taken_for_zero():
-    rule = Rule(fmt=F32, limit=0.0, exact=True, at_zero=1.0)
-    finding = only(by_rule(rule, [1e-40, 2.0], [1.5, 2.0], [1.0, 2.0]), "subnormal-flush")
+    tolerance = Tolerance(fmt=F32, limit=0.0, exact=True, at_zero=1.0)
+    finding = only(by_rule(tolerance, [1e-40, 2.0], [1.5, 2.0], [1.0, 2.0]), "subnormal-flush")
     assert finding.interval[0] == finding.worst.input_hex == to_hex(float(np.float32(1e-40)), F32)
-    only(by_rule(rule, [1e-40], [1.5], [1.25]), "scaled-error")
-    only(by_rule(rule, [1e-30], [1.5], [1.0]), "scaled-error")
+    only(by_rule(tolerance, [1e-40], [1.5], [1.25]), "scaled-error")
+    only(by_rule(tolerance, [1e-30], [1.5], [1.0]), "scaled-error")
     only(answered("relu", "f32", {1e-40: 0.0}), "subnormal-flush")
 
 
 def test_a_subnormal_output_flushed():
-    rule = Rule(fmt=F32, limit=0.5, exact=True)
+    tolerance = Tolerance(fmt=F32, limit=0.5, exact=True)
     edge = F32.smallest_normal
-    only(by_rule(rule, [0.25], [edge / 2], [0.0]), "subnormal-flush")
-    only(by_rule(rule, [0.25], [edge * 1.5], [0.0]), "subnormal-flush")
-    only(by_rule(rule, [0.25], [edge * 2.5], [0.0]), "scaled-error")
-    only(by_rule(rule, [0.25], [edge * 1.5], [edge * 1.25]), "scaled-error")
+    only(by_rule(tolerance, [0.25], [edge / 2], [0.0]), "subnormal-flush")
+    only(by_rule(tolerance, [0.25], [edge * 1.5], [0.0]), "subnormal-flush")
+    only(by_rule(tolerance, [0.25], [edge * 2.5], [0.0]), "scaled-error")
+    only(by_rule(tolerance, [0.25], [edge * 1.5], [edge * 1.25]), "scaled-error")
 
 
 def test_an_answer_outside_the_range_though_close():
@@ -328,26 +333,26 @@ def test_each_element_has_one_class_and_the_worst_is_named():
 
 
 def test_rows_give_one_finding_a_class():
-    rule = row_rule(Kernel(name="k", definition="", source="", form="row"), "value", F32)
+    tolerance = row_tolerance(Kernel(name="k", definition="", source="", form="row"), "value", F32)
     x, truth = [-1e30, 0.0, 1.0, 1e30], [0.1, 0.2, 0.3, 0.4]
     bound = np.full(4, 1e-6)
-    assert by_rule(rule, x, truth, truth, bound) == []
-    assert by_rule(rule, x, truth, np.array(truth) + 0.9e-6, bound) == []
-    finding = only(by_rule(rule, x, truth, [0.2, 0.2, 0.3, 0.5], bound), "scaled-error")
+    assert by_rule(tolerance, x, truth, truth, bound) == []
+    assert by_rule(tolerance, x, truth, np.array(truth) + 0.9e-6, bound) == []
+    finding = only(by_rule(tolerance, x, truth, [0.2, 0.2, 0.3, 0.5], bound), "scaled-error")
     assert finding.count == 2
     assert finding.magnitude == pytest.approx(1e5, rel=1e-3)
     assert finding.interval == ends(-1e30, 1e30)
 
 
 def test_exact_rows_accept_their_bound_whatever_the_ulp():
-    rule = row_rule(Kernel(name="k", definition="", source="", form="row", tier="exact"), "gradient", F32)
-    assert by_rule(rule, [1.0, 2.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]) == []
-    only(by_rule(rule, [1.0, 2.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.5]), "scaled-error")
-    only(by_rule(rule, [1.0], [math.inf], [5.0], [0.0]), "inf")
-    only(by_rule(rule, [1.0], [1.0], [math.nan], [1.0]), "nan-made")
+    tolerance = row_tolerance(Kernel(name="k", definition="", source="", form="row", tier="exact"), "gradient", F32)
+    assert by_rule(tolerance, [1.0, 2.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]) == []
+    only(by_rule(tolerance, [1.0, 2.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.5]), "scaled-error")
+    only(by_rule(tolerance, [1.0], [math.inf], [5.0], [0.0]), "inf")
+    only(by_rule(tolerance, [1.0], [1.0], [math.nan], [1.0]), "nan-made")
 
 
 def test_a_kink_in_16_bits_is_one_ulp_of_the_format():
-    rule = Rule(fmt=F16, limit=0.0, exact=True, kinks=(Kink(1.0, 1.0, 0.0),))
-    assert by_rule(rule, [1.0 + 2.0**-10], [0.0], [1.0]) == []
-    only(by_rule(rule, [1.0 + 2.0**-9], [0.0], [1.0]), "scaled-error")
+    tolerance = Tolerance(fmt=F16, limit=0.0, exact=True, kinks=(Kink(1.0, 1.0, 0.0),))
+    assert by_rule(tolerance, [1.0 + 2.0**-10], [0.0], [1.0]) == []
+    only(by_rule(tolerance, [1.0 + 2.0**-9], [0.0], [1.0]), "scaled-error")

@@ -10,8 +10,8 @@ import pytest
 
 from actconform.compare.classify import classify
 from actconform.compare.comparator import measurement
-from actconform.compare.elementwise import BLOCK, Sample, measure
-from actconform.tolerance.limits import Rule
+from actconform.compare.elementwise import BLOCK, Sample, elementwise_errors
+from actconform.tolerance.limits import Tolerance
 from actconform.types import Kink
 from actconform.types.dtypes import DTYPES
 
@@ -21,11 +21,11 @@ WIDTH = {"f32": 4, "bf16": 4, "f16": 1}
 
 def rules(fmt):
     return {
-        "exact": Rule(fmt=fmt, limit=0.5, exact=True, zero_sign=True),
-        "exact-0": Rule(fmt=fmt, limit=0.0, exact=True),
-        "one": Rule(fmt=fmt, limit=5.0, scale="one"),
-        "input": Rule(fmt=fmt, limit=8.0, scale="input", range=(-2.0, math.inf)),
-        "gradient": Rule(fmt=fmt, limit=16.0, scale="one-or-input", roots=(-0.75,), kinks=(Kink(0.0, 0.25, 1.0),)),
+        "exact": Tolerance(fmt=fmt, limit=0.5, exact=True, zero_sign=True),
+        "exact-0": Tolerance(fmt=fmt, limit=0.0, exact=True),
+        "one": Tolerance(fmt=fmt, limit=5.0, scale="one"),
+        "input": Tolerance(fmt=fmt, limit=8.0, scale="input", range=(-2.0, math.inf)),
+        "gradient": Tolerance(fmt=fmt, limit=16.0, scale="one-or-input", roots=(-0.75,), kinks=(Kink(0.0, 0.25, 1.0),)),
     }
 
 
@@ -55,9 +55,9 @@ def group_of(x, first, width, last):
     return int(math.copysign(k, x))
 
 
-def by_loop(sample, rule, first, width):
+def by_loop(sample, tolerance, first, width):
     """Return {group: worst share}, over all elements that have an error with a limit."""
-    fmt, worst = rule.fmt, {}
+    fmt, worst = tolerance.fmt, {}
     last = (fmt.emax - first) // width + 1
     breached = set()
     for i, (got, truth, x) in enumerate(zip(sample.got.astype(np.float64), sample.truth, sample.x, strict=True)):
@@ -67,19 +67,19 @@ def by_loop(sample, rule, first, width):
         ulp_size = math.ldexp(
             1.0, max(min(math.frexp(truth)[1] - 1 if truth else fmt.emin, fmt.emax), fmt.emin) - fmt.precision + 1
         )
-        scale = float(rule.scales(np.array([x]))[0]) * ct
-        unit = fmt.unit_roundoff * max(abs(truth), scale, fmt.smallest_normal) if rule.scale else ulp_size
-        share = abs(got - truth) / unit / (rule.limit or 1.0)
+        scale = float(tolerance.scales(np.array([x]))[0]) * ct
+        unit = fmt.unit_roundoff * max(abs(truth), scale, fmt.smallest_normal) if tolerance.scale else ulp_size
+        share = abs(got - truth) / unit / (tolerance.limit or 1.0)
         ulp = abs(got - truth) / ulp_size
-        if rule.scale and abs(truth) < scale / 8 and all(abs(x - root) >= 0.3 for root in rule.roots):
-            share = max(share, ulp / rule.tail_limit)
+        if tolerance.scale and abs(truth) < scale / 8 and all(abs(x - root) >= 0.3 for root in tolerance.roots):
+            share = max(share, ulp / tolerance.tail_limit)
         group = group_of(x, first, width, last)
-        if share > 1 or (rule.limit == 0 and share > 0):
+        if share > 1 or (tolerance.limit == 0 and share > 0):
             breached.add(group)  # a breach: classes that have no magnitude may take it
             continue
-        if rule.zero_sign and got == 0 and math.copysign(1, got) != math.copysign(1, truth):
+        if tolerance.zero_sign and got == 0 and math.copysign(1, got) != math.copysign(1, truth):
             continue
-        if rule.range[0] <= got <= rule.range[1]:
+        if tolerance.range[0] <= got <= tolerance.range[1]:
             worst[group] = max(worst.get(group, 0.0), share)
     return worst, breached
 
@@ -89,10 +89,10 @@ def by_loop(sample, rule, first, width):
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 def test_the_worst_of_each_group_is_that_of_a_plain_loop(dtype, kind, with_cotangent):
     fmt = DTYPES[dtype]
-    rule, sample = rules(fmt)[kind], sample_of(fmt, with_cotangent=with_cotangent)
-    errors = measure(sample, rule)
+    tolerance, sample = rules(fmt)[kind], sample_of(fmt, with_cotangent=with_cotangent)
+    errors = elementwise_errors(sample, tolerance)
     profile = errors.worst.profile()
-    wanted, _ = by_loop(sample, rule, profile.first, profile.width)
+    wanted, _ = by_loop(sample, tolerance, profile.first, profile.width)
     assert profile.width == WIDTH[dtype]
     assert list(profile.at) == sorted(wanted)
     assert profile.share == pytest.approx([wanted[group] for group in profile.at], rel=6e-3, abs=0)
@@ -101,31 +101,31 @@ def test_the_worst_of_each_group_is_that_of_a_plain_loop(dtype, kind, with_cotan
 @pytest.mark.parametrize("kind", ["exact-0", "one", "input", "gradient"])
 def test_breaches_are_added_where_they_are_found_and_nowhere_else(kind):
     fmt = DTYPES["f32"]
-    rule, sample = rules(fmt)[kind], sample_of(fmt, with_cotangent=False)
-    errors = measure(sample, rule)
+    tolerance, sample = rules(fmt)[kind], sample_of(fmt, with_cotangent=False)
+    errors = elementwise_errors(sample, tolerance)
     within = dict(zip(*[getattr(errors.worst.profile(), part) for part in ("at", "share")], strict=True))
-    findings = classify(sample, rule, errors, "ordinary", "y")
-    profile = measurement(sample, rule, errors, findings, "ordinary", "y").profile
-    over = {at for at, share in zip(profile.at, profile.share, strict=True) if share > (1 if rule.limit else 0)}
-    _, breached = by_loop(sample, rule, profile.first, profile.width)
+    findings = classify(sample, tolerance, errors, "ordinary", "y")
+    profile = measurement(sample, tolerance, errors, findings, "ordinary", "y").profile
+    over = {at for at, share in zip(profile.at, profile.share, strict=True) if share > (1 if tolerance.limit else 0)}
+    _, breached = by_loop(sample, tolerance, profile.first, profile.width)
     assert over
     assert over <= breached
     for at, share in zip(profile.at, profile.share, strict=True):
         assert share >= within.get(at, 0.0)
-    limits = {"scaled-error": rule.limit or 1.0, "kink": rule.limit, "tail": rule.tail_limit}
+    limits = {"scaled-error": tolerance.limit or 1.0, "kink": tolerance.limit, "tail": tolerance.tail_limit}
     largest = max(finding.magnitude / limits[finding.class_] for finding in findings if finding.class_ in limits)
     assert max(profile.share) == pytest.approx(largest, rel=6e-3)
 
 
 def test_a_single_bad_input_stands_in_its_own_group_in_any_block():
     fmt = DTYPES["f32"]
-    rule = rules(fmt)["one"]
+    tolerance = rules(fmt)["one"]
     x = np.concatenate([np.linspace(0.5, 0.9, 2 * BLOCK), [3e-20, -1e30]])
     truth = np.where(np.abs(x) < 1, x, -1.0)
     got = truth.astype(np.float32)
     got[-1] = -1.5
-    errors = measure(Sample(got, truth, x), rule)
-    classify(Sample(got, truth, x), rule, errors, "ordinary", "y")
+    errors = elementwise_errors(Sample(got, truth, x), tolerance)
+    classify(Sample(got, truth, x), tolerance, errors, "ordinary", "y")
     profile = errors.worst.profile()
     shares = dict(zip(profile.at, profile.share, strict=True))
     assert len(shares) == 3
@@ -135,17 +135,18 @@ def test_a_single_bad_input_stands_in_its_own_group_in_any_block():
         < -1e30
         <= -(2.0 ** (profile.first + profile.width * (-bad - 1)))
     )
-    assert shares[bad] == pytest.approx(0.5 / (fmt.unit_roundoff * 1.0) / rule.limit, rel=6e-3)
+    assert shares[bad] == pytest.approx(0.5 / (fmt.unit_roundoff * 1.0) / tolerance.limit, rel=6e-3)
 
 
 def test_rows_and_models_have_no_profile_and_the_widest_one_is_small():
     fmt = DTYPES["f32"]
     sample = sample_of(fmt, with_cotangent=False)
     bound = np.full(sample.x.size, 1e-3)
-    rows = Rule(fmt=fmt, limit=1.0, unary=False)
-    errors = measure(Sample(sample.got, sample.truth, sample.x, bound=bound), rows)
+    rows = Tolerance(fmt=fmt, limit=1.0, unary=False)
+    errors = elementwise_errors(Sample(sample.got, sample.truth, sample.x, bound=bound), rows)
     assert measurement(sample, rows, errors, [], "ordinary", "y").profile is None
     assert all(
-        len(measure(sample_of(DTYPES[d], with_cotangent=False), rules(DTYPES[d])["one"]).worst.profile().at) <= 145
+        len(elementwise_errors(sample_of(DTYPES[d], with_cotangent=False), rules(DTYPES[d])["one"]).worst.profile().at)
+        <= 145
         for d in DTYPES
     )

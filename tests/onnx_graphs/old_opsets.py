@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper, parser
 
 from actconform.onnx.opset_conversion import OLDEST, REFUSED, TARGET, outcome
-from actconform.report.marked import write_between
+from actconform.report.marked_section import write_between
 
 BEGIN, END = "<!-- old opsets: written by make docs -->", "<!-- end of old opsets -->"
 OLD = range(OLDEST, TARGET)

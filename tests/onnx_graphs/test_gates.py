@@ -15,7 +15,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gates import facts, inspect, inspect_model, io_names, operators
-from actconform.onnx.subgraph import prefix
+from actconform.onnx.subgraph import extract_subgraph
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,7 +217,7 @@ def shipped(name: str, *, with_target: bool = False) -> onnx.ModelProto:
     """Return the authored graph as users ship one: "y" alone, parameters as initializers."""
     whole = onnx.load_from_string(author_model(MODELS[name], "f32").model)
     outputs = ["y", "loss"] if with_target else ["y"]
-    model = onnx.load_from_string(prefix(whole.SerializeToString(), outputs))
+    model = onnx.load_from_string(extract_subgraph(whole.SerializeToString(), outputs))
     shapes = {one.name: one.shape for one in MODELS[name].parameters}
     kept = [value for value in model.graph.input if value.name not in shapes]
     for value in model.graph.input:
@@ -247,7 +247,7 @@ def test_parameters_and_targets_are_unknown_to_a_model_as_users_ship_it() -> Non
 def test_inputs_that_nothing_reads_may_be_missing() -> None:
     training = MODELS["image-cnn-softmax2@training"]
     model = author_model(training, "f32").model
-    part = prefix(model, io_names(model)[1])
+    part = extract_subgraph(model, io_names(model)[1])
     assert len(io_names(part)[0]) == len(io_names(model)[0])  # the running statistics are read, if for nothing
     assert changed(lambda graph: graph.input.remove(named(graph, "target")))[0][0] == "invalid-model"
     untouched = author_model(MODELS["regression-softmax-hidden"], "f32").model

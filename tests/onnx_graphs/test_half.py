@@ -1,6 +1,6 @@
 """Gradients of 16-bit graphs whose numbers 16 bits cannot hold: counts above 65,504, tiny epsilons, steep and flat slopes.
 
-Truth is torch's autograd in float64 at the very inputs. Each graph is evaluated by onnx's rules of rounding (the ideal runtime)
+Truth is torch's autograd in float64 at the very inputs. Each graph is evaluated by onnx's rules of rounding (the correctly rounded evaluator)
 and, in float16, by ONNX Runtime; nothing may warn while it is made.
 """
 
@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, parser
 
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.oracle.rounding import round_to
 from actconform.types.dtypes import DTYPES
@@ -477,8 +477,8 @@ def assert_close(got: Arrays, truth: Arrays, units: float, dtype: str) -> None:
         assert (error <= allowed).all(), f"{name}{list(worst)}: {got[name][worst]} for {wanted[worst]}"
 
 
-def ideal(model: bytes, inputs: Arrays) -> Arrays:
-    return IdealRuntime(model).forward(inputs)
+def evaluated(model: bytes, inputs: Arrays) -> Arrays:
+    return CorrectlyRoundedEvaluator(model).forward(inputs)
 
 
 def test_there_are_sixty_graphs_at_least() -> None:
@@ -490,7 +490,7 @@ def test_there_are_sixty_graphs_at_least() -> None:
 def test_gradients_of_sixteen_bit_graphs_are_those_of_float64_rounded(name: str, dtype: str) -> None:
     graph = TABLE[name]
     if dtype in graph.dtypes:
-        assert_close(*answers(graph, dtype, ideal), graph.units, dtype)
+        assert_close(*answers(graph, dtype, evaluated), graph.units, dtype)
 
 
 def in_onnx_runtime(model: bytes, inputs: Arrays) -> Arrays:

@@ -10,7 +10,7 @@ import pytest
 from onnx import parser
 
 from actconform.errors import GradientError, TooLargeError, Unsupported
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import inspect
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.opset_conversion import inlined
@@ -55,7 +55,7 @@ def test_functions_that_grow_without_end_are_refused_at_once(depth: int, calls: 
     with pytest.raises(GradientError, match="nodes in"):
         add_gradients(model, ["x"])
     with pytest.raises(Unsupported, match="nodes in"):
-        IdealRuntime(model.SerializeToString())
+        CorrectlyRoundedEvaluator(model.SerializeToString())
     kernel = load_plugins().kernels["tanh"]
     (class_, why), *_ = inspect(Artifact(model.SerializeToString(), 18, "a test"), kernel, "f32")
     assert (class_, "at most 100,000 nodes" in why) == ("invalid-model", True)
@@ -77,7 +77,7 @@ def test_a_long_chain_of_functions_is_refused_at_once(reverse: bool) -> None:
 
 
 def test_functions_that_call_themselves_are_refused() -> None:
-    for refused in (lambda: inlined(recursive()), lambda: IdealRuntime(recursive().SerializeToString())):
+    for refused in (lambda: inlined(recursive()), lambda: CorrectlyRoundedEvaluator(recursive().SerializeToString())):
         with pytest.raises(TooLargeError, match="calls itself"):
             refused()
     with pytest.raises(GradientError, match="calls itself"):
@@ -125,20 +125,20 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_no_tensor_larger_than_the_limit_is_made(name: str) -> None:
-    runtime = IdealRuntime(graph(MADE[name]).SerializeToString())
+    runtime = CorrectlyRoundedEvaluator(graph(MADE[name]).SerializeToString())
     with pytest.raises(Unsupported, match=r"would hold [\d,]+ numbers; at most 268,435,456 are made"):
         runtime.forward({"x": np.ones(3, np.float32)})
 
 
 def test_what_is_large_and_sane_is_made() -> None:
     body = "s = Constant<value = int64[1] {1000000}>() r = Tile(x, s) y = ReduceSum<keepdims = 0>(r)"
-    assert IdealRuntime(graph(body).SerializeToString()).forward({"x": np.ones(3, np.float32)})["y"] == 3e6
+    assert CorrectlyRoundedEvaluator(graph(body).SerializeToString()).forward({"x": np.ones(3, np.float32)})["y"] == 3e6
 
 
 def test_a_loop_has_a_last_round() -> None:
     body = """m = Constant<value = int64 {1000000000000}>()
         y = Loop(m, , x) <body = b (int64 i, bool going, float[3] v) => (bool on, float[3] w) { on = Identity(going) w = Tanh(v) }>"""
-    runtime = IdealRuntime(graph(body, y="float[3]").SerializeToString())
+    runtime = CorrectlyRoundedEvaluator(graph(body, y="float[3]").SerializeToString())
     with pytest.raises(Unsupported, match="a loop of 1,000,000,000,000 rounds"):
         runtime.forward({"x": np.ones(3, np.float32)})
 

@@ -13,9 +13,9 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.model import author_model
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names
-from actconform.onnx.subgraph import prefix
+from actconform.onnx.subgraph import extract_subgraph
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def parsed(text: str) -> onnx.ModelProto:
 
 
 def cut(model: onnx.ModelProto, *outputs: str) -> onnx.ModelProto:
-    return onnx.load_from_string(prefix(model.SerializeToString(), outputs))
+    return onnx.load_from_string(extract_subgraph(model.SerializeToString(), outputs))
 
 
 def names(entries: Any) -> list[str]:
@@ -40,11 +40,11 @@ def names(entries: Any) -> list[str]:
 def test_each_layer_alone_has_the_numbers_that_it_has_in_the_whole(model: Model) -> None:
     tensors = {**draw_inputs(model), **draw_parameters(model)}
     whole = author_model(model, "f32").model
-    expected = IdealRuntime(whole).forward(tensors)
+    expected = CorrectlyRoundedEvaluator(whole).forward(tensors)
     nodes = [node.SerializeToString() for node in onnx.load_from_string(whole).graph.node]
     for layer in model.layers:
         name = f"layer.{layer.name}"
-        part = prefix(whole, [name])
+        part = extract_subgraph(whole, [name])
         onnx.checker.check_model(part, full_check=True)
         inputs, outputs = io_names(part)
         assert outputs == [name]
@@ -54,7 +54,7 @@ def test_each_layer_alone_has_the_numbers_that_it_has_in_the_whole(model: Model)
         assert name in graph.node[-1].output
         read = {name for node in graph.node for name in node.input}
         assert {*inputs, *names(graph.initializer)} <= read
-        y = IdealRuntime(part).forward({name: tensors[name] for name in inputs})[name]
+        y = CorrectlyRoundedEvaluator(part).forward({name: tensors[name] for name in inputs})[name]
         np.testing.assert_array_equal(y, expected[name])
 
 
@@ -138,7 +138,7 @@ def test_functions_stay_as_far_as_they_are_called() -> None:
     )
     assert names(cut(model, "y").functions) == ["inner", "outer"]
     assert names(cut(model, "z").functions) == ["other"]
-    y = IdealRuntime(cut(model, "y").SerializeToString()).forward({"x": np.ones(2, np.float32)})["y"]
+    y = CorrectlyRoundedEvaluator(cut(model, "y").SerializeToString()).forward({"x": np.ones(2, np.float32)})["y"]
     np.testing.assert_array_equal(y, [4.0, 4.0])
 
 
@@ -159,15 +159,15 @@ def test_an_initializer_that_is_an_input_too_stays_both() -> None:
 def test_the_whole_is_left_as_it_was() -> None:
     model = parsed("g (float[n] x) => (float[n] y, float[n] z) { y = Relu(x) z = Neg(x) }")
     before = model.SerializeToString()
-    prefix(before, ["y"])
+    extract_subgraph(before, ["y"])
     assert onnx.load_from_string(before) == model
 
 
 def test_a_missing_output_is_named_with_what_is_near() -> None:
     whole = author_model(MODELS["linear-stack"], "f32").model
     with pytest.raises(ValueError, match=r"the graph has no tensor 'layer\.dens2'; did you mean layer\.dense2"):
-        prefix(whole, ["y", "layer.dens2"])
+        extract_subgraph(whole, ["y", "layer.dens2"])
     with pytest.raises(ValueError, match="the graph has no tensor ''"):
-        prefix(whole, [""])
+        extract_subgraph(whole, [""])
     with pytest.raises(DecodeError):
-        prefix(b"not a model", ["y"])
+        extract_subgraph(b"not a model", ["y"])

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.nested_graphs import needed
 
@@ -43,7 +43,7 @@ def main() -> None:
         for name, y in value.forward(feeds).items()
         if any(each.name == f"ct_{name}" for each in made.graph.input)
     }
-    got = IdealRuntime(made.SerializeToString(), rounding=False).forward(feeds | cotangents)
+    got = CorrectlyRoundedEvaluator(made.SerializeToString(), rounding=False).forward(feeds | cotangents)
     directions = {name: rng.choice([-1.0, 1.0], feeds[name].shape) for name in names}
     slope = sum(float(np.sum(got[f"d_{name}"] * directions[name])) for name in names)
 
@@ -82,7 +82,7 @@ def inputs_of(made: onnx.ModelProto, shapes: dict[str, list[int]], wrt: set[str]
     return feeds
 
 
-def forward_part(made: onnx.ModelProto, outputs: list[str]) -> IdealRuntime:
+def forward_part(made: onnx.ModelProto, outputs: list[str]) -> CorrectlyRoundedEvaluator:
     plain = onnx.ModelProto()
     plain.CopyFrom(made)
     nodes = needed(made.graph.node, outputs)
@@ -93,10 +93,10 @@ def forward_part(made: onnx.ModelProto, outputs: list[str]) -> IdealRuntime:
     ):
         plain.graph.ClearField(field)
         getattr(plain.graph, field).extend(kept)
-    return IdealRuntime(plain.SerializeToString(), rounding=False)
+    return CorrectlyRoundedEvaluator(plain.SerializeToString(), rounding=False)
 
 
-def in_float64(runtime: IdealRuntime, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def in_float64(runtime: CorrectlyRoundedEvaluator, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Evaluate a graph of float32 at inputs of float64, of which `forward` would take none."""
     values = {**runtime._constants, **{name: np.asarray(each) for name, each in feeds.items()}}
     with np.errstate(all="ignore"):

@@ -17,7 +17,7 @@ from actconform.run.export_cache import Exports, cache_folder
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.types import Artifact, Kernel
 from actconform.types.model import Input
-from actconform.workers.protocol import ExportJob, ExportOutcome, Failure, Hello
+from actconform.workers.protocol import ExportJob, ExportResult, Failure, Handshake
 
 KERNEL = Kernel(name="leaky-relu", definition="", source="", parameters={"alpha": 0.25})
 GRAPH = Artifact(b"\x08\x0agraph" * 50, 20, "operator: LeakyRelu", ("warned",), 10)
@@ -26,20 +26,20 @@ GRAPH = Artifact(b"\x08\x0agraph" * 50, 20, "operator: LeakyRelu", ("warned",), 
 class Asked:
     """A worker that exports at once, and remembers what it was asked for."""
 
-    def __init__(self, outcome: ExportOutcome | Exception | None = None, env: Any = None, **hello: Any) -> None:
+    def __init__(self, outcome: ExportResult | Exception | None = None, env: Any = None, **hello: Any) -> None:
         self.jobs: list[tuple[ExportJob, float]] = []
         self.starts = 0
         self.env = {"ACTCONFORM_THREADS": "1", **(env or {})}
-        self.outcome = outcome or ExportOutcome(artifact=GRAPH)
+        self.outcome = outcome or ExportResult(artifact=GRAPH)
         said = {"facts": {"torch": "2.13"}, "plugins": {"actconform-torch": "0.1"}, **hello}
-        self.hello = Hello(actconform="0.1", backend="torch", **said)
+        self.hello = Handshake(actconform="0.1", backend="torch", **said)
 
-    def start(self, timeout: float = 1.0) -> Hello:
+    def start(self, timeout: float = 1.0) -> Handshake:
         assert timeout > 0
         self.starts += 1
         return self.hello
 
-    def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+    def export(self, job: ExportJob, timeout: float) -> ExportResult:
         self.jobs.append((job, timeout))
         if isinstance(self.outcome, Exception):
             raise self.outcome
@@ -50,8 +50,8 @@ def get(worker: Any, folder: Path, kernel: Kernel = KERNEL, dtype: str = "f32", 
     return Exports(worker, folder).artifact(kernel, dtype, exporter, 30.0)
 
 
-def failed(kind: Any) -> ExportOutcome:
-    return ExportOutcome(failure=Failure("export", kind, f"words of {kind}"))
+def failed(kind: Any) -> ExportResult:
+    return ExportResult(failure=Failure("export", kind, f"words of {kind}"))
 
 
 def test_what_was_exported_once_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_whatever_could_change_the_graph_makes_it_another_entry(
 ) -> None:
     get(Asked(), tmp_path)
     other = Artifact(b"other", 18, "composition: Mul")
-    worker = Asked(ExportOutcome(artifact=other), **hello)
+    worker = Asked(ExportResult(artifact=other), **hello)
     assert get(worker, tmp_path, **wanted) == other
     assert len(worker.jobs) == 1
     assert get(Asked(), tmp_path) == GRAPH
@@ -105,7 +105,7 @@ def test_a_model_is_exported_with_its_constants_and_each_set_of_them_is_an_entry
     variants: list[dict[str, Any] | None] = [None, drawn, moved, {**drawn, "dense1.bias": drawn["dense1.bias"][::-1]}]
     graphs = [Artifact(f"graph {number}".encode(), 20, "dynamo") for number in range(4)]
     for constants, graph in zip(variants, graphs, strict=True):
-        worker: Any = Asked(ExportOutcome(artifact=graph))
+        worker: Any = Asked(ExportResult(artifact=graph))
         assert Exports(worker, tmp_path).artifact(MODEL, "f32", "dynamo", 30.0, constants) == graph
         ((job, _),) = worker.jobs
         assert (job.subject, job.exporter, job.constants is constants) == ("linear-stack", "dynamo", True)
@@ -137,7 +137,7 @@ def test_no_constants_are_not_the_constants_of_a_model_without_parameters(tmp_pa
     constants: dict[str, Any] = {"inputs": None, "const": {}}
     for _ in range(2):
         for name, graph in graphs.items():
-            worker: Any = Asked(ExportOutcome(artifact=graph))
+            worker: Any = Asked(ExportResult(artifact=graph))
             assert Exports(worker, tmp_path).artifact(BARE, "f32", "dynamo", 30.0, constants[name]) == graph
             assert all(job.constants == constants[name] for job, _ in worker.jobs)
     assert len(list(tmp_path.iterdir())) == 2
@@ -202,7 +202,7 @@ def test_an_entry_under_a_foreign_name_is_made_again(tmp_path: Path) -> None:
     get(Asked(), tmp_path)
     mine = entry(tmp_path)
     foreign = Artifact(b"of another kernel", 18, "composition: Mul")
-    get(Asked(ExportOutcome(artifact=foreign)), tmp_path / "other", dtype="f16")
+    get(Asked(ExportResult(artifact=foreign)), tmp_path / "other", dtype="f16")
     mine.write_bytes(entry(tmp_path / "other").read_bytes())
     worker = Asked()
     assert get(worker, tmp_path) == GRAPH
@@ -244,13 +244,13 @@ def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
     got: list[Artifact] = []
 
     class Together(Asked):
-        def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+        def export(self, job: ExportJob, timeout: float) -> ExportResult:
             outcome = super().export(job, timeout)
             barrier.wait(20)
             return outcome
 
     def one() -> None:
-        got.append(get(Together(ExportOutcome(artifact=large)), tmp_path))
+        got.append(get(Together(ExportResult(artifact=large)), tmp_path))
 
     threads = [threading.Thread(target=one) for _ in range(4)]
     for thread in threads:
@@ -258,7 +258,7 @@ def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert got == [large] * 4
-    assert get(Asked(ExportOutcome(artifact=GRAPH)), tmp_path) == large
+    assert get(Asked(ExportResult(artifact=GRAPH)), tmp_path) == large
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ import pytest
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.compare.layerwise import layerwise
 from actconform.onnx.author.model import author_model
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names
 from actconform.run.layer_values import layer_values
-from actconform.run.subject import cut, fed
-from actconform.testdata.model_vectors import draw_model
+from actconform.run.subject import call_with_inputs_of, subgraph_to
+from actconform.testdata.model_vectors import generate_model
 from actconform.types import Case
 from actconform.types.dtypes import DTYPES
-from actconform.workers.protocol import Call, Failure, Job, Outcome
+from actconform.workers.protocol import Call, Failure, Job, JobResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,24 +32,24 @@ STACK = MODELS["linear-stack"]
 
 def pattern(model: Model) -> Job:
     """The job of a case, as the line makes it."""
-    (question,) = draw_model(model, "value", "f32", constants=False).questions
-    return Job(Case(model.name, "value", "f32", "authored+ideal"), None, [Call("ordinary", question.inputs)])
+    (vector,) = generate_model(model, "value", "f32", constants=False).vectors
+    return Job(Case(model.name, "value", "f32", "authored+ideal"), None, [Call("ordinary", vector.inputs)])
 
 
-def ideally(job: Job) -> Outcome:
+def ideally(job: Job) -> JobResult:
     assert job.artifact is not None
-    runtime = IdealRuntime(job.artifact.model)
-    return Outcome(outputs=[runtime.forward(call.inputs) for call in job.calls])
+    runtime = CorrectlyRoundedEvaluator(job.artifact.model)
+    return JobResult(outputs=[runtime.forward(call.inputs) for call in job.calls])
 
 
 class Asked:
     """A runtime that keeps its jobs; `refuse` says of a graph's output why there is no answer."""
 
-    def __init__(self, refuse: Callable[[str], Outcome | None] = lambda _: None) -> None:
+    def __init__(self, refuse: Callable[[str], JobResult | None] = lambda _: None) -> None:
         self.jobs: list[Job] = []
         self.refuse = refuse
 
-    def __call__(self, job: Job) -> Outcome:
+    def __call__(self, job: Job) -> JobResult:
         self.jobs.append(job)
         assert job.artifact is not None
         (output,) = io_names(job.artifact.model)[1]
@@ -72,7 +72,7 @@ def test_each_layer_has_a_graph_of_its_own_that_ends_with_it_and_takes_what_it_n
     read = []
     for layer, one in zip(STACK.layers, ask.jobs, strict=True):
         assert one.case == job.case
-        assert not one.taps
+        assert not one.intermediates
         assert one.artifact is not None
         inputs, outputs = io_names(one.artifact.model)
         assert outputs == [f"layer.{layer.name}"]
@@ -90,20 +90,20 @@ def test_each_layer_has_a_graph_of_its_own_that_ends_with_it_and_takes_what_it_n
 @pytest.mark.parametrize(
     "refusal",
     [
-        Outcome(failure=Failure("load", "unsupported", "NOT_IMPLEMENTED")),
-        Outcome(outputs=[{"layer.dense2": np.zeros((4, 7))}], failure=Failure("run", "error", "bad luck", 0)),
-        Outcome(),
+        JobResult(failure=Failure("load", "unsupported", "NOT_IMPLEMENTED")),
+        JobResult(outputs=[{"layer.dense2": np.zeros((4, 7))}], failure=Failure("run", "error", "bad luck", 0)),
+        JobResult(),
     ],
 )
-def test_a_layer_without_an_answer_is_left_out(refusal: Outcome) -> None:
+def test_a_layer_without_an_answer_is_left_out(refusal: JobResult) -> None:
     ask = Asked(lambda output: refusal if output == "layer.dense2" else None)
     seen = layer_values(STACK, author_model(STACK, "f32"), pattern(STACK), ask)
     assert list(seen) == ["dense1", "dense3", "loss"]
 
 
 def test_what_a_runtime_gives_is_taken_as_it_is() -> None:
-    def wrong(output: str) -> Outcome | None:
-        return Outcome(outputs=[{"layer.elsewhere": np.zeros(3)}]) if output == "layer.dense1" else None
+    def wrong(output: str) -> JobResult | None:
+        return JobResult(outputs=[{"layer.elsewhere": np.zeros(3)}]) if output == "layer.dense1" else None
 
     seen = layer_values(STACK, author_model(STACK, "f32"), pattern(STACK), Asked(wrong))
     assert set(seen) == {"elsewhere", "dense2", "dense3", "loss"}
@@ -111,25 +111,25 @@ def test_what_a_runtime_gives_is_taken_as_it_is() -> None:
 
 def test_a_graph_is_cut_to_what_its_outputs_need() -> None:
     whole = author_model(MODELS["regression-softmax-hidden"], "f32")
-    part = cut(whole, ["y"])
+    part = subgraph_to(whole, ["y"])
     assert io_names(part.model)[1] == ["y"]
     assert "target" in io_names(whole.model)[0]
     assert "target" not in io_names(part.model)[0]
     assert (part.path, part.opset, part.warnings) == (whole.path, whole.opset, whole.warnings)
     assert len(io_names(whole.model)[1]) == 20  # and the whole one is as it was
-    assert io_names(cut(whole, ["y", "loss"]).model)[1] == ["y", "loss"]
+    assert io_names(subgraph_to(whole, ["y", "loss"]).model)[1] == ["y", "loss"]
 
 
 def test_a_cut_at_a_layer_that_the_graph_has_not_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"no tensor 'layer\.dense4'; did you mean layer\.dense"):
-        cut(author_model(STACK, "f32"), ["layer.dense4"])
+        subgraph_to(author_model(STACK, "f32"), ["layer.dense4"])
 
 
 def test_a_call_is_fed_in_the_order_of_the_graph_with_what_it_takes() -> None:
-    artifact = cut(author_model(STACK, "f32"), ["layer.dense1"])
+    artifact = subgraph_to(author_model(STACK, "f32"), ["layer.dense1"])
     inputs: dict[str, Any] = {name: np.zeros(1) for name in ("target", "dense1.bias", "dense1.kernel", "x", "other")}
     given = Call("ordinary", inputs, {"loss": np.ones(())})
-    got = fed(given, artifact)
+    got = call_with_inputs_of(given, artifact)
     assert list(got.inputs) == io_names(artifact.model)[0] == ["x", "dense1.kernel", "dense1.bias"]
     assert (got.regime, got.cotangents) == (given.regime, given.cotangents)
-    assert list(fed(Call("ordinary", {"x": inputs["x"]}), artifact).inputs) == ["x"]
+    assert list(call_with_inputs_of(Call("ordinary", {"x": inputs["x"]}), artifact).inputs) == ["x"]

@@ -24,7 +24,7 @@ from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
 from actconform.types.cause import Register
 from actconform.verdict.judge import conforms
-from actconform.workers.protocol import Hello
+from actconform.workers.protocol import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,12 +77,12 @@ class Seen:
     """What a run told: each backend's start, each result, and the thread that brought it."""
 
     def __init__(self, then: Callable[[Seen], None] | None = None) -> None:
-        self.starts: dict[str, Hello | str] = {}
+        self.starts: dict[str, Handshake | str] = {}
         self.results: list[Result] = []
         self.threads: set[threading.Thread] = set()
         self.then = then
 
-    def start(self, backend: str, hello: Hello | str, seconds: float) -> None:
+    def start(self, backend: str, hello: Handshake | str, seconds: float) -> None:
         assert seconds > 0
         self.starts[backend] = hello
 
@@ -118,7 +118,7 @@ def test_a_healthy_backend_passes_every_case_once() -> None:
     seen = ran(what)
     assert none_left(before)
     hello = seen.starts["stand-in"]
-    assert isinstance(hello, Hello)
+    assert isinstance(hello, Handshake)
     facts = facts_of(hello)
     assert facts["numpy"] == np.__version__
     assert {"python", "platform", "machine", "cpu_features"} <= set(facts)
@@ -292,7 +292,7 @@ def test_a_worker_killed_from_outside_costs_one_case(tmp_path: Path, monkeypatch
         while not (tmp_path / "celu").exists() and time.monotonic() < end:
             time.sleep(0.01)
         hello = seen.starts["stand-in"]
-        assert isinstance(hello, Hello)
+        assert isinstance(hello, Handshake)
         os.kill(hello.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)

@@ -9,7 +9,7 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle import truth
 from actconform.testdata.golden.store import Golden, golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import STORAGE, draw
+from actconform.testdata.kernel_vectors import STORAGE, generate
 from actconform.testdata.regimes import SPECIALS
 from actconform.types import ASPECTS
 from actconform.types.dtypes import DTYPES
@@ -24,7 +24,7 @@ def golden_of(name: str):
 
 
 def exam_of(name: str, aspect: str, dtype: str):
-    return draw(BY_NAME[name], aspect, dtype, golden_of(name))
+    return generate(BY_NAME[name], aspect, dtype, golden_of(name))
 
 
 def bits(array: np.ndarray) -> bytes:
@@ -42,43 +42,43 @@ def test_the_largest_question_is_first_and_all_are_in_the_dtype(name: str, aspec
     kernel = BY_NAME[name]
     if aspect == "gradient" and not kernel.differentiable:
         return
-    questions = exam_of(name, aspect, dtype).questions
-    sizes = [question.inputs["x"].size for question in questions]
+    vectors = exam_of(name, aspect, dtype).vectors
+    sizes = [vector.inputs["x"].size for vector in vectors]
     assert sizes[0] == max(sizes)
-    for question in questions:
-        assert question.inputs.keys() == set(kernel.inputs)
-        asked = [*question.inputs.values(), *(question.cotangents or {}).values()]
+    for vector in vectors:
+        assert vector.inputs.keys() == set(kernel.inputs)
+        asked = [*vector.inputs.values(), *(vector.cotangents or {}).values()]
         assert {array.dtype for array in asked} == {STORAGE[dtype]}
         outputs = {f"d_{name}" for name in kernel.inputs} if aspect == "gradient" else {"y"}
-        assert question.truth.keys() == question.beside.keys() == question.dtypes.keys() == outputs
-        for output, numbers in question.truth.items():
+        assert vector.truth.keys() == vector.input_at.keys() == vector.dtypes.keys() == outputs
+        for output, numbers in vector.truth.items():
             assert numbers.dtype == np.float64
-            assert question.beside[output].shape == numbers.shape
+            assert vector.input_at[output].shape == numbers.shape
             answer = np.int64 if kernel.output_dtype == "int64" else STORAGE[dtype]
-            assert question.dtypes[output] == answer
-        assert (question.cotangents is None) == (aspect == "value")
+            assert vector.dtypes[output] == answer
+        assert (vector.cotangents is None) == (aspect == "value")
 
 
 @pytest.mark.parametrize("name", ["sigmoid", "gelu-tanh", "relu"])
 @pytest.mark.parametrize(("aspect", "tensor"), [("value", "y"), ("gradient", "d_x")])
 def test_in_float32_the_truth_is_the_stored_golden_bit_for_bit(name: str, aspect: str, tensor: str):
     golden = golden_of(name)
-    exam = exam_of(name, aspect, "f32")
+    test_vectors = exam_of(name, aspect, "f32")
     for regime, stored in golden.split():
         if regime == "special":
             continue
-        (question,) = (
+        (vector,) = (
             q
-            for q in exam.questions
+            for q in test_vectors.vectors
             if q.regime == regime and (not q.cotangents or bits(q.cotangents["y"]) == bits(ones(q)))
         )
-        assert bits(question.inputs["x"]) == bits(stored["x"])
-        assert bits(question.truth[tensor]) == bits(stored[tensor])
-        assert bits(question.beside[tensor]) == bits(stored["x"].astype(np.float64))
+        assert bits(vector.inputs["x"]) == bits(stored["x"])
+        assert bits(vector.truth[tensor]) == bits(stored[tensor])
+        assert bits(vector.input_at[tensor]) == bits(stored["x"].astype(np.float64))
 
 
-def ones(question) -> np.ndarray:
-    return np.ones_like(question.inputs["x"])
+def ones(vector) -> np.ndarray:
+    return np.ones_like(vector.inputs["x"])
 
 
 @pytest.mark.parametrize("name", ["softmax", "prelu", "argmax", "maxout", "log-softmax-axis1"])
@@ -88,22 +88,22 @@ def test_rows_in_float32_are_the_stored_draws_bit_for_bit(name: str):
         stored = list(golden_of(name).split())
         largest = max(range(len(stored)), key=lambda number: stored[number][1]["x"].size)
         stored.insert(0, stored.pop(largest))
-        for question, (regime, tensors) in zip(exam_of(name, aspect, "f32").questions, stored, strict=True):
-            assert question.regime == regime
-            for given, array in question.inputs.items():
+        for vector, (regime, tensors) in zip(exam_of(name, aspect, "f32").vectors, stored, strict=True):
+            assert vector.regime == regime
+            for given, array in vector.inputs.items():
                 assert bits(array) == bits(tensors[given])
                 assert array.shape == tensors[given].shape
-            if question.cotangents:
-                assert bits(question.cotangents["y"]) == bits(tensors["g"])
-            for output, numbers in question.truth.items():
+            if vector.cotangents:
+                assert bits(vector.cotangents["y"]) == bits(tensors["g"])
+            for output, numbers in vector.truth.items():
                 assert bits(numbers) == bits(tensors[output].astype(np.float64))
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 @pytest.mark.parametrize("aspect", ASPECTS)
 def test_in_16_bits_all_patterns_come_first_in_order(dtype: str, aspect: str):
-    exam = exam_of("tanh", aspect, dtype)
-    first = exam.questions[0]
+    test_vectors = exam_of("tanh", aspect, dtype)
+    first = test_vectors.vectors[0]
     assert first.regime == "exhaustive"
     patterns = first.inputs["x"].view(np.uint16)
     assert np.array_equal(patterns, np.arange(1 << 16))
@@ -112,20 +112,20 @@ def test_in_16_bits_all_patterns_come_first_in_order(dtype: str, aspect: str):
         x = patterns.view(STORAGE[dtype]).astype(np.float64)
         wanted = np.tanh(x) if aspect == "value" else np.cosh(x) ** -2.0
     np.testing.assert_allclose(numbers, wanted, rtol=1e-12, atol=1e-300)
-    assert {question.regime for question in exam.questions} == {"exhaustive", "special"}
+    assert {vector.regime for vector in test_vectors.vectors} == {"exhaustive", "special"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_specials_stand_in_arrays_of_each_length_with_the_truth_of_their_own_input(dtype: str):
-    questions = [q for q in exam_of("sigmoid", "value", dtype).questions if q.regime == "special"]
-    assert len(questions) == 4 * len(SPECIALS)
-    assert sorted({q.inputs["x"].size for q in questions}) == [1, 8, 17, 67]
-    for question in questions:
-        x = question.inputs["x"].astype(np.float64)
-        assert nan_equal(question.beside["y"], x)
+    vectors = [q for q in exam_of("sigmoid", "value", dtype).vectors if q.regime == "special"]
+    assert len(vectors) == 4 * len(SPECIALS)
+    assert sorted({q.inputs["x"].size for q in vectors}) == [1, 8, 17, 67]
+    for vector in vectors:
+        x = vector.inputs["x"].astype(np.float64)
+        assert nan_equal(vector.input_at["y"], x)
         with np.errstate(over="ignore"):
-            np.testing.assert_allclose(question.truth["y"], 1 / (1 + np.exp(-x)), rtol=1e-9)
-    tails = np.array([question.inputs["x"][-1] for question in questions]).astype(np.float64)
+            np.testing.assert_allclose(vector.truth["y"], 1 / (1 + np.exp(-x)), rtol=1e-9)
+    tails = np.array([vector.inputs["x"][-1] for vector in vectors]).astype(np.float64)
     assert np.isnan(tails).sum() == 4
     assert np.isinf(tails).sum() >= 8
     assert np.signbit(tails[tails == 0]).sum() >= 4
@@ -133,10 +133,10 @@ def test_specials_stand_in_arrays_of_each_length_with_the_truth_of_their_own_inp
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_gradient_is_asked_with_ones_and_with_signed_powers_of_two_and_the_truth_is_multiplied(dtype: str):
-    questions = exam_of("softplus", "gradient", dtype).questions
+    vectors = exam_of("softplus", "gradient", dtype).vectors
     by_regime: dict[str, list] = {}
-    for question in questions:
-        by_regime.setdefault(question.regime, []).append(question)
+    for vector in vectors:
+        by_regime.setdefault(vector.regime, []).append(vector)
     for regime, pair in by_regime.items():
         if regime == "special":
             assert all(bits(q.cotangents["y"]) == bits(ones(q)) for q in pair)
@@ -156,16 +156,16 @@ def test_row_inputs_are_rounded_once_and_the_truth_is_that_of_the_rounded_ones(d
     stored, draws = golden_of("softmax").tensors["x"], golden_of("softmax").draws
     with np.errstate(over="ignore"):
         wanted = stored.astype(STORAGE[dtype])  # from float32, one rounding
-    questions = exam_of("softmax", "value", dtype).questions
-    given = [question.inputs["x"].ravel() for question in questions if question.regime != "long"]
-    if len(given) == len(questions):  # the largest first; the others in the order of the golden
+    vectors = exam_of("softmax", "value", dtype).vectors
+    given = [vector.inputs["x"].ravel() for vector in vectors if vector.regime != "long"]
+    if len(given) == len(vectors):  # the largest first; the others in the order of the golden
         largest = given.pop(0)
         given.insert(max(range(len(draws)), key=lambda number: np.prod(draws[number].shapes["x"])), largest)
     assert len(given) == len(draws)
     assert nan_equal(np.concatenate(given).astype(np.float32), wanted.astype(np.float32))
-    for question in questions:
-        exact = truth(kernel, {"x": question.inputs["x"].astype(np.float64)})["y"]
-        assert nan_equal(question.truth["y"], exact)
+    for vector in vectors:
+        exact = truth(kernel, {"x": vector.inputs["x"].astype(np.float64)})["y"]
+        assert nan_equal(vector.truth["y"], exact)
 
 
 def test_bfloat16_is_rounded_from_the_exact_number_and_not_by_way_of_float32():
@@ -175,7 +175,7 @@ def test_bfloat16_is_rounded_from_the_exact_number_and_not_by_way_of_float32():
     x = golden.tensors["x"].astype(np.float64)
     x[:4] = number
     moved = Golden(golden.draws, {**golden.tensors, "x": x})
-    asked = draw(BY_NAME["softmax"], "value", "bf16", moved).questions
+    asked = generate(BY_NAME["softmax"], "value", "bf16", moved).vectors
     single = next(q for q in asked if q.inputs["x"].shape == (4, 1))
     assert single.inputs["x"].astype(np.float64).ravel().tolist() == [1 + 2.0**-7] * 4
     assert float(np.float32(number).astype(ml_dtypes.bfloat16)) == 1.0
@@ -184,22 +184,22 @@ def test_bfloat16_is_rounded_from_the_exact_number_and_not_by_way_of_float32():
 @pytest.mark.parametrize("name", ["softmax", "log-softmax", "glu", "sparsemax"])
 def test_row_kernels_that_round_come_with_a_bound_for_every_element(name: str):
     for aspect in ASPECTS:
-        for question in exam_of(name, aspect, "f32").questions:
-            for output, numbers in question.truth.items():
-                assert question.bounds[output].shape == numbers.shape
+        for vector in exam_of(name, aspect, "f32").vectors:
+            for output, numbers in vector.truth.items():
+                assert vector.bounds[output].shape == numbers.shape
                 finite = np.isfinite(numbers)
-                assert np.all(question.bounds[output][finite] >= 0)
+                assert np.all(vector.bounds[output][finite] >= 0)
 
 
 def test_the_rule_is_told_the_truth_at_zero():
-    assert exam_of("sigmoid", "value", "f32").rule.at_zero == 0.5
-    assert exam_of("sigmoid", "gradient", "f32").rule.at_zero == 0.25
-    assert exam_of("exponential", "value", "bf16").rule.at_zero == 1.0
+    assert exam_of("sigmoid", "value", "f32").tolerance.at_zero == 0.5
+    assert exam_of("sigmoid", "gradient", "f32").tolerance.at_zero == 0.25
+    assert exam_of("exponential", "value", "bf16").tolerance.at_zero == 1.0
 
 
 def test_the_same_exam_is_drawn_every_time():
     for name, dtype in (("mish", "f16"), ("swiglu", "f32")):
-        first, second = (exam_of(name, "gradient", dtype).questions for _ in range(2))
+        first, second = (exam_of(name, "gradient", dtype).vectors for _ in range(2))
         assert [[bits(array) for array in (q.inputs | q.truth | q.cotangents).values()] for q in first] == [
             [bits(array) for array in (q.inputs | q.truth | q.cotangents).values()] for q in second
         ]

@@ -13,7 +13,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.oracle.layers.model import values
 from actconform.oracle.rounding import round_to
-from actconform.testdata.metamorphic import Property, properties
+from actconform.testdata.metamorphic import MetamorphicRelation, relations
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types import ASPECTS
 from actconform.types.dtypes import DTYPES
@@ -29,7 +29,7 @@ STACK = next(model for model in networks() if model.name == "linear-stack")
 NUMBERS = {name: array.astype(float) for name, array in {**draw_inputs(STACK), **draw_parameters(STACK)}.items()}
 SUBJECTS = [kernel.name for kernel in UNARY + ROWS] + [model.name for model in networks()]
 CLAIMS = {
-    f"{one.subject} {one.claim}": one for name in SUBJECTS for aspect in ASPECTS for one in properties(name, aspect)
+    f"{one.subject} {one.relation}": one for name in SUBJECTS for aspect in ASPECTS for one in relations(name, aspect)
 }
 FORMATS = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -57,19 +57,19 @@ EXACT: dict[str, Answer] = {
 }
 
 
-def why(claim: Property, answer: Answer, dtype: str = "f32") -> str:
+def why(relation: MetamorphicRelation, answer: Answer, dtype: str = "f32") -> str:
     """Return what is said of an implementation that rounds only its inputs and its answer to the format."""
     fmt = DTYPES[dtype]
-    cotangents: Any = claim.cotangents or [None] * len(claim.inputs)
+    cotangents: Any = relation.cotangents or [None] * len(relation.inputs)
     answers = [
         round_to(np.asarray(answer(round_to(x, fmt), g), float), fmt)
-        for x, g in zip(claim.inputs, cotangents, strict=True)
+        for x, g in zip(relation.inputs, cotangents, strict=True)
     ]
-    return claim.broken(answers, fmt)
+    return relation.violation(answers, fmt)
 
 
-def the(claim: str) -> Property:
-    (found,) = (one for words, one in CLAIMS.items() if words.startswith(claim))
+def the(relation: str) -> MetamorphicRelation:
+    (found,) = (one for words, one in CLAIMS.items() if words.startswith(relation))
     return found
 
 
@@ -86,8 +86,8 @@ def test_the_claims_are_those_that_are_wanted() -> None:
         "linear-stack is linear",
         "argmax has no gradient",
     }
-    assert [one.aspect for one in properties("softmax", "gradient")] == ["gradient", "gradient"]
-    assert properties("elu", "value") == properties("relu", "gradient") == []
+    assert [one.aspect for one in relations("softmax", "gradient")] == ["gradient", "gradient"]
+    assert relations("elu", "value") == relations("relu", "gradient") == []
 
 
 @FORMATS
@@ -177,14 +177,14 @@ def test_every_claim_has_a_fault_that_breaks_it() -> None:
 
 @FORMATS
 def test_any_of_equals_may_have_the_gradient_of_a_maximum(dtype: str) -> None:
-    claim = the("max passes on")
+    relation = the("max passes on")
     for side in (1, -1):
 
         def one(x: Any, g: Any, side: int = side) -> Any:
             chosen = x[..., ::side].argmax(axis=-1)
             return (g[..., None] * np.eye(x.shape[-1])[chosen])[..., ::side]
 
-        assert why(claim, one, dtype) == ""
+        assert why(relation, one, dtype) == ""
 
 
 @pytest.mark.parametrize(("dtype", "off"), [("f16", 0.02), ("bf16", 0.15)])
@@ -207,7 +207,7 @@ def test_nan_never_passes(words: str, everywhere: bool) -> None:
 
 
 def test_a_jacobian_is_taken_row_by_row_of_one_hot_cotangents() -> None:
-    claim = the("softmax has a Jacobian")
-    assert claim.cotangents is not None
-    np.testing.assert_array_equal(np.concatenate(claim.cotangents), np.eye(5))
-    assert math.isclose(sum(abs(x).sum() for x in claim.inputs), 5 * abs(claim.inputs[0]).sum())
+    relation = the("softmax has a Jacobian")
+    assert relation.cotangents is not None
+    np.testing.assert_array_equal(np.concatenate(relation.cotangents), np.eye(5))
+    assert math.isclose(sum(abs(x).sum() for x in relation.inputs), 5 * abs(relation.inputs[0]).sum())

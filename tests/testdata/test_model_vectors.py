@@ -16,11 +16,11 @@ from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.golden.model_goldens import VERIFIED, distance, rounding_scale
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
-from actconform.testdata.model_vectors import draw_model, perturbed
+from actconform.testdata.model_vectors import generate_model, perturbed
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types.model import Model
 
 MODELS = {model.name: model for model in networks()}
@@ -29,8 +29,8 @@ F32 = np.float32
 
 
 @functools.cache
-def exam_of(name: str, aspect: Any = "value", *, constants: bool = False) -> Exam:
-    return draw_model(MODELS[name], aspect, "f32", constants=constants)
+def exam_of(name: str, aspect: Any = "value", *, constants: bool = False) -> TestVectors:
+    return generate_model(MODELS[name], aspect, "f32", constants=constants)
 
 
 def tensors_of(model: Model) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def test_the_truth_is_the_golden(name: str) -> None:
     model = MODELS[name]
     golden = load(golden_dir(), read_manifest(golden_dir()), name)
     stored = next(golden.split())[1]
-    (value,), (gradient,) = exam_of(name).questions, exam_of(name, "gradient").questions
+    (value,), (gradient,) = exam_of(name).vectors, exam_of(name, "gradient").vectors
     wanted = {OUTPUT: stored[f"layer.{model.output}"], LOSS: stored[f"layer.{LOSS}"]}
     assert value.truth.keys() == wanted.keys()
     assert gradient.truth.keys() == {f"d_{one}" for one in model.differentiable}
@@ -87,7 +87,7 @@ def test_the_truth_is_the_golden(name: str) -> None:
 def test_a_case_is_asked_of_every_input_and_parameter_and_gradients_begin_with_a_loss_of_1() -> None:
     model = MODELS["regression-softmax-hidden@training"]
     names = [one.name for one in (*model.inputs, *model.parameters)]
-    (value,), (gradient,) = exam_of(model.name).questions, exam_of(model.name, "gradient").questions
+    (value,), (gradient,) = exam_of(model.name).vectors, exam_of(model.name, "gradient").vectors
     assert list(value.inputs) == list(gradient.inputs) == names
     assert (value.regime, value.cotangents) == ("ordinary", None)
     assert gradient.cotangents is not None
@@ -96,25 +96,25 @@ def test_a_case_is_asked_of_every_input_and_parameter_and_gradients_begin_with_a
 
 
 def test_a_graph_that_holds_its_parameters_is_asked_for_y_alone_and_given_no_target() -> None:
-    (question,) = exam_of("regression-softmax-hidden@training", constants=True).questions
-    assert list(question.inputs) == ["x", "mask1", "mask2", "mask3", "mask4"]
-    assert question.truth.keys() == question.bounds.keys() == question.dtypes.keys() == {OUTPUT}
-    whole = exam_of("regression-softmax-hidden@training").questions[0]
-    np.testing.assert_array_equal(question.truth[OUTPUT], whole.truth[OUTPUT])
-    np.testing.assert_array_equal(question.bounds[OUTPUT], whole.bounds[OUTPUT])
+    (vector,) = exam_of("regression-softmax-hidden@training", constants=True).vectors
+    assert list(vector.inputs) == ["x", "mask1", "mask2", "mask3", "mask4"]
+    assert vector.truth.keys() == vector.bounds.keys() == vector.dtypes.keys() == {OUTPUT}
+    whole = exam_of("regression-softmax-hidden@training").vectors[0]
+    np.testing.assert_array_equal(vector.truth[OUTPUT], whole.truth[OUTPUT])
+    np.testing.assert_array_equal(vector.bounds[OUTPUT], whole.bounds[OUTPUT])
 
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("aspect", ["value", "gradient"])
 def test_the_limit_is_a_number_for_every_element_and_small(name: str, aspect: str) -> None:
-    (question,) = exam_of(name, aspect).questions
-    for tensor, bound in question.bounds.items():
-        assert bound.shape == question.truth[tensor].shape
+    (vector,) = exam_of(name, aspect).vectors
+    for tensor, bound in vector.bounds.items():
+        assert bound.shape == vector.truth[tensor].shape
         assert np.isfinite(bound).all()
         assert (bound >= 0.0).all()
         # in float32, of what is left where numbers cancel: less than 1 in 10,000 of the layer's own scale
         layer = tensor.rpartition(".")[0]
-        alike = [array for other, array in question.truth.items() if other.rpartition(".")[0] == layer]
+        alike = [array for other, array in vector.truth.items() if other.rpartition(".")[0] == layer]
         assert bound.max() <= 1e-4 * max(np.abs(array).max() for array in alike), tensor
 
 
@@ -208,16 +208,16 @@ def test_published_sizes_have_four_times_the_limit_and_still_find_a_bias_that_is
     tensors["dense1.bias"] = tensors["dense1.bias"] + F32(1e-3)
     assert findings(name, "value", answer(model, "value", tensors)).keys() == {OUTPUT, LOSS}
     small = msgspec.structs.replace(model, name="blobs-mlp-of-five")
-    (large,), (own,) = exam_of(name).questions, draw_model(small, "value", "f32", constants=False).questions
+    (large,), (own,) = exam_of(name).vectors, generate_model(small, "value", "f32", constants=False).vectors
     ratio = large.bounds[LOSS] / large.truth[LOSS] / (own.bounds[LOSS] / own.truth[LOSS])
     assert 2.0 < ratio < 8.0  # other names draw other numbers
 
 
 def test_softmax_of_one_unit_demands_gradients_of_exactly_zero() -> None:
     name = "image-cnn-softmax1"
-    (question,) = exam_of(name, "gradient").questions
-    for tensor, bound in question.bounds.items():
-        assert not question.truth[tensor].any()
+    (vector,) = exam_of(name, "gradient").vectors
+    for tensor, bound in vector.bounds.items():
+        assert not vector.truth[tensor].any()
         assert not bound.any(), tensor
     right = answer(MODELS[name], "gradient")
     assert findings(name, "gradient", right) == {}
@@ -226,10 +226,10 @@ def test_softmax_of_one_unit_demands_gradients_of_exactly_zero() -> None:
 
 
 def test_a_gradient_that_cancels_to_zero_is_judged_by_the_scale_of_its_layer() -> None:
-    (question,) = exam_of("attention-block", "gradient").questions
+    (vector,) = exam_of("attention-block", "gradient").vectors
     tensor = "d_attention.k-bias"
-    largest = np.abs(question.truth["d_attention.q-bias"]).max()
-    assert np.abs(question.truth[tensor]).max() < 1e-12 * largest
+    largest = np.abs(vector.truth["d_attention.q-bias"]).max()
+    assert np.abs(vector.truth[tensor]).max() < 1e-12 * largest
     right = answer(MODELS["attention-block"], "gradient")
     for error, found in ((1e-8, set()), (1e-2, {tensor})):
         off = {**right, tensor: right[tensor] + F32(error * largest)}
@@ -282,8 +282,8 @@ def test_every_number_but_targets_and_noise_is_off_by_one_rounding(
 def test_the_limit_follows_the_rounding_of_the_format() -> None:
     model = MODELS["linear-stack"]
     for dtype, unit in (("f32", 2.0**-24), ("f16", 2.0**-11), ("bf16", 2.0**-8)):
-        exam = draw_model(model, "value", dtype, constants=False)
-        (question,) = exam.questions
-        share = float(question.bounds[LOSS] / question.truth[LOSS])
+        test_vectors = generate_model(model, "value", dtype, constants=False)
+        (vector,) = test_vectors.vectors
+        share = float(vector.bounds[LOSS] / vector.truth[LOSS])
         assert 1.0 < share / unit < 100.0
-        assert {str(array.dtype) for array in question.inputs.values()} == {str(question.dtypes[OUTPUT])}
+        assert {str(array.dtype) for array in vector.inputs.values()} == {str(vector.dtypes[OUTPUT])}

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.tolerance.limits import BIAS_LIMIT, ROOT_RADIUS, SCALES, TAIL_LIMIT, Rule, row_rule, unary_rule
+from actconform.tolerance.limits import (
+    BIAS_LIMIT,
+    ROOT_RADIUS,
+    SCALES,
+    TAIL_LIMIT,
+    Tolerance,
+    row_tolerance,
+    unary_tolerance,
+)
 from actconform.types.dtypes import DTYPES
 
 KERNELS = {kernel.name: kernel for kernel in (*UNARY, *ROWS)}
@@ -18,12 +26,12 @@ each_format = pytest.mark.parametrize("fmt", list(DTYPES.values()), ids=lambda f
 @each_format
 @pytest.mark.parametrize("name", [kernel.name for kernel in UNARY if kernel.tier == "scaled"])
 def test_scaled_kernels_share_four_limits(name, fmt):
-    value, gradient = (unary_rule(KERNELS[name], aspect, fmt, 0.0) for aspect in ("value", "gradient"))
+    value, gradient = (unary_tolerance(KERNELS[name], aspect, fmt, 0.0) for aspect in ("value", "gradient"))
     assert (value.limit, gradient.limit) == ((8.0, 16.0) if fmt.bits == 32 else (5.0, 10.0))
-    for rule in (value, gradient):
-        assert rule.tail
-        assert not rule.exact
-        assert (rule.tail_limit, rule.bias_limit) == (TAIL_LIMIT, BIAS_LIMIT) == (8.0, 1.0)
+    for tolerance in (value, gradient):
+        assert tolerance.tail
+        assert not tolerance.exact
+        assert (tolerance.tail_limit, tolerance.bias_limit) == (TAIL_LIMIT, BIAS_LIMIT) == (8.0, 1.0)
 
 
 @each_format
@@ -31,12 +39,14 @@ def test_scaled_kernels_share_four_limits(name, fmt):
 @pytest.mark.parametrize("aspect", ["value", "gradient"])
 def test_exact_kernels_may_err_half_an_ulp_at_most(name, aspect, fmt):
     kernel = KERNELS[name]
-    rule = unary_rule(kernel, aspect, fmt, 0.0) if kernel.form == "unary" else row_rule(kernel, aspect, fmt)
-    assert rule.exact
-    assert not rule.tail
-    assert rule.limit <= (0.5 if fmt.bits == 32 else 1.0)
-    assert (rule.limit == 0.0) == (kernel.exact_ulp == 0.0)
-    assert rule.bias_limit == math.inf
+    tolerance = (
+        unary_tolerance(kernel, aspect, fmt, 0.0) if kernel.form == "unary" else row_tolerance(kernel, aspect, fmt)
+    )
+    assert tolerance.exact
+    assert not tolerance.tail
+    assert tolerance.limit <= (0.5 if fmt.bits == 32 else 1.0)
+    assert (tolerance.limit == 0.0) == (kernel.exact_ulp == 0.0)
+    assert tolerance.bias_limit == math.inf
 
 
 @pytest.mark.parametrize(
@@ -44,7 +54,9 @@ def test_exact_kernels_may_err_half_an_ulp_at_most(name, aspect, fmt):
 )
 def test_exact_limits_by_format(name, f32, sixteen):
     kernel = KERNELS[name]
-    make = row_rule if kernel.form == "row" else lambda kernel, aspect, fmt: unary_rule(kernel, aspect, fmt, 0.0)
+    make = (
+        row_tolerance if kernel.form == "row" else lambda kernel, aspect, fmt: unary_tolerance(kernel, aspect, fmt, 0.0)
+    )
     limits = {fmt.name: make(kernel, "value", fmt).limit for fmt in DTYPES.values()}
     assert limits == {"f32": f32, "f16": sixteen, "bf16": sixteen}
 
@@ -53,21 +65,23 @@ def test_exact_limits_by_format(name, f32, sixteen):
 @pytest.mark.parametrize("name", [kernel.name for kernel in ROWS if kernel.tier == "scaled"])
 def test_rows_count_in_units_of_their_bound(name, fmt):
     for aspect in ("value", "gradient"):
-        rule = row_rule(KERNELS[name], aspect, fmt)
-        assert (rule.limit, rule.exact, rule.tail, rule.unary) == (1.0, False, False, False)
+        tolerance = row_tolerance(KERNELS[name], aspect, fmt)
+        assert (tolerance.limit, tolerance.exact, tolerance.tail, tolerance.unary) == (1.0, False, False, False)
 
 
 def test_range_and_zero_sign_are_of_values_kinks_and_roots_of_gradients():
-    value = unary_rule(KERNELS["hard-tanh"], "value", DTYPES["f32"], 0.0)
-    gradient = unary_rule(KERNELS["hard-tanh"], "gradient", DTYPES["f32"], 1.0)
+    value = unary_tolerance(KERNELS["hard-tanh"], "value", DTYPES["f32"], 0.0)
+    gradient = unary_tolerance(KERNELS["hard-tanh"], "gradient", DTYPES["f32"], 1.0)
     assert (value.range, value.zero_sign, value.kinks) == ((-1.0, 1.0), True, ())
     assert (gradient.range, gradient.zero_sign) == ((-math.inf, math.inf), False)
     assert [kink.x for kink in gradient.kinks] == [-1.0, 1.0]
     assert gradient.at_zero == 1.0
-    assert unary_rule(KERNELS["silu"], "value", DTYPES["f32"], 0.0).roots == ()
-    assert unary_rule(KERNELS["silu"], "gradient", DTYPES["f32"], 0.5).roots == KERNELS["silu"].gradient_roots != ()
-    assert row_rule(KERNELS["softmax"], "value", DTYPES["f32"]).range == KERNELS["softmax"].range
-    assert row_rule(KERNELS["softmax"], "gradient", DTYPES["f32"]).range == (-math.inf, math.inf)
+    assert unary_tolerance(KERNELS["silu"], "value", DTYPES["f32"], 0.0).roots == ()
+    assert (
+        unary_tolerance(KERNELS["silu"], "gradient", DTYPES["f32"], 0.5).roots == KERNELS["silu"].gradient_roots != ()
+    )
+    assert row_tolerance(KERNELS["softmax"], "value", DTYPES["f32"]).range == KERNELS["softmax"].range
+    assert row_tolerance(KERNELS["softmax"], "gradient", DTYPES["f32"]).range == (-math.inf, math.inf)
 
 
 def test_scales_are_those_of_the_definition():
@@ -81,18 +95,18 @@ def test_scales_are_those_of_the_definition():
     }
     assert wanted.keys() == SCALES.keys()
     for name, scales in wanted.items():
-        rule = Rule(fmt=DTYPES["f32"], limit=8.0, scale=name)
-        np.testing.assert_allclose(rule.scales(x), scales, rtol=1e-15)
-        rule.scales(x)[:] = 7.0
+        tolerance = Tolerance(fmt=DTYPES["f32"], limit=8.0, scale=name)
+        np.testing.assert_allclose(tolerance.scales(x), scales, rtol=1e-15)
+        tolerance.scales(x)[:] = 7.0
         np.testing.assert_array_equal(x, before)
 
 
 def test_the_scale_of_gelu_tanh_gradients_is_its_own():
-    assert unary_rule(KERNELS["gelu-tanh"], "gradient", DTYPES["f32"], 0.5).scale == "gelu-tanh"
-    assert unary_rule(KERNELS["gelu-erf"], "gradient", DTYPES["f32"], 0.5).scale == "one-or-input"
+    assert unary_tolerance(KERNELS["gelu-tanh"], "gradient", DTYPES["f32"], 0.5).scale == "gelu-tanh"
+    assert unary_tolerance(KERNELS["gelu-erf"], "gradient", DTYPES["f32"], 0.5).scale == "one-or-input"
 
 
 def test_near_a_root_is_within_its_radius():
-    rule = Rule(fmt=DTYPES["f32"], limit=16.0, scale="one", roots=(-1.25, 2.0))
+    tolerance = Tolerance(fmt=DTYPES["f32"], limit=16.0, scale="one", roots=(-1.25, 2.0))
     x = np.array([-1.25, -1.0, -1.25 - 1.01 * ROOT_RADIUS, 0.0, 2.0 + 0.9 * ROOT_RADIUS, math.nan])
-    assert rule.near_root(x).tolist() == [True, True, False, False, True, False]
+    assert tolerance.near_root(x).tolist() == [True, True, False, False, True, False]

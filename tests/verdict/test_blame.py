@@ -18,18 +18,18 @@ from actconform.compare.layerwise import LAYERS
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import GRAPHS
 from actconform.onnx.author.model import author_model
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names
-from actconform.onnx.subgraph import prefix
-from actconform.run.case import Desk, Exams, run_case
+from actconform.onnx.subgraph import extract_subgraph
+from actconform.run.case import CaseContext, VectorCache, run_case
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import draw
+from actconform.testdata.kernel_vectors import generate
 from actconform.tolerance.ulp import to_hex
 from actconform.types import NOWHERE, Artifact, Case, Convention, Finding, Interval, Kernel, Verdict, Worst
 from actconform.types.cause import Register
 from actconform.types.dtypes import DTYPES
 from actconform.verdict.blame import blame, breach, by_optimizer
-from actconform.workers.protocol import Failure, Job, Outcome
+from actconform.workers.protocol import Failure, Job, JobResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ class Heard:
     def __init__(self, testimony: str, path: str = "composition: Sigmoid, Log") -> None:
         self.testimony, self.artifact = testimony, Artifact(b"", 20, path)
 
-    def testify(self, _: Finding) -> tuple[str, str]:
+    def agreement(self, _: Finding) -> tuple[str, str]:
         return self.testimony, "" if self.testimony == "nothing" else f"they say {self.testimony}"
 
 
@@ -154,8 +154,8 @@ def test_a_convention_of_the_kernel_comes_before_the_witnesses() -> None:
 @pytest.mark.parametrize("class_", ["position-dependent", "nondeterministic", "mutates-input"])
 def test_behaviour_on_a_graph_is_the_runtimes_without_a_witness(class_: str) -> None:
     heard: Any = Heard("wrong")
-    for witnesses in (heard, None):
-        blamed = blame(finding(class_), PLAIN, case(route="torch-dynamo+ort-cpu"), witnesses)
+    for reevaluation in (heard, None):
+        blamed = blame(finding(class_), PLAIN, case(route="torch-dynamo+ort-cpu"), reevaluation)
         assert blamed.blame == "runtime"
         assert blamed.evidence
     assert blame(finding(class_), PLAIN, case()).blame == "framework"
@@ -171,13 +171,15 @@ def test_a_breach_is_the_exporters() -> None:
 UNARIES = {kernel.name: kernel for kernel in UNARY}
 FOLDER = golden_dir()
 LEAKY = UNARIES["leaky-relu"]
-EXAM = draw(LEAKY, "value", "f32", load(FOLDER, read_manifest(FOLDER), "leaky-relu"))
-TRUE = [{"y": question.truth["y"].astype(np.float32)} for question in EXAM.questions]
+TEST_VECTORS = generate(LEAKY, "value", "f32", load(FOLDER, read_manifest(FOLDER), "leaky-relu"))
+TRUE = [{"y": vector.truth["y"].astype(np.float32)} for vector in TEST_VECTORS.vectors]
 WRONG = [
-    {"y": np.where((question.inputs["x"] > 1) & (question.inputs["x"] < 2), np.float32(9), answer["y"])}
-    for question, answer in zip(EXAM.questions, TRUE, strict=True)
+    {"y": np.where((vector.inputs["x"] > 1) & (vector.inputs["x"] < 2), np.float32(9), answer["y"])}
+    for vector, answer in zip(TEST_VECTORS.vectors, TRUE, strict=True)
 ]
-FOUND = [structs.replace(found, blame="runtime", evidence="seen") for found in compare(EXAM, WRONG)[1] if found.worst]
+FOUND = [
+    structs.replace(found, blame="runtime", evidence="seen") for found in compare(TEST_VECTORS, WRONG)[1] if found.worst
+]
 LEVELS, OPTIMIZERS = ("disabled", "basic"), ("Folding", "Fusion", "Elimination")
 
 
@@ -188,7 +190,7 @@ def optimized(mending: set[str], refused: tuple[str, ...] = ()) -> tuple[list[Fi
         asked.append(level)
         return None if level in refused else TRUE if level in mending else WRONG
 
-    return by_optimizer(FOUND, EXAM, LEVELS, OPTIMIZERS, answers), asked
+    return by_optimizer(FOUND, TEST_VECTORS, LEVELS, OPTIMIZERS, answers), asked
 
 
 def test_what_goes_without_one_optimizer_names_it() -> None:
@@ -213,22 +215,22 @@ def test_what_is_not_mended_without_optimization_stays_the_runtimes(refused: tup
 
 
 def test_a_runtime_without_levels_is_not_asked() -> None:
-    assert by_optimizer(FOUND, EXAM, (), OPTIMIZERS, pytest.fail) == FOUND
+    assert by_optimizer(FOUND, TEST_VECTORS, (), OPTIMIZERS, pytest.fail) == FOUND
 
 
 def test_what_is_not_the_runtimes_is_left_alone() -> None:
     others = [structs.replace(found, blame=who) for found in FOUND for who in ("exporter", "convention", "adapter")]
-    assert by_optimizer(others, EXAM, LEVELS, OPTIMIZERS, lambda _: TRUE) == others
+    assert by_optimizer(others, TEST_VECTORS, LEVELS, OPTIMIZERS, lambda _: TRUE) == others
 
 
 class Faithful:
     """A runtime's worker that does just what the graph says."""
 
-    def run(self, job: Job, timeout: float) -> Outcome:
+    def run(self, job: Job, timeout: float) -> JobResult:
         assert job.artifact is not None
-        program = IdealRuntime(job.artifact.model)
+        program = CorrectlyRoundedEvaluator(job.artifact.model)
         outputs = [program.forward(call.inputs) for call in job.calls]
-        return Outcome(outputs=outputs, timings={"load": 0.0, "run": 0.0, "worker": 0.0})
+        return JobResult(outputs=outputs, timings={"load": 0.0, "run": 0.0, "worker": 0.0})
 
 
 def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
@@ -239,10 +241,18 @@ def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
         kernels={},
         worker=lambda case: case.worker,
     )
-    exams: Any = SimpleNamespace(draw=lambda *_: EXAM)
+    vector_cache: Any = SimpleNamespace(generate=lambda *_: TEST_VECTORS)
     worker: Any = runtime or Faithful()
-    desk = Desk(catalog=catalog, register=Register(), timeout=10.0, exams=exams, worker=worker, exports=None, facts={})
-    return run_case(Case(kernel.name, "value", "f32", "authored+ort-cpu"), desk)
+    context = CaseContext(
+        catalog=catalog,
+        register=Register(),
+        timeout=10.0,
+        vector_cache=vector_cache,
+        worker=worker,
+        exports=None,
+        facts={},
+    )
+    return run_case(Case(kernel.name, "value", "f32", "authored+ort-cpu"), context)
 
 
 def test_a_wrong_attribute_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +261,7 @@ def test_a_wrong_attribute_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytes
     result = authored_case(LEAKY)
     assert result.verdict is Verdict.FAIL
     assert {found.blame for found in result.findings if found.worst} == {"adapter"}
-    assert all("ideally" in found.evidence for found in result.findings if found.worst)
+    assert all("correctly rounded" in found.evidence for found in result.findings if found.worst)
 
 
 def test_a_wrong_attribute_in_a_single_operator_is_never_the_runtimes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +274,7 @@ def test_a_wrong_attribute_in_a_single_operator_is_never_the_runtimes(monkeypatc
 class Misshapen(Faithful):
     """One that leaves out the last element."""
 
-    def run(self, job: Job, timeout: float) -> Outcome:
+    def run(self, job: Job, timeout: float) -> JobResult:
         outcome = super().run(job, timeout)
         outcome.outputs = [{name: array[:-1] for name, array in one.items()} for one in outcome.outputs]
         return outcome
@@ -301,13 +311,13 @@ class Runtime:
         self.change = change
         self.ran: list[list[str]] = []
 
-    def run(self, job: Job, timeout: float) -> Outcome:
+    def run(self, job: Job, timeout: float) -> JobResult:
         assert job.artifact is not None
-        assert not job.taps
-        outcome = Outcome(timings={"load": 0.0, "run": 0.0, "worker": 0.0})
+        assert not job.intermediates
+        outcome = JobResult(timings={"load": 0.0, "run": 0.0, "worker": 0.0})
         self.ran.append(io_names(job.artifact.model)[1])
         try:
-            program = IdealRuntime(self.change(job.artifact.model))
+            program = CorrectlyRoundedEvaluator(self.change(job.artifact.model))
         except Unsupported as error:
             outcome.failure = Failure("load", "unsupported", str(error))
             return outcome
@@ -318,15 +328,15 @@ class Runtime:
 class Tapped:
     """A framework's worker: a model of layers that it shows, one of which has another epsilon."""
 
-    def __init__(self, epsilon: float, *, taps: bool = True) -> None:
-        self.graph, self.taps = planted(author_model(HIDDEN, "f32").model, epsilon), taps
+    def __init__(self, epsilon: float, *, intermediates: bool = True) -> None:
+        self.graph, self.intermediates = planted(author_model(HIDDEN, "f32").model, epsilon), intermediates
 
-    def run(self, job: Job, timeout: float) -> Outcome:
-        assert job.taps == (job.case.aspect == "value")
-        outputs = dict(IdealRuntime(self.graph).forward(job.calls[0].inputs))
+    def run(self, job: Job, timeout: float) -> JobResult:
+        assert job.intermediates == (job.case.aspect == "value")
+        outputs = dict(CorrectlyRoundedEvaluator(self.graph).forward(job.calls[0].inputs))
         layers = {name.removeprefix("layer."): outputs.pop(name) for name in list(outputs) if name.startswith("layer.")}
         timings = {"build": 0.0, "run": 0.0, "worker": 0.0}
-        return Outcome(outputs=[outputs], taps=layers if self.taps else None, timings=timings)
+        return JobResult(outputs=[outputs], intermediates=layers if self.intermediates else None, timings=timings)
 
 
 class Exported:
@@ -338,7 +348,7 @@ class Exported:
     def artifact(self, subject: Any, dtype: str, exporter: str, timeout: float, constants: Any = None) -> Artifact:
         model = self.change(author_model(subject, dtype).model)
         if constants is not None:
-            whole = onnx.load_from_string(prefix(model, ["y"]))
+            whole = onnx.load_from_string(extract_subgraph(model, ["y"]))
             held = [value for value in whole.graph.input if value.name in constants]
             for value in held:
                 whole.graph.input.remove(value)
@@ -355,11 +365,17 @@ def model_case(route: str, worker: Any, exports: Any = None) -> Any:
         kernels={},
         worker=lambda case: case.worker,
     )
-    exams = Exams(golden_dir(), read_manifest(golden_dir()))
-    desk = Desk(
-        catalog=catalog, register=Register(), timeout=10.0, exams=exams, worker=worker, exports=exports, facts={}
+    vector_cache = VectorCache(golden_dir(), read_manifest(golden_dir()))
+    context = CaseContext(
+        catalog=catalog,
+        register=Register(),
+        timeout=10.0,
+        vector_cache=vector_cache,
+        worker=worker,
+        exports=exports,
+        facts={},
     )
-    return run_case(Case(HIDDEN.name, "value", "f32", route), desk)
+    return run_case(Case(HIDDEN.name, "value", "f32", route), context)
 
 
 def at_layers(result: Any) -> list[tuple[str, str]]:
@@ -391,7 +407,7 @@ def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
     assert result.blame == "exporter"
     assert FAULT in result.reason
     (layer,) = (found for found in result.findings if found.regime == "layers")
-    assert "times its bound ideally" in layer.evidence
+    assert "times its bound correctly rounded" in layer.evidence
 
 
 def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +428,7 @@ def test_a_layer_that_is_right_in_the_graph_and_wrong_in_the_runtime_is_the_runt
     assert {found.tensor for found in result.findings} == {"norm2", "y", "loss"}
     assert FAULT in result.reason
     (layer,) = (found for found in result.findings if found.regime == "layers")
-    assert layer.evidence.startswith("layer norm2 of the graph is within its bound ideally")
+    assert layer.evidence.startswith("layer norm2 of the graph is within its bound correctly rounded")
 
 
 def test_a_graph_that_holds_its_parameters_is_judged_end_to_end() -> None:
@@ -434,10 +450,10 @@ def test_a_layer_that_is_wrong_in_a_framework_is_the_frameworks() -> None:
 
 
 def test_a_framework_that_shows_no_layers_is_judged_end_to_end() -> None:
-    result = model_case("torch", Tapped(1e-3, taps=False))
+    result = model_case("torch", Tapped(1e-3, intermediates=False))
     assert {found.tensor for found in result.findings} == {"y", "loss"}
     assert "layer" not in result.reason
-    assert model_case("torch", Tapped(1e-5, taps=False)).verdict is Verdict.PASS
+    assert model_case("torch", Tapped(1e-5, intermediates=False)).verdict is Verdict.PASS
 
 
 def test_a_layer_that_the_runtime_refuses_alone_is_missing() -> None:

@@ -22,10 +22,10 @@ from actconform.verdict.severity import (
     counted,
     graded,
     gravest,
-    gravity,
     mark,
     place_of,
     severity_of,
+    severity_order,
     tally,
 )
 
@@ -247,7 +247,7 @@ FINDINGS = st.builds(
 @given(st.lists(FINDINGS, min_size=1, max_size=8).flatmap(lambda made: st.tuples(st.just(made), st.permutations(made))))
 def test_the_order_does_not_depend_on_where_findings_stood(both: tuple[list[Finding], list[Finding]]) -> None:
     first, second = (graded(result(*findings)) for findings in both)
-    assert list(map(gravity, first.findings)) == list(map(gravity, second.findings))
+    assert list(map(severity_order, first.findings)) == list(map(severity_order, second.findings))
     ranks = [(each.deviation is not None, Severity(each.severity).rank) for each in first.findings]
     assert all(before <= after for before, after in itertools.pairwise(ranks))
     assert gravest(first.findings) == first.findings[0]

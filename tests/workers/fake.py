@@ -189,10 +189,10 @@ DOUBLED = describe(
 
 class Doubling(Program):
     def forward(self, inputs: Arrays) -> Arrays:
-        layers = self.taps(inputs)
+        layers = self.intermediates(inputs)
         return {"y": layers["twice"], "loss": layers["loss"]}
 
-    def taps(self, inputs: Arrays) -> Arrays:
+    def intermediates(self, inputs: Arrays) -> Arrays:
         twice = 2 * inputs["x"]
         return {"twice": twice, "loss": np.asarray(np.mean((twice - inputs["target"]) ** 2))}
 

@@ -22,7 +22,7 @@ from actconform.machine.cpu import cpu_features
 from actconform.run.scheduler import facts_of
 from actconform.types import Artifact, Case
 from actconform.workers.client import Worker
-from actconform.workers.protocol import Call, ExportJob, ExportOutcome, Job, Outcome
+from actconform.workers.protocol import Call, ExportJob, ExportResult, Job, JobResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ def job(kernel: str, *arrays: np.ndarray[Any, Any], aspect: Any = "value", dtype
     return Job(Case(kernel, aspect, dtype, "fake"), None, calls)
 
 
-def run(worker: Worker, kernel: str, *arrays: np.ndarray[Any, Any], **options: Any) -> Outcome:
+def run(worker: Worker, kernel: str, *arrays: np.ndarray[Any, Any], **options: Any) -> JobResult:
     return worker.run(job(kernel, *arrays, **options), timeout=20)
 
 
@@ -227,7 +227,7 @@ def test_large_arrays_pass_both_ways(worker: Worker) -> None:
     np.testing.assert_array_equal(run(worker, "relu", big).outputs[0]["y"], big)
 
 
-def export(worker: Worker, exporter: str, kernel: str = "relu", timeout: float = 20) -> ExportOutcome:
+def export(worker: Worker, exporter: str, kernel: str = "relu", timeout: float = 20) -> ExportResult:
     return worker.export(ExportJob(exporter, kernel, "f32"), timeout)
 
 

@@ -21,9 +21,9 @@ from actconform.types import Artifact, Case
 from actconform.workers.protocol import (
     Call,
     ExportJob,
-    ExportOutcome,
+    ExportResult,
     Job,
-    Outcome,
+    JobResult,
     aligned_copy,
     read_message,
     write_message,
@@ -38,7 +38,7 @@ def frame(message: object) -> bytes:
 
 
 def sent(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return read_message(io.BytesIO(frame(Outcome(outputs=[{"a": array}]))), Outcome).outputs[0]["a"]
+    return read_message(io.BytesIO(frame(JobResult(outputs=[{"a": array}]))), JobResult).outputs[0]["a"]
 
 
 @settings(deadline=None, max_examples=60)
@@ -71,7 +71,7 @@ def test_extended_dtypes_keep_every_bit(dtype: type) -> None:
 
 
 def test_bf16_travels_as_little_endian_uint16() -> None:
-    assert frame(Outcome(outputs=[{"a": np.array([1.0], ml_dtypes.bfloat16)}]))[-64:-62] == b"\x80\x3f"
+    assert frame(JobResult(outputs=[{"a": np.array([1.0], ml_dtypes.bfloat16)}]))[-64:-62] == b"\x80\x3f"
 
 
 def test_a_job_arrives_whole() -> None:
@@ -92,18 +92,18 @@ def test_a_job_arrives_whole() -> None:
 def test_an_export_arrives_whole_and_requests_are_told_apart() -> None:
     job = Job(Case("relu", "value", "f32", "torch"), None, [])
     export = ExportJob("tf2onnx", "gelu-erf", "bf16")
-    stream = io.BytesIO(frame(job) + frame(export) + frame(Outcome()))
+    stream = io.BytesIO(frame(job) + frame(export) + frame(JobResult()))
     assert [read_message(stream, REQUEST), read_message(stream, REQUEST)] == [job, export]
     assert export.id == "gelu-erf/bf16/tf2onnx"
     with pytest.raises(ProtocolError, match=r"its header is no .*Job \| .*ExportJob"):
         read_message(stream, REQUEST)
-    made = ExportOutcome(artifact=Artifact(b"\x00graph", 15, "from_function", ("w",), ir_version=8), seconds=0.5)
-    assert read_message(io.BytesIO(frame(made)), ExportOutcome) == made
+    made = ExportResult(artifact=Artifact(b"\x00graph", 15, "from_function", ("w",), ir_version=8), seconds=0.5)
+    assert read_message(io.BytesIO(frame(made)), ExportResult) == made
 
 
 def test_received_arrays_are_aligned_and_do_not_overlap() -> None:
     got = read_message(
-        io.BytesIO(frame(Outcome(outputs=[{str(n): np.full(n, n, np.int8) for n in range(1, 70)}]))), Outcome
+        io.BytesIO(frame(JobResult(outputs=[{str(n): np.full(n, n, np.int8) for n in range(1, 70)}]))), JobResult
     )
     for array in got.outputs[0].values():
         assert array.ctypes.data % 64 == 0
@@ -120,39 +120,39 @@ def test_frames_follow_each_other_through_a_pipe() -> None:
     def write() -> None:
         with os.fdopen(writer, "wb", buffering=0) as stream:
             for size in sizes:
-                write_message(stream, Outcome(outputs=[{"a": np.full(size, size, np.float64), "b": np.arange(3)}]))
+                write_message(stream, JobResult(outputs=[{"a": np.full(size, size, np.float64), "b": np.arange(3)}]))
 
     thread = threading.Thread(target=write)
     thread.start()
     with os.fdopen(reader, "rb", buffering=0) as stream:
         for size in sizes:
-            got = read_message(stream, Outcome).outputs[0]
+            got = read_message(stream, JobResult).outputs[0]
             assert got["a"].shape == (size,)
             assert (got["a"] == size).all()
             assert got["b"].tolist() == [0, 1, 2]
         with pytest.raises(EOFError):
-            read_message(stream, Outcome)
+            read_message(stream, JobResult)
     thread.join()
 
 
 @pytest.mark.parametrize(("keep", "part"), [(5, "prefix"), (20, "header"), (-1, "body")])
 def test_a_truncated_frame_is_said_to_be_one(keep: int, part: str) -> None:
-    whole = frame(Outcome(outputs=[{"a": np.arange(9.0)}]))
+    whole = frame(JobResult(outputs=[{"a": np.arange(9.0)}]))
     with pytest.raises(
         ProtocolError, match=f"truncated frame: it ends after .* bytes of its {part}; did the other side die"
     ):
-        read_message(io.BytesIO(whole[:keep]), Outcome)
+        read_message(io.BytesIO(whole[:keep]), JobResult)
 
 
 def test_what_is_no_frame_is_shown() -> None:
     with pytest.raises(
         ProtocolError, match=r"garbage where a frame should begin: b'Hello from my l.*did something else write"
     ):
-        read_message(io.BytesIO(b"Hello from my library"), Outcome)
+        read_message(io.BytesIO(b"Hello from my library"), JobResult)
     with pytest.raises(ProtocolError, match="garbage where a frame should begin: b'Hi'"):
-        read_message(io.BytesIO(b"Hi"), Outcome)
-    with pytest.raises(ProtocolError, match="garbage in a frame: its header is no Outcome"):
-        read_message(io.BytesIO(frame(Job(Case("relu", "value", "f32", "torch"), None, []))), Outcome)
+        read_message(io.BytesIO(b"Hi"), JobResult)
+    with pytest.raises(ProtocolError, match="garbage in a frame: its header is no JobResult"):
+        read_message(io.BytesIO(frame(Job(Case("relu", "value", "f32", "torch"), None, []))), JobResult)
 
 
 @pytest.mark.parametrize(
@@ -163,21 +163,21 @@ def test_what_is_no_frame_is_shown() -> None:
         (["f32", [1], -4], "lies outside a body"),
         (["|O", [1], 0], "an array cannot have dtype '|O'"),
         (["float99", [1], 0], "no dtype is called 'float99'"),
-        (["f32"], "its header is no Outcome"),
+        (["f32"], "its header is no JobResult"),
     ],
 )
 def test_a_false_description_of_an_array_is_refused(described: list[object], complaint: str) -> None:
     extension = msgspec.msgpack.Ext(1, msgspec.msgpack.encode(described))
-    header = msgspec.msgpack.encode({"type": "Outcome", "outputs": [{"a": extension}]})
+    header = msgspec.msgpack.encode({"type": "JobResult", "outputs": [{"a": extension}]})
     with pytest.raises(ProtocolError, match=f"garbage in a frame: .*{complaint}".replace("|", r"\|")):
-        read_message(io.BytesIO(struct.pack("<4sIQ", b"ACF1", len(header), 8) + header + bytes(8)), Outcome)
+        read_message(io.BytesIO(struct.pack("<4sIQ", b"ACF1", len(header), 8) + header + bytes(8)), JobResult)
 
 
 @pytest.mark.parametrize("array", [np.array([None]), np.zeros(2, [("a", "f4")]), np.zeros(2, "V2")])
 def test_what_has_no_bytes_is_refused_before_anything_is_written(array: np.ndarray[Any, Any]) -> None:
     stream = io.BytesIO()
     with pytest.raises(ProtocolError, match="cannot be sent: wanted numbers, such as float32"):
-        write_message(stream, Outcome(outputs=[{"good": np.zeros(1 << 20), "bad": array}]))
+        write_message(stream, JobResult(outputs=[{"good": np.zeros(1 << 20), "bad": array}]))
     assert stream.getvalue() == b""
     with pytest.raises(ProtocolError, match="a complex cannot be sent: wanted numpy arrays"):
-        write_message(stream, Outcome(outputs=[{"bad": 1j}]))  # type: ignore[dict-item]
+        write_message(stream, JobResult(outputs=[{"bad": 1j}]))  # type: ignore[dict-item]

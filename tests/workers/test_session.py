@@ -66,7 +66,7 @@ class Oracle(Program):
 
 
 class Tapped(Oracle):
-    def taps(self, inputs: Any) -> Any:
+    def intermediates(self, inputs: Any) -> Any:
         shown = self.layers(inputs)
         inputs["x"][...] = 9.0  # what it does to its inputs is nobody else's matter
         return shown
@@ -81,7 +81,7 @@ class Faulty(Oracle):
         "no-memory": lambda inputs: (_ for _ in ()).throw(MemoryError("16 GiB wanted")),
     }
 
-    def taps(self, inputs: Any) -> Any:
+    def intermediates(self, inputs: Any) -> Any:
         return self.TAPS[self.model.name](inputs)
 
 
@@ -156,9 +156,11 @@ CATALOG = load_plugins([Plugin()], entry_points=[])
 SESSION = Session(Framework(), CATALOG)
 
 
-def job(name: str, aspect: Any = "value", *, taps: bool = True) -> Job:
+def job(name: str, aspect: Any = "value", *, intermediates: bool = True) -> Job:
     cotangents = {LOSS: np.ones((), np.float32)} if aspect == "gradient" else None
-    return Job(Case(name, aspect, "f32", "numpy"), None, [Call("ordinary", TENSORS, cotangents)], taps=taps)
+    return Job(
+        Case(name, aspect, "f32", "numpy"), None, [Call("ordinary", TENSORS, cotangents)], intermediates=intermediates
+    )
 
 
 # Built and tapped
@@ -171,22 +173,22 @@ def test_a_model_is_built_called_and_tapped() -> None:
     truth = values(TINY, TENSORS)
     assert outcome.outputs[0].keys() == {OUTPUT, LOSS}
     np.testing.assert_allclose(outcome.outputs[0][OUTPUT], truth["y-of-it"], rtol=1e-6)
-    assert list(outcome.taps) == ["dense", "y-of-it", LOSS]
+    assert list(outcome.intermediates) == ["dense", "y-of-it", LOSS]
     for name, value in truth.items():
-        np.testing.assert_allclose(outcome.taps[name], value, rtol=1e-6)
+        np.testing.assert_allclose(outcome.intermediates[name], value, rtol=1e-6)
     assert (outcome.mutated, outcome.unsteady) == ([], [])
     assert {"build", "run", "worker"} == outcome.timings.keys()
     assert Framework.built[-1].closed
     assert not (TENSORS["x"] == 9.0).any()
 
 
-def test_taps_are_shown_only_where_they_are_asked_for() -> None:
-    assert SESSION.run(job("tiny", taps=False)).taps is None
-    assert SESSION.run(job("faulty", taps=False)).failure is None
+def test_intermediates_are_shown_only_where_they_are_asked_for() -> None:
+    assert SESSION.run(job("tiny", intermediates=False)).intermediates is None
+    assert SESSION.run(job("faulty", intermediates=False)).failure is None
 
 
 def test_gradients_of_a_model_are_of_its_loss() -> None:
-    outcome = SESSION.run(job("tiny", "gradient", taps=False))
+    outcome = SESSION.run(job("tiny", "gradient", intermediates=False))
     assert outcome.failure is None
     wanted = gradients(TINY, TENSORS, values(TINY, TENSORS))
     assert outcome.outputs[0].keys() == {"d_x", "d_dense.kernel", "d_dense.bias"}
@@ -194,29 +196,29 @@ def test_gradients_of_a_model_are_of_its_loss() -> None:
         np.testing.assert_allclose(outcome.outputs[0][f"d_{name}"], array, rtol=1e-6)
 
 
-def test_a_program_without_taps_has_none_and_the_job_succeeds() -> None:
+def test_a_program_without_intermediates_has_none_and_the_job_succeeds() -> None:
     outcome = SESSION.run(job("tapless"))
     assert outcome.failure is None
     assert outcome.outputs[0].keys() == {OUTPUT, LOSS}
-    assert outcome.taps is None
+    assert outcome.intermediates is None
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
         ("faulty", "error", "ZeroDivisionError: "),
-        ("list", "error", "taps returned a list: wanted a dict of output name to numpy array"),
-        ("lists", "error", "taps returned a list as 'dense': wanted a dict"),
+        ("list", "error", "intermediates returned a list: wanted a dict of output name to numpy array"),
+        ("lists", "error", "intermediates returned a list as 'dense': wanted a dict"),
         ("objects", "error", "dtype object cannot be sent"),
         ("no-memory", "memory", "MemoryError: 16 GiB wanted"),
     ],
 )
-def test_faulty_taps_are_a_failure_that_is_named(name: str, kind: str, words: str) -> None:
+def test_faulty_intermediates_are_a_failure_that_is_named(name: str, kind: str, words: str) -> None:
     outcome = SESSION.run(job(name))
     assert outcome.failure is not None
     assert (outcome.failure.stage, outcome.failure.kind, outcome.failure.call) == ("run", kind, 0)
     assert words in outcome.failure.message
-    assert outcome.taps is None
+    assert outcome.intermediates is None
     assert len(outcome.outputs) == 1  # what was computed before is kept
     assert Framework.built[-1].closed
 
@@ -274,17 +276,19 @@ def worker() -> Any:
         yield one
 
 
-def test_taps_cross_the_wire(worker: Worker) -> None:
+def test_intermediates_cross_the_wire(worker: Worker) -> None:
     x = np.float32([[1, 2], [3, -4]])
     given = {"x": x, "target": np.zeros_like(x)}
-    outcome = worker.run(Job(Case("doubled", "value", "f32", "fake"), None, [Call("ordinary", given)], taps=True), 20)
+    outcome = worker.run(
+        Job(Case("doubled", "value", "f32", "fake"), None, [Call("ordinary", given)], intermediates=True), 20
+    )
     assert outcome.failure is None
-    assert list(outcome.taps) == ["twice", "loss"]
-    np.testing.assert_array_equal(outcome.taps["twice"], 2 * x)
-    assert outcome.taps["loss"].shape == ()
-    assert outcome.taps["twice"].flags.writeable
+    assert list(outcome.intermediates) == ["twice", "loss"]
+    np.testing.assert_array_equal(outcome.intermediates["twice"], 2 * x)
+    assert outcome.intermediates["loss"].shape == ()
+    assert outcome.intermediates["twice"].flags.writeable
     untapped = worker.run(Job(Case("doubled", "value", "f32", "fake"), None, [Call("ordinary", given)]), 20)
-    assert untapped.taps is None
+    assert untapped.intermediates is None
 
 
 def test_constants_cross_the_wire_with_every_bit(worker: Worker) -> None:

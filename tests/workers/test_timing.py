@@ -65,7 +65,7 @@ class Counted(Program):
 class Ready(Counted):
     """Prepares what it computes, and writes into the arrays that it was given."""
 
-    def ready(self, inputs: Any, cotangents: Any = None) -> Callable[[], object]:
+    def prepare_call(self, inputs: Any, cotangents: Any = None) -> Callable[[], object]:
         if self.name == "ready-raises":
             raise Unsupported("has no gradient, by declaration")
         self.given = {**inputs, **(cotangents or {})}
@@ -127,7 +127,7 @@ def test_empty_cotangents_are_cotangents_when_a_call_is_repeated(timers: Timers)
     pulled = msgspec.structs.replace(job("ready").calls[0], cotangents={})
 
     class Noting(Ready):
-        def ready(self, inputs: Any, cotangents: Any = None) -> Callable[[], object]:
+        def prepare_call(self, inputs: Any, cotangents: Any = None) -> Callable[[], object]:
             asked.append(cotangents)
             return lambda: None
 

@@ -11,11 +11,11 @@ import pytest
 from actconform import Case, Model, Unsupported
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import inspect
-from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
+from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
 from actconform.plugin.loader import load_plugins
-from actconform.run.case import Exams
+from actconform.run.case import VectorCache
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.workers.protocol import Call
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actconform import Artifact, Backend, Kernel, Program
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Bundle
 
 CATALOG = load_plugins()
-EXAMS = Exams(golden_dir(), read_manifest(golden_dir()))
+VECTOR_CACHE = VectorCache(golden_dir(), read_manifest(golden_dir()))
 NEVER_CALLED_HERE = {"segfault", "abort", "leaves", "hang"}  # they end the process that asks them, or never answer it
 
 NATIVE = [
@@ -58,12 +58,12 @@ def each(rooms: list[tuple[str, str]]) -> list[Any]:
     return [pytest.param(name, id=f"{room}-{name}") for room, names in rooms for name in names.split()]
 
 
-def asked(full: str) -> tuple[Kernel | Model, Exam, Case]:
+def asked(full: str) -> tuple[Kernel | Model, TestVectors, Case]:
     """Return what the fault's first case is of, and asks."""
     subject, aspect, dtype, route = PLANTED[full].fault.cases[0].split("/")
     case = Case(subject, aspect, dtype, route)  # type: ignore[arg-type]
     one = CATALOG.subject(subject)
-    return one, EXAMS.draw(one, case), case
+    return one, VECTOR_CACHE.generate(one, case), case
 
 
 def built(backend: Backend, subject: Kernel | Model, dtype: str) -> Program:
@@ -72,21 +72,21 @@ def built(backend: Backend, subject: Kernel | Model, dtype: str) -> Program:
 
 def graph(subject: Kernel | Model, case: Case) -> Artifact:
     whole = author_model(subject, case.dtype) if isinstance(subject, Model) else author(subject, case.dtype)
-    return pulled_back(whole, subject) if case.aspect == "gradient" else whole
+    return vjp_artifact(whole, subject) if case.aspect == "gradient" else whole
 
 
-def natively(program: Program, exam: Exam) -> list[Bundle]:
+def natively(program: Program, test_vectors: TestVectors) -> list[Bundle]:
     """Return all answers, and the inputs as they are left."""
     told: list[Bundle] = []
-    for question in exam.questions:
-        inputs = {name: array.copy() for name, array in question.inputs.items()}
-        cotangents = question.cotangents
+    for vector in test_vectors.vectors:
+        inputs = {name: array.copy() for name, array in vector.inputs.items()}
+        cotangents = vector.cotangents
         told += [program.forward(inputs) if cotangents is None else program.vjp(inputs, cotangents), inputs]
     return told
 
 
-def by_graph(program: Program, exam: Exam) -> list[Bundle]:
-    calls = [Call(one.regime, with_cotangents(one.inputs, one.cotangents)) for one in exam.questions]
+def by_graph(program: Program, test_vectors: TestVectors) -> list[Bundle]:
+    calls = [Call(one.regime, with_cotangents(one.inputs, one.cotangents)) for one in test_vectors.vectors]
     return [program.forward(call.inputs) for call in calls]
 
 
@@ -102,35 +102,35 @@ def same(one: list[Bundle], other: list[Bundle]) -> bool:
 
 @pytest.mark.parametrize("full", ["faulty-torch@sigmoid-bias", "faulty-torch@relu-kink", "faulty-torch@dense-tf32"])
 def test_without_a_fault_the_backend_answers_as_the_healthy_one(full: str) -> None:
-    subject, exam, case = asked(full)
-    healthy = natively(built(TorchBackend(), subject, case.dtype), exam)
-    assert same(natively(built(FaultyTorch(), subject, case.dtype), exam), healthy)
+    subject, test_vectors, case = asked(full)
+    healthy = natively(built(TorchBackend(), subject, case.dtype), test_vectors)
+    assert same(natively(built(FaultyTorch(), subject, case.dtype), test_vectors), healthy)
 
 
 @pytest.mark.parametrize("full", ["faulty-ort@batch-fixed", "faulty-ort@relu-straight-through"])
 def test_without_a_fault_the_runtime_answers_as_the_healthy_one(full: str) -> None:
-    subject, exam, case = asked(full)
+    subject, test_vectors, case = asked(full)
     artifact = graph(subject, case)
-    healthy = by_graph(OrtCpu().load(artifact, case.dtype), exam)
-    assert same(by_graph(FaultyOrt().load(artifact, case.dtype), exam), healthy)
+    healthy = by_graph(OrtCpu().load(artifact, case.dtype), test_vectors)
+    assert same(by_graph(FaultyOrt().load(artifact, case.dtype), test_vectors), healthy)
 
 
 @pytest.mark.parametrize("name", each(NATIVE))
 def test_a_fault_of_a_framework_changes_what_is_answered(name: str) -> None:
-    subject, exam, case = asked(f"faulty-torch@{name}")
+    subject, test_vectors, case = asked(f"faulty-torch@{name}")
     healthy, faulty = TorchBackend(), FaultyTorch().variant(name)
-    answers = natively(built(healthy, subject, case.dtype), exam)
-    assert same(natively(built(healthy, subject, case.dtype), exam), answers)
+    answers = natively(built(healthy, subject, case.dtype), test_vectors)
+    assert same(natively(built(healthy, subject, case.dtype), test_vectors), answers)
     program = built(faulty, subject, case.dtype)
-    assert not same([*natively(program, exam), *natively(program, exam)], [*answers, *answers])
+    assert not same([*natively(program, test_vectors), *natively(program, test_vectors)], [*answers, *answers])
 
 
 @pytest.mark.parametrize("name", each(IN_GRAPHS))
 def test_a_fault_of_a_runtime_changes_what_is_answered(name: str) -> None:
-    subject, exam, case = asked(f"faulty-ort@{name}")
+    subject, test_vectors, case = asked(f"faulty-ort@{name}")
     artifact = graph(subject, case)
-    answers = by_graph(OrtCpu().load(artifact, case.dtype), exam)
-    assert not same(by_graph(FaultyOrt().variant(name).load(artifact, case.dtype), exam), answers)
+    answers = by_graph(OrtCpu().load(artifact, case.dtype), test_vectors)
+    assert not same(by_graph(FaultyOrt().variant(name).load(artifact, case.dtype), test_vectors), answers)
 
 
 @pytest.fixture
@@ -147,14 +147,14 @@ def exported(name: str, dtype: str, export: Callable[..., Artifact] = TorchDynam
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_a_fault_of_an_exporter_changes_what_the_graph_says(name: str, export: Callable[..., Artifact]) -> None:
-    subject, exam, case = asked(f"faulty-export@{name}")
+    subject, test_vectors, case = asked(f"faulty-export@{name}")
     assert not isinstance(subject, Model)
     healthy = export(subject, case.dtype)
     assert FaultyExport().export(subject, case.dtype) == healthy
     faulty = FaultyExport().variant(name).export(subject, case.dtype)
     assert inspect(faulty, subject, case.dtype) == []
-    ideal = by_graph(IdealRuntime(healthy.model), exam)
-    assert not same(by_graph(IdealRuntime(faulty.model), exam), ideal)
+    ideal = by_graph(CorrectlyRoundedEvaluator(healthy.model), test_vectors)
+    assert not same(by_graph(CorrectlyRoundedEvaluator(faulty.model), test_vectors), ideal)
 
 
 @pytest.mark.usefixtures("export")
@@ -176,9 +176,9 @@ def test_what_ends_a_process_harms_nobody_until_it_is_called(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "error"), [("raises", RuntimeError), ("no-memory", MemoryError)])
 def test_a_planted_exception_is_raised(name: str, error: type[Exception]) -> None:
-    subject, exam, case = asked(f"faulty-torch@{name}")
+    subject, test_vectors, case = asked(f"faulty-torch@{name}")
     with pytest.raises(error):
-        natively(built(FaultyTorch().variant(name), subject, case.dtype), exam)
+        natively(built(FaultyTorch().variant(name), subject, case.dtype), test_vectors)
 
 
 @pytest.mark.parametrize("holder", [FaultyTorch, FaultyOrt, FaultyExport])

@@ -38,7 +38,7 @@ def test_bf16_comes_back_with_memory_of_its_own() -> None:
 def test_a_held_call_is_computed_when_it_returns_and_may_be_repeated() -> None:
     inputs = {"x": np.linspace(-3, 3, 67, dtype=np.float32)}
     program = JaxBackend().build(KERNELS["mish"], "f32")
-    once = program.ready(inputs)
+    once = program.prepare_call(inputs)
     first, second = (np.asarray(once()["y"]) for _ in range(2))  # type: ignore[index]
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(first, program.forward(inputs)["y"])

@@ -98,10 +98,10 @@ def assert_as_the_truth(model: Model, tolerance: float) -> None:
     tensors = numbers(model)
     program = KerasBackend().build_model(model, "f64")
     truth = values(model, tensors)
-    taps = program.taps(tensors)
-    assert set(taps) == set(truth)
+    intermediates = program.intermediates(tensors)
+    assert set(intermediates) == set(truth)
     for name, wanted in truth.items():
-        np.testing.assert_allclose(taps[name], wanted, rtol=tolerance, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(intermediates[name], wanted, rtol=tolerance, atol=tolerance, err_msg=name)
     for name, wanted in gradients(model, tensors, truth).items():
         got = program.vjp(tensors, {"loss": np.array(1.0)})[f"d_{name}"]
         np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=f"d_{name}")

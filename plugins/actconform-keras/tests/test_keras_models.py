@@ -91,10 +91,10 @@ def test_calls_leave_no_trace(name: str, aspect: Any) -> None:
     calls = [Call("drawn", tensors, cotangents), Call("others", others, cotangents)]
     session = Session(KerasBackend(), load_plugins([Builtin, plugin], []))
     # It makes the first call once more at the end, and compares.
-    outcome = session.run(Job(case=Case(name, aspect, "f32", "keras"), artifact=None, calls=calls, taps=True))
+    outcome = session.run(Job(case=Case(name, aspect, "f32", "keras"), artifact=None, calls=calls, intermediates=True))
     assert outcome.failure is None
     assert (outcome.mutated, outcome.unsteady) == ([], [])
-    assert set(outcome.taps) == {one.name for one in MODELS[name].layers}
+    assert set(outcome.intermediates) == {one.name for one in MODELS[name].layers}
 
 
 def test_running_statistics_and_weights_stay_as_they_were() -> None:
@@ -118,13 +118,13 @@ def test_building_and_running_draw_no_random_numbers() -> None:
     assert np.random.get_state()[1].tobytes() == legacy  # noqa: NPY002
 
 
-def test_forward_gives_what_the_taps_show() -> None:
+def test_forward_gives_what_the_intermediates_show() -> None:
     for model in (MODELS["ntm-addressing"], MODELS["image-cnn-softmax2"]):
         program = KerasBackend().build_model(model, "f32")
-        outputs, taps = program.forward(numbers(model, "f32")), program.taps(numbers(model, "f32"))
+        outputs, intermediates = program.forward(numbers(model, "f32")), program.intermediates(numbers(model, "f32"))
         assert set(outputs) == {"y", "loss"}
-        np.testing.assert_array_equal(outputs["y"], taps[model.output])
-        np.testing.assert_array_equal(outputs["loss"], taps["loss"])
+        np.testing.assert_array_equal(outputs["y"], intermediates[model.output])
+        np.testing.assert_array_equal(outputs["loss"], intermediates["loss"])
 
 
 def test_a_softmax_of_one_unit_is_1_and_yet_its_loss_has_a_gradient() -> None:

@@ -17,7 +17,7 @@ from actconform.oracle.float64.registry import FORMULAS
 from actconform.oracle.float64.rows import ROW_FORMULAS
 from actconform.plugin.framework import thread_count
 from actconform_keras import KerasJax, KerasTorch, KerasXla
-from actconform_keras.engines import Xla, pulled_back
+from actconform_keras.engines import Xla, vjp_artifact
 from actconform_keras.keras_module import keras_on
 from actconform_keras.others import xla_facts
 
@@ -67,7 +67,7 @@ for name in sys.argv[2].split():
 model = next(model for model in networks() if model.name == "linear-stack")
 program = backend.build_model(model, "f32")
 inputs = {n: a.astype(np.float32) for n, a in {**draw_inputs(model), **draw_parameters(model)}.items()}
-got = {**program.forward(inputs), **program.taps(inputs), **program.vjp(inputs, {"loss": np.ones((), np.float32)})}
+got = {**program.forward(inputs), **program.intermediates(inputs), **program.vjp(inputs, {"loss": np.ones((), np.float32)})}
 answers["model"] = told(got)
 print(json.dumps(answers))
 """
@@ -151,7 +151,7 @@ def test_a_model_of_keras_layers_runs_and_they_agree(answers: dict[str, Any]) ->
     model = next(model for model in networks() if model.name == "linear-stack")
     inputs = {n: a.astype(np.float32) for n, a in {**draw_inputs(model), **draw_parameters(model)}.items()}
     program = KerasBackend().build_model(model, "f32")
-    wanted = {**program.forward(inputs), **program.taps(inputs)}
+    wanted = {**program.forward(inputs), **program.intermediates(inputs)}
     wanted |= program.vjp(inputs, {"loss": np.ones((), np.float32)})
     assert set(answers["model"]) == set(wanted)
     for name, array in wanted.items():
@@ -208,4 +208,4 @@ def test_xla_compiles_what_is_asked_for_and_says_what_it_cannot() -> None:
 
 def test_a_gradient_without_a_path_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="some kernel: no path from y back to x, so there is no d_x"):
-        pulled_back({"x": None}, "some kernel", "y")
+        vjp_artifact({"x": None}, "some kernel", "y")

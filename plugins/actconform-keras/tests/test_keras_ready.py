@@ -58,7 +58,7 @@ def check(program: Program, inputs: Arrays, wanted: Any, cotangents: Any = None)
     """What is computed, twice, is `wanted`, bit for bit and as tensors of the eager kind; what was given is as before."""
     given = {**inputs, **(cotangents or {})}
     before = {name: array.tobytes() for name, array in given.items()}
-    once: Any = program.ready(inputs, cotangents)
+    once: Any = program.prepare_call(inputs, cotangents)
     for _ in range(2):
         outputs = once()
         assert list(outputs) == list(wanted)
@@ -81,7 +81,7 @@ def test_a_kernel_is_ready_as_it_is_called(kernel: Kernel, dtype: str) -> None:
         check(program, inputs, program.vjp(inputs, cotangents), cotangents)
     else:
         with pytest.raises(Unsupported, match="has no gradient, by declaration"):
-            program.ready(inputs, cotangents)
+            program.prepare_call(inputs, cotangents)
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -115,7 +115,7 @@ def seen(tf: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_kernel_is_computed_on_its_device_and_waited_for(seen: list[str]) -> None:
     kernel = KERNELS["gelu-erf"]
     inputs, program = drawn(kernel), OnNamed().build(kernel, "f32")
-    once = program.ready(inputs)
+    once = program.prepare_call(inputs)
     assert seen == ["/CPU:0"]
     once()
     assert seen == ["/CPU:0", "/CPU:0", "waited"]
@@ -132,7 +132,7 @@ def test_a_model_is_computed_on_its_device_and_waited_for(seen: list[str]) -> No
     model = MODELS["attention-block"]
     inputs, program = numbers(model), OnNamed().build_model(model, "f32")
     plain = KerasBackend().build_model(model, "f32")
-    for method, arguments in (("forward", (inputs,)), ("taps", (inputs,)), ("vjp", (inputs, ONE))):
+    for method, arguments in (("forward", (inputs,)), ("intermediates", (inputs,)), ("vjp", (inputs, ONE))):
         wanted = getattr(plain, method)(*arguments)
         seen.clear()
         got = getattr(program, method)(*arguments)
@@ -144,5 +144,5 @@ def test_a_model_is_computed_on_its_device_and_waited_for(seen: list[str]) -> No
 
 def test_on_the_cpu_no_device_is_asked_for(seen: list[str]) -> None:
     kernel = KERNELS["relu"]
-    KerasBackend().build(kernel, "f32").ready(drawn(kernel))()
+    KerasBackend().build(kernel, "f32").prepare_call(drawn(kernel))()
     assert set(seen) == {"None"}

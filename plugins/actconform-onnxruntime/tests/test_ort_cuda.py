@@ -313,7 +313,7 @@ def test_on_this_machine_cuda_either_says_what_it_lacks_or_runs_there() -> None:
     program = backend.load(artifact, "f32")
     x = np.array([-1, 2], np.float32)
     np.testing.assert_array_equal(program.forward({"x": x})["y"], np.array([0, 2], np.float32))
-    once = program.ready({"x": x})
+    once = program.prepare_call({"x": x})
     once()
     (y,) = once.outputs.values()  # type: ignore[attr-defined]
     assert y.device_name() == "cuda"

@@ -17,9 +17,9 @@ from onnx import parser
 from actconform import Artifact, Case, Kernel, Unavailable
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.onnx.author.exporter import author
-from actconform.onnx.gradient_artifact import pulled_back
+from actconform.onnx.gradient_artifact import vjp_artifact
 from actconform.plugin.loader import load_plugins
-from actconform.run.case import Desk, Exams, run_case
+from actconform.run.case import CaseContext, VectorCache, run_case
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.types import Result, Verdict
 from actconform.types.cause import Register
@@ -30,7 +30,7 @@ from actconform_onnxruntime.placement import placed, shape_nodes
 from actconform_onnxruntime.program import GraphProgram
 
 if TYPE_CHECKING:
-    from actconform.workers.protocol import Job, Outcome
+    from actconform.workers.protocol import Job, JobResult
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
@@ -62,7 +62,7 @@ class OnCuda:
 def program(case: str) -> GraphProgram:
     kernel, aspect, dtype = case.split("/")
     graph = author(KERNELS[kernel], dtype)
-    graph = pulled_back(graph, KERNELS[kernel]) if aspect == "gradient" else graph
+    graph = vjp_artifact(graph, KERNELS[kernel]) if aspect == "gradient" else graph
     return GraphProgram(OnCuda(graph.model, RECORDED[case]), graph, CUDA)
 
 
@@ -73,13 +73,13 @@ def down_the_line(kernel: Kernel, monkeypatch: pytest.MonkeyPatch, session_of: A
     worker = Session(OrtCuda(), catalog)
 
     class Here:
-        def run(self, job: Job, _: float) -> Outcome:
+        def run(self, job: Job, _: float) -> JobResult:
             return worker.run(job)
 
     folder = golden_dir()
-    exams = Exams(folder, read_manifest(folder))
-    desk = Desk(catalog, Register(), 60.0, exams, Here(), None, {})  # type: ignore[arg-type]
-    return run_case(Case(kernel.name, "value", "f32", "authored+ort-cuda"), desk)
+    vector_cache = VectorCache(folder, read_manifest(folder))
+    context = CaseContext(catalog, Register(), 60.0, vector_cache, Here(), None, {})  # type: ignore[arg-type]
+    return run_case(Case(kernel.name, "value", "f32", "authored+ort-cuda"), context)
 
 
 def test_a_graph_that_cuda_takes_whole_has_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
-from actconform.onnx.gradient_artifact import pulled_back
-from actconform.run.subject import cut
+from actconform.onnx.gradient_artifact import vjp_artifact
+from actconform.run.subject import subgraph_to
 from actconform.types.model import LOSS
 from actconform_onnxruntime.backend import OrtCpu
 from actconform_onnxruntime.program import BoundRun
@@ -39,7 +39,7 @@ def outputs(bound: Any) -> dict[str, Any]:
 def check(artifact: Artifact, inputs: dict[str, Any]) -> BoundRun:
     program = OrtCpu().load(artifact, "f32")
     before, expected = bits(inputs), bits(program.forward(inputs))
-    once = program.ready(inputs)
+    once = program.prepare_call(inputs)
     for _ in range(3):
         once()
         assert bits(outputs(once)) == expected
@@ -62,14 +62,14 @@ def test_a_bound_run_answers_as_forward_does_again_and_again(name: str, dtype: s
 
 def test_a_gradient_graph_is_timed_with_its_cotangents_among_the_inputs() -> None:
     x = np.linspace(-3, 3, 12, dtype=np.float32).reshape(2, 6)
-    graph = pulled_back(author(KERNELS["glu"], "f32"), KERNELS["glu"])
+    graph = vjp_artifact(author(KERNELS["glu"], "f32"), KERNELS["glu"])
     once = check(graph, {"x": x, "ct_y": np.ones((2, 3), np.float32)})
     assert outputs(once)["d_x"].shape == x.shape
 
 
 def test_a_model_is_timed() -> None:
     model = MODELS["mlp-relu"]
-    graph = cut(author_model(model, "f32"), ["y", LOSS])
+    graph = subgraph_to(author_model(model, "f32"), ["y", LOSS])
     draw = np.random.default_rng(1)
     inputs = {}
     for value in onnx.load_model_from_string(graph.model).graph.input:
@@ -96,7 +96,7 @@ def test_an_output_never_shares_the_memory_of_an_input(shape: tuple[int, ...]) -
 
 def test_inputs_are_read_where_they_lie_and_outputs_stay_in_place() -> None:
     x = np.arange(64, dtype=np.float32)
-    once = OrtCpu().load(author(KERNELS["relu"], "f32"), "f32").ready({"x": x})
+    once = OrtCpu().load(author(KERNELS["relu"], "f32"), "f32").prepare_call({"x": x})
     place = once.outputs["y"].data_ptr()  # type: ignore[attr-defined]
     x[:] = -x + 1
     once()
@@ -108,7 +108,7 @@ def test_inputs_need_not_be_contiguous_nor_be_kept_by_the_caller() -> None:
     once = (
         OrtCpu()
         .load(author(KERNELS["linear"], "bf16"), "bf16")
-        .ready({"x": np.arange(4096).astype(ml_dtypes.bfloat16)[::-2]})
+        .prepare_call({"x": np.arange(4096).astype(ml_dtypes.bfloat16)[::-2]})
     )
     _ = [np.full(4096, -1.0, np.float32) for _ in range(50)]
     once()
@@ -118,7 +118,7 @@ def test_inputs_need_not_be_contiguous_nor_be_kept_by_the_caller() -> None:
 def test_a_graph_has_no_vjp_of_its_own() -> None:
     x = np.ones(3, np.float32)
     with pytest.raises(Unsupported, match="computes no gradients"):
-        OrtCpu().load(author(KERNELS["relu"], "f32"), "f32").ready({"x": x}, {"y": x})()
+        OrtCpu().load(author(KERNELS["relu"], "f32"), "f32").prepare_call({"x": x}, {"y": x})()
 
 
 def test_what_is_bound_for_cuda_lies_on_the_device() -> None:

@@ -18,7 +18,7 @@ from actconform.machine.onednn import onednn_capability
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.oracle.layers.model import values
-from actconform.run.subject import cut
+from actconform.run.subject import subgraph_to
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_openvino import OpenVino, words
 
@@ -36,7 +36,7 @@ def test_outputs_that_are_one_tensor_keep_their_own_names(name: str) -> None:
     layers = values(model, tensors)
     truth = {"y": layers[model.output], "loss": layers["loss"]}
     for artifact, wanted in (
-        (cut(whole, ["y", "loss"]), truth),  # y is an Identity of the last layer
+        (subgraph_to(whole, ["y", "loss"]), truth),  # y is an Identity of the last layer
         (whole, truth | {f"layer.{layer}": value for layer, value in layers.items()}),
     ):
         found = OpenVino().load(artifact, "f32").forward(tensors)

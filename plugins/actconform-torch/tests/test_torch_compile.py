@@ -133,7 +133,7 @@ def test_a_model_agrees_with_the_eager_one() -> None:
     assert program.implementation == f"{eager.implementation}, by torch.compile"
     one = {"loss": np.ones((), np.float32)}
     for got, wanted in (
-        (program.taps(inputs), eager.taps(inputs)),
+        (program.intermediates(inputs), eager.intermediates(inputs)),
         (program.vjp(inputs, one), eager.vjp(inputs, one)),
     ):
         assert set(got) == set(wanted)

@@ -103,7 +103,7 @@ def test_on_this_machine_it_computes_on_the_gpu_or_says_why_not() -> None:
     assert facts["device"] == first_gpu()["device"]
     program = TorchCuda().build(RELU, "f32")
     x = np.array([-1.0, 2.0], np.float32)
-    outputs: Any = program.ready({"x": x})()
+    outputs: Any = program.prepare_call({"x": x})()
     assert outputs["y"].device.type == "cuda"
     np.testing.assert_array_equal(program.forward({"x": x})["y"], [0.0, 2.0])
     np.testing.assert_array_equal(program.vjp({"x": x}, {"y": np.ones_like(x)})["d_x"], [0.0, 1.0])

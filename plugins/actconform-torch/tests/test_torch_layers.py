@@ -124,7 +124,7 @@ def test_a_layer_alone_agrees_with_the_truth_in_float64(model: Model) -> None:
     tensors = drawn(model)
     program = TorchBackend().build_model(model, "f32")
     truth = values(model, tensors)
-    shown = program.taps(tensors)
+    shown = program.intermediates(tensors)
     assert list(shown) == list(truth)
     for name, wanted in truth.items():
         np.testing.assert_allclose(shown[name], wanted, rtol=1e-10, atol=1e-12, err_msg=name)

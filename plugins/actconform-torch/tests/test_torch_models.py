@@ -83,10 +83,10 @@ def test_building_and_calling_leave_no_trace(name: str, torch: Any) -> None:
     tensors, other = drawn(model), drawn(model)
     other["x"] = other["x"] * 3 + 1
     program = TorchBackend().build_model(model, "f32")
-    first, pulled = program.taps(tensors), program.vjp(tensors, ONE)
+    first, pulled = program.intermediates(tensors), program.vjp(tensors, ONE)
     program.forward(other)
     program.vjp(other, ONE)
-    for again, before in ((program.taps(tensors), first), (program.vjp(tensors, ONE), pulled)):
+    for again, before in ((program.intermediates(tensors), first), (program.vjp(tensors, ONE), pulled)):
         for one, array in before.items():
             np.testing.assert_array_equal(again[one], array, err_msg=one)
     assert torch.equal(torch.get_rng_state(), random)
@@ -97,7 +97,7 @@ def test_what_comes_back_does_not_follow_what_was_given() -> None:
     model = MODELS["autoencoder-linear"]
     tensors = drawn(model)
     program = TorchBackend().build_model(model, "f32")
-    shown, pulled = program.taps(tensors), program.vjp(tensors, ONE)
+    shown, pulled = program.intermediates(tensors), program.vjp(tensors, ONE)
     kept = {name: array.copy() for name, array in {**shown, **pulled}.items()}
     for array in tensors.values():
         array[:] = 9.0

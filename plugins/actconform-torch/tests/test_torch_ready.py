@@ -52,7 +52,7 @@ def check(program: Program, inputs: Arrays, wanted: Any, cotangents: Any = None)
     torch = module.import_torch()
     given = {**inputs, **(cotangents or {})}
     before = {name: array.tobytes() for name, array in given.items()}
-    once: Any = program.ready(inputs, cotangents)
+    once: Any = program.prepare_call(inputs, cotangents)
     for _ in range(2):
         outputs = once()
         assert list(outputs) == list(wanted)
@@ -75,7 +75,7 @@ def test_a_kernel_is_ready_as_it_is_called(kernel: Kernel, dtype: str) -> None:
         check(program, inputs, program.vjp(inputs, cotangents), cotangents)
     else:
         with pytest.raises(Unsupported, match="has no gradient, by declaration"):
-            program.ready(inputs, cotangents)
+            program.prepare_call(inputs, cotangents)
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -94,7 +94,7 @@ def synchronized(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def check_elsewhere(program: Program, inputs: Arrays, cotangents: Any, synchronized: list[str]) -> None:
-    once: Any = program.ready(inputs, cotangents)
+    once: Any = program.prepare_call(inputs, cotangents)
     synchronized.clear()
     outputs = once()
     assert {tensor.device.type for tensor in outputs.values()} == {"meta"}

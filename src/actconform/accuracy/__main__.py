@@ -57,11 +57,11 @@ def main(  # noqa: PLR0913, PLR0917  one parameter an option
 
     Exit code 1 where one of them does not run here.
     """
-    question = AccuracyRequest(primitives or tuple(PRIMITIVES), dtypes or tuple(DTYPES), None if exhaustive else points)
+    vector = AccuracyRequest(primitives or tuple(PRIMITIVES), dtypes or tuple(DTYPES), None if exhaustive else points)
     chosen = _chosen(backends, measuring=bool(backends) or not merge)
     measured = [_read(path) for path in merge]
     absent = 0
-    for name, answer in _answers(chosen, question):
+    for name, answer in _answers(chosen, vector):
         if isinstance(answer, str):
             click.echo(f"{name}: {one_line(answer)}", err=True)
             absent += 1
@@ -88,19 +88,17 @@ def _chosen(names: tuple[str, ...], *, measuring: bool) -> dict[str, type[Backen
     return {name: showing[name] for name in names or (showing if measuring else ())}
 
 
-def _answers(
-    chosen: dict[str, type[Backend]], question: AccuracyRequest
-) -> Iterator[tuple[str, MeasuredLibrary | str]]:
+def _answers(chosen: dict[str, type[Backend]], vector: AccuracyRequest) -> Iterator[tuple[str, MeasuredLibrary | str]]:
     """Yield each backend's name with what was measured, or why not. One is measured here, several in a process each."""
     if len(chosen) == 1:
         ((name, backend),) = chosen.items()
-        yield name, measure_library(backend, question)
+        yield name, measure_library(backend, vector)
         return
     for name, backend in chosen.items():
         # Two frameworks in one process change each other's settings of the processor.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             try:
-                yield name, pool.submit(measure_library, backend, question).result()
+                yield name, pool.submit(measure_library, backend, vector).result()
             except BrokenProcessPool:
                 yield name, "its process ended before it was done"
 

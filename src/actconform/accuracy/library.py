@@ -37,7 +37,7 @@ class MeasuredLibrary(msgspec.Struct, frozen=True, kw_only=True):
     unsupported: dict[str, str] = {}
 
 
-def measure_library(backend_class: type[Backend], question: AccuracyRequest) -> MeasuredLibrary | str:
+def measure_library(backend_class: type[Backend], vector: AccuracyRequest) -> MeasuredLibrary | str:
     """Return the accuracies of the library of a backend, or in words why it does not run here.
 
     Says on a terminal what is being measured.
@@ -48,15 +48,15 @@ def measure_library(backend_class: type[Backend], question: AccuracyRequest) -> 
     except Unavailable as error:
         return str(error)
     accuracies, unsupported = [], {}
-    for dtype in question.dtypes:
-        for name in question.primitives:
+    for dtype in vector.dtypes:
+        for name in vector.primitives:
             primitive = PRIMITIVES[name]
             if dtype not in primitive.dtypes:
                 continue
             _progress(f"{library.name} {name} {dtype}")
             try:
                 compute = _function(backend, library, primitive, dtype)
-                accuracies.append(measured(primitive, compute, dtype, question.points))
+                accuracies.append(measured(primitive, compute, dtype, vector.points))
             except Unsupported as error:
                 unsupported[f"{name}/{dtype}"] = str(error)
     _progress("")

@@ -13,24 +13,24 @@ from actconform.errors import UsageError
 from actconform.types.model import Model
 
 if TYPE_CHECKING:
-    from actconform.bench.workloads import Trial
+    from actconform.bench.workloads import Workload
     from actconform.types import Kernel
 
 TEMPORARIES = 3  # a graph of several operators holds about as much again, twice
 _MEMINFO = Path("/proc/meminfo")
 
 
-def estimate(subject: Kernel | Model, trial: Trial, programs: int) -> int:
+def estimate(subject: Kernel | Model, workload: Workload, programs: int) -> int:
     """Return the bytes that a trial holds at once: inputs and outputs, backwards also cotangents and gradients, times 3, in every program."""
     if isinstance(subject, Model):
         each = sum(math.prod(one.shape) for one in subject.inputs) + sum(map(math.prod, subject.shapes.values()))
-        numbers = each * trial.size + subject.size
+        numbers = each * workload.size + subject.size
     elif subject.form == "unary":
-        numbers = 2 * trial.size
+        numbers = 2 * workload.size
     else:
-        given = shapes(subject, trial.size)
+        given = shapes(subject, workload.size)
         numbers = sum(map(math.prod, given.values())) + math.prod(output_shape(subject, given))
-    return numbers * ITEM * (1 if trial.direction == "forward" else 2) * TEMPORARIES * programs
+    return numbers * ITEM * (1 if workload.direction == "forward" else 2) * TEMPORARIES * programs
 
 
 def available() -> int:
@@ -42,11 +42,11 @@ def available() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def refuse_what_does_not_fit(subject: Kernel | Model, trial: Trial, programs: int, there: int) -> None:
+def refuse_what_does_not_fit(subject: Kernel | Model, workload: Workload, programs: int, there: int) -> None:
     """Raise UsageError with the estimate where a trial wants more than is `there`, unless that is unknown (0)."""
-    wanted = estimate(subject, trial, programs)
+    wanted = estimate(subject, workload, programs)
     if 0 < there < wanted:
         raise UsageError(
-            f"{trial.id}: {programs} programs at once would hold about {wanted / 2**30:.3g} GiB, and {there / 2**30:.3g} GiB "
+            f"{workload.id}: {programs} programs at once would hold about {wanted / 2**30:.3g} GiB, and {there / 2**30:.3g} GiB "
             "are available; take a smaller --size or --batch, or fewer routes (--route)"
         )

@@ -10,7 +10,7 @@ from actconform._version import __version__
 from actconform.bench.calibration import NAME
 from actconform.bench.intervals import ConfidenceInterval, ratios
 from actconform.bench.results import write
-from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
+from actconform.bench.workloads import Workload  # noqa: TC001  msgspec reads annotations
 from actconform.errors import UsageError
 from actconform.files import read_bytes
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from actconform.bench.results import Figure, Machine, Measured, ThroughputReport
+    from actconform.bench.results import BenchmarkResult, Machine, Measured, ThroughputReport
 
 SCHEMA = 1
 WHAT = "actconform throughput"
@@ -30,13 +30,13 @@ UNCOMPARED = ("platform",)  # the kernel's release: a patch of it is no other ma
 Change = Literal["same", "slower", "faster", "noisy", "new"]
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One route in one trial: how many times the calibration's time a call took, and how many times that of `reference`.
 
     `scale` is the spread of the calibration's own interval.
     """
 
-    trial: Trial
+    workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     route: str
     to_calibration: ConfidenceInterval
     scale: float
@@ -52,13 +52,13 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     actconform: str = __version__
     machine: dict[str, str]
     facts: dict[str, dict[str, str]]
-    entries: list[Held]
+    entries: list[BaselineEntry]
 
 
 class FigureChange(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one route in one trial since the baseline, and how it shows."""
 
-    trial: Trial
+    workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     route: str
     change: Change
     words: str
@@ -107,13 +107,13 @@ def held(report: ThroughputReport, old: Baseline | None = None) -> Baseline:
     """
     machine, facts = _about(report.machine), _kept_facts(report.facts)
     keep = old if old and not differing(old, report) else None
-    references = {(one.trial, one.route): one.reference for one in (keep.entries if keep else [])}
+    references = {(one.workload, one.route): one.reference for one in (keep.entries if keep else [])}
     fresh = {
-        (one.trial, figure.route): _held(one, figure, references.get((one.trial, figure.route), figure.fastest))
+        (one.workload, figure.route): _held(one, figure, references.get((one.workload, figure.route), figure.fastest))
         for one in report.measured
         for figure in one.figures
     }
-    kept = [one for one in (keep.entries if keep else []) if (one.trial, one.route) not in fresh]
+    kept = [one for one in (keep.entries if keep else []) if (one.workload, one.route) not in fresh]
     return Baseline(
         machine=machine,
         facts={**(keep.facts if keep else {}), **facts},
@@ -139,10 +139,10 @@ def compare(old: Baseline, report: ThroughputReport, *, other_versions: bool = F
     """
     if differences := differing(old, report, other_versions=other_versions):
         return BaselineComparison(differing=differences)
-    entries = {(one.trial, one.route): one for one in old.entries}
+    entries = {(one.workload, one.route): one for one in old.entries}
     return BaselineComparison(
         judgements=[
-            _judged(entries.get((one.trial, figure.route)), one, figure)
+            _judged(entries.get((one.workload, figure.route)), one, figure)
             for one in report.measured
             for figure in one.figures
         ]
@@ -154,10 +154,10 @@ def confirmed(first: BaselineComparison, again: BaselineComparison) -> BaselineC
 
     A process can be slow for as long as it lives, by where its memory came to lie: no number of samples of it tells.
     """
-    second = {(one.trial, one.route): one for one in again.judgements}
+    second = {(one.workload, one.route): one for one in again.judgements}
 
     def settled(one: FigureChange) -> FigureChange:
-        repeat = second.get((one.trial, one.route))
+        repeat = second.get((one.workload, one.route))
         if one.change != "slower" or repeat is None or repeat.change == "slower":
             return one
         words = f"{one.words}; but in a new process {repeat.words}"
@@ -176,7 +176,7 @@ def differing(old: Baseline, report: ThroughputReport, *, other_versions: bool =
     return words
 
 
-def _judged(entry: Held | None, measured: Measured, figure: Figure) -> FigureChange:
+def _judged(entry: BaselineEntry | None, measured: Measured, figure: BenchmarkResult) -> FigureChange:
     change: Change = "new"
     words = "not in the baseline"
     if entry:
@@ -190,7 +190,7 @@ def _judged(entry: Held | None, measured: Measured, figure: Figure) -> FigureCha
             change = change if beside == change else "same"
         if noise := _noise(entry, now):
             change, words = "noisy", f"{noise}; {words}"
-    return FigureChange(trial=measured.trial, route=figure.route, change=change, words=words)
+    return FigureChange(workload=measured.workload, route=figure.route, change=change, words=words)
 
 
 def _change(old: ConfidenceInterval, new: ConfidenceInterval) -> Change:
@@ -199,7 +199,7 @@ def _change(old: ConfidenceInterval, new: ConfidenceInterval) -> Change:
     return "faster" if THRESHOLD * new.high < old.low else "same"
 
 
-def _noise(old: Held, new: Held) -> str:
+def _noise(old: BaselineEntry, new: BaselineEntry) -> str:
     if new.scale > NOISY:
         return f"the calibration itself varied by {new.scale:.2f} times"
     if new.to_calibration.spread > NOISY:
@@ -209,12 +209,12 @@ def _noise(old: Held, new: Held) -> str:
     return ""
 
 
-def _held(measured: Measured, figure: Figure, reference: str) -> Held:
+def _held(measured: Measured, figure: BenchmarkResult, reference: str) -> BaselineEntry:
     other = next((one for one in measured.figures if one.route == reference), None)
     fastest = next(one for one in measured.figures if one.route == figure.fastest)
     against = other or fastest
-    return Held(
-        trial=measured.trial,
+    return BaselineEntry(
+        workload=measured.workload,
         route=figure.route,
         to_calibration=_rounded(figure.to_calibration),
         scale=_brief(measured.calibration.seconds.spread),
@@ -246,8 +246,8 @@ def _changed(of: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[st
     ]
 
 
-def _order(one: Held) -> tuple[str, str, int, str]:
-    return one.trial.subject, one.trial.direction, one.trial.size, one.route
+def _order(one: BaselineEntry) -> tuple[str, str, int, str]:
+    return one.workload.subject, one.workload.direction, one.workload.size, one.route
 
 
 def _rounded(one: ConfidenceInterval) -> ConfidenceInterval:

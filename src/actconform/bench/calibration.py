@@ -68,7 +68,7 @@ class Copying(Program):
     def forward(self, inputs: Bundle) -> Bundle:
         return {"y": inputs["x"].copy()}
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:  # noqa: ARG002
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:  # noqa: ARG002
         x, y = _half_a_page_apart(inputs["x"])
         pool, parts = self._pool, min(_threads(), x.size // LEAST_PART)
         if pool is None or parts < 2:
@@ -102,7 +102,7 @@ class Multiplying(Program):
     def forward(self, inputs: Bundle) -> Bundle:
         return {"y": inputs["x"] @ inputs["x"]}
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:  # noqa: ARG002
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:  # noqa: ARG002
         x = inputs["x"]
         y = np.empty_like(x)
         return lambda: np.matmul(x, x, out=y)

@@ -33,7 +33,7 @@ class Runner(NamedTuple):
     job: Callable[[], Job]
 
 
-class Taken(NamedTuple):
+class Samples(NamedTuple):
     """What was taken of one runner: the seconds of a call in each round; or, with fewer rounds, why it stopped."""
 
     prepared: Prepared
@@ -41,14 +41,14 @@ class Taken(NamedTuple):
     stopped: str = ""
 
 
-def in_turns(runners: Sequence[Runner], rounds: int, timeout: float) -> dict[str, Taken]:
+def in_turns(runners: Sequence[Runner], rounds: int, timeout: float) -> dict[str, Samples]:
     """Get all runners ready, take one sample of each in every round, and close them; return what was taken by name.
 
     There are so many rounds, or ENOUGH of them where SECONDS are over by then.
     A runner that fails is out, with the reason; if its worker died, so are the others of that worker. Each call of a
     worker has `timeout` seconds. KeyboardInterrupt passes on.
     """
-    taken: dict[str, Taken] = {}
+    taken: dict[str, Samples] = {}
     for runner in runners:
         _prepare(runner, runners, taken, timeout)
     until = time.monotonic() + SECONDS
@@ -64,7 +64,7 @@ def in_turns(runners: Sequence[Runner], rounds: int, timeout: float) -> dict[str
     return taken
 
 
-def _prepare(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken], timeout: float) -> None:
+def _prepare(runner: Runner, runners: Sequence[Runner], taken: dict[str, Samples], timeout: float) -> None:
     if runner.name in taken:
         return  # its worker is gone
     try:
@@ -72,12 +72,12 @@ def _prepare(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken],
     except WorkerError as error:
         _worker_gone(runner, runners, taken, error)
     except Exception as error:  # noqa: BLE001  a graph that is invalid, or was not had, costs one route
-        taken[runner.name] = Taken(Prepared(), [], fault_message(error))
+        taken[runner.name] = Samples(Prepared(), [], fault_message(error))
     else:
-        taken[runner.name] = Taken(prepared, [], prepared.failure.message if prepared.failure else "")
+        taken[runner.name] = Samples(prepared, [], prepared.failure.message if prepared.failure else "")
 
 
-def _sample(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken], timeout: float) -> None:
+def _sample(runner: Runner, runners: Sequence[Runner], taken: dict[str, Samples], timeout: float) -> None:
     mine = taken[runner.name]
     try:
         sampled = runner.worker.sample(TakeSample(runner.name, mine.prepared.loops), timeout)
@@ -90,11 +90,11 @@ def _sample(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken], 
         mine.samples.append(sampled.seconds / mine.prepared.loops)
 
 
-def _worker_gone(runner: Runner, runners: Sequence[Runner], taken: dict[str, Taken], error: WorkerError) -> None:
+def _worker_gone(runner: Runner, runners: Sequence[Runner], taken: dict[str, Samples], error: WorkerError) -> None:
     for other in runners:
         if other.worker is runner.worker:
             why = str(error) if other is runner else f"its worker ended with {runner.name}: {error}"
-            before = taken.get(other.name, Taken(Prepared(), []))
+            before = taken.get(other.name, Samples(Prepared(), []))
             taken[other.name] = before._replace(stopped=before.stopped or why)
 
 

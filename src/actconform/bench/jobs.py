@@ -13,22 +13,24 @@ from actconform.workers.protocol import Call, Job
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actconform.bench.workloads import Trial
-    from actconform.run.case import Desk
+    from actconform.bench.workloads import Workload
+    from actconform.run.case import CaseContext
     from actconform.types import Bundle
 
 
-def job_of(trial: Trial, route: str, desk: Desk, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]) -> Job:
+def job_of(
+    workload: Workload, route: str, context: CaseContext, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]
+) -> Job:
     """Return what a worker gets ready, on the trial's `tensors`, which are asked with or without constants. Raises Unsupported, Unavailable, ExportError and WorkerError as exports do.
 
     A model gives y and its loss, a graph with constants y alone. Backwards a graph gives the gradients and nothing else: what
     they do not need is not computed.
     """
-    case, subject = trial.case(route), desk.catalog.subject(trial.subject)
+    case, subject = workload.case(route), context.catalog.subject(workload.subject)
     line = subject_of(subject)
     call = Call(REGIME, *tensors(case.constants))
-    graph = artifact_for(subject, case, desk)
+    graph = artifact_for(subject, case, context)
     if graph is None:
-        return Job(case, None, [call], batch=trial.size if line.layered else 0)
+        return Job(case, None, [call], batch=workload.size if line.layered else 0)
     part = line.graph_for(graph, case.aspect, [OUTPUT] if case.constants else [OUTPUT, LOSS])
     return Job(case, part, [line.call_for(call, part)])

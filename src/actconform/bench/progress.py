@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actconform.bench.workloads import Trial
+    from actconform.bench.workloads import Workload
 
 PLAIN_SECONDS = 15.0
 
@@ -46,9 +46,9 @@ class TrialProgress:
         if self._live:
             self._bar.stop()
 
-    def begins(self, trial: Trial) -> None:
+    def begins(self, workload: Workload) -> None:
         """Say which trial is timed next."""
-        words = f"{trial.subject} {trial.direction} {shown(trial.size)}"
+        words = f"{workload.subject} {workload.direction} {shown(workload.size)}"
         if self._live:
             self._bar.update(self._task, completed=self._done, description=words, refresh=True)
         elif time.monotonic() >= self._next:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from actconform.bench.intervals import ConfidenceInterval, interval, ratios
-from actconform.bench.workloads import Trial  # noqa: TC001  msgspec reads annotations
+from actconform.bench.workloads import Workload  # noqa: TC001  msgspec reads annotations
 from actconform.errors import UsageError
 from actconform.files import read_bytes, write_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.bench.interleaved import Taken
+    from actconform.bench.interleaved import Samples
     from actconform.bench.verdicts import Judged
 
 SCHEMA = 1
@@ -43,7 +43,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
     """One route in one trial. Times are seconds of a call.
 
     `samples` are raw, one a round, of `loops` calls each; reading the clock took `clock` s. `rate` is elements or samples a
@@ -78,7 +78,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 class NotTimed(msgspec.Struct, frozen=True):
     """A route of a trial that has no figure, by its case's verdict or because the timing stopped, and why."""
 
-    trial: Trial
+    workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     route: str
     verdict: str
     reason: str
@@ -87,9 +87,9 @@ class NotTimed(msgspec.Struct, frozen=True):
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
     """One trial that was timed."""
 
-    trial: Trial
+    workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     calibration: Calibration
-    figures: tuple[Figure, ...]
+    figures: tuple[BenchmarkResult, ...]
 
 
 class ThroughputReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +111,7 @@ class ThroughputReport(msgspec.Struct, frozen=True, kw_only=True):
     comparison: dict[str, Any] = {}
 
 
-def calibrated(kind: Literal["copy", "matmul"], amount: int, taken: Taken) -> Calibration:
+def calibrated(kind: Literal["copy", "matmul"], amount: int, taken: Samples) -> Calibration:
     """Return the calibration of a trial, its rate in `amount` a second."""
     found = interval(taken.samples)
     return Calibration(
@@ -126,8 +126,14 @@ def calibrated(kind: Literal["copy", "matmul"], amount: int, taken: Taken) -> Ca
 
 
 def figure_of(
-    case: Judged, taken: Taken, scale: Calibration, *, work: tuple[int, int], device: str, again: Taken | None = None
-) -> Figure:
+    case: Judged,
+    taken: Samples,
+    scale: Calibration,
+    *,
+    work: tuple[int, int],
+    device: str,
+    again: Samples | None = None,
+) -> BenchmarkResult:
     """Return the figure of what was taken; `work` is elements or samples, and the amount of bytes or operations of a call.
 
     Until it is `compared`, it is the fastest.
@@ -135,7 +141,7 @@ def figure_of(
     count, amount = work
     seconds = interval(taken.samples)
     throughput = amount / seconds.median
-    return Figure(
+    return BenchmarkResult(
         route=case.route,
         verdict=case.verdict,
         mark=case.mark,
@@ -159,7 +165,7 @@ def figure_of(
     )
 
 
-def with_ratios(figures: list[Figure]) -> tuple[Figure, ...]:
+def with_ratios(figures: list[BenchmarkResult]) -> tuple[BenchmarkResult, ...]:
     """Return the figures of a trial, each with its ratio to the fastest, the one with the least median."""
     fastest = min(figures, key=lambda figure: figure.seconds.median, default=None)
     return tuple(

@@ -9,12 +9,12 @@ import numpy as np
 
 from actconform.bench import calibration
 from actconform.bench.flops import ITEM, flops
-from actconform.bench.interleaved import Runner, Taken, in_turns
+from actconform.bench.interleaved import Runner, Samples, in_turns
 from actconform.bench.jobs import job_of
 from actconform.bench.results import Calibration, Measured, NotTimed, calibrated, figure_of, with_ratios
 from actconform.bench.tensors import REGIME, drawn, elements_and_bytes
 from actconform.bench.verdicts import judged
-from actconform.run.case import Desk, Exams
+from actconform.run.case import CaseContext, VectorCache
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import facts_of, worker_for
 from actconform.types import RAN, Case
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
-    from actconform.bench.workloads import Trial
+    from actconform.bench.workloads import Workload
     from actconform.run.scheduler import Plan
     from actconform.types import Bundle, Result
 
 AGAIN = " again"  # after a route's name: its second program
 
 
-class Floor:
+class BenchmarkRunner:
     """Times trials; a context manager, at whose end the workers end."""
 
     def __init__(self, plan: Plan, results: Mapping[str, Result], *, rounds: int, twice: bool) -> None:
@@ -41,7 +41,7 @@ class Floor:
         self._results = results
         self._rounds = rounds
         self._twice = twice
-        self._exams = Exams(plan.folder, plan.manifest)
+        self._vector_cache = VectorCache(plan.folder, plan.manifest)
         self._workers: dict[str, Worker] = {}
 
     def __enter__(self) -> Self:
@@ -56,39 +56,39 @@ class Floor:
         hellos = {name: worker.hello for name, worker in self._workers.items()}
         return {name: {**facts_of(hello), "cpu": hello.cpu} for name, hello in hellos.items() if hello}
 
-    def time(self, trial: Trial, routes: Sequence[str]) -> tuple[Measured | None, list[NotTimed]]:
+    def time(self, workload: Workload, routes: Sequence[str]) -> tuple[Measured | None, list[NotTimed]]:
         """Return the figures of those routes whose cases ran, and why the others have none; None where none has one."""
-        found = {route: judged(trial, route, self._results) for route in routes}
+        found = {route: judged(workload, route, self._results) for route in routes}
         out = [
-            NotTimed(trial, route, one.verdict, one.reason) for route, one in found.items() if one.verdict not in RAN
+            NotTimed(workload, route, one.verdict, one.reason) for route, one in found.items() if one.verdict not in RAN
         ]
         running = [route for route in routes if found[route].verdict in RAN]
         if not running:
             return None, out
         names = [name for suffix in ("", AGAIN)[: 1 + self._twice] for name in (route + suffix for route in running)]
-        subject = self._plan.catalog.subject(trial.subject)
-        tensors = cache(lambda constants: drawn(subject, trial, constants=constants))
-        runners = [self._calibration(trial), *(self._runner(trial, name, tensors) for name in names)]
+        subject = self._plan.catalog.subject(workload.subject)
+        tensors = cache(lambda constants: drawn(subject, workload, constants=constants))
+        runners = [self._calibration(workload), *(self._runner(workload, name, tensors) for name in names)]
         taken = in_turns(runners, self._rounds, self._plan.config.timeout)
         scale = taken.pop(calibration.NAME)
         stopped = {name: one.stopped or scale.stopped for name, one in taken.items() if one.stopped or scale.stopped}
-        out += [NotTimed(trial, name, "stopped", why) for name, why in stopped.items()]
+        out += [NotTimed(workload, name, "stopped", why) for name, why in stopped.items()]
         if scale.stopped:
             return None, out
-        scaled = self._calibrated(trial, scale)
+        scaled = self._calibrated(workload, scale)
         figures = [
             figure_of(
                 found[route],
                 taken[route],
                 scaled,
-                work=self._work(trial),
-                device=self._device(trial, route),
+                work=self._work(workload),
+                device=self._device(workload, route),
                 again=taken.get(route + AGAIN),
             )
             for route in running
             if route not in stopped
         ]
-        return Measured(trial=trial, calibration=scaled, figures=with_ratios(figures)) if figures else None, out
+        return Measured(workload=workload, calibration=scaled, figures=with_ratios(figures)) if figures else None, out
 
     def _worker(self, backend: str) -> Worker:
         if backend not in self._workers:
@@ -99,40 +99,40 @@ class Floor:
             self._workers[backend] = made
         return self._workers[backend]
 
-    def _runner(self, trial: Trial, name: str, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]) -> Runner:
+    def _runner(self, workload: Workload, name: str, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]) -> Runner:
         plan, route = self._plan, name.removesuffix(AGAIN)
-        case = trial.case(route)
+        case = workload.case(route)
         exporter = plan.catalog.exporter(case)
         exports = Exports(self._worker(exporter.source), cache_folder()) if exporter else None
         worker = self._worker(plan.catalog.worker(case))
-        desk = Desk(plan.catalog, plan.register, plan.config.timeout, self._exams, worker, exports, {})
-        return Runner(name, worker, partial(job_of, trial, route, desk, tensors))
+        context = CaseContext(plan.catalog, plan.register, plan.config.timeout, self._vector_cache, worker, exports, {})
+        return Runner(name, worker, partial(job_of, workload, route, context, tensors))
 
-    def _calibration(self, trial: Trial) -> Runner:
+    def _calibration(self, workload: Workload) -> Runner:
         side, kernel = calibration.SIDE, calibration.COPY
-        if self._kind(trial) == "copy":
-            x = np.ones(self._work(trial)[0], np.float32)
+        if self._kind(workload) == "copy":
+            x = np.ones(self._work(workload)[0], np.float32)
         else:
             kernel = calibration.MATMUL
             x = np.full((side, side), 0.5, np.float32)
         job = Job(Case(kernel.name, "value", "f32", calibration.NAME), None, [Call(REGIME, {"x": x})])
         return Runner(calibration.NAME, self._worker(calibration.NAME), lambda: job)
 
-    def _kind(self, trial: Trial) -> Literal["copy", "matmul"]:
-        return "matmul" if isinstance(self._plan.catalog.subject(trial.subject), Model) else "copy"
+    def _kind(self, workload: Workload) -> Literal["copy", "matmul"]:
+        return "matmul" if isinstance(self._plan.catalog.subject(workload.subject), Model) else "copy"
 
-    def _work(self, trial: Trial) -> tuple[int, int]:
+    def _work(self, workload: Workload) -> tuple[int, int]:
         """Return the elements of a kernel's x and the bytes of a call, or a model's samples and operations."""
-        subject = self._plan.catalog.subject(trial.subject)
+        subject = self._plan.catalog.subject(workload.subject)
         if isinstance(subject, Model):
-            return trial.size, flops(subject, trial.size, trial.direction)
-        return elements_and_bytes(subject, trial)
+            return workload.size, flops(subject, workload.size, workload.direction)
+        return elements_and_bytes(subject, workload)
 
-    def _calibrated(self, trial: Trial, taken: Taken) -> Calibration:
-        kind = self._kind(trial)
-        amount = calibration.MATMUL_FLOPS if kind == "matmul" else 2 * ITEM * self._work(trial)[0]
+    def _calibrated(self, workload: Workload, taken: Samples) -> Calibration:
+        kind = self._kind(workload)
+        amount = calibration.MATMUL_FLOPS if kind == "matmul" else 2 * ITEM * self._work(workload)[0]
         return calibrated(kind, amount, taken)
 
-    def _device(self, trial: Trial, route: str) -> str:
-        hello = self._worker(self._plan.catalog.worker(trial.case(route))).hello
+    def _device(self, workload: Workload, route: str) -> str:
+        hello = self._worker(self._plan.catalog.worker(workload.case(route))).hello
         return hello.facts.get("device", "cpu") if hello else "cpu"

@@ -15,7 +15,7 @@ from actconform.types.model import LOSS, Model
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.bench.workloads import Trial
+    from actconform.bench.workloads import Workload
     from actconform.types import Bundle, Kernel
 
     Shapes = dict[str, tuple[int, ...]]
@@ -48,14 +48,14 @@ def output_shape(kernel: Kernel, given: Shapes) -> tuple[int, ...]:
     return (given[kernel.inputs[0]][0], *truth(kernel, one, None)["y"].shape[1:])
 
 
-def drawn(subject: Kernel | Model, trial: Trial, *, constants: bool) -> tuple[Bundle, Bundle | None]:
+def drawn(subject: Kernel | Model, workload: Workload, *, constants: bool) -> tuple[Bundle, Bundle | None]:
     """Return the inputs of a trial and, backwards, the cotangents; with `constants` a model's inputs without parameters.
 
     A kernel's numbers are normal, twice the standard width; a model's are its own, at the batch of the trial.
     """
-    backwards = trial.direction != "forward"
+    backwards = workload.direction != "forward"
     if isinstance(subject, Model):
-        model = msgspec.structs.replace(subject, batch=trial.size)
+        model = msgspec.structs.replace(subject, batch=workload.size)
         inputs = draw_inputs(model)
         targets = {one.name for one in model.inputs if one.role == "target"}
         if constants:
@@ -63,24 +63,24 @@ def drawn(subject: Kernel | Model, trial: Trial, *, constants: bool) -> tuple[Bu
         else:
             inputs |= draw_parameters(model)
         return inputs, {LOSS: np.ones((), np.float32)} if backwards else None
-    given = shapes(subject, trial.size)
+    given = shapes(subject, workload.size)
     numbers: dict[str, NDArray[Any]] = {name: _normal(subject.name, name, shape) for name, shape in given.items()}
     if not backwards:
         return numbers, None
     return numbers, {"y": _normal(subject.name, "cotangent", output_shape(subject, given))}
 
 
-def elements_and_bytes(subject: Kernel, trial: Trial) -> tuple[int, int]:
+def elements_and_bytes(subject: Kernel, workload: Workload) -> tuple[int, int]:
     """Return the elements of x and the bytes of a call: every input, cotangent and result once.
 
     Forward that is the inputs and y; backwards the inputs, the cotangent of y and the gradients of the inputs: what a
     framework writes besides, such as y, is its own affair.
     """
-    given = shapes(subject, trial.size)
+    given = shapes(subject, workload.size)
     inputs = sum(_elements(shape) for shape in given.values())
     y = _elements(output_shape(subject, given))
     elements = _elements(given[subject.inputs[0]])
-    if trial.direction == "forward":
+    if workload.direction == "forward":
         return elements, 4 * inputs + y * (8 if subject.output_dtype == "int64" else 4)
     return elements, 4 * (2 * inputs + y)
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.types import RAN, Case, Verdict
-from actconform.verdict.severity import NEW_MARK, gravest, gravity, mark
+from actconform.verdict.severity import NEW_MARK, gravest, mark, severity_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from actconform.bench.workloads import Trial
+    from actconform.bench.workloads import Workload
     from actconform.types import Result
-    from actconform.verdict.severity import Gravity
+    from actconform.verdict.severity import SeverityOrder
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,16 +28,16 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     placement: dict[str, tuple[str, ...]] = {}
 
 
-def cases(wanted: Iterable[tuple[Trial, Sequence[str]]]) -> list[Case]:
+def cases(wanted: Iterable[tuple[Workload, Sequence[str]]]) -> list[Case]:
     """Return the cases on which all figures stand, each once."""
-    found = [case for trial, routes in wanted for route in routes for case in _cases(trial, route)]
+    found = [case for workload, routes in wanted for route in routes for case in _cases(workload, route)]
     return list(dict.fromkeys(found))
 
 
-def judged(trial: Trial, route: str, results: Mapping[str, Result]) -> Judged:
+def judged(workload: Workload, route: str, results: Mapping[str, Result]) -> Judged:
     """Return the verdict of a route, by what came of its cases; ERROR where one has no result."""
-    there = [results[case.id] for case in _cases(trial, route) if case.id in results]
-    if len(there) < len(_cases(trial, route)):
+    there = [results[case.id] for case in _cases(workload, route) if case.id in results]
+    if len(there) < len(_cases(workload, route)):
         return Judged(route=route, verdict=Verdict.ERROR, reason="its case was not run")
     worst = min(there, key=_gravest_first)
     finding = gravest(worst.findings)
@@ -51,12 +51,12 @@ def judged(trial: Trial, route: str, results: Mapping[str, Result]) -> Judged:
     )
 
 
-def _cases(trial: Trial, route: str) -> list[Case]:
-    case = trial.case(route)
+def _cases(workload: Workload, route: str) -> list[Case]:
+    case = workload.case(route)
     return [case] if case.aspect == "value" else [msgspec.structs.replace(case, aspect="value"), case]
 
 
-def _gravest_first(result: Result) -> tuple[int, list[Gravity]]:
+def _gravest_first(result: Result) -> tuple[int, list[SeverityOrder]]:
     order = (Verdict.FAIL, Verdict.XPASS, Verdict.XFAIL, Verdict.PASS)
     finding = gravest(result.findings)
-    return (order.index(result.verdict) if result.verdict in RAN else -1), [gravity(finding)] if finding else []
+    return (order.index(result.verdict) if result.verdict in RAN else -1), [severity_order(finding)] if finding else []

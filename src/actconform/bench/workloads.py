@@ -31,7 +31,7 @@ _HELP = (
 )
 
 
-class Trial(msgspec.Struct, frozen=True):
+class Workload(msgspec.Struct, frozen=True):
     """One race: a subject in one direction at one size, the elements of a kernel's x or the batch of a model."""
 
     subject: str
@@ -72,13 +72,13 @@ def chosen(catalog: Catalog, wanted: Selection, *, full: bool = False) -> dict[s
     return found
 
 
-def trials(catalog: Catalog, subject: str, sizes: Sequence[int], batches: Sequence[int]) -> list[Trial]:
+def workloads(catalog: Catalog, subject: str, sizes: Sequence[int], batches: Sequence[int]) -> list[Workload]:
     """Return the trials of a subject; a kernel without gradient, or a model with nothing to differentiate, runs forward alone."""
     one = catalog.subject(subject)
     backwards = bool(one.differentiable)
     directions: list[Direction] = ["forward", "forward+backward"] if backwards else ["forward"]
     each = sizes if isinstance(one, Kernel) else batches
-    return [Trial(subject, direction, size) for direction in directions for size in each]
+    return [Workload(subject, direction, size) for direction in directions for size in each]
 
 
 def numbers(option: str, text: str) -> list[int]:

@@ -19,9 +19,9 @@ from actconform.bench.interleaved import ENOUGH, SECONDS
 from actconform.bench.intervals import CONFIDENCE, LEAST_ROUNDS
 from actconform.bench.progress import TrialProgress
 from actconform.bench.results import FILE, Machine, ThroughputReport, write
-from actconform.bench.runner import Floor
+from actconform.bench.runner import BenchmarkRunner
 from actconform.bench.verdicts import cases
-from actconform.bench.workloads import chosen, numbers, trials
+from actconform.bench.workloads import chosen, numbers, workloads
 from actconform.cli import announced
 from actconform.errors import UsageError
 from actconform.machine.cpu import cpu_capability
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.bench.results import Measured, NotTimed
-    from actconform.bench.workloads import Trial
+    from actconform.bench.workloads import Workload
     from actconform.plugin.loader import Catalog
     from actconform.run.scheduler import Plan
     from actconform.types import Result
@@ -57,7 +57,7 @@ ROUNDS_HELP = (
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be timed: each trial with its routes, and how."""
 
-    races: list[tuple[Trial, list[str]]]
+    races: list[tuple[Workload, list[str]]]
     rounds: int
     twice: bool
 
@@ -116,10 +116,10 @@ def command(
     report = _measured(_plan(wanted, config, catalog), wanted, console)
     comparison = baseline.compare(old, report) if old else None
     if old and comparison and comparison.slower and not (update or report.interrupted):
-        again = _only(wanted, {one.trial for one in comparison.slower})
+        again = _only(wanted, {one.workload for one in comparison.slower})
         console.print("\nslower than the baseline: timed once more, in new processes")
-        repeat = _measured(_plan(again, config, catalog), again, console)
-        comparison = baseline.confirmed(comparison, baseline.compare(old, repeat))
+        again_measured = _measured(_plan(again, config, catalog), again, console)
+        comparison = baseline.confirmed(comparison, baseline.compare(old, again_measured))
     if comparison:
         report = msgspec.structs.replace(report, comparison=msgspec.to_builtins(comparison))
     path = _written(folder, report)
@@ -165,23 +165,23 @@ def _folder(folder: Path) -> Path:
 
 def _races(
     catalog: Catalog, selection: Selection, sizes: list[int], batches: list[int], *, full: bool, twice: bool
-) -> list[tuple[Trial, list[str]]]:
+) -> list[tuple[Workload, list[str]]]:
     """Return each trial with its routes; raise UsageError where one does not fit into memory."""
     there = available()
     races = []
     for subject, names in chosen(catalog, selection, full=full).items():
-        for trial in trials(catalog, subject, sizes, batches):
-            routes = [name for name in names if trial.direction == "forward" or not trial.case(name).constants]
+        for workload in workloads(catalog, subject, sizes, batches):
+            routes = [name for name in names if workload.direction == "forward" or not workload.case(name).constants]
             if routes:
-                refuse_what_does_not_fit(catalog.subject(subject), trial, len(routes) * (1 + twice), there)
-                races.append((trial, routes))
+                refuse_what_does_not_fit(catalog.subject(subject), workload, len(routes) * (1 + twice), there)
+                races.append((workload, routes))
     if not races:
         raise UsageError("graphs with constants have no gradients, and nothing else is selected")
     return races
 
 
-def _only(wanted: _Wanted, trials: Collection[Trial]) -> _Wanted:
-    return msgspec.structs.replace(wanted, races=[race for race in wanted.races if race[0] in trials])
+def _only(wanted: _Wanted, workloads: Collection[Workload]) -> _Wanted:
+    return msgspec.structs.replace(wanted, races=[race for race in wanted.races if race[0] in workloads])
 
 
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
@@ -198,11 +198,11 @@ def _measured(plan: Plan, wanted: _Wanted, console: Console) -> ThroughputReport
     interrupted = False
     try:
         results = _judged(plan, console)
-        with Floor(plan, results, rounds=wanted.rounds, twice=wanted.twice) as floor:
+        with BenchmarkRunner(plan, results, rounds=wanted.rounds, twice=wanted.twice) as bench_runner:
             try:
-                _time(floor, wanted, console, measured, left)
+                _time(bench_runner, wanted, console, measured, left)
             finally:
-                facts = floor.facts()
+                facts = bench_runner.facts()
     except KeyboardInterrupt:
         interrupted = True
     report = ThroughputReport(
@@ -233,17 +233,19 @@ def _judged(plan: Plan, console: Console) -> dict[str, Result]:
     return results
 
 
-def _time(floor: Floor, wanted: _Wanted, console: Console, measured: list[Measured], left: list[NotTimed]) -> None:
+def _time(
+    bench_runner: BenchmarkRunner, wanted: _Wanted, console: Console, measured: list[Measured], left: list[NotTimed]
+) -> None:
     with TrialProgress(len(wanted.races), console) as progress:
-        for number, (trial, routes) in enumerate(wanted.races):
-            progress.begins(trial)
-            figures, without = floor.time(trial, routes)
+        for number, (workload, routes) in enumerate(wanted.races):
+            progress.begins(workload)
+            figures, without = bench_runner.time(workload, routes)
             left += without
             if figures:
                 measured.append(figures)
             following = wanted.races[number + 1 :][:1]
-            if not following or following[0][0].subject != trial.subject:
-                speeds.tables(console, [one for one in measured if one.trial.subject == trial.subject])
+            if not following or following[0][0].subject != workload.subject:
+                speeds.tables(console, [one for one in measured if one.workload.subject == workload.subject])
 
 
 def _machine(threads: int, facts: dict[str, dict[str, str]]) -> Machine:

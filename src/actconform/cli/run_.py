@@ -33,7 +33,7 @@ from actconform.verdict.causes.observed import read_observed, worse
 from actconform.verdict.judge import conforms
 from actconform.workers.code import code_digest
 from actconform.workers.from_settings import configured, with_environments
-from actconform.workers.protocol import Hello
+from actconform.workers.protocol import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,8 +150,8 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
             progress.advance(result)
             clock["record"] += time.perf_counter() - arrived
 
-        def started_(backend: str, hello: Hello | str, seconds: float) -> None:
-            if isinstance(hello, Hello):
+        def started_(backend: str, hello: Handshake | str, seconds: float) -> None:
+            if isinstance(hello, Handshake):
                 facts[backend] = facts_of(hello)
             starts.append((backend, seconds))
             progress.started(backend, hello)

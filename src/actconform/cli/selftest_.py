@@ -13,7 +13,7 @@ import msgspec
 from actconform.cli import announced
 from actconform.errors import UsageError, near
 from actconform.plugin.loader import load_plugins
-from actconform.report.marked import expect_marks, write_between
+from actconform.report.marked_section import expect_marks, write_between
 from actconform.run.scheduler import plan_of
 from actconform.say import say
 from actconform.selftest import NO_FAULTS, selftest

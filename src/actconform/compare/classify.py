@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.compare.elementwise import Errors, Sample
-    from actconform.tolerance.limits import Rule
+    from actconform.compare.elementwise import ErrorStatistics, Sample
+    from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]
     Mask = NDArray[np.bool_]
@@ -36,12 +36,12 @@ class Located(NamedTuple):
     elements: NDArray[np.int64]
 
 
-def classify(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> list[Finding]:
+def classify(sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str) -> list[Finding]:
     """Return the findings among the suspects of a sample, as `locate` does, without their elements."""
-    return [located.finding for located in locate(sample, rule, errors, regime, tensor)]
+    return [located.finding for located in locate(sample, tolerance, errors, regime, tensor)]
 
 
-def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> list[Located]:
+def locate(sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str) -> list[Located]:
     """Return the findings among the suspects of a sample, one for each class and coherent interval of inputs.
 
     An element gets the first class that fits: nan-made, nan-lost, inf, zero-sign, (accepted: inside its bound or the interval
@@ -55,12 +55,14 @@ def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str)
     with np.errstate(all="ignore"):
         suspects = sample.part(errors.suspects)
         findings = []
-        for class_, mask, scaled, ulp in _classes(suspects, rule):
+        for class_, mask, scaled, ulp in _classes(suspects, tolerance):
             indices = np.flatnonzero(mask)
             if errors.worst is not None and class_ in PROFILED:
                 tail = class_ == FindingClass.TAIL
                 errors.worst.add_breaches(suspects.x[indices], (ulp if tail else scaled)[indices], of_tail=tail)
-            for run in _runs(suspects.x[indices]) if rule.unary else [np.arange(indices.size)] if indices.size else []:
+            for run in (
+                _runs(suspects.x[indices]) if tolerance.unary else [np.arange(indices.size)] if indices.size else []
+            ):
                 chosen = indices[run]
                 unit = CLASSES[class_].unit
                 size = ulp if unit == "ulp" else scaled
@@ -71,9 +73,9 @@ def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str)
                     count=int(chosen.size),
                     regime=regime,
                     tensor=tensor,
-                    interval=_interval(suspects.x[chosen], rule),
+                    interval=_interval(suspects.x[chosen], tolerance),
                     worst=Worst(
-                        input_hex=to_hex(float(suspects.x[worst]), rule.fmt),
+                        input_hex=to_hex(float(suspects.x[worst]), tolerance.fmt),
                         index=int(errors.suspects[worst]),
                         truth=float(suspects.truth[worst]),
                         got=float(suspects.got[worst]),
@@ -86,13 +88,13 @@ def locate(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str)
     return findings
 
 
-def _classes(s: Sample, rule: Rule) -> Iterator[tuple[FindingClass, Mask, F64, F64]]:
+def _classes(s: Sample, tolerance: Tolerance) -> Iterator[tuple[FindingClass, Mask, F64, F64]]:
     """Yield (class, mask, scaled error, ULP) with disjoint masks over the suspects."""
-    fmt = rule.fmt
+    fmt = tolerance.fmt
     got, truth, x = s.got.astype(np.float64), s.truth, s.x
     ct = np.ones_like(x) if s.cotangent is None else s.cotangent
     ulps = ulp_of(truth, fmt)
-    unit, scales = units(s, rule, ulps)
+    unit, scales = units(s, tolerance, ulps)
     # an infinite answer counts as the next power of two, so that one ULP around the largest number is one ULP; beyond that
     # as the truth, if of its sign
     cap = 2.0 ** (fmt.emax + 1)
@@ -109,36 +111,36 @@ def _classes(s: Sample, rule: Rule) -> Iterator[tuple[FindingClass, Mask, F64, F
 
     yield take(FindingClass.NAN_MADE, np.isnan(got))
     yield take(FindingClass.NAN_LOST, np.isnan(truth))
-    low, high = rule.range
+    low, high = tolerance.range
     outside = (got < low) | (got > high)
-    allowed = (scaled <= rule.limit) | (seen == truth)
-    if rule.tail:
-        allowed &= (small_ulp <= rule.tail_limit) | (np.abs(truth) >= scales / 8) | rule.near_root(x)
-    signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & rule.zero_sign
+    allowed = (scaled <= tolerance.limit) | (seen == truth)
+    if tolerance.tail:
+        allowed &= (small_ulp <= tolerance.tail_limit) | (np.abs(truth) >= scales / 8) | tolerance.near_root(x)
+    signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & tolerance.zero_sign
     if s.bound is not None:
         allowed |= np.abs(got - truth) <= s.bound
     yield take(FindingClass.INF, (np.isinf(got) | (np.abs(truth) >= fmt.overflow)) & ~allowed)
     yield take(FindingClass.ZERO_SIGN, signs_differ & (np.abs(truth) <= fmt.smallest_subnormal / 2))
     open_ &= ~(allowed & ~outside)
-    for kink in rule.kinks:
+    for kink in tolerance.kinks:
         at = np.abs(x - kink.x) <= ulp_of(np.full(1, kink.x), fmt)
         if kink.x == 0.0:
             at |= np.abs(x) < fmt.smallest_normal
         ends = np.sort([kink.left * ct, kink.right * ct], axis=0)
-        slack = rule.limit * unit
+        slack = tolerance.limit * unit
         open_ &= ~(at & (got >= ends[0] - slack) & (got <= ends[1] + slack))
         yield take(FindingClass.KINK, at)
-    yield take(FindingClass.SUBNORMAL_FLUSH, _flushed(s, got, rule.at_zero * ct, unit, rule))
+    yield take(FindingClass.SUBNORMAL_FLUSH, _flushed(s, got, tolerance.at_zero * ct, unit, tolerance))
     yield take(FindingClass.RANGE, outside)
-    yield take(FindingClass.SCALED_ERROR, ~(scaled <= rule.limit))
+    yield take(FindingClass.SCALED_ERROR, ~(scaled <= tolerance.limit))
     ulp = small_ulp
     yield take(FindingClass.TAIL, open_.copy())
 
 
-def _flushed(sample: Sample, got: F64, at_zero: F64, unit: F64, rule: Rule) -> Mask:
+def _flushed(sample: Sample, got: F64, at_zero: F64, unit: F64, tolerance: Tolerance) -> Mask:
     """Tell where a subnormal input was taken for 0, or a result at the edge of normal numbers lost its subnormal part."""
-    normal, truth, x = rule.fmt.smallest_normal, sample.truth, sample.x
-    like_zero = (np.abs(got - at_zero) <= (0.0 if rule.exact else rule.limit * unit)) & rule.unary
+    normal, truth, x = tolerance.fmt.smallest_normal, sample.truth, sample.x
+    like_zero = (np.abs(got - at_zero) <= (0.0 if tolerance.exact else tolerance.limit * unit)) & tolerance.unary
     handed_through = (np.abs(got) < normal) & (np.abs(truth) < normal)
     lost: Mask = (np.abs(x) < normal) & (like_zero | handed_through) | (np.abs(truth) < 2 * normal) & (got == 0)
     return lost
@@ -160,8 +162,8 @@ def _runs(x: F64) -> Iterator[NDArray[np.int64]]:
         yield from np.split(order, gaps)
 
 
-def _interval(x: F64, rule: Rule) -> Interval:
+def _interval(x: F64, tolerance: Tolerance) -> Interval:
     known = x[~np.isnan(x)]
     if not known.size:
-        return Interval(to_hex(np.nan, rule.fmt), to_hex(np.nan, rule.fmt))
-    return Interval(to_hex(float(known.min()), rule.fmt), to_hex(float(known.max()), rule.fmt))
+        return Interval(to_hex(np.nan, tolerance.fmt), to_hex(np.nan, tolerance.fmt))
+    return Interval(to_hex(float(known.min()), tolerance.fmt), to_hex(float(known.max()), tolerance.fmt))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actconform.compare.classify import Located, locate
-from actconform.compare.elementwise import Sample, measure
+from actconform.compare.elementwise import Sample, elementwise_errors
 from actconform.tolerance.limits import BIAS_POINTS
 from actconform.tolerance.ulp import to_hex
 from actconform.types import NOWHERE, Finding, FindingClass, Interval, Measurement
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.compare.elementwise import Errors
-    from actconform.testdata.kernel_vectors import Exam, Question
-    from actconform.tolerance.limits import Rule
+    from actconform.compare.elementwise import ErrorStatistics
+    from actconform.testdata.kernel_vectors import TestVector, TestVectors
+    from actconform.tolerance.limits import Tolerance
     from actconform.types import Bundle, Place
 
 
@@ -37,87 +37,87 @@ class Comparison(NamedTuple):
     elements: dict[Place, NDArray[np.int64]]
 
 
-def compare(exam: Exam, answers: Sequence[Bundle]) -> tuple[list[Measurement], list[Finding]]:
+def compare(test_vectors: TestVectors, answers: Sequence[Bundle]) -> tuple[list[Measurement], list[Finding]]:
     """Return the measurements and findings of a case, as `comparison` does."""
-    compared = comparison(exam, answers)
+    compared = comparison(test_vectors, answers)
     return compared.measurements, compared.findings
 
 
-def comparison(exam: Exam, answers: Sequence[Bundle]) -> Comparison:
+def comparison(test_vectors: TestVectors, answers: Sequence[Bundle]) -> Comparison:
     """Return how the answers of a case compare: each regime's tensors joined, special inputs compared between positions.
 
     `answers` holds one bundle a question, in order; raises ValueError when there are more or fewer. A missing, extra, wrongly
     shaped or wrongly typed output is a finding (`names`, `shape`, `dtype`); what can still be compared is.
     """
-    compared = comparison_of(joined(exam, answers), exam.rule)
-    return compared._replace(findings=structure(exam, answers) + compared.findings)
+    compared = comparison_of(joined(test_vectors, answers), test_vectors.tolerance)
+    return compared._replace(findings=structure(test_vectors, answers) + compared.findings)
 
 
-def comparison_of(samples: dict[tuple[str, str], Sample], rule: Rule) -> Comparison:
+def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) -> Comparison:
     """Return how joined answers compare, tensor by tensor of each regime."""
     measurements, findings, elements = [], [], {}
     for (regime, tensor), sample in samples.items():
-        errors = measure(sample, rule)
-        located = locate(sample, rule, errors, regime, tensor)
-        measurements.append(measurement(sample, rule, errors, [item.finding for item in located], regime, tensor))
-        located += _position(sample, rule, regime, tensor)
+        errors = elementwise_errors(sample, tolerance)
+        located = locate(sample, tolerance, errors, regime, tensor)
+        measurements.append(measurement(sample, tolerance, errors, [item.finding for item in located], regime, tensor))
+        located += _position(sample, tolerance, regime, tensor)
         elements.update({item.finding.place: item.elements for item in located})
         findings += [item.finding for item in located]
-        findings += _bias(sample, rule, errors, regime, tensor)
+        findings += _bias(sample, tolerance, errors, regime, tensor)
     return Comparison(measurements, findings, samples, elements)
 
 
-def structure(exam: Exam, answers: Sequence[Bundle]) -> list[Finding]:
+def structure(test_vectors: TestVectors, answers: Sequence[Bundle]) -> list[Finding]:
     """Return what is wrong before any number is read, `names`, `shape` and `dtype`: one finding for each tensor of a regime."""
     found: dict[tuple[FindingClass, str, str], Finding] = {}
-    for question, answer in zip(exam.questions, answers, strict=True):
-        for class_, tensor, evidence in _structure(question, answer):
-            old = found.get((class_, question.regime, tensor))
-            found[class_, question.regime, tensor] = structural(
-                class_, question.regime, tensor, evidence, count=old.count + 1 if old else 1
+    for vector, answer in zip(test_vectors.vectors, answers, strict=True):
+        for class_, tensor, evidence in _structure(vector, answer):
+            old = found.get((class_, vector.regime, tensor))
+            found[class_, vector.regime, tensor] = structural(
+                class_, vector.regime, tensor, evidence, count=old.count + 1 if old else 1
             )
     return list(found.values())
 
 
-def joined(exam: Exam, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sample]:
+def joined(test_vectors: TestVectors, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sample]:
     """Return the answers beside their truth, joined by (regime, tensor); those of a wrong name, shape or kind are left out."""
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for question, answer in zip(exam.questions, answers, strict=True):
-        for tensor, sample in _samples(question, answer):
-            samples[question.regime, tensor].append(sample)
+    for vector, answer in zip(test_vectors.vectors, answers, strict=True):
+        for tensor, sample in _samples(vector, answer):
+            samples[vector.regime, tensor].append(sample)
     return {key: join(parts) for key, parts in samples.items()}
 
 
-def _structure(question: Question, answer: Bundle) -> Iterator[tuple[FindingClass, str, str]]:
+def _structure(vector: TestVector, answer: Bundle) -> Iterator[tuple[FindingClass, str, str]]:
     """Yield (class, tensor, evidence) for all that is wrong before any number is read."""
-    for name in question.truth.keys() - answer.keys():
+    for name in vector.truth.keys() - answer.keys():
         yield FindingClass.NAMES, name, f"output {name!r} is missing; got {sorted(answer)}"
-    for name in answer.keys() - question.truth.keys():
-        yield FindingClass.NAMES, name, f"output {name!r} was not asked for; expected {sorted(question.truth)}"
-    for name in question.truth.keys() & answer.keys():
-        got, wanted = answer[name], question.truth[name].shape
+    for name in answer.keys() - vector.truth.keys():
+        yield FindingClass.NAMES, name, f"output {name!r} was not asked for; expected {sorted(vector.truth)}"
+    for name in vector.truth.keys() & answer.keys():
+        got, wanted = answer[name], vector.truth[name].shape
         if got.shape != wanted:
             yield FindingClass.SHAPE, name, f"shape {list(got.shape)}, expected {list(wanted)}"
-        dtype = question.dtypes[name]
+        dtype = vector.dtypes[name]
         if got.dtype != dtype:
             yield FindingClass.DTYPE, name, f"dtype {got.dtype}, expected {dtype}"
 
 
-def _samples(question: Question, answer: Bundle) -> Iterator[tuple[str, Sample]]:
-    for name, truth in question.truth.items():
+def _samples(vector: TestVector, answer: Bundle) -> Iterator[tuple[str, Sample]]:
+    for name, truth in vector.truth.items():
         got = answer.get(name)
         if got is None or got.shape != truth.shape or got.dtype.kind in "cSUmM":
             continue
         cotangent = None
-        if question.cotangents is not None and not question.bounds:
-            cotangent = question.cotangents["y"].astype(np.float64).ravel()
-        bound = question.bounds.get(name)
+        if vector.cotangents is not None and not vector.bounds:
+            cotangent = vector.cotangents["y"].astype(np.float64).ravel()
+        bound = vector.bounds.get(name)
         yield (
             name,
             Sample(
                 got=got.ravel(),
                 truth=truth.ravel(),
-                x=question.beside[name].ravel(),
+                x=vector.input_at[name].ravel(),
                 cotangent=cotangent,
                 bound=None if bound is None else bound.ravel(),
             ),
@@ -141,7 +141,7 @@ def join(parts: Sequence[Sample]) -> Sample:
 
 
 def measurement(
-    sample: Sample, rule: Rule, errors: Errors, findings: Sequence[Finding], regime: str, tensor: str
+    sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, findings: Sequence[Finding], regime: str, tensor: str
 ) -> Measurement:
     """Return the numbers of a tensor in a regime; what was accepted at a kink or as a flush is in no maximum."""
     worst = [finding.worst for finding in findings if finding.worst is not None]
@@ -153,34 +153,34 @@ def measurement(
         max_ulp=max([errors.max_ulp, *(w.ulp for w in worst if np.isfinite(w.ulp))]),
         max_scaled=scaled,
         bias=errors.bias,
-        limit=rule.limit,
-        margin=rule.limit / scaled if scaled else np.inf,
+        limit=tolerance.limit,
+        margin=tolerance.limit / scaled if scaled else np.inf,
         histogram=tuple(errors.histogram.tolist()),
-        kinks=_kinks(sample, rule),
-        unit="scaled" if rule.scale is not None else "ulp" if rule.exact or sample.bound is None else "bound",
+        kinks=_kinks(sample, tolerance),
+        unit="scaled" if tolerance.scale is not None else "ulp" if tolerance.exact or sample.bound is None else "bound",
         profile=errors.worst.profile() if errors.worst is not None else None,
     )
 
 
-def _kinks(sample: Sample, rule: Rule) -> dict[str, str]:
+def _kinks(sample: Sample, tolerance: Tolerance) -> dict[str, str]:
     """Return which one-sided derivative was given at each kink where they differ: left, right, other."""
     sides = {}
-    for kink in rule.kinks:
+    for kink in tolerance.kinks:
         at = np.flatnonzero(sample.x == kink.x)
         if not at.size or kink.left == kink.right:
             continue
         got = float(sample.got[at[0]])
         ct = 1.0 if sample.cotangent is None else float(sample.cotangent[at[0]])
         near = {
-            side: abs(got - value * ct) <= 2.0 ** (2 - rule.fmt.precision)
+            side: abs(got - value * ct) <= 2.0 ** (2 - tolerance.fmt.precision)
             for side, value in (("left", kink.left), ("right", kink.right))
         }
-        sides[to_hex(kink.x, rule.fmt)] = next((side for side, is_near in near.items() if is_near), "other")
+        sides[to_hex(kink.x, tolerance.fmt)] = next((side for side, is_near in near.items() if is_near), "other")
     return sides
 
 
-def _bias(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) -> Iterator[Finding]:
-    if errors.within < BIAS_POINTS or abs(errors.bias) <= rule.bias_limit:
+def _bias(sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str) -> Iterator[Finding]:
+    if errors.within < BIAS_POINTS or abs(errors.bias) <= tolerance.bias_limit:
         return
     finite = sample.x[np.isfinite(sample.x)]
     yield Finding(
@@ -188,22 +188,22 @@ def _bias(sample: Sample, rule: Rule, errors: Errors, regime: str, tensor: str) 
         count=errors.within,
         regime=regime,
         tensor=tensor,
-        interval=Interval(to_hex(float(finite.min()), rule.fmt), to_hex(float(finite.max()), rule.fmt)),
+        interval=Interval(to_hex(float(finite.min()), tolerance.fmt), to_hex(float(finite.max()), tolerance.fmt)),
         worst=None,
         magnitude=abs(errors.bias),
         evidence=f"mean signed error {errors.bias:.3g} units over {errors.within} elements that are each within their limit",
     )
 
 
-def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[Located]:
+def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) -> Iterator[Located]:
     """Yield a finding for each input of a unary kernel that gives different answers at different places of arrays.
 
     At special inputs the answers must be of one class (NaN, an infinity, a sign, zero); at kinks of one value too, but for
     rounding: each may lie anywhere between the slopes of both sides.
     """
-    kinks = [kink.x for kink in rule.kinks]
+    kinks = [kink.x for kink in tolerance.kinks]
     asked = np.flatnonzero(np.isin(sample.x, kinks)) if regime != "special" else np.arange(sample.x.size)
-    if not rule.unary or not asked.size:
+    if not tolerance.unary or not asked.size:
         return
     order = asked[np.argsort(sample.x[asked].view(np.uint64), kind="stable")]
     x, slope = sample.x[order], sample.got[order].astype(np.float64)
@@ -214,12 +214,12 @@ def _position(sample: Sample, rule: Rule, regime: str, tensor: str) -> Iterator[
         classes = np.where(np.isnan(slope), 5, np.sign(slope) * (1 + np.isinf(slope)))
         differs = np.maximum.reduceat(classes, starts) > np.minimum.reduceat(classes, starts)
         low, high = np.minimum.reduceat(slope, starts), np.maximum.reduceat(slope, starts)
-        rounding = rule.limit * rule.fmt.unit_roundoff * np.maximum(1.0, np.abs(high))
+        rounding = tolerance.limit * tolerance.fmt.unit_roundoff * np.maximum(1.0, np.abs(high))
         differs |= np.isin(x[starts], kinks) & (high - low > rounding)
     places = "in arrays of lengths 1, 8, 17, 67" if regime == "special" else "of one array"
     for number in np.flatnonzero(differs):
         group = slice(starts[number], starts[number + 1] if number + 1 < starts.size else None)
-        hex_ = to_hex(float(x[group][0]), rule.fmt)
+        hex_ = to_hex(float(x[group][0]), tolerance.fmt)
         answers = ", ".join(f"{value:g}" for value in np.unique(slope[group])[:4])
         finding = Finding(
             class_=FindingClass.POSITION_DEPENDENT,

@@ -13,7 +13,7 @@ from actconform.tolerance.ulp import ulp_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.tolerance.limits import Rule
+    from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Sample(msgspec.Struct, frozen=True):
         )
 
 
-class Errors(msgspec.Struct):
+class ErrorStatistics(msgspec.Struct):
     """What one pass over a sample saw; the maxima are those of the elements plainly within their limit.
 
     `histogram` counts |error| in ULP by powers of two: exact; below 2**-8; [2**-8, 2**-7); ...; 2**25 and more. Non-finite
@@ -70,7 +70,7 @@ class Errors(msgspec.Struct):
         return self.signed_sum / self.within if self.within else 0.0
 
 
-def measure(sample: Sample, rule: Rule) -> Errors:
+def elementwise_errors(sample: Sample, tolerance: Tolerance) -> ErrorStatistics:
     """Return the errors of all elements, in ULP and in the rule's unit, and which elements are suspect.
 
     A NaN never wins a comparison: an element is within its limit only where `error <= limit` holds. Exact for f32 and
@@ -80,33 +80,33 @@ def measure(sample: Sample, rule: Rule) -> Errors:
     if not sample.truth.size == sample.x.size == n:
         message = f"answer has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
         raise ValueError(message)
-    errors = Errors(n=n, worst=WorstByBinade(rule) if rule.unary else None)
+    errors = ErrorStatistics(n=n, worst=WorstByBinade(tolerance) if tolerance.unary else None)
     suspects = []
     with np.errstate(all="ignore"):
         for start in range(0, n, BLOCK):
             part = slice(start, min(start + BLOCK, n))
-            suspects.append(_block(sample.part(part), rule, errors) + start)
+            suspects.append(_block(sample.part(part), tolerance, errors) + start)
     if suspects:
         errors.suspects = np.concatenate(suspects)
     return errors
 
 
-def _block(block: Sample, rule: Rule, errors: Errors) -> NDArray[np.int64]:
+def _block(block: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> NDArray[np.int64]:
     got = block.got.astype(np.float64)
-    ulps = ulp_of(block.truth, rule.fmt)
-    unit, scales = units(block, rule, ulps)
+    ulps = ulp_of(block.truth, tolerance.fmt)
+    unit, scales = units(block, tolerance, ulps)
     ratio = got - block.truth
     ulp = np.abs(ratio)
     ulp /= ulps
     ratio /= unit
     scaled = ulp if unit is ulps else np.abs(ratio)
-    within = scaled <= rule.limit
-    if rule.tail:
+    within = scaled <= tolerance.limit
+    if tolerance.tail:
         # whether the tail tier applies is looked up only where it could be broken
-        far = ulp > rule.tail_limit
+        far = ulp > tolerance.tail_limit
         if far.any():
-            within &= ~(far & (np.abs(block.truth) < scales / 8) & ~rule.near_root(block.x))
-    _hold_range_and_sign(within, got, block.truth, rule)
+            within &= ~(far & (np.abs(block.truth) < scales / 8) & ~tolerance.near_root(block.x))
+    _hold_range_and_sign(within, got, block.truth, tolerance)
     if block.cotangent is not None:
         ratio *= np.sign(block.cotangent)
     suspects, x, truth = np.empty(0, np.int64), block.x, block.truth
@@ -126,33 +126,33 @@ def _block(block: Sample, rule: Rule, errors: Errors) -> NDArray[np.int64]:
     return suspects
 
 
-def _hold_range_and_sign(within: NDArray[np.bool_], got: F64, truth: F64, rule: Rule) -> None:
-    low, high = rule.range
+def _hold_range_and_sign(within: NDArray[np.bool_], got: F64, truth: F64, tolerance: Tolerance) -> None:
+    low, high = tolerance.range
     if low > -np.inf:
         within &= got >= low
     if high < np.inf:
         within &= got <= high
-    if rule.zero_sign:
+    if tolerance.zero_sign:
         zero = got == 0.0
         if zero.any():
             within &= ~(zero & (np.signbit(got) != np.signbit(truth)))
 
 
-def units(block: Sample, rule: Rule, ulps: F64) -> tuple[F64, F64]:
+def units(block: Sample, tolerance: Tolerance, ulps: F64) -> tuple[F64, F64]:
     """Return the unit of error of each element, and s(x), the size below which absolute error counts (0 where there is none).
 
     s has one element where it is the same for all.
     """
-    if rule.scale is None:
-        unit = ulps if rule.exact or block.bound is None else block.bound
+    if tolerance.scale is None:
+        unit = ulps if tolerance.exact or block.bound is None else block.bound
         return unit, np.zeros(1)
-    scales = np.ones(1) if rule.scale == "one" else rule.scales(block.x)
+    scales = np.ones(1) if tolerance.scale == "one" else tolerance.scales(block.x)
     if block.cotangent is not None:
         scales = scales * np.abs(block.cotangent)
     size = np.maximum(np.abs(block.truth), scales)
-    if rule.scale == "input" or block.cotangent is not None:  # the others are 1 at least
-        np.maximum(size, rule.fmt.smallest_normal, out=size)
-    size *= rule.fmt.unit_roundoff
+    if tolerance.scale == "input" or block.cotangent is not None:  # the others are 1 at least
+        np.maximum(size, tolerance.fmt.smallest_normal, out=size)
+    size *= tolerance.fmt.unit_roundoff
     return size, scales
 
 

@@ -11,7 +11,7 @@ from actconform.types import Profile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from actconform.tolerance.limits import Rule
+    from actconform.tolerance.limits import Tolerance
 
     F64 = NDArray[np.float64]
 
@@ -23,15 +23,15 @@ _NEVER = -1.0
 class WorstByBinade:
     """The worst error by group of binades among the elements that were added, in units.
 
-    Where the tail tier applies and the error in ULP is the larger share of its limit, that share counts, of `rule.limit`.
+    Where the tail tier applies and the error in ULP is the larger share of its limit, that share counts, of `tolerance.limit`.
     """
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
-        self._shift = 52 + LOG2_WIDTH[rule.fmt.name]
+    def __init__(self, tolerance: Tolerance) -> None:
+        self.tolerance = tolerance
+        self._shift = 52 + LOG2_WIDTH[tolerance.fmt.name]
         # indexed by sign and exponent of a float64: groups of negative numbers fill the second half
         self._table = np.full(1 << (64 - self._shift), _NEVER)
-        self._of_tail = rule.limit / rule.tail_limit
+        self._of_tail = tolerance.limit / tolerance.tail_limit
         # kept from block to block: fresh memory of this size costs more than what is done with it
         self._group, self._known, self._most = np.empty(0, np.uint64), np.empty(0), np.empty(0)
 
@@ -41,7 +41,7 @@ class WorstByBinade:
             self._group, self._known, self._most = np.empty(x.size, np.uint64), np.empty(x.size), np.empty(x.size)
         group = np.right_shift(x.view(np.uint64), self._shift, out=self._group[: x.size]).view(np.int64)
         known = self._table.take(group, mode="clip", out=self._known[: x.size])
-        if not self.rule.tail:
+        if not self.tolerance.tail:
             worse = np.flatnonzero(scaled > known)
             np.maximum.at(self._table, group[worse], scaled[worse])
             return
@@ -55,7 +55,7 @@ class WorstByBinade:
         tail = np.flatnonzero(ulp > 4 * scaled)
         in_tail = worse[tail]
         small = np.abs(truth[in_tail]) < np.broadcast_to(scales, x.shape)[in_tail] / 8
-        applies = small & ~self.rule.near_root(x[in_tail])
+        applies = small & ~self.tolerance.near_root(x[in_tail])
         scaled[tail] = np.where(applies, np.maximum(scaled[tail], ulp[tail] * self._of_tail), scaled[tail])
         worse = np.flatnonzero(scaled > known)
         np.maximum.at(self._table, group[worse], scaled[worse])
@@ -67,7 +67,7 @@ class WorstByBinade:
 
     def profile(self) -> Profile:
         """Return what was seen, by ascending input; zeros of both signs are one group, NaN is in none."""
-        fmt = self.rule.fmt
+        fmt = self.tolerance.fmt
         bits = self._shift - 52
         first, last = ((exponent + 1023) >> bits for exponent in (fmt.emin - fmt.precision + 1, fmt.emax))
         infinity, half = 0x7FF >> bits, self._table.size // 2
@@ -76,7 +76,7 @@ class WorstByBinade:
         worst = self._table[groups]
         worst[len(positive)] = max(self._table[0], self._table[half])
         seen = np.flatnonzero(worst != _NEVER)
-        shares = worst[seen] / (self.rule.limit or 1.0)
+        shares = worst[seen] / (self.tolerance.limit or 1.0)
         return Profile(
             first=(first << bits) - 1023,
             width=1 << bits,

@@ -8,11 +8,11 @@ import numpy as np
 
 from actconform.compare.classify import classify
 from actconform.compare.comparator import measurement, structural
-from actconform.compare.elementwise import Sample, measure
+from actconform.compare.elementwise import Sample, elementwise_errors
 from actconform.oracle.layers.model import reading
 from actconform.oracle.layers.registry import formula_of
 from actconform.tolerance.layer_bounds import layer_bound
-from actconform.tolerance.limits import Rule
+from actconform.tolerance.limits import Tolerance
 from actconform.types import FindingClass
 from actconform.types.model import OUTPUT
 
@@ -40,7 +40,7 @@ def layerwise(
     a layer over its bound may have worked on values that were computed anew: what it read may be off by twice their bounds,
     where layers that are exact, as relu and reshapes are, pass on the bounds of what they read.
     """
-    rule = Rule(fmt=fmt, limit=1.0, exact=False, unary=False)
+    tolerance = Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False)
     known: dict[str, NDArray[Any]] = dict(tensors)
     bounds: dict[str, NDArray[np.float64]] = {}
     measurements, findings = [], []
@@ -64,9 +64,9 @@ def layerwise(
                 if not (np.abs(seen[layer.name] - truth) <= bound).all():
                     bound = layer_bound(read._replace(errors=[2.0 * one for one in anew]), truth, fmt)
         sample = Sample(got=seen[layer.name].ravel(), truth=truth.ravel(), x=truth.ravel(), bound=bound.ravel())
-        off = measure(sample, rule)
-        new = classify(sample, rule, off, LAYERS, layer.name)
-        measurements.append(measurement(sample, rule, off, new, LAYERS, layer.name))
+        off = elementwise_errors(sample, tolerance)
+        new = classify(sample, tolerance, off, LAYERS, layer.name)
+        measurements.append(measurement(sample, tolerance, off, new, LAYERS, layer.name))
         findings += new
     return measurements, findings
 

@@ -8,14 +8,14 @@ from actconform.compare.comparator import structural
 from actconform.types import FindingClass
 
 if TYPE_CHECKING:
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Finding
-    from actconform.workers.protocol import Outcome
+    from actconform.workers.protocol import JobResult
 
 MIB = 1 << 20
 
 
-def behaviour(exam: Exam, outcome: Outcome, provider: str) -> list[Finding]:
+def behaviour(test_vectors: TestVectors, outcome: JobResult, provider: str) -> list[Finding]:
     """Return the findings for inputs changed in place, answers that differ between two runs, memory and placement.
 
     `provider` is the execution provider that every node must have been given; empty where nothing is promised.
@@ -27,7 +27,7 @@ def behaviour(exam: Exam, outcome: Outcome, provider: str) -> list[Finding]:
     ):
         for tensor in sorted({name for _, name in seen}):
             calls = [call for call, name in seen if name == tensor]
-            regime = exam.questions[calls[0]].regime if calls[0] < len(exam.questions) else ""
+            regime = test_vectors.vectors[calls[0]].regime if calls[0] < len(test_vectors.vectors) else ""
             said = f"seen in {len(calls)} call{'s' if len(calls) > 1 else ''}"
             findings.append(structural(class_, regime, tensor, said, len(calls)))
     if outcome.grown:

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 from actconform.compare.comparator import structure
 from actconform.compare.layerwise import layerwise
-from actconform.compare.metamorphic import Claims
+from actconform.compare.metamorphic import RelationChecks
 from actconform.compare.side_effects import behaviour
 from actconform.contract.recording_backend import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
 from actconform.errors import NoGoldens, Unsupported, UsageError, WorkerCrash, WorkerTimeout
-from actconform.run.case import Desk, Exams, artifact_for, job_for
+from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.scheduler import facts_of
 from actconform.run.select import all_cases
 from actconform.testdata.golden.store import collected, golden_dir
@@ -25,7 +25,7 @@ from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding, FindingCl
 from actconform.types.model import Model
 from actconform.verdict.causes.explain import plainly
 from actconform.workers.client import Worker
-from actconform.workers.protocol import Call, Job, Outcome
+from actconform.workers.protocol import Call, Job, JobResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
-    from actconform.testdata.kernel_vectors import Exam, Question
+    from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.types import Bundle, Kernel
-    from actconform.workers.protocol import Failure, Hello
+    from actconform.workers.protocol import Failure, Handshake
 
 SHAPES = 6  # of a case's questions: the first, which is the largest, and others of other shapes
 DEATHS = 3  # of the process, after which nothing more is asked
@@ -61,7 +61,7 @@ class Asked(msgspec.Struct, kw_only=True):
     """
 
     case: Case
-    outcome: Outcome | None = None
+    outcome: JobResult | None = None
     died: str = ""
     findings: list[Finding] = []
     notes: list[Notes] = []
@@ -92,7 +92,7 @@ class Evidence(msgspec.Struct, kw_only=True):
 
     name: str
     backend: type[Backend]
-    hello: Hello
+    hello: Handshake
     asked: list[Asked] = []
     unknown: Asked | None = None
     facts_again: dict[str, str] = {}
@@ -169,8 +169,10 @@ class _Questioning:
     def __init__(self, worker: Worker, catalog: Catalog, setting: Setting, evidence: Evidence) -> None:
         folder = golden_dir()
         self._worker, self._evidence = worker, evidence
-        exams = Exams(folder, collected(folder, catalog.goldens))
-        self._desk = Desk(catalog, catalog.register, setting.timeout, exams, worker, None, facts_of(evidence.hello))
+        vector_cache = VectorCache(folder, collected(folder, catalog.goldens))
+        self._desk = CaseContext(
+            catalog, catalog.register, setting.timeout, vector_cache, worker, None, facts_of(evidence.hello)
+        )
 
     def ask_all(self, cases: Iterable[Case], on_case: Callable[[Case], None]) -> None:
         """Put every case, and one that no backend can do, to the watched backend; give up where its process dies again and again."""
@@ -214,25 +216,31 @@ class _Questioning:
                 return again
         if not asked.answered:
             return asked
-        job, exam = self._job(case)
+        job, test_vectors = self._job(case)
         self._put(asked, job)
         if asked.answered and asked.outcome:
-            asked.findings = self._found(exam, asked.outcome, case, subject)
+            asked.findings = self._found(test_vectors, asked.outcome, case, subject)
         return asked
 
-    def _job(self, case: Case) -> tuple[Job, Exam]:
+    def _job(self, case: Case) -> tuple[Job, TestVectors]:
         subject = self._desk.catalog.subject(case.subject)
-        exam = self._desk.exams.draw(subject, case)
-        exam = msgspec.structs.replace(exam, questions=_few(exam.questions))
+        test_vectors = self._desk.vector_cache.generate(subject, case)
+        test_vectors = msgspec.structs.replace(test_vectors, vectors=_few(test_vectors.vectors))
         whole = artifact_for(subject, case, self._desk)
-        return job_for(subject, case, exam, Claims(case.subject, case.aspect, exam), whole), exam
+        return job_for(
+            subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), whole
+        ), test_vectors
 
-    def _found(self, exam: Exam, outcome: Outcome, case: Case, subject: Kernel | Model) -> list[Finding]:
+    def _found(
+        self, test_vectors: TestVectors, outcome: JobResult, case: Case, subject: Kernel | Model
+    ) -> list[Finding]:
         """Return what is wrong beside the numbers, but for what is registered."""
-        found = structure(exam, outcome.outputs[: len(exam.questions)])
-        found += behaviour(exam, outcome, self._evidence.backend.provider)
-        if isinstance(subject, Model) and outcome.taps is not None:
-            inside = layerwise(subject, exam.questions[0].inputs, outcome.taps, exam.rule.fmt, fused=False)[1]
+        found = structure(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
+        found += behaviour(test_vectors, outcome, self._evidence.backend.provider)
+        if isinstance(subject, Model) and outcome.intermediates is not None:
+            inside = layerwise(
+                subject, test_vectors.vectors[0].inputs, outcome.intermediates, test_vectors.tolerance.fmt, fused=False
+            )[1]
             found += [finding for finding in inside if finding.class_ in STRUCTURE]
         registered = self._desk.catalog.registered(case)
         active = self._desk.register.active(registered, self._desk.facts)
@@ -281,11 +289,11 @@ def _unknown(evidence: Evidence) -> Job:
     return Job(case, Artifact(model.SerializeToString(), 18, UNKNOWN.name), [call])
 
 
-def _few(questions: Sequence[Question]) -> list[Question]:
+def _few(vectors: Sequence[TestVector]) -> list[TestVector]:
     """Return the first question, and the first of each other shape, up to SHAPES."""
-    of_shape: dict[tuple[tuple[int, ...], ...], Question] = {}
-    for question in questions:
-        of_shape.setdefault(tuple(array.shape for array in question.inputs.values()), question)
+    of_shape: dict[tuple[tuple[int, ...], ...], TestVector] = {}
+    for vector in vectors:
+        of_shape.setdefault(tuple(array.shape for array in vector.inputs.values()), vector)
     return list(of_shape.values())[:SHAPES]
 
 

@@ -146,9 +146,9 @@ class WatchedProgram(Program):
         with self._watch.over("vjp", drawing=True):
             return self._inner.vjp(inputs, cotangents)
 
-    def taps(self, inputs: Bundle) -> Bundle:
-        with self._watch.over("taps", drawing=True):
-            return self._inner.taps(inputs)
+    def intermediates(self, inputs: Bundle) -> Bundle:
+        with self._watch.over("intermediates", drawing=True):
+            return self._inner.intermediates(inputs)
 
     def close(self) -> None:
         with self._watch.over("close", drawing=True):

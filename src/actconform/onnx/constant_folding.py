@@ -11,8 +11,8 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform.onnx.constants import tensor_of
 from actconform.onnx.gates import standard_opset
-from actconform.onnx.grad.rules.known import constant_of
 from actconform.onnx.grad.rules.registry import STANDARD
+from actconform.onnx.grad.rules.tensor_info import constant_of
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import fresh_prefix, own_names, renamed, subgraphs
 from actconform.onnx.pool_sizes import without_sizes
@@ -20,7 +20,7 @@ from actconform.onnx.pool_sizes import without_sizes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actconform.onnx.grad.rules.known import Array
+    from actconform.onnx.grad.rules.tensor_info import Array
 
 LARGEST = 1024  # elements of what is computed here: axes, shapes, scales and conditions
 

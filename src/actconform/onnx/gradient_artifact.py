@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COTANGENT = "ct_"
 
 
-def pulled_back(artifact: Artifact, subject: Kernel | Model) -> Artifact:
+def vjp_artifact(artifact: Artifact, subject: Kernel | Model) -> Artifact:
     """Return the graph that gives `d_<name>` for every differentiable input that the artifact has, and nothing else.
 
     Its inputs are those of the artifact and the cotangent of y, or of a model's loss. Raises Unsupported, naming node,

@@ -34,7 +34,7 @@ _OPAQUE = frozenset(
 )
 
 
-def outline(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> onnx.ModelProto:
+def strip_weights(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> onnx.ModelProto:
     """Return a checked copy of `model` without its large initializers, ready for rules.
 
     What is left out is an input there, and inputs have the dimensions of `shapes`. Local functions are inlined, each `If` of
@@ -58,7 +58,7 @@ def outline(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | None =
     return decided(_expanded(sized(_modern(light))))
 
 
-def restore(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
+def restore_weights(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Give an outline, which may have been rewritten meanwhile, the initializers that it was made without."""
     own = {value.name for value in model.graph.input}
     large = [tensor for tensor in model.graph.initializer if not _small(tensor)]

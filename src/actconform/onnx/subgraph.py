@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FIELDS = ("node", "input", "output", "initializer", "sparse_initializer", "value_info", "quantization_annotation")
 
 
-def prefix(model_bytes: bytes, outputs: Sequence[str]) -> bytes:
+def extract_subgraph(model_bytes: bytes, outputs: Sequence[str]) -> bytes:
     """Return the same graph cut down to what the tensors `outputs` need, which become its outputs, in this order.
 
     Nodes stay as they are, in order; nodes, inputs, initializers, noted types and functions that nothing needs any more are

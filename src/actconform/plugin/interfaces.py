@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -32,6 +33,9 @@ class Library(NamedTuple):
     primitives: Mapping[str, Callable[..., NDArray[Any]]] = {}
 
 
+_RENAMED = {"taps": "intermediates", "ready": "prepare_call"}  # methods of a Program before 0.2; for one release
+
+
 class Program(ABC):
     """A kernel or model, built or loaded, ready to be called.
 
@@ -51,14 +55,14 @@ class Program(ABC):
         """Return `d_<name>` for every differentiable input: the cotangents of the outputs pulled back to the inputs."""
         raise Unsupported("computes no gradients")
 
-    def taps(self, inputs: Bundle) -> Bundle:
+    def intermediates(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer of a model by its name, from one run of the same program, channels last.
 
         A layer that is missing is a finding; a program that shows none raises `Unsupported`, as this one does.
         """
         raise Unsupported("shows no values of layers")
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
         """Return what computes once, to be timed: `forward`, or with cotangents `vjp`, without the way in and out.
 
         Cotangents that are empty are cotangents: only None asks for `forward`. The tensors lie where the program wants them
@@ -71,6 +75,23 @@ class Program(ABC):
 
     def close(self) -> None:
         """Free what the program holds. Called once, after the last call."""
+
+    def __init_subclass__(cls) -> None:
+        """Give methods that a subclass defines by their old names their new ones too, with a DeprecationWarning."""
+        super().__init_subclass__()
+        for old, new in _RENAMED.items():
+            if old in vars(cls):
+                warnings.warn(
+                    f"Program.{old} is {new} now: rename it in {cls.__name__}", DeprecationWarning, stacklevel=2
+                )
+                setattr(cls, new, vars(cls)[old])
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method by its old name, with a DeprecationWarning."""
+        if name not in _RENAMED:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        warnings.warn(f"Program.{name} is {_RENAMED[name]} now", DeprecationWarning, stacklevel=2)
+        return getattr(self, _RENAMED[name])
 
 
 class Backend(ABC):

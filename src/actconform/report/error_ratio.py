@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actconform.types import Result
 
 
-class Share(msgspec.Struct, frozen=True):
+class ErrorRatio(msgspec.Struct, frozen=True):
     """An error beside its limit, both in `unit`, and where it is; `share` is error / limit, infinite over a limit of 0."""
 
     share: float
@@ -28,20 +28,20 @@ class Share(msgspec.Struct, frozen=True):
     regime: str
 
 
-def worst_share(result: Result) -> Share | None:
+def worst_error_ratio(result: Result) -> ErrorRatio | None:
     """Return the largest error of a case against its limit, None where no number was compared.
 
     An error beyond its limit counts where it is a finding: an accepted side of a kink may be far beyond. Findings that have no
     magnitude (nan-lost, inf, flushes, shapes ...) and `range` are in no share.
     """
-    return max(_shares(result), key=lambda one: one.share, default=None)
+    return max(_error_ratios(result), key=lambda one: one.share, default=None)
 
 
-def _shares(result: Result) -> Iterator[Share]:
+def _error_ratios(result: Result) -> Iterator[ErrorRatio]:
     units = {(m.tensor, m.regime): m for m in result.measurements}
     for m in result.measurements:
         if m.n and m.max_scaled <= m.limit:
-            yield Share(_over(m.max_scaled, m.limit), m.max_scaled, m.limit, m.unit, m.tensor, m.regime)
+            yield ErrorRatio(_over(m.max_scaled, m.limit), m.max_scaled, m.limit, m.unit, m.tensor, m.regime)
     for finding in result.findings:
         of = units.get((finding.tensor, finding.regime))
         if of is None or math.isnan(finding.magnitude):
@@ -51,7 +51,7 @@ def _shares(result: Result) -> Iterator[Share]:
         if finding.class_ in limits:
             limit, unit = limits[finding.class_]
             magnitude = finding.magnitude
-            yield Share(_over(magnitude, limit), magnitude, limit, unit, finding.tensor, finding.regime)
+            yield ErrorRatio(_over(magnitude, limit), magnitude, limit, unit, finding.tensor, finding.regime)
 
 
 def _over(error: float, limit: float) -> float:

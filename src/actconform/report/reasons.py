@@ -9,7 +9,7 @@ _MEND = re.compile(r": (?=(?:pip )?(?:un)?install\b)|; |\n")
 _PLACE = re.compile(r" \(at [^()]*:\d+: .*")
 
 
-def brief(reason: str) -> str:
+def abbreviate(reason: str) -> str:
     """Return the cause that a reason names first, on one line, without what to do and its place in the code."""
     cause = _MEND.split(_PLACE.sub("", reason.strip(), count=1), maxsplit=1)[0]
     return cause if len(cause) <= LONGEST else f"{cause[: LONGEST - 1].rstrip()}…"

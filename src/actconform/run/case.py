@@ -12,7 +12,7 @@ import msgspec
 
 from actconform.compare.comparator import comparison
 from actconform.compare.layerwise import layerwise, locate_layer, top_1
-from actconform.compare.metamorphic import Claims
+from actconform.compare.metamorphic import RelationChecks
 from actconform.compare.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
@@ -25,7 +25,7 @@ from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explainer, Explanation, Situation, explain, plainly
 from actconform.verdict.judge import judge
-from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
+from actconform.verdict.reevaluate import LayerReevaluation, Reevaluation
 from actconform.verdict.severity import graded
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
     from actconform.testdata.golden.store import Manifest
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Bundle, Finding, Measurement
     from actconform.types.cause import Register
     from actconform.workers.client import Worker
-    from actconform.workers.protocol import Failure, Outcome
+    from actconform.workers.protocol import Failure, JobResult
 
-EXAMS_KEPT = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late draw none anew
+CACHE_BYTES = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late draw none anew
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -58,53 +58,53 @@ VERDICT_OF = {
 }
 
 
-class Exams:
+class VectorCache:
     """Draws the questions of subject, aspect and dtype once for all routes; keeps the last ones. Safe between threads."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
         self._manifest = manifest
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, str, str, bool], Exam] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, str, bool], TestVectors] = OrderedDict()
         self._nbytes = 0
         self._goldens: dict[str, Golden] = {}
 
-    def draw(self, subject: Kernel | Model, case: Case) -> Exam:
+    def generate(self, subject: Kernel | Model, case: Case) -> TestVectors:
         """Return the questions of a case. Raises GoldenError where its goldens are damaged."""
         key = (case.subject, case.aspect, case.dtype, case.constants)
         with self._lock:
             if key not in self._kept:
-                exam = self._kept[key] = self._drawn(subject, case)
-                self._nbytes += exam.nbytes
-                while self._nbytes > EXAMS_KEPT and len(self._kept) > 1:
+                test_vectors = self._kept[key] = self._drawn(subject, case)
+                self._nbytes += test_vectors.nbytes
+                while self._nbytes > CACHE_BYTES and len(self._kept) > 1:
                     self._nbytes -= self._kept.popitem(last=False)[1].nbytes
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def _drawn(self, subject: Kernel | Model, case: Case) -> Exam:
+    def _drawn(self, subject: Kernel | Model, case: Case) -> TestVectors:
         if subject.name not in self._goldens:
             self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
         return subject_of(subject).vectors(case, self._goldens[subject.name])
 
 
-class Desk(msgspec.Struct, frozen=True):
+class CaseContext(msgspec.Struct, frozen=True):
     """What a line works with."""
 
     catalog: Catalog
     register: Register
     timeout: float
-    exams: Exams
+    vector_cache: VectorCache
     worker: Worker
     exports: Exports | None
     facts: dict[str, str]
 
 
-def run_case(case: Case, desk: Desk) -> Result:
+def run_case(case: Case, context: CaseContext) -> Result:
     """Take one case down the whole line. Only GoldenError and KeyboardInterrupt are raised; all else is a result."""
     started = time.perf_counter()
     clock = _Clock()
     try:
-        result = _down_the_line(case, desk, clock)
+        result = _down_the_line(case, context, clock)
     except NoGoldens as error:
         result = ended(case, Verdict.ERROR, "draw", str(error))
     except GoldenError:
@@ -122,69 +122,77 @@ def run_case(case: Case, desk: Desk) -> Result:
     return msgspec.structs.replace(graded(result), seconds=time.perf_counter() - started)
 
 
-def _down_the_line(case: Case, desk: Desk, clock: _Clock) -> Result:
-    subject = desk.catalog.subject(case.subject)
+def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
+    subject = context.catalog.subject(case.subject)
     with clock("draw"):
-        exam = desk.exams.draw(subject, case)
+        test_vectors = context.vector_cache.generate(subject, case)
     with clock("export"):
-        graph = artifact_for(subject, case, desk)
-        breaches = subject_of(subject).gates(graph, case) if graph and desk.exports else []
-    described = facts(graph) if graph and desk.exports else {}
+        graph = artifact_for(subject, case, context)
+        breaches = subject_of(subject).gates(graph, case) if graph and context.exports else []
+    described = facts(graph) if graph and context.exports else {}
     if graph and breaches:
-        result = _refused(case, desk, graph, breaches)
+        result = _refused(case, context, graph, breaches)
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
-    claims = Claims(case.subject, case.aspect, exam)
+    relation_checks = RelationChecks(case.subject, case.aspect, test_vectors)
     with clock("export"):
-        job = job_for(subject, case, exam, claims, graph)
+        job = job_for(subject, case, test_vectors, relation_checks, graph)
     with clock("worker"):
-        outcome = desk.worker.run(job, desk.timeout)
+        outcome = context.worker.run(job, context.timeout)
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     with clock("compare"):
-        compared = comparison(exam, outcome.outputs[: len(exam.questions)])
+        compared = comparison(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
     measurements, findings = compared.measurements, compared.findings
-    findings += claims.broken(outcome.outputs[len(exam.questions) :])
-    findings += behaviour(exam, outcome, desk.catalog.backends[desk.catalog.worker(case)].provider)
+    findings += relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
+    findings += behaviour(test_vectors, outcome, context.catalog.backends[context.catalog.worker(case)].provider)
     with clock("blame"):
-        findings = _blamed(findings, subject, job, exam, claims, desk)
+        findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
     if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
         with clock("layers"):
-            inside, wrong = _Layers(subject, graph, job, outcome, desk).judged(exam)
+            inside, wrong = _Layers(subject, graph, job, outcome, context).judged(test_vectors)
         measurements, findings = measurements + inside, wrong + findings
-    situation = _situation(case, desk, job.artifact)
+    situation = _situation(case, context, job.artifact)
     with clock("causes"):
-        explained = _explained(subject, exam, compared, findings, situation)
+        explained = _explained(subject, test_vectors, compared, findings, situation)
     findings += explained.outside
     result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
-    result = _with_candidates(subject, exam, compared, result, situation)
+    result = _with_candidates(subject, test_vectors, compared, result, situation)
     if isinstance(subject, Model):
-        result = _located(subject, exam, outcome, findings, result)
+        result = _located(subject, test_vectors, outcome, findings, result)
     timings = _timings(clock.seconds, outcome.timings)
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
 
-def job_for(subject: Kernel | Model, case: Case, exam: Exam, claims: Claims, graph: Artifact | None) -> Job:
+def job_for(
+    subject: Kernel | Model,
+    case: Case,
+    test_vectors: TestVectors,
+    relation_checks: RelationChecks,
+    graph: Artifact | None,
+) -> Job:
     """Return what the worker is asked: the exam's questions, in order, then the calls that the claims need."""
     line = subject_of(subject)
-    calls = [Call(question.regime, question.inputs, question.cotangents) for question in exam.questions]
-    calls += [Call(*call) for call in claims.calls()]
+    calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
+    calls += [Call(*call) for call in relation_checks.calls()]
     if graph is None:
-        return Job(case, None, calls, taps=line.layered and case.aspect == "value")
-    part = line.graph_for(graph, case.aspect, list(exam.questions[0].truth))
+        return Job(case, None, calls, intermediates=line.layered and case.aspect == "value")
+    part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))
     return Job(case, part, [line.call_for(call, part) for call in calls])
 
 
-def _refused(case: Case, desk: Desk, graph: Artifact, breaches: Sequence[Breach]) -> Result:
+def _refused(case: Case, context: CaseContext, graph: Artifact, breaches: Sequence[Breach]) -> Result:
     """Return the result of a case whose graph breaks a gate: no runtime sees it."""
     findings = [breach(*broken) for broken in breaches]
-    situation = _situation(case, desk, None)
+    situation = _situation(case, context, None)
     explained = Explanation(plainly(findings, situation.case, situation.active), [])
     return _judged(case, findings, explained, situation, graph.path, {})
 
 
-def _located(model: Model, exam: Exam, outcome: Outcome, findings: Sequence[Finding], result: Result) -> Result:
+def _located(
+    model: Model, test_vectors: TestVectors, outcome: JobResult, findings: Sequence[Finding], result: Result
+) -> Result:
     """Return a model's result with where the first error is, and whether it changes what the model chooses."""
-    chosen = top_1(model, exam.questions[0].truth, outcome.outputs[0]) if findings else ""
+    chosen = top_1(model, test_vectors.vectors[0].truth, outcome.outputs[0]) if findings else ""
     return msgspec.structs.replace(
         result, reason="; ".join(filter(None, (result.reason, locate_layer(findings), chosen)))
     )
@@ -196,68 +204,77 @@ class _Layers(NamedTuple):
     model: Model
     whole: Artifact | None
     job: Job
-    outcome: Outcome
-    desk: Desk
+    outcome: JobResult
+    context: CaseContext
 
-    def judged(self, exam: Exam) -> tuple[list[Measurement], list[Finding]]:
+    def judged(self, test_vectors: TestVectors) -> tuple[list[Measurement], list[Finding]]:
         """Return what was measured and found at the layers, first layer first, with blame; nothing where none can be seen."""
-        tensors, fmt = exam.questions[0].inputs, DTYPES[self.job.case.dtype]
-        seen = self.outcome.taps
+        tensors, fmt = test_vectors.vectors[0].inputs, DTYPES[self.job.case.dtype]
+        seen = self.outcome.intermediates
         if self.whole is not None:
-            ask = lambda job: self.desk.worker.run(job, self.desk.timeout)  # noqa: E731  reads as the question it is
+            ask = lambda job: self.context.worker.run(job, self.context.timeout)  # noqa: E731  reads as the question it is
             seen = layer_values(self.model, self.whole, self.job, ask)
         if seen is None:
             return [], []
         measurements, findings = layerwise(self.model, tensors, seen, fmt, fused=self.whole is not None)
-        witnesses = LayerWitnesses(self.whole, self.model, tensors, fmt) if self.whole and findings else None
-        return measurements, [blame(finding, self.model, self.job.case, witnesses) for finding in findings]
+        reevaluation = LayerReevaluation(self.whole, self.model, tensors, fmt) if self.whole and findings else None
+        return measurements, [blame(finding, self.model, self.job.case, reevaluation) for finding in findings]
 
 
 def _blamed(
-    findings: list[Finding], subject: Kernel | Model, job: Job, exam: Exam, claims: Claims, desk: Desk
+    findings: list[Finding],
+    subject: Kernel | Model,
+    job: Job,
+    test_vectors: TestVectors,
+    relation_checks: RelationChecks,
+    context: CaseContext,
 ) -> list[Finding]:
-    witnesses = Witnesses(job.artifact, exam, claims) if job.artifact else None
-    blamed = [blame(finding, subject, job.case, witnesses) for finding in findings]
+    reevaluation = Reevaluation(job.artifact, test_vectors, relation_checks) if job.artifact else None
+    blamed = [blame(finding, subject, job.case, reevaluation) for finding in findings]
     if job.artifact and any(finding.blame == Blame.RUNTIME and finding.worst for finding in blamed):
-        backend = desk.catalog.backends[desk.catalog.worker(job.case)]
-        again = lambda level: _answers(job, level, exam, desk)  # noqa: E731  reads as the question it is
-        return by_optimizer(blamed, exam, backend.levels, backend.optimizers, again)
+        backend = context.catalog.backends[context.catalog.worker(job.case)]
+        again = lambda level: _answers(job, level, test_vectors, context)  # noqa: E731  reads as the question it is
+        return by_optimizer(blamed, test_vectors, backend.levels, backend.optimizers, again)
     return blamed
 
 
-def _answers(job: Job, level: str, exam: Exam, desk: Desk) -> list[Bundle] | None:
+def _answers(job: Job, level: str, test_vectors: TestVectors, context: CaseContext) -> list[Bundle] | None:
     """Return the answers at another optimization level, or None where the runtime does not answer there."""
     try:
-        outcome = desk.worker.run(msgspec.structs.replace(job, level=level), desk.timeout)
+        outcome = context.worker.run(msgspec.structs.replace(job, level=level), context.timeout)
     except WorkerError:
         return None
-    return outcome.outputs[: len(exam.questions)] if outcome.failure is None else None
+    return outcome.outputs[: len(test_vectors.vectors)] if outcome.failure is None else None
 
 
-def _situation(case: Case, desk: Desk, graph: Artifact | None) -> Situation:
-    registered = desk.catalog.registered(case)
-    active = desk.register.active(registered, desk.facts)
+def _situation(case: Case, context: CaseContext, graph: Artifact | None) -> Situation:
+    registered = context.catalog.registered(case)
+    active = context.register.active(registered, context.facts)
     model = graph.model if graph else None
-    return Situation(registered, desk.register, active, desk.facts, desk.catalog.kernels, model)
+    return Situation(registered, context.register, active, context.facts, context.catalog.kernels, model)
 
 
 def _explained(
-    subject: Kernel | Model, exam: Exam, compared: Comparison, findings: Sequence[Finding], situation: Situation
+    subject: Kernel | Model,
+    test_vectors: TestVectors,
+    compared: Comparison,
+    findings: Sequence[Finding],
+    situation: Situation,
 ) -> Explanation:
     """Return what is known of a case's findings; what lies outside a formula is blamed on what computes."""
-    explained = explain(subject, exam, compared, findings, situation)
+    explained = explain(subject, test_vectors, compared, findings, situation)
     computes = Blame.RUNTIME if situation.graph else Blame.FRAMEWORK
     outside = [msgspec.structs.replace(finding, blame=computes) for finding in explained.outside]
     return explained._replace(outside=outside)
 
 
 def _with_candidates(
-    subject: Kernel | Model, exam: Exam, compared: Comparison, result: Result, situation: Situation
+    subject: Kernel | Model, test_vectors: TestVectors, compared: Comparison, result: Result, situation: Situation
 ) -> Result:
     """Return the result with the causes of other routes that would explain its new findings."""
     if isinstance(subject, Model) or all(finding.deviation for finding in result.findings):
         return result
-    explainer = Explainer(subject, exam, situation)
+    explainer = Explainer(subject, test_vectors, situation)
     findings = tuple(
         finding
         if finding.deviation
@@ -322,17 +339,17 @@ class _Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
 
 
-def artifact_for(subject: Kernel | Model, case: Case, desk: Desk) -> Artifact | None:
+def artifact_for(subject: Kernel | Model, case: Case, context: CaseContext) -> Artifact | None:
     """Return the graph of a case, authored or exported, as it is before anything asks a part of it; None on a native route."""
     if case.exporter is None:
         return None
     line = subject_of(subject)
-    if desk.exports is None:
+    if context.exports is None:
         return line.author(case.dtype)
-    return desk.exports.artifact(subject, case.dtype, case.exporter, desk.timeout, line.constants(case))
+    return context.exports.artifact(subject, case.dtype, case.exporter, context.timeout, line.constants(case))
 
 
-def _failed(case: Case, failure: Failure, outcome: Outcome) -> Result:
+def _failed(case: Case, failure: Failure, outcome: JobResult) -> Result:
     reason = f"out of memory: {failure.message}" if failure.kind == "memory" else failure.message
     return ended(case, VERDICT_OF[failure.kind], failure.stage, reason, outcome.implementation)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.types import Bundle, Kernel
     from actconform.types.model import Model
     from actconform.workers.client import Worker
-    from actconform.workers.protocol import Hello
+    from actconform.workers.protocol import Handshake
 
 
 class _Entry(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Exports:
     def __init__(self, worker: Worker, folder: Path) -> None:
         self._worker = worker
         self._folder = folder
-        self._hello: Hello | None = None
+        self._hello: Handshake | None = None
 
     def artifact(
         self, subject: Kernel | Model, dtype: str, exporter: str, timeout: float, constants: Bundle | None = None

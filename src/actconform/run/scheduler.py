@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from actconform.errors import WorkerError
-from actconform.run.case import VERDICT_OF, Desk, Exams, ended, run_case
+from actconform.run.case import VERDICT_OF, CaseContext, VectorCache, ended, run_case
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.testdata.golden.store import collected, golden_dir
 from actconform.types import Case, Result, Verdict
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from actconform.testdata.golden.store import Manifest
     from actconform.types.cause import Register
     from actconform.workers.client import Worker
-    from actconform.workers.protocol import Hello
+    from actconform.workers.protocol import Handshake
 
 JOIN_SECONDS = 5.0  # for a thread that compares or explains when the run is interrupted
 PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker says of its own process
@@ -76,7 +76,7 @@ def plan_of(catalog: Catalog, config: Config, cases: Sequence[Case] = ()) -> Pla
 
 def run(
     plan: Plan,
-    on_start: Callable[[str, Hello | str, float], None],
+    on_start: Callable[[str, Handshake | str, float], None],
     on_result: Callable[[Result], None],
 ) -> None:
     """Run the plan and hand every result to `on_result` as it comes.
@@ -89,7 +89,7 @@ def run(
     """
     lines = _lines(plan)
     inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
-    exams = Exams(plan.folder, plan.manifest)
+    vector_cache = VectorCache(plan.folder, plan.manifest)
     stop = threading.Event()
     workers = [
         (worker_for(plan, line.backend), worker_for(plan, line.source) if line.source else None) for line in lines
@@ -99,8 +99,8 @@ def run(
         worker, exporting = workers[number]
         exports = Exports(exporting, cache_folder()) if exporting else None
         try:
-            desk = Desk(plan.catalog, plan.register, plan.config.timeout, exams, worker, exports, {})
-            for result in _line_results(plan, lines[number], desk, exporting, on_start):
+            context = CaseContext(plan.catalog, plan.register, plan.config.timeout, vector_cache, worker, exports, {})
+            for result in _line_results(plan, lines[number], context, exporting, on_start):
                 inbox.put(result)
                 if stop.is_set():
                     break
@@ -129,7 +129,7 @@ def _end(workers: Iterable[Worker], threads: Iterable[threading.Thread]) -> None
         thread.join(JOIN_SECONDS)
 
 
-def facts_of(hello: Hello) -> dict[str, str]:
+def facts_of(hello: Handshake) -> dict[str, str]:
     """Return the facts that causes are held against: the backend's own, and those of its process."""
     return {**hello.facts, **{fact: getattr(hello, fact) for fact in PROCESS_FACTS}}
 
@@ -163,17 +163,17 @@ def worker_for(plan: Plan, backend: str) -> Worker:
 def _line_results(
     plan: Plan,
     line: Line,
-    desk: Desk,
+    context: CaseContext,
     exporting: Worker | None,
-    on_start: Callable[[str, Hello | str, float], None],
+    on_start: Callable[[str, Handshake | str, float], None],
 ) -> Iterator[Result]:
     started = time.perf_counter()
-    hello, verdict, why = _start(plan, desk.worker, line.backend)
+    hello, verdict, why = _start(plan, context.worker, line.backend)
     earlier = plan.earlier
     facts = _facts(hello if verdict is None else None, exporting) if earlier else {}
     on_start(line.backend, hello or why, time.perf_counter() - started)
     if hello is not None:
-        desk = msgspec.structs.replace(desk, facts=facts_of(hello))
+        context = msgspec.structs.replace(context, facts=facts_of(hello))
     if earlier:
         earlier.meet(line.name, facts, line.cases)
     for case in line.cases:
@@ -181,10 +181,10 @@ def _line_results(
         if kept is not None:
             yield kept
         else:
-            yield ended(case, verdict, "load", why) if verdict else run_case(case, desk)
+            yield ended(case, verdict, "load", why) if verdict else run_case(case, context)
 
 
-def _facts(hello: Hello | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
+def _facts(hello: Handshake | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
     """Return what the line's results depend on beside the plan, by backend; nothing where a process did not start.
 
     Raises WorkerError where the run is over: nothing is known then of what the earlier one found.
@@ -200,7 +200,7 @@ def _facts(hello: Hello | None, exporting: Worker | None) -> dict[str, dict[str,
     return {one.backend: {**facts_of(one), "cpu": one.cpu} for one in greetings}
 
 
-def _start(plan: Plan, worker: Worker, name: str) -> tuple[Hello | None, Verdict | None, str]:
+def _start(plan: Plan, worker: Worker, name: str) -> tuple[Handshake | None, Verdict | None, str]:
     """Return the backend's Hello, or the verdict on all its cases and why. Raises WorkerError where the run is over."""
     for broken in plan.catalog.broken:
         if broken.name == name and name not in plan.catalog.backends:

@@ -9,11 +9,11 @@ import msgspec
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gates import inspect, inspect_model, io_names
-from actconform.onnx.gradient_artifact import pulled_back, with_cotangents
-from actconform.onnx.subgraph import prefix
-from actconform.testdata.kernel_vectors import draw
+from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
+from actconform.onnx.subgraph import extract_subgraph
+from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.model_tensors import draw_parameters
-from actconform.testdata.model_vectors import draw_model
+from actconform.testdata.model_vectors import generate_model
 from actconform.types.model import LOSS, Model
 from actconform.workers.protocol import Call
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from actconform.onnx.gates import Breach
     from actconform.testdata.golden.store import Golden
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Aspect, Bundle, Case, Kernel
 
 
@@ -32,7 +32,7 @@ class Subject(Protocol):
     layered: bool
     """Whether it has layers, whose values are compared too."""
 
-    def vectors(self, case: Case, golden: Golden) -> Exam:
+    def vectors(self, case: Case, golden: Golden) -> TestVectors:
         """Return the test vectors of a case. Raises Unsupported where there are none."""
 
     def author(self, dtype: str) -> Artifact:
@@ -59,8 +59,8 @@ class KernelSubject:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
 
-    def vectors(self, case: Case, golden: Golden) -> Exam:
-        return draw(self._kernel, case.aspect, case.dtype, golden)
+    def vectors(self, case: Case, golden: Golden) -> TestVectors:
+        return generate(self._kernel, case.aspect, case.dtype, golden)
 
     def author(self, dtype: str) -> Artifact:
         return author(self._kernel, dtype)
@@ -72,7 +72,7 @@ class KernelSubject:
         return inspect(artifact, self._kernel, case.dtype)
 
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:  # noqa: ARG002  it has one
-        return pulled_back(artifact, self._kernel) if aspect == "gradient" else artifact
+        return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact
 
     def call_for(self, call: Call, graph: Artifact) -> Call:  # noqa: ARG002  it takes all inputs
         return Call(call.regime, with_cotangents(call.inputs, call.cotangents))
@@ -86,8 +86,8 @@ class ModelSubject:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def vectors(self, case: Case, golden: Golden) -> Exam:  # noqa: ARG002  its goldens hold the oracle, which is asked
-        return draw_model(self._model, case.aspect, case.dtype, constants=case.constants)
+    def vectors(self, case: Case, golden: Golden) -> TestVectors:  # noqa: ARG002  its goldens hold the oracle, which is asked
+        return generate_model(self._model, case.aspect, case.dtype, constants=case.constants)
 
     def author(self, dtype: str) -> Artifact:
         return author_model(self._model, dtype)
@@ -100,11 +100,11 @@ class ModelSubject:
 
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:
         if aspect == "gradient":
-            return pulled_back(cut(artifact, [LOSS]), self._model)
-        return cut(artifact, outputs)
+            return vjp_artifact(subgraph_to(artifact, [LOSS]), self._model)
+        return subgraph_to(artifact, outputs)
 
     def call_for(self, call: Call, graph: Artifact) -> Call:
-        return fed(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)
+        return call_with_inputs_of(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)
 
 
 def subject_of(subject: Kernel | Model) -> Subject:
@@ -112,12 +112,12 @@ def subject_of(subject: Kernel | Model) -> Subject:
     return ModelSubject(subject) if isinstance(subject, Model) else KernelSubject(subject)
 
 
-def cut(artifact: Artifact, outputs: Sequence[str]) -> Artifact:
+def subgraph_to(artifact: Artifact, outputs: Sequence[str]) -> Artifact:
     """Return the part of a graph that its `outputs` need: a layer marked as an output would keep a runtime from fusing it."""
-    return msgspec.structs.replace(artifact, model=prefix(artifact.model, outputs))
+    return msgspec.structs.replace(artifact, model=extract_subgraph(artifact.model, outputs))
 
 
-def fed(call: Call, artifact: Artifact) -> Call:
+def call_with_inputs_of(call: Call, artifact: Artifact) -> Call:
     """Return the call with the inputs that the graph has: exporters drop what nothing reads."""
     names, _ = io_names(artifact.model)
     return Call(call.regime, {name: call.inputs[name] for name in names if name in call.inputs}, call.cotangents)

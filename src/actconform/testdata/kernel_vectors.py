@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import ml_dtypes
 import msgspec
@@ -11,7 +11,7 @@ import numpy as np
 from actconform.oracle import truth
 from actconform.oracle.rounding import all_patterns, round_to
 from actconform.testdata.regimes import LONG, SPECIALS, long_row, signed_powers, special_placements
-from actconform.tolerance.limits import Rule, row_rule, unary_rule
+from actconform.tolerance.limits import Tolerance, row_tolerance, unary_tolerance
 from actconform.tolerance.row_bounds import row_bound
 from actconform.types.dtypes import DTYPES
 
@@ -33,46 +33,50 @@ STORAGE: dict[str, Any] = {
 }
 
 
-class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One call and what is true of it: inputs in the case's dtype, float64 truth, and the input beside each output element."""
+class TestVector(msgspec.Struct, frozen=True, kw_only=True):
+    """One call and the truth of its outputs."""
 
+    __test__: ClassVar[bool] = False  # pytest: no class of tests
     regime: str
     inputs: Bundle
     cotangents: Bundle | None
     truth: dict[str, F64]
-    beside: dict[str, F64]
+    input_at: dict[str, F64]
     dtypes: dict[str, Any]
     bounds: dict[str, F64] = {}
 
 
-class Exam(msgspec.Struct, frozen=True):
-    """All questions of a subject in one aspect and dtype, and the rule by which the answers are judged."""
+class TestVectors(msgspec.Struct, frozen=True):
+    """All test vectors of a subject in one aspect and dtype, and the tolerance by which outputs are judged."""
 
-    rule: Rule
-    questions: list[Question]
+    __test__: ClassVar[bool] = False
+    tolerance: Tolerance
+    vectors: list[TestVector]
 
     @property
     def nbytes(self) -> int:
         """The bytes of its arrays, each array once."""
         arrays = (
             array
-            for asked in self.questions
-            for bundle in (asked.inputs, asked.cotangents or {}, asked.truth, asked.beside, asked.bounds)
+            for asked in self.vectors
+            for bundle in (asked.inputs, asked.cotangents or {}, asked.truth, asked.input_at, asked.bounds)
             for array in bundle.values()
         )
         return sum({id(array): array.nbytes for array in arrays}.values())
 
 
-def draw(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Exam:
+def generate(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> TestVectors:
     """Return the questions of a case, the same for every route. Raises Unsupported without a formula.
 
     The first question is the largest: it is asked twice, and parallel loops and sums differ on large arrays if at all.
     """
     fmt = DTYPES[dtype]
     if kernel.form == "row":
-        return Exam(row_rule(kernel, aspect, fmt), _largest_first(_rows(kernel, aspect, fmt, golden)))
-    rule = unary_rule(kernel, aspect, fmt, float(truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0]))
-    return Exam(rule, _largest_first(_unary(kernel, aspect, fmt, golden)))
+        return TestVectors(row_tolerance(kernel, aspect, fmt), _largest_first(_rows(kernel, aspect, fmt, golden)))
+    tolerance = unary_tolerance(
+        kernel, aspect, fmt, float(truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0])
+    )
+    return TestVectors(tolerance, _largest_first(_unary(kernel, aspect, fmt, golden)))
 
 
 def truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
@@ -80,13 +84,13 @@ def truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
     return next(iter(truth(kernel, {"x": x}, {"y": np.ones(x.size)} if gradient else None).values()))
 
 
-def _largest_first(questions: Iterable[Question]) -> list[Question]:
-    ordered = list(questions)
+def _largest_first(vectors: Iterable[TestVector]) -> list[TestVector]:
+    ordered = list(vectors)
     largest = max(range(len(ordered)), key=lambda number: next(iter(ordered[number].inputs.values())).size)
     return [ordered.pop(largest), *ordered]
 
 
-def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
+def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[TestVector]:
     stored = golden.tensors["y" if aspect == "value" else "d_x"]
     x = golden.tensors["x"].astype(np.float64)
     regimes: dict[str, slice] = {}
@@ -113,12 +117,12 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
     for regime, index in calls:
         points = inputs[index], x[index], result[index]
         if aspect == "value":
-            yield _unary_question(regime, *points, None)
+            yield _unary_vector(regime, *points, None)
             continue
-        yield _unary_question(regime, *points, np.ones(points[0].size))
+        yield _unary_vector(regime, *points, np.ones(points[0].size))
         if regime != "special":
             powers = signed_powers(f"{kernel.name}/powers/{regime}", points[0].size).astype(np.float64)
-            yield _unary_question(regime, *points, powers)
+            yield _unary_vector(regime, *points, powers)
 
 
 def _kinks(kernel: Kernel, x: F64) -> list[int]:
@@ -126,29 +130,29 @@ def _kinks(kernel: Kernel, x: F64) -> list[int]:
     return [int(np.nanargmin(np.abs(x - kink.x))) for kink in kernel.kinks if kink.x not in SPECIALS]
 
 
-def _unary_question(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> Question:
+def _unary_vector(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> TestVector:
     if cotangent is None:
-        return Question(
+        return TestVector(
             regime=regime,
             inputs={"x": inputs},
             cotangents=None,
             truth={"y": result},
-            beside={"y": x},
+            input_at={"y": x},
             dtypes={"y": inputs.dtype},
         )
     with np.errstate(invalid="ignore"):
         pulled = result * cotangent
-    return Question(
+    return TestVector(
         regime=regime,
         inputs={"x": inputs},
         cotangents={"y": cotangent.astype(inputs.dtype)},
         truth={"d_x": pulled},
-        beside={"d_x": x},
+        input_at={"d_x": x},
         dtypes={"d_x": inputs.dtype},
     )
 
 
-def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[Question]:
+def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[TestVector]:
     for regime, tensors in golden.split():
         wide = {
             name: round_to(tensors[name].astype(np.float64), fmt) for name in (*kernel.inputs, "g") if name in tensors
@@ -161,7 +165,7 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
             }
         else:
             outputs = truth(kernel, wide, cotangents)
-        yield _row_question(kernel, fmt, regime, wide, cotangents, outputs)
+        yield _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
     row = long_row(kernel) if fmt.largest < LONG else None
     if row is not None:
         wide = {name: round_to(array.astype(np.float64), fmt) for name, array in row.items()}
@@ -170,33 +174,33 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
         if aspect == "gradient":  # of ones, whose sum is the length
             cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
             outputs = truth(kernel, wide, cotangents)
-        yield _row_question(kernel, fmt, "long", wide, cotangents, outputs)
+        yield _row_vector(kernel, fmt, "long", wide, cotangents, outputs)
 
 
-def _row_question(
+def _row_vector(
     kernel: Kernel,
     fmt: FloatFormat,
     regime: str,
     wide: dict[str, F64],
     cotangents: dict[str, F64] | None,
     outputs: Mapping[str, NDArray[Any]],
-) -> Question:
+) -> TestVector:
     storage = STORAGE[fmt.name]
     with np.errstate(all="ignore"):
         bounds = row_bound(kernel, fmt, wide, None if cotangents is None else cotangents["y"], outputs)
         inputs = {name: array.astype(storage) for name, array in wide.items()}
-    return Question(
+    return TestVector(
         regime=regime,
         inputs=inputs,
         cotangents=None if cotangents is None else {name: g.astype(storage) for name, g in cotangents.items()},
         truth={name: array.astype(np.float64) for name, array in outputs.items()},
-        beside={name: _beside(name, wide, array) for name, array in outputs.items()},
+        input_at={name: _input_at(name, wide, array) for name, array in outputs.items()},
         dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
         bounds=bounds,
     )
 
 
-def _beside(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
+def _input_at(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
     """Return an input number for each output element: its own, the gate's, or the largest of its row."""
     x = inputs[output[2:]] if output.startswith("d_") else inputs["x"]
     if x.shape[:-1] == array.shape[:-1]:

@@ -23,24 +23,24 @@ ROWS = 4
 EXP_ULP = 4.0  # the error of exp that the bounds of rows allow, see tolerance/row_bounds.py
 
 
-class Property(NamedTuple):
+class MetamorphicRelation(NamedTuple):
     """A claim about one subject: the further calls that it needs, and what says, of their answers, why it does not hold.
 
     `inputs` gives the x of each call, whose other inputs are those of the case; `cotangents` the cotangents of y where the
-    claim is of gradients. `broken` gets the answers in float64 and returns "" where the claim holds.
+    claim is of gradients. `violation` gets the answers in float64 and returns "" where the claim holds.
     """
 
     subject: str
-    claim: str
+    relation: str
     aspect: Aspect
     inputs: Sequence[F64]
-    broken: Callable[[Sequence[F64], FloatFormat], str]
+    violation: Callable[[Sequence[F64], FloatFormat], str]
     cotangents: Sequence[F64] | None = None
 
 
-def properties(subject: str, aspect: Aspect) -> list[Property]:
+def relations(subject: str, aspect: Aspect) -> list[MetamorphicRelation]:
     """Return the claims about a subject in one aspect."""
-    return [claim for claim in _ALL if (claim.subject, claim.aspect) == (subject, aspect)]
+    return [relation for relation in _ALL if (relation.subject, relation.aspect) == (subject, aspect)]
 
 
 def _logits(width: int) -> F64:
@@ -138,12 +138,16 @@ _SEPARATE = np.array([[3.0, 2.0, 1.0, 0.125], [2.0, 4.25, 1.25, -3.0]])
 _SIGNALS = [normal(f"property/signal/{n}", 4 * 20, 1.0).reshape(4, 20).astype(np.float64) for n in range(2)]
 
 _ALL = (
-    Property("softmax", "is not negative and sums to 1", "value", [_WIDE], _sums_to_one),
-    Property("softmax", "does not change when all logits are shifted", "value", [_WIDE, _WIDE + 4.0], _shift_invariant),
-    Property("softmax", "of one unit is the constant 1", "value", [_ONE], _one_unit),
-    Property("softmax", "of [z, 0] is sigmoid(z)", "value", [_pairs()], _like_sigmoid),
-    Property("softmax", "of one unit has no gradient", "gradient", [_ONE], _no_gradient, [np.ones_like(_ONE)]),
-    Property(
+    MetamorphicRelation("softmax", "is not negative and sums to 1", "value", [_WIDE], _sums_to_one),
+    MetamorphicRelation(
+        "softmax", "does not change when all logits are shifted", "value", [_WIDE, _WIDE + 4.0], _shift_invariant
+    ),
+    MetamorphicRelation("softmax", "of one unit is the constant 1", "value", [_ONE], _one_unit),
+    MetamorphicRelation("softmax", "of [z, 0] is sigmoid(z)", "value", [_pairs()], _like_sigmoid),
+    MetamorphicRelation(
+        "softmax", "of one unit has no gradient", "gradient", [_ONE], _no_gradient, [np.ones_like(_ONE)]
+    ),
+    MetamorphicRelation(
         "softmax",
         "has a Jacobian of rank n - 1",
         "gradient",
@@ -151,14 +155,18 @@ _ALL = (
         _rank,
         [np.eye(5)[[number]] for number in range(5)],
     ),
-    Property("max", "passes on all of its gradient at ties", "gradient", [_TIED], _passed_on, [np.ones(len(_TIED))]),
-    Property("relu", "is not negative", "value", [_RELU], _not_negative),
-    Property(
+    MetamorphicRelation(
+        "max", "passes on all of its gradient at ties", "gradient", [_TIED], _passed_on, [np.ones(len(_TIED))]
+    ),
+    MetamorphicRelation("relu", "is not negative", "value", [_RELU], _not_negative),
+    MetamorphicRelation(
         "linear-stack",
         "is linear",
         "value",
         [*_SIGNALS, _SIGNALS[0] + _SIGNALS[1], np.zeros_like(_SIGNALS[0])],
         _linear,
     ),
-    Property("argmax", "has no gradient", "value", [_SEPARATE, _SEPARATE + _SEPARATE / 16.0], _constant_between_ties),
+    MetamorphicRelation(
+        "argmax", "has no gradient", "value", [_SEPARATE, _SEPARATE + _SEPARATE / 16.0], _constant_between_ties
+    ),
 )

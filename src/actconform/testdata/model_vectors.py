@@ -9,10 +9,10 @@ import numpy as np
 from actconform.catalog.models.zoo import PUBLISHED
 from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.golden.model_goldens import LAYER, REGIME, truths
-from actconform.testdata.kernel_vectors import STORAGE, Exam, Question
+from actconform.testdata.kernel_vectors import STORAGE, TestVector, TestVectors
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.testdata.regimes import raw
-from actconform.tolerance.limits import Rule
+from actconform.tolerance.limits import Tolerance
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT
 
@@ -32,7 +32,7 @@ RUNS = 8  # of perturbed evaluations: enough to see every direction in which rou
 LIMIT, PUBLISHED_LIMIT = 16.0, 64.0
 
 
-def draw_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> Exam:
+def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> TestVectors:
     """Return the one question of a case: the model's inputs and parameters, its truth, and what rounding may do to that.
 
     "y" and "loss" are asked of values, with `constants` of the graph "y" alone, then of inputs that are no targets; "d_NAME"
@@ -56,16 +56,16 @@ def draw_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> 
     given = [one.name for one in model.inputs if not constants or one.role != "target"]
     given += [one.name for one in model.parameters if not constants]
     storage = STORAGE[dtype]
-    question = Question(
+    vector = TestVector(
         regime=REGIME,
         inputs={name: np.asarray(tensors[name]).astype(storage) for name in given},
         cotangents={LOSS: np.ones((), storage)} if aspect == "gradient" else None,
         truth=found,
-        beside=found,
+        input_at=found,
         dtypes=dict.fromkeys(found, storage),
         bounds=bounds,
     )
-    return Exam(Rule(fmt=fmt, limit=1.0, exact=False, unary=False), [question])
+    return TestVectors(Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False), [vector])
 
 
 def perturbed(model: Model, aspect: Aspect, tensors: Bundle, unit: float, run: int) -> dict[str, F64]:

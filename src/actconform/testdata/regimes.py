@@ -25,7 +25,7 @@ FILLERS = 80
 MAX = float(np.finfo(np.float32).max)
 
 
-class Draw(msgspec.Struct, frozen=True):
+class TensorGroup(msgspec.Struct, frozen=True):
     """One set of tensors that belong together: its regime and the shape of each tensor, stored flat one after another."""
 
     regime: str

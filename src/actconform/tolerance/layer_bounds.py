@@ -19,7 +19,7 @@ from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
 from actconform.oracle import truth
 from actconform.oracle.float64.rows import log_probabilities
 from actconform.tolerance.layer_bounds_memory import MEMORY_BOUNDS, bounded_inputs, softmax_of
-from actconform.tolerance.limits import unary_rule
+from actconform.tolerance.limits import unary_tolerance
 from actconform.tolerance.row_bounds import flushes, row_bound
 from actconform.tolerance.running_error import Axes, Bounded, exact_inputs, projected, widest
 from actconform.tolerance.ulp import ulp_of
@@ -68,13 +68,13 @@ def _activation(reading: Reading, y: F64, fmt: FloatFormat) -> F64:
         return softmax_of(bounded_inputs(reading, fmt)[0]).error
     if kernel.form == "row":
         return row_bound(kernel, fmt, {"x": x}, None, {"y": y})["y"]
-    rule = unary_rule(kernel, "value", fmt, at_zero=0.0)
-    if rule.exact:
+    tolerance = unary_tolerance(kernel, "value", fmt, at_zero=0.0)
+    if tolerance.exact:
         unit = ulp_of(y, fmt)
     else:
-        unit = fmt.unit_roundoff * np.maximum(np.maximum(np.abs(y), rule.scales(x)), fmt.smallest_normal)
+        unit = fmt.unit_roundoff * np.maximum(np.maximum(np.abs(y), tolerance.scales(x)), fmt.smallest_normal)
     flushed = flushes(fmt) & (np.abs(y) < fmt.smallest_normal)
-    return rule.limit * unit + np.where(flushed, np.abs(y), 0.0) + _moved(kernel, x, y, reading)
+    return tolerance.limit * unit + np.where(flushed, np.abs(y), 0.0) + _moved(kernel, x, y, reading)
 
 
 def _moved(kernel: Kernel, x: F64, y: F64, reading: Reading) -> F64:

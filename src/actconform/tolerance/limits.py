@@ -38,7 +38,7 @@ SCALES: dict[str, Callable[[F64], F64]] = {
 }
 
 
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
+class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     """How one tensor is judged.
 
     The unit of error is u max(|f|, s, 2**emin) with the s that `scale` names; without a scale it is the ULP where `exact`,
@@ -75,11 +75,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return near
 
 
-def unary_rule(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: float) -> Rule:
+def unary_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: float) -> Tolerance:
     """Return the rule of a unary kernel in a format; `at_zero` is the truth at x = 0."""
     value = aspect == "value"
     exact = kernel.tier == "exact"
-    return Rule(
+    return Tolerance(
         fmt=fmt,
         limit=_exact_limit(kernel, fmt) if exact else SCALED_LIMITS[aspect, fmt.bits],
         scale=None if exact else kernel.scale if value else kernel.gradient_scale,
@@ -93,10 +93,10 @@ def unary_rule(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: float)
     )
 
 
-def row_rule(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Rule:
+def row_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Tolerance:
     """Return the rule of a row kernel in a format: ULP for exact ones, else units of the a-priori bound."""
     exact = kernel.tier == "exact"
-    return Rule(
+    return Tolerance(
         fmt=fmt,
         limit=_exact_limit(kernel, fmt) if exact else 1.0,
         exact=exact,

@@ -15,16 +15,16 @@ from actconform.verdict.reevaluate import still
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actconform.testdata.kernel_vectors import Exam
+    from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Bundle, Case
     from actconform.types.model import Model
-    from actconform.verdict.reevaluate import LayerWitnesses, Witnesses
+    from actconform.verdict.reevaluate import LayerReevaluation, Reevaluation
 
 PROCESS = (FindingClass.MEMORY_GROWTH, FindingClass.PLACEMENT)
 
 
 def blame(
-    finding: Finding, subject: Kernel | Model, case: Case, witnesses: Witnesses | LayerWitnesses | None = None
+    finding: Finding, subject: Kernel | Model, case: Case, reevaluation: Reevaluation | LayerReevaluation | None = None
 ) -> Finding:
     """Return the finding with its blame and the evidence.
 
@@ -42,17 +42,17 @@ def blame(
         return _blamed(finding, Blame.RUNTIME, "")
     if CLASSES[finding.class_].of_call:
         return _blamed(finding, Blame.RUNTIME, "a graph has one answer to one question")
-    return _by_witnesses(finding, case.exporter, witnesses) if witnesses else finding
+    return _by_witnesses(finding, case.exporter, reevaluation) if reevaluation else finding
 
 
-def _by_witnesses(finding: Finding, exporter: str, witnesses: Witnesses | LayerWitnesses) -> Finding:
-    testimony, numbers = witnesses.testify(finding)
+def _by_witnesses(finding: Finding, exporter: str, reevaluation: Reevaluation | LayerReevaluation) -> Finding:
+    testimony, numbers = reevaluation.agreement(finding)
     if testimony != "wrong":
         return _blamed(finding, Blame.RUNTIME if testimony == "right" else Blame.UNDETERMINED, numbers)
     if exporter != DRIVER_EXPORTER:
         return _blamed(finding, Blame.EXPORTER, numbers)
-    if witnesses.artifact.path.startswith("operator:") and CLASSES[finding.class_].special_value:
-        return _blamed(finding, Blame.CONVENTION, f"{numbers}; so the standard defines {witnesses.artifact.path}")
+    if reevaluation.artifact.path.startswith("operator:") and CLASSES[finding.class_].special_value:
+        return _blamed(finding, Blame.CONVENTION, f"{numbers}; so the standard defines {reevaluation.artifact.path}")
     return _blamed(finding, Blame.AUTHORED_GRAPH, numbers)
 
 
@@ -92,7 +92,7 @@ def breach(class_: FindingClass, evidence: str) -> Finding:
 
 def by_optimizer(
     findings: Sequence[Finding],
-    exam: Exam,
+    test_vectors: TestVectors,
     levels: Sequence[str],
     optimizers: Sequence[str],
     answers: Callable[[str], Sequence[Bundle] | None],
@@ -106,8 +106,8 @@ def by_optimizer(
     if plain is None:
         return list(findings)
     return [
-        _optimized(finding, exam, levels[0], optimizers, answers)
-        if finding.blame == Blame.RUNTIME and finding.worst and not still(finding, exam, plain)
+        _optimized(finding, test_vectors, levels[0], optimizers, answers)
+        if finding.blame == Blame.RUNTIME and finding.worst and not still(finding, test_vectors, plain)
         else finding
         for finding in findings
     ]
@@ -115,13 +115,13 @@ def by_optimizer(
 
 def _optimized(
     finding: Finding,
-    exam: Exam,
+    test_vectors: TestVectors,
     level: str,
     optimizers: Sequence[str],
     answers: Callable[[str], Sequence[Bundle] | None],
 ) -> Finding:
     for name in optimizers:
         without = answers(f"without {name}")
-        if without is not None and not still(finding, exam, without):
+        if without is not None and not still(finding, test_vectors, without):
             return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}, and without {name} alone")
     return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}; no single optimizer's absence mends it")

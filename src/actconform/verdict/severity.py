@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actconform.types import Finding, Interval, Measurement, Result
     from actconform.types.dtypes import FloatFormat
 
-Gravity: TypeAlias = tuple[bool, int, int, str, float]
+SeverityOrder: TypeAlias = tuple[bool, int, int, str, float]
 
 # Inputs up to here are ordinary: what logits and pre-activations of trained networks reach. sigmoid(20) is 1 - 2e-9.
 ORDINARY_UP_TO = 20.0
@@ -91,11 +91,11 @@ def graded(result: Result) -> Result:
         else msgspec.structs.replace(finding, severity=str(severity_of(finding, result.dtype, result.measurements)))
         for finding in result.findings
     ]
-    findings.sort(key=gravity)
+    findings.sort(key=severity_order)
     return msgspec.structs.replace(result, findings=tuple(findings), blame=findings[0].blame)
 
 
-def gravity(finding: Finding) -> Gravity:
+def severity_order(finding: Finding) -> SeverityOrder:
     """Return a key that sorts findings, gravest first: new before known, then severity, class, and size."""
     size = math.inf if math.isnan(finding.magnitude) else finding.magnitude
     class_ = _row_name(finding)
@@ -105,7 +105,7 @@ def gravity(finding: Finding) -> Gravity:
 
 def gravest(findings: Iterable[Finding]) -> Finding | None:
     """Return the finding that decides: the gravest new one, else the gravest; None where there is none."""
-    return min(findings, key=gravity, default=None)
+    return min(findings, key=severity_order, default=None)
 
 
 def mark(finding: Finding) -> str:

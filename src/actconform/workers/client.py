@@ -14,7 +14,7 @@ from actconform.errors import ProtocolError, WorkerCrash, WorkerError, WorkerTim
 from actconform.plugin.loader import plugin_versions
 from actconform.settings import table_name
 from actconform.workers.process import WorkerProcess, cause_of_death
-from actconform.workers.protocol import ExportOutcome, Hello, Outcome, read_message, write_message
+from actconform.workers.protocol import ExportResult, Handshake, JobResult, read_message, write_message
 from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from actconform.workers.server import Request
     from actconform.workers.timing import Prepare, TakeSample
 
-Answer = TypeVar("Answer", Hello, Outcome, ExportOutcome, Prepared, Sampled)
+Answer = TypeVar("Answer", Handshake, JobResult, ExportResult, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
@@ -59,7 +59,7 @@ class Worker:
         self.backend = backend
         self._unavailable = unavailable
         self.python = python or sys.executable
-        self.hello: Hello | None = None
+        self.hello: Handshake | None = None
         self.env = {"ACTCONFORM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), **(env or {})}
         self._plugins = tuple(plugins)
         self._process: WorkerProcess | None = None
@@ -67,17 +67,17 @@ class Worker:
         self._lock = threading.Lock()
         self._closed = False
 
-    def start(self, timeout: float | None = None) -> Hello:
+    def start(self, timeout: float | None = None) -> Handshake:
         """Start the process, unless it runs, and return what it says of itself; its framework is imported then.
 
-        A backend that cannot run here is no error: `Hello.unavailable` says why. Raises WorkerError of kind "handshake"
+        A backend that cannot run here is no error: `Handshake.unavailable` says why. Raises WorkerError of kind "handshake"
         (versions differ, no such backend, no actconform), WorkerCrash or WorkerTimeout.
         """
         with self._lock:
             self._start_seconds = timeout or self._start_seconds
             return self._started()[1]
 
-    def run(self, job: Job, timeout: float) -> Outcome:
+    def run(self, job: Job, timeout: float) -> JobResult:
         """Have the worker do `job` and return the outcome, starting the process first where it is not running.
 
         `timeout` seconds hold for the job alone; a start has the time last given to `start`. Raises WorkerCrash or
@@ -85,13 +85,13 @@ class Worker:
         """
         with self._lock:
             process, _ = self._started()
-            return self._exchange(process, job, Outcome, timeout, f"while it ran {job.case.id}")
+            return self._exchange(process, job, JobResult, timeout, f"while it ran {job.case.id}")
 
-    def export(self, job: ExportJob, timeout: float) -> ExportOutcome:
+    def export(self, job: ExportJob, timeout: float) -> ExportResult:
         """Have the worker make the graph of `job` with one of its backend's exporters; all else is as in `run`."""
         with self._lock:
             process, _ = self._started()
-            return self._exchange(process, job, ExportOutcome, timeout, f"while it exported {job.id}")
+            return self._exchange(process, job, ExportResult, timeout, f"while it exported {job.id}")
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared:
         """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""
@@ -128,7 +128,7 @@ class Worker:
     ) -> None:
         self.close()
 
-    def _started(self) -> tuple[WorkerProcess, Hello]:
+    def _started(self) -> tuple[WorkerProcess, Handshake]:
         if self._unavailable:
             raise WorkerError("unavailable", self._unavailable)
         self._refuse_if_closed()
@@ -144,7 +144,7 @@ class Worker:
             mend = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
             raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {mend}") from None
         self._refuse_if_closed()  # by a close() that came before there was a process to kill
-        hello = self._exchange(process, None, Hello, self._start_seconds, "while it started")
+        hello = self._exchange(process, None, Handshake, self._start_seconds, "while it started")
         if problem := self._problem(hello):
             self._discard(process)
             raise WorkerError("handshake", problem)
@@ -157,7 +157,7 @@ class Worker:
                 self._discard(self._process)
             raise WorkerError("closed", f"the {self.backend} worker is closed: make a new one")
 
-    def _problem(self, hello: Hello) -> str:
+    def _problem(self, hello: Handshake) -> str:
         if hello.actconform != __version__:
             return self._unequal("actconform", hello.actconform, __version__)
         for name, version in plugin_versions().items():

@@ -38,7 +38,7 @@ ML_DTYPES: dict[str, np.dtype[Any]] = {"bf16": np.dtype(ml_dtypes.bfloat16)}
 DESCRIBED = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int])  # dtype, shape, offset
 
 
-class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Handshake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """What a worker says first, unasked.
 
     `unavailable` says why the backend cannot run here, `problem` why the worker can serve nobody; both are empty when
@@ -80,7 +80,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     artifact: Artifact | None
     calls: list[Call]
     level: str = ""
-    taps: bool = False  # whether the layers' values at the first call are wanted
+    intermediates: bool = False  # whether the layers' values at the first call are wanted
     batch: int = 0  # of a model, where it is not the model's own
 
 
@@ -109,8 +109,8 @@ class Failure(msgspec.Struct, frozen=True):
     call: int | None = None
 
 
-class Outcome(msgspec.Struct, kw_only=True, tag=True):
-    """What a job gave: one bundle a call, in order, up to the failure where there was one; `taps` is None where nobody asked
+class JobResult(msgspec.Struct, kw_only=True, tag=True):
+    """What a job gave: one bundle a call, in order, up to the failure where there was one; `intermediates` is None where nobody asked
     for them, or the program shows none.
 
     `placement` is the program's. `grown` is by how many bytes the process grew at each of many further calls, where it does.
@@ -119,7 +119,7 @@ class Outcome(msgspec.Struct, kw_only=True, tag=True):
     """
 
     outputs: list[Bundle] = []
-    taps: Bundle | None = None
+    intermediates: Bundle | None = None
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []
     implementation: str = ""
@@ -129,7 +129,7 @@ class Outcome(msgspec.Struct, kw_only=True, tag=True):
     timings: dict[str, float] = {}
 
 
-class ExportOutcome(msgspec.Struct, kw_only=True, tag=True):
+class ExportResult(msgspec.Struct, kw_only=True, tag=True):
     """What an export gave: the graph or the failure, never both, and the seconds that it took, imports included."""
 
     artifact: Artifact | None = None

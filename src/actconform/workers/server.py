@@ -30,7 +30,7 @@ from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_vers
 from actconform.text import shortened
 from actconform.types import base_name
 from actconform.workers.code import code_digest
-from actconform.workers.protocol import ExportJob, ExportOutcome, Hello, Job, Outcome, read_message, write_message
+from actconform.workers.protocol import ExportJob, ExportResult, Handshake, Job, JobResult, read_message, write_message
 from actconform.workers.session import Session, fault_message, type_name
 from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
 
@@ -47,12 +47,12 @@ WATCH_SECONDS = 0.5
 ENVIRONMENT = "ACTCONFORM_ENVIRONMENT"  # what an environment of its own has that the driver has not
 
 
-def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Hello, Session | None]:
-    """Return what to say about backend `name`, and a session unless `Hello.problem` says why there is none.
+def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Handshake, Session | None]:
+    """Return what to say about backend `name`, and a session unless `Handshake.problem` says why there is none.
 
     Where no plugin gives "BASE@LABEL", that is BASE under another name. $ACTCONFORM_ENVIRONMENT becomes a fact.
     """
-    said = Hello(
+    said = Handshake(
         actconform=__version__,
         plugins=plugin_versions(),
         backend=name,
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _answer(session: Session, timers: Timers, request: Request) -> Outcome | ExportOutcome | Prepared | Sampled:
+def _answer(session: Session, timers: Timers, request: Request) -> JobResult | ExportResult | Prepared | Sampled:
     match request:
         case Job():
             return session.run(request)

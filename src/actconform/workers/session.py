@@ -19,7 +19,7 @@ from actconform.types import Artifact, Support
 from actconform.types.model import Model
 from actconform.workers.captured_warnings import warnings_heard
 from actconform.workers.memory_growth import SUSPECT, growth, resident
-from actconform.workers.protocol import ExportOutcome, Failure, Outcome, aligned_copy, wire_name
+from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,20 +66,20 @@ class Session:
         self.exporters = {name: one for name, one in catalog.exporters.items() if one.source == backend.name}
         self.unavailable = unavailable
 
-    def run(self, job: Job) -> Outcome:
+    def run(self, job: Job) -> JobResult:
         """Build or load the program, make the calls, then the first one again; faults of the backend are not raised.
 
         Calls with cotangents go to `vjp`, others to `forward`, each time on copies of the inputs. `timings` has the seconds
         of "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
         """
         started = time.perf_counter()
-        outcome = Outcome(timings={"run": 0.0})
+        outcome = JobResult(timings={"run": 0.0})
         try:
             program = self.open(job, outcome)
             try:
                 self._call_all(program, job, outcome)
-                if job.taps:
-                    outcome.taps = _taps(program, job.calls[0])
+                if job.intermediates:
+                    outcome.intermediates = _intermediates(program, job.calls[0])
             finally:
                 _close(program, outcome)
         except StoppedError as stopped:
@@ -87,10 +87,10 @@ class Session:
         outcome.timings["worker"] = time.perf_counter() - started
         return outcome
 
-    def export(self, job: ExportJob) -> ExportOutcome:
+    def export(self, job: ExportJob) -> ExportResult:
         """Make the graph, with what was warned of meanwhile; faults of the exporter are not raised."""
         started = time.perf_counter()
-        outcome = ExportOutcome()
+        outcome = ExportResult()
         try:
             self._require_available()
             with stage("export"), warnings_heard() as heard:
@@ -116,7 +116,7 @@ class Session:
             if self.unavailable:
                 raise Unavailable(self.unavailable)
 
-    def open(self, job: Job, outcome: Outcome) -> Program:
+    def open(self, job: Job, outcome: JobResult) -> Program:
         """Return the program of a job, and tell the outcome what it is; raise StoppedError where there is none."""
         case = job.case
         self._require_available()
@@ -157,7 +157,7 @@ class Session:
             mend = f"install the plugin that gives it for {sys.executable} too"
             raise LookupError(f"the {self.name} worker knows no kernel or model {name!r}: {mend}") from None
 
-    def _call_all(self, program: Program, job: Job, outcome: Outcome) -> None:
+    def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
         at_first = 0
         for index, call in enumerate(job.calls):
             outputs, mutated = _call(program, call, index, outcome.timings)
@@ -179,10 +179,13 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
     return exporter.export(subject, job.dtype)
 
 
-def _taps(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
+def _intermediates(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
     with stage("run", 0):
         try:
-            return _checked(program.taps({name: aligned_copy(array) for name, array in call.inputs.items()}), "taps")
+            return _checked(
+                program.intermediates({name: aligned_copy(array) for name, array in call.inputs.items()}),
+                "intermediates",
+            )
         except Unsupported:
             return None
 
@@ -198,7 +201,7 @@ def stage(name: Stage, call: int | None = None) -> Iterator[None]:
         raise StoppedError(Failure(name, _kind(error), fault_message(error), call)) from None
 
 
-def _close(program: Program, outcome: Outcome) -> None:
+def _close(program: Program, outcome: JobResult) -> None:
     try:
         with stage("run"):
             program.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from actconform.workers.protocol import Call, Failure, Job, Outcome, aligned_copy
+from actconform.workers.protocol import Call, Failure, Job, JobResult, aligned_copy
 from actconform.workers.session import StoppedError, stage
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Timers:
     def prepare(self, request: Prepare) -> Prepared:
         """Build or load the program, call it until it is warm, and count the calls of a sample; faults are not raised."""
         self._close(request.key)
-        outcome = Outcome()
+        outcome = JobResult()
         program = None
         try:
             program = self._session.open(request.job, outcome)
@@ -127,8 +127,8 @@ def _close(program: Program | None) -> None:
 def _in_fresh_memory(program: Program, call: Call) -> Callable[[], object]:
     inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
     if call.cotangents is None:
-        return program.ready(inputs)
-    return program.ready(inputs, {name: aligned_copy(array) for name, array in call.cotangents.items()})
+        return program.prepare_call(inputs)
+    return program.prepare_call(inputs, {name: aligned_copy(array) for name, array in call.cotangents.items()})
 
 
 def _timed(once: Callable[[], Any], loops: int) -> float:

@@ -1,4 +1,4 @@
-"""The authored graphs of models: valid by onnx's checker, and right in ONNX Runtime, our ideal runtime and onnx's reference."""
+"""The authored graphs of models: valid by onnx's checker, and right in ONNX Runtime, our correctly rounded evaluator and onnx's reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from actconform.catalog.models.layer_kinds import ACTIVATIONS, KINDS
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.exporter import OLDEST_OPSET, OPSET
 from actconform.onnx.author.model import author_model
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.gates import inspect_model
 from actconform.onnx.nodes import LAYER_GRAPHS, layer_graph
@@ -186,7 +186,7 @@ def test_onnx_runtime_computes_the_truth_at_any_batch(model: Model, batch: int) 
 def test_the_graph_itself_is_right(model: Model, batch: int) -> None:
     """Nothing rounded between nodes: what is left are constants of float32, epsilons and scales."""
     tensors = tensors_of(model, batch)
-    answers = IdealRuntime(author_model(model, "f32").model, rounding=False).forward(tensors)
+    answers = CorrectlyRoundedEvaluator(author_model(model, "f32").model, rounding=False).forward(tensors)
     assert_near(model, answers, values(model, tensors), 2e-7)
 
 
@@ -194,7 +194,7 @@ def test_the_graph_itself_is_right(model: Model, batch: int) -> None:
 def test_both_witnesses_evaluate_the_graph(model: Model) -> None:
     tensors, artifact = tensors_of(model, 3), author_model(model, "f32")
     truth = values(model, tensors)
-    assert_near(model, IdealRuntime(artifact.model).forward(tensors), truth, 2e-6)
+    assert_near(model, CorrectlyRoundedEvaluator(artifact.model).forward(tensors), truth, 2e-6)
     assert_near(model, reference(artifact.model)(tensors), truth, 1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The ideal runtime: against the goldens on authored graphs, against Arb and SciPy by operator, against onnx on the rest."""
+"""The correctly rounded evaluator: against the goldens on authored graphs, against Arb and SciPy by operator, against onnx on the rest."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from actconform.compare.comparator import compare
 from actconform.onnx.author.exporter import OPSET, author
 from actconform.onnx.evaluate import elementwise
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, REDUCTIONS
-from actconform.onnx.evaluate.evaluator import IdealRuntime, operators
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator, operators
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import Question, draw
+from actconform.testdata.kernel_vectors import TestVector, generate
 from actconform.tolerance.ulp import ulp_of
 from actconform.types import Case
 from actconform.types.dtypes import DTYPES
@@ -45,10 +45,10 @@ ILL_CONDITIONED = {
 OTHER_POLICY = {"ThresholdedRelu": {"nan-lost"}, "Shrink": {"nan-lost"}}
 
 
-def questions_of(kernel: Kernel, dtype: str) -> tuple[Any, list[Question]]:
+def questions_of(kernel: Kernel, dtype: str) -> tuple[Any, list[TestVector]]:
     folder = golden_dir()
-    exam = draw(kernel, "value", dtype, load(folder, read_manifest(folder), kernel.name))
-    return exam, exam.questions
+    test_vectors = generate(kernel, "value", dtype, load(folder, read_manifest(folder), kernel.name))
+    return test_vectors, test_vectors.vectors
 
 
 def one_node(op_type: str, *arrays: NDArray[Any], outputs: int = 1, opset: int = OPSET, **attributes: Any) -> bytes:
@@ -72,7 +72,7 @@ def one_node(op_type: str, *arrays: NDArray[Any], outputs: int = 1, opset: int =
 def answer(op_type: str, *arrays: NDArray[Any], rounding: bool = True, **options: Any) -> NDArray[Any]:
     model = one_node(op_type, *arrays, **options)
     inputs = {f"in{i}": array for i, array in enumerate(arrays)}
-    result: NDArray[Any] = IdealRuntime(model, rounding=rounding).forward(inputs)["out0"]
+    result: NDArray[Any] = CorrectlyRoundedEvaluator(model, rounding=rounding).forward(inputs)["out0"]
     return result
 
 
@@ -88,17 +88,17 @@ def f32(*values: float) -> NDArray[np.float32]:
 @pytest.mark.parametrize(("name", "dtype"), [each for each in SINGLE if each[0] != "selu"])  # see the test of Selu
 def test_a_kernel_that_is_one_operator_gets_the_correctly_rounded_truth(name: str, dtype: str) -> None:
     kernel = KERNELS[name]
-    _, questions = questions_of(kernel, dtype)
-    runtime = IdealRuntime(author(kernel, dtype).model)
-    for question in questions:
-        truth = question.truth["y"]
-        y = runtime.forward(question.inputs)["y"]
-        assert y.dtype == question.dtypes["y"]
+    _, vectors = questions_of(kernel, dtype)
+    runtime = CorrectlyRoundedEvaluator(author(kernel, dtype).model)
+    for vector in vectors:
+        truth = vector.truth["y"]
+        y = runtime.forward(vector.inputs)["y"]
+        assert y.dtype == vector.dtypes["y"]
         if kernel.output_dtype == "int64":
             np.testing.assert_array_equal(y, truth)
             continue
         got = y.astype(np.float64)
-        finite = np.isfinite(truth) & np.isfinite(question.beside["y"])
+        finite = np.isfinite(truth) & np.isfinite(vector.input_at["y"])
         huge = np.abs(truth) >= DTYPES[dtype].overflow
         np.testing.assert_array_equal(got[finite & huge], np.copysign(np.inf, truth[finite & huge]))
         near = finite & ~huge
@@ -111,10 +111,10 @@ def test_a_kernel_that_is_one_operator_gets_the_correctly_rounded_truth(name: st
 def test_a_kernel_is_within_its_limits_unless_its_graph_is_known_to_be_ill_conditioned(
     kernel: Kernel, dtype: str
 ) -> None:
-    exam, questions = questions_of(kernel, dtype)
+    test_vectors, vectors = questions_of(kernel, dtype)
     artifact = author(kernel, dtype)
-    runtime = IdealRuntime(artifact.model)
-    _, findings = compare(exam, [runtime.forward(question.inputs) for question in questions])
+    runtime = CorrectlyRoundedEvaluator(artifact.model)
+    _, findings = compare(test_vectors, [runtime.forward(vector.inputs) for vector in vectors])
     case = Case(kernel.name, "value", dtype, "authored+ideal")
     classes = {found.class_ for found in findings if blame(found, kernel, case).blame != "convention"}
     expected = ILL_CONDITIONED.get(kernel.name, set()) | OTHER_POLICY.get(
@@ -130,8 +130,8 @@ def test_log_of_sigmoid_is_the_graphs_fault() -> None:
         '<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => (float[n] y) { s = Sigmoid(x) y = Log(s) }'
     )
     x = f32(-104.0, -50.0)
-    assert IdealRuntime(model).forward({"x": x})["y"][0] == -np.inf
-    y = IdealRuntime(model, rounding=False).forward({"x": x})["y"]
+    assert CorrectlyRoundedEvaluator(model).forward({"x": x})["y"][0] == -np.inf
+    y = CorrectlyRoundedEvaluator(model, rounding=False).forward({"x": x})["y"]
     assert y.dtype == np.float64
     np.testing.assert_allclose(y, [-104.0, -50.0], rtol=1e-15)
 
@@ -140,9 +140,9 @@ def test_a_wrong_attribute_shows() -> None:
     kernel = KERNELS["leaky-relu"]
     model = onnx.load_from_string(author(kernel, "f32").model)
     model.graph.node[0].attribute[0].f *= 1.001
-    exam, questions = questions_of(kernel, "f32")
-    runtime = IdealRuntime(model.SerializeToString())
-    _, findings = compare(exam, [runtime.forward(question.inputs) for question in questions])
+    test_vectors, vectors = questions_of(kernel, "f32")
+    runtime = CorrectlyRoundedEvaluator(model.SerializeToString())
+    _, findings = compare(test_vectors, [runtime.forward(vector.inputs) for vector in vectors])
     assert "scaled-error" in {finding.class_ for finding in findings}
 
 
@@ -177,7 +177,7 @@ def test_special_values_are_those_of_the_standards_formula(kernel: Kernel) -> No
     x = f32(np.inf, -np.inf, np.nan, 0.0, -0.0, 1e30, -1e30, 1e-40, -1e-40)
     with np.errstate(all="ignore"):
         (expected,) = ReferenceEvaluator(onnx.load_from_string(model)).run(None, {"x": x})
-    y = IdealRuntime(model).forward({"x": x})["y"]
+    y = CorrectlyRoundedEvaluator(model).forward({"x": x})["y"]
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-40)
     if kernel.name != "relu6":  # onnx gives -0 for Clip(-0, 0, 6); IEEE's maximum is +0
         np.testing.assert_array_equal(np.signbit(y[3:]), np.signbit(expected[3:]))
@@ -187,14 +187,14 @@ def test_a_gate_that_closes_at_infinity_gives_nan_fused_or_not() -> None:
     model = parsed(
         '<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => (float[n] y) { s = Sigmoid(x) y = Mul(x, s) }'
     )
-    assert np.isnan(IdealRuntime(model).forward({"x": f32(-np.inf)})["y"][0])
+    assert np.isnan(CorrectlyRoundedEvaluator(model).forward({"x": f32(-np.inf)})["y"][0])
     assert np.isnan(answer("Swish", f32(-np.inf))[0])
     assert answer("Swish", f32(np.inf))[0] == np.inf
 
 
 POINTS = f32(0.3, -0.6, 0.95, -1e-3)
 LAYERS = {op_type for op_type, compute in OPERATIONS.items() if compute.__module__ != elementwise.__name__}
-OWN_TESTS = {"Cast", "CastLike", "GatherElements", "GlobalMaxPool"} | LAYERS  # see test_ideal_layers
+OWN_TESTS = {"Cast", "CastLike", "GatherElements", "GlobalMaxPool"} | LAYERS  # see test_layers
 BEYOND_ONE = {"Acosh", "Log", "Sqrt"}
 
 
@@ -207,7 +207,7 @@ def test_every_operation_is_the_one_that_onnx_means(op_type: str) -> None:
     model = one_node(op_type, *arrays)
     inputs = {f"in{i}": array for i, array in enumerate(arrays)}
     (expected,) = ReferenceEvaluator(onnx.load_from_string(model)).run(None, inputs)
-    np.testing.assert_allclose(IdealRuntime(model).forward(inputs)["out0"], expected, rtol=1e-6)
+    np.testing.assert_allclose(CorrectlyRoundedEvaluator(model).forward(inputs)["out0"], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [13, OPSET])
@@ -223,7 +223,7 @@ def test_reductions_take_their_axes_as_attribute_or_input(
     model = one_node(op_type, *arrays, opset=opset, keepdims=keepdims, **attributes)
     inputs = {f"in{i}": array for i, array in enumerate(arrays)}
     (expected,) = ReferenceEvaluator(onnx.load_from_string(model)).run(None, inputs)
-    y = IdealRuntime(model).forward(inputs)["out0"]
+    y = CorrectlyRoundedEvaluator(model).forward(inputs)["out0"]
     assert y.shape == expected.shape
     np.testing.assert_allclose(y, expected, rtol=1e-12)
 
@@ -317,7 +317,7 @@ def test_optional_inputs_and_outputs_may_be_left_out() -> None:
     model = onnx.load_from_string(parsed(text))
     model.graph.node[1].output[0] = ""
     inputs = {"x": f32(1.0, 3.0, 2.0, 2.6), "high": np.array(2.5, np.float32), "k": np.array([2])}
-    np.testing.assert_array_equal(IdealRuntime(model.SerializeToString()).forward(inputs)["i"], [1, 3])
+    np.testing.assert_array_equal(CorrectlyRoundedEvaluator(model.SerializeToString()).forward(inputs)["i"], [1, 3])
 
 
 def test_functions_of_the_model_are_inlined() -> None:
@@ -325,14 +325,14 @@ def test_functions_of_the_model_are_inlined() -> None:
         '<ir_version: 10, opset_import: ["": 20, "mine": 1]> g (float[n] x) => (float[n] y) { y = mine.twice(x) }'
         '<domain: "mine", opset_import: ["": 20]> twice (a) => (b) { b = Add(a, a) }'
     )
-    np.testing.assert_array_equal(IdealRuntime(model).forward({"x": f32(1.5)})["y"], f32(3.0))
+    np.testing.assert_array_equal(CorrectlyRoundedEvaluator(model).forward({"x": f32(1.5)})["y"], f32(3.0))
     assert operators(model) == ["mine:twice", "Add"]
 
 
 def test_initializers_are_the_numbers_that_they_are() -> None:
     model = onnx.load_from_string(one_node("Add", f32(1.0), f32(1.0)))
     model.graph.initializer.append(numpy_helper.from_array(f32(0.1), "in1"))
-    y = IdealRuntime(model.SerializeToString(), rounding=False).forward({"in0": f32(0.0)})["out0"]
+    y = CorrectlyRoundedEvaluator(model.SerializeToString(), rounding=False).forward({"in0": f32(0.0)})["out0"]
     assert y[0] == np.float64(np.float32(0.1))
 
 
@@ -341,13 +341,15 @@ def test_what_an_exporter_noted_of_inner_tensors_is_not_believed() -> None:
         parsed('<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => (float[n] y) { a = Neg(x) y = Neg(a) }')
     )
     model.graph.value_info.append(helper.make_tensor_value_info("a", TensorProto.FLOAT16, ["n"]))
-    np.testing.assert_array_equal(IdealRuntime(model.SerializeToString()).forward({"x": f32(0.1)})["y"], f32(0.1))
+    np.testing.assert_array_equal(
+        CorrectlyRoundedEvaluator(model.SerializeToString()).forward({"x": f32(0.1)})["y"], f32(0.1)
+    )
 
 
 def test_inputs_must_be_those_of_the_graph_and_stay_as_they_are() -> None:
     x = f32(1.0, 2.0)
     x.setflags(write=False)
-    runtime = IdealRuntime(one_node("Identity", x))
+    runtime = CorrectlyRoundedEvaluator(one_node("Identity", x))
     runtime.forward({"in0": x})["out0"][0] = 5.0
     assert x[0] == 1.0
     with pytest.raises(ValueError, match=r"inputs \['x'\] given, but the graph takes \['in0'\]"):
@@ -363,7 +365,7 @@ def test_a_node_that_fails_is_named() -> None:
     with pytest.raises(
         ValueError, match=r"operator Add \(domain ai.onnx, opset 20\) at node -> z fails at these inputs"
     ):
-        IdealRuntime(model).forward({"x": f32(1, 2), "y": f32(1, 2, 3)})
+        CorrectlyRoundedEvaluator(model).forward({"x": f32(1, 2), "y": f32(1, 2, 3)})
 
 
 def loop(limit: str, condition: str) -> bytes:
@@ -382,7 +384,7 @@ def test_a_loop_runs_to_its_limit_or_while_its_condition_holds() -> None:
     runtime = pytest.importorskip("onnxruntime")
     inputs = {"x": np.array([1.0], np.float32), "k": np.array([2.0], np.float32), "n": np.array(2), "c": np.array(True)}
     for limit, condition, turns in (("n", "", 2), ("n", "c", 2), ("", "c", 4)):
-        answers = IdealRuntime(loop(limit, condition)).forward({**inputs})
+        answers = CorrectlyRoundedEvaluator(loop(limit, condition)).forward({**inputs})
         expected = [np.float32(1.0)]
         for _ in range(turns):
             divided = np.float32(np.float64(expected[-1]) / np.float64(np.float32(0.33333334)))
@@ -396,13 +398,13 @@ def test_a_loop_runs_to_its_limit_or_while_its_condition_holds() -> None:
 
 def test_a_loop_of_no_round_gives_what_it_began_with_and_nothing_else() -> None:
     inputs = {"x": f32(1.0), "k": f32(2.0), "n": np.array(0), "c": np.array(True)}
-    answers = IdealRuntime(loop("n", "")).forward(inputs)
+    answers = CorrectlyRoundedEvaluator(loop("n", "")).forward(inputs)
     np.testing.assert_array_equal(answers["y"], inputs["x"])
     assert answers["all"].shape == (0, 1)
     unstated = onnx.load_from_string(loop("n", ""))
     unstated.graph.node[0].attribute[0].g.output[2].type.tensor_type.shape.dim[0].Clear()
     with pytest.raises(Unsupported, match="a loop of no round at all, whose body does not state the sizes"):
-        IdealRuntime(unstated.SerializeToString()).forward(inputs)
+        CorrectlyRoundedEvaluator(unstated.SerializeToString()).forward(inputs)
 
 
 def test_graphs_that_name_tensors_alike_are_unsupported() -> None:
@@ -411,7 +413,7 @@ def test_graphs_that_name_tensors_alike_are_unsupported() -> None:
     body.initializer[0].name = "third"
     body.node[4].input[1] = "third"
     with pytest.raises(Unsupported, match="no two graphs with tensors of one name: third"):
-        IdealRuntime(model.SerializeToString())
+        CorrectlyRoundedEvaluator(model.SerializeToString())
 
 
 REFUSED = {
@@ -427,19 +429,19 @@ def test_what_it_does_not_know_is_unsupported_by_name(op_type: str) -> None:
     text = f'<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[n] x) => (float[n] y) {{ {REFUSED[op_type]} }}'
     domain = "com.microsoft" if op_type == "FusedMatMul" else "ai.onnx"
     with pytest.raises(Unsupported, match=rf"operator {op_type} \(domain {domain}, opset 18\) at node -> y"):
-        IdealRuntime(parsed(text))
+        CorrectlyRoundedEvaluator(parsed(text))
 
 
 def test_older_opsets_and_other_elements_are_unsupported() -> None:
     text = '<ir_version: 7, opset_import: ["": 12]> g (float[n] x) => (float[n] y) { y = Softmax(x) }'
     with pytest.raises(Unsupported, match="opset 13 and newer, not 12"):
-        IdealRuntime(parsed(text))
+        CorrectlyRoundedEvaluator(parsed(text))
     text = '<ir_version: 10, opset_import: ["": 20]> g (string[n] x) => (string[n] y) { y = Identity(x) }'
     with pytest.raises(Unsupported, match="at node -> y gives y, a tensor of STRING"):
-        IdealRuntime(parsed(text))
+        CorrectlyRoundedEvaluator(parsed(text))
     text = '<ir_version: 10, opset_import: ["": 20]> g (float[n] x, int64[1] k) => (float[m] y) { y = TopK(x, k) }'
     with pytest.raises(Unsupported, match=r"onnx cannot infer the element types: .*TopK"):
-        IdealRuntime(parsed(text))
+        CorrectlyRoundedEvaluator(parsed(text))
 
 
 def test_every_operator_is_of_the_standard_and_has_one_implementation() -> None:

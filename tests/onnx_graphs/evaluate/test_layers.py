@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from actconform import Unsupported
 from actconform.onnx.evaluate import indexing, layers, windows
 from actconform.onnx.evaluate.elementwise import OPERATIONS
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference
 
 if TYPE_CHECKING:
@@ -396,8 +396,12 @@ def assert_true(one: One, *, reference_too: bool = True) -> None:
     )
     truths = [np.asarray(each) for each in truth] if isinstance(truth, tuple) else [np.asarray(truth)]
     model, inputs = model_of(one)
-    witnesses = [IdealRuntime(model).forward, reference(model)] if reference_too else [IdealRuntime(model).forward]
-    for forward in witnesses:
+    reevaluation = (
+        [CorrectlyRoundedEvaluator(model).forward, reference(model)]
+        if reference_too
+        else [CorrectlyRoundedEvaluator(model).forward]
+    )
+    for forward in reevaluation:
         answers = forward(inputs)
         for i, expected in enumerate(truths):
             assert answers[f"out{i}"].shape == expected.shape
@@ -424,7 +428,8 @@ def test_an_image_is_resized_as_torch_does(name: str, size: tuple[int, int]) -> 
     whole, _ = model_of(One("Resize", [X, None, None, np.array([2, 4, *size])], truth, attributes))
     other = {"in0": X, "in3": np.array([2, 4, *size])}
     np.testing.assert_array_equal(
-        IdealRuntime(model).forward(inputs)["out0"], IdealRuntime(whole).forward(other)["out0"]
+        CorrectlyRoundedEvaluator(model).forward(inputs)["out0"],
+        CorrectlyRoundedEvaluator(whole).forward(other)["out0"],
     )
 
 
@@ -478,7 +483,7 @@ def test_resize_does_as_onnx_says(
     named = {**attributes, "mode": mode, "exclude_outside": exclude if mode != "nearest" else 0}
     model, inputs = model_of(One("Resize", arrays, lambda _, t: t, named))
     expected = reference(model)(inputs)["out0"]
-    got = IdealRuntime(model).forward(inputs)["out0"]
+    got = CorrectlyRoundedEvaluator(model).forward(inputs)["out0"]
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, rtol=0, atol=3e-5)  # onnx has its coordinates in float32
 
@@ -496,15 +501,15 @@ def test_a_part_of_an_image_is_resized_as_in_onnx_runtime(mode: str, axes: list[
     model, inputs = model_of(One("Resize", arrays, lambda _, t: t, settings | ({"axes": axes} if axes else {}), 18))
     session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, inputs)
-    np.testing.assert_allclose(IdealRuntime(model).forward(inputs)["out0"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(CorrectlyRoundedEvaluator(model).forward(inputs)["out0"], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_in_training_is_unsupported_but_not_where_it_drops_nothing() -> None:
     one = One("Dropout", [X, np.array(0.5), np.array(True)], lambda _, t: t)
     model, inputs = model_of(one)
     with pytest.raises(Unsupported, match="it draws random numbers"):
-        IdealRuntime(model).forward(inputs)
-    y = IdealRuntime(model).forward({**inputs, "in1": np.array(0.0)})["out0"]
+        CorrectlyRoundedEvaluator(model).forward(inputs)
+    y = CorrectlyRoundedEvaluator(model).forward({**inputs, "in1": np.array(0.0)})["out0"]
     np.testing.assert_array_equal(y, X)
 
 
@@ -512,14 +517,14 @@ def test_an_output_that_no_operator_gives_is_unsupported() -> None:
     one = One("AveragePool", [X], lambda _, t: t, {"kernel_shape": [2, 2]}, outputs=2)
     model, inputs = model_of(one)
     with pytest.raises(Unsupported, match="knows 1 outputs of operator AveragePool"):
-        IdealRuntime(model).forward(inputs)
+        CorrectlyRoundedEvaluator(model).forward(inputs)
 
 
 def test_the_indices_of_max_pool_point_at_the_first_maximum_in_the_whole_tensor() -> None:
     x = np.round(np.random.default_rng(3).normal(size=(2, 3, 5, 6)))  # ties
     settings = {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 0]}
     model, inputs = model_of(One("MaxPool", [x], lambda _, t: t, settings, outputs=2))
-    got = IdealRuntime(model).forward(inputs)
+    got = CorrectlyRoundedEvaluator(model).forward(inputs)
     y, places = torch.nn.functional.max_pool2d(torch.tensor(x), (3, 2), 2, (1, 0), return_indices=True)
     np.testing.assert_array_equal(got["out0"], y.numpy())
     np.testing.assert_array_equal(x.ravel()[got["out1"]], y.numpy())
@@ -530,19 +535,19 @@ def test_the_indices_of_max_pool_point_at_the_first_maximum_in_the_whole_tensor(
 def test_a_maximum_of_integers_is_one_and_nan_spreads() -> None:
     small = np.arange(-8, 8, dtype=np.int8).reshape(1, 1, 4, 4)
     model, inputs = model_of(One("MaxPool", [small], lambda _, t: t, {"kernel_shape": [3, 3], "pads": [1] * 4}))
-    y = IdealRuntime(model).forward(inputs)["out0"]
+    y = CorrectlyRoundedEvaluator(model).forward(inputs)["out0"]
     assert y.dtype == np.int8
     assert y[0, 0].tolist() == [[-3, -2, -1, -1], [1, 2, 3, 3], [5, 6, 7, 7], [5, 6, 7, 7]]
     holed = np.array([[[[1.0, np.nan, 3.0, 4.0]]]])
     model, inputs = model_of(One("MaxPool", [holed], lambda _, t: t, {"kernel_shape": [1, 2], "strides": [1, 2]}))
-    np.testing.assert_array_equal(IdealRuntime(model).forward(inputs)["out0"], [[[[np.nan, 4.0]]]])
+    np.testing.assert_array_equal(CorrectlyRoundedEvaluator(model).forward(inputs)["out0"], [[[[np.nan, 4.0]]]])
 
 
 def test_sums_of_products_are_rounded_once() -> None:
     a, b = np.full((1, 3), 1, ml_dtypes.bfloat16), np.array([[256], [1], [1]], ml_dtypes.bfloat16)
     model, inputs = model_of(One("MatMul", [a, b], lambda _, t: t))
     assert onnx.load_from_string(model).graph.output[0].type.tensor_type.elem_type == TensorProto.BFLOAT16
-    assert float(IdealRuntime(model).forward(inputs)["out0"][0, 0]) == 258.0  # 256 after each of two sums
+    assert float(CorrectlyRoundedEvaluator(model).forward(inputs)["out0"][0, 0]) == 258.0  # 256 after each of two sums
 
 
 def test_every_operator_of_layers_is_among_the_cases() -> None:

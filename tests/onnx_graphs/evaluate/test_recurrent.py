@@ -1,4 +1,4 @@
-"""The ideal runtime's recurrent layers, control flow and signals, against ONNX Runtime and by their definitions."""
+"""The correctly rounded evaluator's recurrent layers, control flow and signals, against ONNX Runtime and by their definitions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 
 NAMES = ("x", "w", "r", "b", "lengths", "h", "c", "p")
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -27,7 +27,7 @@ def node_model(op_type, given, names, ranks, **attributes):
 def agree(model, given, tolerance=1e-5):
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    ours = IdealRuntime(model, rounding=False).forward(given)
+    ours = CorrectlyRoundedEvaluator(model, rounding=False).forward(given)
     for value, theirs in zip(session.get_outputs(), session.run(None, given), strict=True):
         assert ours[value.name].shape == theirs.shape
         np.testing.assert_allclose(ours[value.name], theirs, atol=tolerance, err_msg=value.name)
@@ -68,7 +68,7 @@ def test_an_activation_that_is_not_known_is_named():
     }
     model = node_model("RNN", given, ["x", "w", "r"], [4, 3], hidden_size=1, activations=["Affine"])
     with pytest.raises(Unsupported, match=r"operator RNN .*activation affine"):
-        IdealRuntime(model).forward(given)
+        CorrectlyRoundedEvaluator(model).forward(given)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, parser
 
 from actconform.errors import GradientError, UnsupportedOperator
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.grad.rules.registry import rule_of
@@ -199,7 +199,7 @@ def test_gradients_are_of_the_type_of_what_they_belong_to(kind):
     onnx.checker.check_model(made, full_check=True)
     dtype = NUMPY[kind]
     feeds = {"x": np.ones((3, 4), dtype), "c": np.ones(1, dtype), "ct_y": np.array([[1, 2]] * 3, dtype)}
-    got = IdealRuntime(made.SerializeToString()).forward(feeds)
+    got = CorrectlyRoundedEvaluator(made.SerializeToString()).forward(feeds)
     assert {got[name].dtype for name in ("d_x", "d_c")} == {np.dtype(dtype)}
     # gelu'(1) = 1.0833 times -1/4, and no sum for c: both logits have the same share of it
     np.testing.assert_allclose(got["d_x"][0].astype(float), [0, -0.2708, 0.2708, 0], atol=3e-3)

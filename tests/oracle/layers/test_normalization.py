@@ -152,9 +152,9 @@ def test_dropout_changes_nothing_at_inference(masks):
     x, g = np.array([[1.0, -2.0]]), np.array([[3.0, 5.0]])
     reading = read("dropout", x, *[np.zeros((1, 2))] * masks, rate=0.5)
     assert_array_equal(value(reading), x)
-    pulled_back = pulled(reading, g).inputs
-    assert_array_equal(pulled_back[0], g)
-    assert [*pulled_back[1:]] == [None] * masks
+    vjp_artifact = pulled(reading, g).inputs
+    assert_array_equal(vjp_artifact[0], g)
+    assert [*vjp_artifact[1:]] == [None] * masks
 
 
 def test_dropout_that_is_trained_without_a_mask_is_refused():

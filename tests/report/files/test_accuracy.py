@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from made import FACTS, finding, measurement, report, result
 
-from actconform.report.error_ratio import worst_share
+from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.files.accuracy import AccuracyReporter
 from actconform.types import Verdict
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_the_share_of_a_case_is_its_worst_error_against_its_limit(measurements, findings, share) -> None:
-    worst = worst_share(result(measurements=measurements, findings=findings))
+    worst = worst_error_ratio(result(measurements=measurements, findings=findings))
     assert (worst and worst.share) == share
 
 

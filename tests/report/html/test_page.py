@@ -188,8 +188,8 @@ def test_the_selftest_beside_the_report_is_shown_and_a_broken_one_named(tmp_path
     report = made.report(made.result())
     assert data_of(written(tmp_path, report))["selftest"] is None
     one = {"fault": "f", "family": "x", "what": "w", "outcome": "caught", "wanted": "tail", "seen": ["tail"]}
-    trial = {"schema": 1, "detections": [one], "false_alarms": [], "healthy": 3, "seconds": 1.0, "problems": []}
-    (tmp_path / "selftest.json").write_text(json.dumps(trial))
+    workload = {"schema": 1, "detections": [one], "false_alarms": [], "healthy": 3, "seconds": 1.0, "problems": []}
+    (tmp_path / "selftest.json").write_text(json.dumps(workload))
     assert data_of(written(tmp_path, report))["selftest"]["detections"] == [one]
     (tmp_path / "selftest.json").write_text('{"schema": 1')
     assert "selftest.json is not what" in data_of(written(tmp_path, report))["selftest"]["error"]

@@ -11,7 +11,7 @@ from rich.console import Console
 from actconform.report.terminal import progress as module
 from actconform.report.terminal.progress import progress_for
 from actconform.types import Case, Result, Verdict
-from actconform.workers.protocol import Hello
+from actconform.workers.protocol import Handshake
 
 CASES = [
     Case("relu", "value", "f32", "torch"),
@@ -20,8 +20,8 @@ CASES = [
 ]
 
 
-def hello(backend: str, unavailable: str = "") -> Hello:
-    return Hello(actconform="0", plugins={}, backend=backend, unavailable=unavailable)
+def hello(backend: str, unavailable: str = "") -> Handshake:
+    return Handshake(actconform="0", plugins={}, backend=backend, unavailable=unavailable)
 
 
 def result(case: Case, verdict: Verdict = Verdict.PASS) -> Result:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from actconform.plugin.loader import Catalog
-from actconform.report.reasons import LONGEST, brief
+from actconform.report.reasons import LONGEST, abbreviate
 from actconform.report.terminal.screen import NEW_SHOWN, Screen
 from actconform.run.scheduler import Plan
 from actconform.settings import Config
@@ -439,9 +439,9 @@ def test_the_command_to_copy_is_never_broken() -> None:
     ],
 )
 def test_a_brief_reason_is_the_first_cause_without_its_mend(reason: str, cause: str) -> None:
-    assert brief(reason) == cause
+    assert abbreviate(reason) == cause
 
 
 def test_a_brief_reason_is_short() -> None:
-    assert len(brief("x" * 500)) == LONGEST
-    assert brief("x" * 500).endswith("…")
+    assert len(abbreviate("x" * 500)) == LONGEST
+    assert abbreviate("x" * 500).endswith("…")

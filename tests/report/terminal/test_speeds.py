@@ -11,10 +11,10 @@ from rich.console import Console
 from actconform.bench.baseline import compare, held
 from actconform.bench.intervals import ConfidenceInterval
 from actconform.bench.results import NotTimed
-from actconform.bench.workloads import Trial
+from actconform.bench.workloads import Workload
 from actconform.report.terminal import speeds
 
-TRIAL = Trial("relu", "forward", 1024)
+TRIAL = Workload("relu", "forward", 1024)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_row_has_time_interval_rate_bandwidth_share_and_mark(console, timed):
 
 def test_what_was_not_timed_is_said_once_a_reason(console):
     left = [
-        NotTimed(Trial(name, "forward", 1), "ort-cuda", "UNAVAILABLE", "no driver: install it") for name in "abcdef"
+        NotTimed(Workload(name, "forward", 1), "ort-cuda", "UNAVAILABLE", "no driver: install it") for name in "abcdef"
     ]
     speeds.not_timed(console, [*left, NotTimed(TRIAL, "torch", "CRASH", "was killed")])
     first, second = said(console).splitlines()

@@ -13,7 +13,7 @@ from actconform.compare.comparator import comparison
 from actconform.onnx.author.exporter import author
 from actconform.oracle import truth
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import Exam, draw
+from actconform.testdata.kernel_vectors import TestVectors, generate
 from actconform.types import Case, FindingClass
 from actconform.verdict.causes.explain import CONVENTION, FLUSHED, Explainer, Explanation, Situation, plainly
 from actconform.verdict.causes.register import read_register
@@ -36,9 +36,9 @@ library = "lib"
 """
 
 
-def exam_of(name: str, aspect: Any = "value", dtype: str = "f32") -> Exam:
+def exam_of(name: str, aspect: Any = "value", dtype: str = "f32") -> TestVectors:
     folder = golden_dir()
-    return draw(KERNELS[name], aspect, dtype, load(folder, read_manifest(folder), name))
+    return generate(KERNELS[name], aspect, dtype, load(folder, read_manifest(folder), name))
 
 
 def judged(
@@ -52,19 +52,19 @@ def judged(
     facts: Any = None,
 ) -> tuple[Any, Explanation, Explainer]:
     """Return the comparison and the explanation of what `compute` answers, a function of the float32 input and cotangent."""
-    exam = exam_of(name, aspect, dtype)
-    tensor = next(iter(exam.questions[0].truth))
+    test_vectors = exam_of(name, aspect, dtype)
+    tensor = next(iter(test_vectors.vectors[0].truth))
     with np.errstate(all="ignore"):
         answers = [
             {tensor: np.asarray(compute(q.inputs["x"], (q.cotangents or {}).get("y")), q.inputs["x"].dtype)}
-            for q in exam.questions
+            for q in test_vectors.vectors
         ]
     register = read_register(HEAD + body, "test")
     case = Case(name, aspect, dtype, "authored+rt" if graph else "fw")
     facts = facts or {}
     situation = Situation(case, register, register.active(case, facts), facts, KERNELS, graph)
-    compared = comparison(exam, answers)
-    explainer = Explainer(KERNELS[name], exam, situation)
+    compared = comparison(test_vectors, answers)
+    explainer = Explainer(KERNELS[name], test_vectors, situation)
     return compared, explainer.explain(compared, compared.findings), explainer
 
 

@@ -13,7 +13,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.reference import reference
-from actconform.onnx.gradient_artifact import pulled_back
+from actconform.onnx.gradient_artifact import vjp_artifact
 from actconform.oracle import truth
 from actconform.testdata.regimes import SPECIALS, normal, uniform
 from actconform.types.dtypes import DTYPES
@@ -55,7 +55,7 @@ def quiet(compute: Any) -> Any:
 def test_what_the_reference_gives_in_float32_is_admitted_by_the_graph(kernel: Any, aspect: str) -> None:
     artifact = author(kernel, "f32")
     if aspect == "gradient":
-        artifact = pulled_back(artifact, kernel)
+        artifact = vjp_artifact(artifact, kernel)
     inputs = tensors(kernel, gradient=aspect == "gradient")
     got = quiet(lambda: reference(artifact.model)(inputs))
     numbers = quiet(lambda: GraphFormula(artifact.model, REFERENCE).evaluate(inputs, F32))

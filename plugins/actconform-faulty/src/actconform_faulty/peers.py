@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from actconform.compare.metamorphic import Claims
+from actconform.compare.metamorphic import RelationChecks
 from actconform.errors import Unsupported, UsageError, WorkerError
 from actconform.plugin.loader import load_plugins
-from actconform.report.marked import expect_marks, write_between
-from actconform.run.case import Desk, Exams, artifact_for, job_for
+from actconform.report.marked_section import expect_marks, write_between
+from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import plan_of
 from actconform.run.select import all_cases
@@ -160,16 +160,18 @@ class _Desks:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._exams = Exams(plan.folder, plan.manifest)
+        self._vector_cache = VectorCache(plan.folder, plan.manifest)
         self._workers: dict[str, Worker] = {}
 
-    def of(self, case: Case) -> Desk:
+    def of(self, case: Case) -> CaseContext:
         exports = None
         if case.exporter not in (None, DRIVER_EXPORTER):
             source = self._plan.catalog.exporters[str(case.exporter).partition("@")[0]].source
             exports = Exports(self._worker(source), cache_folder())
         catalog, register = self._plan.catalog, self._plan.register
-        return Desk(catalog, register, self._plan.config.timeout, self._exams, self._worker(case.worker), exports, {})
+        return CaseContext(
+            catalog, register, self._plan.config.timeout, self._vector_cache, self._worker(case.worker), exports, {}
+        )
 
     def close(self) -> None:
         for worker in self._workers.values():
@@ -179,58 +181,58 @@ class _Desks:
         return self._workers.setdefault(backend, Worker(backend))
 
 
-def _held(case: Case, desk: Desk, *, graphs: bool) -> Held:
+def _held(case: Case, context: CaseContext, *, graphs: bool) -> Held:
     """Return what passes of one case: at every call that the line makes, and at ONNX's own."""
-    subject = desk.catalog.subject(case.subject)
-    exam = desk.exams.draw(subject, case)
-    claims = Claims(case.subject, case.aspect, exam)
+    subject = context.catalog.subject(case.subject)
+    test_vectors = context.vector_cache.generate(subject, case)
+    relation_checks = RelationChecks(case.subject, case.aspect, test_vectors)
     try:
-        artifact = artifact_for(subject, case, desk)
-        answers = _answers(job_for(subject, case, exam, claims, artifact), desk)
+        artifact = artifact_for(subject, case, context)
+        answers = _answers(job_for(subject, case, test_vectors, relation_checks, artifact), context)
     except (Unsupported, WorkerError, ValueError):  # the last, where the graph lacks the output that is asked for
         answers = []
     held: Held = {name: [] for name in COLUMNS}
-    for number, question in enumerate(exam.questions):
+    for number, vector in enumerate(test_vectors.vectors):
         with np.errstate(over="ignore"):
-            reference = {name: array.astype(question.dtypes[name]) for name, array in question.truth.items()}
+            reference = {name: array.astype(vector.dtypes[name]) for name, array in vector.truth.items()}
         for peer in PEERS:
             held[peer.name].append(number < len(answers) and peer.holds(answers[number], reference))
-    held[ONNX_DATA] = list(_held_on_nodes(case, desk, graphs=graphs))
+    held[ONNX_DATA] = list(_held_on_nodes(case, context, graphs=graphs))
     return held
 
 
-def _held_on_nodes(case: Case, desk: Desk, *, graphs: bool) -> Iterator[bool]:
+def _held_on_nodes(case: Case, context: CaseContext, *, graphs: bool) -> Iterator[bool]:
     """Yield whether each of ONNX's own calls passes: a kernel's at the operator's data, a runtime's at the operators' graphs."""
-    subject = desk.catalog.subject(case.subject)
+    subject = context.catalog.subject(case.subject)
     if case.aspect == "gradient":
         return
     if isinstance(subject, Model):
         for one in of_graph(subject) if graphs else ():
-            yield _passes(Job(case, one.graph, [one.known.call]), [one.known], desk)[0]
+            yield _passes(Job(case, one.graph, [one.known.call]), [one.known], context)[0]
         return
     known = of_kernel(subject)
     if known:
         at = msgspec.structs.replace(case, dtype=DTYPE)
         try:
-            artifact = artifact_for(subject, at, desk)
+            artifact = artifact_for(subject, at, context)
         except (Unsupported, WorkerError):
             yield from [False] * len(known)
             return
-        yield from _passes(Job(at, artifact, [one.call for one in known]), known, desk)
+        yield from _passes(Job(at, artifact, [one.call for one in known]), known, context)
 
 
-def _passes(job: Job, known: Sequence[Known], desk: Desk) -> list[bool]:
-    answers = _answers(job, desk)
+def _passes(job: Job, known: Sequence[Known], context: CaseContext) -> list[bool]:
+    answers = _answers(job, context)
     return [
         number < len(answers) and onnx_holds(answers[number], one.reference, one.rtol, one.atol)
         for number, one in enumerate(known)
     ]
 
 
-def _answers(job: Job, desk: Desk) -> list[Bundle]:
+def _answers(job: Job, context: CaseContext) -> list[Bundle]:
     """Return the answers up to the call that raised or killed the process; a hang ends after the selftest's time."""
     try:
-        return list(desk.worker.run(job, desk.timeout).outputs)
+        return list(context.worker.run(job, context.timeout).outputs)
     except WorkerError:
         return []
 

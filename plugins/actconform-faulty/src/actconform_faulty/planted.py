@@ -37,8 +37,8 @@ class Answering(Program):
         given = {**inputs, **{f"ct_{name}": array for name, array in cotangents.items()}}
         return self._vjp(given, dict(outputs)) if self._vjp else outputs
 
-    def taps(self, inputs: Bundle) -> Bundle:
-        return self._healthy.taps(inputs)
+    def intermediates(self, inputs: Bundle) -> Bundle:
+        return self._healthy.intermediates(inputs)
 
 
 class Planted(NamedTuple):

@@ -108,13 +108,13 @@ class JaxProgram(Program):
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", in whatever dtype JAX returns it."""
-        return numpy_of(self.ready(inputs)())
+        return numpy_of(self.prepare_call(inputs)())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` of every input by jax.vjp; raise `Unsupported` where the kernel has no gradient."""
-        return numpy_of(self.ready(inputs, cotangents)())
+        return numpy_of(self.prepare_call(inputs, cotangents)())
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Array]]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Array]]:
         """Return what computes "y", or with cotangents forward and jax.vjp in one compiled function, "d_<name>" of every input.
 
         JAX returns before it has computed: a call waits for it.

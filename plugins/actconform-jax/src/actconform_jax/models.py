@@ -76,17 +76,17 @@ class JaxModel(Program):
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", channels last, and "loss"."""
-        return numpy_of(self.ready(inputs)())
+        return numpy_of(self.prepare_call(inputs)())
 
-    def taps(self, inputs: Bundle) -> Bundle:
+    def intermediates(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, channels last: of a compilation of its own, in which they all are outputs."""
         return numpy_of(when_done(self._layers, {name: array_of(array) for name, array in inputs.items()})())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>`, canonical, for every name of `model.differentiable`."""
-        return numpy_of(self.ready(inputs, cotangents)())
+        return numpy_of(self.prepare_call(inputs, cotangents)())
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Array]]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Array]]:
         """Return what computes "y" and "loss", or with cotangents every "d_<name>"; a call returns when all is computed."""
         tensors = {name: array_of(array) for name, array in inputs.items()}
         if cotangents is None:

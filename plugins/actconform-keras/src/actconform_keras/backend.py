@@ -10,7 +10,7 @@ from actconform import Library, Program
 from actconform.machine.cpu import cpu_capability
 from actconform.machine.onednn import onednn_level, onednn_settings
 from actconform.plugin.framework import FrameworkBackend, fate_of_subnormals, refuse_without_gradient, versions
-from actconform_keras.engines import Engine, TensorFlow, pulled_back
+from actconform_keras.engines import Engine, TensorFlow, vjp_artifact
 from actconform_keras.keras_module import KERAS_DTYPES, keras_on
 from actconform_keras.kernels import implement
 from actconform_keras.models import KerasModelProgram
@@ -90,13 +90,13 @@ class KerasProgram(Program):
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return `y`, in whatever dtype Keras returns it; raise `Unsupported` where its backend lacks the dtype."""
-        return self._engine.arrays(self.ready(inputs)())
+        return self._engine.arrays(self.prepare_call(inputs)())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` of every input; raise `Unsupported` where the kernel has no gradient."""
-        return self._engine.arrays(self.ready(inputs, cotangents)())
+        return self._engine.arrays(self.prepare_call(inputs, cotangents)())
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], Outputs]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], Outputs]:
         """Return what computes "y", or with cotangents forward and backward, "d_<name>" of every input, as tensors."""
         engine = self._engine
         tensors = engine.tensors({name: inputs[name] for name in self._kernel.inputs})
@@ -117,7 +117,7 @@ class KerasProgram(Program):
     def _gradients(self, tensors: Named, cotangent: Any) -> Outputs:
         # By name: a trace may hand a dict on in an order of its own.
         value = lambda known: self._function(*(known[name] for name in self._kernel.inputs))  # noqa: E731
-        return pulled_back(self._engine.gradients(value, tensors, cotangent), self.implementation, "y")
+        return vjp_artifact(self._engine.gradients(value, tensors, cotangent), self.implementation, "y")
 
 
 def _onednn() -> str:

@@ -180,7 +180,7 @@ class Torch(Engine):
         return done
 
 
-def pulled_back(gradients: Mapping[str, Tensor | None], what: str, output: str) -> Outputs:
+def vjp_artifact(gradients: Mapping[str, Tensor | None], what: str, output: str) -> Outputs:
     """Return the gradients as "d_<name>"; raise RuntimeError where no path leads from the output of `what` to one."""
     for name, gradient in gradients.items():
         if gradient is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actconform import Program
 from actconform.plugin.framework import builder_of
 from actconform.types.model import LOSS, OUTPUT
-from actconform_keras.engines import pulled_back
+from actconform_keras.engines import vjp_artifact
 from actconform_keras.keras_module import KERAS_DTYPES
 from actconform_keras.layers import BUILDERS, KerasContext, loss_of
 from actconform_keras.layers_memory import MEMORY_BUILDERS
@@ -122,18 +122,18 @@ class KerasModelProgram(Program):
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y" and "loss"; raise `Unsupported` where Keras's backend lacks the dtype."""
-        return self._engine.arrays(self.ready(inputs)())
+        return self._engine.arrays(self.prepare_call(inputs)())
 
-    def taps(self, inputs: Bundle) -> Bundle:
+    def intermediates(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, of a run as `forward` makes it."""
         tensors = self._engine.tensors(inputs)
         return self._engine.arrays(self._engine.whole(self._layers, tensors)())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` for every differentiable name, from the cotangent of "loss"."""
-        return self._engine.arrays(self.ready(inputs, cotangents)())
+        return self._engine.arrays(self.prepare_call(inputs, cotangents)())
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], Outputs]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], Outputs]:
         """Return what computes "y" and "loss", or with cotangents forward and backward, every "d_<name>", as tensors."""
         engine = self._engine
         tensors = engine.tensors(inputs)
@@ -152,4 +152,4 @@ class KerasModelProgram(Program):
     def _gradients(self, tensors: Named, cotangent: Any) -> Outputs:
         sources = {name: tensors[name] for name in self._model.differentiable}
         found = self._engine.gradients(lambda known: self._network({**tensors, **known})[LOSS], sources, cotangent)
-        return pulled_back(found, f"model {self._model.name}", LOSS)
+        return vjp_artifact(found, f"model {self._model.name}", LOSS)

@@ -41,14 +41,14 @@ class GraphProgram(Program):
                 return dict(zip(self._outputs, map(from_ort, values), strict=True))
             return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs)), strict=True))
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
         """Return one run by I/O binding: inputs lie on the device beforehand, outputs stay there, in the same memory each time.
 
         In main memory the inputs are used as they lie. A graph of gradients has its cotangents among the inputs; `cotangents`
         are for what has a `vjp`.
         """
         if cotangents is not None:
-            return super().ready(inputs, cotangents)
+            return super().prepare_call(inputs, cotangents)
         return BoundRun(self._session, inputs, self._outputs, self._device)
 
 

@@ -75,14 +75,14 @@ class TorchProgram(Program):
     def forward(self, inputs: Bundle) -> Bundle:
         """Return `y`, in whatever dtype torch returns it; raise `Unsupported` where torch lacks the dtype."""
         with import_torch().no_grad():
-            outputs = self.ready(inputs)()
+            outputs = self.prepare_call(inputs)()
         return arrays_of(outputs, inputs)
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` of every input by torch.autograd; raise `Unsupported` where the kernel has no gradient."""
-        return arrays_of(self.ready(inputs, cotangents)(), {**inputs, **cotangents})
+        return arrays_of(self.prepare_call(inputs, cotangents)(), {**inputs, **cotangents})
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
         """Return what computes "y", or with cotangents forward and torch.autograd.grad, "d_<name>" of every input, as tensors.
 
         Without cotangents no tensor asks for a gradient, so nothing is recorded, as under torch.no_grad; entering that in every

@@ -46,10 +46,10 @@ class TorchModel(Program):
     def forward(self, inputs: Bundle) -> Bundle:
         """Return "y", channels last, and "loss"."""
         with import_torch().no_grad():
-            outputs = self.ready(inputs)()
+            outputs = self.prepare_call(inputs)()
         return arrays_of(outputs, inputs)
 
-    def taps(self, inputs: Bundle) -> Bundle:
+    def intermediates(self, inputs: Bundle) -> Bundle:
         """Return the value of every layer, channels last, from one forward pass."""
         tensors = self._tensors(inputs)
         with import_torch().no_grad():
@@ -58,9 +58,9 @@ class TorchModel(Program):
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>`, canonical, for every name of `model.differentiable`, by torch.autograd from the loss."""
-        return arrays_of(self.ready(inputs, cotangents)(), {**inputs, **cotangents})
+        return arrays_of(self.prepare_call(inputs, cotangents)(), {**inputs, **cotangents})
 
-    def ready(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
+    def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], dict[str, Tensor]]:
         """Return what computes "y" and "loss", or with cotangents forward and torch.autograd.grad, every "d_<name>", as tensors.
 
         Parameters lie as torch.nn has them beforehand, as its users hold them. Without cotangents no tensor asks for a gradient,

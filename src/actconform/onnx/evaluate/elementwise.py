@@ -1,4 +1,4 @@
-"""The operators of the ideal runtime: each the real function of its inputs, in float64, to a few units of the last place.
+"""The operators of the correctly rounded evaluator: each the real function of its inputs, in float64, to a few units of the last place.
 
 The evaluator rounds; nothing here does. Float tensors come as float64 arrays, integers and booleans in their own dtype.
 Finite inputs give the true value of the operator, without the overflow or cancellation of its formula. At infinities and

@@ -1,4 +1,4 @@
-"""The ideal runtime: a graph evaluated node by node in accurate float64, each result rounded once to its element type.
+"""The correctly rounded evaluator: a graph evaluated node by node in accurate float64, each result rounded once to its element type.
 
 It is the witness that tells faults of a graph from faults of a runtime. Where its answer breaks a limit the graph itself is
 wrong or ill-conditioned at its precision; where its answer is right and a runtime's is not, the runtime is at fault.
@@ -21,6 +21,7 @@ import actconform.onnx.evaluate.layers
 import actconform.onnx.evaluate.recurrent
 import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
+from actconform._renamed import old_class_names
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
 from actconform.onnx.gates import deep, io_names, operators, standard_opset
@@ -35,7 +36,9 @@ from actconform.types.dtypes import DTYPES
 if TYPE_CHECKING:
     from actconform.types import Bundle
 
-__all__ = ["IdealRuntime", "operators"]
+__getattr__ = old_class_names(__name__)
+
+__all__ = ["CorrectlyRoundedEvaluator", "operators"]
 
 Array: TypeAlias = NDArray[Any]
 # of a node's inputs, None where one is left out, and of everything known before it, which the body of a loop may capture
@@ -61,7 +64,7 @@ class _Step(NamedTuple):
     compute: Compute
 
 
-class IdealRuntime(Program):
+class CorrectlyRoundedEvaluator(Program):
     """A graph of standard operators, evaluated by the operators' true values.
 
     `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
@@ -77,12 +80,12 @@ class IdealRuntime(Program):
         self._rounding = rounding
         self._opset = standard_opset(proto)
         if self._opset < FIRST_OPSET:
-            raise Unsupported(f"the ideal runtime knows opset {FIRST_OPSET} and newer, not {self._opset}")
+            raise Unsupported(f"the correctly rounded evaluator knows opset {FIRST_OPSET} and newer, not {self._opset}")
         self._inputs, self._outputs = io_names(model)
         self._steps = self._steps_of(proto.graph)
         self._types = _element_types(proto, self._opset)
         if any(graph.sparse_initializer for graph in graphs(proto.graph)):
-            raise Unsupported("the ideal runtime takes no sparse initializers")
+            raise Unsupported("the correctly rounded evaluator takes no sparse initializers")
         self._constants = {
             tensor.name: self._settled(numpy_helper.to_array(tensor), tensor.data_type)
             for graph in graphs(proto.graph)
@@ -119,7 +122,9 @@ class IdealRuntime(Program):
         except Exception as error:
             raise ValueError(f"{_named(step.node, self._opset)} fails at these inputs: {error}") from error
         if any(step.node.output[len(results) :]):
-            raise Unsupported(f"the ideal runtime knows {len(results)} outputs of {_named(step.node, self._opset)}")
+            raise Unsupported(
+                f"the correctly rounded evaluator knows {len(results)} outputs of {_named(step.node, self._opset)}"
+            )
         named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
         return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
 
@@ -152,7 +157,7 @@ class IdealRuntime(Program):
         flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
         computed = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
         if node.domain not in {"", "ai.onnx"} or not computed:
-            raise Unsupported(f"the ideal runtime does not know {_named(node, self._opset)}")
+            raise Unsupported(f"the correctly rounded evaluator does not know {_named(node, self._opset)}")
         if node.op_type in PASSED_ON:
             return passed_on(node, self._opset)
         if flow:
@@ -296,7 +301,9 @@ def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
         own = {value.name: value.type.tensor_type.elem_type for value in values}
         own |= {tensor.name: tensor.data_type for tensor in graph.initializer}
         if twice := types.keys() & own.keys():
-            raise Unsupported(f"the ideal runtime takes no two graphs with tensors of one name: {', '.join(twice)}")
+            raise Unsupported(
+                f"the correctly rounded evaluator takes no two graphs with tensors of one name: {', '.join(twice)}"
+            )
         types |= own
     for node in deep(proto.graph.node):
         for name in node.output:
@@ -304,7 +311,9 @@ def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
                 raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
     for value in (one for graph in graphs(proto.graph) for one in (*graph.input, *graph.initializer)):
         if types[value.name] not in STORAGE:
-            raise Unsupported(f"the ideal runtime does not take {value.name}, {_spelled(types[value.name])}")
+            raise Unsupported(
+                f"the correctly rounded evaluator does not take {value.name}, {_spelled(types[value.name])}"
+            )
     return types
 
 

@@ -1,6 +1,6 @@
-"""The ideal runtime's operators that move, cut and add up elements, where onnx's own do less than the standard says.
+"""The correctly rounded evaluator's operators that move, cut and add up elements, where onnx's own do less than the standard says.
 
-As in ideal_ops: exact, but for sums in float64.
+As in elementwise: exact, but for sums in float64.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The ideal runtime's operators of whole layers: matrix products, normalization, dropout, losses.
+"""The correctly rounded evaluator's operators of whole layers: matrix products, normalization, dropout, losses.
 
-As in ideal_ops: the real function of the inputs, in float64. Products are summed in float64, not exactly: far below one
+As in elementwise: the real function of the inputs, in float64. Products are summed in float64, not exactly: far below one
 rounding of float32, whatever their order. An operator with several outputs returns them in order.
 """
 
@@ -132,7 +132,7 @@ def _dropout(
 ) -> tuple[Array, Array]:
     """Inference: x and a mask that keeps all. In training it draws numbers of its own, which nobody can foretell."""
     if training is not None and bool(training) and (ratio is None or float(ratio) > 0):
-        raise Unsupported("the ideal runtime does not know Dropout in training: it draws random numbers")
+        raise Unsupported("the correctly rounded evaluator does not know Dropout in training: it draws random numbers")
     return x, np.ones(x.shape, np.bool_)
 
 

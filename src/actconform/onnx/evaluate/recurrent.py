@@ -1,4 +1,4 @@
-"""The ideal runtime's recurrent layers: LSTM, GRU and RNN, step by step as the standard's formulas have them, in float64."""
+"""The correctly rounded evaluator's recurrent layers: LSTM, GRU and RNN, step by step as the standard's formulas have them, in float64."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _functions(node: OperatorNode, i: int) -> list[Callable[[Array], Array]]:
     names = [name.lower() for name in given[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
     for name in names:
         if name not in _FUNCTIONS:
-            raise Unsupported(f"the ideal runtime does not know the activation {name}")
+            raise Unsupported(f"the correctly rounded evaluator does not know the activation {name}")
     return [_FUNCTIONS[name] for name in names]
 
 

@@ -1,4 +1,4 @@
-"""The ideal runtime's GridSample, DFT and Det, in float64."""
+"""The correctly rounded evaluator's GridSample, DFT and Det, in float64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _dft(node: OperatorNode, x: Array, length: Array | None = None, axis: Array 
     """Numbers with their imaginary parts along the last axis; real ones have but one number there."""
     own = node.attributes
     if own["inverse"] and own["onesided"]:
-        raise Unsupported("the ideal runtime does not know a one-sided inverse DFT")
+        raise Unsupported("the correctly rounded evaluator does not know a one-sided inverse DFT")
     along = int(own.get("axis", -2 if axis is None else axis)) % x.ndim
     numbers = x[..., 0] + (1j * x[..., 1] if x.shape[-1] == 2 else 0)
     transform = np.fft.ifft if own["inverse"] else np.fft.fft

@@ -1,6 +1,6 @@
-"""The ideal runtime's operators over windows of an image, of any number of spatial axes: convolution, pooling, resizing.
+"""The correctly rounded evaluator's operators over windows of an image, of any number of spatial axes: convolution, pooling, resizing.
 
-As in ideal_ops: the real function of the inputs, in float64, channels first. Padding never wins a maximum; a NaN spreads over
+As in elementwise: the real function of the inputs, in float64, channels first. Padding never wins a maximum; a NaN spreads over
 the windows that have it. Products are summed in float64, not exactly: far below one rounding of float32, whatever their order.
 """
 
@@ -252,7 +252,9 @@ def _places(node: OperatorNode, length: int, scale: float, count: int) -> Array:
             return i * (length - 1) / max(count - 1, 1)
         case "tf_half_pixel_for_nn":  # of opset 11 alone, but tf2onnx writes it at any
             return middle + 0.5
-    raise Unsupported(f"the ideal runtime does not know Resize with coordinate_transformation_mode = {mode}")
+    raise Unsupported(
+        f"the correctly rounded evaluator does not know Resize with coordinate_transformation_mode = {mode}"
+    )
 
 
 ROUNDINGS: dict[str, Callable[[Array], Array]] = {

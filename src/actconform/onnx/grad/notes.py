@@ -15,7 +15,7 @@ from onnx.external_data_helper import uses_external_data
 
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.gates import deep
-from actconform.onnx.grad.rules.known import constant_of
+from actconform.onnx.grad.rules.tensor_info import constant_of
 from actconform.onnx.nested_graphs import needed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from actconform.onnx.grad.rules.known import Array
+    from actconform.onnx.grad.rules.tensor_info import Array
 
 _FX_NODE = "pkg.torch.onnx.fx_node"  # what torch's exporter notes of the operation that a node stands for
 _RULE = "rewriter.rule_name"  # the end of the key under which onnxscript's optimizer notes what it did

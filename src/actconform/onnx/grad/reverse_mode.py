@@ -18,7 +18,7 @@ from actconform.errors import GradientError, NameTakenError, UnsupportedOperator
 from actconform.onnx.constant_folding import infer_constants
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.grad.arguments import chosen_outputs, wanted_tensors
-from actconform.onnx.grad.rules.build import Build
+from actconform.onnx.grad.rules.graph_builder import GraphBuilder
 from actconform.onnx.grad.rules.registry import (
     STANDARD,
     ZERO_DERIVATIVE,
@@ -26,7 +26,7 @@ from actconform.onnx.grad.rules.registry import (
     rule_of,
 )
 from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, reads, rename_tensors, subgraphs
-from actconform.onnx.strip_weights import outline, restore
+from actconform.onnx.strip_weights import restore_weights, strip_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def add_gradients(
     new name is taken; TypeError where names are no strings; UnsupportedOperator where a gradient would have to pass an
     operator that has no rule. The time taken grows with the number of nodes.
     """
-    light = outline(model, shapes)
+    light = strip_weights(model, shapes)
     graph = light.graph
     wanted = wanted_tensors(model, light.graph, wrt)
     chosen = chosen_outputs(graph, outputs)
@@ -81,7 +81,7 @@ def add_gradients(
         raise NameTakenError(clash[0])
 
     inferred, values = _settled(light)
-    b = Build(light, inferred, fresh_prefix("vjp_", taken.union(new)), add_gradients)
+    b = GraphBuilder(light, inferred, fresh_prefix("vjp_", taken.union(new)), add_gradients)
     for name, tensor in values.items():
         b.knows(tensor, name)
     arriving = {name: [b.same_as(cotangent + name, name)] for name in chosen}
@@ -103,7 +103,7 @@ def add_gradients(
         onnx.checker.check_model(light)
     except onnx.checker.ValidationError as error:
         raise GradientError(f"the rules made no valid ONNX model: {' '.join(str(error).split())}") from error
-    restore(light, model)
+    restore_weights(light, model)
     return light
 
 
@@ -114,7 +114,7 @@ def _settled(light: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, TensorP
         raise GradientError(f"not a valid ONNX model: {' '.join(str(error).split())}") from error
 
 
-def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
+def _reached(b: GraphBuilder, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple[onnx.NodeProto, set[str]]]:
     """Return the nodes through which a derivative with respect to `wrt` flows, in order, with those of their reads that bear it.
 
     Derivatives end at operators of zero derivative and at tensors of integers; an operator without a rule might do
@@ -133,7 +133,7 @@ def _reached(b: Build, graph: onnx.GraphProto, wrt: Sequence[str]) -> list[tuple
     return reached
 
 
-def _pull_back(b: Build, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
+def _pull_back(b: GraphBuilder, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
     """Carry the cotangents in `arriving`, all that came to each tensor, from the last of the nodes back to the first."""
     for proto, borne in reversed(reached):
         g = [_total(b, arriving, name) for name in proto.output]
@@ -156,7 +156,7 @@ def _rule(node: Node) -> Rule:
     return rule
 
 
-def _pulled(b: Build, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
+def _pulled(b: GraphBuilder, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
     """Return what the rule of a node gives, whoever wrote it."""
     whose = f"the gradient rule {rule.__module__}.{getattr(rule, '__qualname__', rule)} of {node.label}"
     try:
@@ -170,7 +170,7 @@ def _pulled(b: Build, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
     return pulled
 
 
-def _total(b: Build, arriving: dict[str, list[str]], name: str) -> str | None:
+def _total(b: GraphBuilder, arriving: dict[str, list[str]], name: str) -> str | None:
     """Return the sum of what came to a tensor, whose readers have all been visited."""
     parts = arriving.get(name, [])
     if len(parts) > 1:
@@ -178,7 +178,7 @@ def _total(b: Build, arriving: dict[str, list[str]], name: str) -> str | None:
     return parts[0] if parts else None
 
 
-def _node(b: Build, proto: onnx.NodeProto, borne: set[str]) -> Node:
+def _node(b: GraphBuilder, proto: onnx.NodeProto, borne: set[str]) -> Node:
     standard = proto.domain in STANDARD
     attributes = dict(_defaults(proto.op_type, b.opset)) if standard else {}
     attributes |= {each.name: _decoded(helper.get_attribute_value(each)) for each in proto.attribute}
@@ -209,26 +209,26 @@ def _decoded(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _float_type(b: Build, node: Node) -> int:
+def _float_type(b: GraphBuilder, node: Node) -> int:
     for name in (*node.inputs, *node.outputs, *node.captured):
         if b.element_type_of(name) in FLOATS:
             return b.element_type_of(name)
     raise node.refuse("the element types of its inputs are not known, or no floats that gradients are computed in")
 
 
-def _output(b: Build, described: onnx.ValueInfoProto | None, name: str, output: str) -> onnx.ValueInfoProto:
+def _output(b: GraphBuilder, described: onnx.ValueInfoProto | None, name: str, output: str) -> onnx.ValueInfoProto:
     """Return the description of a gradient, an `output` of the shape and type of the tensor `name`."""
     if described is None:
         return helper.make_tensor_value_info(output, b.element_type_of(name), b.shape(name))
     return _described(described, output)
 
 
-def _gradient_of(b: Build, name: str, arriving: dict[str, list[str]]) -> str:
+def _gradient_of(b: GraphBuilder, name: str, arriving: dict[str, list[str]]) -> str:
     b.element_type = b.element_type_of(name)
     return _total(b, arriving, name) or b.zeros_like(name)
 
 
-def _name(b: Build, gradients: dict[str, str]) -> None:
+def _name(b: GraphBuilder, gradients: dict[str, str]) -> None:
     """Give the tensors `gradients` their names as outputs, its keys: new ones in place of old, and copies of what is not new.
 
     A copy of each would do, had ONNX Runtime (1.31) no fault there: it drops the copy of a tensor that goes into a product

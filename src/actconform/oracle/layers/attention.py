@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from actconform.oracle.float64.rows import first_maximum, probabilities
-from actconform.oracle.layers.registry import F64, Pulled, Reading, layer_formula
+from actconform.oracle.layers.registry import F64, LayerGradients, Reading, layer_formula
 
 
 def centred(p: F64, g: F64) -> F64:
@@ -37,9 +37,9 @@ def _attend_vjp(q: F64, k: F64, v: F64, g: F64) -> tuple[F64, F64, F64]:
     return d_scores @ k, _turned(d_scores) @ q, _turned(p) @ g
 
 
-def _attention_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _attention_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     q, k, v = reading.inputs
-    return Pulled(_attend_vjp(q, k, v, g))
+    return LayerGradients(_attend_vjp(q, k, v, g))
 
 
 @layer_formula("attention", vjp=_attention_vjp)
@@ -64,7 +64,7 @@ def _projected(reading: Reading) -> list[F64]:
     return [_heads(reading, x @ own[f"{one}-kernel"] + own[f"{one}-bias"]) for one in "qkv"]
 
 
-def _multi_head_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _multi_head_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """Back through the output's projection, each head's attention, and the three projections of x.
 
     A key's bias adds one number to all scores of a row, which softmax takes away: its cotangent is exactly zero.
@@ -78,7 +78,7 @@ def _multi_head_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
         pulled |= {f"{one}-kernel": _outer(x, part), f"{one}-bias": part.sum(axis=(0, 1))}
     pulled["k-bias"] = np.zeros_like(pulled["k-bias"])
     d_x = sum((part @ own[f"{one}-kernel"].T for one, part in zip("qkv", back, strict=True)), np.zeros(()))
-    return Pulled([d_x], pulled)
+    return LayerGradients([d_x], pulled)
 
 
 def _outer(a: F64, b: F64) -> F64:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from actconform.catalog.models.layer_kinds import same_pads
-from actconform.oracle.layers.registry import Pulled, layer_formula
+from actconform.oracle.layers.registry import LayerGradients, layer_formula
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,10 +28,10 @@ def _all_but_last(x: F64) -> tuple[int, ...]:
     return tuple(range(x.ndim - 1))
 
 
-def _dense_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _dense_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     x, rows = reading.inputs[0], _all_but_last(g)
     d_kernel = np.tensordot(x, g, axes=(rows, rows))
-    return Pulled([g @ reading.parameters["kernel"].T], {"kernel": d_kernel, "bias": g.sum(axis=rows)})
+    return LayerGradients([g @ reading.parameters["kernel"].T], {"kernel": d_kernel, "bias": g.sum(axis=rows)})
 
 
 @layer_formula("dense", vjp=_dense_vjp)
@@ -68,7 +68,7 @@ def _taps(layer: Layer, padded: NDArray[Any]) -> list[NDArray[Any]]:
     ]
 
 
-def _conv2d_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _conv2d_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     x, kernel, layer = reading.inputs[0], reading.parameters["kernel"], reading.layer
     padded = _padded(layer, x, 0.0)
     d_padded, d_kernel = np.zeros_like(padded, np.result_type(g, kernel)), []
@@ -77,7 +77,7 @@ def _conv2d_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
         into[...] += np.tensordot(g, matrix, axes=(3, 1))
         d_kernel.append(np.tensordot(pixels, g, axes=((0, 1, 2), (0, 1, 2))))
     parameters = {"kernel": np.stack(d_kernel).reshape(kernel.shape), "bias": g.sum(axis=(0, 1, 2))}
-    return Pulled([_without_padding(layer, d_padded, x.shape)], parameters)
+    return LayerGradients([_without_padding(layer, d_padded, x.shape)], parameters)
 
 
 @layer_formula("conv2d", vjp=_conv2d_vjp)
@@ -100,13 +100,13 @@ def _windows(reading: Reading) -> tuple[F64, NDArray[np.intp]]:
     return pixels, np.where(empty, image.argmax(axis=0), pixels.real.argmax(axis=0))
 
 
-def _max_pool_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _max_pool_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     layer, x = reading.layer, reading.inputs[0]
     d_padded = np.zeros_like(_padded(layer, x, 0.0), g.dtype)
     winner = _windows(reading)[1]
     for place, into in enumerate(_taps(layer, d_padded)):
         into[...] += np.where(winner == place, g, 0.0)
-    return Pulled([_without_padding(layer, d_padded, x.shape)])
+    return LayerGradients([_without_padding(layer, d_padded, x.shape)])
 
 
 @layer_formula("max-pool", vjp=_max_pool_vjp)
@@ -117,10 +117,10 @@ def _max_pool(reading: Reading) -> F64:
     return y
 
 
-def _up_sampling_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _up_sampling_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     rows, columns = _pair(reading.layer, "size")
     batch, height, width, channels = reading.inputs[0].shape
-    return Pulled([g.reshape(batch, height, rows, width, columns, channels).sum(axis=(2, 4))])
+    return LayerGradients([g.reshape(batch, height, rows, width, columns, channels).sum(axis=(2, 4))])
 
 
 @layer_formula("up-sampling", vjp=_up_sampling_vjp)
@@ -129,8 +129,8 @@ def _up_sampling(reading: Reading) -> F64:
     return reading.inputs[0].repeat(rows, axis=1).repeat(columns, axis=2)
 
 
-def _reshape_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
-    return Pulled([g.reshape(reading.inputs[0].shape)])
+def _reshape_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    return LayerGradients([g.reshape(reading.inputs[0].shape)])
 
 
 @layer_formula("flatten", vjp=_reshape_vjp)

@@ -16,7 +16,7 @@ from actconform.catalog.kernels.rows import ROWS
 from actconform.catalog.models.layer_kinds import CLIP
 from actconform.oracle import truth
 from actconform.oracle.float64.rows import log_probabilities
-from actconform.oracle.layers.registry import Pulled, layer_formula
+from actconform.oracle.layers.registry import LayerGradients, layer_formula
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 LOG_SOFTMAX = next(kernel for kernel in ROWS if kernel.name == "log-softmax")
 
 
-def _mean_squared_error_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _mean_squared_error_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     p, t = reading.inputs
-    return Pulled([2.0 * (p - t) * (g / p.size), None])
+    return LayerGradients([2.0 * (p - t) * (g / p.size), None])
 
 
 @layer_formula("mean-squared-error", vjp=_mean_squared_error_vjp)
@@ -37,9 +37,9 @@ def _mean_squared_error(reading: Reading) -> F64:
     return np.asarray((error * error).mean())
 
 
-def _mean_absolute_error_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _mean_absolute_error_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     p, t = reading.inputs
-    return Pulled([np.sign(p - t) * (g / p.size), None])
+    return LayerGradients([np.sign(p - t) * (g / p.size), None])
 
 
 @layer_formula("mean-absolute-error", vjp=_mean_absolute_error_vjp)
@@ -59,10 +59,10 @@ def _clipped(p: F64) -> F64:
     return np.where(p.real < CLIP[0], CLIP[0], np.where(p.real > CLIP[1], CLIP[1], p))
 
 
-def _binary_cross_entropy_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _binary_cross_entropy_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     p, t = reading.inputs
     q = _clipped(p)
-    return Pulled([np.where(_outside(p), 0.0, (q - t) / (q * (1.0 - q))) * (g / p.size), None])
+    return LayerGradients([np.where(_outside(p), 0.0, (q - t) / (q * (1.0 - q))) * (g / p.size), None])
 
 
 @layer_formula("binary-cross-entropy", vjp=_binary_cross_entropy_vjp)
@@ -72,10 +72,10 @@ def _binary_cross_entropy(reading: Reading) -> F64:
     return np.asarray(-(t * np.log(q) + (1.0 - t) * np.log1p(-q)).mean())
 
 
-def _binary_from_logits_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _binary_from_logits_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """sigmoid(z) - t, written so that a confident, right answer keeps its digits."""
     z, t = reading.inputs
-    return Pulled([((1.0 - t) * expit(z) - t * expit(-z)) * (g / z.size), None])
+    return LayerGradients([((1.0 - t) * expit(z) - t * expit(-z)) * (g / z.size), None])
 
 
 @layer_formula("binary-cross-entropy-from-logits", vjp=_binary_from_logits_vjp)
@@ -91,12 +91,12 @@ def _rows(p: F64) -> int:
     return math.prod(p.shape[:-1])
 
 
-def _categorical_cross_entropy_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _categorical_cross_entropy_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     p, t = reading.inputs
     total = p.sum(axis=-1, keepdims=True)
     share = p / total
     d_share = np.where(_outside(share), 0.0, -t / _clipped(share))
-    return Pulled([(d_share - (d_share * share).sum(axis=-1, keepdims=True)) / total * (g / _rows(p)), None])
+    return LayerGradients([(d_share - (d_share * share).sum(axis=-1, keepdims=True)) / total * (g / _rows(p)), None])
 
 
 @layer_formula("categorical-cross-entropy", vjp=_categorical_cross_entropy_vjp)
@@ -106,9 +106,9 @@ def _categorical_cross_entropy(reading: Reading) -> F64:
     return np.asarray(-(t * np.log(share)).sum() / _rows(p))
 
 
-def _categorical_from_logits_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _categorical_from_logits_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     z, t = reading.inputs
-    return Pulled([truth(LOG_SOFTMAX, {"x": z}, {"y": -t * (g / _rows(z))})["d_x"], None])
+    return LayerGradients([truth(LOG_SOFTMAX, {"x": z}, {"y": -t * (g / _rows(z))})["d_x"], None])
 
 
 @layer_formula("categorical-cross-entropy-from-logits", vjp=_categorical_from_logits_vjp)

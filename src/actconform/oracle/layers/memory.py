@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from actconform.oracle.layers.attention import centred
-from actconform.oracle.layers.registry import F64, Pulled, Reading, layer_formula
+from actconform.oracle.layers.registry import F64, LayerGradients, Reading, layer_formula
 
 
 def _by_head(x: F64) -> F64:
@@ -28,7 +28,7 @@ def _length(x: F64) -> F64:
     return length
 
 
-def _cosine_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _cosine_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """With a, c the unit vectors of a slot and a key, y = a . c: d_slot = sum_r g (c - y a) / |slot|, d_key likewise."""
     memory, key = reading.inputs
     keys, g = _by_head(key), _by_head(g)
@@ -37,7 +37,7 @@ def _cosine_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
     gy = g * (c @ _turned(a))
     d_memory = (_turned(g) @ c - np.sum(gy, axis=1)[..., None] * a) / slot_length
     d_key = (g @ a - np.sum(gy, axis=2)[..., None] * c) / key_length
-    return Pulled([d_memory, d_key.reshape(key.shape)])
+    return LayerGradients([d_memory, d_key.reshape(key.shape)])
 
 
 @layer_formula("cosine-similarity", vjp=_cosine_vjp)
@@ -49,12 +49,12 @@ def _cosine(reading: Reading) -> F64:
     return y.reshape(*key.shape[:-1], memory.shape[1])
 
 
-def _interpolate_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _interpolate_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     gate, a, b = reading.inputs
     d_gate = g * (a - b)
     if gate.shape[-1] == 1:
         d_gate = d_gate.sum(axis=-1, keepdims=True)
-    return Pulled([d_gate, gate * g, (1.0 - gate) * g])
+    return LayerGradients([d_gate, gate * g, (1.0 - gate) * g])
 
 
 @layer_formula("interpolate", vjp=_interpolate_vjp)
@@ -69,14 +69,14 @@ def _offsets(s: F64) -> range:
     return range(-half, half + 1)
 
 
-def _shift_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _shift_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """Each shift's cotangent is what g finds in w moved so; w's is g moved back."""
     w, s = reading.inputs
     d_s = np.stack([np.sum(g * np.roll(w, places, axis=-1), axis=-1) for places in _offsets(s)], axis=-1)
     d_w = np.zeros_like(g)
     for j, places in enumerate(_offsets(s)):
         d_w = d_w + s[:, j, None] * np.roll(g, -places, axis=-1)
-    return Pulled([d_w, d_s])
+    return LayerGradients([d_w, d_s])
 
 
 @layer_formula("circular-shift", vjp=_shift_vjp)
@@ -88,7 +88,7 @@ def _shift(reading: Reading) -> F64:
     return y
 
 
-def _sharpen_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _sharpen_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """With y = w^gamma / sum, c the cotangent centred under y: d_w = gamma w^(gamma - 1) c / sum, d_gamma = sum y c log w.
 
     At w = 0, d_w is 0 for gamma > 1, the derivative from the right for gamma = 1, not finite below; y log w is 0, its limit.
@@ -100,7 +100,7 @@ def _sharpen_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
     c = centred(y, g)
     log_ratio = np.log(np.where(ratio == 0.0, 1.0, ratio))  # log w but for log top, of which the centred c sees nothing
     d_w = gamma * ratio ** (gamma - 1.0) / (total * top) * c
-    return Pulled([d_w, np.sum(y * c * log_ratio, axis=-1, keepdims=True)])
+    return LayerGradients([d_w, np.sum(y * c * log_ratio, axis=-1, keepdims=True)])
 
 
 def _powers(ratio: F64, gamma: F64) -> tuple[F64, F64]:
@@ -117,10 +117,10 @@ def _sharpen(reading: Reading) -> F64:
     return _powers(w / np.max(w, axis=-1, keepdims=True), gamma)[0]
 
 
-def _read_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _read_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     w, memory = reading.inputs
     d_w = _by_head(g) @ _turned(memory)
-    return Pulled([d_w.reshape(w.shape), _turned(_by_head(w)) @ _by_head(g)])
+    return LayerGradients([d_w.reshape(w.shape), _turned(_by_head(w)) @ _by_head(g)])
 
 
 @layer_formula("read", vjp=_read_vjp)
@@ -130,12 +130,12 @@ def _read(reading: Reading) -> F64:
     return y.reshape(*w.shape[:-1], memory.shape[-1])
 
 
-def _write_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _write_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     memory, w, erase, add = reading.inputs
     d_memory = g * (1.0 - w[:, :, None] * erase[:, None, :])
     d_w = np.sum(g * (add[:, None, :] - memory * erase[:, None, :]), axis=2)
     d_erase = -np.sum(g * memory * w[:, :, None], axis=1)
-    return Pulled([d_memory, d_w, d_erase, np.sum(g * w[:, :, None], axis=1)])
+    return LayerGradients([d_memory, d_w, d_erase, np.sum(g * w[:, :, None], axis=1)])
 
 
 @layer_formula("write", vjp=_write_vjp)
@@ -144,7 +144,7 @@ def _write(reading: Reading) -> F64:
     return memory * (1.0 - w[:, :, None] * erase[:, None, :]) + w[:, :, None] * add[:, None, :]
 
 
-def _retention_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _retention_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """A factor's cotangent is g times the product of the others: those before it times those after it."""
     free, w = reading.inputs
     factors = 1.0 - free[:, :, None] * w
@@ -152,7 +152,7 @@ def _retention_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
     before = np.cumprod(np.concatenate([one, factors[:, :-1]], axis=1), axis=1)
     after = np.cumprod(np.concatenate([one, factors[:, :0:-1]], axis=1), axis=1)[:, ::-1]
     d_factors = g[:, None, :] * before * after
-    return Pulled([-np.sum(d_factors * w, axis=2), -d_factors * free[:, :, None]])
+    return LayerGradients([-np.sum(d_factors * w, axis=2), -d_factors * free[:, :, None]])
 
 
 @layer_formula("retention", vjp=_retention_vjp)
@@ -162,9 +162,9 @@ def _retention(reading: Reading) -> F64:
     return kept
 
 
-def _usage_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _usage_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     u, w, retention = reading.inputs
-    return Pulled([g * retention * (1.0 - w), g * retention * (1.0 - u), g * (u + w - u * w)])
+    return LayerGradients([g * retention * (1.0 - w), g * retention * (1.0 - u), g * (u + w - u * w)])
 
 
 @layer_formula("usage", vjp=_usage_vjp)
@@ -178,7 +178,7 @@ def _freest_first(u: F64) -> F64:
     return np.concatenate([np.ones_like(u[:, :1]), u[:, :-1]], axis=1)
 
 
-def _allocation_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _allocation_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """In ascending order, with P_j = prod_(i < j) u_i: d_u_j = P_j (R_j - g_j), R_(j-1) = g_j (1 - u_j) + u_j R_j from the end.
 
     The order is taken as fixed: where two usages are equal, this is the derivative on the side that keeps them so ordered.
@@ -192,7 +192,7 @@ def _allocation_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
         rest[:, j - 1] = h[:, j] * (1.0 - ascending[:, j]) + ascending[:, j] * rest[:, j]
     d_u = np.empty_like(ascending)
     np.put_along_axis(d_u, order, product * (rest - h), -1)
-    return Pulled([d_u])
+    return LayerGradients([d_u])
 
 
 @layer_formula("allocation", vjp=_allocation_vjp)
@@ -209,13 +209,13 @@ def _off_diagonal(x: F64) -> F64:
     return np.where(np.eye(x.shape[-1], dtype=bool), 0.0, x)
 
 
-def _link_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _link_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """Off the diagonal w_i enters row i as p_j - l_ij and column i as -l_ji; on it nothing enters."""
     links, w, p = reading.inputs
     g = _off_diagonal(g)
     lost = _off_diagonal(g * links)
     d_w = np.sum(g * p[:, None, :], axis=2) - np.sum(lost, axis=2) - np.sum(lost, axis=1)
-    return Pulled([g * _kept(w), d_w, np.sum(g * w[:, :, None], axis=1)])
+    return LayerGradients([g * _kept(w), d_w, np.sum(g * w[:, :, None], axis=1)])
 
 
 def _kept(w: F64) -> F64:
@@ -228,9 +228,9 @@ def _link(reading: Reading) -> F64:
     return _off_diagonal(_kept(w) * links + w[:, :, None] * p[:, None, :])
 
 
-def _precedence_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _precedence_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     p, w = reading.inputs
-    return Pulled([(1.0 - np.sum(w, axis=-1, keepdims=True)) * g, g - np.sum(g * p, axis=-1, keepdims=True)])
+    return LayerGradients([(1.0 - np.sum(w, axis=-1, keepdims=True)) * g, g - np.sum(g * p, axis=-1, keepdims=True)])
 
 
 @layer_formula("precedence", vjp=_precedence_vjp)
@@ -240,11 +240,11 @@ def _precedence(reading: Reading) -> F64:
     return y
 
 
-def _directional_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _directional_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     links, w = reading.inputs
     if reading.layer.settings["transposed"]:
-        return Pulled([_turned(w) @ g, g @ _turned(links)])
-    return Pulled([_turned(g) @ w, g @ links])
+        return LayerGradients([_turned(w) @ g, g @ _turned(links)])
+    return LayerGradients([_turned(g) @ w, g @ links])
 
 
 @layer_formula("directional", vjp=_directional_vjp)
@@ -253,10 +253,10 @@ def _directional(reading: Reading) -> F64:
     return w @ (links if reading.layer.settings["transposed"] else _turned(links))
 
 
-def _mix_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _mix_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     modes, *ways = reading.inputs
     d_modes = np.stack([np.sum(g * way, axis=-1) for way in ways], axis=-1)
-    return Pulled([d_modes, *(modes[..., number, None] * g for number in range(3))])
+    return LayerGradients([d_modes, *(modes[..., number, None] * g for number in range(3))])
 
 
 @layer_formula("mix", vjp=_mix_vjp)

@@ -12,7 +12,7 @@ import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.oracle import truth
-from actconform.oracle.layers.registry import Pulled, layer_formula
+from actconform.oracle.layers.registry import LayerGradients, layer_formula
 
 if TYPE_CHECKING:
     from actconform.oracle.layers.registry import F64, Reading
@@ -56,7 +56,7 @@ def _norm_axes(reading: Reading) -> tuple[int, ...]:
     return (-1,) if reading.layer.kind == "layer-norm" else _all_but_last(reading.inputs[0])
 
 
-def _norm_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _norm_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     h, scale = _normalized(reading)
     g_h = g * reading.parameters["gamma"]
     if reading.layer.kind == "batch-norm" and not reading.training:
@@ -64,7 +64,7 @@ def _norm_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
     else:
         d_x = _standardized_vjp(h, scale, g_h, _norm_axes(reading))
     rows = _all_but_last(g)
-    return Pulled([d_x], {"gamma": (g * h).sum(axis=rows), "beta": g.sum(axis=rows)})
+    return LayerGradients([d_x], {"gamma": (g * h).sum(axis=rows), "beta": g.sum(axis=rows)})
 
 
 @layer_formula("batch-norm", "layer-norm", vjp=_norm_vjp)
@@ -86,8 +86,8 @@ def _kept(reading: Reading) -> F64 | float:
     return kept
 
 
-def _dropout_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
-    return Pulled([g * _kept(reading), None][: len(reading.inputs)])
+def _dropout_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    return LayerGradients([g * _kept(reading), None][: len(reading.inputs)])
 
 
 @layer_formula("dropout", vjp=_dropout_vjp)
@@ -95,8 +95,8 @@ def _dropout(reading: Reading) -> F64:
     return reading.inputs[0] * _kept(reading)
 
 
-def _activation_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
-    return Pulled([truth(kernel_of(reading.layer), {"x": reading.inputs[0]}, {"y": g})["d_x"]])
+def _activation_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    return LayerGradients([truth(kernel_of(reading.layer), {"x": reading.inputs[0]}, {"y": g})["d_x"]])
 
 
 @layer_formula("activation", vjp=_activation_vjp)
@@ -112,8 +112,8 @@ def _to_shape(g: F64, x: F64) -> F64:
     return d
 
 
-def _add_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
-    return Pulled([_to_shape(g, x) for x in reading.inputs])
+def _add_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    return LayerGradients([_to_shape(g, x) for x in reading.inputs])
 
 
 @layer_formula("add", vjp=_add_vjp)
@@ -121,9 +121,9 @@ def _add(reading: Reading) -> F64:
     return reading.inputs[0] + reading.inputs[1]
 
 
-def _multiply_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
+def _multiply_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     a, b = reading.inputs
-    return Pulled([_to_shape(g * b, a), _to_shape(g * a, b)])
+    return LayerGradients([_to_shape(g * b, a), _to_shape(g * a, b)])
 
 
 @layer_formula("multiply", vjp=_multiply_vjp)
@@ -131,8 +131,8 @@ def _multiply(reading: Reading) -> F64:
     return reading.inputs[0] * reading.inputs[1]
 
 
-def _affine_vjp(reading: Reading, _: F64, g: F64) -> Pulled:
-    return Pulled([_number(reading.layer, "scale") * g])
+def _affine_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    return LayerGradients([_number(reading.layer, "scale") * g])
 
 
 @layer_formula("affine", vjp=_affine_vjp)

@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     errors: Sequence[F64] = ()
 
 
-class Pulled(NamedTuple):
+class LayerGradients(NamedTuple):
     """The cotangents of a layer's inputs, None where there is none (masks, targets, noise), and of its trainable parameters."""
 
     inputs: Sequence[F64 | None]
@@ -43,14 +43,14 @@ class LayerFormula(NamedTuple):
     """`forward(reading)` gives the layer's value; `vjp(reading, value, cotangent)` pulls a cotangent of it back."""
 
     forward: Callable[[Reading], F64]
-    vjp: Callable[[Reading, F64, F64], Pulled]
+    vjp: Callable[[Reading, F64, F64], LayerGradients]
 
 
 LAYERS: dict[str, LayerFormula] = {}
 
 
 def layer_formula(
-    *kinds: str, vjp: Callable[[Reading, F64, F64], Pulled]
+    *kinds: str, vjp: Callable[[Reading, F64, F64], LayerGradients]
 ) -> Callable[[Callable[[Reading], F64]], Callable[[Reading], F64]]:
     """Register a function as the value of `kinds` of layers, with its VJP; raise ValueError where a kind is taken."""
 

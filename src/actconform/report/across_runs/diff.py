@@ -9,30 +9,30 @@ import msgspec
 
 from actconform.bench.baseline import BaselineComparison
 from actconform.report.across_runs.changed_facts import changed
-from actconform.report.error_ratio import Share, worst_share
+from actconform.report.error_ratio import ErrorRatio, worst_error_ratio
 from actconform.types import BAD, RAN, Finding, Verdict
 from actconform.types.report import Change  # noqa: TC001  msgspec reads annotations
-from actconform.verdict.severity import gravest, gravity, tally
+from actconform.verdict.severity import gravest, severity_order, tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from actconform.types import Result
     from actconform.types.report import Report
-    from actconform.verdict.severity import Gravity
+    from actconform.verdict.severity import SeverityOrder
 
 MOVED = 2.0  # an error moved that changed by more than this factor
 OF_LIMIT = 0.1  # and is above this share of its limit in one of the two
 
 
-class Found(msgspec.Struct, frozen=True):
+class FindingChange(msgspec.Struct, frozen=True):
     """A finding of a case that one of the two reports has."""
 
     case: str
     finding: Finding
 
 
-class Blamed(msgspec.Struct, frozen=True):
+class BlameChange(msgspec.Struct, frozen=True):
     """A finding, as it is now, that both have and that was blamed on something else."""
 
     case: str
@@ -40,10 +40,10 @@ class Blamed(msgspec.Struct, frozen=True):
     finding: Finding
 
 
-Kind = TypeVar("Kind", Found, Blamed)
+Kind = TypeVar("Kind", FindingChange, BlameChange)
 
 
-class Turned(msgspec.Struct, frozen=True):
+class VerdictChange(msgspec.Struct, frozen=True):
     """A case with another verdict, and the reason that is given now."""
 
     case: str
@@ -52,12 +52,12 @@ class Turned(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Moved(msgspec.Struct, frozen=True):
+class ErrorChange(msgspec.Struct, frozen=True):
     """A case whose worst error against its limit is another one by more than a factor of 2."""
 
     case: str
-    before: Share
-    after: Share
+    before: ErrorRatio
+    after: ErrorRatio
 
     @property
     def factor(self) -> float:
@@ -77,11 +77,11 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     after: str
     changed: tuple[Change, ...]
     problems: tuple[str, ...]
-    new: tuple[Found, ...]
-    gone: tuple[Found, ...]
-    blamed: tuple[Blamed, ...]
-    verdicts: tuple[Turned, ...]
-    moved: tuple[Moved, ...]
+    new: tuple[FindingChange, ...]
+    gone: tuple[FindingChange, ...]
+    blamed: tuple[BlameChange, ...]
+    verdicts: tuple[VerdictChange, ...]
+    moved: tuple[ErrorChange, ...]
     appeared: tuple[str, ...]
     disappeared: tuple[str, ...]
     speeds: BaselineComparison
@@ -104,11 +104,13 @@ def compare_reports(before: Report, after: Report, speeds: BaselineComparison | 
         after=after.when,
         changed=changed(before.facts, after.facts),
         problems=after.problems if before.conforms and not after.conforms else (),
-        new=_gravest_first(Found(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
-        gone=_gravest_first(Found(b.case, finding) for a, b in ran for finding in _absent_from(a.findings, b.findings)),
+        new=_gravest_first(FindingChange(b.case, finding) for a, b in ran for finding in _new(a.findings, b.findings)),
+        gone=_gravest_first(
+            FindingChange(b.case, finding) for a, b in ran for finding in _absent_from(a.findings, b.findings)
+        ),
         blamed=_gravest_first(blamed for a, b in ran for blamed in _blamed(a, b)),
         verdicts=tuple(
-            Turned(b.case, a.verdict, b.verdict, b.reason)
+            VerdictChange(b.case, a.verdict, b.verdict, b.reason)
             for a, b in sorted(both, key=_bad_first)
             if a.verdict != b.verdict
         ),
@@ -122,12 +124,12 @@ def compare_reports(before: Report, after: Report, speeds: BaselineComparison | 
 
 
 def _gravest_first(differences: Iterable[Kind]) -> tuple[Kind, ...]:
-    return tuple(sorted(differences, key=lambda difference: gravity(difference.finding)))
+    return tuple(sorted(differences, key=lambda difference: severity_order(difference.finding)))
 
 
-def _bad_first(pair: tuple[Result, Result]) -> tuple[bool, list[Gravity]]:
+def _bad_first(pair: tuple[Result, Result]) -> tuple[bool, list[SeverityOrder]]:
     finding = gravest(pair[1].findings)
-    return pair[1].verdict not in BAD, [gravity(finding)] if finding else []
+    return pair[1].verdict not in BAD, [severity_order(finding)] if finding else []
 
 
 def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
@@ -140,21 +142,21 @@ def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     ]
 
 
-def _blamed(before: Result, after: Result) -> Iterator[Blamed]:
+def _blamed(before: Result, after: Result) -> Iterator[BlameChange]:
     for finding in after.findings:
         was = dict.fromkeys(other.blame for other in before.findings if finding.same(other))
         if was and finding.blame not in was:
-            yield Blamed(after.case, ", ".join(was), finding)
+            yield BlameChange(after.case, ", ".join(was), finding)
 
 
-def _moved(ran: list[tuple[Result, Result]]) -> Iterator[Moved]:
+def _moved(ran: list[tuple[Result, Result]]) -> Iterator[ErrorChange]:
     for one, other in ran:
-        before, after = worst_share(one), worst_share(other)
+        before, after = worst_error_ratio(one), worst_error_ratio(other)
         if before is None or after is None:
             continue
         low, high = sorted((before.share, after.share))
         if high > OF_LIMIT and high > MOVED * low:
-            yield Moved(other.case, before, after)
+            yield ErrorChange(other.case, before, after)
 
 
 def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result]) -> Iterator[str]:

@@ -9,16 +9,16 @@ import msgspec
 
 from actconform.bench.workloads import shown
 from actconform.report.across_runs.changed_facts import said
-from actconform.report.across_runs.diff import Found
+from actconform.report.across_runs.diff import FindingChange
 from actconform.report.files.markdown import literal, table
 from actconform.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.bench.workloads import Trial
-    from actconform.report.across_runs.diff import Blamed, Difference
-    from actconform.report.error_ratio import Share
+    from actconform.bench.workloads import Workload
+    from actconform.report.across_runs.diff import BlameChange, Difference
+    from actconform.report.error_ratio import ErrorRatio
 
 ROWS_SHOWN = 50
 SAME = "nothing differs"
@@ -132,7 +132,7 @@ def _more(section: Section) -> list[str]:
     return [f"… and {left:,} more", ""] if left > 0 else []
 
 
-def _found(found: Found) -> tuple[str, ...]:
+def _found(found: FindingChange) -> tuple[str, ...]:
     finding, worst = found.finding, ""
     if finding.worst is not None:
         at = finding.worst
@@ -142,8 +142,8 @@ def _found(found: Found) -> tuple[str, ...]:
     return (found.case, finding.severity, what, worst or finding.evidence, finding.blame)
 
 
-def _blamed(one: Blamed) -> tuple[str, ...]:
-    case, severity, what, *_ = _found(Found(one.case, one.finding))
+def _blamed(one: BlameChange) -> tuple[str, ...]:
+    case, severity, what, *_ = _found(FindingChange(one.case, one.finding))
     return (case, severity, what, one.before, one.finding.blame)
 
 
@@ -153,12 +153,12 @@ def _speeds(difference: Difference) -> tuple[tuple[str, ...], ...]:
     if speeds.differing:
         return (("not compared", "", f"other machines: {'; '.join(speeds.differing)}"),)
     changes = [one for one in speeds.judgements if one.change in ("slower", "faster")]
-    return tuple((_trial(one.trial), one.route, f"{one.change}: {one.words}") for one in changes)
+    return tuple((_workload(one.workload), one.route, f"{one.change}: {one.words}") for one in changes)
 
 
-def _trial(trial: Trial) -> str:
-    return f"{trial.subject} {trial.direction} {shown(trial.size)}"
+def _workload(workload: Workload) -> str:
+    return f"{workload.subject} {workload.direction} {shown(workload.size)}"
 
 
-def _size(share: Share) -> str:
+def _size(share: ErrorRatio) -> str:
     return f"{100 * share.share:.3g} % of its limit in {share.tensor}, {share.regime}"

@@ -10,7 +10,7 @@ import msgspec
 from actconform.errors import UsageError
 from actconform.files import read_bytes
 from actconform.report.across_runs.changed_facts import changed, of_route
-from actconform.report.error_ratio import worst_share
+from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.read import read_report
 from actconform.run.recorder import REPORT
 from actconform.types import BAD, RAN, Finding, Verdict
@@ -93,7 +93,7 @@ def trends(reports: Iterable[Report]) -> dict[str, Trend]:
         newest = {result.case: result for result in report.results}
         changes: dict[int, tuple[Change, ...]] = {}
         for result in report.results:
-            worst = worst_share(result)
+            worst = worst_error_ratio(result)
             point = Point(report.when, worst.share if worst else None, result.verdict)
             points.setdefault(result.case, []).append(point)
             if result.verdict not in RAN and result.verdict not in BAD:

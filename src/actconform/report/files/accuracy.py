@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from actconform.plugin.interfaces import Reporter
-from actconform.report.error_ratio import worst_share
+from actconform.report.error_ratio import worst_error_ratio
 from actconform.types import RAN, Route
 from actconform.types.json import finite
 
@@ -77,7 +77,7 @@ def accuracy(report: Report) -> dict[str, Any]:
 
 
 def _entry(result: Result) -> WorstOfCase | None:
-    worst = worst_share(result)
+    worst = worst_error_ratio(result)
     if worst is None or result.verdict not in RAN:
         return None
     return WorstOfCase(

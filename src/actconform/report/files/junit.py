@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from actconform.plugin.interfaces import Reporter
-from actconform.report.repeat import repeat
+from actconform.report.rerun_command import rerun_command
 from actconform.text import visible
 from actconform.types import Route, Verdict, base_name
-from actconform.verdict.severity import gravest, gravity
+from actconform.verdict.severity import gravest, severity_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from actconform.types import Finding, Result
     from actconform.types.report import Report
-    from actconform.verdict.severity import Gravity
+    from actconform.verdict.severity import SeverityOrder
 
 FAILURES = (Verdict.FAIL, Verdict.XPASS)
 ERRORS = (Verdict.ERROR, Verdict.CRASH, Verdict.TIMEOUT)
@@ -101,8 +101,8 @@ def _test(result: Result) -> ET.Element:
         properties.append(_element("property", name="severity", value=finding.severity))
         test.append(properties)
     if verdict in FAILURES:
-        text = "\n".join([result.reason, *_findings(result.findings), repeat(result.case)])
-        new = [each for each in sorted(result.findings, key=gravity) if each.deviation is None]
+        text = "\n".join([result.reason, *_findings(result.findings), rerun_command(result.case)])
+        new = [each for each in sorted(result.findings, key=severity_order) if each.deviation is None]
         classes = dict.fromkeys(each.class_ for each in new)
         test.append(_element("failure", text, message=result.reason, type=", ".join(classes) or str(verdict)))
     elif verdict in ERRORS:
@@ -117,15 +117,15 @@ def _test(result: Result) -> ET.Element:
     return test
 
 
-def _gravest_first(result: Result) -> tuple[int, list[Gravity]]:
+def _gravest_first(result: Result) -> tuple[int, list[SeverityOrder]]:
     finding = gravest(result.findings)
     bad = result.verdict in FAILURES + ERRORS
-    return (0 if result.verdict in ERRORS else 1 if bad else 2), [gravity(finding)] if bad and finding else []
+    return (0 if result.verdict in ERRORS else 1 if bad else 2), [severity_order(finding)] if bad and finding else []
 
 
 def _findings(findings: Iterable[Finding]) -> list[str]:
     """Return a line for each finding, gravest first, those that are not known before all others."""
-    ordered = sorted(findings, key=gravity)
+    ordered = sorted(findings, key=severity_order)
     lines = [_line(finding) for finding in ordered[:FINDINGS_SHOWN]]
     return lines + ([f"... and {len(ordered) - FINDINGS_SHOWN} more"] if len(ordered) > FINDINGS_SHOWN else [])
 

@@ -12,7 +12,7 @@ from actconform.report.terminal.speeds import about, duration, verdict
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.bench.results import Figure, Measured
+    from actconform.bench.results import BenchmarkResult, Measured
 
 
 def bars_of(folder: Path) -> dict[str, Any] | None:
@@ -30,18 +30,18 @@ def bars_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _chart(one: Measured) -> dict[str, Any]:
-    trial = one.trial
-    size = f"batch {trial.size}" if one.calibration.kind == "matmul" else shown(trial.size)
+    workload = one.workload
+    size = f"batch {workload.size}" if one.calibration.kind == "matmul" else shown(workload.size)
     return {
-        "subject": trial.subject,
-        "direction": trial.direction,
+        "subject": workload.subject,
+        "direction": workload.direction,
         "size": size,
         "unit": one.figures[0].unit,
         "rows": [_row(figure) for figure in one.figures],
     }
 
 
-def _row(figure: Figure) -> list[Any]:
+def _row(figure: BenchmarkResult) -> list[Any]:
     """Return the route, its rate, the bounds of that, whether it computes what is new and wrong, and what to say of it."""
     seconds = figure.seconds
     count = figure.rate * seconds.median

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actconform.report.cells import named
-from actconform.report.error_ratio import worst_share
+from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.html.bars import bars_of
 from actconform.report.html.reproduce import cotangent_of, reproduction
 from actconform.report.html.selftest import selftest_of
@@ -15,7 +15,7 @@ from actconform.report.terminal.screen import DIGITS, WORDS
 from actconform.text import visible
 from actconform.types import RAN, Verdict
 from actconform.types.finding import CLASSES, CONVENTION, Severity
-from actconform.verdict.severity import MARKS, gravest, gravity
+from actconform.verdict.severity import MARKS, gravest, severity_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -83,7 +83,7 @@ def page_data(
 
 def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
     state, class_ = _state(result)
-    share = worst_share(result)
+    share = worst_error_ratio(result)
     case: dict[str, Any] = {
         "i": [texts(part) for part in (result.subject, result.aspect, result.dtype, result.route, result.verdict)],
         "k": state,
@@ -104,7 +104,7 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
     if result.measurements:
         case["m"] = [_measurement(measurement, texts) for measurement in result.measurements]
     if result.findings:
-        case["f"] = [_finding(finding, result, texts) for finding in sorted(result.findings, key=gravity)]
+        case["f"] = [_finding(finding, result, texts) for finding in sorted(result.findings, key=severity_order)]
     code = reproduction(result)
     if code:
         case["py"] = texts(code)

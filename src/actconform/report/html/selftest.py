@@ -26,10 +26,10 @@ def selftest_of(folder: Path) -> dict[str, Any] | None:
     """Return the trial in DIR/selftest.json, `{"error": ...}` where that is no trial, None where there is none."""
     path = folder / SELFTEST
     try:
-        trial = msgspec.json.decode(read_bytes(path), type=_Trial)
+        workload = msgspec.json.decode(read_bytes(path), type=_Trial)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         return {"error": f"{SELFTEST} is not what `actconform selftest --json` prints: {error}"}
-    plain: dict[str, Any] = msgspec.to_builtins(trial)
+    plain: dict[str, Any] = msgspec.to_builtins(workload)
     return plain

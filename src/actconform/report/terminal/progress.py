@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from actconform.report.reasons import brief
+from actconform.report.reasons import abbreviate
 from actconform.text import visible
 from actconform.types import BAD, Route
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
     from actconform.types import Case, Result
-    from actconform.workers.protocol import Hello
+    from actconform.workers.protocol import Handshake
 
 PLAIN_SECONDS = 15.0
 
@@ -33,7 +33,7 @@ class RunProgress(Protocol):
 
     def __exit__(self, *error: object) -> None: ...
 
-    def started(self, backend: str, hello: Hello | str) -> None: ...
+    def started(self, backend: str, hello: Handshake | str) -> None: ...
 
     def advance(self, result: Result) -> None: ...
 
@@ -45,8 +45,8 @@ def progress_for(cases: Sequence[Case], console: Console) -> RunProgress:
     return _Bars(totals, console) if bars else _Lines(totals, console)
 
 
-def _why_not(hello: Hello | str) -> str:
-    return brief(hello if isinstance(hello, str) else hello.unavailable)
+def _why_not(hello: Handshake | str) -> str:
+    return abbreviate(hello if isinstance(hello, str) else hello.unavailable)
 
 
 class _Rate(ProgressColumn):
@@ -78,7 +78,7 @@ class _Bars:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def started(self, backend: str, hello: Hello | str) -> None:
+    def started(self, backend: str, hello: Handshake | str) -> None:
         why = _why_not(hello)
         self._progress.update(self._tasks[backend], doing="not started" if why else "", runs=not why)
         self._progress.start_task(self._tasks[backend])
@@ -105,7 +105,7 @@ class _Lines:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def started(self, backend: str, hello: Hello | str) -> None:
+    def started(self, backend: str, hello: Handshake | str) -> None:
         if backend in self._started:
             return  # once for each framework whose exports it runs
         self._started.add(backend)

@@ -10,13 +10,13 @@ from rich.padding import Padding
 from rich.table import Table
 
 from actconform.report.cells import MARKS_MEAN, cell
-from actconform.report.reasons import brief
-from actconform.report.repeat import repeat
+from actconform.report.reasons import abbreviate
+from actconform.report.rerun_command import rerun_command
 from actconform.report.terminal.console import open_console, plain
 from actconform.types import Route, Verdict, base_name
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.types.finding import CLASSES
-from actconform.verdict.severity import counted, gravest, gravity, tally
+from actconform.verdict.severity import counted, gravest, severity_order, tally
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -111,7 +111,7 @@ class Screen:
         Of `models` the layer or gradient that is to be looked at first, and which tensor is off: their inputs explain nothing.
         """
         new = [(finding, result) for result in results if (finding := _gravest_new(result))]
-        new.sort(key=lambda pair: gravity(pair[0]))
+        new.sort(key=lambda pair: severity_order(pair[0]))
         for _, result in new[:NEW_SHOWN]:
             self._new(result, of_model=result.subject in models)
         if len(new) > NEW_SHOWN:
@@ -135,7 +135,7 @@ class Screen:
             self._say(plain(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
             self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
-        self._say(plain(repeat(result.case)), INDENT, whole=True)
+        self._say(plain(rerun_command(result.case)), INDENT, whole=True)
 
     def timings(self, results: Iterable[Result], imports: Mapping[str, float], clock: Mapping[str, float]) -> None:
         """Print seconds by backend and what they went to; `imports` has those that each backend's processes took to start.
@@ -244,8 +244,8 @@ def _kinds(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
     for finding in findings:
         sign = _sign(finding.worst.input_hex) if finding.worst else ""
         kinds[finding.class_, finding.tensor, finding.blame, sign].append(finding)
-    worst = [(min(kind, key=gravity), sum(finding.count for finding in kind)) for kind in kinds.values()]
-    return sorted(worst, key=lambda pair: gravity(pair[0]))
+    worst = [(min(kind, key=severity_order), sum(finding.count for finding in kind)) for kind in kinds.values()]
+    return sorted(worst, key=lambda pair: severity_order(pair[0]))
 
 
 def _gravest_new(result: Result) -> Finding | None:
@@ -260,14 +260,14 @@ def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         if result.verdict is Verdict.UNAVAILABLE:
-            reasons[brief(result.reason)][result.route] += 1
+            reasons[abbreviate(result.reason)][result.route] += 1
     return reasons
 
 
 def _refused_whole(results: Sequence[Result]) -> dict[str, str]:
     """Return the routes that answered nothing at all, each with its reason, the first of several."""
     answered = {result.route for result in results if result.verdict is not Verdict.UNSUPPORTED}
-    return {result.route: brief(result.reason) for result in reversed(results) if result.route not in answered}
+    return {result.route: abbreviate(result.reason) for result in reversed(results) if result.route not in answered}
 
 
 def _clock(seconds: float) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from actconform.bench.baseline import NOISY, THRESHOLD, counts
 from actconform.bench.workloads import shown
 from actconform.report.cells import MARKS_MEAN, STYLES
-from actconform.report.reasons import brief
+from actconform.report.reasons import abbreviate
 from actconform.report.terminal import screen
 from actconform.report.terminal.console import plain
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from actconform.bench.baseline import BaselineComparison
     from actconform.bench.intervals import ConfidenceInterval
-    from actconform.bench.results import Figure, Measured, NotTimed, ThroughputReport
+    from actconform.bench.results import BenchmarkResult, Measured, NotTimed, ThroughputReport
 
 PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "K"), (1.0, ""))
 WORDS = {
@@ -51,10 +51,10 @@ def tables(console: Console, measured: Sequence[Measured]) -> None:
     """Print the trials of one subject: a table for each direction, the routes of one size together."""
     by_direction: dict[str, list[Measured]] = defaultdict(list)
     for one in measured:
-        by_direction[one.trial.direction].append(one)
-    for direction, trials in by_direction.items():
-        console.print(f"\n[bold]{plain(trials[0].trial.subject)}[/]  {direction}", soft_wrap=True)
-        console.print(_grid(trials, 2 if console.width >= WIDE else 1))
+        by_direction[one.workload.direction].append(one)
+    for direction, workloads in by_direction.items():
+        console.print(f"\n[bold]{plain(workloads[0].workload.subject)}[/]  {direction}", soft_wrap=True)
+        console.print(_grid(workloads, 2 if console.width >= WIDE else 1))
 
 
 def legend(console: Console) -> None:
@@ -72,10 +72,10 @@ def not_timed(console: Console, left: Iterable[NotTimed]) -> None:
     """Print each reason once, with the routes and subjects that it left without figures."""
     reasons: dict[tuple[str, str], list[NotTimed]] = defaultdict(list)
     for one in left:
-        reasons[one.verdict, brief(one.reason)].append(one)
+        reasons[one.verdict, abbreviate(one.reason)].append(one)
     for (verdict, reason), ones in reasons.items():
         routes = ", ".join(dict.fromkeys(one.route for one in ones))
-        subjects = list(dict.fromkeys(one.trial.subject for one in ones))
+        subjects = list(dict.fromkeys(one.workload.subject for one in ones))
         more = f" and {len(subjects) - SUBJECTS_SHOWN} more" if len(subjects) > SUBJECTS_SHOWN else ""
         line = f"not timed: {routes}: {', '.join(subjects[:SUBJECTS_SHOWN])}{more}: {verdict}: {reason}"
         console.print(plain(line), soft_wrap=True)
@@ -91,8 +91,8 @@ def compared(console: Console, comparison: BaselineComparison, name: str) -> Non
     for one in comparison.judgements:
         if one.change in ("slower", "faster"):
             style = "bold red" if one.change == "slower" else "green"
-            trial = f"{one.trial.subject} {one.trial.direction} {shown(one.trial.size)} {one.route}"
-            console.print(f"[{style}]{one.change}[/]  {plain(trial)}: {plain(one.words)}", soft_wrap=True)
+            workload = f"{one.workload.subject} {one.workload.direction} {shown(one.workload.size)} {one.route}"
+            console.print(f"[{style}]{one.change}[/]  {plain(workload)}: {plain(one.words)}", soft_wrap=True)
     found = ", ".join(f"{number} {WORDS[change]}" for change, number in counts(comparison.judgements).items())
     limits = f"called where intervals lie more than {THRESHOLD:g} times apart; noisy: wider than {NOISY:g} times"
     console.print(plain(f"against {name}: {found or 'nothing'} ({limits})"), soft_wrap=True)
@@ -101,16 +101,16 @@ def compared(console: Console, comparison: BaselineComparison, name: str) -> Non
 def repeated(console: Console, measured: Iterable[Measured]) -> None:
     """Print by how much two programs of one route differ, in the median of the rounds, the largest last."""
     found = sorted(
-        (abs(figure.again.median - 1.0), one.trial, figure.route)
+        (abs(figure.again.median - 1.0), one.workload, figure.route)
         for one in measured
         for figure in one.figures
         if figure.again
     )
     if not found:
         return
-    for share, trial, route in found:
+    for share, workload, route in found:
         console.print(
-            plain(f"{100 * share:6.2f} %  {trial.subject} {trial.direction} {shown(trial.size)} {route}"),
+            plain(f"{100 * share:6.2f} %  {workload.subject} {workload.direction} {shown(workload.size)} {route}"),
             soft_wrap=True,
         )
     under = sum(share < 0.05 for share, _, _ in found)
@@ -120,8 +120,8 @@ def repeated(console: Console, measured: Iterable[Measured]) -> None:
     )
 
 
-def _grid(trials: Sequence[Measured], gap: int) -> Table:
-    of_model = trials[0].calibration.kind == "matmul"
+def _grid(workloads: Sequence[Measured], gap: int) -> Table:
+    of_model = workloads[0].calibration.kind == "matmul"
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
     table.add_column("batch" if of_model else "size", justify="right", no_wrap=True)
     table.add_column("route", no_wrap=True)
@@ -129,13 +129,13 @@ def _grid(trials: Sequence[Measured], gap: int) -> Table:
     for name in ("per call", "[low high]", *rates, "share", "x best"):
         table.add_column(plain(name), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for one in trials:
+    for one in workloads:
         for number, figure in enumerate(one.figures):
-            table.add_row("" if number else shown(one.trial.size), *_row(figure))
+            table.add_row("" if number else shown(one.workload.size), *_row(figure))
     return table
 
 
-def _row(figure: Figure) -> list[str]:
+def _row(figure: BenchmarkResult) -> list[str]:
     style = STYLES.get(figure.mark, "")
     words = plain(verdict(figure))
     return [
@@ -150,7 +150,7 @@ def _row(figure: Figure) -> list[str]:
     ]
 
 
-def verdict(figure: Figure) -> str:
+def verdict(figure: BenchmarkResult) -> str:
     """Return the verdict beside a figure, with its mark: "pass", "▲tail"."""
     return f"{figure.mark}{figure.finding or figure.verdict}" if figure.mark else str(figure.verdict).lower()
 

@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from actconform.plugin.interfaces import Reporter
-from actconform.report.error_ratio import worst_share
+from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.files.markdown import literal, table
-from actconform.report.reasons import brief
-from actconform.report.repeat import repeat
+from actconform.report.reasons import abbreviate
+from actconform.report.rerun_command import rerun_command
 from actconform.types import BAD, Blame, Verdict
-from actconform.verdict.severity import counted, gravest, gravity
+from actconform.verdict.severity import counted, gravest, severity_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,7 +80,7 @@ def _bad(results: list[Result]) -> list[str]:
     lines = ["### Not as it should be", "", *table(["verdict", "severity", "case", "worst error", "what"], rows)]
     if len(results) > BAD_SHOWN:
         lines += ["", f"… and {len(results) - BAD_SHOWN} more cases"]
-    return [*lines, "", f"Repeat one with <code>{literal(repeat(results[0].case))}</code>.", ""]
+    return [*lines, "", f"Repeat one with <code>{literal(rerun_command(results[0].case))}</code>.", ""]
 
 
 def _worst(results: Iterable[Result]) -> list[str]:
@@ -104,7 +104,7 @@ def _worst(results: Iterable[Result]) -> list[str]:
 def _gravest_first(result: Result) -> tuple[bool, tuple[bool, int] | tuple[()], float]:
     """Return a key that sorts results of one verdict: those with findings first, by the gravest, then by the worst error."""
     finding = gravest(result.findings)
-    return finding is None, gravity(finding)[:2] if finding else (), -_share(result)
+    return finding is None, severity_order(finding)[:2] if finding else (), -_share(result)
 
 
 def _severity(result: Result) -> str:
@@ -116,7 +116,7 @@ def _not_run(results: Iterable[Result]) -> list[str]:
     reasons: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         if result.verdict is Verdict.UNAVAILABLE:
-            reasons[brief(result.reason)][result.route] += 1
+            reasons[abbreviate(result.reason)][result.route] += 1
     lines = [
         f"- {sum(routes.values()):,} cases not run: {literal(reason)} ({literal(', '.join(list(routes)[:4]))}{', …' * (len(routes) > 4)})"
         for reason, routes in list(reasons.items())[:NOT_RUN_SHOWN]
@@ -133,7 +133,9 @@ def _facts(facts: Facts, when: str) -> list[str]:
 
 
 def _what(result: Result) -> str:
-    return _classes(result) if any(finding.deviation is None for finding in result.findings) else brief(result.reason)
+    return (
+        _classes(result) if any(finding.deviation is None for finding in result.findings) else abbreviate(result.reason)
+    )
 
 
 def _classes(result: Result) -> str:
@@ -142,18 +144,20 @@ def _classes(result: Result) -> str:
     if finding is None:
         return ""
     alike = (
-        each for each in sorted(result.findings, key=gravity) if (each.deviation is None) == (finding.deviation is None)
+        each
+        for each in sorted(result.findings, key=severity_order)
+        if (each.deviation is None) == (finding.deviation is None)
     )
     return f"{', '.join(dict.fromkeys(each.class_ for each in alike))}; blame: {finding.blame}"
 
 
 def _share(result: Result | None) -> float:
-    worst = worst_share(result) if result else None
+    worst = worst_error_ratio(result) if result else None
     return worst.share if worst else 0.0
 
 
 def _worst_cell(result: Result) -> str:
-    worst = worst_share(result)
+    worst = worst_error_ratio(result)
     if worst is None:
         return ""
     if worst.share <= 1:

@@ -27,7 +27,7 @@ from actconform.testdata.golden.store import (
     load,
     read_manifest,
 )
-from actconform.testdata.regimes import Draw, row_cotangent, row_draws, unary_regimes
+from actconform.testdata.regimes import TensorGroup, row_cotangent, row_draws, unary_regimes
 from actconform.types import ASPECTS
 from actconform.types.model import Model
 
@@ -113,7 +113,7 @@ def _unary_truths(kernel: Kernel) -> Golden:
     regimes = unary_regimes(kernel)
     regimes["hard"] = np.concatenate([hard_points(kernel, regimes["ordinary"], aspect) for aspect in range(2)])
     x = np.concatenate(list(regimes.values()))
-    draws = tuple(Draw(regime, dict.fromkeys(("x", "y", "d_x"), part.shape)) for regime, part in regimes.items())
+    draws = tuple(TensorGroup(regime, dict.fromkeys(("x", "y", "d_x"), part.shape)) for regime, part in regimes.items())
     return Golden(draws, {"x": x, "y": exact(kernel, "value", x), "d_x": exact(kernel, "gradient", x)})
 
 
@@ -125,6 +125,6 @@ def _row_truths(kernel: Kernel) -> Golden:
         if kernel.differentiable:
             tensors["g"] = row_cotangent(kernel, number, draw, tensors["y"].shape)
             tensors |= exact_rows(kernel, wide, tensors["g"].astype(np.float64))
-        draws.append(Draw(draw.regime, {name: array.shape for name, array in tensors.items()}))
+        draws.append(TensorGroup(draw.regime, {name: array.shape for name, array in tensors.items()}))
         parts.append(tensors)
     return Golden(tuple(draws), {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]})

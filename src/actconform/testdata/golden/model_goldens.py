@@ -11,7 +11,7 @@ from actconform.errors import GoldenError
 from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.golden.store import Golden
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
-from actconform.testdata.regimes import Draw
+from actconform.testdata.regimes import TensorGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ def model_golden(model: Model) -> Golden:
     found = truths(model, drawn)
     published = {name: sampled(array) for name, array in found.items()}
     tensors = published if PUBLISHED in model.name else drawn | found
-    draw = Draw(REGIME, {name: array.shape for name, array in tensors.items()})
+    draw = TensorGroup(REGIME, {name: array.shape for name, array in tensors.items()})
     return Golden((draw,), {name: array.ravel() for name, array in tensors.items()})
 
 

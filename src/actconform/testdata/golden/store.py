@@ -14,7 +14,7 @@ import numpy as np
 
 from actconform.errors import GoldenError, NoGoldens
 from actconform.files import GIB, read_bytes
-from actconform.testdata.regimes import Draw  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.testdata.regimes import TensorGroup  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.types import Aspect  # noqa: TC001  msgspec reads the annotations when it decodes
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class StoredSubject(msgspec.Struct, frozen=True, kw_only=True):
     """How a subject's flat tensors fall into draws, and the digests of its 16-bit tables: dtype -> aspect -> SHA-256."""
 
-    draws: tuple[Draw, ...]
+    draws: tuple[TensorGroup, ...]
     tables: dict[str, dict[Aspect, str]] = {}
 
 
@@ -77,7 +77,7 @@ class _Schema(msgspec.Struct):
 class Golden(msgspec.Struct, frozen=True):
     """The stored tensors of one subject, flat by name, and the draws into which they fall."""
 
-    draws: tuple[Draw, ...]
+    draws: tuple[TensorGroup, ...]
     tensors: dict[str, NDArray[Any]]
 
     def split(self) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.testdata.kernel_vectors import Exam, Question
+    from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.types import Case, Kernel
     from actconform.types.cause import LibraryAccuracy
     from actconform.verdict.causes.graph import GraphFormula
@@ -74,12 +74,12 @@ def parse_formula(text: str) -> Formula:
 class Evaluation:
     """Evaluates formulas for the questions of a case. Row kernels are evaluated whole, unary ones at the elements alone."""
 
-    def __init__(self, case: Case, kernel: Kernel, exam: Exam, facts: Mapping[str, str]) -> None:
-        self.case, self.kernel, self.exam, self.facts = case, kernel, exam, facts
-        self._fmt = exam.rule.fmt
-        self._questions: dict[str, list[Question]] = defaultdict(list)
-        for question in exam.questions:
-            self._questions[question.regime].append(question)
+    def __init__(self, case: Case, kernel: Kernel, test_vectors: TestVectors, facts: Mapping[str, str]) -> None:
+        self.case, self.kernel, self.test_vectors, self.facts = case, kernel, test_vectors, facts
+        self._fmt = test_vectors.tolerance.fmt
+        self._vectors: dict[str, list[TestVector]] = defaultdict(list)
+        for vector in test_vectors.vectors:
+            self._vectors[vector.regime].append(vector)
 
     def by_text(self, text: str, library: LibraryAccuracy, part: Part) -> Number:
         """Return what the formula gives at the part's elements. Raises one of WITHOUT_VALUE where it gives nothing."""
@@ -88,73 +88,72 @@ class Evaluation:
         zero = Number(np.zeros(()), np.zeros(()), steps)
         fixed = {name: zero.operand(value) for name, value in self.kernel.parameters.items()}
         with np.errstate(all="ignore"):
-            if self.exam.rule.unary:
+            if self.test_vectors.tolerance.unary:
                 names = {"x": self._read(part.sample.x, ends, steps)}
                 if part.sample.cotangent is not None:
                     names["g"] = self._read(part.sample.cotangent, ends, steps)
                 return _spread(parse_formula(text).evaluate(Scope(names | fixed, steps, ends)), part.sample.x.shape)
 
-            def value(questions: Sequence[Question]) -> list[Number]:
-                names = self._tensors(questions, ends, steps) | fixed
+            def value(vectors: Sequence[TestVector]) -> list[Number]:
+                names = self._tensors(vectors, ends, steps) | fixed
                 number = parse_formula(text).evaluate(Scope(names, steps, ends, self.kernel.axis))
-                if len(questions) == 1:
+                if len(vectors) == 1:
                     return [number]
-                rows = [next(iter(question.inputs.values())).shape[0] for question in questions]
-                whole = _spread(number, (sum(rows), *questions[0].truth[part.tensor].shape[1:]))
+                rows = [next(iter(vector.inputs.values())).shape[0] for vector in vectors]
+                whole = _spread(number, (sum(rows), *vectors[0].truth[part.tensor].shape[1:]))
                 ends_of = np.cumsum(rows)
                 return [_rows(whole, end - count, end) for count, end in zip(rows, ends_of.tolist(), strict=True)]
 
             return self._of_questions(value, part, alike=self._shape_of_rows)
 
     def _of_questions(
-        self, value: Callable[[Sequence[Question]], list[Number]], part: Part, alike: Callable[[Question], object] = id
+        self,
+        value: Callable[[Sequence[TestVector]], list[Number]],
+        part: Part,
+        alike: Callable[[TestVector], object] = id,
     ) -> Number:
         """Return the numbers of the questions that hold the part's elements, at these; `value` takes those that are `alike` in one call."""
         asked, places = [], []
         for piece in part.pieces:
-            questions = self._questions[piece.regime]
-            ends = np.cumsum([question.truth[part.tensor].size for question in questions])
+            vectors = self._vectors[piece.regime]
+            ends = np.cumsum([vector.truth[part.tensor].size for vector in vectors])
             if ends[-1] != piece.sample.got.size:
                 raise ValueError("answers of other shapes than the truth's: no element can be told from another")
             holder = np.searchsorted(ends, piece.elements, side="right")
             for number in np.unique(holder):
-                asked.append(questions[number])
-                start = ends[number] - questions[number].truth[part.tensor].size
+                asked.append(vectors[number])
+                start = ends[number] - vectors[number].truth[part.tensor].size
                 places.append(piece.elements[holder == number] - start)
         groups: dict[object, list[int]] = defaultdict(list)
-        for number, question in enumerate(asked):
-            groups[alike(question)].append(number)
+        for number, vector in enumerate(asked):
+            groups[alike(vector)].append(number)
         numbers: dict[int, Number] = {}
         for group in groups.values():
             numbers |= zip(group, value([asked[number] for number in group]), strict=True)
         return _concatenated(
             [
-                _at(_spread(numbers[number], question.truth[part.tensor].shape), places[number])
-                for number, question in enumerate(asked)
+                _at(_spread(numbers[number], vector.truth[part.tensor].shape), places[number])
+                for number, vector in enumerate(asked)
             ]
         )
 
-    def _shape_of_rows(self, question: Question) -> object:
+    def _shape_of_rows(self, vector: TestVector) -> object:
         """Return what rows have in common that one evaluation can take together; a question of its own where an input is no row."""
-        arrays = [*question.inputs.values(), *(question.cotangents or {}).values()]
+        arrays = [*vector.inputs.values(), *(vector.cotangents or {}).values()]
         rows = {array.shape[0] for array in arrays}
         if len(rows) > 1 or any(array.ndim < MATRIX for array in arrays):
-            return id(question)
+            return id(vector)
         return tuple(array.shape[1:] for array in arrays)
 
-    def _tensors(self, questions: Sequence[Question], ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
+    def _tensors(self, vectors: Sequence[TestVector], ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
         """Return the tensors of the questions, their rows one after another."""
         arrays = {
-            name: np.concatenate([question.inputs[name].astype(np.float64) for question in questions])
-            for name in questions[0].inputs
+            name: np.concatenate([vector.inputs[name].astype(np.float64) for vector in vectors])
+            for name in vectors[0].inputs
         }
-        if questions[0].cotangents is not None:
+        if vectors[0].cotangents is not None:
             arrays["g"] = np.concatenate(
-                [
-                    question.cotangents["y"].astype(np.float64)
-                    for question in questions
-                    if question.cotangents is not None
-                ]
+                [vector.cotangents["y"].astype(np.float64) for vector in vectors if vector.cotangents is not None]
             )
         if self.kernel.name in HALVED:
             half = arrays["x"].shape[-1] // 2
@@ -168,16 +167,16 @@ class Evaluation:
     def by_graph(self, graph: GraphFormula, arithmetic: Arithmetic, part: Part, *, wide: bool = False) -> Number:
         """Return what the graph gives at the part's elements; `arithmetic` of EXACT is the graph in float64, not rounded."""
         with np.errstate(all="ignore"):
-            if self.exam.rule.unary:
-                question = self.exam.questions[0]
-                tensors: dict[str, NDArray[Any]] = {"x": part.sample.x.astype(question.inputs["x"].dtype)}
-                if part.sample.cotangent is not None and question.cotangents is not None:
-                    tensors[COTANGENT + "y"] = part.sample.cotangent.astype(question.cotangents["y"].dtype)
+            if self.test_vectors.tolerance.unary:
+                vector = self.test_vectors.vectors[0]
+                tensors: dict[str, NDArray[Any]] = {"x": part.sample.x.astype(vector.inputs["x"].dtype)}
+                if part.sample.cotangent is not None and vector.cotangents is not None:
+                    tensors[COTANGENT + "y"] = part.sample.cotangent.astype(vector.cotangents["y"].dtype)
                 return _spread(graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor], part.sample.x.shape)
 
-            def value(questions: Sequence[Question]) -> list[Number]:
-                (question,) = questions  # a graph may mix rows
-                tensors = with_cotangents(question.inputs, question.cotangents)
+            def value(vectors: Sequence[TestVector]) -> list[Number]:
+                (vector,) = vectors  # a graph may mix rows
+                tensors = with_cotangents(vector.inputs, vector.cotangents)
                 return [graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor]]
 
             return self._of_questions(value, part)
@@ -187,7 +186,7 @@ class Evaluation:
 
         At a kink at zero the slope may be that of either side.
         """
-        rule, least = self.exam.rule, self._fmt.smallest_normal
+        tolerance, least = self.test_vectors.tolerance, self._fmt.smallest_normal
 
         def flush(array: NDArray[Any]) -> NDArray[np.float64]:
             wide = array.astype(np.float64)
@@ -197,28 +196,28 @@ class Evaluation:
             gone = np.abs(value) < least * (1.0 + 2.0 * self._fmt.unit_roundoff)
             return Number(value, np.where(gone, np.maximum(error, np.abs(value)), error), Arithmetic(self._fmt))
 
-        def value(questions: Sequence[Question]) -> list[Number]:
-            (question,) = questions
-            inputs = {name: flush(array) for name, array in question.inputs.items()}
-            g = flush(question.cotangents["y"]) if question.cotangents else None
+        def value(vectors: Sequence[TestVector]) -> list[Number]:
+            (vector,) = vectors
+            inputs = {name: flush(array) for name, array in vector.inputs.items()}
+            g = flush(vector.cotangents["y"]) if vector.cotangents else None
             truths = truth(self.kernel, inputs, None if g is None else {"y": g})
             bounds = row_bound(self.kernel, self._fmt, inputs, g, truths)
             return [lost(truths[part.tensor].astype(np.float64), bounds[part.tensor])]
 
         with np.errstate(all="ignore"):
-            if not rule.unary:
+            if not tolerance.unary:
                 return self._of_questions(value, part)
             x = flush(part.sample.x)
             g = None if part.sample.cotangent is None else flush(part.sample.cotangent)
             (slope,) = truth(self.kernel, {"x": x}, None if g is None else {"y": np.ones(x.size)}).values()
             slopes = np.zeros(x.shape)
-            for kink in (kink for kink in rule.kinks if kink.x == 0.0):
+            for kink in (kink for kink in tolerance.kinks if kink.x == 0.0):
                 slope = np.where(x == 0.0, (kink.left + kink.right) / 2, slope)
                 slopes = np.where(x == 0.0, abs(kink.left - kink.right) / 2, slopes)
             result, between = (slope, slopes) if g is None else (slope * g, slopes * np.abs(g))
             sample = Sample(got=part.sample.got, truth=result, x=x, cotangent=g)
-            unit, _ = units(sample, rule, ulp_of(np.ascontiguousarray(result), self._fmt))
-            return lost(result, between + rule.limit * unit)
+            unit, _ = units(sample, tolerance, ulp_of(np.ascontiguousarray(result), self._fmt))
+            return lost(result, between + tolerance.limit * unit)
 
 
 def exactly(arithmetic: Arithmetic) -> Arithmetic:

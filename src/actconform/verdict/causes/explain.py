@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from actconform.compare.comparator import comparison_of
-from actconform.testdata.kernel_vectors import Exam, truth_of
-from actconform.tolerance.limits import unary_rule
+from actconform.testdata.kernel_vectors import TestVectors, truth_of
+from actconform.tolerance.limits import unary_tolerance
 from actconform.tolerance.row_bounds import flushes
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval, Kernel, Worst
@@ -96,11 +96,15 @@ class _Excuse(NamedTuple):
 
 
 def explain(
-    subject: Kernel | Model, exam: Exam, compared: Comparison, findings: Sequence[Finding], situation: Situation
+    subject: Kernel | Model,
+    test_vectors: TestVectors,
+    compared: Comparison,
+    findings: Sequence[Finding],
+    situation: Situation,
 ) -> Explanation:
     """Return which of a case's findings are known, and what lies outside the formulas. Models have causes without formulas alone."""
     if isinstance(subject, Kernel):
-        return Explainer(subject, exam, situation).explain(compared, findings)
+        return Explainer(subject, test_vectors, situation).explain(compared, findings)
     return Explanation(plainly(findings, situation.case, situation.active), [])
 
 
@@ -119,10 +123,10 @@ def plainly(findings: Sequence[Finding], case: Case, causes: Sequence[Cause]) ->
 class Explainer:
     """Holds the findings of one case of a kernel against the register and the kernel's conventions."""
 
-    def __init__(self, kernel: Kernel, exam: Exam, situation: Situation) -> None:
-        self._kernel, self._exam, self._situation = kernel, exam, situation
+    def __init__(self, kernel: Kernel, test_vectors: TestVectors, situation: Situation) -> None:
+        self._kernel, self._test_vectors, self._situation = kernel, test_vectors, situation
         self._case, self._facts = situation.case, situation.facts
-        self._evaluation = Evaluation(situation.case, kernel, exam, situation.facts)
+        self._evaluation = Evaluation(situation.case, kernel, test_vectors, situation.facts)
 
     def explain(self, compared: Comparison, findings: Sequence[Finding]) -> Explanation:
         """Return what covers each of `findings`, and what lies outside the formulas, found or not by a limit."""
@@ -177,10 +181,10 @@ class Explainer:
             left = [finding for finding in findings if finding.place not in covers and finding.tensor]
             if kernel is None or not left:
                 continue
-            exam, samples = _judged_as(kernel, self._case, self._exam, compared.samples)
-            again = comparison_of(samples, exam.rule)
+            test_vectors, samples = _judged_as(kernel, self._case, self._test_vectors, compared.samples)
+            again = comparison_of(samples, test_vectors.tolerance)
             case = msgspec.structs.replace(self._case, subject=kernel.name)
-            explained = Explainer(kernel, exam, self._situation.of(case)).explain(again, again.findings)
+            explained = Explainer(kernel, test_vectors, self._situation.of(case)).explain(again, again.findings)
             if all(finding.place in explained.covers for finding in again.findings):
                 numeric = [finding for finding in left if finding.class_ not in STRUCTURAL]
                 why = f"judged as {kernel.name}, it is within the limits, or known"
@@ -208,7 +212,7 @@ class Explainer:
 
         Not graphs in 16 bits: inside an operator a runtime rounds each step, or none, as its processor has it.
         """
-        if self._situation.graph and self._exam.rule.fmt.bits == 16:
+        if self._situation.graph and self._test_vectors.tolerance.fmt.bits == 16:
             return False
         if any(self._kernel.name in cause.same_as for cause in self._situation.active):
             return False
@@ -221,7 +225,7 @@ class Explainer:
         """Return the elements whose answer is not the truth, correctly rounded: of the others no formula needs to be asked."""
         with np.errstate(all="ignore"):
             got, truth = sample.got.astype(np.float64), sample.truth
-            rounded = np.abs(got - truth) <= 0.5 * ulp_of(np.ascontiguousarray(truth), self._exam.rule.fmt)
+            rounded = np.abs(got - truth) <= 0.5 * ulp_of(np.ascontiguousarray(truth), self._test_vectors.tolerance.fmt)
             right = rounded | (got == truth) | (np.isnan(got) & np.isnan(truth))
         return np.flatnonzero(~right)
 
@@ -229,7 +233,7 @@ class Explainer:
         """Yield the kernel's conventions, then each formula of the causes; without `excusing` only as tests of the elements."""
         with np.errstate(invalid="ignore"):  # a signalling NaN
             got, truth = part.sample.got.astype(np.float64), part.sample.truth
-        allowed = accepted(self._kernel, self._case.aspect, self._exam.rule.fmt, part.sample)
+        allowed = accepted(self._kernel, self._case.aspect, self._test_vectors.tolerance.fmt, part.sample)
         yield _Excuse(CONVENTION, CONVENTION, "", allowed, allowed, np.zeros(got.size), tests=False)
         capped = self._within_cap(part.sample, got, truth) if excusing else np.zeros(got.shape, np.bool_)
         for cause in causes:
@@ -239,12 +243,12 @@ class Explainer:
             for text in cause.texts(self._case, part.tensor):
                 number = self._number(lambda t=text, lib=library: self._evaluation.by_text(t, lib, part))
                 if number is not None:
-                    inside = admits(number, got, zero_sign=self._exam.rule.zero_sign)
+                    inside = admits(number, got, zero_sign=self._test_vectors.tolerance.zero_sign)
                     admitted = inside & (capped | _is_other(number, truth))
                     yield _Excuse(cause.id, cause.blame, text, admitted, inside, _used(number, got), cause.test)
             if cause.graph and self._situation.graph is not None:
                 yield from self._by_graph(cause, library, part, got, truth, capped)
-        if self._facts.get("subnormals") == "flushed" and flushes(self._exam.rule.fmt):
+        if self._facts.get("subnormals") == "flushed" and flushes(self._test_vectors.tolerance.fmt):
             flushed = self._evaluation.flushed(part)
             inside = admits(flushed, got, zero_sign=False)
             words = "the definition, subnormal numbers taken for 0, as the backend states"
@@ -265,8 +269,8 @@ class Explainer:
             graph = GraphFormula(self._situation.graph, library.operators)
         except WITHOUT_VALUE:
             return
-        arithmetic = Arithmetic.of(library, self._exam.rule.fmt, self._facts)
-        double = library.steps.get(self._exam.rule.fmt.name) == "double"
+        arithmetic = Arithmetic.of(library, self._test_vectors.tolerance.fmt, self._facts)
+        double = library.steps.get(self._test_vectors.tolerance.fmt.name) == "double"
         plain = None
         if double or capped.any():  # else nothing is to be excused, and what the graph is need not be asked
             plain = self._number(lambda: self._evaluation.by_graph(graph, exactly(arithmetic), part))
@@ -274,7 +278,7 @@ class Explainer:
                 return
         computed = [plain.rounded_to(arithmetic)] if double and plain else self._as_computed(graph, arithmetic, part)
         for number in computed:
-            inside = admits(number, got, zero_sign=self._exam.rule.zero_sign)
+            inside = admits(number, got, zero_sign=self._test_vectors.tolerance.zero_sign)
             definition = _is_definition(plain, truth, number.error) if plain else np.zeros(got.shape, np.bool_)
             admitted = inside & capped & definition
             yield _Excuse(cause.id, cause.blame, "the graph", admitted, inside, _used(number, got), cause.test)
@@ -295,18 +299,18 @@ class Explainer:
 
     def _within_cap(self, sample: Sample, got: NDArray[np.float64], truth: NDArray[np.float64]) -> Mask:
         """Tell where the error is within what no formula may exceed: a few units, or all of the truth."""
-        fmt, x = self._exam.rule.fmt, sample.x
-        if not self._exam.rule.unary:
+        fmt, x = self._test_vectors.tolerance.fmt, sample.x
+        if not self._test_vectors.tolerance.unary:
             return np.ones(got.shape, np.bool_)
         unit = fmt.unit_roundoff * np.maximum(1.0, np.abs(x))
         if sample.cotangent is not None:
             unit = unit * np.abs(sample.cotangent)
         with np.errstate(invalid="ignore"):
             off = np.abs(got - truth)
-        beside = np.zeros(got.shape, np.bool_)
+        near_kink = np.zeros(got.shape, np.bool_)
         for kink in self._kernel.kinks:  # where rounding turns a comparison, the error is the whole jump
-            beside |= np.abs(x - kink.x) <= KINK_ULP * ulp_of(np.full(1, kink.x), fmt)
-        return beside | ~(off > np.maximum(np.abs(truth), CAP * unit)) | ~np.isfinite(got) | ~np.isfinite(truth)
+            near_kink |= np.abs(x - kink.x) <= KINK_ULP * ulp_of(np.full(1, kink.x), fmt)
+        return near_kink | ~(off > np.maximum(np.abs(truth), CAP * unit)) | ~np.isfinite(got) | ~np.isfinite(truth)
 
     def _outside(
         self, part: Part, excuses: Sequence[_Excuse], counted: Mapping[str, NDArray[np.int64]]
@@ -331,7 +335,7 @@ class Explainer:
         self, tensor: str, piece: Piece, at: NDArray[np.int64], beyond: NDArray[np.float64], words: str
     ) -> Finding:
         """Return the finding of elements that are `beyond` times as far from the nearest formula as it allows."""
-        fmt, part = self._exam.rule.fmt, piece.sample.part(at)
+        fmt, part = self._test_vectors.tolerance.fmt, piece.sample.part(at)
         got, x = part.got.astype(np.float64), part.x
         with np.errstate(all="ignore"):
             off = np.abs(got - part.truth) / ulp_of(np.ascontiguousarray(part.truth), fmt)
@@ -416,11 +420,13 @@ def _is_other(number: Number, truth: NDArray[np.float64]) -> Mask:
 
 
 def _judged_as(
-    kernel: Kernel, case: Case, exam: Exam, samples: dict[tuple[str, str], Sample]
-) -> tuple[Exam, dict[tuple[str, str], Sample]]:
+    kernel: Kernel, case: Case, test_vectors: TestVectors, samples: dict[tuple[str, str], Sample]
+) -> tuple[TestVectors, dict[tuple[str, str], Sample]]:
     """Return a unary case's rule and answers beside the truth of another kernel, at the same inputs."""
     gradient = case.aspect == "gradient"
-    rule = unary_rule(kernel, case.aspect, exam.rule.fmt, float(truth_of(kernel, np.zeros(1), gradient=gradient)[0]))
+    tolerance = unary_tolerance(
+        kernel, case.aspect, test_vectors.tolerance.fmt, float(truth_of(kernel, np.zeros(1), gradient=gradient)[0])
+    )
     moved = {}
     for key, sample in samples.items():
         truths = truth_of(kernel, sample.x, gradient=gradient)
@@ -428,4 +434,4 @@ def _judged_as(
             with np.errstate(invalid="ignore"):
                 truths = truths * sample.cotangent
         moved[key] = msgspec.structs.replace(sample, truth=truths)
-    return Exam(rule, exam.questions), moved
+    return TestVectors(tolerance, test_vectors.vectors), moved

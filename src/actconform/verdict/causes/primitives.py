@@ -120,9 +120,9 @@ def where(condition: Condition, yes: Number, no: Number | float) -> Number:
     """Return `yes` or `no`; where rounding may turn the condition, an error that reaches both."""
     no = yes.operand(no)
     value, skipped = np.where(condition.holds, yes.value, no.value), np.where(condition.holds, no.value, yes.value)
-    error, beside = np.where(condition.holds, yes.error, no.error), np.where(condition.holds, no.error, yes.error)
+    error, other_error = np.where(condition.holds, yes.error, no.error), np.where(condition.holds, no.error, yes.error)
     if condition.unsure.any():
-        apart = np.where(value == skipped, 0.0, np.abs(value - skipped)) + beside
+        apart = np.where(value == skipped, 0.0, np.abs(value - skipped)) + other_error
         turned = condition.unsure & ~(np.isnan(value) & np.isnan(skipped))
         error = np.where(turned, np.where(np.isnan(apart), np.nan, np.maximum(error, apart)), error)
     return Number(value, error, yes.arithmetic)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import Erf
 from actconform.onnx.grad.reverse_mode import add_gradients
 
@@ -268,17 +268,21 @@ def _agrees(
     if exact:
         evaluate = _in_ours if exact == "ours" else _in_reference
         close(evaluate(graph(TensorProto.DOUBLE), feeds), truth, DOUBLE)
-    close(*_in_ideal_runtime(graph(TensorProto.DOUBLE), feeds, truth))
+    close(*_in_evaluator(graph(TensorProto.DOUBLE), feeds, truth))
     if runs:
         single = {name: each.astype(np.float32) if each.dtype == np.float64 else each for name, each in feeds.items()}
         close(_in_onnxruntime(graph(TensorProto.FLOAT), single), truth, tolerance)
 
 
-def _in_ideal_runtime(model, feeds, truth):
+def _in_evaluator(model, feeds, truth):
     """Return its answers, the truth, and the tolerance: statistics of a normalization may be declared as float32."""
     declared = {each.name: each.type.tensor_type.elem_type for each in onnx.load_from_string(model).graph.input}
     given = {name: each.astype(helper.tensor_dtype_to_np_dtype(declared[name])) for name, each in feeds.items()}
-    return IdealRuntime(model).forward(given), truth, SINGLE if TensorProto.FLOAT in declared.values() else DOUBLE
+    return (
+        CorrectlyRoundedEvaluator(model).forward(given),
+        truth,
+        SINGLE if TensorProto.FLOAT in declared.values() else DOUBLE,
+    )
 
 
 def _is_typed(model):
@@ -309,7 +313,7 @@ def _transposes(op_type, inputs, *, runs=True, exact=True, opset=22, free=NONE, 
 
     if exact:
         check(_in_reference, TensorProto.DOUBLE, DOUBLE)
-    check(lambda model, given: IdealRuntime(model).forward(given), TensorProto.DOUBLE, DOUBLE)
+    check(lambda model, given: CorrectlyRoundedEvaluator(model).forward(given), TensorProto.DOUBLE, DOUBLE)
     if runs:
         check(_in_onnxruntime, TensorProto.FLOAT, SINGLE)
 
@@ -320,7 +324,7 @@ def _in_reference(model, feeds):
 
 
 def _in_ours(model, feeds):
-    return IdealRuntime(model, rounding=False).forward(feeds)
+    return CorrectlyRoundedEvaluator(model, rounding=False).forward(feeds)
 
 
 @pytest.fixture(scope="session")
@@ -336,7 +340,7 @@ def _by_differences(model, feeds, wrt, step=1e-5):
     rng = np.random.default_rng(0)
     made = add_gradients(model, wrt)
     onnx.checker.check_model(made, full_check=True)
-    value = IdealRuntime(model.SerializeToString(), rounding=False).forward
+    value = CorrectlyRoundedEvaluator(model.SerializeToString(), rounding=False).forward
     floats = [name for name, each in value(feeds).items() if each.dtype == np.float64]
     cotangents = {f"ct_{name}": rng.standard_normal(value(feeds)[name].shape) for name in floats}
     got = _in_ours(made.SerializeToString(), feeds | cotangents)

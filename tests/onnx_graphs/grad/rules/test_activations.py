@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.compare.comparator import compare
 from actconform.onnx.author.exporter import author
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.grad.rules.activations import MILLS_CENTRE, MILLS_DOUBLE, MILLS_SINGLE
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
-from actconform.testdata.kernel_vectors import draw
+from actconform.testdata.kernel_vectors import generate
 
 torch = pytest.importorskip("torch")
 F = torch.nn.functional
@@ -94,9 +94,9 @@ def test_hard_swish():
 
 
 def _agrees_unrounded(op_type, forward, x, **attributes):
-    """Agree under the ideal runtime: onnx's reference has float32 numbers in its Gelu and HardSwish."""
+    """Agree under the correctly rounded evaluator: onnx's reference has float32 numbers in its Gelu and HardSwish."""
     graph = add_gradients(_model(op_type, x, **attributes), ["x"])
-    runtime = IdealRuntime(graph.SerializeToString(), rounding=False)
+    runtime = CorrectlyRoundedEvaluator(graph.SerializeToString(), rounding=False)
     got = runtime.forward({"x": x, "ct_y": np.ones_like(x)})["d_x"]
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     forward(leaf).sum().backward()
@@ -189,36 +189,36 @@ def _derivative(op_type, x, cotangent=None):
     """The gradient in float32, each node rounded once."""
     x = np.asarray(x, np.float32)
     cotangent = np.ones_like(x) if cotangent is None else np.asarray(cotangent, np.float32)
-    gradient = IdealRuntime(add_gradients(_model(op_type, x), ["x"]).SerializeToString())
+    gradient = CorrectlyRoundedEvaluator(add_gradients(_model(op_type, x), ["x"]).SerializeToString())
     return gradient.forward({"x": x, "ct_y": cotangent})["d_x"]
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("name", KERNELS)
 def test_gradients_of_kernels_meet_the_goldens(name, dtype):
-    """Under the ideal runtime: what is left over are faults of the gradient's formulas, or of the kernel's graph."""
+    """Under the correctly rounded evaluator: what is left over are faults of the gradient's formulas, or of the kernel's graph."""
     kernel = KERNELS[name]
     model = onnx.load_from_string(author(kernel, dtype).model)
     graph = add_gradients(model, kernel.inputs, keep_outputs=False)
     onnx.checker.check_model(graph, full_check=True)
-    runtime = IdealRuntime(graph.SerializeToString())
+    runtime = CorrectlyRoundedEvaluator(graph.SerializeToString())
     folder = golden_dir()
-    exam = draw(kernel, "gradient", dtype, load(folder, read_manifest(folder), name))
+    test_vectors = generate(kernel, "gradient", dtype, load(folder, read_manifest(folder), name))
     answers = []
-    for question in exam.questions:
-        given = runtime.forward({**question.inputs, "ct_y": question.cotangents["y"]})
-        answers.append({tensor: array.astype(question.dtypes[tensor]) for tensor, array in given.items()})
-    classes = {finding.class_ for finding in compare(exam, answers)[1]}
+    for vector in test_vectors.vectors:
+        given = runtime.forward({**vector.inputs, "ct_y": vector.cotangents["y"]})
+        answers.append({tensor: array.astype(vector.dtypes[tensor]) for tensor, array in given.items()})
+    classes = {finding.class_ for finding in compare(test_vectors, answers)[1]}
     known = KNOWN.get(name, set())
     assert classes <= known | SLOPE_AT_NAN, classes
     if dtype == "f32":
         assert known <= classes, "narrow what is known"
 
 
-def test_reference_and_ideal_runtime_agree_in_float64(agrees):
+def test_reference_and_evaluator_agree_in_float64(agrees):
     """Two evaluators that share no code but numpy's give one gradient."""
     model = onnx.load_from_string(author(KERNELS["geglu"], "f32").model)
     graph = add_gradients(model, ["x"]).SerializeToString()
     feeds = {"x": X.astype(np.float32), "ct_y": np.ones((4, 7), np.float32)}
-    wide, plain = IdealRuntime(graph, rounding=False).forward(feeds), reference(graph)(feeds)
+    wide, plain = CorrectlyRoundedEvaluator(graph, rounding=False).forward(feeds), reference(graph)(feeds)
     np.testing.assert_allclose(plain["d_x"], wide["d_x"], atol=2e-6)

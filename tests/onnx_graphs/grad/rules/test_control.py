@@ -8,7 +8,7 @@ import pytest
 from onnx import parser
 
 from actconform.errors import UnsupportedOperator
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 
 CELL = "a = MatMul(s, w) d = Add(a, x) s2 = Tanh(d) y = Mul(s2, x)"
@@ -43,7 +43,7 @@ def in_onnxruntime(model, given):
 
 def agree(made, given):
     """Hold ONNX Runtime's answer against the evaluator's."""
-    ours = IdealRuntime(made.SerializeToString(), rounding=False).forward(given)
+    ours = CorrectlyRoundedEvaluator(made.SerializeToString(), rounding=False).forward(given)
     for name, each in in_onnxruntime(made, given).items():
         np.testing.assert_allclose(each, ours[name], atol=1e-12, err_msg=name)
 
@@ -118,7 +118,7 @@ def test_a_gradient_through_a_scan_has_a_gradient(by_differences):
     second = add_gradients(first, ["w", "xs"], cotangent="ct2_", gradient="d2_", keep_outputs=False)
     given["ct2_d_w"] = rng.standard_normal((2, 2))
     got = in_onnxruntime(second, given)
-    slope = IdealRuntime(first.SerializeToString(), rounding=False).forward
+    slope = CorrectlyRoundedEvaluator(first.SerializeToString(), rounding=False).forward
     for name in ("w", "xs"):
         direction = rng.standard_normal(given[name].shape)
         ends = [
@@ -140,7 +140,7 @@ def test_sums_over_steps_are_done_in_float32(by_differences):
     }""")
     one = np.ones(1, np.float16)
     given = {"h0": one, "xs": np.ones((3000, 1), np.float16), "w": one, "ct_h": one}
-    got = IdealRuntime(add_gradients(model, ["w"]).SerializeToString()).forward(given)
+    got = CorrectlyRoundedEvaluator(add_gradients(model, ["w"]).SerializeToString()).forward(given)
     np.testing.assert_array_equal(got["d_w"], [3000])
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
@@ -22,10 +22,10 @@ def gradients(graph_of, op_type, inputs, rank, wrt="x0", **attributes):
     for element_type, dtype in ((TensorProto.DOUBLE, np.float64), (TensorProto.FLOAT, np.float32)):
         model = graph_of(op_type, inputs, [rank], element_type=element_type, **attributes)
         given = {name: each.astype(dtype) for name, each in feeds.items()}
-        y = IdealRuntime(model.SerializeToString()).forward(given)["y0"]
+        y = CorrectlyRoundedEvaluator(model.SerializeToString()).forward(given)["y0"]
         given["ct_y0"] = np.arange(1, y.size + 1, dtype=dtype).reshape(y.shape)
         made = add_gradients(model, [wrt], keep_outputs=False).SerializeToString()
-        answers.append(IdealRuntime(made).forward(given)[f"d_{wrt}"])
+        answers.append(CorrectlyRoundedEvaluator(made).forward(given)[f"d_{wrt}"])
     session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
     return [*answers, session.run(None, given)[0]], y
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 
 torch = pytest.importorskip("torch")
@@ -180,7 +180,7 @@ def test_response_normalization_over_more_channels_than_there_are(graph_of):
     """All five channels are near each of the five."""
     x, size = normal(2, 5, 3), 1_000_000_000
     model = graph_of("LRN", [x], [3], size=size, alpha=0.5 * size, beta=0.75, bias=1.5)
-    got = IdealRuntime(add_gradients(model).SerializeToString(), rounding=False).forward(
+    got = CorrectlyRoundedEvaluator(add_gradients(model).SerializeToString(), rounding=False).forward(
         {"x0": x, "ct_y0": np.ones(x.shape)}
     )
     leaf = torch.tensor(x, requires_grad=True)

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from actconform.errors import UnsupportedOperator
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 
 NAMES = ("x", "w", "r", "b", "lengths", "h", "c", "p")
@@ -135,7 +135,7 @@ def test_layers_agree_with_torch(op_type, directions):
     rng = np.random.default_rng(1)
     cotangents = {f"ct_{name}": rng.standard_normal(tuple(each.shape)) for name, each in results.items()}
     torch.autograd.backward(list(results.values()), [torch.tensor(each) for each in cotangents.values()])
-    got = IdealRuntime(model.SerializeToString(), rounding=False).forward(given | cotangents)
+    got = CorrectlyRoundedEvaluator(model.SerializeToString(), rounding=False).forward(given | cotangents)
     for name, each in results.items():
         np.testing.assert_allclose(got[name], each.detach(), atol=1e-13)
     for name, leaf in leaves.items():
@@ -163,7 +163,7 @@ def test_onnx_runtime_computes_them_in_float32(op_type, shapes, attributes):
     given = plain | {"ct_y": rng.standard_normal((STEPS, directions, BATCH, HIDDEN))}
     states = 2 if op_type == "LSTM" else 1
     given |= {name: rng.standard_normal((directions, BATCH, HIDDEN)) for name in ("ct_y_h", "ct_y_c")[:states]}
-    truth = IdealRuntime(exact.SerializeToString(), rounding=False).forward(given)
+    truth = CorrectlyRoundedEvaluator(exact.SerializeToString(), rounding=False).forward(given)
     single = {name: each.astype(np.float32) if each.dtype == np.float64 else each for name, each in given.items()}
     for free in (OPEN, set()):  # where sizes are fixed it fuses more
         model = add_gradients(layer(op_type, plain, TensorProto.FLOAT, free=free, **attributes))

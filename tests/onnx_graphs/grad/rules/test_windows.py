@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from actconform.errors import UnsupportedOperator
-from actconform.onnx.evaluate.evaluator import IdealRuntime
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.grad.reverse_mode import add_gradients
 
 OPERATORS = ["Conv", "AveragePool", "LpPool"]
@@ -40,7 +40,7 @@ def test_where_onnx_runtime_cuts_the_front_of_the_image_is_refused(graph_of, op_
         feeds = {f"x{i}": each.astype(np.float32) for i, each in enumerate(inputs)}
         text = model.SerializeToString()
         (theirs,) = runtime.InferenceSession(text, providers=["CPUExecutionProvider"]).run(None, feeds)
-        if not np.array_equal(theirs, IdealRuntime(text).forward(feeds)["y0"]):
+        if not np.array_equal(theirs, CorrectlyRoundedEvaluator(text).forward(feeds)["y0"]):
             cut += 1
             assert is_refused(model), (kernel, stride, size)
     assert cut
@@ -52,7 +52,7 @@ def test_strides_wider_than_windows_by_one_cut_nothing(graph_of, op_type, placed
     for free in ({}, {0: (2,)}):
         inputs, model = strided(graph_of, op_type, placed, 1, 2, 6, free=free)
         given = {f"x{i}": each for i, each in enumerate(inputs)} | {"ct_y0": np.array([[[2.0, 3.0, 5.0]]])}
-        got = IdealRuntime(add_gradients(model, ["x0"]).SerializeToString(), rounding=False).forward(given)
+        got = CorrectlyRoundedEvaluator(add_gradients(model, ["x0"]).SerializeToString(), rounding=False).forward(given)
         np.testing.assert_allclose(got["d_x0"].ravel(), [2.0, 0.0, 3.0, 0.0, 5.0, 0.0], rtol=1e-12)
 
 

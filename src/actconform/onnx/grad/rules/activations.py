@@ -14,47 +14,47 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from onnx import TensorProto
 
-from actconform.onnx.grad.rules.build import Build
+from actconform.onnx.grad.rules.graph_builder import GraphBuilder
 from actconform.onnx.grad.rules.registry import Node, rule
 
 if TYPE_CHECKING:
     from actconform.onnx.grad.rules.registry import Cotangents
 
-Derivative: TypeAlias = Callable[[Build, Node, str], str]
+Derivative: TypeAlias = Callable[[GraphBuilder, Node, str], str]
 
 
 def smooth(op_type: str) -> Callable[[Derivative], Derivative]:
     """Register the derivative of an operator of one element, a function of builder, node and x."""
 
     def register(derivative: Derivative) -> Derivative:
-        def pull(b: Build, node: Node, g: Cotangents) -> Cotangents:
+        def vjp(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
             assert g[0]
             return [b.times(g[0], derivative(b, node, node.inputs[0]))]
 
-        rule(op_type, widen=True)(pull)
+        rule(op_type, widen=True)(vjp)
         return derivative
 
     return register
 
 
-def _decay(b: Build, x: str, rate: float = 1.0) -> str:
+def _decay(b: GraphBuilder, x: str, rate: float = 1.0) -> str:
     """Return exp(-rate |x|), between 0 and 1."""
     size = b.Abs(x)
     return b.Exp(b.Neg(size) if rate == 1.0 else b.Mul(size, -rate))
 
 
-def _bounded(b: Build, x: str, bound: float) -> str:
+def _bounded(b: GraphBuilder, x: str, bound: float) -> str:
     """Return x between -bound and bound, beyond which nothing changes any more, so that no infinity meets a 0."""
     return b.Max(b.Min(x, bound), -bound)
 
 
-def _logistic(b: Build, x: str) -> str:
+def _logistic(b: GraphBuilder, x: str) -> str:
     """Return 1 / (1 + exp(-x)); unlike some runtimes' Sigmoid not 0 in the tail."""
     t = _decay(b, x)
     return b.Div(b.Where(b.Less(x, 0.0), t, 1.0), b.Add(t, 1.0))
 
 
-def _gate_slope(b: Build, v: str, w: str) -> str:
+def _gate_slope(b: GraphBuilder, v: str, w: str) -> str:
     """Return the derivative of x s(v(x)), s being the logistic function and w = x v'(x): s(v) (1 + w s(-v))."""
     t = _decay(b, v)
     up = b.Add(t, 1.0)
@@ -64,14 +64,14 @@ def _gate_slope(b: Build, v: str, w: str) -> str:
 
 
 @smooth("Sigmoid")
-def _sigmoid(b: Build, _: Node, x: str) -> str:
+def _sigmoid(b: GraphBuilder, _: Node, x: str) -> str:
     t = _decay(b, x)
     up = b.Add(t, 1.0)
     return b.Div(t, b.Mul(up, up))
 
 
 @smooth("Tanh")
-def _tanh(b: Build, _: Node, x: str) -> str:
+def _tanh(b: GraphBuilder, _: Node, x: str) -> str:
     """Return 4 q / (1 + q)^2 with q = exp(-2 |x|)."""
     q = _decay(b, x, 2.0)
     up = b.Add(q, 1.0)
@@ -79,25 +79,25 @@ def _tanh(b: Build, _: Node, x: str) -> str:
 
 
 @smooth("Softplus")
-def _softplus(b: Build, _: Node, x: str) -> str:
+def _softplus(b: GraphBuilder, _: Node, x: str) -> str:
     return _logistic(b, x)
 
 
 @smooth("Softsign")
-def _softsign(b: Build, _: Node, x: str) -> str:
+def _softsign(b: GraphBuilder, _: Node, x: str) -> str:
     inverse = b.Reciprocal(b.Add(b.Abs(x), 1.0))
     return b.Mul(inverse, inverse)
 
 
 @smooth("Swish")
-def _swish(b: Build, node: Node, x: str) -> str:
+def _swish(b: GraphBuilder, node: Node, x: str) -> str:
     alpha = node.attributes["alpha"]
     v = _bounded(b, x if alpha == 1.0 else b.Mul(x, alpha), 1000.0)
     return _gate_slope(b, v, v)
 
 
 @smooth("Mish")
-def _mish(b: Build, _: Node, x: str) -> str:
+def _mish(b: GraphBuilder, _: Node, x: str) -> str:
     """Return the derivative of x tanh(softplus(x)), by t = exp(-|x|) a fraction of polynomials.
 
     t (4 + 6 t + 4 t^2 + t^3 + 4 x (1 + t)) / (2 + 2 t + t^2)^2 for negative x,
@@ -115,7 +115,7 @@ def _mish(b: Build, _: Node, x: str) -> str:
     return b.Div(b.Where(negative, below, above), b.Mul(root, root))
 
 
-def _polynomial(b: Build, t: str, coefficients: Sequence[float]) -> str:
+def _polynomial(b: GraphBuilder, t: str, coefficients: Sequence[float]) -> str:
     """Return the polynomial in t by Horner's rule, from its coefficients, that of t^0 first."""
     *rest, last = coefficients
     if len(rest) == 0:
@@ -127,13 +127,13 @@ def _polynomial(b: Build, t: str, coefficients: Sequence[float]) -> str:
 
 
 @smooth("Gelu")
-def _gelu(b: Build, node: Node, x: str) -> str:
+def _gelu(b: GraphBuilder, node: Node, x: str) -> str:
     if node.attributes["approximate"] == "tanh":
         return _gelu_tanh(b, x)
     return _gelu_erf(b, x)
 
 
-def _gelu_tanh(b: Build, x: str) -> str:
+def _gelu_tanh(b: GraphBuilder, x: str) -> str:
     """Return the slope of x s(v), v = 2 k (x + c x^3) and x v' = 2 k (x + 3 c x^3), k = sqrt(2 / pi), c = 0.044715."""
     k, c = 2.0 * math.sqrt(2.0 / math.pi), 0.044715
     x = _bounded(b, x, 30.0)
@@ -143,7 +143,7 @@ def _gelu_tanh(b: Build, x: str) -> str:
     return _gate_slope(b, v, b.Mul(scaled, b.Add(b.Mul(squared, 3.0 * c), 1.0)))
 
 
-def _gelu_erf(b: Build, x: str) -> str:
+def _gelu_erf(b: GraphBuilder, x: str) -> str:
     """Return Phi(x) + x phi(x), phi being the normal density and Phi its integral.
 
     With a = |x| it is h = phi(a) (R(a) - a) for negative x and 1 - h for positive x, where R = Phi(-a) / phi(a), Mills'
@@ -195,18 +195,18 @@ MILLS_DOUBLE = (
 
 
 @rule("Relu")
-def _relu(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _relu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent where y > 0: asking y leaves runtimes free to fuse what made x."""
     return [b.Where(b.LessOrEqual(node.outputs[0], 0.0), 0.0, g[0])]
 
 
 @rule("LeakyRelu", widen=True)
-def _leaky_relu(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _leaky_relu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(b.Greater(node.inputs[0], 0.0), g[0], b.Mul(g[0], node.attributes["alpha"]))]
 
 
 @rule("PRelu", widen=True)
-def _prelu(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _prelu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     x, slope = node.inputs
     positive = b.Greater(x, 0.0)
     found: list[str | None] = [b.Where(positive, g[0], b.Mul(g[0], slope)), None]
@@ -216,18 +216,18 @@ def _prelu(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("ThresholdedRelu", widen=True)
-def _thresholded_relu(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _thresholded_relu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(b.LessOrEqual(node.inputs[0], node.attributes["alpha"]), 0.0, g[0])]
 
 
 @rule("Shrink", widen=True)
-def _shrink(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _shrink(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     x, bound = node.inputs[0], node.attributes["lambd"]
     return [b.Where(b.And(b.GreaterOrEqual(x, -bound), b.LessOrEqual(x, bound)), 0.0, g[0])]
 
 
 @rule("HardSigmoid", widen=True)
-def _hard_sigmoid(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _hard_sigmoid(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return alpha g between the kinks, which are found exactly: alpha x + beta may round onto 0 or 1 before x is there."""
     alpha, beta, x = node.attributes["alpha"], node.attributes["beta"], node.inputs[0]
     if alpha == 0.0:
@@ -238,7 +238,7 @@ def _hard_sigmoid(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("HardSwish", widen=True)
-def _hard_swish(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _hard_swish(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return 0, x / 3 + 1/2 or 1 times g, the middle piece with both kinks."""
     x = node.inputs[0]
     middle = b.Add(b.Div(x, 3.0), 0.5)
@@ -247,23 +247,23 @@ def _hard_swish(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @smooth("Elu")
-def _elu(b: Build, node: Node, x: str) -> str:
+def _elu(b: GraphBuilder, node: Node, x: str) -> str:
     return b.Where(b.Greater(x, 0.0), 1.0, b.Mul(b.Exp(x), node.attributes["alpha"]))
 
 
 @smooth("Selu")
-def _selu(b: Build, node: Node, x: str) -> str:
+def _selu(b: GraphBuilder, node: Node, x: str) -> str:
     alpha, gamma = node.attributes["alpha"], node.attributes["gamma"]
     return b.Where(b.Greater(x, 0.0), gamma, b.Mul(b.Exp(x), alpha * gamma))
 
 
 @smooth("Celu")
-def _celu(b: Build, node: Node, x: str) -> str:
+def _celu(b: GraphBuilder, node: Node, x: str) -> str:
     return b.Where(b.Greater(x, 0.0), 1.0, b.Exp(b.Div(x, node.attributes["alpha"])))
 
 
 @rule("Softmax", widen=True)
-def _softmax(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _softmax(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return y (g - sum(g y))."""
     (cotangent,), (y,) = g, node.outputs
     total = b.sum_over(b.Mul(cotangent, y), [node.attributes["axis"]])
@@ -271,7 +271,7 @@ def _softmax(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("LogSoftmax", widen=True)
-def _log_softmax(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _log_softmax(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return g - softmax(x) sum(g)."""
     (cotangent,) = g
     assert cotangent

@@ -10,14 +10,14 @@ from onnx import helper
 from actconform.errors import GradientError
 from actconform.onnx.constant_folding import decided
 from actconform.onnx.constants import tensor_of
-from actconform.onnx.grad.rules.known import FIX
+from actconform.onnx.grad.rules.tensor_info import FIX
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import captured, fresh_prefix, needed, own_names, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Node
 
 
@@ -34,7 +34,7 @@ class GradientBody(NamedTuple):
 
 
 def gradient_of_body(
-    b: Build,
+    b: GraphBuilder,
     node: Node,
     body: onnx.GraphProto,
     inputs: Sequence[onnx.ValueInfoProto],
@@ -80,14 +80,14 @@ def typed(name: str, element_type: int) -> onnx.ValueInfoProto:
     return value
 
 
-def copy_of_body(b: Build, body: onnx.GraphProto) -> onnx.GraphProto:
+def copy_of_body(b: GraphBuilder, body: onnx.GraphProto) -> onnx.GraphProto:
     """Return a graph inside a node, with new names for all that it does not take from around it."""
     own, prefix = set(own_names(body)), b.prefix()
     return renamed(body, lambda name: prefix + name if name in own else name)
 
 
 def _standalone(
-    b: Build, body: onnx.GraphProto, inputs: Sequence[onnx.ValueInfoProto], wrt: Sequence[str]
+    b: GraphBuilder, body: onnx.GraphProto, inputs: Sequence[onnx.ValueInfoProto], wrt: Sequence[str]
 ) -> onnx.ModelProto:
     """Return a graph inside a node as a model, in which what it captures is an input, or a constant where that is known."""
     graph = onnx.GraphProto(name="body", node=body.node, initializer=body.initializer, value_info=body.value_info)

@@ -13,13 +13,13 @@ from onnx import TensorProto, helper
 
 from actconform.onnx.constants import FLOATS
 from actconform.onnx.grad.rules.bodies import copy_of_body, gradient_of_body, typed
-from actconform.onnx.grad.rules.build import HALVES
+from actconform.onnx.grad.rules.graph_builder import HALVES
 from actconform.onnx.grad.rules.registry import rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 
@@ -39,7 +39,7 @@ class Steps(NamedTuple):
 
 
 @rule("If")
-def choice(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def choice(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """If: an If with the same condition, whose branches give the gradients of the branches by all that either reads."""
     wanted = _wanted_around(node)
     cotangents = {i: cotangent for i, cotangent in enumerate(g) if cotangent}
@@ -55,7 +55,7 @@ def choice(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Scan")
-def scan(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def scan(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Scan: a Scan back over its steps, that sums up the gradients by what the body takes from around it."""
     body, n = node.attributes["body"], node.attributes["num_scan_inputs"]
     n_states = len(node.inputs) - n
@@ -79,7 +79,7 @@ def scan(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Loop")
-def loop(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def loop(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Loop: a Scan back over the steps that were taken, however their number was decided."""
     body, initial = node.attributes["body"], node.inputs[2:]
     n_states = len(initial)
@@ -98,14 +98,14 @@ def _wanted_around(node: Node) -> list[str]:
     return [name for name, wanted in zip(node.captured, node.wanted[len(node.inputs) :], strict=True) if wanted]
 
 
-def _in_order(b: Build, node: Node, gradients: dict[str, str]) -> list[str | None]:
+def _in_order(b: GraphBuilder, node: Node, gradients: dict[str, str]) -> list[str | None]:
     """Return the cotangent of each tensor that the node captures."""
     for name, gradient in gradients.items():
         b.same_as(gradient, name)
     return [gradients.get(name) for name in node.captured]
 
 
-def _states_of_scan(b: Build, node: Node, n_states: int) -> list[str]:
+def _states_of_scan(b: GraphBuilder, node: Node, n_states: int) -> list[str]:
     """Run a Scan again for the states that each step began with; return them, stacked along axis 0."""
     body = copy_of_body(b, node.attributes["body"])
     del body.output[n_states:]
@@ -114,7 +114,7 @@ def _states_of_scan(b: Build, node: Node, n_states: int) -> list[str]:
     return b.outputs(2 * n_states, "Scan", *node.inputs, body=body, **kept)[n_states:]
 
 
-def _inputs_of_loop(b: Build, node: Node, n_states: int) -> list[str]:
+def _inputs_of_loop(b: GraphBuilder, node: Node, n_states: int) -> list[str]:
     """Run a Loop again for what each step was given: its number, the condition and the states, stacked along axis 0."""
     body = copy_of_body(b, node.attributes["body"])
     del body.output[1 + n_states :]
@@ -123,7 +123,7 @@ def _inputs_of_loop(b: Build, node: Node, n_states: int) -> list[str]:
     return b.outputs(n_states + len(saved), "Loop", *given, body=body)[n_states:]
 
 
-def _save(b: Build, body: onnx.GraphProto, names: Sequence[str]) -> list[str]:
+def _save(b: GraphBuilder, body: onnx.GraphProto, names: Sequence[str]) -> list[str]:
     """Copy tensors of a body, so that they can be outputs of it a second time; return the names of the copies."""
     prefix = b.prefix()
     copies = [f"{prefix}{i}" for i in range(len(names))]
@@ -133,7 +133,7 @@ def _save(b: Build, body: onnx.GraphProto, names: Sequence[str]) -> list[str]:
 
 
 def _back(
-    b: Build,
+    b: GraphBuilder,
     node: Node,
     steps: Steps,
     g_states: Cotangents,
@@ -184,7 +184,7 @@ def _back(
 
 
 def _scan_back(
-    b: Build,
+    b: GraphBuilder,
     graph: onnx.GraphProto,
     begin: Sequence[str],
     read: Sequence[tuple[str | None, int, int]],

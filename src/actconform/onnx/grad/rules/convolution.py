@@ -21,14 +21,14 @@ from actconform.onnx.grad.rules.windows import (
 )
 
 if TYPE_CHECKING:
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 _FEW = 8  # channels, below which a copy of each channel by itself is faster
 
 
 @rule("Conv")
-def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def conv(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Conv: dx is the transposed convolution of g, dW correlates x with g, the bias gets g summed over all but channels."""
     x, w, group = node.inputs[0], node.inputs[1], node.attributes["group"]
     shape = static(b, node, w)
@@ -45,7 +45,7 @@ def conv(b: Build, node: Node, g: Cotangents) -> Cotangents:
     ]
 
 
-def _padded_at_run_time(b: Build, node: Node, g: str, shape: tuple[int, ...]) -> Cotangents:
+def _padded_at_run_time(b: GraphBuilder, node: Node, g: str, shape: tuple[int, ...]) -> Cotangents:
     """Conv whose padding follows from a size that a run tells: the image is padded first, and its gradient cut afterwards."""
     (x, w), (y,), group = node.inputs[:2], node.outputs, node.attributes["group"]
     axes = len(shape) - 2
@@ -65,7 +65,7 @@ def _padded_at_run_time(b: Build, node: Node, g: str, shape: tuple[int, ...]) ->
 
 
 @rule("ConvTranspose")
-def conv_transpose(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def conv_transpose(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """ConvTranspose is the dx of a Conv: dx is that Conv of g, and dW correlates g with x."""
     x, w, group = node.inputs[0], node.inputs[1], node.attributes["group"]
     shape = static(b, node, w)
@@ -83,7 +83,7 @@ def conv_transpose(b: Build, node: Node, g: Cotangents) -> Cotangents:
     ]
 
 
-def _conv(b: Build, x: str, w: str, window: Window, group: int) -> str:
+def _conv(b: GraphBuilder, x: str, w: str, window: Window, group: int) -> str:
     return b.Conv(
         x,
         w,
@@ -95,18 +95,18 @@ def _conv(b: Build, x: str, w: str, window: Window, group: int) -> str:
     )
 
 
-def _bias_gradient(b: Build, g: str, shape: tuple[int, ...]) -> str:
+def _bias_gradient(b: GraphBuilder, g: str, shape: tuple[int, ...]) -> str:
     return b.sum_over(g, [0, *range(2, len(shape))], keepdims=False)
 
 
-def _cropped(b: Build, image: str, like: str, axes: int) -> str:
+def _cropped(b: GraphBuilder, image: str, like: str, axes: int) -> str:
     """Return the image without what lies beyond the spatial sizes of `like`."""
     spatial = b.integers(range(2, 2 + axes))
     sizes = b.Gather(b.shape_of(like), spatial, axis=0)
     return b.Slice(image, b.integers([0] * axes), sizes, spatial)
 
 
-def _image_gradient(b: Build, node: Node, g: str, window: Window) -> str:
+def _image_gradient(b: GraphBuilder, node: Node, g: str, window: Window) -> str:
     """Return dx of a Conv.
 
     Where every step is 1 and the output is as large as the image that is the Conv of g with the kernel turned by 180
@@ -135,7 +135,7 @@ def _image_gradient(b: Build, node: Node, g: str, window: Window) -> str:
     return dx if unseen or not any(rest) else _cropped(b, dx, node.inputs[0], len(rest))
 
 
-def _unseen(b: Build, node: Node, window: Window) -> list[int] | None:
+def _unseen(b: GraphBuilder, node: Node, window: Window) -> list[int] | None:
     """Return how much of the padded image lies behind the last window, less than a stride; None where a run tells."""
     image, positions = (image_sizes(b, each) for each in (node.inputs[0], node.outputs[0]))
     if image is None or positions is None:
@@ -144,7 +144,7 @@ def _unseen(b: Build, node: Node, window: Window) -> list[int] | None:
     return [size + before + after - (n - 1) * stride - span for size, before, after, n, stride, span in each]
 
 
-def _turned(b: Build, w: str, shape: tuple[int, ...], group: int) -> str:
+def _turned(b: GraphBuilder, w: str, shape: tuple[int, ...], group: int) -> str:
     """Return the kernel (M, C / group, *kernel) as (C, M / group, *kernel), turned by 180 degrees."""
     outer, inner, *kernel = shape
     axes = range(2, len(shape))
@@ -159,7 +159,7 @@ def _turned(b: Build, w: str, shape: tuple[int, ...], group: int) -> str:
 
 
 def _kernel_gradient(
-    b: Build,
+    b: GraphBuilder,
     image: str,
     outputs: tuple[str, str],
     shape: tuple[int, ...],
@@ -191,7 +191,7 @@ def _kernel_gradient(
 
 
 def _seen_by_element(
-    b: Build, image: str, channels: int, positions: tuple[int | None, ...], window: Window, g: str
+    b: GraphBuilder, image: str, channels: int, positions: tuple[int | None, ...], window: Window, g: str
 ) -> str:
     """Return cols (C, kernel, N positions): a strided slice for each element of the window."""
     channels_first = b.Transpose(image, perm=[1, 0, *range(2, 2 + len(positions))])
@@ -201,7 +201,7 @@ def _seen_by_element(
 
 
 def _seen_by_position(
-    b: Build, image: str, channels: int, sizes: tuple[int, ...], positions: tuple[int, ...], window: Window
+    b: GraphBuilder, image: str, channels: int, sizes: tuple[int, ...], positions: tuple[int, ...], window: Window
 ) -> str:
     """Return cols (1, N positions, kernel C): the channels of a pixel lie together and are copied together."""
     flat = b.Reshape(image, b.integers([-1, channels, math.prod(sizes)]))
@@ -218,7 +218,7 @@ def _seen_by_position(
     return b.Reshape(pixels, b.integers([1, -1, math.prod(window.kernel) * channels]))
 
 
-def _transposed_window(b: Build, node: Node, kernel: tuple[int, ...]) -> tuple[Window, bool]:
+def _transposed_window(b: GraphBuilder, node: Node, kernel: tuple[int, ...]) -> tuple[Window, bool]:
     """Return the window of the Conv whose transpose the node is, and whether some of the output lies behind the last.
 
     With output_shape or SAME_UPPER, SAME_LOWER the padding follows from the output's size, as ConvTranspose defines it.

@@ -15,30 +15,30 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from actconform.onnx.constants import FLOATS
-from actconform.onnx.grad.rules.build import Build
+from actconform.onnx.grad.rules.graph_builder import GraphBuilder
 from actconform.onnx.grad.rules.registry import Node, rule
 
 if TYPE_CHECKING:
     from actconform.onnx.grad.rules.registry import Cotangents
 
-Derivative: TypeAlias = Callable[[Build, str, str], str]
+Derivative: TypeAlias = Callable[[GraphBuilder, str, str], str]
 
 
 def function(op_type: str, derivative: Derivative) -> None:
     """Register an operator of one element by its derivative, written with the names of its input and output."""
 
-    def pull(b: Build, node: Node, g: Cotangents) -> Cotangents:
+    def vjp(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
         assert g[0] is not None
         return [b.times(g[0], derivative(b, node.inputs[0], node.outputs[0]))]
 
-    rule(op_type, widen=True)(pull)
+    rule(op_type, widen=True)(vjp)
 
 
-def _square(b: Build, x: str) -> str:
+def _square(b: GraphBuilder, x: str) -> str:
     return b.Mul(x, x)
 
 
-def _one_minus_square(b: Build, x: str) -> str:
+def _one_minus_square(b: GraphBuilder, x: str) -> str:
     """Return (1 - x)(1 + x), which near +-1 has the digits that 1 - x^2 lost."""
     return b.Mul(b.Sub(1.0, x), b.Add(1.0, x))
 
@@ -62,35 +62,35 @@ function("Erf", lambda b, x, _: b.Mul(2.0 / math.sqrt(math.pi), b.Exp(b.Neg(_squ
 
 
 @rule("Neg", widen=True)
-def _neg(b: Build, _: Node, g: Cotangents) -> Cotangents:
+def _neg(b: GraphBuilder, _: Node, g: Cotangents) -> Cotangents:
     return [b.Neg(g[0])]
 
 
 @rule("Log", widen=True)
-def _log(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _log(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     assert g[0]
     return [b.over(g[0], node.inputs[0])]
 
 
 @rule("Add", "Sum", widen=True)
-def _sum(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _sum(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     assert g[0]
     return _each(b, node, lambda _: g[0])
 
 
 @rule("Mean", widen=True)
-def _mean(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _mean(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     share = b.Div(g[0], float(len(node.inputs)))
     return _each(b, node, lambda _: share)
 
 
 @rule("Sub", widen=True)
-def _sub(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _sub(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, lambda i: b.Neg(g[0]) if i else g[0])
 
 
 @rule("Mul", widen=True)
-def _mul(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _mul(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     a, c = node.inputs
     if a == c:  # a square: once rounded, once added
         return [b.times(b.times(_present(g), b.constant(2.0)), a)]
@@ -98,7 +98,7 @@ def _mul(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Div", widen=True)
-def _div(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _div(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     quotient, divisor = node.outputs[0], node.inputs[1]
     return _each(
         b, node, lambda i: b.Neg(b.times(_present(g), b.Div(quotient, divisor))) if i else b.over(_present(g), divisor)
@@ -106,7 +106,7 @@ def _div(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Mod", widen=True)
-def _mod(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _mod(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the gradient of x - n y, where n, the whole number of times that y was taken away, is (x - z) / y."""
     x, y = node.inputs
     z = node.outputs[0]
@@ -114,7 +114,7 @@ def _mod(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Pow", widen=True)
-def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _pow(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return e x^(e-1), and x^e log(x), NaN for negative x.
 
     The former is 0 where e is, at x = 0 too, or where the power is, at an infinite e too; the latter is 0 where x^e is: at x = 0 where e >= 0, at infinity where e < 0.
@@ -140,7 +140,7 @@ def _pow(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return _each(b, node, cotangent)
 
 
-def _slope(b: Build, x: str, exponent: float) -> str:
+def _slope(b: GraphBuilder, x: str, exponent: float) -> str:
     if exponent == 1:
         return b.constant(1.0)
     power = x if exponent == 2 else b.Pow(x, exponent - 1.0)
@@ -148,7 +148,7 @@ def _slope(b: Build, x: str, exponent: float) -> str:
 
 
 @rule("Max", "Min")
-def _extremum(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _extremum(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent where an argument is the extremum; several that are share it evenly.
 
     The arguments are compared with one another, not with the output: a runtime may hold those in more precision than that.
@@ -166,7 +166,7 @@ def _extremum(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Clip")
-def _clip(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _clip(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent between the bounds and at them; beyond a bound it is that bound's."""
     x, low, high = node.inputs[0], node.input(1), node.input(2)
     below = b.Less(x, low) if low else None
@@ -183,18 +183,18 @@ def _clip(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Where")
-def _where(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _where(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     condition = node.inputs[0]
     return _each(b, node, lambda i: (b.keep if i == 1 else b.drop)(condition, _present(g)))
 
 
 @rule("Identity")
-def _identity(_: Build, __: Node, g: Cotangents) -> Cotangents:
+def _identity(_: GraphBuilder, __: Node, g: Cotangents) -> Cotangents:
     return [g[0]]
 
 
 @rule("Cast", "CastLike")
-def _cast(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _cast(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent in the type of the input; rounding has the derivative of what it rounds."""
     given = b.element_type_of(node.outputs[0])
     if given not in FLOATS:
@@ -203,7 +203,7 @@ def _cast(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Dropout", widen=True)
-def _dropout(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _dropout(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent unchanged in inference; in training, scaled where the mask, an output, kept the element."""
     training = node.input(2)
     value = b.value(training)
@@ -223,7 +223,7 @@ def _present(g: Cotangents) -> str:
     return g[0]
 
 
-def _each(b: Build, node: Node, cotangent: Callable[[int], str | None]) -> list[str | None]:
+def _each(b: GraphBuilder, node: Node, cotangent: Callable[[int], str | None]) -> list[str | None]:
     """Return the cotangents of inputs that were broadcast to the output, each computed in the output's shape where wanted."""
     found: list[str | None] = []
     for i, x in enumerate(node.inputs):

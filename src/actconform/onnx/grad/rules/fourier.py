@@ -10,14 +10,14 @@ from onnx import TensorProto
 from actconform.onnx.grad.rules.registry import rule
 
 if TYPE_CHECKING:
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 _AXIS_AS_INPUT = 20  # since when DFT takes its axis as an input
 
 
 @rule("DFT")
-def fourier(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def fourier(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """DFT of n numbers: dx = n times the inverse DFT of g, and of an inverse DFT the DFT of g, divided by n.
 
     What the transform padded is cut away, and what it cut is 0; what a one-sided one left out is 0 in g, and a real input
@@ -49,7 +49,7 @@ def fourier(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Slice(back, zero, b.integers([1]), b.integers([-1])) if real == 1 else back]
 
 
-def _axis(b: Build, node: Node) -> int:
+def _axis(b: GraphBuilder, node: Node) -> int:
     """Return the axis that is transformed, counted from the front."""
     if node.opset < _AXIS_AS_INPUT:
         return b.axis(node.attributes["axis"], node.inputs[0])
@@ -61,7 +61,7 @@ def _axis(b: Build, node: Node) -> int:
     return b.axis(int(value.reshape(-1)[0]), node.inputs[0])
 
 
-def _lengthened(b: Build, x: str, axis: int, rank: int, length: str) -> str:
+def _lengthened(b: GraphBuilder, x: str, axis: int, rank: int, length: str) -> str:
     """Return `x` with zeros behind it along an axis, to a length of 1-d int64."""
     missing = b.Sub(length, b.Shape(x, start=axis, end=axis + 1))
     before, after = b.integers([0] * (rank + axis)), b.integers([0] * (rank - axis - 1))

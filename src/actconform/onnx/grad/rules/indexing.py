@@ -17,12 +17,12 @@ from actconform.onnx.grad.rules.registry import rule
 from actconform.onnx.grad.rules.windows import all_known, along, padded, window_elements, window_in
 
 if TYPE_CHECKING:
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 
 @rule("Gather")
-def gather(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def gather(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Gather: slices of g are added to dx at their indices along the axis; repeated indices add up.
 
     A slice is rows of the elements behind the axis: the operator on where the rows of x begin tells where those of g belong.
@@ -44,7 +44,7 @@ def gather(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.scatter(x, b.Add(rows, b.Range(zero, size, step)), cotangent)]
 
 
-def _between_zeros(b: Build, g: str, x: str, axis: int, before: int, after: int) -> str:
+def _between_zeros(b: GraphBuilder, g: str, x: str, axis: int, before: int, after: int) -> str:
     """Return g, the slice of `x` at one index, with the zeros before and after it: far faster than to scatter it."""
     slice_of_x = b.Reshape(g, b.integers([0] * axis + [1, -1]))  # what is behind the axis as one
     pads = b.integers([*[0] * axis, before, 0, *[0] * axis, after, 0])
@@ -52,7 +52,7 @@ def _between_zeros(b: Build, g: str, x: str, axis: int, before: int, after: int)
 
 
 @rule("GatherElements", "GatherND", "Compress")
-def gather_elements(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def gather_elements(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """GatherElements, GatherND, Compress: g is added where each element came from, as the operator tells of flat indices."""
     x, index = node.inputs
     (cotangent,) = g
@@ -62,7 +62,7 @@ def gather_elements(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("ScatterElements", "ScatterND", widen=True)
-def scattered(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def scattered(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """ScatterElements, ScatterND, y is data with updates put, added, or compared at the indices.
 
     none: ddata = g, but 0 where it was overwritten, and dupdates = g there; indices that repeat leave y undefined.
@@ -98,7 +98,7 @@ def scattered(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.Where(attains, share, 0.0), None, b.Where(attain, at_indices(share), 0.0)]
 
 
-def _other_factors(b: Build, data: str, place: str, updates: str) -> tuple[str, str]:
+def _other_factors(b: GraphBuilder, data: str, place: str, updates: str) -> tuple[str, str]:
     """Return for each element of data, and of updates put at flat places of it, the product of all other factors there.
 
     That is the product of all that are not 0, divided by the element; where another is 0, 0.
@@ -120,7 +120,7 @@ def _other_factors(b: Build, data: str, place: str, updates: str) -> tuple[str, 
 
 
 @rule("OneHot")
-def one_hot(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def one_hot(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """OneHot: of values (off, on) each gets the sum of g over the places that it fills."""
     indices, depth, _ = node.inputs
     (cotangent,) = g
@@ -134,7 +134,7 @@ def one_hot(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Resize", widen=True)
-def resize(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def resize(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Resize is linear and treats one axis after the other: y = A x along each, so dx = A^T g along each.
 
     A^T is what the same Resize makes of the identity along that axis, so that every mode, rounding and rule of coordinates
@@ -149,7 +149,7 @@ def resize(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [cotangent]
 
 
-def _place(b: Build, node: Node, axis: int) -> int | None:
+def _place(b: GraphBuilder, node: Node, axis: int) -> int | None:
     """Return where the inputs with one number an axis speak of `axis`; None where they do not."""
     axes = node.attributes.get("axes")
     if axes is None:
@@ -158,13 +158,13 @@ def _place(b: Build, node: Node, axis: int) -> int | None:
     return named.index(axis) if axis in named else None
 
 
-def _scaled(b: Build, node: Node) -> bool:
+def _scaled(b: GraphBuilder, node: Node) -> bool:
     """Say whether a Resize is given scales, and not sizes."""
     values = b.value(node.input(2))
     return node.input(2) is not None and (node.input(3) is None or (values is not None and values.size > 0))
 
 
-def _stays(b: Build, node: Node, axis: int) -> bool:
+def _stays(b: GraphBuilder, node: Node, axis: int) -> bool:
     """Say whether it is known that Resize leaves an axis as it is."""
     cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
     if cropped and b.value(node.input(1)) is None:
@@ -180,7 +180,7 @@ def _stays(b: Build, node: Node, axis: int) -> bool:
     return b.same_dim(node.inputs[0], node.outputs[0], axis) and not cropped
 
 
-def _resized_identity(b: Build, node: Node, axis: int, rank: int) -> str:
+def _resized_identity(b: GraphBuilder, node: Node, axis: int, rank: int) -> str:
     """Return the identity resized along the axis as the node does: the matrix (old size, new size)."""
     x, y = node.inputs[0], node.outputs[0]
     rows = 1 if axis == 0 and rank > 1 else 0  # where the rows of the identity lie in the image that is resized
@@ -216,7 +216,7 @@ def _resized_identity(b: Build, node: Node, axis: int, rank: int) -> str:
 
 
 @rule("Col2Im")
-def col2im(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def col2im(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Col2Im adds up windows (N, C kernel, L): dx is what each element of the window sees of g."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
@@ -233,7 +233,7 @@ def col2im(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("CenterCropPad")
-def center_crop_pad(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def center_crop_pad(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """CenterCropPad: dx is g cropped or padded with zeros, about the same centre, to the sizes of x."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent

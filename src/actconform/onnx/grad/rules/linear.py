@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.onnx.grad.rules.known import FIX
 from actconform.onnx.grad.rules.registry import rule
+from actconform.onnx.grad.rules.tensor_info import FIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 
 @rule("MatMul")
-def matmul(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def matmul(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """MatMul, y = a w: da = g w^T and dw = a^T g, summed over the batch axes along which a factor was broadcast.
 
     A vector is a row on the left and a column on the right, as in numpy.matmul.
@@ -38,7 +38,7 @@ def matmul(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [_over_batch(b, da, a, y, ranks[1]), _over_batch(b, dw, w, y, ranks[0])]
 
 
-def _rows_by_matrix(b: Build, node: Node, g: str) -> Cotangents:
+def _rows_by_matrix(b: GraphBuilder, node: Node, g: str) -> Cotangents:
     """MatMul of a batch and one matrix: all rows of the batch are rows of one matrix, and dw is one product."""
     a, w = node.inputs
     dw = None
@@ -48,7 +48,7 @@ def _rows_by_matrix(b: Build, node: Node, g: str) -> Cotangents:
     return [b.MatMul(g, b.Transpose(w, perm=[1, 0])) if node.wants(0) else None, dw]
 
 
-def _rows(b: Build, node: Node, axis: int) -> str:
+def _rows(b: GraphBuilder, node: Node, axis: int) -> str:
     """Return the shape (-1, size), with the size of the matrix along `axis`."""
     size = (b.shape(node.inputs[1]) or (None, None))[axis]
     if size is not None:
@@ -56,11 +56,11 @@ def _rows(b: Build, node: Node, axis: int) -> str:
     return b.Concat(b.integers([-1]), b.Gather(b.Shape(node.inputs[1]), b.integers([axis]), axis=0), axis=0)
 
 
-def _transposed(b: Build, x: str, rank: int) -> str:
+def _transposed(b: GraphBuilder, x: str, rank: int) -> str:
     return b.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _over_batch(b: Build, product: str | None, x: str, y: str, other: int) -> str | None:
+def _over_batch(b: GraphBuilder, product: str | None, x: str, y: str, other: int) -> str | None:
     """Return the product summed over the axes along which `x` was broadcast in `y`, in the shape of `x`.
 
     `other` is the rank of the other factor. A vector meets every matrix of its batch; a matrix meets a vector but once.
@@ -76,7 +76,7 @@ def _over_batch(b: Build, product: str | None, x: str, y: str, other: int) -> st
 
 
 @rule("Gemm")
-def gemm(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def gemm(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Gemm, y = alpha a' w' + beta c: da' = alpha g w'^T, dw' = alpha a'^T g, dc = beta g; ' transposes where asked."""
     (y,), (cotangent,) = node.outputs, g
     a, w = node.inputs[:2]
@@ -97,7 +97,7 @@ def gemm(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Einsum")
-def einsum(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def einsum(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Einsum sums products over the letters that y lacks: each factor's cotangent is the Einsum of g and the others.
 
     A letter that stands in one factor alone was summed there: that cotangent repeats along it. Ellipses are letters as
@@ -133,7 +133,7 @@ def einsum(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return found
 
 
-def _letters(b: Build, node: Node) -> tuple[list[str], str]:
+def _letters(b: GraphBuilder, node: Node) -> tuple[list[str], str]:
     """Return the terms of the equation and its result, with a letter in place of each axis of an ellipsis."""
     left, arrow, right = node.attributes["equation"].replace(" ", "").partition("->")
     terms = left.split(",")
@@ -146,7 +146,7 @@ def _letters(b: Build, node: Node) -> tuple[list[str], str]:
     return named, right.replace("...", ellipsis)
 
 
-def _all_equal(b: Build, node: Node, terms: Sequence[str], i: int) -> bool:
+def _all_equal(b: GraphBuilder, node: Node, terms: Sequence[str], i: int) -> bool:
     """Say whether factor `i` was broadcast along no letter: where it cannot be known the sum is decided at run time."""
     if "..." not in node.attributes["equation"]:
         return 1 not in (b.shape(node.inputs[i]) or ())
@@ -158,7 +158,7 @@ def _all_equal(b: Build, node: Node, terms: Sequence[str], i: int) -> bool:
 
 
 @rule("Det")
-def determinant(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def determinant(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Det: dx is g times the cofactors, determinants of x without one row and column: right where x is singular too."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent

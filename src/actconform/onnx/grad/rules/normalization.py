@@ -12,29 +12,29 @@ from actconform.onnx.grad.rules.registry import rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 
-def _standardized(b: Build, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str]:
+def _standardized(b: GraphBuilder, x: str, axes: Sequence[int], epsilon: float) -> tuple[str, str]:
     """Return h = (x - mean) r and r = 1 / sqrt(variance + epsilon) over the axes, with the biased variance."""
     centred = b.Sub(x, b.mean_over(x, axes))
     inverse = b.Reciprocal(b.Sqrt(b.Add(b.mean_over(b.Mul(centred, centred), axes), epsilon)))
     return b.Mul(centred, inverse), inverse
 
 
-def _through(b: Build, c: str, h: str, inverse: str, axes: Sequence[int]) -> str:
+def _through(b: GraphBuilder, c: str, h: str, inverse: str, axes: Sequence[int]) -> str:
     """Return r (c - mean(c) - h mean(c h)): dx of h = (x - mean) r."""
     along_h = b.Mul(h, b.mean_over(b.Mul(c, h), axes))
     return b.Mul(inverse, b.Sub(b.Sub(c, b.mean_over(c, axes)), along_h))
 
 
-def _by_channel(b: Build, vector: str, rank: int) -> str:
+def _by_channel(b: GraphBuilder, vector: str, rank: int) -> str:
     return b.Reshape(vector, b.integers([-1] + [1] * (rank - 2)))
 
 
 @rule("BatchNormalization", widen=True)
-def batch_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def batch_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """BatchNormalization, y = scale h + bias with h over each channel, by the given mean and variance or the batch's.
 
     By the given ones dx = g scale / deviation, dmean = -sum dx and dvariance = -sum dx (x - mean) / (2 deviation^2). In
@@ -64,7 +64,7 @@ def batch_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 def _through_running(
-    b: Build, node: Node, x_and_dx: tuple[str, str | None], running: Cotangents, axes: Sequence[int]
+    b: GraphBuilder, node: Node, x_and_dx: tuple[str, str | None], running: Cotangents, axes: Sequence[int]
 ) -> tuple[str | None, str | None, str | None]:
     """Return dx, with what flows from the running mean and variance added, and the cotangents of the given ones.
 
@@ -86,7 +86,7 @@ def _through_running(
 
 
 @rule("LayerNormalization", widen=True)
-def layer_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def layer_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """LayerNormalization, y = scale h + bias, with h over the axes from `axis` on.
 
     It may give the mean and r = 1 / deviation too, whose cotangents c pass on c / n and -r^2 h c / n, of n elements.
@@ -107,7 +107,7 @@ def layer_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("RMSNormalization", widen=True)
-def rms_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def rms_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """RMSNormalization, y = scale h, h = x r, r = 1 / sqrt(mean(x^2) + epsilon): of c = g scale, dx = r (c - h mean(c h))."""
     rank = b.rank(node.inputs[0])
     axes = range(b.axis(node.attributes["axis"], node.inputs[0]), rank)
@@ -121,7 +121,7 @@ def rms_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("InstanceNormalization", widen=True)
-def instance_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def instance_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """InstanceNormalization, y = scale h + bias, with h over each channel of each image."""
     rank = b.rank(node.inputs[0])
     axes = range(2, rank)
@@ -133,7 +133,7 @@ def instance_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("GroupNormalization", widen=True)
-def group_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def group_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """GroupNormalization, y = scale h + bias, with h over each group of channels of each image."""
     rank = b.rank(node.inputs[0])
     grouped = b.integers([0, node.attributes["num_groups"], -1])
@@ -146,7 +146,7 @@ def group_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [dx, *_of_channels(b, node, y, by_channel, [0, *range(2, rank)])]
 
 
-def _of_channels(b: Build, node: Node, g: str, h: str, axes: Sequence[int]) -> list[str | None]:
+def _of_channels(b: GraphBuilder, node: Node, g: str, h: str, axes: Sequence[int]) -> list[str | None]:
     """Return dscale = sum g h and dbias = sum g over all axes but the channels'."""
     return [
         b.sum_over(b.Mul(g, h), axes, keepdims=False) if node.wants(1) else None,
@@ -155,7 +155,7 @@ def _of_channels(b: Build, node: Node, g: str, h: str, axes: Sequence[int]) -> l
 
 
 @rule("LpNormalization", widen=True)
-def lp_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def lp_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """LpNormalization, y = x / |x|_p: dx = (g - s sum(g y)) / |x|_p, s = y for p = 2, s = sign(x) for p = 1.
 
     Where the norm is 0, dx is 0.
@@ -174,7 +174,7 @@ def lp_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("MeanVarianceNormalization", widen=True)
-def mean_variance_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def mean_variance_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """MeanVarianceNormalization, y = (x - mean) / q with q = deviation + 1e-9.
 
     dx = (g - mean(g)) / q - (x - mean) mean(g (x - mean)) / (q^2 deviation), without the second term where all is equal.
@@ -192,7 +192,7 @@ def mean_variance_normalization(b: Build, node: Node, g: Cotangents) -> Cotangen
 
 
 @rule("LRN", widen=True)
-def local_response_normalization(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def local_response_normalization(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """LRN, y = x s^-beta, s = bias + alpha / size sum x^2 over the `size` channels around each.
 
     dx = g s^-beta - 2 alpha beta / size x times the sum of g x s^(-beta - 1) over the channels that see x.
@@ -210,7 +210,7 @@ def local_response_normalization(b: Build, node: Node, g: Cotangents) -> Cotange
     return [b.Sub(direct, b.Mul(b.Mul(x, back), 2 * alpha * beta / size))]
 
 
-def _over_channels(b: Build, x: str, before: int, after: int) -> str:
+def _over_channels(b: GraphBuilder, x: str, before: int, after: int) -> str:
     """Return for every channel (N, C, ...) the sum of x over itself and so many channels before and after it."""
     rows = b.Reshape(x, b.Concat(b.Shape(x, end=2), b.integers([-1]), axis=0))
     columns = b.Unsqueeze(rows, b.integers([1]))  # (N, 1, C, pixels)

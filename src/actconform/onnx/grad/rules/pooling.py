@@ -22,14 +22,14 @@ from actconform.onnx.pool_sizes import SIZES_CORRECTED
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 _MOST_POSITIONS = 2**16  # of windows along an axis for which a constant is written
 
 
 @rule("MaxPool")
-def max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def max_pool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """MaxPool: g is added where Indices point, the first maximum of each window, row by row."""
     x, cotangent, index = node.inputs[0], g[0], node.output(1)
     if cotangent is None:
@@ -41,7 +41,7 @@ def max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("MaxUnpool")
-def max_unpool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def max_unpool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """MaxUnpool: dx is g where the indices point."""
     (cotangent,) = g
     assert cotangent
@@ -51,7 +51,7 @@ def max_unpool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("AveragePool", widen=True)
-def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def average_pool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """AveragePool: every element gets the sum of g / n over the windows that see it, n being what each counts."""
     (cotangent,) = g
     assert cotangent
@@ -66,7 +66,7 @@ def average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("LpPool", widen=True)
-def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def lp_pool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """LpPool, y = (sum |x|^p)^(1/p): dx = sign(x) |x|^(p - 1) times the sum of g y^(1 - p) over the windows that see x."""
     (cotangent,) = g
     assert cotangent
@@ -76,7 +76,7 @@ def lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("GlobalLpPool", widen=True)
-def global_lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def global_lp_pool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """GlobalLpPool, one window over the whole image: dx = sign(x) |x|^(p - 1) g y^(1 - p)."""
     (cotangent,) = g
     assert cotangent
@@ -84,7 +84,7 @@ def global_lp_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("GlobalAveragePool", widen=True)
-def global_average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def global_average_pool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """GlobalAveragePool: dx = g / n everywhere, of n elements."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
@@ -96,7 +96,7 @@ def global_average_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("GlobalMaxPool")
-def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def global_max_pool(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """GlobalMaxPool: dx = g at the first maximum of each image, as MaxPool has it, and 0 elsewhere."""
     x, (cotangent,) = node.inputs[0], g
     assert cotangent
@@ -108,7 +108,7 @@ def global_max_pool(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.reshape_like(b.Where(first, b.Reshape(cotangent, b.integers([0, 0, 1])), 0.0), x)]
 
 
-def _expect_placed(b: Build, node: Node) -> None:
+def _expect_placed(b: GraphBuilder, node: Node) -> None:
     """Raise UnsupportedOperator where it depends on the runtime which padding a pool finds by itself.
 
     ONNX Runtime pads as if there were no dilations. Its MaxPool refuses to run where others cut the image.
@@ -137,7 +137,7 @@ class _Axis(NamedTuple):
     unseen: int | str
 
 
-def _windows_along(b: Build, node: Node) -> list[_Axis]:
+def _windows_along(b: GraphBuilder, node: Node) -> list[_Axis]:
     """Return the windows along every spatial axis, as numbers where the sizes are known."""
     kernel = node.attributes["kernel_shape"]
     x, y = (image_sizes(b, each) for each in (node.inputs[0], node.outputs[0]))
@@ -160,7 +160,7 @@ def _windows_along(b: Build, node: Node) -> list[_Axis]:
     return axes
 
 
-def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool) -> _Axis:
+def _along_at_run_time(b: GraphBuilder, node: Node, axis: int, *, padding_counts: bool) -> _Axis:
     """Return the windows along one axis of a size that a run tells."""
     window = window_in(node, node.attributes["kernel_shape"])
     size, positions = (b.size_of(each, 2 + axis) for each in (node.inputs[0], node.outputs[0]))
@@ -180,7 +180,7 @@ def _along_at_run_time(b: Build, node: Node, axis: int, *, padding_counts: bool)
     return _Axis(counts, before, end, b.Max(b.Sub(end, reach), zero))
 
 
-def _spread(b: Build, node: Node, g: str, axes: Sequence[_Axis]) -> str:
+def _spread(b: GraphBuilder, node: Node, g: str, axes: Sequence[_Axis]) -> str:
     """Return for every element of the image the sum of g over the windows that see it.
 
     Along one axis after the other windows of ones are laid over each other, each channel an image of its own; what lies
@@ -213,7 +213,7 @@ def _spread(b: Build, node: Node, g: str, axes: Sequence[_Axis]) -> str:
     return b.reshape_like(images, node.inputs[0])
 
 
-def _norm_gradient(b: Build, node: Node, g: str, spread: Callable[[str], str]) -> str:
+def _norm_gradient(b: GraphBuilder, node: Node, g: str, spread: Callable[[str], str]) -> str:
     """Return dx of a norm pool; `spread` takes what belongs to windows to their elements.
 
     Where x is infinite it is that of a window of signs in place of infinities, and zeros in place of all else.
@@ -228,12 +228,12 @@ def _norm_gradient(b: Build, node: Node, g: str, spread: Callable[[str], str]) -
     return b.Add(finite, b.Mul(spread(_over_norm(b, g, norm, p)), ends))
 
 
-def _over_norm(b: Build, g: str, y: str, p: int) -> str:
+def _over_norm(b: GraphBuilder, g: str, y: str, p: int) -> str:
     """Return g y^(1 - p), and 0 where the norm y is 0."""
     zero = b.Equal(y, 0.0)
     return b.Where(zero, 0.0, b.Div(g, b.Pow(b.Where(zero, 1.0, y), float(p - 1))))
 
 
-def _times_power(b: Build, g: str, x: str, p: int) -> str:
+def _times_power(b: GraphBuilder, g: str, x: str, p: int) -> str:
     """Return g sign(x) |x|^(p - 1)."""
     return b.Mul(g, x if p == 2 else b.Mul(b.Sign(x), b.Pow(b.Abs(x), float(p - 1))))

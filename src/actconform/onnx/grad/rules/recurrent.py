@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from actconform.onnx.grad.rules.bodies import typed
-from actconform.onnx.grad.rules.build import Build
+from actconform.onnx.grad.rules.graph_builder import GraphBuilder
 from actconform.onnx.grad.rules.registry import rule
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class _Layer(NamedTuple):
 
 
 # from the gates' products with the inputs at one step, and the states, to the states after it
-_Step: TypeAlias = Callable[[Build, _Layer, str, list[str]], list[str]]
+_Step: TypeAlias = Callable[[GraphBuilder, _Layer, str, list[str]], list[str]]
 
 
 @rule("LSTM", "GRU", "RNN")
-def recurrent(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def recurrent(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """LSTM, GRU, RNN: the gradient of the layer written out as a Scan."""
     names = {name: x for name, x in zip(_INPUTS, node.inputs, strict=False) if x}
     wanted = [name for i, name in enumerate(_INPUTS) if node.wants(i)]
@@ -55,12 +55,12 @@ def recurrent(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.same_as(gradients[name], names[name]) if name in gradients else None for name in _INPUTS]
 
 
-def _definition(b: Build, node: Node) -> onnx.ModelProto:
+def _definition(b: GraphBuilder, node: Node) -> onnx.ModelProto:
     """Return the layer as a model of ordinary operators, with inputs `_INPUTS` and outputs y0, y1, y2."""
     kinds = zip(_INPUTS, node.inputs, strict=False)
     graph = onnx.GraphProto(name="layer", input=[b.described(x, name) for name, x in kinds if x])
     model = helper.make_model(graph, opset_imports=b.imports, ir_version=10)
-    w = Build(model, model.graph, "layer_", b.differentiate)
+    w = GraphBuilder(model, model.graph, "layer_", b.differentiate)
     w.at(node, b.element_type)
     batch_first = bool(node.attributes.get("layout"))
     x = w.Transpose("x", perm=[1, 0, 2]) if batch_first else "x"
@@ -81,7 +81,7 @@ def _definition(b: Build, node: Node) -> onnx.ModelProto:
     return model
 
 
-def _direction(w: Build, node: Node, x: str, i: int, *, reverse: bool) -> list[str]:
+def _direction(w: GraphBuilder, node: Node, x: str, i: int, *, reverse: bool) -> list[str]:
     """Return the hidden states of all steps (time, batch, hidden), and the last states, each (batch, hidden)."""
     gates, hidden = _GATES[node.op_type], _hidden(w, node)
 
@@ -112,7 +112,7 @@ def _direction(w: Build, node: Node, x: str, i: int, *, reverse: bool) -> list[s
     return _run(w, node, layer, products, initial, reverse=reverse)
 
 
-def _hidden(w: Build, node: Node) -> int:
+def _hidden(w: GraphBuilder, node: Node) -> int:
     size = node.attributes.get("hidden_size") or (w.shape("r") or (None,))[-1]
     if size is None:
         raise node.refuse("hidden_size must be stated, or the shape of R known")
@@ -133,17 +133,17 @@ def _activations(node: Node, i: int) -> list[str]:
     return [_WITHOUT_NUMBERS[name.lower()] for name in functions]
 
 
-def _split(w: Build, x: str, n: int, size: int, axis: int = 0) -> list[str]:
+def _split(w: GraphBuilder, x: str, n: int, size: int, axis: int = 0) -> list[str]:
     return w.outputs(n, "Split", x, w.integers([size] * n), axis=axis) if n > 1 else [x]
 
 
-def _zeros(w: Build, products: str, hidden: int) -> str:
+def _zeros(w: GraphBuilder, products: str, hidden: int) -> str:
     batch = w.Shape(products, start=1, end=2)
     number = w.constant(0.0)
     return w.Expand(number, w.Concat(batch, w.integers([hidden]), axis=0))
 
 
-def _run(w: Build, node: Node, layer: _Layer, products: str, initial: list[str], *, reverse: bool) -> list[str]:
+def _run(w: GraphBuilder, node: Node, layer: _Layer, products: str, initial: list[str], *, reverse: bool) -> list[str]:
     """Return what one direction gives. A sequence that is over keeps its last state, and gives zeros."""
     read, lengths = [products], None
     if node.input(4):
@@ -168,7 +168,7 @@ def _run(w: Build, node: Node, layer: _Layer, products: str, initial: list[str],
     return [y, *last]
 
 
-def _body(w: Build, node: Node, layer: _Layer, n_states: int, *, over: bool) -> onnx.GraphProto:
+def _body(w: GraphBuilder, node: Node, layer: _Layer, n_states: int, *, over: bool) -> onnx.GraphProto:
     """Return one step as the body of a Scan; `over` says that a second input tells for which sequences it goes on."""
     prefix = w.prefix()
     states = [f"{prefix}state{i}" for i in range(n_states)]
@@ -177,7 +177,7 @@ def _body(w: Build, node: Node, layer: _Layer, n_states: int, *, over: bool) -> 
     if over:
         graph.input.append(typed(going, TensorProto.BOOL))
     model = helper.make_model(graph, opset_imports=w.imports)
-    s = Build(model, model.graph, prefix, w.differentiate)
+    s = GraphBuilder(model, model.graph, prefix, w.differentiate)
     s.at(node, w.element_type)
     after = _STEPS[node.op_type](s, layer, x, states)
     y = after[0]
@@ -191,14 +191,14 @@ def _body(w: Build, node: Node, layer: _Layer, n_states: int, *, over: bool) -> 
     return graph
 
 
-def _applied(s: Build, layer: _Layer, i: int, gate: str) -> str:
+def _applied(s: GraphBuilder, layer: _Layer, i: int, gate: str) -> str:
     """Return the layer's activation `i` of a gate, which is clipped first where the layer clips."""
     if layer.clip is not None:
         gate = s.Clip(gate, -layer.clip, layer.clip)
     return s.outputs(1, layer.activations[i], gate)[0]
 
 
-def _lstm(s: Build, layer: _Layer, x: str, states: list[str]) -> list[str]:
+def _lstm(s: GraphBuilder, layer: _Layer, x: str, states: list[str]) -> list[str]:
     h, c = states
     i, o, f, new = _split(s, s.Add(x, s.MatMul(h, layer.weights)), 4, layer.hidden, axis=1)
     if layer.peepholes:
@@ -211,7 +211,7 @@ def _lstm(s: Build, layer: _Layer, x: str, states: list[str]) -> list[str]:
     return [s.Mul(_applied(s, layer, 0, o), s.outputs(1, layer.activations[2], after)[0]), after]
 
 
-def _gru(s: Build, layer: _Layer, x: str, states: list[str]) -> list[str]:
+def _gru(s: GraphBuilder, layer: _Layer, x: str, states: list[str]) -> list[str]:
     (h,), n = states, layer.hidden
     sizes = s.integers([2 * n, n])
     gates, new = s.outputs(2, "Split", x, sizes, axis=1)
@@ -226,7 +226,7 @@ def _gru(s: Build, layer: _Layer, x: str, states: list[str]) -> list[str]:
     return [s.Add(s.Mul(s.Sub(1.0, z), new), s.Mul(z, h))]
 
 
-def _rnn(s: Build, layer: _Layer, x: str, states: list[str]) -> list[str]:
+def _rnn(s: GraphBuilder, layer: _Layer, x: str, states: list[str]) -> list[str]:
     (h,) = states
     return [_applied(s, layer, 0, s.Add(x, s.MatMul(h, layer.weights)))]
 

@@ -16,7 +16,7 @@ from actconform.onnx.grad.rules.registry import Node, rule
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents
 
 
@@ -29,17 +29,17 @@ class Reduced(NamedTuple):
     axes: list[int]
 
 
-Pull: TypeAlias = Callable[["Build", Reduced], str]
+ReductionVjp: TypeAlias = Callable[["GraphBuilder", Reduced], str]
 
 # With no axes to reduce, these return x; what the others return then the standard's versions tell differently.
 SAME_WITHOUT_AXES = ("ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
 
 
-def reduction(*op_types: str) -> Callable[[Pull], Pull]:
+def reduction(*op_types: str) -> Callable[[ReductionVjp], ReductionVjp]:
     """Register a function of a `Reduced` that returns the cotangent of x, or what broadcasts to it, as rule of reductions."""
 
-    def register(pull: Pull) -> Pull:
-        def pulled(b: Build, node: Node, g: Cotangents) -> Cotangents:
+    def register(vjp: ReductionVjp) -> ReductionVjp:
+        def pulled(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
             x, y = node.inputs[0], node.outputs[0]
             assert g[0]
             axes = _axes(b, node)
@@ -47,16 +47,16 @@ def reduction(*op_types: str) -> Callable[[Pull], Pull]:
                 return [g[0]]
             if not node.attributes["keepdims"]:
                 again = b.integers(axes)
-                return [pull(b, Reduced(x, b.Unsqueeze(y, again), b.Unsqueeze(g[0], again), axes))]
-            return [pull(b, Reduced(x, y, g[0], axes))]
+                return [vjp(b, Reduced(x, b.Unsqueeze(y, again), b.Unsqueeze(g[0], again), axes))]
+            return [vjp(b, Reduced(x, y, g[0], axes))]
 
         rule(*op_types, widen=True)(pulled)
-        return pull
+        return vjp
 
     return register
 
 
-def _axes(b: Build, node: Node) -> list[int]:
+def _axes(b: GraphBuilder, node: Node) -> list[int]:
     """Return the axes that a node reduces, counted from the front: all where none are given, unless that means none."""
     rank = b.rank(node.inputs[0])
     given = node.attributes.get("axes")
@@ -77,16 +77,16 @@ def _axes(b: Build, node: Node) -> list[int]:
 
 
 @reduction("ReduceSum")
-def _sum(b: Build, r: Reduced) -> str:
+def _sum(b: GraphBuilder, r: Reduced) -> str:
     return b.expand_like(r.g, r.x)
 
 
 @reduction("ReduceMean")
-def _mean(b: Build, r: Reduced) -> str:
+def _mean(b: GraphBuilder, r: Reduced) -> str:
     return b.expand_like(b.Div(r.g, _count(b, r)), r.x)
 
 
-def _count(b: Build, r: Reduced) -> str:
+def _count(b: GraphBuilder, r: Reduced) -> str:
     """Return how many elements each sum has, as a float."""
     shape = b.shape(r.x) or ()
     lengths = [shape[axis] for axis in r.axes]
@@ -97,17 +97,17 @@ def _count(b: Build, r: Reduced) -> str:
 
 
 @reduction("ReduceSumSquare")
-def _sum_square(b: Build, r: Reduced) -> str:
+def _sum_square(b: GraphBuilder, r: Reduced) -> str:
     return b.Mul(b.Mul(r.g, 2.0), r.x)
 
 
 @reduction("ReduceL1")
-def _l1(b: Build, r: Reduced) -> str:
+def _l1(b: GraphBuilder, r: Reduced) -> str:
     return b.Mul(r.g, b.Sign(r.x))
 
 
 @reduction("ReduceL2")
-def _l2(b: Build, r: Reduced) -> str:
+def _l2(b: GraphBuilder, r: Reduced) -> str:
     """Return g x / y; where y is 0 or infinite, as squares may be that are not, with x by the largest of its row.
 
     Where x is infinite that is its sign, shared by all that are so, and 0 elsewhere.
@@ -122,12 +122,12 @@ def _l2(b: Build, r: Reduced) -> str:
 
 
 @reduction("ReduceLogSum")
-def _log_sum(b: Build, r: Reduced) -> str:
+def _log_sum(b: GraphBuilder, r: Reduced) -> str:
     return b.expand_like(b.Div(r.g, b.sum_over(r.x, r.axes)), r.x)
 
 
 @reduction("ReduceLogSumExp")
-def _log_sum_exp(b: Build, r: Reduced) -> str:
+def _log_sum_exp(b: GraphBuilder, r: Reduced) -> str:
     """Return g exp(x - y): softmax times g; where all are -inf, 0; shared by all that are inf where there is one."""
     infinity = float("inf")
     won = b.Where(b.Equal(r.x, infinity), 1.0, 0.0)
@@ -137,14 +137,14 @@ def _log_sum_exp(b: Build, r: Reduced) -> str:
 
 
 @reduction("ReduceMax", "ReduceMin")
-def _extremum(b: Build, r: Reduced) -> str:
+def _extremum(b: GraphBuilder, r: Reduced) -> str:
     """Return the share of each winner; of a row with NaN, where nothing equals the extremum, 0 / 0: NaN too."""
     won = b.Where(b.Equal(r.x, r.y), 1.0, 0.0)
     return b.times(won, b.Div(r.g, b.sum_over(won, r.axes)))
 
 
 @reduction("ReduceProd")
-def _prod(b: Build, r: Reduced) -> str:
+def _prod(b: GraphBuilder, r: Reduced) -> str:
     """Return g times the product of the others: that of all that are neither 0 nor infinite over x, if x is such a one.
 
     It is 0 if one of the others is 0, infinite if one is infinite, NaN if one is either.
@@ -159,20 +159,20 @@ def _prod(b: Build, r: Reduced) -> str:
     return b.Mul(r.g, b.Where(zeros, b.Where(infinities, float("nan"), 0.0), endless))
 
 
-def _among_others(b: Build, special: str, axes: Sequence[int]) -> str:
+def _among_others(b: GraphBuilder, special: str, axes: Sequence[int]) -> str:
     """Say of each element whether one of the others that are reduced with it is special."""
     marked = b.Where(special, 1.0, 0.0)
     return b.Greater(b.Sub(b.sum_over(marked, axes), marked), 0.0)
 
 
 @rule("CumSum")
-def _cumulative_sum(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _cumulative_sum(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     back = {"exclusive": node.attributes["exclusive"], "reverse": 1 - node.attributes["reverse"]}
     return [b.CumSum(g[0], node.inputs[1], **back)]
 
 
 @rule("TopK")
-def _top(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _top(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangents of the values where these were found; no index comes twice."""
     x = node.inputs[0]
     if g[0] is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from actconform.errors import UnsupportedOperator
 
 if TYPE_CHECKING:
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ class Node:
 
 
 Cotangents: TypeAlias = Sequence[str | None]
-Rule: TypeAlias = Callable[["Build", Node, Cotangents], Cotangents]
+Rule: TypeAlias = Callable[["GraphBuilder", Node, Cotangents], Cotangents]
 
 RULES: dict[tuple[str, str], Rule] = {}  # by domain and operator
 STANDARD = ("", "ai.onnx")  # the two spellings of the standard's domain
@@ -108,7 +108,7 @@ def rule(*op_types: str, domain: str = "", widen: bool = False) -> Callable[[Rul
 
 def _widened(function: Rule) -> Rule:
     @wraps(function)
-    def pull(b: Build, node: Node, g: Cotangents) -> Cotangents:
+    def vjp(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
         return b.widened(function, node, g)
 
-    return pull
+    return vjp

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from onnx import TensorProto
 
-from actconform.onnx.grad.rules.build import HALVES
+from actconform.onnx.grad.rules.graph_builder import HALVES
 from actconform.onnx.grad.rules.registry import rule
 
 if TYPE_CHECKING:
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents, Node
 
 _CUBIC = -0.75  # the free coefficient of the standard's cubic interpolation
@@ -30,7 +30,7 @@ class _Tap(NamedTuple):
 
 
 @rule("GridSample")
-def grid_sample(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def grid_sample(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """GridSample: dx adds g times its weight to every pixel read; dgrid is g times the slope of what was read, over channels.
 
     At a pixel of linear interpolation, and where border or reflection clip, the slope is one of the two. 16-bit is done in
@@ -78,7 +78,7 @@ def grid_sample(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [dx, _along_grid(b, grid, slopes, scales) if node.wants(1) else None]
 
 
-def _along_grid(b: Build, grid: str, slopes: list[list[str]], scales: list[str]) -> str:
+def _along_grid(b: GraphBuilder, grid: str, slopes: list[list[str]], scales: list[str]) -> str:
     """Return dgrid of the slopes of all pixels along each axis, in the grid's order of axes."""
     if not slopes[0]:
         return b.zeros_like(grid)
@@ -87,15 +87,15 @@ def _along_grid(b: Build, grid: str, slopes: list[list[str]], scales: list[str])
     return b.reshape_like(_narrow(b, joined, grid), grid)
 
 
-def _wide(b: Build, x: str) -> str:
+def _wide(b: GraphBuilder, x: str) -> str:
     return x if b.element_type_of(x) == b.element_type else b.Cast(x, to=b.element_type)
 
 
-def _narrow(b: Build, g: str, like: str) -> str:
+def _narrow(b: GraphBuilder, g: str, like: str) -> str:
     return g if b.element_type_of(g) == b.element_type_of(like) else b.Cast(g, to=b.element_type_of(like))
 
 
-def _product(b: Build, factors: list[str | None]) -> str | None:
+def _product(b: GraphBuilder, factors: list[str | None]) -> str | None:
     """Return the product of factors, of which None is 1."""
     result = None
     for factor in factors:
@@ -104,7 +104,7 @@ def _product(b: Build, factors: list[str | None]) -> str | None:
     return result
 
 
-def _added(b: Build, total: str | None, pixels: str, index: str, share: str) -> str:
+def _added(b: GraphBuilder, total: str | None, pixels: str, index: str, share: str) -> str:
     """Add each share to the pixel of its image and channel at `index`."""
     rows = b.Slice(b.iota(pixels), b.integers([0]), b.integers([1]), b.integers([2]))  # where each channel begins
     place = b.Add(rows, index)
@@ -112,7 +112,7 @@ def _added(b: Build, total: str | None, pixels: str, index: str, share: str) -> 
     return part if total is None else b.Add(total, part)
 
 
-def _taps(b: Build, node: Node, coordinate: str, size: str) -> tuple[list[_Tap], str]:
+def _taps(b: GraphBuilder, node: Node, coordinate: str, size: str) -> tuple[list[_Tap], str]:
     """Return the pixels that are read along an axis of `size`, and how far one unit of the grid reaches in the image.
 
     `coordinate` is that of the grid, -1 to 1 from the first pixel to the last, or from their outer edges.
@@ -144,7 +144,7 @@ def _taps(b: Build, node: Node, coordinate: str, size: str) -> tuple[list[_Tap],
     return taps, scale
 
 
-def _cubic(b: Build, distance: str, *, inner: bool) -> tuple[str, str]:
+def _cubic(b: GraphBuilder, distance: str, *, inner: bool) -> tuple[str, str]:
     """Return the weight of a pixel at a signed distance, at most 1 if `inner` and else from 1 to 2, and its slope."""
     s = b.Abs(distance)
     a = _CUBIC
@@ -154,7 +154,9 @@ def _cubic(b: Build, distance: str, *, inner: bool) -> tuple[str, str]:
     return weight, b.Mul(slope, b.Sign(distance))
 
 
-def _inside(b: Build, padding: str, place: str, edges: tuple[float | str, str], last: str) -> tuple[str, str | None]:
+def _inside(
+    b: GraphBuilder, padding: str, place: str, edges: tuple[float | str, str], last: str
+) -> tuple[str, str | None]:
     """Return the place moved into the image as the padding says, and the slope of that: 1, 0 or -1; None where it stays."""
     sign = None
     if padding == "zeros":
@@ -166,7 +168,7 @@ def _inside(b: Build, padding: str, place: str, edges: tuple[float | str, str], 
     return clipped, within if sign is None else b.Mul(sign, within)
 
 
-def _reflected(b: Build, place: str, first: float | str, last: str) -> tuple[str, str]:
+def _reflected(b: GraphBuilder, place: str, first: float | str, last: str) -> tuple[str, str]:
     """Return the place reflected at both edges as often as it takes, and 1 or -1: what the reflections make of a step."""
     span = b.Sub(last, first)
     wide = b.Max(span, 1e-6)  # an image of one pixel and aligned corners has no span
@@ -180,7 +182,7 @@ def _reflected(b: Build, place: str, first: float | str, last: str) -> tuple[str
     return reflected, b.Where(odd, b.Neg(sign), sign)
 
 
-def _tap(b: Build, padding: str, pixel: str, weight: str | None, slope: str | None, size: str) -> _Tap:
+def _tap(b: GraphBuilder, padding: str, pixel: str, weight: str | None, slope: str | None, size: str) -> _Tap:
     """Return the tap at a pixel, a float that is an integer; of one outside of the image, the nearest there is."""
     number = b.Cast(pixel, to=TensorProto.INT64)
     zero, one = b.constant(np.array(0)), b.constant(np.array(1))

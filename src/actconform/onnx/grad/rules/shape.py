@@ -9,20 +9,20 @@ import numpy as np
 from actconform.onnx.grad.rules.registry import Node, rule
 
 if TYPE_CHECKING:
-    from actconform.onnx.grad.rules.build import Build
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Cotangents
 
 TO_THE_END = np.iinfo(np.int64).max
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def _reshape(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _reshape(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     assert g[0]
     return [b.reshape_like(g[0], node.inputs[0])]
 
 
 @rule("Transpose")
-def _transpose(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _transpose(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     order = node.attributes.get("perm")
     if order is None:  # all axes reversed
         return [b.Transpose(g[0])]
@@ -30,13 +30,13 @@ def _transpose(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Expand")
-def _expand(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _expand(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     assert g[0]
     return [b.sum_to(g[0], node.inputs[0], node.outputs[0])]
 
 
 @rule("Concat")
-def _concat(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _concat(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     axis = node.attributes["axis"]
     if len(node.inputs) == 1:
         return [g[0]]
@@ -47,13 +47,13 @@ def _concat(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Split")
-def _split(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _split(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     parts = [part or b.zeros_like(y) for part, y in zip(g, node.outputs, strict=True)]
     return [b.Concat(*parts, axis=node.attributes["axis"])]
 
 
 @rule("Slice")
-def _slice(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _slice(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent with zeros around it where a known range of every element was cut out; else scattered."""
     assert g[0]
     x = node.inputs[0]
@@ -63,7 +63,7 @@ def _slice(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return [b.scatter(x, b.Slice(b.iota(x), *node.inputs[1:]), g[0])]
 
 
-def _margins(b: Build, node: Node) -> list[int] | None:
+def _margins(b: GraphBuilder, node: Node) -> list[int] | None:
     """Return what a Slice of step 1 cut away before each axis, then after each; None where only a run can tell."""
     shape = b.shape(node.inputs[0])
     starts, ends = b.value(node.input(1)), b.value(node.input(2))
@@ -89,7 +89,7 @@ def _margins(b: Build, node: Node) -> list[int] | None:
 
 
 @rule("Tile")
-def _tile(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _tile(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the sum over the copies: the axes of the copies stand before those of the tile."""
     x, repeats = node.inputs
     rank, one = b.rank(x), b.integers([1])
@@ -99,7 +99,7 @@ def _tile(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("Pad")
-def _pad(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _pad(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return what was not padded; in the modes that copy from within, each copy added to where it came from.
 
     A negative pad cuts, and has a positive one for gradient. The constant's cotangent is the sum over the padding.
@@ -117,7 +117,7 @@ def _pad(b: Build, node: Node, g: Cotangents) -> Cotangents:
     return found if node.wanted[0] else [None, *found[1:]]
 
 
-def _unpadded(b: Build, g: str, pads: str, axes: str | None) -> str:
+def _unpadded(b: GraphBuilder, g: str, pads: str, axes: str | None) -> str:
     numbers = b.value(pads)
     if numbers is None or (numbers < 0).any():
         return b.Pad(g, b.Neg(pads), *([None, axes] if axes else []))
@@ -127,7 +127,7 @@ def _unpadded(b: Build, g: str, pads: str, axes: str | None) -> str:
 
 
 @rule("DepthToSpace")
-def _depth_to_space(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _depth_to_space(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return SpaceToDepth, which undoes mode DCR; CRD is undone by the transposition that the standard defines it by."""
     block = node.attributes["blocksize"]
     if node.attributes["mode"] == "DCR":
@@ -141,16 +141,16 @@ def _depth_to_space(b: Build, node: Node, g: Cotangents) -> Cotangents:
 
 
 @rule("SpaceToDepth")
-def _space_to_depth(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _space_to_depth(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     return [b.DepthToSpace(g[0], blocksize=node.attributes["blocksize"], mode="DCR")]
 
 
 @rule("Trilu")
-def _trilu(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _trilu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     return [b.Trilu(g[0], *node.inputs[1:], upper=node.attributes["upper"])]
 
 
 @rule("ReverseSequence")
-def _reverse_sequence(b: Build, node: Node, g: Cotangents) -> Cotangents:
+def _reverse_sequence(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent reversed in the same way, which undoes it."""
     return [b.ReverseSequence(g[0], node.inputs[1], **node.attributes)]

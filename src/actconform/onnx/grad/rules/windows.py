@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.onnx.grad.rules.known import FIX
+from actconform.onnx.grad.rules.tensor_info import FIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.errors import UnsupportedOperator
-    from actconform.onnx.grad.rules.build import Build
-    from actconform.onnx.grad.rules.known import Array
+    from actconform.onnx.grad.rules.graph_builder import GraphBuilder
     from actconform.onnx.grad.rules.registry import Node
+    from actconform.onnx.grad.rules.tensor_info import Array
 
 
 class Window(NamedTuple):
@@ -44,13 +44,13 @@ def all_known(shape: Sequence[int | None] | None) -> tuple[int, ...] | None:
     return None if shape is None or None in shape else tuple(dim for dim in shape if dim is not None)
 
 
-def image_sizes(b: Build, x: str) -> tuple[int, ...] | None:
+def image_sizes(b: GraphBuilder, x: str) -> tuple[int, ...] | None:
     """Return the sizes of `x` (N, C, *image) along the axes of its image where all of them are known, else None."""
     shape = b.shape(x)
     return None if shape is None else all_known(shape[2:])
 
 
-def static(b: Build, node: Node, x: str, first: int = 0) -> tuple[int, ...]:
+def static(b: GraphBuilder, node: Node, x: str, first: int = 0) -> tuple[int, ...]:
     """Return the dimensions of `x` from axis `first` on. Raises UnsupportedOperator where one is known only at run time."""
     shape = b.shape(x)
     dims = None if shape is None else all_known(shape[first:])
@@ -69,7 +69,7 @@ def window_in(node: Node, kernel: Sequence[int]) -> Window:
     return Window(tuple(kernel), strides, dilations, pads[:axes], pads[axes:])
 
 
-def expect_whole_image(b: Build, node: Node, window: Window, *, spared: int) -> None:
+def expect_whole_image(b: GraphBuilder, node: Node, window: Window, *, spared: int) -> None:
     """Raise UnsupportedOperator where ONNX Runtime cuts the front of an image off whose padding the node finds by itself.
 
     Where strides are wider than windows the padding of SAME_UPPER and SAME_LOWER is negative. Others take it for 0, and so see
@@ -81,7 +81,7 @@ def expect_whole_image(b: Build, node: Node, window: Window, *, spared: int) -> 
         raise refused_padding(node)
 
 
-def unseen(b: Build, node: Node, window: Window) -> list[int]:
+def unseen(b: GraphBuilder, node: Node, window: Window) -> list[int]:
     """Return by how much the padding that a node finds by itself is below 0 along each axis, at most where the size is open."""
     if not node.attributes["auto_pad"].startswith("SAME"):
         return [0] * len(window.kernel)
@@ -95,7 +95,7 @@ def refused_padding(node: Node) -> UnsupportedOperator:
     return node.refuse("runtimes differ in where its windows lie: state pads in place of auto_pad")
 
 
-def window_of(b: Build, node: Node, kernel: Sequence[int]) -> Window:
+def window_of(b: GraphBuilder, node: Node, kernel: Sequence[int]) -> Window:
     """Return the window of a Conv or a pool over its first input, whose size must be known for SAME_UPPER and SAME_LOWER."""
     window = window_in(node, kernel)
     placed = node.attributes["auto_pad"]
@@ -115,7 +115,7 @@ def split_padding(window: Window, totals: Sequence[int], *, upper: bool) -> Wind
 
 
 def padding_at_run_time(
-    b: Build, node: Node, size: str, positions: str, steps: tuple[int | Sequence[int], int | Sequence[int]]
+    b: GraphBuilder, node: Node, size: str, positions: str, steps: tuple[int | Sequence[int], int | Sequence[int]]
 ) -> tuple[str, str]:
     """Return the padding before and after that SAME_UPPER or SAME_LOWER make, as int64 tensors shaped as the sizes are.
 
@@ -129,14 +129,14 @@ def padding_at_run_time(
     return (less, more) if node.attributes["auto_pad"] == "SAME_UPPER" else (more, less)
 
 
-def padded(b: Build, x: str, window: Window) -> str:
+def padded(b: GraphBuilder, x: str, window: Window) -> str:
     """Return `x` (N, C, *image) with the window's padding, of zeros."""
     if not any(window.before + window.after):
         return x
     return b.Pad(x, b.integers([0, 0, *window.before, 0, 0, *window.after]))
 
 
-def window_elements(b: Build, image: str, window: Window, g: str, sizes: Sequence[int | None]) -> list[str]:
+def window_elements(b: GraphBuilder, image: str, window: Window, g: str, sizes: Sequence[int | None]) -> list[str]:
     """Return what each element of the window sees of the padded `image` at all positions, a tensor an element, row by row.
 
     Each is shaped as `g`, whose spatial sizes are `sizes`, None where known only at run time.
@@ -163,7 +163,7 @@ def window_elements(b: Build, image: str, window: Window, g: str, sizes: Sequenc
     return found
 
 
-def along(b: Build, x: str, axis: int, rank: int, matrix: str) -> str:
+def along(b: GraphBuilder, x: str, axis: int, rank: int, matrix: str) -> str:
     """Return `x` with its `axis` mapped by a matrix (new size, old size)."""
     if axis == rank - 2:
         return b.MatMul(matrix, x)

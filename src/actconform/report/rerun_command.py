@@ -7,6 +7,6 @@ import shlex
 FOLDER = "conform-case"  # not the report's own folder: a run begins by clearing it
 
 
-def repeat(case: str) -> str:
+def rerun_command(case: str) -> str:
     """Return the command line for a POSIX shell; what it writes does not touch the report that it stands in."""
     return f"actconform run {shlex.quote(case)} --out {FOLDER}"

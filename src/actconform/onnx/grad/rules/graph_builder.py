@@ -10,19 +10,22 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from actconform._renamed import old_class_names
 from actconform.onnx.constants import FLOATS, constant_tensor, is_representable, operator_node
-from actconform.onnx.grad.rules.known import Known
 from actconform.onnx.grad.rules.registry import STANDARD
+from actconform.onnx.grad.rules.tensor_info import TensorInfo
 from actconform.onnx.nested_graphs import renamed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from actconform.onnx.grad.rules.known import Array
     from actconform.onnx.grad.rules.registry import Cotangents, Node, Rule
+    from actconform.onnx.grad.rules.tensor_info import Array
 
 Differentiate: TypeAlias = "Callable[..., onnx.ModelProto]"  # actconform.onnx.grad.add_gradients
 Operand: TypeAlias = str | float | np.generic | None
+
+__getattr__ = old_class_names(__name__)
 
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _WIDER = (TensorProto.FLOAT, TensorProto.DOUBLE)  # in which numbers are written that an element type cannot hold
@@ -36,7 +39,7 @@ _KEEPS_ZEROS = ("Cast", "Expand", "Identity", "Neg", "Reshape", "Squeeze", "Tran
 _AXES_AS_INPUT = 18  # since when every Reduce operator takes its axes as an input; ReduceSum did so since 13
 
 
-class Build(Known):
+class GraphBuilder(TensorInfo):
     """The nodes and constants of a gradient in the making.
 
     `b.Mul(a, c)` adds that operator of the standard and returns the name of its output; operands are names of tensors, or

@@ -22,7 +22,7 @@ Array: TypeAlias = NDArray[Any]
 Dims: TypeAlias = tuple[int | str | None, ...]  # a str is a symbol: two dimensions of one symbol are equal
 
 
-class Known:
+class TensorInfo:
     """The tensors of one model as onnx infers them. Values are those of initializers in `model`, of Constant nodes, and noted."""
 
     def __init__(self, model: onnx.ModelProto, inferred: onnx.GraphProto) -> None:
