@@ -12,7 +12,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.model import author_model
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
-from actconform.run.subject import call_with_inputs_of, subgraph_to
+from actconform.run.layer_values import call_with_inputs_of, subgraph_to
 from actconform.testdata.model_vectors import generate_model
 from actconform.types import Case
 from actconform.types.model import LOSS

@@ -13,8 +13,7 @@ from actconform.compare.layerwise import layerwise
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names
-from actconform.run.layer_values import layer_values
-from actconform.run.subject import call_with_inputs_of, subgraph_to
+from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.model_vectors import generate_model
 from actconform.types import Case
 from actconform.types.dtypes import DTYPES

@@ -16,7 +16,7 @@ from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gradient_artifact import vjp_artifact
-from actconform.run.subject import subgraph_to
+from actconform.run.layer_values import subgraph_to
 from actconform.types.model import LOSS
 from actconform_onnxruntime.backend import OrtCpu
 from actconform_onnxruntime.program import BoundRun

@@ -18,7 +18,7 @@ from actconform.machine.onednn import onednn_capability
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.oracle.layers.model import values
-from actconform.run.subject import subgraph_to
+from actconform.run.layer_values import subgraph_to
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform_openvino import OpenVino, words
 

@@ -6,42 +6,40 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from actconform.compare.comparator import comparison
-from actconform.compare.layerwise import layerwise, locate_layer, top_1
 from actconform.compare.metamorphic import RelationChecks
 from actconform.compare.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
-from actconform.run.layer_values import layer_values
-from actconform.run.subject import subject_of
+from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
 from actconform.types import Blame, Case, Kernel, Result, Verdict
-from actconform.types.dtypes import DTYPES
-from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_optimizer
-from actconform.verdict.causes.explain import Explainer, Explanation, Situation, explain, plainly
+from actconform.verdict.causes.explain import Explanation, Situation, plainly
 from actconform.verdict.judge import judge
-from actconform.verdict.reevaluate import LayerReevaluation, Reevaluation
+from actconform.verdict.reevaluate import Reevaluation
 from actconform.verdict.severity import graded
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from actconform.compare.comparator import Comparison
     from actconform.onnx.gates import Breach
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
+    from actconform.run.subject import Subject
     from actconform.testdata.golden.store import Manifest
     from actconform.testdata.kernel_vectors import TestVectors
-    from actconform.types import Artifact, Bundle, Finding, Measurement
+    from actconform.types import Artifact, Bundle, Finding
     from actconform.types.cause import Register
+    from actconform.types.model import Model
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, JobResult
 
@@ -124,11 +122,12 @@ def run_case(case: Case, context: CaseContext) -> Result:
 
 def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     subject = context.catalog.subject(case.subject)
+    line = subject_of(subject)
     with clock("draw"):
         test_vectors = context.vector_cache.generate(subject, case)
     with clock("export"):
         graph = artifact_for(subject, case, context)
-        breaches = subject_of(subject).gates(graph, case) if graph and context.exports else []
+        breaches = line.gates(graph, case) if graph and context.exports else []
     described = facts(graph) if graph and context.exports else {}
     if graph and breaches:
         result = _refused(case, context, graph, breaches)
@@ -147,18 +146,29 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     findings += behaviour(test_vectors, outcome, context.catalog.backends[context.catalog.worker(case)].provider)
     with clock("blame"):
         findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
-    if isinstance(subject, Model) and case.aspect == "value" and not case.constants:
+    if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
-            inside, wrong = _Layers(subject, graph, job, outcome, context).judged(test_vectors)
-        measurements, findings = measurements + inside, wrong + findings
+            layers = LayerRun(graph, job, test_vectors.vectors[0].inputs, outcome.intermediates, _run_job(context))
+            of_layers, wrong_layers = line.layer_findings(layers)
+        measurements, findings = measurements + of_layers, wrong_layers + findings
     situation = _situation(case, context, job.artifact)
     with clock("causes"):
-        explained = _explained(subject, test_vectors, compared, findings, situation)
+        explained = _explained(line, test_vectors, compared, findings, situation)
     findings += explained.outside
     result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
-    result = _with_candidates(subject, test_vectors, compared, result, situation)
-    if isinstance(subject, Model):
-        result = _located(subject, test_vectors, outcome, findings, result)
+    first = line.first_error(test_vectors, outcome.outputs[0], findings)
+    result = msgspec.structs.replace(
+        result,
+        reason="; ".join(filter(None, (result.reason, first))),
+        findings=tuple(
+            finding
+            if finding.deviation
+            else msgspec.structs.replace(
+                finding, candidates=line.candidates(test_vectors, compared, finding, situation)
+            )
+            for finding in result.findings
+        ),
+    )
     timings = _timings(clock.seconds, outcome.timings)
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
@@ -188,37 +198,8 @@ def _refused(case: Case, context: CaseContext, graph: Artifact, breaches: Sequen
     return _judged(case, findings, explained, situation, graph.path, {})
 
 
-def _located(
-    model: Model, test_vectors: TestVectors, outcome: JobResult, findings: Sequence[Finding], result: Result
-) -> Result:
-    """Return a model's result with where the first error is, and whether it changes what the model chooses."""
-    chosen = top_1(model, test_vectors.vectors[0].truth, outcome.outputs[0]) if findings else ""
-    return msgspec.structs.replace(
-        result, reason="; ".join(filter(None, (result.reason, locate_layer(findings), chosen)))
-    )
-
-
-class _Layers(NamedTuple):
-    """The layers of one model on one route."""
-
-    model: Model
-    whole: Artifact | None
-    job: Job
-    outcome: JobResult
-    context: CaseContext
-
-    def judged(self, test_vectors: TestVectors) -> tuple[list[Measurement], list[Finding]]:
-        """Return what was measured and found at the layers, first layer first, with blame; nothing where none can be seen."""
-        tensors, fmt = test_vectors.vectors[0].inputs, DTYPES[self.job.case.dtype]
-        seen = self.outcome.intermediates
-        if self.whole is not None:
-            ask = lambda job: self.context.worker.run(job, self.context.timeout)  # noqa: E731  reads as the question it is
-            seen = layer_values(self.model, self.whole, self.job, ask)
-        if seen is None:
-            return [], []
-        measurements, findings = layerwise(self.model, tensors, seen, fmt, fused=self.whole is not None)
-        reevaluation = LayerReevaluation(self.whole, self.model, tensors, fmt) if self.whole and findings else None
-        return measurements, [blame(finding, self.model, self.job.case, reevaluation) for finding in findings]
+def _run_job(context: CaseContext) -> Callable[[Job], JobResult]:
+    return lambda job: context.worker.run(job, context.timeout)
 
 
 def _blamed(
@@ -255,33 +236,17 @@ def _situation(case: Case, context: CaseContext, graph: Artifact | None) -> Situ
 
 
 def _explained(
-    subject: Kernel | Model,
+    subject: Subject,
     test_vectors: TestVectors,
     compared: Comparison,
     findings: Sequence[Finding],
     situation: Situation,
 ) -> Explanation:
-    """Return what is known of a case's findings; what lies outside a formula is blamed on what computes."""
-    explained = explain(subject, test_vectors, compared, findings, situation)
+    """Return which findings of a case have a known cause; what lies outside a formula is blamed on what computes."""
+    explained = subject.explain(test_vectors, compared, findings, situation)
     computes = Blame.RUNTIME if situation.graph else Blame.FRAMEWORK
     outside = [msgspec.structs.replace(finding, blame=computes) for finding in explained.outside]
     return explained._replace(outside=outside)
-
-
-def _with_candidates(
-    subject: Kernel | Model, test_vectors: TestVectors, compared: Comparison, result: Result, situation: Situation
-) -> Result:
-    """Return the result with the causes of other routes that would explain its new findings."""
-    if isinstance(subject, Model) or all(finding.deviation for finding in result.findings):
-        return result
-    explainer = Explainer(subject, test_vectors, situation)
-    findings = tuple(
-        finding
-        if finding.deviation
-        else msgspec.structs.replace(finding, candidates=explainer.candidates(compared, finding))
-        for finding in result.findings
-    )
-    return msgspec.structs.replace(result, findings=findings)
 
 
 def _judged(

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import msgspec
-
+from actconform.compare.layerwise import layerwise, locate_layer, top_1
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
-from actconform.onnx.gates import inspect, inspect_model, io_names
+from actconform.onnx.gates import inspect, inspect_model
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
-from actconform.onnx.subgraph import extract_subgraph
+from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
+from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, Model
+from actconform.verdict.blame import blame
+from actconform.verdict.causes.explain import Explainer, Explanation, plainly
+from actconform.verdict.reevaluate import LayerReevaluation
 from actconform.workers.protocol import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from actconform.compare.comparator import Comparison
     from actconform.onnx.gates import Breach
     from actconform.testdata.golden.store import Golden
     from actconform.testdata.kernel_vectors import TestVectors
-    from actconform.types import Artifact, Aspect, Bundle, Case, Kernel
+    from actconform.types import Artifact, Aspect, Bundle, Case, Finding, Kernel, Measurement
+    from actconform.verdict.causes.explain import Situation
+    from actconform.workers.protocol import Job, JobResult
+
+
+class LayerRun(NamedTuple):
+    """What the values of layers are taken from: the native program's own intermediates, or parts of the graph run one by one."""
+
+    graph: Artifact | None
+    job: Job
+    inputs: Bundle
+    intermediates: Bundle | None
+    run: Callable[[Job], JobResult]
 
 
 class Subject(Protocol):
@@ -49,6 +65,22 @@ class Subject(Protocol):
 
     def call_for(self, call: Call, graph: Artifact) -> Call:
         """Return a call as that graph takes it."""
+
+    def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
+        """Return the measurements and findings of the layers' values, first layer first, blamed; nothing without layers."""
+
+    def first_error(self, test_vectors: TestVectors, outputs: Bundle, findings: Sequence[Finding]) -> str:
+        """Return in words at which layer errors begin and whether they change the choice; empty without layers."""
+
+    def explain(
+        self, test_vectors: TestVectors, compared: Comparison, findings: Sequence[Finding], situation: Situation
+    ) -> Explanation:
+        """Return which findings have a known cause, and what lies outside the formulas of causes."""
+
+    def candidates(
+        self, test_vectors: TestVectors, compared: Comparison, finding: Finding, situation: Situation
+    ) -> tuple[str, ...]:
+        """Return the causes of the whole register, of any route, that would explain a finding; none without formulas."""
 
 
 class KernelSubject:
@@ -76,6 +108,22 @@ class KernelSubject:
 
     def call_for(self, call: Call, graph: Artifact) -> Call:  # noqa: ARG002  it takes all inputs
         return Call(call.regime, with_cotangents(call.inputs, call.cotangents))
+
+    def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:  # noqa: ARG002
+        return [], []
+
+    def first_error(self, test_vectors: TestVectors, outputs: Bundle, findings: Sequence[Finding]) -> str:  # noqa: ARG002
+        return ""
+
+    def explain(
+        self, test_vectors: TestVectors, compared: Comparison, findings: Sequence[Finding], situation: Situation
+    ) -> Explanation:
+        return Explainer(self._kernel, test_vectors, situation).explain(compared, findings)
+
+    def candidates(
+        self, test_vectors: TestVectors, compared: Comparison, finding: Finding, situation: Situation
+    ) -> tuple[str, ...]:
+        return Explainer(self._kernel, test_vectors, situation).candidates(compared, finding)
 
 
 class ModelSubject:
@@ -106,18 +154,33 @@ class ModelSubject:
     def call_for(self, call: Call, graph: Artifact) -> Call:
         return call_with_inputs_of(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)
 
+    def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
+        case = run.job.case
+        tensors, fmt = run.inputs, DTYPES[case.dtype]
+        values = run.intermediates if run.graph is None else layer_values(self._model, run.graph, run.job, run.run)
+        if values is None:
+            return [], []
+        measurements, findings = layerwise(self._model, tensors, values, fmt, fused=run.graph is not None)
+        reevaluation = LayerReevaluation(run.graph, self._model, tensors, fmt) if run.graph and findings else None
+        return measurements, [blame(finding, self._model, case, reevaluation) for finding in findings]
+
+    def first_error(self, test_vectors: TestVectors, outputs: Bundle, findings: Sequence[Finding]) -> str:
+        chosen = top_1(self._model, test_vectors.vectors[0].truth, outputs) if findings else ""
+        return "; ".join(filter(None, (locate_layer(findings), chosen)))
+
+    def explain(
+        self,
+        test_vectors: TestVectors,  # noqa: ARG002  models have causes without formulas alone
+        compared: Comparison,  # noqa: ARG002
+        findings: Sequence[Finding],
+        situation: Situation,
+    ) -> Explanation:
+        return Explanation(plainly(findings, situation.case, situation.active), [])
+
+    def candidates(self, *_: object) -> tuple[str, ...]:
+        return ()
+
 
 def subject_of(subject: Kernel | Model) -> Subject:
     """Return a kernel or model as the line takes it."""
     return ModelSubject(subject) if isinstance(subject, Model) else KernelSubject(subject)
-
-
-def subgraph_to(artifact: Artifact, outputs: Sequence[str]) -> Artifact:
-    """Return the part of a graph that its `outputs` need: a layer marked as an output would keep a runtime from fusing it."""
-    return msgspec.structs.replace(artifact, model=extract_subgraph(artifact.model, outputs))
-
-
-def call_with_inputs_of(call: Call, artifact: Artifact) -> Call:
-    """Return the call with the inputs that the graph has: exporters drop what nothing reads."""
-    names, _ = io_names(artifact.model)
-    return Call(call.regime, {name: call.inputs[name] for name in names if name in call.inputs}, call.cotangents)

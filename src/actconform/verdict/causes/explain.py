@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from actconform.compare.elementwise import Sample
     from actconform.types import Case, Place
     from actconform.types.cause import Cause, LibraryAccuracy, Register
-    from actconform.types.model import Model
 
     Mask = NDArray[np.bool_]
 
@@ -93,19 +92,6 @@ class _Excuse(NamedTuple):
     inside: Mask
     used: NDArray[np.float64]
     tests: bool
-
-
-def explain(
-    subject: Kernel | Model,
-    test_vectors: TestVectors,
-    compared: Comparison,
-    findings: Sequence[Finding],
-    situation: Situation,
-) -> Explanation:
-    """Return which of a case's findings are known, and what lies outside the formulas. Models have causes without formulas alone."""
-    if isinstance(subject, Kernel):
-        return Explainer(subject, test_vectors, situation).explain(compared, findings)
-    return Explanation(plainly(findings, situation.case, situation.active), [])
 
 
 def plainly(findings: Sequence[Finding], case: Case, causes: Sequence[Cause]) -> dict[Place, Coverage]:
