@@ -26,6 +26,13 @@ hypothesis.settings.register_profile("any machine", deadline=None)  # how long a
 hypothesis.settings.load_profile("any machine")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse paths that are not there: processes that share the tests would collect nothing and say nothing."""
+    missing = [path for path in config.args if not (config.invocation_params.dir / path.partition("::")[0]).exists()]
+    if missing:
+        raise pytest.UsageError(f"no such file or folder: {', '.join(missing)}")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where processes share the tests, start with those that take minutes: none is left alone with them at the end."""
