@@ -1,5 +1,7 @@
 """Tells whether an exported model still computes what was trained, and if not, whose fault it is."""
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from actconform import _renamed
@@ -9,24 +11,31 @@ from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter
 from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 from actconform.types.fault import Fault
-from actconform.types.model import Model
+from actconform.types.model import LOSS, OUTPUT, Input, Layer, Model
 from actconform.types.report import Report
 
 _renamed.install()
 
 if TYPE_CHECKING:
+    from actconform.catalog.models.builder import describe, layer
+    from actconform.types import Bundle
     from actconform.types.cause import Register
     from actconform.verdict.causes.register import register_of
 
 __all__ = [
+    "LOSS",
+    "OUTPUT",
     "Artifact",
     "Backend",
+    "Bundle",
     "Case",
     "Convention",
     "Exporter",
     "Fault",
+    "Input",
     "Kernel",
     "Kink",
+    "Layer",
     "Library",
     "Model",
     "Program",
@@ -37,19 +46,24 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "__version__",
+    "describe",
     "hookimpl",
+    "layer",
     "register_of",
 ]
 
+# Imported where they are used: they need numpy or onnx, which a worker or `--help` does not load for their sake.
+_LAZY = {
+    "Register": "actconform.types.cause",
+    "describe": "actconform.catalog.models.builder",
+    "layer": "actconform.catalog.models.builder",
+    "register_of": "actconform.verdict.causes.register",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import what reads registers where it is asked for: it needs numpy and onnx, and a worker neither of them for this."""
-    if name == "register_of":
-        from actconform.verdict.causes.register import register_of
-
-        return register_of
-    if name == "Register":
-        from actconform.types.cause import Register
-
-        return Register
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    if name == "Bundle":
+        return Mapping[str, Any]  # of numpy arrays, for those who check types
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
