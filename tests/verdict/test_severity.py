@@ -191,7 +191,7 @@ def test_one_ulp_outside_of_the_range_is_minor_and_far_outside_is_critical() -> 
 
 def test_every_class_has_a_row_and_says_what_it_means() -> None:
     assert {*CLASSES} == {*FindingClass, FIXED_SHAPE}
-    assert all(row.meaning and row.why and row.unit in ("", "scaled", "ulp", "bound") for row in CLASSES.values())
+    assert all(row.meaning and row.reason and row.unit in ("", "scaled", "ulp", "bound") for row in CLASSES.values())
     assert [row.meaning for row in CLASSES.values() if row.sized and not row.unit] == []
 
 
@@ -258,5 +258,5 @@ def test_the_table_is_the_published_one() -> None:
     for class_, row in CLASSES.items():
         severities = [str(row.at(place)) for place in Where]
         cells = severities if len(set(severities)) > 1 else [severities[0], "", "", ""]
-        line = f"| {class_} | {' | '.join(cells)} | {'yes' if row.sized else ''} | {row.why} |"
+        line = f"| {class_} | {' | '.join(cells)} | {'yes' if row.sized else ''} | {row.reason} |"
         assert " ".join(line.split()) in [" ".join(each.split()) for each in text.splitlines()], line

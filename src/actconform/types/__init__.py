@@ -1,4 +1,4 @@
-"""The vocabulary as data: what flows along the line, frozen, and importing nothing of ours but each other."""
+"""The data that the stages pass on, frozen; these modules import nothing of actconform but each other."""
 
 from typing import TYPE_CHECKING
 

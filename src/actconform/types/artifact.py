@@ -8,7 +8,7 @@ import msgspec
 class Artifact(msgspec.Struct, frozen=True):
     """An exported graph: the bytes of a ModelProto, its opset, the path taken to it, and what the exporter warned of.
 
-    Inputs bear the kernel's names, the output is "y". `ir_version` is 0 where nobody says.
+    Inputs bear the kernel's names, the output is "y". `ir_version` is 0 where it is not known.
     """
 
     model: bytes

@@ -1,4 +1,4 @@
-"""A planted fault as data: what it does to which cases, and what the detector must say of it."""
+"""An injected fault as data: what it does to which cases, and what the detector must report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault that a plugin plants into a healthy backend or exporter, and what must be found.
+    """One fault that a plugin injects into a healthy backend or exporter, and what must be found.
 
     `name` is the variant, "faulty-torch@nan-lost"; `cases` are ids of cases on routes that hold it, the few that concern it.
     At least one of them must have an unregistered finding of a class among `findings` with a blame among `blames`, at `tensor`

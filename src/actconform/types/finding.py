@@ -23,7 +23,7 @@ class Blame(StrEnum):
     RUNTIME = "runtime"
     OPTIMIZER = "runtime:optimizer"
     AUTHORED_GRAPH = "adapter"  # the graph that we write
-    CONVENTION = "convention"  # both answers are defensible
+    CONVENTION = "convention"  # both results are defensible
     UNDETERMINED = "undetermined"
 
 
@@ -42,7 +42,7 @@ class Severity(StrEnum):
 
 
 class FindingClass(StrEnum):
-    """In what way an answer differs from the truth, a graph from its subject, or a call from a function. The gravest first.
+    """In what way an output differs from the truth, a graph from its subject, or a call from a function. The gravest first.
 
     The order is that among findings of equal severity.
     """
@@ -87,7 +87,7 @@ class ClassRow(NamedTuple):
     large: Severity
     special: Severity
     subnormal: Severity
-    why: str
+    reason: str
     """Why it is that grave."""
     meaning: str
     """What was seen, in a sentence for people."""
@@ -111,7 +111,7 @@ CRITICAL, MAJOR, MINOR, CONVENTION = Severity
 _ALWAYS_CRITICAL, _ALWAYS_MAJOR, _ALWAYS_MINOR = ((severity,) * 4 for severity in (CRITICAL, MAJOR, MINOR))
 _VALUE = (CRITICAL, MAJOR, MAJOR, MAJOR)
 _NUMBER = (CRITICAL, MAJOR, MAJOR, MINOR)
-FIXED_SHAPE = "shape, of a graph"  # what the gates say of an exported graph's inputs, not of an answer
+FIXED_SHAPE = "shape, of a graph"  # what the gates say of an exported graph's inputs, not of an output
 
 # The gravest class first: the order among findings of equal severity. Every class stands here.
 CLASSES: dict[str, ClassRow] = {
@@ -122,14 +122,14 @@ CLASSES: dict[str, ClassRow] = {
         short="invalid",
     ),
     FindingClass.NAMES: ClassRow(
-        *_ALWAYS_CRITICAL, "inputs or outputs are missing, or are others", "other inputs or outputs than asked for"
+        *_ALWAYS_CRITICAL, "inputs or outputs are missing, or are others", "other inputs or outputs than expected"
     ),
-    FindingClass.SHAPE: ClassRow(*_ALWAYS_CRITICAL, "an answer of another shape", "another shape than asked for"),
+    FindingClass.SHAPE: ClassRow(*_ALWAYS_CRITICAL, "an output of another shape", "another shape than expected"),
     FindingClass.NAN_LOST: ClassRow(
-        *_VALUE, "a fault upstream is hidden by a number", "NaN was wanted, a number came", special_value=True
+        *_VALUE, "a fault upstream is hidden by a number", "a number where NaN is expected", special_value=True
     ),
     FindingClass.NAN_MADE: ClassRow(
-        *_VALUE, "NaN spreads to all that reads it", "a number was wanted, NaN came", special_value=True
+        *_VALUE, "NaN spreads to all that reads it", "NaN where a number is expected", special_value=True
     ),
     FindingClass.INF: ClassRow(
         *_VALUE,
@@ -155,16 +155,16 @@ CLASSES: dict[str, ClassRow] = {
         sized=True,
     ),
     FindingClass.DTYPE: ClassRow(
-        *_ALWAYS_CRITICAL, "a graph or an answer of another element type", "another element type than asked for"
+        *_ALWAYS_CRITICAL, "a graph or an output of another element type", "another element type than expected"
     ),
     FindingClass.PROPERTY: ClassRow(
         *_ALWAYS_CRITICAL,
         "what the function is used for does not hold at ordinary inputs",
-        "answers contradict each other",
+        "outputs contradict each other",
     ),
     FindingClass.MUTATES_INPUT: ClassRow(
         *_ALWAYS_CRITICAL,
-        "the caller's data are overwritten without a word",
+        "the caller's data are overwritten without a warning",
         "the input was written to",
         of_call=True,
         short="mutates",
@@ -172,14 +172,14 @@ CLASSES: dict[str, ClassRow] = {
     FindingClass.NONDETERMINISTIC: ClassRow(
         *_ALWAYS_MAJOR,
         "a run cannot be repeated; a wrong number is a finding of its own",
-        "the same call gives other answers",
+        "the same call gives other outputs",
         of_call=True,
         short="random",
     ),
     FindingClass.POSITION_DEPENDENT: ClassRow(
         *_VALUE,
-        "the length of an array changes the answer",
-        "the same input gives other answers elsewhere in an array",
+        "the length of an array changes the output",
+        "the same input gives other outputs elsewhere in an array",
         of_call=True,
         short="position",
     ),
@@ -195,7 +195,7 @@ CLASSES: dict[str, ClassRow] = {
     ),
     FindingClass.PLACEMENT: ClassRow(
         *_ALWAYS_MAJOR,
-        "another device computed than was asked for",
+        "another device computed than the one selected",
         "nodes ran on another execution provider",
         of_call=True,
     ),
@@ -314,13 +314,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
         """What tells it from the other findings of its case."""
         return (self.class_, self.regime, self.tensor, self.interval)
 
-    def same(self, other: Finding, *, anywhere: bool = False) -> bool:
+    def same(self, finding: Finding, *, anywhere: bool = False) -> bool:
         """Tell whether another run, or another evaluation, shows the same: class, tensor, regime and relation, at inputs in common.
 
         With `anywhere` the inputs are not compared. A relation is compared where both have one: old reports name none.
         """
-        if (self.class_, self.tensor, self.regime) != (other.class_, other.tensor, other.regime):
+        if (self.class_, self.tensor, self.regime) != (finding.class_, finding.tensor, finding.regime):
             return False
-        if self.relation and other.relation and self.relation != other.relation:
+        if self.relation and finding.relation and self.relation != finding.relation:
             return False
-        return anywhere or self.interval.overlaps(other.interval)
+        return anywhere or self.interval.overlaps(finding.interval)

@@ -29,7 +29,7 @@ class Kink(msgspec.Struct, frozen=True):
 
 
 class Convention(msgspec.Struct, frozen=True):
-    """Inputs where other answers than the definition's limit are defensible, on every backend: shown, never a failure.
+    """Inputs where other results than the definition's limit are defensible, on every backend: shown, never a failure.
 
     `answers` are values, or slopes in a gradient; NaN among `inputs` or `answers` is meant. Where there are none, a difference at
     these inputs is only blamed on convention.

@@ -76,15 +76,15 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     def parameters_of(self, layer: str) -> tuple[Parameter, ...]:
         """Return the parameters of a layer, in the order of its kind."""
-        return tuple(one for one in self.parameters if one.name.rpartition(".")[0] == layer)
+        return tuple(parameter for parameter in self.parameters if parameter.name.rpartition(".")[0] == layer)
 
     @property
     def size(self) -> int:
         """How many numbers its parameters have, those that are not trainable among them."""
-        return sum(math.prod(one.shape) for one in self.parameters)
+        return sum(math.prod(parameter.shape) for parameter in self.parameters)
 
     @property
     def differentiable(self) -> tuple[str, ...]:
         """The names that have a gradient: inputs of role "data", then trainable parameters."""
-        data = tuple(one.name for one in self.inputs if one.role == "data")
-        return data + tuple(one.name for one in self.parameters if one.trainable)
+        data = tuple(model_input.name for model_input in self.inputs if model_input.role == "data")
+        return data + tuple(parameter.name for parameter in self.parameters if parameter.trainable)

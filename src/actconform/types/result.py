@@ -32,7 +32,7 @@ class Profile(msgspec.Struct, frozen=True):
     """The error over the input domain: `share[i]` is the worst in group `at[i]`, as a share of the limit (in units where that is 0).
 
     Group 0 is x = 0; group +-k holds +-x in [2**(first + width (k - 1)), 2**(first + width k)); the group after the format's
-    largest binade is infinity. Elements found to break a rule that has no magnitude (nan-lost, inf, flushes ...) are in none.
+    largest binade is infinity. Elements of findings that have no magnitude (nan-lost, inf, flushes ...) are in none.
     """
 
     first: int

@@ -53,24 +53,24 @@ def describe(
     if type(batch) is not int or batch < 1:
         raise DescriptionError(f"model {name}: its batch is {batch!r}; expected a positive integer")
     shapes: dict[str, Shape] = {}
-    for given in inputs:
-        if given.name in shapes:
-            raise DescriptionError(f"model {name}: two inputs are called {given.name!r}")
-        _refuse_input(name, given)
-        shapes[given.name] = given.shape
+    for model_input in inputs:
+        if model_input.name in shapes:
+            raise DescriptionError(f"model {name}: two inputs are called {model_input.name!r}")
+        _refuse_input(name, model_input)
+        shapes[model_input.name] = model_input.shape
     parameters: list[Parameter] = []
     ordered = _ordered(name, layers, set(shapes))
     filled = []
-    for one in ordered:
+    for layer in ordered:
         try:
-            complete = _complete(one)
-            read = [shapes[source] for source in one.inputs]
-            shapes[one.name] = KINDS[one.kind].shape(complete, read)
-            parameters += KINDS[one.kind].parameters(complete, read)
+            complete = _complete(layer)
+            read = [shapes[source] for source in layer.inputs]
+            shapes[layer.name] = KINDS[layer.kind].shape(complete, read)
+            parameters += KINDS[layer.kind].parameters(complete, read)
         except ShapeError as error:
-            raise DescriptionError(f"model {name}, layer {one.name} ({one.kind}): {error}") from error
+            raise DescriptionError(f"model {name}, layer {layer.name} ({layer.kind}): {error}") from error
         filled.append(complete)
-    if output not in {one.name for one in filled}:
+    if output not in {layer.name for layer in filled}:
         raise DescriptionError(f"model {name}: output {output!r} is no layer{near(output, [o.name for o in filled])}")
     _refuse_misuse(name, inputs, filled, output=output, training=training)
     return Model(
@@ -80,68 +80,76 @@ def describe(
         layers=tuple(filled),
         output=output,
         parameters=tuple(parameters),
-        shapes={one.name: shapes[one.name] for one in filled},
+        shapes={layer.name: shapes[layer.name] for layer in filled},
         batch=batch,
         training=training,
     )
 
 
-def _refuse_input(model: str, given: Input) -> None:
-    """Raise DescriptionError for an input that cannot be drawn, or whose name is taken or unfit."""
-    what = f"model {model}, input {given.name}"
-    if given.name in (OUTPUT, LOSS):
-        raise DescriptionError(f"model {model}: an input is called {given.name!r}, as what the model gives; rename it")
-    if not NAME.fullmatch(given.name):
+def _refuse_input(model: str, model_input: Input) -> None:
+    """Raise DescriptionError for an input without a way to draw its numbers, or whose name is taken or unfit."""
+    label = f"model {model}, input {model_input.name}"
+    if model_input.name in (OUTPUT, LOSS):
+        raise DescriptionError(
+            f"model {model}: an input is called {model_input.name!r}, as what the model gives; rename it"
+        )
+    if not NAME.fullmatch(model_input.name):
         wanted = "wanted lower case letters, digits, _ and -"
-        raise DescriptionError(f"model {model}: an input is called {given.name!r}: {wanted}")
-    if given.role not in ROLES:
-        raise DescriptionError(f"{what}: its role is {given.role!r}; expected {', '.join(ROLES)}")
-    if not given.shape or not all(type(size) is int and size > 0 for size in given.shape):
-        raise DescriptionError(f"{what}: its shape without the batch is {given.shape}; expected positive integers")
-    how, _, rate = given.draw.partition(":")
+        raise DescriptionError(f"model {model}: an input is called {model_input.name!r}: {wanted}")
+    if model_input.role not in ROLES:
+        raise DescriptionError(f"{label}: its role is {model_input.role!r}; expected {', '.join(ROLES)}")
+    if not model_input.shape or not all(type(size) is int and size > 0 for size in model_input.shape):
+        raise DescriptionError(
+            f"{label}: its shape without the batch is {model_input.shape}; expected positive integers"
+        )
+    how, _, rate = model_input.draw.partition(":")
     if how not in DRAWS:
-        raise DescriptionError(f"{what}: no way to draw is called {given.draw!r}{near(how, list(DRAWS))}")
+        raise DescriptionError(f"{label}: no way to draw is called {model_input.draw!r}{near(how, list(DRAWS))}")
     if (how == "mask") != bool(rate) or (rate and not RATE.fullmatch(rate)):
-        raise DescriptionError(f"{what}: it draws {given.draw!r}; expected a rate for masks alone, such as mask:0.25")
+        raise DescriptionError(
+            f"{label}: it draws {model_input.draw!r}; expected a rate for masks alone, such as mask:0.25"
+        )
 
 
 def _refuse_misuse(name: str, inputs: Sequence[Input], layers: Sequence[Layer], *, output: str, training: bool) -> None:
     """Raise DescriptionError where the parts fit, and do not make a network with an output and a loss."""
-    losses = [one.name for one in layers if one.kind in LOSSES]
+    losses = [layer.name for layer in layers if layer.kind in LOSSES]
     if losses != [LOSS] or layers[-1].name != LOSS or output == LOSS:
         expected = f"expected one loss, the last layer, called {LOSS!r}, which is not the output"
         raise DescriptionError(f"model {name}: {expected}; found {losses}, the last layer is {layers[-1].name}")
-    targets = {one.name for one in inputs if one.role == "target"}
-    read = {source for one in layers for source in one.inputs}
-    names = [one.name for one in inputs] + [one.name for one in layers]
-    unread = [one for one in names if one not in read | {LOSS}]
+    targets = {model_input.name for model_input in inputs if model_input.role == "target"}
+    read = {source for layer in layers for source in layer.inputs}
+    names = [model_input.name for model_input in inputs] + [layer.name for layer in layers]
+    unread = [source for source in names if source not in read | {LOSS}]
     if unread:
         raise DescriptionError(f"model {name}: nothing reads {', '.join(unread)}")
-    for one in layers:
-        wanted = targets & {one.inputs[1]} if one.kind in LOSSES else set()
-        if targets & set(one.inputs) != wanted or (one.kind in LOSSES and not wanted):
-            read_by = f"model {name}, layer {one.name} ({one.kind}) reads {', '.join(one.inputs)}"
+    for layer in layers:
+        wanted = targets & {layer.inputs[1]} if layer.kind in LOSSES else set()
+        if targets & set(layer.inputs) != wanted or (layer.kind in LOSSES and not wanted):
+            read_by = f"model {name}, layer {layer.name} ({layer.kind}) reads {', '.join(layer.inputs)}"
             raise DescriptionError(f"{read_by}; expected the loss, and nothing else, to read a target, second")
-        if one.kind == "dropout" and (len(one.inputs) == 2) != training:
-            mend = "in training it reads a mask" if training else "a mask is for training"
-            raise DescriptionError(f"model {name}, layer {one.name} (dropout) reads {', '.join(one.inputs)}: {mend}")
+        if layer.kind == "dropout" and (len(layer.inputs) == 2) != training:
+            reason = "in training it reads a mask" if training else "a mask is for training"
+            raise DescriptionError(
+                f"model {name}, layer {layer.name} (dropout) reads {', '.join(layer.inputs)}: {reason}"
+            )
 
 
-def _complete(one: Layer) -> Layer:
+def _complete(layer: Layer) -> Layer:
     """Return the layer with the defaults of its kind filled in; raise ShapeError for what its kind does not know or lacks."""
-    kind = KINDS[one.kind]
-    for setting in one.settings:
+    kind = KINDS[layer.kind]
+    for setting in layer.settings:
         if setting not in kind.settings:
             raise ShapeError(f"unknown setting {setting!r}{near(setting, list(kind.settings))}")
-    settings = {**kind.settings, **one.settings}
-    for setting, value in one.settings.items():
+    settings = {**kind.settings, **layer.settings}
+    for setting, value in layer.settings.items():
         _refuse_setting(setting, value)
     missing = [setting for setting, value in settings.items() if value is None]
     if missing:
         raise ShapeError(f"setting {', '.join(missing)} is missing")
-    if len(one.inputs) not in kind.inputs:
-        raise ShapeError(f"it reads {len(one.inputs)} inputs; expected {' or '.join(map(str, kind.inputs))}")
-    return msgspec.structs.replace(one, settings=settings)
+    if len(layer.inputs) not in kind.inputs:
+        raise ShapeError(f"it reads {len(layer.inputs)} inputs; expected {' or '.join(map(str, kind.inputs))}")
+    return msgspec.structs.replace(layer, settings=settings)
 
 
 def _refuse_setting(setting: str, value: Setting) -> None:
@@ -159,32 +167,32 @@ def _refuse_setting(setting: str, value: Setting) -> None:
         raise ShapeError(f"its setting {setting} is {value!r}; expected {EXPECTED.get(setting, 'a positive integer')}")
 
 
-def _ordered(model: str, layers: Sequence[Layer], known: set[str]) -> list[Layer]:
+def _ordered(model: str, layers: Sequence[Layer], input_names: set[str]) -> list[Layer]:
     """Return the layers in an order of computation, that of the list as far as it is one."""
-    seen = set(known)
-    for one in layers:
-        if not NAME.fullmatch(one.name):
+    names = set(input_names)
+    for layer in layers:
+        if not NAME.fullmatch(layer.name):
             raise DescriptionError(
-                f"model {model}: a layer is called {one.name!r}: wanted lower case letters, digits, _ and -"
+                f"model {model}: a layer is called {layer.name!r}: wanted lower case letters, digits, _ and -"
             )
-        if one.name in seen:
-            raise DescriptionError(f"model {model}: two layers or inputs are called {one.name!r}")
-        seen.add(one.name)
-        if one.kind not in KINDS:
+        if layer.name in names:
+            raise DescriptionError(f"model {model}: two layers or inputs are called {layer.name!r}")
+        names.add(layer.name)
+        if layer.kind not in KINDS:
             raise DescriptionError(
-                f"model {model}, layer {one.name}: unknown kind {one.kind!r}{near(one.kind, list(KINDS))}"
+                f"model {model}, layer {layer.name}: unknown kind {layer.kind!r}{near(layer.kind, list(KINDS))}"
             )
-    for one in layers:
-        for source in one.inputs:
-            if source not in seen:
+    for layer in layers:
+        for source in layer.inputs:
+            if source not in names:
                 raise DescriptionError(
-                    f"model {model}, layer {one.name} ({one.kind}) reads {source!r}, which is nowhere{near(source, sorted(seen))}"
+                    f"model {model}, layer {layer.name} ({layer.kind}) reads {source!r}, which is nowhere{near(source, sorted(names))}"
                 )
-    waiting, ready, ordered = list(layers), set(known), []
+    waiting, ready, ordered = list(layers), set(input_names), []
     while waiting:
-        following = next((one for one in waiting if ready.issuperset(one.inputs)), None)
+        following = next((layer for layer in waiting if ready.issuperset(layer.inputs)), None)
         if following is None:
-            ring = " -> ".join(f"{one.name} (reads {', '.join(one.inputs)})" for one in waiting)
+            ring = " -> ".join(f"{layer.name} (reads {', '.join(layer.inputs)})" for layer in waiting)
             raise DescriptionError(f"model {model}: cyclic connection among {ring}")
         waiting.remove(following)
         ready.add(following.name)

@@ -141,11 +141,11 @@ def _up_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
 
 def _norm_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
     width = shapes[0][-1:]
-    found = [_parameter(layer, "gamma", width, "near:1"), _parameter(layer, "beta", width, "near:0")]
+    parameters = [_parameter(layer, "gamma", width, "near:1"), _parameter(layer, "beta", width, "near:0")]
     if layer.kind == "batch-norm":
-        found += [_parameter(layer, "mean", width, "near:0", trainable=False)]
-        found += [_parameter(layer, "variance", width, "near:1", trainable=False)]
-    return found
+        parameters += [_parameter(layer, "mean", width, "near:0", trainable=False)]
+        parameters += [_parameter(layer, "variance", width, "near:1", trainable=False)]
+    return parameters
 
 
 def _dropout_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
@@ -227,11 +227,11 @@ def _heads_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
 
 def _heads_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
     width = shapes[0][1]
-    found = []
-    for one in "qkvo":
-        found.append(_parameter(layer, f"{one}-kernel", (width, width), "glorot_uniform"))
-        found.append(_parameter(layer, f"{one}-bias", (width,), "near:0"))
-    return found
+    parameters = []
+    for projection in "qkvo":
+        parameters.append(_parameter(layer, f"{projection}-kernel", (width, width), "glorot_uniform"))
+        parameters.append(_parameter(layer, f"{projection}-bias", (width,), "near:0"))
+    return parameters
 
 
 def _fits(names: str, result: str) -> Infer:
@@ -241,8 +241,8 @@ def _fits(names: str, result: str) -> Infer:
         spelled = names.split(",")
         lengths: dict[str, int] = {}
         fits = len(spelled) == len(shapes) and all(len(s) == len(n) for s, n in zip(shapes, spelled, strict=True))
-        for axes, found in zip(spelled, shapes, strict=False):
-            for axis, length in zip(axes, found, strict=False):
+        for axes, dims in zip(spelled, shapes, strict=False):
+            for axis, length in zip(axes, dims, strict=False):
                 fits &= lengths.setdefault(axis, length) == length and (not axis.isdigit() or length == int(axis))
         expected = ", ".join("(" + ", ".join(axes) + ")" for axes in spelled)
         _wanted(fits, shapes, f"{expected}, equal where the letters are")

@@ -24,9 +24,9 @@ PUBLISHED = "@published"
 
 def networks() -> tuple[Model, ...]:
     """Return every built-in model; those of published size have "@published" in their names."""
-    made = []
+    models = []
     for published in (False, True):
-        made += [
+        models += [
             regression(published=published, training=False),
             regression(published=published, training=True),
             mlp("softmax", published=published),
@@ -42,4 +42,4 @@ def networks() -> tuple[Model, ...]:
             multinomial_latent(published=published),
             maxout(published=published),
         ]
-    return (*made, linear_stack())
+    return (*models, linear_stack())
