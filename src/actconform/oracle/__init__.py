@@ -1,4 +1,4 @@
-"""The truth: cancellation-free float64 formulas for run time, held by `golden verify` against goldens from exact arithmetic."""
+"""The truth: cancellation-free float64 formulas for run time, compared by `golden verify` with goldens from exact arithmetic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def truth(kernel: Kernel, inputs: Bundle, cotangents: Bundle | None = None) -> dict[str, Any]:
-    """Return the float64 outputs of a kernel, or with cotangents the pulled-back `d_<input>` of each input.
+    """Return the float64 outputs of a kernel, or with cotangents the vector-Jacobian product `d_<input>` of each input.
 
     Inputs of any shape and any real dtype are taken as the numbers they are. Special values follow the kernel's policy.
     Raises Unsupported where no formula is registered under the kernel's name, or the kernel has no gradient.

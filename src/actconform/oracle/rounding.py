@@ -49,12 +49,12 @@ def _rounded_bits(values: F64, target: FloatFormat) -> F64:
     # Where all 53 bits of the significand and one more are dropped, less than half of the last place is left: zero.
     dropped = 53 - target.precision + np.clip(target.emin - exponent, 0, target.precision + 1)
     shift = dropped.astype(np.uint64)
-    kept = significand >> shift
-    rest = significand - (kept << shift)
+    truncated = significand >> shift
+    rest = significand - (truncated << shift)
     half = np.uint64(1) << (shift - np.uint64(1))
-    kept += (rest > half) | ((rest == half) & (kept & np.uint64(1) == 1))
+    truncated += (rest > half) | ((rest == half) & (truncated & np.uint64(1) == 1))
     with np.errstate(over="ignore"):
-        rounded = np.ldexp(kept.astype(np.float64), exponent - 52 + dropped)
+        rounded = np.ldexp(truncated.astype(np.float64), exponent - 52 + dropped)
     rounded = np.where(rounded > target.largest, np.inf, rounded)
     return np.where(np.isfinite(values), np.copysign(rounded, values), values)
 

@@ -155,17 +155,17 @@ def _round_arb(end: arb, target: FloatFormat) -> float:
     dropped = last_place - exponent
     if dropped <= 0:
         return math.ldexp(mantissa, exponent)
-    kept, rest = size >> dropped, size & ((1 << dropped) - 1)
+    truncated, rest = size >> dropped, size & ((1 << dropped) - 1)
     half = 1 << (dropped - 1)
-    if rest > half or (rest == half and kept & 1):
-        kept += 1
-    rounded = math.ldexp(kept, last_place)
+    if rest > half or (rest == half and truncated & 1):
+        truncated += 1
+    rounded = math.ldexp(truncated, last_place)
     return sign * (math.inf if rounded > target.largest else rounded)
 
 
-def _registered(registry: Mapping[str, T], kernel: Kernel, what: str, where: str) -> T:
+def _registered(registry: Mapping[str, T], kernel: Kernel, content: str, where: str) -> T:
     if kernel.name not in registry:
-        message = f"kernel {kernel.name} has no {what}: register one with {where}({kernel.name!r}, ...)"
+        message = f"kernel {kernel.name} has no {content}: register one with {where}({kernel.name!r}, ...)"
         raise KeyError(message)
     return registry[kernel.name]
 

@@ -11,8 +11,8 @@ from actconform.plugin.import_failure import imported
 
 def python_flint() -> Any:
     """Return the module `flint`; raise ImportError, with the cause and what to do, where it cannot be imported."""
-    if there := sys.modules.get("flint"):  # asked for each number
-        return there
+    if module := sys.modules.get("flint"):  # called for each number
+        return module
     try:
         return imported("flint", 'pip install "actconform[golden]"', plugin="actconform", packages=("python-flint",))
     except Unavailable as error:

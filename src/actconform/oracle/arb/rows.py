@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actconform.types import Kernel
 
 Ball: TypeAlias = Any  # flint.arb
-# (a row, its cotangent or None) -> the row of the answer; both are finite but for x = -inf beside a finite maximum
+# (a row, its cotangent or None) -> the row of values or of gradients; both are finite but for x = -inf beside a finite maximum
 Row: TypeAlias = "Callable[[list[float], list[float] | None], list[float]]"
 
 FIRST_BITS = 128
@@ -95,11 +95,11 @@ def _by_rows(row: Row, x: F64, g: F64 | None, axis: int, rough: F64) -> F64:
     rows = np.moveaxis(x, axis, -1)
     cotangents = None if g is None else np.moveaxis(g, axis, -1)
     for index in np.ndindex(rows.shape[:-1]):
-        one = rows[index]
-        ct = None if cotangents is None else cotangents[index]
-        if np.isfinite(one.max()) and (ct is None or np.isfinite(ct).all()):
-            answer = row(one.tolist(), None if ct is None else ct.tolist())
-            out[index] = np.where(np.isfinite(one), answer, out[index])
+        x_row = rows[index]
+        g_row = None if cotangents is None else cotangents[index]
+        if np.isfinite(x_row.max()) and (g_row is None or np.isfinite(g_row).all()):
+            result_row = row(x_row.tolist(), None if g_row is None else g_row.tolist())
+            out[index] = np.where(np.isfinite(x_row), result_row, out[index])
     return np.moveaxis(out, -1, axis)
 
 
@@ -127,8 +127,8 @@ def _log_softmax(x: list[float], g: list[float] | None) -> list[float]:
         if g is None:
             shift = arb(max(x)) + total.log()
             return [arb(v) - shift if isfinite(v) else arb(0) for v in x]
-        whole = sum((arb(c) for c in g), arb(0)) / total
-        return [arb(c) - v * whole for v, c in zip(e, g, strict=True)]
+        scaled_sum = sum((arb(c) for c in g), arb(0)) / total
+        return [arb(c) - v * scaled_sum for v, c in zip(e, g, strict=True)]
 
     return _rounded(compute)
 

@@ -1,1 +1,1 @@
-"""The truth of kernels at run time: float64 formulas without cancellation, held against the goldens."""
+"""The truth of kernels at run time: float64 formulas without cancellation, compared with the goldens."""

@@ -1,4 +1,4 @@
-"""Float64 formulas of the row kernels: values and vector-Jacobian products, without cancellation where the answer is small.
+"""Float64 formulas of the row kernels: values and vector-Jacobian products, without cancellation where the result is small.
 
 Rows run along `kernel.axis`; the other axes are batch. NaN anywhere in a row makes the whole row NaN, for values and for
 gradients (maxout: the piece; the gated units: the elements that it enters). A row without a finite maximum is NaN for the

@@ -60,8 +60,11 @@ def _joined(x: F64) -> F64:
 
 def _projected(reading: Reading) -> list[F64]:
     """Return queries, keys and values, split into heads."""
-    x, own = reading.inputs[0], reading.parameters
-    return [_heads(reading, x @ own[f"{one}-kernel"] + own[f"{one}-bias"]) for one in "qkv"]
+    x, parameters = reading.inputs[0], reading.parameters
+    return [
+        _heads(reading, x @ parameters[f"{projection}-kernel"] + parameters[f"{projection}-bias"])
+        for projection in "qkv"
+    ]
 
 
 def _multi_head_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
@@ -69,16 +72,19 @@ def _multi_head_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
 
     A key's bias adds one number to all scores of a row, which softmax takes away: its cotangent is exactly zero.
     """
-    x, own = reading.inputs[0], reading.parameters
+    x, parameters = reading.inputs[0], reading.parameters
     q, k, v = _projected(reading)
-    d_joined = g @ own["o-kernel"].T
+    d_joined = g @ parameters["o-kernel"].T
     back = [_joined(part) for part in _attend_vjp(q, k, v, _heads(reading, d_joined))]
-    pulled = {"o-kernel": _outer(_joined(_weights(q, k) @ v), g), "o-bias": g.sum(axis=(0, 1))}
-    for one, part in zip("qkv", back, strict=True):
-        pulled |= {f"{one}-kernel": _outer(x, part), f"{one}-bias": part.sum(axis=(0, 1))}
-    pulled["k-bias"] = np.zeros_like(pulled["k-bias"])
-    d_x = sum((part @ own[f"{one}-kernel"].T for one, part in zip("qkv", back, strict=True)), np.zeros(()))
-    return LayerGradients([d_x], pulled)
+    d_parameters = {"o-kernel": _outer(_joined(_weights(q, k) @ v), g), "o-bias": g.sum(axis=(0, 1))}
+    for projection, part in zip("qkv", back, strict=True):
+        d_parameters |= {f"{projection}-kernel": _outer(x, part), f"{projection}-bias": part.sum(axis=(0, 1))}
+    d_parameters["k-bias"] = np.zeros_like(d_parameters["k-bias"])
+    d_x = sum(
+        (part @ parameters[f"{projection}-kernel"].T for projection, part in zip("qkv", back, strict=True)),
+        np.zeros(()),
+    )
+    return LayerGradients([d_x], d_parameters)
 
 
 def _outer(a: F64, b: F64) -> F64:
@@ -89,5 +95,5 @@ def _outer(a: F64, b: F64) -> F64:
 @layer_formula("multi-head-attention", vjp=_multi_head_vjp)
 def _multi_head(reading: Reading) -> F64:
     q, k, v = _projected(reading)
-    own = reading.parameters
-    return _joined(_weights(q, k) @ v) @ own["o-kernel"] + own["o-bias"]
+    parameters = reading.parameters
+    return _joined(_weights(q, k) @ v) @ parameters["o-kernel"] + parameters["o-bias"]

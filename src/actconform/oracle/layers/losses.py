@@ -73,7 +73,7 @@ def _binary_cross_entropy(reading: Reading) -> F64:
 
 
 def _binary_from_logits_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
-    """sigmoid(z) - t, written so that a confident, right answer keeps its digits."""
+    """sigmoid(z) - t, written so that a confident, right prediction keeps its digits."""
     z, t = reading.inputs
     return LayerGradients([((1.0 - t) * expit(z) - t * expit(-z)) * (g / z.size), None])
 

@@ -148,9 +148,9 @@ def _retention_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     """A factor's cotangent is g times the product of the others: those before it times those after it."""
     free, w = reading.inputs
     factors = 1.0 - free[:, :, None] * w
-    one = np.ones_like(factors[:, :1])
-    before = np.cumprod(np.concatenate([one, factors[:, :-1]], axis=1), axis=1)
-    after = np.cumprod(np.concatenate([one, factors[:, :0:-1]], axis=1), axis=1)[:, ::-1]
+    ones = np.ones_like(factors[:, :1])
+    before = np.cumprod(np.concatenate([ones, factors[:, :-1]], axis=1), axis=1)
+    after = np.cumprod(np.concatenate([ones, factors[:, :0:-1]], axis=1), axis=1)[:, ::-1]
     d_factors = g[:, None, :] * before * after
     return LayerGradients([-np.sum(d_factors * w, axis=2), -d_factors * free[:, :, None]])
 
@@ -158,8 +158,8 @@ def _retention_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
 @layer_formula("retention", vjp=_retention_vjp)
 def _retention(reading: Reading) -> F64:
     free, w = reading.inputs
-    kept: F64 = np.prod(1.0 - free[:, :, None] * w, axis=1)
-    return kept
+    retention: F64 = np.prod(1.0 - free[:, :, None] * w, axis=1)
+    return retention
 
 
 def _usage_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
@@ -215,17 +215,17 @@ def _link_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     g = _off_diagonal(g)
     lost = _off_diagonal(g * links)
     d_w = np.sum(g * p[:, None, :], axis=2) - np.sum(lost, axis=2) - np.sum(lost, axis=1)
-    return LayerGradients([g * _kept(w), d_w, np.sum(g * w[:, :, None], axis=1)])
+    return LayerGradients([g * _link_decay(w), d_w, np.sum(g * w[:, :, None], axis=1)])
 
 
-def _kept(w: F64) -> F64:
+def _link_decay(w: F64) -> F64:
     return 1.0 - w[:, :, None] - w[:, None, :]
 
 
 @layer_formula("link", vjp=_link_vjp)
 def _link(reading: Reading) -> F64:
     links, w, p = reading.inputs
-    return _off_diagonal(_kept(w) * links + w[:, :, None] * p[:, None, :])
+    return _off_diagonal(_link_decay(w) * links + w[:, :, None] * p[:, None, :])
 
 
 def _precedence_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:

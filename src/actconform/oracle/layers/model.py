@@ -35,11 +35,11 @@ def values(model: Model, tensors: Bundle, touch: Touch = lambda _, value: value)
 
     `touch(name, value)` may change a layer's value before others read it.
     """
-    known: dict[str, F64] = {name: np.asarray(array) for name, array in tensors.items()}
-    found = {}
+    arrays: dict[str, F64] = {name: np.asarray(array) for name, array in tensors.items()}
+    computed = {}
     for layer in model.layers:
-        found[layer.name] = known[layer.name] = touch(layer.name, layer_value(model, layer, known))
-    return found
+        computed[layer.name] = arrays[layer.name] = touch(layer.name, layer_value(model, layer, arrays))
+    return computed
 
 
 def gradients(
@@ -47,28 +47,28 @@ def gradients(
 ) -> dict[str, F64]:
     """Return d loss / d name for every name of `model.differentiable`, from the values that the layers had.
 
-    `touch(name, cotangent)` may change a layer's cotangent before it is pulled back.
+    `touch(name, cotangent)` may change a layer's cotangent before its vector-Jacobian product.
     """
-    known: dict[str, F64] = {**{name: np.asarray(array) for name, array in tensors.items()}, **layer_values}
+    arrays: dict[str, F64] = {**{name: np.asarray(array) for name, array in tensors.items()}, **layer_values}
     cotangents: dict[str, F64] = {LOSS: np.ones(())}
     with np.errstate(all="ignore"):
         for layer in reversed(model.layers):
             if layer.name not in cotangents:
                 continue
             g = touch(layer.name, cotangents.pop(layer.name))
-            pulled = formula_of(layer).vjp(reading(model, layer, known), known[layer.name], g)
-            for name, part in zip(layer.inputs, pulled.inputs, strict=True):
+            layer_gradients = formula_of(layer).vjp(reading(model, layer, arrays), arrays[layer.name], g)
+            for name, part in zip(layer.inputs, layer_gradients.inputs, strict=True):
                 if part is not None:
                     cotangents[name] = cotangents[name] + part if name in cotangents else part
-            cotangents |= {f"{layer.name}.{name}": part for name, part in pulled.parameters.items()}
+            cotangents |= {f"{layer.name}.{name}": part for name, part in layer_gradients.parameters.items()}
     return {name: cotangents[name] for name in model.differentiable}
 
 
-def reading(model: Model, layer: Layer, known: Bundle) -> Reading:
+def reading(model: Model, layer: Layer, tensors: Bundle) -> Reading:
     """Return what one layer works on, out of all tensors by name."""
-    own = {one.name: known[one.name] for one in model.parameters_of(layer.name)}
-    parameters = {name.rpartition(".")[2]: _wide(array) for name, array in own.items()}
-    return Reading(layer, [_wide(known[name]) for name in layer.inputs], parameters, model.training)
+    arrays = {parameter.name: tensors[parameter.name] for parameter in model.parameters_of(layer.name)}
+    parameters = {name.rpartition(".")[2]: _wide(array) for name, array in arrays.items()}
+    return Reading(layer, [_wide(tensors[name]) for name in layer.inputs], parameters, model.training)
 
 
 def _wide(array: F64) -> F64:

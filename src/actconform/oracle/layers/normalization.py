@@ -36,7 +36,7 @@ def _standardized(x: F64, axes: tuple[int, ...], epsilon: float) -> tuple[F64, F
 
 
 def _standardized_vjp(h: F64, scale: F64, g: F64, axes: tuple[int, ...]) -> F64:
-    """Pull g back: what g has along the constant and along h itself is lost, for mean and variance move with x."""
+    """Return the gradient by x: what g has along the constant and along h itself is lost, for mean and variance move with x."""
     along_h = h * (g * h).mean(axis=axes, keepdims=True)
     d: F64 = scale * (g - g.mean(axis=axes, keepdims=True) - along_h)
     return d
@@ -74,25 +74,25 @@ def _norm(reading: Reading) -> F64:
     return y
 
 
-def _kept(reading: Reading) -> F64 | float:
-    """Return what dropout multiplies x by; raise ValueError in training without a mask, for truth draws no numbers."""
+def _dropout_factor(reading: Reading) -> F64 | float:
+    """Return what dropout multiplies x by; raise ValueError in training without a mask, as the truth must not be random."""
     if not reading.training:
         return 1.0
     if len(reading.inputs) != 2:
         raise ValueError(
             f"layer {reading.layer.name} (dropout) is trained and reads no mask: give it one as second input"
         )
-    kept: F64 = reading.inputs[1] / (1.0 - _number(reading.layer, "rate"))
-    return kept
+    factor: F64 = reading.inputs[1] / (1.0 - _number(reading.layer, "rate"))
+    return factor
 
 
 def _dropout_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
-    return LayerGradients([g * _kept(reading), None][: len(reading.inputs)])
+    return LayerGradients([g * _dropout_factor(reading), None][: len(reading.inputs)])
 
 
 @layer_formula("dropout", vjp=_dropout_vjp)
 def _dropout(reading: Reading) -> F64:
-    return reading.inputs[0] * _kept(reading)
+    return reading.inputs[0] * _dropout_factor(reading)
 
 
 def _activation_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:

@@ -40,7 +40,7 @@ class LayerGradients(NamedTuple):
 
 
 class LayerFormula(NamedTuple):
-    """`forward(reading)` gives the layer's value; `vjp(reading, value, cotangent)` pulls a cotangent of it back."""
+    """`forward(reading)` gives the layer's value; `vjp(reading, value, cotangent)` its vector-Jacobian products."""
 
     forward: Callable[[Reading], F64]
     vjp: Callable[[Reading, F64, F64], LayerGradients]
