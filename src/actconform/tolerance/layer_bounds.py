@@ -108,9 +108,9 @@ def _conv2d(reading: Reading, fmt: FloatFormat) -> Bounded:
         pads[1:3] = [same_pads(*axis) for axis in zip(shape[1:3], size, strides, strict=True)]
 
     def windows(x: F64) -> F64:
-        seen = np.lib.stride_tricks.sliding_window_view(np.pad(x, pads), size, axis=(1, 2))
-        seen = np.moveaxis(seen[:, :: strides[0], :: strides[1]], 3, -1)
-        return seen.reshape(*seen.shape[:3], -1)
+        view = np.lib.stride_tricks.sliding_window_view(np.pad(x, pads), size, axis=(1, 2))
+        view = np.moveaxis(view[:, :: strides[0], :: strides[1]], 3, -1)
+        return view.reshape(*view.shape[:3], -1)
 
     (x,) = bounded_inputs(reading, fmt)
     kernel = _parameter(reading, "kernel", fmt).moved(lambda w: w.reshape(-1, w.shape[-1]))

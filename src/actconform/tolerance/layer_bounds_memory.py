@@ -28,7 +28,7 @@ SOFTMAX = next(kernel for kernel in ROWS if kernel.name == "softmax")
 
 def bounded_inputs(reading: Reading, fmt: FloatFormat) -> list[Bounded]:
     """Return a layer's inputs, each with the error that its reading knows of."""
-    exact = [exact_inputs(one, fmt) for one in reading.inputs]
+    exact = [exact_inputs(array, fmt) for array in reading.inputs]
     if not reading.errors:
         return exact
     return [Bounded(x.value, x.error + error, fmt) for x, error in zip(exact, reading.errors, strict=True)]
@@ -73,7 +73,7 @@ def _attention(reading: Reading, fmt: FloatFormat) -> Bounded:
 def _multi_head(reading: Reading, fmt: FloatFormat) -> Bounded:
     (x,) = bounded_inputs(reading, fmt)
     heads = int(reading.layer.settings["heads"])  # type: ignore[arg-type]
-    own = {name: exact_inputs(array, fmt) for name, array in reading.parameters.items()}
+    parameters = {name: exact_inputs(array, fmt) for name, array in reading.parameters.items()}
 
     def split(v: F64) -> F64:
         return v.reshape(*v.shape[:2], heads, -1).swapaxes(1, 2)
@@ -81,8 +81,11 @@ def _multi_head(reading: Reading, fmt: FloatFormat) -> Bounded:
     def joined(v: F64) -> F64:
         return v.swapaxes(1, 2).reshape(v.shape[0], v.shape[2], -1)
 
-    q, k, v = (projected(x, own[f"{one}-kernel"], own[f"{one}-bias"]).moved(split) for one in "qkv")
-    return projected(_attend(q, k, v).moved(joined), own["o-kernel"], own["o-bias"])
+    q, k, v = (
+        projected(x, parameters[f"{projection}-kernel"], parameters[f"{projection}-bias"]).moved(split)
+        for projection in "qkv"
+    )
+    return projected(_attend(q, k, v).moved(joined), parameters["o-kernel"], parameters["o-bias"])
 
 
 def _cosine(reading: Reading, fmt: FloatFormat) -> Bounded:
@@ -128,10 +131,10 @@ def _write(reading: Reading, fmt: FloatFormat) -> Bounded:
 
 def _retention(reading: Reading, fmt: FloatFormat) -> Bounded:
     free, w = bounded_inputs(reading, fmt)
-    kept = 1.0 - _column(free) * w
-    product = kept[:, 0]
-    for head in range(1, kept.value.shape[1]):
-        product = product * kept[:, head]
+    factors = 1.0 - _column(free) * w
+    product = factors[:, 0]
+    for head in range(1, factors.value.shape[1]):
+        product = product * factors[:, head]
     return product
 
 
@@ -147,19 +150,22 @@ def _allocation(reading: Reading, fmt: FloatFormat) -> Bounded:
     places = np.argsort(order, axis=-1)
     ascending = u.moved(lambda v: np.take_along_axis(v, order, -1))
     before = exact_inputs(np.ones(len(order)), fmt)
-    found = []
+    allocations = []
     for slot in range(order.shape[-1]):
-        found.append((1.0 - ascending[:, slot]) * before)
+        allocations.append((1.0 - ascending[:, slot]) * before)
         before = before * ascending[:, slot]
-    value, error = np.stack([one.value for one in found], -1), np.stack([one.error for one in found], -1)
+    value, error = (
+        np.stack([allocation.value for allocation in allocations], -1),
+        np.stack([allocation.error for allocation in allocations], -1),
+    )
     return Bounded(value, error, fmt).moved(lambda v: np.take_along_axis(v, places, -1))
 
 
 def _link(reading: Reading, fmt: FloatFormat) -> Bounded:
     links, w, p = bounded_inputs(reading, fmt)
-    kept = widest(1.0 - _column(w) - _row(w), 1.0 - (_column(w) + _row(w)))
+    decay = widest(1.0 - _column(w) - _row(w), 1.0 - (_column(w) + _row(w)))
     diagonal = np.eye(w.value.shape[-1], dtype=bool)
-    return (kept * links + _column(w) * _row(p)).moved(lambda v: np.where(diagonal, 0.0, v))
+    return (decay * links + _column(w) * _row(p)).moved(lambda v: np.where(diagonal, 0.0, v))
 
 
 def _precedence(reading: Reading, fmt: FloatFormat) -> Bounded:

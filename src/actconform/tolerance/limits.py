@@ -76,7 +76,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def unary_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: float) -> Tolerance:
-    """Return the rule of a unary kernel in a format; `at_zero` is the truth at x = 0."""
+    """Return the tolerance of a unary kernel in a format; `at_zero` is the truth at x = 0."""
     value = aspect == "value"
     exact = kernel.tier == "exact"
     return Tolerance(
@@ -94,7 +94,7 @@ def unary_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: f
 
 
 def row_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Tolerance:
-    """Return the rule of a row kernel in a format: ULP for exact ones, else units of the a-priori bound."""
+    """Return the tolerance of a row kernel in a format: ULP for exact ones, else units of the a-priori bound."""
     exact = kernel.tier == "exact"
     return Tolerance(
         fmt=fmt,

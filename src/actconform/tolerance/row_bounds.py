@@ -59,7 +59,7 @@ def row_bound(
     """Return the allowed absolute error of each element of each tensor in `truth`, in its shape, finite and not negative.
 
     `inputs`, `cotangent` (None for values) and `truth` are float64 and hold what the format's own tensors hold. 0 where the
-    answer must be exact, and where the truth is not finite. At ties of a maximum and at x = 0 of prelu and reglu the bound
+    output must be exact, and where the truth is not finite. At ties of a maximum and at x = 0 of prelu and reglu the bound
     of a gradient reaches every convention. Raises LookupError for a scaled kernel without a bound.
     """
     case = _Case(kernel, fmt, inputs, cotangent, truth)
@@ -241,11 +241,11 @@ def _gated(case: _Case) -> dict[str, F64]:
         scale_b = g * size_a * np.maximum(1.0, size_b) if glu else g * size_a
         scales = {"d_x": np.concatenate([scale_a, scale_b], axis=case.kernel.axis)}
     ((name, scale),) = scales.items()
-    other = np.maximum(np.maximum(size_a, size_b), np.maximum(1.0, g))
+    largest_factor = np.maximum(np.maximum(size_a, size_b), np.maximum(1.0, g))
     if case.g is not None:
-        other = np.concatenate([other, other], axis=case.kernel.axis)
-    scale, other = (np.where(np.isfinite(v), v, 1.0) for v in (scale, other))
-    return {name: limit * case.u * np.maximum(np.abs(case.truth[name]), scale) + 2.0 * case.step * other}
+        largest_factor = np.concatenate([largest_factor, largest_factor], axis=case.kernel.axis)
+    scale, largest_factor = (np.where(np.isfinite(v), v, 1.0) for v in (scale, largest_factor))
+    return {name: limit * case.u * np.maximum(np.abs(case.truth[name]), scale) + 2.0 * case.step * largest_factor}
 
 
 _BOUNDS: dict[str, Callable[[_Case], dict[str, F64]]] = {

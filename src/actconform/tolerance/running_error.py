@@ -38,7 +38,7 @@ class Bounded:
     error: F64
     fmt: FloatFormat
 
-    __array_ufunc__ = None  # array + Bounded is for Bounded to answer
+    __array_ufunc__ = None  # so that array + Bounded calls Bounded.__radd__
 
     @property
     def reach(self) -> F64:
@@ -59,43 +59,43 @@ class Bounded:
     def __abs__(self) -> Bounded:
         return Bounded(np.abs(self.value), self.error, self.fmt)
 
-    def __add__(self, other: Bounded | float) -> Bounded:
-        other = self._operand(other)
-        return self._rounded(self.value + other.value, self.error + other.error)
+    def __add__(self, operand: Bounded | float) -> Bounded:
+        operand = self._operand(operand)
+        return self._rounded(self.value + operand.value, self.error + operand.error)
 
-    def __sub__(self, other: Bounded | float) -> Bounded:
-        return self + -self._operand(other)
+    def __sub__(self, operand: Bounded | float) -> Bounded:
+        return self + -self._operand(operand)
 
-    def __mul__(self, other: Bounded | float) -> Bounded:
-        other = self._operand(other)
-        error = np.abs(self.value) * other.error + self.error * other.reach
-        return self._rounded(self.value * other.value, error)
+    def __mul__(self, operand: Bounded | float) -> Bounded:
+        operand = self._operand(operand)
+        error = np.abs(self.value) * operand.error + self.error * operand.reach
+        return self._rounded(self.value * operand.value, error)
 
-    def __truediv__(self, other: Bounded | float) -> Bounded:
-        other = self._operand(other)
-        value = self.value / other.value
-        certain = np.abs(other.value) - other.error
-        error = np.where(certain > 0.0, (self.error + np.abs(value) * other.error) / certain, np.inf)
+    def __truediv__(self, operand: Bounded | float) -> Bounded:
+        operand = self._operand(operand)
+        value = self.value / operand.value
+        certain = np.abs(operand.value) - operand.error
+        error = np.where(certain > 0.0, (self.error + np.abs(value) * operand.error) / certain, np.inf)
         return self._rounded(value, error, roundings=2)
 
-    def __radd__(self, other: float) -> Bounded:
-        return self + other
+    def __radd__(self, operand: float) -> Bounded:
+        return self + operand
 
-    def __rsub__(self, other: float) -> Bounded:
-        return -self + other
+    def __rsub__(self, operand: float) -> Bounded:
+        return -self + operand
 
-    def __rmul__(self, other: float) -> Bounded:
-        return self * other
+    def __rmul__(self, operand: float) -> Bounded:
+        return self * operand
 
-    def __matmul__(self, other: Bounded) -> Bounded:
+    def __matmul__(self, operand: Bounded) -> Bounded:
         """Sums of k products in any order: `dot_factor(k, u)` of their absolute values."""
         k = self.value.shape[-1]
-        reach = self.reach @ other.reach
+        reach = self.reach @ operand.reach
         # the difference is 0 or off by 2**-53 of what `dot_factor` allows anyway
-        passed_on = np.maximum(reach - np.abs(self.value) @ np.abs(other.value), 0.0)
+        passed_on = np.maximum(reach - np.abs(self.value) @ np.abs(operand.value), 0.0)
         product_rounding = self.fmt.unit_roundoff if self.fmt.bits == 16 else 0.0
         error = passed_on + (sum_factor(k, self.fmt) + product_rounding) * reach + self._lost(reach, 2 * k)
-        return Bounded(self.value @ other.value, error, self.fmt)
+        return Bounded(self.value @ operand.value, error, self.fmt)
 
     def sum(self, axis: Axes) -> Bounded:
         """Return the sum along `axis`, kept at length 1, in any order."""
@@ -132,16 +132,19 @@ class Bounded:
 
     def clip(self, low: float, high: float) -> Bounded:
         """Return it between two constants, which `fmt` may have to round; no error where it is surely beyond them."""
-        value, rounding = np.clip(self.value, low, high), max(_misheld(low, self.fmt), _misheld(high, self.fmt))
+        value, rounding = (
+            np.clip(self.value, low, high),
+            max(_representation_error(low, self.fmt), _representation_error(high, self.fmt)),
+        )
         above = np.clip(self.value + self.error, low, high) - value
         below = value - np.clip(self.value - self.error, low, high)
         error = np.maximum(above, below) + np.where(value == self.value, 0.0, rounding)
         return Bounded(value, error, self.fmt)
 
-    def _operand(self, other: Bounded | float) -> Bounded:
-        if isinstance(other, Bounded):
-            return other
-        return Bounded(np.asarray(other, np.float64), np.asarray(_misheld(other, self.fmt)), self.fmt)
+    def _operand(self, operand: Bounded | float) -> Bounded:
+        if isinstance(operand, Bounded):
+            return operand
+        return Bounded(np.asarray(operand, np.float64), np.asarray(_representation_error(operand, self.fmt)), self.fmt)
 
     def _rounded(self, value: F64, error: F64, roundings: int = 1) -> Bounded:
         error = error + roundings * self.fmt.unit_roundoff * (np.abs(value) + error)
@@ -161,11 +164,11 @@ def exact_inputs(values: F64, fmt: FloatFormat) -> Bounded:
     return Bounded(values, np.where(lost, np.abs(values), 0.0), fmt)
 
 
-def widest(first: Bounded, *others: Bounded) -> Bounded:
+def widest(first: Bounded, *alternatives: Bounded) -> Bounded:
     """Return one value, written in several ways, with the largest of the errors: an implementation may choose."""
     error = first.error
-    for other in others:
-        error = np.maximum(error, other.error)
+    for alternative in alternatives:
+        error = np.maximum(error, alternative.error)
     return Bounded(first.value, error, first.fmt)
 
 
@@ -177,7 +180,7 @@ def projected(x: Bounded, kernel: Bounded, bias: Bounded) -> Bounded:
     return longer @ Bounded(higher[0], higher[1], x.fmt)
 
 
-def _misheld(constant: float, fmt: FloatFormat) -> float:
+def _representation_error(constant: float, fmt: FloatFormat) -> float:
     """Return how far a constant may be from what is written; one beyond the largest number of `fmt` is kept in a wider format."""
     if abs(constant) >= fmt.overflow:
         return fmt.unit_roundoff * abs(constant)

@@ -29,7 +29,7 @@ def ulp_of(truth: F64, fmt: FloatFormat) -> F64:
 
 
 def contracted(values: F64, fmt: FloatFormat) -> F64:
-    """Return `values` with all subnormals drawn to zero: sign(v) max(0, |v| - (2**emin - tiny)).
+    """Return `values` with all subnormals moved to zero: sign(v) max(0, |v| - (2**emin - tiny)).
 
     Errors between contracted numbers are blind to flushing, and nearly unchanged elsewhere (JAX's FTZ metric).
     """
