@@ -1,4 +1,4 @@
-"""A case's calls, each with its truth: stored goldens in f32, all patterns of a 16-bit format, rounded tensors for rows."""
+"""A case's test vectors, each with its truth: stored goldens in f32, all patterns of a 16-bit format, rounded tensors for rows."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ class TestVectors(msgspec.Struct, frozen=True):
         """The bytes of its arrays, each array once."""
         arrays = (
             array
-            for asked in self.vectors
-            for bundle in (asked.inputs, asked.cotangents or {}, asked.truth, asked.input_at, asked.bounds)
+            for vector in self.vectors
+            for bundle in (vector.inputs, vector.cotangents or {}, vector.truth, vector.input_at, vector.bounds)
             for array in bundle.values()
         )
         return sum({id(array): array.nbytes for array in arrays}.values())
 
 
 def generate(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> TestVectors:
-    """Return the questions of a case, the same for every route. Raises Unsupported without a formula.
+    """Return the test vectors of a case, the same for every route. Raises Unsupported without a formula.
 
-    The first question is the largest: it is asked twice, and parallel loops and sums differ on large arrays if at all.
+    The first one is the largest: it is computed twice, and parallel loops and sums differ on large arrays if at all.
     """
     fmt = DTYPES[dtype]
     if kernel.form == "row":
@@ -141,12 +141,12 @@ def _unary_vector(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotang
             dtypes={"y": inputs.dtype},
         )
     with np.errstate(invalid="ignore"):
-        pulled = result * cotangent
+        d_x = result * cotangent
     return TestVector(
         regime=regime,
         inputs={"x": inputs},
         cotangents={"y": cotangent.astype(inputs.dtype)},
-        truth={"d_x": pulled},
+        truth={"d_x": d_x},
         input_at={"d_x": x},
         dtypes={"d_x": inputs.dtype},
     )

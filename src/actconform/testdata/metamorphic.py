@@ -1,4 +1,4 @@
-"""What must hold of an answer whatever the input: claims about softmax, max, relu and linear networks, checked on every route."""
+"""Metamorphic relations of softmax, max, relu and linear networks: what must hold whatever the input, checked on every route."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ EXP_ULP = 4.0  # the error of exp that the bounds of rows allow, see tolerance/r
 
 
 class MetamorphicRelation(NamedTuple):
-    """A claim about one subject: the further calls that it needs, and what says, of their answers, why it does not hold.
+    """A metamorphic relation of one subject: the further calls that it needs, and a check of their outputs.
 
     `inputs` gives the x of each call, whose other inputs are those of the case; `cotangents` the cotangents of y where the
-    claim is of gradients. `violation` gets the answers in float64 and returns "" where the claim holds.
+    relation is one of gradients. `violation` gets the outputs in float64 and returns how they break the relation, "" where they
+    do not.
     """
 
     subject: str
@@ -39,7 +40,7 @@ class MetamorphicRelation(NamedTuple):
 
 
 def relations(subject: str, aspect: Aspect) -> list[MetamorphicRelation]:
-    """Return the claims about a subject in one aspect."""
+    """Return the metamorphic relations of a subject in one aspect."""
     return [relation for relation in _ALL if (relation.subject, relation.aspect) == (subject, aspect)]
 
 
@@ -49,8 +50,8 @@ def _logits(width: int) -> F64:
     return np.clip(drawn, -7.0, 7.0).reshape(ROWS, width)
 
 
-def _sums_to_one(answers: Sequence[F64], fmt: FloatFormat) -> str:
-    (y,) = answers
+def _sums_to_one(outputs: Sequence[F64], fmt: FloatFormat) -> str:
+    (y,) = outputs
     if not (y >= 0.0).all():
         return f"a softmax has a negative element: {y.min():.9g}" if not np.isnan(y).any() else "a softmax has NaN"
     off = np.abs(y.sum(axis=-1) - 1.0).max()
@@ -58,8 +59,8 @@ def _sums_to_one(answers: Sequence[F64], fmt: FloatFormat) -> str:
     return "" if off <= limit else f"the sum of a softmax is off 1 by {off:.3g}, allowed are {limit:.3g}"
 
 
-def _shift_invariant(answers: Sequence[F64], fmt: FloatFormat) -> str:
-    y, shifted = answers
+def _shift_invariant(outputs: Sequence[F64], fmt: FloatFormat) -> str:
+    y, shifted = outputs
     off = np.abs(y - shifted)
     limit = 2.0 * (2.0 * EXP_ULP + 16.0) * fmt.unit_roundoff
     return (
@@ -69,18 +70,18 @@ def _shift_invariant(answers: Sequence[F64], fmt: FloatFormat) -> str:
     )
 
 
-def _one_unit(answers: Sequence[F64], _: FloatFormat) -> str:
-    return "" if (answers[0] == 1.0).all() else f"softmax of one unit is {answers[0].ravel()[0]:.9g}, not 1"
+def _one_unit(outputs: Sequence[F64], _: FloatFormat) -> str:
+    return "" if (outputs[0] == 1.0).all() else f"softmax of one unit is {outputs[0].ravel()[0]:.9g}, not 1"
 
 
-def _no_gradient(answers: Sequence[F64], _: FloatFormat) -> str:
-    d = answers[0].ravel()
+def _no_gradient(outputs: Sequence[F64], _: FloatFormat) -> str:
+    d = outputs[0].ravel()
     return "" if (d == 0.0).all() else f"softmax of one unit has the gradient {d[np.argmax(d != 0)]:.9g}, not 0"
 
 
-def _like_sigmoid(answers: Sequence[F64], fmt: FloatFormat) -> str:
+def _like_sigmoid(outputs: Sequence[F64], fmt: FloatFormat) -> str:
     z = _pairs()[:, 0]
-    off = np.abs(answers[0][:, 0] - 1.0 / (1.0 + np.exp(-z)))
+    off = np.abs(outputs[0][:, 0] - 1.0 / (1.0 + np.exp(-z)))
     limit = (2.0 * EXP_ULP + 8.0) * fmt.unit_roundoff
     return "" if (off <= limit).all() else f"softmax([z, 0])[0] is off sigmoid(z) by {off.max():.3g}"
 
@@ -90,9 +91,9 @@ def _pairs() -> F64:
     return np.stack([z, np.zeros_like(z)], axis=1)
 
 
-def _rank(answers: Sequence[F64], fmt: FloatFormat) -> str:
+def _rank(outputs: Sequence[F64], fmt: FloatFormat) -> str:
     """Return what is wrong with the Jacobian, row i of which is the gradient for the i-th one-hot cotangent."""
-    jacobian = np.stack([d[0] for d in answers])
+    jacobian = np.stack([d[0] for d in outputs])
     if not np.isfinite(jacobian).all():
         return "the Jacobian of softmax is not finite"
     sizes = np.linalg.svd(jacobian, compute_uv=False)
@@ -102,29 +103,29 @@ def _rank(answers: Sequence[F64], fmt: FloatFormat) -> str:
     return "" if rank == wanted else f"the Jacobian of softmax has rank {rank}, not {wanted}: singular values {sizes}"
 
 
-def _not_negative(answers: Sequence[F64], _: FloatFormat) -> str:
-    return "" if (answers[0] >= 0.0).all() else f"relu gave {answers[0].min():.9g}"
+def _not_negative(outputs: Sequence[F64], _: FloatFormat) -> str:
+    return "" if (outputs[0] >= 0.0).all() else f"relu gave {outputs[0].min():.9g}"
 
 
-def _linear(answers: Sequence[F64], fmt: FloatFormat) -> str:
+def _linear(outputs: Sequence[F64], fmt: FloatFormat) -> str:
     """Return what is wrong with f(a + b) + f(0) = f(a) + f(b): each sum rounds, as the input a + b does."""
-    a, b, both, zero = answers
+    a, b, both, zero = outputs
     off = np.abs(both + zero - a - b)
-    limit = 64.0 * fmt.unit_roundoff * max(1.0, *(float(np.abs(y).max()) for y in answers))
+    limit = 64.0 * fmt.unit_roundoff * max(1.0, *(float(np.abs(y).max()) for y in outputs))
     holds = np.isfinite(off).all() and (off <= limit).all()
     return "" if holds else f"f(a + b) + f(0) is off f(a) + f(b) by {off.max():.3g}"
 
 
-def _constant_between_ties(answers: Sequence[F64], _: FloatFormat) -> str:
-    first, moved = answers
+def _constant_between_ties(outputs: Sequence[F64], _: FloatFormat) -> str:
+    first, moved = outputs
     return "" if np.array_equal(first, moved) else "argmax moved where no logit overtook another: it has a gradient"
 
 
-def _passed_on(answers: Sequence[F64], fmt: FloatFormat) -> str:
+def _passed_on(outputs: Sequence[F64], fmt: FloatFormat) -> str:
     """Return what is wrong with the gradient of a maximum: whichever of equals has it, together they have all of it."""
-    sums = answers[0].sum(axis=-1)
+    sums = outputs[0].sum(axis=-1)
     off = np.abs(sums - 1.0)
-    limit = answers[0].shape[-1] * fmt.unit_roundoff
+    limit = outputs[0].shape[-1] * fmt.unit_roundoff
     return "" if (off <= limit).all() else f"the gradients of a row sum to {sums[np.argmax(off)]:.9g}, not 1"
 
 

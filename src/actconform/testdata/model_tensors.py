@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 def draw_inputs(model: Model) -> dict[str, F32]:
     """Return every input of a model in float32, the batch first. Raises ValueError for a way to draw that is unknown."""
-    return {one.name: _input(f"{model.name}/{one.name}", one, (model.batch, *one.shape)) for one in model.inputs}
+    return {
+        model_input.name: _input(f"{model.name}/{model_input.name}", model_input, (model.batch, *model_input.shape))
+        for model_input in model.inputs
+    }
 
 
 def draw_parameters(model: Model) -> dict[str, F32]:
@@ -28,12 +31,12 @@ def draw_parameters(model: Model) -> dict[str, F32]:
     he_uniform is uniform within sqrt(6 / in), glorot_uniform within sqrt(6 / (in + out)), where a convolution's in and out
     count its window too (He et al. 2015; Glorot and Bengio 2010). Raises ValueError for an unknown initializer.
     """
-    return {one.name: _parameter(f"{model.name}/{one.name}", one) for one in model.parameters}
+    return {parameter.name: _parameter(f"{model.name}/{parameter.name}", parameter) for parameter in model.parameters}
 
 
-def _input(stream: str, one: Input, shape: tuple[int, ...]) -> F32:
+def _input(stream: str, model_input: Input, shape: tuple[int, ...]) -> F32:
     n, width = math.prod(shape), shape[-1]
-    how, _, number = one.draw.partition(":")
+    how, _, number = model_input.draw.partition(":")
     drawn: NDArray[Any]
     match how:
         case "normal":
@@ -55,23 +58,23 @@ def _input(stream: str, one: Input, shape: tuple[int, ...]) -> F32:
         case "mask":
             drawn = uniform(stream, n, 0.0, 1.0) >= np.float32(number)
         case _:
-            raise ValueError(f"input {one.name}: no way to draw is called {one.draw!r}")
+            raise ValueError(f"input {model_input.name}: no way to draw is called {model_input.draw!r}")
     single: F32 = drawn.astype(np.float32).reshape(shape)
     return single
 
 
-def _parameter(stream: str, one: Parameter) -> F32:
-    n = math.prod(one.shape)
-    how, _, number = one.init.partition(":")
+def _parameter(stream: str, parameter: Parameter) -> F32:
+    n = math.prod(parameter.shape)
+    how, _, number = parameter.init.partition(":")
     match how:
         case "zeros" | "ones":
-            return np.full(one.shape, how == "ones", np.float32)
+            return np.full(parameter.shape, how == "ones", np.float32)
         case "near":
             middle = float(number)
-            return uniform(stream, n, middle - 0.25, middle + 0.25).reshape(one.shape)
+            return uniform(stream, n, middle - 0.25, middle + 0.25).reshape(parameter.shape)
         case "he_uniform" | "glorot_uniform":
-            window = math.prod(one.shape[:-2])
-            fan_in, fan_out = window * one.shape[-2], window * one.shape[-1]
+            window = math.prod(parameter.shape[:-2])
+            fan_in, fan_out = window * parameter.shape[-2], window * parameter.shape[-1]
             reach = math.sqrt(6 / (fan_in if how == "he_uniform" else fan_in + fan_out))
-            return uniform(stream, n, -reach, reach).reshape(one.shape)
-    raise ValueError(f"parameter {one.name}: no initializer is called {one.init!r}")
+            return uniform(stream, n, -reach, reach).reshape(parameter.shape)
+    raise ValueError(f"parameter {parameter.name}: no initializer is called {parameter.init!r}")

@@ -1,4 +1,4 @@
-"""A model's question, with its truth and the end-to-end limit: how far the truth itself moves where every number is rounded."""
+"""A model's test vector, with its truth and the end-to-end limit: how far the truth itself moves where every number is rounded."""
 
 from __future__ import annotations
 
@@ -33,36 +33,37 @@ LIMIT, PUBLISHED_LIMIT = 16.0, 64.0
 
 
 def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> TestVectors:
-    """Return the one question of a case: the model's inputs and parameters, its truth, and what rounding may do to that.
+    """Return the one test vector of a case: the model's inputs and parameters, its truth, and what rounding may do to that.
 
-    "y" and "loss" are asked of values, with `constants` of the graph "y" alone, then of inputs that are no targets; "d_NAME"
-    is asked of gradients, the loss's cotangent being 1. An element's allowed error is 16 times its spread (64 in published
+    Of values it has "y" and "loss", with `constants` "y" alone and no targets among the inputs; of gradients "d_NAME", the
+    loss's cotangent being 1. An element's allowed error is 16 times its spread (64 in published
     sizes), or the mean spread of its tensor where that is larger: the root mean square of what it moves by when every input, parameter, layer value and
     cotangent is off by one rounding, in eight draws of signs. A tensor that does not move must be exact, but for a gradient
     beside others of the same layer that do: the bias of attention's keys has a gradient of 0, as a sum that cancels.
     """
     fmt = DTYPES[dtype]
     tensors: Bundle = {**draw_inputs(model), **draw_parameters(model)}
-    found = _asked(model, aspect, truths(model, tensors), constants=constants)
+    expected = _of_aspect(model, aspect, truths(model, tensors), constants=constants)
     moved = [
-        _asked(model, aspect, perturbed(model, aspect, tensors, fmt.unit_roundoff, run), constants=constants)
+        _of_aspect(model, aspect, perturbed(model, aspect, tensors, fmt.unit_roundoff, run), constants=constants)
         for run in range(RUNS)
     ]
     spreads = {
-        name: np.sqrt(np.mean([(other[name] - truth) ** 2 for other in moved], axis=0)) for name, truth in found.items()
+        name: np.sqrt(np.mean([(perturbed_truth[name] - truth) ** 2 for perturbed_truth in moved], axis=0))
+        for name, truth in expected.items()
     }
     limit = PUBLISHED_LIMIT if PUBLISHED in model.name else LIMIT
     bounds = {name: limit * np.maximum(spread, _typical(name, spreads)) for name, spread in spreads.items()}
-    given = [one.name for one in model.inputs if not constants or one.role != "target"]
-    given += [one.name for one in model.parameters if not constants]
+    input_names = [model_input.name for model_input in model.inputs if not constants or model_input.role != "target"]
+    input_names += [parameter.name for parameter in model.parameters if not constants]
     storage = STORAGE[dtype]
     vector = TestVector(
         regime=REGIME,
-        inputs={name: np.asarray(tensors[name]).astype(storage) for name in given},
+        inputs={name: np.asarray(tensors[name]).astype(storage) for name in input_names},
         cotangents={LOSS: np.ones((), storage)} if aspect == "gradient" else None,
-        truth=found,
-        input_at=found,
-        dtypes=dict.fromkeys(found, storage),
+        truth=expected,
+        input_at=expected,
+        dtypes=dict.fromkeys(expected, storage),
         bounds=bounds,
     )
     return TestVectors(Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False), [vector])
@@ -74,7 +75,7 @@ def perturbed(model: Model, aspect: Aspect, tensors: Bundle, unit: float, run: i
     def touch(of: str) -> Callable[[str, F64], F64]:
         return lambda name, array: array * (1.0 + unit * _signs(f"{model.name}/{of}/{name}/{run}", array.shape))
 
-    moving = set(model.differentiable) | {one.name for one in model.parameters}
+    moving = set(model.differentiable) | {parameter.name for parameter in model.parameters}
     moved = {
         name: touch("tensor")(name, np.asarray(array, np.float64)) if name in moving else array
         for name, array in tensors.items()
@@ -82,16 +83,16 @@ def perturbed(model: Model, aspect: Aspect, tensors: Bundle, unit: float, run: i
     layers = values(model, moved, touch("value"))
     if aspect == "value":
         return {LAYER + name: value for name, value in layers.items()}
-    pulled = gradients(model, moved, layers, touch("cotangent"))
-    return {f"d_{name}": touch("gradient")(name, value) for name, value in pulled.items()}
+    d_tensors = gradients(model, moved, layers, touch("cotangent"))
+    return {f"d_{name}": touch("gradient")(name, value) for name, value in d_tensors.items()}
 
 
 def _typical(name: str, spreads: Mapping[str, F64]) -> float:
-    own = float(spreads[name].mean())
+    mean_spread = float(spreads[name].mean())
     layer, _, parameter = name.rpartition(".")
-    if own or not layer or not parameter:
-        return own
-    return float(np.mean([spread.mean() for other, spread in spreads.items() if other.startswith(f"{layer}.")]))
+    if mean_spread or not layer or not parameter:
+        return mean_spread
+    return float(np.mean([spread.mean() for neighbour, spread in spreads.items() if neighbour.startswith(f"{layer}.")]))
 
 
 def _signs(stream: str, shape: tuple[int, ...]) -> F64:
@@ -99,8 +100,8 @@ def _signs(stream: str, shape: tuple[int, ...]) -> F64:
     return (words.astype(np.float64) * 2.0 - 1.0).reshape(shape)
 
 
-def _asked(model: Model, aspect: Aspect, found: Mapping[str, Any], *, constants: bool) -> dict[str, F64]:
+def _of_aspect(model: Model, aspect: Aspect, tensors: Mapping[str, Any], *, constants: bool) -> dict[str, F64]:
     if aspect == "gradient":
-        return {name: array for name, array in found.items() if name.startswith("d_")}
-    outputs = {OUTPUT: found[LAYER + model.output]}
-    return outputs if constants else {**outputs, LOSS: found[LAYER + LOSS]}
+        return {name: array for name, array in tensors.items() if name.startswith("d_")}
+    outputs = {OUTPUT: tensors[LAYER + model.output]}
+    return outputs if constants else {**outputs, LOSS: tensors[LAYER + LOSS]}

@@ -81,14 +81,14 @@ def _subnormals(name: str) -> F32:
 
 def _around(points: list[float], steps: int) -> F32:
     """Each point with its neighbours up to `steps` float32 ULP away on both sides."""
-    found = []
+    neighbours = []
     for point in points:
         for direction in (-MAX, MAX):
             x = np.float32(point)
             for _ in range(steps + 1):
-                found.append(x)
+                neighbours.append(x)
                 x = np.nextafter(x, np.float32(direction))
-    return np.unique(np.array(found, np.float32))
+    return np.unique(np.array(neighbours, np.float32))
 
 
 SPECIALS = np.array(
@@ -220,7 +220,7 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
 
 
 def long_row(kernel: Kernel) -> dict[str, F32] | None:
-    """Return one row of 2**17 of a kernel that reduces its axis, which is asked where its sums leave the format and never stored; None for others."""
+    """Return one row of 2**17 of a kernel that reduces its axis, used where its sums leave the format and never stored; None for others."""
     if kernel.name not in REDUCING:
         return None
     return _row_inputs(kernel, normal(f"{kernel.name}/long", LONG, 3.0).reshape(1, LONG))

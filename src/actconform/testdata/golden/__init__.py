@@ -1,1 +1,1 @@
-"""The stored truth: read, written, proven."""
+"""The stored truth: read, written, verified."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def diff(old: Path, new: Path) -> list[str]:
-    """Return one line for each tensor, table or draw layout that is not the same in both folders; empty when all are.
+    """Return one line for each tensor, table or layout of groups that is not the same in both folders; empty when all are.
 
     Movement is counted in ULP of the stored format around the old number; NaN equals NaN, -0 is not +0. Raises GoldenError
     where either folder is damaged.
@@ -26,7 +26,7 @@ def diff(old: Path, new: Path) -> list[str]:
     lines += [f"{name}: new" for name in sorted(after.files.keys() - before.files.keys())]
     for name in sorted(before.files.keys() & after.files.keys()):
         a, b = read_golden_tensor(old, name, before.files[name]), read_golden_tensor(new, name, after.files[name])
-        lines += [f"{name}: {what}" for what in _moved(a, b)]
+        lines += [f"{name}: {change}" for change in _moved(a, b)]
     for subject in sorted(before.subjects.keys() & after.subjects.keys()):
         if before.subjects[subject].draws != after.subjects[subject].draws:
             lines.append(f"{subject}: its draws are laid out otherwise")

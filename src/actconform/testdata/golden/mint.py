@@ -1,4 +1,4 @@
-"""The only writer of goldens: draws the inputs, asks Arb, or for models float64, for the truth, stores both."""
+"""The only writer of goldens: draws the inputs, computes the truth with Arb, or for models in float64, and stores both."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[s
     """Write the goldens of `subjects` into `folder`, keep those of others, and return the new manifest.
 
     The manifest is replaced last, in one step, so that a run that is stopped leaves the old state named as damaged rather
-    than a new one that looks whole. Kernels need python-flint; a model's tensors keep their bytes where they moved by less
+    than a new one that looks complete. Kernels need python-flint; a model's tensors keep their bytes where they moved by less
     than 1e-12. Raises GoldenError naming a subject whose truth cannot be computed, as where a plugin registered no formula.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest(schema=SCHEMA, files={}, subjects={})
-    files, known = dict(old.files), dict(old.subjects)
+    files, stored_subjects = dict(old.files), dict(old.subjects)
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for subject, (fresh, tables) in zip(subjects := list(subjects), pool.map(_named_truths, subjects), strict=True):
-            golden = _kept(folder, old, subject, fresh)
+            golden = _merged(folder, old, subject, fresh)
             (folder / subject.name).mkdir(exist_ok=True)
             for stale in (folder / subject.name).glob("*.npy"):
                 stale.unlink()
@@ -65,14 +65,17 @@ def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[s
             for name, array in golden.tensors.items():
                 np.save(folder / subject.name / f"{name}.npy", array, allow_pickle=False)
                 files[f"{subject.name}/{name}.npy"] = _entry(subject, array)
-            known[subject.name] = StoredSubject(draws=golden.draws, tables=tables)
+            stored_subjects[subject.name] = StoredSubject(draws=golden.draws, tables=tables)
             progress(subject.name)
-    manifest = Manifest(schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(known.items())))
+    manifest = Manifest(
+        schema=SCHEMA, files=dict(sorted(files.items())), subjects=dict(sorted(stored_subjects.items()))
+    )
     write_bytes(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
     return manifest
 
 
-def _kept(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden) -> Golden:
+def _merged(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden) -> Golden:
+    """Return a new golden in which a model's tensors that have not moved keep their stored bytes."""
     if not isinstance(subject, Model) or subject.name not in old.subjects:
         return golden
     try:

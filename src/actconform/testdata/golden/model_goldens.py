@@ -1,4 +1,4 @@
-"""The goldens of models: what is drawn and what is true of it, whole for small models, sampled for published sizes."""
+"""The goldens of models: what is drawn and what is true of it, all of it for small models, sampled for published sizes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def model_golden(model: Model) -> Golden:
     Of published sizes nothing drawn is stored, and of each other tensor its Euclidean norm and 256 elements evenly apart.
     """
     drawn: dict[str, NDArray[Any]] = {**draw_inputs(model), **draw_parameters(model)}
-    found = truths(model, drawn)
-    published = {name: sampled(array) for name, array in found.items()}
-    tensors = published if PUBLISHED in model.name else drawn | found
+    truth = truths(model, drawn)
+    published = {name: sampled(array) for name, array in truth.items()}
+    tensors = published if PUBLISHED in model.name else drawn | truth
     draw = TensorGroup(REGIME, {name: array.shape for name, array in tensors.items()})
     return Golden((draw,), {name: array.ravel() for name, array in tensors.items()})
 
@@ -43,8 +43,8 @@ def model_golden(model: Model) -> Golden:
 def truths(model: Model, tensors: Bundle) -> dict[str, NDArray[np.float64]]:
     """Return the float64 value of every layer as "layer.NAME", and every gradient of the loss as "d_NAME"."""
     layers = values(model, tensors)
-    found = {LAYER + name: np.asarray(value, np.float64) for name, value in layers.items()}
-    return found | {f"d_{name}": value for name, value in gradients(model, tensors, layers).items()}
+    computed = {LAYER + name: np.asarray(value, np.float64) for name, value in layers.items()}
+    return computed | {f"d_{name}": value for name, value in gradients(model, tensors, layers).items()}
 
 
 def sampled(array: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,9 +110,9 @@ def rounding_scale(name: str, tensors: Bundle) -> float:
     """
     if not name.startswith("d_"):
         return 0.0
-    return 1e-4 * max(float(np.abs(array).max()) for other, array in tensors.items() if other.startswith("d_"))
+    return 1e-4 * max(float(np.abs(array).max()) for gradient, array in tensors.items() if gradient.startswith("d_"))
 
 
 def _drawn(model: Model, golden: Golden) -> Iterator[str]:
-    names = [one.name for one in model.inputs] + [one.name for one in model.parameters]
+    names = [model_input.name for model_input in model.inputs] + [parameter.name for parameter in model.parameters]
     yield from (name for name in names if name in golden.tensors)

@@ -43,7 +43,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredSubject(msgspec.Struct, frozen=True, kw_only=True):
-    """How a subject's flat tensors fall into draws, and the digests of its 16-bit tables: dtype -> aspect -> SHA-256."""
+    """How a subject's flat tensors fall into groups, one a call, and the digests of its 16-bit tables: dtype -> aspect -> SHA-256."""
 
     draws: tuple[TensorGroup, ...]
     tables: dict[str, dict[Aspect, str]] = {}
@@ -75,13 +75,13 @@ class _Schema(msgspec.Struct):
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """The stored tensors of one subject, flat by name, and the draws into which they fall."""
+    """The stored tensors of one subject, flat by name, and the groups into which they fall."""
 
     draws: tuple[TensorGroup, ...]
     tensors: dict[str, NDArray[Any]]
 
     def split(self) -> Iterator[tuple[str, dict[str, NDArray[Any]]]]:
-        """Yield (regime, tensors in their shapes) draw by draw."""
+        """Yield (regime, tensors in their shapes) group by group."""
         at = dict.fromkeys(self.tensors, 0)
         for draw in self.draws:
             tensors = {}
@@ -148,26 +148,27 @@ def _bytes(entry: Entry) -> int:
     return math.prod(entry.shape) * np.dtype(entry.dtype).itemsize
 
 
-def collected(folder: Path, own: Mapping[str, Path]) -> Manifest:
-    """Return the manifest of the package's `folder` with those of plugins: `own` has the folder of each of their subjects.
+def collected(folder: Path, plugin_folders: Mapping[str, Path]) -> Manifest:
+    """Return the manifest of the package's `folder` with those of plugins, whose `plugin_folders` go by subject.
 
-    A plugin's folder that is not there yet has no goldens. Raises GoldenError as `read_manifest` does, and for files that
+    A plugin's folder that does not exist yet has no goldens. Raises GoldenError as `read_manifest` does, and for files that
     no manifest lists.
     """
-    package = _whole(folder)
+    package = _complete_manifest(folder)
     files, subjects, homes = dict(package.files), dict(package.subjects), {}
-    for place in dict.fromkeys(own.values()):
+    for place in dict.fromkeys(plugin_folders.values()):
         if not (place / MANIFEST).exists():
             continue
-        manifest = _whole(place)
-        for name in [name for name in manifest.subjects if own.get(name) == place]:
+        manifest = _complete_manifest(place)
+        for name in [name for name in manifest.subjects if plugin_folders.get(name) == place]:
             files = {path: entry for path, entry in files.items() if not path.startswith(f"{name}/")}
             files |= {path: entry for path, entry in manifest.files.items() if path.startswith(f"{name}/")}
             subjects[name], homes[name] = manifest.subjects[name], str(place)
     return Collected(schema=SCHEMA, files=files, subjects=subjects, homes=homes) if homes else package
 
 
-def _whole(folder: Path) -> Manifest:
+def _complete_manifest(folder: Path) -> Manifest:
+    """Return the manifest of a folder. Raises GoldenError as `read_manifest` does, and for files that it does not list."""
     manifest = read_manifest(folder)
     if extra := strangers(folder, manifest):
         raise GoldenError("\n".join(extra))
@@ -175,7 +176,7 @@ def _whole(folder: Path) -> Manifest:
 
 
 def read_golden_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
-    """Return one stored tensor, read-only, every byte of its file held against its entry.
+    """Return one stored tensor, read-only, every byte of its file compared with its entry.
 
     Raises GoldenError naming the file, the digest of what it holds and the one in the manifest.
     """
@@ -190,11 +191,11 @@ def read_golden_tensor(folder: Path, name: str, entry: Entry) -> NDArray[Any]:
         raise GoldenError(message) from error
     start = len(MAGIC) + 2 + int.from_bytes(blob[len(MAGIC) : len(MAGIC) + 2], "little")
     header, data = blob[:start], blob[start:]
-    seen = hashlib.sha256(data).hexdigest()
-    if header != _header(entry, start) or seen != entry.sha256:
+    found_digest = hashlib.sha256(data).hexdigest()
+    if header != _header(entry, start) or found_digest != entry.sha256:
         fault = "holds" if header == _header(entry, start) else "its header is another one; holds"
         message = (
-            f"{path}: damaged golden: {fault} {len(data)} bytes of data with SHA-256 {seen}, "
+            f"{path}: damaged golden: {fault} {len(data)} bytes of data with SHA-256 {found_digest}, "
             f"the manifest says {entry.dtype} {list(entry.shape)} with SHA-256 {entry.sha256}"
         )
         raise GoldenError(message)
@@ -219,15 +220,15 @@ def computed(subject: str) -> Iterator[None]:
     except (GoldenError, ImportError):
         raise
     except Exception as error:
-        said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        cause = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         message = (
-            f"{subject}: its truth cannot be computed: {type(error).__name__}: {said}; fix what is registered for it"
+            f"{subject}: its truth cannot be computed: {type(error).__name__}: {cause}; fix what is registered for it"
         )
         raise GoldenError(message) from error
 
 
 def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
-    """Return the tensors of one subject, each held against the manifest; raise GoldenError as `read_tensor` does."""
+    """Return the tensors of one subject, each compared with the manifest; raise GoldenError as `read_golden_tensor` does."""
     if subject not in manifest.subjects:
         message = f"{folder / MANIFEST}: no goldens for {subject!r}; write them with `actconform golden mint {subject}`"
         raise NoGoldens(message)
@@ -241,20 +242,20 @@ def load(folder: Path, manifest: Manifest, subject: str) -> Golden:
         for name, shape in draw.shapes.items():
             sizes[name] = sizes.get(name, 0) + math.prod(shape)
     if sizes != {name: array.size for name, array in tensors.items()}:
-        held = ", ".join(f"{name} {array.size}" for name, array in tensors.items())
-        message = f"{folder / MANIFEST}: the draws of {subject!r} do not add up to its files, which hold {held} numbers"
+        stored_sizes = ", ".join(f"{name} {array.size}" for name, array in tensors.items())
+        message = f"{folder / MANIFEST}: the draws of {subject!r} do not add up to its files, which hold {stored_sizes} numbers"
         raise GoldenError(message)
     return Golden(draws, tensors)
 
 
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
     """Return the files in the folder that the manifest does not list, as messages."""
-    known = {MANIFEST, THROUGHPUT, OBSERVED, *manifest.files}
-    found = (Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names))
+    listed = {MANIFEST, THROUGHPUT, OBSERVED, *manifest.files}
+    paths = (Path(top, name) for top, folders, names in os.walk(folder) for name in (*folders, *names))
     return [
         f"{path}: extra file, not in the manifest, {_about(path)}"
-        for path in sorted(found)
-        if (path.is_symlink() or not path.is_dir()) and path.relative_to(folder).as_posix() not in known
+        for path in sorted(paths)
+        if (path.is_symlink() or not path.is_dir()) and path.relative_to(folder).as_posix() not in listed
     ]
 
 

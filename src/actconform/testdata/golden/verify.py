@@ -51,11 +51,11 @@ def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel 
 
 
 def verify_all(
-    folder: Path, manifest: Manifest, subjects: Sequence[Kernel | Model], known: Collection[str]
+    folder: Path, manifest: Manifest, subjects: Sequence[Kernel | Model], installed: Collection[str]
 ) -> list[str]:
-    """Return all that is wrong with the goldens of a folder, as messages: files, strangers, subjects, inputs, formulas.
+    """Return all that is wrong with the goldens of a folder, as messages: files, unlisted files, subjects, inputs, formulas.
 
-    Every file is held against the manifest, inputs and formulas only those of `subjects`; `known` are the names of all
+    Every file is compared with the manifest, inputs and formulas only those of `subjects`; `installed` are the names of all
     installed ones, goldens of others are a problem.
     """
     problems = strangers(folder, manifest)
@@ -66,7 +66,7 @@ def verify_all(
             problems.append(str(error))
     problems += [
         f"{folder}: goldens for {name!r}, but no kernel or model of that name is installed"
-        for name in sorted(manifest.subjects.keys() - set(known))
+        for name in sorted(manifest.subjects.keys() - set(installed))
     ]
     for subject in subjects:
         try:
@@ -81,24 +81,24 @@ def verify_all(
     return problems
 
 
-def verify_folders(folders: Mapping[Path, Sequence[Kernel | Model]], known: Collection[str]) -> list[str]:
+def verify_folders(folders: Mapping[Path, Sequence[Kernel | Model]], installed: Collection[str]) -> list[str]:
     """Return all that is wrong with the goldens of several folders, each with the subjects whose goldens lie there."""
     problems = []
     for folder, subjects in folders.items():
         try:
-            problems += verify_all(folder, read_manifest(folder), subjects, known)
+            problems += verify_all(folder, read_manifest(folder), subjects, installed)
         except GoldenError as error:
             problems.append(str(error))
     return problems
 
 
 def by_folder(
-    subjects: Iterable[Kernel | Model], own: Mapping[str, Path], folder: Path
+    subjects: Iterable[Kernel | Model], plugin_folders: Mapping[str, Path], folder: Path
 ) -> dict[Path, list[Kernel | Model]]:
     """Return the subjects by the folder of their goldens: that of their plugin where it keeps its own, else `folder`."""
     folders: dict[Path, list[Kernel | Model]] = {}
     for subject in subjects:
-        folders.setdefault(own.get(subject.name, folder), []).append(subject)
+        folders.setdefault(plugin_folders.get(subject.name, folder), []).append(subject)
     return folders
 
 
@@ -131,8 +131,8 @@ def _pairs(kernel: Kernel, golden: Golden) -> Iterator[tuple[str, F64, F64]]:
         inputs = {name: tensors[name] for name in kernel.inputs}
         yield ("y", truth(kernel, inputs)["y"], tensors["y"])
         if kernel.differentiable:
-            pulled = truth(kernel, inputs, {"y": tensors["g"]})
-            yield from ((name, pulled[name], tensors[name]) for name in pulled)
+            gradients = truth(kernel, inputs, {"y": tensors["g"]})
+            yield from ((name, gradients[name], tensors[name]) for name in gradients)
 
 
 def _formula_error(kernel: Kernel, tensor: str, got: F64, stored: F64) -> float:
