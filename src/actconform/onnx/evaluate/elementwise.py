@@ -265,14 +265,14 @@ REDUCTIONS: dict[str, Callable[[Array], Array]] = {
 @operation(*REDUCTIONS)
 def _reduce(node: OperatorNode, x: Array, axes_input: Sequence[int] | None = None) -> Array:
     """Reduce over the axes, which are an attribute in older opsets and an input in newer ones; all where none are given."""
-    given = node.attributes.get("axes") if axes_input is None else axes_input
-    axes = [] if given is None else [int(axis) % x.ndim for axis in given]
+    stated_axes = node.attributes.get("axes") if axes_input is None else axes_input
+    axes = [] if stated_axes is None else [int(axis) % x.ndim for axis in stated_axes]
     if not axes and node.attributes.get("noop_with_empty_axes"):
         return x
     axes = axes or list(range(x.ndim))
-    kept = [axis for axis in range(x.ndim) if axis not in axes]
-    shape = [x.shape[axis] for axis in kept]
-    rows = x.transpose(kept + axes).reshape(int(np.prod(shape, dtype=int)), -1)
+    kept_axes = [axis for axis in range(x.ndim) if axis not in axes]
+    shape = [x.shape[axis] for axis in kept_axes]
+    rows = x.transpose(kept_axes + axes).reshape(int(np.prod(shape, dtype=int)), -1)
     result = REDUCTIONS[node.op_type](rows)
     if node.attributes["keepdims"]:
         shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]

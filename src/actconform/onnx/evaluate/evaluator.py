@@ -1,7 +1,7 @@
 """The correctly rounded evaluator: a graph evaluated node by node in accurate float64, each result rounded once to its element type.
 
-It is the witness that tells faults of a graph from faults of a runtime. Where its answer breaks a limit the graph itself is
-wrong or ill-conditioned at its precision; where its answer is right and a runtime's is not, the runtime is at fault.
+It is the evaluation that tells faults of a graph from faults of a runtime. Where its output breaks a limit the graph itself
+is wrong or ill-conditioned at its precision; where its output is right and a runtime's is not, the runtime is at fault.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class CorrectlyRoundedEvaluator(Program):
 
     `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
     bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With `rounding=False` nothing is
-    rounded: the same graph in float64, a second witness, that tells lack of precision from a wrong formula.
+    rounded: the same graph in float64, a second evaluation, that tells lack of precision from a wrong formula.
     Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, elements that are not real numbers, tensors whose element type onnx cannot infer.
     """
 
@@ -163,8 +163,8 @@ class CorrectlyRoundedEvaluator(Program):
         if flow:
             return flow(node)
         operation = OPERATIONS[node.op_type]
-        own = OperatorNode(node.op_type, attributes_of(node, self._opset))
-        return lambda arguments, _: _several(operation(own, *arguments))
+        operator_node = OperatorNode(node.op_type, attributes_of(node, self._opset))
+        return lambda arguments, _: _several(operation(operator_node, *arguments))
 
     def _loop(self, node: onnx.NodeProto) -> Compute:
         """Return what runs the body until its limit, or while its condition holds, each node in it rounded as any other."""
@@ -181,8 +181,8 @@ class CorrectlyRoundedEvaluator(Program):
             while (going is None or bool(going)) and (limit is None or len(rows) < limit):
                 if len(rows) == MOST_ROUNDS:
                     raise Unsupported(f"a loop of more than {MOST_ROUNDS:,} rounds")
-                given = (np.array(len(rows)), np.array(True), *carried)  # noqa: FBT003
-                values = {**outer, **dict(zip(takes, given, strict=True))}
+                body_inputs = (np.array(len(rows)), np.array(True), *carried)  # noqa: FBT003
+                values = {**outer, **dict(zip(takes, body_inputs, strict=True))}
                 self._run(steps, values)
                 going, *results = (values[name] for name in gives)
                 rows.append(results[len(carried) :])
@@ -210,12 +210,14 @@ class CorrectlyRoundedEvaluator(Program):
     def _scan(self, node: onnx.NodeProto) -> Compute:
         """Return what runs the body for each slice of the sequences."""
         (body,) = subgraphs(node)
-        steps, own = self._steps_of(body), attributes_of(node, self._opset)
+        steps, attributes = self._steps_of(body), attributes_of(node, self._opset)
         takes, gives = [value.name for value in body.input], [value.name for value in body.output]
-        n_read = own["num_scan_inputs"]
+        n_read = attributes["num_scan_inputs"]
         n_states, n_written = len(node.input) - n_read, len(node.output) - (len(node.input) - n_read)
-        axes = [own.get(f"scan_{end}_axes") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
-        turns = [own.get(f"scan_{end}_directions") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
+        axes = [attributes.get(f"scan_{end}_axes") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
+        turns = [
+            attributes.get(f"scan_{end}_directions") or [0] * n for end, n in (("input", n_read), ("output", n_written))
+        ]
 
         def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
             states = cast("list[Array]", arguments[:n_states])
@@ -276,11 +278,11 @@ def passed_on(node: onnx.NodeProto, opset: int) -> Compute:
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
     alone.domain = ""
-    given = [name for name in dict.fromkeys(node.input) if name]
+    input_names = [name for name in dict.fromkeys(node.input) if name]
     graph = helper.make_graph(
         [alone],
         "node",
-        [onnx.ValueInfoProto(name=name) for name in given],
+        [onnx.ValueInfoProto(name=name) for name in input_names],
         [onnx.ValueInfoProto(name=name) for name in node.output if name],
     )
     evaluator = ReferenceEvaluator(graph, opsets={"": opset})
@@ -298,18 +300,18 @@ def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
     types: dict[str, int] = {}
     for graph in graphs(_inferred(proto).graph):
         values = (*graph.value_info, *graph.input, *graph.output)
-        own = {value.name: value.type.tensor_type.elem_type for value in values}
-        own |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        if twice := types.keys() & own.keys():
+        graph_types = {value.name: value.type.tensor_type.elem_type for value in values}
+        graph_types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+        if twice := types.keys() & graph_types.keys():
             raise Unsupported(
                 f"the correctly rounded evaluator takes no two graphs with tensors of one name: {', '.join(twice)}"
             )
-        types |= own
+        types |= graph_types
     for node in deep(proto.graph.node):
         for name in node.output:
             if name and types.get(name, 0) not in STORAGE:
                 raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
-    for value in (one for graph in graphs(proto.graph) for one in (*graph.input, *graph.initializer)):
+    for value in (tensor for graph in graphs(proto.graph) for tensor in (*graph.input, *graph.initializer)):
         if types[value.name] not in STORAGE:
             raise Unsupported(
                 f"the correctly rounded evaluator does not take {value.name}, {_spelled(types[value.name])}"

@@ -30,9 +30,9 @@ def _pad(
     for axis, before, after in zip(chosen, amounts[:half], amounts[half:], strict=True):
         cuts[axis] = slice(max(-before, 0), max(x.shape[axis] + min(after, 0), 0))
         widths[axis] = max(before, 0), max(after, 0)
-    kept, mode = x[tuple(cuts)], node.attributes["mode"]
+    cropped, mode = x[tuple(cuts)], node.attributes["mode"]
     padded: Array = (
-        np.pad(kept, widths, constant_values=fill) if mode == "constant" else np.pad(kept, widths, mode=mode)
+        np.pad(cropped, widths, constant_values=fill) if mode == "constant" else np.pad(cropped, widths, mode=mode)
     )
     return padded
 

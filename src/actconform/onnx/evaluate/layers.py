@@ -26,9 +26,9 @@ def _matmul(_: OperatorNode, a: Array, b: Array) -> Array:
 
 @operation("Gemm")
 def _gemm(node: OperatorNode, a: Array, b: Array, c: Array | None = None) -> Array:
-    own = node.attributes
-    product: Array = own["alpha"] * ((a.T if own["transA"] else a) @ (b.T if own["transB"] else b))
-    return product if c is None else product + own["beta"] * c
+    attributes = node.attributes
+    product: Array = attributes["alpha"] * ((a.T if attributes["transA"] else a) @ (b.T if attributes["transB"] else b))
+    return product if c is None else product + attributes["beta"] * c
 
 
 @operation("Einsum")
@@ -60,8 +60,8 @@ def _batch_normalization(
         )
     now = _moments(x, (0, *range(2, x.ndim)))
     y = (x - now[0]) / np.sqrt(now[1] + node.attributes["epsilon"]) * _along(scale, x) + _along(bias, x)
-    kept = node.attributes["momentum"]
-    running = (kept * old + (1 - kept) * new.ravel() for old, new in zip((mean, variance), now, strict=True))
+    momentum = node.attributes["momentum"]
+    running = (momentum * old + (1 - momentum) * new.ravel() for old, new in zip((mean, variance), now, strict=True))
     return y, *running
 
 
@@ -94,7 +94,7 @@ def _group_normalization(node: OperatorNode, x: Array, scale: Array, bias: Array
     rows = x.reshape(len(x), groups, -1)
     mean, variance = _moments(rows, (2,))
     y = ((rows - mean) / np.sqrt(variance + node.attributes["epsilon"])).reshape(x.shape)
-    scale, bias = (np.repeat(one, channels // len(one)) for one in (scale, bias))
+    scale, bias = (np.repeat(parameter, channels // len(parameter)) for parameter in (scale, bias))
     result: Array = y * _along(scale, x) + _along(bias, x)
     return result
 
@@ -150,8 +150,8 @@ def _likelihood_loss(node: OperatorNode, log_probability: Array, labels: Array, 
     ignored = np.zeros(labels.shape, np.bool_) if ignore is None else labels == ignore
     chosen = np.where(ignored, 0, labels)
     weight = np.where(ignored, 0.0, 1.0 if weights is None else weights[chosen])
-    found = np.take_along_axis(log_probability, np.expand_dims(chosen, 1), 1)[:, 0]
-    loss: Array = np.where(ignored, 0.0, -weight * found)
+    label_log_probability = np.take_along_axis(log_probability, np.expand_dims(chosen, 1), 1)[:, 0]
+    loss: Array = np.where(ignored, 0.0, -weight * label_log_probability)
     total = np.sum(loss)
     reduced: dict[str, Array] = {"none": loss, "sum": total, "mean": total / np.sum(weight)}
     return reduced[node.attributes["reduction"]]

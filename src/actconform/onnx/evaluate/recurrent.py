@@ -49,12 +49,12 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     p: Array | None = None,
 ) -> tuple[Array, ...]:
     """Return the hidden states of all steps, and the last states. Behind a sequence's end are zeros."""
-    own = node.attributes
-    batch_first = bool(own.get("layout"))
+    attributes = node.attributes
+    batch_first = bool(attributes.get("layout"))
     if batch_first:
         x = x.transpose(1, 0, 2)
         h, c = (None if state is None else state.transpose(1, 0, 2) for state in (h, c))
-    ends = ["forward", "reverse"] if own["direction"] == "bidirectional" else [own["direction"]]
+    ends = ["forward", "reverse"] if attributes["direction"] == "bidirectional" else [attributes["direction"]]
     batch, hidden = x.shape[1], r.shape[-1]
     lengths = np.full(batch, len(x)) if lengths is None else lengths
     directions = []
@@ -74,8 +74,8 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
 
 def _functions(node: OperatorNode, i: int) -> list[Callable[[Array], Array]]:
     usual = _USUAL[node.op_type]
-    given = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
-    names = [name.lower() for name in given[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
+    stated = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
+    names = [name.lower() for name in stated[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
     for name in names:
         if name not in _FUNCTIONS:
             raise Unsupported(f"the correctly rounded evaluator does not know the activation {name}")
@@ -102,31 +102,35 @@ def _clipped(node: OperatorNode, gate: Array) -> Array:
     return gate if clip is None else np.clip(gate, -clip, clip)
 
 
-def _lstm(node: OperatorNode, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _lstm(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
     h, c = states
-    f, g, last = own.functions
-    to_input, to_output, to_forget, to_cell = np.split(own.w @ x + own.w_bias + own.r @ h + own.r_bias, 4)
-    peep_input, peep_output, peep_forget = np.split(own.peepholes, 3)
+    f, g, last = weights.functions
+    to_input, to_output, to_forget, to_cell = np.split(
+        weights.w @ x + weights.w_bias + weights.r @ h + weights.r_bias, 4
+    )
+    peep_input, peep_output, peep_forget = np.split(weights.peepholes, 3)
     i = f(_clipped(node, to_input + peep_input * c))
     forget = 1 - i if node.attributes.get("input_forget") else f(_clipped(node, to_forget + peep_forget * c))
     after = forget * c + i * g(_clipped(node, to_cell))
     return [f(_clipped(node, to_output + peep_output * after)) * last(after), after]
 
 
-def _gru(node: OperatorNode, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _gru(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
     (h,) = states
-    f, g = own.functions
-    update, reset, new = np.split(own.w @ x + own.w_bias, 3)
-    r_update, r_reset, r_new = np.split(own.r, 3)
-    b_update, b_reset, b_new = np.split(own.r_bias, 3)
+    f, g = weights.functions
+    update, reset, new = np.split(weights.w @ x + weights.w_bias, 3)
+    r_update, r_reset, r_new = np.split(weights.r, 3)
+    b_update, b_reset, b_new = np.split(weights.r_bias, 3)
     z = f(_clipped(node, update + r_update @ h + b_update))
     r = f(_clipped(node, reset + r_reset @ h + b_reset))
     inner = r * (r_new @ h + b_new) if node.attributes.get("linear_before_reset") else r_new @ (r * h) + b_new
     return [(1 - z) * g(_clipped(node, new + inner)) + z * h]
 
 
-def _rnn(node: OperatorNode, own: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
-    return [own.functions[0](_clipped(node, own.w @ x + own.w_bias + own.r @ states[0] + own.r_bias))]
+def _rnn(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+    return [
+        weights.functions[0](_clipped(node, weights.w @ x + weights.w_bias + weights.r @ states[0] + weights.r_bias))
+    ]
 
 
 _STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}

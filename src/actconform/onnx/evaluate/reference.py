@@ -1,4 +1,4 @@
-"""onnx's reference evaluator as a witness: where its own operators lose digits that the standard does not, they are ours."""
+"""onnx's reference evaluator as an independent evaluation, with operators of ours where its own lose digits."""
 
 from __future__ import annotations
 

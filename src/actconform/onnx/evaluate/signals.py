@@ -22,14 +22,14 @@ def _det(_: OperatorNode, x: Array) -> Array:
 @operation("DFT")
 def _dft(node: OperatorNode, x: Array, length: Array | None = None, axis: Array | None = None) -> Array:
     """Numbers with their imaginary parts along the last axis; real ones have but one number there."""
-    own = node.attributes
-    if own["inverse"] and own["onesided"]:
+    attributes = node.attributes
+    if attributes["inverse"] and attributes["onesided"]:
         raise Unsupported("the correctly rounded evaluator does not know a one-sided inverse DFT")
-    along = int(own.get("axis", -2 if axis is None else axis)) % x.ndim
+    along = int(attributes.get("axis", -2 if axis is None else axis)) % x.ndim
     numbers = x[..., 0] + (1j * x[..., 1] if x.shape[-1] == 2 else 0)
-    transform = np.fft.ifft if own["inverse"] else np.fft.fft
+    transform = np.fft.ifft if attributes["inverse"] else np.fft.fft
     result = transform(numbers, n=None if length is None else int(length), axis=along)
-    if own["onesided"]:
+    if attributes["onesided"]:
         result = result.take(np.arange(result.shape[along] // 2 + 1), along)
     return np.stack([result.real, result.imag], -1)
 

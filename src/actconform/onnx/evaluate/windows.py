@@ -44,12 +44,12 @@ def _along(node: OperatorNode, name: str, rank: int) -> list[int]:
 def _placings(node: OperatorNode, lengths: Sequence[int], size: Sequence[int]) -> list[Placing]:
     rank, auto = len(lengths), node.attributes["auto_pad"]
     pads = _along(node, "pads", 2 * rank) if auto == "NOTSET" and node.attributes.get("pads") else [0] * 2 * rank
-    given = zip(
+    settings = zip(
         size, _along(node, "strides", rank), _along(node, "dilations", rank), pads[:rank], pads[rank:], strict=True
     )
     placed = []
-    for length, one in zip(lengths, given, strict=True):
-        place = Placing(*one)
+    for length, axis_settings in zip(lengths, settings, strict=True):
+        place = Placing(*axis_settings)
         if auto.startswith("SAME"):
             total = max((math.ceil(length / place.stride) - 1) * place.stride + place.reach - length, 0)
             halves = total // 2, total - total // 2
@@ -121,14 +121,16 @@ def _conv_transpose(node: OperatorNode, x: Array, kernel: Array, bias: Array | N
 
 
 def _cut(node: OperatorNode, axis: int, length: int, full: int, place: Placing) -> slice:
-    """Return which part of the full output is kept: what the padding leaves, or as much as is asked for."""
-    auto, asked = node.attributes["auto_pad"], node.attributes.get("output_shape")
-    if not asked and not auto.startswith("SAME"):
+    """Return which part of the full output is kept: what the padding leaves, or as much as output_shape says."""
+    auto, output_shape = node.attributes["auto_pad"], node.attributes.get("output_shape")
+    if not output_shape and not auto.startswith("SAME"):
         return slice(place.before, full - place.after)
-    kept = int(asked[axis]) if asked else min(length * place.stride, full)  # runtimes add no zeros of themselves
-    total = max(full - kept, 0)
+    size = (
+        int(output_shape[axis]) if output_shape else min(length * place.stride, full)
+    )  # runtimes add no zeros of themselves
+    total = max(full - size, 0)
     before = total // 2 if auto == "SAME_UPPER" else total - total // 2
-    return slice(before, before + kept)
+    return slice(before, before + size)
 
 
 def _over_window(windows: Array) -> tuple[int, ...]:
@@ -150,7 +152,7 @@ def _max_pool(node: OperatorNode, x: Array) -> tuple[Array, Array]:
 
 @operation("AveragePool")
 def _average_pool(node: OperatorNode, x: Array) -> Array:
-    """Padding counts if asked to; what the last window reaches over it never does."""
+    """Padding counts with count_include_pad; what the last window reaches over it never does."""
     placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
     windows = _windows(_padded(x, placings, 0.0, 0.0), placings)
     image = np.ones((1, 1, *x.shape[2:]))
@@ -214,8 +216,8 @@ def _targets(
     """Return the scale and the new length of every axis that is resized."""
     if sizes is None or not len(sizes):
         assert scales is not None  # the standard asks for one of the two
-        given = [float(scale) for scale in scales]
-        return given, [math.floor(length * scale) for length, scale in zip(lengths, given, strict=True)]
+        factors = [float(scale) for scale in scales]
+        return factors, [math.floor(length * scale) for length, scale in zip(lengths, factors, strict=True)]
     counts = [int(size) for size in sizes]
     ratios = [count / length for count, length in zip(counts, lengths, strict=True)]
     policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
