@@ -10,7 +10,7 @@ __all__ = ["GradientError", "NameTakenError", "UnsupportedOperator", "add_gradie
 
 
 def __getattr__(name: str) -> Any:
-    """Import the differentiation where it is asked for: its rules are built on modules that read rules themselves."""
+    """Import the differentiation at first use: its rules are built on modules that import rules themselves."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from actconform.onnx.grad import reverse_mode

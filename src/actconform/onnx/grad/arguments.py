@@ -1,4 +1,4 @@
-"""What a caller asks gradients for: tensors to differentiate by, outputs to start from, and dimensions of inputs."""
+"""The arguments of `add_gradients`: tensors to differentiate by, outputs to start from, and dimensions of inputs."""
 
 from __future__ import annotations
 
@@ -56,14 +56,16 @@ def _fix(value: onnx.ValueInfoProto, shape: Sequence[int], symbols: dict[str, in
 def wanted_tensors(model: onnx.ModelProto, graph: onnx.GraphProto, wrt: Sequence[str] | None) -> list[str]:
     """Return the names of `wrt`, each once, by default of all float inputs of `model`.
 
-    They are float inputs or initializers of `graph`, its outline. Raises GradientError where one is not, or there is none;
+    They are float inputs or initializers of `graph`, its copy without large tensors. Raises GradientError where one is not, or there is none;
     TypeError where they are no strings.
     """
     types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     if wrt is None:
-        held = {tensor.name for tensor in model.graph.initializer}
-        names = [value.name for value in model.graph.input if value.name not in held and types[value.name] in FLOATS]
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        names = [
+            value.name for value in model.graph.input if value.name not in initializers and types[value.name] in FLOATS
+        ]
         if not names:
             raise GradientError(
                 "there is no input of floats to differentiate by: name initializers of the model as wrt"
@@ -106,18 +108,18 @@ def chosen_outputs(graph: onnx.GraphProto, outputs: Sequence[str] | None) -> lis
     return names
 
 
-def _strings(argument: str, given: object) -> list[str]:
-    """Return the names given, each once; one alone may come as a string."""
-    names: list[Any] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+def _strings(argument: str, strings: object) -> list[str]:
+    """Return the names in `strings`, each once; a single one may come as a string."""
+    names: list[Any] = [strings] if isinstance(strings, str) or not isinstance(strings, Iterable) else list(strings)
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"{argument}: names of tensors are expected, not {name!r} of type {type(name).__name__}")
     return list(dict.fromkeys(names))
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    same = sorted(each for each in known if each.casefold() == name.casefold())
-    return f"; did you mean {', '.join(same)}?" if same else near(name, sorted(known))
+def _near(name: str, names: Iterable[str]) -> str:
+    same = sorted(each for each in names if each.casefold() == name.casefold())
+    return f"; did you mean {', '.join(same)}?" if same else near(name, sorted(names))
 
 
 def _spelled(element_type: int) -> str:

@@ -41,9 +41,9 @@ def lost_in_export(model: onnx.ModelProto, wrt: Sequence[str], gradient: str = "
     padding. What an exporter leaves no trace of is not seen. `gradient` begins the names of gradients.
     """
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
-    asked = [name for name in wrt if name in initializers]
+    weights = [name for name in wrt if name in initializers]
     nodes = list(deep(needed(model.graph.node, [value.name for value in model.graph.output])))
-    readers = {name: [_label(node) for node in nodes for read in node.input if read == name] for name in asked}
+    readers = {name: [_label(node) for node in nodes for read in node.input if read == name] for name in weights}
     notes = [
         f"{gradient}{name} is the sum over {len(by)} readers of {name} ({_listed(by)}): "
         "tied weights, or equal ones that the exporter merged"
@@ -51,11 +51,11 @@ def lost_in_export(model: onnx.ModelProto, wrt: Sequence[str], gradient: str = "
         if len(by) > 1
     ]
     tensors = {**initializers, **_constant_nodes(nodes)}
-    for name in asked:
+    for name in weights:
         notes += _copies(name, tensors, nodes, gradient)
-    notes += _folded(asked, nodes, initializers)
-    notes += _padding(asked, nodes, gradient)
-    return notes + (_missing(model, initializers) if asked else []) + _cut(nodes)
+    notes += _folded(weights, nodes, initializers)
+    notes += _padding(weights, nodes, gradient)
+    return notes + (_missing(model, initializers) if weights else []) + _cut(nodes)
 
 
 def _label(node: onnx.NodeProto) -> str:
@@ -75,24 +75,24 @@ def _copies(
     name: str, tensors: dict[str, onnx.TensorProto], nodes: Sequence[onnx.NodeProto], gradient: str
 ) -> Iterator[str]:
     """Yield a sentence for each tensor that holds what an initializer holds, or that transposed or multiplied."""
-    mine = tensors[name]
-    if mine.data_type not in FLOATS or uses_external_data(mine):
+    initializer = tensors[name]
+    if initializer.data_type not in FLOATS or uses_external_data(initializer):
         return
-    array = numpy_helper.to_array(mine)
+    array = numpy_helper.to_array(initializer)
     if array.size < 2 or np.ptp(array.astype(np.float64)) == 0:  # zeros and ones are equal by chance
         return
     for copy, tensor in tensors.items():
-        same = tensor.data_type == mine.data_type and np.prod(tensor.dims, dtype=np.int64) == array.size
+        same = tensor.data_type == initializer.data_type and np.prod(tensor.dims, dtype=np.int64) == array.size
         if copy == name or not same or uses_external_data(tensor):
             continue
         relation = _relation(array, numpy_helper.to_array(tensor))
         readers = [_label(node) for node in nodes for read in node.input if read == copy] if relation else []
         if relation and readers:
-            held_there = relation.of(name) if any(relation) else f"the same numbers as {name}"
-            own, part = f"{gradient}{name}", relation.of(f"{gradient}{copy}")
+            content = relation.of(name) if any(relation) else f"the same numbers as {name}"
+            gradient_name, part = f"{gradient}{name}", relation.of(f"{gradient}{copy}")
             yield (
-                f"{copy}, read by {_listed(readers)}, holds {held_there}: if both are one parameter of the model, its "
-                f"gradient is {own} plus {part}; {own} alone lacks that part"
+                f"{copy}, read by {_listed(readers)}, holds {content}: if both are one parameter of the model, its "
+                f"gradient is {gradient_name} plus {part}; {gradient_name} alone lacks that part"
             )
 
 
@@ -108,9 +108,13 @@ class _Relation(NamedTuple):
         return f"{times}{'the transpose of ' if self.transposed else ''}{name}"
 
 
-def _relation(mine: Array, copy: Array) -> _Relation | None:
-    """Return what `copy` is of `mine`; None if nothing. For most that are not related the first rows decide."""
-    turned = [mine, *([mine.T] if mine.ndim >= 2 else []), *([np.swapaxes(mine, -1, -2)] if mine.ndim > 2 else [])]
+def _relation(original: Array, copy: Array) -> _Relation | None:
+    """Return what `copy` is of `original`; None if nothing. For most that are not related the first rows decide."""
+    turned = [
+        original,
+        *([original.T] if original.ndim >= 2 else []),
+        *([np.swapaxes(original, -1, -2)] if original.ndim > 2 else []),
+    ]
     for i, array in enumerate(turned):
         if array.shape == copy.shape and _ratio(array[:1], copy[:1]) is not None:
             ratio = _ratio(array, copy)
@@ -133,10 +137,10 @@ def _ratio(array: Array, copy: Array) -> float | None:
 
 
 def _folded(
-    asked: Sequence[str], nodes: Sequence[onnx.NodeProto], initializers: dict[str, onnx.TensorProto]
+    weights: Sequence[str], nodes: Sequence[onnx.NodeProto], initializers: dict[str, onnx.TensorProto]
 ) -> Iterator[str]:
-    """Yield a sentence for each asked weight that shows that the exporter computed it from several parameters."""
-    for name in asked:
+    """Yield a sentence for each of `weights` that shows that the exporter computed it from several parameters."""
+    for name in weights:
         for node in (node for node in nodes if name in node.input):
             rules = [entry.value for entry in node.metadata_props if entry.key.endswith(_RULE)]
             fused = next((rule for rule in rules if "BatchNorm" in rule), "")
@@ -179,12 +183,12 @@ def _cut(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     return []
 
 
-def _padding(asked: Sequence[str], nodes: Sequence[onnx.NodeProto], gradient: str) -> Iterator[str]:
+def _padding(weights: Sequence[str], nodes: Sequence[onnx.NodeProto], gradient: str) -> Iterator[str]:
     """Yield a sentence for each embedding one row of which torch never trains."""
     for node in nodes:
         for entry in node.metadata_props:
             row = _EMBEDDING.search(entry.value) if entry.key == _FX_NODE else None
-            if row and node.op_type == "Gather" and node.input[0] in asked:
+            if row and node.op_type == "Gather" and node.input[0] in weights:
                 name = node.input[0]
                 yield (
                     f"row {row[1]} of {name} is the model's padding_idx, of gradient 0 in torch; the graph does not know "

@@ -74,18 +74,18 @@ def add_gradients(
     graph = light.graph
     wanted = wanted_tensors(model, light.graph, wrt)
     chosen = chosen_outputs(graph, outputs)
-    taken = set(own_names(graph))
+    existing = set(own_names(graph))
     new = [*(cotangent + name for name in chosen), *(gradient + name for name in wanted)]
-    clash = [name for name in new if name in taken] or [name for name in new if new.count(name) > 1]
+    clash = [name for name in new if name in existing] or [name for name in new if new.count(name) > 1]
     if clash:
         raise NameTakenError(clash[0])
 
     inferred, values = _settled(light)
-    b = GraphBuilder(light, inferred, fresh_prefix("vjp_", taken.union(new)), add_gradients)
+    b = GraphBuilder(light, inferred, fresh_prefix("vjp_", existing.union(new)), add_gradients)
     for name, tensor in values.items():
         b.knows(tensor, name)
     arriving = {name: [b.same_as(cotangent + name, name)] for name in chosen}
-    _pull_back(b, _reached(b, graph, wanted), arriving)
+    _propagate(b, _reached(b, graph, wanted), arriving)
 
     gradients = {gradient + name: _gradient_of(b, name, arriving) for name in wanted}
     _name(b, gradients)
@@ -133,7 +133,7 @@ def _reached(b: GraphBuilder, graph: onnx.GraphProto, wrt: Sequence[str]) -> lis
     return reached
 
 
-def _pull_back(b: GraphBuilder, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
+def _propagate(b: GraphBuilder, reached: list[tuple[onnx.NodeProto, set[str]]], arriving: dict[str, list[str]]) -> None:
     """Carry the cotangents in `arriving`, all that came to each tensor, from the last of the nodes back to the first."""
     for proto, borne in reversed(reached):
         g = [_total(b, arriving, name) for name in proto.output]
@@ -142,8 +142,8 @@ def _pull_back(b: GraphBuilder, reached: list[tuple[onnx.NodeProto, set[str]]], 
         node = _node(b, proto, borne)
         rule = _rule(node)
         b.at(node, _float_type(b, node))
-        pulled = _pulled(b, node, rule, g)
-        for name, wanted, cotangent in zip((*node.inputs, *node.captured), node.wanted, pulled, strict=False):
+        cotangents = _apply(b, node, rule, g)
+        for name, wanted, cotangent in zip((*node.inputs, *node.captured), node.wanted, cotangents, strict=False):
             if wanted and cotangent:
                 arriving.setdefault(name, []).append(cotangent)
 
@@ -156,18 +156,20 @@ def _rule(node: Node) -> Rule:
     return rule
 
 
-def _pulled(b: GraphBuilder, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
-    """Return what the rule of a node gives, whoever wrote it."""
+def _apply(b: GraphBuilder, node: Node, rule: Rule, g: Cotangents) -> Cotangents:
+    """Return the cotangents that the rule of a node gives. Raises GradientError where it fails or returns something else."""
     whose = f"the gradient rule {rule.__module__}.{getattr(rule, '__qualname__', rule)} of {node.label}"
     try:
-        pulled = rule(b, node, g)
+        cotangents = rule(b, node, g)
     except UnsupportedOperator:
         raise
     except Exception as error:
         raise GradientError(f"{whose} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    if not isinstance(pulled, list | tuple) or not all(name is None or isinstance(name, str) for name in pulled):
-        raise GradientError(f"{whose} returned {pulled!r}: a list is expected, a name or None for each input")
-    return pulled
+    if not isinstance(cotangents, list | tuple) or not all(
+        name is None or isinstance(name, str) for name in cotangents
+    ):
+        raise GradientError(f"{whose} returned {cotangents!r}: a list is expected, a name or None for each input")
+    return cotangents
 
 
 def _total(b: GraphBuilder, arriving: dict[str, list[str]], name: str) -> str | None:
@@ -199,8 +201,8 @@ def _node(b: GraphBuilder, proto: onnx.NodeProto, borne: set[str]) -> Node:
 @cache
 def _defaults(op_type: str, opset: int) -> dict[str, Any]:
     schema = onnx.defs.get_schema(op_type, opset, "")
-    given = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
-    return {each.name: _decoded(helper.get_attribute_value(each)) for each in given}
+    defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
+    return {each.name: _decoded(helper.get_attribute_value(each)) for each in defaults}
 
 
 def _decoded(value: Any) -> Any:
@@ -253,7 +255,9 @@ def _described(value: onnx.ValueInfoProto, name: str, stated: onnx.ValueInfoProt
         if dim.dim_param.startswith("unk__"):  # names that inference made up
             dim.Clear()
     if stated is not None:
-        for dim, own in zip(described.type.tensor_type.shape.dim, stated.type.tensor_type.shape.dim, strict=False):
-            if own.dim_param:
-                dim.CopyFrom(own)
+        for dim, stated_dim in zip(
+            described.type.tensor_type.shape.dim, stated.type.tensor_type.shape.dim, strict=False
+        ):
+            if stated_dim.dim_param:
+                dim.CopyFrom(stated_dim)
     return described

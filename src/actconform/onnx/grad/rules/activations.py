@@ -196,7 +196,7 @@ MILLS_DOUBLE = (
 
 @rule("Relu")
 def _relu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
-    """Return the cotangent where y > 0: asking y leaves runtimes free to fuse what made x."""
+    """Return the cotangent where y > 0: testing y leaves runtimes free to fuse what made x."""
     return [b.Where(b.LessOrEqual(node.outputs[0], 0.0), 0.0, g[0])]
 
 
@@ -209,10 +209,10 @@ def _leaky_relu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
 def _prelu(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     x, slope = node.inputs
     positive = b.Greater(x, 0.0)
-    found: list[str | None] = [b.Where(positive, g[0], b.Mul(g[0], slope)), None]
+    cotangents: list[str | None] = [b.Where(positive, g[0], b.Mul(g[0], slope)), None]
     if node.wanted[1]:
-        found[1] = b.sum_to(b.Where(positive, 0.0, b.Mul(g[0], x)), slope, x)
-    return found
+        cotangents[1] = b.sum_to(b.Where(positive, 0.0, b.Mul(g[0], x)), slope, x)
+    return cotangents
 
 
 @rule("ThresholdedRelu", widen=True)

@@ -55,7 +55,7 @@ def gradient_of_body(
         model.graph.node.append(helper.make_node("Identity", [body.output[i].name], [f"{marker}{i}"]))
     model.graph.output.extend(_outputs(node, model, {f"{marker}{i}": body.output[i] for i in cotangents}))
     try:
-        made = b.differentiate(
+        differentiated = b.differentiate(
             model, list(wrt), list(outs), cotangent=f"{marker}ct_", gradient=f"{marker}d_", keep_outputs=False
         )
     except GradientError as error:
@@ -66,11 +66,11 @@ def gradient_of_body(
     def rename(name: str) -> str:
         return name if name in around else new.get(name, prefix + name)
 
-    graph = renamed(made.graph, rename)
+    graph = renamed(differentiated.graph, rename)
     gradients = [rename(f"{marker}d_{name}") for name in wrt]
-    kept = onnx.GraphProto(name=prefix, node=needed(graph.node, gradients))
-    kept.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in around)
-    return GradientBody(kept, [rename(value.name) for value in inputs], gradients, list(model.graph.output))
+    gradient_graph = onnx.GraphProto(name=prefix, node=needed(graph.node, gradients))
+    gradient_graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in around)
+    return GradientBody(gradient_graph, [rename(value.name) for value in inputs], gradients, list(model.graph.output))
 
 
 def typed(name: str, element_type: int) -> onnx.ValueInfoProto:
@@ -82,8 +82,8 @@ def typed(name: str, element_type: int) -> onnx.ValueInfoProto:
 
 def copy_of_body(b: GraphBuilder, body: onnx.GraphProto) -> onnx.GraphProto:
     """Return a graph inside a node, with new names for all that it does not take from around it."""
-    own, prefix = set(own_names(body)), b.prefix()
-    return renamed(body, lambda name: prefix + name if name in own else name)
+    inner_names, prefix = set(own_names(body)), b.prefix()
+    return renamed(body, lambda name: prefix + name if name in inner_names else name)
 
 
 def _standalone(
@@ -93,9 +93,9 @@ def _standalone(
     graph = onnx.GraphProto(name="body", node=body.node, initializer=body.initializer, value_info=body.value_info)
     graph.sparse_initializer.extend(body.sparse_initializer)
     graph.input.extend(inputs)
-    asked = [name for name in wrt if name not in {value.name for value in inputs}]
-    for name in dict.fromkeys([*captured(body), *asked]):
-        value = None if name in asked else b.value(name)
+    captured_wrt = [name for name in wrt if name not in {value.name for value in inputs}]
+    for name in dict.fromkeys([*captured(body), *captured_wrt]):
+        value = None if name in captured_wrt else b.value(name)
         if value is not None:
             graph.initializer.append(tensor_of(value, name))
         else:

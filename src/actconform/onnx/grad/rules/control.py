@@ -45,11 +45,11 @@ def choice(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     cotangents = {i: cotangent for i, cotangent in enumerate(g) if cotangent}
     branches = {}
     for name in ("then_branch", "else_branch"):
-        pulled = gradient_of_body(b, node, node.attributes[name], [], wanted, cotangents)
-        pulled.graph.output.extend(
-            typed(d, b.element_type_of(x)) for d, x in zip(pulled.gradients, wanted, strict=True)
+        gradient = gradient_of_body(b, node, node.attributes[name], [], wanted, cotangents)
+        gradient.graph.output.extend(
+            typed(d, b.element_type_of(x)) for d, x in zip(gradient.gradients, wanted, strict=True)
         )
-        branches[name] = pulled.graph
+        branches[name] = gradient.graph
     results = b.outputs(len(wanted), "If", node.inputs[0], **branches)
     return [None, *_in_order(b, node, dict(zip(wanted, results, strict=True)))]
 
@@ -110,8 +110,10 @@ def _states_of_scan(b: GraphBuilder, node: Node, n_states: int) -> list[str]:
     body = copy_of_body(b, node.attributes["body"])
     del body.output[n_states:]
     _save(b, body, [value.name for value in body.input[:n_states]])
-    kept = {name: value for name, value in node.attributes.items() if not name.startswith(("body", "scan_output"))}
-    return b.outputs(2 * n_states, "Scan", *node.inputs, body=body, **kept)[n_states:]
+    attributes = {
+        name: value for name, value in node.attributes.items() if not name.startswith(("body", "scan_output"))
+    }
+    return b.outputs(2 * n_states, "Scan", *node.inputs, body=body, **attributes)[n_states:]
 
 
 def _inputs_of_loop(b: GraphBuilder, node: Node, n_states: int) -> list[str]:
@@ -119,8 +121,8 @@ def _inputs_of_loop(b: GraphBuilder, node: Node, n_states: int) -> list[str]:
     body = copy_of_body(b, node.attributes["body"])
     del body.output[1 + n_states :]
     saved = _save(b, body, [value.name for value in body.input])
-    given = [name or None for name in node.inputs]
-    return b.outputs(n_states + len(saved), "Loop", *given, body=body)[n_states:]
+    inputs = [name or None for name in node.inputs]
+    return b.outputs(n_states + len(saved), "Loop", *inputs, body=body)[n_states:]
 
 
 def _save(b: GraphBuilder, body: onnx.GraphProto, names: Sequence[str]) -> list[str]:
@@ -157,10 +159,10 @@ def _back(
         if cotangent:
             g_of[first_result + n_states + i] = f"{prefix}result{i}"
     inputs = [steps.described[first + i].name for i in [*live, *sliced]]
-    pulled = gradient_of_body(b, node, steps.body, steps.described, [*inputs, *around], g_of)
-    _refuse_growth(node, pulled.outputs, [steps.described[first + i] for i in live])
+    body_gradient = gradient_of_body(b, node, steps.body, steps.described, [*inputs, *around], g_of)
+    _refuse_growth(node, body_gradient.outputs, [steps.described[first + i] for i in live])
 
-    graph, gradients = pulled.graph, iter(pulled.gradients)
+    graph, gradients = body_gradient.graph, iter(body_gradient.gradients)
     states = [f"{prefix}state{i}" for i in live]
     graph.input.extend(typed(name, b.element_type_of(steps.initial[i])) for name, i in zip(states, live, strict=True))
     graph.output.extend(typed(next(gradients), b.element_type_of(steps.initial[i])) for i in live)
@@ -169,7 +171,7 @@ def _back(
         _add_up(graph, gradient, _wide(b.element_type_of(name)), f"{prefix}sum{i}")
     graph.output.extend(slices)
     graph.input.extend(
-        typed(name, _element_type(each)) for name, each in zip(pulled.inputs, steps.described, strict=True)
+        typed(name, _element_type(each)) for name, each in zip(body_gradient.inputs, steps.described, strict=True)
     )
     graph.input.extend(typed(name, b.element_type_of(each[0] or "")) for name, each in arriving.items())
 

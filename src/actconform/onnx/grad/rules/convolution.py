@@ -208,7 +208,7 @@ def _seen_by_position(
     axes = len(sizes)
     index = None
     for axis in range(axes):  # an index of a pixel is the sum of one term an axis; the runtime folds the sums
-        term = window.seen(axis, positions[axis]) * math.prod(sizes[axis + 1 :])
+        term = window.places(axis, positions[axis]) * math.prod(sizes[axis + 1 :])
         dims = [1] * 2 * axes
         dims[axis], dims[axes + axis] = term.shape
         each = b.constant(term.reshape(dims))

@@ -134,8 +134,8 @@ def _pow(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
             return b.times(_present(g), b.Where(level, 0.0, b.Mul(real, power)))
         at_zero = b.And(b.Equal(x, 0.0), b.GreaterOrEqual(real, 0.0))
         flat = b.Or(at_zero, b.And(b.Equal(x, float("inf")), b.Less(real, 0.0)))
-        pulled = b.times(_present(g), b.Where(flat, 0.0, b.Mul(node.outputs[0], b.Log(x))))
-        return pulled if kind == b.element_type else b.Cast(pulled, to=kind)
+        d_exponent = b.times(_present(g), b.Where(flat, 0.0, b.Mul(node.outputs[0], b.Log(x))))
+        return d_exponent if kind == b.element_type else b.Cast(d_exponent, to=kind)
 
     return _each(b, node, cotangent)
 
@@ -157,7 +157,7 @@ def _extremum(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
         return [g[0]]
     loses = b.Less if node.op_type == "Max" else b.Greater
     beaten = [
-        reduce(b.Or, [loses(x, other) for j, other in enumerate(node.inputs) if j != i])
+        reduce(b.Or, [loses(x, argument) for j, argument in enumerate(node.inputs) if j != i])
         for i, x in enumerate(node.inputs)
     ]
     winners = b.Sum(*(b.Where(loser, 0.0, 1.0) for loser in beaten))
@@ -172,14 +172,14 @@ def _clip(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     below = b.Less(x, low) if low else None
     above = b.Greater(x, high) if high else None
     outside = b.Or(below, above) if below and above else below or above
-    found: list[str | None] = [b.drop(outside, _present(g)) if outside else g[0], None, None]
+    cotangents: list[str | None] = [b.drop(outside, _present(g)) if outside else g[0], None, None]
     if below and low and node.wants(1):  # crossed bounds: the upper one holds everywhere
         raised = b.And(below, b.LessOrEqual(low, high)) if high else below
-        found[1] = b.sum_to(b.keep(raised, _present(g)), low, x)
+        cotangents[1] = b.sum_to(b.keep(raised, _present(g)), low, x)
     if above and high and node.wants(2):
         lowered = b.Or(above, b.Greater(low, high)) if low else above
-        found[2] = b.sum_to(b.keep(lowered, _present(g)), high, x)
-    return found
+        cotangents[2] = b.sum_to(b.keep(lowered, _present(g)), high, x)
+    return cotangents
 
 
 @rule("Where")
@@ -196,8 +196,8 @@ def _identity(_: GraphBuilder, __: Node, g: Cotangents) -> Cotangents:
 @rule("Cast", "CastLike")
 def _cast(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the cotangent in the type of the input; rounding has the derivative of what it rounds."""
-    given = b.element_type_of(node.outputs[0])
-    if given not in FLOATS:
+    element_type = b.element_type_of(node.outputs[0])
+    if element_type not in FLOATS:
         raise node.refuse("only casts among float16, bfloat16, float32 and float64 have a gradient")
     return [b.Cast(g[0], to=b.element_type_of(node.inputs[0]))]
 
@@ -225,8 +225,8 @@ def _present(g: Cotangents) -> str:
 
 def _each(b: GraphBuilder, node: Node, cotangent: Callable[[int], str | None]) -> list[str | None]:
     """Return the cotangents of inputs that were broadcast to the output, each computed in the output's shape where wanted."""
-    found: list[str | None] = []
+    cotangents: list[str | None] = []
     for i, x in enumerate(node.inputs):
-        pulled = cotangent(i) if node.wanted[i] else None
-        found.append(b.sum_to(pulled, x, node.outputs[0]) if pulled else None)
-    return found
+        broadcast = cotangent(i) if node.wanted[i] else None
+        cotangents.append(b.sum_to(broadcast, x, node.outputs[0]) if broadcast else None)
+    return cotangents

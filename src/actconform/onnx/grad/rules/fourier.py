@@ -29,8 +29,8 @@ def fourier(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     if inverse and onesided:
         raise node.refuse("a one-sided inverse transform has no rule: give both sides")
     axis, rank = _axis(b, node), b.rank(x)
-    own, zero = b.size_of(x, axis), b.integers([0])
-    number = own
+    size, zero = b.size_of(x, axis), b.integers([0])
+    number = size
     if node.input(1):  # of int32 or int64
         number = b.Cast(b.Reshape(node.inputs[1], b.integers([1])), to=TensorProto.INT64)
     if onesided:
@@ -42,7 +42,7 @@ def fourier(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     count = b.Cast(number, to=b.element_type)
     back = b.Div(back, count) if inverse else b.Mul(back, count)
     if node.input(1):
-        back = _lengthened(b, b.Slice(back, zero, own, b.integers([axis])), axis, rank, own)
+        back = _lengthened(b, b.Slice(back, zero, size, b.integers([axis])), axis, rank, size)
     real = (b.shape(x) or (None,))[-1]
     if real is None:
         raise node.refuse(f"whether {x} is real or complex, 1 or 2 numbers along its last axis, must be known")

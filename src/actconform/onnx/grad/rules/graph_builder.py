@@ -145,15 +145,15 @@ class GraphBuilder(TensorInfo):
         self, kind: int, n: int, operator: str, inputs: Sequence[Operand], attributes: dict[str, Any]
     ) -> list[str]:
         """Add a node that computes in another element type than the node's, between casts."""
-        own = self.element_type
+        element_type = self.element_type
         operands = [
-            self.Cast(each, to=kind) if isinstance(each, str) and self.element_type_of(each) == own else each
+            self.Cast(each, to=kind) if isinstance(each, str) and self.element_type_of(each) == element_type else each
             for each in inputs
         ]
         self.element_type = kind
         results = self.outputs(n, operator, *operands, **attributes)
-        self.element_type = own
-        return [self.Cast(each, to=own) if self.element_type_of(each) == kind else each for each in results]
+        self.element_type = element_type
+        return [self.Cast(each, to=element_type) if self.element_type_of(each) == kind else each for each in results]
 
     # The element type that a rule computes in
 
@@ -164,12 +164,12 @@ class GraphBuilder(TensorInfo):
         it divides or multiplies by; the cotangents that it returns are rounded to the types of their inputs. A tensor whose
         type is not known is taken to be of the node's float type.
         """
-        own = self.element_type
+        element_type = self.element_type
         names = (*node.inputs, *node.outputs, *(each for each in g if each))
         kinds = {self.element_type_of(name) for name in names}
         kind = self.element_type = TensorProto.DOUBLE if TensorProto.DOUBLE in kinds else TensorProto.FLOAT
-        inputs = tuple(self._cast(name, own, kind) for name in node.inputs)
-        outputs = tuple(self._cast(name, own, kind) for name in node.outputs)
+        inputs = tuple(self._cast(name, element_type, kind) for name in node.inputs)
+        outputs = tuple(self._cast(name, element_type, kind) for name in node.outputs)
         if outputs != node.outputs and node.domain in STANDARD:
             again = self.outputs(len(outputs), node.op_type, *inputs, **node.attributes)
             outputs = tuple(
@@ -177,14 +177,14 @@ class GraphBuilder(TensorInfo):
             )
             for new, old in zip(outputs, node.outputs, strict=True):
                 self.knows_like(new, old)
-        seen = replace(node, inputs=inputs, outputs=outputs)
-        pulled = rule(self, seen, [each and self._cast(each, own, kind) for each in g])
-        self.element_type = own
-        if not isinstance(pulled, list | tuple):
-            return pulled
+        widened_node = replace(node, inputs=inputs, outputs=outputs)
+        cotangents = rule(self, widened_node, [each and self._cast(each, element_type, kind) for each in g])
+        self.element_type = element_type
+        if not isinstance(cotangents, list | tuple):
+            return cotangents
         return [
-            self._cast(each, kind, self.element_type_of(x) or own) if isinstance(each, str) else each
-            for each, x in zip(pulled, node.inputs, strict=False)
+            self._cast(each, kind, self.element_type_of(x) or element_type) if isinstance(each, str) else each
+            for each, x in zip(cotangents, node.inputs, strict=False)
         ]
 
     def total(self, parts: Sequence[str]) -> str:
@@ -197,8 +197,8 @@ class GraphBuilder(TensorInfo):
 
     def _cast(self, name: str, usual: int, kind: int) -> str:
         """Return a float tensor in the element type `kind`, all else as it is; `usual` is what a type not known is taken for."""
-        given = (self.element_type_of(name) or usual) if name else TensorProto.UNDEFINED
-        if given not in FLOATS or given == kind:
+        element_type = (self.element_type_of(name) or usual) if name else TensorProto.UNDEFINED
+        if element_type not in FLOATS or element_type == kind:
             return name
         before = self._cast_from.get(name, "")
         if self.element_type_of(before) == kind:  # a cotangent stays as exact as it was between rules that widen
@@ -223,8 +223,8 @@ class GraphBuilder(TensorInfo):
     def _sum_to_dynamic(self, g: str, x: str, of: str) -> str:
         narrow, wide = self.Shape(x), self.Shape(of)
         missing = self.Sub(self.Shape(wide), self.Shape(narrow))
-        one = constant_tensor([1], TensorProto.INT64, "value")
-        padded = self.Concat(self.ConstantOfShape(missing, value=one), narrow, axis=0)
+        fill = constant_tensor([1], TensorProto.INT64, "value")
+        padded = self.Concat(self.ConstantOfShape(missing, value=fill), narrow, axis=0)
         axes = self.Reshape(self.NonZero(self.Not(self.Equal(padded, wide))), self.integers([-1]))
         return self.Reshape(self.ReduceSum(g, axes, keepdims=1, noop_with_empty_axes=1), narrow, allowzero=1)
 
@@ -280,9 +280,9 @@ class GraphBuilder(TensorInfo):
 
     def keep(self, condition: str, g: str) -> str:
         """Return `g` where `condition` holds and else 0: the cotangent of a branch that was taken there alone."""
-        kept = self.Where(condition, g, 0.0)
-        self._selected.add(kept)
-        return kept
+        selected = self.Where(condition, g, 0.0)
+        self._selected.add(selected)
+        return selected
 
     def drop(self, condition: str, g: str) -> str:
         """Return 0 where `condition` holds and else `g`; where it compares with NaN, `g` passes."""

@@ -85,8 +85,8 @@ def scattered(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     if reduction == "add":
         return [cotangent, None, at_indices(cotangent) if node.wants(2) else None]
     if reduction == "none":
-        kept = b.Reshape(cotangent, flat), b.Reshape(place, flat), b.Reshape(b.zeros_like(updates), flat)
-        ddata = b.reshape_like(b.ScatterElements(*kept, axis=0), data) if node.wants(0) else None
+        scatter_inputs = b.Reshape(cotangent, flat), b.Reshape(place, flat), b.Reshape(b.zeros_like(updates), flat)
+        ddata = b.reshape_like(b.ScatterElements(*scatter_inputs, axis=0), data) if node.wants(0) else None
         return [ddata, None, at_indices(cotangent) if node.wants(2) else None]
     if reduction == "mul":
         products = _other_factors(b, data, place, updates)
@@ -113,8 +113,8 @@ def _other_factors(b: GraphBuilder, data: str, place: str, updates: str) -> tupl
     count = b.ScatterElements(counts[0], index, counts[1], axis=0, reduction="add")
     products = []
     for i, like in enumerate((data, updates)):
-        whole, n_zeros = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
-        rest = b.Where(b.Equal(b.Sub(n_zeros, counts[i]), 0.0), b.Div(whole, nonzero[i]), 0.0)
+        factor_product, n_zeros = (each if i == 0 else b.Gather(each, index, axis=0) for each in (product, count))
+        rest = b.Where(b.Equal(b.Sub(n_zeros, counts[i]), 0.0), b.Div(factor_product, nonzero[i]), 0.0)
         products.append(b.reshape_like(rest, like))
     return products[0], products[1]
 
@@ -186,13 +186,15 @@ def _resized_identity(b: GraphBuilder, node: Node, axis: int, rank: int) -> str:
     rows = 1 if axis == 0 and rank > 1 else 0  # where the rows of the identity lie in the image that is resized
     place = axis if rank > 1 else 1
     rank = max(rank, 2)
-    size, one = b.size_of(x, axis), b.integers([1])
+    size, unit = b.size_of(x, axis), b.integers([1])
 
-    def everywhere(value: float, there: float) -> list[float]:
-        return [there if each == place else value for each in range(rank)]
+    def everywhere(value: float, at_axis: float) -> list[float]:
+        return [at_axis if each == place else value for each in range(rank)]
 
     def dims(at_place: str) -> str:
-        return b.Concat(*(size if each == rows else at_place if each == place else one for each in range(rank)), axis=0)
+        return b.Concat(
+            *(size if each == rows else at_place if each == place else unit for each in range(rank)), axis=0
+        )
 
     roi = scales = sizes = None
     corners, entry = b.value(node.input(1)), _place(b, node, axis)
@@ -227,8 +229,8 @@ def col2im(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     pads = zip(window.before, window.after, strict=True)
     wide = [int(size) + sum(pad) for size, pad in zip(image, pads, strict=True)]
     sizes = [(n - span) // stride + 1 for n, span, stride in zip(wide, window.spans, window.strides, strict=True)]
-    seen = window_elements(b, padded(b, cotangent, window), window, cotangent, sizes)
-    columns = [b.Reshape(piece, b.integers([0, 0, 1, -1])) for piece in seen]
+    pieces = window_elements(b, padded(b, cotangent, window), window, cotangent, sizes)
+    columns = [b.Reshape(piece, b.integers([0, 0, 1, -1])) for piece in pieces]
     return [b.reshape_like(b.Concat(*columns, axis=2), x)]
 
 

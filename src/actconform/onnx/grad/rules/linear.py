@@ -60,15 +60,15 @@ def _transposed(b: GraphBuilder, x: str, rank: int) -> str:
     return b.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _over_batch(b: GraphBuilder, product: str | None, x: str, y: str, other: int) -> str | None:
+def _over_batch(b: GraphBuilder, product: str | None, x: str, y: str, other_rank: int) -> str | None:
     """Return the product summed over the axes along which `x` was broadcast in `y`, in the shape of `x`.
 
-    `other` is the rank of the other factor. A vector meets every matrix of its batch; a matrix meets a vector but once.
+    `other_rank` is the rank of the other factor. A vector meets every matrix of its batch; a matrix meets a vector but once.
     """
-    if product is None or (other == 1 and b.rank(x) > 1):
+    if product is None or (other_rank == 1 and b.rank(x) > 1):
         return product
     if b.rank(x) == 1:
-        return b.reshape_like(b.sum_over(product, range(other - 2)), x)
+        return b.reshape_like(b.sum_over(product, range(other_rank - 2)), x)
     axes = b.broadcast_axes(x, y, but_last=2)
     if axes is None:
         return b.sum_to(product, x, product)
@@ -77,7 +77,7 @@ def _over_batch(b: GraphBuilder, product: str | None, x: str, y: str, other: int
 
 @rule("Gemm")
 def gemm(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
-    """Gemm, y = alpha a' w' + beta c: da' = alpha g w'^T, dw' = alpha a'^T g, dc = beta g; ' transposes where asked."""
+    """Gemm, y = alpha a' w' + beta c: da' = alpha g w'^T, dw' = alpha a'^T g, dc = beta g; ' transposes where transA, transB say so."""
     (y,), (cotangent,) = node.outputs, g
     a, w = node.inputs[:2]
     assert cotangent
@@ -111,26 +111,26 @@ def einsum(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
         x if term == full else b.Einsum(x, equation=f"{full}->{term}")
         for x, full, term in zip(node.inputs, written, terms, strict=True)
     ]
-    found: list[str | None] = []
+    cotangents: list[str | None] = []
     for i, term in enumerate(terms):
         if not node.wants(i):
-            found.append(None)
+            cotangents.append(None)
             continue
-        others = [j for j in range(len(terms)) if j != i]
-        there = set(result).union(*(terms[j] for j in others))
-        spelled = "".join(letter for letter in term if letter in there)
-        equation = ",".join([result, *(terms[j] for j in others)]) + "->" + spelled
-        product = b.Einsum(cotangent, *(factors[j] for j in others), equation=equation)
-        lost = [axis for axis, letter in enumerate(term) if letter not in there]
+        other_terms = [j for j in range(len(terms)) if j != i]
+        letters = set(result).union(*(terms[j] for j in other_terms))
+        spelled = "".join(letter for letter in term if letter in letters)
+        equation = ",".join([result, *(terms[j] for j in other_terms)]) + "->" + spelled
+        product = b.Einsum(cotangent, *(factors[j] for j in other_terms), equation=equation)
+        lost = [axis for axis, letter in enumerate(term) if letter not in letters]
         x = factors[i]
         if lost:
             product = b.expand_like(b.Unsqueeze(product, b.integers(lost)), x)
         if term != written[i]:
             diagonal = b.Einsum(b.iota(node.inputs[i]), equation=f"{written[i]}->{term}")
-            found.append(b.scatter(node.inputs[i], diagonal, b.sum_to(product, x, product)))
+            cotangents.append(b.scatter(node.inputs[i], diagonal, b.sum_to(product, x, product)))
         else:
-            found.append(product if _all_equal(b, node, terms, i) else b.sum_to(product, x, product))
-    return found
+            cotangents.append(product if _all_equal(b, node, terms, i) else b.sum_to(product, x, product))
+    return cotangents
 
 
 def _letters(b: GraphBuilder, node: Node) -> tuple[list[str], str]:
@@ -168,9 +168,9 @@ def determinant(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     batched = b.Unsqueeze(cotangent, b.integers([-2, -1]))
     if size == 1:
         return [batched]
-    kept = b.constant(np.array([[j for j in range(size) if j != i] for i in range(size)]))
-    rows = b.Gather(x, kept, axis=-2)  # (..., i, size - 1, size)
-    minors = b.Gather(rows, kept, axis=-1)  # (..., i, size - 1, j, size - 1)
+    remaining = b.constant(np.array([[j for j in range(size) if j != i] for i in range(size)]))
+    rows = b.Gather(x, remaining, axis=-2)  # (..., i, size - 1, size)
+    minors = b.Gather(rows, remaining, axis=-1)  # (..., i, size - 1, j, size - 1)
     rank = b.rank(x) - 2
     by_pair = b.Transpose(minors, perm=[*range(rank), rank, rank + 2, rank + 1, rank + 3])
     signs = b.constant((-1.0) ** np.add.outer(np.arange(size), np.arange(size)))

@@ -72,17 +72,17 @@ def _through_running(
     """
     x, dx = x_and_dx
     rank, momentum = b.rank(node.inputs[0]), node.attributes["momentum"]
-    given: list[str | None] = [None, None]
+    d_running: list[str | None] = [None, None]
     centred = b.Sub(x, b.mean_over(x, axes))
     for i, c in enumerate(running):
         if not c:
             continue
-        given[i] = b.Mul(c, momentum)
+        d_running[i] = b.Mul(c, momentum)
         count = b.Cast(b.Div(b.Size(x), b.Size(c)), to=b.element_type)
         share = _by_channel(b, b.Div(b.Mul(c, 1.0 - momentum), count), rank)
         more = b.Mul(b.Mul(share, 2.0), centred) if i else b.expand_like(share, node.inputs[0])
         dx = b.Add(dx, more) if dx else more
-    return dx, given[0], given[1]
+    return dx, d_running[0], d_running[1]
 
 
 @rule("LayerNormalization", widen=True)

@@ -201,9 +201,9 @@ def _spread(b: GraphBuilder, node: Node, g: str, axes: Sequence[_Axis]) -> str:
             images = b.ConvTranspose(images, ones, strides=strides, dilations=only(window.dilations))
 
     def together(*numbers: int | str) -> str:
-        whole = [each for each in numbers if not isinstance(each, str)]
-        if len(whole) == len(numbers):
-            return b.integers(whole)
+        constants = [each for each in numbers if not isinstance(each, str)]
+        if len(constants) == len(numbers):
+            return b.integers(constants)
         return b.Concat(*(each if isinstance(each, str) else b.integers([each]) for each in numbers), axis=0)
 
     if any(axis.unseen != 0 for axis in axes):

@@ -49,9 +49,9 @@ def recurrent(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     names = {name: x for name, x in zip(_INPUTS, node.inputs, strict=False) if x}
     wanted = [name for i, name in enumerate(_INPUTS) if node.wants(i)]
     arriving = {f"y{i}": cotangent for i, cotangent in enumerate(g) if cotangent}
-    made = b.differentiate(_definition(b, node), wanted, list(arriving), keep_outputs=False)
+    gradient_model = b.differentiate(_definition(b, node), wanted, list(arriving), keep_outputs=False)
     names |= {f"ct_{y}": cotangent for y, cotangent in arriving.items()}
-    gradients = dict(zip(wanted, b.paste(made.graph, names), strict=True))
+    gradients = dict(zip(wanted, b.paste(gradient_model.graph, names), strict=True))
     return [b.same_as(gradients[name], names[name]) if name in gradients else None for name in _INPUTS]
 
 
@@ -122,8 +122,8 @@ def _hidden(w: GraphBuilder, node: Node) -> int:
 def _activations(node: Node, i: int) -> list[str]:
     """Return the functions that a direction applies. Raises UnsupportedOperator where one takes numbers of its own."""
     usual = _ACTIVATIONS[node.op_type]
-    given = node.attributes.get("activations")
-    functions = given[i * len(usual) : (i + 1) * len(usual)] if given else usual
+    stated = node.attributes.get("activations")
+    functions = stated[i * len(usual) : (i + 1) * len(usual)] if stated else usual
     for name in functions:
         if name.lower() not in _WITHOUT_NUMBERS:
             raise node.refuse(

@@ -39,7 +39,7 @@ def reduction(*op_types: str) -> Callable[[ReductionVjp], ReductionVjp]:
     """Register a function of a `Reduced` that returns the cotangent of x, or what broadcasts to it, as rule of reductions."""
 
     def register(vjp: ReductionVjp) -> ReductionVjp:
-        def pulled(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
+        def reduction_rule(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
             x, y = node.inputs[0], node.outputs[0]
             assert g[0]
             axes = _axes(b, node)
@@ -50,7 +50,7 @@ def reduction(*op_types: str) -> Callable[[ReductionVjp], ReductionVjp]:
                 return [vjp(b, Reduced(x, b.Unsqueeze(y, again), b.Unsqueeze(g[0], again), axes))]
             return [vjp(b, Reduced(x, y, g[0], axes))]
 
-        rule(*op_types, widen=True)(pulled)
+        rule(*op_types, widen=True)(reduction_rule)
         return vjp
 
     return register
@@ -59,14 +59,14 @@ def reduction(*op_types: str) -> Callable[[ReductionVjp], ReductionVjp]:
 def _axes(b: GraphBuilder, node: Node) -> list[int]:
     """Return the axes that a node reduces, counted from the front: all where none are given, unless that means none."""
     rank = b.rank(node.inputs[0])
-    given = node.attributes.get("axes")
-    if given is None and node.input(1):
+    axes = node.attributes.get("axes")
+    if axes is None and node.input(1):
         value = b.value(node.input(1))
         if value is None:
             raise node.refuse(f"its axes, {node.input(1)}, are known only at run time: make them a constant")
-        given = value.tolist()
-    if given:
-        return sorted(axis % rank for axis in given)
+        axes = value.tolist()
+    if axes:
+        return sorted(axis % rank for axis in axes)
     if not node.attributes.get("noop_with_empty_axes"):
         return list(range(rank))
     if node.op_type not in SAME_WITHOUT_AXES:

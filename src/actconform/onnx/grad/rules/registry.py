@@ -51,9 +51,9 @@ class Node:
         where = self.name or "-> " + ", ".join(name for name in self.outputs if name)
         return f"operator {self.op_type} (domain {self.domain or 'ai.onnx'}, opset {self.opset}) at node {where}"
 
-    def refuse(self, why: str) -> UnsupportedOperator:
-        """Return the error, to be raised, that no gradient passes this node: `why` says what it lacks."""
-        return UnsupportedOperator(f"no gradient of {self.label}: {why}")
+    def refuse(self, reason: str) -> UnsupportedOperator:
+        """Return the error, to be raised, that no gradient passes this node: `reason` says what it lacks."""
+        return UnsupportedOperator(f"no gradient of {self.label}: {reason}")
 
 
 Cotangents: TypeAlias = Sequence[str | None]

@@ -42,7 +42,7 @@ def grid_sample(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     if half:
         b.element_type = TensorProto.FLOAT
     axes = b.rank(x) - 2
-    one = b.integers([1])
+    channel_axis = b.integers([1])
     batch, channels = b.size_of(x, 0), b.size_of(x, 1)
     sizes = [b.size_of(x, 2 + axis) for axis in range(axes)]
     pixels = b.Reshape(_wide(b, x), b.Concat(batch, channels, b.integers([-1]), axis=0))
@@ -61,10 +61,10 @@ def grid_sample(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
         index = corner[0].pixel
         for tap, size in zip(corner[1:], sizes[1:], strict=True):
             index = b.Add(b.Mul(index, size), tap.pixel)
-        index = b.Expand(b.Unsqueeze(index, one), b.Shape(per_place))
+        index = b.Expand(b.Unsqueeze(index, channel_axis), b.Shape(per_place))
         if node.wants(0):
             weight = _product(b, [tap.weight for tap in corner])
-            share = b.Mul(per_place, b.Unsqueeze(weight, one)) if weight else per_place
+            share = b.Mul(per_place, b.Unsqueeze(weight, channel_axis)) if weight else per_place
             dx = _added(b, dx, pixels, index, share)
         if node.wants(1) and any(tap.slope for tap in corner):
             along_g = b.sum_over(b.Mul(per_place, b.GatherElements(pixels, index, axis=2)), [1], keepdims=False)
@@ -188,7 +188,7 @@ def _tap(b: GraphBuilder, padding: str, pixel: str, weight: str | None, slope: s
     zero, one = b.constant(np.array(0)), b.constant(np.array(1))
     inside = b.Max(b.Min(number, b.Sub(size, one)), zero)
     if padding == "zeros":
-        there = b.Where(b.Equal(inside, number), 1.0, 0.0)
-        weight = there if weight is None else b.Mul(weight, there)
-        slope = None if slope is None else b.Mul(slope, there)
+        within = b.Where(b.Equal(inside, number), 1.0, 0.0)
+        weight = within if weight is None else b.Mul(weight, within)
+        slope = None if slope is None else b.Mul(slope, within)
     return _Tap(inside, weight, slope)

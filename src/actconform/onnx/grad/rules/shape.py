@@ -72,10 +72,10 @@ def _margins(b: GraphBuilder, node: Node) -> list[int] | None:
     axes, steps = np.arange(len(starts)), np.ones(len(starts), np.int64)
     for number, default in ((3, axes), (4, steps)):
         if node.input(number):
-            given = b.value(node.input(number))
-            if given is None:
+            numbers = b.value(node.input(number))
+            if numbers is None:
                 return None
-            default[:] = given
+            default[:] = numbers
     before, after = [0] * len(shape), [0] * len(shape)
     for start, end, axis, step in zip(starts, ends, axes % len(shape), steps, strict=True):
         length = shape[axis]
@@ -92,8 +92,8 @@ def _margins(b: GraphBuilder, node: Node) -> list[int] | None:
 def _tile(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     """Return the sum over the copies: the axes of the copies stand before those of the tile."""
     x, repeats = node.inputs
-    rank, one = b.rank(x), b.integers([1])
-    pairs = b.Concat(b.Unsqueeze(repeats, one), b.Unsqueeze(b.shape_of(x), one), axis=1)
+    rank, axis = b.rank(x), b.integers([1])
+    pairs = b.Concat(b.Unsqueeze(repeats, axis), b.Unsqueeze(b.shape_of(x), axis), axis=1)
     apart = b.Reshape(g[0], b.Reshape(pairs, b.integers([-1])), allowzero=1)
     return [b.sum_over(apart, range(0, 2 * rank, 2), keepdims=False)]
 
@@ -110,11 +110,11 @@ def _pad(b: GraphBuilder, node: Node, g: Cotangents) -> Cotangents:
     if node.attributes["mode"] != "constant":
         index = b.Pad(b.iota(x), pads, *([None, axes] if axes else []), mode=node.attributes["mode"])
         return [b.scatter(x, index, g[0])]
-    found: list[str | None] = [_unpadded(b, g[0], pads, axes), None, None]
+    cotangents: list[str | None] = [_unpadded(b, g[0], pads, axes), None, None]
     if node.wants(2):
         edge = b.Pad(b.zeros_like(x), pads, 1.0, *([axes] if axes else []))
-        found[2] = b.reshape_like(b.ReduceSum(b.Mul(g[0], edge), keepdims=0), rest[0])
-    return found if node.wanted[0] else [None, *found[1:]]
+        cotangents[2] = b.reshape_like(b.ReduceSum(b.Mul(g[0], edge), keepdims=0), rest[0])
+    return cotangents if node.wanted[0] else [None, *cotangents[1:]]
 
 
 def _unpadded(b: GraphBuilder, g: str, pads: str, axes: str | None) -> str:

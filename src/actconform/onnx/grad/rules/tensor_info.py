@@ -69,8 +69,8 @@ class TensorInfo:
         rank = self.rank(name)
         element_type = self.element_type_of(name)
         if not element_type:
-            why = f"the element type of {name} is not known: run onnx.shape_inference"
-            raise self.node.refuse(why) if self.node else ValueError(why)
+            reason = f"the element type of {name} is not known: run onnx.shape_inference"
+            raise self.node.refuse(reason) if self.node else ValueError(reason)
         dims = [dim for axis, dim in enumerate(self._dims[name]) if without is None or axis != without % rank]
         return helper.make_tensor_value_info(called, element_type, dims)
 
@@ -98,8 +98,8 @@ class TensorInfo:
         """Return the rank of a tensor. Raises UnsupportedOperator where it is not known."""
         dims = self._dims.get(name)
         if dims is None:
-            why = f"the rank of {name} is not known: {FIX}, or declare its shape"
-            raise self.node.refuse(why) if self.node else ValueError(why)
+            reason = f"the rank of {name} is not known: {FIX}, or declare its shape"
+            raise self.node.refuse(reason) if self.node else ValueError(reason)
         return len(dims)
 
     def axis(self, axis: int, x: str) -> int:

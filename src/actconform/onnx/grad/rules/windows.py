@@ -33,7 +33,7 @@ class Window(NamedTuple):
         """From the first element that the window sees along an axis to its last, how many stand there."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
-    def seen(self, axis: int, size: int) -> Array:
+    def places(self, axis: int, size: int) -> Array:
         """Return the places in the padded image that the window sees at each of `size` positions, (size, kernel)."""
         corners = np.arange(size)[:, None] * self.strides[axis]
         return corners + np.arange(self.kernel[axis]) * self.dilations[axis]
@@ -55,8 +55,8 @@ def static(b: GraphBuilder, node: Node, x: str, first: int = 0) -> tuple[int, ..
     shape = b.shape(x)
     dims = None if shape is None else all_known(shape[first:])
     if dims is None:
-        which = f" from axis {first} on" if first else ""
-        raise node.refuse(f"the shape of {x} must be known{which}: {FIX}")
+        extent = f" from axis {first} on" if first else ""
+        raise node.refuse(f"the shape of {x} must be known{extent}: {FIX}")
     return dims
 
 
@@ -152,15 +152,15 @@ def window_elements(b: GraphBuilder, image: str, window: Window, g: str, sizes: 
         spatial = b.Slice(b.Shape(g), b.integers([2]), b.integers([2 + len(sizes)]))
         less = b.Sub(spatial, b.integers([1]))
         reaches = b.Add(b.Mul(less, b.integers(window.strides)), b.integers([1]))
-    found = []
+    pieces = []
     for element in itertools.product(*map(range, window.kernel)):
         starts = [place * step for place, step in zip(element, window.dilations, strict=True)]
         if length is None:
             ends = b.Add(reaches, b.integers(starts))
         else:
             ends = b.integers(start + reach for start, reach in zip(starts, length, strict=True))
-        found.append(b.Slice(image, b.integers(starts), ends, b.integers(axes), b.integers(window.strides)))
-    return found
+        pieces.append(b.Slice(image, b.integers(starts), ends, b.integers(axes), b.integers(window.strides)))
+    return pieces
 
 
 def along(b: GraphBuilder, x: str, axis: int, rank: int, matrix: str) -> str:
