@@ -57,19 +57,19 @@ def decided(model: onnx.ModelProto) -> onnx.ModelProto:
         values = {
             tensor.name: tensor for tensor in model.graph.initializer if tensor.name not in overridable
         } | computed
-        taken = {
+        conditions = {
             place: bool(numpy_helper.to_array(values[node.input[0]]).all())
             for place, node in enumerate(model.graph.node)
             if _is_if(node) and node.input[0] in values
         }
-        if not taken:
+        if not conditions:
             return model
-        model = _fitting(_with_branches(model, taken))
+        model = _fitting(_with_branches(model, conditions))
     return model
 
 
 def _fitting(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` without what it states of shapes that the branches taken do not give; what exporters state may be another's."""
+    """Return `model` without what it states of shapes that the branches taken do not give: exporters may state those of the other branch."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     stated = without_sizes(bare.graph)
@@ -77,20 +77,24 @@ def _fitting(model: onnx.ModelProto) -> onnx.ModelProto:
         inferred = infer(bare)
     except onnx.shape_inference.InferenceError:
         return model
-    given = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
+    inferred_types = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
     for value in (*bare.graph.value_info, *bare.graph.output):
         if value.name in stated:
-            shape, found = stated[value.name], given.get(value.name)
-            if found is not None and found.HasField("shape") and not _may_be_one(shape, found.shape):
-                shape = found.shape
+            shape, inferred_type = stated[value.name], inferred_types.get(value.name)
+            if (
+                inferred_type is not None
+                and inferred_type.HasField("shape")
+                and not _may_agree(shape, inferred_type.shape)
+            ):
+                shape = inferred_type.shape
             value.type.tensor_type.shape.CopyFrom(shape)
     return bare
 
 
-def _may_be_one(shape: onnx.TensorShapeProto, other: onnx.TensorShapeProto) -> bool:
-    pairs = zip(shape.dim, other.dim, strict=False)
+def _may_agree(shape: onnx.TensorShapeProto, inferred: onnx.TensorShapeProto) -> bool:
+    pairs = zip(shape.dim, inferred.dim, strict=False)
     differ = any(a.HasField("dim_value") and b.HasField("dim_value") and a.dim_value != b.dim_value for a, b in pairs)
-    return len(shape.dim) == len(other.dim) and not differ
+    return len(shape.dim) == len(inferred.dim) and not differ
 
 
 def infer_constants(model: onnx.ModelProto) -> tuple[onnx.GraphProto, dict[str, onnx.TensorProto]]:
@@ -173,32 +177,32 @@ def _value(
     if node.op_type in {"Shape", "Size"}:
         value = values.get(node.input[0])
         return _dimensions(node, shapes.get(node.input[0]) if value is None else list(value.shape))
-    given = _given(node, values, partly)
-    if given is None or (node.op_type in _MADE and not _makes_few(node, list(given.values()))):
+    arguments = _arguments(node, values, partly)
+    if arguments is None or (node.op_type in _MADE and not _makes_few(node, list(arguments.values()))):
         return None
-    return _evaluated(node, opset, given)
+    return _evaluated(node, opset, arguments)
 
 
-def _given(node: onnx.NodeProto, values: dict[str, Array], partly: dict[str, Array]) -> dict[str, Array] | None:
+def _arguments(node: onnx.NodeProto, values: dict[str, Array], partly: dict[str, Array]) -> dict[str, Array] | None:
     """Return what a node reads by name; None where that is not known."""
-    given: dict[str, Array] = {}
+    arguments: dict[str, Array] = {}
     for i, name in enumerate(node.input):
         if name in values:
-            given[name] = values[name]
+            arguments[name] = values[name]
         elif i == 0 and node.op_type in _PICKS and name in partly:
-            given[name] = partly[name]
+            arguments[name] = partly[name]
         elif name:
             return None
-    return given
+    return arguments
 
 
-def _makes_few(node: onnx.NodeProto, given: list[Array]) -> bool:
+def _makes_few(node: onnx.NodeProto, arguments: list[Array]) -> bool:
     """Say whether a node that makes a tensor of any size makes one that is small."""
     if node.op_type == "ConstantOfShape":
-        return _count(int(size) for size in given[0]) <= LARGEST
-    if len(given) < 3:  # an operand stands twice
+        return _count(int(size) for size in arguments[0]) <= LARGEST
+    if len(arguments) < 3:  # an operand stands twice
         return False
-    start, limit, step = (float(each.item()) for each in given)
+    start, limit, step = (float(each.item()) for each in arguments)
     return step != 0 and (limit - start) / step <= LARGEST
 
 
@@ -211,32 +215,32 @@ def _dimensions(node: onnx.NodeProto, shape: list[int] | None) -> Array | None:
     return np.array(shape[ends.get("start", 0) : ends.get("end", len(shape))], dtype=np.int64)
 
 
-def _evaluated(node: onnx.NodeProto, opset: int, given: dict[str, Array]) -> Array | None:
+def _evaluated(node: onnx.NodeProto, opset: int, arguments: dict[str, Array]) -> Array | None:
     """Return what one node gives; None where it fails at these values, as it will when the graph runs."""
     alone = onnx.NodeProto()
     alone.CopyFrom(node)
     alone.domain = ""
-    ends = [onnx.ValueInfoProto(name=name) for name in given], [onnx.ValueInfoProto(name=node.output[0])]
+    ends = [onnx.ValueInfoProto(name=name) for name in arguments], [onnx.ValueInfoProto(name=node.output[0])]
     graph = helper.make_graph([alone], "node", *ends)
     try:
         with np.errstate(all="ignore"):
-            (result,) = ReferenceEvaluator(graph, opsets={"": opset}).run(None, given)
+            (result,) = ReferenceEvaluator(graph, opsets={"": opset}).run(None, arguments)
     except Exception:  # noqa: BLE001  of whatever kind
         return None
     return np.asarray(result)
 
 
-def _with_branches(model: onnx.ModelProto, taken: dict[int, bool]) -> onnx.ModelProto:
-    """Return `model` in which the `If` nodes at the places `taken` are replaced by their then (True) or else branch."""
+def _with_branches(model: onnx.ModelProto, conditions: dict[int, bool]) -> onnx.ModelProto:
+    """Return `model` in which the `If` nodes that `conditions` numbers are replaced by their then (True) or else branch."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.node[:]
     names = set(own_names(copy.graph)).union(*(node.output for node in model.graph.node))
     for place, node in enumerate(model.graph.node):
-        if place not in taken:
+        if place not in conditions:
             copy.graph.node.append(node)
             continue
-        wanted = "then_branch" if taken[place] else "else_branch"
+        wanted = "then_branch" if conditions[place] else "else_branch"
         (branch,) = (attribute.g for attribute in node.attribute if attribute.name == wanted)
         branch = _apart(branch, names)
         names.update(own_names(branch))
@@ -249,13 +253,13 @@ def _with_branches(model: onnx.ModelProto, taken: dict[int, bool]) -> onnx.Model
     return copy
 
 
-def _apart(branch: onnx.GraphProto, taken: set[str]) -> onnx.GraphProto:
-    """Return the branch with other names for those of its own tensors that are taken."""
-    own = set(own_names(branch))
-    if own.isdisjoint(taken):
+def _apart(branch: onnx.GraphProto, names: set[str]) -> onnx.GraphProto:
+    """Return the branch with other names for those of its own tensors that are among `names`."""
+    branch_names = set(own_names(branch))
+    if branch_names.isdisjoint(names):
         return branch
-    prefix = fresh_prefix("branch_", taken | own)
-    clash = own & taken
+    prefix = fresh_prefix("branch_", names | branch_names)
+    clash = branch_names & names
     return renamed(branch, lambda name: prefix + name if name in clash else name)
 
 

@@ -40,10 +40,10 @@ def constant_tensor(value: Array | Sequence[int] | float | np.generic, element_t
     Raises NotRepresentableError where rounding would lose more than half a unit of the last place that normal numbers have:
     a finite number would become infinite, one other than 0 would become 0 or keep too few digits, an integer would change.
     """
-    given = np.asarray(value)
-    array, fits = _rounded(given, element_type)
+    exact = np.asarray(value)
+    array, fits = _rounded(exact, element_type)
     if not fits.all():
-        number = given[~fits].flat[0]
+        number = exact[~fits].flat[0]
         kind = TensorProto.DataType.Name(element_type)
         raise NotRepresentableError(f"{number!s} does not fit {kind}: compute in a wider type and cast the result")
     return numpy_helper.from_array(array, name)
@@ -72,14 +72,14 @@ def operator_node(
     return helper.make_node(operator, inputs, outputs, name=name, **attributes)
 
 
-def _rounded(given: Array, element_type: int) -> tuple[Array, NDArray[np.bool_]]:
+def _rounded(exact: Array, element_type: int) -> tuple[Array, NDArray[np.bool_]]:
     """Return the numbers in that element type, and which of them are themselves there but for one rounding."""
     if element_type not in _FORMATS:
         dtype = FLOATS.get(element_type) or np.dtype(helper.tensor_dtype_to_np_dtype(element_type))
         with np.errstate(all="ignore"):
-            array = given.astype(dtype)
-            return array, (array == given) | np.isnan(given.astype(np.float64))
-    wide = given.astype(np.float64)
+            array = exact.astype(dtype)
+            return array, (array == exact) | np.isnan(exact.astype(np.float64))
+    wide = exact.astype(np.float64)
     rounded = round_to(wide, _FORMATS[element_type])
     with np.errstate(all="ignore"):
         lost = np.abs(rounded - wide)

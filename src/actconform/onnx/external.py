@@ -59,7 +59,7 @@ def _file(tensor: onnx.TensorProto, folder: Path) -> Path:
     location = _entry(tensor, "location") or ""
     try:
         path = (folder / location).resolve()
-        there = path.is_file()
+        exists = path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # NUL in it, a loop of links, too many letters
         raise ExternalDataError(f"the data of {tensor.name} should lie in {location!r}, no path: {error}") from error
     if not location or not path.is_relative_to(folder):
@@ -67,7 +67,7 @@ def _file(tensor: onnx.TensorProto, folder: Path) -> Path:
             f"the data of {tensor.name} lies in {location!r}, outside the model's folder, and is not read; copy it beside "
             "the model and save the model anew"
         )
-    if not there:
+    if not exists:
         raise ExternalDataError(f"the data of {tensor.name} should lie in {path}, which is no file")
     return path
 

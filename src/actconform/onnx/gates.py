@@ -42,16 +42,16 @@ def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
     and the model does not define, whatever onnx's full check (shape inference included) says, in its words. Of these the
     first alone is reported. "names": another number of inputs or outputs than the kernel has. "shape": an input of another
     rank, or with a fixed dimension: it cannot run at other sizes than it was exported at. "dtype": declared element types
-    that are not those asked for. Raises nothing.
+    other than those of the kernel at `dtype`. Raises nothing.
     """
     model, breaches = _loaded(artifact)
     if model is None:
         return breaches
     inputs, outputs = _interface(model)
     if len(inputs) == len(kernel.inputs) and len(outputs) == 1:
-        asked = ELEMENT_TYPES[dtype]
-        takes = [Wanted(f", the kernel's {name},", kernel.dims(name), asked) for name in kernel.inputs]
-        gives = Wanted("", (), TensorProto.INT64 if kernel.output_dtype == "int64" else asked)
+        element_type = ELEMENT_TYPES[dtype]
+        takes = [Wanted(f", the kernel's {name},", kernel.dims(name), element_type) for name in kernel.inputs]
+        gives = Wanted("", (), TensorProto.INT64 if kernel.output_dtype == "int64" else element_type)
         pairs = list(zip(inputs, takes, strict=True))
         return [*breaches, *_shapes(pairs), *_dtypes("input", pairs), *_dtypes("output", [(outputs[0], gives)])]
     evidence = (
@@ -67,21 +67,25 @@ def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bo
     "invalid-model" as in `inspect`. "names": an input that the model lacks (with `constants` only those of roles "data" and
     "noise" are known; what nothing reads may be left out), or outputs other than "y", "loss" and "layer.NAME" for every layer
     (with `constants`: "y"). "shape": an input of another rank, with another fixed size, or with a fixed batch. "dtype":
-    declared element types that are not those asked for. Raises nothing.
+    declared element types other than those of `dtype`. Raises nothing.
     """
     proto, breaches = _loaded(artifact)
     if proto is None:
         return breaches
     inputs, outputs = _interface(proto)
-    asked = ELEMENT_TYPES[dtype]
-    read = [one for one in model.inputs if not constants or one.role != "target"]
-    known: dict[str, tuple[str | int, ...]] = {one.name: ("b", *one.shape) for one in read}
+    element_type = ELEMENT_TYPES[dtype]
+    read = [model_input for model_input in model.inputs if not constants or model_input.role != "target"]
+    expected_dims: dict[str, tuple[str | int, ...]] = {
+        model_input.name: ("b", *model_input.shape) for model_input in read
+    }
     if not constants:
-        known |= {one.name: one.shape for one in model.parameters}
+        expected_dims |= {parameter.name: parameter.shape for parameter in model.parameters}
     wanted = [OUTPUT] if constants else [OUTPUT, LOSS, *(f"layer.{layer.name}" for layer in model.layers)]
-    takes = [(value, Wanted("", known[value.name], asked)) for value in inputs if value.name in known]
-    gives = [(value, Wanted("", (), asked)) for value in outputs]
-    names = (*_unknown(inputs, known), *_other(outputs, wanted))
+    takes = [
+        (value, Wanted("", expected_dims[value.name], element_type)) for value in inputs if value.name in expected_dims
+    ]
+    gives = [(value, Wanted("", (), element_type)) for value in outputs]
+    names = (*_unknown_inputs(inputs, expected_dims), *_output_names(outputs, wanted))
     return [*breaches, *names, *_shapes(takes), *_dtypes("input", takes), *_dtypes("output", gives)]
 
 
@@ -114,15 +118,15 @@ def facts(artifact: Artifact) -> dict[str, str]:
 
     Bytes that are no model have path and warnings alone.
     """
-    made = {"path": artifact.path, "warnings": "; ".join(artifact.warnings)}
+    origin = {"path": artifact.path, "warnings": "; ".join(artifact.warnings)}
     try:
         model = onnx.load_from_string(artifact.model)
     except DecodeError:
-        return made
+        return origin
     counts = Counter(_spelled(node) for node, _ in _nodes(model))
     foreign = [f"{entry.domain} {entry.version}" for entry in model.opset_import if _domain(entry.domain)]
     return {
-        **made,
+        **origin,
         "opset": ", ".join([str(standard_opset(model)), *foreign]),
         "ir_version": str(model.ir_version),
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
@@ -215,18 +219,18 @@ def _refused(model: onnx.ModelProto) -> str:
     return ""
 
 
-def _unknown(inputs: list[onnx.ValueInfoProto], known: Mapping[str, object]) -> Iterator[Breach]:
+def _unknown_inputs(inputs: list[onnx.ValueInfoProto], names: Mapping[str, object]) -> Iterator[Breach]:
     for value in inputs:
-        if value.name not in known:
-            yield FindingClass.NAMES, f"input {value.name} is none of the model's{near(value.name, list(known))}"
+        if value.name not in names:
+            yield FindingClass.NAMES, f"input {value.name} is none of the model's{near(value.name, list(names))}"
 
 
-def _other(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Breach]:
-    found = [value.name for value in outputs]
-    missing = [name for name in wanted if name not in found]
-    added = [name for name in found if name not in wanted]
+def _output_names(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Breach]:
+    names = [value.name for value in outputs]
+    missing = [output for output in wanted if output not in names]
+    added = [output for output in names if output not in wanted]
     if missing:
-        yield FindingClass.NAMES, f"outputs {missing} are missing among {found}"
+        yield FindingClass.NAMES, f"outputs {missing} are missing among {names}"
     if added:
         yield FindingClass.NAMES, f"outputs {added} are none of the model's"
 
@@ -243,13 +247,15 @@ def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Bre
             )
             continue
         fixed = [
-            (dim, said.dim_value) for dim, said in zip(wanted.dims, dims, strict=True) if said.HasField("dim_value")
+            (dim, actual.dim_value)
+            for dim, actual in zip(wanted.dims, dims, strict=True)
+            if actual.HasField("dim_value")
         ]
         for dim, size in fixed:
             if isinstance(dim, str):
                 yield FindingClass.SHAPE, f"input {value.name}{wanted.called} takes {dim} = {size} alone, not any size"
-        other = [(size, dim) for dim, size in fixed if not isinstance(dim, str) and dim != size]
-        if other:
+        mismatched = [(size, dim) for dim, size in fixed if not isinstance(dim, str) and dim != size]
+        if mismatched:
             sizes = [size for _, size in fixed]
             yield FindingClass.SHAPE, f"input {value.name}{wanted.called} has sizes {sizes}, not {list(wanted.dims)}"
 

@@ -77,7 +77,7 @@ def _inferred(model: onnx.ModelProto, *, strict: bool, check_type: bool) -> onnx
         tensors = [each for _, each in by_graph(inferred, _tensors)]
         before = dict(described)
         for (number, i), node in doubtful.items():
-            described[number, i] = _given(node, tensors[number], stated[number].get(node.output[0]))
+            described[number, i] = _output_tensor(node, tensors[number], stated[number].get(node.output[0]))
         if described == before:
             return inferred
 
@@ -113,13 +113,13 @@ def _hidden(
     return copy
 
 
-def _describe(graph: onnx.GraphProto, node: onnx.NodeProto, given: _Tensor) -> None:
-    if not given.element_type:
+def _describe(graph: onnx.GraphProto, node: onnx.NodeProto, tensor: _Tensor) -> None:
+    if not tensor.element_type:
         return
     noted = {value.name: value for value in (*graph.value_info, *graph.output)}
     for i, name in enumerate(node.output[:2]):  # the second output is MaxPool's: indices
         if name:
-            info = helper.make_tensor_value_info(name, TensorProto.INT64 if i else given.element_type, given.dims)
+            info = helper.make_tensor_value_info(name, TensorProto.INT64 if i else tensor.element_type, tensor.dims)
             (noted.get(name) or graph.value_info.add()).CopyFrom(info)
 
 
@@ -160,12 +160,15 @@ def _ends_far_back(node: onnx.NodeProto, values: Mapping[str, TensorProto]) -> b
     return ends is None or bool((numpy_helper.to_array(ends).astype(np.int64) >= _INT32_MAX).any())
 
 
-def _given(node: onnx.NodeProto, inferred: Mapping[str, _Tensor], stated: _Tensor | None) -> _Tensor:
+def _output_tensor(node: onnx.NodeProto, inferred: Mapping[str, _Tensor], stated: _Tensor | None) -> _Tensor:
     """Return the element type of a doubtful node's output and its sizes, None where open."""
     x = inferred.get(node.input[0], _Tensor(0, None))
     sizes = _sizes(node, x.dims)
     if stated is not None and stated.dims is not None and (sizes is None or len(stated.dims) == len(sizes)):
-        sizes = [size if size is not None else own for size, own in zip(sizes or stated.dims, stated.dims, strict=True)]
+        sizes = [
+            size if size is not None else stated_size
+            for size, stated_size in zip(sizes or stated.dims, stated.dims, strict=True)
+        ]
     return _Tensor(x.element_type or (stated.element_type if stated else 0), sizes)
 
 

@@ -82,9 +82,9 @@ def _rename(graph: onnx.GraphProto, rename: Callable[[str], str]) -> None:
     rename_tensors(graph.node, rename)
 
 
-def fresh_prefix(prefix: str, taken: Collection[str]) -> str:
-    """Return `prefix`, lengthened until no name of `taken` begins with it."""
-    while any(name.startswith(prefix) for name in taken):
+def fresh_prefix(prefix: str, names: Collection[str]) -> str:
+    """Return `prefix`, lengthened until no name of `names` begins with it."""
+    while any(name.startswith(prefix) for name in names):
         prefix = "v" + prefix
     return prefix
 
@@ -92,9 +92,9 @@ def fresh_prefix(prefix: str, taken: Collection[str]) -> str:
 def needed(nodes: Sequence[onnx.NodeProto], names: Iterable[str]) -> list[onnx.NodeProto]:
     """Return the nodes on which the tensors `names` depend, in order."""
     wanted = set(names)
-    kept = []
+    required = []
     for node in reversed(nodes):
         if not wanted.isdisjoint(node.output):
             wanted.update(reads(node))
-            kept.append(node)
-    return kept[::-1]
+            required.append(node)
+    return required[::-1]

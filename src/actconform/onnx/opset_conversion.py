@@ -55,10 +55,10 @@ def converted(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     nodes = [*deep(_all_nodes(copy))]
-    taken = {name for node in nodes for name in (*node.input, *node.output)}
-    taken.update(value.name for value in (*copy.graph.input, *copy.graph.initializer))
+    names = {name for node in nodes for name in (*node.input, *node.output)}
+    names.update(value.name for value in (*copy.graph.input, *copy.graph.initializer))
     prefix = "since16_"
-    while any(name.startswith(prefix) for name in taken):
+    while any(name.startswith(prefix) for name in names):
         prefix = "_" + prefix
     read = {name for node in nodes for name in node.input}
     for graph in (copy.graph, *(body for node in nodes for body in subgraphs(node))):
@@ -90,7 +90,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def outcome(op_type: str, version: int) -> str:
-    """Return what becomes of a version of an operator: "kept", "rewritten" or "refused"; "" where nobody has looked."""
+    """Return what becomes of a version of an operator: "kept", "rewritten" or "refused"; "" where it is in no table."""
     pair = (op_type, version)
     if pair in REFUSED:
         return "refused"

@@ -50,11 +50,11 @@ class Rewriting:
         """Return what was written in place of the node."""
         return self._written
 
-    def refuse(self, why: str) -> CannotConvertError:
+    def refuse(self, reason: str) -> CannotConvertError:
         """Return the error, to be raised, that the node has no equal."""
         node = self._node
         where = node.name or "-> " + ", ".join(name for name in node.output if name)
-        return CannotConvertError(f"operator {node.op_type} (opset {self.opset}) at node {where}: {why}")
+        return CannotConvertError(f"operator {node.op_type} (opset {self.opset}) at node {where}: {reason}")
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes of the node, as far as they are stated."""
@@ -175,8 +175,8 @@ def _top_k(w: Rewriting, node: onnx.NodeProto) -> None:
 def _clip(w: Rewriting, node: onnx.NodeProto) -> None:
     """Clip had bounds always: by default the ends of float32, which an infinity does not pass."""
     x, largest = node.input[0], float(np.finfo(np.float32).max)
-    given = w.attributes()
-    low, high = (given.get(name, bound) for name, bound in (("min", -largest), ("max", largest)))
+    attributes = w.attributes()
+    low, high = (attributes.get(name, bound) for name, bound in (("min", -largest), ("max", largest)))
     w.give("Clip", [x, w.number(low, x), w.number(high, x)])
 
 

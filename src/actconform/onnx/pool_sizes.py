@@ -25,7 +25,7 @@ POOLS = ("AveragePool", "LpPool", "MaxPool")
 SIZES_CORRECTED = 22  # since when the standard counts no window of a pool that begins behind the image
 
 Sizes = list[int | None]
-_Known = TypeVar("_Known")
+_Info = TypeVar("_Info")
 
 
 def sized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -46,20 +46,20 @@ def sized(model: onnx.ModelProto) -> onnx.ModelProto:
         prefix = "_" + prefix
     while _rewrite_one(copy, right, opset, prefix):
         right = _inferred(copy)
-    for graph, own, before, now in zip(graphs(copy.graph), stated, wrong, right, strict=True):
-        _state_sizes(graph, own, before, now)
+    for graph, stated_shapes, before, now in zip(graphs(copy.graph), stated, wrong, right, strict=True):
+        _state_sizes(graph, stated_shapes, before, now)
     return copy
 
 
 def missized(node: onnx.NodeProto, opset: int) -> bool:
     """Say whether onnx may infer other sizes of a pool or a transposed convolution than runtimes give."""
-    given = stated_attributes(node)
+    attributes = stated_attributes(node)
     match node.op_type if node.domain in STANDARD else "":
         case "AveragePool" | "LpPool" | "MaxPool":
-            return bool(given.get("ceil_mode")) and opset < SIZES_CORRECTED
+            return bool(attributes.get("ceil_mode")) and opset < SIZES_CORRECTED
         case "ConvTranspose":  # an output_shape below the input's loses axes; output_padding enlarges no SAME output
-            padded = any(given.get("output_padding") or [])
-            return (padded and pads_itself(node)) or bool(given.get("output_shape"))
+            padded = any(attributes.get("output_padding") or [])
+            return (padded and pads_itself(node)) or bool(attributes.get("output_shape"))
     return False
 
 
@@ -70,8 +70,8 @@ def pads_itself(node: onnx.NodeProto) -> bool:
 
 def dilated_by_itself(node: onnx.NodeProto) -> bool:
     """Say whether a pool has dilations and finds its padding itself: ONNX Runtime pads as if it had none."""
-    given = stated_attributes(node)
-    kernel, dilations = given.get("kernel_shape") or [], given.get("dilations") or []
+    attributes = stated_attributes(node)
+    kernel, dilations = attributes.get("kernel_shape") or [], attributes.get("dilations") or []
     dilated = any(size > 1 and step > 1 for size, step in zip(kernel, dilations, strict=False))
     return dilated and pads_itself(node)
 
@@ -88,18 +88,18 @@ def opset_of(holder: onnx.ModelProto | onnx.FunctionProto) -> int:
 
 def by_graph(
     graph: onnx.GraphProto,
-    of: Callable[[onnx.GraphProto], dict[str, _Known]],
-    outer: Mapping[str, _Known] | None = None,
-) -> Iterator[tuple[onnx.GraphProto, dict[str, _Known]]]:
+    of: Callable[[onnx.GraphProto], dict[str, _Info]],
+    outer: Mapping[str, _Info] | None = None,
+) -> Iterator[tuple[onnx.GraphProto, dict[str, _Info]]]:
     """Yield what `graphs` does, each with what `of` says of its tensors and of those that it sees around it, by name.
 
     Graphs side by side may use one name for different tensors.
     """
-    seen = {**(outer or {}), **of(graph)}
-    yield graph, seen
+    visible = {**(outer or {}), **of(graph)}
+    yield graph, visible
     for node in graph.node:
         for inner in subgraphs(node):
-            yield from by_graph(inner, of, seen)
+            yield from by_graph(inner, of, visible)
 
 
 def without_sizes(graph: onnx.GraphProto) -> dict[str, onnx.TensorShapeProto]:
@@ -187,10 +187,10 @@ def _plain_pool(node: onnx.NodeProto, sizes: Sizes, prefix: str) -> list[onnx.No
     Along an axis where one would, all that lies behind the last whole window is not seen: the padding, then the image, is
     cut by so much.
     """
-    given = stated_attributes(node)
+    attributes = stated_attributes(node)
     if pads_itself(node):
-        return _plain_same(node, given, sizes)
-    axes = [_axis(given, i, len(sizes), size) for i, size in enumerate(sizes)]
+        return _plain_same(node, attributes, sizes)
+    axes = [_axis(attributes, i, len(sizes), size) for i, size in enumerate(sizes)]
     if not any(axis.begins_behind for axis in axes):
         return None
     if all(axis.begins_behind or axis.rest == 0 for axis in axes):
@@ -199,8 +199,10 @@ def _plain_pool(node: onnx.NodeProto, sizes: Sizes, prefix: str) -> list[onnx.No
     from_padding = [min(axis.after, axis.rest) if axis.begins_behind else 0 for axis in axes]
     from_image = [axis.rest - cut if axis.begins_behind else 0 for axis, cut in zip(axes, from_padding, strict=True)]
     if any(from_image) and any(node.output[1:]):
-        return _wider(node, given, axes)  # its indices count in the whole image
-    pads = [0] * 2 * len(axes) if given.get("auto_pad") == b"VALID" else given.get("pads") or [0] * 2 * len(axes)
+        return _wider(node, attributes, axes)  # its indices count in the whole image
+    pads = (
+        [0] * 2 * len(axes) if attributes.get("auto_pad") == b"VALID" else attributes.get("pads") or [0] * 2 * len(axes)
+    )
     after = [axis.after - cut for axis, cut in zip(axes, from_padding, strict=True)]
     _set(node, auto_pad=None, pads=[*pads[: len(axes)], *after])
     if not any(from_image):
@@ -213,17 +215,17 @@ def _plain_pool(node: onnx.NodeProto, sizes: Sizes, prefix: str) -> list[onnx.No
     name = f"{prefix}{node.output[0]}"
     bounds = {"starts": [0] * len(cuts), "ends": [end for _, end in cuts], "axes": [axis for axis, _ in cuts]}
     constants = [
-        helper.make_node("Constant", [], [f"{name}_{what}"], value=tensor_of(np.array(values)))
-        for what, values in bounds.items()
+        helper.make_node("Constant", [], [f"{name}_{bound}"], value=tensor_of(np.array(values)))
+        for bound, values in bounds.items()
     ]
-    cut = helper.make_node("Slice", [node.input[0], *(f"{name}_{what}" for what in bounds)], [name], name=name)
+    cut = helper.make_node("Slice", [node.input[0], *(f"{name}_{bound}" for bound in bounds)], [name], name=name)
     node.input[0] = name
     return [*constants, cut]
 
 
-def _wider(node: onnx.NodeProto, given: dict[str, Any], axes: Sequence[_Axis]) -> list[onnx.NodeProto] | None:
+def _wider(node: onnx.NodeProto, attributes: dict[str, Any], axes: Sequence[_Axis]) -> list[onnx.NodeProto] | None:
     """Pad the image of a MaxPool so far that its last windows are whole, and drop those that begin behind it."""
-    kernel, strides = given["kernel_shape"], given.get("strides") or [1] * len(axes)
+    kernel, strides = attributes["kernel_shape"], attributes.get("strides") or [1] * len(axes)
     after = []
     for axis, size, stride in zip(axes, kernel, strides, strict=True):
         if axis.size is None:
@@ -231,15 +233,15 @@ def _wider(node: onnx.NodeProto, given: dict[str, Any], axes: Sequence[_Axis]) -
         after.append(axis.after if axis.begins_behind or not axis.rest else axis.after + stride - axis.rest)
         if after[-1] >= size:
             return None  # which runtimes refuse
-    pads = given.get("pads") or [0] * len(axes)
+    pads = attributes.get("pads") or [0] * len(axes)
     _set(node, auto_pad=None, ceil_mode=0, pads=[*pads[: len(axes)], *after])
     return []
 
 
-def _plain_same(node: onnx.NodeProto, given: dict[str, Any], sizes: Sizes) -> list[onnx.NodeProto] | None:
+def _plain_same(node: onnx.NodeProto, attributes: dict[str, Any], sizes: Sizes) -> list[onnx.NodeProto] | None:
     """Write out the padding of a pool that has one window for each step of its stride, whatever the rounding."""
     axes = len(sizes)
-    kernel, strides = given["kernel_shape"], given.get("strides") or [1] * axes
+    kernel, strides = attributes["kernel_shape"], attributes.get("strides") or [1] * axes
     if dilated_by_itself(node):
         return None
     totals = []
@@ -247,7 +249,7 @@ def _plain_same(node: onnx.NodeProto, given: dict[str, Any], sizes: Sizes) -> li
         if size is None or (total := (-(-size // stride) - 1) * stride + reach - size) < 0:
             return None  # where runtimes cut the image, or refuse to
         totals.append(total)
-    _set(node, auto_pad=None, ceil_mode=0, pads=_split(totals, upper=given["auto_pad"] == b"SAME_UPPER"))
+    _set(node, auto_pad=None, ceil_mode=0, pads=_split(totals, upper=attributes["auto_pad"] == b"SAME_UPPER"))
     return []
 
 
@@ -257,11 +259,11 @@ def _split(totals: Sequence[int], *, upper: bool) -> list[int]:
     return less + more if upper else more + less
 
 
-def _axis(given: dict[str, Any], i: int, axes: int, size: int | None) -> _Axis:
+def _axis(attributes: dict[str, Any], i: int, axes: int, size: int | None) -> _Axis:
     def of(name: str, default: int) -> int:
-        return int((given.get(name) or [default] * axes)[i])
+        return int((attributes.get(name) or [default] * axes)[i])
 
-    pads = [0] * 2 * axes if given.get("auto_pad") == b"VALID" else given.get("pads") or [0] * 2 * axes
+    pads = [0] * 2 * axes if attributes.get("auto_pad") == b"VALID" else attributes.get("pads") or [0] * 2 * axes
     if size is None:
         return _Axis(None, pads[axes + i], -1, begins_behind=False)
     stride, span = of("strides", 1), (of("kernel_shape", 1) - 1) * of("dilations", 1) + 1
@@ -273,37 +275,39 @@ def _axis(given: dict[str, Any], i: int, axes: int, size: int | None) -> _Axis:
 
 def _plain_conv_transpose(node: onnx.NodeProto, sizes: Sizes, weights: Sizes | None) -> list[onnx.NodeProto] | None:
     """Write out the padding that follows from the size of the output; return [], or None where the node stays."""
-    given, axes = stated_attributes(node), len(sizes)
-    kernel: list[Any] = given.get("kernel_shape") or (weights or [])[2:]
+    attributes, axes = stated_attributes(node), len(sizes)
+    kernel: list[Any] = attributes.get("kernel_shape") or (weights or [])[2:]
     if len(kernel) != axes or None in kernel:
         return None
-    asked: list[int] | None = (given.get("output_shape") or [])[-axes:] or None
-    strides, dilations = (given.get(name) or [1] * axes for name in ("strides", "dilations"))
-    growth = list(given.get("output_padding") or [0] * axes)
+    output_shape: list[int] | None = (attributes.get("output_shape") or [])[-axes:] or None
+    strides, dilations = (attributes.get(name) or [1] * axes for name in ("strides", "dilations"))
+    growth = list(attributes.get("output_padding") or [0] * axes)
     totals = []
     for i, size in enumerate(sizes):
-        if asked is None:
+        if output_shape is None:
             short = -strides[i]  # the output is stride times as large as the image, or what the kernel reaches
         elif size is None:
             return None
         else:
-            short = (size - 1) * strides[i] - asked[i]
+            short = (size - 1) * strides[i] - output_shape[i]
         total = short + growth[i] + (kernel[i] - 1) * dilations[i] + 1
-        if asked is not None:
+        if output_shape is not None:
             growth[i] -= min(total, 0)
         totals.append(max(total, 0))
     if any(more >= max(pair) for more, *pair in zip(growth, strides, dilations, strict=True)):
         return None  # which no runtime takes
-    if asked is not None and all(size is None or size <= out for size, out in zip(sizes, asked, strict=True)):
+    if output_shape is not None and all(
+        size is None or size <= out for size, out in zip(sizes, output_shape, strict=True)
+    ):
         return None  # which onnx infers rightly
-    pads = _split(totals, upper=given.get("auto_pad") == b"SAME_UPPER")
+    pads = _split(totals, upper=attributes.get("auto_pad") == b"SAME_UPPER")
     _set(node, auto_pad=None, output_shape=None, pads=pads, output_padding=growth)
     return []
 
 
 def _set(node: onnx.NodeProto, **values: Any) -> None:
     """Set attributes of a node; None removes one."""
-    kept = [each for each in node.attribute if each.name not in values]
+    unchanged = [each for each in node.attribute if each.name not in values]
     del node.attribute[:]
-    node.attribute.extend(kept)
+    node.attribute.extend(unchanged)
     node.attribute.extend(helper.make_attribute(name, value) for name, value in values.items() if value is not None)

@@ -24,7 +24,9 @@ MOST_NODES = 100_000  # once functions are inlined
 MOST_DEPTH = 100  # of functions that call functions: newer onnx refuses more, older recurses
 MOST_BYTES = 2**31 - 1  # of the same, as protobuf can hold
 MOST_ELEMENTS = 2**28  # of a tensor that is evaluated here: 2 GiB in float64
-MOST_HELD = 2**21  # elements of all tensors of rank 1, for each of which onnx's inference holds some 60 bytes
+MOST_VECTOR_ELEMENTS = (
+    2**21
+)  # elements of all tensors of rank 1, for each of which onnx's inference holds some 60 bytes
 READ = 1024  # elements of an input that may say how large an output is
 # What has as many elements as a value or an attribute says.
 GROWING = frozenset(
@@ -61,8 +63,8 @@ def expect_sane_size(model: onnx.ModelProto) -> None:
             for attribute in node.attribute:
                 if node.op_type == "Split" and attribute.name == "num_outputs" and attribute.i > MOST_NODES:
                     where = node.name or "-> " + ", ".join(node.output)  # onnx's inference makes as many sizes
-                    asked = f"operator Split at node {where} asks for {_count(attribute.i)} outputs"
-                    raise TooLargeError(f"{asked}; at most {MOST_NODES:,} are taken")
+                    request = f"operator Split at node {where} asks for {_count(attribute.i)} outputs"
+                    raise TooLargeError(f"{request}; at most {MOST_NODES:,} are taken")
             for graph in subgraphs(node):
                 more, larger = size_of(graph)
                 nodes, size = nodes + more, size + larger
@@ -111,11 +113,11 @@ def inferred_with_data(model: onnx.ModelProto) -> onnx.ModelProto:
     onnx.shape_inference.InferenceError.
     """
     plain = onnx.shape_inference.infer_shapes(model)
-    held = sum(_held(plain).values())
-    return plain if held > MOST_HELD else onnx.shape_inference.infer_shapes(model, data_prop=True)
+    elements = sum(_vector_sizes(plain).values())
+    return plain if elements > MOST_VECTOR_ELEMENTS else onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 
-def _held(plain: onnx.ModelProto) -> dict[str, int]:
+def _vector_sizes(plain: onnx.ModelProto) -> dict[str, int]:
     """Return the elements of every tensor of rank 1 whose size is known, or can be computed from constants and shapes."""
     graph, opset = plain.graph, next((entry.version for entry in plain.opset_import if not _domain(entry.domain)), 0)
     types = {value.name: value.type for value in (*graph.input, *graph.value_info, *graph.output)}

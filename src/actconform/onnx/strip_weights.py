@@ -1,4 +1,4 @@
-"""The outline of a model: a copy without its large tensors, so that checks and rewrites cost what its nodes cost."""
+"""A copy of a model without its large tensors, so that checks and rewrites cost what its nodes cost."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def strip_weights(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | 
 
 
 def restore_weights(light: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Give an outline, which may have been rewritten meanwhile, the initializers that it was made without."""
-    own = {value.name for value in model.graph.input}
+    """Put the initializers of `model` that `strip_weights` left out into `light`, which may have been rewritten meanwhile."""
+    input_names = {value.name for value in model.graph.input}
     large = [tensor for tensor in model.graph.initializer if not _small(tensor)]
-    placeholders = {tensor.name for tensor in large} - own
+    placeholders = {tensor.name for tensor in large} - input_names
     inputs = [value for value in light.graph.input if value.name not in placeholders]
     del light.graph.input[:]
     light.graph.input.extend(inputs)

@@ -1,4 +1,4 @@
-"""Prefix graphs: the part of a graph that some of its tensors need, to see a layer's value without the rest."""
+"""Subgraphs: the part of a graph that some of its tensors need, to see a layer's value without the rest."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ def extract_subgraph(model_bytes: bytes, outputs: Sequence[str]) -> bytes:
     stays untyped where neither says. Raises ValueError for a tensor that the graph does not have, with those of near names,
     and protobuf's DecodeError for bytes that are no model.
     """
-    whole = onnx.load_from_string(model_bytes)
-    types = _types(whole, outputs)
-    needed, kept = set(outputs), []
-    for node in reversed(whole.graph.node):
+    model = onnx.load_from_string(model_bytes)
+    types = _types(model, outputs)
+    needed, nodes = set(outputs), []
+    for node in reversed(model.graph.node):
         if needed.intersection(node.output):
-            kept.append(node)
+            nodes.append(node)
             needed |= _reads(node)
     part = onnx.ModelProto()
-    part.CopyFrom(whole)
+    part.CopyFrom(model)
     graph = part.graph
     for field in FIELDS:
         graph.ClearField(field)
-    graph.node.extend(reversed(kept))
-    graph.input.extend(one for one in whole.graph.input if one.name in needed)
+    graph.node.extend(reversed(nodes))
+    graph.input.extend(value for value in model.graph.input if value.name in needed)
     graph.output.extend(types[name] for name in dict.fromkeys(outputs))
-    graph.initializer.extend(one for one in whole.graph.initializer if one.name in needed)
-    graph.sparse_initializer.extend(one for one in whole.graph.sparse_initializer if one.values.name in needed)
-    known = needed.union(*(node.output for node in kept)) - set(outputs)
-    graph.value_info.extend(one for one in whole.graph.value_info if one.name in known)
-    notes = whole.graph.quantization_annotation
-    graph.quantization_annotation.extend(one for one in notes if one.tensor_name in needed)
+    graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in needed)
+    graph.sparse_initializer.extend(tensor for tensor in model.graph.sparse_initializer if tensor.values.name in needed)
+    inner = needed.union(*(node.output for node in nodes)) - set(outputs)
+    graph.value_info.extend(value for value in model.graph.value_info if value.name in inner)
+    annotations = model.graph.quantization_annotation
+    graph.quantization_annotation.extend(annotation for annotation in annotations if annotation.tensor_name in needed)
     part.ClearField("functions")
-    part.functions.extend(_called(whole, kept))
+    part.functions.extend(_called(model, nodes))
     blob: bytes = part.SerializeToString(deterministic=True)
     return blob
 
@@ -56,17 +56,21 @@ def extract_subgraph(model_bytes: bytes, outputs: Sequence[str]) -> bytes:
 def _types(model: onnx.ModelProto, outputs: Sequence[str]) -> dict[str, onnx.ValueInfoProto]:
     """Return what is known of the type of each of `outputs`; raise ValueError for one that is nowhere."""
     graph = model.graph
-    dense = [*graph.initializer, *(one.values for one in graph.sparse_initializer)]
-    known = {one.name: helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in dense}
-    everywhere = {*known, *(one.name for one in graph.input), *(name for node in graph.node for name in node.output)}
+    dense = [*graph.initializer, *(tensor.values for tensor in graph.sparse_initializer)]
+    types = {tensor.name: helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims) for tensor in dense}
+    everywhere = {
+        *types,
+        *(value.name for value in graph.input),
+        *(name for node in graph.node for name in node.output),
+    }
     for name in outputs:
         if not name or name not in everywhere:
             raise ValueError(f"the graph has no tensor {name!r}{near(name, sorted(everywhere - {''}))}")
-    known |= {one.name: one for one in (*graph.value_info, *graph.input, *graph.output)}
-    if not known.keys() >= set(outputs):
+    types |= {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    if not types.keys() >= set(outputs):
         inferred = infer(model).value_info
-        known = {one.name: one for one in inferred} | known
-    return {name: known.get(name, onnx.ValueInfoProto(name=name)) for name in outputs}
+        types = {value.name: value for value in inferred} | types
+    return {name: types.get(name, onnx.ValueInfoProto(name=name)) for name in outputs}
 
 
 def _reads(node: onnx.NodeProto) -> set[str]:
@@ -75,14 +79,14 @@ def _reads(node: onnx.NodeProto) -> set[str]:
 
 
 def _captured(graph: onnx.GraphProto) -> set[str]:
-    dense = (*graph.initializer, *(one.values for one in graph.sparse_initializer))
-    own = {one.name for one in (*graph.input, *dense)}.union(*(node.output for node in graph.node))
-    return {one.name for one in graph.output}.union(*(_reads(node) for node in graph.node)) - own
+    dense = (*graph.initializer, *(tensor.values for tensor in graph.sparse_initializer))
+    inside = {value.name for value in (*graph.input, *dense)}.union(*(node.output for node in graph.node))
+    return {value.name for value in graph.output}.union(*(_reads(node) for node in graph.node)) - inside
 
 
 def _called(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> list[onnx.FunctionProto]:
     """Return the model's functions that `nodes` call, and those that these call, in the model's order."""
-    functions = {(one.domain, one.name, one.overload): one for one in model.functions}
+    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
     called, waiting = set(), list(deep(nodes))
     while waiting:
         node = waiting.pop()
@@ -90,4 +94,4 @@ def _called(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> list[onn
         if key in functions and key not in called:
             called.add(key)
             waiting += deep(functions[key].node)
-    return [one for key, one in functions.items() if key in called]
+    return [function for key, function in functions.items() if key in called]

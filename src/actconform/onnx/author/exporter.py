@@ -49,8 +49,8 @@ def artifact_of(name: str, nodes: Nodes, inputs: Mapping[str, Sequence[str | int
     proto = helper.make_graph(
         nodes.nodes,
         name,
-        [helper.make_tensor_value_info(one, nodes.element_type, dims) for one, dims in inputs.items()],
-        [onnx.ValueInfoProto(name=one) for one in outputs],
+        [helper.make_tensor_value_info(input_name, nodes.element_type, dims) for input_name, dims in inputs.items()],
+        [onnx.ValueInfoProto(name=output_name) for output_name in outputs],
         initializer=nodes.initializers,
     )
     _type_outputs(proto)

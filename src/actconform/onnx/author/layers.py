@@ -16,7 +16,7 @@ from actconform.onnx.nodes import graph_of, layer_graph
 if TYPE_CHECKING:
     from actconform.onnx.nodes import Nodes, Wiring, WriteLayer
 
-# Row kernels whose graphs work on the last axis of any rank; a graph is asked for (b, n) alone.
+# Row kernels whose graphs work on the last axis of any rank; a graph is tested at (b, n) alone.
 OF_ANY_RANK = frozenset({"softmax", "log-softmax", "softmin", "glu", "reglu", "swiglu", "geglu"})
 
 
@@ -67,7 +67,7 @@ def _up_sampling(g: Nodes, at: Wiring) -> str:
 
 @layer_graph("batch-norm")
 def _batch_norm(g: Nodes, at: Wiring) -> str:
-    """In training the second and third output, the running statistics, are nobody's: a model's parameters stay."""
+    """In training the second and third output, the running statistics, are unused: a model's parameters stay."""
     rank = len(at.shapes[0]) + 1
     tensors = [
         _channels_first(g, at.inputs[0], rank),
@@ -86,7 +86,7 @@ def _layer_norm(g: Nodes, at: Wiring) -> str:
 
 @layer_graph("dropout")
 def _dropout(g: Nodes, at: Wiring) -> str:
-    """The operator of the standard draws its own mask in training: with a mask given it is a product."""
+    """The operator of the standard draws its own mask in training; with a mask as input it is a product."""
     if not at.training:
         return g.Dropout(at.inputs[0], g.scalar(at.number("rate")))
     return g.Div(g.Mul(*at.inputs), g.scalar(1.0 - at.number("rate")))
@@ -171,8 +171,8 @@ def _mean_absolute_error(g: Nodes, at: Wiring) -> str:
 @_in_float32
 def _binary_cross_entropy(g: Nodes, at: Wiring) -> str:
     p, target, one = _clipped(g, at.inputs[0]), at.inputs[1], g.scalar(1.0)
-    other = g.Mul(g.Sub(one, target), g.Log(g.Sub(one, p)))
-    return g.Neg(_mean(g, g.Add(g.Mul(target, g.Log(p)), other)))
+    complement = g.Mul(g.Sub(one, target), g.Log(g.Sub(one, p)))
+    return g.Neg(_mean(g, g.Add(g.Mul(target, g.Log(p)), complement)))
 
 
 @layer_graph("binary-cross-entropy-from-logits")

@@ -32,11 +32,11 @@ def _multi_head_attention(g: Nodes, at: Wiring) -> str:
     time, width = at.shapes[0]
     heads = int(at.number("heads"))
 
-    def projected(x: str, one: str) -> str:
-        return g.Add(g.MatMul(x, at.parameter(f"{one}-kernel")), at.parameter(f"{one}-bias"))
+    def projected(x: str, projection: str) -> str:
+        return g.Add(g.MatMul(x, at.parameter(f"{projection}-kernel")), at.parameter(f"{projection}-bias"))
 
     split = g.integers(-1, time, heads, width // heads)
-    q, k, v = (g.Reshape(projected(at.inputs[0], one), split) for one in "qkv")
+    q, k, v = (g.Reshape(projected(at.inputs[0], projection), split) for projection in "qkv")
     q, turned_k, v = (
         g.Transpose(x, perm=perm) for x, perm in ((q, [0, 2, 1, 3]), (k, [0, 2, 3, 1]), (v, [0, 2, 1, 3]))
     )
@@ -83,8 +83,8 @@ def _circular_shift(g: Nodes, at: Wiring) -> str:
     """Each y_i is a product of s with the w that it takes in: those are gathered first, (b, n, k)."""
     w, s = at.inputs
     (slots,), (count,) = at.shapes
-    taken = (np.arange(slots)[:, None] - np.arange(count) + (count - 1) // 2) % slots
-    return g.Squeeze(g.MatMul(g.Gather(w, g.constant(taken), axis=1), _column(g, s)), g.integers(2))
+    indices = (np.arange(slots)[:, None] - np.arange(count) + (count - 1) // 2) % slots
+    return g.Squeeze(g.MatMul(g.Gather(w, g.constant(indices), axis=1), _column(g, s)), g.integers(2))
 
 
 @layer_graph("sharpen")
@@ -102,8 +102,8 @@ def _read(g: Nodes, at: Wiring) -> str:
 def _write(g: Nodes, at: Wiring) -> str:
     memory, w, erase, add = at.inputs
     w = _column(g, w)
-    kept = g.Mul(memory, g.Sub(g.scalar(1.0), g.Mul(w, _row(g, erase))))
-    return g.Add(kept, g.Mul(w, _row(g, add)))
+    retained = g.Mul(memory, g.Sub(g.scalar(1.0), g.Mul(w, _row(g, erase))))
+    return g.Add(retained, g.Mul(w, _row(g, add)))
 
 
 @layer_graph("retention")
@@ -136,9 +136,9 @@ def _allocation(g: Nodes, at: Wiring) -> str:
 def _link(g: Nodes, at: Wiring) -> str:
     links, w, p = at.inputs
     column = _column(g, w)
-    kept = g.Mul(g.Sub(g.Sub(g.scalar(1.0), column), _row(g, w)), links)
+    retained = g.Mul(g.Sub(g.Sub(g.scalar(1.0), column), _row(g, w)), links)
     diagonal = g.constant(np.eye(*at.shapes[0], dtype=np.bool_))
-    return g.Where(diagonal, g.scalar(0.0), g.Add(kept, g.Mul(column, _row(g, p))))
+    return g.Where(diagonal, g.scalar(0.0), g.Add(retained, g.Mul(column, _row(g, p))))
 
 
 @layer_graph("precedence")

@@ -26,8 +26,8 @@ def author_model(model: Model, dtype: str) -> Artifact:
     want them so. `path` reads "composition: MatMul, Add, Relu". Raises `Unsupported` for a kind of layer that has no graph.
     """
     nodes = Nodes(dtype)
-    tensors = {one.name: one.name for one in model.inputs}
-    shapes = {one.name: one.shape for one in model.inputs} | model.shapes
+    tensors = {model_input.name: model_input.name for model_input in model.inputs}
+    shapes = {model_input.name: model_input.shape for model_input in model.inputs} | model.shapes
     for layer in model.layers:
         wiring = Wiring(
             layer, [tensors[name] for name in layer.inputs], [shapes[name] for name in layer.inputs], model.training
@@ -36,8 +36,10 @@ def author_model(model: Model, dtype: str) -> Artifact:
         nodes.rename(_written(layer, nodes, wiring), tensors[layer.name])
     for layer_name, output in ((model.output, OUTPUT), (LOSS, LOSS)):
         nodes.rename(nodes.Identity(tensors[layer_name]), output)
-    inputs: dict[str, tuple[str | int, ...]] = {one.name: (BATCH, *one.shape) for one in model.inputs}
-    inputs |= {one.name: one.shape for one in model.parameters}
+    inputs: dict[str, tuple[str | int, ...]] = {
+        model_input.name: (BATCH, *model_input.shape) for model_input in model.inputs
+    }
+    inputs |= {parameter.name: parameter.shape for parameter in model.parameters}
     outputs = [OUTPUT, LOSS, *(tensors[layer.name] for layer in model.layers)]
     return artifact_of(model.name, nodes, inputs, outputs)
 
