@@ -14,7 +14,7 @@ import pytest
 
 from actconform.bench.interleaved import Samples
 from actconform.bench.results import Machine, Measured, ThroughputReport, calibrated, with_ratios
-from actconform.bench.runner import figure_of
+from actconform.bench.runner import benchmark_result
 from actconform.bench.verdicts import Judged
 from actconform.bench.workloads import Workload
 from actconform.types import Verdict
@@ -58,11 +58,11 @@ def timed():
         workload = Workload(subject, "forward", 1024)
         scale = calibrated("copy", 8192, Samples(Prepared(loops=10, clock=1e-7), draw(copy, copy_noise)))
         figures = [
-            figure_of(
+            benchmark_result(
                 Judged(route=route, verdict=Verdict.PASS),
                 Samples(Prepared(loops=10, clock=1e-7), draw(middle, noise)),
                 scale,
-                work=(1024, 8192),
+                counts=(1024, 8192),
                 device="cpu",
             )
             for route, middle in seconds.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actconform.bench import interleaved
-from actconform.bench.interleaved import Runner, in_turns
+from actconform.bench.interleaved import Runner, interleaved_rounds
 from actconform.errors import Unsupported, WorkerCrash
 from actconform.types import Case
 from actconform.workers.protocol import Failure, Job
@@ -44,7 +44,7 @@ def runners(worker, *names):
 
 def test_all_are_ready_before_the_first_sample_and_then_take_turns():
     log = []
-    taken = in_turns(runners(Diary(log, {"a": 2.0, "b": 3.0}), "a", "b"), 3, 1.0)
+    taken = interleaved_rounds(runners(Diary(log, {"a": 2.0, "b": 3.0}), "a", "b"), 3, 1.0)
     turns = [("sample", "a"), ("sample", "b")]
     assert log == [("ready", "a"), ("ready", "b"), *turns * 3, ("close", "a"), ("close", "b")]
     assert {name: one.samples for name, one in taken.items()} == {"a": [2.0] * 3, "b": [3.0] * 3}
@@ -53,15 +53,18 @@ def test_all_are_ready_before_the_first_sample_and_then_take_turns():
 
 def test_rounds_that_take_long_end_when_there_are_enough(monkeypatch):
     monkeypatch.setattr(interleaved, "SECONDS", 0.0)
-    taken = in_turns(runners(Diary([]), "a", "b"), interleaved.ENOUGH + 3, 1.0)
+    taken = interleaved_rounds(runners(Diary([]), "a", "b"), interleaved.ENOUGH + 3, 1.0)
     assert [len(one.samples) for one in taken.values()] == [interleaved.ENOUGH] * 2
-    assert len(in_turns(runners(Diary([]), "a"), interleaved.ENOUGH - 2, 1.0)["a"].samples) == interleaved.ENOUGH - 2
+    assert (
+        len(interleaved_rounds(runners(Diary([]), "a"), interleaved.ENOUGH - 2, 1.0)["a"].samples)
+        == interleaved.ENOUGH - 2
+    )
 
 
 @pytest.mark.parametrize(("at", "why"), [("ready", "no such thing"), ("sample", "the device is lost")])
 def test_one_that_fails_is_out_and_the_others_go_on(at, why):
     log = []
-    taken = in_turns(runners(Diary(log, fails={(at, "a")}), "a", "b"), 3, 1.0)
+    taken = interleaved_rounds(runners(Diary(log, fails={(at, "a")}), "a", "b"), 3, 1.0)
     assert taken["a"].stopped == why
     assert log.count(("sample", "a")) == (at == "sample")
     assert len(taken["b"].samples) == 3
@@ -71,7 +74,7 @@ def test_one_that_fails_is_out_and_the_others_go_on(at, why):
 def test_a_worker_that_dies_takes_its_runners_along_and_no_others(at):
     log = []
     mortal, other = Diary(log, dies={(at, "b")}), Diary(log)
-    taken = in_turns([*runners(mortal, "a", "b", "c"), *runners(other, "d")], 3, 1.0)
+    taken = interleaved_rounds([*runners(mortal, "a", "b", "c"), *runners(other, "d")], 3, 1.0)
     assert taken["b"].stopped == "the worker was killed"
     assert taken["a"].stopped == taken["c"].stopped == "its worker ended with b: the worker was killed"
     assert len(taken["d"].samples) == 3
@@ -86,7 +89,7 @@ def test_a_graph_that_cannot_be_had_costs_its_route_alone(error, why):
         raise error
 
     worker = Diary([])
-    taken = in_turns([Runner("a", worker, job), *runners(worker, "b")], 2, 1.0)
+    taken = interleaved_rounds([Runner("a", worker, job), *runners(worker, "b")], 2, 1.0)
     assert why in taken["a"].stopped
     assert len(taken["b"].samples) == 2
 
@@ -96,4 +99,4 @@ def test_ctrl_c_passes_on():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        in_turns([Runner("a", Diary([]), job)], 2, 1.0)
+        interleaved_rounds([Runner("a", Diary([]), job)], 2, 1.0)

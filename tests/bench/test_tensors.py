@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actconform.bench.available_memory import available, estimate, refuse_what_does_not_fit
-from actconform.bench.tensors import drawn, elements_and_bytes, output_shape, shapes
+from actconform.bench.tensors import elements_and_bytes, generate_tensors, output_shape, shapes
 from actconform.bench.workloads import Workload
 from actconform.errors import UsageError
 from actconform.oracle import truth
@@ -22,7 +22,7 @@ MLP = CATALOG.models["mlp-relu"]
 def test_every_kernel_takes_its_tensors_and_gives_y_of_the_shape(name, size):
     kernel = CATALOG.kernels[name]
     direction = "forward+backward" if kernel.differentiable else "forward"
-    inputs, cotangents = drawn(kernel, Workload(name, direction, size), constants=False)
+    inputs, cotangents = generate_tensors(kernel, Workload(name, direction, size), constants=False)
     y = truth(kernel, inputs)["y"]
     assert np.shape(y) == output_shape(kernel, shapes(kernel, size))
     assert {array.dtype for array in inputs.values()} == {np.dtype(np.float32)}
@@ -44,18 +44,18 @@ def test_bytes_are_of_inputs_and_results_once():
 
 def test_numbers_are_the_same_each_time_and_of_ordinary_size():
     workload = Workload("relu", "forward", 1 << 16)
-    (first, _), (second, _) = (drawn(CATALOG.kernels["relu"], workload, constants=False) for _ in range(2))
+    (first, _), (second, _) = (generate_tensors(CATALOG.kernels["relu"], workload, constants=False) for _ in range(2))
     assert np.array_equal(first["x"], second["x"])
     assert float(first["x"].std()) == pytest.approx(2.0, rel=0.02)
 
 
 def test_a_model_has_the_batch_of_the_trial():
-    inputs, cotangents = drawn(MLP, Workload("mlp-relu", "forward+backward", 5), constants=False)
+    inputs, cotangents = generate_tensors(MLP, Workload("mlp-relu", "forward+backward", 5), constants=False)
     assert inputs["x"].shape == (5, 20)
     assert inputs["dense1.kernel"].shape == (20, 16)
     assert cotangents is not None
     assert cotangents[LOSS].shape == ()
-    folded, none = drawn(MLP, Workload("mlp-relu", "forward", 5), constants=True)
+    folded, none = generate_tensors(MLP, Workload("mlp-relu", "forward", 5), constants=True)
     assert (set(folded), none) == ({"x"}, None)
 
 

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from actconform.workers.captured_warnings import first_line, warnings_heard
+from actconform.workers.captured_warnings import capture_warnings, first_line
 
 
 def warn(text: str, category: type[Warning] = UserWarning) -> None:
@@ -17,7 +17,7 @@ def warn(text: str, category: type[Warning] = UserWarning) -> None:
 def test_warnings_of_both_kinds_are_heard_in_order_and_once() -> None:
     logger = logging.getLogger("tests.heard")
     for _ in range(2):
-        with warnings_heard() as heard:
+        with capture_warnings() as heard:
             warn("first\nsecond line")
             logger.warning("operator %s", "Erfc")
             warn("first\nanother second line")
@@ -26,7 +26,7 @@ def test_warnings_of_both_kinds_are_heard_in_order_and_once() -> None:
 
 
 def test_deprecations_are_not() -> None:
-    with warnings_heard() as heard:
+    with capture_warnings() as heard:
         for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
             warn("use the other one", category)
     assert heard == []
@@ -35,7 +35,7 @@ def test_deprecations_are_not() -> None:
 def test_a_logger_is_heard_that_passes_nothing_on_but_not_below_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
     logger = logging.getLogger("tests.alone")
     monkeypatch.setattr(logger, "propagate", False)
-    with warnings_heard() as heard:
+    with capture_warnings() as heard:
         logger.error("heard")
         logger.setLevel(logging.CRITICAL)
         logger.error("silenced")
@@ -46,7 +46,7 @@ def test_afterwards_all_is_as_before_even_where_the_block_raised() -> None:
     before = logging.getLogRecordFactory(), warnings.showwarning, list(warnings.filters)
 
     def fail() -> None:
-        with warnings_heard():
+        with capture_warnings():
             raise RuntimeError("in the block")
 
     with pytest.raises(RuntimeError, match="in the block"):

@@ -23,7 +23,7 @@ from actconform.workers import command_runtime
 from actconform.workers.command_runtime import CommandProgram, CommandSettings, runtime
 from actconform.workers.from_settings import configured_worker
 from actconform.workers.protocol import Call, Job
-from actconform.workers.session import SaidError
+from actconform.workers.session import CommandError
 
 X = np.array([1.0, -2.0, np.nan], np.float32)
 RELU = """
@@ -114,14 +114,14 @@ def test_bfloat16_goes_by_its_bits(tmp_path):
     ],
 )
 def test_anything_else_is_an_error_that_says_what_it_did(tmp_path, script, expected):
-    with pytest.raises(SaidError, match=expected):
+    with pytest.raises(CommandError, match=expected):
         answered(tmp_path, script)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_an_answer_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(command_runtime, "MOST_BYTES", 100)
-    with pytest.raises(SaidError, match=r"myrt wrote 140 bytes to \{outputs\}: wanted at most 100"):
+    with pytest.raises(CommandError, match=r"myrt wrote 140 bytes to \{outputs\}: wanted at most 100"):
         answered(tmp_path, RELU)
 
 
@@ -150,7 +150,7 @@ def test_facts_tell_the_command_and_its_version(tmp_path):
     [
         (
             {"command": "./gone {model} {inputs} {outputs}"},
-            r"there is no program ./gone in /.*mend command of \[backends.myrt\]",
+            r"there is no program ./gone in /.*fix command of \[backends.myrt\]",
         ),
         ({"command": "gone-for-good {model} {inputs} {outputs}"}, "there is no program gone-for-good on PATH"),
         ({"version": "./gone --version"}, "it gives no version: .*No such file"),

@@ -16,7 +16,7 @@ import pytest
 
 from actconform.errors import NoEnvironmentError
 from actconform.workers import environments
-from actconform.workers.environments import environment, kept, prune
+from actconform.workers.environments import environment, prune, stored_environments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +55,7 @@ def test_an_environment_has_its_requirements_and_finds_all_else_at_the_driver(wh
     other = environment(["wobble==2.0", "steady"])
     assert other.folder != made.folder
     assert asked(other, "import wobble, steady; print(wobble.__version__, steady.__version__)") == "2.0 2.0"
-    assert [one.folder for one in kept()] == [other.folder, made.folder]
+    assert [one.folder for one in stored_environments()] == [other.folder, made.folder]
 
 
 @pytest.mark.parametrize("harm", ["edited", "removed", "stamp", "foreign"])
@@ -157,7 +157,7 @@ def test_a_build_that_was_killed_is_made_anew(wheels: Path, monkeypatch: pytest.
         patch.setattr(environments, "_make", killed)
         with pytest.raises(KeyboardInterrupt):
             environment(["wobble==1.0"])
-    (half,) = kept()
+    (half,) = stored_environments()
     assert half.about is None
     again = environment(["wobble==1.0"])
     assert again.folder == half.folder

@@ -1,1 +1,1 @@
-"""How fast the routes are: timed in turns in their workers, beside calibrations of the same rounds and the cases' verdicts."""
+"""How fast the routes are: timed in interleaved rounds in their workers, with calibrations of the same rounds and the verdicts of the cases."""

@@ -1,4 +1,4 @@
-"""How much memory trials will want, before anything is measured: what does not fit is refused, not tried."""
+"""Estimates the memory of workloads before anything is measured: one that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def estimate(subject: Kernel | Model, workload: Workload, programs: int) -> int:
-    """Return the bytes that a trial holds at once: inputs and outputs, backwards also cotangents and gradients, times 3, in every program."""
+    """Return the bytes that a workload holds at once: inputs and outputs, backwards also cotangents and gradients, times 3, in every program."""
     if isinstance(subject, Model):
-        each = sum(math.prod(one.shape) for one in subject.inputs) + sum(map(math.prod, subject.shapes.values()))
-        numbers = each * workload.size + subject.size
+        each = sum(math.prod(tensor.shape) for tensor in subject.inputs) + sum(map(math.prod, subject.shapes.values()))
+        elements = each * workload.size + subject.size
     elif subject.form == "unary":
-        numbers = 2 * workload.size
+        elements = 2 * workload.size
     else:
-        given = shapes(subject, workload.size)
-        numbers = sum(map(math.prod, given.values())) + math.prod(output_shape(subject, given))
-    return numbers * ITEM * (1 if workload.direction == "forward" else 2) * TEMPORARIES * programs
+        tensor_shapes = shapes(subject, workload.size)
+        elements = sum(map(math.prod, tensor_shapes.values())) + math.prod(output_shape(subject, tensor_shapes))
+    return elements * ITEM * (1 if workload.direction == "forward" else 2) * TEMPORARIES * programs
 
 
 def available() -> int:
-    """Return the bytes that the machine can give without swapping, or 0 where it does not say."""
+    """Return the bytes available without swapping, or 0 where the machine does not report it."""
     try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMINFO.read_text(encoding="utf-8"), re.MULTILINE)
+        match = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMINFO.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return 0
-    return int(found[1]) * 1024 if found else 0
+    return int(match[1]) * 1024 if match else 0
 
 
-def refuse_what_does_not_fit(subject: Kernel | Model, workload: Workload, programs: int, there: int) -> None:
-    """Raise UsageError with the estimate where a trial wants more than is `there`, unless that is unknown (0)."""
-    wanted = estimate(subject, workload, programs)
-    if 0 < there < wanted:
+def refuse_what_does_not_fit(subject: Kernel | Model, workload: Workload, programs: int, free_bytes: int) -> None:
+    """Raise UsageError with the estimate where a workload needs more than `free_bytes`, unless that is unknown (0)."""
+    needed = estimate(subject, workload, programs)
+    if 0 < free_bytes < needed:
         raise UsageError(
-            f"{workload.id}: {programs} programs at once would hold about {wanted / 2**30:.3g} GiB, and {there / 2**30:.3g} GiB "
+            f"{workload.id}: {programs} programs at once would hold about {needed / 2**30:.3g} GiB, and {free_bytes / 2**30:.3g} GiB "
             "are available; take a smaller --size or --batch, or fewer routes (--route)"
         )

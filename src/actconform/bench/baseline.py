@@ -1,4 +1,4 @@
-"""golden/throughput.json: ratios that held once, and the facts under which they did. Where these differ nothing is compared."""
+"""golden/throughput.json: stored ratios and the machine facts they are valid for. Where the facts differ nothing is compared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.bench.results import BenchmarkResult, Machine, Measured, ThroughputReport
 
 SCHEMA = 1
-WHAT = "actconform throughput"
+DOCUMENT = "actconform throughput"
 THRESHOLD = 1.2  # times the old interval's upper bound that the new one's lower bound must exceed
 NOISY = 1.2  # times its lower bound; a wider interval gates nothing
 DIGITS = 5
@@ -31,7 +31,7 @@ Change = Literal["same", "slower", "faster", "noisy", "new"]
 
 
 class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One route in one trial: how many times the calibration's time a call took, and how many times that of `reference`.
+    """One route of one workload: how many times the calibration's time a call took, and how many times that of `reference`.
 
     `scale` is the spread of the calibration's own interval.
     """
@@ -45,9 +45,9 @@ class BaselineEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """The file. `machine` and `facts`, by backend, are what the ratios hold under."""
+    """The file. The ratios are valid for this `machine` and these `facts`, by backend."""
 
-    what: str = WHAT
+    document: str = msgspec.field(default=DOCUMENT, name="what")
     schema: int = SCHEMA
     actconform: str = __version__
     machine: dict[str, str]
@@ -55,8 +55,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     entries: list[BaselineEntry]
 
 
-class FigureChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one route in one trial since the baseline, and how it shows."""
+class ResultChange(msgspec.Struct, frozen=True, kw_only=True):
+    """How one route of one workload compares with the baseline; `words` give the ratios behind it."""
 
     workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     route: str
@@ -65,59 +65,59 @@ class FigureChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BaselineComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts that differ, in which case nothing was compared; else a judgement for every figure."""
+    """The facts that differ, in which case nothing was compared; else a judgement for every benchmark result."""
 
     differing: list[str] = []
-    judgements: list[FigureChange] = []
+    judgements: list[ResultChange] = []
 
     @property
-    def slower(self) -> list[FigureChange]:
+    def slower(self) -> list[ResultChange]:
         """The regressions."""
-        return [one for one in self.judgements if one.change == "slower"]
+        return [change for change in self.judgements if change.change == "slower"]
 
 
 class _Head(msgspec.Struct):
-    what: str
+    document: str = msgspec.field(name="what")
     schema: int
 
 
 def read(path: Path) -> Baseline | None:
     """Return the baseline of a file, None where there is none; raise UsageError where it cannot be read or is something else."""
-    mend = "name another file with --baseline, or move this one away; nothing was overwritten"
+    advice = "name another file with --baseline, or move this one away; nothing was overwritten"
     try:
         text = read_bytes(path)
         head = msgspec.json.decode(text, type=_Head)
-        if head.what != WHAT:
-            raise UsageError(f"{path}: not a baseline of throughput, but {head.what!r}; {mend}")
+        if head.document != DOCUMENT:
+            raise UsageError(f"{path}: not a baseline of throughput, but {head.document!r}; {advice}")
         if head.schema != SCHEMA:
-            raise UsageError(f"{path}: schema {head.schema}, but this actconform reads schema {SCHEMA}; {mend}")
+            raise UsageError(f"{path}: schema {head.schema}, but this actconform reads schema {SCHEMA}; {advice}")
         return msgspec.json.decode(text, type=Baseline)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UsageError(f"{path}: the baseline cannot be read: {error.strerror}; {mend}") from error
+        raise UsageError(f"{path}: the baseline cannot be read: {error.strerror}; {advice}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path}: not a baseline of throughput: {error}; {mend}") from error
+        raise UsageError(f"{path}: not a baseline of throughput: {error}; {advice}") from error
 
 
-def held(report: ThroughputReport, old: Baseline | None = None) -> Baseline:
-    """Return what to keep of a report: its ratios, to the reference of `old` where that ran, else to the fastest route.
+def baseline_of(report: ThroughputReport, old: Baseline | None = None) -> Baseline:
+    """Return the baseline of a report: its ratios, to the reference of `old` where that ran, else to the fastest route.
 
-    Entries of `old` that were not measured now are kept where all its facts still hold, and dropped with them otherwise.
+    Entries of `old` that were not measured now are kept where all its facts still hold, and dropped otherwise.
     """
     machine, facts = _about(report.machine), _kept_facts(report.facts)
-    keep = old if old and not differing(old, report) else None
-    references = {(one.workload, one.route): one.reference for one in (keep.entries if keep else [])}
-    fresh = {
-        (one.workload, figure.route): _held(one, figure, references.get((one.workload, figure.route), figure.fastest))
-        for one in report.measured
-        for figure in one.figures
-    }
-    kept = [one for one in (keep.entries if keep else []) if (one.workload, one.route) not in fresh]
+    still_valid = old if old and not differing(old, report) else None
+    old_entries = {(entry.workload, entry.route): entry for entry in (still_valid.entries if still_valid else [])}
+    entries: dict[tuple[Workload, str], BaselineEntry] = {}
+    for measured in report.measured:
+        for result in measured.figures:
+            key = (measured.workload, result.route)
+            reference = old_entries[key].reference if key in old_entries else result.fastest
+            entries[key] = _entry(measured, result, reference)
     return Baseline(
         machine=machine,
-        facts={**(keep.facts if keep else {}), **facts},
-        entries=sorted([*kept, *fresh.values()], key=_order),
+        facts={**(still_valid.facts if still_valid else {}), **facts},
+        entries=sorted({**old_entries, **entries}.values(), key=_order),
     )
 
 
@@ -130,21 +130,21 @@ def save(path: Path, baseline: Baseline) -> None:
 
 
 def compare(old: Baseline, report: ThroughputReport, *, other_versions: bool = False) -> BaselineComparison:
-    """Hold a report against a baseline: nothing where facts differ; with `other_versions`, those of backends may.
+    """Compare a report with a baseline: nothing where facts differ; with `other_versions`, those of backends may.
 
-    A figure is slower where the lower bound of its ratio to the calibration exceeds THRESHOLD times the old upper bound, and
-    so does its ratio to the reference route, unless it is that route or that did not run: what a run slows alike, or a
-    reference that became faster, is no regression of this route. Faster likewise. Where an interval, the calibration's own
-    among them, is wider than NOISY, the figure is noisy and neither.
+    A result is slower where the lower bound of its ratio to the calibration exceeds THRESHOLD times the old upper bound, and
+    so does its ratio to the reference route, unless it is that route or that did not run: a run that slows all routes alike,
+    or a reference that became faster, is no regression of this route. Faster likewise. Where an interval, the calibration's
+    own included, is wider than NOISY, the result is noisy and neither.
     """
     if differences := differing(old, report, other_versions=other_versions):
         return BaselineComparison(differing=differences)
-    entries = {(one.workload, one.route): one for one in old.entries}
+    entries = {(measured.workload, measured.route): measured for measured in old.entries}
     return BaselineComparison(
         judgements=[
-            _judged(entries.get((one.workload, figure.route)), one, figure)
-            for one in report.measured
-            for figure in one.figures
+            _judged(entries.get((measured.workload, result.route)), measured, result)
+            for measured in report.measured
+            for result in measured.figures
         ]
     )
 
@@ -152,22 +152,22 @@ def compare(old: Baseline, report: ThroughputReport, *, other_versions: bool = F
 def confirmed(first: BaselineComparison, again: BaselineComparison) -> BaselineComparison:
     """Return the first comparison, with "noisy" for what was slower in it and not so when it was timed again.
 
-    A process can be slow for as long as it lives, by where its memory came to lie: no number of samples of it tells.
+    A process can be slow for as long as it lives because of its memory layout, which no number of its samples can show.
     """
-    second = {(one.workload, one.route): one for one in again.judgements}
+    second = {(change.workload, change.route): change for change in again.judgements}
 
-    def settled(one: FigureChange) -> FigureChange:
-        repeat = second.get((one.workload, one.route))
-        if one.change != "slower" or repeat is None or repeat.change == "slower":
-            return one
-        words = f"{one.words}; but in a new process {repeat.words}"
-        return msgspec.structs.replace(one, change="noisy", words=words)
+    def settled(change: ResultChange) -> ResultChange:
+        repeat = second.get((change.workload, change.route))
+        if change.change != "slower" or repeat is None or repeat.change == "slower":
+            return change
+        words = f"{change.words}; but in a new process {repeat.words}"
+        return msgspec.structs.replace(change, change="noisy", words=words)
 
-    return msgspec.structs.replace(first, judgements=[settled(one) for one in first.judgements])
+    return msgspec.structs.replace(first, judgements=[settled(change) for change in first.judgements])
 
 
 def differing(old: Baseline, report: ThroughputReport, *, other_versions: bool = False) -> list[str]:
-    """Return the facts that are others now: of the machine, of the calibration, and of every other backend in both."""
+    """Return the facts that differ now: of the machine, of the calibration, and of every other backend in both."""
     words = _changed("", old.machine, _about(report.machine))
     facts = _kept_facts(report.facts)
     for backend in old.facts:
@@ -176,21 +176,21 @@ def differing(old: Baseline, report: ThroughputReport, *, other_versions: bool =
     return words
 
 
-def _judged(entry: BaselineEntry | None, measured: Measured, figure: BenchmarkResult) -> FigureChange:
+def _judged(entry: BaselineEntry | None, measured: Measured, result: BenchmarkResult) -> ResultChange:
     change: Change = "new"
     words = "not in the baseline"
     if entry:
-        now = _held(measured, figure, entry.reference)
+        now = _entry(measured, result, entry.reference)
         old, new = entry.to_calibration, now.to_calibration
         words = f"{new.median / old.median:.2f} times the baseline: {_shown(new)}, was {_shown(old)} {measured.calibration.kind} times"
         change = _change(old, new)
-        if change in ("slower", "faster") and now.reference == entry.reference != figure.route:
-            beside = _change(entry.to_reference, now.to_reference)
+        if change in ("slower", "faster") and now.reference == entry.reference != result.route:
+            reference_change = _change(entry.to_reference, now.to_reference)
             words += f"; {now.to_reference.median:.3g} times {entry.reference}, was {entry.to_reference.median:.3g}"
-            change = change if beside == change else "same"
+            change = change if reference_change == change else "same"
         if noise := _noise(entry, now):
             change, words = "noisy", f"{noise}; {words}"
-    return FigureChange(workload=measured.workload, route=figure.route, change=change, words=words)
+    return ResultChange(workload=measured.workload, route=result.route, change=change, words=words)
 
 
 def _change(old: ConfidenceInterval, new: ConfidenceInterval) -> Change:
@@ -209,17 +209,17 @@ def _noise(old: BaselineEntry, new: BaselineEntry) -> str:
     return ""
 
 
-def _held(measured: Measured, figure: BenchmarkResult, reference: str) -> BaselineEntry:
-    other = next((one for one in measured.figures if one.route == reference), None)
-    fastest = next(one for one in measured.figures if one.route == figure.fastest)
-    against = other or fastest
+def _entry(measured: Measured, result: BenchmarkResult, reference: str) -> BaselineEntry:
+    reference_result = next((candidate for candidate in measured.figures if candidate.route == reference), None)
+    fastest = next(candidate for candidate in measured.figures if candidate.route == result.fastest)
+    against = reference_result or fastest
     return BaselineEntry(
         workload=measured.workload,
-        route=figure.route,
-        to_calibration=_rounded(figure.to_calibration),
+        route=result.route,
+        to_calibration=_rounded(result.to_calibration),
         scale=_brief(measured.calibration.seconds.spread),
         reference=against.route,
-        to_reference=_rounded(ratios(figure.samples, against.samples)),
+        to_reference=_rounded(ratios(result.samples, against.samples)),
     )
 
 
@@ -246,25 +246,25 @@ def _changed(of: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[st
     ]
 
 
-def _order(one: BaselineEntry) -> tuple[str, str, int, str]:
-    return one.workload.subject, one.workload.direction, one.workload.size, one.route
+def _order(entry: BaselineEntry) -> tuple[str, str, int, str]:
+    return entry.workload.subject, entry.workload.direction, entry.workload.size, entry.route
 
 
-def _rounded(one: ConfidenceInterval) -> ConfidenceInterval:
-    return ConfidenceInterval(*map(_brief, (one.median, one.low, one.high)))
+def _rounded(ratio: ConfidenceInterval) -> ConfidenceInterval:
+    return ConfidenceInterval(*map(_brief, (ratio.median, ratio.low, ratio.high)))
 
 
 def _brief(number: float) -> float:
     return float(f"{number:.{DIGITS}g}")
 
 
-def _shown(one: ConfidenceInterval) -> str:
-    return f"{one.median:.3g} [{one.low:.3g} {one.high:.3g}]"
+def _shown(ratio: ConfidenceInterval) -> str:
+    return f"{ratio.median:.3g} [{ratio.low:.3g} {ratio.high:.3g}]"
 
 
-def counts(judgements: Iterable[FigureChange]) -> dict[Change, int]:
-    """Return how many figures changed how."""
-    found: dict[Change, int] = {}
-    for one in judgements:
-        found[one.change] = found.get(one.change, 0) + 1
-    return found
+def counts(judgements: Iterable[ResultChange]) -> dict[Change, int]:
+    """Return the number of benchmark results by kind of change."""
+    numbers: dict[Change, int] = {}
+    for judgement in judgements:
+        numbers[judgement.change] = numbers.get(judgement.change, 0) + 1
+    return numbers

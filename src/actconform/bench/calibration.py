@@ -81,16 +81,16 @@ class Copying(Program):
             self._pool.shutdown()
 
 
-def _half_a_page_apart(given: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _half_a_page_apart(array: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return a copy of an array at the start of a page, and room for another half a page off.
 
     A processor takes a load for one of what was just stored where both addresses agree modulo 4096, and waits: a copy of
     1 K elements takes 0.39 ns an element or 0.85 ns, by where the two came to lie.
     """
-    apart = given.nbytes + -given.nbytes % PAGE + PAGE // 2
-    buffer = aligned_bytes(apart + given.nbytes, PAGE)
-    x, y = (buffer[at : at + given.nbytes].view(given.dtype).reshape(given.shape) for at in (0, apart))
-    x[...] = given
+    offset = array.nbytes + -array.nbytes % PAGE + PAGE // 2
+    buffer = aligned_bytes(offset + array.nbytes, PAGE)
+    x, y = (buffer[at : at + array.nbytes].view(array.dtype).reshape(array.shape) for at in (0, offset))
+    x[...] = array
     return x, y
 
 

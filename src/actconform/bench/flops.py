@@ -1,4 +1,4 @@
-"""What a call has to do, counted from the description alone: bytes that must move, multiply-adds that must be made."""
+"""The floating-point operations of a model's call, counted from its description alone."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ if TYPE_CHECKING:
     Count = Callable[[Layer, Sequence[Shape], Shape], int]
 
 ITEM = 4  # bytes of a float32
-BACKWARD = 2  # times the forward work: one product for the gradient of either factor
+BACKWARD = 2  # times the forward operations: one product for the gradient of either factor
 
 
-def _dense(_: Layer, read: Sequence[Shape], given: Shape) -> int:
-    return math.prod(given) * read[0][-1]
+def _dense(_: Layer, inputs: Sequence[Shape], output: Shape) -> int:
+    return math.prod(output) * inputs[0][-1]
 
 
-def _convolution(layer: Layer, read: Sequence[Shape], given: Shape) -> int:
+def _convolution(layer: Layer, inputs: Sequence[Shape], output: Shape) -> int:
     size = layer.settings["size"]
     assert isinstance(size, tuple)
-    return math.prod(given) * math.prod(size) * read[0][-1]
+    return math.prod(output) * math.prod(size) * inputs[0][-1]
 
 
-def _attention(_: Layer, read: Sequence[Shape], __: Shape) -> int:
-    q, k, v = read
+def _attention(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
+    q, k, v = inputs
     return q[0] * k[0] * (q[1] + v[1])
 
 
-def _heads(_: Layer, read: Sequence[Shape], __: Shape) -> int:
-    time, width = read[0]
+def _heads(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
+    time, width = inputs[0]
     return 4 * time * width * width + 2 * time * time * width
 
 
-def _read(_: Layer, read: Sequence[Shape], __: Shape) -> int:
-    weights, memory = read
+def _read(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
+    weights, memory = inputs
     return math.prod(weights) * memory[1]
 
 
-def _similarity(_: Layer, read: Sequence[Shape], __: Shape) -> int:
-    memory, key = read
+def _similarity(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
+    memory, key = inputs
     return math.prod(key) * memory[0]
 
 
-def _directional(_: Layer, read: Sequence[Shape], __: Shape) -> int:
-    link, weights = read
+def _directional(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
+    link, weights = inputs
     return math.prod(weights) * link[0]
 
 
@@ -70,10 +70,10 @@ def flops(model: Model, batch: int, direction: Direction) -> int:
     4 t d d + 2 t t d; read: r n m; cosine-similarity: r n w; directional: r n n. All other layers count as nothing. Backward
     counts as twice the forward.
     """
-    shapes = {one.name: one.shape for one in model.inputs} | model.shapes
-    each = sum(
+    shapes = {tensor.name: tensor.shape for tensor in model.inputs} | model.shapes
+    multiply_adds = sum(
         MULTIPLY_ADDS[layer.kind](layer, [shapes[name] for name in layer.inputs], shapes[layer.name])
         for layer in model.layers
         if layer.kind in MULTIPLY_ADDS
     )
-    return 2 * each * batch * (1 if direction == "forward" else 1 + BACKWARD)
+    return 2 * multiply_adds * batch * (1 if direction == "forward" else 1 + BACKWARD)

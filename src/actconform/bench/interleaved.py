@@ -1,4 +1,4 @@
-"""Samples in turns, A B C, A B C: what drifts in the machine hits all alike. One of them computes at a time."""
+"""Interleaved rounds of samples, A B C, A B C: drift of the machine affects all alike. One runner computes at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Timer(Protocol):
 
 
 class Runner(NamedTuple):
-    """One of those that are timed in turns: its name, unique among them, its worker, and how its job is made."""
+    """One participant of the interleaved rounds: its name, unique among them, its worker, and how its job is made."""
 
     name: str
     worker: Timer
@@ -34,72 +34,72 @@ class Runner(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """What was taken of one runner: the seconds of a call in each round; or, with fewer rounds, why it stopped."""
+    """The samples of one runner: the seconds of a call in each round; or, with fewer rounds, why it stopped."""
 
     prepared: Prepared
     samples: list[float]
     stopped: str = ""
 
 
-def in_turns(runners: Sequence[Runner], rounds: int, timeout: float) -> dict[str, Samples]:
-    """Get all runners ready, take one sample of each in every round, and close them; return what was taken by name.
+def interleaved_rounds(runners: Sequence[Runner], rounds: int, timeout: float) -> dict[str, Samples]:
+    """Prepare all runners, take one sample of each in every round, and close them; return the samples by name.
 
-    There are so many rounds, or ENOUGH of them where SECONDS are over by then.
-    A runner that fails is out, with the reason; if its worker died, so are the others of that worker. Each call of a
-    worker has `timeout` seconds. KeyboardInterrupt passes on.
+    There are `rounds` rounds, or ENOUGH of them where SECONDS are over by then.
+    A runner that fails is left out from then on, with the reason; if its worker died, so are the others of that worker. Each
+    call of a worker has `timeout` seconds. KeyboardInterrupt passes on.
     """
-    taken: dict[str, Samples] = {}
+    samples: dict[str, Samples] = {}
     for runner in runners:
-        _prepare(runner, runners, taken, timeout)
+        _prepare(runner, runners, samples, timeout)
     until = time.monotonic() + SECONDS
     for done in range(rounds):
         if done >= ENOUGH and time.monotonic() > until:
             break
         for runner in runners:
-            if not taken[runner.name].stopped:
-                _sample(runner, runners, taken, timeout)
+            if not samples[runner.name].stopped:
+                _sample(runner, runners, samples, timeout)
     for runner in runners:
-        if not taken[runner.name].stopped:
+        if not samples[runner.name].stopped:
             _closed(runner, timeout)
-    return taken
+    return samples
 
 
-def _prepare(runner: Runner, runners: Sequence[Runner], taken: dict[str, Samples], timeout: float) -> None:
-    if runner.name in taken:
+def _prepare(runner: Runner, runners: Sequence[Runner], samples: dict[str, Samples], timeout: float) -> None:
+    if runner.name in samples:
         return  # its worker is gone
     try:
         prepared = runner.worker.prepare(Prepare(runner.name, runner.job()), timeout)
     except WorkerError as error:
-        _worker_gone(runner, runners, taken, error)
-    except Exception as error:  # noqa: BLE001  a graph that is invalid, or was not had, costs one route
-        taken[runner.name] = Samples(Prepared(), [], fault_message(error))
+        _worker_gone(runner, runners, samples, error)
+    except Exception as error:  # noqa: BLE001  a graph that is invalid, or could not be exported, costs one route
+        samples[runner.name] = Samples(Prepared(), [], fault_message(error))
     else:
-        taken[runner.name] = Samples(prepared, [], prepared.failure.message if prepared.failure else "")
+        samples[runner.name] = Samples(prepared, [], prepared.failure.message if prepared.failure else "")
 
 
-def _sample(runner: Runner, runners: Sequence[Runner], taken: dict[str, Samples], timeout: float) -> None:
-    mine = taken[runner.name]
+def _sample(runner: Runner, runners: Sequence[Runner], samples: dict[str, Samples], timeout: float) -> None:
+    earlier = samples[runner.name]
     try:
-        sampled = runner.worker.sample(TakeSample(runner.name, mine.prepared.loops), timeout)
+        sampled = runner.worker.sample(TakeSample(runner.name, earlier.prepared.loops), timeout)
     except WorkerError as error:
-        _worker_gone(runner, runners, taken, error)
+        _worker_gone(runner, runners, samples, error)
         return
     if sampled.failure:
-        taken[runner.name] = mine._replace(stopped=sampled.failure.message)
+        samples[runner.name] = earlier._replace(stopped=sampled.failure.message)
     else:
-        mine.samples.append(sampled.seconds / mine.prepared.loops)
+        earlier.samples.append(sampled.seconds / earlier.prepared.loops)
 
 
-def _worker_gone(runner: Runner, runners: Sequence[Runner], taken: dict[str, Samples], error: WorkerError) -> None:
-    for other in runners:
-        if other.worker is runner.worker:
-            why = str(error) if other is runner else f"its worker ended with {runner.name}: {error}"
-            before = taken.get(other.name, Samples(Prepared(), []))
-            taken[other.name] = before._replace(stopped=before.stopped or why)
+def _worker_gone(runner: Runner, runners: Sequence[Runner], samples: dict[str, Samples], error: WorkerError) -> None:
+    for affected in runners:
+        if affected.worker is runner.worker:
+            reason = str(error) if affected is runner else f"its worker ended with {runner.name}: {error}"
+            before = samples.get(affected.name, Samples(Prepared(), []))
+            samples[affected.name] = before._replace(stopped=before.stopped or reason)
 
 
 def _closed(runner: Runner, timeout: float) -> None:
     try:
         runner.worker.sample(TakeSample(runner.name, 0), timeout)
     except WorkerError:
-        return  # what it had is gone with it
+        return  # its program ended with the worker

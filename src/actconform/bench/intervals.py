@@ -52,4 +52,4 @@ def interval(samples: Sequence[float]) -> ConfidenceInterval:
 
 def ratios(samples: Sequence[float], to: Sequence[float]) -> ConfidenceInterval:
     """Return the interval of the ratios within each round: what slows both in a round does not show."""
-    return interval([mine / other for mine, other in zip(samples, to, strict=True)])
+    return interval([sample / reference_sample for sample, reference_sample in zip(samples, to, strict=True)])

@@ -1,4 +1,4 @@
-"""The job of a route in a trial: the graph or program that its case judges, with the trial's tensors."""
+"""The job of a route of a workload: the graph or program that its case judges, with the workload's tensors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 def job_of(
     workload: Workload, route: str, context: CaseContext, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]
 ) -> Job:
-    """Return what a worker gets ready, on the trial's `tensors`, which are asked with or without constants. Raises Unsupported, Unavailable, ExportError and WorkerError as exports do.
+    """Return what a worker prepares. `tensors` gives the workload's inputs and cotangents, with or without constants.
 
     A model gives y and its loss, a graph with constants y alone. Backwards a graph gives the gradients and nothing else: what
-    they do not need is not computed.
+    they do not need is not computed. Raises Unsupported, Unavailable, ExportError and WorkerError as exports do.
     """
     case, subject = workload.case(route), context.catalog.subject(workload.subject)
     line = subject_of(subject)

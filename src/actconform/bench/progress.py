@@ -1,4 +1,4 @@
-"""How far a measurement is: a bar on a terminal, a plain line now and then elsewhere. It draws only between trials."""
+"""How far a measurement is: a bar on a terminal, a plain line now and then elsewhere, drawn only between workloads."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 15.0
 
 
-class TrialProgress:
-    """Counts trials. Nothing is redrawn while one is timed: a thread that draws would be in the figures."""
+class WorkloadProgress:
+    """Counts workloads. Nothing is redrawn while one is timed: a thread that draws would distort the times."""
 
     def __init__(self, total: int, console: Console) -> None:
         self._total = total
@@ -47,7 +47,7 @@ class TrialProgress:
             self._bar.stop()
 
     def begins(self, workload: Workload) -> None:
-        """Say which trial is timed next."""
+        """Show which workload is timed next."""
         words = f"{workload.subject} {workload.direction} {shown(workload.size)}"
         if self._live:
             self._bar.update(self._task, completed=self._done, description=words, refresh=True)

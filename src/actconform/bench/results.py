@@ -1,4 +1,4 @@
-"""What throughput.json holds: the figures with their raw samples, and all under which they held."""
+"""The structs of throughput.json: the benchmark results with their raw samples, and the machine and versions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine did in the rounds of one trial: `amount` bytes copied, or operations of a product, each call."""
+    """The calibration in the rounds of one workload: `amount` bytes copied, or operations of a matrix product, each call."""
 
     kind: Literal["copy", "matmul"]
     amount: int
@@ -44,7 +44,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One route in one trial. Times are seconds of a call.
+    """One route of one workload. Times are seconds of a call.
 
     `samples` are raw, one a round, of `loops` calls each; reading the clock took `clock` s. `rate` is elements or samples a
     second, as `unit` says; `amount` is bytes moved of kernels, floating-point operations of models, each call, 0 where none
@@ -76,7 +76,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NotTimed(msgspec.Struct, frozen=True):
-    """A route of a trial that has no figure, by its case's verdict or because the timing stopped, and why."""
+    """A route of a workload without a result, by its case's verdict or because the timing stopped, and the reason."""
 
     workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     route: str
@@ -85,7 +85,7 @@ class NotTimed(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial that was timed."""
+    """One workload that was timed."""
 
     workload: Workload = msgspec.field(name="trial")  # the key in files of schema 1
     calibration: Calibration
@@ -93,7 +93,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThroughputReport(msgspec.Struct, frozen=True, kw_only=True):
-    """throughput.json. `facts` are by backend; `rounds` are those of a trial, fewer where they took too long;
+    """throughput.json. `facts` are by backend; `rounds` are those of a workload, fewer where they took too long;
     `confidence` is the least of all intervals; `when` is its end, in UTC.
     """
 
@@ -111,66 +111,66 @@ class ThroughputReport(msgspec.Struct, frozen=True, kw_only=True):
     comparison: dict[str, Any] = {}
 
 
-def calibrated(kind: Literal["copy", "matmul"], amount: int, taken: Samples) -> Calibration:
-    """Return the calibration of a trial, its rate in `amount` a second."""
-    found = interval(taken.samples)
+def calibrated(kind: Literal["copy", "matmul"], amount: int, samples: Samples) -> Calibration:
+    """Return the calibration of a workload, its rate in `amount` a second."""
+    seconds = interval(samples.samples)
     return Calibration(
         kind=kind,
         amount=amount,
-        loops=taken.prepared.loops,
-        clock=taken.prepared.clock,
-        samples=tuple(taken.samples),
-        seconds=found,
-        rate=amount / found.median,
+        loops=samples.prepared.loops,
+        clock=samples.prepared.clock,
+        samples=tuple(samples.samples),
+        seconds=seconds,
+        rate=amount / seconds.median,
     )
 
 
-def figure_of(
+def benchmark_result(
     case: Judged,
-    taken: Samples,
+    samples: Samples,
     scale: Calibration,
     *,
-    work: tuple[int, int],
+    counts: tuple[int, int],
     device: str,
     again: Samples | None = None,
 ) -> BenchmarkResult:
-    """Return the figure of what was taken; `work` is elements or samples, and the amount of bytes or operations of a call.
+    """Return the result of a route's samples; `counts` are elements or samples, and the bytes or operations of a call.
 
-    Until it is `compared`, it is the fastest.
+    Its `fastest` is the route itself, until `with_ratios` sets it.
     """
-    count, amount = work
-    seconds = interval(taken.samples)
+    processed, amount = counts
+    seconds = interval(samples.samples)
     throughput = amount / seconds.median
     return BenchmarkResult(
         route=case.route,
         verdict=case.verdict,
         mark=case.mark,
         finding=case.finding,
-        implementation=taken.prepared.implementation,
-        placement=taken.prepared.placement or case.placement,
+        implementation=samples.prepared.implementation,
+        placement=samples.prepared.placement or case.placement,
         device=device,
-        loops=taken.prepared.loops,
-        clock=taken.prepared.clock,
-        samples=tuple(taken.samples),
+        loops=samples.prepared.loops,
+        clock=samples.prepared.clock,
+        samples=tuple(samples.samples),
         seconds=seconds,
-        rate=count / seconds.median,
+        rate=processed / seconds.median,
         unit="samples/s" if scale.kind == "matmul" else "elements/s",
         amount=amount,
         throughput=throughput,
         share=throughput / scale.rate if amount and device == "cpu" else None,
-        to_calibration=ratios(taken.samples, scale.samples),
+        to_calibration=ratios(samples.samples, scale.samples),
         fastest=case.route,
-        to_fastest=ratios(taken.samples, taken.samples),
-        again=ratios(again.samples, taken.samples) if again and not again.stopped else None,
+        to_fastest=ratios(samples.samples, samples.samples),
+        again=ratios(again.samples, samples.samples) if again and not again.stopped else None,
     )
 
 
-def with_ratios(figures: list[BenchmarkResult]) -> tuple[BenchmarkResult, ...]:
-    """Return the figures of a trial, each with its ratio to the fastest, the one with the least median."""
-    fastest = min(figures, key=lambda figure: figure.seconds.median, default=None)
+def with_ratios(results: list[BenchmarkResult]) -> tuple[BenchmarkResult, ...]:
+    """Return the results of a workload, each with its ratio to the fastest, the one with the least median."""
+    fastest = min(results, key=lambda result: result.seconds.median, default=None)
     return tuple(
-        msgspec.structs.replace(figure, fastest=fastest.route, to_fastest=ratios(figure.samples, fastest.samples))
-        for figure in figures
+        msgspec.structs.replace(result, fastest=fastest.route, to_fastest=ratios(result.samples, fastest.samples))
+        for result in results
         if fastest
     )
 
@@ -185,8 +185,8 @@ def read_throughput(folder: Path) -> ThroughputReport | None:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        mend = "remove it, or measure anew with `actconform bench`"
-        raise UsageError(f"{path}: not what `actconform bench` writes ({error}): {mend}") from error
+        advice = "remove it, or measure anew with `actconform bench`"
+        raise UsageError(f"{path}: not what `actconform bench` writes ({error}): {advice}") from error
 
 
 def write(path: Path, content: object) -> None:

@@ -1,4 +1,4 @@
-"""The workers of a measurement, one a backend, and one trial after another on them: nothing else runs meanwhile."""
+"""Times workloads one after another, with one worker a backend: nothing else runs meanwhile."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from actconform.bench import calibration
 from actconform.bench.flops import ITEM, flops
-from actconform.bench.interleaved import Runner, Samples, in_turns
+from actconform.bench.interleaved import Runner, Samples, interleaved_rounds
 from actconform.bench.jobs import job_of
-from actconform.bench.results import Calibration, Measured, NotTimed, calibrated, figure_of, with_ratios
-from actconform.bench.tensors import REGIME, drawn, elements_and_bytes
+from actconform.bench.results import Calibration, Measured, NotTimed, benchmark_result, calibrated, with_ratios
+from actconform.bench.tensors import REGIME, elements_and_bytes, generate_tensors
 from actconform.bench.verdicts import judged
 from actconform.run.case import CaseContext, VectorCache
 from actconform.run.export_cache import Exports, cache_folder
@@ -34,7 +34,7 @@ AGAIN = " again"  # after a route's name: its second program
 
 
 class BenchmarkRunner:
-    """Times trials; a context manager, at whose end the workers end."""
+    """Times workloads; a context manager that closes its workers at the end."""
 
     def __init__(self, plan: Plan, results: Mapping[str, Result], *, rounds: int, twice: bool) -> None:
         self._plan = plan
@@ -52,38 +52,40 @@ class BenchmarkRunner:
             worker.close()
 
     def facts(self) -> dict[str, dict[str, str]]:
-        """Return the facts of every process that has served, the calibration's among them."""
+        """Return the facts of every worker that was started, the calibration's among them."""
         hellos = {name: worker.hello for name, worker in self._workers.items()}
         return {name: {**facts_of(hello), "cpu": hello.cpu} for name, hello in hellos.items() if hello}
 
     def time(self, workload: Workload, routes: Sequence[str]) -> tuple[Measured | None, list[NotTimed]]:
-        """Return the figures of those routes whose cases ran, and why the others have none; None where none has one."""
-        found = {route: judged(workload, route, self._results) for route in routes}
+        """Return the results of the routes whose cases ran, None where there are none, and the reason for every other route."""
+        verdicts = {route: judged(workload, route, self._results) for route in routes}
         out = [
-            NotTimed(workload, route, one.verdict, one.reason) for route, one in found.items() if one.verdict not in RAN
+            NotTimed(workload, route, judgement.verdict, judgement.reason)
+            for route, judgement in verdicts.items()
+            if judgement.verdict not in RAN
         ]
-        running = [route for route in routes if found[route].verdict in RAN]
+        running = [route for route in routes if verdicts[route].verdict in RAN]
         if not running:
             return None, out
         names = [name for suffix in ("", AGAIN)[: 1 + self._twice] for name in (route + suffix for route in running)]
         subject = self._plan.catalog.subject(workload.subject)
-        tensors = cache(lambda constants: drawn(subject, workload, constants=constants))
+        tensors = cache(lambda constants: generate_tensors(subject, workload, constants=constants))
         runners = [self._calibration(workload), *(self._runner(workload, name, tensors) for name in names)]
-        taken = in_turns(runners, self._rounds, self._plan.config.timeout)
-        scale = taken.pop(calibration.NAME)
-        stopped = {name: one.stopped or scale.stopped for name, one in taken.items() if one.stopped or scale.stopped}
-        out += [NotTimed(workload, name, "stopped", why) for name, why in stopped.items()]
+        samples = interleaved_rounds(runners, self._rounds, self._plan.config.timeout)
+        scale = samples.pop(calibration.NAME)
+        stopped = {name: run.stopped or scale.stopped for name, run in samples.items() if run.stopped or scale.stopped}
+        out += [NotTimed(workload, name, "stopped", reason) for name, reason in stopped.items()]
         if scale.stopped:
             return None, out
         scaled = self._calibrated(workload, scale)
         figures = [
-            figure_of(
-                found[route],
-                taken[route],
+            benchmark_result(
+                verdicts[route],
+                samples[route],
                 scaled,
-                work=self._work(workload),
+                counts=self._counts(workload),
                 device=self._device(workload, route),
-                again=taken.get(route + AGAIN),
+                again=samples.get(route + AGAIN),
             )
             for route in running
             if route not in stopped
@@ -93,10 +95,10 @@ class BenchmarkRunner:
     def _worker(self, backend: str) -> Worker:
         if backend not in self._workers:
             if backend == calibration.NAME:
-                made = Worker(backend, threads=self._plan.config.threads, plugins=[calibration.PLUGIN])
+                worker = Worker(backend, threads=self._plan.config.threads, plugins=[calibration.PLUGIN])
             else:
-                made = worker_for(self._plan, backend)
-            self._workers[backend] = made
+                worker = worker_for(self._plan, backend)
+            self._workers[backend] = worker
         return self._workers[backend]
 
     def _runner(self, workload: Workload, name: str, tensors: Callable[[bool], tuple[Bundle, Bundle | None]]) -> Runner:
@@ -111,7 +113,7 @@ class BenchmarkRunner:
     def _calibration(self, workload: Workload) -> Runner:
         side, kernel = calibration.SIDE, calibration.COPY
         if self._kind(workload) == "copy":
-            x = np.ones(self._work(workload)[0], np.float32)
+            x = np.ones(self._counts(workload)[0], np.float32)
         else:
             kernel = calibration.MATMUL
             x = np.full((side, side), 0.5, np.float32)
@@ -121,17 +123,17 @@ class BenchmarkRunner:
     def _kind(self, workload: Workload) -> Literal["copy", "matmul"]:
         return "matmul" if isinstance(self._plan.catalog.subject(workload.subject), Model) else "copy"
 
-    def _work(self, workload: Workload) -> tuple[int, int]:
-        """Return the elements of a kernel's x and the bytes of a call, or a model's samples and operations."""
+    def _counts(self, workload: Workload) -> tuple[int, int]:
+        """Return the elements of a kernel's x and the bytes of a call, or a model's samples and floating-point operations."""
         subject = self._plan.catalog.subject(workload.subject)
         if isinstance(subject, Model):
             return workload.size, flops(subject, workload.size, workload.direction)
         return elements_and_bytes(subject, workload)
 
-    def _calibrated(self, workload: Workload, taken: Samples) -> Calibration:
+    def _calibrated(self, workload: Workload, samples: Samples) -> Calibration:
         kind = self._kind(workload)
-        amount = calibration.MATMUL_FLOPS if kind == "matmul" else 2 * ITEM * self._work(workload)[0]
-        return calibrated(kind, amount, taken)
+        amount = calibration.MATMUL_FLOPS if kind == "matmul" else 2 * ITEM * self._counts(workload)[0]
+        return calibrated(kind, amount, samples)
 
     def _device(self, workload: Workload, route: str) -> str:
         hello = self._worker(self._plan.catalog.worker(workload.case(route))).hello

@@ -1,4 +1,4 @@
-"""The tensors that are timed: kernels at any size, models at any batch; numbers as users have them, none of them special."""
+"""The tensors that workloads run on: kernels at any size, models at any batch; ordinary numbers, no special values."""
 
 from __future__ import annotations
 
@@ -40,46 +40,50 @@ def shapes(kernel: Kernel, size: int) -> Shapes:
     return {name: tuple(lengths[axis] for axis in kernel.dims(name)) for name in kernel.inputs}
 
 
-def output_shape(kernel: Kernel, given: Shapes) -> tuple[int, ...]:
+def output_shape(kernel: Kernel, tensor_shapes: Shapes) -> tuple[int, ...]:
     """Return the shape of y, from the definition at one row. Raises Unsupported for a kernel without one."""
     if kernel.form == "unary":
-        return given["x"]
-    one = {name: np.ones((1, *shape[1:]) if name == kernel.inputs[0] else shape) for name, shape in given.items()}
-    return (given[kernel.inputs[0]][0], *truth(kernel, one, None)["y"].shape[1:])
+        return tensor_shapes["x"]
+    row_inputs = {
+        name: np.ones((1, *shape[1:]) if name == kernel.inputs[0] else shape) for name, shape in tensor_shapes.items()
+    }
+    return (tensor_shapes[kernel.inputs[0]][0], *truth(kernel, row_inputs, None)["y"].shape[1:])
 
 
-def drawn(subject: Kernel | Model, workload: Workload, *, constants: bool) -> tuple[Bundle, Bundle | None]:
-    """Return the inputs of a trial and, backwards, the cotangents; with `constants` a model's inputs without parameters.
+def generate_tensors(subject: Kernel | Model, workload: Workload, *, constants: bool) -> tuple[Bundle, Bundle | None]:
+    """Return the inputs of a workload and, backwards, the cotangents; with `constants` a model's inputs without parameters.
 
-    A kernel's numbers are normal, twice the standard width; a model's are its own, at the batch of the trial.
+    A kernel's inputs are normal with standard deviation 2; a model's are its own, at the batch size of the workload.
     """
     backwards = workload.direction != "forward"
     if isinstance(subject, Model):
         model = msgspec.structs.replace(subject, batch=workload.size)
         inputs = draw_inputs(model)
-        targets = {one.name for one in model.inputs if one.role == "target"}
+        targets = {tensor.name for tensor in model.inputs if tensor.role == "target"}
         if constants:
             inputs = {name: array for name, array in inputs.items() if name not in targets}
         else:
             inputs |= draw_parameters(model)
         return inputs, {LOSS: np.ones((), np.float32)} if backwards else None
-    given = shapes(subject, workload.size)
-    numbers: dict[str, NDArray[Any]] = {name: _normal(subject.name, name, shape) for name, shape in given.items()}
+    tensor_shapes = shapes(subject, workload.size)
+    numbers: dict[str, NDArray[Any]] = {
+        name: _normal(subject.name, name, shape) for name, shape in tensor_shapes.items()
+    }
     if not backwards:
         return numbers, None
-    return numbers, {"y": _normal(subject.name, "cotangent", output_shape(subject, given))}
+    return numbers, {"y": _normal(subject.name, "cotangent", output_shape(subject, tensor_shapes))}
 
 
 def elements_and_bytes(subject: Kernel, workload: Workload) -> tuple[int, int]:
     """Return the elements of x and the bytes of a call: every input, cotangent and result once.
 
-    Forward that is the inputs and y; backwards the inputs, the cotangent of y and the gradients of the inputs: what a
-    framework writes besides, such as y, is its own affair.
+    Forward that is the inputs and y; backwards the inputs, the cotangent of y and the gradients of the inputs: other
+    tensors that a framework writes, such as y, are not counted.
     """
-    given = shapes(subject, workload.size)
-    inputs = sum(_elements(shape) for shape in given.values())
-    y = _elements(output_shape(subject, given))
-    elements = _elements(given[subject.inputs[0]])
+    tensor_shapes = shapes(subject, workload.size)
+    inputs = sum(_elements(shape) for shape in tensor_shapes.values())
+    y = _elements(output_shape(subject, tensor_shapes))
+    elements = _elements(tensor_shapes[subject.inputs[0]])
     if workload.direction == "forward":
         return elements, 4 * inputs + y * (8 if subject.output_dtype == "int64" else 4)
     return elements, 4 * (2 * inputs + y)

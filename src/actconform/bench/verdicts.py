@@ -1,4 +1,4 @@
-"""The verdict beside a figure: that of the cases on which it stands, forward the value's, backwards the graver of both."""
+"""The verdict beside a benchmark result: forward that of the value case, backwards the graver of value and gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A route's verdict in a trial: `mark` is "●" where it is new, else that of the severity of what is known."""
+    """A route's verdict for a workload: `mark` is "●" where it is new, else that of the severity of the known deviation."""
 
     route: str
     verdict: Verdict
@@ -29,17 +29,17 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cases(wanted: Iterable[tuple[Workload, Sequence[str]]]) -> list[Case]:
-    """Return the cases on which all figures stand, each once."""
-    found = [case for workload, routes in wanted for route in routes for case in _cases(workload, route)]
-    return list(dict.fromkeys(found))
+    """Return the cases that all benchmark results depend on, each once."""
+    selected = [case for workload, routes in wanted for route in routes for case in _cases(workload, route)]
+    return list(dict.fromkeys(selected))
 
 
 def judged(workload: Workload, route: str, results: Mapping[str, Result]) -> Judged:
-    """Return the verdict of a route, by what came of its cases; ERROR where one has no result."""
-    there = [results[case.id] for case in _cases(workload, route) if case.id in results]
-    if len(there) < len(_cases(workload, route)):
+    """Return the verdict of a route from the results of its cases; ERROR where one has no result."""
+    case_results = [results[case.id] for case in _cases(workload, route) if case.id in results]
+    if len(case_results) < len(_cases(workload, route)):
         return Judged(route=route, verdict=Verdict.ERROR, reason="its case was not run")
-    worst = min(there, key=_gravest_first)
+    worst = min(case_results, key=_gravest_first)
     finding = gravest(worst.findings)
     return Judged(
         route=route,

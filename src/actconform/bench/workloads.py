@@ -27,12 +27,12 @@ UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _THROUGHPUT = cast("Aspect", "throughput")  # an aspect of what is timed, of no case that is judged
 _HELP = (
     "a pattern is a glob on SUBJECT/throughput/f32/ROUTE, for example 'gelu-*/throughput/f32/*'; models of published size "
-    "are there with --full"
+    "are included with --full"
 )
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """One race: a subject in one direction at one size, the elements of a kernel's x or the batch of a model."""
+    """A subject in one direction at one size, the elements of a kernel's x or the batch of a model."""
 
     subject: str
     direction: Direction
@@ -43,7 +43,7 @@ class Workload(msgspec.Struct, frozen=True):
         return f"{self.subject} {self.direction} {self.size}"
 
     def case(self, route: str) -> Case:
-        """Return the case that the route's figure stands or falls with."""
+        """Return the case that judges the route of this workload."""
         return Case(self.subject, ASPECT_OF[self.direction], "f32", route)
 
 
@@ -66,30 +66,30 @@ def chosen(catalog: Catalog, wanted: Selection, *, full: bool = False) -> dict[s
     for pattern in wanted.patterns:
         if cases and not any(fnmatchcase(case.id, pattern) for case in cases):
             raise UsageError(f"pattern {pattern!r} matches nothing to time{_hint(pattern, cases)}\n{_HELP}")
-    found: dict[str, list[str]] = {}
+    routes_by_subject: dict[str, list[str]] = {}
     for case in select(cases, wanted):
-        found.setdefault(case.subject, []).append(case.route)
-    return found
+        routes_by_subject.setdefault(case.subject, []).append(case.route)
+    return routes_by_subject
 
 
 def workloads(catalog: Catalog, subject: str, sizes: Sequence[int], batches: Sequence[int]) -> list[Workload]:
-    """Return the trials of a subject; a kernel without gradient, or a model with nothing to differentiate, runs forward alone."""
-    one = catalog.subject(subject)
-    backwards = bool(one.differentiable)
+    """Return the workloads of a subject; a kernel without gradient, or a model with nothing to differentiate, runs forward alone."""
+    kernel_or_model = catalog.subject(subject)
+    backwards = bool(kernel_or_model.differentiable)
     directions: list[Direction] = ["forward", "forward+backward"] if backwards else ["forward"]
-    each = sizes if isinstance(one, Kernel) else batches
-    return [Workload(subject, direction, size) for direction in directions for size in each]
+    all_sizes = sizes if isinstance(kernel_or_model, Kernel) else batches
+    return [Workload(subject, direction, size) for direction in directions for size in all_sizes]
 
 
 def numbers(option: str, text: str) -> list[int]:
     """Return the whole numbers of "1K,1M,16M", K being 1024, ascending, each once. Raises UsageError for anything else."""
-    found = set()
+    sizes = set()
     for word in text.split(","):
         fits = re.fullmatch(r"([1-9][0-9]{0,11})([KMG]?)", word.strip(), re.IGNORECASE)
         if not fits:
             raise UsageError(f"{option} {text}: {word!r} is no size; expected whole numbers from 1, such as 1K,1M,16M")
-        found.add(int(fits[1]) * UNITS[fits[2].upper()])
-    return sorted(found)
+        sizes.add(int(fits[1]) * UNITS[fits[2].upper()])
+    return sorted(sizes)
 
 
 def shown(size: int) -> str:
@@ -101,8 +101,8 @@ def shown(size: int) -> str:
 def _hint(pattern: str, cases: Sequence[Case]) -> str:
     words = zip(pattern.split("/"), zip(*(case.id.split("/") for case in cases), strict=True), strict=False)
     hints = [
-        f"{word!r}{near(word, sorted(set(known)))}"
-        for word, known in words
-        if not any(fnmatchcase(name, word) for name in known)
+        f"{word!r}{near(word, sorted(set(names)))}"
+        for word, names in words
+        if not any(fnmatchcase(name, word) for name in names)
     ]
     return f": nothing is called {', '.join(hints)}" if hints else ""

@@ -17,7 +17,7 @@ from actconform.bench import baseline
 from actconform.bench.available_memory import available, refuse_what_does_not_fit
 from actconform.bench.interleaved import ENOUGH, SECONDS
 from actconform.bench.intervals import CONFIDENCE, LEAST_ROUNDS
-from actconform.bench.progress import TrialProgress
+from actconform.bench.progress import WorkloadProgress
 from actconform.bench.results import FILE, Machine, ThroughputReport, write
 from actconform.bench.runner import BenchmarkRunner
 from actconform.bench.verdicts import cases
@@ -236,7 +236,7 @@ def _judged(plan: Plan, console: Console) -> dict[str, Result]:
 def _time(
     bench_runner: BenchmarkRunner, wanted: _Wanted, console: Console, measured: list[Measured], left: list[NotTimed]
 ) -> None:
-    with TrialProgress(len(wanted.races), console) as progress:
+    with WorkloadProgress(len(wanted.races), console) as progress:
         for number, (workload, routes) in enumerate(wanted.races):
             progress.begins(workload)
             figures, without = bench_runner.time(workload, routes)
@@ -275,6 +275,6 @@ def _update(path: Path, old: baseline.Baseline | None, report: ThroughputReport,
     if report.interrupted or not report.measured:
         console.print(plain(f"{path} is left as it is: the run was not whole"), soft_wrap=True)
         return
-    kept = baseline.held(report, old)
+    kept = baseline.baseline_of(report, old)
     baseline.save(path, kept)
     console.print(plain(f"written: {path}, {len(kept.entries)} entries"), soft_wrap=True)

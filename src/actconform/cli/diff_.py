@@ -51,7 +51,7 @@ def command(old: Path, new: Path, *, as_json: bool, markdown: bool, html: bool, 
 
 def _speeds(old: Path, new: Path) -> BaselineComparison | None:
     before, after = (read_throughput(path if path.is_dir() else path.parent) for path in (old, new))
-    return baseline.compare(baseline.held(before), after, other_versions=True) if before and after else None
+    return baseline.compare(baseline.baseline_of(before), after, other_versions=True) if before and after else None
 
 
 def _as_json(difference: Difference) -> str:

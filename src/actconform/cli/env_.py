@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from actconform.say import say
-from actconform.workers.environments import environments_folder, kept, prune
+from actconform.workers.environments import environments_folder, prune, stored_environments
 
 if TYPE_CHECKING:
     from actconform.workers.environments import Environment
@@ -28,7 +28,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all fields.")
 def list_(as_json: bool) -> int:
     """List the environments, the last used first: key, requirements, what each has itself, size, last use."""
-    all_ = kept()
+    all_ = stored_environments()
     if as_json:
         sys.stdout.buffer.write(
             msgspec.json.format(msgspec.json.encode([_fields(one) for one in all_]), indent=1) + b"\n"

@@ -1,4 +1,4 @@
-"""What libraries warn of while something runs: Python warnings, and warnings that they log."""
+"""Captures the warnings of libraries while a block runs: Python warnings, and warnings that they log."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# They tell a library's callers what will change in its next version, nothing of what was made.
+# They announce changes in a library's next version and say nothing about the exported graph.
 OF_TOMORROW = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 LONGEST_LINE = 300
 
 
 @contextmanager
-def warnings_heard() -> Iterator[list[str]]:
+def capture_warnings() -> Iterator[list[str]]:
     """Return a list that fills, while the block runs, with the first line of each warning, once, in order.
 
-    Logged ones are heard from every logger at its own level, and go where they went before; Python warnings go nowhere else.
+    Logged ones come from every logger at its own level and still go where they went before; Python warnings go nowhere else.
     Deprecations are left out. One thread at a time: warnings and log records are the process's.
     """
-    heard: list[str] = []
+    captured: list[str] = []
     make_record = logging.getLogRecordFactory()
 
     def note(text: str) -> None:
         line = first_line(text)
-        if line and line not in heard:
-            heard.append(line)
+        if line and line not in captured:
+            captured.append(line)
 
     def listening(*arguments: Any, **options: Any) -> logging.LogRecord:
         record = make_record(*arguments, **options)
@@ -46,12 +46,12 @@ def warnings_heard() -> Iterator[list[str]]:
         warnings.showwarning = lambda message, *_, **__: note(str(message))
         logging.setLogRecordFactory(listening)
         try:
-            yield heard
+            yield captured
         finally:
             logging.setLogRecordFactory(make_record)
 
 
 def first_line(text: str) -> str:
-    """Return the first line of `text` that says something, without colours, at most 300 characters; "" where none does."""
+    """Return the first line of `text` that is not blank, without colours, at most 300 characters; "" where there is none."""
     lines = (line.strip() for line in COLOURS.sub("", text).splitlines())
     return next((line[:LONGEST_LINE] for line in lines if line), "")

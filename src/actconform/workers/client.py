@@ -41,8 +41,8 @@ class Worker:
 
     `python` is another interpreter, which has the same versions of actconform and its plugins; `plugins` are further
     ones, "module:attribute". It may take `start_seconds` to start. The process gets `threads` as ACTCONFORM_THREADS and
-    OMP_NUM_THREADS, then `env` on top; the attribute `env` has both. Where there is none to be started, `unavailable` says why, and so
-    does every method, as a WorkerError of that kind.
+    OMP_NUM_THREADS, then `env` on top; the attribute `env` has both. Where no worker can be started, `unavailable` is
+    the reason, and every method raises it as a WorkerError of that kind.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Worker:
         self._closed = False
 
     def start(self, timeout: float | None = None) -> Handshake:
-        """Start the process, unless it runs, and return what it says of itself; its framework is imported then.
+        """Start the process, unless it runs, and return its handshake; its framework is imported then.
 
-        A backend that cannot run here is no error: `Handshake.unavailable` says why. Raises WorkerError of kind "handshake"
+        A backend that cannot run here is no error: `Handshake.unavailable` is the reason. Raises WorkerError of kind "handshake"
         (versions differ, no such backend, no actconform), WorkerCrash or WorkerTimeout.
         """
         with self._lock:
@@ -111,7 +111,7 @@ class Worker:
         idle = self._lock.acquire(blocking=False)
         if not idle and (process := self._process) is not None:
             process.kill()
-        # The thread whose job that was sees the end, and lets go of the process.
+        # The thread that runs the job sees the end and releases the process.
         if idle or self._lock.acquire(timeout=DEATH_SECONDS):
             try:
                 if self._process is not None:
@@ -141,8 +141,8 @@ class Worker:
         try:
             process = self._process = WorkerProcess(command, {**os.environ, **self.env})
         except OSError as error:
-            mend = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
-            raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {mend}") from None
+            advice = f"set python of {table_name(self.backend)} to an interpreter that has actconform"
+            raise WorkerError("handshake", f"cannot start the {self.backend} worker: {error}; {advice}") from None
         self._refuse_if_closed()  # by a close() that came before there was a process to kill
         hello = self._exchange(process, None, Handshake, self._start_seconds, "while it started")
         if problem := self._problem(hello):
@@ -161,14 +161,14 @@ class Worker:
         if hello.actconform != __version__:
             return self._unequal("actconform", hello.actconform, __version__)
         for name, version in plugin_versions().items():
-            there = hello.plugins.get(name, version)  # one that is missing there takes no part
-            if there != version:
-                return self._unequal(name, there, version)
+            installed = hello.plugins.get(name, version)  # a plugin that is missing in the worker is not compared
+            if installed != version:
+                return self._unequal(name, installed, version)
         return hello.problem
 
-    def _unequal(self, name: str, there: str, here: str) -> str:
-        mend = f"{self.python} -m pip install {name}=={here}"
-        return f"the {self.backend} worker ({self.python}) has {name} {there}, the driver has {here}: {mend}"
+    def _unequal(self, name: str, worker_version: str, driver_version: str) -> str:
+        advice = f"{self.python} -m pip install {name}=={driver_version}"
+        return f"the {self.backend} worker ({self.python}) has {name} {worker_version}, the driver has {driver_version}: {advice}"
 
     def _exchange(
         self, process: WorkerProcess, job: Request | None, answer: type[Answer], seconds: float, when: str
@@ -179,30 +179,30 @@ class Worker:
                 write_message(process, job)
             return read_message(process, answer)
         except TimeoutError:
-            process.tell_where()
+            process.dump_stack()
             self._discard(process)
-            said = _lines(process.last_words())
-            text = f"the {self.backend} worker gave no answer in {seconds:g} s {when}, and was killed{said}"
+            stderr_lines = _lines(process.last_lines())
+            text = f"the {self.backend} worker gave no answer in {seconds:g} s {when}, and was killed{stderr_lines}"
             raise WorkerTimeout(text, seconds) from None
         except (EOFError, BrokenPipeError, ProtocolError) as error:
             raise self._post_mortem(process, error, when) from None
         except BaseException:
-            self._discard(process)  # half an exchange: nobody knows what comes next from it
+            self._discard(process)  # half an exchange: what the process sends next is undefined
             raise
 
     def _post_mortem(self, process: WorkerProcess, error: Exception, when: str) -> WorkerError:
         died = not self._closed and process.wait(DEATH_SECONDS)
         code = self._discard(process)
-        words = process.last_words()
+        words = process.last_lines()
         if self._closed:
             return WorkerError("closed", f"the {self.backend} worker was closed {when}")
         if any("No module named 'actconform" in line for line in words):
-            mend = f"{self.python} -m pip install actconform=={__version__}, and the plugin"
-            return WorkerError("handshake", f"{self.python} has no actconform for the {self.backend} worker: {mend}")
+            advice = f"{self.python} -m pip install actconform=={__version__}, and the plugin"
+            return WorkerError("handshake", f"{self.python} has no actconform for the {self.backend} worker: {advice}")
         if any(TOO_OLD in line.lower() for line in words):
-            mend = f"actconform needs 3.11 or newer: set python of {table_name(self.backend)} to such a one"
-            return WorkerError("handshake", f"{self.python} is {_version(self.python)}; {mend}")
-        cause = cause_of_death(code) if died else f"gave something else than an answer ({error or 'an early end'})"
+            advice = f"actconform needs 3.11 or newer: set python of {table_name(self.backend)} to such an interpreter"
+            return WorkerError("handshake", f"{self.python} is {_version(self.python)}; {advice}")
+        cause = cause_of_death(code) if died else f"sent something else than an answer ({error or 'an early end'})"
         return WorkerCrash(f"the {self.backend} worker {cause} {when}{_lines(words)}", cause)
 
     def _discard(self, process: WorkerProcess) -> int:
@@ -211,7 +211,7 @@ class Worker:
 
 
 def _version(python: str) -> str:
-    """Return what an interpreter says of itself: "Python 3.9.18"."""
+    """Return the version that an interpreter prints: "Python 3.9.18"."""
     try:
         done = subprocess.run([python, "--version"], capture_output=True, text=True, timeout=DEATH_SECONDS, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired):

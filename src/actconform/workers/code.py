@@ -23,8 +23,10 @@ LEFT_BY_TOOLS = (COMPILED, ".git", "build")  # in a tree of sources
 
 def packages(path: list[str] | None = None) -> list[str]:
     """Return "NAME==VERSION" of every package that the process finds, or that lies in the folders of `path`, sorted."""
-    found = metadata.distributions(path=path) if path is not None else metadata.distributions()
-    return sorted({f"{one.name}=={one.version}" for one in found if one.name})
+    distributions = metadata.distributions(path=path) if path is not None else metadata.distributions()
+    return sorted(
+        {f"{distribution.name}=={distribution.version}" for distribution in distributions if distribution.name}
+    )
 
 
 def code_digest(modules: Iterable[str], programs: Iterable[Path] = ()) -> str:
@@ -76,8 +78,8 @@ def _installed(file: Path) -> bool:
 def _files(folder: Path, left_out: Container[str]) -> Iterator[Path]:
     for path in folder.rglob("*"):
         parts = path.relative_to(folder).parts
-        made = any(part in left_out or part.endswith(".egg-info") for part in parts)
-        if not made and path.is_file():
+        is_generated = any(part in left_out or part.endswith(".egg-info") for part in parts)
+        if not is_generated and path.is_file():
             yield path
 
 

@@ -1,7 +1,7 @@
 """A runtime that is a command, and no plugin: `[backends.NAME] command = "./myrt {model} {inputs} {outputs}"` of the settings.
 
 For each call the command is run once: `{model}` is a file, `{inputs}` a folder with one file for each input, `{outputs}` an
-empty folder, where it leaves one file for each output. It ends with 0, or with 3 where it does not do what the graph asks.
+empty folder, where it leaves one file for each output. It ends with 0, or with 3 where it does not support the graph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Program
 from actconform.settings import table_name
 from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
-from actconform.workers.session import SaidError
+from actconform.workers.session import CommandError
 from actconform.workers.tensor_files import file_name, read_tensor, write_tensor
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ PREFIX = "actconform-command-"
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What the settings say of a command; `folder` is where it runs."""
+    """The settings of a command; `folder` is where it runs."""
 
     name: str
     command: str
@@ -52,7 +52,7 @@ class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommandRuntime(Backend):
-    """The backend that each command is a subclass of."""
+    """The base class of the backend of every command."""
 
     kind = "runtime"
     about: ClassVar[CommandSettings]
@@ -61,14 +61,14 @@ class CommandRuntime(Backend):
         _sweep()
 
     def facts(self) -> dict[str, str]:
-        """Return the command and what its `version` says; raise `Unavailable` where either cannot be run here."""
+        """Return the command and the first line of its `version`; raise `Unavailable` where either cannot be run here."""
         about = self.about
         first = shlex.split(about.command)[0]
-        there = str(Path(about.folder, first)) if "/" in first else first
-        if shutil.which(there) is None:
+        program = str(Path(about.folder, first)) if "/" in first else first
+        if shutil.which(program) is None:
             where = f"in {Path(about.folder).resolve()}" if "/" in first else "on PATH"
             raise Unavailable(
-                f"there is no program {first} {where}: make it, or mend command of {table_name(about.name)}"
+                f"there is no program {first} {where}: make it, or fix command of {table_name(about.name)}"
             )
         facts = {"command": about.command, "tensors": about.tensors}
         return facts if about.version is None else {**facts, "version": self._version(about.version)}
@@ -91,8 +91,8 @@ class CommandRuntime(Backend):
             raise Unavailable(f"it gives no version: {error}") from error
         lines = _lines(done.stdout) or _lines(done.stderr)
         if done.returncode or not lines:
-            said = "; ".join(_lines(done.stderr)) or "it said nothing"
-            raise Unavailable(f"it gives no version: {command} {cause_of_death(done.returncode)}: {said}")
+            stderr_text = "; ".join(_lines(done.stderr)) or "it said nothing"
+            raise Unavailable(f"it gives no version: {command} {cause_of_death(done.returncode)}: {stderr_text}")
         return lines[0]
 
 
@@ -114,19 +114,21 @@ class CommandProgram(Program):
         self._model.write_bytes(artifact.model)
 
     def forward(self, inputs: Bundle) -> Bundle:
-        """Return every output by name. Raises `Unsupported` where the command ends with 3, in its words, and SaidError where it
-        ends with another code than 0, or leaves anything else than the outputs.
+        """Return every output by name. Raises `Unsupported` with the command's last line where it ends with 3, and CommandError
+        where it ends with another code than 0, or leaves anything else than the outputs.
         """
         with tempfile.TemporaryDirectory(dir=self._folder) as place:
-            given, taken = Path(place, "inputs"), Path(place, "outputs")
-            given.mkdir()
-            taken.mkdir()
+            input_folder, output_folder = Path(place, "inputs"), Path(place, "outputs")
+            input_folder.mkdir()
+            output_folder.mkdir()
             for name, array in inputs.items():
-                (given / file_name(name, self._about.tensors)).write_bytes(
+                (input_folder / file_name(name, self._about.tensors)).write_bytes(
                     write_tensor(name, array, self._about.tensors)
                 )
-            self._run({"model": str(self._model), "inputs": str(given), "outputs": str(taken)}, Path(place))
-            return self._read(taken)
+            self._run(
+                {"model": str(self._model), "inputs": str(input_folder), "outputs": str(output_folder)}, Path(place)
+            )
+            return self._read(output_folder)
 
     def close(self) -> None:
         """Remove the files."""
@@ -134,48 +136,48 @@ class CommandProgram(Program):
 
     def _run(self, places: Mapping[str, str], folder: Path) -> None:
         words = [word.format(**places) for word in shlex.split(self._about.command)]
-        said, errors = folder / "stdout", folder / "stderr"
-        with said.open("wb") as out, errors.open("wb") as err:
+        stdout, stderr = folder / "stdout", folder / "stderr"
+        with stdout.open("wb") as out, stderr.open("wb") as err:
             try:
                 code = subprocess.call(  # noqa: S603  the user's own command
                     words, cwd=self._about.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
                 )
             except OSError as error:
-                raise SaidError(f"{self._about.name}: {words[0]} cannot be started: {error.strerror}") from error
+                raise CommandError(f"{self._about.name}: {words[0]} cannot be started: {error.strerror}") from error
         if code == 0:
             return
-        lines = _lines(_tail(errors)) or _lines(_tail(said))
+        lines = _lines(_tail(stderr)) or _lines(_tail(stdout))
         if code == UNSUPPORTED:
             raise Unsupported(lines[-1] if lines else f"{self._about.name} ended with exit code 3 and gives no reason")
         last = "; its last words:" + "".join(f"\n  {line}" for line in lines) if lines else "; it said nothing"
-        raise SaidError(f"{self._about.name} {cause_of_death(code)}{last}")
+        raise CommandError(f"{self._about.name} {cause_of_death(code)}{last}")
 
     def _read(self, folder: Path) -> Bundle:
         kind = self._about.tensors
-        wanted = {file_name(name, kind): name for name in self._outputs}
-        found = sorted(path.name for path in folder.iterdir())
-        if found != sorted(wanted):
-            raise SaidError(
-                f"{self._about.name} wrote {_said(found)} to {{outputs}}: wanted {_said(sorted(wanted))}, no more"
+        expected = {file_name(name, kind): name for name in self._outputs}
+        written = sorted(path.name for path in folder.iterdir())
+        if written != sorted(expected):
+            raise CommandError(
+                f"{self._about.name} wrote {_name_list(written)} to {{outputs}}: wanted {_name_list(sorted(expected))}, no more"
             )
-        for name in found:
+        for name in written:
             # Reading a pipe, or what a link leads to, may never end.
             if not stat.S_ISREG((folder / name).lstat().st_mode):
-                raise SaidError(f"{self._about.name} wrote {name}, which is no plain file")
-        size = sum((folder / name).stat().st_size for name in found)
+                raise CommandError(f"{self._about.name} wrote {name}, which is no plain file")
+        size = sum((folder / name).stat().st_size for name in written)
         if size > MOST_BYTES:
-            raise SaidError(f"{self._about.name} wrote {size:,} bytes to {{outputs}}: wanted at most {MOST_BYTES:,}")
+            raise CommandError(f"{self._about.name} wrote {size:,} bytes to {{outputs}}: wanted at most {MOST_BYTES:,}")
         outputs = {}
-        for file, name in wanted.items():
+        for file, name in expected.items():
             try:
                 outputs[name] = read_tensor(read_bytes(folder / file, MOST_BYTES), kind, self._outputs[name])
             except (TensorFileError, OSError) as error:
-                raise SaidError(f"{self._about.name} wrote {file}, which is no tensor: {error}") from error
+                raise CommandError(f"{self._about.name} wrote {file}, which is no tensor: {error}") from error
         return outputs
 
 
 class CommandPlugin:
-    """Gives a worker the one command that it serves, as $ACTCONFORM_COMMAND tells it."""
+    """Gives a worker the one command that it serves, described by $ACTCONFORM_COMMAND."""
 
     @hookimpl
     def actconform_backends(self) -> tuple[type[Backend], ...]:
@@ -183,13 +185,13 @@ class CommandPlugin:
 
 
 def runtime(about: CommandSettings) -> type[Backend]:
-    """Return the backend that the command is."""
-    made: Any = type("Command", (CommandRuntime,), {"name": about.name, "about": about, "__doc__": about.command})
-    backend: type[Backend] = made
+    """Return the backend of a command."""
+    subclass: Any = type("Command", (CommandRuntime,), {"name": about.name, "about": about, "__doc__": about.command})
+    backend: type[Backend] = subclass
     return backend
 
 
-def _said(names: Sequence[str]) -> str:
+def _name_list(names: Sequence[str]) -> str:
     return (
         ", ".join(names[:MOST_LINES]) + (f" and {len(names) - MOST_LINES} more" if names[MOST_LINES:] else "")
         or "nothing"
@@ -202,13 +204,13 @@ def _tail(path: Path) -> bytes:
         return file.read()
 
 
-def _lines(said: bytes) -> list[str]:
-    lines = [line.strip()[:LONGEST_LINE] for line in said.decode(errors="replace").splitlines()]
+def _lines(output: bytes) -> list[str]:
+    lines = [line.strip()[:LONGEST_LINE] for line in output.decode(errors="replace").splitlines()]
     return [line for line in lines if line][-MOST_LINES:]
 
 
 def _sweep() -> None:
-    """Remove what workers that were killed have left behind."""
+    """Remove the folders that killed workers left behind."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         with contextlib.suppress(ValueError, PermissionError):  # no number, or a process of another user's
             try:

@@ -1,7 +1,7 @@
-"""Environments of other versions: made once with venv and pip, kept by content, each on top of what the driver has.
+"""Environments of other versions: made once with venv and pip, stored by content, each on top of the driver's packages.
 
-An environment holds what its requirements bring, and finds all else, actconform and its plugins too, where the driver does:
-the driver's own packages come after it on the path. So a package there is the environment's whole, or the driver's whole.
+An environment holds the packages of its requirements and finds all others, actconform and its plugins too, where the driver
+does: the driver's packages come after it on the path. So a package is taken from one of the two, never from both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 OLDEST = (3, 11)
-ABOUT = "environment.json"  # written last: without it an environment is not whole
+ABOUT = "environment.json"  # written last: without it an environment is incomplete
 LOCK = ".lock"
 DRIVER = "actconform-driver.pth"
 LINES_SHOWN = 8
@@ -50,9 +50,9 @@ print(json.dumps([list(sys.version_info[:3]), getattr(getattr(sys, "implementati
 
 
 class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What a whole environment is; `packages` are those that it has itself, `key` all that it was made of.
+    """The record of a complete environment; `packages` are those that it has itself, `key` everything that it was made from.
 
-    `files` is a digest of its files' names, sizes and times: what was edited or removed since is not what was made.
+    `files` is a digest of its files' names, sizes and times, by which later edits and removals show.
     """
 
     key: str
@@ -63,7 +63,7 @@ class EnvironmentRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(NamedTuple):
-    """An environment in its folder; `about` is None where it is not whole."""
+    """An environment in its folder; `about` is None where it is incomplete."""
 
     folder: Path
     about: EnvironmentRecord | None
@@ -80,13 +80,13 @@ class Environment(NamedTuple):
 
     @property
     def used(self) -> float:
-        """When it was last asked for, in seconds since 1970."""
+        """When it was last used, in seconds since 1970."""
         path = self.folder / ABOUT
         return (path if path.exists() else self.folder).stat().st_mtime
 
 
 def environments_folder() -> Path:
-    """Return where environments are kept: in $ACTCONFORM_CACHE, or in actconform of the user's cache folder."""
+    """Return where environments are stored: in $ACTCONFORM_CACHE, or in actconform of the user's cache folder."""
     named = os.environ.get("ACTCONFORM_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or str(Path("~/.cache").expanduser())
     return (Path(named) if named else Path(base) / "actconform") / "environments"
@@ -99,59 +99,62 @@ def environment(
     *,
     dependencies: bool = True,
 ) -> Environment:
-    """Return the environment with these requirements, made now unless it is there, whole and as it was made; `say` is called where
+    """Return the environment with these requirements, made now unless it exists, complete and unchanged; `say` is called where
     that takes time.
 
     `python` is an interpreter of the driver's version, by default the driver's own. Safe between threads and processes: one
-    makes it, the others wait. What cannot be made, or is interrupted, leaves nothing. Without `dependencies` it gets the
-    requirements alone. Raises NoEnvironmentError with who requires what where that cannot be had together, with pip's last lines
-    where it refuses otherwise, and where the interpreter is too old, another version, or cannot be run.
+    makes it, the others wait. A build that fails or is interrupted leaves nothing. Without `dependencies` it gets
+    the requirements alone. Raises NoEnvironmentError, with the conflicting requirements and their owners where versions
+    conflict, with pip's last lines where it fails otherwise, and where the interpreter is too old, another version, or cannot
+    be run.
     """
-    asked = (*requirements, *(() if dependencies else (ALONE,)))
+    all_requirements = (*requirements, *(() if dependencies else (ALONE,)))
     interpreter = python or sys.executable
     version = _checked_version(interpreter) if python else "{}.{}.{}".format(*sys.version_info[:3])
-    key = _key(asked, interpreter, version)
+    key = _key(all_requirements, interpreter, version)
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
     place = environments_folder()
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NoEnvironmentError(f"{place}: cannot be made: {error.strerror}; set ACTCONFORM_CACHE") from error
-    with _locked(place / f"{name}{LOCK}", lambda: say(f"waiting for another process, which makes {_said(asked)}")):
-        there = _read(place / name)
-        if not _as_made(there, key):
-            say(f"making an environment with {_said(asked)}")
-            _make(there, asked, interpreter, version, key)
-            there = _read(there.folder)
-        os.utime(there.folder / ABOUT)
-    return there
+    with _locked(
+        place / f"{name}{LOCK}", lambda: say(f"waiting for another process, which makes {_name_list(all_requirements)}")
+    ):
+        stored = _read(place / name)
+        if not _as_made(stored, key):
+            say(f"making an environment with {_name_list(all_requirements)}")
+            _make(stored, all_requirements, interpreter, version, key)
+            stored = _read(stored.folder)
+        os.utime(stored.folder / ABOUT)
+    return stored
 
 
-def kept() -> list[Environment]:
-    """Return all environments, those that are not whole too, the last used first."""
+def stored_environments() -> list[Environment]:
+    """Return all environments, incomplete ones included, the last used first."""
     place = environments_folder()
     folders = [path for path in place.iterdir() if path.is_dir()] if place.is_dir() else []
-    return sorted(map(_read, folders), key=lambda one: one.used, reverse=True)
+    return sorted(map(_read, folders), key=lambda entry: entry.used, reverse=True)
 
 
 def prune(older_than: float) -> list[Environment]:
-    """Remove the environments not used for that many seconds and what is left of builds that were killed; return them.
+    """Remove the environments not used for that many seconds and the remains of killed builds; return them.
 
-    One that is being made is left alone.
+    An environment that is being made stays.
     """
     removed = []
-    for one in kept():
-        if one.about is not None and time.time() - one.used < older_than:
+    for candidate in stored_environments():
+        if candidate.about is not None and time.time() - candidate.used < older_than:
             continue
-        lock = one.folder.with_name(one.folder.name + LOCK)
+        lock = candidate.folder.with_name(candidate.folder.name + LOCK)
         with lock.open("ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            shutil.rmtree(one.folder, ignore_errors=True)
+            shutil.rmtree(candidate.folder, ignore_errors=True)
             lock.unlink(missing_ok=True)
-        removed.append(one)
+        removed.append(candidate)
     return removed
 
 
@@ -177,7 +180,7 @@ def _listing(environment: Environment) -> str:
 
 
 def _checked_version(python: str) -> str:
-    """Return the version of an interpreter that can have the driver's packages."""
+    """Return the version of an interpreter that can use the driver's packages."""
     try:
         done = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, timeout=60, check=True)  # noqa: S603
         numbers, tag = json.loads(done.stdout)
@@ -192,16 +195,16 @@ def _checked_version(python: str) -> str:
         least = ".".join(map(str, OLDEST))
         raise NoEnvironmentError(f"python = {python!r} is Python {version}: actconform needs {least} or newer")
     if tag != sys.implementation.cache_tag:
-        mend = f"run actconform itself with {python}, or make an environment by hand and give it as python alone"
+        advice = f"run actconform itself with {python}, or make an environment by hand and give it as python alone"
         raise NoEnvironmentError(
             f"python = {python!r} is {tag} {version}, the driver is {sys.implementation.cache_tag}: an environment with "
-            f"requirements shares the driver's packages, and needs the same version of Python; {mend}"
+            f"requirements shares the driver's packages, and needs the same version of Python; {advice}"
         )
     return version
 
 
 def _key(requirements: tuple[str, ...], python: str, version: str) -> str:
-    # All that the driver has is part of the environment, so all of it is part of the key.
+    # The driver's packages are part of the environment, so they are part of the key.
     named = [text for text in requirements if text != ALONE]
     sources = {text: tree_digest(path) for text in named if (path := _source(text)) is not None}
     content = [sorted(requirements), sources, str(Path(python).absolute()), version, _driver_packages(), packages()]
@@ -231,8 +234,8 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
         (site / DRIVER).write_text("\n".join(lines) + "\n", encoding="utf-8")
         constraints = folder / "constraints.txt"
         constraints.write_text("".join(f"{line}\n" for line in _constraints()), encoding="utf-8")
-        # Else the driver's is on the path there, and installs there. Asking the import system for pip would make setuptools
-        # give up its distutils in this process.
+        # Else the driver's pip is on the path there, and installs there. Looking for pip through the import system would make
+        # setuptools drop its distutils in this process.
         if not list(metadata.distributions(name="pip")):
             called(
                 [str(environment.python), "-m", "ensurepip"],
@@ -240,7 +243,7 @@ def _make(environment: Environment, requirements: tuple[str, ...], python: str, 
             )
         command = [str(environment.python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--constraint", str(constraints), *requirements]
-        called(command, f"{_said(requirements)} cannot be installed")
+        called(command, f"{_name_list(requirements)} cannot be installed")
         about = EnvironmentRecord(
             key=key,
             requirements=requirements,
@@ -269,8 +272,8 @@ def called(command: Sequence[str], failed: str) -> None:
     if done.returncode:
         if conflict := _conflict(done.stdout):
             raise NoEnvironmentError(f"{failed}: {conflict}")
-        said = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith(NOISE)]
-        last = "".join(f"\n  {_short(line)}" for line in said[-LINES_SHOWN:])
+        output_lines = [line for line in done.stdout.splitlines() if line.strip() and not line.startswith(NOISE)]
+        last = "".join(f"\n  {_short(line)}" for line in output_lines[-LINES_SHOWN:])
         raise NoEnvironmentError(f"{failed}; the last lines were:{last}")
 
 
@@ -280,7 +283,7 @@ def _short(line: str) -> str:
 
 
 def _constraints() -> dict[str, list[str]]:
-    """Return what holds for every environment: what actconform and its plugins need, by whom, and they themselves as they are here."""
+    """Return the constraints on every environment and their owners: actconform and its plugins in the driver's versions, and what they require."""
     ours: dict[str, str] = {canonicalize_name(name): version for name, version in plugin_versions().items()}
     lines = {f"{name}=={version}": [name] for name, version in ours.items()}
     for name in ours:
@@ -292,12 +295,12 @@ def _constraints() -> dict[str, list[str]]:
     return lines
 
 
-def _conflict(said: str) -> str:
-    """Return, from pip's words, who requires what that cannot be had together, or "": pip does not say whose a constraint is.
+def _conflict(pip_output: str) -> str:
+    """Return the conflicting requirements in pip's output with their owners, or "": pip does not name the owner of a constraint.
 
     "actconform-openvino requires openvino>=2024.0". Where pip tried several versions of a package, the first is named.
     """
-    causes = takewhile(lambda line: line.startswith(" "), said.partition(CONFLICT)[2].splitlines()[1:])
+    causes = takewhile(lambda line: line.startswith(" "), pip_output.partition(CONFLICT)[2].splitlines()[1:])
     owners = _constraints()
     constraints: list[str] = []
     dependencies: dict[str, str] = {}
@@ -311,8 +314,12 @@ def _conflict(said: str) -> str:
 
 
 def _own_packages(site: Path) -> dict[str, str]:
-    found = metadata.distributions(path=[str(site)])
-    return {one.name: one.version for one in found if canonicalize_name(one.name) not in TOOLS}
+    distributions = metadata.distributions(path=[str(site)])
+    return {
+        distribution.name: distribution.version
+        for distribution in distributions
+        if canonicalize_name(distribution.name) not in TOOLS
+    }
 
 
 @contextmanager
@@ -334,5 +341,5 @@ def _locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
                 return
 
 
-def _said(requirements: Sequence[str]) -> str:
+def _name_list(requirements: Sequence[str]) -> str:
     return ", ".join(requirements)

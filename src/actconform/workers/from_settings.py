@@ -1,4 +1,4 @@
-"""The backends that the settings add to those of the plugins: commands, and plugins' backends in other surroundings."""
+"""The backends that the settings add to those of the plugins: commands, and plugins' backends in other environments."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ NAME = "wanted lower case letters, digits and . _ -"
 def configured(catalog: Catalog, config: Config) -> Catalog:
     """Return the catalog with a backend for each `[backends.NAME]` that is a command, or is called "BASE@LABEL".
 
-    The latter is like BASE, under whose name it is registered, and of a framework it brings the exporters too. Raises
-    UsageError, naming the file and the table, where there is no such BASE, or a name cannot be one or is another's.
+    The latter is like BASE, under whose name it is registered, and has the exporters of BASE where that is a framework. Raises
+    UsageError, naming the file and the table, where there is no such BASE, or the name is invalid or taken.
     """
     for name, settings in config.backends.items():
         try:
@@ -51,13 +51,13 @@ def configured(catalog: Catalog, config: Config) -> Catalog:
 def configured_worker(name: str, config: Config, plugins: Sequence[str] = ()) -> Worker:
     """Return the worker of a backend under the settings, not yet started; `plugins` are further ones, "module:attribute"."""
     settings = config.backends.get(name, BackendConfig())
-    env, own = surroundings(name, config)
+    env, own_plugins = surroundings(name, config)
     return Worker(
         name,
         python=settings.python,
         env=env,
         threads=config.threads,
-        plugins=(*plugins, *own),
+        plugins=(*plugins, *own_plugins),
         unavailable=config.unavailable.get(name, ""),
         start_seconds=max(START_SECONDS, config.timeout),
     )
@@ -84,7 +84,7 @@ def with_environments(config: Config, backends: Iterable[str], say: Callable[[st
         if settings is None or not settings.requirements:
             continue
         try:
-            made = environment(
+            replacement = environment(
                 settings.requirements,
                 settings.python,
                 lambda text, name=name: say(f"{name}: {text}"),  # type: ignore[misc]
@@ -93,20 +93,24 @@ def with_environments(config: Config, backends: Iterable[str], say: Callable[[st
         except NoEnvironmentError as error:
             unavailable[name] = f"{error} ({config.path}: {table_name(name)})"
         else:
-            supplied[name] = in_environment(settings, made)
+            supplied[name] = in_environment(settings, replacement)
     return msgspec.structs.replace(config, backends=supplied, unavailable=unavailable)
 
 
-def in_environment(settings: BackendConfig, made: Environment) -> BackendConfig:
+def in_environment(settings: BackendConfig, environment: Environment) -> BackendConfig:
     """Return the settings under which a worker is one of the environment."""
-    own = made.about.packages if made.about else {}
+    own_packages = environment.about.packages if environment.about else {}
     env = {
         **settings.env,
-        ENVIRONMENT: ", ".join(f"{name} {own[name]}" for name in sorted(own)) or "nothing of its own",
+        ENVIRONMENT: ", ".join(f"{name} {own_packages[name]}" for name in sorted(own_packages)) or "nothing of its own",
     }
     if path := env.get("PYTHONPATH", os.environ.get("PYTHONPATH")):
-        env["PYTHONPATH"] = os.pathsep.join((str(made.packages), path))  # the environment's own come first all the same
-    return msgspec.structs.replace(settings, python=str(made.python), env=env, requirements=(), dependencies=True)
+        env["PYTHONPATH"] = os.pathsep.join(
+            (str(environment.packages), path)
+        )  # the environment's packages still come first
+    return msgspec.structs.replace(
+        settings, python=str(environment.python), env=env, requirements=(), dependencies=True
+    )
 
 
 def _about(name: str, words: str, config: Config) -> command_runtime.CommandSettings:
@@ -158,17 +162,17 @@ def _with_column(catalog: Catalog, name: str) -> Catalog:
         backends={**catalog.backends, name: _renamed(of, name, extra=False)},
         exporters={
             **catalog.exporters,
-            **{made: _renamed(exporter, made, source=name) for made, exporter in exporters.items()},
+            **{full_name: _renamed(exporter, full_name, source=name) for full_name, exporter in exporters.items()},
         },
         backend_plugin={**catalog.backend_plugin, name: catalog.backend_plugin[base]},
         exporter_plugin={
             **catalog.exporter_plugin,
-            **{made: catalog.exporter_plugin[exporter.name] for made, exporter in exporters.items()},
+            **{full_name: catalog.exporter_plugin[exporter.name] for full_name, exporter in exporters.items()},
         },
     )
 
 
 def _renamed(of: type[Offered], name: str, **changed: Any) -> type[Offered]:
-    """Return the class under another name, to which what is registered for the old one holds."""
-    made: type[Offered] = type(of.__name__, (of,), {"name": name, "stands_for": of.stands_for or of.name, **changed})
-    return made
+    """Return the class under another name; deviations registered for the old name apply to it."""
+    renamed: type[Offered] = type(of.__name__, (of,), {"name": name, "stands_for": of.stands_for or of.name, **changed})
+    return renamed

@@ -1,4 +1,4 @@
-"""Whether a process grows from call to call: measured only where one has grown by much."""
+"""Measures whether a process grows from call to call, only where it has grown by much already."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SUSPECT = 32 << 20  # bytes beyond the answers over all calls of a job; caches and thread pools stay below
+SUSPECT = 32 << 20  # bytes beyond the outputs over all calls of a job; caches and thread pools stay below
 CALLS = 6  # of the first round; each round has twice as many as the one before
 ROUNDS = 5  # after the first: 378 calls in all
 LEAK = 256 << 10  # bytes a call
-MOST = 512 << 20  # bytes, which no cache of one program's small answers needs
+MOST = 512 << 20  # bytes, which no cache of one program's small outputs needs
 
 
 def resident() -> int:
-    """Return the bytes of memory that this process occupies; 0 where the system does not tell (/proc is Linux's)."""
+    """Return the bytes of memory that this process occupies; 0 where the system does not report it (/proc is Linux's)."""
     with suppress(OSError, ValueError, IndexError):
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
@@ -32,22 +32,22 @@ def _give_back() -> None:
 
 
 def growth(call: Callable[[], object]) -> int:
-    """Return by how many bytes the process grows at each call, where it does so without coming to rest; else 0.
+    """Return by how many bytes the process grows at each call, where it never stops growing; else 0.
 
-    A cache with a limit fills, and rests: a round of calls in which the process does not grow ends the question. It grows without
-    rest where that round does not come within 378 calls, or before 512 MiB are taken.
+    A cache with a limit fills and then stays: a round of calls without growth ends the measurement with 0. The process counts
+    as growing where no such round comes within 378 calls, or before 512 MiB are taken.
     """
     _give_back()
     started = before = resident()
     rates = []
     for number in range(ROUNDS + 1):
-        made = 0
-        while made < CALLS << number and not (number and resident() - started > MOST):
+        calls = 0
+        while calls < CALLS << number and not (number and resident() - started > MOST):
             call()
-            made += 1
+            calls += 1
         after = resident()
-        if made:
-            rates.append((after - before) // made)
+        if calls:
+            rates.append((after - before) // calls)
         if rates[-1] < LEAK:
             return 0
         before = after

@@ -1,4 +1,4 @@
-"""A worker's process as the driver holds it: pipes whose reads and writes end by a deadline, and its last words."""
+"""A worker's process in the driver: pipes whose reads and writes end by a deadline, and the last lines of its stderr."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class WorkerProcess:
         return self._popen.poll() is None
 
     def kill(self) -> None:
-        """Kill the process and all that it started; any thread may do so, the one that waits for it sees the end."""
+        """Kill the process and all that it started; from any thread; the one that waits for it sees the end."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.kill()  # should it have left its group
 
-    def tell_where(self) -> None:
-        """Have the process write to its stderr where in Python it is, even if it hangs in native code."""
+    def dump_stack(self) -> None:
+        """Have the process write its Python stack to its stderr, even if it hangs in native code."""
         if self.alive():
             self._popen.send_signal(signal.SIGUSR1)
             time.sleep(STACK_SECONDS)
@@ -96,11 +96,11 @@ class WorkerProcess:
         self.wait(grace)
         self.kill()
         code = self._popen.wait()
-        self._listener.join(1.0)  # what it started and detached may hold the pipe open
+        self._listener.join(1.0)  # a process that it detached may hold the pipe open
         self._stdout.close()
         return code
 
-    def last_words(self) -> list[str]:
+    def last_lines(self) -> list[str]:
         """Return the last lines of stderr, or the innermost ones of the stack where Python wrote one."""
         lines = [line[:LONGEST_LINE] for line in self._tail.decode(errors="replace").splitlines() if line.strip()]
         stacks = [index for index, line in enumerate(lines) if STACK_MARK in line]
@@ -114,18 +114,18 @@ class WorkerProcess:
             if poll.poll(1000 * min(left, LOOK_AGAIN_SECONDS)):
                 return
             if not self.alive() and not poll.poll(0):
-                raise EOFError  # dead, and a process that it left behind holds the pipe open
+                raise EOFError  # dead, and a process that it started holds the pipe open
         raise TimeoutError
 
     def _listen(self) -> None:
         with self._stderr:
-            while said := os.read(self._stderr.fileno(), 1 << 16):
-                self._tail += said
+            while chunk := os.read(self._stderr.fileno(), 1 << 16):
+                self._tail += chunk
                 del self._tail[:-TAIL_BYTES]
 
 
 def cause_of_death(code: int) -> str:
-    """Return what an exit code of subprocess says, in words: "was killed by SIGSEGV", "ended with exit code 3"."""
+    """Return an exit code of subprocess in words: "was killed by SIGSEGV", "ended with exit code 3"."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

@@ -1,4 +1,4 @@
-"""What the driver and a worker say to each other, and how it travels: one frame a message.
+"""The messages between the driver and a worker, and how they travel: one frame a message.
 
 A frame is magic `ACF1`, the header's length (uint32), the body's length (uint64), both little endian, then the header
 and the body. The header is the message in msgpack. Where the message has an array, the header has an extension (code 1)
@@ -39,12 +39,12 @@ DESCRIBED = msgspec.msgpack.Decoder(tuple[str, tuple[int, ...], int])  # dtype, 
 
 
 class Handshake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """What a worker says first, unasked.
+    """The first message of a worker, sent without a request.
 
-    `unavailable` says why the backend cannot run here, `problem` why the worker can serve nobody; both are empty when
-    all is well. `provider` is the distribution that gives the backend, with its version; `plugins` has all versions. What it
-    says of interpreter, machine and processor is what its own process sees: an emulated one is not the driver's. `code` is a
-    digest of the plugins' files and of all packages there, where the backend has exporters.
+    `unavailable` is why the backend cannot run here, `problem` why the worker cannot serve at all; both are empty where it
+    can. `provider` is the distribution of the backend, with its version; `plugins` has all versions. Interpreter, machine and
+    processor are those that the worker's process sees: an emulated one is not the driver's. `code` is a digest of the
+    plugins' files and of all packages there, where the backend has exporters.
     """
 
     actconform: str
@@ -110,10 +110,10 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, kw_only=True, tag=True):
-    """What a job gave: one bundle a call, in order, up to the failure where there was one; `intermediates` is None where nobody asked
-    for them, or the program shows none.
+    """The result of a job: one bundle a call, in order, up to the failure where there was one; `intermediates` is None where the
+    job does not want them, or the program has none.
 
-    `placement` is the program's. `grown` is by how many bytes the process grew at each of many further calls, where it does.
+    `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
     output name) whose bits differed when the first call was made again after the last one; NaN payloads do not count.
     """
@@ -130,7 +130,7 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
 
 
 class ExportResult(msgspec.Struct, kw_only=True, tag=True):
-    """What an export gave: the graph or the failure, never both, and the seconds that it took, imports included."""
+    """The result of an export: the graph or the failure, never both, and the seconds that it took, imports included."""
 
     artifact: Artifact | None = None
     failure: Failure | None = None
@@ -152,7 +152,7 @@ def wire_name(dtype: np.dtype[Any]) -> str:
     Raises ProtocolError for what has no bytes of its own (object) or no name that tells their meaning (a struct).
     """
     if _is_extended(dtype):
-        return next((short for short, known in ML_DTYPES.items() if dtype == known), dtype.name)
+        return next((short for short, extended in ML_DTYPES.items() if dtype == extended), dtype.name)
     if dtype.kind in "OV" or dtype.itemsize == 0:
         raise ProtocolError(f"an array of dtype {dtype} cannot be sent: wanted numbers, such as float32")
     code = dtype.newbyteorder("<").str
@@ -224,8 +224,8 @@ def read_message(stream: Stream, kind: type[Message]) -> Message:
     if (got := _read_into(stream, memoryview(prefix))) == 0:
         raise EOFError
     if bytes(prefix[:got])[:4] != MAGIC[:got]:
-        found = bytes(prefix[:got])
-        raise ProtocolError(f"garbage where a frame should begin: {found!r}; did something else write to this pipe?")
+        start = bytes(prefix[:got])
+        raise ProtocolError(f"garbage where a frame should begin: {start!r}; did something else write to this pipe?")
     _expect(got, PREFIX.size, "prefix")
     _, header_size, body_size = PREFIX.unpack(prefix)
     header = bytearray(header_size)

@@ -1,7 +1,7 @@
 """One backend in a process of its own: `python -m actconform.workers.server --backend NAME`.
 
-It says Hello on its standard output, then reads one request after another from its standard input and answers each, until the input ends. Nothing but frames reaches that output: what libraries print goes to
-standard error.
+It writes a Handshake on its standard output, then reads one request after another from its standard input and answers each,
+until the input ends. Nothing but frames reaches that output: what libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ Request: TypeAlias = Job | ExportJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
-ENVIRONMENT = "ACTCONFORM_ENVIRONMENT"  # what an environment of its own has that the driver has not
+ENVIRONMENT = "ACTCONFORM_ENVIRONMENT"  # the packages of the worker's environment that the driver does not have
 
 
 def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Handshake, Session | None]:
-    """Return what to say about backend `name`, and a session unless `Handshake.problem` says why there is none.
+    """Return the handshake of backend `name`, and a session unless `Handshake.problem` is set.
 
-    Where no plugin gives "BASE@LABEL", that is BASE under another name. $ACTCONFORM_ENVIRONMENT becomes a fact.
+    Where no plugin gives "BASE@LABEL", it is BASE under another name. $ACTCONFORM_ENVIRONMENT becomes a fact.
     """
-    said = Handshake(
+    handshake = Handshake(
         actconform=__version__,
         plugins=plugin_versions(),
         backend=name,
@@ -68,31 +68,33 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Handshake, Ses
     try:
         catalog = load_plugins(entry_points=points, judging=False)
     except PluginError as error:
-        return msgspec.structs.replace(said, problem=str(error)), None
+        return msgspec.structs.replace(handshake, problem=str(error)), None
     base = name if name in catalog.backends else base_name(name)
     if base not in catalog.backends:
-        return msgspec.structs.replace(said, problem=_no_backend(name, catalog)), None
-    said = msgspec.structs.replace(said, kind=catalog.backends[base].kind, provider=catalog.backend_plugin[base])
+        return msgspec.structs.replace(handshake, problem=_no_backend(name, catalog)), None
+    handshake = msgspec.structs.replace(
+        handshake, kind=catalog.backends[base].kind, provider=catalog.backend_plugin[base]
+    )
     try:
         backend = catalog.backends[base]()
     except Exception as error:  # noqa: BLE001  any fault of a plugin is reported, not raised
-        return msgspec.structs.replace(said, problem=fault_message(error)), None
+        return msgspec.structs.replace(handshake, problem=fault_message(error)), None
     try:
         facts = _facts(backend)
     except (Unavailable, ImportError) as error:
-        said = msgspec.structs.replace(said, unavailable=fault_message(error))
-        return said, Session(backend, catalog, said.unavailable, name)
+        handshake = msgspec.structs.replace(handshake, unavailable=fault_message(error))
+        return handshake, Session(backend, catalog, handshake.unavailable, name)
     except Exception as error:  # noqa: BLE001
-        return msgspec.structs.replace(said, problem=f"facts: {fault_message(error)}"), None
+        return msgspec.structs.replace(handshake, problem=f"facts: {fault_message(error)}"), None
     exports = any(exporter.source == base for exporter in catalog.exporters.values())
     # Of actconform only what is loaded counts, so that a change of a report costs no export.
     modules = [point.module for point in points if point.module.partition(".")[0] != "actconform"]
     code = code_digest(modules) if exports else ""
-    return msgspec.structs.replace(said, facts=facts, code=code), Session(backend, catalog, name=name)
+    return msgspec.structs.replace(handshake, facts=facts, code=code), Session(backend, catalog, name=name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve one backend until standard input ends; return 0, or 1 if there was nothing to serve."""
+    """Serve one backend until standard input ends; return 0, or 1 where the backend has no session."""
     parser = argparse.ArgumentParser(prog="python -m actconform.workers.server", description=__doc__)
     parser.add_argument("--backend", required=True)
     parser.add_argument("--plugin", action="append", default=[], metavar="MODULE:ATTRIBUTE", help="one more plugin")
@@ -103,9 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver, which ends its workers
     threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
-    said, session = open_session(options.backend, options.plugin)
+    handshake, session = open_session(options.backend, options.plugin)
     try:
-        write_message(answers, said)
+        write_message(answers, handshake)
         if session is None:
             return 1
         timers = Timers(session)
@@ -131,25 +133,25 @@ def _facts(backend: Backend) -> dict[str, str]:
     facts = backend.facts()
     if not isinstance(facts, dict):
         raise TypeError(f"facts returned {type_name(facts)}: wanted a dict of str to str")
-    own = os.environ.get(ENVIRONMENT)
+    environment_packages = os.environ.get(ENVIRONMENT)
     return {shortened(str(fact)): shortened(str(value)) for fact, value in facts.items()} | (
-        {"environment": own} if own else {}
+        {"environment": environment_packages} if environment_packages else {}
     )
 
 
 def _no_backend(name: str, catalog: Catalog) -> str:
     near = difflib.get_close_matches(name, catalog.backends, n=3)
-    known = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
-    broken = "".join(f"; {one.said}" for one in catalog.broken)
-    return f"no installed plugin gives a backend {name!r} for {sys.executable} ({known}){broken}"
+    names = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
+    broken = "".join(f"; {failure.said}" for failure in catalog.broken)
+    return f"no installed plugin gives a backend {name!r} for {sys.executable} ({names}){broken}"
 
 
 def _cpu() -> str:
     try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
+        match = None
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def _claim_pipes() -> tuple[FileIO, FileIO]:

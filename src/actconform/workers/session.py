@@ -17,7 +17,7 @@ from actconform.plugin.interfaces import Backend, Program
 from actconform.text import shortened
 from actconform.types import Artifact, Support
 from actconform.types.model import Model
-from actconform.workers.captured_warnings import warnings_heard
+from actconform.workers.captured_warnings import capture_warnings
 from actconform.workers.memory_growth import SUSPECT, growth, resident
 from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 Stage = Literal["supports", "build", "load", "run", "export"]
 Kind = Literal["unsupported", "unavailable", "error", "memory"]
 
-# torch and TensorFlow have errors of their own for memory; ONNX Runtime has only words.
+# torch and TensorFlow have errors of their own for memory; ONNX Runtime has only messages.
 MEMORY_ERRORS = ("OutOfMemoryError", "ResourceExhaustedError")
 MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to allocate) memory", re.IGNORECASE)
 LONGEST_MESSAGE = 2000  # letters
 
 
-class SaidError(Exception):
-    """A fault whose text says all: where in the code it was raised tells a reader nothing."""
+class CommandError(Exception):
+    """A fault of a command: its message is complete without the line of code that raised it."""
 
 
 class StoppedError(Exception):
-    """What a backend did wrong, as a Failure: inside a worker alone."""
+    """A fault of a backend, as a Failure: raised inside a worker alone."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -53,7 +53,7 @@ class StoppedError(Exception):
 
 
 class Session:
-    """A backend and its exporters at work: does jobs, and turns whatever they do wrong into a Failure.
+    """A backend and its exporters: does jobs, and turns their faults into Failures.
 
     Under a `name` of its own, "BASE@LABEL", the routes of its cases bear that label, and so do its exporters.
     """
@@ -63,7 +63,9 @@ class Session:
         self.name = name or backend.name
         self._label = self.name.removeprefix(backend.name)
         self.catalog = catalog
-        self.exporters = {name: one for name, one in catalog.exporters.items() if one.source == backend.name}
+        self.exporters = {
+            name: exporter for name, exporter in catalog.exporters.items() if exporter.source == backend.name
+        }
         self.unavailable = unavailable
 
     def run(self, job: Job) -> JobResult:
@@ -88,16 +90,16 @@ class Session:
         return outcome
 
     def export(self, job: ExportJob) -> ExportResult:
-        """Make the graph, with what was warned of meanwhile; faults of the exporter are not raised."""
+        """Make the graph, with the warnings captured meanwhile; faults of the exporter are not raised."""
         started = time.perf_counter()
         outcome = ExportResult()
         try:
             self._require_available()
-            with stage("export"), warnings_heard() as heard:
+            with stage("export"), capture_warnings() as captured:
                 artifact = _exported(self._exporter(job.exporter), self._subject(job.subject), job)
                 if not isinstance(artifact, Artifact):
                     raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
-            outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *heard))
+            outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *captured))
         except StoppedError as stopped:
             outcome.failure = stopped.failure
         outcome.seconds = time.perf_counter() - started
@@ -106,8 +108,8 @@ class Session:
     def _exporter(self, full_name: str) -> Exporter:
         name, _, variant = full_name.removesuffix(self._label).partition("@")
         if name not in self.exporters:
-            known = ", ".join(sorted(self.exporters)) or "none"
-            raise LookupError(f"the {self.name} worker has no exporter {name!r}; it has {known}")
+            exporters = ", ".join(sorted(self.exporters)) or "none"
+            raise LookupError(f"the {self.name} worker has no exporter {name!r}; it has {exporters}")
         exporter = self.exporters[name]()
         return exporter.variant(variant) if variant else exporter
 
@@ -117,7 +119,7 @@ class Session:
                 raise Unavailable(self.unavailable)
 
     def open(self, job: Job, outcome: JobResult) -> Program:
-        """Return the program of a job, and tell the outcome what it is; raise StoppedError where there is none."""
+        """Return the program of a job, and record in `outcome` what it is; raise StoppedError where there is none."""
         case = job.case
         self._require_available()
         variant = case.backend.removesuffix(self._label).partition("@")[2]
@@ -154,8 +156,8 @@ class Session:
         try:
             return self.catalog.subject(name)
         except KeyError:
-            mend = f"install the plugin that gives it for {sys.executable} too"
-            raise LookupError(f"the {self.name} worker knows no kernel or model {name!r}: {mend}") from None
+            advice = f"install the plugin that gives it for {sys.executable} too"
+            raise LookupError(f"the {self.name} worker knows no kernel or model {name!r}: {advice}") from None
 
     def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
         at_first = 0
@@ -165,11 +167,11 @@ class Session:
             outcome.mutated.extend((index, name) for name in mutated)
             at_first = at_first or resident()
         if job.calls:
-            # Last, not second: what the calls between have left behind must not show in the answer either.
+            # Last, not second: state left behind by the calls in between must not show in the outputs either.
             again, _ = _call(program, job.calls[0], 0, outcome.timings)
             outcome.unsteady.extend((0, name) for name in _differing(outcome.outputs[0], again))
-            kept = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
-            if resident() - at_first - kept > SUSPECT:
+            output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
+            if resident() - at_first - output_bytes > SUSPECT:
                 outcome.grown = growth(lambda: _call(program, job.calls[0], 0, {"run": 0.0}))
 
 
@@ -272,20 +274,20 @@ def _kind(error: BaseException) -> Kind:
         return "unsupported"
     if isinstance(error, Unavailable):
         return "unavailable"
-    said = "".join(traceback.format_exception_only(error))  # its own __str__ may fail
-    if isinstance(error, MemoryError) or type(error).__name__ in MEMORY_ERRORS or MEMORY_WORDS.search(said):
+    text = "".join(traceback.format_exception_only(error))  # its own __str__ may fail
+    if isinstance(error, MemoryError) or type(error).__name__ in MEMORY_ERRORS or MEMORY_WORDS.search(text):
         return "memory"
     return "error"
 
 
 def fault_message(error: BaseException) -> str:
-    """Return the backend's own words for an outcome; for a fault its type, words, and innermost line outside this file."""
-    if isinstance(error, Unsupported | Unavailable | SaidError):
+    """Return the backend's message for an outcome; for a fault its type, message, and innermost line outside this file."""
+    if isinstance(error, Unsupported | Unavailable | CommandError):
         return _sendable(shortened(str(error), LONGEST_MESSAGE))
-    said = "".join(traceback.format_exception_only(error)).strip()
-    said = shortened(said, LONGEST_MESSAGE)
+    text = "".join(traceback.format_exception_only(error)).strip()
+    text = shortened(text, LONGEST_MESSAGE)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    return _sendable(f"{said} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else said)
+    return _sendable(f"{text} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})" if frames else text)
 
 
 def _sendable(text: str) -> str:

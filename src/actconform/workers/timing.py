@@ -1,4 +1,4 @@
-"""Programs held ready in a worker, to be timed in turns with those of other workers."""
+"""Programs prepared in a worker, to be timed in interleaved rounds with those of other workers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ READINGS = 1000
 
 
 class Prepare(msgspec.Struct, frozen=True, tag=True):
-    """A program to get ready under a key, by the one call of its job; any that was under that key is closed."""
+    """A program to prepare under a key, with the one call of its job; a program already under that key is closed."""
 
     key: str
     job: Job
 
 
 class Prepared(msgspec.Struct, kw_only=True, tag=True):
-    """How many calls make a sample of SAMPLE_SECONDS; or why there is none. `clock` is what reading the clock takes, in s."""
+    """The number of calls in a sample of SAMPLE_SECONDS, or the failure. `clock` is the time of reading the clock, in s."""
 
     loops: int = 0
     clock: float = 0.0
@@ -41,7 +41,7 @@ class Prepared(msgspec.Struct, kw_only=True, tag=True):
 
 
 class TakeSample(msgspec.Struct, frozen=True, tag="Sample"):
-    """A sample to take: so many calls of what is ready under a key; with 0 calls it is closed."""
+    """A sample to take: `loops` calls of the program under a key; with 0 calls the program is closed."""
 
     key: str
     loops: int
@@ -54,8 +54,8 @@ class Sampled(msgspec.Struct, kw_only=True, tag=True):
     failure: Failure | None = None
 
 
-class _Held(NamedTuple):
-    """A program, what computes once, and where a sample is of several calls, their inputs."""
+class _PreparedProgram(NamedTuple):
+    """A program, its call `once`, and where a sample has several calls, their inputs."""
 
     program: Program
     call: Call | None
@@ -63,11 +63,11 @@ class _Held(NamedTuple):
 
 
 class Timers:
-    """What is ready in one worker."""
+    """The prepared programs of one worker."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._ready: dict[str, _Held] = {}
+        self._ready: dict[str, _PreparedProgram] = {}
 
     def prepare(self, request: Prepare) -> Prepared:
         """Build or load the program, call it until it is warm, and count the calls of a sample; faults are not raised."""
@@ -80,7 +80,7 @@ class Timers:
                 call = request.job.calls[0]
                 once = _in_fresh_memory(program, call)
                 loops = _warm(once)
-            self._ready[request.key] = _Held(program, call if loops > 1 else None, once)
+            self._ready[request.key] = _PreparedProgram(program, call if loops > 1 else None, once)
         except StoppedError as stopped:
             _close(program)
             return Prepared(failure=stopped.failure)
@@ -92,10 +92,10 @@ class Timers:
         )
 
     def sample(self, request: TakeSample) -> Sampled:
-        """Make the calls and return what they took; faults are not raised.
+        """Make the calls and return their seconds; faults are not raised.
 
-        Several calls get their inputs in fresh memory, for a call's time depends on where they lie, and follow one that is
-        not timed, since the programs that had their turn before it have the caches.
+        Several calls get their inputs in fresh memory, since a call's time depends on their addresses, and follow an untimed
+        call, since the programs timed before it have filled the caches.
         """
         if not request.loops:
             self._close(request.key)
@@ -104,22 +104,22 @@ class Timers:
             with stage("run", 0):
                 if request.key not in self._ready:
                     raise LookupError(f"nothing is ready under {request.key!r}: the worker may be a new one")
-                held = self._ready[request.key]
-                if request.loops > 1 and held.call:
-                    held = held._replace(once=_in_fresh_memory(held.program, held.call))
-                    self._ready[request.key] = held
-                    held.once()
-                return Sampled(seconds=_timed(held.once, request.loops))
+                timed = self._ready[request.key]
+                if request.loops > 1 and timed.call:
+                    timed = timed._replace(once=_in_fresh_memory(timed.program, timed.call))
+                    self._ready[request.key] = timed
+                    timed.once()
+                return Sampled(seconds=_timed(timed.once, request.loops))
         except StoppedError as stopped:
             return Sampled(failure=stopped.failure)
 
     def _close(self, key: str) -> None:
-        held = self._ready.pop(key, None)
-        _close(held.program if held else None)
+        timed = self._ready.pop(key, None)
+        _close(timed.program if timed else None)
 
 
 def _close(program: Program | None) -> None:
-    with suppress(StoppedError), stage("run"):  # nothing is asked of it any more
+    with suppress(StoppedError), stage("run"):  # the program is not used any more
         if program is not None:
             program.close()
 
@@ -145,11 +145,11 @@ def _warm(once: Callable[[], Any]) -> int:
     once()
     loops, last, until = 1, 0.0, time.perf_counter() + WARM_SECONDS
     while True:
-        taken = _timed(once, loops)
-        if taken < SAMPLE_SECONDS / 2:
-            loops = max(loops * 2, min(int(loops * SAMPLE_SECONDS / max(taken, 1e-9)), loops * 16))
+        seconds = _timed(once, loops)
+        if seconds < SAMPLE_SECONDS / 2:
+            loops = max(loops * 2, min(int(loops * SAMPLE_SECONDS / max(seconds, 1e-9)), loops * 16))
             last = 0.0
-        elif max(taken, last) <= STEADY * min(taken, last) or time.perf_counter() > until:
+        elif max(seconds, last) <= STEADY * min(seconds, last) or time.perf_counter() > until:
             return loops
         else:
-            last = taken
+            last = seconds

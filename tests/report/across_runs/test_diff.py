@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made import FACTS, finding, measurement, report, result
 
+from actconform.bench.baseline import baseline_of
 from actconform.bench.baseline import compare as compare_speeds
-from actconform.bench.baseline import held
 from actconform.report.across_runs.diff import compare_reports
 from actconform.report.across_runs.diff_text import as_markdown, as_page, diff_as_text
 from actconform.tolerance.ulp import to_hex
@@ -204,22 +204,24 @@ def test_long_lists_are_cut_but_for_the_page() -> None:
 
 def test_what_became_slower_is_worse_and_stands_in_a_table(timed) -> None:
     one = report(result())
-    speeds = compare_speeds(held(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))
+    speeds = compare_speeds(baseline_of(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))
     found = compare_reports(one, one, speeds)
     assert found.worse == ("1 slower figures",)
     for text in (diff_as_text(found), as_markdown(found), as_page(found)):
         assert "relu forward 1K" in text
         assert "slower: 2.00 times the baseline" in text
-    again = compare_speeds(held(timed({"torch": 1e-3})), timed({"torch": 1e-3}, seed=1))
+    again = compare_speeds(baseline_of(timed({"torch": 1e-3})), timed({"torch": 1e-3}, seed=1))
     assert diff_as_text(compare_reports(one, one, again)).startswith("nothing differs\n")
 
 
 def test_versions_may_differ_where_speeds_are_compared_but_not_machines(timed) -> None:
     one, facts = report(result()), {"torch": {"torch": "2.12"}, "calibration": {"numpy": "2.0"}}
-    speeds = compare_speeds(held(timed({"torch": 1e-3}, facts=facts)), timed({"torch": 2e-3}), other_versions=True)
+    speeds = compare_speeds(
+        baseline_of(timed({"torch": 1e-3}, facts=facts)), timed({"torch": 2e-3}), other_versions=True
+    )
     assert compare_reports(one, one, speeds).worse == ("1 slower figures",)
     made = timed({"torch": 1e-3})
-    other = held(replace(made, machine=replace(made.machine, cpu="another")))
+    other = baseline_of(replace(made, machine=replace(made.machine, cpu="another")))
     found = compare_reports(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))
     assert found.worse == ()
     assert "cpu was another" in diff_as_text(found)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from actconform.bench.baseline import compare, held
+from actconform.bench.baseline import baseline_of, compare
 from actconform.bench.intervals import ConfidenceInterval
 from actconform.bench.results import NotTimed
 from actconform.bench.workloads import Workload
@@ -52,7 +52,7 @@ def test_what_was_not_timed_is_said_once_a_reason(console):
 
 
 def test_a_regression_is_named_with_both_ratios(console, timed):
-    old = held(timed({"torch": 1e-3, "keras": 3e-3}))
+    old = baseline_of(timed({"torch": 1e-3, "keras": 3e-3}))
     speeds.compared(console, compare(old, timed({"torch": 1e-3, "keras": 6e-3}, seed=1)), "golden/throughput.json")
     assert "slower  relu forward 1K keras: 2.0" in said(console)
     assert "1 as in the baseline, 1 slower" in said(console)
@@ -60,7 +60,7 @@ def test_a_regression_is_named_with_both_ratios(console, timed):
 
 def test_facts_that_differ_are_listed(console, timed):
     facts = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "9"}}
-    speeds.compared(console, compare(held(timed({"torch": 1e-3})), timed({"torch": 1e-3}, facts=facts)), "file")
+    speeds.compared(console, compare(baseline_of(timed({"torch": 1e-3})), timed({"torch": 1e-3}, facts=facts)), "file")
     assert said(console).splitlines() == [
         "not compared with file: it holds under other facts:",
         "  torch torch was 2.13, is 9",
