@@ -113,7 +113,7 @@ def test_a_driver_killed_at_any_moment_is_resumed(
     done = finished(folder, environment, "--resume")
     assert substance(folder) == whole
     assert kept <= set(whole_lines(folder / "results.jsonl"))  # with their seconds: not run again
-    assert f"resumed: {len(kept)} of {len(SELECTION)} results are of the earlier run" in done.stdout
+    assert f"resumed: {len(kept)} of {len(SELECTION)} results are from the earlier run" in done.stdout
 
 
 def test_a_driver_killed_before_its_first_result_is_resumed(

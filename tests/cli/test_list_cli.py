@@ -15,7 +15,7 @@ from actconform import __version__
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.cli import VERBS
-from actconform.cli.list_ import WHAT, _items
+from actconform.cli.list_ import KINDS, _items
 
 ACTCONFORM = Path(sys.executable).with_name("actconform")
 SLOW = {"numpy", "scipy", "onnx", "rich", "ml_dtypes", "torch", "tensorflow", "keras", "onnxruntime"}
@@ -91,7 +91,7 @@ def test_without_a_verb_the_help_is_shown():
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("what", KINDS)
 def test_a_list_has_a_line_and_a_json_item_for_each(what: str, listed):
     lines = listed("list", what).splitlines()
     items = json.loads(listed("list", what, "--json"), parse_constant=pytest.fail)

@@ -120,7 +120,7 @@ def test_nothing_that_is_there_is_overwritten(cli, tmp_path):
     before = files(tmp_path)
     said = cli("new-plugin", "mine", "--kind", "runtime")
     assert said.code == 2
-    assert "actconform-mine is there already, and nothing was written: remove it, or name another --out" in said.err
+    assert "actconform-mine exists already, and nothing was written: remove it, or name another --out" in said.err
     (tmp_path / "file").write_text("kept")
     assert "file is there already" in cli("new-plugin", "mine", "--out", "file").err
     assert files(tmp_path) == {**before, "file": "kept"}

@@ -245,7 +245,7 @@ def test_ctrl_c_ends_cleanly_with_what_there_is(when, tmp_path):
         driver.send_signal(signal.SIGINT)
         out, err = driver.communicate(timeout=30)
     assert driver.returncode == 1
-    assert b"interrupted: what had come in is kept" in out
+    assert b"interrupted: the results until then are kept" in out
     assert b"Traceback" not in out + err
     assert not any(runs(worker) for worker in workers)
     kept = [strict(line) for line in lines.read_bytes().splitlines()]

@@ -1,4 +1,4 @@
-"""The command line: one file a verb, imported only when it is used, so that --help answers at once."""
+"""The command line: one file a verb, imported only when it is used, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actconform.text import one_line, shortened, visible
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
 
-BROKEN = "actconform.cli.broken"  # among what click keeps for a whole command line
+BROKEN = "actconform.cli.broken"  # a key of click's meta, which lasts for one command line
 VERBS = {
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
@@ -29,7 +29,7 @@ VERBS = {
     "list": "List kernels, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
-    "selftest": "Prove the detector on planted faults.",
+    "selftest": "Prove the detector on injected faults.",
     "golden": "Verify, mint or compare the stored goldens.",
     "deviations": "Adopt findings into a local register, or write its document.",
     "new-plugin": "Write a package that adds a backend, ready to be filled in.",
@@ -39,7 +39,7 @@ VERBS = {
 }
 
 
-# A disk is full, somebody's share of it, or a file that may not grow; a disk fails, or a terminal is gone.
+# A full disk, a quota, a limit of file size, a failing disk, or a closed terminal.
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 MOST_LINES = 100  # of a message
@@ -80,12 +80,12 @@ def _cli() -> None:
 
 @_cli.result_callback()
 def _exit_code(code: int | None) -> int:
-    """Return the exit code of a verb that ended with `code`: a plugin that is broken is a fault of the configuration."""
+    """Return the exit code of a verb that ended with `code`: a broken plugin is an error of the configuration, 2."""
     return code or (2 if click.get_current_context().meta.get(BROKEN) else 0)
 
 
 def announced(catalog: Catalog) -> Catalog:
-    """Return the catalog; name its broken plugins, with their errors, on standard error, for which the verb ends with 2, not 0."""
+    """Return the catalog; print the errors of its broken plugins on standard error, and have the verb end with 2 instead of 0."""
     for broken in catalog.broken:
         say(f"error: {one_line(broken.said)}", err=True)
     if catalog.broken:
@@ -94,19 +94,19 @@ def announced(catalog: Catalog) -> Catalog:
 
 
 def main() -> None:
-    """Run the command line; exit with 0, 1 or 2, never with a traceback for a mistake of the user's, or a full disk."""
+    """Run the command line; exit with 0, 1 or 2, without a traceback for errors of the user or a full disk."""
     _replace_closed_streams()
-    _console_faults()  # of whoever used this process before
+    _console_faults()  # drop those of an earlier call in this process
     try:
         code = _cli(prog_name="actconform", standalone_mode=False)
         _finish_screen()
     except click.ClickException as error:
-        said = io.StringIO()
-        error.show(file=said)
-        print(shortened(visible(said.getvalue().rstrip())), file=sys.stderr)
+        text = io.StringIO()
+        error.show(file=text)
+        print(shortened(visible(text.getvalue().rstrip())), file=sys.stderr)
         code = 2
     except BrokenPipeError:
-        sys.stdout = None  # the reader left: nothing is flushed to it at exit
+        sys.stdout = None  # the reader is gone: nothing is flushed to it at exit
         code = 0
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -120,14 +120,14 @@ def main() -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Where standard output or error is closed, as by `>&-`, have what is written there go nowhere."""
+    """Replace standard output or error where it is closed, as by `>&-`, by the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open to the end
 
 
 def _finish_screen() -> None:
-    """Have all that was shown written. Raises OSError where it cannot be, or could not be before."""
+    """Flush the screen. Raises OSError where that fails, or where an earlier write failed."""
     if sys.stdout is not None:
         sys.stdout.flush()
     if faults := _console_faults():
@@ -142,12 +142,12 @@ def _console_faults() -> list[OSError]:
 
 
 def _code(error: Exception) -> int | None:
-    """Return the exit code for what is a mistake of the user's, or cannot be written; None for a fault of ours."""
+    """Return the exit code for errors of the user and failed writes; None for an internal error."""
     if isinstance(error, OSError):
         if error.errno in UNWRITABLE and error.filename is None:
             sys.stdout = None  # nothing more is flushed to it at exit
         return 1 if error.errno in UNWRITABLE else 2 if error.errno in NO_PATH else None
-    if not _is_users(error):
+    if not _is_user_error(error):
         return None
     cause = error.__cause__
     while cause is not None and not isinstance(cause, OSError):
@@ -163,7 +163,7 @@ def _message(error: Exception) -> str:
     return "\n".join([*(shortened(visible(line)) for line in lines[:MOST_LINES]), *more])
 
 
-def _is_users(error: Exception) -> bool:
+def _is_user_error(error: Exception) -> bool:
     from actconform.errors import GoldenError, ObservedError, PluginError, RegisterError, UsageError
 
     return isinstance(error, UsageError | RegisterError | ObservedError | GoldenError | PluginError)

@@ -1,4 +1,4 @@
-"""`actconform bench`: time the selected routes in turns, beside their verdicts, and hold them against a baseline."""
+"""`actconform bench`: time the selected routes in interleaved rounds, with their verdicts, and compare with a baseline."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ ROUNDS_HELP = (
 
 
 class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be timed: each trial with its routes, and how."""
+    """What is timed: each workload with its routes, and how."""
 
-    races: list[tuple[Workload, list[str]]]
+    workloads: list[tuple[Workload, list[str]]]
     rounds: int
     twice: bool
 
@@ -108,7 +108,9 @@ def command(
     catalog = configured(announced(load_plugins()), config)
     selection = Selection(patterns=patterns, backends=backends, routes=routes)
     wanted = _Wanted(
-        races=_races(catalog, selection, numbers("--size", size), numbers("--batch", batch), full=full, twice=twice),
+        workloads=_workload_routes(
+            catalog, selection, numbers("--size", size), numbers("--batch", batch), full=full, twice=twice
+        ),
         rounds=rounds,
         twice=twice,
     )
@@ -116,7 +118,7 @@ def command(
     report = _measured(_plan(wanted, config, catalog), wanted, console)
     comparison = baseline.compare(old, report) if old else None
     if old and comparison and comparison.slower and not (update or report.interrupted):
-        again = _only(wanted, {one.workload for one in comparison.slower})
+        again = _only(wanted, {change.workload for change in comparison.slower})
         console.print("\nslower than the baseline: timed once more, in new processes")
         again_measured = _measured(_plan(again, config, catalog), again, console)
         comparison = baseline.confirmed(comparison, baseline.compare(old, again_measured))
@@ -135,8 +137,8 @@ def command(
         console.print("[red]interrupted[/]: what had been timed is kept")
     if as_json:
         sys.stdout.buffer.write(path.read_bytes())
-    called = comparison is not None and bool(comparison.slower) and not update
-    return 1 if called or report.interrupted or not report.measured else 0
+    slower = comparison is not None and bool(comparison.slower) and not update
+    return 1 if slower or report.interrupted or not report.measured else 0
 
 
 def _config(path: Path | None, threads: int | None, rounds: int) -> Config:
@@ -151,7 +153,7 @@ def _config(path: Path | None, threads: int | None, rounds: int) -> Config:
 
 
 def _folder(folder: Path) -> Path:
-    """Return the folder, made; raise UsageError now where it would cost the figures later."""
+    """Return the folder, created where it is missing; raise UsageError before anything is timed where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -163,44 +165,44 @@ def _folder(folder: Path) -> Path:
     return folder
 
 
-def _races(
+def _workload_routes(
     catalog: Catalog, selection: Selection, sizes: list[int], batches: list[int], *, full: bool, twice: bool
 ) -> list[tuple[Workload, list[str]]]:
-    """Return each trial with its routes; raise UsageError where one does not fit into memory."""
-    there = available()
-    races = []
+    """Return each workload with its routes; raise UsageError where one does not fit into memory."""
+    free_bytes = available()
+    workload_routes = []
     for subject, names in chosen(catalog, selection, full=full).items():
         for workload in workloads(catalog, subject, sizes, batches):
             routes = [name for name in names if workload.direction == "forward" or not workload.case(name).constants]
             if routes:
-                refuse_what_does_not_fit(catalog.subject(subject), workload, len(routes) * (1 + twice), there)
-                races.append((workload, routes))
-    if not races:
+                refuse_what_does_not_fit(catalog.subject(subject), workload, len(routes) * (1 + twice), free_bytes)
+                workload_routes.append((workload, routes))
+    if not workload_routes:
         raise UsageError("graphs with constants have no gradients, and nothing else is selected")
-    return races
+    return workload_routes
 
 
 def _only(wanted: _Wanted, workloads: Collection[Workload]) -> _Wanted:
-    return msgspec.structs.replace(wanted, races=[race for race in wanted.races if race[0] in workloads])
+    return msgspec.structs.replace(wanted, workloads=[pair for pair in wanted.workloads if pair[0] in workloads])
 
 
 def _plan(wanted: _Wanted, config: Config, catalog: Catalog) -> Plan:
-    chosen = cases(wanted.races)
+    chosen = cases(wanted.workloads)
     return plan_of(catalog, with_environments(config, catalog.workers(chosen), partial(say, err=True)), chosen)
 
 
 def _measured(plan: Plan, wanted: _Wanted, console: Console) -> ThroughputReport:
-    """Judge the cases, then time them, printing each subject when it is done; an interrupted run has what there was."""
+    """Judge the cases, then time them, printing each subject when it is done; an interrupted run keeps what it has timed."""
     started = time.perf_counter()
     measured: list[Measured] = []
-    left: list[NotTimed] = []
+    not_timed: list[NotTimed] = []
     facts: dict[str, dict[str, str]] = {}
     interrupted = False
     try:
         results = _judged(plan, console)
         with BenchmarkRunner(plan, results, rounds=wanted.rounds, twice=wanted.twice) as bench_runner:
             try:
-                _time(bench_runner, wanted, console, measured, left)
+                _time(bench_runner, wanted, console, measured, not_timed)
             finally:
                 facts = bench_runner.facts()
     except KeyboardInterrupt:
@@ -215,7 +217,7 @@ def _measured(plan: Plan, wanted: _Wanted, console: Console) -> ThroughputReport
         interrupted=interrupted,
         seconds=time.perf_counter() - started,
         measured=measured,
-        not_timed=left,
+        not_timed=not_timed,
     )
     console.print(plain(speeds.about(report)), soft_wrap=True)
     return report
@@ -234,18 +236,22 @@ def _judged(plan: Plan, console: Console) -> dict[str, Result]:
 
 
 def _time(
-    bench_runner: BenchmarkRunner, wanted: _Wanted, console: Console, measured: list[Measured], left: list[NotTimed]
+    bench_runner: BenchmarkRunner,
+    wanted: _Wanted,
+    console: Console,
+    measured: list[Measured],
+    not_timed: list[NotTimed],
 ) -> None:
-    with WorkloadProgress(len(wanted.races), console) as progress:
-        for number, (workload, routes) in enumerate(wanted.races):
+    with WorkloadProgress(len(wanted.workloads), console) as progress:
+        for number, (workload, routes) in enumerate(wanted.workloads):
             progress.begins(workload)
-            figures, without = bench_runner.time(workload, routes)
-            left += without
-            if figures:
-                measured.append(figures)
-            following = wanted.races[number + 1 :][:1]
+            timed, without = bench_runner.time(workload, routes)
+            not_timed += without
+            if timed:
+                measured.append(timed)
+            following = wanted.workloads[number + 1 :][:1]
             if not following or following[0][0].subject != workload.subject:
-                speeds.tables(console, [one for one in measured if one.workload.subject == workload.subject])
+                speeds.tables(console, [done for done in measured if done.workload.subject == workload.subject])
 
 
 def _machine(threads: int, facts: dict[str, dict[str, str]]) -> Machine:
@@ -273,8 +279,8 @@ def _written(folder: Path, report: ThroughputReport) -> Path:
 
 def _update(path: Path, old: baseline.Baseline | None, report: ThroughputReport, console: Console) -> None:
     if report.interrupted or not report.measured:
-        console.print(plain(f"{path} is left as it is: the run was not whole"), soft_wrap=True)
+        console.print(plain(f"{path} is unchanged: the run is incomplete"), soft_wrap=True)
         return
-    kept = baseline.baseline_of(report, old)
-    baseline.save(path, kept)
-    console.print(plain(f"written: {path}, {len(kept.entries)} entries"), soft_wrap=True)
+    new = baseline.baseline_of(report, old)
+    baseline.save(path, new)
+    console.print(plain(f"written: {path}, {len(new.entries)} entries"), soft_wrap=True)

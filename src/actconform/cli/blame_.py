@@ -25,7 +25,7 @@ from actconform.report.across_runs.bisect_packages import (
     own_packages,
     targets,
 )
-from actconform.report.across_runs.changed_facts import said
+from actconform.report.across_runs.changed_facts import change_in_words
 from actconform.report.across_runs.diff import compare_reports
 from actconform.report.read import read_report
 from actconform.run.scheduler import plan_of, run
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
 
 CASES_SHOWN = 12
 LONGEST = 120
-UNKNOWN = "its case is not known here: no plugin or [backends.NAME] gives its subject or route"
+UNKNOWN = "its case does not exist here: no plugin or [backends.NAME] gives its subject or route"
 
 
 class _Blamed(NamedTuple):
-    """What came of it; `others` are changed facts that are no packages, in words."""
+    """The answers and the changed packages; `other_facts` are changed facts that are no packages, in words."""
 
     answers: list[Answer]
     packages: list[Bump]
-    others: list[str]
+    other_facts: list[str]
 
 
 @click.command("blame")
@@ -69,58 +69,65 @@ def command(old: Path, new: Path, config_path: Path | None, distribution: tuple[
     Exit code 0: all named, or there is nothing new; 1: not all; 2: wrong usage, or one is no report.
     """
     before, after = read_report(old), read_report(new)
-    named = _named(distribution)
-    blamed = _blame(before, after, read_config(config_path), named)
+    distributions = _distributions(distribution)
+    blamed = _blame(before, after, read_config(config_path), distributions)
     if as_json:
-        told = {"answers": blamed.answers, "packages": blamed.packages, "not tried": blamed.others}
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(told)), indent=1) + b"\n")
+        document = {"answers": blamed.answers, "packages": blamed.packages, "not tried": blamed.other_facts}
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(document)), indent=1) + b"\n")
     else:
         for line in _lines(blamed):
             say(line)
     return 0 if all(answer.packages for answer in blamed.answers) else 1
 
 
-def _blame(before: Report, after: Report, config: Config, named: Mapping[str, str]) -> _Blamed:
+def _blame(before: Report, after: Report, config: Config, distributions: Mapping[str, str]) -> _Blamed:
     wanted = targets(compare_reports(before, after))
-    found, others = bumps(before.facts, after.facts, partial(_distribution, named, (before.facts, after.facts)))
-    left = [f"{_short(said(change))}: {'no package' if change.backend else 'not of a backend'}" for change in others]
+    packages, other_changes = bumps(
+        before.facts, after.facts, partial(_distribution, distributions, (before.facts, after.facts))
+    )
+    other_facts = [
+        f"{_short(change_in_words(change))}: {'no package' if change.backend else 'not of a backend'}"
+        for change in other_changes
+    ]
     if not wanted:
-        return _Blamed([], found, left)
+        return _Blamed([], packages, other_facts)
     catalog = configured(announced(load_plugins()), config)
     ids = {target.case for target in wanted}
-    known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
-    cases = {case.id: case for case in known if case.id in ids}
+    all_known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
+    cases = {case.id: case for case in all_known if case.id in ids}
     plan = plan_of(catalog, config)
 
     def relevant(case: str) -> frozenset[Bump]:
         workers = catalog.workers([cases[case]])
-        return frozenset(one for one in found if workers & set(one.backends))
+        return frozenset(package for package in packages if workers & set(package.backends))
 
-    def again(some: Sequence[str], new: frozenset[Bump]) -> dict[str, Result]:
-        return _rerun(plan, [cases[one] for one in some], found, new)
+    def again(case_ids: Sequence[str], new: frozenset[Bump]) -> dict[str, Result]:
+        return _rerun(plan, [cases[case_id] for case_id in case_ids], packages, new)
 
     answers = bisect([target for target in wanted if target.case in cases], relevant, again)
     answers += [Answer(target, (), UNKNOWN) for target in wanted if target.case not in cases]
-    return _Blamed(answers, found, left)
+    return _Blamed(answers, packages, other_facts)
 
 
 def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: frozenset[Bump]) -> dict[str, Result]:
-    """Return the results by case, with the packages of `new` as they are now and the others as they were."""
+    """Return the results by case, with the packages of `new` in their new versions and all others in their old ones."""
     backends = dict(plan.config.backends)
     workers = plan.catalog.workers(cases)
-    touched = [one for one in changed if workers & set(one.backends)]
+    touched = [package for package in changed if workers & set(package.backends)]
     for name in workers:
-        mine = [one for one in touched if name in one.backends]
+        own_packages = [package for package in touched if name in package.backends]
         settings = backends.get(name, BackendConfig())
-        replaced = {canonicalize_name(one.distribution) for one in mine}
-        kept = [text for text in settings.requirements if canonicalize_name(Requirement(text).name) not in replaced]
-        wanted = [one.requirement(new=one in new) for one in mine]
+        replaced = {canonicalize_name(package.distribution) for package in own_packages}
+        unchanged = [
+            text for text in settings.requirements if canonicalize_name(Requirement(text).name) not in replaced
+        ]
+        wanted = [package.requirement(new=package in new) for package in own_packages]
         wanted = [text for text in wanted if settings.python or not _is_here(text)]
-        backends[name] = msgspec.structs.replace(settings, requirements=(*kept, *wanted))
-    tell = partial(say, err=True)
-    versions = ", ".join(f"{one.fact} {one.after if one in new else one.before}" for one in touched)
-    tell(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")
-    config = with_environments(msgspec.structs.replace(plan.config, backends=backends), workers, tell)
+        backends[name] = msgspec.structs.replace(settings, requirements=(*unchanged, *wanted))
+    report_progress = partial(say, err=True)
+    versions = ", ".join(f"{package.fact} {package.after if package in new else package.before}" for package in touched)
+    report_progress(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")
+    config = with_environments(msgspec.structs.replace(plan.config, backends=backends), workers, report_progress)
     if config.unavailable:
         raise NoEnvironmentError("; ".join(config.unavailable.values()))
     results: dict[str, Result] = {}
@@ -133,7 +140,7 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
 
 
 def _is_here(requirement: str) -> bool:
-    """Tell whether the driver has that release: its processes then need no environment."""
+    """Return whether the driver has that release: its processes then need no environment."""
     wanted = Requirement(requirement)
     try:
         return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
@@ -141,23 +148,23 @@ def _is_here(requirement: str) -> bool:
         return False
 
 
-def _named(given: Sequence[str]) -> dict[str, str]:
-    named = dict(one.partition("=")[::2] for one in given)
-    for fact, name in named.items():
+def _distributions(options: Sequence[str]) -> dict[str, str]:
+    distributions = dict(option.partition("=")[::2] for option in options)
+    for fact, name in distributions.items():
         try:
             plain = Requirement(name).name == name
         except InvalidRequirement:
             plain = False
         if not (fact and plain):
             raise UsageError(f"--distribution {fact}={name}: wanted FACT=NAME, as in onnxruntime=onnxruntime-gpu")
-    return named
+    return distributions
 
 
-def _distribution(named: Mapping[str, str], reports: Sequence[Facts], fact: str) -> str | None:
-    """Return what pip calls the package that a fact names: as told, as an environment had it, or as the driver has it."""
-    if fact in named:
-        return named[fact]
-    for facts in (one for report in reports for one in report.backends.values()):
+def _distribution(distributions: Mapping[str, str], reports: Sequence[Facts], fact: str) -> str | None:
+    """Return pip's name of the package that a fact names: as the options, an environment or the driver's packages have it."""
+    if fact in distributions:
+        return distributions[fact]
+    for facts in (backend_facts for report in reports for backend_facts in report.backends.values()):
         for name, version in own_packages(facts.get(ENVIRONMENT, "")).items():
             if name == fact or (version == facts.get(fact) and canonicalize_name(name).startswith(fact)):
                 return name
@@ -178,22 +185,22 @@ def _short(text: str) -> str:
 
 def _lines(blamed: _Blamed) -> list[str]:
     if not blamed.answers:
-        return ["nothing to blame: no finding is new and unregistered, and no answer has stopped coming"]
-    lines = [f"packages that changed: {', '.join(one.said for one in blamed.packages) or 'none'}"]
+        return ["nothing to blame: no finding is new and unregistered, and every case that ran still runs"]
+    lines = [f"packages that changed: {', '.join(package.words for package in blamed.packages) or 'none'}"]
     groups: dict[tuple[tuple[Bump, ...], str], list[Answer]] = {}
     for answer in blamed.answers:
-        one = len(answer.packages) == 1  # alone or by its absence, it is the one
-        groups.setdefault((answer.packages, "" if one else answer.why), []).append(answer)
-    for (by, why), answers in groups.items():
+        single = len(answer.packages) == 1  # new alone or old alone, it is the cause
+        groups.setdefault((answer.packages, "" if single else answer.reason), []).append(answer)
+    for (by, reason), answers in groups.items():
         count = f"{len(answers):,} of {len(blamed.answers):,} new"
         bring = "brings" if len(by) == 1 else "bring"
-        how = {"alone": ", each alone", "together": ", together"}.get(why, "")
-        whole = f"{' and '.join(one.said for one in by)} {bring} {count}{how}:"
-        lines += ["", whole if by else f"not blamed, {count}: {why}:"]
+        how = {"alone": ", each alone", "together": ", together"}.get(reason, "")
+        heading = f"{' and '.join(package.words for package in by)} {bring} {count}{how}:"
+        lines += ["", heading if by else f"not blamed, {count}: {reason}:"]
         by_case: dict[str, dict[str, None]] = {}
         for answer in answers:
             by_case.setdefault(answer.target.case, {})[answer.target.kind] = None
         lines += [f"  {case}   {', '.join(kinds)}" for case, kinds in list(by_case.items())[:CASES_SHOWN]]
         lines += [f"  … and {len(by_case) - CASES_SHOWN:,} more cases"] if len(by_case) > CASES_SHOWN else []
-    failed = dict.fromkeys(other for answer in blamed.answers for other in answer.not_tried)
-    return [*lines, "", *(f"not tried: {other}" for other in (*failed, *blamed.others))]
+    failed = dict.fromkeys(text for answer in blamed.answers for text in answer.not_tried)
+    return [*lines, "", *(f"not tried: {text}" for text in (*failed, *blamed.other_facts))]

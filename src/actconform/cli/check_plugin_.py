@@ -32,10 +32,10 @@ MARKS = {"ok": "[green]✓[/]", "broken": "[red]✗[/]", "not applicable": "·"}
 
 @click.command("check-plugin")
 @click.argument("name")
-@click.option("--subject", "subjects", multiple=True, metavar="GLOB", help="Ask about these kernels and models alone.")
+@click.option("--subject", "subjects", multiple=True, metavar="GLOB", help="Only these kernels and models.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with every breach.")
 def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
-    """Ask backend NAME, of a plugin or of the settings, about every kernel and model, and tell which clauses of the contract it keeps.
+    """Run every kernel and model on backend NAME, of a plugin or of the settings, and show which clauses of the contract it keeps.
 
     Exit code 0: it keeps all; 1: a clause is broken, or the backend is UNAVAILABLE here; 2: there is no such backend. Its
     numbers are not judged here, but by `actconform run --backend NAME`.
@@ -59,8 +59,8 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:
-        told = {"schema": 1, "kept": checked.kept, **msgspec.to_builtins(checked)}
-        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=1))
+        document = {"schema": 1, "kept": checked.kept, **msgspec.to_builtins(checked)}
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1))
     else:
         _show(checked, open_console())
     return 0 if checked.kept else 1

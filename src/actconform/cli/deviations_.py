@@ -1,4 +1,4 @@
-"""`actconform deviations`: adopt what a run found here, keep what it observed, hold it against that, write the document."""
+"""`actconform deviations`: adopt new findings, record observations, compare a run with them, write the document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER = click.argument("folder", type=click.Path(path_type=Path), default="conf
 
 @click.group("deviations")
 def command() -> None:
-    """Adopt findings, keep what was observed, or write the register's document."""
+    """Adopt findings, record observations, or write the register's document."""
 
 
 @command.command("adopt")
@@ -33,8 +33,8 @@ def command() -> None:
 def adopt_(folder: Path, output: Path | None) -> int:
     """Write the new findings of FOLDER's report.json as causes of this platform, for actconform.toml to name.
 
-    A finding that a known formula explains is written as that formula. Others are seen and dated, not explained: give each a
-    reason and a link.
+    A finding that a known formula explains is written as that formula. Others are recorded with the date, unexplained: give
+    each a reason and a link.
     """
     today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     target = output or Path(f"deviations-{today}.toml")
@@ -59,7 +59,7 @@ def adopt_(folder: Path, output: Path | None) -> int:
 @FOLDER
 @click.option("-o", "--output", type=click.Path(path_type=Path), help=f"File to write (default: golden/{OBSERVED}).")
 def observe_(folder: Path, output: Path | None) -> int:
-    """Keep what the causes covered in FOLDER's run, and how much of their bounds it used, under its facts."""
+    """Record what the causes covered in FOLDER's run, and how much of their bounds it used, under its facts."""
     report = read_report(folder)
     target = output or golden_dir() / OBSERVED
     now = with_machine(
@@ -76,12 +76,12 @@ def observe_(folder: Path, output: Path | None) -> int:
 @command.command("ratchet")
 @FOLDER
 def ratchet_(folder: Path) -> int:
-    """Hold FOLDER's run against what was observed under equal facts: exit code 1 where it is worse, or a cause covers nothing."""
+    """Compare FOLDER's run with the observations under equal facts: exit code 1 where it is worse, or a cause covers nothing."""
     report = read_report(folder)
     observed = read_observed(golden_dir())
     backends = backends_of(report.results, announced(load_plugins()))
-    held = (report.results, report.facts.backends, backends, observed)
-    problems = [*worse(*held), *idle(*held)]
+    run_facts = (report.results, report.facts.backends, backends, observed)
+    problems = [*worse(*run_facts), *idle(*run_facts)]
     for line in problems:
         say(line)
     say(f"{len(problems)} problems" if problems else "as observed, or nothing was observed under these facts")

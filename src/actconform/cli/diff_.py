@@ -34,11 +34,11 @@ def command(old: Path, new: Path, *, as_json: bool, markdown: bool, html: bool, 
 
     Exit code 0: nothing got worse; 1: something did; 2: one is no report.
     """
-    asked = [form for form, wanted in ((_as_json, as_json), (as_markdown, markdown), (as_page, html)) if wanted]
-    if len(asked) > 1:
+    forms = [form for form, wanted in ((_as_json, as_json), (as_markdown, markdown), (as_page, html)) if wanted]
+    if len(forms) > 1:
         raise UsageError("--json, --markdown and --html are three forms of one file: ask for one of them")
     difference = compare_reports(read_report(old), read_report(new), _speeds(old, new))
-    text = (asked[0] if asked else diff_as_text)(difference)
+    text = (forms[0] if forms else diff_as_text)(difference)
     if out is None:
         sys.stdout.buffer.write(text.encode())
     else:

@@ -27,16 +27,17 @@ def command() -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all fields.")
 def list_(as_json: bool) -> int:
-    """List the environments, the last used first: key, requirements, what each has itself, size, last use."""
-    all_ = stored_environments()
+    """List the environments, the last used first: key, requirements, own packages, size, last use."""
+    environments = stored_environments()
     if as_json:
         sys.stdout.buffer.write(
-            msgspec.json.format(msgspec.json.encode([_fields(one) for one in all_]), indent=1) + b"\n"
+            msgspec.json.format(msgspec.json.encode([_fields(environment) for environment in environments]), indent=1)
+            + b"\n"
         )
         return 0
-    for one in all_:
-        say(_line(one))
-    say(f"{len(all_)} in {environments_folder()}")
+    for environment in environments:
+        say(_line(environment))
+    say(f"{len(environments)} in {environments_folder()}")
     return 0
 
 
@@ -44,28 +45,36 @@ def list_(as_json: bool) -> int:
 @click.option("--days", default=KEPT_DAYS, show_default=True, type=click.IntRange(0), help="Keep what was used since.")
 @click.option("--all", "everything", is_flag=True, help="Remove all.")
 def prune_(days: int, everything: bool) -> int:
-    """Remove the environments that were not used for some days, and what is left of builds that were killed."""
-    for one in prune(-1.0 if everything else days * DAY):
-        say(f"removed {one.folder.name}  {_requirements(one)}")
+    """Remove the environments that were not used for some days, and the remains of killed builds."""
+    for environment in prune(-1.0 if everything else days * DAY):
+        say(f"removed {environment.folder.name}  {_requirements(environment)}")
     return 0
 
 
-def _line(one: Environment) -> str:
-    has = ", ".join(f"{name} {version}" for name, version in one.about.packages.items()) if one.about else ""
-    used = datetime.fromtimestamp(one.used, UTC).strftime("%Y-%m-%d")
-    return (
-        f"{one.folder.name}  {_requirements(one)}  ({has or 'nothing of its own'})  {_size(one) >> 20} MiB  used {used}"
+def _line(environment: Environment) -> str:
+    has = (
+        ", ".join(f"{name} {version}" for name, version in environment.about.packages.items())
+        if environment.about
+        else ""
     )
+    used = datetime.fromtimestamp(environment.used, UTC).strftime("%Y-%m-%d")
+    return f"{environment.folder.name}  {_requirements(environment)}  ({has or 'nothing of its own'})  {_size(environment) >> 20} MiB  used {used}"
 
 
-def _requirements(one: Environment) -> str:
-    return ", ".join(one.about.requirements) if one.about else "not whole"
+def _requirements(environment: Environment) -> str:
+    return ", ".join(environment.about.requirements) if environment.about else "incomplete"
 
 
-def _fields(one: Environment) -> dict[str, Any]:
-    about = msgspec.to_builtins(one.about) if one.about else {}
-    return {"key": one.folder.name, "folder": str(one.folder), **about, "bytes": _size(one), "used": one.used}
+def _fields(environment: Environment) -> dict[str, Any]:
+    about = msgspec.to_builtins(environment.about) if environment.about else {}
+    return {
+        "key": environment.folder.name,
+        "folder": str(environment.folder),
+        **about,
+        "bytes": _size(environment),
+        "used": environment.used,
+    }
 
 
-def _size(one: Environment) -> int:
-    return sum(path.lstat().st_size for path in one.folder.rglob("*") if path.is_file())
+def _size(environment: Environment) -> int:
+    return sum(path.lstat().st_size for path in environment.folder.rglob("*") if path.is_file())

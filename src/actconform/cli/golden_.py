@@ -1,4 +1,4 @@
-"""`actconform golden`: prove, write and compare the stored truth."""
+"""`actconform golden`: verify, mint and compare the stored goldens."""
 
 from __future__ import annotations
 
@@ -40,15 +40,17 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     catalog = announced(load_plugins())
     chosen = _subjects(subjects, catalog.subjects)
     package = folder or golden_dir()
-    read_manifest(package)  # what is no folder of goldens is wrong usage; a plugin's is a problem beside others
-    own = {} if folder else catalog.goldens
-    folders = by_folder(chosen, own, package)
+    read_manifest(
+        package
+    )  # no folder of goldens is wrong usage here; a plugin's bad folder is listed among the problems
+    plugin_goldens = {} if folder else catalog.goldens
+    folders = by_folder(chosen, plugin_goldens, package)
     problems = verify_folders(folders, catalog.subjects)
     if problems:
         return _problems(problems, folders)
-    manifest = collected(package, own)
+    manifest = collected(package, plugin_goldens)
     if not fast:
-        kernels = [one for one in chosen if isinstance(one, Kernel)]
+        kernels = [subject for subject in chosen if isinstance(subject, Kernel)]
         try:
             problems += [problem for kernel in kernels for problem in verify_tables(manifest, kernel)]
         except ImportError as error:
@@ -57,9 +59,9 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
         return _problems(problems, folders)
     worst = verify_subjects(package, manifest, chosen)
     name = max(worst, key=worst.__getitem__)
-    count = sum(len(aspects) for one in chosen for aspects in manifest.subjects[one.name].tables.values())
+    count = sum(len(aspects) for subject in chosen for aspects in manifest.subjects[subject.name].tables.values())
     tables = "" if fast else f", {count} tables of 65,536 patterns"
-    models = sum(not isinstance(one, Kernel) for one in chosen)
+    models = sum(not isinstance(subject, Kernel) for subject in chosen)
     say(
         f"{len(worst) - models} kernels, {models} models, {len(manifest.files)} files{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
@@ -86,9 +88,9 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
 
     catalog = announced(load_plugins())
     chosen = _subjects(subjects, catalog.subjects)
-    for place, mine in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
+    for place, place_subjects in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
         try:
-            manifest = write(mine, place, lambda name: say(f"minted {name}"))
+            manifest = write(place_subjects, place, lambda name: say(f"minted {name}"))
         except ImportError as error:
             raise UsageError(str(error)) from error
         except OSError as error:
@@ -109,8 +111,8 @@ def compare(old: Path, new: Path) -> int:
     return 1 if lines else 0
 
 
-def _subjects(names: tuple[str, ...], known: dict[str, Kernel | Model]) -> list[Kernel | Model]:
+def _subjects(names: tuple[str, ...], all_subjects: dict[str, Kernel | Model]) -> list[Kernel | Model]:
     for name in names:
-        if name not in known:
-            raise UsageError(f"unknown kernel or model {name!r}{near(name, sorted(known))}")
-    return [known[name] for name in names] if names else list(known.values())
+        if name not in all_subjects:
+            raise UsageError(f"unknown kernel or model {name!r}{near(name, sorted(all_subjects))}")
+    return [all_subjects[name] for name in names] if names else list(all_subjects.values())

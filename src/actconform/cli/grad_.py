@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LARGEST = 2**31 - 1  # bytes of a protobuf message
-DIMENSION = re.compile("-?[0-9]{1,18}")  # what 64 bits hold; that it is positive is asked where shapes are fixed
+DIMENSION = re.compile("-?[0-9]{1,18}")  # fits 64 bits; add_gradients checks that it is positive
 BINARY = "protobuf"  # onnx's name of the one format that is read and written here
 
 
@@ -62,25 +62,27 @@ def command(
 
     d_x is the sum over the outputs of the cotangent ct_y times the derivative of y with respect to x; for a scalar loss and a
     cotangent of 1 it is the gradient. The nodes are standard ONNX operators: any runtime computes them. Operators of other
-    domains need a rule, which installed plugins may give. What the graph no longer has of the model it was exported from is
+    domains need a rule, which installed plugins may give. What the export lost of the model is
     noted on standard error: tied and merged weights, folded normalization, detach.
     """
     try:
         wanted = "inputs or initializers of the model, or leave it out for all float inputs"
-        by = _names("--wrt", wrt, wanted) if wrt else None
+        sources = _names("--wrt", wrt, wanted) if wrt else None
         fixed = _shapes(shapes)
         of = _names("--output", outputs, "outputs of the model, or leave it out for all") if outputs else None
         target = _target(out, model)
-        read = _read(model, target)
-        made = _differentiated(model, read, wrt=by, outputs=of, shapes=fixed, cotangent=cotangent, gradient=gradient)
-        _write(made, target, out)
+        original = _read(model, target)
+        differentiated = _differentiated(
+            model, original, wrt=sources, outputs=of, shapes=fixed, cotangent=cotangent, gradient=gradient
+        )
+        _write(differentiated, target, out)
     except UsageError as error:
         raise UsageError(one_line(f"{error}; nothing was written")) from error
-    added = len(made.graph.node) - len(read.graph.node)
-    new = [value.name for value in (*made.graph.input, *made.graph.output)]
-    old = {value.name for value in (*read.graph.input, *read.graph.output)}
+    added = len(differentiated.graph.node) - len(original.graph.node)
+    new = [value.name for value in (*differentiated.graph.input, *differentiated.graph.output)]
+    old = {value.name for value in (*original.graph.input, *original.graph.output)}
     names = ", ".join(name for name in new if name not in old)
-    notes = lost_in_export(read, by or [], gradient)
+    notes = lost_in_export(original, sources or [], gradient)
     for note in notes:
         say(one_line(f"note: {note}"), err=True)
     say(one_line(f"{out}: {added} nodes added; new inputs and outputs: {names}"))
@@ -89,28 +91,28 @@ def command(
     return 0
 
 
-def _names(option: str, given: Iterable[str], wanted: str) -> list[str]:
-    names = [name.strip() for each in given for name in each.split(",") if name.strip()]
+def _names(option: str, values: Iterable[str], wanted: str) -> list[str]:
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     if not names:
         raise UsageError(f"{option} is empty: name {wanted}")
     return names
 
 
-def _shapes(given: Iterable[str]) -> dict[str, list[int]]:
+def _shapes(values: Iterable[str]) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
-    for each in given:
-        name, equals, dims = each.rpartition("=")
+    for value in values:
+        name, equals, dims = value.rpartition("=")
         sizes = [dim.strip() for dim in dims.split(",")] if dims.strip() else []
         if not equals or not name or not all(DIMENSION.fullmatch(size) for size in sizes):
-            raise UsageError(f"--shape {each}: a name and its dimensions are expected, as in x=1,3,160,160")
+            raise UsageError(f"--shape {value}: a name and its dimensions are expected, as in x=1,3,160,160")
         if name in shapes:
-            raise UsageError(f"--shape {each}: {name} has a shape already")
+            raise UsageError(f"--shape {value}: {name} has a shape already")
         shapes[name] = [int(size) for size in sizes]
     return shapes
 
 
 def _target(out: str, model: Path) -> Path:
-    """Return the file to write, symlinks followed: one that is not there, or a regular file that is not `model`."""
+    """Return the file to write, symlinks followed: it does not exist yet, or is a regular file other than `model`."""
     if not out:
         raise UsageError("--out is empty: name the file to write")
     if _text_format(out):
@@ -133,9 +135,9 @@ def _target(out: str, model: Path) -> Path:
     return target
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(first: Path, second: Path) -> bool:
     try:
-        return one.samefile(other)
+        return first.samefile(second)
     except OSError:
         return False
 
@@ -151,10 +153,10 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
-        mend = (
+        advice = (
             ": models are read in ONNX's binary format; save it as .onnx with onnx.save" if _text_format(path) else ""
         )
-        raise UsageError(f"{path}: is no ONNX model: {error}{mend}") from error
+        raise UsageError(f"{path}: is no ONNX model: {error}{advice}") from error
     if not model.ListFields():
         raise UsageError(f"{path}: is empty")
     try:
@@ -167,16 +169,16 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
     return model
 
 
-def _differentiated(path: Path, model: onnx.ModelProto, **asked: Any) -> onnx.ModelProto:
-    """Return the model with gradients, by the rules of installed plugins too; a plugin that is broken gives none."""
+def _differentiated(path: Path, model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
+    """Return the model with gradients, with the rules of installed plugins; a broken plugin contributes none."""
     try:
-        broken = [one.said for one in load_plugins().broken]
+        broken = [failure.said for failure in load_plugins().broken]
     except PluginError as error:
         broken = [str(error)]
-    for said in broken:
-        say(f"warning: {one_line(said)}", err=True)
+    for message in broken:
+        say(f"warning: {one_line(message)}", err=True)
     try:
-        return add_gradients(model, **asked)
+        return add_gradients(model, **options)
     except NameTakenError as error:
         mend = "choose other prefixes with --cotangent and --gradient"
         raise UsageError(f"{path}: the name {error.name!r} is taken: {mend}") from error
@@ -195,7 +197,7 @@ def _write(model: onnx.ModelProto, target: Path, out: str) -> None:
         )
     part = target.with_name(f".actconform-{secrets.token_hex(4)}.part")
     try:
-        part.open("xb").close()  # a file of our own, never one that is there
+        part.open("xb").close()  # a new file, never an existing one
         try:
             part.write_bytes(model.SerializeToString())
             part.replace(target)

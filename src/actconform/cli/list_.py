@@ -1,4 +1,4 @@
-"""`actconform list`: what there is to run."""
+"""`actconform list`: the kernels, models, backends, routes, cases and deviations."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from actconform.workers.from_settings import configured
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
 
-WHAT = ("kernels", "models", "backends", "routes", "cases", "deviations")
+KINDS = ("kernels", "models", "backends", "routes", "cases", "deviations")
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(WHAT))
+@click.argument("kind", type=click.Choice(KINDS))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON with all fields.")
-def command(what: str, as_json: bool) -> int:
+def command(kind: str, as_json: bool) -> int:
     """List what is installed: a line each, or all fields as JSON."""
     catalog = configured(announced(load_plugins()), read_config())
-    items = _items(what, catalog)
+    items = _items(kind, catalog)
     if as_json:
         sys.stdout.buffer.write(
             msgspec.json.format(msgspec.json.encode(finite([full for _, full in items])), indent=1) + b"\n"
@@ -39,23 +39,23 @@ def command(what: str, as_json: bool) -> int:
     return 0
 
 
-def _items(what: str, catalog: Catalog) -> list[tuple[str, Any]]:
-    if what == "kernels":
+def _items(kind: str, catalog: Catalog) -> list[tuple[str, Any]]:
+    if kind == "kernels":
         width = max(map(len, catalog.kernels), default=0)
         return [(f"{k.name:<{width}}  {k.definition}", k) for k in catalog.kernels.values()]
-    if what == "models":
+    if kind == "models":
         width = max(map(len, catalog.models), default=0)
         return [
             (f"{m.name:<{width}}  {len(m.layers)} layers, {m.size:,} parameters  {m.source}", m)
             for m in catalog.models.values()
         ]
-    if what == "backends":
+    if kind == "backends":
         return [
             (f"{name:<10}  {backend.kind:<9}  {catalog.backend_plugin[name]}", {"name": name, "kind": backend.kind})
             for name, backend in catalog.backends.items()
         ]
-    if what == "routes":
+    if kind == "routes":
         return [(route, route) for route in routes(catalog)]
-    if what == "cases":
+    if kind == "cases":
         return [(case.id, case) for case in all_cases(catalog)]
     return [(f"{cause.id}  {cause.reason}", cause) for cause in catalog.register.causes]

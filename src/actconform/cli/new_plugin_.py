@@ -46,7 +46,7 @@ def command(name: str, kind: Kind, out: Path | None) -> int:
         written = write_package(name, kind, folder)
     except FileExistsError:
         raise UsageError(
-            f"{folder} is there already, and nothing was written: remove it, or name another --out"
+            f"{folder} exists already, and nothing was written: remove it, or name another --out"
         ) from None
     except OSError as error:
         raise UsageError(
@@ -73,13 +73,17 @@ def _refuse_bad(name: str) -> None:
 
 
 def _refuse_taken(name: str, catalog: Catalog) -> None:
-    """Refuse a name that something installed has: two of one name cannot be loaded together."""
-    givers = [
-        *(f"the backend {name} of {giver}" for one, giver in catalog.backend_plugin.items() if one == name),
-        *(f"the exporter {name} of {giver}" for one, giver in catalog.exporter_plugin.items() if one == name),
+    """Raise UsageError for a name that something installed has: two of the same name cannot be loaded together."""
+    owners = [
+        *(f"the backend {name} of {plugin}" for backend, plugin in catalog.backend_plugin.items() if backend == name),
+        *(
+            f"the exporter {name} of {plugin}"
+            for exporter, plugin in catalog.exporter_plugin.items()
+            if exporter == name
+        ),
         *(f"the plugin {name} ({point.value})" for point in installed() if point.name == name),
-        *(f"the distribution {one}" for one in plugin_versions() if one.lower() == distribution(name)),
+        *(f"the distribution {package}" for package in plugin_versions() if package.lower() == distribution(name)),
         *([f"the module {module(name)}"] if find_spec(module(name)) else []),
     ]
-    if givers:
-        raise UsageError(f"{name!r} is taken by {givers[0]}: choose another name, or uninstall that first")
+    if owners:
+        raise UsageError(f"{name!r} is taken by {owners[0]}: choose another name, or uninstall that first")

@@ -10,7 +10,7 @@ import click
 
 from actconform.cli import announced
 from actconform.plugin.loader import load_plugins
-from actconform.report.across_runs.changed_facts import said
+from actconform.report.across_runs.changed_facts import change_in_words
 from actconform.report.across_runs.history import read_history, trends
 from actconform.report.files.write import write_all
 from actconform.report.read import read_report
@@ -28,9 +28,9 @@ SINCE_SHOWN = 20
 @click.argument("folder", type=click.Path(path_type=Path), default="conform-out")
 @click.option("--history", type=click.Path(path_type=Path), help="Folder of past reports: lines over time, since when.")
 def command(folder: Path, history: Path | None) -> int:
-    """Write all files that are made of FOLDER's report.json anew: index.html, junit.xml, summary.md, accuracy.json.
+    """Write all files that derive from FOLDER's report.json anew: index.html, junit.xml, summary.md, accuracy.json.
 
-    FOLDER may be a report.json too: the files come to lie beside it. Exit code 0: written; 1: one could not be; 2: no report.
+    FOLDER may be a report.json too: the files are written beside it. Exit code 0: written; 1: one could not be; 2: no report.
     """
     report = read_report(folder)
     past = trends([*read_history(history, report), report]) if history is not None else {}
@@ -44,15 +44,15 @@ def command(folder: Path, history: Path | None) -> int:
 
 
 def _since(past: Iterable[Trend]) -> list[str]:
-    """Return a line for each time at which findings came in that are still there, newest first, with what changed then."""
+    """Return a line for each time at which present findings first appeared, newest first, with the facts that changed then."""
     came: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for trend in past:
         for since in trend.since:
             if since.before:
-                changes = ", ".join(map(said, since.changed)) or "no fact changed"
+                changes = ", ".join(map(change_in_words, since.changed)) or "no fact changed"
                 came[since.when, since.before, changes].append(f"{since.class_} of {trend.case}")
     lines = [
-        f"since {when} (not yet {before}): {len(found):,} findings, {found[0]} the first; {changes}"
-        for (when, before, changes), found in sorted(came.items(), reverse=True)
+        f"since {when} (not yet {before}): {len(findings):,} findings, {findings[0]} the first; {changes}"
+        for (when, before, changes), findings in sorted(came.items(), reverse=True)
     ]
     return lines[:SINCE_SHOWN]

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from actconform.verdict.causes.observed import Observed
 
 
-class _Ran(msgspec.Struct, kw_only=True):
-    """What came of a run: results in the order of the cases, the facts of each backend, seconds by stage and of starting."""
+class _RunResult(msgspec.Struct, kw_only=True):
+    """A run's results in the order of the cases, the facts of each backend, and seconds by stage and of starting."""
 
     results: list[Result]
     facts: dict[str, dict[str, str]]
@@ -92,20 +92,22 @@ def command(
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
     plan = _plan(wanted, config, catalog, full=full)
-    observed = read_observed(plan.folder)  # before the run: what cannot be read must not cost its report
+    observed = read_observed(plan.folder)  # before the run: a file that cannot be read must not cost its report
     folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
     with _recorder(folder, plan, resume=resume) as recorder:
         clear(folder, catalog)
         ran = _run(msgspec.structs.replace(plan, earlier=recorder), recorder, screen)
         problems = _problems(plan, ran, required, observed)
-        # Before anything is shown: a reader that went away must not cost the report.
-        made = report(ran.results, _facts(plan, ran), problems, ran.clock)
-        content = recorder.finish(made)
-        faults = write_all(made, folder, catalog).faults
+        # Before anything is shown: a closed pipe must not cost the report.
+        run_report = report(ran.results, _facts(plan, ran), problems, ran.clock)
+        content = recorder.finish(run_report)
+        faults = write_all(run_report, folder, catalog).faults
         faults = [*recorder.unwritten, *faults]
     if resume:
-        screen.notes([*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are of the earlier run"])
+        screen.notes(
+            [*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are from the earlier run"]
+        )
     screen.header(ran.facts, plan)
     screen.tables(ran.results, catalog.kernels, catalog.models)
     screen.findings(ran.results, catalog.models)
@@ -122,7 +124,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     try:
         cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
     except UsageError as error:
-        broken = [one.said for one in catalog.broken]
+        broken = [failure.said for failure in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None
     plan = plan_of(catalog, config, cases)
     ours = plan.manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
@@ -133,8 +135,8 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     return msgspec.structs.replace(plan, config=config)
 
 
-def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
-    """Run the plan and keep each result as it comes; an interrupted run has what had come."""
+def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _RunResult:
+    """Run the plan and record each result as it comes; an interrupted run has the results until then."""
     started = time.perf_counter()
     clock = {"total": 0.0, "import": 0.0, "record": 0.0}
     results: list[Result] = []
@@ -170,11 +172,11 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _Ran:
     for result in results:
         for stage, seconds in result.timings.items():
             clock[stage] = clock.get(stage, 0.0) + seconds
-    return _Ran(results=results, facts=facts, clock=clock, imports=imports, interrupted=interrupted)
+    return _RunResult(results=results, facts=facts, clock=clock, imports=imports, interrupted=interrupted)
 
 
-def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None, observed: Observed) -> list[str]:
-    """Return why the run does not conform; an interrupted one never does, and what it lacks is not held against it."""
+def _problems(plan: Plan, ran: _RunResult, required: tuple[str, ...] | None, observed: Observed) -> list[str]:
+    """Return why the run does not conform; an interrupted one never does, and its missing results are not listed."""
     if ran.interrupted:
         return [f"the run was interrupted after {len(ran.results)} of {len(plan.cases)} cases"]
     optional = [name for name, backend in plan.catalog.backends.items() if backend.optional]
@@ -198,30 +200,30 @@ def _recorder(folder: Path, plan: Plan, *, resume: bool) -> Recorder:
         raise UsageError(f"--out {folder}: cannot be written: {error.filename or folder}: {error.strerror}") from error
 
 
-def _facts(plan: Plan, ran: _Ran) -> Facts:
+def _facts(plan: Plan, ran: _RunResult) -> Facts:
     return Facts(actconform=__version__, goldens=digest_of_json(finite(plan.manifest))[:16], backends=ran.facts)
 
 
 def _about(plan: Plan) -> str:
-    """Return a digest of what every result depends on, beside the facts of its backend."""
+    """Return a digest of everything that results depend on, apart from the facts of their backends."""
     settings = (plan.config.backends, plan.config.threads)
     code = code_digest(("actconform", *(point.module for point in installed())), _programs(plan.config))
     return digest_of_json(finite((__version__, plugin_versions(), settings, plan.manifest, plan.register, code)))
 
 
 def _programs(config: Config) -> Iterator[Path]:
-    """Yield the files of interpreters and commands that the settings name, and what their other words would be as files."""
+    """Yield the files of interpreters and commands that the settings name; every other word of a command is taken as a path too."""
     for backend in config.backends.values():
         for word in filter(None, (backend.python, *shlex.split(backend.command or ""))):
             yield Path(config.path).parent / (shutil.which(word) or word)
 
 
 def _required(names: tuple[str, ...] | None, catalog: Catalog) -> tuple[str, ...] | None:
-    """Return the routes required by name; () requires none, None those that are by default. Raises UsageError for an unknown one."""
+    """Return the required routes; () requires none, None the default ones. Raises UsageError for an unknown route."""
     if names is None:
         return None
-    known = routes(catalog)
+    all_routes = routes(catalog)
     for name in names:
-        if name not in known:
-            raise UsageError(f"required route {name!r} is unknown{near(name, known)}")
+        if name not in all_routes:
+            raise UsageError(f"required route {name!r} is unknown{near(name, all_routes)}")
     return names

@@ -1,4 +1,4 @@
-"""`actconform selftest`: prove the detector on planted faults."""
+"""`actconform selftest`: prove the detector on injected faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     "detection: make detection" and "end of detection".
     """
     if into is not None:
-        expect_marks(into, BEGIN, END)  # before the trial, not after it
+        expect_marks(into, BEGIN, END)  # before the faults run, not after
     catalog = announced(load_plugins())
     _refuse_unknown(faults, catalog)
     plan = plan_of(catalog, read_config(None))
@@ -51,48 +51,50 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
         if sys.stderr.isatty():
             click.echo(f"\r{sum(counted.values())} cases  {visible(result.case):<80.80}", nl=False, err=True)
 
-    trial = selftest(plan, faults, show)
+    detection_report = selftest(plan, faults, show)
     if as_json:
-        said = {"schema": 1, **msgspec.to_builtins(trial), "problems": trial.problems}
-        click.echo(msgspec.json.format(msgspec.json.encode(said), indent=1))
+        document = {"schema": 1, **msgspec.to_builtins(detection_report), "problems": detection_report.problems}
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1))
     else:
-        say(_table(trial))
-        for problem in trial.problems:
+        say(_table(detection_report))
+        for problem in detection_report.problems:
             say(problem)
-        say(_verdict(trial))
+        say(_verdict(detection_report))
     if into is not None:
-        write_between(into, BEGIN, END, f"{_table(trial)}\n\n{_verdict(trial)}")
-    return 1 if trial.problems else 0
+        write_between(into, BEGIN, END, f"{_table(detection_report)}\n\n{_verdict(detection_report)}")
+    return 1 if detection_report.problems else 0
 
 
 def _refuse_unknown(names: tuple[str, ...], catalog: Catalog) -> None:
-    known = [fault.name for fault in catalog.faults]
-    if not known:
+    fault_names = [fault.name for fault in catalog.faults]
+    if not fault_names:
         raise UsageError(NO_FAULTS)
     for name in names:
-        if name not in known:
-            raise UsageError(f"unknown fault {name!r}{near(name, known)}")
+        if name not in fault_names:
+            raise UsageError(f"unknown fault {name!r}{near(name, fault_names)}")
 
 
-def _table(trial: DetectionReport) -> str:
+def _table(detection_report: DetectionReport) -> str:
     """Return a Markdown table of families by outcomes."""
-    families = dict.fromkeys(one.family for one in trial.detections)
+    families = dict.fromkeys(detection.family for detection in detection_report.detections)
     rows = [f"| family | faults | {' | '.join(OUTCOMES)} |", "|---" * (len(OUTCOMES) + 2) + "|"]
     for family in (*families, "all"):
-        mine = [one for one in trial.detections if family in (one.family, "all")]
-        counts = Counter(one.outcome for one in mine)
-        rows.append(f"| {family} | {len(mine)} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |")
+        of_family = [detection for detection in detection_report.detections if family in (detection.family, "all")]
+        counts = Counter(detection.outcome for detection in of_family)
+        rows.append(f"| {family} | {len(of_family)} | {' | '.join(str(counts[outcome]) for outcome in OUTCOMES)} |")
     return "\n".join(rows)
 
 
-def _late(trial: DetectionReport) -> int:
-    return len(trial.timeouts) + sum(one.outcome == "timeout" for one in trial.detections)
+def _late(detection_report: DetectionReport) -> int:
+    return len(detection_report.timeouts) + sum(
+        detection.outcome == "timeout" for detection in detection_report.detections
+    )
 
 
-def _verdict(trial: DetectionReport) -> str:
-    caught = sum(one.outcome == "caught" for one in trial.detections)
+def _verdict(detection_report: DetectionReport) -> str:
+    caught = sum(detection.outcome == "caught" for detection in detection_report.detections)
     return (
-        f"{caught} of {len(trial.detections)} planted faults caught, with the right class and blame; "
-        f"{len(trial.false_alarms)} false alarms in {trial.healthy} healthy cases"
-        + (f"; {late} ran out of time." if (late := _late(trial)) else ".")
+        f"{caught} of {len(detection_report.detections)} injected faults caught, with the right class and blame; "
+        f"{len(detection_report.false_alarms)} false alarms in {detection_report.healthy} healthy cases"
+        + (f"; {late} ran out of time." if (late := _late(detection_report)) else ".")
     )

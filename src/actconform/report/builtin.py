@@ -1,4 +1,4 @@
-"""The reporters that come with actconform, as a plugin like anybody's."""
+"""The reporters that come with actconform, as a plugin like any other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from actconform.report.text.summary import Summary
 
 
 class Reporters:
-    """Every file beside report.json that a run leaves."""
+    """The reporters of all files that a run writes beside report.json."""
 
     @hookimpl
     def actconform_reporters(self) -> tuple[type[Reporter], ...]:

@@ -1,4 +1,4 @@
-"""One cell of a table of subjects by routes: which finding is named, with which mark, how loud."""
+"""One cell of a table of subjects by routes: the finding that it names, its mark and its style."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARKS_MEAN = "[bold red]● NEW[/], known: [yellow]▲ critical[/], △ major, �
 def named(findings: Sequence[Finding]) -> Finding | None:
     """Return the finding whose class stands for all of them; None where there is none, or nothing but conventions.
 
-    A wrong number is named even then: an error within its limit would say too little.
+    A wrong number is named even where it is a convention: an error within its limit would hide it.
     """
     worst = gravest(findings)
     if worst is None or worst.deviation is None or worst.severity != CONVENTION:
@@ -52,7 +52,7 @@ def cell(results: Sequence[Result]) -> str:
     if not verdicts & set(RAN):
         return "[dim]?[/]" if Verdict.UNAVAILABLE in verdicts else "[dim]–[/]"
     # An accepted side of a kink, or an error inside a row's bound, may be far beyond a limit that does not hold there.
-    shares = [m.max_scaled / m.limit for r in results for m in r.measurements if m.limit and m.max_scaled <= m.limit]
-    share = max(shares, default=0.0)
-    words = "0" if share == 0 else "<1%" if share < 0.01 else f"{100 * share:.0f}%"
+    ratios = [m.max_scaled / m.limit for r in results for m in r.measurements if m.limit and m.max_scaled <= m.limit]
+    worst_ratio = max(ratios, default=0.0)
+    words = "0" if worst_ratio == 0 else "<1%" if worst_ratio < 0.01 else f"{100 * worst_ratio:.0f}%"
     return f"[dim]{MARKS[CONVENTION]}[/]{words}" if findings else words

@@ -1,4 +1,4 @@
-"""The worst error of a case as a share of its limit: what tables sort by, lines show, and reports are compared by."""
+"""The worst error of a case over its limit, by which tables are sorted, trends drawn, and reports compared."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class ErrorRatio(msgspec.Struct, frozen=True):
-    """An error beside its limit, both in `unit`, and where it is; `share` is error / limit, infinite over a limit of 0."""
+    """An error and its limit, both in `unit`, and where it is; `ratio` is error / limit, infinite over a limit of 0."""
 
-    share: float
+    ratio: float = msgspec.field(name="share")  # the key in `diff --json`
     error: float
     limit: float
     unit: str
@@ -32,9 +32,9 @@ def worst_error_ratio(result: Result) -> ErrorRatio | None:
     """Return the largest error of a case against its limit, None where no number was compared.
 
     An error beyond its limit counts where it is a finding: an accepted side of a kink may be far beyond. Findings that have no
-    magnitude (nan-lost, inf, flushes, shapes ...) and `range` are in no share.
+    magnitude (nan-lost, inf, flushes, shapes ...) and `range` have no ratio.
     """
-    return max(_error_ratios(result), key=lambda one: one.share, default=None)
+    return max(_error_ratios(result), key=lambda error_ratio: error_ratio.ratio, default=None)
 
 
 def _error_ratios(result: Result) -> Iterator[ErrorRatio]:
@@ -43,11 +43,14 @@ def _error_ratios(result: Result) -> Iterator[ErrorRatio]:
         if m.n and m.max_scaled <= m.limit:
             yield ErrorRatio(_over(m.max_scaled, m.limit), m.max_scaled, m.limit, m.unit, m.tensor, m.regime)
     for finding in result.findings:
-        of = units.get((finding.tensor, finding.regime))
-        if of is None or math.isnan(finding.magnitude):
+        measurement = units.get((finding.tensor, finding.regime))
+        if measurement is None or math.isnan(finding.magnitude):
             continue
-        limits = {**dict.fromkeys(OF_UNIT["scaled"], (of.limit, of.unit)), FindingClass.TAIL: (TAIL_LIMIT, "ulp")}
-        limits[FindingClass.BIAS] = (BIAS_LIMIT, of.unit)
+        limits = {
+            **dict.fromkeys(OF_UNIT["scaled"], (measurement.limit, measurement.unit)),
+            FindingClass.TAIL: (TAIL_LIMIT, "ulp"),
+        }
+        limits[FindingClass.BIAS] = (BIAS_LIMIT, measurement.unit)
         if finding.class_ in limits:
             limit, unit = limits[finding.class_]
             magnitude = finding.magnitude

@@ -1,4 +1,4 @@
-"""Generated parts of documents: text between two marks that is written anew, all around it left as it is."""
+"""Generated parts of documents: the text between two marks is replaced, everything else stays."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def write_between(path: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands in a file between the marks `begin` and `end` by `text`. Raises UsageError as `expect_marks` does."""
+    """Replace the text between the marks `begin` and `end` of a file by `text`. Raises UsageError as `expect_marks` does."""
     before, after = expect_marks(path, begin, end)
     write_bytes(path, f"{before}{begin}\n{text}\n{end}{after}".encode())
 
 
 def expect_marks(path: Path, begin: str, end: str) -> tuple[str, str]:
-    """Return what stands before and after the marks; raise UsageError where one is missing or they stand the wrong way round."""
-    before, mark, rest = read_text(path).partition(begin)
-    _, other, after = rest.partition(end)
-    if not mark or not other:
+    """Return the text before and after the marks; raise UsageError where one is missing or they stand the wrong way round."""
+    before, begin_mark, rest = read_text(path).partition(begin)
+    _, end_mark, after = rest.partition(end)
+    if not begin_mark or not end_mark:
         raise UsageError(f"{path} has no lines {begin!r} and, after it, {end!r} to write between")
     return before, after

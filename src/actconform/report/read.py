@@ -1,4 +1,4 @@
-"""report.json read back, whole or not at all: whatever else is in its place is named, with what to do."""
+"""Reads report.json back; an error names what is wrong with the file and what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Version(msgspec.Struct):
 def read_report(path: Path) -> Report:
     """Return the report in the file `path`, or in the folder `path` of a run; "nan", "inf" and "-inf" are numbers again.
 
-    Where findings have no severity, as in reports of before there were any, they are given one.
+    Findings without a severity, as in reports of old versions, are given one.
     Raises UsageError, naming the file, what is wrong with it, and what to do, where it is missing, cut off, not JSON, not a
     report, or one of a newer actconform; where a case is there twice, or it conforms against its own verdicts.
     """
@@ -42,13 +42,13 @@ def read_report(path: Path) -> Report:
     try:
         version = msgspec.json.decode(text, type=_Version).schema
         if version != SCHEMA:
-            mend = "read it with the actconform that wrote it, or a newer one"
-            raise UsageError(f"{file}: is of schema {version}, this actconform reads schema {SCHEMA}: {mend}")
+            advice = "read it with the actconform that wrote it, or a newer one"
+            raise UsageError(f"{file}: is of schema {version}, this actconform reads schema {SCHEMA}: {advice}")
         # not strict: "inf" where a number stands is one
         report = msgspec.json.decode(text, type=Report, strict=False)
     except msgspec.ValidationError as error:
-        mend = f"wanted the {REPORT} that `actconform run` writes"
-        raise UsageError(f"{file}: is JSON, but not the report of a run ({error}); {mend}") from error
+        advice = f"wanted the {REPORT} that `actconform run` writes"
+        raise UsageError(f"{file}: is JSON, but not the report of a run ({error}); {advice}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         cut = "truncated" in str(error)
         wrong = "is cut off" if cut else f"is not JSON ({error})"
@@ -58,8 +58,8 @@ def read_report(path: Path) -> Report:
         raise UsageError(f"{file}: has {twice[0]} more than once, and is no report of a run; run again")
     bad = Counter(str(result.verdict) for result in report.results if result.verdict in BAD)
     if report.conforms and bad:
-        held = ", ".join(f"{count} {verdict}" for verdict, count in bad.items())
-        raise UsageError(f"{file}: says that it conforms, and has {held}: something else wrote it; run again")
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in bad.items())
+        raise UsageError(f"{file}: says that it conforms, and has {verdicts}: something else wrote it; run again")
     return msgspec.structs.replace(report, results=tuple(map(graded, report.results)))
 
 

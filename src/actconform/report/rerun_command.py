@@ -8,5 +8,5 @@ FOLDER = "conform-case"  # not the report's own folder: a run begins by clearing
 
 
 def rerun_command(case: str) -> str:
-    """Return the command line for a POSIX shell; what it writes does not touch the report that it stands in."""
+    """Return the command line for a POSIX shell; its output goes to another folder than the report."""
     return f"actconform run {shlex.quote(case)} --out {FOLDER}"

@@ -9,8 +9,8 @@ import pytest
 from actconform.errors import NoEnvironmentError
 from actconform.report.across_runs.bisect_packages import (
     BEFORE_TOO,
-    NO_ONE,
     NO_PACKAGE,
+    NO_PACKAGE_ALONE,
     NOT_AGAIN,
     Bump,
     Target,
@@ -71,7 +71,7 @@ def answer(shows: Callable[[frozenset[Bump]], bool], *changed: Bump) -> tuple[tu
         return {case: result(*[finding()] * shows(new), case=case) for case in cases}
 
     (one,) = bisect([Target(CASE, finding())], lambda _: frozenset(changed), rerun)
-    return tuple(package.fact for package in one.packages), one.why, tried
+    return tuple(package.fact for package in one.packages), one.reason, tried
 
 
 def test_one_package_that_changed_is_named_after_two_runs():
@@ -94,7 +94,7 @@ def test_two_that_bring_it_together_are_named_together():
 
 
 def test_what_no_single_package_explains_is_not_blamed():
-    assert answer(lambda new: len(new) >= 2, A, B, C)[:2] == ((), NO_ONE)
+    assert answer(lambda new: len(new) >= 2, A, B, C)[:2] == ((), NO_PACKAGE_ALONE)
 
 
 def test_what_is_not_seen_again_or_was_there_before_is_not_blamed():
@@ -110,14 +110,14 @@ def test_an_environment_that_cannot_be_made_is_said_and_the_others_are_tried():
         return {case: result(*[finding()] * (new >= {A, B})) for case in cases}
 
     (one,) = bisect([Target(CASE, finding())], lambda _: frozenset([A, B]), rerun)
-    assert ([package.fact for package in one.packages], one.why) == (["a"], "together")
+    assert ([package.fact for package in one.packages], one.reason) == (["a"], "together")
     assert one.not_tried == ("a 1.0 -> 2.0 alone: a==2.0 cannot be installed",)
 
     def never(cases, new):
         raise NoEnvironmentError("b==1.0 cannot be installed")
 
     (one,) = bisect([Target(CASE, finding())], lambda _: frozenset([A, B]), never)
-    assert (one.packages, one.why) == ((), "b==1.0 cannot be installed")
+    assert (one.packages, one.reason) == ((), "b==1.0 cannot be installed")
 
 
 def test_cases_are_run_with_the_packages_of_their_own_processes():
@@ -132,7 +132,7 @@ def test_cases_are_run_with_the_packages_of_their_own_processes():
     answers = bisect(wanted, lambda case: frozenset([A] if case == CASE else [B]), rerun)
     assert ((CASE,), frozenset([A])) in ran
     assert ((other,), frozenset([B])) in ran
-    assert {(one.target.kind, one.packages, one.why) for one in answers} == {
+    assert {(one.target.kind, one.packages, one.reason) for one in answers} == {
         ("tail", (A,), ""),
         ("tail", (B,), ""),
         ("inf", (), NOT_AGAIN),
@@ -184,7 +184,7 @@ def test_packages_are_the_facts_that_pip_knows_and_that_are_versions():
     )
     names = {"torch": "torch", "numpy": "numpy", "onnxruntime": "onnxruntime-gpu", "onnxruntime-gpu": "onnxruntime-gpu"}
     found, others = bumps(before, after, {**names, "build": "build", "device": None}.get)
-    assert [(one.said, one.distribution, one.backends) for one in found] == [
+    assert [(one.words, one.distribution, one.backends) for one in found] == [
         ("numpy 2.0 -> 2.1", "numpy", ("torch", "ort")),
         ("onnxruntime-gpu 1.30 -> 1.31", "onnxruntime-gpu", ("ort",)),
         ("torch 2.12.0+cpu -> 2.13.0+cpu", "torch", ("torch",)),

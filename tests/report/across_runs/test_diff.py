@@ -206,7 +206,7 @@ def test_what_became_slower_is_worse_and_stands_in_a_table(timed) -> None:
     one = report(result())
     speeds = compare_speeds(baseline_of(timed({"torch": 1e-3})), timed({"torch": 2e-3}, seed=1))
     found = compare_reports(one, one, speeds)
-    assert found.worse == ("1 slower figures",)
+    assert found.worse == ("1 slower benchmark results",)
     for text in (diff_as_text(found), as_markdown(found), as_page(found)):
         assert "relu forward 1K" in text
         assert "slower: 2.00 times the baseline" in text
@@ -219,7 +219,7 @@ def test_versions_may_differ_where_speeds_are_compared_but_not_machines(timed) -
     speeds = compare_speeds(
         baseline_of(timed({"torch": 1e-3}, facts=facts)), timed({"torch": 2e-3}), other_versions=True
     )
-    assert compare_reports(one, one, speeds).worse == ("1 slower figures",)
+    assert compare_reports(one, one, speeds).worse == ("1 slower benchmark results",)
     made = timed({"torch": 1e-3})
     other = baseline_of(replace(made, machine=replace(made.machine, cpu="another")))
     found = compare_reports(one, one, compare_speeds(other, timed({"torch": 2e-3}), other_versions=True))

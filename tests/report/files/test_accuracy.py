@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 def test_the_share_of_a_case_is_its_worst_error_against_its_limit(measurements, findings, share) -> None:
     worst = worst_error_ratio(result(measurements=measurements, findings=findings))
-    assert (worst and worst.share) == share
+    assert (worst and worst.ratio) == share
 
 
 def test_every_case_that_ran_is_cited_with_unit_and_versions(tmp_path: Path) -> None:

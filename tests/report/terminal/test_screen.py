@@ -359,7 +359,7 @@ def test_what_gave_no_answer_is_told_once_for_each_reason(log: Printed) -> None:
         "     no answer in 2 s",
         "0 pass · 3 CRASH · 1 TIMEOUT",
         "✗ 3 CRASH, 1 TIMEOUT",
-        "interrupted: what had come in is kept",
+        "interrupted: the results until then are kept",
         "DOES NOT CONFORM     out/report.json     4m51s",
     ]
 

@@ -62,7 +62,7 @@ def test_facts_that_differ_are_listed(console, timed):
     facts = {"calibration": {"numpy": "2.0"}, "torch": {"torch": "9"}}
     speeds.compared(console, compare(baseline_of(timed({"torch": 1e-3})), timed({"torch": 1e-3}, facts=facts)), "file")
     assert said(console).splitlines() == [
-        "not compared with file: it holds under other facts:",
+        "not compared with file: it is valid for other facts:",
         "  torch torch was 2.13, is 9",
     ]
 

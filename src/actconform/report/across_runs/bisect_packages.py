@@ -1,4 +1,4 @@
-"""Which package brings what is new in a report: the affected cases run again, with one package changed at a time."""
+"""Finds the package that brings a new finding: the affected cases run again, with one package changed at a time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "environment"  # the fact
 NO_PACKAGE = "no package changed on its route"
-NOT_AGAIN = "is not there again with the new packages here: something else brings it, such as the machine"
-BEFORE_TOO = "is there with the old packages too, here: something else has changed"
-NO_ONE = "no package brings it alone, and none has it gone when it alone is as before"
+NOT_AGAIN = "does not appear with the new packages here: something else brings it, such as the machine"
+BEFORE_TOO = "appears with the old packages too, here: something else has changed"
+NO_PACKAGE_ALONE = "no package brings it alone, and reverting any one package alone does not remove it"
 
 
 class Bump(msgspec.Struct, frozen=True, order=True):
-    """A package that has another version now, in the processes of some backends; `fact` names it in reports, `distribution` to pip."""
+    """A package with a changed version in the processes of some backends; `fact` is its name in reports, `distribution` in pip."""
 
     fact: str
     before: str
@@ -37,7 +37,7 @@ class Bump(msgspec.Struct, frozen=True, order=True):
     backends: tuple[str, ...]
 
     @property
-    def said(self) -> str:
+    def words(self) -> str:
         """The change in words: "onnxruntime 1.26.0 -> 1.27.0"."""
         return f"{self.fact} {self.before} -> {self.after}"
 
@@ -47,7 +47,7 @@ class Bump(msgspec.Struct, frozen=True, order=True):
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What is new in a case: a finding, or a verdict that is no answer."""
+    """A change of a case to explain: a new finding, or the verdict of a case that no longer runs."""
 
     case: str
     finding: Finding | None = None
@@ -59,62 +59,62 @@ class Target(msgspec.Struct, frozen=True):
         return self.finding.class_ if self.finding else str(self.verdict)
 
     def shown(self, result: Result | None) -> bool:
-        """Tell whether a result has it."""
+        """Return whether a result has it."""
         if result is None:
             return False
         if self.finding is None:
             return result.verdict is self.verdict
-        return any(self.finding.same(other) for other in result.findings)
+        return any(self.finding.same(finding) for finding in result.findings)
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """The packages that bring a target, each alone or all together, as `why` says; none, and why there is no answer.
+    """The packages that bring a target, each alone or all together, as `reason` says; or none, and the reason for that.
 
-    `not_tried` says which trials could not be had.
+    `not_tried` are the combinations of versions that could not be installed.
     """
 
     target: Target
     packages: tuple[Bump, ...]
-    why: str = ""
+    reason: str = msgspec.field(default="", name="why")  # the key in `blame --json`
     not_tried: tuple[str, ...] = ()
 
 
 def targets(difference: Difference) -> list[Target]:
-    """Return what is to be explained of a difference: new findings that are not registered, and answers that no longer come.
+    """Return the targets of a difference: new findings that are not registered, and cases that no longer run.
 
     Where there are none, the new findings that are registered.
     """
-    known = [Target(new.case, finding=new.finding) for new in difference.new if new.finding.deviation is not None]
-    found = [Target(new.case, finding=new.finding) for new in difference.new if new.finding.deviation is None]
+    registered = [Target(new.case, finding=new.finding) for new in difference.new if new.finding.deviation is not None]
+    unregistered = [Target(new.case, finding=new.finding) for new in difference.new if new.finding.deviation is None]
     broken = [
         Target(turned.case, verdict=turned.after)
         for turned in difference.verdicts
         if turned.before in RAN and turned.after in BAD and turned.after not in RAN
     ]
-    return found + broken or known
+    return unregistered + broken or registered
 
 
 def bumps(before: Facts, after: Facts, distribution: Callable[[str], str | None]) -> tuple[list[Bump], list[Change]]:
-    """Return the packages that have another version, and the other facts that changed.
+    """Return the packages whose version changed, and the other facts that changed.
 
-    A fact is a package where `distribution` knows what pip calls it, and both values are versions.
+    A fact is a package where `distribution` gives pip's name of it, and both values are versions.
     """
     backends: dict[tuple[str, str, str], dict[str, str]] = {}  # in each the fact that names the distribution
-    others: list[Change] = []
+    other_changes: list[Change] = []
     for change in changed(_unpacked(before), _unpacked(after)):
         named = distribution(change.fact) if change.backend else None
         if named and _is_version(change.before) and _is_version(change.after):
             where = backends.setdefault((named, change.before, change.after), {})
             where.setdefault(change.backend, change.fact)
         else:
-            others.append(change)
-    found = [Bump(min(where.values()), *key[1:], key[0], tuple(where)) for key, where in backends.items()]
-    return sorted(found), others
+            other_changes.append(change)
+    packages = [Bump(min(where.values()), *key[1:], key[0], tuple(where)) for key, where in backends.items()]
+    return sorted(packages), other_changes
 
 
 def own_packages(environment: str) -> dict[str, str]:
-    """Return the versions by name of the fact "environment" of a process: what its environment has itself."""
-    pairs = [own.partition(" ") for own in environment.split(", ")]
+    """Return the versions by name of the fact "environment" of a process: its environment's own packages."""
+    pairs = [package.partition(" ") for package in environment.split(", ")]
     return {name: version for name, _, version in pairs if _is_version(version)}
 
 
@@ -140,18 +140,18 @@ def bisect(wanted: Iterable[Target], relevant: Callable[[str], frozenset[Bump]],
     groups: dict[frozenset[Bump], list[Target]] = {}
     for target in wanted:
         groups.setdefault(relevant(target.case), []).append(target)
-    return [answer for changed_, mine in groups.items() for answer in _answers(mine, changed_, rerun)]
+    return [answer for changed_, group in groups.items() for answer in _answers(group, changed_, rerun)]
 
 
-def _answers(mine: list[Target], packages: frozenset[Bump], rerun: Rerun) -> list[Answer]:
+def _answers(group: list[Target], packages: frozenset[Bump], rerun: Rerun) -> list[Answer]:
     if not packages:
-        return [Answer(target, (), NO_PACKAGE) for target in mine]
+        return [Answer(target, (), NO_PACKAGE) for target in group]
     try:
-        again = _showing(mine, packages, rerun)
+        again = _showing(group, packages, rerun)
         before = _showing(again, frozenset(), rerun)
     except NoEnvironmentError as error:
-        return [Answer(target, (), str(error)) for target in mine]
-    answers = [Answer(target, (), NOT_AGAIN) for target in mine if target not in again]
+        return [Answer(target, (), str(error)) for target in group]
+    answers = [Answer(target, (), NOT_AGAIN) for target in group if target not in again]
     answers += [Answer(target, (), BEFORE_TOO) for target in before]
     left = [target for target in again if target not in before]
     if len(packages) == 1:
@@ -163,31 +163,31 @@ def _of_several(left: list[Target], packages: frozenset[Bump], rerun: Rerun) -> 
     tried: dict[frozenset[Bump], list[Target]] = {}
     failed: dict[frozenset[Bump], str] = {}
 
-    def shown(new: frozenset[Bump], mine: list[Target]) -> Collection[Target]:
+    def shown(new: frozenset[Bump], group: list[Target]) -> Collection[Target]:
         if new not in tried and new not in failed:
             try:
-                tried[new] = _showing(mine, new, rerun)
+                tried[new] = _showing(group, new, rerun)
             except NoEnvironmentError as error:
-                failed[new] = f"{', '.join(one.said for one in sorted(new))} alone: {error}"
+                failed[new] = f"{', '.join(package.words for package in sorted(new))} alone: {error}"
         return tried.get(new, ())
 
-    alone = {one: shown(frozenset([one]), left) for one in sorted(packages)}
+    alone = {package: shown(frozenset([package]), left) for package in sorted(packages)}
     rest = [target for target in left if not any(target in by for by in alone.values())]
-    without = {one: shown(packages - {one}, rest) for one in sorted(packages)}
+    without = {package: shown(packages - {package}, rest) for package in sorted(packages)}
     answers = []
     for target in left:
-        bring = tuple(one for one, by in alone.items() if target in by)
-        needed = tuple(one for one, by in without.items() if target not in by and packages - {one} in tried)
-        why = "alone" if bring else "together" if needed else NO_ONE
-        answers.append(Answer(target, bring or needed, why, tuple(failed.values())))
+        bring = tuple(package for package, by in alone.items() if target in by)
+        needed = tuple(package for package, by in without.items() if target not in by and packages - {package} in tried)
+        reason = "alone" if bring else "together" if needed else NO_PACKAGE_ALONE
+        answers.append(Answer(target, bring or needed, reason, tuple(failed.values())))
     return answers
 
 
-def _showing(mine: Collection[Target], new: frozenset[Bump], rerun: Rerun) -> list[Target]:
-    if not mine:
+def _showing(group: Collection[Target], new: frozenset[Bump], rerun: Rerun) -> list[Target]:
+    if not group:
         return []
-    results = rerun(list(dict.fromkeys(target.case for target in mine)), new)
-    return [target for target in mine if target.shown(results.get(target.case))]
+    results = rerun(list(dict.fromkeys(target.case for target in group)), new)
+    return [target for target in group if target.shown(results.get(target.case))]
 
 
 def _is_version(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""What was another fact in the run before: versions and settings, beside which differences are read."""
+"""The facts that changed between two runs: versions and settings that may explain a difference."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def changed(before: Facts, after: Facts) -> tuple[Change, ...]:
-    """Return the facts that are others in `after`, those of actconform and its goldens first, under the backend "".
+    """Return the facts that differ in `after`, those of actconform and its goldens first, under the backend "".
 
-    A backend that only one of the two knows is left out: its cases say that it came or went.
+    A backend that only one of the two has is left out: its cases appear or disappear.
     """
     return tuple(_changed(before, after))
 
 
 def _changed(before: Facts, after: Facts) -> Iterator[Change]:
-    own = (("actconform", before.actconform, after.actconform), ("goldens", before.goldens, after.goldens))
-    for fact, was, is_ in own:
+    harness_facts = (("actconform", before.actconform, after.actconform), ("goldens", before.goldens, after.goldens))
+    for fact, was, is_ in harness_facts:
         if was != is_:
             yield Change("", fact, was, is_)
     for backend, facts in after.backends.items():
@@ -40,7 +40,7 @@ def of_route(changes: Iterable[Change], route: str) -> tuple[Change, ...]:
     return tuple(change for change in changes if way.exported or change.backend in ("", way.backend, way.worker))
 
 
-def said(change: Change) -> str:
-    """Return a change in words: "torch: torch 2.12.0 -> 2.13.0"."""
+def change_in_words(change: Change) -> str:
+    """Return a change as text: "torch: torch 2.12.0 -> 2.13.0"."""
     where = f"{change.backend}: " if change.backend else ""
     return f"{where}{change.fact} {change.before or 'unknown'} -> {change.after or 'unknown'}"

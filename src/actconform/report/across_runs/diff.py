@@ -1,4 +1,4 @@
-"""Two reports side by side: what is new, gone, moved, and which facts are others."""
+"""Compares two reports: new, gone and changed findings, changed errors and verdicts, and changed facts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actconform.verdict.severity import SeverityOrder
 
 MOVED = 2.0  # an error moved that changed by more than this factor
-OF_LIMIT = 0.1  # and is above this share of its limit in one of the two
+LEAST_RATIO = 0.1  # and is above this part of its limit in one of the two
 
 
 class FindingChange(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class FindingChange(msgspec.Struct, frozen=True):
 
 
 class BlameChange(msgspec.Struct, frozen=True):
-    """A finding, as it is now, that both have and that was blamed on something else."""
+    """A finding that both reports have, as in the newer one, and the blame that it had before."""
 
     case: str
     before: str
@@ -44,7 +44,7 @@ Kind = TypeVar("Kind", FindingChange, BlameChange)
 
 
 class VerdictChange(msgspec.Struct, frozen=True):
-    """A case with another verdict, and the reason that is given now."""
+    """A case whose verdict changed, and the reason of the new one."""
 
     case: str
     before: Verdict
@@ -53,7 +53,7 @@ class VerdictChange(msgspec.Struct, frozen=True):
 
 
 class ErrorChange(msgspec.Struct, frozen=True):
-    """A case whose worst error against its limit is another one by more than a factor of 2."""
+    """A case whose worst error against its limit changed by more than a factor of 2."""
 
     case: str
     before: ErrorRatio
@@ -62,11 +62,11 @@ class ErrorChange(msgspec.Struct, frozen=True):
     @property
     def factor(self) -> float:
         """How many times larger the error is now; below 1 where it is smaller."""
-        return self.after.share / self.before.share if self.before.share else math.inf
+        return self.after.ratio / self.before.ratio if self.before.ratio else math.inf
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """All that differs between two reports, findings gravest first. `worse` says in words what got worse, and is empty where nothing did.
+    """The differences of two reports, findings gravest first. `worse` lists in words what got worse, empty where nothing did.
 
     `problems` are why the new one does not conform, where the old one did. Findings and errors are compared for cases that ran in
     both; a finding that lost the deviation that covered it is a new one. `appeared` and `disappeared` are cases that only one has. `speeds`
@@ -89,7 +89,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_reports(before: Report, after: Report, speeds: BaselineComparison | None = None) -> Difference:
-    """Return what differs.
+    """Return the differences of two reports.
 
     Worse is: a run that no longer conforms; a new finding that no registered deviation covers; an error that moved away from the truth in a case that is not
     known to deviate; a verdict that does not conform where the old one did; a case that ran, and now does not or is missing; a route
@@ -98,7 +98,11 @@ def compare_reports(before: Report, after: Report, speeds: BaselineComparison | 
     old = {result.case: result for result in before.results}
     new = {result.case: result for result in after.results}
     both = [(old[case], result) for case, result in new.items() if case in old]
-    ran = [(one, other) for one, other in both if one.verdict in RAN and other.verdict in RAN]
+    ran = [
+        (old_result, new_result)
+        for old_result, new_result in both
+        if old_result.verdict in RAN and new_result.verdict in RAN
+    ]
     difference = Difference(
         before=before.when,
         after=after.when,
@@ -114,7 +118,7 @@ def compare_reports(before: Report, after: Report, speeds: BaselineComparison | 
             for a, b in sorted(both, key=_bad_first)
             if a.verdict != b.verdict
         ),
-        moved=tuple(sorted(_moved(ran), key=lambda one: one.factor, reverse=True)),
+        moved=tuple(sorted(_moved(ran), key=lambda change: change.factor, reverse=True)),
         appeared=tuple(case for case in new if case not in old),
         disappeared=tuple(case for case in old if case not in new),
         speeds=speeds or BaselineComparison(),
@@ -138,31 +142,31 @@ def _new(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
     return [
         finding
         for finding in _absent_from(after, bare)
-        if finding.deviation is None or not any(finding.same(other) for other in covered)
+        if finding.deviation is None or not any(finding.same(covered_finding) for covered_finding in covered)
     ]
 
 
 def _blamed(before: Result, after: Result) -> Iterator[BlameChange]:
     for finding in after.findings:
-        was = dict.fromkeys(other.blame for other in before.findings if finding.same(other))
-        if was and finding.blame not in was:
-            yield BlameChange(after.case, ", ".join(was), finding)
+        old_blames = dict.fromkeys(old_finding.blame for old_finding in before.findings if finding.same(old_finding))
+        if old_blames and finding.blame not in old_blames:
+            yield BlameChange(after.case, ", ".join(old_blames), finding)
 
 
 def _moved(ran: list[tuple[Result, Result]]) -> Iterator[ErrorChange]:
-    for one, other in ran:
-        before, after = worst_error_ratio(one), worst_error_ratio(other)
+    for old, new in ran:
+        before, after = worst_error_ratio(old), worst_error_ratio(new)
         if before is None or after is None:
             continue
-        low, high = sorted((before.share, after.share))
-        if high > OF_LIMIT and high > MOVED * low:
-            yield ErrorChange(other.case, before, after)
+        low, high = sorted((before.ratio, after.ratio))
+        if high > LEAST_RATIO and high > MOVED * low:
+            yield ErrorChange(new.case, before, after)
 
 
 def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result]) -> Iterator[str]:
     if difference.problems:
         yield "the run no longer conforms"
-    new_ones = [found.finding for found in difference.new if found.finding.deviation is None]
+    new_ones = [change.finding for change in difference.new if change.finding.deviation is None]
     if new_ones:
         yield f"{len(new_ones):,} new findings ({tally(new_ones)})"
     counts = {
@@ -177,14 +181,14 @@ def _worse(difference: Difference, old: dict[str, Result], new: dict[str, Result
             turned.before in RAN and turned.after not in RAN for turned in difference.verdicts
         ),
         "cases that ran before and are missing": sum(old[case].verdict in RAN for case in difference.disappeared),
-        "slower figures": len(difference.speeds.slower),
+        "slower benchmark results": len(difference.speeds.slower),
     }
-    for what, count in counts.items():
+    for kind, count in counts.items():
         if count:
-            yield f"{count:,} {what}"
+            yield f"{count:,} {kind}"
 
 
-def _absent_from(findings: Iterable[Finding], others: Iterable[Finding]) -> list[Finding]:
-    """Return the findings that are the same as none of the others."""
-    there = list(others)
-    return [finding for finding in findings if not any(finding.same(other) for other in there)]
+def _absent_from(findings: Iterable[Finding], reference_findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that have no equal among the reference findings."""
+    references = list(reference_findings)
+    return [finding for finding in findings if not any(finding.same(reference) for reference in references)]

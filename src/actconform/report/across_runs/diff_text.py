@@ -1,4 +1,4 @@
-"""A difference for people: text for a terminal, Markdown for a job's page, one self-contained page of HTML."""
+"""A difference as text for a terminal, as Markdown for a CI job's page, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.bench.workloads import shown
-from actconform.report.across_runs.changed_facts import said
+from actconform.report.across_runs.changed_facts import change_in_words
 from actconform.report.across_runs.diff import FindingChange
 from actconform.report.files.markdown import literal, table
 from actconform.text import visible
@@ -50,25 +50,29 @@ def headline(difference: Difference) -> str:
 
 
 def sections(difference: Difference) -> list[Section]:
-    """Return the tables of what differs, what matters most first; none for what does not differ."""
-    found = ("case", "severity", "finding", "worst", "blame")
-    moved = tuple((one.case, _size(one.before), _size(one.after)) for one in difference.moved)
-    turned = tuple((one.case, f"{one.before} -> {one.after}", one.reason) for one in difference.verdicts)
-    every = [
-        Section("Changed facts", ("fact",), tuple((said(change),) for change in difference.changed)),
+    """Return a table for each kind of difference, the most important first, without empty ones."""
+    columns = ("case", "severity", "finding", "worst", "blame")
+    error_changes = tuple((moved.case, _size(moved.before), _size(moved.after)) for moved in difference.moved)
+    verdict_changes = tuple(
+        (turned.case, f"{turned.before} -> {turned.after}", turned.reason) for turned in difference.verdicts
+    )
+    all_sections = [
+        Section("Changed facts", ("fact",), tuple((change_in_words(change),) for change in difference.changed)),
         Section("Why it does not conform", ("problem",), tuple((problem,) for problem in difference.problems)),
-        Section("New findings", found, tuple(map(_found, difference.new))),
+        Section("New findings", columns, tuple(map(_finding_cells, difference.new))),
         Section(
-            "Changed blame", ("case", "severity", "finding", "before", "now"), tuple(map(_blamed, difference.blamed))
+            "Changed blame",
+            ("case", "severity", "finding", "before", "now"),
+            tuple(map(_blame_cells, difference.blamed)),
         ),
-        Section("Changed verdicts", ("case", "verdict", "reason"), turned),
-        Section("Moved errors", ("case", "before", "now"), moved),
-        Section("Throughput", ("trial", "route", "change"), _speeds(difference)),
-        Section("Gone findings", found, tuple(map(_found, difference.gone))),
-        Section("Cases that are missing", ("case",), tuple((case,) for case in difference.disappeared)),
-        Section("Cases that came in", ("case",), tuple((case,) for case in difference.appeared)),
+        Section("Changed verdicts", ("case", "verdict", "reason"), verdict_changes),
+        Section("Moved errors", ("case", "before", "now"), error_changes),
+        Section("Throughput", ("workload", "route", "change"), _speeds(difference)),
+        Section("Gone findings", columns, tuple(map(_finding_cells, difference.gone))),
+        Section("Missing cases", ("case",), tuple((case,) for case in difference.disappeared)),
+        Section("Added cases", ("case",), tuple((case,) for case in difference.appeared)),
     ]
-    return [section for section in every if section.rows]
+    return [section for section in all_sections if section.rows]
 
 
 def diff_as_text(difference: Difference) -> str:
@@ -132,33 +136,33 @@ def _more(section: Section) -> list[str]:
     return [f"… and {left:,} more", ""] if left > 0 else []
 
 
-def _found(found: FindingChange) -> tuple[str, ...]:
-    finding, worst = found.finding, ""
+def _finding_cells(change: FindingChange) -> tuple[str, ...]:
+    finding, worst = change.finding, ""
     if finding.worst is not None:
         at = finding.worst
         worst = f"x={at.input_hex} truth {at.truth:.9g} got {at.got:.9g} ({at.ulp:.3g} ULP)"
-    known = f", known: {finding.deviation}" if finding.deviation else ""
-    what = f"{finding.class_} in {finding.tensor}, {finding.regime}: {finding.count:,} elements{known}"
-    return (found.case, finding.severity, what, worst or finding.evidence, finding.blame)
+    deviation = f", known: {finding.deviation}" if finding.deviation else ""
+    description = f"{finding.class_} in {finding.tensor}, {finding.regime}: {finding.count:,} elements{deviation}"
+    return (change.case, finding.severity, description, worst or finding.evidence, finding.blame)
 
 
-def _blamed(one: BlameChange) -> tuple[str, ...]:
-    case, severity, what, *_ = _found(FindingChange(one.case, one.finding))
-    return (case, severity, what, one.before, one.finding.blame)
+def _blame_cells(change: BlameChange) -> tuple[str, ...]:
+    case, severity, description, *_ = _finding_cells(FindingChange(change.case, change.finding))
+    return (case, severity, description, change.before, change.finding.blame)
 
 
 def _speeds(difference: Difference) -> tuple[tuple[str, ...], ...]:
-    """Return what became slower or faster; where machines differ, that nothing was compared."""
+    """Return the routes that became slower or faster; where machines differ, one row that says that nothing was compared."""
     speeds = difference.speeds
     if speeds.differing:
         return (("not compared", "", f"other machines: {'; '.join(speeds.differing)}"),)
-    changes = [one for one in speeds.judgements if one.change in ("slower", "faster")]
-    return tuple((_workload(one.workload), one.route, f"{one.change}: {one.words}") for one in changes)
+    changes = [change for change in speeds.judgements if change.change in ("slower", "faster")]
+    return tuple((_workload(change.workload), change.route, f"{change.change}: {change.words}") for change in changes)
 
 
 def _workload(workload: Workload) -> str:
     return f"{workload.subject} {workload.direction} {shown(workload.size)}"
 
 
-def _size(share: ErrorRatio) -> str:
-    return f"{100 * share.share:.3g} % of its limit in {share.tensor}, {share.regime}"
+def _size(error: ErrorRatio) -> str:
+    return f"{100 * error.ratio:.3g} % of its limit in {error.tensor}, {error.regime}"

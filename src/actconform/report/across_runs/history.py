@@ -1,4 +1,4 @@
-"""What past reports tell of each case: its line of errors over time, and since when each finding is there."""
+"""The trend of each case over past reports: its errors over time, and since when it has each finding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Point", "Since", "Trend", "read_history", "trends"]
 
-BESIDE = ("accuracy.json", "facts.json", "throughput.json")  # what else of a run may lie in the folder
+OTHER_FILES = ("accuracy.json", "facts.json", "throughput.json")  # further files of a run that may lie in the folder
 
 
 class _Case(msgspec.Struct):
@@ -37,8 +37,8 @@ class _Head(msgspec.Struct):
     when: str = ""
 
 
-class _Ran(msgspec.Struct):
-    """When a case ran last, under which facts, and its findings then, each with since when it is there."""
+class _LastRun(msgspec.Struct):
+    """The last run of a case: its time, its facts, and its findings, each with the time since when the case has it."""
 
     when: str
     facts: Facts
@@ -53,24 +53,24 @@ def read_history(folder: Path, current: Report) -> Iterator[Report]:
     """
     if not folder.is_dir():
         raise UsageError(f"--history {folder}: there is no such folder; wanted one with the report.json of past runs")
-    files = {path for path in folder.glob("*.json") if path.name not in BESIDE} | set(folder.rglob(REPORT))
+    files = {path for path in folder.glob("*.json") if path.name not in OTHER_FILES} | set(folder.rglob(REPORT))
     dated: dict[str, list[tuple[Path, frozenset[str]]]] = {}
     cases = frozenset(result.case for result in current.results)
     for path in sorted(files):
-        when, there = _head(path)
-        if when == current.when and there == cases:
+        when, path_cases = _head(path)
+        if when == current.when and path_cases == cases:
             continue
-        for other, others in dated.setdefault(when, []):
-            if there & others or there == others:
-                raise UsageError(f"--history: {other} and {path} are reports of one run ({when}); remove one")
-        dated[when].append((path, there))
+        for other_path, other_cases in dated.setdefault(when, []):
+            if path_cases & other_cases or path_cases == other_cases:
+                raise UsageError(f"--history: {other_path} and {path} are reports of one run ({when}); remove one")
+        dated[when].append((path, path_cases))
     for when in sorted(dated):
         if not current.when or when <= current.when:
             yield from (msgspec.structs.replace(read_report(path), when=when) for path, _ in dated[when])
 
 
 def _head(path: Path) -> tuple[str, frozenset[str]]:
-    """Return when the run of a report was, and its cases, without reading all of it."""
+    """Return the time of a report's run, and its cases, without reading all of it."""
     try:
         head = msgspec.json.decode(read_bytes(path), type=_Head)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -83,18 +83,18 @@ def _head(path: Path) -> tuple[str, frozenset[str]]:
 def trends(reports: Iterable[Report]) -> dict[str, Trend]:
     """Return the trend of every case of the last report, from reports in the order of time, which are read once.
 
-    A run that did not run a case tells nothing of its findings. A case that ended without an answer, or clean though it is
-    registered, has its verdict as the class of what is there since then.
+    A report in which a case did not run says nothing of its findings. A case that crashed or failed to run, or that is clean
+    though registered, has its verdict in place of a finding.
     """
     points: dict[str, list[Point]] = {}
-    ran: dict[str, _Ran] = {}
+    ran: dict[str, _LastRun] = {}
     newest: dict[str, Result] = {}
     for report in reports:
         newest = {result.case: result for result in report.results}
         changes: dict[int, tuple[Change, ...]] = {}
         for result in report.results:
             worst = worst_error_ratio(result)
-            point = Point(report.when, worst.share if worst else None, result.verdict)
+            point = Point(report.when, worst.ratio if worst else None, result.verdict)
             points.setdefault(result.case, []).append(point)
             if result.verdict not in RAN and result.verdict not in BAD:
                 continue
@@ -102,21 +102,23 @@ def trends(reports: Iterable[Report]) -> dict[str, Trend]:
             if last is not None and id(last.facts) not in changes:
                 changes[id(last.facts)] = changed(last.facts, report.facts)
             among = of_route(changes[id(last.facts)], result.route) if last else ()
-            findings = [(finding, _since(finding, report.when, last, among)) for finding in _there(result)]
-            ran[result.case] = _Ran(report.when, report.facts, findings)
+            findings = [
+                (finding, _since(finding, report.when, last, among)) for finding in _findings_or_verdict(result)
+            ]
+            ran[result.case] = _LastRun(report.when, report.facts, findings)
     return {
         case: Trend(
             case=case,
             points=tuple(points[case]),
-            since=tuple(since for _, since in ran[case].findings) if _there(result) else (),
+            since=tuple(since for _, since in ran[case].findings) if _findings_or_verdict(result) else (),
         )
         for case, result in newest.items()
     }
 
 
-def _since(finding: Finding | Verdict, when: str, last: _Ran | None, changes: tuple[Change, ...]) -> Since:
-    for other, since in last.findings if last else ():
-        if _same(finding, other):
+def _since(finding: Finding | Verdict, when: str, last: _LastRun | None, changes: tuple[Change, ...]) -> Since:
+    for earlier_finding, since in last.findings if last else ():
+        if _same(finding, earlier_finding):
             return since
     before = last.when if last else ""
     if isinstance(finding, Verdict):
@@ -124,13 +126,13 @@ def _since(finding: Finding | Verdict, when: str, last: _Ran | None, changes: tu
     return Since(finding.class_, finding.tensor, finding.regime, when, before, changes)
 
 
-def _same(finding: Finding | Verdict, other: Finding | Verdict) -> bool:
-    if isinstance(finding, Verdict) or isinstance(other, Verdict):
-        return finding is other
-    return finding.same(other)
+def _same(finding: Finding | Verdict, earlier: Finding | Verdict) -> bool:
+    if isinstance(finding, Verdict) or isinstance(earlier, Verdict):
+        return finding is earlier
+    return finding.same(earlier)
 
 
-def _there(result: Result) -> tuple[Finding | Verdict, ...]:
+def _findings_or_verdict(result: Result) -> tuple[Finding | Verdict, ...]:
     """Return the findings of a case, or its verdict as one where it has none and does not conform."""
     if result.findings or result.verdict not in BAD:
         return result.findings

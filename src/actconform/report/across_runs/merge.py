@@ -1,4 +1,4 @@
-"""Several reports into one: what each job of a nightly found, as if one run had found it."""
+"""Merges several reports into one, as if the jobs of a nightly were one run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def merge(reports: Mapping[str, Report], expect: Sequence[str] = ()) -> Report:
     """Return one report of the reports by name, with their results in that order, dated as the latest.
 
-    A problem of one is a problem of all, and says whose it is; so is an expected backend or route of which no case ran. Where two
-    have a backend with different facts, both values stand: "AVX2 | AVX512". Raises UsageError, naming both, where two have a case in
+    The problems of every report are kept with its name; an expected backend or route of which no case ran is one too. Where two
+    have a backend with different facts, both values are kept: "AVX2 | AVX512". Raises UsageError, naming both, where two have a case in
     common, are of one run, or were made by different versions of actconform or with different goldens.
     """
     _refuse_strangers(reports)
@@ -50,14 +50,14 @@ def merge(reports: Mapping[str, Report], expect: Sequence[str] = ()) -> Report:
 
 
 def _refuse_strangers(reports: Mapping[str, Report]) -> None:
-    for what, mend in (("actconform", "run them with one version"), ("goldens", "run them from one checkout")):
+    for fact, advice in (("actconform", "run them with one version"), ("goldens", "run them from one checkout")):
         values: dict[str, str] = {}
         for name, report in reports.items():
-            values.setdefault(str(getattr(report.facts, what)), name)
+            values.setdefault(str(getattr(report.facts, fact)), name)
         if len(values) > 1:
-            (one, of_one), (other, of_other), *_ = values.items()
-            said = f"{of_one} is of {what} {one or 'unknown'}, {of_other} of {what} {other or 'unknown'}"
-            raise UsageError(f"these are not parts of one run: {said}; {mend}")
+            (first_value, first_name), (second_value, second_name), *_ = values.items()
+            difference = f"{first_name} is of {fact} {first_value or 'unknown'}, {second_name} of {fact} {second_value or 'unknown'}"
+            raise UsageError(f"these are not parts of one run: {difference}; {advice}")
 
 
 def _refuse_doubles(reports: Mapping[str, Report]) -> None:
@@ -71,18 +71,18 @@ def _refuse_doubles(reports: Mapping[str, Report]) -> None:
                 case = case or result.case
             owner[result.case] = name
         if doubles:
-            other, count = doubles.most_common(1)[0]
-            dated = report.when and report.when == reports[other].when
-            one_run = other != name and dated and count == len(report.results)
-            why = "are reports of one run" if one_run else f"have {count:,} cases in common, {case} the first"
-            raise UsageError(f"{other} and {name} {why}: nothing was merged; leave one out")
+            earlier_name, count = doubles.most_common(1)[0]
+            dated = report.when and report.when == reports[earlier_name].when
+            one_run = earlier_name != name and dated and count == len(report.results)
+            reason = "are reports of one run" if one_run else f"have {count:,} cases in common, {case} the first"
+            raise UsageError(f"{earlier_name} and {name} {reason}: nothing was merged; leave one out")
 
 
 def _missing(results: Sequence[Result], expect: Sequence[str]) -> list[str]:
-    there = _named(results)
+    reported = _named(results)
     ran = _named(result for result in results if result.verdict is not Verdict.UNAVAILABLE)
     return [
-        f"expected {name}: {'none of its cases could be run' if name in there else 'there is no report of it'}"
+        f"expected {name}: {'none of its cases could be run' if name in reported else 'there is no report of it'}"
         for name in dict.fromkeys(expect)
         if name not in ran
     ]

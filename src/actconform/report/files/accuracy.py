@@ -28,7 +28,7 @@ UNITS = {
 
 
 class WorstOfCase(msgspec.Struct, frozen=True, kw_only=True):
-    """The worst of one case. `share` is error / limit; `max_ulp` is over all regimes, tails included; `n` counts elements."""
+    """The worst error of one case. `error_ratio` is error / limit; `max_ulp` is over all regimes, tails included; `n` counts elements."""
 
     kernel: str
     dtype: str
@@ -36,7 +36,7 @@ class WorstOfCase(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     aspect: str
     verdict: str
-    share: float
+    error_ratio: float = msgspec.field(name="share")
     error: float
     limit: float
     unit: str
@@ -44,7 +44,7 @@ class WorstOfCase(msgspec.Struct, frozen=True, kw_only=True):
     regime: str
     max_ulp: float
     n: int
-    known: tuple[str, ...] = ()
+    deviations: tuple[str, ...] = msgspec.field(default=(), name="known")
 
 
 class AccuracyReporter(Reporter):
@@ -87,7 +87,7 @@ def _entry(result: Result) -> WorstOfCase | None:
         backend=Route.of(result.route).backend,
         aspect=result.aspect,
         verdict=str(result.verdict),
-        share=worst.share,
+        error_ratio=worst.ratio,
         error=worst.error,
         limit=worst.limit,
         unit=worst.unit,
@@ -95,5 +95,5 @@ def _entry(result: Result) -> WorstOfCase | None:
         regime=worst.regime,
         max_ulp=max((m.max_ulp for m in result.measurements if not math.isnan(m.max_ulp)), default=0.0),
         n=sum(m.n for m in result.measurements),
-        known=tuple(dict.fromkeys(finding.deviation for finding in result.findings if finding.deviation)),
+        deviations=tuple(dict.fromkeys(finding.deviation for finding in result.findings if finding.deviation)),
     )

@@ -1,4 +1,4 @@
-"""Text from outside as Markdown that shows just it, in a table's cell as anywhere in a line."""
+"""Escapes text from outside for Markdown, in a table's cell and elsewhere in a line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AT_START = re.compile(r"^(\d+(?=[.)])|(?=[-+=#]))")  # a list, a heading
 def literal(text: str) -> str:
     """Return `text` on one line as Markdown that is read as just that text: no markup, no HTML, no border of a table."""
     line = " ".join(visible(text).split())
-    line = _ANYWHERE.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), line)
+    line = _ANYWHERE.sub(lambda match: _ENTITIES.get(match[0], f"\\{match[0]}"), line)
     return _AT_START.sub(r"\1\\", line)
 
 

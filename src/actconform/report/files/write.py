@@ -1,4 +1,4 @@
-"""All reporters over one report: what one of them raises costs its own file, and is named."""
+"""Runs all reporters on a report: an error of one costs its own file alone, and is reported."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 class Written(NamedTuple):
-    """The files that are there now, and as messages which reporters could not write theirs, and why."""
+    """The files that were written, and a message for each reporter that failed."""
 
     files: list[Path]
     faults: list[str]
 
 
 def clear(folder: Path, catalog: Catalog) -> None:
-    """Remove what the reporters wrote of an earlier report, so that all files in a folder are of one run."""
+    """Remove the reporters' files of an earlier report, so that all files in a folder are of one run."""
     for reporter in catalog.reporters.values():
-        with contextlib.suppress(OSError):  # what is in the way is named when the file is written
+        with contextlib.suppress(OSError):  # an obstacle is reported when the file is written
             (folder / reporter.filename).unlink(missing_ok=True)
 
 
@@ -48,6 +48,8 @@ def write_all(report: Report, folder: Path, catalog: Catalog, trends: Mapping[st
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
             place = traceback.extract_tb(error.__traceback__)[-1]
-            said = "".join(traceback.format_exception_only(error)).strip()
-            faults.append(f"reporter {kind.name}: {path} is not written: {said} (at {place.filename}:{place.lineno})")
+            message = "".join(traceback.format_exception_only(error)).strip()
+            faults.append(
+                f"reporter {kind.name}: {path} is not written: {message} (at {place.filename}:{place.lineno})"
+            )
     return Written(files, faults)

@@ -1,4 +1,4 @@
-"""The throughput that lies beside a report, where it was measured: a chart for each size of a subject."""
+"""The charts of the throughput.json beside a report: one for each size of a subject."""
 
 from __future__ import annotations
 
@@ -25,27 +25,29 @@ def bars_of(folder: Path) -> dict[str, Any] | None:
         return None
     return {
         "about": f"{about(report)} · {report.when}".rstrip(" ·"),
-        "charts": [_chart(one) for one in report.measured],
+        "charts": [_chart(measured) for measured in report.measured],
     }
 
 
-def _chart(one: Measured) -> dict[str, Any]:
-    workload = one.workload
-    size = f"batch {workload.size}" if one.calibration.kind == "matmul" else shown(workload.size)
+def _chart(measured: Measured) -> dict[str, Any]:
+    workload = measured.workload
+    size = f"batch {workload.size}" if measured.calibration.kind == "matmul" else shown(workload.size)
     return {
         "subject": workload.subject,
         "direction": workload.direction,
         "size": size,
-        "unit": one.figures[0].unit,
-        "rows": [_row(figure) for figure in one.figures],
+        "unit": measured.figures[0].unit,
+        "rows": [_row(result) for result in measured.figures],
     }
 
 
-def _row(figure: BenchmarkResult) -> list[Any]:
-    """Return the route, its rate, the bounds of that, whether it computes what is new and wrong, and what to say of it."""
-    seconds = figure.seconds
-    count = figure.rate * seconds.median
-    share = "" if figure.share is None else f", {100 * figure.share:.3g} % of what numpy does in the same rounds"
-    words = f"{duration(seconds.median)} a call ({duration(seconds.low)} to {duration(seconds.high)}){share}; {verdict(figure)}"
-    rates = [float(f"{rate:.4g}") for rate in (figure.rate, count / seconds.high, count / seconds.low)]
-    return [figure.route, *rates, figure.mark, words]
+def _row(result: BenchmarkResult) -> list[Any]:
+    """Return the route, its rate with both bounds, its mark, and its tooltip."""
+    seconds = result.seconds
+    count = result.rate * seconds.median
+    calibration_share = (
+        "" if result.share is None else f", {100 * result.share:.3g} % of what numpy does in the same rounds"
+    )
+    words = f"{duration(seconds.median)} a call ({duration(seconds.low)} to {duration(seconds.high)}){calibration_share}; {verdict(result)}"
+    rates = [float(f"{rate:.4g}") for rate in (result.rate, count / seconds.high, count / seconds.low)]
+    return [result.route, *rates, result.mark, words]

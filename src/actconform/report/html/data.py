@@ -1,4 +1,4 @@
-"""What the page holds of a report: every text once, numbers to as many digits as are shown."""
+"""The data of the report page: every text once, numbers to as many digits as are shown."""
 
 from __future__ import annotations
 
@@ -25,27 +25,25 @@ if TYPE_CHECKING:
     from actconform.types.cause import Cause
     from actconform.types.report import Report, Since, Trend
 
-CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(
-    7
-)  # how grave a case is, of what there is an answer to
+CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(7)  # the states of a case
 
 
 class Texts:
-    """Numbers for texts: each is kept once."""
+    """Numbers for texts: each text is stored once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
     def __call__(self, text: str) -> int:
-        return self._known.setdefault(text, len(self._known))
+        return self._numbers.setdefault(text, len(self._numbers))
 
     def all(self) -> list[str]:
         """Return the texts in the order of their numbers."""
-        return list(self._known)
+        return list(self._numbers)
 
 
 def shown(value: Any) -> Any:
-    """Return what a page shows, with every text in it as one that shows just itself."""
+    """Return a value of the page with every text in it made visible."""
     if isinstance(value, str):
         return visible(value)
     if isinstance(value, Mapping):
@@ -56,7 +54,7 @@ def shown(value: Any) -> Any:
 def page_data(
     report: Report, folder: Path, *, trends: Mapping[str, Trend], register: Sequence[Cause]
 ) -> dict[str, Any]:
-    """Return what the page shows, as JSON can hold it: numbers that are not finite are "nan", "inf" and "-inf"."""
+    """Return the data of the page for JSON: numbers that are not finite are "nan", "inf" and "-inf"."""
     texts = Texts()
     cases = [_case(result, texts, trends.get(result.case)) for result in report.results]
     page = {
@@ -83,16 +81,16 @@ def page_data(
 
 def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
     state, class_ = _state(result)
-    share = worst_error_ratio(result)
+    worst = worst_error_ratio(result)
     case: dict[str, Any] = {
         "i": [texts(part) for part in (result.subject, result.aspect, result.dtype, result.route, result.verdict)],
         "k": state,
         "c": texts(class_),
         "g": _severity(gravest(result.findings)),
-        "w": None if share is None else _short(share.share),
+        "w": None if worst is None else _short(worst.ratio),
         "p": _short(_within(result.measurements)),
     }
-    # what most cases have not is left out
+    # fields that most cases lack are left out
     words = {"why": result.reason, "how": result.implementation, "blame": result.blame, "stage": result.stage}
     case |= {name: texts(text) for name, text in words.items() if text and text != "judge"}
     for name, pairs in (("on", result.placement), ("export", result.export)):
@@ -121,7 +119,7 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
 
 
 def _state(result: Result) -> tuple[int, str]:
-    """Return how grave a case is, and the word for its cell: its gravest class, or what became of it."""
+    """Return the state of a case, and the word for its cell: its gravest class, or the verdict."""
     verdict = result.verdict
     if verdict in (Verdict.ERROR, Verdict.CRASH, Verdict.TIMEOUT, Verdict.XPASS):
         return BROKEN, str(verdict)
@@ -142,9 +140,9 @@ def _severity(finding: Finding | None) -> int:
 
 
 def _within(measurements: Iterable[Measurement]) -> float:
-    """Return the worst share of a limit among what is within it, as the screen shows it."""
-    shares = (m.max_scaled / m.limit for m in measurements if m.limit and m.max_scaled <= m.limit)
-    return max(shares, default=0.0)
+    """Return the worst error ratio within the limit, as the screen shows it."""
+    ratios = (m.max_scaled / m.limit for m in measurements if m.limit and m.max_scaled <= m.limit)
+    return max(ratios, default=0.0)
 
 
 def _measurement(m: Measurement, texts: Texts) -> list[Any]:
@@ -187,7 +185,7 @@ def _registered(cause: Cause) -> dict[str, str]:
 
 
 def _short(number: float) -> float | str:
-    """Return a number to more digits than are shown, so that it is rounded once; whole where it is, which is shorter; "nan", "inf" or "-inf"."""
+    """Return a number to more digits than are shown, so that it is rounded once, as an int where it is whole; "nan", "inf" or "-inf"."""
     if not math.isfinite(number):
         return str(number)
     short = float(f"{number:.5g}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SCRIPTS = (
     "base.js",
-    "draw.js",
+    "svg.js",
     "charts.js",
     "bars.js",
     "filters.js",

@@ -1,4 +1,4 @@
-"""The self-test that lies beside a report, where there is one."""
+"""The selftest.json beside a report, where there is one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SELFTEST = "selftest.json"
 
 
-class _Trial(msgspec.Struct):
+class _SelftestReport(msgspec.Struct):
     detections: list[Detection]
     false_alarms: list[str]
     healthy: int
@@ -23,13 +23,13 @@ class _Trial(msgspec.Struct):
 
 
 def selftest_of(folder: Path) -> dict[str, Any] | None:
-    """Return the trial in DIR/selftest.json, `{"error": ...}` where that is no trial, None where there is none."""
+    """Return the content of DIR/selftest.json, `{"error": ...}` where it is something else, None where there is none."""
     path = folder / SELFTEST
     try:
-        workload = msgspec.json.decode(read_bytes(path), type=_Trial)
+        report = msgspec.json.decode(read_bytes(path), type=_SelftestReport)
     except FileNotFoundError:
         return None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OSError) as error:
         return {"error": f"{SELFTEST} is not what `actconform selftest --json` prints: {error}"}
-    plain: dict[str, Any] = msgspec.to_builtins(workload)
+    plain: dict[str, Any] = msgspec.to_builtins(report)
     return plain

@@ -1,1 +1,1 @@
-"""What a run shows on a terminal: progress, tables, findings, figures of throughput."""
+"""The report on a terminal: progress, tables, findings, benchmark results."""

@@ -1,4 +1,4 @@
-"""The stream that a run shows itself on: nothing that happens to it costs a result, and text from outside stays text."""
+"""The console that a run prints on: a failing stream costs no result, and text from outside is never markup."""
 
 from __future__ import annotations
 
@@ -23,56 +23,56 @@ _ASCII = str.maketrans({"▲": "~", "●": "!", "△": "^", "◦": ".", "–": "
 def open_console(*, to_stderr: bool = False) -> Console:
     """Return a console on standard output, or on standard error; a log has lines of up to 160 columns."""
     stream = sys.stderr if to_stderr else sys.stdout
-    console = Console(file=cast("IO[str]", _Patient(stream)), highlight=False, emoji=False)
+    console = Console(file=cast("IO[str]", _FaultTolerant(stream)), highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
 
 
 def take_faults() -> list[OSError]:
-    """Return what went wrong in writing to consoles since this was last asked: a command ends with exit code 1 for it."""
-    taken = list(_faults)
+    """Return the errors of writing to consoles since the last call: a command ends with exit code 1 for them."""
+    faults = list(_faults)
     _faults.clear()
-    return taken
+    return faults
 
 
 def plain(text: str) -> str:
-    """Return `text` as markup that shows just it: brackets escaped, the rest as `visible` does."""
+    """Return `text` as markup that shows exactly that text: brackets escaped, the rest as `visible` does."""
     return escape(visible(text))
 
 
-class _Patient:
-    """A text stream whose reader may leave, whose disk may be full, and whose encoding may be ASCII."""
+class _FaultTolerant:
+    """A text stream that tolerates a closed pipe, a full disk and an ASCII encoding."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.encoding = stream.encoding
 
     def write(self, text: str) -> int:
-        """Write what can be written: with other signs where the encoding has not ours."""
+        """Write the text, with ASCII signs where the encoding lacks a character."""
         try:
             text.encode(self.encoding or "ascii")
         except UnicodeEncodeError:
             text = text.translate(_ASCII).encode("ascii", "replace").decode()
-        self._patiently(lambda: self._stream.write(text))
+        self._without_fault(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        """Flush what can be flushed."""
-        self._patiently(self._stream.flush)
+        """Flush the stream."""
+        self._without_fault(self._stream.flush)
 
     @staticmethod
-    def _patiently(step: Callable[[], object]) -> None:
+    def _without_fault(step: Callable[[], object]) -> None:
         try:
-            with suppress(BrokenPipeError):  # its reader left, and misses nothing
+            with suppress(BrokenPipeError):  # the reader is gone
                 step()
         except OSError as error:
             _faults.append(error)
 
     def isatty(self) -> bool:
-        """Tell whether a person is looking."""
+        """Return whether the stream is a terminal."""
         return self._stream.isatty()
 
     def fileno(self) -> int:
-        """Return the descriptor, by which the width of a terminal is asked."""
+        """Return the descriptor, from which the width of a terminal is read."""
         return self._stream.fileno()

@@ -27,7 +27,7 @@ PLAIN_SECONDS = 15.0
 
 
 class RunProgress(Protocol):
-    """What the run tells: a backend started (or why not), a result came."""
+    """What a run reports: a backend that started, or the reason why not, and each result."""
 
     def __enter__(self) -> Self: ...
 
@@ -45,7 +45,7 @@ def progress_for(cases: Sequence[Case], console: Console) -> RunProgress:
     return _Bars(totals, console) if bars else _Lines(totals, console)
 
 
-def _why_not(hello: Handshake | str) -> str:
+def _not_started_reason(hello: Handshake | str) -> str:
     return abbreviate(hello if isinstance(hello, str) else hello.unavailable)
 
 
@@ -79,8 +79,8 @@ class _Bars:
         self._progress.stop()
 
     def started(self, backend: str, hello: Handshake | str) -> None:
-        why = _why_not(hello)
-        self._progress.update(self._tasks[backend], doing="not started" if why else "", runs=not why)
+        reason = _not_started_reason(hello)
+        self._progress.update(self._tasks[backend], doing="not started" if reason else "", runs=not reason)
         self._progress.start_task(self._tasks[backend])
 
     def advance(self, result: Result) -> None:
@@ -109,8 +109,8 @@ class _Lines:
         if backend in self._started:
             return  # once for each framework whose exports it runs
         self._started.add(backend)
-        why = _why_not(hello)
-        self._print(f"{backend}: not started: {why}" if why else f"{backend}: started")
+        reason = _not_started_reason(hello)
+        self._print(f"{backend}: not started: {reason}" if reason else f"{backend}: started")
 
     def advance(self, result: Result) -> None:
         self._done[Route.of(result.route).backend] += 1

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: facts, the table of kernels by routes, new findings, the verdict."""
+"""A run on the terminal: facts, the table of kernels by routes, new findings, the verdict."""
 
 from __future__ import annotations
 
@@ -65,25 +65,25 @@ class Screen:
         words += [of_backend["cpu_capability"] for of_backend in facts.values() if "cpu_capability" in of_backend]
         subjects = len({case.subject for case in plan.cases})
         words.append(f"goldens of {subjects} subject{'s' if subjects > 1 else ''} verified")
-        self._say(plain(" · ".join(dict.fromkeys(words))))
+        self._print(plain(" · ".join(dict.fromkeys(words))))
 
     def notes(self, lines: Iterable[str]) -> None:
-        """Print each line as it is, whole."""
+        """Print each line as it is, without wrapping it."""
         for line in lines:
-            self._say(plain(line), whole=True)
+            self._print(plain(line), no_wrap=True)
 
     def tables(self, results: Sequence[Result], *groups: Iterable[str]) -> None:
         """Print each group of subjects by routes: the worst error as a share of its limit, or the finding."""
         shown = [self._table(results, list(group)) for group in groups]
         if any(shown):
-            self._say(
+            self._print(
                 "a cell is the worst error over aspects and dtypes in % of its limit (0: exact), or the gravest finding: "
                 f"{MARKS_MEAN}; – unsupported, ? not run",
                 style="dim",
             )
 
     def _table(self, results: Sequence[Result], wanted: Sequence[str]) -> bool:
-        """Print tables without subjects and routes of which nothing ran, as many as the width needs; say whether there is one."""
+        """Print tables without subjects and routes of which nothing ran, as many as the width needs; return whether there is one."""
         cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
         answered: dict[str, None] = {}
         refused: dict[str, None] = {}
@@ -108,7 +108,7 @@ class Screen:
     def findings(self, results: Iterable[Result], models: Collection[str] = ()) -> None:
         """Print the new findings, the gravest case first, of each kind in a case the gravest, with the command that repeats it.
 
-        Of `models` the layer or gradient that is to be looked at first, and which tensor is off: their inputs explain nothing.
+        For `models` it names the first layer or gradient to look at, and the wrong tensor: their inputs explain nothing.
         """
         new = [(finding, result) for result in results if (finding := _gravest_new(result))]
         new.sort(key=lambda pair: severity_order(pair[0]))
@@ -116,38 +116,40 @@ class Screen:
             self._new(result, of_model=result.subject in models)
         if len(new) > NEW_SHOWN:
             rest = tally(finding for finding, _ in new[NEW_SHOWN:])
-            self._say(f"… and {len(new) - NEW_SHOWN} more cases with new findings ({rest}), in report.json", INDENT)
+            self._print(f"… and {len(new) - NEW_SHOWN} more cases with new findings ({rest}), in report.json", INDENT)
 
     def _new(self, result: Result, *, of_model: bool) -> None:
         kinds = _kinds([finding for finding in result.findings if finding.deviation is None])
         classes = list(dict.fromkeys(finding.class_ for finding, _ in kinds))
         first = kinds[0][0]
         about = f"{plain(result.case)}   {plain(', '.join(classes))}   blame: {plain(first.blame)}"
-        self._say(f"[bold red]NEW[/] {plain(first.severity)}  {about}")
+        self._print(f"[bold red]NEW[/] {plain(first.severity)}  {about}")
         if of_model and (where := result.reason.partition("; ")[2]):
-            self._say(plain(where), INDENT)
+            self._print(plain(where), INDENT)
         width = max(map(len, classes)) if len(kinds) > 1 else 0
         for finding, count in kinds[:FINDINGS_SHOWN]:
             line = f"{finding.class_:<{width}}   " if width else ""
             line += describe_finding(finding, result, count, of_model=of_model)
             line += f"   {finding.severity}" if finding.severity not in (first.severity, finding.blame) else ""
             line += f"   blame: {finding.blame}" if finding.blame != first.blame else ""
-            self._say(plain(line), INDENT)
+            self._print(plain(line), INDENT)
         if len(kinds) > FINDINGS_SHOWN:
-            self._say(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
-        self._say(plain(rerun_command(result.case)), INDENT, whole=True)
+            self._print(f"… and {len(kinds) - FINDINGS_SHOWN} more", INDENT)
+        self._print(plain(rerun_command(result.case)), INDENT, no_wrap=True)
 
     def timings(self, results: Iterable[Result], imports: Mapping[str, float], clock: Mapping[str, float]) -> None:
-        """Print seconds by backend and what they went to; `imports` has those that each backend's processes took to start.
+        """Print seconds by backend and stage; `imports` has those that each backend's processes took to start.
 
-        What is ours is the harness. A case that ended early counts as the stage at which it did.
+        All other time is the harness. A case that ended early counts as the stage at which it ended.
         """
-        seconds: dict[str, Counter[str]] = {name: Counter({"import": taken}) for name, taken in imports.items()}
+        seconds: dict[str, Counter[str]] = {
+            name: Counter({"import": stage_seconds}) for name, stage_seconds in imports.items()
+        }
         for result in results:
             spent = Counter({"harness": result.seconds})
-            for stage, taken in (result.timings or {result.stage: result.seconds}).items():
+            for stage, stage_seconds in (result.timings or {result.stage: result.seconds}).items():
                 if stage in STAGES:
-                    spent.update({STAGES[stage]: taken, "harness": -taken})
+                    spent.update({STAGES[stage]: stage_seconds, "harness": -stage_seconds})
             backend = Route.of(result.route).backend
             seconds.setdefault(backend if backend in imports else base_name(backend), Counter()).update(spent)
         table = Table("seconds", box=None, pad_edge=False, padding=(0, 3, 0, 0))
@@ -156,12 +158,12 @@ class Screen:
         for backend, counter in seconds.items():
             table.add_row(plain(backend), *(f"{max(counter[column], 0.0):.2f}" for column in TIMED))
         self.console.print(table)
-        self._say(f"total {clock['total']:.2f}: backends run side by side · record {clock['record']:.2f}")
+        self._print(f"total {clock['total']:.2f}: backends run side by side · record {clock['record']:.2f}")
 
     def verdict(
         self, results: Sequence[Result], problems: Sequence[str], folder: Path, seconds: float, *, interrupted: bool
     ) -> None:
-        """Print what ended without an answer, the counts, what was not run and why, and the verdict."""
+        """Print the cases without outputs, the counts, the cases that were not run with their reasons, and the verdict."""
         self._without_answer(results)
         by_verdict: dict[Verdict, list[Result]] = {Verdict.PASS: []}
         for result in results:
@@ -169,36 +171,36 @@ class Screen:
         parts = [counted(by_verdict[verdict], word) for verdict, word in WORDS.items() if verdict in by_verdict]
         for reason, routes in _not_run(results).items():
             parts.append(f"{sum(routes.values()):,} not run: {', '.join(routes)} ({reason})")
-        self._say(plain(" · ".join(parts)), style="bold")
-        for route, reason in _refused_whole(results).items():
-            self._say(plain(f"{route}: every case is unsupported: {reason}"))
+        self._print(plain(" · ".join(parts)), style="bold")
+        for route, reason in _all_unsupported(results).items():
+            self._print(plain(f"{route}: every case is unsupported: {reason}"))
         for problem in problems:
-            self._say(f"[red]✗[/] {plain(problem)}")
+            self._print(f"[red]✗[/] {plain(problem)}")
         if interrupted:
-            self._say("[red]interrupted[/]: what had come in is kept")
+            self._print("[red]interrupted[/]: the results until then are kept")
         words = "[bold red]DOES NOT CONFORM[/]" if problems else "[bold green]CONFORMS[/]"
         page = folder / "index.html"  # a reporter that failed left none
         file = page if page.exists() else folder / "report.json"
-        self._say(f"{words}     {plain(str(file))}     {_clock(seconds)}")
+        self._print(f"{words}     {plain(str(file))}     {_clock(seconds)}")
 
     def _without_answer(self, results: Iterable[Result]) -> None:
-        """Print each reason once, with the cases it ended; a whole backend may have died of one."""
+        """Print each reason once, with the cases that it ended; it may have ended all of a backend."""
         by_reason: dict[tuple[Verdict, str], list[Result]] = defaultdict(list)
         for result in results:
             if result.verdict in (Verdict.XPASS, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR):
                 by_reason[result.verdict, result.reason].append(result)
         for (verdict, reason), ended in list(by_reason.items())[:NEW_SHOWN]:
             cases = ended[0].case if len(ended) == 1 else f"{len(ended)} cases, {ended[0].case} the first"
-            self._say(f"[bold red]{verdict}[/]  {plain(cases)}")
+            self._print(f"[bold red]{verdict}[/]  {plain(cases)}")
             for line in reason.splitlines()[:REASON_LINES]:
-                self._say(plain(line), INDENT)
+                self._print(plain(line), INDENT)
         if len(by_reason) > NEW_SHOWN:
-            self._say(f"… and {len(by_reason) - NEW_SHOWN} more, in report.json", INDENT)
+            self._print(f"… and {len(by_reason) - NEW_SHOWN} more, in report.json", INDENT)
 
-    def _say(self, text: str, indent: int = 0, *, style: str = "", whole: bool = False) -> None:
-        """Print markup; a terminal wraps at words unless the line is to be copied `whole`, a log has whole lines."""
+    def _print(self, text: str, indent: int = 0, *, style: str = "", no_wrap: bool = False) -> None:
+        """Print markup; a terminal wraps at words except with `no_wrap`, for lines to be copied; a log never wraps."""
         text = text.replace("\n", "\n" + CONTINUED)
-        if whole or not self.console.is_terminal:
+        if no_wrap or not self.console.is_terminal:
             self.console.print(" " * indent + text, style=style, soft_wrap=True)
         else:
             self.console.print(Padding(text, (0, 0, 0, indent), expand=False), style=style)
@@ -215,7 +217,7 @@ def _grid(rows: Mapping[str, Mapping[str, list[Result]]], routes: Sequence[str])
 
 
 def describe_finding(finding: Finding, result: Result, count: int, *, of_model: bool = False) -> str:
-    """Return one line for a finding: the worst element with truth, answer and error, and how many elements there are.
+    """Return one line for a finding: the worst element with truth, output and error, and the number of elements.
 
     It begins with the tensor where there may be several.
     """
@@ -264,8 +266,8 @@ def _not_run(results: Iterable[Result]) -> dict[str, Counter[str]]:
     return reasons
 
 
-def _refused_whole(results: Sequence[Result]) -> dict[str, str]:
-    """Return the routes that answered nothing at all, each with its reason, the first of several."""
+def _all_unsupported(results: Sequence[Result]) -> dict[str, str]:
+    """Return the routes that ran no case at all, each with its reason, the first of several."""
     answered = {result.route for result in results if result.verdict is not Verdict.UNSUPPORTED}
     return {result.route: abbreviate(result.reason) for result in reversed(results) if result.route not in answered}
 

@@ -1,4 +1,4 @@
-"""What a measurement shows: a table by subject and direction, what was not timed and why, and the comparison."""
+"""The benchmark on the terminal: a table by subject and direction, what was not timed and why, and the comparison."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def about(report: ThroughputReport) -> str:
 
 
 def tables(console: Console, measured: Sequence[Measured]) -> None:
-    """Print the trials of one subject: a table for each direction, the routes of one size together."""
+    """Print the workloads of one subject: a table for each direction, the routes of one size together."""
     by_direction: dict[str, list[Measured]] = defaultdict(list)
-    for one in measured:
-        by_direction[one.workload.direction].append(one)
+    for workload_result in measured:
+        by_direction[workload_result.workload.direction].append(workload_result)
     for direction, workloads in by_direction.items():
         console.print(f"\n[bold]{plain(workloads[0].workload.subject)}[/]  {direction}", soft_wrap=True)
         console.print(_grid(workloads, 2 if console.width >= WIDE else 1))
@@ -68,60 +68,63 @@ def legend(console: Console) -> None:
     )
 
 
-def not_timed(console: Console, left: Iterable[NotTimed]) -> None:
-    """Print each reason once, with the routes and subjects that it left without figures."""
+def not_timed(console: Console, untimed_routes: Iterable[NotTimed]) -> None:
+    """Print each reason once, with the routes and subjects that have no result because of it."""
     reasons: dict[tuple[str, str], list[NotTimed]] = defaultdict(list)
-    for one in left:
-        reasons[one.verdict, abbreviate(one.reason)].append(one)
-    for (verdict, reason), ones in reasons.items():
-        routes = ", ".join(dict.fromkeys(one.route for one in ones))
-        subjects = list(dict.fromkeys(one.workload.subject for one in ones))
+    for route in untimed_routes:
+        reasons[route.verdict, abbreviate(route.reason)].append(route)
+    for (verdict, reason), untimed in reasons.items():
+        routes = ", ".join(dict.fromkeys(route.route for route in untimed))
+        subjects = list(dict.fromkeys(route.workload.subject for route in untimed))
         more = f" and {len(subjects) - SUBJECTS_SHOWN} more" if len(subjects) > SUBJECTS_SHOWN else ""
         line = f"not timed: {routes}: {', '.join(subjects[:SUBJECTS_SHOWN])}{more}: {verdict}: {reason}"
         console.print(plain(line), soft_wrap=True)
 
 
 def compared(console: Console, comparison: BaselineComparison, name: str) -> None:
-    """Print how the figures stand to the baseline, those that changed one by one."""
+    """Print how the results compare with the baseline, one line for each that became slower or faster."""
     if comparison.differing:
-        console.print(plain(f"not compared with {name}: it holds under other facts:"), soft_wrap=True)
+        console.print(plain(f"not compared with {name}: it is valid for other facts:"), soft_wrap=True)
         for fact in comparison.differing:
             console.print(plain(f"  {fact}"), soft_wrap=True)
         return
-    for one in comparison.judgements:
-        if one.change in ("slower", "faster"):
-            style = "bold red" if one.change == "slower" else "green"
-            workload = f"{one.workload.subject} {one.workload.direction} {shown(one.workload.size)} {one.route}"
-            console.print(f"[{style}]{one.change}[/]  {plain(workload)}: {plain(one.words)}", soft_wrap=True)
-    found = ", ".join(f"{number} {WORDS[change]}" for change, number in counts(comparison.judgements).items())
-    limits = f"called where intervals lie more than {THRESHOLD:g} times apart; noisy: wider than {NOISY:g} times"
-    console.print(plain(f"against {name}: {found or 'nothing'} ({limits})"), soft_wrap=True)
+    for judgement in comparison.judgements:
+        if judgement.change in ("slower", "faster"):
+            style = "bold red" if judgement.change == "slower" else "green"
+            workload = judgement.workload
+            place = f"{workload.subject} {workload.direction} {shown(workload.size)} {judgement.route}"
+            console.print(f"[{style}]{judgement.change}[/]  {plain(place)}: {plain(judgement.words)}", soft_wrap=True)
+    summary = ", ".join(f"{number} {WORDS[change]}" for change, number in counts(comparison.judgements).items())
+    limits = (
+        f"slower or faster where intervals lie more than {THRESHOLD:g} times apart; noisy: wider than {NOISY:g} times"
+    )
+    console.print(plain(f"against {name}: {summary or 'nothing'} ({limits})"), soft_wrap=True)
 
 
 def repeated(console: Console, measured: Iterable[Measured]) -> None:
     """Print by how much two programs of one route differ, in the median of the rounds, the largest last."""
-    found = sorted(
-        (abs(figure.again.median - 1.0), one.workload, figure.route)
-        for one in measured
-        for figure in one.figures
-        if figure.again
+    differences = sorted(
+        (abs(result.again.median - 1.0), workload_result.workload, result.route)
+        for workload_result in measured
+        for result in workload_result.figures
+        if result.again
     )
-    if not found:
+    if not differences:
         return
-    for share, workload, route in found:
+    for difference, workload, route in differences:
         console.print(
-            plain(f"{100 * share:6.2f} %  {workload.subject} {workload.direction} {shown(workload.size)} {route}"),
+            plain(f"{100 * difference:6.2f} %  {workload.subject} {workload.direction} {shown(workload.size)} {route}"),
             soft_wrap=True,
         )
-    under = sum(share < 0.05 for share, _, _ in found)
-    middle = found[len(found) // 2][0]
+    under = sum(difference < 0.05 for difference, _, _ in differences)
+    middle = differences[len(differences) // 2][0]
     console.print(
-        f"timed twice: {under} of {len(found)} differ by under 5 % in median, half by under {100 * middle:.1f} %"
+        f"timed twice: {under} of {len(differences)} differ by under 5 % in median, half by under {100 * middle:.1f} %"
     )
 
 
-def _grid(workloads: Sequence[Measured], gap: int) -> Table:
-    of_model = workloads[0].calibration.kind == "matmul"
+def _grid(measured: Sequence[Measured], gap: int) -> Table:
+    of_model = measured[0].calibration.kind == "matmul"
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, gap, 0, 0))
     table.add_column("batch" if of_model else "size", justify="right", no_wrap=True)
     table.add_column("route", no_wrap=True)
@@ -129,30 +132,30 @@ def _grid(workloads: Sequence[Measured], gap: int) -> Table:
     for name in ("per call", "[low high]", *rates, "share", "x best"):
         table.add_column(plain(name), justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for one in workloads:
-        for number, figure in enumerate(one.figures):
-            table.add_row("" if number else shown(one.workload.size), *_row(figure))
+    for workload_result in measured:
+        for number, result in enumerate(workload_result.figures):
+            table.add_row("" if number else shown(workload_result.workload.size), *_row(result))
     return table
 
 
-def _row(figure: BenchmarkResult) -> list[str]:
-    style = STYLES.get(figure.mark, "")
-    words = plain(verdict(figure))
+def _row(result: BenchmarkResult) -> list[str]:
+    style = STYLES.get(result.mark, "")
+    words = plain(verdict(result))
     return [
-        plain(figure.route),
-        duration(figure.seconds.median),
-        plain(f"[{_bounds(figure.seconds)}]"),
-        _scaled(figure.rate),
-        f"{figure.throughput / 1e9:.3g}" if figure.amount else "",
-        "" if figure.share is None else _percent(figure.share),
-        "1" if figure.route == figure.fastest else f"{figure.to_fastest.median:.2f}",
+        plain(result.route),
+        duration(result.seconds.median),
+        plain(f"[{_bounds(result.seconds)}]"),
+        _scaled(result.rate),
+        f"{result.throughput / 1e9:.3g}" if result.amount else "",
+        "" if result.share is None else _percent(result.share),
+        "1" if result.route == result.fastest else f"{result.to_fastest.median:.2f}",
         f"[{style}]{words}[/]" if style else words,
     ]
 
 
-def verdict(figure: BenchmarkResult) -> str:
-    """Return the verdict beside a figure, with its mark: "pass", "▲tail"."""
-    return f"{figure.mark}{figure.finding or figure.verdict}" if figure.mark else str(figure.verdict).lower()
+def verdict(result: BenchmarkResult) -> str:
+    """Return the verdict of a benchmark result, with its mark: "pass", "▲tail"."""
+    return f"{result.mark}{result.finding or result.verdict}" if result.mark else str(result.verdict).lower()
 
 
 def duration(seconds: float) -> str:
@@ -161,9 +164,9 @@ def duration(seconds: float) -> str:
     return f"{_digits(seconds / scale)} {unit}"
 
 
-def _bounds(one: ConfidenceInterval) -> str:
-    scale, _ = _unit(one.median)
-    return f"{_digits(one.low / scale)} {_digits(one.high / scale)}"
+def _bounds(interval: ConfidenceInterval) -> str:
+    scale, _ = _unit(interval.median)
+    return f"{_digits(interval.low / scale)} {_digits(interval.high / scale)}"
 
 
 def _unit(seconds: float) -> tuple[float, str]:
@@ -179,13 +182,15 @@ def _digits(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.1f}" if number >= 10 else f"{number:.2f}"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %" if share >= 0.001 else "<0.1 %"
+def _percent(fraction: float) -> str:
+    return (
+        f"{100 * fraction:.0f} %" if fraction >= 0.1 else f"{100 * fraction:.1f} %" if fraction >= 0.001 else "<0.1 %"
+    )
 
 
 def totals(report: ThroughputReport) -> str:
     """Return how much was timed, on one line."""
-    figures = sum(len(one.figures) for one in report.measured)
-    verdicts = Counter(figure.mark for one in report.measured for figure in one.figures)
+    count = sum(len(workload_result.figures) for workload_result in report.measured)
+    verdicts = Counter(result.mark for workload_result in report.measured for result in workload_result.figures)
     wrong = f", {verdicts['●']} of them with NEW findings" if verdicts["●"] else ""
-    return f"{figures} figures of {len(report.measured)} trials{wrong}"
+    return f"{count} results of {len(report.measured)} workloads{wrong}"

@@ -1,4 +1,4 @@
-"""summary.md: what a job's page has room for, worst first."""
+"""summary.md: a short summary for a CI job's page, worst cases first."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OF_PLACE = (
     "build",
     "threads",
     "device",
-)  # facts that other facts say better
+)  # facts that others of the line imply
 
 
 class Summary(Reporter):
@@ -48,7 +48,7 @@ class Summary(Reporter):
 
 
 def summary(report: Report) -> str:
-    """Return the Markdown of a report; whatever it holds is shown as text."""
+    """Return the Markdown of a report; all of its text is escaped."""
     by_verdict = {verdict: [result for result in report.results if result.verdict is verdict] for verdict in Verdict}
     words = [counted(results, str(verdict)) for verdict, results in by_verdict.items() if results]
     lines = [
@@ -74,7 +74,13 @@ def _bad(results: list[Result]) -> list[str]:
         return []
     results = sorted(results, key=lambda result: (GRAVE_FIRST.index(result.verdict), *_gravest_first(result)))
     rows = [
-        [str(result.verdict), _severity(result), literal(result.case), _worst_cell(result), literal(_what(result))]
+        [
+            str(result.verdict),
+            _severity(result),
+            literal(result.case),
+            _worst_cell(result),
+            literal(_findings_or_reason(result)),
+        ]
         for result in results[:BAD_SHOWN]
     ]
     lines = ["### Not as it should be", "", *table(["verdict", "severity", "case", "worst error", "what"], rows)]
@@ -84,18 +90,24 @@ def _bad(results: list[Result]) -> list[str]:
 
 
 def _worst(results: Iterable[Result]) -> list[str]:
-    """Return the table of what is known, gravest first, then of what is nearest to its limit, one row for a subject."""
+    """Return the table of known deviations, gravest first, then of the errors nearest to their limits, one row for a subject."""
     of_subject: dict[str, Result] = {}
     for result in sorted(results, key=_gravest_first):
         good = result.verdict in (Verdict.PASS, Verdict.XFAIL) and result.blame != Blame.CONVENTION
-        if good and (result.findings or _share(result)):
+        if good and (result.findings or _error_ratio(result)):
             of_subject.setdefault(result.subject, result)
     worst = list(of_subject.values())[:WORST_SHOWN]
     if not worst:
         return []
-    known = {Verdict.XFAIL: "known", Verdict.PASS: "pass"}
+    verdict_words = {Verdict.XFAIL: "known", Verdict.PASS: "pass"}
     rows = [
-        [known[result.verdict], _severity(result), literal(result.case), _worst_cell(result), literal(_classes(result))]
+        [
+            verdict_words[result.verdict],
+            _severity(result),
+            literal(result.case),
+            _worst_cell(result),
+            literal(_classes(result)),
+        ]
         for result in worst
     ]
     return ["### Gravest otherwise", "", *table(["", "severity", "case", "worst error", "what"], rows), ""]
@@ -104,7 +116,7 @@ def _worst(results: Iterable[Result]) -> list[str]:
 def _gravest_first(result: Result) -> tuple[bool, tuple[bool, int] | tuple[()], float]:
     """Return a key that sorts results of one verdict: those with findings first, by the gravest, then by the worst error."""
     finding = gravest(result.findings)
-    return finding is None, severity_order(finding)[:2] if finding else (), -_share(result)
+    return finding is None, severity_order(finding)[:2] if finding else (), -_error_ratio(result)
 
 
 def _severity(result: Result) -> str:
@@ -132,7 +144,7 @@ def _facts(facts: Facts, when: str) -> list[str]:
     return [literal(" · ".join([*dict.fromkeys(words), *([when] if when else [])])), ""]
 
 
-def _what(result: Result) -> str:
+def _findings_or_reason(result: Result) -> str:
     return (
         _classes(result) if any(finding.deviation is None for finding in result.findings) else abbreviate(result.reason)
     )
@@ -151,15 +163,15 @@ def _classes(result: Result) -> str:
     return f"{', '.join(dict.fromkeys(each.class_ for each in alike))}; blame: {finding.blame}"
 
 
-def _share(result: Result | None) -> float:
+def _error_ratio(result: Result | None) -> float:
     worst = worst_error_ratio(result) if result else None
-    return worst.share if worst else 0.0
+    return worst.ratio if worst else 0.0
 
 
 def _worst_cell(result: Result) -> str:
     worst = worst_error_ratio(result)
     if worst is None:
         return ""
-    if worst.share <= 1:
-        return f"{100 * worst.share:.0f} % of its limit"
-    return f"{worst.share:.3g} times its limit" if worst.limit else f"{worst.error:.3g}, where none is allowed"
+    if worst.ratio <= 1:
+        return f"{100 * worst.ratio:.0f} % of its limit"
+    return f"{worst.ratio:.3g} times its limit" if worst.limit else f"{worst.error:.3g}, where none is allowed"

@@ -1,6 +1,6 @@
 // Bars against a limit, and the line over time.
 
-/** Bars beside names, and the limit where there is one; `rows` are {name, share, words, bad, low, high}. */
+/** A bar chart with names, and the limit where there is one; `rows` are {name, value, words, bad, low, high}. */
 function bars(title, rows, { limit = true, unit = percent } = {}) {
   const W = 960,
     each = 20,
@@ -9,10 +9,10 @@ function bars(title, rows, { limit = true, unit = percent } = {}) {
     top = limit ? 20 : 6,
     H = top + rows.length * each + 8;
   const high =
-    Math.max(...rows.map((row) => row.high ?? (Number.isFinite(row.share) ? row.share : 0)), limit ? 1 : 0) * 1.05 || 1;
+    Math.max(...rows.map((row) => row.high ?? (Number.isFinite(row.value) ? row.value : 0)), limit ? 1 : 0) * 1.05 || 1;
   const log = limit && high > 20;
   const scale = log ? logScale(1e-3, high, 0, -1) : null;
-  const x = (share) => left + (W - left - right) * (log ? -scale(share) : Math.min(share, high) / high);
+  const x = (value) => left + (W - left - right) * (log ? -scale(value) : Math.min(value, high) / high);
   const parts = limit
     ? [
         line(x(1), top - 4, x(1), H - 4, "limit"),
@@ -25,10 +25,10 @@ function bars(title, rows, { limit = true, unit = percent } = {}) {
     parts.push(label(left - 8, y + 14, name, "tick", "end"));
     parts.push(
       tipped(
-        draw("rect", {
+        svg("rect", {
           x: left,
           y: y + 4,
-          width: Math.max(1, x(row.share) - left),
+          width: Math.max(1, x(row.value) - left),
           height: each - 7,
           class: row.bad ? "bar bad" : "bar",
         }),
@@ -41,16 +41,16 @@ function bars(title, rows, { limit = true, unit = percent } = {}) {
         line(x(row.low), y + 6, x(row.low), y + 15, "whisker"),
         line(x(row.high), y + 6, x(row.high), y + 15, "whisker"),
       );
-    parts.push(label(Math.max(x(row.high ?? row.share), left) + 6, y + 14, unit(row.share), "tick", "start"));
+    parts.push(label(Math.max(x(row.high ?? row.value), left) + 6, y + 14, unit(row.value), "tick", "start"));
   });
   return chart(W, H, title, parts);
 }
 
-/** The worst share of a case over past runs, oldest on the left. */
-function trend(one) {
-  const points = one.raw.t.map(([when, share, verdict]) => ({
+/** The worst error ratio of a case over past runs, oldest on the left. */
+function trend(result) {
+  const points = result.raw.t.map(([when, errorRatio, verdict]) => ({
     when: text(when),
-    share: number(share),
+    errorRatio: number(errorRatio),
     verdict: text(verdict),
   }));
   const W = 960,
@@ -59,7 +59,7 @@ function trend(one) {
     floor = H - 26,
     top = 14;
   const high =
-    10 ** Math.ceil(Math.log10(Math.max(1, ...points.map((p) => (Number.isFinite(p.share) ? p.share : 1)))) + 0.2);
+    10 ** Math.ceil(Math.log10(Math.max(1, ...points.map((p) => (Number.isFinite(p.errorRatio) ? p.errorRatio : 1)))) + 0.2);
   const y = logScale(1e-3, high, floor, top),
     x = (at) => left + 8 + (at * (W - left - 28)) / Math.max(1, points.length - 1);
   const parts = [
@@ -67,19 +67,19 @@ function trend(one) {
     line(left, y(1), W - 12, y(1), "limit"),
     label(left - 6, y(1) + 4, "limit", "tick", "end"),
   ];
-  const seen = points.map((p, at) => ({ ...p, at })).filter((p) => p.share !== null);
-  parts.push(draw("polyline", { points: seen.map((p) => `${x(p.at)},${y(p.share)}`).join(" "), class: "trend" }));
+  const measuredPoints = points.map((p, at) => ({ ...p, at })).filter((p) => p.errorRatio !== null);
+  parts.push(svg("polyline", { points: measuredPoints.map((p) => `${x(p.at)},${y(p.errorRatio)}`).join(" "), class: "trend" }));
   points.forEach((p, at) => {
     const bad = !["PASS", "XFAIL"].includes(p.verdict);
     parts.push(
       tipped(
-        draw("circle", {
+        svg("circle", {
           cx: x(at),
-          cy: p.share === null ? floor : y(p.share),
+          cy: p.errorRatio === null ? floor : y(p.errorRatio),
           r: 3.5,
           class: bad ? "point bad" : "point",
         }),
-        `${p.when}: ${p.share === null ? "nothing measured" : percent(p.share)}, ${p.verdict}`,
+        `${p.when}: ${p.errorRatio === null ? "nothing measured" : percent(p.errorRatio)}, ${p.verdict}`,
       ),
     );
   });
@@ -87,5 +87,5 @@ function trend(one) {
     label(left, H - 8, points[0].when.slice(0, 10), "tick", "start"),
     label(W - 12, H - 8, points.at(-1).when.slice(0, 10), "tick", "end"),
   );
-  return chart(W, H, `Worst error of ${one.id} over ${points.length} runs`, parts);
+  return chart(W, H, `Worst error of ${result.id} over ${points.length} runs`, parts);
 }

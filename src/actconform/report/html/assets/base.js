@@ -13,11 +13,11 @@ const CLEAN = 0,
 const CLASS_NAMES = Object.keys(data.classes); // gravest first
 const SEVERITIES = data.severities.map(([name]) => name); // gravest first
 const MARKS = ["", data.severities.at(-1)[1], "▲", "●", "✗", "–", "?"]; // by state
-const GRAVITY = [0, 1, 3, 4, 5, -1, -2]; // by state: which of several in one cell is shown
+const GRAVITY = [0, 1, 3, 4, 5, -1, -2]; // by state: which of several in a cell is shown
 const SVG = "http://www.w3.org/2000/svg";
 
-const cases = data.cases.map((one, place) => {
-  const [subject, aspect, dtype, route, verdict] = one.i.map(text);
+const cases = data.cases.map((raw, place) => {
+  const [subject, aspect, dtype, route, verdict] = raw.i.map(text);
   return {
     place,
     subject,
@@ -25,25 +25,25 @@ const cases = data.cases.map((one, place) => {
     dtype,
     route,
     verdict,
-    state: one.k,
-    word: text(one.c),
-    gravity: one.g, // of its gravest finding, 0 is critical; behind all where it has none
-    severity: SEVERITIES[one.g] || "",
-    raw: one,
-    share: number(one.w),
-    within: number(one.p),
+    state: raw.k,
+    word: text(raw.c),
+    gravity: raw.g, // of its gravest finding, 0 is critical; behind all where it has none
+    severity: SEVERITIES[raw.g] || "",
+    raw,
+    errorRatio: number(raw.w),
+    within: number(raw.p),
     id: `${subject}/${aspect}/${dtype}/${route}`,
     backend: route.split("+").pop(),
   };
 });
-const byId = new Map(cases.map((one) => [one.id, one]));
+const byId = new Map(cases.map((result) => [result.id, result]));
 
 /** The sign of a state; of what is known, that of its severity. */
 const markOf = (state, gravity) => (state === KNOWN && data.severities[gravity] ? data.severities[gravity][1] : MARKS[state]);
 
 /** How cases, and cells of several, are sorted: gravest first. */
 const gravestFirst = (a, b) =>
-  GRAVITY[b.state] - GRAVITY[a.state] || a.gravity - b.gravity || (b.share ?? 0) - (a.share ?? 0);
+  GRAVITY[b.state] - GRAVITY[a.state] || a.gravity - b.gravity || (b.errorRatio ?? 0) - (a.errorRatio ?? 0);
 
 function number(value) {
   if (value === "inf") return Infinity;
@@ -52,23 +52,24 @@ function number(value) {
   return value;
 }
 
-/** Make an element: attributes, listeners as on*, then children, strings among them. */
-function make(tag, attributes, ...children) {
-  return fill(document.createElement(tag), attributes, children);
+/** Return a new HTML element with attributes, listeners as on*, and children, elements or strings. */
+function element(tag, attributes, ...children) {
+  return setAttributes(document.createElement(tag), attributes, children);
 }
 
-function draw(tag, attributes, ...children) {
-  return fill(document.createElementNS(SVG, tag), attributes, children);
+/** Return a new SVG element, as `element` does. */
+function svg(tag, attributes, ...children) {
+  return setAttributes(document.createElementNS(SVG, tag), attributes, children);
 }
 
-function fill(element, attributes, children) {
+function setAttributes(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value === true ? "" : value);
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
-  return element;
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== ""));
+  return node;
 }
 
 const unique = (values) => [...new Set(values)];
@@ -89,13 +90,13 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** A share of a limit: percent up to the limit, a multiple beyond it. */
-function percent(share) {
-  if (share === null) return "";
-  if (share === 0) return "0";
-  if (share === Infinity) return "∞";
-  if (share < 0.01) return "<1%";
-  return share <= 1 ? `${Math.round(100 * share)}%` : `${short(share)}×`;
+/** An error against its limit: percent up to the limit, a multiple beyond it. */
+function percent(errorRatio) {
+  if (errorRatio === null) return "";
+  if (errorRatio === 0) return "0";
+  if (errorRatio === Infinity) return "∞";
+  if (errorRatio < 0.01) return "<1%";
+  return errorRatio <= 1 ? `${Math.round(100 * errorRatio)}%` : `${short(errorRatio)}×`;
 }
 
 /** The number behind a pattern of bits such as 0x42b17218. */
@@ -125,18 +126,19 @@ function quoted(word) {
 }
 
 const cellLink = (key) => `#cell=${encodeURI(key).replaceAll("#", "%23")}`;
-const linkTo = (one) => `#case=${encodeURI(one.id).replaceAll("#", "%23")}`;
+const linkTo = (result) => `#case=${encodeURI(result.id).replaceAll("#", "%23")}`;
 
-function say(message) {
-  document.getElementById("said").textContent = message;
+/** Have screen readers speak a message. */
+function announce(message) {
+  document.getElementById("announcement").textContent = message;
 }
 
 /** A box of text that a button copies whole. */
 function copyable(words, label) {
-  const box = make("pre", { tabindex: "0", "aria-label": label }, words);
-  const button = make("button", { type: "button", class: "copy", onclick: () => copy(words, box, button) }, "Copy");
+  const box = element("pre", { tabindex: "0", "aria-label": label }, words);
+  const button = element("button", { type: "button", class: "copy", onclick: () => copy(words, box, button) }, "Copy");
   button.setAttribute("aria-label", `Copy: ${label}`);
-  return make("div", { class: "copyable" }, box, button);
+  return element("div", { class: "copyable" }, box, button);
 }
 
 async function copy(words, box, button) {
@@ -149,7 +151,7 @@ async function copy(words, box, button) {
     done = document.execCommand("copy");
   }
   button.textContent = done ? "Copied" : "Press Ctrl+C";
-  say(done ? "Copied" : "Selected; press Ctrl+C");
+  announce(done ? "Copied" : "Selected; press Ctrl+C");
   setTimeout(() => {
     button.textContent = "Copy";
   }, 1500);
@@ -158,21 +160,21 @@ async function copy(words, box, button) {
 /** A table in a box that scrolls by itself; `head` names columns, "#" before a name aligns it as a number. */
 function table(caption, head, rows) {
   const names = head.map((name) =>
-    make("th", { scope: "col", class: name.startsWith("#") && "number" }, name.replace("#", "")),
+    element("th", { scope: "col", class: name.startsWith("#") && "number" }, name.replace("#", "")),
   );
   const body = rows.map((row) =>
-    make(
+    element(
       "tr",
       null,
-      row.map((cell, at) => make("td", { class: head[at].startsWith("#") && "number" }, cell)),
+      row.map((cell, at) => element("td", { class: head[at].startsWith("#") && "number" }, cell)),
     ),
   );
-  const inner = make(
+  const inner = element(
     "table",
     { class: "plain" },
-    make("caption", { class: "unseen" }, caption),
-    make("thead", null, make("tr", null, names)),
-    make("tbody", null, body),
+    element("caption", { class: "unseen" }, caption),
+    element("thead", null, element("tr", null, names)),
+    element("tbody", null, body),
   );
-  return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, inner);
+  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, inner);
 }

@@ -1,17 +1,17 @@
-// One case: what came of it, where in the input domain, and how to see it again. And the cases of one cell.
+// One case: its verdict, its errors over the input domain, and how to reproduce it. And the cases of one cell.
 
 function chip(state, word, gravity) {
-  return make("span", { class: chipClass(state, gravity) }, `${markOf(state, gravity)} ${word}`.trim());
+  return element("span", { class: chipClass(state, gravity) }, `${markOf(state, gravity)} ${word}`.trim());
 }
 
 /** A known deviation is as loud as it is grave. */
 const chipClass = (state, gravity) => `chip s${state}${state === KNOWN && gravity < 3 ? ` g${gravity}` : ""}`;
 
-function verdictOf(one) {
+function verdictOf(result) {
   return chip(
-    one.state,
-    one.state === KNOWN || one.state === NEW || one.state < KNOWN ? data.words[one.verdict] : one.verdict,
-    one.gravity,
+    result.state,
+    result.state === KNOWN || result.state === NEW || result.state < KNOWN ? data.words[result.verdict] : result.verdict,
+    result.gravity,
   );
 }
 
@@ -19,145 +19,145 @@ function cellView(key) {
   const slash = key.indexOf("/"),
     subject = key.slice(0, slash),
     route = key.slice(slash + 1);
-  const some = cases.filter((one) => one.subject === subject && one.route === route);
-  if (!some.length) return missing(`cell ${key}`);
-  const shown = some.filter(fits),
-    hidden = some.length - shown.length;
-  const rows = [...(shown.length ? shown : some)].sort(gravestFirst).map((one) => [
-    make("a", { href: linkTo(one) }, `${one.aspect} ${one.dtype}`),
-    verdictOf(one),
-    one.severity,
-    one.word,
-    percent(one.share),
-    text(one.raw.blame),
-    reasonOf(one, 160),
+  const ofCell = cases.filter((result) => result.subject === subject && result.route === route);
+  if (!ofCell.length) return missing(`cell ${key}`);
+  const shown = ofCell.filter(fits),
+    hidden = ofCell.length - shown.length;
+  const rows = [...(shown.length ? shown : ofCell)].sort(gravestFirst).map((result) => [
+    element("a", { href: linkTo(result) }, `${result.aspect} ${result.dtype}`),
+    verdictOf(result),
+    result.severity,
+    result.word,
+    percent(result.errorRatio),
+    text(result.raw.blame),
+    reasonOf(result, 160),
   ]);
-  return make(
+  return element(
     "article",
     null,
     back(),
-    make("h2", { tabindex: "-1" }, subject, make("span", { class: "quiet" }, " on "), route),
+    element("h2", { tabindex: "-1" }, subject, element("span", { class: "quiet" }, " on "), route),
     table(`Cases of ${subject} on ${route}`, ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows),
-    hidden && shown.length ? make("p", { class: "quiet" }, `${count(hidden, "case")} hidden by the filters.`) : null,
+    hidden && shown.length ? element("p", { class: "quiet" }, `${count(hidden, "case")} hidden by the filters.`) : null,
   );
 }
 
-function reasonOf(one, most) {
-  const reason = text(one.raw.why);
+function reasonOf(result, most) {
+  const reason = text(result.raw.why);
   return reason.length > most ? `${reason.slice(0, most)}…` : reason;
 }
 
-const back = (one) =>
-  make(
+const back = (result) =>
+  element(
     "p",
     { class: "back" },
-    make("a", { href: "#" }, "← all subjects"),
-    one
-      ? [" / ", make("a", { href: cellLink(`${one.subject}/${one.route}`) }, `${one.subject} on ${one.route}`)]
+    element("a", { href: "#" }, "← all subjects"),
+    result
+      ? [" / ", element("a", { href: cellLink(`${result.subject}/${result.route}`) }, `${result.subject} on ${result.route}`)]
       : null,
   );
-const missing = (what) =>
-  make(
+const missing = (name) =>
+  element(
     "article",
     null,
     back(),
-    make("h2", { tabindex: "-1" }, "Not in this report"),
-    make("p", null, `There is no ${what} here.`),
+    element("h2", { tabindex: "-1" }, "Not in this report"),
+    element("p", null, `There is no ${name} here.`),
   );
 
 function caseView(id) {
-  const one = byId.get(id);
-  if (!one) return missing(`case ${id}`);
-  const command = `actconform run ${quoted(one.id)} --out conform-case`;
+  const result = byId.get(id);
+  if (!result) return missing(`case ${id}`);
+  const command = `actconform run ${quoted(result.id)} --out conform-case`;
   const parts = [
-    back(one),
-    make("h2", { tabindex: "-1" }, one.id),
-    make(
+    back(result),
+    element("h2", { tabindex: "-1" }, result.id),
+    element(
       "p",
       { class: "line" },
-      verdictOf(one),
-      one.severity && ` ${one.severity} ·`,
-      one.share === null ? null : ` worst error ${percent(one.share)} of its limit`,
-      text(one.raw.blame) && ` · blame: ${text(one.raw.blame)}`,
+      verdictOf(result),
+      result.severity && ` ${result.severity} ·`,
+      result.errorRatio === null ? null : ` worst error ${percent(result.errorRatio)} of its limit`,
+      text(result.raw.blame) && ` · blame: ${text(result.raw.blame)}`,
     ),
   ];
-  if (text(one.raw.why)) parts.push(make("p", { class: "reason" }, text(one.raw.why)));
-  parts.push(neighbours(one), facts(one));
-  if (one.raw.m) parts.push(...measured(one));
-  if (one.raw.f) parts.push(make("h3", null, "Findings"), findings(one));
-  if (one.raw.m) parts.push(numbers(one));
-  if (one.raw.t)
+  if (text(result.raw.why)) parts.push(element("p", { class: "reason" }, text(result.raw.why)));
+  parts.push(neighbours(result), facts(result));
+  if (result.raw.m) parts.push(...measured(result));
+  if (result.raw.f) parts.push(element("h3", null, "Findings"), findings(result));
+  if (result.raw.m) parts.push(numbers(result));
+  if (result.raw.t)
     parts.push(
-      make("h3", null, "Over time"),
-      trend(one),
-      one.raw.since.length
-        ? make(
+      element("h3", null, "Over time"),
+      trend(result),
+      result.raw.since.length
+        ? element(
             "ul",
             null,
-            one.raw.since.map(([c, t, r, words]) =>
-              make("li", null, `${text(c)} in ${[text(t), text(r)].filter(Boolean).join(", ")}: ${text(words)}`),
+            result.raw.since.map(([c, t, r, words]) =>
+              element("li", null, `${text(c)} in ${[text(t), text(r)].filter(Boolean).join(", ")}: ${text(words)}`),
             ),
           )
         : null,
     );
-  parts.push(make("h3", null, "Repeat"), copyable(command, "the command that repeats this case"), reproduction(one));
-  return make("article", null, parts);
+  parts.push(element("h3", null, "Repeat"), copyable(command, "the command that repeats this case"), reproduction(result));
+  return element("article", null, parts);
 }
 
-function neighbours(one) {
-  const others = cases.filter(
-    (other) =>
-      other.subject === one.subject &&
-      other.aspect === one.aspect &&
-      other.dtype === one.dtype &&
-      other.state !== NOT_RUN &&
-      other !== one,
+function neighbours(result) {
+  const sameCase = cases.filter(
+    (neighbour) =>
+      neighbour.subject === result.subject &&
+      neighbour.aspect === result.aspect &&
+      neighbour.dtype === result.dtype &&
+      neighbour.state !== NOT_RUN &&
+      neighbour !== result,
   );
-  if (!others.length) return null;
-  return make(
+  if (!sameCase.length) return null;
+  return element(
     "p",
     { class: "others" },
     "the same elsewhere: ",
-    others.map((other) => [
-      make(
+    sameCase.map((neighbour) => [
+      element(
         "a",
-        { href: linkTo(other), class: `s${other.state}` },
-        `${other.route} ${markOf(other.state, other.gravity)}${percent(other.share)}`,
+        { href: linkTo(neighbour), class: `s${neighbour.state}` },
+        `${neighbour.route} ${markOf(neighbour.state, neighbour.gravity)}${percent(neighbour.errorRatio)}`,
       ),
       " ",
     ]),
   );
 }
 
-function facts(one) {
+function facts(result) {
   const rows = [
-    ["computed by", text(one.raw.how)],
-    ["stage", text(one.raw.stage)],
+    ["computed by", text(result.raw.how)],
+    ["stage", text(result.raw.stage)],
   ];
-  for (const [name, value] of Object.entries(one.raw.on || {})) rows.push([`on ${name}`, text(value)]);
-  for (const [name, value] of Object.entries(one.raw.export || {})) rows.push([`export: ${name}`, text(value)]);
+  for (const [name, value] of Object.entries(result.raw.on || {})) rows.push([`on ${name}`, text(value)]);
+  for (const [name, value] of Object.entries(result.raw.export || {})) rows.push([`export: ${name}`, text(value)]);
   const entries = rows
     .filter(([, value]) => value)
-    .flatMap(([name, value]) => [make("dt", null, name), make("dd", null, value)]);
-  return entries.length ? make("dl", { class: "facts" }, entries) : null;
+    .flatMap(([name, value]) => [element("dt", null, name), element("dd", null, value)]);
+  return entries.length ? element("dl", { class: "facts" }, entries) : null;
 }
 
-function reproduction(one) {
-  if (one.raw.py !== undefined)
-    return make(
+function reproduction(result) {
+  if (result.raw.py !== undefined)
+    return element(
       "div",
       null,
-      make("p", { class: "quiet" }, `Without actconform, the worst input of the gravest finding, in an array of 67:`),
-      copyable(text(one.raw.py), "a reproduction in Python"),
+      element("p", { class: "quiet" }, `Without actconform, the worst input of the gravest finding, in an array of 67:`),
+      copyable(text(result.raw.py), "a reproduction in Python"),
     );
-  if (!one.raw.f) return null;
-  const why =
-    one.route.includes("+") && !one.route.startsWith("authored+")
+  if (!result.raw.f) return null;
+  const reason =
+    result.route.includes("+") && !result.route.startsWith("authored+")
       ? "the graph has to be exported again"
       : "it takes more than one call on one number";
-  return make(
+  return element(
     "p",
     { class: "quiet" },
-    `No short program without actconform shows this: ${why}. The command above does.`,
+    `No short program without actconform shows this: ${reason}. The command above does.`,
   );
 }

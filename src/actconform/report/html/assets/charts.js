@@ -10,7 +10,7 @@ function regimeClass(regime) {
 
 function shapeOf(regime, x, y, size) {
   const shape = SHAPES[Math.max(0, REGIMES.indexOf(regime)) % SHAPES.length];
-  if (shape === "circle") return draw("circle", { cx: x, cy: y, r: size });
+  if (shape === "circle") return svg("circle", { cx: x, cy: y, r: size });
   const points = {
     square: [
       [-1, -1],
@@ -30,22 +30,22 @@ function shapeOf(regime, x, y, size) {
       [-1.3, 1],
     ],
   }[shape].map(([dx, dy]) => `${(x + dx * size).toFixed(1)},${(y + dy * size).toFixed(1)}`);
-  return draw("polygon", { points: points.join(" ") });
+  return svg("polygon", { points: points.join(" ") });
 }
 
-function amount(share, limit) {
-  if (share === 0) return "exact";
-  return limit ? `${percent(share)} of the limit` : `${short(share)} ULP`;
+function amount(errorRatio, limit) {
+  if (errorRatio === 0) return "exact";
+  return limit ? `${percent(errorRatio)} of the limit` : `${short(errorRatio)} ULP`;
 }
 
 /** Error over the input domain of one tensor: a signed logarithmic axis, a point a group of binades and regime. */
-function domain(one, tensor) {
-  const measured = one.raw.m.filter((m) => text(m[0]) === tensor && m[8].length);
+function domain(result, tensor) {
+  const measured = result.raw.m.filter((m) => text(m[0]) === tensor && m[8].length);
   if (!measured.length) return null;
   const [first, width] = measured[0][8];
   const limit = number(measured[0][6]);
   const points = measured.flatMap((m) =>
-    m[8][2].map((at, i) => ({ at, share: number(m[8][3][i]), regime: text(m[1]) })),
+    m[8][2].map((at, i) => ({ at, errorRatio: number(m[8][3][i]), regime: text(m[1]) })),
   );
   const most = Math.max(...points.map((p) => Math.abs(p.at)), 1);
   const W = 960,
@@ -56,8 +56,8 @@ function domain(one, tensor) {
     floor = H - 54;
   const middle = (left + W - right) / 2;
   const x = (at) => middle + (at / (most + 0.5)) * ((W - left - right) / 2);
-  const worst = points.reduce((a, b) => (b.share > a.share ? b : a));
-  const high = 10 ** Math.ceil(Math.log10(Math.max(worst.share, 1)) + 0.3);
+  const worst = points.reduce((a, b) => (b.errorRatio > a.errorRatio ? b : a));
+  const high = 10 ** Math.ceil(Math.log10(Math.max(worst.errorRatio, 1)) + 0.3);
   const y = logScale(1e-3, high, floor, top);
   // where a number stands on the axis: the group of its binade, and how far into it
   const place = (value) => {
@@ -66,34 +66,34 @@ function domain(one, tensor) {
     return Math.sign(value) * Math.max(0.5, (Math.log2(Math.abs(value)) - first) / width + 0.5);
   };
   const shown = { first, width, most, x, y, W, H, left, right, top, floor, high, place };
-  const svg = [
+  const marks = [
     ...axes(shown, limit ? "worst error as a share of its limit" : "worst error in ULP (the limit is 0)"),
-    ...intervals(one, tensor, shown),
+    ...intervals(result, tensor, shown),
   ];
-  for (const p of [...points].sort((a, b) => a.share - b.share)) {
-    const words = `${group(p.at, first, width, most)}\n${p.regime}: ${amount(p.share, limit)}`;
-    const mark = shapeOf(p.regime, x(p.at), y(p.share), p === worst ? 4 : 2.8);
+  for (const p of [...points].sort((a, b) => a.errorRatio - b.errorRatio)) {
+    const words = `${group(p.at, first, width, most)}\n${p.regime}: ${amount(p.errorRatio, limit)}`;
+    const mark = shapeOf(p.regime, x(p.at), y(p.errorRatio), p === worst ? 4 : 2.8);
     mark.setAttribute("class", `point ${regimeClass(p.regime)}`);
-    svg.push(tipped(mark, words));
+    marks.push(tipped(mark, words));
   }
-  if (worst.share > 0) {
+  if (worst.errorRatio > 0) {
     const at = x(worst.at),
       end = at > W * 0.75;
-    svg.push(draw("circle", { cx: at, cy: y(worst.share), r: 9, class: "ring" }));
-    svg.push(
+    marks.push(svg("circle", { cx: at, cy: y(worst.errorRatio), r: 9, class: "ring" }));
+    marks.push(
       label(
         at + (end ? -13 : 13),
-        y(worst.share) - 8,
-        `worst ${limit ? percent(worst.share) : short(worst.share) + " ULP"}`,
+        y(worst.errorRatio) - 8,
+        `worst ${limit ? percent(worst.errorRatio) : short(worst.errorRatio) + " ULP"}`,
         "strong",
         end ? "end" : "start",
       ),
     );
   }
-  const summary = `worst ${amount(worst.share, limit)}, ${group(worst.at, first, width, most)}`;
-  const title = `Error over the input domain: ${tensor} of ${one.id}; ${summary}`;
-  const found = svg.filter((mark) => mark.classList.contains("found")).map((mark) => mark.getAttribute("class"));
-  return make("div", null, chart(W, H, title, svg), legend(unique(points.map((p) => p.regime)), unique(found)));
+  const summary = `worst ${amount(worst.errorRatio, limit)}, ${group(worst.at, first, width, most)}`;
+  const title = `Error over the input domain: ${tensor} of ${result.id}; ${summary}`;
+  const intervalClasses = marks.filter((mark) => mark.classList.contains("found")).map((mark) => mark.getAttribute("class"));
+  return element("div", null, chart(W, H, title, marks), legend(unique(points.map((p) => p.regime)), unique(intervalClasses)));
 }
 
 function axes(s, unit) {
@@ -138,30 +138,30 @@ function axes(s, unit) {
 }
 
 /** Findings as bars above the plot, over the inputs where they are: also those that have no magnitude. */
-function intervals(one, tensor, s) {
+function intervals(result, tensor, s) {
   const rows = [];
-  return (one.raw.f || [])
+  return (result.raw.f || [])
     .filter((f) => text(f[2]) === tensor && text(f[3]))
     .map((f) => {
-      const ends = [text(f[3]), text(f[4])].map((hex) => ofHex(hex, one.dtype));
+      const ends = [text(f[3]), text(f[4])].map((hex) => ofHex(hex, result.dtype));
       if (ends.some(Number.isNaN)) return null;
-      const known = Boolean(text(f[5]));
+      const registered = Boolean(text(f[5]));
       const [from, to] = ends.map((value) => s.x(s.place(value)));
       let row = rows.findIndex((used) => used < from - 3);
       if (row < 0) row = rows.length;
       rows[row] = Math.max(to, from + 3);
       const at = s.top - 8 - 6 * (row % 6);
-      const mark = draw("rect", {
+      const mark = svg("rect", {
         x: from - 1.5,
         y: at,
         width: Math.max(3, to - from + 3),
         height: 4,
-        class: known ? `found known of${f[11]}` : "found new",
+        class: registered ? `found known of${f[11]}` : "found new",
       });
       return tipped(
         mark,
-        `${markOf(known ? KNOWN : NEW, f[11])} ${SEVERITIES[f[11]] || ""} ${text(f[0])} in ${text(f[1])}, ${count(f[8], "element")}\n` +
-          `x from ${decimal(text(f[3]), one.dtype)} to ${decimal(text(f[4]), one.dtype)}`,
+        `${markOf(registered ? KNOWN : NEW, f[11])} ${SEVERITIES[f[11]] || ""} ${text(f[0])} in ${text(f[1])}, ${count(f[8], "element")}\n` +
+          `x from ${decimal(text(f[3]), result.dtype)} to ${decimal(text(f[4]), result.dtype)}`,
       );
     });
 }
@@ -177,10 +177,10 @@ function group(at, first, width, most) {
     : `${sign}[2^${low}, 2^${low + width}) ≈ ${sign}${short(2 ** low)} … ${sign}${short(2 ** (low + width))}`;
 }
 
-function legend(regimes, found) {
+function legend(regimes, intervalClasses) {
   const key = (mark, words) =>
-    make("span", null, draw("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, mark), words);
-  return make(
+    element("span", null, svg("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, mark), words);
+  return element(
     "p",
     { class: "legend" },
     regimes.map((regime) => {
@@ -188,9 +188,9 @@ function legend(regimes, found) {
       mark.setAttribute("class", `point ${regimeClass(regime)}`);
       return key(mark, regime);
     }),
-    found.map((kind) =>
+    intervalClasses.map((kind) =>
       key(
-        draw("rect", { x: 0, y: 4, width: 12, height: 4, class: kind }),
+        svg("rect", { x: 0, y: 4, width: 12, height: 4, class: kind }),
         `inputs of ${kind === "found new" ? "new" : "known"} findings${SEVERITIES[kind.slice(-1)] ? ` (${SEVERITIES[kind.slice(-1)]})` : ""}, above`,
       ),
     ),
@@ -198,9 +198,9 @@ function legend(regimes, found) {
 }
 
 /** How many elements have which error in ULP, over all regimes of a tensor. */
-function histogram(one, tensor) {
+function histogram(result, tensor) {
   const bins = new Array(36).fill(0);
-  for (const m of one.raw.m.filter((m) => text(m[0]) === tensor)) {
+  for (const m of result.raw.m.filter((m) => text(m[0]) === tensor)) {
     const [start, ...counts] = m[7];
     counts.forEach((n, i) => {
       bins[start + i] += n;
@@ -231,13 +231,13 @@ function histogram(one, tensor) {
     if (n)
       parts.push(
         tipped(
-          draw("rect", { x: at + 1, y: floor - tall, width: wide - 2, height: tall, class: "bar" }),
+          svg("rect", { x: at + 1, y: floor - tall, width: wide - 2, height: tall, class: "bar" }),
           `${binRange(bin)}: ${count(n, "element")} (${short((100 * n) / total)} %)`,
         ),
       );
   });
   parts.push(label((left + W) / 2, H - 8, "error in ULP", "tick"));
-  return chart(W, H, `Histogram of ULP: ${tensor} of ${one.id}, ${count(total, "element")}`, parts);
+  return chart(W, H, `Histogram of ULP: ${tensor} of ${result.id}, ${count(total, "element")}`, parts);
 }
 
 const binName = (bin) =>

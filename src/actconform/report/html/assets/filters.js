@@ -1,32 +1,32 @@
 // Which cases are shown, and in which order.
 
-const order = { subjects: unique(cases.map((one) => one.subject)), routes: unique(cases.map((one) => one.route)) };
+const order = { subjects: unique(cases.map((result) => result.subject)), routes: unique(cases.map((result) => result.route)) };
 const filters = { dtype: "", aspect: "", verdict: "", severity: "", backend: "", text: "", absent: false, sort: "catalog" };
 const memory = { cell: null };
 
 const COLUMN = "worst error on ";
 
-function fits(one) {
-  if (filters.dtype && one.dtype !== filters.dtype) return false;
-  if (filters.aspect && one.aspect !== filters.aspect) return false;
-  if (filters.backend && one.backend !== filters.backend) return false;
-  if (filters.verdict && one.verdict !== filters.verdict) return false;
-  if (filters.severity && one.severity !== filters.severity) return false;
+function fits(result) {
+  if (filters.dtype && result.dtype !== filters.dtype) return false;
+  if (filters.aspect && result.aspect !== filters.aspect) return false;
+  if (filters.backend && result.backend !== filters.backend) return false;
+  if (filters.verdict && result.verdict !== filters.verdict) return false;
+  if (filters.severity && result.severity !== filters.severity) return false;
   if (!filters.text) return true;
   return filters.text
     .toLowerCase()
     .split(/\s+/)
-    .every((word) => one.words().includes(word));
+    .every((word) => result.words().includes(word));
 }
 
-for (const one of cases) {
-  // what free text is looked for in: made once, when first asked
+for (const result of cases) {
+  // the text that the search looks in: built at the first search
   let words = null;
-  one.words = () => {
+  result.words = () => {
     if (words === null) {
-      const found = (one.raw.f || []).map((f) => `${SEVERITIES[f[11]] || ""} ${text(f[0])} ${text(f[5])} blame:${text(f[6])}`);
-      const said = [one.id, one.verdict, data.words[one.verdict], text(one.raw.how), text(one.raw.why)];
-      words = [...said, ...found].join(" ").toLowerCase();
+      const findingWords = (result.raw.f || []).map((f) => `${SEVERITIES[f[11]] || ""} ${text(f[0])} ${text(f[5])} blame:${text(f[6])}`);
+      const resultWords = [result.id, result.verdict, data.words[result.verdict], text(result.raw.how), text(result.raw.why)];
+      words = [...resultWords, ...findingWords].join(" ").toLowerCase();
     }
     return words;
   };
@@ -34,20 +34,20 @@ for (const one of cases) {
 
 function choice(name, values, label) {
   const options = [
-    make("option", { value: "" }, `any ${label}`),
+    element("option", { value: "" }, `any ${label}`),
     ...values.map((value) =>
-      make(
+      element(
         "option",
         { value, selected: filters[name] === value },
         name === "verdict" ? `${value} (${data.words[value]})` : value,
       ),
     ),
   ];
-  return make(
+  return element(
     "label",
     null,
-    make("span", { class: "unseen" }, label),
-    make(
+    element("span", { class: "unseen" }, label),
+    element(
       "select",
       {
         id: `by-${name}`,
@@ -62,8 +62,8 @@ function choice(name, values, label) {
 }
 
 function controls() {
-  const values = (key) => unique(cases.map((one) => one[key])).sort();
-  const search = make("input", {
+  const values = (key) => unique(cases.map((result) => result[key])).sort();
+  const search = element("input", {
     type: "search",
     id: "by-text",
     placeholder: "subject, class, deviation, reason …",
@@ -73,7 +73,7 @@ function controls() {
       refresh();
     },
   });
-  const sort = make(
+  const sort = element(
     "select",
     {
       id: "by-sort",
@@ -83,14 +83,14 @@ function controls() {
       },
     },
     ["catalog", "name", "worst"].map((value) =>
-      make(
+      element(
         "option",
         { value, selected: filters.sort === value },
         { catalog: "in catalog order", name: "by name", worst: "gravest first" }[value],
       ),
     ),
   );
-  const absent = make("input", {
+  const absent = element("input", {
     type: "checkbox",
     id: "absent",
     checked: filters.absent,
@@ -99,18 +99,18 @@ function controls() {
       refresh();
     },
   });
-  return make(
+  return element(
     "form",
     { class: "controls", role: "search", onsubmit: (event) => event.preventDefault() },
-    make("label", { class: "grow" }, make("span", { class: "unseen" }, "text"), search),
+    element("label", { class: "grow" }, element("span", { class: "unseen" }, "text"), search),
     choice("dtype", values("dtype"), "dtype"),
     choice("aspect", values("aspect"), "aspect"),
     choice("verdict", values("verdict"), "verdict"),
     choice("severity", SEVERITIES, "severity"),
     choice("backend", values("backend"), "backend"),
-    make("label", null, make("span", { class: "unseen" }, "sorting"), sort),
-    make("label", { class: "check" }, absent, "routes without an answer"),
-    make("button", { type: "button", onclick: clear }, "Clear"),
+    element("label", null, element("span", { class: "unseen" }, "sorting"), sort),
+    element("label", { class: "check" }, absent, "routes without an answer"),
+    element("button", { type: "button", onclick: clear }, "Clear"),
   );
 }
 
@@ -125,7 +125,7 @@ function counts() {
   const by = (verdict) =>
     ({ PASS: CLEAN, XFAIL: KNOWN, FAIL: NEW, UNSUPPORTED: REFUSED, UNAVAILABLE: NOT_RUN })[verdict] ?? BROKEN;
   const button = (name, value, kind, words) =>
-    make(
+    element(
       "button",
       {
         type: "button",
@@ -143,16 +143,16 @@ function counts() {
     const words = `${sign} ${n.toLocaleString("en")} ${data.words[verdict]}`;
     return button("verdict", verdict, `chip s${by(verdict)}`, words);
   });
-  const graded = cases.filter((one) => one.severity);
+  const graded = cases.filter((result) => result.severity);
   const severities = data.severities.map(([name, sign], gravity) => {
-    const n = graded.filter((one) => one.gravity === gravity).length;
+    const n = graded.filter((result) => result.gravity === gravity).length;
     return n && button("severity", name, chipClass(KNOWN, gravity), `${sign} ${n.toLocaleString("en")} ${name}`);
   });
-  return make(
+  return element(
     "div",
     { class: "counts" },
     verdicts,
-    graded.length ? make("span", { class: "quiet" }, "by the gravest finding:") : null,
+    graded.length ? element("span", { class: "quiet" }, "by the gravest finding:") : null,
     severities.filter(Boolean),
   );
 }

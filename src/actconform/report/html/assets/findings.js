@@ -1,20 +1,20 @@
-// What was measured of a case, and what was found in it.
+// The measurements and findings of a case.
 
-/** All findings in one table, gravest first; what several say alike, evidence and deviation, stands once below it. */
-function findings(one) {
-  const many = unique(one.raw.f.map((f) => text(f[2]))).length > 1;
-  const said = new Map(),
-    why = new Map();
-  const rows = one.raw.f.map((f) => {
+/** All findings in one table, gravest first; evidence and deviations that several share follow once below it. */
+function findings(result) {
+  const many = unique(result.raw.f.map((f) => text(f[2]))).length > 1;
+  const evidences = new Map(),
+    deviations = new Map();
+  const rows = result.raw.f.map((f) => {
     const [class_, regime, tensor, low, high, deviation, blame, evidence] = f.slice(0, 8).map(text);
     const [n, magnitude, worst, gravity] = f.slice(8);
     const state = !deviation ? NEW : gravity === SEVERITIES.length - 1 ? BY_CONVENTION : KNOWN;
-    if (evidence) said.set(`${blame}\n${evidence}`, [...(said.get(`${blame}\n${evidence}`) || []), class_]);
-    if (deviation) why.set(deviation, [...(why.get(deviation) || []), class_]);
-    const at = (pattern) => (pattern ? `${pattern} (${decimal(pattern, one.dtype)})` : "");
+    if (evidence) evidences.set(`${blame}\n${evidence}`, [...(evidences.get(`${blame}\n${evidence}`) || []), class_]);
+    if (deviation) deviations.set(deviation, [...(deviations.get(deviation) || []), class_]);
+    const at = (pattern) => (pattern ? `${pattern} (${decimal(pattern, result.dtype)})` : "");
     const [hex, truth, got, ulp, scaled, cotangent] = worst;
     const by = cotangent === 1 || cotangent === 0 || !worst.length ? "" : ` (both times the cotangent ${cotangent})`;
-    const mark = make("span", { title: (data.classes[class_] || [])[0] }, chip(state, class_, gravity));
+    const mark = element("span", { title: (data.classes[class_] || [])[0] }, chip(state, class_, gravity));
     return [
       mark,
       SEVERITIES[gravity] || "",
@@ -30,10 +30,10 @@ function findings(one) {
       magnitude ? short(magnitude) : "",
     ];
   });
-  const kinds = (words) => make("span", { class: "quiet" }, ` (${unique(words).join(", ")})`);
+  const kinds = (words) => element("span", { class: "quiet" }, ` (${unique(words).join(", ")})`);
   return [
     table(
-      `Findings of ${one.id}`,
+      `Findings of ${result.id}`,
       [
         "finding",
         "severity",
@@ -50,27 +50,27 @@ function findings(one) {
       ],
       rows,
     ),
-    said.size
-      ? make(
+    evidences.size
+      ? element(
           "dl",
           { class: "facts" },
-          [...said].map(([key, words]) => [
-            make("dt", null, `blame: ${key.split("\n")[0]}`),
-            make("dd", null, key.slice(key.indexOf("\n") + 1), kinds(words)),
+          [...evidences].map(([key, words]) => [
+            element("dt", null, `blame: ${key.split("\n")[0]}`),
+            element("dd", null, key.slice(key.indexOf("\n") + 1), kinds(words)),
           ]),
         )
       : null,
-    why.size
-      ? make(
+    deviations.size
+      ? element(
           "dl",
           { class: "facts" },
-          [...why].map(([id, words]) => [make("dt", null, "known as"), make("dd", null, known(id), kinds(words))]),
+          [...deviations].map(([id, words]) => [element("dt", null, "known as"), element("dd", null, deviationNote(id), kinds(words))]),
         )
       : null,
-    make(
+    element(
       "p",
       { class: "quiet" },
-      unique(one.raw.f.map((f) => text(f[0])))
+      unique(result.raw.f.map((f) => text(f[0])))
         .filter((word) => data.classes[word])
         .map((word) => `${word}: ${data.classes[word][0]}`)
         .join(" · "),
@@ -78,58 +78,58 @@ function findings(one) {
   ];
 }
 
-function measured(one) {
-  const tensors = unique(one.raw.m.map((m) => text(m[0])));
-  const layers = one.raw.m.filter((m) => text(m[1]) === "layers");
+function measured(result) {
+  const tensors = unique(result.raw.m.map((m) => text(m[0])));
+  const layers = result.raw.m.filter((m) => text(m[1]) === "layers");
   const model = layers.length > 0 || tensors.length > 3;
   const parts = [];
   const row = (m, name) => ({
     name,
-    share: ratio(m),
+    value: ratio(m),
     words: `${name}: error ${short(m[4])}, limit ${short(m[6])}, ${short(m[3])} ULP at most, ${count(m[2], "element")}`,
-    bad: breaks(one, m),
+    bad: breaks(result, m),
   });
   if (layers.length)
     parts.push(
-      make("h3", null, "Error along the layers"),
-      make("p", { class: "quiet" }, "each layer given what it read itself, against its own bound"),
+      element("h3", null, "Error along the layers"),
+      element("p", { class: "quiet" }, "each layer on the inputs that it had in this run, against its own bound"),
       bars(
-        `Error along the layers of ${one.id}`,
+        `Error along the layers of ${result.id}`,
         layers.map((m) => row(m, text(m[0]))),
       ),
     );
-  const rest = one.raw.m.filter((m) => text(m[1]) !== "layers");
+  const rest = result.raw.m.filter((m) => text(m[1]) !== "layers");
   if (model) {
-    const title = one.aspect === "gradient" ? "Gradient error by parameter" : "Error of the outputs";
+    const title = result.aspect === "gradient" ? "Gradient error by parameter" : "Error of the outputs";
     parts.push(
-      make("h3", null, title),
+      element("h3", null, title),
       bars(
-        `${title} of ${one.id}`,
+        `${title} of ${result.id}`,
         rest.map((m) => row(m, text(m[0]))),
       ),
     );
   } else {
     for (const tensor of tensors) {
       const suffix = tensors.length > 1 ? `: ${tensor}` : "";
-      const over = domain(one, tensor);
-      if (over) parts.push(make("h3", null, `Error over the input domain${suffix}`), over);
+      const over = domain(result, tensor);
+      if (over) parts.push(element("h3", null, `Error over the input domain${suffix}`), over);
       else
         parts.push(
-          make("h3", null, `Error by regime${suffix}`),
+          element("h3", null, `Error by regime${suffix}`),
           bars(
-            `Error by regime of ${one.id}${suffix}`,
+            `Error by regime of ${result.id}${suffix}`,
             rest.filter((m) => text(m[0]) === tensor).map((m) => row(m, text(m[1]))),
           ),
         );
-      const many = histogram(one, tensor);
-      if (many) parts.push(make("h3", null, `Histogram of ULP${suffix}`), many);
+      const many = histogram(result, tensor);
+      if (many) parts.push(element("h3", null, `Histogram of ULP${suffix}`), many);
     }
   }
   return parts;
 }
 
-function numbers(one) {
-  const rows = one.raw.m.map((m) => [
+function numbers(result) {
+  const rows = result.raw.m.map((m) => [
     text(m[1]),
     text(m[0]),
     m[2].toLocaleString("en"),
@@ -139,12 +139,12 @@ function numbers(one) {
     percent(ratio(m)),
     short(m[5]),
   ]);
-  return make(
+  return element(
     "details",
     null,
-    make("summary", null, `${count(rows.length, "measurement")}`),
+    element("summary", null, `${count(rows.length, "measurement")}`),
     table(
-      `Measurements of ${one.id}`,
+      `Measurements of ${result.id}`,
       ["regime", "tensor", "#elements", "#max ULP", "#max error", "#limit", "#of limit", "#bias"],
       rows,
     ),
@@ -152,4 +152,4 @@ function numbers(one) {
 }
 
 const ratio = (m) => (number(m[6]) ? number(m[4]) / number(m[6]) : number(m[4]));
-const breaks = (one, m) => (one.raw.f || []).some((f) => f[1] === m[1] && f[2] === m[0]);
+const breaks = (result, m) => (result.raw.f || []).some((f) => f[1] === m[1] && f[2] === m[0]);

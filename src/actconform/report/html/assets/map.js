@@ -1,27 +1,27 @@
 // The heat map: subjects by routes, sorted; a cell opens its cases.
 
-/** What several cases of a cell come to: the gravest state and severity, the word, and the worst error against its limit. */
-function joined(some) {
-  const gravest = some.reduce((a, b) => (gravestFirst(a, b) > 0 ? b : a));
-  const same = some.filter((one) => one.state === gravest.state && one.gravity === gravest.gravity);
+/** The summary of a cell's cases: the gravest state and severity, the word, and the worst error against its limit. */
+function joined(ofCell) {
+  const gravest = ofCell.reduce((a, b) => (gravestFirst(a, b) > 0 ? b : a));
+  const same = ofCell.filter((result) => result.state === gravest.state && result.gravity === gravest.gravity);
   const place = (word) => {
     const at = CLASS_NAMES.indexOf(word);
     return at < 0 ? 99 : at;
   };
   const word =
     same
-      .map((one) => one.word)
+      .map((result) => result.word)
       .filter(Boolean)
       .sort((a, b) => place(a) - place(b) || (a < b ? -1 : 1))[0] || "";
-  const shares = some.map((one) => one.share).filter((share) => share !== null);
+  const errorRatios = ofCell.map((result) => result.errorRatio).filter((errorRatio) => errorRatio !== null);
   return {
     state: gravest.state,
     gravity: gravest.gravity,
     severity: gravest.severity,
     word,
-    share: shares.length ? Math.max(...shares) : null,
-    within: Math.max(...some.map((one) => one.within)),
-    n: some.length,
+    errorRatio: errorRatios.length ? Math.max(...errorRatios) : null,
+    within: Math.max(...ofCell.map((result) => result.within)),
+    n: ofCell.length,
   };
 }
 
@@ -38,8 +38,8 @@ function shade(cell) {
   const strength = Math.max(1, 3 - cell.gravity);
   if (cell.state === NEW) return `new${strength}`;
   if (cell.state === KNOWN || cell.word) return `known${strength}`;
-  const share = cell.within;
-  return `h${share === 0 ? 0 : share < 0.01 ? 1 : share < 0.1 ? 2 : share < 0.3 ? 3 : share < 0.6 ? 4 : 5}`;
+  const errorRatio = cell.within;
+  return `h${errorRatio === 0 ? 0 : errorRatio < 0.01 ? 1 : errorRatio < 0.1 ? 2 : errorRatio < 0.3 ? 3 : errorRatio < 0.6 ? 4 : 5}`;
 }
 
 function describeCell(subject, route, cell) {
@@ -52,7 +52,7 @@ function describeCell(subject, route, cell) {
     "unsupported",
     "not run",
   ][cell.state];
-  const worst = cell.share === null ? "" : `, worst error ${percent(cell.share)} of its limit`;
+  const worst = cell.errorRatio === null ? "" : `, worst error ${percent(cell.errorRatio)} of its limit`;
   return `${subject}, ${route}: ${state}${cell.word ? `: ${cell.word}` : ""}${worst}, ${count(cell.n, "case")}`;
 }
 
@@ -61,13 +61,13 @@ function refresh() {
 }
 
 function cells(chosen) {
-  const found = new Map();
-  for (const one of chosen) {
-    const key = `${one.subject}/${one.route}`;
-    if (!found.has(key)) found.set(key, []);
-    found.get(key).push(one);
+  const byCell = new Map();
+  for (const result of chosen) {
+    const key = `${result.subject}/${result.route}`;
+    if (!byCell.has(key)) byCell.set(key, []);
+    byCell.get(key).push(result);
   }
-  return new Map([...found].map(([key, some]) => [key, joined(some)]));
+  return new Map([...byCell].map(([key, ofCell]) => [key, joined(ofCell)]));
 }
 
 const worseFirst = (a, b) => {
@@ -75,46 +75,46 @@ const worseFirst = (a, b) => {
   return gravestFirst(a, b) || b.within - a.within;
 };
 
-function sorted(subjects, routes, found) {
+function sorted(subjects, routes, byCell) {
   if (filters.sort === "catalog") return subjects;
   if (filters.sort === "name") return [...subjects].sort();
   const of = filters.sort === "worst" ? routes : [filters.sort.slice(COLUMN.length)];
   const worst = new Map(
-    subjects.map((subject) => [subject, of.map((route) => found.get(`${subject}/${route}`)).sort(worseFirst)[0]]),
+    subjects.map((subject) => [subject, of.map((route) => byCell.get(`${subject}/${route}`)).sort(worseFirst)[0]]),
   );
   return [...subjects].sort((a, b) => worseFirst(worst.get(a), worst.get(b)));
 }
 
-/** The table, and a line that says how much of it there is. */
+/** The table, and a line with the number of cases, subjects and routes in it. */
 function grid() {
   const chosen = cases.filter(fits);
-  const answered = new Set(chosen.filter((one) => one.state < REFUSED).map((one) => one.route));
-  const there = new Set(chosen.map((one) => one.route));
+  const answered = new Set(chosen.filter((result) => result.state < REFUSED).map((result) => result.route));
+  const allRoutes = new Set(chosen.map((result) => result.route));
   const routes = order.routes.filter(
-    (route) => there.has(route) && (filters.absent || !answered.size || answered.has(route)),
+    (route) => allRoutes.has(route) && (filters.absent || !answered.size || answered.has(route)),
   );
-  const found = cells(chosen);
-  const some = new Set(chosen.filter((one) => routes.includes(one.route)).map((one) => one.subject));
+  const byCell = cells(chosen);
+  const shownSubjects = new Set(chosen.filter((result) => routes.includes(result.route)).map((result) => result.subject));
   const subjects = sorted(
-    order.subjects.filter((subject) => some.has(subject)),
+    order.subjects.filter((subject) => shownSubjects.has(subject)),
     routes,
-    found,
+    byCell,
   );
-  const hidden = there.size - routes.length;
+  const hidden = allRoutes.size - routes.length;
   const size = `${count(subjects.length, "subject")} by ${count(routes.length, "route")}`;
   const rest = hidden ? `; ${count(hidden, "route")} without an answer hidden` : "";
   const words = `${count(chosen.length, "case")} of ${cases.length.toLocaleString("en")}: ${size}${rest}`;
-  say(words);
-  if (!subjects.length) return [make("p", { class: "quiet" }, `${words}. Nothing fits these filters.`)];
-  const head = make(
+  announce(words);
+  if (!subjects.length) return [element("p", { class: "quiet" }, `${words}. Nothing fits these filters.`)];
+  const head = element(
     "tr",
     null,
-    make("td"),
+    element("td"),
     routes.map((route) =>
-      make(
+      element(
         "th",
         { scope: "col", "aria-sort": filters.sort === COLUMN + route ? "descending" : null },
-        make(
+        element(
           "button",
           {
             type: "button",
@@ -131,21 +131,21 @@ function grid() {
   );
   let first = true;
   const rows = subjects.map((subject) =>
-    make(
+    element(
       "tr",
       null,
-      make("th", { scope: "row" }, subject),
+      element("th", { scope: "row" }, subject),
       routes.map((route) => {
         const key = `${subject}/${route}`,
-          cell = found.get(key);
-        if (!cell) return make("td");
+          cell = byCell.get(key);
+        if (!cell) return element("td");
         const stop = memory.cell ? memory.cell === key : first;
         first = false;
         const description = describeCell(subject, route, cell);
-        return make(
+        return element(
           "td",
           null,
-          make(
+          element(
             "a",
             {
               href: cellLink(key),
@@ -161,15 +161,15 @@ function grid() {
       }),
     ),
   );
-  const inner = make(
+  const inner = element(
     "table",
     { class: "map", onkeydown: walk },
-    make("caption", { class: "unseen" }, "Worst error of each subject on each route"),
-    make("thead", null, head),
-    make("tbody", null, rows),
+    element("caption", { class: "unseen" }, "Worst error of each subject on each route"),
+    element("thead", null, head),
+    element("tbody", null, rows),
   );
   if (!inner.querySelector('a[tabindex="0"]')) inner.querySelector("a")?.setAttribute("tabindex", "0");
-  return [make("p", { class: "quiet" }, words), make("div", { class: "scroll map-box", tabindex: "-1" }, inner)];
+  return [element("p", { class: "quiet" }, words), element("div", { class: "scroll map-box", tabindex: "-1" }, inner)];
 }
 
 /** Arrow keys, Home and End walk through the cells, of which one is a stop of the Tab key. */
@@ -205,8 +205,8 @@ function walk(event) {
 }
 
 function key() {
-  const entry = (kind, words) => make("span", null, make("i", { class: `cell ${kind}`, "aria-hidden": "true" }), words);
-  return make(
+  const entry = (kind, words) => element("span", null, element("i", { class: `cell ${kind}`, "aria-hidden": "true" }), words);
+  return element(
     "p",
     { class: "legend" },
     "worst error in % of its limit: ",
@@ -219,8 +219,8 @@ function key() {
     entry("new3", "● NEW, ✗ broken"),
     entry("new1", "● NEW, minor"),
     data.severities.slice(0, 3).map(([name, sign], at) => entry(`known${3 - at}`, `${sign} known, ${name}`)),
-    make("span", null, `${data.severities.at(-1)[1]} with a number: by convention only`),
-    make("span", null, "– unsupported"),
-    make("span", null, "? not run"),
+    element("span", null, `${data.severities.at(-1)[1]} with a number: by convention only`),
+    element("span", null, "– unsupported"),
+    element("span", null, "? not run"),
   );
 }

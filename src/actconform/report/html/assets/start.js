@@ -1,14 +1,14 @@
-// From the address to what is shown; theme; keys.
+// Routing by the address, the theme, and keys.
 
 const main = document.getElementById("main");
 
 function showMap() {
-  const map = make(
+  const map = element(
     "section",
     { id: "map-part" },
-    make("h2", { id: "map-head" }, "Subjects by routes"),
+    element("h2", { id: "map-head" }, "Subjects by routes"),
     controls(),
-    make("div", { id: "map" }, grid()),
+    element("div", { id: "map" }, grid()),
     key(),
   );
   main.replaceChildren(
@@ -59,8 +59,8 @@ function nameTheme() {
 }
 
 try {
-  const kept = localStorage.getItem("actconform-theme");
-  if (kept) document.documentElement.dataset.theme = kept;
+  const storedTheme = localStorage.getItem("actconform-theme");
+  if (storedTheme) document.documentElement.dataset.theme = storedTheme;
 } catch {
   // as above
 }

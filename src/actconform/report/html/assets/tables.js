@@ -1,22 +1,22 @@
-// What stands around the map: the verdict, what is new, known deviations, self-test, facts.
+// The parts around the map: the verdict, new findings, known deviations, self-test, facts.
 
 const NEWS_SHOWN = 20;
-const registered = new Map(data.register.map((one) => [one.id, one]));
+const registered = new Map(data.register.map((cause) => [cause.id, cause]));
 
-function known(id) {
+function deviationNote(id) {
   const entry = registered.get(id);
   if (!entry) return id;
   return [
     id,
-    make("span", { class: "quiet" }, ` ${entry.reason} · `),
-    outward(entry.link),
+    element("span", { class: "quiet" }, ` ${entry.reason} · `),
+    registerLink(entry.link),
     entry.until ? ` until ${entry.until}` : "",
   ];
 }
 
-/** A link of a register, where it is one. */
-function outward(link) {
-  return /^https?:\/\//.test(link) ? make("a", { href: link, rel: "noreferrer" }, "link") : link;
+/** A register's link as an anchor, where it is a URL. */
+function registerLink(link) {
+  return /^https?:\/\//.test(link) ? element("a", { href: link, rel: "noreferrer" }, "link") : link;
 }
 
 function header() {
@@ -38,64 +38,64 @@ function header() {
       data.seconds ? `${Math.floor(data.seconds / 60)}m${String(Math.round(data.seconds % 60)).padStart(2, "0")}s` : "",
     ].filter(Boolean),
   );
-  const theme = make("button", { type: "button", id: "theme", onclick: turn }, "");
+  const theme = element("button", { type: "button", id: "theme", onclick: turn }, "");
   return [
-    make(
+    element(
       "div",
       { class: "top" },
-      make("h1", { class: data.conforms ? "good" : "bad" }, data.conforms ? "✓ Conforms" : "✗ Does not conform"),
-      make(
+      element("h1", { class: data.conforms ? "good" : "bad" }, data.conforms ? "✓ Conforms" : "✗ Does not conform"),
+      element(
         "nav",
         { "aria-label": "parts" },
         ["map", "deviations", data.throughput && "throughput", data.selftest && "selftest", "facts"]
           .filter(Boolean)
-          .map((name) => make("a", { href: `#${name}` }, name)),
+          .map((name) => element("a", { href: `#${name}` }, name)),
       ),
       theme,
     ),
-    make("p", { class: "quiet" }, words.join(" · ")),
+    element("p", { class: "quiet" }, words.join(" · ")),
     data.problems.length
-      ? make(
+      ? element(
           "ul",
           { class: "problems" },
-          data.problems.map((problem) => make("li", null, problem)),
+          data.problems.map((problem) => element("li", null, problem)),
         )
       : null,
   ];
 }
 
-/** Cases that are new or broken, gravest first: what a reader came for. */
+/** Cases that are new or broken, gravest first. */
 function news() {
-  const bad = cases.filter((one) => one.state === NEW || one.state === BROKEN).sort(gravestFirst);
+  const bad = cases.filter((result) => result.state === NEW || result.state === BROKEN).sort(gravestFirst);
   if (!bad.length) return null;
   const rows = bad
     .slice(0, NEWS_SHOWN)
-    .map((one) => [
-      make("a", { href: linkTo(one) }, one.id),
-      verdictOf(one),
-      one.severity,
-      one.word,
-      percent(one.share),
-      text(one.raw.blame),
-      reasonOf(one, 120),
+    .map((result) => [
+      element("a", { href: linkTo(result) }, result.id),
+      verdictOf(result),
+      result.severity,
+      result.word,
+      percent(result.errorRatio),
+      text(result.raw.blame),
+      reasonOf(result, 120),
     ]);
-  return make(
+  return element(
     "section",
     null,
-    make("h2", null, `New: ${count(bad.length, "case")}`),
+    element("h2", null, `New: ${count(bad.length, "case")}`),
     table("New findings, gravest first", ["case", "verdict", "severity", "gravest", "#worst / limit", "blame", "reason"], rows),
-    bad.length > NEWS_SHOWN ? make("p", { class: "quiet" }, `and ${bad.length - NEWS_SHOWN} more: filter by verdict.`) : null,
+    bad.length > NEWS_SHOWN ? element("p", { class: "quiet" }, `and ${bad.length - NEWS_SHOWN} more: filter by verdict.`) : null,
   );
 }
 
 function deviations() {
-  const seen = new Map();
-  for (const one of cases) {
-    for (const f of one.raw.f || []) {
+  const byDeviation = new Map();
+  for (const result of cases) {
+    for (const f of result.raw.f || []) {
       const id = text(f[5]);
       if (!id) continue;
-      if (!seen.has(id))
-        seen.set(id, {
+      if (!byDeviation.has(id))
+        byDeviation.set(id, {
           cases: new Set(),
           subjects: new Set(),
           routes: new Set(),
@@ -104,10 +104,10 @@ function deviations() {
           most: 0,
           gravity: SEVERITIES.length,
         });
-      const entry = seen.get(id);
-      entry.cases.add(one.id);
-      entry.subjects.add(one.subject);
-      entry.routes.add(one.route);
+      const entry = byDeviation.get(id);
+      entry.cases.add(result.id);
+      entry.subjects.add(result.subject);
+      entry.routes.add(result.route);
       entry.classes.add(text(f[0]));
       entry.blames.add(text(f[6]));
       entry.most = Math.max(entry.most, number(f[9]));
@@ -118,10 +118,10 @@ function deviations() {
     const words = [...set];
     return words.slice(0, most).join(", ") + (words.length > most ? ` and ${words.length - most} more` : "");
   };
-  const rows = [...seen]
+  const rows = [...byDeviation]
     .sort(([a, x], [b, y]) => x.gravity - y.gravity || y.cases.size - x.cases.size || (a < b ? -1 : 1))
     .map(([id, e]) => [
-      make(
+      element(
         "button",
         {
           type: "button",
@@ -141,57 +141,57 @@ function deviations() {
       all(e.subjects),
       all(e.routes, 3),
       e.most ? short(e.most) : "",
-      registered.has(id) ? [registered.get(id).reason, " · ", outward(registered.get(id).link)] : "",
+      registered.has(id) ? [registered.get(id).reason, " · ", registerLink(registered.get(id).link)] : "",
     ]);
   const head = ["deviation", "severity", "class", "blame", "#cases", "subjects", "routes", "#worst"];
   if (data.register.length) head.push("why");
-  return make(
+  return element(
     "section",
     { id: "deviations" },
-    make("h2", null, "Known deviations seen"),
+    element("h2", null, "Known deviations seen"),
     rows.length
       ? table(
           "Known deviations",
           head,
           rows.map((row) => row.slice(0, head.length)),
         )
-      : make("p", { class: "quiet" }, "None."),
+      : element("p", { class: "quiet" }, "None."),
   );
 }
 
 function selftest() {
-  const trial = data.selftest;
-  if (!trial) return null;
+  const report = data.selftest;
+  if (!report) return null;
   const part = (...children) =>
-    make("section", { id: "selftest" }, make("h2", null, "Self-test: planted faults"), children);
-  if (trial.error) return part(make("p", null, trial.error));
-  const caught = trial.detections.filter((one) => one.outcome === "caught").length;
-  const rows = trial.detections.map((one) => [
-    chip(one.outcome === "caught" ? CLEAN : NEW, one.outcome),
-    one.fault,
-    one.what,
-    one.wanted,
-    one.seen.join(", "),
+    element("section", { id: "selftest" }, element("h2", null, "Self-test: injected faults"), children);
+  if (report.error) return part(element("p", null, report.error));
+  const caught = report.detections.filter((detection) => detection.outcome === "caught").length;
+  const rows = report.detections.map((detection) => [
+    chip(detection.outcome === "caught" ? CLEAN : NEW, detection.outcome),
+    detection.fault,
+    detection.what,
+    detection.wanted,
+    detection.seen.join(", "),
   ]);
   return part(
-    make(
+    element(
       "p",
       null,
-      `${caught} of ${trial.detections.length} caught, ${count(trial.false_alarms.length, "false alarm")} among `,
-      count(trial.healthy, "healthy case"),
+      `${caught} of ${report.detections.length} caught, ${count(report.false_alarms.length, "false alarm")} among `,
+      count(report.healthy, "healthy case"),
     ),
-    trial.false_alarms.length
-      ? make(
+    report.false_alarms.length
+      ? element(
           "ul",
           { class: "problems" },
-          trial.false_alarms.map((alarm) => make("li", null, alarm)),
+          report.false_alarms.map((alarm) => element("li", null, alarm)),
         )
       : null,
-    make(
+    element(
       "details",
-      { open: caught < trial.detections.length },
-      make("summary", null, count(rows.length, "fault")),
-      table("Planted faults", ["outcome", "fault", "what", "wanted", "seen"], rows),
+      { open: caught < report.detections.length },
+      element("summary", null, count(rows.length, "fault")),
+      table("Injected faults", ["outcome", "fault", "what", "wanted", "seen"], rows),
     ),
   );
 }
@@ -200,42 +200,42 @@ function selftest() {
 function throughput() {
   const measured = data.throughput;
   if (!measured) return null;
-  const part = (...children) => make("section", { id: "throughput" }, make("h2", null, "Throughput"), children);
-  if (measured.error) return part(make("p", null, measured.error));
-  const name = (one) => `${one.subject}, ${one.direction}`;
+  const part = (...children) => element("section", { id: "throughput" }, element("h2", null, "Throughput"), children);
+  if (measured.error) return part(element("p", null, measured.error));
+  const name = (chart) => `${chart.subject}, ${chart.direction}`;
   const names = unique(measured.charts.map(name));
-  const shown = make("div", { id: "throughput-charts" });
+  const shown = element("div", { id: "throughput-charts" });
   const choose = (wanted) => {
     memory.throughput = wanted;
-    shown.replaceChildren(...measured.charts.filter((one) => name(one) === wanted).map(speedChart));
+    shown.replaceChildren(...measured.charts.filter((chart) => name(chart) === wanted).map(speedChart));
   };
-  const select = make(
+  const select = element(
     "select",
     { id: "by-speed", onchange: (event) => choose(event.target.value) },
-    names.map((one) => make("option", { value: one, selected: one === memory.throughput }, one)),
+    names.map((option) => element("option", { value: option, selected: option === memory.throughput }, option)),
   );
   if (names.length) choose(names.includes(memory.throughput) ? memory.throughput : names[0]);
   return part(
-    make("p", { class: "quiet" }, `${measured.about}. Medians, and intervals of at least 95 %; ● computes what is wrong.`),
-    make("div", { class: "controls" }, make("label", null, "timed: ", select)),
+    element("p", { class: "quiet" }, `${measured.about}. Medians, and intervals of at least 95 %; ● computes what is wrong.`),
+    element("div", { class: "controls" }, element("label", null, "timed: ", select)),
     shown,
   );
 }
 
-function speedChart(one) {
-  const rows = one.rows.map(([route, rate, low, high, mark, words]) => ({
+function speedChart(chart) {
+  const rows = chart.rows.map(([route, rate, low, high, mark, words]) => ({
     name: `${mark}${route}`,
-    share: rate,
+    value: rate,
     low,
     high,
     bad: mark === "●",
-    words: `${route}: ${short(rate)} ${one.unit}, ${words}`,
+    words: `${route}: ${short(rate)} ${chart.unit}, ${words}`,
   }));
-  return make(
+  return element(
     "div",
     null,
-    make("h3", null, `${one.size}, ${one.unit}`),
-    bars(`${one.subject}, ${one.direction}, ${one.size}`, rows, { limit: false, unit: big }),
+    element("h3", null, `${chart.size}, ${chart.unit}`),
+    bars(`${chart.subject}, ${chart.direction}, ${chart.size}`, rows, { limit: false, unit: big }),
   );
 }
 
@@ -254,11 +254,11 @@ function factsTable() {
   const backends = Object.keys(data.backends);
   const names = unique(Object.values(data.backends).flatMap((facts) => Object.keys(facts)));
   const rows = names.map((name) => [name, ...backends.map((backend) => data.backends[backend][name] || "")]);
-  return make(
+  return element(
     "section",
     { id: "facts" },
-    make("h2", null, "Facts"),
+    element("h2", null, "Facts"),
     table("Facts of each backend", ["fact", ...backends], rows),
-    data.goldens ? make("p", { class: "quiet" }, `goldens ${data.goldens}`) : null,
+    data.goldens ? element("p", { class: "quiet" }, `goldens ${data.goldens}`) : null,
   );
 }

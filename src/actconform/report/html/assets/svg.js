@@ -2,11 +2,11 @@
 
 const tip = document.getElementById("tip");
 
-/** Give marks of a chart their tooltip: shown on hover and on focus, the same words as their accessible name. */
-function tipped(element, words) {
-  element.setAttribute("data-tip", words);
-  element.append(draw("title", null, words));
-  return element;
+/** Give a mark of a chart its tooltip, shown on hover and on focus; it is the accessible name too. */
+function tipped(mark, words) {
+  mark.setAttribute("data-tip", words);
+  mark.append(svg("title", null, words));
+  return mark;
 }
 
 function showTip(event) {
@@ -18,28 +18,28 @@ function showTip(event) {
   tip.textContent = mark.getAttribute("data-tip");
   tip.hidden = false;
   const box = mark.getBoundingClientRect(),
-    own = tip.getBoundingClientRect();
-  const left = Math.max(4, Math.min(box.left + box.width / 2 - own.width / 2, innerWidth - own.width - 4));
-  const above = box.top - own.height - 6;
+    tipBox = tip.getBoundingClientRect();
+  const left = Math.max(4, Math.min(box.left + box.width / 2 - tipBox.width / 2, innerWidth - tipBox.width - 4));
+  const above = box.top - tipBox.height - 6;
   tip.style.left = `${left + scrollX}px`;
   tip.style.top = `${(above > 0 ? above : box.bottom + 6) + scrollY}px`;
 }
 
-/** An SVG of a given size in its own units that grows and shrinks with the page, and says what it shows. */
+/** An SVG of a given size in its own units that scales with the page, with an accessible name. */
 function chart(width, height, label, ...children) {
-  const svg = draw(
+  const drawing = svg(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label },
     children,
   );
-  return make("div", { class: "scroll chart-box", tabindex: "0", role: "region", "aria-label": label }, svg);
+  return element("div", { class: "scroll chart-box", tabindex: "0", role: "region", "aria-label": label }, drawing);
 }
 
-const line = (x1, y1, x2, y2, kind) => draw("line", { x1, y1, x2, y2, class: kind });
+const line = (x1, y1, x2, y2, kind) => svg("line", { x1, y1, x2, y2, class: kind });
 const label = (x, y, words, kind, anchor) =>
-  draw("text", { x, y, class: kind, "text-anchor": anchor || "middle" }, words);
+  svg("text", { x, y, class: kind, "text-anchor": anchor || "middle" }, words);
 
-/** A logarithmic scale of shares from `low` to `high` onto pixels; 0 and what is below `low` lie on the floor. */
+/** A logarithmic scale of values from `low` to `high` onto pixels; values below `low` lie on the floor. */
 function logScale(low, high, floor, top) {
   const span = Math.log10(high) - Math.log10(low);
   return (value) => {
