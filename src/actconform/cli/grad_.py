@@ -170,7 +170,7 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
 def _differentiated(path: Path, model: onnx.ModelProto, **asked: Any) -> onnx.ModelProto:
     """Return the model with gradients, by the rules of installed plugins too; a plugin that is broken gives none."""
     try:
-        broken = [one.said for one in load_plugins().broken]
+        broken = [plugin.message for plugin in load_plugins().broken]
     except PluginError as error:
         broken = [str(error)]
     for said in broken:

@@ -122,7 +122,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     try:
         cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
     except UsageError as error:
-        broken = [one.said for one in catalog.broken]
+        broken = [plugin.message for plugin in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None
     plan = plan_of(catalog, config, cases)
     ours = plan.manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
@@ -181,7 +181,7 @@ def _problems(plan: Plan, ran: _Ran, required: tuple[str, ...] | None, observed:
     problems = conforms(plan.cases, ran.results, required, optional)
     backends = backends_of(ran.results, plan.catalog)
     problems += worse(ran.results, ran.facts, backends, observed)
-    problems += [b.said for b in plan.catalog.broken]
+    problems += [b.message for b in plan.catalog.broken]
     return problems
 
 
