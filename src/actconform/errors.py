@@ -13,14 +13,14 @@ from typing import Literal
 
 
 class Unsupported(Exception):  # noqa: N818  an outcome, not a fault
-    """Raised by a backend or exporter that does not do what was asked, in its own words: the case becomes UNSUPPORTED."""
+    """Raised by a backend or exporter that does not support the case, in its own words: the case becomes UNSUPPORTED."""
 
 
 class Unavailable(Exception):  # noqa: N818  an outcome, not a fault
     """Raised by `facts` or `export` when a package, device or library is missing, naming it and what to do: UNAVAILABLE."""
 
 
-# What the user has to mend: exit code 2
+# What the user has to fix: exit code 2
 
 
 class UsageError(Exception):

@@ -21,7 +21,7 @@ class BackendContract:
         class TestContract(BackendContract):
             backend = "mine"
 
-    `subjects` are globs of kernels and models; all that are installed are asked by default, models in small sizes.
+    `subjects` are globs of kernels and models; all that are installed are checked by default, models in small sizes.
     """
 
     backend: ClassVar[str]
@@ -35,14 +35,14 @@ class BackendContract:
         contract = _checked(self.backend, self.subjects)
         if contract.unavailable:
             pytest.skip(f"UNAVAILABLE: {contract.unavailable}")
-        clause = next(one for one in contract.clauses if one.name == name)
+        clause = next(clause for clause in contract.clauses if clause.name == name)
         if clause.state == "not applicable":
-            pytest.skip(f"not applicable: {clause.said}")
+            pytest.skip(f"not applicable: {clause.message}")
         if clause.state == "broken":
-            pytest.fail("\n".join([*clause.broken, f"What to do: {clause.mend}"]), pytrace=False)
+            pytest.fail("\n".join([*clause.broken, f"What to do: {clause.fix}"]), pytrace=False)
 
 
 @cache
 def _checked(backend: str, subjects: tuple[str, ...]) -> Checked:
-    """Return what became of the contract, asked once for all clauses."""
+    """Return the outcome of the contract, checked once for all clauses."""
     return check(backend, Setting(subjects=subjects))

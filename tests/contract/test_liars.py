@@ -53,7 +53,7 @@ LIES = [
     ("other-dtype", "dtypes", "relu/value/f16/other-dtype: y: dtype float32, expected float16"),
     ("mutates", "mutation", "relu/value/f32/mutates: x: seen in"),
     ("wavers", "determinism", "relu/value/f32/wavers: y: seen in 1 call"),
-    ("of-its-process", "determinism", "relu/value/f32/of-its-process: another process gives another answer"),
+    ("of-its-process", "determinism", "relu/value/f32/of-its-process: another process gives other outputs"),
     ("bad-close", "close", "relu/value/f32/bad-close: close raised RuntimeError: cannot free"),
     ("numbers-as-facts", "facts", "'threads' is 1: wanted str to str"),
     ("poor-facts", "facts", "no threads among process"),
@@ -66,7 +66,7 @@ LIES = [
     pytest.param("flushes-at-once", "state", "facts: subnormal inputs: kept before, flushed to zero", marks=WITH_TORCH),
     pytest.param("default-dtype", "state", "facts: torch's default dtype: torch.float32 before", marks=WITH_TORCH),
     ("elsewhere", "placement", "Relu on CPU: asked for Accelerator"),
-    ("untold", "placement", "claims that all nodes run on Accelerator, and no program tells where its nodes ran"),
+    ("untold", "placement", "claims that all nodes run on Accelerator, and no program says where its nodes ran"),
     (
         "loads-anything",
         "supports",
@@ -82,8 +82,8 @@ def test_a_lie_is_found_in_its_clause_and_no_other(ask, name, clause, words):
     said = "\n".join(broken[clause].broken) if clause in broken else broken
     assert words in said
     assert set(broken) == {clause}
-    assert broken[clause].mend
-    assert not checked.kept
+    assert broken[clause].fix
+    assert not checked.conforms
 
 
 @pytest.mark.parametrize(("name", "answered"), [("honest", 6), ("honest-runtime", 3), ("right-place", 3)])
@@ -91,8 +91,8 @@ def test_the_honest_keep_the_contract(ask, name, answered):
     checked = ask(name)
     assert [clause.name for clause in checked.clauses] == list(PROMISES)
     assert {clause.name: clause.broken for clause in checked.clauses if clause.broken} == {}
-    assert checked.kept
-    assert (checked.asked, checked.answered) == (12, answered)
+    assert checked.conforms
+    assert (checked.cases, checked.answered) == (12, answered)
     needless = [clause.name for clause in checked.clauses if clause.state == "not applicable"]
     assert needless == ([] if name == "right-place" else ["placement"])
     assert sum(count for _, count in checked.refused) == 12 - answered
@@ -100,7 +100,7 @@ def test_the_honest_keep_the_contract(ask, name, answered):
 
 def test_models_are_asked_too(ask):
     checked = ask("honest", "linear-stack", "relu")
-    assert checked.asked == 8
+    assert checked.cases == 8
     assert checked.refused == (("honest builds no models", 2),)
 
 
@@ -125,19 +125,19 @@ def test_where_nothing_is_answered_what_asks_for_answers_does_not_apply(ask):
 def test_a_process_that_dies_costs_its_cases_and_after_some_the_rest(ask, monkeypatch):
     checked = ask("dies", "relu")
     errors = next(one for one in checked.clauses if one.name == "errors")
-    assert (checked.asked, checked.answered, len(errors.broken)) == (6, 4, 2)
+    assert (checked.cases, checked.answered, len(errors.broken)) == (6, 4, 2)
     monkeypatch.setattr(evidence, "DEATHS", 1)
     checked = ask("dies", "relu")
     errors = next(one for one in checked.clauses if one.name == "errors")
-    assert checked.asked < 6
-    assert errors.broken[-1] == "its process died again and again: the remaining cases were not asked"
+    assert checked.cases < 6
+    assert errors.broken[-1] == "its process died again and again: the remaining cases were not run"
 
 
 def test_what_is_not_installed_is_unavailable_with_the_mend_and_no_pass(ask):
     checked = ask("not-installed")
     assert checked.unavailable == "honestlib is not installed: pip install honestlib"
     assert checked.clauses == ()
-    assert not checked.kept
+    assert not checked.conforms
 
 
 @pytest.mark.parametrize(

@@ -455,4 +455,4 @@ def test_a_worker_asks_for_nothing_that_only_judges() -> None:
 
     catalog = load_plugins([Judged], entry_points=[], judging=False)
     assert (list(catalog.kernels), catalog.broken, catalog.register.causes) == (["my-kernel"], (), ())
-    assert [broken.said for broken in load_plugins([Judged], entry_points=[]).broken] != []
+    assert [broken.message for broken in load_plugins([Judged], entry_points=[]).broken] != []

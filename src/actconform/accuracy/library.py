@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class AccuracyRequest(msgspec.Struct, frozen=True):
-    """What is asked of a library: primitives by name, dtypes, how many float32 inputs (None: all)."""
+    """What is measured of a library: primitives by name, dtypes, how many float32 inputs (None: all)."""
 
     primitives: tuple[str, ...]
     dtypes: tuple[str, ...]

@@ -65,19 +65,19 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 def measured(primitive: Primitive, compute: Compute, dtype: str, points: int | None) -> Accuracy:
     """Return how accurate `compute`, a function of arrays of `dtype`, is as `primitive`.
 
-    float32 is asked at about `points` inputs, at all of them where that is None; functions of two operands then at POINTS. Some are asked
-    again in arrays of length SHORT. `compute` may answer in a wider dtype.
+    float32 is measured at about `points` inputs, at all of them where that is None; functions of two operands then at POINTS. Some are measured
+    again in arrays of length SHORT. `compute` may return a wider dtype.
     """
     tally = Tally(primitive, DTYPES[dtype])
     exhaustive = points is None and primitive.operands == 1
-    for whole in everything(dtype) if exhaustive else [inputs(dtype, points or POINTS)]:
+    for values in everything(dtype) if exhaustive else [inputs(dtype, points or POINTS)]:
         low, high = primitive.domain
-        x = whole[~((whole.astype(np.float64) < low) | (whole.astype(np.float64) > high))]
+        x = values[~((values.astype(np.float64) < low) | (values.astype(np.float64) > high))]
         operands = (x, partners(x)) if primitive.operands == 2 else (x,)
-        answer = compute(*operands)
+        outputs = compute(*operands)
         for start in range(0, x.size, AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            tally.add([operand[part] for operand in operands], answer[part])
+            tally.add([operand[part] for operand in operands], outputs[part])
     for start in np.random.default_rng(22).integers(0, x.size - SHORT, SHORT_ARRAYS):
         short = [operand[start : start + SHORT].copy() for operand in operands]
         tally.add(short, compute(*short))
@@ -97,11 +97,11 @@ class Tally:
         self.wrong: dict[str, str] = {}
 
     @np.errstate(all="ignore")
-    def add(self, operands: Sequence[NDArray[Any]], answer: NDArray[Any]) -> None:
-        """Take in what came at `operands`; raise ValueError where its shape is another."""
-        if answer.shape != operands[0].shape:
-            raise ValueError(f"{self.primitive.name} gave shape {answer.shape} for {operands[0].shape}")
-        x, got = [operand.astype(np.float64) for operand in operands], answer.astype(np.float64)
+    def add(self, operands: Sequence[NDArray[Any]], outputs: NDArray[Any]) -> None:
+        """Count the `outputs` at `operands`; raise ValueError where their shape is another."""
+        if outputs.shape != operands[0].shape:
+            raise ValueError(f"{self.primitive.name} gave shape {outputs.shape} for {operands[0].shape}")
+        x, got = [operand.astype(np.float64) for operand in operands], outputs.astype(np.float64)
         truth = np.asarray(self.primitive.truth(*x))
         size, rounded = np.abs(truth), self._in_format(truth)
         ulps = np.abs(got - truth) / ulp_of(truth, self.fmt)
@@ -119,7 +119,7 @@ class Tally:
     def _below_normal(self, x: list[F64], truth: F64, got: F64, accurate: Mask) -> Mask:
         """Count what is below normal, as result or operand, and tell where it was lost.
 
-        A result is lost where 0 came; an operand where the answer is one for zero or for the smallest normal number, or between these
+        A result is lost where 0 came; an operand where the output is that of zero or for the smallest normal number, or between these
         where zero has a pole.
         """
         fmt, size = self.fmt, np.abs(truth)
@@ -130,11 +130,12 @@ class Tally:
         lost: Mask = matters & (got == 0)
         low = [(np.abs(operand) < fmt.smallest_normal) & (operand != 0) for operand in x]
         places = np.flatnonzero(np.any(low, axis=0))
-        there, low = [operand[places] for operand in x], [each[places] for each in low]
+        small_operands, low = [operand[places] for operand in x], [each[places] for each in low]
         read_wrongly = np.zeros(places.size, bool)
         for sign in (1.0, -1.0):
             zero, normal = (
-                self._in_format(self._instead(there, low, sign * value)) for value in (0.0, fmt.smallest_normal)
+                self._in_format(self._instead(small_operands, low, sign * value))
+                for value in (0.0, fmt.smallest_normal)
             )
             read_wrongly |= self._alike(got[places], zero) | self._alike(got[places], normal)
             between = (got[places] >= np.minimum(zero, normal)) & (got[places] <= np.maximum(zero, normal))
@@ -158,8 +159,8 @@ class Tally:
 
     def _in_format(self, truth: F64) -> F64:
         """Return infinity for what is beyond the format; nothing else is rounded."""
-        held: F64 = np.where(np.abs(truth) >= self.fmt.overflow, np.copysign(np.inf, truth), truth)
-        return held
+        clamped: F64 = np.where(np.abs(truth) >= self.fmt.overflow, np.copysign(np.inf, truth), truth)
+        return clamped
 
     def _alike(self, got: F64, truth: F64, ulps: float = CLOSE) -> Mask:
         alike: Mask = np.abs(got - truth) <= ulps * ulp_of(truth, self.fmt)
@@ -181,15 +182,15 @@ class Tally:
         binade = np.clip(exponents - self.exponents[0], 0, self.worst.size - 1)
         largest = np.zeros_like(self.worst)
         np.maximum.at(largest, binade, ulps)
-        for which in np.flatnonzero(largest > self.worst):
-            index = int(np.flatnonzero((binade == which) & (ulps == largest[which]))[0])
-            self.worst[which], self.at[which] = largest[which], self._hex(x, index)
+        for slot in np.flatnonzero(largest > self.worst):
+            index = int(np.flatnonzero((binade == slot) & (ulps == largest[slot]))[0])
+            self.worst[slot], self.at[slot] = largest[slot], self._hex(x, index)
 
     def _hex(self, x: list[F64], index: int) -> str:
         return " ".join(to_hex(float(operand[index]), self.fmt) for operand in x)
 
     def accuracy(self) -> Accuracy:
-        """Return what all that was taken in comes to."""
+        """Return the accuracy over all that was added."""
         fmt, exponents = self.fmt, self.exponents
         flush: Fate = "" if not self.lost + self.kept else "kept" if not self.lost else "may" if self.kept else "always"
         normal = np.where(exponents >= fmt.emin, self.worst, 0.0)

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 POINTS = 6_000_000  # about how many float32 inputs a primitive gets by default
-CHUNK = 1 << 23  # how many at a time where all patterns are asked
+CHUNK = 1 << 23  # how many at a time where all patterns are measured
 
-# Around these, and their mirror images, neighbouring float32 numbers are asked: edges of overflow and underflow of exp, sigmoid
+# Around these, and their mirror images, neighbouring float32 numbers are measured: edges of overflow and underflow of exp, sigmoid
 # and erfc, where tanh and erf saturate, where approximations change over (log1p, expm1, erf, tanh, softplus), and the ends of the format.
 TROUBLE = (
     *(
@@ -62,7 +62,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def inputs(dtype: str, points: int = POINTS) -> NDArray[Any]:
-    """Return what is asked at `dtype`, NaN and infinities among them: all patterns in 16 bits, about `points` of float32.
+    """Return the inputs to measure at in `dtype`, NaN and infinities among them: all patterns in 16 bits, about `points` of float32.
 
     A third of these lie evenly in all binades of both signs, subnormal ones included, a third in those from 2**-30 to 2**7, a third evenly in
     -110 to 110 and around TROUBLE. The same points in every process.

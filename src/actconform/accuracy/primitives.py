@@ -21,7 +21,7 @@ class Primitive(msgspec.Struct, frozen=True):
     """A function of `operands` numbers by its float64 formula, which is good to 2**-48 of the result.
 
     `operator` is the ONNX operator of one node that computes it, empty where there is none. First operands outside `domain`, and other
-    dtypes than `dtypes`, are not asked.
+    dtypes than `dtypes`, are not measured.
     """
 
     name: str

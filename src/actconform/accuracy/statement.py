@@ -36,7 +36,7 @@ def _both(old: MeasuredLibrary, new: MeasuredLibrary) -> MeasuredLibrary:
         rows[key] = _worse(rows[key], row) if key in rows else row
     facts = old.facts + tuple(facts for facts in new.facts if facts not in old.facts)
     measured = {f"{primitive}/{dtype}" for primitive, dtype in rows}
-    unsupported = {key: why for key, why in (old.unsupported | new.unsupported).items() if key not in measured}
+    unsupported = {key: reason for key, reason in (old.unsupported | new.unsupported).items() if key not in measured}
     order = sorted(rows, key=lambda key: (list(DTYPES).index(key[1]), list(PRIMITIVES).index(key[0])))
     accuracies = tuple(rows[key] for key in order)
     return msgspec.structs.replace(old, facts=facts, accuracies=accuracies, unsupported=unsupported)
@@ -85,8 +85,8 @@ def toml(measured: MeasuredLibrary) -> str:
     dtypes = dict.fromkeys(row.dtype for row in rows)
     lines.append("; ".join(f"{dtype}: {_range_of_points(rows, dtype)} inputs of each" for dtype in dtypes))
     lines += [remark for row in rows for remark in remarks(row)]
-    others = [f'{_key(row)} "{row.flush}"' for row in rows if row.dtype == "f32" and row.flush not in ("", flush)]
-    lines += [f"below normal: {', '.join(others)}"] if others else []
+    other_fates = [f'{_key(row)} "{row.flush}"' for row in rows if row.dtype == "f32" and row.flush not in ("", flush)]
+    lines += [f"below normal: {', '.join(other_fates)}"] if other_fates else []
     when = {name: _allowed([facts[name] for facts in measured.facts]) for name in measured.when}
     ulp = {_key(row): str(row.stated_ulp) for row in rows if row.dtype == "f32" or row.stated_ulp > 1}
     absolute = {_key(row): str(row.stated_absolute) for row in rows if row.stated_absolute}

@@ -87,7 +87,7 @@ def _exit_code(code: int | None) -> int:
 def announced(catalog: Catalog) -> Catalog:
     """Return the catalog; print the errors of its broken plugins on standard error, and have the verb end with 2 instead of 0."""
     for broken in catalog.broken:
-        say(f"error: {one_line(broken.said)}", err=True)
+        say(f"error: {one_line(broken.message)}", err=True)
     if catalog.broken:
         click.get_current_context().meta[BROKEN] = True
     return catalog

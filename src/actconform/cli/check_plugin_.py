@@ -59,11 +59,11 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:
-        document = {"schema": 1, "kept": checked.kept, **msgspec.to_builtins(checked)}
+        document = {"schema": 1, "kept": checked.conforms, **msgspec.to_builtins(checked)}
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1))
     else:
         _show(checked, open_console())
-    return 0 if checked.kept else 1
+    return 0 if checked.conforms else 1
 
 
 def _show_case(case: Case) -> None:
@@ -83,17 +83,17 @@ def _show(checked: Checked, console: Console) -> None:
         return
     width = max(len(clause.name) for clause in checked.clauses)
     for clause in checked.clauses:
-        show(f"{MARKS[clause.state]} {clause.name:<{width}}  {clause.state:<14}  {plain(clause.said)}")
+        show(f"{MARKS[clause.state]} {clause.name:<{width}}  {clause.state:<14}  {plain(clause.message)}")
         for breach in clause.broken[:SHOWN]:
             show(f"    {plain(breach)}")
         if len(clause.broken) > SHOWN:
             show(f"    and {len(clause.broken) - SHOWN:,} more, see --json")
-        if clause.mend:
-            show(f"    [bold]what to do:[/] {plain(clause.mend)}")
+        if clause.fix:
+            show(f"    [bold]what to do:[/] {plain(clause.fix)}")
     refused = "; refused:" if checked.refused else ""
-    show(f"{checked.answered:,} of {checked.asked:,} cases answered in {checked.seconds:.0f} s{refused}")
+    show(f"{checked.answered:,} of {checked.cases:,} cases answered in {checked.seconds:.0f} s{refused}")
     for reason, count in checked.refused[:SHOWN]:
         show(f"  {count:>5,} UNSUPPORTED  {plain(reason)}")
     if len(checked.refused) > SHOWN:
         show(f"  and {len(checked.refused) - SHOWN:,} more reasons, see --json")
-    show("[green]KEEPS THE CONTRACT[/]" if checked.kept else "[red]BREAKS THE CONTRACT[/]")
+    show("[green]KEEPS THE CONTRACT[/]" if checked.conforms else "[red]BREAKS THE CONTRACT[/]")

@@ -172,7 +172,7 @@ def _read(path: Path, target: Path) -> onnx.ModelProto:
 def _differentiated(path: Path, model: onnx.ModelProto, **options: Any) -> onnx.ModelProto:
     """Return the model with gradients, with the rules of installed plugins; a broken plugin contributes none."""
     try:
-        broken = [failure.said for failure in load_plugins().broken]
+        broken = [failure.message for failure in load_plugins().broken]
     except PluginError as error:
         broken = [str(error)]
     for message in broken:

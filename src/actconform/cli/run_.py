@@ -124,7 +124,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     try:
         cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
     except UsageError as error:
-        broken = [failure.said for failure in catalog.broken]
+        broken = [failure.message for failure in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None
     plan = plan_of(catalog, config, cases)
     ours = plan.manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
@@ -183,7 +183,7 @@ def _problems(plan: Plan, ran: _RunResult, required: tuple[str, ...] | None, obs
     problems = conforms(plan.cases, ran.results, required, optional)
     backends = backends_of(ran.results, plan.catalog)
     problems += worse(ran.results, ran.facts, backends, observed)
-    problems += [b.said for b in plan.catalog.broken]
+    problems += [b.message for b in plan.catalog.broken]
     return problems
 
 

@@ -95,12 +95,12 @@ def _classes(s: Sample, tolerance: Tolerance) -> Iterator[tuple[FindingClass, Ma
     ct = np.ones_like(x) if s.cotangent is None else s.cotangent
     ulps = ulp_of(truth, fmt)
     unit, scales = units(s, tolerance, ulps)
-    # an infinite answer counts as the next power of two, so that one ULP around the largest number is one ULP; beyond that
+    # an infinite output counts as the next power of two, so that one ULP around the largest number is one ULP; beyond that
     # as the truth, if of its sign
     cap = 2.0 ** (fmt.emax + 1)
-    seen = np.where(np.isinf(got), np.copysign(np.maximum(cap, np.abs(truth)), got), got)
-    scaled, ulp = np.abs(seen - truth) / unit, np.abs(seen - truth) / ulps
-    small_ulp = np.abs(contracted(seen, fmt) - contracted(truth, fmt)) / ulps
+    finite_got = np.where(np.isinf(got), np.copysign(np.maximum(cap, np.abs(truth)), got), got)
+    scaled, ulp = np.abs(finite_got - truth) / unit, np.abs(finite_got - truth) / ulps
+    small_ulp = np.abs(contracted(finite_got, fmt) - contracted(truth, fmt)) / ulps
 
     open_ = ~(np.isnan(got) & np.isnan(truth))
 
@@ -113,7 +113,7 @@ def _classes(s: Sample, tolerance: Tolerance) -> Iterator[tuple[FindingClass, Ma
     yield take(FindingClass.NAN_LOST, np.isnan(truth))
     low, high = tolerance.range
     outside = (got < low) | (got > high)
-    allowed = (scaled <= tolerance.limit) | (seen == truth)
+    allowed = (scaled <= tolerance.limit) | (finite_got == truth)
     if tolerance.tail:
         allowed &= (small_ulp <= tolerance.tail_limit) | (np.abs(truth) >= scales / 8) | tolerance.near_root(x)
     signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & tolerance.zero_sign
@@ -163,7 +163,7 @@ def _runs(x: F64) -> Iterator[NDArray[np.int64]]:
 
 
 def _interval(x: F64, tolerance: Tolerance) -> Interval:
-    known = x[~np.isnan(x)]
-    if not known.size:
+    numbers = x[~np.isnan(x)]
+    if not numbers.size:
         return Interval(to_hex(np.nan, tolerance.fmt), to_hex(np.nan, tolerance.fmt))
-    return Interval(to_hex(float(known.min()), tolerance.fmt), to_hex(float(known.max()), tolerance.fmt))
+    return Interval(to_hex(float(numbers.min()), tolerance.fmt), to_hex(float(numbers.max()), tolerance.fmt))

@@ -1,4 +1,4 @@
-"""All answers of a case against all its questions: structure first, then numbers regime by regime."""
+"""All outputs of a case against all its test vectors: structure first, then numbers regime by regime."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Comparison(NamedTuple):
-    """The answers of a case beside the truth: what was measured and what breaks a limit.
+    """The outputs of a case beside the truth: what was measured and what breaks a limit.
 
     `samples` holds the joined elements by (regime, tensor); `elements` the flat indices in them that a finding counts, by
     `Finding.place`, for findings of single elements.
@@ -37,24 +37,24 @@ class Comparison(NamedTuple):
     elements: dict[Place, NDArray[np.int64]]
 
 
-def compare(test_vectors: TestVectors, answers: Sequence[Bundle]) -> tuple[list[Measurement], list[Finding]]:
+def compare(test_vectors: TestVectors, outputs: Sequence[Bundle]) -> tuple[list[Measurement], list[Finding]]:
     """Return the measurements and findings of a case, as `comparison` does."""
-    compared = comparison(test_vectors, answers)
+    compared = comparison(test_vectors, outputs)
     return compared.measurements, compared.findings
 
 
-def comparison(test_vectors: TestVectors, answers: Sequence[Bundle]) -> Comparison:
-    """Return how the answers of a case compare: each regime's tensors joined, special inputs compared between positions.
+def comparison(test_vectors: TestVectors, outputs: Sequence[Bundle]) -> Comparison:
+    """Return how the outputs of a case compare: each regime's tensors joined, special inputs compared between positions.
 
-    `answers` holds one bundle a question, in order; raises ValueError when there are more or fewer. A missing, extra, wrongly
+    `outputs` holds one bundle a test vector, in order; raises ValueError when there are more or fewer. A missing, extra, wrongly
     shaped or wrongly typed output is a finding (`names`, `shape`, `dtype`); what can still be compared is.
     """
-    compared = comparison_of(joined(test_vectors, answers), test_vectors.tolerance)
-    return compared._replace(findings=structure(test_vectors, answers) + compared.findings)
+    compared = comparison_of(joined(test_vectors, outputs), test_vectors.tolerance)
+    return compared._replace(findings=structure(test_vectors, outputs) + compared.findings)
 
 
 def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) -> Comparison:
-    """Return how joined answers compare, tensor by tensor of each regime."""
+    """Return how joined outputs compare, tensor by tensor of each regime."""
     measurements, findings, elements = [], [], {}
     for (regime, tensor), sample in samples.items():
         errors = elementwise_errors(sample, tolerance)
@@ -67,35 +67,35 @@ def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) 
     return Comparison(measurements, findings, samples, elements)
 
 
-def structure(test_vectors: TestVectors, answers: Sequence[Bundle]) -> list[Finding]:
+def structure(test_vectors: TestVectors, outputs: Sequence[Bundle]) -> list[Finding]:
     """Return what is wrong before any number is read, `names`, `shape` and `dtype`: one finding for each tensor of a regime."""
-    found: dict[tuple[FindingClass, str, str], Finding] = {}
-    for vector, answer in zip(test_vectors.vectors, answers, strict=True):
-        for class_, tensor, evidence in _structure(vector, answer):
-            old = found.get((class_, vector.regime, tensor))
-            found[class_, vector.regime, tensor] = structural(
-                class_, vector.regime, tensor, evidence, count=old.count + 1 if old else 1
+    findings: dict[tuple[FindingClass, str, str], Finding] = {}
+    for vector, bundle in zip(test_vectors.vectors, outputs, strict=True):
+        for class_, tensor, evidence in _structure(vector, bundle):
+            earlier = findings.get((class_, vector.regime, tensor))
+            findings[class_, vector.regime, tensor] = structural(
+                class_, vector.regime, tensor, evidence, count=earlier.count + 1 if earlier else 1
             )
-    return list(found.values())
+    return list(findings.values())
 
 
-def joined(test_vectors: TestVectors, answers: Sequence[Bundle]) -> dict[tuple[str, str], Sample]:
-    """Return the answers beside their truth, joined by (regime, tensor); those of a wrong name, shape or kind are left out."""
+def joined(test_vectors: TestVectors, outputs: Sequence[Bundle]) -> dict[tuple[str, str], Sample]:
+    """Return the outputs beside their truth, joined by (regime, tensor); those of a wrong name, shape or kind are left out."""
     samples: dict[tuple[str, str], list[Sample]] = defaultdict(list)
-    for vector, answer in zip(test_vectors.vectors, answers, strict=True):
-        for tensor, sample in _samples(vector, answer):
+    for vector, bundle in zip(test_vectors.vectors, outputs, strict=True):
+        for tensor, sample in _samples(vector, bundle):
             samples[vector.regime, tensor].append(sample)
     return {key: join(parts) for key, parts in samples.items()}
 
 
-def _structure(vector: TestVector, answer: Bundle) -> Iterator[tuple[FindingClass, str, str]]:
+def _structure(vector: TestVector, bundle: Bundle) -> Iterator[tuple[FindingClass, str, str]]:
     """Yield (class, tensor, evidence) for all that is wrong before any number is read."""
-    for name in vector.truth.keys() - answer.keys():
-        yield FindingClass.NAMES, name, f"output {name!r} is missing; got {sorted(answer)}"
-    for name in answer.keys() - vector.truth.keys():
+    for name in vector.truth.keys() - bundle.keys():
+        yield FindingClass.NAMES, name, f"output {name!r} is missing; got {sorted(bundle)}"
+    for name in bundle.keys() - vector.truth.keys():
         yield FindingClass.NAMES, name, f"output {name!r} was not asked for; expected {sorted(vector.truth)}"
-    for name in vector.truth.keys() & answer.keys():
-        got, wanted = answer[name], vector.truth[name].shape
+    for name in vector.truth.keys() & bundle.keys():
+        got, wanted = bundle[name], vector.truth[name].shape
         if got.shape != wanted:
             yield FindingClass.SHAPE, name, f"shape {list(got.shape)}, expected {list(wanted)}"
         dtype = vector.dtypes[name]
@@ -103,9 +103,9 @@ def _structure(vector: TestVector, answer: Bundle) -> Iterator[tuple[FindingClas
             yield FindingClass.DTYPE, name, f"dtype {got.dtype}, expected {dtype}"
 
 
-def _samples(vector: TestVector, answer: Bundle) -> Iterator[tuple[str, Sample]]:
+def _samples(vector: TestVector, bundle: Bundle) -> Iterator[tuple[str, Sample]]:
     for name, truth in vector.truth.items():
-        got = answer.get(name)
+        got = bundle.get(name)
         if got is None or got.shape != truth.shape or got.dtype.kind in "cSUmM":
             continue
         cotangent = None
@@ -128,8 +128,8 @@ def join(parts: Sequence[Sample]) -> Sample:
     """Return samples of one tensor one after another."""
 
     def joined(arrays: list[NDArray[Any] | None]) -> NDArray[Any] | None:
-        there = [array for array in arrays if array is not None]
-        return np.concatenate(there) if there else None
+        present = [array for array in arrays if array is not None]
+        return np.concatenate(present) if present else None
 
     return Sample(
         got=np.concatenate([part.got for part in parts]),
@@ -196,16 +196,16 @@ def _bias(sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime:
 
 
 def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) -> Iterator[Located]:
-    """Yield a finding for each input of a unary kernel that gives different answers at different places of arrays.
+    """Yield a finding for each input of a unary kernel that gives different outputs at different places of arrays.
 
-    At special inputs the answers must be of one class (NaN, an infinity, a sign, zero); at kinks of one value too, but for
+    At special inputs the outputs must be of one class (NaN, an infinity, a sign, zero); at kinks of one value too, but for
     rounding: each may lie anywhere between the slopes of both sides.
     """
     kinks = [kink.x for kink in tolerance.kinks]
-    asked = np.flatnonzero(np.isin(sample.x, kinks)) if regime != "special" else np.arange(sample.x.size)
-    if not tolerance.unary or not asked.size:
+    candidates = np.flatnonzero(np.isin(sample.x, kinks)) if regime != "special" else np.arange(sample.x.size)
+    if not tolerance.unary or not candidates.size:
         return
-    order = asked[np.argsort(sample.x[asked].view(np.uint64), kind="stable")]
+    order = candidates[np.argsort(sample.x[candidates].view(np.uint64), kind="stable")]
     x, slope = sample.x[order], sample.got[order].astype(np.float64)
     patterns = x.view(np.uint64)
     starts = np.flatnonzero(np.diff(patterns, prepend=~patterns[:1]))
@@ -220,7 +220,7 @@ def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) ->
     for number in np.flatnonzero(differs):
         group = slice(starts[number], starts[number + 1] if number + 1 < starts.size else None)
         hex_ = to_hex(float(x[group][0]), tolerance.fmt)
-        answers = ", ".join(f"{value:g}" for value in np.unique(slope[group])[:4])
+        values = ", ".join(f"{value:g}" for value in np.unique(slope[group])[:4])
         finding = Finding(
             class_=FindingClass.POSITION_DEPENDENT,
             count=int(x[group].size),
@@ -229,7 +229,7 @@ def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) ->
             interval=Interval(hex_, hex_),
             worst=None,
             magnitude=0.0,
-            evidence=f"the same input gave {answers} at different places {places}",
+            evidence=f"the same input gave {values} at different places {places}",
         )
         yield Located(finding, order[group])
 

@@ -23,10 +23,10 @@ _FIRST_EXPONENT = -8
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One tensor of one regime, flat: the answer in its own dtype, the float64 truth, and the float64 input beside each.
+    """One tensor of one regime, flat: the output in its own dtype, the float64 truth, and the float64 input beside each.
 
     `cotangent` (signed powers of two) is what the truth was multiplied by. `bound` is an absolute error that is allowed
-    whatever the unit says; it is the unit itself where the rule has no other (rows that are not exact).
+    whatever the unit says; it is the unit itself where the tolerance has no other (rows that are not exact).
     """
 
     got: NDArray[Any]
@@ -50,7 +50,7 @@ class ErrorStatistics(msgspec.Struct):
     """What one pass over a sample saw; the maxima are those of the elements plainly within their limit.
 
     `histogram` counts |error| in ULP by powers of two: exact; below 2**-8; [2**-8, 2**-7); ...; 2**25 and more. Non-finite
-    answers and truths count in nothing but `n`. `suspects` are flat indices, ascending, of all elements that are not plainly
+    outputs and truths count in nothing but `n`. `suspects` are flat indices, ascending, of all elements that are not plainly
     within their limit: kinks, flushes, equal NaNs and the like are among them until `classify` has looked.
     `worst` is by input, for unary kernels; `classify` adds the breaches.
     """
@@ -71,14 +71,14 @@ class ErrorStatistics(msgspec.Struct):
 
 
 def elementwise_errors(sample: Sample, tolerance: Tolerance) -> ErrorStatistics:
-    """Return the errors of all elements, in ULP and in the rule's unit, and which elements are suspect.
+    """Return the errors of all elements, in ULP and in the tolerance's unit, and which elements are suspect.
 
     A NaN never wins a comparison: an element is within its limit only where `error <= limit` holds. Exact for f32 and
-    narrower answers, computed in float64. Raises ValueError when the arrays are of unequal length.
+    narrower outputs, computed in float64. Raises ValueError when the arrays are of unequal length.
     """
     n = sample.got.size
     if not sample.truth.size == sample.x.size == n:
-        message = f"answer has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
+        message = f"output has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
         raise ValueError(message)
     errors = ErrorStatistics(n=n, worst=WorstByBinade(tolerance) if tolerance.unary else None)
     suspects = []

@@ -33,31 +33,35 @@ class WorstByBinade:
         self._table = np.full(1 << (64 - self._shift), _NEVER)
         self._of_tail = tolerance.limit / tolerance.tail_limit
         # kept from block to block: fresh memory of this size costs more than what is done with it
-        self._group, self._known, self._most = np.empty(0, np.uint64), np.empty(0), np.empty(0)
+        self._group, self._worst_so_far, self._most = np.empty(0, np.uint64), np.empty(0), np.empty(0)
 
     def add(self, x: F64, truth: F64, scales: F64, scaled: F64, ulp: F64) -> None:
         """Count elements within their limits, with s(x) and their errors; only what could be the worst so far costs much."""
         if x.size > self._group.size:
-            self._group, self._known, self._most = np.empty(x.size, np.uint64), np.empty(x.size), np.empty(x.size)
+            self._group, self._worst_so_far, self._most = (
+                np.empty(x.size, np.uint64),
+                np.empty(x.size),
+                np.empty(x.size),
+            )
         group = np.right_shift(x.view(np.uint64), self._shift, out=self._group[: x.size]).view(np.int64)
-        known = self._table.take(group, mode="clip", out=self._known[: x.size])
+        worst_so_far = self._table.take(group, mode="clip", out=self._worst_so_far[: x.size])
         if not self.tolerance.tail:
-            worse = np.flatnonzero(scaled > known)
+            worse = np.flatnonzero(scaled > worst_so_far)
             np.maximum.at(self._table, group[worse], scaled[worse])
             return
         most = self._most[: x.size]
         of_tail = ulp if self._of_tail == 1.0 else np.multiply(ulp, self._of_tail, out=most)
-        worse = np.flatnonzero(np.maximum(scaled, of_tail, out=most) > known)
+        worse = np.flatnonzero(np.maximum(scaled, of_tail, out=most) > worst_so_far)
         if not worse.size:
             return
-        group, known, scaled, ulp = group[worse], known[worse], scaled[worse], ulp[worse]
+        group, worst_so_far, scaled, ulp = group[worse], worst_so_far[worse], scaled[worse], ulp[worse]
         # |f| < s/8 makes a ULP less than a quarter of the unit, which is soon told
         tail = np.flatnonzero(ulp > 4 * scaled)
         in_tail = worse[tail]
         small = np.abs(truth[in_tail]) < np.broadcast_to(scales, x.shape)[in_tail] / 8
         applies = small & ~self.tolerance.near_root(x[in_tail])
         scaled[tail] = np.where(applies, np.maximum(scaled[tail], ulp[tail] * self._of_tail), scaled[tail])
-        worse = np.flatnonzero(scaled > known)
+        worse = np.flatnonzero(scaled > worst_so_far)
         np.maximum.at(self._table, group[worse], scaled[worse])
 
     def add_breaches(self, x: F64, magnitude: F64, *, of_tail: bool) -> None:
@@ -75,11 +79,11 @@ class WorstByBinade:
         groups = [*(half + group for group in reversed(positive)), 0, *positive]
         worst = self._table[groups]
         worst[len(positive)] = max(self._table[0], self._table[half])
-        seen = np.flatnonzero(worst != _NEVER)
-        shares = worst[seen] / (self.tolerance.limit or 1.0)
+        filled = np.flatnonzero(worst != _NEVER)
+        shares = worst[filled] / (self.tolerance.limit or 1.0)
         return Profile(
             first=(first << bits) - 1023,
             width=1 << bits,
-            at=tuple((seen - len(positive)).tolist()),
+            at=tuple((filled - len(positive)).tolist()),
             share=tuple(float(f"{share:.{DIGITS}g}") for share in shares),
         )

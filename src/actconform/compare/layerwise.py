@@ -30,40 +30,40 @@ NO_NUMBER = ("nan-made", "nan-lost", "inf")  # further off than any number
 
 
 def layerwise(
-    model: Model, tensors: Bundle, seen: Bundle, fmt: FloatFormat, *, fused: bool
+    model: Model, tensors: Bundle, layer_values: Bundle, fmt: FloatFormat, *, fused: bool
 ) -> tuple[list[Measurement], list[Finding]]:
     """Return the measurements and findings of every layer in order, regime "layers", the layer's name as tensor.
 
-    `seen` holds the layers' values as a route computed them. Each is judged by the layer's a-priori bound, given the values
-    that it read, as they were seen: a NaN is found at the layer that made it. A layer that is missing, or of another shape,
-    is a `names` or `shape` finding; what reads it is not judged. Where values were `fused`, seen each in a graph of its own,
+    `layer_values` holds the layers' values as a route computed them. Each is judged by the layer's a-priori bound, given the values
+    that it read, as the route computed them: a NaN is found at the layer that made it. A layer that is missing, or of another shape,
+    is a `names` or `shape` finding; what reads it is not judged. Where values were `fused`, computed each in a graph of its own,
     a layer over its bound may have worked on values that were computed anew: what it read may be off by twice their bounds,
     where layers that are exact, as relu and reshapes are, pass on the bounds of what they read.
     """
     tolerance = Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False)
-    known: dict[str, NDArray[Any]] = dict(tensors)
+    values: dict[str, NDArray[Any]] = dict(tensors)
     bounds: dict[str, NDArray[np.float64]] = {}
     measurements, findings = [], []
     for layer in model.layers:
         shape = (model.batch, *model.shapes[layer.name]) if layer is not model.layers[-1] else ()
-        wrong = _structure(layer.name, seen, shape)
+        wrong = _structure(layer.name, layer_values, shape)
         if wrong:
             findings.append(wrong)
             continue
-        known[layer.name] = seen[layer.name]
-        if any(name not in known for name in layer.inputs):
+        values[layer.name] = layer_values[layer.name]
+        if any(name not in values for name in layer.inputs):
             continue
         with np.errstate(all="ignore"):
-            read = reading(model, layer, known)
+            read = reading(model, layer, values)
             truth = np.asarray(formula_of(layer).forward(read))
             bound = layer_bound(read, truth, fmt)
             if fused:
-                anew = [bounds.get(name, np.zeros(known[name].shape)) for name in layer.inputs]
+                anew = [bounds.get(name, np.zeros(values[name].shape)) for name in layer.inputs]
                 passed_on = bound if bound.all() else layer_bound(read._replace(errors=anew), truth, fmt)
                 bounds[layer.name] = np.where(bound > 0.0, bound, passed_on)
-                if not (np.abs(seen[layer.name] - truth) <= bound).all():
-                    bound = layer_bound(read._replace(errors=[2.0 * one for one in anew]), truth, fmt)
-        sample = Sample(got=seen[layer.name].ravel(), truth=truth.ravel(), x=truth.ravel(), bound=bound.ravel())
+                if not (np.abs(layer_values[layer.name] - truth) <= bound).all():
+                    bound = layer_bound(read._replace(errors=[2.0 * error for error in anew]), truth, fmt)
+        sample = Sample(got=layer_values[layer.name].ravel(), truth=truth.ravel(), x=truth.ravel(), bound=bound.ravel())
         off = elementwise_errors(sample, tolerance)
         new = classify(sample, tolerance, off, LAYERS, layer.name)
         measurements.append(measurement(sample, tolerance, off, new, LAYERS, layer.name))
@@ -72,7 +72,7 @@ def layerwise(
 
 
 def locate_layer(findings: Sequence[Finding]) -> str:
-    """Say in words which layer is the first over its bound, or which gradient is furthest off; empty where there is neither."""
+    """Return in words which layer is the first over its bound, or which gradient is furthest off; empty where there is neither."""
     first = next((finding for finding in findings if finding.regime == LAYERS), None)
     if first:
         by = f" ({first.magnitude:.3g} times)" if first.magnitude else f" ({first.class_})"
@@ -86,27 +86,27 @@ def locate_layer(findings: Sequence[Finding]) -> str:
 
 
 def top_1(model: Model, truth: Bundle, got: Bundle) -> str:
-    """Say in how many rows of "y" the class of the largest score is the truth's; empty where the model does not choose a class.
+    """Return in how many rows of "y" the class of the largest score is the truth's; empty where the model does not choose a class.
 
     A row agrees where no other class has a larger truth than the chosen one: ties are no mistakes. A row with NaN disagrees.
     """
-    scores, given = truth.get(OUTPUT), got.get(OUTPUT)
-    if not model.layers[-1].kind.startswith("categorical") or scores is None or given is None:
+    scores, outputs = truth.get(OUTPUT), got.get(OUTPUT)
+    if not model.layers[-1].kind.startswith("categorical") or scores is None or outputs is None:
         return ""
-    if given.shape != scores.shape or given.dtype.kind in "cSUmM" or scores.ndim != 2 or scores.shape[1] < 2:
+    if outputs.shape != scores.shape or outputs.dtype.kind in "cSUmM" or scores.ndim != 2 or scores.shape[1] < 2:
         return ""
-    chosen = np.argmax(np.where(np.isnan(given), -np.inf, given.astype(np.float64)), axis=1)
+    chosen = np.argmax(np.where(np.isnan(outputs), -np.inf, outputs.astype(np.float64)), axis=1)
     best = np.take_along_axis(scores, chosen[:, None], axis=1)[:, 0] == scores.max(axis=1)
-    agree = int((best & ~np.isnan(given.astype(np.float64)).any(axis=1)).sum())
+    agree = int((best & ~np.isnan(outputs.astype(np.float64)).any(axis=1)).sum())
     return f"top-1 agrees {agree}/{len(scores)}"
 
 
-def _structure(name: str, seen: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Finding | None:
-    if name not in seen:
+def _structure(name: str, layer_values: Mapping[str, NDArray[Any]], shape: tuple[int, ...]) -> Finding | None:
+    if name not in layer_values:
         return structural(
-            FindingClass.NAMES, LAYERS, name, f"the value of layer {name!r} is missing; got {sorted(seen)}"
+            FindingClass.NAMES, LAYERS, name, f"the value of layer {name!r} is missing; got {sorted(layer_values)}"
         )
-    got = seen[name]
+    got = layer_values[name]
     if got.shape != shape or got.dtype.kind in "cSUmM":
         return structural(FindingClass.SHAPE, LAYERS, name, f"{got.dtype} {list(got.shape)}, expected {list(shape)}")
     return None

@@ -1,4 +1,4 @@
-"""The claims about a subject: the calls that they need beside its questions, and the findings where they do not hold."""
+"""Metamorphic relations of a subject: the calls that they need beside its test vectors, and the findings where they do not hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RelationChecks:
-    """What is claimed of one subject in one aspect."""
+    """The metamorphic relations of one subject in one aspect."""
 
     def __init__(self, subject: str, aspect: Aspect, test_vectors: TestVectors) -> None:
         self._relations = relations(subject, aspect)
@@ -41,23 +41,23 @@ class RelationChecks:
                 )
                 yield REGIME, {**self._inputs, "x": x.astype(storage)}, cotangents
 
-    def violations(self, answers: Sequence[Bundle]) -> list[Finding]:
-        """Return a `property` finding for each claim that the answers to `calls` break; lacking answers break it too."""
-        found, left = [], list(answers)
+    def violations(self, outputs: Sequence[Bundle]) -> list[Finding]:
+        """Return a `property` finding for each relation that the outputs of `calls` break; missing outputs break it too."""
+        findings, remaining = [], list(outputs)
         for relation in self._relations:
-            mine, left = left[: len(relation.inputs)], left[len(relation.inputs) :]
-            why = self._why(relation, mine)
-            if why:
+            outputs_of_relation, remaining = remaining[: len(relation.inputs)], remaining[len(relation.inputs) :]
+            reason = self._violation(relation, outputs_of_relation)
+            if reason:
                 broken = f"{relation.subject} {relation.relation}"
-                found.append(
-                    structural(FindingClass.PROPERTY, REGIME, self._tensor, f"{broken}: {why}", relation=broken)
+                findings.append(
+                    structural(FindingClass.PROPERTY, REGIME, self._tensor, f"{broken}: {reason}", relation=broken)
                 )
-        return found
+        return findings
 
-    def _why(self, relation: MetamorphicRelation, answers: Sequence[Bundle]) -> str:
+    def _violation(self, relation: MetamorphicRelation, outputs: Sequence[Bundle]) -> str:
         tensors: list[NDArray[Any]] = []
-        for answer, x in zip(answers, relation.inputs, strict=False):  # what was not answered, `violations` misses
-            array = answer.get(self._tensor)
+        for bundle, x in zip(outputs, relation.inputs, strict=False):  # where outputs are missing, the relation says so
+            array = bundle.get(self._tensor)
             if array is None or array.dtype.kind in "cSUmM":
                 return f"no {self._tensor} of numbers"
             if array.shape[:1] != x.shape[:1] or not array.size:
@@ -67,4 +67,4 @@ class RelationChecks:
             with np.errstate(all="ignore"):
                 return relation.violation(tensors, self._fmt)
         except (ValueError, IndexError) as error:
-            return f"answers of shapes {[list(array.shape) for array in tensors]}: {error}"
+            return f"outputs of shapes {[list(array.shape) for array in tensors]}: {error}"

@@ -1,1 +1,1 @@
-"""The contract of a backend: asked of it case by case in its own process, and told clause by clause."""
+"""The contract of a backend: checked case by case in its own process, and reported clause by clause."""

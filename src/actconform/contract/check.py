@@ -1,4 +1,4 @@
-"""The contract of one installed backend: asked, and told in one value."""
+"""Checks the contract of one installed backend, and returns the outcome as one value."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the contract of a backend: nothing was asked where `unavailable` says why it cannot run here.
+    """What became of the contract of a backend: no case was run where `unavailable` says why it cannot run here.
 
-    `refused` lists the backend's reasons for what it does not do, with how often each was given.
+    `cases` were run, of which `answered` have outputs. `refused` lists the backend's reasons for what it does not do, with how often each was given.
     """
 
     backend: str
@@ -30,14 +30,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str]
     unavailable: str = ""
     clauses: tuple[Clause, ...] = ()
-    asked: int = 0
+    cases: int = msgspec.field(default=0, name="asked")
     answered: int = 0
     refused: tuple[tuple[str, int], ...] = ()
     seconds: float = 0.0
 
     @property
-    def kept(self) -> bool:
-        """Whether the backend was asked, and no clause is broken."""
+    def conforms(self) -> bool:
+        """Whether the backend could run, and no clause is broken."""
         return bool(self.clauses) and not any(clause.state == "broken" for clause in self.clauses)
 
 
@@ -49,8 +49,8 @@ def check(
 ) -> Checked:
     """Return how the backend `name` of the catalog, by default of what is installed, keeps the contract.
 
-    `on_case` hears of each case before it is asked. Raises UsageError where there is no such backend, or it cannot be started
-    at all: then nothing that it does can be asked.
+    `on_case` is called with each case before it is run. Raises UsageError where there is no such backend, or it cannot be started
+    at all.
     """
     catalog = catalog or load_plugins()
     if name not in catalog.backends:
@@ -67,13 +67,15 @@ def check(
         facts=evidence.hello.facts,
         unavailable=unavailable,
         clauses=() if unavailable else tuple(clauses(evidence)),
-        asked=len(evidence.asked),
-        answered=len(evidence.answers),
+        cases=len(evidence.records),
+        answered=len(evidence.answered),
         refused=tuple(evidence.reasons()),
         seconds=evidence.seconds,
     )
 
 
 def _unknown(name: str, catalog: Catalog) -> str:
-    broken = "".join(f"\nplugin {one.name} ({one.distribution}) is broken: {one.reason}" for one in catalog.broken)
+    broken = "".join(
+        f"\nplugin {plugin.name} ({plugin.distribution}) is broken: {plugin.reason}" for plugin in catalog.broken
+    )
     return f"no installed plugin gives a backend {name!r}{near(name, list(catalog.backends))}{broken}"

@@ -17,134 +17,134 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "broken", "not applicable"]
 
-SLOW = 1.0  # seconds for one answer of supports; building takes longer where a framework compiles
+SLOW = 1.0  # seconds for one call of supports; building takes longer where a framework compiles
 VERSION = re.compile(r"\d+\.\d+")
 
 
 class Clause(msgspec.Struct, frozen=True):
-    """One clause: `said` tells what was seen, `broken` each breach, `mend` what to do about them."""
+    """One clause: `message` says in short how it stands, `broken` has each breach, `fix` what to do about them."""
 
     name: str
     state: State
-    said: str
+    message: str = msgspec.field(name="said")
     broken: tuple[str, ...] = ()
-    mend: str = ""
+    fix: str = msgspec.field(default="", name="mend")
 
 
 class _Promise(msgspec.Struct, frozen=True):
-    """What a clause asks: every breach in words, why it does not apply, what it says when it is kept, and what to do."""
+    """What a clause requires: every breach in words, the message where there is none, what to do, and why it does not apply."""
 
     breaches: Callable[[Evidence], Iterable[str]]
-    kept: str
-    mend: str
-    needless: Callable[[Evidence], str] = lambda _: ""
+    message: str
+    fix: str
+    not_applicable: Callable[[Evidence], str] = lambda _: ""
 
 
 def clauses(evidence: Evidence) -> list[Clause]:
     """Return every clause of the contract, in order, for a backend that can run here."""
-    return [_told(name, promise, evidence) for name, promise in PROMISES.items()]
+    return [_clause(name, promise, evidence) for name, promise in PROMISES.items()]
 
 
-def _told(name: str, promise: _Promise, evidence: Evidence) -> Clause:
+def _clause(name: str, promise: _Promise, evidence: Evidence) -> Clause:
     broken = tuple(dict.fromkeys(promise.breaches(evidence)))  # the same in several regimes is one
     if broken:
-        return Clause(name, "broken", _times(len(broken), "breach", "breaches"), broken, promise.mend)
-    if why := promise.needless(evidence):
-        return Clause(name, "not applicable", why)
-    return Clause(name, "ok", promise.kept)
+        return Clause(name, "broken", _times(len(broken), "breach", "breaches"), broken, promise.fix)
+    if reason := promise.not_applicable(evidence):
+        return Clause(name, "not applicable", reason)
+    return Clause(name, "ok", promise.message)
 
 
 def _facts(evidence: Evidence) -> Iterable[str]:
-    yield from (wrong for asked in evidence.every for notes in asked.notes for wrong in notes.facts)
+    yield from (wrong for record in evidence.all_records for notes in record.notes for wrong in notes.facts)
     facts = evidence.hello.facts
     if "threads" not in facts:
         yield f"no threads among {', '.join(facts) or 'no facts at all'}"
     if not any(VERSION.search(value) for value in facts.values()):
         yield "no version of anything"
     for fact in sorted({*facts, *evidence.facts_again}):
-        here, there = facts.get(fact, "nothing"), evidence.facts_again.get(fact, "nothing")
-        if here != there:
-            yield f"{fact} is {here} in one process, {there} in the next"
+        first, second = facts.get(fact, "nothing"), evidence.facts_again.get(fact, "nothing")
+        if first != second:
+            yield f"{fact} is {first} in one process, {second} in the next"
 
 
 def _supports(evidence: Evidence) -> Iterable[str]:
-    for asked in evidence.every:
-        failure = asked.outcome.failure if asked.outcome else None
-        if asked.insisted:
-            yield f"{asked.case.id}: supports says no, and it is built and answers"
+    for record in evidence.all_records:
+        failure = record.outcome.failure if record.outcome else None
+        if record.insisted:
+            yield f"{record.case.id}: supports says no, and it is built and answers"
         if failure and failure.kind in ("error", "memory") and failure.stage == "supports":
-            yield f"{asked.case.id}: supports raised {failure.message}"
+            yield f"{record.case.id}: supports raised {failure.message}"
         if failure and failure.kind in ("error", "memory") and failure.stage == "run" and not not_closed(failure):
-            yield f"{asked.case.id}: supports says yes, it is built, and the call raised {failure.message}"
-        slowest = max((notes.seconds for notes in asked.notes), default=0.0)
+            yield f"{record.case.id}: supports says yes, it is built, and the call raised {failure.message}"
+        slowest = max((notes.seconds for notes in record.notes), default=0.0)
         if slowest > SLOW:
-            yield f"{asked.case.id}: supports took {slowest:.1f} s"
+            yield f"{record.case.id}: supports took {slowest:.1f} s"
     if evidence.unknown and evidence.unknown.answered:
         yield f"{evidence.unknown.case.id}: answers a {_of(evidence)} that it cannot know"
 
 
 def _errors(evidence: Evidence) -> Iterable[str]:
-    for asked in evidence.every:
-        failure = asked.outcome.failure if asked.outcome else None
-        if asked.died:
-            yield f"{asked.case.id}: {asked.died}"
+    for record in evidence.all_records:
+        failure = record.outcome.failure if record.outcome else None
+        if record.died:
+            yield f"{record.case.id}: {record.died}"
         if failure and failure.kind in ("error", "memory") and failure.stage in ("build", "load"):
-            yield f"{asked.case.id}: {failure.stage} raised {failure.message}"
-        if asked.refused is not None and (not asked.refused.strip() or asked.refused.endswith("gives no reason")):
-            yield f"{asked.case.id}: refused without a reason"
+            yield f"{record.case.id}: {failure.stage} raised {failure.message}"
+        if record.refused is not None and (not record.refused.strip() or record.refused.endswith("gives no reason")):
+            yield f"{record.case.id}: refused without a reason"
     if evidence.gave_up:
-        yield "its process died again and again: the remaining cases were not asked"
+        yield "its process died again and again: the remaining cases were not run"
 
 
 def _close(evidence: Evidence) -> Iterable[str]:
-    for asked in evidence.every:
-        failure = asked.outcome.failure if asked.outcome else None
+    for record in evidence.all_records:
+        failure = record.outcome.failure if record.outcome else None
         if failure and not_closed(failure):
-            yield f"{asked.case.id}: close raised {failure.message}"
+            yield f"{record.case.id}: close raised {failure.message}"
     yield from _of_class(FindingClass.MEMORY_GROWTH)(evidence)
 
 
 def _determinism(evidence: Evidence) -> Iterable[str]:
     yield from _of_class(FindingClass.NONDETERMINISTIC)(evidence)
     if evidence.differs:
-        yield f"{evidence.differs}: another process gives another answer"
+        yield f"{evidence.differs}: another process gives other outputs"
 
 
 def _placement(evidence: Evidence) -> Iterable[str]:
     yield from _of_class(FindingClass.PLACEMENT)(evidence)
     provider = evidence.backend.provider
-    told = any(asked.outcome and asked.outcome.placement for asked in evidence.answers)
-    if provider and evidence.answers and not told:
-        yield f"claims that all nodes run on {provider}, and no program tells where its nodes ran"
+    placed = any(record.outcome and record.outcome.placement for record in evidence.answered)
+    if provider and evidence.answered and not placed:
+        yield f"claims that all nodes run on {provider}, and no program says where its nodes ran"
 
 
 def _state(evidence: Evidence) -> Iterable[str]:
-    seen = set()
-    for asked in evidence.every:
-        for change in (change for notes in asked.notes for change in notes.changed):
-            if change not in seen:  # a setting that is changed once and again is one breach
-                seen.add(change)
-                yield f"{asked.case.id}: {change}"
+    reported = set()
+    for record in evidence.all_records:
+        for change in (change for notes in record.notes for change in notes.changed):
+            if change not in reported:  # a setting that is changed once and again is one breach
+                reported.add(change)
+                yield f"{record.case.id}: {change}"
 
 
 def _answers(evidence: Evidence) -> Iterable[str]:
-    if not evidence.answers:
+    if not evidence.answered:
         reasons = "; ".join(reason for reason, _ in evidence.reasons()[:3])
-        yield f"answered none of {_times(len(evidence.asked), 'case', 'cases')}{': ' if reasons else ''}{reasons}"
+        yield f"answered none of {_times(len(evidence.records), 'case', 'cases')}{': ' if reasons else ''}{reasons}"
 
 
 def _of_class(class_: FindingClass) -> Callable[[Evidence], Iterable[str]]:
-    def found(evidence: Evidence) -> Iterable[str]:
-        for asked in evidence.answers:
-            for finding in asked.findings:
+    def breaches(evidence: Evidence) -> Iterable[str]:
+        for record in evidence.answered:
+            for finding in record.findings:
                 if finding.class_ == class_:
-                    yield f"{asked.case.id}: {finding.tensor}{': ' if finding.tensor else ''}{finding.evidence}"
+                    yield f"{record.case.id}: {finding.tensor}{': ' if finding.tensor else ''}{finding.evidence}"
 
-    return found
+    return breaches
 
 
 def _no_answers(evidence: Evidence) -> str:
-    return "" if evidence.answers else "it answers nothing yet"
+    return "" if evidence.answered else "it answers nothing yet"
 
 
 def _no_provider(evidence: Evidence) -> str:
@@ -155,8 +155,8 @@ def _of(evidence: Evidence) -> str:
     return "kernel" if evidence.backend.kind == "framework" else "graph"
 
 
-def _times(count: int, one: str, more: str) -> str:
-    return f"{count:,} {one if count == 1 else more}"
+def _times(count: int, singular: str, plural: str) -> str:
+    return f"{count:,} {singular if count == 1 else plural}"
 
 
 PROMISES: dict[str, _Promise] = {
@@ -184,13 +184,13 @@ PROMISES: dict[str, _Promise] = {
     ),
     "names": _Promise(
         _of_class(FindingClass.NAMES),
-        "outputs bear the names that were asked for",
+        "outputs have the names of the definition",
         'return "y", of a model "y" and "loss", of a vjp "d_NAME" for every differentiable input, and nothing else',
         _no_answers,
     ),
     "shapes": _Promise(
         _of_class(FindingClass.SHAPE),
-        "outputs have the shape that was asked for, at several sizes by one program",
+        "outputs have the shapes of the definition, at several sizes by one program",
         "return what the definition says, for every size of input; build for no particular one",
         _no_answers,
     ),
@@ -209,14 +209,14 @@ PROMISES: dict[str, _Promise] = {
     ),
     "determinism": _Promise(
         _determinism,
-        "the same question gets the same answer",
+        "the same inputs give the same outputs",
         "keep nothing from call to call, draw no random numbers, switch on the framework's deterministic mode",
         _no_answers,
     ),
     "placement": _Promise(
         _placement,
         "every node ran where it was claimed to run",
-        "set Program.placement to {execution provider: operators} from what the runtime tells, or claim no provider",
+        "set Program.placement to {execution provider: operators} from what the runtime reports, or claim no provider",
         _no_provider,
     ),
     "close": _Promise(

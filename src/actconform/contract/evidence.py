@@ -1,4 +1,4 @@
-"""What a backend does when it is asked: every case in its own process, watched, and one of them in another process."""
+"""Runs a backend's cases for its contract: every case in one process, watched, and one of them in another process."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     from actconform.types import Bundle, Kernel
     from actconform.workers.protocol import Failure, Handshake
 
-SHAPES = 6  # of a case's questions: the first, which is the largest, and others of other shapes
-DEATHS = 3  # of the process, after which nothing more is asked
+SHAPES = 6  # of a case's test vectors: the first, which is the largest, and some of other shapes
+DEATHS = 3  # of the process, after which no further case is run
 STRUCTURE = (FindingClass.NAMES, FindingClass.SHAPE, FindingClass.DTYPE)
 
 
 class Setting(NamedTuple):
-    """What is asked: subjects as globs; the worker's interpreter, environment and threads; seconds a case; further plugins."""
+    """What is checked: subjects as globs; the worker's interpreter, environment and threads; seconds a case; further plugins."""
 
     subjects: Sequence[str] = ("*",)
     python: str | None = None
@@ -54,8 +54,8 @@ class Setting(NamedTuple):
     plugins: Sequence[str] = ()
 
 
-class Asked(msgspec.Struct, kw_only=True):
-    """One case that was put to the backend: how it ended, what was found that is not registered, what was noted.
+class CaseRecord(msgspec.Struct, kw_only=True):
+    """One case that the backend was given: how it ended, its findings that are not registered, the watch's notes.
 
     `outcome` is None where the process died, of which `died` tells. With `insisted`, supports had said no.
     """
@@ -69,7 +69,7 @@ class Asked(msgspec.Struct, kw_only=True):
 
     @property
     def answered(self) -> bool:
-        """Whether there are answers to all calls, however the program closed."""
+        """Whether there are outputs of all calls, however the program closed."""
         return self.outcome is not None and (self.outcome.failure is None or not_closed(self.outcome.failure))
 
     @property
@@ -85,43 +85,43 @@ def not_closed(failure: Failure) -> bool:
 
 
 class Evidence(msgspec.Struct, kw_only=True):
-    """All that was seen of a backend; nothing was asked where `hello.unavailable` says why it cannot run here.
+    """All that is known of a backend; no case was run where `hello.unavailable` says why it cannot run here.
 
-    `facts_again` are those of another process; `differs` names a case that was answered otherwise there.
+    `facts_again` are those of another process; `differs` names a case that has other outputs there.
     """
 
     name: str
     backend: type[Backend]
     hello: Handshake
-    asked: list[Asked] = []
-    unknown: Asked | None = None
+    records: list[CaseRecord] = []
+    unknown: CaseRecord | None = None
     facts_again: dict[str, str] = {}
     differs: str = ""
     gave_up: bool = False
     seconds: float = 0.0
 
     @property
-    def every(self) -> list[Asked]:
-        """All cases that were put, the one that no backend can do among them."""
-        return [*([self.unknown] if self.unknown else []), *self.asked]
+    def all_records(self) -> list[CaseRecord]:
+        """All cases that were run, the one that no backend can do among them."""
+        return [*([self.unknown] if self.unknown else []), *self.records]
 
     @property
-    def answers(self) -> list[Asked]:
-        """The cases that the backend takes and answered."""
-        return [one for one in self.asked if one.answered and not one.insisted]
+    def answered(self) -> list[CaseRecord]:
+        """The cases that the backend takes and has outputs for."""
+        return [record for record in self.records if record.answered and not record.insisted]
 
     def reasons(self) -> list[tuple[str, int]]:
         """Return why cases were refused, in the backend's words, the most frequent first, their subject as NAME."""
-        said = [(one.case, one.refused) for one in self.asked if one.refused is not None]
-        return Counter(reason.replace(case.subject, "NAME") for case, reason in said).most_common()
+        refusals = [(record.case, record.refused) for record in self.records if record.refused is not None]
+        return Counter(reason.replace(case.subject, "NAME") for case, reason in refusals).most_common()
 
 
 def gather_evidence(
     name: str, catalog: Catalog, setting: Setting, on_case: Callable[[Case], None] = lambda _: None
 ) -> Evidence:
-    """Return what backend `name` of the catalog does when it is asked; `on_case` hears of each case beforehand.
+    """Return what backend `name` of the catalog does with its cases; `on_case` is called with each case beforehand.
 
-    Raises WorkerError where the backend's process cannot start, and UsageError where there is nothing to ask.
+    Raises WorkerError where the backend's process cannot start, and UsageError where there is no case.
     """
     started = time.perf_counter()
     cases = _cases(name, catalog, setting.subjects)
@@ -131,8 +131,8 @@ def gather_evidence(
             return evidence
         with _worker(WATCHED, setting, watched=name) as watched:
             evidence.facts_again = watched.start().facts
-            _Questioning(watched, catalog, setting, evidence).ask_all(cases, on_case)
-        evidence.differs = _Questioning(plain, catalog, setting, evidence).differing()
+            _CaseRunner(watched, catalog, setting, evidence).run_all(cases, on_case)
+        evidence.differs = _CaseRunner(plain, catalog, setting, evidence).differing()
     evidence.seconds = time.perf_counter() - started
     return evidence
 
@@ -163,119 +163,119 @@ def _worker(name: str, setting: Setting, watched: str = "") -> Worker:
     return Worker(name, python=setting.python, threads=setting.threads, env=env, plugins=plugins)
 
 
-class _Questioning:
-    """A worker, and what to ask it."""
+class _CaseRunner:
+    """A worker, and what it needs to run cases."""
 
     def __init__(self, worker: Worker, catalog: Catalog, setting: Setting, evidence: Evidence) -> None:
         folder = golden_dir()
         self._worker, self._evidence = worker, evidence
         vector_cache = VectorCache(folder, collected(folder, catalog.goldens))
-        self._desk = CaseContext(
+        self._context = CaseContext(
             catalog, catalog.register, setting.timeout, vector_cache, worker, None, facts_of(evidence.hello)
         )
 
-    def ask_all(self, cases: Iterable[Case], on_case: Callable[[Case], None]) -> None:
-        """Put every case, and one that no backend can do, to the watched backend; give up where its process dies again and again."""
+    def run_all(self, cases: Iterable[Case], on_case: Callable[[Case], None]) -> None:
+        """Run every case, and one that no backend can do, on the watched backend; give up where its process dies again and again."""
         unknown = _unknown(self._evidence)
-        self._evidence.unknown = self._put(Asked(case=unknown.case), unknown)
+        self._evidence.unknown = self._run_job(CaseRecord(case=unknown.case), unknown)
         deaths = 0
         for case in cases:
             on_case(case)
             try:
-                asked = self._ask(case)
+                record = self._run_case(case)
             except (NoGoldens, Unsupported):
                 continue  # there is no truth, or no graph, of it
-            if asked.outcome and self._evidence.answers:
-                asked.outcome.outputs = []  # those of the first answer are compared later, no others
-            self._evidence.asked.append(asked)
-            deaths += bool(asked.died)
+            if record.outcome and self._evidence.answered:
+                record.outcome.outputs = []  # only those of the first answered case are compared later
+            self._evidence.records.append(record)
+            deaths += bool(record.died)
             if deaths == DEATHS:
                 self._evidence.gave_up = True
                 return
 
     def differing(self) -> str:
-        """Return the first answered case where the answers of this process are other ones; empty where they are the same."""
-        first = next(iter(self._evidence.answers), None)
+        """Return the first answered case where the outputs of this process differ; empty where they are the same."""
+        first = next(iter(self._evidence.answered), None)
         if first is None or first.outcome is None:
             return ""
-        again = self._put(Asked(case=first.case), self._job(first.case)[0])
+        again = self._run_job(CaseRecord(case=first.case), self._job(first.case)[0])
         outputs = again.outcome.outputs if again.outcome else []
         same = len(outputs) == len(first.outcome.outputs) and all(map(_same, first.outcome.outputs, outputs))
         return "" if same else first.case.id
 
-    def _ask(self, case: Case) -> Asked:
-        """Have the case built first, then called, so that what is refused costs little; insist where supports says no."""
-        asked = Asked(case=case)
-        subject = self._desk.catalog.subject(case.subject)
-        self._put(asked, Job(case, artifact_for(subject, case, self._desk), []))
-        failure = asked.outcome.failure if asked.outcome else None
+    def _run_case(self, case: Case) -> CaseRecord:
+        """Build the case first, then call it, so that what is refused costs little; insist where supports says no."""
+        record = CaseRecord(case=case)
+        subject = self._context.catalog.subject(case.subject)
+        self._run_job(record, Job(case, artifact_for(subject, case, self._context), []))
+        failure = record.outcome.failure if record.outcome else None
         if failure and failure.stage == "supports" and failure.kind == "unsupported":
-            again = self._ask(msgspec.structs.replace(case, route=f"{case.route}@{INSIST}"))
+            again = self._run_case(msgspec.structs.replace(case, route=f"{case.route}@{INSIST}"))
             if again.answered and not again.findings:
                 again.case, again.insisted = case, True
                 return again
-        if not asked.answered:
-            return asked
+        if not record.answered:
+            return record
         job, test_vectors = self._job(case)
-        self._put(asked, job)
-        if asked.answered and asked.outcome:
-            asked.findings = self._found(test_vectors, asked.outcome, case, subject)
-        return asked
+        self._run_job(record, job)
+        if record.answered and record.outcome:
+            record.findings = self._findings(test_vectors, record.outcome, case, subject)
+        return record
 
     def _job(self, case: Case) -> tuple[Job, TestVectors]:
-        subject = self._desk.catalog.subject(case.subject)
-        test_vectors = self._desk.vector_cache.generate(subject, case)
+        subject = self._context.catalog.subject(case.subject)
+        test_vectors = self._context.vector_cache.generate(subject, case)
         test_vectors = msgspec.structs.replace(test_vectors, vectors=_few(test_vectors.vectors))
-        whole = artifact_for(subject, case, self._desk)
+        artifact = artifact_for(subject, case, self._context)
         return job_for(
-            subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), whole
+            subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), artifact
         ), test_vectors
 
-    def _found(
+    def _findings(
         self, test_vectors: TestVectors, outcome: JobResult, case: Case, subject: Kernel | Model
     ) -> list[Finding]:
         """Return what is wrong beside the numbers, but for what is registered."""
-        found = structure(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
-        found += behaviour(test_vectors, outcome, self._evidence.backend.provider)
+        findings = structure(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
+        findings += behaviour(test_vectors, outcome, self._evidence.backend.provider)
         if isinstance(subject, Model) and outcome.intermediates is not None:
             inside = layerwise(
                 subject, test_vectors.vectors[0].inputs, outcome.intermediates, test_vectors.tolerance.fmt, fused=False
             )[1]
-            found += [finding for finding in inside if finding.class_ in STRUCTURE]
-        registered = self._desk.catalog.registered(case)
-        active = self._desk.register.active(registered, self._desk.facts)
-        return [finding for finding in found if finding.place not in plainly(found, registered, active)]
+            findings += [finding for finding in inside if finding.class_ in STRUCTURE]
+        registered = self._context.catalog.registered(case)
+        active = self._context.register.active(registered, self._context.facts)
+        return [finding for finding in findings if finding.place not in plainly(findings, registered, active)]
 
-    def _put(self, asked: Asked, job: Job) -> Asked:
-        """Run the job, and write down how it ended; of the watched backend the notes too."""
-        asked.outcome, asked.died = None, ""
+    def _run_job(self, record: CaseRecord, job: Job) -> CaseRecord:
+        """Run the job, and record how it ended; of the watched backend the notes too."""
+        record.outcome, record.died = None, ""
         watched = self._worker.backend == WATCHED
         if watched:
             job = msgspec.structs.replace(job, case=_under(WATCHED, job.case, self._evidence.name))
         try:
-            asked.outcome = self._worker.run(job, self._desk.timeout)
+            record.outcome = self._worker.run(job, self._context.timeout)
             if watched:
-                told = self._worker.run(_telling(job.case), self._desk.timeout)
-                asked.notes.append(msgspec.json.decode(told.outputs[0]["notes"].tobytes(), type=Notes))
+                notes = self._worker.run(_notes_job(job.case), self._context.timeout)
+                record.notes.append(msgspec.json.decode(notes.outputs[0]["notes"].tobytes(), type=Notes))
         except (WorkerCrash, WorkerTimeout) as error:
-            asked.died = str(error)
-        return asked
+            record.died = str(error)
+        return record
 
 
-def _under(other: str, case: Case, name: str) -> Case:
+def _under(backend: str, case: Case, name: str) -> Case:
     """Return the case on the route of another backend in the place of `name`."""
     route = Route.of(case.route)
-    return msgspec.structs.replace(case, route=str(route._replace(backend=other + route.backend.removeprefix(name))))
+    return msgspec.structs.replace(case, route=str(route._replace(backend=backend + route.backend.removeprefix(name))))
 
 
-def _telling(case: Case) -> Job:
-    """Return the job that the watched backend answers with its notes: built, or loaded, under a name of its own."""
+def _notes_job(case: Case) -> Job:
+    """Return the job for which the watched backend returns its notes: built, or loaded, under a name of its own."""
     route = case.route.removesuffix(f"@{INSIST}")
     return Job(Case(NOTES.name, "value", "f32", route), Artifact(b"", 0, NOTES.name), [Call("", {})])
 
 
 def _unknown(evidence: Evidence) -> Job:
-    """Return what no backend can do: for a framework a kernel, for a runtime a graph, of which it never heard."""
+    """Return what no backend can do: for a framework a kernel, for a runtime a graph, whose name it cannot know."""
     case = Case(UNKNOWN.name, "value", "f32", evidence.name)
     call = Call("", {"x": np.ones(3, np.float32)})
     if evidence.backend.kind == "framework":
@@ -290,7 +290,7 @@ def _unknown(evidence: Evidence) -> Job:
 
 
 def _few(vectors: Sequence[TestVector]) -> list[TestVector]:
-    """Return the first question, and the first of each other shape, up to SHAPES."""
+    """Return the first test vector, and the first of each other shape, up to SHAPES."""
     of_shape: dict[tuple[tuple[int, ...], ...], TestVector] = {}
     for vector in vectors:
         of_shape.setdefault(tuple(array.shape for array in vector.inputs.values()), vector)

@@ -48,11 +48,11 @@ SETTINGS = (
 
 
 def snapshot() -> dict[str, str]:
-    """Return every setting by name, in words; of frameworks those that are imported, and let themselves be asked.
+    """Return every setting by name, in words; of frameworks those that are imported, and can be read.
 
     Floating point is that of the calling thread. States of random numbers are digests.
     """
-    found = {
+    state = {
         **_floating_point(),
         "the working folder": str(Path.cwd()),
         "numpy's handling of floating-point errors": str(np.geterr()),
@@ -64,10 +64,10 @@ def snapshot() -> dict[str, str]:
         if loaded is None:
             continue
         try:
-            found[name] = str(read(loaded))
+            state[name] = str(read(loaded))
         except Exception:  # noqa: BLE001, S112  another version of the framework, or one that is half imported
             continue
-    return found
+    return state
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str], *, drawing: bool) -> list[str]:
@@ -80,11 +80,11 @@ def changes(before: Mapping[str, str], after: Mapping[str, str], *, drawing: boo
 
 
 def _floating_point() -> dict[str, str]:
-    one, tiny = np.float64(1.0), np.float64(2.0**-54)
+    unit, tiny = np.float64(1.0), np.float64(2.0**-54)
     smallest, half, large = np.float32(2.0**-126), np.float32(0.5), np.float32(2.0**30)
     with np.errstate(all="ignore"):
-        up, down = one + tiny != one, -one - tiny != -one
-        nearest = one + np.float64(1.5 * 2.0**-53) != one
+        up, down = unit + tiny != unit, -unit - tiny != -unit
+        nearest = unit + np.float64(1.5 * 2.0**-53) != unit
         return {
             "subnormal results": KEPT if smallest * half != 0 else FLUSHED,
             "subnormal inputs": KEPT if np.float32(2.0**-140) * large != 0 else FLUSHED,

@@ -1,4 +1,4 @@
-"""In the worker: the backend under test, watched. It does what the backend does, and notes what that does beside."""
+"""In the worker: the backend under test, watched. It does what the backend does, and notes its side effects."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ class Watch:
 
     def take(self) -> Notes:
         """Return the notes, and begin anew."""
-        taken, self.notes = self.notes, Notes()
-        return taken
+        notes, self.notes = self.notes, Notes()
+        return notes
 
 
 class Watched(Backend):
@@ -113,7 +113,7 @@ class Watched(Backend):
 
     def build(self, kernel: Kernel, dtype: str) -> Program:
         if kernel.name == NOTES.name:
-            return Told(self._watch)
+            return NotesProgram(self._watch)
         with self._watch.over("build"):
             return self._watched(self._inner.build(kernel, dtype))
 
@@ -123,7 +123,7 @@ class Watched(Backend):
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
         if artifact.path == NOTES.name:
-            return Told(self._watch)
+            return NotesProgram(self._watch)
         with self._watch.over("load"):
             return self._watched(self._inner.load(artifact, dtype, *([level] if level else [])))
 
@@ -155,8 +155,8 @@ class WatchedProgram(Program):
             self._inner.close()
 
 
-class Told(Program):
-    """Answers with the notes."""
+class NotesProgram(Program):
+    """Returns the notes as its output."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch

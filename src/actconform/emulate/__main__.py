@@ -70,9 +70,9 @@ def interpreter(processor: Processor) -> str:
         if platform.machine() not in X86:
             raise UsageError(f"{processor.model} runs the driver's own Python, which is {platform.machine()}'s")
         return _script([*command, sys.executable])
-    made = sysroot(_requirements(), lambda text: click.echo(text, err=True))
-    path = os.pathsep.join((str(made.packages), *_driver_packages()))
-    return _script(["env", f"PYTHONPATH={path}", *command, "-L", str(made.root), str(made.python)])
+    root = sysroot(_requirements(), lambda text: click.echo(text, err=True))
+    path = os.pathsep.join((str(root.packages), *_driver_packages()))
+    return _script(["env", f"PYTHONPATH={path}", *command, "-L", str(root.root), str(root.python)])
 
 
 def _script(command: list[str]) -> str:
@@ -82,7 +82,11 @@ def _script(command: list[str]) -> str:
 def _requirements() -> list[str]:
     """Return what the worker's packages require, and ONNX Runtime, at the driver's versions."""
     needed = [Requirement(text) for name in PACKAGES for text in metadata.requires(name) or ()]
-    names = {one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})} - {*PACKAGES}
+    names = {
+        requirement.name
+        for requirement in needed
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    } - {*PACKAGES}
     by_module = metadata.packages_distributions().get("onnxruntime")
     if not by_module:
         raise UsageError('there is no onnxruntime here: pip install "actconform-onnxruntime[cpu]"')

@@ -92,12 +92,12 @@ def _make(place: Path, requirements: Sequence[str]) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         # Renamed when whole: of two processes that make the same one, either's will do.
         with tempfile.TemporaryDirectory(dir=place.parent, prefix="making-") as folder:
-            made = Sysroot(Path(folder) / "sysroot")
-            made.root.mkdir(parents=True)
-            glibc = _unpack_python(made.root, Path(folder) / "apt")
-            _install(requirements, made, Path(folder) / "constraints.txt", glibc)
+            new_root = Sysroot(Path(folder) / "sysroot")
+            new_root.root.mkdir(parents=True)
+            glibc = _unpack_python(new_root.root, Path(folder) / "apt")
+            _install(requirements, new_root, Path(folder) / "constraints.txt", glibc)
             try:
-                made.folder.rename(place)
+                new_root.folder.rename(place)
             except OSError:
                 if not place.exists():
                     raise
@@ -138,12 +138,12 @@ def _unpack_python(root: Path, apt: Path) -> int:
     return next((int(version[1]) for version in versions if version), OLDEST_GLIBC)
 
 
-def _install(requirements: Sequence[str], made: Sysroot, constraints: Path, glibc: int) -> None:
+def _install(requirements: Sequence[str], target: Sysroot, constraints: Path, glibc: int) -> None:
     pins = [f"{package.name}=={package.version}" for package in metadata.distributions() if package.name]
     constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
     platforms = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in range(OLDEST_GLIBC, glibc + 1))]
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
-    command += ["--target", str(made.packages), "--only-binary", ":all:", "--constraint", str(constraints)]
-    command += ["--implementation", "cp", "--python-version", made.python.name.removeprefix("python")]
+    command += ["--target", str(target.packages), "--only-binary", ":all:", "--constraint", str(constraints)]
+    command += ["--implementation", "cp", "--python-version", target.python.name.removeprefix("python")]
     command += [word for platform in platforms for word in ("--platform", f"{platform}_aarch64")]
     called([*command, "--", *requirements], f"wheels for arm64 of {', '.join(requirements)} cannot be installed")

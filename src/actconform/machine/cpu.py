@@ -1,4 +1,4 @@
-"""What the processor offers, asked in the process that computes: a driver and its workers may see different processors."""
+"""What the processor offers, read in the process that computes: a driver and its workers may see different processors."""
 
 from __future__ import annotations
 

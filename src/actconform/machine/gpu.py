@@ -1,4 +1,4 @@
-"""The first NVIDIA GPU, as the driver tells it: asked before a framework is imported, which takes seconds."""
+"""The first NVIDIA GPU, as the driver describes it: read before a framework is imported, which takes seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-DRIVER_MEND = "install the NVIDIA driver, and in a container start it with the GPU (docker run --gpus all)"
+DRIVER_FIX = "install the NVIDIA driver, and in a container start it with the GPU (docker run --gpus all)"
 
 # CUdevice_attribute of cuda.h
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
@@ -27,7 +27,7 @@ def first_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> dict[str, str]:
     try:
         cuda = load(DRIVER)
     except OSError as error:
-        raise Unavailable(f"no NVIDIA driver: {DRIVER} missing: {DRIVER_MEND}") from error
+        raise Unavailable(f"no NVIDIA driver: {DRIVER} missing: {DRIVER_FIX}") from error
     device, count = ctypes.c_int(0), ctypes.c_int(0)
     status = cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count))
     if status or count.value == 0:
@@ -37,7 +37,7 @@ def first_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> dict[str, str]:
         )
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t(0)
     major, minor, version = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
-    asked = (
+    statuses = (
         cuda.cuDeviceGet(ctypes.byref(device), 0),
         cuda.cuDeviceGetName(name, len(name), device),
         cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device),
@@ -45,8 +45,10 @@ def first_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> dict[str, str]:
         cuda.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device),
         cuda.cuDriverGetVersion(ctypes.byref(version)),
     )
-    if any(asked):
-        raise Unavailable(f"the NVIDIA driver does not tell of its first device (status {max(asked)}): see nvidia-smi")
+    if any(statuses):
+        raise Unavailable(
+            f"the NVIDIA driver does not tell of its first device (status {max(statuses)}): see nvidia-smi"
+        )
     return {
         "device": name.value.decode(),
         "compute_capability": f"{major.value}.{minor.value}",

@@ -1,4 +1,4 @@
-"""oneDNN, which torch, TensorFlow, OpenVINO and XLA compute with: at which instruction set, and told what."""
+"""oneDNN, which torch, TensorFlow, OpenVINO and XLA compute with: at which instruction set, and with which settings."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def onednn_level() -> str:
 
 
 def onednn_settings() -> str:
-    """Return the variables that tell oneDNN what to compute with, as "ONEDNN_MAX_CPU_ISA=AVX2", or "none"."""
-    said = [f"{_PREFIXES[0]}{name}={_variable(name)}" for name in _SETTINGS if _variable(name)]
-    return " ".join(said) or "none"
+    """Return the variables that set what oneDNN computes with, as "ONEDNN_MAX_CPU_ISA=AVX2", or "none"."""
+    settings = [f"{_PREFIXES[0]}{name}={_variable(name)}" for name in _SETTINGS if _variable(name)]
+    return " ".join(settings) or "none"
 
 
 def onednn_facts() -> dict[str, str]:
-    """Return the facts of a oneDNN that cannot be asked: what it may use of the processor, and its settings."""
+    """Return the facts of a oneDNN that has no interface to read them: what it may use of the processor, and its settings."""
     return {"cpu_capability": onednn_capability(), "onednn_settings": onednn_settings()}
 
 
@@ -63,8 +63,8 @@ def onednn_isa(torch: ModuleType) -> str:
     # torch asserts where its build has no verbose mode
     with _standard_output() as printed, suppress(AssertionError), mkldnn.verbose(mkldnn.VERBOSE_ON):
         torch.zeros(1, 1).to_mkldnn()
-    found = re.search(r"info,cpu,isa:(.+)", "".join(printed))
-    return found[1].strip() if found else "unsaid"
+    match = re.search(r"info,cpu,isa:(.+)", "".join(printed))
+    return match[1].strip() if match else "unsaid"
 
 
 def _variable(name: str) -> str:

@@ -55,16 +55,16 @@ def _cause(error: Exception, name: str, called: str, install: str, printed: str)
             return f"{called} is incomplete, it lacks {error.name}: install it anew: {install}"
         return f"{called} needs {error.name}, which is not installed: pip install {error.name.partition('.')[0]}"
     if _NUMPY_1.search(f"{words}\n{printed}"):
-        here = metadata.version("numpy")
+        numpy_version = metadata.version("numpy")
         return (
-            f"{called} was built for numpy 1 and cannot be imported with numpy {here}: "
-            f"take a release of it that was built for numpy {here.partition('.')[0]}"
+            f"{called} was built for numpy 1 and cannot be imported with numpy {numpy_version}: "
+            f"take a release of it that was built for numpy {numpy_version.partition('.')[0]}"
         )
     if missing := _SHARED_LIBRARY.search(words):
         return f"{called} needs the shared library {missing[1]}, which is not there: install that, or {install}"
     first = words.splitlines()[0] if words else "no reason given"
-    said = first if isinstance(error, ImportError | OSError) else f"{type(error).__name__}: {first}"
-    return f"{called} is installed, but cannot be imported: {said}"
+    reason = first if isinstance(error, ImportError | OSError) else f"{type(error).__name__}: {first}"
+    return f"{called} is installed, but cannot be imported: {reason}"
 
 
 def _installed(packages: Sequence[str]) -> tuple[str, str]:

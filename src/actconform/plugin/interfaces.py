@@ -25,7 +25,7 @@ class Library(NamedTuple):
     """What a backend computes elementary functions with, to be measured by `make accuracy`.
 
     `when` names the facts by which the library is known, versions first. `primitives` maps names of `actconform.accuracy` to functions of
-    numpy arrays, which give such of the same shape and dtype; a runtime is asked by graphs of one node, and needs none.
+    numpy arrays, which give such of the same shape and dtype; a runtime is measured with graphs of one node, and needs none.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Program(ABC):
 
     implementation: str = ""
     placement: Mapping[str, tuple[str, ...]] = {}
-    """For each execution provider the operators that it was given; empty where the runtime does not tell."""
+    """For each execution provider the operators that it was given; empty where the runtime does not say."""
 
     @abstractmethod
     def forward(self, inputs: Bundle) -> Bundle:

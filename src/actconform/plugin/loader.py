@@ -6,7 +6,7 @@ import inspect
 import traceback
 from functools import partial
 from importlib import metadata
-from pathlib import Path  # noqa: TC003  msgspec reads the annotations when it is asked for a struct's fields
+from pathlib import Path  # noqa: TC003  msgspec reads the annotations for a struct's fields
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -46,8 +46,8 @@ class Broken(msgspec.Struct, frozen=True):
     reason: str
 
     @property
-    def said(self) -> str:
-        """What is to be told of it, by every verb in the same words."""
+    def message(self) -> str:
+        """Its name and what is wrong, in the same words for every command."""
         return f"plugin {self.name} ({self.distribution}) is broken: {self.reason}"
 
 
@@ -73,8 +73,8 @@ class Catalog(msgspec.Struct, frozen=True):
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""
         route = Route.of(case.route)
-        known = Route(self._registered(route.exporter), route.constants, self._registered(route.backend))
-        return msgspec.structs.replace(case, route=str(known))
+        registered_route = Route(self._registered(route.exporter), route.constants, self._registered(route.backend))
+        return msgspec.structs.replace(case, route=str(registered_route))
 
     def _registered(self, name: str) -> str:
         offered: dict[str, type[Backend | Exporter]] = {**self.backends, **self.exporters}
@@ -88,7 +88,9 @@ class Catalog(msgspec.Struct, frozen=True):
     def workers(self, cases: Iterable[Case]) -> set[str]:
         """Return the backends whose processes do the cases, and those that export graphs for them."""
         exporters = {case: self.exporter(case) for case in cases}
-        return {self.worker(case) for case in exporters} | {one.source for one in exporters.values() if one}
+        return {self.worker(case) for case in exporters} | {
+            exporter.source for exporter in exporters.values() if exporter
+        }
 
     def exporter(self, case: Case) -> type[Exporter] | None:
         """Return what makes the case's graph, as variant or not; None where the driver does, or nothing."""
@@ -138,7 +140,7 @@ def load_plugins(
 
     A plugin that cannot be imported, whose hook raises or returns the wrong thing, or whose exporter has a source that no
     plugin gives, is in `broken` and gives nothing. Raises PluginError where two plugins, backends, exporters, kernels or
-    causes have one name, or a hook is one that nothing would call. Without `judging`, as in a worker, plugins are not asked for
+    causes have one name, or a hook is one that nothing would call. Without `judging`, as in a worker, plugins do not give
     causes, faults and reporters: reading the registers takes longer than all the rest.
     """
     plugins = [_from_entry_point(point) for point in (installed() if entry_points is None else entry_points)]
@@ -159,21 +161,21 @@ def load_plugins(
         except BaseException as error:  # noqa: BLE001  whatever a plugin raises must not stop the others; a panic in Rust is no Exception
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
 
-    for what in ("backends", "exporters", "subjects", "reporters"):
-        named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, what)]
-        _refuse_namesakes(named, what)
-    for what in ("causes", "libraries"):
+    for field in ("backends", "exporters", "subjects", "reporters"):
+        named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, field)]
+        _refuse_namesakes(named, field)
+    for field in ("causes", "libraries"):
         named = [
             (getattr(item, "id", None) or item.name, plugin.label)
             for plugin, offer in offers
             for register in offer.registers
-            for item in getattr(register, what)
+            for item in getattr(register, field)
         ]
-        _refuse_namesakes(list(dict.fromkeys(named)) if what == "libraries" else named, what)
+        _refuse_namesakes(list(dict.fromkeys(named)) if field == "libraries" else named, field)
     files = [(item.filename, plugin.label) for plugin, offer in offers for item in offer.reporters]
     _refuse_namesakes(files, "files of reporters")
     while orphans := _orphans([offer for _, offer in offers]):
-        broken += [Broken(offers[at][0].name, offers[at][0].distribution, why) for at, why in orphans.items()]
+        broken += [Broken(offers[at][0].name, offers[at][0].distribution, reason) for at, reason in orphans.items()]
         offers = [offered for at, offered in enumerate(offers) if at not in orphans]
     return Catalog(
         kernels={kernel.name: kernel for _, offer in offers for kernel in offer.kernels},
@@ -183,8 +185,10 @@ def load_plugins(
         register=join_registers(register for _, offer in offers for register in offer.registers),
         faults=tuple(fault for _, offer in offers for fault in offer.faults),
         broken=tuple(broken),
-        backend_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.backends},
-        exporter_plugin={one.name: plugin.distribution for plugin, offer in offers for one in offer.exporters},
+        backend_plugin={backend.name: plugin.distribution for plugin, offer in offers for backend in offer.backends},
+        exporter_plugin={
+            exporter.name: plugin.distribution for plugin, offer in offers for exporter in offer.exporters
+        },
         reporters={reporter.name: reporter for _, offer in offers for reporter in offer.reporters},
         goldens={subject.name: offer.goldens for _, offer in offers if offer.goldens for subject in offer.subjects},
     )
@@ -283,25 +287,25 @@ def _refuse_mistyped(manager: pluggy.PluginManager, loaded: object, plugin: _Plu
     """Raise PluginError for a hook that pluggy registers and nothing calls, or that lacks its marker."""
     for caller in manager.get_hookcallers(loaded) or ():
         if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
-            mend = near(caller.name, list(HOOKS))
-            raise PluginError(f"plugin {plugin.label} has a hook that nothing calls: {caller.name}{mend}")
-    heard = {caller.name for caller in manager.get_hookcallers(loaded) or ()}
+            hint = near(caller.name, list(HOOKS))
+            raise PluginError(f"plugin {plugin.label} has a hook that nothing calls: {caller.name}{hint}")
+    marked = {caller.name for caller in manager.get_hookcallers(loaded) or ()}
     for hook in HOOKS:
-        if hook not in heard and inspect.isroutine(getattr(loaded, hook, None)):
-            mend = "nothing calls it; mark it with @actconform.hookimpl"
-            raise PluginError(f"plugin {plugin.label} has {hook} without the marker: {mend}")
+        if hook not in marked and inspect.isroutine(getattr(loaded, hook, None)):
+            hint = "nothing calls it; mark it with @actconform.hookimpl"
+            raise PluginError(f"plugin {plugin.label} has {hook} without the marker: {hint}")
 
 
-def _refuse_namesakes(named: list[tuple[str, str]], what: str) -> None:
+def _refuse_namesakes(named: list[tuple[str, str]], field: str) -> None:
     givers: dict[str, str] = {}
     for name, giver in named:
         if name in givers:
             both = f"both from {giver}" if givers[name] == giver else f"one from {givers[name]}, one from {giver}"
-            raise PluginError(f"two {what} are called {name!r}: {both}; uninstall or rename one")
+            raise PluginError(f"two {field} are called {name!r}: {both}; uninstall or rename one")
         givers[name] = giver
 
 
 def _reason(error: BaseException) -> str:
-    said = "".join(traceback.format_exception_only(error)).strip()
+    message = "".join(traceback.format_exception_only(error)).strip()
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{said} (at {frames[-1].filename}:{frames[-1].lineno})" if frames else said
+    return f"{message} (at {frames[-1].filename}:{frames[-1].lineno})" if frames else message

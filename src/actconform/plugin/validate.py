@@ -77,8 +77,8 @@ def check_reporter(item: object) -> type[Reporter]:
 def _check_class(item: object, base: type[Offered]) -> type[Offered]:
     if not (inspect.isclass(item) and issubclass(item, base)):
         subclasses = f"subclasses of actconform.{base.__name__}"
-        mend = "the class itself, not an instance" if isinstance(item, base) else subclasses
-        raise InvalidPluginError(f"{kind_of(item)} among its items: wanted {mend}")
+        wanted = "the class itself, not an instance" if isinstance(item, base) else subclasses
+        raise InvalidPluginError(f"{kind_of(item)} among its items: wanted {wanted}")
     if inspect.isabstract(item):
         missing = ", ".join(sorted(item.__abstractmethods__))
         raise InvalidPluginError(f"{item.__name__}, which is not whole: it does not define {missing}")

@@ -204,7 +204,7 @@ def _start(plan: Plan, worker: Worker, name: str) -> tuple[Handshake | None, Ver
     """Return the backend's Hello, or the verdict on all its cases and why. Raises WorkerError where the run is over."""
     for broken in plan.catalog.broken:
         if broken.name == name and name not in plan.catalog.backends:
-            return None, Verdict.ERROR, broken.said
+            return None, Verdict.ERROR, broken.message
     try:
         hello = worker.start()
     except WorkerError as error:

@@ -41,13 +41,15 @@ def adopt(report: Report, register: Register, date: str) -> Adopted:
                 by_formula[candidate, result.route].append((result, finding))
             else:
                 as_seen[result.route].append((result, finding))
-    tables = [_by_formula(causes[name], route, found, date) for (name, route), found in sorted(by_formula.items())]
-    tables += [_as_seen(route, found, report.facts.backends, date) for route, found in sorted(as_seen.items())]
+    tables = [
+        _by_formula(causes[name], route, findings, date) for (name, route), findings in sorted(by_formula.items())
+    ]
+    tables += [_as_seen(route, findings, report.facts.backends, date) for route, findings in sorted(as_seen.items())]
     head = f"# adopted on {date}: what new findings there were, by the formula that explains each, else as they were seen\n"
     return Adopted(
         "\n\n".join([head.rstrip("\n"), *tables]) + "\n",
-        [_words(result, finding) for found in by_formula.values() for result, finding in found],
-        [_words(result, finding) for found in as_seen.values() for result, finding in found],
+        [_words(result, finding) for findings in by_formula.values() for result, finding in findings],
+        [_words(result, finding) for findings in as_seen.values() for result, finding in findings],
     )
 
 
@@ -56,7 +58,7 @@ def _words(result: Result, finding: Finding) -> str:
     return f"{result.case}: {where}, {finding.count} element{'s' if finding.count > 1 else ''}"
 
 
-def _by_formula(cause: Cause, route: str, found: Iterable[tuple[Result, Finding]], date: str) -> str:
+def _by_formula(cause: Cause, route: str, findings: Iterable[tuple[Result, Finding]], date: str) -> str:
     """Return the cause of another route for this one, with the formulas of the kernels that need them alone."""
     lines = [
         "[[cause]]",
@@ -70,7 +72,7 @@ def _by_formula(cause: Cause, route: str, found: Iterable[tuple[Result, Finding]
     ]
     if cause.graph:
         lines.append("graph = true")
-    needed = {(result.aspect, result.subject, finding.tensor) for result, finding in found}
+    needed = {(result.aspect, result.subject, finding.tensor) for result, finding in findings}
     for aspect, table in (("value", cause.value), ("gradient", cause.gradient)):
         texts = {
             (f"{kernel}/{tensor}" if f"{kernel}/{tensor}" in table else kernel): cause.texts_of(aspect, kernel, tensor)
@@ -83,13 +85,13 @@ def _by_formula(cause: Cause, route: str, found: Iterable[tuple[Result, Finding]
 
 
 def _as_seen(
-    route: str, found: Iterable[tuple[Result, Finding]], facts: Mapping[str, Mapping[str, str]], date: str
+    route: str, findings: Iterable[tuple[Result, Finding]], facts: Mapping[str, Mapping[str, str]], date: str
 ) -> str:
-    here = facts.get(Route.of(route).backend, {})
+    backend_facts = facts.get(Route.of(route).backend, {})
     wanted = ("cpu_capability", "cpu_features", "onednn", "machine")
-    when = {fact: [here[fact]] for fact in wanted if fact in here}
+    when = {fact: [backend_facts[fact]] for fact in wanted if fact in backend_facts}
     bounds: dict[tuple[str, ...], float] = {}
-    for result, finding in found:
+    for result, finding in findings:
         key = (finding.class_, result.aspect, result.subject, result.dtype, finding.tensor, finding.regime)
         bounds[key] = max(bounds.get(key, 0.0), finding.magnitude)
     rows = []

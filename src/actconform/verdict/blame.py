@@ -1,4 +1,4 @@
-"""Whose fault a finding is, with the evidence beside it. Two witnesses must agree before a runtime is accused; one cannot."""
+"""Whose fault a finding is, with the evidence beside it. Two evaluators must agree before a runtime is blamed; one is not enough."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def blame(
 ) -> Finding:
     """Return the finding with its blame and the evidence.
 
-    convention: both answers are defensible. framework: a native route differs. On a route through a graph both witnesses must
-    agree: exporter (adapter for the graphs that we write) where the graph itself breaks the limit, runtime where it does not;
+    convention: both outputs are defensible. framework: a native route differs. On a route through a graph both evaluators must
+    agree: exporter (authored-graph for the graphs that we write) where the graph itself breaks the limit, runtime where it does not;
     else undetermined.
     """
-    why = _convention(finding, subject, case) if isinstance(subject, Kernel) else ""
-    if why:
-        return _blamed(finding, Blame.CONVENTION, why)
+    reason = _convention(finding, subject, case) if isinstance(subject, Kernel) else ""
+    if reason:
+        return _blamed(finding, Blame.CONVENTION, reason)
     if case.exporter is None:
-        why = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
-        return _blamed(finding, Blame.FRAMEWORK, why)
+        reason = f"native {case.backend} differs from the exact truth; no export is involved" if finding.worst else ""
+        return _blamed(finding, Blame.FRAMEWORK, reason)
     if finding.class_ in PROCESS:
         return _blamed(finding, Blame.RUNTIME, "")
     if CLASSES[finding.class_].of_call:
-        return _blamed(finding, Blame.RUNTIME, "a graph has one answer to one question")
-    return _by_witnesses(finding, case.exporter, reevaluation) if reevaluation else finding
+        return _blamed(finding, Blame.RUNTIME, "a graph has one output for one input")
+    return _by_reevaluation(finding, case.exporter, reevaluation) if reevaluation else finding
 
 
-def _by_witnesses(finding: Finding, exporter: str, reevaluation: Reevaluation | LayerReevaluation) -> Finding:
-    testimony, numbers = reevaluation.agreement(finding)
-    if testimony != "wrong":
-        return _blamed(finding, Blame.RUNTIME if testimony == "right" else Blame.UNDETERMINED, numbers)
+def _by_reevaluation(finding: Finding, exporter: str, reevaluation: Reevaluation | LayerReevaluation) -> Finding:
+    agreement, numbers = reevaluation.agreement(finding)
+    if agreement != "wrong":
+        return _blamed(finding, Blame.RUNTIME if agreement == "right" else Blame.UNDETERMINED, numbers)
     if exporter != DRIVER_EXPORTER:
         return _blamed(finding, Blame.EXPORTER, numbers)
     if reevaluation.artifact.path.startswith("operator:") and CLASSES[finding.class_].special_value:
@@ -56,9 +56,9 @@ def _by_witnesses(finding: Finding, exporter: str, reevaluation: Reevaluation | 
     return _blamed(finding, Blame.AUTHORED_GRAPH, numbers)
 
 
-def _blamed(finding: Finding, who: Blame, why: str) -> Finding:
-    evidence = "; ".join(filter(None, (finding.evidence, why)))
-    return msgspec.structs.replace(finding, blame=who, evidence=evidence)
+def _blamed(finding: Finding, blame: Blame, reason: str) -> Finding:
+    evidence = "; ".join(filter(None, (finding.evidence, reason)))
+    return msgspec.structs.replace(finding, blame=blame, evidence=evidence)
 
 
 def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
@@ -71,8 +71,8 @@ def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
     if finding.interval == NOWHERE:
         return ""
     ends = set(finding.interval.ends(DTYPES[case.dtype]))
-    mine = (item for item in kernel.conventions if item.aspect == case.aspect and ends <= set(item.inputs))
-    return next((item.why for item in mine), "")
+    conventions = (item for item in kernel.conventions if item.aspect == case.aspect and ends <= set(item.inputs))
+    return next((item.why for item in conventions), "")
 
 
 def breach(class_: FindingClass, evidence: str) -> Finding:
@@ -95,18 +95,18 @@ def by_optimizer(
     test_vectors: TestVectors,
     levels: Sequence[str],
     optimizers: Sequence[str],
-    answers: Callable[[str], Sequence[Bundle] | None],
+    outputs_at: Callable[[str], Sequence[Bundle] | None],
 ) -> list[Finding]:
-    """Return the findings with "runtime:optimizer" for "runtime" where the first of `levels` mends them.
+    """Return the findings with "runtime:optimizer" for "runtime" where the first of `levels` removes them.
 
-    `answers` gives the runtime's answers at a level, or at "without NAME" for one of `optimizers`; the evidence names the
+    `outputs_at` gives the runtime's outputs at a level, or at "without NAME" for one of `optimizers`; the evidence names the
     first optimizer without which the finding is gone, or says that no single one does it.
     """
-    plain = answers(levels[0]) if levels else None
+    plain = outputs_at(levels[0]) if levels else None
     if plain is None:
         return list(findings)
     return [
-        _optimized(finding, test_vectors, levels[0], optimizers, answers)
+        _optimized(finding, test_vectors, levels[0], optimizers, outputs_at)
         if finding.blame == Blame.RUNTIME and finding.worst and not still(finding, test_vectors, plain)
         else finding
         for finding in findings
@@ -118,10 +118,10 @@ def _optimized(
     test_vectors: TestVectors,
     level: str,
     optimizers: Sequence[str],
-    answers: Callable[[str], Sequence[Bundle] | None],
+    outputs_at: Callable[[str], Sequence[Bundle] | None],
 ) -> Finding:
     for name in optimizers:
-        without = answers(f"without {name}")
+        without = outputs_at(f"without {name}")
         if without is not None and not still(finding, test_vectors, without):
             return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}, and without {name} alone")
-    return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}; no single optimizer's absence mends it")
+    return _blamed(finding, Blame.OPTIMIZER, f"gone at level {level}; leaving out no single optimizer removes it")

@@ -58,19 +58,19 @@ def conforms(
     By default every selected route is required but those to backends that are `optional`: each needs a case that was not
     UNAVAILABLE. A route required by name must be selected too.
     """
-    why = []
+    reasons = []
     bad = Counter(result.verdict for result in results if result.verdict in BAD)
     if bad:
-        why.append(", ".join(f"{count} {verdict}" for verdict, count in bad.items()))
+        reasons.append(", ".join(f"{count} {verdict}" for verdict, count in bad.items()))
     if not cases:
-        why.append("nothing was selected")
+        reasons.append("nothing was selected")
     if len(results) < len(cases):
-        why.append(f"{len(cases) - len(results)} selected cases have no result: the run was ended early")
+        reasons.append(f"{len(cases) - len(results)} selected cases have no result: the run was ended early")
     by_default = sorted({case.route for case in cases if case.worker not in optional})
     required = by_default if require is None else require
     present = {result.route for result in results if result.verdict is not Verdict.UNAVAILABLE}
-    why += [f"required route {route} did not run" for route in required if route not in present]
-    return why
+    reasons += [f"required route {route} did not run" for route in required if route not in present]
+    return reasons
 
 
 def _kinds(findings: Sequence[Finding]) -> str:

@@ -1,4 +1,4 @@
-"""Two witnesses of a graph: our correctly rounded evaluator, rounding each node's exact result to its dtype, and onnx's reference."""
+"""Re-evaluates a graph twice: by our correctly rounded evaluator, which rounds each node's exact result to its dtype, and by onnx's reference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from actconform.types.dtypes import FloatFormat
     from actconform.types.model import Model
 
-WITHOUT_ANSWER = (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
+EVALUATION_ERRORS = (Unsupported, DecodeError, ValueError, TypeError, KeyError, RuntimeError, IndexError)
 
 SHOWN = {
     (True, True): "correctly rounded and in onnx's reference",
@@ -43,17 +43,17 @@ SHOWN = {
 Agreement = Literal["wrong", "right", "disagree", "absent"]
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What one witness gives: its answers joined by (regime, tensor), and what is wrong with them."""
+class GraphOutputs(msgspec.Struct, frozen=True):
+    """What one evaluator gives: its outputs joined by (regime, tensor), and what is wrong with them."""
 
     samples: Mapping[tuple[str, str], Sample]
     findings: list[Finding]
 
 
 class Reevaluation:
-    """Says whether the graph itself gives what was found. Evaluated at the first question, all inputs at once.
+    """Says whether the graph itself shows a finding. Evaluated when it is first needed, all inputs at once.
 
-    Without `relation_checks` findings of the class `property` are nobody's: no witness answers what they were asked.
+    Without `relation_checks` findings of the class `property` are nobody's: no evaluator has the outputs that they need.
     """
 
     def __init__(
@@ -62,106 +62,110 @@ class Reevaluation:
         self.artifact = artifact
         self._test_vectors = test_vectors
         self._relation_checks = relation_checks
-        self._seen: list[Seen] | None = None
+        self._evaluations: list[GraphOutputs] | None = None
         self._absent = ""
 
     def agreement(self, finding: Finding) -> tuple[Agreement, str]:
-        """Return what both witnesses say of the finding, and as evidence their numbers at its worst input, or who shows it.
+        """Return what both evaluators say of the finding, and as evidence their numbers at its worst input, or which of them shows it.
 
         "wrong": both break the limit too, at the worst input or in the same way elsewhere among the finding's inputs, or both
         have the same finding where it has no worst input (`names`, `shape`, `dtype`, `bias`, `property`); "right": neither
-        does; "absent": the graph cannot be evaluated, or what was found is nothing that a graph was asked for.
+        does; "absent": the graph cannot be evaluated, or the finding is about nothing that a graph computes.
         """
         if finding.class_ == FindingClass.PROPERTY and self._relation_checks is None:
             return "absent", ""
-        seen = self._evaluate()
-        if not seen:
+        evaluations = self._evaluate()
+        if not evaluations:
             return "absent", f"no second evaluation of the graph: {self._absent}"
         key = (finding.regime, finding.tensor)
-        wrong = [any(self._alike(other, finding) for other in evaluation.findings) for evaluation in seen]
+        wrong = [
+            any(self._alike(violation, finding) for violation in evaluation.findings) for evaluation in evaluations
+        ]
         if finding.worst is None:
             return _verdict(wrong), f"the graph itself shows it {SHOWN[wrong[0], wrong[1]]}"
-        if any(key not in evaluation.samples for evaluation in seen):
+        if any(key not in evaluation.samples for evaluation in evaluations):
             return "absent", f"no second evaluation of the graph: it gives no {finding.tensor} of this shape"
         at = np.array([finding.worst.index])
-        parts = [evaluation.samples[key].part(at) for evaluation in seen]
+        parts = [evaluation.samples[key].part(at) for evaluation in evaluations]
         wrong = [alike or _breaks(part, finding, self._test_vectors) for alike, part in zip(wrong, parts, strict=True)]
         first, second = (float(part.got[0]) for part in parts)
         numbers = f"at x={finding.worst.input_hex} the graph gives {first:.9g} correctly rounded, {second:.9g} in onnx's reference"
-        elsewhere = next((other for other in seen[0].findings if self._alike(other, finding)), None)
+        elsewhere = next((violation for violation in evaluations[0].findings if self._alike(violation, finding)), None)
         if all(wrong) and elsewhere and elsewhere.worst:
             numbers += f"; at x={elsewhere.worst.input_hex} correctly rounded {elsewhere.worst.got:.9g}"
         return _verdict(wrong), numbers
 
-    def _alike(self, other: Finding, finding: Finding) -> bool:
-        return finding.same(other, anywhere=not self._test_vectors.tolerance.unary or finding.interval == NOWHERE)
+    def _alike(self, violation: Finding, finding: Finding) -> bool:
+        return finding.same(violation, anywhere=not self._test_vectors.tolerance.unary or finding.interval == NOWHERE)
 
-    def _evaluate(self) -> list[Seen]:
-        if self._seen is None:
+    def _evaluate(self) -> list[GraphOutputs]:
+        if self._evaluations is None:
             try:
                 with np.errstate(all="ignore"):
                     runs = (CorrectlyRoundedEvaluator(self.artifact.model).forward, reference(self.artifact.model))
-                    self._seen = [self._ask(forward) for forward in runs]
-            except WITHOUT_ANSWER as error:
-                self._absent, self._seen = f"{type(error).__name__}: {error}", []
-        return self._seen
+                    self._evaluations = [self._run(forward) for forward in runs]
+            except EVALUATION_ERRORS as error:
+                self._absent, self._evaluations = f"{type(error).__name__}: {error}", []
+        return self._evaluations
 
-    def _ask(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> Seen:
+    def _run(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> GraphOutputs:
         names, _ = io_names(self.artifact.model)
 
-        def answer(call: Call) -> Bundle:
-            given = with_cotangents(call.inputs, call.cotangents)
-            return {name: np.asarray(array) for name, array in forward({name: given[name] for name in names}).items()}
+        def outputs_of(call: Call) -> Bundle:
+            inputs = with_cotangents(call.inputs, call.cotangents)
+            return {name: np.asarray(array) for name, array in forward({name: inputs[name] for name in names}).items()}
 
         vectors = self._test_vectors.vectors
-        answers = [answer(Call(one.regime, one.inputs, one.cotangents)) for one in vectors]
+        all_outputs = [outputs_of(Call(vector.regime, vector.inputs, vector.cotangents)) for vector in vectors]
         typed: list[Bundle] = [
             {name: array.astype(vector.dtypes.get(name, array.dtype)) for name, array in outputs.items()}
-            for vector, outputs in zip(vectors, answers, strict=True)
+            for vector, outputs in zip(vectors, all_outputs, strict=True)
         ]
-        found = structure(self._test_vectors, answers) + compare(self._test_vectors, typed)[1]
+        findings = structure(self._test_vectors, all_outputs) + compare(self._test_vectors, typed)[1]
         if self._relation_checks:
-            found += self._relation_checks.violations([answer(Call(*call)) for call in self._relation_checks.calls()])
-        return Seen(joined(self._test_vectors, typed), found)
+            findings += self._relation_checks.violations(
+                [outputs_of(Call(*call)) for call in self._relation_checks.calls()]
+            )
+        return GraphOutputs(joined(self._test_vectors, typed), findings)
 
 
 class LayerReevaluation:
-    """Says whether a model's graph itself gives what was found at a layer, each layer fed with the witness's own values."""
+    """Says whether a model's graph itself shows a finding at a layer, each layer fed with the evaluator's own values."""
 
     def __init__(self, artifact: Artifact, model: Model, tensors: Bundle, fmt: FloatFormat) -> None:
         self.artifact = artifact
         self._vector = (model, tensors, fmt)
-        self._found: list[dict[str, Finding]] | None = None
+        self._findings: list[dict[str, Finding]] | None = None
         self._absent = ""
 
     def agreement(self, finding: Finding) -> tuple[Agreement, str]:
-        """Return what both witnesses say of the finding's layer, as `Reevaluation.agreement` does, and how far off they are."""
-        found = self._evaluate()
-        if not found:
+        """Return what both evaluators say of the finding's layer, as `Reevaluation.agreement` does, and how far off they are."""
+        evaluations = self._evaluate()
+        if not evaluations:
             return "absent", f"no second evaluation of the graph: {self._absent}"
-        wrong = [finding.tensor in one for one in found]
-        off = [_off(one.get(finding.tensor)) for one in found]
-        said = f"layer {finding.tensor} of the graph is {off[0]} correctly rounded, {off[1]} in onnx's reference"
-        return _verdict(wrong), said
+        wrong = [finding.tensor in by_layer for by_layer in evaluations]
+        off = [_off(by_layer.get(finding.tensor)) for by_layer in evaluations]
+        evidence = f"layer {finding.tensor} of the graph is {off[0]} correctly rounded, {off[1]} in onnx's reference"
+        return _verdict(wrong), evidence
 
     def _evaluate(self) -> list[dict[str, Finding]]:
-        if self._found is None:
+        if self._findings is None:
             try:
                 with np.errstate(all="ignore"):
                     runs = (CorrectlyRoundedEvaluator(self.artifact.model).forward, reference(self.artifact.model))
-                    self._found = [self._ask(forward) for forward in runs]
-            except WITHOUT_ANSWER as error:
-                self._absent, self._found = f"{type(error).__name__}: {error}", []
-        return self._found
+                    self._findings = [self._run(forward) for forward in runs]
+            except EVALUATION_ERRORS as error:
+                self._absent, self._findings = f"{type(error).__name__}: {error}", []
+        return self._findings
 
-    def _ask(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> dict[str, Finding]:
+    def _run(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> dict[str, Finding]:
         model, tensors, fmt = self._vector
         names, _ = io_names(self.artifact.model)
         outputs = forward({name: tensors[name] for name in names})
-        seen = {
+        layer_values = {
             name.removeprefix(LAYER): np.asarray(value) for name, value in outputs.items() if name.startswith(LAYER)
         }
-        _, findings = layerwise(model, tensors, seen, fmt, fused=False)
+        _, findings = layerwise(model, tensors, layer_values, fmt, fused=False)
         return {finding.tensor: finding for finding in reversed(findings)}
 
 
@@ -175,10 +179,10 @@ def _off(finding: Finding | None) -> str:
     return f"off by {finding.magnitude:.3g} times its bound" if finding.magnitude else str(finding.class_)
 
 
-def still(finding: Finding, test_vectors: TestVectors, answers: Sequence[Bundle]) -> bool:
-    """Tell whether other answers to the same questions break the limit at the finding's worst input too."""
-    sample = joined(test_vectors, answers).get((finding.regime, finding.tensor))
-    assert finding.worst is not None  # the caller asks of elements
+def still(finding: Finding, test_vectors: TestVectors, outputs: Sequence[Bundle]) -> bool:
+    """Tell whether other outputs for the same test vectors break the limit at the finding's worst input too."""
+    sample = joined(test_vectors, outputs).get((finding.regime, finding.tensor))
+    assert finding.worst is not None  # callers pass findings of elements alone
     return sample is None or _breaks(sample.part(np.array([finding.worst.index])), finding, test_vectors)
 
 

@@ -142,7 +142,7 @@ def _facts(backend: Backend) -> dict[str, str]:
 def _no_backend(name: str, catalog: Catalog) -> str:
     near = difflib.get_close_matches(name, catalog.backends, n=3)
     names = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
-    broken = "".join(f"; {failure.said}" for failure in catalog.broken)
+    broken = "".join(f"; {failure.message}" for failure in catalog.broken)
     return f"no installed plugin gives a backend {name!r} for {sys.executable} ({names}){broken}"
 
 

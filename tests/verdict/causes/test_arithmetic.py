@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from actconform.types.dtypes import DTYPES
-from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, admits, given
+from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, admits, as_read
 from actconform.verdict.causes.formula import Formula, Scope
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
@@ -23,7 +23,7 @@ INF, NAN = math.inf, math.nan
 
 def numbers(values: Any, fmt: Any = F32, **fields: Any) -> Number:
     arithmetic = Arithmetic(fmt, **fields)
-    return given(np.atleast_1d(np.asarray(values, np.float64)), arithmetic)
+    return as_read(np.atleast_1d(np.asarray(values, np.float64)), arithmetic)
 
 
 def quiet(compute: Any) -> Any:
@@ -74,7 +74,7 @@ def test_what_numpy_gives_with_one_rounding_a_step_is_admitted(text: str, dtype:
 
     x, y = drawn(), drawn()
     arithmetic = Arithmetic(fmt)
-    names = {"x": given(x.astype(np.float64), arithmetic), "y": given(y.astype(np.float64), arithmetic)}
+    names = {"x": as_read(x.astype(np.float64), arithmetic), "y": as_read(y.astype(np.float64), arithmetic)}
     number = quiet(lambda: Formula(text).evaluate(Scope(names, arithmetic, arithmetic)))
     got = quiet(lambda: by_numpy(text, x, y))
     allowed = admits(number, got.astype(np.float64), zero_sign=True)

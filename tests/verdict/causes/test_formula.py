@@ -12,7 +12,7 @@ import scipy.special
 
 from actconform.errors import FormulaError
 from actconform.types.dtypes import DTYPES
-from actconform.verdict.causes.arithmetic import Arithmetic, Number, admits, given
+from actconform.verdict.causes.arithmetic import Arithmetic, Number, admits, as_read
 from actconform.verdict.causes.formula import FUNCTIONS, Formula, Scope
 
 F32 = Arithmetic(DTYPES["f32"], accuracy=dict.fromkeys(("exp", "tanh", "erf", "sigmoid", "log", "expm1"), (1.0, 0.0)))
@@ -20,7 +20,7 @@ X = np.array([-5.0, -1.0, -0.0, 0.0, 0.5, 2.0, np.inf, -np.inf, np.nan])
 
 
 def value(text: str, x: Any = X, arithmetic: Arithmetic = F32, **names: float) -> Number:
-    tensors = {"x": given(np.asarray(x, np.float64), arithmetic)}
+    tensors = {"x": as_read(np.asarray(x, np.float64), arithmetic)}
     fixed = {name: Number(np.asarray(number), np.zeros(()), arithmetic) for name, number in names.items()}
     with np.errstate(all="ignore"):
         return Formula(text).evaluate(Scope(tensors | fixed, arithmetic, arithmetic))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unavailable
-from actconform.machine.gpu import DRIVER, DRIVER_MEND, first_gpu
+from actconform.machine.gpu import DRIVER, DRIVER_FIX, first_gpu
 from actconform_onnxruntime.placement import NO_RECORD, RECORD
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _told(missing: list[Library]) -> str:
     wheels = [library for library in missing if library.name != DRIVER]
     causes = []
     if len(wheels) < len(missing):
-        causes.append(f"no NVIDIA driver: {DRIVER} missing: {DRIVER_MEND}")
+        causes.append(f"no NVIDIA driver: {DRIVER} missing: {DRIVER_FIX}")
     if wheels:
         mends = " ".join(dict.fromkeys(library.mend for library in wheels))
         names = ", ".join(library.name for library in wheels)
@@ -180,7 +180,7 @@ def _loads(name: str, load: Open) -> bool:
 
 def _mend(name: str) -> str:
     if name == DRIVER:
-        return DRIVER_MEND
+        return DRIVER_FIX
     wheel = _WHEELS[name.partition(".")[0]]
     # From CUDA 13 on only cuDNN's wheel carries the major version in its name.
     return f"{wheel}-cu{_cuda_major()}" if wheel == "nvidia-cudnn" or int(_cuda_major()) < 13 else wheel

@@ -90,12 +90,12 @@ class Condition:
     def __invert__(self) -> Condition:
         return Condition(~self.holds, self.unsure)
 
-    def __and__(self, other: Condition) -> Condition:
-        unsure = (self.unsure & (other.holds | other.unsure)) | (other.unsure & (self.holds | self.unsure))
-        return Condition(self.holds & other.holds, unsure)
+    def __and__(self, condition: Condition) -> Condition:
+        unsure = (self.unsure & (condition.holds | condition.unsure)) | (condition.unsure & (self.holds | self.unsure))
+        return Condition(self.holds & condition.holds, unsure)
 
-    def __or__(self, other: Condition) -> Condition:
-        return ~(~self & ~other)
+    def __or__(self, condition: Condition) -> Condition:
+        return ~(~self & ~condition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class Number:
     error: F64
     arithmetic: Arithmetic
 
-    __array_ufunc__ = None  # array + Number is for Number to answer
+    __array_ufunc__ = None  # array + Number is left to Number's operators
 
     def _exactly(self, in_float64: Mask, in_format: Any) -> Any:
         """Tell where float64 computes a product or quotient without error: of numbers of a narrow format it has twice the bits."""
@@ -117,11 +117,11 @@ class Number:
         """Where its error reaches beyond zero."""
         return (np.abs(self.value) <= self.error) & (self.error > 0)
 
-    def operand(self, other: Number | float) -> Number:
+    def operand(self, number: Number | float) -> Number:
         """Return a plain number as a constant of the format, with the error of its rounding."""
-        if isinstance(other, Number):
-            return other
-        return Number(*_constant(float(other).hex(), self.arithmetic.fmt), self.arithmetic)
+        if isinstance(number, Number):
+            return number
+        return Number(*_constant(float(number).hex(), self.arithmetic.fmt), self.arithmetic)
 
     def moved(self, move: Callable[[F64], F64]) -> Number:
         """Return it with its elements moved by `move`, without arithmetic."""
@@ -139,45 +139,45 @@ class Number:
     def __abs__(self) -> Number:
         return Number(np.abs(self.value), self.error, self.arithmetic)
 
-    def __add__(self, other: Number | float) -> Number:
-        other = self.operand(other)
-        total = self.value + other.value
+    def __add__(self, addend: Number | float) -> Number:
+        addend = self.operand(addend)
+        total = self.value + addend.value
         back = total - self.value
-        exact = (self.value == total - back) & (other.value == back)  # Knuth's two-sum: float64 lost nothing
-        return settled(total, self.error + other.error, self.arithmetic, exact=exact)
+        exact = (self.value == total - back) & (addend.value == back)  # Knuth's two-sum: float64 lost nothing
+        return settled(total, self.error + addend.error, self.arithmetic, exact=exact)
 
-    def __sub__(self, other: Number | float) -> Number:
-        return self + -self.operand(other)
+    def __sub__(self, subtrahend: Number | float) -> Number:
+        return self + -self.operand(subtrahend)
 
-    def __mul__(self, other: Number | float) -> Number:
-        other = self.operand(other)
-        a, b = np.abs(self.value), np.abs(other.value)
-        product = self.value * other.value
-        if _all_finite(a, self.error, b, other.error):
-            error = a * other.error + self.error * (b + other.error)
+    def __mul__(self, factor: Number | float) -> Number:
+        factor = self.operand(factor)
+        a, b = np.abs(self.value), np.abs(factor.value)
+        product = self.value * factor.value
+        if _all_finite(a, self.error, b, factor.error):
+            error = a * factor.error + self.error * (b + factor.error)
         else:
-            error = _times(a, other.error) + _times(self.error, b + other.error)
-            certain = (np.isinf(a) & (self.error == 0) & (b > other.error)) | (
-                np.isinf(b) & (other.error == 0) & (a > self.error)
+            error = _times(a, factor.error) + _times(self.error, b + factor.error)
+            certain = (np.isinf(a) & (self.error == 0) & (b > factor.error)) | (
+                np.isinf(b) & (factor.error == 0) & (a > self.error)
             )
-            wild = (np.isinf(self.error) & (b <= other.error)) | (np.isinf(other.error) & (a <= self.error))
-            wild |= np.isnan(self.error) | np.isnan(other.error)
+            wild = (np.isinf(self.error) & (b <= factor.error)) | (np.isinf(factor.error) & (a <= self.error))
+            wild |= np.isnan(self.error) | np.isnan(factor.error)
             error = np.where(certain, 0.0, np.where(wild, np.nan, error))
         either = (product == 0) & (error == 0)
         if either.any():
-            error = np.where(either & (self.sign_unknown | other.sign_unknown), SIGN_UNKNOWN, error)
+            error = np.where(either & (self.sign_unknown | factor.sign_unknown), SIGN_UNKNOWN, error)
         return settled(product, error, self.arithmetic, exact=self._exactly(_is_power(a) | _is_power(b), np.True_))
 
-    def __truediv__(self, other: Number | float) -> Number:
-        other = self.operand(other)
-        quotient = self.value / other.value
-        least = np.abs(other.value) - other.error
-        if _all_finite(self.value, self.error, other.value, other.error) and (least > 0).all():
-            error = (self.error + np.abs(quotient) * other.error) / least
+    def __truediv__(self, divisor: Number | float) -> Number:
+        divisor = self.operand(divisor)
+        quotient = self.value / divisor.value
+        least = np.abs(divisor.value) - divisor.error
+        if _all_finite(self.value, self.error, divisor.value, divisor.error) and (least > 0).all():
+            error = (self.error + np.abs(quotient) * divisor.error) / least
         else:
-            error = self._quotient_error(other, quotient, least)
+            error = self._quotient_error(divisor, quotient, least)
         error = np.where((quotient == 0) & (error == 0) & self.sign_unknown, SIGN_UNKNOWN, error)
-        exact = self._exactly(_is_power(np.abs(other.value)), other.value * quotient == self.value)
+        exact = self._exactly(_is_power(np.abs(divisor.value)), divisor.value * quotient == self.value)
         return settled(quotient, error, self.arithmetic, self.arithmetic.division, exact=exact)
 
     def _quotient_error(self, divisor: Number, quotient: F64, least: F64) -> F64:
@@ -191,24 +191,24 @@ class Number:
         sure |= np.isnan(quotient) & (self.error + divisor.error == 0)
         return np.where(sure, 0.0, np.where(least > 0, error, np.where(nonzero, np.inf, np.nan)))
 
-    def __radd__(self, other: float) -> Number:
-        return self + other
+    def __radd__(self, addend: float) -> Number:
+        return self + addend
 
-    def __rsub__(self, other: float) -> Number:
-        return self.operand(other) - self
+    def __rsub__(self, minuend: float) -> Number:
+        return self.operand(minuend) - self
 
-    def __rmul__(self, other: float) -> Number:
-        return self * other
+    def __rmul__(self, factor: float) -> Number:
+        return self * factor
 
-    def __rtruediv__(self, other: float) -> Number:
-        return self.operand(other) / self
+    def __rtruediv__(self, dividend: float) -> Number:
+        return self.operand(dividend) / self
 
-    def compared(self, other: Number | float, test: Callable[[F64, F64], Mask]) -> Condition:
+    def compared(self, number: Number | float, test: Callable[[F64, F64], Mask]) -> Condition:
         """Return `test` of both values, unsure where their errors overlap."""
-        other = self.operand(other)
-        slack = self.error + other.error
-        near = (np.abs(self.value - other.value) <= slack) & (slack > 0)
-        return Condition(test(self.value, other.value), near | np.isnan(slack))
+        number = self.operand(number)
+        slack = self.error + number.error
+        near = (np.abs(self.value - number.value) <= slack) & (slack > 0)
+        return Condition(test(self.value, number.value), near | np.isnan(slack))
 
 
 def settled(value: F64, error: Any, arithmetic: Arithmetic, roundings: int = 1, *, exact: Any = False) -> Number:
@@ -291,16 +291,16 @@ def _is_number_of(value: F64, size: F64, fmt: FloatFormat) -> Mask:
 def _is_power(size: F64) -> Mask:
     """Tell which magnitudes are powers of two, or 0: they multiply and divide without rounding."""
     fraction = np.int64(0x000F_FFFF_FFFF_FFFF)
-    whole: Mask = (np.ascontiguousarray(size).view(np.int64) & fraction) == 0
-    return whole.reshape(np.shape(size)) & np.isfinite(size)
+    power: Mask = (np.ascontiguousarray(size).view(np.int64) & fraction) == 0
+    return power.reshape(np.shape(size)) & np.isfinite(size)
 
 
 def _times(a: F64, b: F64) -> F64:
-    """Return a b, 0 where either is 0, whatever the other."""
+    """Return a b, 0 where either factor is 0."""
     return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def given(values: F64, arithmetic: Arithmetic) -> Number:
+def as_read(values: F64, arithmetic: Arithmetic) -> Number:
     """Return inputs, numbers of the format, as the implementation reads them: subnormal ones perhaps as zero."""
     values = np.asarray(values, np.float64)
     none = np.zeros(values.shape)
@@ -313,7 +313,7 @@ def given(values: F64, arithmetic: Arithmetic) -> Number:
 
 
 def admits(number: Number, got: F64, *, zero_sign: bool) -> Mask:
-    """Tell for each answer whether the implementation can have given it; `zero_sign`: a zero's sign counts."""
+    """Tell for each output whether the implementation can have given it; `zero_sign`: a zero's sign counts."""
     value, error = number.value, number.error
     with np.errstate(invalid="ignore"):
         near = (~np.isnan(value) & (np.abs(got - value) <= error)) | (got == value)

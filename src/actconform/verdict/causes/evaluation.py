@@ -1,4 +1,4 @@
-"""The formulas of one case, evaluated at the elements in question: by text, or the case's own graph."""
+"""The formulas of one case, evaluated at the elements of interest: by text, or the case's own graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from actconform.testdata.regimes import HALVED
 from actconform.tolerance.row_bounds import row_bound
 from actconform.tolerance.ulp import ulp_of
 from actconform.types.dtypes import DTYPES
-from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, given
+from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Number, as_read
 from actconform.verdict.causes.formula import Formula, Scope
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Piece(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The elements of one tensor that are asked about, over all regimes, and these elements as one sample."""
+    """The elements of one tensor that formulas are evaluated at, over all regimes, and these elements as one sample."""
 
     tensor: str
     pieces: tuple[Piece, ...]
@@ -56,7 +56,7 @@ class Part(NamedTuple):
         return cls(tensor, tuple(pieces), join([piece.sample.part(piece.elements) for piece in pieces]))
 
     def positions(self, regime: str, elements: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where elements of a regime stand in `sample`; they are among those asked about."""
+        """Return where elements of a regime stand in `sample`; they are among its elements."""
         start = 0
         for piece in self.pieces:
             if piece.regime == regime:
@@ -72,7 +72,7 @@ def parse_formula(text: str) -> Formula:
 
 
 class Evaluation:
-    """Evaluates formulas for the questions of a case. Row kernels are evaluated whole, unary ones at the elements alone."""
+    """Evaluates formulas for the test vectors of a case. Row kernels are evaluated whole, unary ones at the elements alone."""
 
     def __init__(self, case: Case, kernel: Kernel, test_vectors: TestVectors, facts: Mapping[str, str]) -> None:
         self.case, self.kernel, self.test_vectors, self.facts = case, kernel, test_vectors, facts
@@ -100,45 +100,45 @@ class Evaluation:
                 if len(vectors) == 1:
                     return [number]
                 rows = [next(iter(vector.inputs.values())).shape[0] for vector in vectors]
-                whole = _spread(number, (sum(rows), *vectors[0].truth[part.tensor].shape[1:]))
+                of_rows = _spread(number, (sum(rows), *vectors[0].truth[part.tensor].shape[1:]))
                 ends_of = np.cumsum(rows)
-                return [_rows(whole, end - count, end) for count, end in zip(rows, ends_of.tolist(), strict=True)]
+                return [_rows(of_rows, end - count, end) for count, end in zip(rows, ends_of.tolist(), strict=True)]
 
-            return self._of_questions(value, part, alike=self._shape_of_rows)
+            return self._of_vectors(value, part, alike=self._shape_of_rows)
 
-    def _of_questions(
+    def _of_vectors(
         self,
         value: Callable[[Sequence[TestVector]], list[Number]],
         part: Part,
         alike: Callable[[TestVector], object] = id,
     ) -> Number:
-        """Return the numbers of the questions that hold the part's elements, at these; `value` takes those that are `alike` in one call."""
-        asked, places = [], []
+        """Return the numbers of the test vectors that hold the part's elements, at these; `value` takes those that are `alike` in one call."""
+        vectors_of_part, places = [], []
         for piece in part.pieces:
             vectors = self._vectors[piece.regime]
             ends = np.cumsum([vector.truth[part.tensor].size for vector in vectors])
             if ends[-1] != piece.sample.got.size:
-                raise ValueError("answers of other shapes than the truth's: no element can be told from another")
+                raise ValueError("outputs of other shapes than the truth's: no element can be told from another")
             holder = np.searchsorted(ends, piece.elements, side="right")
             for number in np.unique(holder):
-                asked.append(vectors[number])
+                vectors_of_part.append(vectors[number])
                 start = ends[number] - vectors[number].truth[part.tensor].size
                 places.append(piece.elements[holder == number] - start)
         groups: dict[object, list[int]] = defaultdict(list)
-        for number, vector in enumerate(asked):
+        for number, vector in enumerate(vectors_of_part):
             groups[alike(vector)].append(number)
         numbers: dict[int, Number] = {}
         for group in groups.values():
-            numbers |= zip(group, value([asked[number] for number in group]), strict=True)
+            numbers |= zip(group, value([vectors_of_part[number] for number in group]), strict=True)
         return _concatenated(
             [
                 _at(_spread(numbers[number], vector.truth[part.tensor].shape), places[number])
-                for number, vector in enumerate(asked)
+                for number, vector in enumerate(vectors_of_part)
             ]
         )
 
     def _shape_of_rows(self, vector: TestVector) -> object:
-        """Return what rows have in common that one evaluation can take together; a question of its own where an input is no row."""
+        """Return what rows have in common that one evaluation can take together; its own key where an input is no row."""
         arrays = [*vector.inputs.values(), *(vector.cotangents or {}).values()]
         rows = {array.shape[0] for array in arrays}
         if len(rows) > 1 or any(array.ndim < MATRIX for array in arrays):
@@ -146,7 +146,7 @@ class Evaluation:
         return tuple(array.shape[1:] for array in arrays)
 
     def _tensors(self, vectors: Sequence[TestVector], ends: Arithmetic, steps: Arithmetic) -> dict[str, Number]:
-        """Return the tensors of the questions, their rows one after another."""
+        """Return the tensors of the test vectors, their rows one after another."""
         arrays = {
             name: np.concatenate([vector.inputs[name].astype(np.float64) for vector in vectors])
             for name in vectors[0].inputs
@@ -161,7 +161,7 @@ class Evaluation:
         return {name: self._read(array, ends, steps) for name, array in arrays.items()}
 
     def _read(self, array: NDArray[np.float64], ends: Arithmetic, steps: Arithmetic) -> Number:
-        number = given(array, ends)
+        number = as_read(array, ends)
         return Number(number.value, number.error, steps)
 
     def by_graph(self, graph: GraphFormula, arithmetic: Arithmetic, part: Part, *, wide: bool = False) -> Number:
@@ -179,10 +179,10 @@ class Evaluation:
                 tensors = with_cotangents(vector.inputs, vector.cotangents)
                 return [graph.evaluate(tensors, arithmetic, wide=wide)[part.tensor]]
 
-            return self._of_questions(value, part)
+            return self._of_vectors(value, part)
 
     def flushed(self, part: Part) -> Number:
-        """Return what the definition gives where subnormal inputs and results are taken for zero, within the rule's limit.
+        """Return what the definition gives where subnormal inputs and results are taken for zero, within the tolerance's limit.
 
         At a kink at zero the slope may be that of either side.
         """
@@ -206,7 +206,7 @@ class Evaluation:
 
         with np.errstate(all="ignore"):
             if not tolerance.unary:
-                return self._of_questions(value, part)
+                return self._of_vectors(value, part)
             x = flush(part.sample.x)
             g = None if part.sample.cotangent is None else flush(part.sample.cotangent)
             (slope,) = truth(self.kernel, {"x": x}, None if g is None else {"y": np.ones(x.size)}).values()

@@ -53,8 +53,8 @@ class Situation(NamedTuple):
 
     def library(self, cause: Cause) -> LibraryAccuracy | None:
         """Return the library that a cause computes with: its own, or on a route through a graph the runtime's."""
-        own = (each.library for each in self.active if each.graph)
-        name = cause.library or next(own, "")
+        graph_libraries = (each.library for each in self.active if each.graph)
+        name = cause.library or next(graph_libraries, "")
         return self.register.library(name, self.facts) if name else None
 
     def of(self, case: Case) -> Situation:
@@ -120,40 +120,40 @@ class Explainer:
         outside: list[Finding] = []
         counting = [finding for finding in findings if finding.place in compared.elements]
         for tensor in dict.fromkeys(tensor for _, tensor in compared.samples):
-            here = [finding for finding in counting if finding.tensor == tensor]
+            tensor_findings = [finding for finding in counting if finding.tensor == tensor]
             testing = self._testing(tensor)
-            if not testing and all(finding.place in covers for finding in here):
+            if not testing and all(finding.place in covers for finding in tensor_findings):
                 continue
-            counted = _counted(tensor, here, compared)
+            counted = _counted(tensor, tensor_findings, compared)
             pieces = []
             for regime, elements in counted.items():
                 sample = compared.samples[regime, tensor]
-                asked = np.union1d(elements, self._misrounded(sample)) if testing else elements
-                if asked.size:
-                    pieces.append(Piece(regime, sample, asked))
+                tested = np.union1d(elements, self._misrounded(sample)) if testing else elements
+                if tested.size:
+                    pieces.append(Piece(regime, sample, tested))
             if not pieces:
                 continue
             part = Part.of(tensor, pieces)
-            left = any(finding.place not in covers for finding in here)
+            left = any(finding.place not in covers for finding in tensor_findings)
             counts = np.concatenate([np.isin(piece.elements, counted[piece.regime]) for piece in pieces])
             excuses = _sufficient(self._excuses(part, self._situation.active, excusing=left), counts & left)
-            for finding in here:
+            for finding in tensor_findings:
                 at = part.positions(finding.regime, compared.elements[finding.place])
-                cover = _cover(at, self._healthy(finding, here, compared), excuses)
+                cover = _cover(at, self._healthy(finding, tensor_findings, compared), excuses)
                 if cover and finding.place not in covers:
                     covers[finding.place] = cover
             if testing:
                 outside += self._outside(part, excuses, counted)
         return Explanation(self._as_another_kernel(compared, findings, covers), outside)
 
-    def _healthy(self, finding: Finding, here: Sequence[Finding], compared: Comparison) -> Mask:
-        """Tell which elements of a finding are right: of the answers at one input that depend on the place some are."""
+    def _healthy(self, finding: Finding, tensor_findings: Sequence[Finding], compared: Comparison) -> Mask:
+        """Tell which elements of a finding are right: of the outputs at one input that depend on the place some are."""
         elements = compared.elements[finding.place]
         if finding.class_ != FindingClass.POSITION_DEPENDENT:
             return np.zeros(elements.size, np.bool_)
         deviant = [
             compared.elements[each.place]
-            for each in here
+            for each in tensor_findings
             if each.class_ != FindingClass.POSITION_DEPENDENT and each.regime == finding.regime
         ]
         return ~np.isin(elements, np.concatenate([NOTHING, *deviant]))
@@ -173,8 +173,8 @@ class Explainer:
             explained = Explainer(kernel, test_vectors, self._situation.of(case)).explain(again, again.findings)
             if all(finding.place in explained.covers for finding in again.findings):
                 numeric = [finding for finding in left if finding.class_ not in STRUCTURAL]
-                why = f"judged as {kernel.name}, it is within the limits, or known"
-                covers = covers | {finding.place: Coverage(cause.id, cause.blame, 0.0, why) for finding in numeric}
+                reason = f"judged as {kernel.name}, it is within the limits, or known"
+                covers = covers | {finding.place: Coverage(cause.id, cause.blame, 0.0, reason) for finding in numeric}
         return covers
 
     def candidates(self, compared: Comparison, finding: Finding) -> tuple[str, ...]:
@@ -208,7 +208,7 @@ class Explainer:
         )
 
     def _misrounded(self, sample: Sample) -> NDArray[np.int64]:
-        """Return the elements whose answer is not the truth, correctly rounded: of the others no formula needs to be asked."""
+        """Return the elements whose output is not the truth, correctly rounded: the others need no formula."""
         with np.errstate(all="ignore"):
             got, truth = sample.got.astype(np.float64), sample.truth
             rounded = np.abs(got - truth) <= 0.5 * ulp_of(np.ascontiguousarray(truth), self._test_vectors.tolerance.fmt)
@@ -258,7 +258,7 @@ class Explainer:
         arithmetic = Arithmetic.of(library, self._test_vectors.tolerance.fmt, self._facts)
         double = library.steps.get(self._test_vectors.tolerance.fmt.name) == "double"
         plain = None
-        if double or capped.any():  # else nothing is to be excused, and what the graph is need not be asked
+        if double or capped.any():  # else nothing is to be excused, and the exact graph is not needed
             plain = self._number(lambda: self._evaluation.by_graph(graph, exactly(arithmetic), part))
             if plain is None:
                 return
@@ -348,13 +348,13 @@ class Explainer:
 
 def _sufficient(excuses: Iterator[_Excuse], counts: Mask) -> list[_Excuse]:
     """Return the first excuses that leave nothing open: all that is counted admitted, of the rest all inside. The others are not evaluated."""
-    taken, left = [], np.ones(counts.shape, np.bool_)
+    sufficient, left = [], np.ones(counts.shape, np.bool_)
     for excuse in excuses:
-        taken.append(excuse)
+        sufficient.append(excuse)
         left &= ~(excuse.admitted | (excuse.inside & excuse.tests & ~counts))
         if not left.any():
             break
-    return taken
+    return sufficient
 
 
 def _counted(tensor: str, findings: Sequence[Finding], compared: Comparison) -> dict[str, NDArray[np.int64]]:
@@ -401,14 +401,14 @@ def _is_definition(plain: Number, truth: NDArray[np.float64], rounding: NDArray[
 def _is_other(number: Number, truth: NDArray[np.float64]) -> Mask:
     """Tell where the formula is another function than the definition, beyond its own error: then no cap of rounding holds."""
     with np.errstate(all="ignore"):
-        other: Mask = np.abs(number.value - truth) > number.error
-    return other
+        differs: Mask = np.abs(number.value - truth) > number.error
+    return differs
 
 
 def _judged_as(
     kernel: Kernel, case: Case, test_vectors: TestVectors, samples: dict[tuple[str, str], Sample]
 ) -> tuple[TestVectors, dict[tuple[str, str], Sample]]:
-    """Return a unary case's rule and answers beside the truth of another kernel, at the same inputs."""
+    """Return a unary case's tolerance and outputs beside the truth of another kernel, at the same inputs."""
     gradient = case.aspect == "gradient"
     tolerance = unary_tolerance(
         kernel, case.aspect, test_vectors.tolerance.fmt, float(truth_of(kernel, np.zeros(1), gradient=gradient)[0])

@@ -25,7 +25,7 @@ from actconform.oracle.rounding import round_to
 from actconform.tolerance.ulp import ulp_of
 from actconform.types.dtypes import DTYPES, FloatFormat
 from actconform.verdict.causes import primitives
-from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Condition, Number, given, settled
+from actconform.verdict.causes.arithmetic import EXACT, Arithmetic, Condition, Number, as_read, settled
 from actconform.verdict.causes.formula import Formula, Scope
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class _Evaluation:
         values = array.astype(np.float64)
         if not read:
             return Number(values, self._misheld(values, fmt), self._of(fmt))
-        number = given(values, self._arithmetic.to(EXACT if self._arithmetic.exact else fmt))
+        number = as_read(values, self._arithmetic.to(EXACT if self._arithmetic.exact else fmt))
         return Number(number.value, number.error, self._of(fmt))
 
     def _misheld(self, values: NDArray[np.float64], fmt: FloatFormat) -> NDArray[np.float64]:

@@ -68,21 +68,21 @@ def read_observed(folder: Path, name: str = OBSERVED) -> Observed:
 
 def observe(results: Iterable[Result], facts: Facts, when: str) -> ObservedRun:
     """Return what a run observed, to be kept."""
-    cases = {result.case: _seen(result) for result in results if result.verdict in RAN}
+    cases = {result.case: _observation(result) for result in results if result.verdict in RAN}
     return ObservedRun(when=when, facts=_lasting(facts), cases=dict(sorted(cases.items())))
 
 
 def with_machine(observed: Observed, machine: ObservedRun) -> Observed:
     """Return the file with a run added; what was observed under the same facts is replaced, case by case."""
-    others = []
+    other_runs = []
     cases = dict(machine.cases)
     for before in observed.machines:
         if before.facts == machine.facts:
             cases = {**before.cases, **cases}
         else:
-            others.append(before)
+            other_runs.append(before)
     merged = msgspec.structs.replace(machine, cases=dict(sorted(cases.items())))
-    return Observed(machines=(*others, merged))
+    return Observed(machines=(*other_runs, merged))
 
 
 def as_text(observed: Observed) -> bytes:
@@ -90,7 +90,7 @@ def as_text(observed: Observed) -> bytes:
     lines = ['{"schema":1,"machines":[']
     for number, machine in enumerate(observed.machines):
         lines.append('{"when":%s,"facts":%s,"cases":{' % (_json(machine.when), _json(machine.facts)))  # noqa: UP031  braces
-        cases = [f"{_json(case)}:{_json(seen)}" for case, seen in machine.cases.items()]
+        cases = [f"{_json(case)}:{_json(observation)}" for case, observation in machine.cases.items()]
         lines.append(",\n".join(cases))
         lines.append("}}" + ("," if number + 1 < len(observed.machines) else ""))
     return ("\n".join([*lines, "]}"]) + "\n").encode()
@@ -110,7 +110,7 @@ def worse(
         before = _before(result.case, facts, backends.get(result.case, ()), observed)
         if before is None:
             continue
-        now = _seen(result)
+        now = _observation(result)
         if new := sorted(set(now.classes) - set(before.classes)):
             messages.append(f"worse than observed under equal facts: {result.case} has {', '.join(new)}")
         for cause, used in now.used.items():
@@ -132,8 +132,8 @@ def idle(
         if result.verdict not in RAN:
             continue
         now |= {finding.deviation for finding in result.findings if finding.deviation}
-        if seen := _before(result.case, facts, backends.get(result.case, ()), observed):
-            for cause, count in seen.elements.items():
+        if observation := _before(result.case, facts, backends.get(result.case, ()), observed):
+            for cause, count in observation.elements.items():
                 before[cause] = before.get(cause, 0) + count
     return [
         f"{cause} covers nothing any more, where it covered {count:,} elements"
@@ -146,24 +146,26 @@ def evidence(observed: Observed) -> dict[str, tuple[int, float]]:
     """Return for each cause how many elements it explained in all runs recorded, and the largest share of its bound used."""
     proof: dict[str, tuple[int, float]] = {}
     for machine in observed.machines:
-        for seen in machine.cases.values():
-            for cause, count in seen.elements.items():
+        for observation in machine.cases.values():
+            for cause, count in observation.elements.items():
                 elements, used = proof.get(cause, (0, 0.0))
-                proof[cause] = (elements + count, max(used, seen.used.get(cause, 0.0)))
+                proof[cause] = (elements + count, max(used, observation.used.get(cause, 0.0)))
     return proof
 
 
 def _before(case: str, facts: Facts, backends: Sequence[str], observed: Observed) -> ObservedCase | None:
-    here = _lasting({backend: facts[backend] for backend in backends if backend in facts})
-    if not backends or len(here) < len(set(backends)):
+    lasting_facts = _lasting({backend: facts[backend] for backend in backends if backend in facts})
+    if not backends or len(lasting_facts) < len(set(backends)):
         return None
     for machine in reversed(observed.machines):
-        if case in machine.cases and all(machine.facts.get(backend) == here[backend] for backend in here):
+        if case in machine.cases and all(
+            machine.facts.get(backend) == lasting_facts[backend] for backend in lasting_facts
+        ):
             return machine.cases[case]
     return None
 
 
-def _seen(result: Result) -> ObservedCase:
+def _observation(result: Result) -> ObservedCase:
     elements: dict[str, int] = {}
     used: dict[str, float] = {}
     for finding in result.findings:

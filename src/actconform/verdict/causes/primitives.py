@@ -66,8 +66,8 @@ def primitive(name: str, x: Number, variant: str = "") -> Number:
         0.0,
     )
     passed_on = np.where(np.isfinite(x.error), passed_on, x.error)
-    own = _own_error(np.abs(value) + passed_on, relative, absolute, x)
-    result = settled(value, passed_on + np.where(np.isfinite(value), own, 0.0), x.arithmetic, 0)
+    own_error = _own_error(np.abs(value) + passed_on, relative, absolute, x)
+    result = settled(value, passed_on + np.where(np.isfinite(value), own_error, 0.0), x.arithmetic, 0)
     if name in ANCHORED:
         return Number(result.value, np.where((x.value == 0) & (x.error == 0), 0.0, result.error), x.arithmetic)
     return result
@@ -86,43 +86,46 @@ def log(x: Number) -> Number:
     relative, absolute = accuracy_of("log", x)
     share = x.error / np.abs(x.value)
     passed_on = np.where(x.error == 0, 0.0, np.where(share < 1, -np.log1p(-np.minimum(share, 1)), np.inf))
-    own = _own_error(np.abs(value) + passed_on, relative, absolute, x)
-    error = np.where(~np.isfinite(value) & (x.error == 0), 0.0, passed_on + own)
+    own_error = _own_error(np.abs(value) + passed_on, relative, absolute, x)
+    error = np.where(~np.isfinite(value) & (x.error == 0), 0.0, passed_on + own_error)
     return settled(value, error, x.arithmetic, 0)
 
 
 def square(x: Number) -> Number:
     """Return x^2 by a library's power function, off by its accuracy beside the rounding."""
     product = x * x
-    own = 2.0 * accuracy_of("square", x)[0] * x.arithmetic.fmt.unit_roundoff * np.abs(product.value)
-    return Number(product.value, product.error + np.where(np.isfinite(own), own, 0.0), x.arithmetic)
+    own_error = 2.0 * accuracy_of("square", x)[0] * x.arithmetic.fmt.unit_roundoff * np.abs(product.value)
+    return Number(product.value, product.error + np.where(np.isfinite(own_error), own_error, 0.0), x.arithmetic)
 
 
 def reciprocal(x: Number) -> Number:
     """Return 1 / x as hardware approximates it: by a library's stated accuracy where it states one, else rounded once."""
     quotient = 1.0 / x
     relative, _ = x.arithmetic.accuracy.get("reciprocal", (0.0, 0.0))
-    own = _own_error(
+    own_error = _own_error(
         np.abs(quotient.value) + np.where(np.isfinite(quotient.error), quotient.error, 0.0), relative, 0.0, x
     )
-    return Number(quotient.value, quotient.error + np.where(np.isfinite(quotient.value), own, 0.0), x.arithmetic)
+    return Number(quotient.value, quotient.error + np.where(np.isfinite(quotient.value), own_error, 0.0), x.arithmetic)
 
 
 def hypot(a: Number, b: Number | float) -> Number:
     """Return sqrt(a^2 + b^2) without intermediate overflow."""
     b = a.operand(b)
     value = np.hypot(a.value, b.value)
-    own = 2.0 * a.arithmetic.fmt.unit_roundoff * value
-    return settled(value, np.where(np.isinf(value), 0.0, a.error + b.error + own), a.arithmetic, 0)
+    own_error = 2.0 * a.arithmetic.fmt.unit_roundoff * value
+    return settled(value, np.where(np.isinf(value), 0.0, a.error + b.error + own_error), a.arithmetic, 0)
 
 
 def where(condition: Condition, yes: Number, no: Number | float) -> Number:
     """Return `yes` or `no`; where rounding may turn the condition, an error that reaches both."""
     no = yes.operand(no)
     value, skipped = np.where(condition.holds, yes.value, no.value), np.where(condition.holds, no.value, yes.value)
-    error, other_error = np.where(condition.holds, yes.error, no.error), np.where(condition.holds, no.error, yes.error)
+    error, skipped_error = (
+        np.where(condition.holds, yes.error, no.error),
+        np.where(condition.holds, no.error, yes.error),
+    )
     if condition.unsure.any():
-        apart = np.where(value == skipped, 0.0, np.abs(value - skipped)) + other_error
+        apart = np.where(value == skipped, 0.0, np.abs(value - skipped)) + skipped_error
         turned = condition.unsure & ~(np.isnan(value) & np.isnan(skipped))
         error = np.where(turned, np.where(np.isnan(apart), np.nan, np.maximum(error, apart)), error)
     return Number(value, error, yes.arithmetic)

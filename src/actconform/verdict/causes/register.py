@@ -67,11 +67,11 @@ def read_register(text: str, where: str) -> Register:
         tables = "; a register has [[library]] and [[cause]] tables" if "unknown field" in str(error) else ""
         raise RegisterError(f"{where}: {error}{tables}") from error
 
-    seen: set[str] = set()
+    ids: set[str] = set()
     for cause in file.cause:
-        if cause.id in seen:
+        if cause.id in ids:
             raise RegisterError(f"{where}: two causes have the id {cause.id!r}; ids are unique")
-        seen.add(cause.id)
+        ids.add(cause.id)
         _check_cause(cause, f"{where}: cause {cause.id!r}")
     for library in file.library:
         _check_when(library.when, f"{where}: library {library.name!r}")
