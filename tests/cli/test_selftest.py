@@ -61,7 +61,7 @@ def test_one_fault_in_real_workers_is_caught(cli: Callable[..., Any]) -> None:
         "|---|---|---|---|---|---|",
         "| precision | 1 | 1 | 0 | 0 | 0 |",
         "| all | 1 | 1 | 0 | 0 | 0 |",
-        "1 of 1 planted faults caught, with the right class and blame; 0 false alarms in 1 healthy cases.",
+        "1 of 1 injected faults caught, with the right class and blame; 0 false alarms in 1 healthy cases.",
     ]
 
 
@@ -76,7 +76,7 @@ def test_a_healthy_backend_under_a_limit_that_is_too_strict_is_a_false_alarm_and
     assert said.code == 1
     alarm, verdict = said.out.splitlines()[-2:]
     assert alarm.startswith("false alarm: sigmoid/value/f32/torch: FAIL, ")
-    assert verdict == "1 of 1 planted faults caught, with the right class and blame; 1 false alarms in 1 healthy cases."
+    assert verdict == "1 of 1 injected faults caught, with the right class and blame; 1 false alarms in 1 healthy cases."
 
 
 def test_the_register_is_active_with_that_of_the_settings(
@@ -111,7 +111,7 @@ def test_every_outcome_has_its_column_and_every_problem_its_line(
         "a@three: wrong blame; wanted inf, seen inf (runtime)",
         "a@four: wrong class; wanted inf, seen nan-made (framework), tail (framework)",
         "false alarm: relu/value/f32/torch: FAIL, made up",
-        "1 of 4 planted faults caught, with the right class and blame; 1 false alarms in 7 healthy cases.",
+        "1 of 4 injected faults caught, with the right class and blame; 1 false alarms in 7 healthy cases.",
     ]
 
 

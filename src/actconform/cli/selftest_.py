@@ -92,7 +92,7 @@ def _late(trial: DetectionReport) -> int:
 def _verdict(trial: DetectionReport) -> str:
     caught = sum(one.outcome == "caught" for one in trial.detections)
     return (
-        f"{caught} of {len(trial.detections)} planted faults caught, with the right class and blame; "
+        f"{caught} of {len(trial.detections)} injected faults caught, with the right class and blame; "
         f"{len(trial.false_alarms)} false alarms in {trial.healthy} healthy cases"
         + (f"; {late} ran out of time." if (late := _late(trial)) else ".")
     )
