@@ -94,7 +94,7 @@ def record(folder: Path, *, resume: bool = False) -> list[str]:
     wanted = {case.id for case in CASES} if resume else None
     with Recorder(folder, about="so", resume=wanted) as recorder:
         recorder.meet("torch", FACTS, CASES)
-        results = [recorder.take(case.id) or result(case) for case in CASES]
+        results = [recorder.get(case.id) or result(case) for case in CASES]
         for one in results:
             recorder.add(one)
         made = report(results, Facts(), [], {})

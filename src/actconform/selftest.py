@@ -55,9 +55,10 @@ class DetectionReport(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def problems(self) -> list[str]:
         """Why the detector does not stand the trial; empty where it does."""
-        wrong = [one for one in self.detections if one.outcome != "caught"]
+        wrong = [detection for detection in self.detections if detection.outcome != "caught"]
         problems = [
-            f"{one.fault}: {one.outcome}; wanted {one.wanted}, seen {', '.join(one.seen) or 'nothing'}" for one in wrong
+            f"{detection.fault}: {detection.outcome}; wanted {detection.wanted}, seen {', '.join(detection.seen) or 'nothing'}"
+            for detection in wrong
         ]
         problems += [f"false alarm: {alarm}" for alarm in self.false_alarms]
         return problems + [
@@ -75,12 +76,12 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
     faults = [fault for fault in plan.catalog.faults if not names or fault.name in names]
     if not faults:
         raise UsageError(NO_FAULTS)
-    known = {case.id: case for case in all_cases(plan.catalog, asked={fault.name for fault in faults})}
+    cases_by_id = {case.id: case for case in all_cases(plan.catalog, selected={fault.name for fault in faults})}
     for fault in faults:
         for case in fault.cases:
-            if case not in known:
+            if case not in cases_by_id:
                 raise UsageError(f"fault {fault.name} names the case {case}, which there is not")
-    faulty = [known[case] for fault in faults for case in fault.cases]
+    faulty = [cases_by_id[case] for fault in faults for case in fault.cases]
     healthy = list({twin.id: twin for twin in map(plan.catalog.registered, faulty)}.values())
     results: dict[str, Result] = {}
 
@@ -91,11 +92,11 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
     hanging = {case for fault in faults if fault.verdict == Verdict.TIMEOUT for case in fault.cases}
     cases = [*dict.fromkeys(healthy + faulty)]
     short = msgspec.structs.replace(plan.config, timeout=min(plan.config.timeout, HANG_SECONDS))
-    for config, asked in (
+    for config, selected in (
         (plan.config, [case for case in cases if case.id not in hanging]),
         (short, [case for case in cases if case.id in hanging]),
     ):
-        run(msgspec.structs.replace(plan, cases=asked, config=config, earlier=None), lambda *_: None, keep)
+        run(msgspec.structs.replace(plan, cases=selected, config=config, earlier=None), lambda *_: None, keep)
     bad = [results[twin.id] for twin in healthy if results[twin.id].verdict in BAD]
     alarms = [result for result in bad if result.verdict != Verdict.TIMEOUT]
     detections = [_detection(fault, results) for fault in faults]
@@ -111,8 +112,8 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
 
 
 def _detection(fault: Fault, results: Mapping[str, Result]) -> Detection:
-    mine = [results[case] for case in fault.cases]
-    new = [finding for result in mine for finding in result.findings if finding.deviation is None]
+    results_of_fault = [results[case] for case in fault.cases]
+    new = [finding for result in results_of_fault for finding in result.findings if finding.deviation is None]
     at = [finding for finding in new if not fault.tensor or finding.tensor == fault.tensor]
     named = [finding for finding in at if finding.class_ in fault.findings]
     if fault.findings:
@@ -122,55 +123,57 @@ def _detection(fault: Fault, results: Mapping[str, Result]) -> Detection:
         outcome = "caught" if blamed else "wrong blame" if named else "wrong class" if new else "missed"
     else:
         wanted = fault.verdict
-        ended = [result.verdict for result in mine]
+        ended = [result.verdict for result in results_of_fault]
         outcome = "caught" if Verdict(fault.verdict) in ended else "wrong class" if set(ended) & set(BAD) else "missed"
-    if outcome != "caught" and not named and any(result.verdict == Verdict.TIMEOUT for result in mine):
+    if outcome != "caught" and not named and any(result.verdict == Verdict.TIMEOUT for result in results_of_fault):
         outcome = "timeout"
-    seen = {f"{finding.class_} ({finding.blame})" for finding in new}
-    seen |= {str(result.verdict) for result in mine if not result.findings}
+    shown = {f"{finding.class_} ({finding.blame})" for finding in new}
+    shown |= {str(result.verdict) for result in results_of_fault if not result.findings}
     return Detection(
         fault=fault.name,
         family=fault.family,
         what=fault.what,
         outcome=outcome,
         wanted=wanted,
-        seen=tuple(sorted(seen)),
+        seen=tuple(sorted(shown)),
     )
 
 
 def _of_goldens(kernel: Kernel, folder: Path) -> list[Detection]:
     """Return what `golden verify` says of four faults, each planted in a copy of one subject's goldens."""
-    found = []
-    for name, (what, plant) in GOLDEN_FAULTS.items():
+    detections = []
+    for name, (description, plant) in GOLDEN_FAULTS.items():
         with tempfile.TemporaryDirectory(prefix="actconform-") as place:
             copy = _copied(kernel, folder, Path(place))
             file = plant(copy, kernel)
-            said = _said(kernel, copy)
-        caught = any(file in message for message in said)
-        outcome = "caught" if caught else "wrong class" if said else "missed"
-        found.append(
+            problems = _golden_problems(kernel, copy)
+        caught = any(file in message for message in problems)
+        outcome = "caught" if caught else "wrong class" if problems else "missed"
+        detections.append(
             Detection(
                 fault=f"goldens@{name}",
                 family="goldens",
-                what=what,
+                what=description,
                 outcome=outcome,
                 wanted=f"an error that names {file}",
-                seen=tuple(said),
+                seen=tuple(problems),
             )
         )
-    return found
+    return detections
 
 
 def _copied(kernel: Kernel, folder: Path, place: Path) -> Path:
     manifest = read_manifest(folder)
-    mine = {name: entry for name, entry in manifest.files.items() if name.startswith(f"{kernel.name}/")}
+    files_of_subject = {name: entry for name, entry in manifest.files.items() if name.startswith(f"{kernel.name}/")}
     shutil.copytree(folder / kernel.name, place / kernel.name)
-    alone = msgspec.structs.replace(manifest, files=mine, subjects={kernel.name: manifest.subjects[kernel.name]})
+    alone = msgspec.structs.replace(
+        manifest, files=files_of_subject, subjects={kernel.name: manifest.subjects[kernel.name]}
+    )
     (place / MANIFEST).write_bytes(msgspec.json.encode(alone))
     return place
 
 
-def _said(kernel: Kernel, folder: Path) -> list[str]:
+def _golden_problems(kernel: Kernel, folder: Path) -> list[str]:
     manifest = read_manifest(folder)
     try:
         verify_subjects(folder, manifest, [kernel])

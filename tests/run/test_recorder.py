@@ -200,7 +200,7 @@ CASES = [Case(name, "value", "f32", "torch") for name in NAMES]
 
 def earlier(folder: Path, *results: Result, about: str = "so") -> None:
     with Recorder(folder, about=about) as recorder:
-        recorder.meet("torch", FACTS, CASES)
+        recorder.validate_facts("torch", FACTS, CASES)
         for one in results:
             recorder.add(one)
 
@@ -220,8 +220,8 @@ def test_a_torn_last_line_is_dropped_and_written_over(tmp_path: Path, cut: int) 
     path.write_bytes(path.read_bytes()[:-cut])
     assert subjects(tmp_path) == ["relu"]
     with resumed(tmp_path) as recorder:
-        recorder.meet("torch", FACTS, CASES)
-        assert recorder.take(CASES[1].id) is None
+        recorder.validate_facts("torch", FACTS, CASES)
+        assert recorder.get(CASES[1].id) is None
         recorder.add(result("tanh"))
     assert subjects(tmp_path) == ["relu", "tanh"]
     assert recorder.notes == []
@@ -241,7 +241,7 @@ def test_a_line_that_is_no_result_is_dropped_and_said(wrong: bytes, tmp_path: Pa
     with pytest.raises(UsageError, match=r"results\.jsonl: line 1 is not a result as a run wrote it"):
         read_results(tmp_path)
     with resumed(tmp_path) as recorder:
-        assert (recorder.take(CASES[0].id), recorder.kept) == (None, 1)
+        assert (recorder.get(CASES[0].id), recorder.kept) == (None, 1)
         (note,) = recorder.notes
         assert note.startswith("1 lines of results.jsonl are dropped, and what they were of is run again: line 1 ")
     assert written(tmp_path) == [second]
@@ -271,8 +271,8 @@ def test_a_line_that_was_edited_is_dropped_said_and_run_again(edit: str, tmp_pat
     EDITS[edit](line)
     (tmp_path / "results.jsonl").write_bytes(json.dumps(line).encode() + b"\n" + second)
     with resumed(tmp_path) as recorder:
-        recorder.meet("torch", FACTS, CASES)
-        assert [bool(recorder.take(case.id)) for case in CASES] == [False, True, False, False]
+        recorder.validate_facts("torch", FACTS, CASES)
+        assert [bool(recorder.get(case.id)) for case in CASES] == [False, True, False, False]
         assert "line 1 is not a result as a run wrote it" in " ".join(recorder.notes)
         recorder.add(result(verdict=Verdict.FAIL))
     assert [one.verdict for one in read_results(tmp_path)] == [Verdict.PASS, Verdict.FAIL]
@@ -283,7 +283,7 @@ def test_a_line_that_is_written_otherwise_and_says_the_same_is_kept(tmp_path: Pa
     line = json.loads(written(tmp_path)[0])
     (tmp_path / "results.jsonl").write_text(json.dumps(dict(reversed(line.items()))) + "\n")
     with resumed(tmp_path) as recorder:
-        recorder.meet("torch", FACTS, CASES)
+        recorder.validate_facts("torch", FACTS, CASES)
         assert (recorder.kept, recorder.notes) == (1, [])
 
 
@@ -292,13 +292,13 @@ def test_a_line_of_another_run_is_dropped_though_facts_say_otherwise(of: str, tm
     mine, foreign = tmp_path / "mine", tmp_path / "foreign"
     earlier(mine, result("tanh"))
     with Recorder(foreign, about="so" if "facts" in of else "otherwise") as recorder:
-        recorder.meet("torch", {"torch": {"torch": "1.0"}} if "facts" in of else FACTS, CASES)
+        recorder.validate_facts("torch", {"torch": {"torch": "1.0"}} if "facts" in of else FACTS, CASES)
         recorder.add(result())
     with (mine / "results.jsonl").open("ab") as lines:
         lines.write((foreign / "results.jsonl").read_bytes())
     with resumed(mine) as recorder:
-        recorder.meet("torch", FACTS, CASES)
-        assert [bool(recorder.take(case.id)) for case in CASES] == [False, True, False, False]
+        recorder.validate_facts("torch", FACTS, CASES)
+        assert [bool(recorder.get(case.id)) for case in CASES] == [False, True, False, False]
         assert len(recorder.notes) == 1
         assert "1 results of the earlier run are dropped" in recorder.notes[0]
     assert subjects(mine) == ["tanh"]
@@ -330,9 +330,9 @@ def test_what_may_be_mended_or_is_not_selected_is_not_kept(tmp_path: Path) -> No
     ends = [result("elu", Verdict.CRASH), result("silu", Verdict.UNAVAILABLE), result("gone")]
     earlier(tmp_path, result(), result("tanh", Verdict.FAIL), *ends)
     with resumed(tmp_path) as recorder:
-        recorder.meet("torch", FACTS, CASES)
-        assert [bool(recorder.take(case.id)) for case in CASES] == [True, True, False, False]
-        kept = recorder.take(CASES[0].id)
+        recorder.validate_facts("torch", FACTS, CASES)
+        assert [bool(recorder.get(case.id)) for case in CASES] == [True, True, False, False]
+        kept = recorder.get(CASES[0].id)
         assert kept is not None
         recorder.add(kept)
         with pytest.raises(FolderInUseError):  # the claim holds for the file that was put in its place
@@ -344,8 +344,8 @@ def test_what_may_be_mended_or_is_not_selected_is_not_kept(tmp_path: Path) -> No
 def test_results_under_other_facts_are_dropped_before_the_facts_are_written(tmp_path: Path, now: dict) -> None:
     earlier(tmp_path, result(), result("tanh"))
     with resumed(tmp_path) as recorder:
-        recorder.meet("torch", now, CASES)
-        assert not any(recorder.take(case.id) for case in CASES)
+        recorder.validate_facts("torch", now, CASES)
+        assert not any(recorder.get(case.id) for case in CASES)
         (note,) = recorder.notes
         assert note.startswith("torch: 2 results of the earlier run are dropped: ")
     assert subjects(tmp_path) == []

@@ -155,7 +155,7 @@ def test_a_variant_of_an_exporter_has_graphs_of_models_with_constants_too(route:
     of_it = [one for one in routes(offered, asked) if "planted" in one]
     assert of_it == ["planted@bad+tiny-rt", "planted@bad@const+tiny-rt"]
     assert not any("planted" in one for one in routes(offered))
-    cases = [case for case in all_cases(offered, asked=asked) if case.route == of_it[1]]
+    cases = [case for case in all_cases(offered, selected=asked) if case.route == of_it[1]]
     assert {case.subject for case in cases} == {name for name in MODELS if PUBLISHED not in name}
     assert {(case.aspect, case.exporter, case.constants) for case in cases} == {("value", "planted@bad", True)}
     assert offered.exporter(cases[0]) is Planted
@@ -409,6 +409,6 @@ def test_an_extra_backend_and_its_exporters_run_where_they_are_asked_for(wanted,
 
 def test_all_backends_are_those_that_are_extra_too():
     wanted = Selection(backends=("all",))
-    cases = all_cases(EXTRA, asked=asked_for(EXTRA, wanted))
+    cases = all_cases(EXTRA, selected=asked_for(EXTRA, wanted))
     assert {case.backend for case in select(cases, wanted)} == {"numpy", "tiny-rt", "slow-rt", "other"}
     assert "other2onnx+slow-rt" in {case.route for case in cases}

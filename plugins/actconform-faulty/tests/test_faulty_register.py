@@ -71,7 +71,7 @@ def test_who_is_to_blame_is_who_holds_the_fault(name: str) -> None:
 
 
 def test_every_fault_concerns_cases_that_there_are() -> None:
-    known = {case.id for case in all_cases(load_plugins(), asked=set(FAULTS))}
+    known = {case.id for case in all_cases(load_plugins(), selected=set(FAULTS))}
     for one in FAULTS.values():
         assert one.cases
         assert set(one.cases) <= known, one.name

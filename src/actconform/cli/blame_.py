@@ -93,7 +93,7 @@ def _blame(before: Report, after: Report, config: Config, distributions: Mapping
         return _Blamed([], packages, other_facts)
     catalog = configured(announced(load_plugins()), config)
     ids = {target.case for target in wanted}
-    all_known = all_cases(catalog, full=True, asked=asked_for(catalog, Selection(patterns=sorted(ids))))
+    all_known = all_cases(catalog, full=True, selected=asked_for(catalog, Selection(patterns=sorted(ids))))
     cases = {case.id: case for case in all_known if case.id in ids}
     plan = plan_of(catalog, config)
 

@@ -122,7 +122,7 @@ def command(
 
 def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) -> Plan:
     try:
-        cases = select(all_cases(catalog, full=full, asked=asked_for(catalog, wanted)), wanted)
+        cases = select(all_cases(catalog, full=full, selected=asked_for(catalog, wanted)), wanted)
     except UsageError as error:
         broken = [failure.message for failure in catalog.broken]
         raise UsageError("\n".join((str(error), *broken))) from None

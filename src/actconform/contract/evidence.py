@@ -147,7 +147,7 @@ def _cases(name: str, catalog: Catalog, subjects: Sequence[str]) -> list[Case]:
     route = name if backend.kind == "framework" else f"{DRIVER_EXPORTER}+{name}"
     cases = [
         case
-        for case in all_cases(catalog, asked={name})
+        for case in all_cases(catalog, selected={name})
         if case.route == route and any(fnmatchcase(case.subject, subject) for subject in subjects)
     ]
     if not cases:

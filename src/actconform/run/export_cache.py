@@ -67,7 +67,7 @@ class Exports:
         key = self._key(subject, dtype, exporter, constants)
         path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.msgpack"
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            entry = _whole(read_bytes(path))
+            entry = _decode(read_bytes(path))
             if entry.key == key:
                 return entry.artifact
         outcome = self._worker.export(ExportJob(exporter, subject.name, dtype, constants), timeout)
@@ -84,10 +84,10 @@ class Exports:
             self._hello = self._worker.start()
         if self._hello.unavailable:
             raise Unavailable(self._hello.unavailable)
-        here = self._hello
+        handshake = self._hello
         folded = None if constants is None else {name: digest(array) for name, array in constants.items()}
         content = [exporter, dtype, msgspec.to_builtins(subject), folded, dict(self._worker.env)]
-        content += [here.facts, here.plugins, here.code, here.python, here.platform]
+        content += [handshake.facts, handshake.plugins, handshake.code, handshake.python, handshake.platform]
         return msgspec.json.encode(content, order="sorted").decode()
 
     @staticmethod
@@ -104,9 +104,9 @@ class Exports:
                 raise
 
 
-def _whole(blob: bytes) -> _Entry:
+def _decode(blob: bytes) -> _Entry:
     """Return what a file of the cache holds; raise DecodeError where a bit of it is not what was written."""
-    seen, content = blob[:32], blob[32:]
-    if hashlib.sha256(content).digest() != seen:
+    checksum, content = blob[:32], blob[32:]
+    if hashlib.sha256(content).digest() != checksum:
         raise msgspec.DecodeError("damaged cache entry")
     return msgspec.msgpack.decode(content, type=_Entry)

@@ -113,8 +113,8 @@ class Recorder:
             fcntl.flock(self._lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUseError from None
-        there = (self.folder / RESULTS).stat()
-        if there.st_ino != os.fstat(self._lines.fileno()).st_ino:  # replaced by a run that resumes
+        file = (self.folder / RESULTS).stat()
+        if file.st_ino != os.fstat(self._lines.fileno()).st_ino:  # replaced by a run that resumes
             raise FolderInUseError
 
     def _keep(self, cases: Collection[str]) -> None:
@@ -122,8 +122,8 @@ class Recorder:
         lines, strange = _read_lines(self.folder)
         if strange:
             more = f" and {len(strange) - STRANGE_SHOWN} more" if len(strange) > STRANGE_SHOWN else ""
-            said = f"{len(strange)} lines of {RESULTS} are dropped, and what they were of is run again"
-            self.notes.append(f"{said}: {'; '.join(strange[:STRANGE_SHOWN])}{more}")
+            message = f"{len(strange)} lines of {RESULTS} are dropped, and what they were of is run again"
+            self.notes.append(f"{message}: {'; '.join(strange[:STRANGE_SHOWN])}{more}")
         wanted = {
             line.result.case: line for line in lines if line.result.case in cases and line.result.verdict not in AGAIN
         }
@@ -138,24 +138,24 @@ class Recorder:
             )
         self._rewrite(line.text for line in self._earlier.values())
 
-    def meet(self, line: str, facts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
+    def validate_facts(self, line: str, facts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
         """Drop the earlier results of the line's cases where its facts are others now, or not had; keep the facts.
 
         Safe in any thread.
         """
         now = {backend: dict(of_backend) for backend, of_backend in facts.items()}
-        mine = digest_of_json(now)
+        facts_digest = digest_of_json(now)
         with self._lock:
-            self._facts_of.update((case.id, mine) for case in cases)
+            self._facts_of.update((case.id, facts_digest) for case in cases)
             before = self._facts.lines.get(line)
             earlier = [case.id for case in cases if case.id in self._earlier]
             if now and before == now:
-                stale = [case for case in earlier if self._earlier[case].proof.facts != mine]
+                stale = [case for case in earlier if self._earlier[case].proof.facts != facts_digest]
             else:
                 stale = earlier
             if stale:
-                why = _changed(before or {}, now) if before != now else "they were found under other facts"
-                self.notes.append(f"{line}: {len(stale)} results of the earlier run are dropped: {why}")
+                reason = _changed(before or {}, now) if before != now else "they were found under other facts"
+                self.notes.append(f"{line}: {len(stale)} results of the earlier run are dropped: {reason}")
                 gone = {self._earlier.pop(case).text for case in stale}
                 self._tried(RESULTS, lambda: self._without(gone))
             if not now or before != now:
@@ -163,7 +163,7 @@ class Recorder:
                 # after the rewriting: all that is there was found under them
                 self._tried(FACTS, lambda: _write(self.folder / FACTS, self._facts))
 
-    def take(self, case: str) -> Result | None:
+    def get(self, case: str) -> Result | None:
         """Return what the earlier run found, where that still holds."""
         line = self._earlier.get(case)
         return line.result if line else None
@@ -179,9 +179,9 @@ class Recorder:
         with self._lock:
             self._write_waiting()
             count = len(self._waiting)
-            what = {RESULTS: f"{count} of its results are not written" if count else "old lines are still in it"}
+            states = {RESULTS: f"{count} of its results are not written" if count else "old lines are still in it"}
             return [
-                f"{self.folder / name}: {what.get(name, 'is not written')}: {error.strerror or error}"
+                f"{self.folder / name}: {states.get(name, 'is not written')}: {error.strerror or error}"
                 for name, error in self._faults.items()
             ]
 

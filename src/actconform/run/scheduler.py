@@ -32,13 +32,13 @@ JOIN_SECONDS = 5.0  # for a thread that compares or explains when the run is int
 PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker says of its own process
 
 
-class Earlier(Protocol):
+class ResumeStore(Protocol):
     """What a run that was cut short left behind, and what this one leaves: each result is taken only under its facts."""
 
-    def meet(self, line: str, facts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
+    def validate_facts(self, line: str, facts: Mapping[str, Mapping[str, str]], cases: Sequence[Case]) -> None:
         """Drop the results of the line's cases where its processes' facts are not those of the earlier run, or not had."""
 
-    def take(self, case: str) -> Result | None:
+    def get(self, case: str) -> Result | None:
         """Return the result of a case that need not run again."""
 
 
@@ -55,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     manifest: Manifest
     register: Register
     plugins: Sequence[str] = ()
-    earlier: Earlier | None = None
+    earlier: ResumeStore | None = None
 
 
 def plan_of(catalog: Catalog, config: Config, cases: Sequence[Case] = ()) -> Plan:
@@ -168,20 +168,20 @@ def _line_results(
     on_start: Callable[[str, Handshake | str, float], None],
 ) -> Iterator[Result]:
     started = time.perf_counter()
-    hello, verdict, why = _start(plan, context.worker, line.backend)
+    hello, verdict, reason = _start(plan, context.worker, line.backend)
     earlier = plan.earlier
     facts = _facts(hello if verdict is None else None, exporting) if earlier else {}
-    on_start(line.backend, hello or why, time.perf_counter() - started)
+    on_start(line.backend, hello or reason, time.perf_counter() - started)
     if hello is not None:
         context = msgspec.structs.replace(context, facts=facts_of(hello))
     if earlier:
-        earlier.meet(line.name, facts, line.cases)
+        earlier.validate_facts(line.name, facts, line.cases)
     for case in line.cases:
-        kept = earlier.take(case.id) if earlier else None
-        if kept is not None:
-            yield kept
+        earlier_result = earlier.get(case.id) if earlier else None
+        if earlier_result is not None:
+            yield earlier_result
         else:
-            yield ended(case, verdict, "load", why) if verdict else run_case(case, context)
+            yield ended(case, verdict, "load", reason) if verdict else run_case(case, context)
 
 
 def _facts(hello: Handshake | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
@@ -197,7 +197,7 @@ def _facts(hello: Handshake | None, exporting: Worker | None) -> dict[str, dict[
         if error.kind == "closed":
             raise
         return {}  # each case says it
-    return {one.backend: {**facts_of(one), "cpu": one.cpu} for one in greetings}
+    return {process.backend: {**facts_of(process), "cpu": process.cpu} for process in greetings}
 
 
 def _start(plan: Plan, worker: Worker, name: str) -> tuple[Handshake | None, Verdict | None, str]:

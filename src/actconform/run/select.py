@@ -38,13 +38,13 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 def variants(catalog: Catalog) -> set[str]:
     """Return all variants of backends and exporters, as NAME@VARIANT: they run where a word of the user's names them."""
     offered: dict[str, type[Backend | Exporter]] = {**catalog.backends, **catalog.exporters}
-    return {f"{name}@{variant}" for name, one in offered.items() for variant in one.variants}
+    return {f"{name}@{variant}" for name, component in offered.items() for variant in component.variants}
 
 
 def extras(catalog: Catalog) -> set[str]:
     """Return all backends that are `extra`, and the exporters of such: they run where a word of the user's names them."""
-    found = {name for name, backend in catalog.backends.items() if backend.extra}
-    return found | {name for name, exporter in catalog.exporters.items() if exporter.source in found}
+    extra_backends = {name for name, backend in catalog.backends.items() if backend.extra}
+    return extra_backends | {name for name, exporter in catalog.exporters.items() if exporter.source in extra_backends}
 
 
 def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
@@ -58,33 +58,33 @@ def asked_for(catalog: Catalog, wanted: Selection) -> set[str]:
     return named | extras(catalog) if ALL in wanted.backends else named
 
 
-def routes(catalog: Catalog, asked: Collection[str] = ()) -> list[str]:
+def routes(catalog: Catalog, selected: Collection[str] = ()) -> list[str]:
     """Return all routes: each framework natively, each runtime with the authored graphs and with every exporter's.
 
     An exporter's graphs, and those of its variants, come with a model's parameters as inputs and, as "@const", as users ship
     them. A plugin that is broken has one route of its own name, so that its absence is seen.
     """
-    left = extras(catalog) - set(asked)
-    made = [name for name in _names(catalog.exporters, asked) if name not in left]
-    exporters = (DRIVER_EXPORTER, *made, *(name + CONSTANTS for name in made))
-    there = {name: backend for name, backend in catalog.backends.items() if name not in left}
-    found = _names({n: b for n, b in there.items() if b.kind == "framework"}, asked)
-    runtimes = _names({n: b for n, b in there.items() if b.kind == "runtime"}, asked)
-    found += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
-    return found + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
+    left = extras(catalog) - set(selected)
+    exporter_names = [name for name in _names(catalog.exporters, selected) if name not in left]
+    exporters = (DRIVER_EXPORTER, *exporter_names, *(name + CONSTANTS for name in exporter_names))
+    backends = {name: backend for name, backend in catalog.backends.items() if name not in left}
+    names = _names({n: b for n, b in backends.items() if b.kind == "framework"}, selected)
+    runtimes = _names({n: b for n, b in backends.items() if b.kind == "runtime"}, selected)
+    names += [f"{exporter}+{runtime}" for runtime in runtimes for exporter in exporters]
+    return names + [broken.name for broken in catalog.broken if broken.name not in catalog.backends]
 
 
-def _names(offered: Mapping[str, type[Backend | Exporter]], asked: Collection[str]) -> list[str]:
+def _names(offered: Mapping[str, type[Backend | Exporter]], selected: Collection[str]) -> list[str]:
     """Return each name, or those of its variants that are asked for where it has any."""
     return [
         name
-        for base, one in offered.items()
-        for name in ([f"{base}@{variant}" for variant in one.variants] or [base])
-        if name == base or name in asked
+        for base, component in offered.items()
+        for name in ([f"{base}@{variant}" for variant in component.variants] or [base])
+        if name == base or name in selected
     ]
 
 
-def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = ()) -> list[Case]:
+def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str] = ()) -> list[Case]:
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
     Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported
@@ -96,7 +96,7 @@ def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = 
         for aspect in ASPECTS
         if aspect == "value" or kernel.differentiable
         for dtype in DTYPES
-        for route in routes(catalog, asked)
+        for route in routes(catalog, selected)
     ]
     models = [
         Case(model.name, aspect, dtype, route)
@@ -105,7 +105,7 @@ def all_cases(catalog: Catalog, *, full: bool = False, asked: Collection[str] = 
         for aspect in ASPECTS
         if aspect == "value" or model.differentiable
         for dtype in MODEL_DTYPES
-        for route in routes(catalog, asked)
+        for route in routes(catalog, selected)
     ]
     return [case for case in kernels if not case.constants and _exported(case)] + list(filter(_exported, models))
 
@@ -133,10 +133,10 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
         raise UsageError(
             'no backend is installed: pip install "actconform[torch]", "actconform[keras]" or "actconform[ort]"'
         )
-    _known("backend", wanted.backends, {ALL, *(case.backend for case in cases)})
-    _known("route", wanted.routes, {case.route for case in cases})
-    _known("aspect", wanted.aspects, set(ASPECTS))
-    _known("dtype", wanted.dtypes, set(DTYPES))
+    _check_names("backend", wanted.backends, {ALL, *(case.backend for case in cases)})
+    _check_names("route", wanted.routes, {case.route for case in cases})
+    _check_names("aspect", wanted.aspects, set(ASPECTS))
+    _check_names("dtype", wanted.dtypes, set(DTYPES))
     ids = [case.id for case in cases]
     for pattern in wanted.patterns:
         if not any(fnmatchcase(id_, pattern) for id_ in ids):
@@ -164,10 +164,10 @@ def _chosen(case: Case, wanted: Selection) -> bool:
     )
 
 
-def _known(what: str, words: Sequence[str], known: set[str]) -> None:
+def _check_names(noun: str, words: Sequence[str], names: set[str]) -> None:
     for word in words:
-        if word not in known:
-            raise UsageError(f"unknown {what} {word!r}{near(word, sorted(known))}")
+        if word not in names:
+            raise UsageError(f"unknown {noun} {word!r}{near(word, sorted(names))}")
 
 
 def _near_case(pattern: str, cases: Sequence[Case]) -> str:
@@ -179,15 +179,15 @@ def _near_case(pattern: str, cases: Sequence[Case]) -> str:
         {case.route for case in cases},
     ]
     hints = [
-        f"{part!r}{_beginning(part, known) or near(part, sorted(known))}"
-        for part, known in zip(parts, vocabulary, strict=False)
-        if not any(fnmatchcase(name, part) for name in known)
+        f"{part!r}{_beginning(part, names) or near(part, sorted(names))}"
+        for part, names in zip(parts, vocabulary, strict=False)
+        if not any(fnmatchcase(name, part) for name in names)
     ]
     if hints:
         return f": nothing is called {', '.join(hints)}"
     return f"; did you mean {pattern.rstrip('/')}/*" if len(parts) < len(vocabulary) else ""
 
 
-def _beginning(part: str, known: set[str]) -> str:
-    several = part and sum(name.startswith(part) for name in known) > 1
+def _beginning(part: str, names: set[str]) -> str:
+    several = part and sum(name.startswith(part) for name in names) > 1
     return f"; did you mean '{part}*'?" if several else ""

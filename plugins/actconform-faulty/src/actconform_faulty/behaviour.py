@@ -62,15 +62,15 @@ class Replying(Program):
         self._reply = reply
 
     def forward(self, inputs: Bundle) -> Bundle:
-        given: Bundle = self._reply(inputs) if callable(self._reply) else self._reply
-        return given
+        tensors: Bundle = self._reply(inputs) if callable(self._reply) else self._reply
+        return tensors
 
 
 def write_into(name: str) -> object:
-    """Return what overwrites the last element of one array that it was given."""
+    """Return what overwrites the last element of one array of its inputs."""
 
-    def write(given: Bundle, outputs: Bundle) -> Bundle:
-        given[name].ravel()[-1:] = 7.0
+    def write(tensors: Bundle, outputs: Bundle) -> Bundle:
+        tensors[name].ravel()[-1:] = 7.0
         return outputs
 
     return write

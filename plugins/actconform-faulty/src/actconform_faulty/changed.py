@@ -33,12 +33,12 @@ def with_y(program: Program, change: Callable[[Array, Array], Array]) -> Program
 def with_gradient(program: Program, change: Callable[[Tensors, Array], Array], name: str = "x") -> Program:
     """Return the program whose d_NAME is `change`(inputs and ct_ cotangents, healthy d_NAME), natively and in a graph."""
 
-    def changed(given: Tensors, outputs: Tensors) -> Tensors:
+    def changed(tensors: Tensors, outputs: Tensors) -> Tensors:
         d = outputs[f"d_{name}"]
         with np.errstate(all="ignore"):
-            return {**outputs, f"d_{name}": change(given, d).astype(d.dtype)}
+            return {**outputs, f"d_{name}": change(tensors, d).astype(d.dtype)}
 
-    def forward(given: Tensors, outputs: Tensors) -> Tensors:
-        return changed(given, outputs) if f"d_{name}" in outputs else outputs
+    def forward(tensors: Tensors, outputs: Tensors) -> Tensors:
+        return changed(tensors, outputs) if f"d_{name}" in outputs else outputs
 
     return Answering(program, forward, changed)

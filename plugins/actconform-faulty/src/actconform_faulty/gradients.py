@@ -30,34 +30,34 @@ def sigmoid(x: Array) -> Array:
 
 @fault("torch", "relu-straight-through", FAMILY, "the cotangent as it came", "relu/gradient/f32", **OFF)
 def relu_straight_through(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, _d: given["ct_y"])
+    return with_gradient(program, lambda tensors, _d: tensors["ct_y"])
 
 
 @fault("torch", "hard-tanh-straight-through", FAMILY, "the cotangent as it came", "hard-tanh/gradient/f16", **OFF)
 def hard_tanh_straight_through(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, _d: given["ct_y"])
+    return with_gradient(program, lambda tensors, _d: tensors["ct_y"])
 
 
 @fault("torch", "sigmoid-saturates", FAMILY, "the derivative is 0 beyond 10", "sigmoid/gradient/f32", **OFF)
 def sigmoid_saturates(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, d: np.where(np.abs(given["x"]) > 10, 0, d))
+    return with_gradient(program, lambda tensors, d: np.where(np.abs(tensors["x"]) > 10, 0, d))
 
 
 @fault("torch", "relu-kink", FAMILY, "the derivative at 0 is 2", "relu/gradient/f32", **KINK)
 def relu_kink(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, d: np.where(given["x"] == 0, 2 * given["ct_y"], d))
+    return with_gradient(program, lambda tensors, d: np.where(tensors["x"] == 0, 2 * tensors["ct_y"], d))
 
 
 @fault(
     "torch", "leaky-relu-kink", FAMILY, "the derivative at 0 is 0, on neither side", "leaky-relu/gradient/f32", **KINK
 )
 def leaky_relu_kink(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, d: d * np.abs(np.sign(given["x"])))
+    return with_gradient(program, lambda tensors, d: d * np.abs(np.sign(tensors["x"])))
 
 
 @fault("torch", "silu-one-term", FAMILY, "sigmoid(x) without x sigmoid'(x)", "silu/gradient/f32", **OFF)
 def silu_one_term(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, _d: given["ct_y"] * sigmoid(given["x"]))
+    return with_gradient(program, lambda tensors, _d: tensors["ct_y"] * sigmoid(tensors["x"]))
 
 
 @fault("torch", "gelu-other-gradient", FAMILY, "the derivative of the tanh variant", "gelu-erf/gradient/f32", **OFF)
@@ -65,7 +65,7 @@ def gelu_other_gradient(program: Program, kernel: Kernel) -> Program:
     from actconform_torch.backend import TorchBackend
 
     other = TorchBackend().build(replace(kernel, name="gelu-tanh"), "f32")
-    return with_gradient(program, lambda given, _d: other.vjp({"x": given["x"]}, {"y": given["ct_y"]})["d_x"])
+    return with_gradient(program, lambda tensors, _d: other.vjp({"x": tensors["x"]}, {"y": tensors["ct_y"]})["d_x"])
 
 
 @fault(
@@ -77,31 +77,31 @@ def gelu_other_gradient(program: Program, kernel: Kernel) -> Program:
     **OFF,
 )
 def softsign_sign(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, d: np.where(given["x"] < 0, -d, d))
+    return with_gradient(program, lambda tensors, d: np.where(tensors["x"] < 0, -d, d))
 
 
 @fault("torch", "tanh-ignores-cotangent", FAMILY, "the cotangent is taken for 1", "tanh/gradient/f32", **OFF)
 def tanh_ignores_cotangent(program: Program, _: Kernel) -> Program:
-    return with_gradient(program, lambda given, d: d / given["ct_y"])
+    return with_gradient(program, lambda tensors, d: d / tensors["ct_y"])
 
 
 @fault("torch", "elu-stale-cotangent", FAMILY, "the cotangent of the call before", "elu/gradient/f32", **OFF)
 def elu_stale_cotangent(program: Program, _: Kernel) -> Program:
     before: list[Array] = []
 
-    def stale(given: Tensors, d: Array) -> Array:
-        before.append(given["ct_y"])
-        used = before.pop(0) if len(before) > 1 else given["ct_y"]
-        return d / given["ct_y"] * np.resize(used, d.shape)
+    def stale(tensors: Tensors, d: Array) -> Array:
+        before.append(tensors["ct_y"])
+        used = before.pop(0) if len(before) > 1 else tensors["ct_y"]
+        return d / tensors["ct_y"] * np.resize(used, d.shape)
 
     return with_gradient(program, stale)
 
 
 def softmax_gradient(mean: Callable[[Array], Array]) -> Callable[[Tensors, Array], Array]:
-    def gradient(given: Tensors, _d: Array) -> Array:
-        e = np.exp(given["x"] - given["x"].max(axis=-1, keepdims=True))
+    def gradient(tensors: Tensors, _d: Array) -> Array:
+        e = np.exp(tensors["x"] - tensors["x"].max(axis=-1, keepdims=True))
         p = e / e.sum(axis=-1, keepdims=True)
-        return p * (given["ct_y"] - mean(p * given["ct_y"]))
+        return p * (tensors["ct_y"] - mean(p * tensors["ct_y"]))
 
     return gradient
 
@@ -126,9 +126,9 @@ def softmax_diagonal(program: Program, _: Kernel) -> Program:
     blames="framework",
 )
 def max_tie_to_all(program: Program, _: Kernel) -> Program:
-    def whole(given: Tensors, d: Array) -> Array:
-        ties = given["x"] == given["x"].max(axis=-1, keepdims=True)
-        return np.where(ties, given["ct_y"][..., None], d)
+    def whole(tensors: Tensors, d: Array) -> Array:
+        ties = tensors["x"] == tensors["x"].max(axis=-1, keepdims=True)
+        return np.where(ties, tensors["ct_y"][..., None], d)
 
     return with_gradient(program, whole)
 
@@ -142,18 +142,18 @@ def max_tie_to_all(program: Program, _: Kernel) -> Program:
     **OFF,
 )
 def max_tie_by_bf16(program: Program, _: Kernel) -> Program:
-    def shared(given: Tensors, d: Array) -> Array:
-        x = given["x"].astype(ml_dtypes.bfloat16).astype(np.float32)
+    def shared(tensors: Tensors, d: Array) -> Array:
+        x = tensors["x"].astype(ml_dtypes.bfloat16).astype(np.float32)
         ties = x == x.max(axis=-1, keepdims=True)
-        return np.where(np.isnan(d), d, ties * given["ct_y"][..., None] / ties.sum(axis=-1, keepdims=True))
+        return np.where(np.isnan(d), d, ties * tensors["ct_y"][..., None] / ties.sum(axis=-1, keepdims=True))
 
     return with_gradient(program, shared)
 
 
 @fault("torch", "prelu-one-row", FAMILY, "the slope's gradient is that of the first row", "prelu/gradient/f32", **OFF)
 def prelu_one_row(program: Program, _: Kernel) -> Program:
-    def first(given: Tensors, _d: Array) -> Array:
-        x, ct = (given[name].reshape(-1, given[name].shape[-1])[0] for name in ("x", "ct_y"))
+    def first(tensors: Tensors, _d: Array) -> Array:
+        x, ct = (tensors[name].reshape(-1, tensors[name].shape[-1])[0] for name in ("x", "ct_y"))
         return np.where(x > 0, 0, x * ct)
 
     return with_gradient(program, first, "slope")
@@ -161,7 +161,7 @@ def prelu_one_row(program: Program, _: Kernel) -> Program:
 
 @fault("torch", "glu-gate-detached", FAMILY, "the gate has no gradient", "glu/gradient/f32", **OFF)
 def glu_gate_detached(program: Program, _: Kernel) -> Program:
-    def detached(_given: Tensors, d: Array) -> Array:
+    def detached(_tensors: Tensors, d: Array) -> Array:
         passed = d.copy()
         passed[..., d.shape[-1] // 2 :] = 0
         return passed
@@ -171,7 +171,7 @@ def glu_gate_detached(program: Program, _: Kernel) -> Program:
 
 @fault("torch", "stack-times-batch", FAMILY, "summed over the batch, not averaged", "linear-stack/gradient/f32", **OFF)
 def stack_times_batch(program: Program, model: Model) -> Program:
-    def summed(_given: Tensors, outputs: Tensors) -> Tensors:
+    def summed(_tensors: Tensors, outputs: Tensors) -> Tensors:
         return {name: d * d.dtype.type(model.batch) for name, d in outputs.items()}
 
     return Answering(program, vjp=summed)
@@ -186,13 +186,13 @@ def stack_times_batch(program: Program, model: Model) -> Program:
     **OFF,
 )
 def query_transposed(program: Program, _: Model) -> Program:
-    return with_gradient(program, lambda _given, d: d.T, "query.kernel")
+    return with_gradient(program, lambda _tensors, d: d.T, "query.kernel")
 
 
 @fault("torch", "bias-one-row", FAMILY, "the bias has the gradient of one row", "linear-stack/gradient/f32", **OFF)
 def bias_one_row(program: Program, _: Model) -> Program:
-    def first(given: Tensors, _d: Array) -> Array:
-        off = program.forward(given)["y"] - given["target"]
+    def first(tensors: Tensors, _d: Array) -> Array:
+        off = program.forward(tensors)["y"] - tensors["target"]
         return np.sign(off[0]) / off.size
 
     return with_gradient(program, first, "dense3.bias")
@@ -200,7 +200,7 @@ def bias_one_row(program: Program, _: Model) -> Program:
 
 @fault("torch", "key-detached", FAMILY, "the keys have no gradient", "attention-softmax/gradient/f32", **OFF)
 def key_detached(program: Program, _: Model) -> Program:
-    return with_gradient(program, lambda _given, d: np.zeros_like(d), "key.kernel")
+    return with_gradient(program, lambda _tensors, d: np.zeros_like(d), "key.kernel")
 
 
 @fault(
@@ -212,20 +212,20 @@ def key_detached(program: Program, _: Model) -> Program:
     **OFF,
 )
 def residual_detached(program: Program, _: Model) -> Program:
-    return with_gradient(program, lambda _given, d: d / 2)
+    return with_gradient(program, lambda _tensors, d: d / 2)
 
 
 @fault("ort", "relu-straight-through", FAMILY, "the cotangent as it came", "relu/gradient/f32", **RUNTIME)
 def graph_relu_straight_through(program: Program, _: None) -> Program:
-    return with_gradient(program, lambda given, _d: given["ct_y"])
+    return with_gradient(program, lambda tensors, _d: tensors["ct_y"])
 
 
 @fault(
     "ort", "stack-times-batch", FAMILY, "summed over the batch, not averaged", "linear-stack/gradient/f32", **RUNTIME
 )
 def graph_stack_times_batch(program: Program, _: None) -> Program:
-    def summed(given: Tensors, outputs: Tensors) -> Tensors:
-        return {name: d * d.dtype.type(len(given["x"])) for name, d in outputs.items()}
+    def summed(tensors: Tensors, outputs: Tensors) -> Tensors:
+        return {name: d * d.dtype.type(len(tensors["x"])) for name, d in outputs.items()}
 
     return Answering(program, summed)
 
@@ -239,9 +239,9 @@ def graph_stack_times_batch(program: Program, _: None) -> Program:
     **RUNTIME,
 )
 def graph_value_transposed(program: Program, _: None) -> Program:
-    return with_gradient(program, lambda _given, d: np.ascontiguousarray(d.T), "value.kernel")
+    return with_gradient(program, lambda _tensors, d: np.ascontiguousarray(d.T), "value.kernel")
 
 
 @fault("ort", "sigmoid-saturates", FAMILY, "the derivative is 0 beyond 10", "sigmoid/gradient/f32", **RUNTIME)
 def graph_sigmoid_saturates(program: Program, _: None) -> Program:
-    return with_gradient(program, lambda given, d: np.where(np.abs(given["x"]) > 10, 0, d))
+    return with_gradient(program, lambda tensors, d: np.where(np.abs(tensors["x"]) > 10, 0, d))

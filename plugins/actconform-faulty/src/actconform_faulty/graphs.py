@@ -43,9 +43,9 @@ def nodes(model: ModelProto, operator: str) -> Iterator[NodeProto]:
 
 def drop_attribute(node: NodeProto, name: str) -> None:
     """Leave an attribute to its default."""
-    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    source = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
-    node.attribute.extend(kept)
+    node.attribute.extend(source)
 
 
 def set_attribute(node: NodeProto, name: str, value: Any) -> None:
@@ -95,9 +95,9 @@ def rename_output(model: ModelProto, old: str, new: str) -> None:
 
 def bypass(model: ModelProto, node: NodeProto) -> None:
     """Take a node out: what read its output reads its first input."""
-    kept, gone = node.input[0], node.output[0]
+    source, gone = node.input[0], node.output[0]
     model.graph.node.remove(node)
-    for other in model.graph.node:
-        other.input[:] = [kept if name == gone else name for name in other.input]
+    for reader in model.graph.node:
+        reader.input[:] = [source if name == gone else name for name in reader.input]
     if gone in {value.name for value in model.graph.output}:
-        model.graph.node.append(helper.make_node("Identity", [kept], [gone]))
+        model.graph.node.append(helper.make_node("Identity", [source], [gone]))

@@ -25,8 +25,10 @@ WRONG = {"findings": "scaled-error", "blames": "framework"}
 def with_settings(model: Model, layer: str, **settings: Setting) -> Model:
     """Return the model with other settings of one layer."""
     layers = tuple(
-        msgspec.structs.replace(one, settings={**one.settings, **settings}) if one.name == layer else one
-        for one in model.layers
+        msgspec.structs.replace(candidate, settings={**candidate.settings, **settings})
+        if candidate.name == layer
+        else candidate
+        for candidate in model.layers
     )
     return msgspec.structs.replace(model, layers=layers)
 
@@ -96,7 +98,11 @@ def batch_norm_unbiased(program: Program, _: object) -> Program:
 def conv_padding_side(program: Program, _: object) -> Program:
     from torch.nn.functional import conv2d, pad
 
-    return in_layer(program, "conv1", lambda own, x: conv2d(pad(x, (2, 0)), own[0].weight, own[0].bias))
+    return in_layer(
+        program,
+        "conv1",
+        lambda healthy_layer, x: conv2d(pad(x, (2, 0)), healthy_layer[0].weight, healthy_layer[0].bias),
+    )
 
 
 @fault(
@@ -106,7 +112,11 @@ def conv_padding_side(program: Program, _: object) -> Program:
 def conv_flipped(program: Program, _: object) -> Program:
     from torch.nn.functional import conv2d
 
-    return in_layer(program, "conv2", lambda own, x: conv2d(x, own[0].weight.flip(2, 3), own[0].bias, padding="same"))
+    return in_layer(
+        program,
+        "conv2",
+        lambda healthy_layer, x: conv2d(x, healthy_layer[0].weight.flip(2, 3), healthy_layer[0].bias, padding="same"),
+    )
 
 
 @fault(
@@ -148,15 +158,15 @@ def dropout_unscaled(model: Model) -> Model:
     f"{REGRESSION}@training/value/f32", tensor="dropout2", **WRONG,
 )  # fmt: skip
 def dropout_mask_reused(program: Program, _: object) -> Program:
-    seen: list[Tensor] = []
+    masks: list[Tensor] = []
 
     def remember(healthy: Any, x: Tensor, mask: Tensor) -> Tensor:
-        seen[:] = [mask]
-        kept: Tensor = healthy(x, mask)
-        return kept
+        masks[:] = [mask]
+        dropped: Tensor = healthy(x, mask)
+        return dropped
 
     in_layer(program, "dropout1", remember)
-    return in_layer(program, "dropout2", lambda healthy, x, _: healthy(x, seen[0][:, : x.shape[1]]))
+    return in_layer(program, "dropout2", lambda healthy, x, _: healthy(x, masks[0][:, : x.shape[1]]))
 
 
 @fault(
@@ -180,7 +190,7 @@ def softmax_over_batch(program: Program, _: object) -> Program:
     f"{REGRESSION}/value/f32", tensor="dense3", **WRONG,
 )  # fmt: skip
 def bias_forgotten(program: Program, _: object) -> Program:
-    return in_layer(program, "dense3", lambda own, x: x @ own[0].weight.T)
+    return in_layer(program, "dense3", lambda healthy_layer, x: x @ healthy_layer[0].weight.T)
 
 
 @fault(
@@ -188,7 +198,7 @@ def bias_forgotten(program: Program, _: object) -> Program:
     "attention-softmax/value/f32", tensor="key", **WRONG,
 )  # fmt: skip
 def weights_transposed(program: Program, _: object) -> Program:
-    return in_layer(program, "key", lambda own, x: x @ own[0].weight + own[0].bias)
+    return in_layer(program, "key", lambda healthy_layer, x: x @ healthy_layer[0].weight + healthy_layer[0].bias)
 
 
 @fault(
@@ -196,7 +206,11 @@ def weights_transposed(program: Program, _: object) -> Program:
     "linear-stack/value/f32", tensor="dense2", **WRONG,
 )  # fmt: skip
 def layer_in_f16(program: Program, _: object) -> Program:
-    return in_layer(program, "dense2", lambda own, x: (x.half() @ own[0].weight.half().T + own[0].bias.half()).float())
+    return in_layer(
+        program,
+        "dense2",
+        lambda healthy_layer, x: (x.half() @ healthy_layer[0].weight.half().T + healthy_layer[0].bias.half()).float(),
+    )
 
 
 @fault(
@@ -205,7 +219,11 @@ def layer_in_f16(program: Program, _: object) -> Program:
 )  # fmt: skip
 def layer_in_bf16(program: Program, _: object) -> Program:
     return in_layer(
-        program, "dense3", lambda own, x: x.bfloat16().float() @ own[0].weight.bfloat16().float().T + own[0].bias
+        program,
+        "dense3",
+        lambda healthy_layer, x: (
+            x.bfloat16().float() @ healthy_layer[0].weight.bfloat16().float().T + healthy_layer[0].bias
+        ),
     )
 
 

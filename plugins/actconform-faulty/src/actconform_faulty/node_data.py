@@ -38,7 +38,7 @@ NODES = "onnx node data"
 SEED = 0  # most of the data is drawn from numpy's global generator when the cases are first made
 
 
-class Known(NamedTuple):
+class NodeVector(NamedTuple):
     """A call whose outputs ONNX's data, or the truth, says, and ONNX's limits for it."""
 
     call: Call
@@ -52,10 +52,10 @@ class NodeCase(NamedTuple):
 
     name: str
     graph: Artifact
-    known: Known
+    vector: NodeVector
 
 
-def of_kernel(kernel: Kernel) -> list[Known]:
+def of_kernel(kernel: Kernel) -> list[NodeVector]:
     """Return the calls of a kernel on ONNX's inputs for its operator; none where it is no single operator."""
     try:
         kind, _, operator = author(kernel, DTYPE).path.partition(": ")
@@ -63,15 +63,15 @@ def of_kernel(kernel: Kernel) -> list[Known]:
         return []
     if kind != "operator":
         return []
-    found = []
+    vectors = []
     for case in _cases().get(operator, ()):
-        inputs = _reshaped(kernel, list(case.known.call.inputs.values()))
+        inputs = _reshaped(kernel, list(case.vector.call.inputs.values()))
         if inputs is not None:
             storage = np.int64 if kernel.output_dtype == "int64" else STORAGE[DTYPE]
             with np.errstate(over="ignore"):
                 reference = {name: np.asarray(array).astype(storage) for name, array in truth(kernel, inputs).items()}
-            found.append(Known(Call(NODES, inputs), reference))
-    return found
+            vectors.append(NodeVector(Call(NODES, inputs), reference))
+    return vectors
 
 
 def of_graph(model: Model) -> list[NodeCase]:
@@ -82,10 +82,14 @@ def of_graph(model: Model) -> list[NodeCase]:
 
 def _reshaped(kernel: Kernel, arrays: list[NDArray[Any]]) -> Bundle | None:
     """Return ONNX's inputs as the kernel takes them, or None where they do not fit."""
-    mine = arrays[: len(kernel.inputs)]
-    if len(mine) < len(kernel.inputs) or not mine[0].ndim or any(array.dtype != np.float32 for array in mine):
+    of_kernel_inputs = arrays[: len(kernel.inputs)]
+    if (
+        len(of_kernel_inputs) < len(kernel.inputs)
+        or not of_kernel_inputs[0].ndim
+        or any(array.dtype != np.float32 for array in of_kernel_inputs)
+    ):
         return None
-    x, *further = mine
+    x, *further = of_kernel_inputs
     if kernel.form == "unary":
         return {"x": x.ravel()}
     if kernel.axis == 1:
@@ -108,14 +112,14 @@ def _cases() -> dict[str, list[NodeCase]]:
             loaded = load_model_tests(kind="node")
     finally:
         np.random.set_state(state)  # noqa: NPY002
-    found = defaultdict(list)
+    vectors = defaultdict(list)
     for case in loaded:
         if case.model is None or len(case.model.graph.node) != 1:
             continue
         for inputs, outputs in case.data_sets or ():
             if all(isinstance(array, np.ndarray) for array in (*inputs, *outputs)):
-                found[case.model.graph.node[0].op_type].append(_node_case(case, inputs, outputs))
-    return dict(found)
+                vectors[case.model.graph.node[0].op_type].append(_node_case(case, inputs, outputs))
+    return dict(vectors)
 
 
 def _node_case(case: Any, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> NodeCase:
@@ -123,4 +127,4 @@ def _node_case(case: Any, inputs: Sequence[NDArray[Any]], outputs: Sequence[NDAr
     artifact = Artifact(case.model.SerializeToString(), case.model.opset_import[0].version, "onnx")
     call = Call(NODES, {value.name: array for value, array in zip(graph.input, inputs, strict=False)})
     reference = {value.name: array for value, array in zip(graph.output, outputs, strict=False)}
-    return NodeCase(case.name, artifact, Known(call, reference, case.rtol, case.atol))
+    return NodeCase(case.name, artifact, NodeVector(call, reference, case.rtol, case.atol))

@@ -69,11 +69,11 @@ def onnx_holds(got: Bundle, reference: Bundle, rtol: float = ONNX_RTOL, atol: fl
         np.testing.assert_equal(len(got), len(reference))
         by_name = got.keys() == reference.keys()
         for position, (name, wanted) in enumerate(reference.items()):
-            given = got[name] if by_name else list(got.values())[position]
-            np.testing.assert_array_equal(given.shape, wanted.shape)
-            np.testing.assert_equal(given.dtype, wanted.dtype)
-            limit = max(rtol, ONNX_BFLOAT16_RTOL) if given.dtype == ml_dtypes.bfloat16 else rtol
-            np.testing.assert_allclose(_plain(given), _plain(wanted), rtol=limit, atol=atol)
+            output = got[name] if by_name else list(got.values())[position]
+            np.testing.assert_array_equal(output.shape, wanted.shape)
+            np.testing.assert_equal(output.dtype, wanted.dtype)
+            limit = max(rtol, ONNX_BFLOAT16_RTOL) if output.dtype == ml_dtypes.bfloat16 else rtol
+            np.testing.assert_allclose(_plain(output), _plain(wanted), rtol=limit, atol=atol)
 
     return _passes(check)
 
@@ -87,28 +87,36 @@ def polygraphy_holds(got: Bundle, reference: Bundle) -> bool:
     take from numpy, is compared as float32.
     """
     pairs = _polygraphy_pairs(list(got), list(reference))
-    return bool(pairs) and all(_polygraphy_equal(got[one], reference[other]) for one, other in pairs)
+    return bool(pairs) and all(
+        _polygraphy_equal(got[output_name], reference[reference_name]) for output_name, reference_name in pairs
+    )
 
 
 def _polygraphy_pairs(got: list[str], reference: list[str]) -> list[tuple[str, str]]:
     """Pair equal names, then names that hold one another, then by position unless that partner has an equal of its own."""
     pairs = []
     for position, name in enumerate(got):
-        held = (other for other in reference if name.lower() in other.lower() or other.lower() in name.lower())
+        alike = (
+            reference_name
+            for reference_name in reference
+            if name.lower() in reference_name.lower() or reference_name.lower() in name.lower()
+        )
         at = reference[position] if position < len(reference) else None
-        found = name if name in reference else next(held, at)
-        if found is not None and (found == name or found not in got):
-            pairs.append((name, found))
+        match = name if name in reference else next(alike, at)
+        if match is not None and (match == name or match not in got):
+            pairs.append((name, match))
     return pairs
 
 
 def _polygraphy_equal(got: NDArray[Any], reference: NDArray[Any]) -> bool:
     if got.shape != reference.shape:
         return False
-    one, other = _wide(got), _wide(reference)
+    output_name, reference_name = _wide(got), _wide(reference)
     with np.errstate(all="ignore"):
-        absolute = np.abs(one - other)
-        relative = absolute / np.abs(np.where(other == 0, np.asarray(POLYGRAPHY_EPSILON, other.dtype), other))
+        absolute = np.abs(output_name - reference_name)
+        relative = absolute / np.abs(
+            np.where(reference_name == 0, np.asarray(POLYGRAPHY_EPSILON, reference_name.dtype), reference_name)
+        )
     return not bool((_exceeds(absolute) & _exceeds(relative)).any())
 
 

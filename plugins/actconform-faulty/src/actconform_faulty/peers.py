@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
     from actconform.run.scheduler import Plan
     from actconform.types import Bundle, Case
-    from actconform_faulty.node_data import Known
+    from actconform_faulty.node_data import NodeVector
 
 BEGIN, END = "<!-- peers: make selftest-peers -->", "<!-- end of peers -->"
 OURS, ONNX_DATA = "actconform", "ONNX's data and limits"
 COLUMNS = (ONNX_DATA, *(peer.name for peer in PEERS))
 
-Held = dict[str, list[bool]]  # by column, whether the comparison passed, call by call; none where there is no data
+Passes = dict[str, list[bool]]  # by column, whether the comparison passed, call by call; none where there is no data
 
 
 class Caught(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,46 +87,50 @@ def peers(names: Sequence[str] = ()) -> Peers:
     plan = plan_of(catalog, Config())
     faults = [fault for fault in catalog.faults if not names or fault.name in names]
     trial = selftest(plan, [fault.name for fault in faults], lambda _: None)
-    ours = {one.fault for one in trial.detections if one.outcome == "caught"}
-    held = _all_held(faults, plan)
+    ours = {detection.fault for detection in trial.detections if detection.outcome == "caught"}
+    passes = _all_passes(faults, plan)
     twins = {catalog.registered(case).id: case for case in _cases(faults, catalog)}
     alarms = [alarm.partition(":")[0] for alarm in trial.false_alarms]
     accused = {OURS: alarms} | {
-        name: sorted(case for case in twins if case in held and not all(held[case][name])) for name in COLUMNS
+        name: sorted(case for case in twins if case in passes and not all(passes[case][name])) for name in COLUMNS
     }
     healthy = {OURS: trial.healthy} | {
-        name: sum(case in held and bool(held[case][name]) for case in twins) for name in COLUMNS
+        name: sum(case in passes and bool(passes[case][name]) for case in twins) for name in COLUMNS
     }
-    return Peers(faults=[_caught(one, held, ours, catalog) for one in faults], accused=accused, healthy=healthy)
+    return Peers(
+        faults=[_caught(detection, passes, ours, catalog) for detection in faults], accused=accused, healthy=healthy
+    )
 
 
-def _caught(fault: Fault, held: dict[str, Held], ours: set[str], catalog: Catalog) -> Caught:
-    by, whole = ([OURS] if fault.name in ours else [] for _ in range(2))
-    pairs = [(held[case.id], held[catalog.registered(case).id]) for case in _cases([fault], catalog) if case.id in held]
+def _caught(fault: Fault, passes: dict[str, Passes], ours: set[str], catalog: Catalog) -> Caught:
+    by, by_whole_cases = ([OURS] if fault.name in ours else [] for _ in range(2))
+    pairs = [
+        (passes[case.id], passes[catalog.registered(case).id]) for case in _cases([fault], catalog) if case.id in passes
+    ]
     data = any(healthy[ONNX_DATA] for _, healthy in pairs)
     for name in COLUMNS:
         both = [(faulty[name], healthy[name]) for faulty, healthy in pairs]
         # a healthy case may be asked more: ONNX's own graphs, where another fault of its runtime rewrites graphs
-        if any(not bad and good for one in both for bad, good in zip(*one, strict=False)):
+        if any(not bad and good for case_pair in both for bad, good in zip(*case_pair, strict=False)):
             by.append(name)
         if any(all(good) and not all(bad) for bad, good in both):
-            whole.append(name)
+            by_whole_cases.append(name)
     return Caught(
         fault=fault.name,
         family=fault.family,
         what=fault.what,
         by=tuple(by),
-        by_whole_cases=tuple(whole),
+        by_whole_cases=tuple(by_whole_cases),
         onnx_has_data=data,
     )
 
 
 def _cases(faults: Sequence[Fault], catalog: Catalog) -> list[Case]:
-    known = {case.id: case for case in all_cases(catalog, asked={fault.name for fault in faults})}
-    return list({case: known[case] for fault in faults for case in fault.cases}.values())
+    cases_by_id = {case.id: case for case in all_cases(catalog, selected={fault.name for fault in faults})}
+    return list({case: cases_by_id[case] for fault in faults for case in fault.cases}.values())
 
 
-def _all_held(faults: Sequence[Fault], plan: Plan) -> dict[str, Held]:
+def _all_passes(faults: Sequence[Fault], plan: Plan) -> dict[str, Passes]:
     """Return what passed, by case, faulty and healthy; side by side stand the cases that ask the same, so it is drawn once."""
     catalog = plan.catalog
     noticed = {case for fault in faults if not fault.findings for case in fault.cases}
@@ -134,19 +138,19 @@ def _all_held(faults: Sequence[Fault], plan: Plan) -> dict[str, Held]:
     both = {case.id: case for case in [*map(catalog.registered, faulty), *faulty]}
     rewriting = _cases([one for one in faults if _rewrites(one)], catalog)
     rewritten = {one.id for one in (*rewriting, *map(catalog.registered, rewriting))}
-    desks = _Desks(plan)
-    held: dict[str, Held] = {}
+    contexts = _Contexts(plan)
+    passes: dict[str, Passes] = {}
     try:
         for case in sorted(both.values()):
             if case.id not in noticed:
-                held[case.id] = _held(case, desks.of(case), graphs=case.id in rewritten)
+                passes[case.id] = _passes_of(case, contexts.of(case), graphs=case.id in rewritten)
     finally:
-        desks.close()
+        contexts.close()
     for case in faulty:
         if case.id in noticed:
-            twin = held[catalog.registered(case).id]
-            held[case.id] = {name: [False] * len(calls) for name, calls in twin.items()}
-    return held
+            twin = passes[catalog.registered(case).id]
+            passes[case.id] = {name: [False] * len(calls) for name, calls in twin.items()}
+    return passes
 
 
 def _rewrites(fault: Fault) -> bool:
@@ -155,7 +159,7 @@ def _rewrites(fault: Fault) -> bool:
     return planted.into == "ort" and planted.on_graph
 
 
-class _Desks:
+class _Contexts:
     """What a line works with, for each pair of backend and exporter, made when it is first asked for."""
 
     def __init__(self, plan: Plan) -> None:
@@ -181,7 +185,7 @@ class _Desks:
         return self._workers.setdefault(backend, Worker(backend))
 
 
-def _held(case: Case, context: CaseContext, *, graphs: bool) -> Held:
+def _passes_of(case: Case, context: CaseContext, *, graphs: bool) -> Passes:
     """Return what passes of one case: at every call that the line makes, and at ONNX's own."""
     subject = context.catalog.subject(case.subject)
     test_vectors = context.vector_cache.generate(subject, case)
@@ -191,41 +195,41 @@ def _held(case: Case, context: CaseContext, *, graphs: bool) -> Held:
         answers = _answers(job_for(subject, case, test_vectors, relation_checks, artifact), context)
     except (Unsupported, WorkerError, ValueError):  # the last, where the graph lacks the output that is asked for
         answers = []
-    held: Held = {name: [] for name in COLUMNS}
+    passes: Passes = {name: [] for name in COLUMNS}
     for number, vector in enumerate(test_vectors.vectors):
         with np.errstate(over="ignore"):
             reference = {name: array.astype(vector.dtypes[name]) for name, array in vector.truth.items()}
         for peer in PEERS:
-            held[peer.name].append(number < len(answers) and peer.holds(answers[number], reference))
-    held[ONNX_DATA] = list(_held_on_nodes(case, context, graphs=graphs))
-    return held
+            passes[peer.name].append(number < len(answers) and peer.holds(answers[number], reference))
+    passes[ONNX_DATA] = list(_passes_on_nodes(case, context, graphs=graphs))
+    return passes
 
 
-def _held_on_nodes(case: Case, context: CaseContext, *, graphs: bool) -> Iterator[bool]:
+def _passes_on_nodes(case: Case, context: CaseContext, *, graphs: bool) -> Iterator[bool]:
     """Yield whether each of ONNX's own calls passes: a kernel's at the operator's data, a runtime's at the operators' graphs."""
     subject = context.catalog.subject(case.subject)
     if case.aspect == "gradient":
         return
     if isinstance(subject, Model):
-        for one in of_graph(subject) if graphs else ():
-            yield _passes(Job(case, one.graph, [one.known.call]), [one.known], context)[0]
+        for node_vector in of_graph(subject) if graphs else ():
+            yield _passes(Job(case, node_vector.graph, [node_vector.vector.call]), [node_vector.vector], context)[0]
         return
-    known = of_kernel(subject)
-    if known:
+    vectors = of_kernel(subject)
+    if vectors:
         at = msgspec.structs.replace(case, dtype=DTYPE)
         try:
             artifact = artifact_for(subject, at, context)
         except (Unsupported, WorkerError):
-            yield from [False] * len(known)
+            yield from [False] * len(vectors)
             return
-        yield from _passes(Job(at, artifact, [one.call for one in known]), known, context)
+        yield from _passes(Job(at, artifact, [node_vector.call for node_vector in vectors]), vectors, context)
 
 
-def _passes(job: Job, known: Sequence[Known], context: CaseContext) -> list[bool]:
+def _passes(job: Job, vectors: Sequence[NodeVector], context: CaseContext) -> list[bool]:
     answers = _answers(job, context)
     return [
-        number < len(answers) and onnx_holds(answers[number], one.reference, one.rtol, one.atol)
-        for number, one in enumerate(known)
+        number < len(answers) and onnx_holds(answers[number], vector.reference, vector.rtol, vector.atol)
+        for number, vector in enumerate(vectors)
     ]
 
 
@@ -237,33 +241,33 @@ def _answers(job: Job, context: CaseContext) -> list[Bundle]:
         return []
 
 
-def table(found: Peers) -> str:
+def table(peers_result: Peers) -> str:
     """Return a Markdown table of families by comparisons: how many faults are caught, and how many healthy cases accused."""
-    families = dict.fromkeys(one.family for one in found.faults)
+    families = dict.fromkeys(fault.family for fault in peers_result.faults)
     names = (OURS, *COLUMNS)
     head = ("family", "faults", OURS, ONNX_DATA, *(f"{peer.name}, our inputs" for peer in PEERS))
     rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    rows += [_row(family, [one for one in found.faults if one.family == family]) for family in families]
-    rows.append(_row("all", found.faults))
-    whole = [str(sum(name in one.by_whole_cases for one in found.faults)) for name in names]
-    rows.append(f"| all, by whole cases | {len(found.faults)} | {' | '.join(whole)} |")
-    accused = [f"{len(found.accused[name])} of {found.healthy[name]}" for name in names]
+    rows += [_row(family, [fault for fault in peers_result.faults if fault.family == family]) for family in families]
+    rows.append(_row("all", peers_result.faults))
+    by_whole_cases = [str(sum(name in fault.by_whole_cases for fault in peers_result.faults)) for name in names]
+    rows.append(f"| all, by whole cases | {len(peers_result.faults)} | {' | '.join(by_whole_cases)} |")
+    accused = [f"{len(peers_result.accused[name])} of {peers_result.healthy[name]}" for name in names]
     rows.append(f"| healthy cases accused |  | {' | '.join(accused)} |")
     return "\n".join(rows)
 
 
 def _row(title: str, faults: Sequence[Caught]) -> str:
-    counts = (str(sum(name in one.by for one in faults)) for name in (OURS, *COLUMNS))
+    counts = (str(sum(name in fault.by for fault in faults)) for name in (OURS, *COLUMNS))
     return f"| {title} | {len(faults)} | {' | '.join(counts)} |"
 
 
-def note(found: Peers) -> str:
+def note(peers_result: Peers) -> str:
     """Return the sentence under the table, without which its numbers would mislead."""
-    data = sum(one.onnx_has_data for one in found.faults)
+    data = sum(fault.onnx_has_data for fault in peers_result.faults)
     return (
         f"A comparison catches a fault if it fails at a call where the healthy backend passes; by whole cases, if the healthy "
         f"backend passes at every call of the case. It accuses a healthy case if it fails at any call. The reference is the "
-        f"float64 truth, rounded. ONNX has data for {data} of the {len(found.faults)} faults. Crashes, hangs and exceptions "
+        f"float64 truth, rounded. ONNX has data for {data} of the {len(peers_result.faults)} faults. Crashes, hangs and exceptions "
         f"count as noticed by whoever makes the call; {OURS}'s own count wants the right class and the right blame too, and it alone knows the registered deviations."
     )
 
@@ -280,11 +284,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.into is not None:
             expect_marks(options.into, BEGIN, END)
-        found = peers(options.faults)
-        said = f"{table(found)}\n\n{note(found)}"
-        print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() if options.json else said)
+        result = peers(options.faults)
+        text = f"{table(result)}\n\n{note(result)}"
+        print(msgspec.json.format(msgspec.json.encode(result), indent=1).decode() if options.json else text)
         if options.into is not None:
-            write_between(options.into, BEGIN, END, said)
+            write_between(options.into, BEGIN, END, text)
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2

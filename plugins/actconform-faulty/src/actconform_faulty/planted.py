@@ -17,7 +17,7 @@ BACKENDS = {"torch": "faulty-torch", "ort": "faulty-ort", "export": "faulty-expo
 
 
 class Answering(Program):
-    """A program whose answers are changed: `forward` and `vjp` get (inputs, outputs) and return the outputs that are given."""
+    """A program whose answers are changed: `forward` and `vjp` get (inputs, outputs) and return the changed outputs."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class Answering(Program):
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         outputs = self._healthy.vjp(inputs, cotangents)
-        given = {**inputs, **{f"ct_{name}": array for name, array in cotangents.items()}}
-        return self._vjp(given, dict(outputs)) if self._vjp else outputs
+        tensors = {**inputs, **{f"ct_{name}": array for name, array in cotangents.items()}}
+        return self._vjp(tensors, dict(outputs)) if self._vjp else outputs
 
     def intermediates(self, inputs: Bundle) -> Bundle:
         return self._healthy.intermediates(inputs)
