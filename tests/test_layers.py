@@ -74,12 +74,12 @@ def test_importing_all_of_the_core_and_loading_all_plugins_imports_no_framework(
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_source_file_has_at_most_600_lines_and_its_functions_70(path: Path):
+def test_a_source_file_has_at_most_600_lines_and_its_functions_60(path: Path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 600
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert node.end_lineno - node.lineno < 70, f"{node.name} in {path}"
+            assert node.end_lineno - node.lineno < 60, f"{node.name} in {path}"
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -131,7 +131,7 @@ PRONOUNS = {
     "one", "other", "others", "mine", "own", "whole", "found", "said", "told", "given", "asked", "known", "heard",
     "held", "seen", "kept", "taken", "made", "there", "here", "beside", "what", "which", "why"
 }  # fmt: skip
-SHARE = 2.90  # percent of the names bound in src and plugins/*/src; it only goes down, to 1.0 at last
+SHARE = 0.45  # percent of the names bound in src and plugins/*/src; it only goes down
 
 
 def bound_names(path: Path) -> list[str]:
@@ -155,9 +155,7 @@ def test_the_share_of_pronouns_among_the_names_only_goes_down():
     assert round(share, 2) <= SHARE, "\n".join(
         [f"{share:.2f} % of the names say nothing, {SHARE} % did; most of them:", *files]
     )
-    assert share > SHARE - 0.5, (
-        f"only {share:.2f} % of the names say nothing now: lower SHARE to that, so that it stays"
-    )
+    assert share > SHARE - 0.1, f"only {share:.2f} % of the names say nothing now: lower SHARE to that"
 
 
 def test_bound_names_are_those_of_variables_arguments_and_functions(tmp_path: Path):

@@ -17,7 +17,6 @@ from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types.model import Input
 from actconform_jax import JaxBackend
 from actconform_jax.layers import BUILDERS
-from actconform_jax.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,7 +95,7 @@ def test_layers_and_gradients_agree_with_the_truth(model: Model) -> None:
 
 
 def test_every_kind_of_layer_has_a_builder() -> None:
-    assert set(BUILDERS) | set(MEMORY_BUILDERS) == set(KINDS)
+    assert set(BUILDERS) == set(KINDS)
 
 
 def test_a_layer_of_unknown_kind_and_a_mask_that_is_not_given_are_refused_by_name() -> None:

@@ -15,7 +15,6 @@ from actconform.types.model import Input, Model
 from actconform_keras import KerasBackend
 from actconform_keras.keras_module import keras_on
 from actconform_keras.layers import BUILDERS, loss_of
-from actconform_keras.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -108,7 +107,7 @@ def assert_as_the_truth(model: Model, tolerance: float) -> None:
 
 
 def test_every_kind_is_among_the_cases() -> None:
-    assert {kind for kind, *_ in CASES.values()} == set(KINDS) - set(LOSSES) == {*BUILDERS, *MEMORY_BUILDERS}
+    assert {kind for kind, *_ in CASES.values()} == set(KINDS) - set(LOSSES) == set(BUILDERS)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -17,7 +17,6 @@ from actconform.types.model import Input
 from actconform_torch import TorchBackend
 from actconform_torch import torch_module as module
 from actconform_torch.layers import BUILDERS
-from actconform_torch.layers_memory import MEMORY_BUILDERS
 from actconform_torch.models import Network
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def drawn(model: Model) -> Arrays:
 
 
 def test_every_kind_has_a_layer_and_is_tried() -> None:
-    assert {*BUILDERS, *MEMORY_BUILDERS} == set(KINDS)
+    assert set(BUILDERS) == set(KINDS)
     assert {one.kind for model in ALONE.values() for one in model.layers} == set(KINDS)
     assert set(LOSSES) <= set(ALONE)
 

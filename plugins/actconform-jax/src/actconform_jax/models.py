@@ -9,7 +9,6 @@ from actconform.plugin.framework import LayerContext, builder_of
 from actconform.types.model import LOSS, OUTPUT
 from actconform_jax.jax_module import array_of, import_jax, numpy_of, when_done
 from actconform_jax.layers import BUILDERS
-from actconform_jax.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     Named = Mapping[str, Array]
 
-_BUILDERS = {**BUILDERS, **MEMORY_BUILDERS}
-
 
 class Network:
     """A model: called with inputs and parameters by name, canonical, it gives every layer's value. Pure, as JAX wants it.
@@ -33,7 +30,7 @@ class Network:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._built = {
-            layer.name: builder_of(layer, _BUILDERS, "jax")(LayerContext.of(model, layer)) for layer in model.layers
+            layer.name: builder_of(layer, BUILDERS, "jax")(LayerContext.of(model, layer)) for layer in model.layers
         }
         self.text = ", ".join(dict.fromkeys(built.text for built in self._built.values()))
 

@@ -10,7 +10,6 @@ from actconform.types.model import LOSS, OUTPUT
 from actconform_keras.engines import vjp_artifact
 from actconform_keras.keras_module import KERAS_DTYPES
 from actconform_keras.layers import BUILDERS, KerasContext, loss_of
-from actconform_keras.layers_memory import MEMORY_BUILDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -90,7 +89,7 @@ class Network:
         return keras.Model(self.symbols, {OUTPUT: self.keras_model.output[self.model.output]}, name="model")
 
     def _build(self, layer: Layer) -> BuiltLayer:
-        build = builder_of(layer, {**BUILDERS, **MEMORY_BUILDERS}, "keras")
+        build = builder_of(layer, BUILDERS, "keras")
         return build(KerasContext.of(self.model, layer, dtype=self.dtype))
 
     def _say(self, room: str, text: str) -> None:

@@ -8,7 +8,6 @@ from actconform import Program
 from actconform.plugin.framework import LayerContext, builder_of
 from actconform.types.model import LOSS, OUTPUT
 from actconform_torch.layers import BUILDERS
-from actconform_torch.layers_memory import MEMORY_BUILDERS
 from actconform_torch.torch_module import arrays_of, import_torch, refusal, tensor_of, when_done
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from actconform_torch.layers import BuiltLayer
 
     Values = Callable[[Mapping[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
-
-_BUILDERS = {**BUILDERS, **MEMORY_BUILDERS}
 
 
 class TorchModel(Program):
@@ -112,7 +109,7 @@ class Network:
         self._model = model
         with torch.device("meta"):
             self._built = {
-                layer.name: builder_of(layer, _BUILDERS, "torch")(LayerContext.of(model, layer))
+                layer.name: builder_of(layer, BUILDERS, "torch")(LayerContext.of(model, layer))
                 for layer in model.layers
             }
         self.text = ", ".join(dict.fromkeys(built.text for built in self._built.values()))

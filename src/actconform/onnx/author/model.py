@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import actconform.onnx.author.layers
-import actconform.onnx.author.memory_layers  # noqa: F401  both register the built-in kinds
+import actconform.onnx.author.layers  # noqa: F401  registers the built-in kinds
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import artifact_of
 from actconform.onnx.nodes import LAYER_GRAPHS, Nodes, Wiring

@@ -72,8 +72,7 @@ def add_gradients(
     """
     light = strip_weights(model, shapes)
     graph = light.graph
-    wanted = wanted_tensors(model, light.graph, wrt)
-    chosen = chosen_outputs(graph, outputs)
+    wanted, chosen = wanted_tensors(model, graph, wrt), chosen_outputs(graph, outputs)
     existing = set(own_names(graph))
     new = [*(cotangent + name for name in chosen), *(gradient + name for name in wanted)]
     clash = [name for name in new if name in existing] or [name for name in new if new.count(name) > 1]
