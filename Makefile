@@ -79,7 +79,7 @@ bench: $(STAMP) ## Measure what must be fast, as ratios in one run; then time ke
 golden: $(STAMP) ## Verify the goldens, 16-bit tables included
 	$(BIN)/actconform golden verify
 
-selftest: $(STAMP) ## Find every planted fault, and accuse no healthy backend
+selftest: $(STAMP) ## Find every injected fault, and accuse no healthy backend
 	$(BIN)/actconform selftest $(ARGS)
 
 detection: $(STAMP) ## The same, and write the table into README.md
@@ -119,7 +119,7 @@ nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
 nightly-bench: $(STAMP) ## Its throughput
 	$(BIN)/actconform bench --out nightly/beside $(ARGS)
 
-nightly-selftest: $(STAMP) ## Its planted faults
+nightly-selftest: $(STAMP) ## Its injected faults
 	@mkdir -p nightly/beside
 	$(BIN)/actconform selftest --json > nightly/beside/selftest.json
 

@@ -1,4 +1,4 @@
-"""Reports made of planted times, whose truth is then known; wheels for pip that need no network; a place with the stand-in installed."""
+"""Reports made of injected times, whose truth is then known; wheels for pip that need no network; a place with the stand-in installed."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_the_backend_that_is_right_passes(results: dict[str, Result], subject: s
 
 
 @pytest.mark.parametrize("subject", [HIDDEN, f"{HIDDEN}@training", "attention-block"])
-def test_a_planted_epsilon_is_reported_at_its_layer_and_no_other(results: dict[str, Result], subject: str) -> None:
+def test_an_injected_epsilon_is_reported_at_its_layer_and_no_other(results: dict[str, Result], subject: str) -> None:
     result = results[f"{subject}/value/f32/epsilon-nn"]
     assert (result.verdict, result.stage, result.blame) == (Verdict.FAIL, "judge", "framework")
     assert at_layers(result) == ["norm2"]
@@ -86,7 +86,7 @@ def test_a_planted_epsilon_is_reported_at_its_layer_and_no_other(results: dict[s
     assert {finding.tensor for finding in result.findings} == {"norm2", "y", "loss"}
 
 
-def test_the_gradient_of_a_planted_epsilon_is_found_and_the_one_furthest_off_is_named(
+def test_the_gradient_of_an_injected_epsilon_is_found_and_the_one_furthest_off_is_named(
     results: dict[str, Result],
 ) -> None:
     result = results[f"{HIDDEN}/gradient/f32/epsilon-nn"]

@@ -1,6 +1,6 @@
 """The detector on trial, and the trial itself: with one part of the detector blinded, the selftest must go red.
 
-The faults are those of actconform-faulty, planted into real frameworks in real workers; what is blinded compares and judges
+The faults are those of actconform-faulty, injected into real frameworks in real workers; what is blinded compares and judges
 in this process. The workers live as long as this module, because most of a short trial would be importing torch.
 """
 
@@ -308,7 +308,7 @@ def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., Detect
     assert done.problems == [f"false alarm: {alarm}"]
 
 
-def test_timeouts_are_those_of_the_settings_and_only_a_planted_hang_has_a_short_one(
+def test_timeouts_are_those_of_the_settings_and_only_an_injected_hang_has_a_short_one(
     plan: Plan, monkeypatch: Patch
 ) -> None:
     asked: dict[str, float] = {}
@@ -460,7 +460,7 @@ def test_results_are_told_as_they_come_for_the_faulty_and_the_healthy(
 
 
 def test_an_entry_of_the_manifest_alone_does_not_make_a_copy_healthy(plan: Plan, tmp_path: Path) -> None:
-    """The copy that golden faults are planted in is sound by itself, or every fault would be "caught"."""
+    """The copy that golden faults are injected in is sound by itself, or every fault would be "caught"."""
     kernel = plan.catalog.kernels[selftest.GOLDEN_SUBJECT]
     copy = selftest._copied(kernel, plan.folder, tmp_path)
     assert json.loads((copy / store.MANIFEST).read_bytes())["subjects"].keys() == {kernel.name}

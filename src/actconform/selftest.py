@@ -1,4 +1,4 @@
-"""The detector on trial: every planted fault must be found, named and blamed, and every healthy twin left alone."""
+"""The detector on trial: every injected fault must be found, named and blamed, and every healthy twin left alone."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from actconform.types.fault import Fault
 
 NO_FAULTS = "no fault is installed: pip install actconform-faulty"
-HANG_SECONDS = 15.0  # after which a planted hang is one; all else has the time that the settings give
-GOLDEN_SUBJECT = "tanh"  # whose goldens the faults of goldens are planted in
+HANG_SECONDS = 15.0  # after which an injected hang is one; all else has the time that the settings give
+GOLDEN_SUBJECT = "tanh"  # whose goldens the faults of goldens are injected in
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,12 +140,12 @@ def _detection(fault: Fault, results: Mapping[str, Result]) -> Detection:
 
 
 def _of_goldens(kernel: Kernel, folder: Path) -> list[Detection]:
-    """Return what `golden verify` says of four faults, each planted in a copy of one subject's goldens."""
+    """Return what `golden verify` says of four faults, each injected in a copy of one subject's goldens."""
     detections = []
-    for name, (description, plant) in GOLDEN_FAULTS.items():
+    for name, (description, inject) in GOLDEN_FAULTS.items():
         with tempfile.TemporaryDirectory(prefix="actconform-") as place:
             copy = _copied(kernel, folder, Path(place))
-            file = plant(copy, kernel)
+            file = inject(copy, kernel)
             problems = _golden_problems(kernel, copy)
         caught = any(file in message for message in problems)
         outcome = "caught" if caught else "wrong class" if problems else "missed"

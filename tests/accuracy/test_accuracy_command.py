@@ -94,7 +94,7 @@ def test_a_runtime_is_asked_by_graphs_of_one_node(run):
     assert "not measured: erfc/f16: no such function" in done.stdout
 
 
-def test_the_register_text_is_toml_with_the_planted_error(run):
+def test_the_register_text_is_toml_with_the_injected_error(run):
     done = run("plain", "--dtype", "f32", "--primitive", "sqrt", "--primitive", "exp", "--toml")
     (table,) = tomllib.loads(done.stdout)["library"]
     assert list(table) == ["name", "when", "ulp", "absolute", "flush"]

@@ -1,4 +1,4 @@
-"""Libraries with planted inaccuracies are measured as having them, and what is stated holds at every input."""
+"""Libraries with injected inaccuracies are measured as having them, and what is stated holds at every input."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def library(name: str, dtype: str = "f32", before=None, after=None):
     return compute
 
 
-def ask(name: str, dtype: str = "f32", points: int | None = FEW, **planted):
-    return measured(PRIMITIVES[name], library(name, dtype, **planted), dtype, points)
+def ask(name: str, dtype: str = "f32", points: int | None = FEW, **injected):
+    return measured(PRIMITIVES[name], library(name, dtype, **injected), dtype, points)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])

@@ -28,7 +28,7 @@ def test_a_repeat_is_not_called(timed):
 
 
 @pytest.mark.parametrize("route", PLAIN)
-def test_a_planted_slowdown_is_called_and_no_other_route_with_it(timed, route):
+def test_an_injected_slowdown_is_called_and_no_other_route_with_it(timed, route):
     old = baseline_of(timed(PLAIN))
     for seed in range(1, 30):
         found = compare(old, timed(slower(route, 1.5), seed=seed, noise=0.1))

@@ -1,4 +1,4 @@
-"""The two rows of `make bench` about timing, from a report made of planted times."""
+"""The two rows of `make bench` about timing, from a report made of injected times."""
 
 from __future__ import annotations
 

@@ -117,12 +117,12 @@ def test_only_update_writes_a_baseline_and_a_slowdown_is_called(cli, stand_in):
         for one in kept.entries
     ]
     baseline.save(Path(STORED), msgspec.structs.replace(kept, entries=faster))
-    planted = Path(STORED).read_bytes()
+    injected = Path(STORED).read_bytes()
     done = cli("bench", *RELU, "--baseline", STORED, "--rounds", "9")
     changes = {one["change"] for one in read().comparison["judgements"]}
     assert changes <= {"slower", "noisy"}  # on a busy machine
     assert done.code == (1 if "slower" in changes else 0)
-    assert Path(STORED).read_bytes() == planted
+    assert Path(STORED).read_bytes() == injected
 
 
 def test_other_facts_are_named_and_nothing_is_compared(cli, stand_in):

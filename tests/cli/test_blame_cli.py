@@ -77,21 +77,21 @@ def test_blame_names_the_package_that_brings_a_finding_and_not_the_one_beside_it
     assert {one["fact"] for answer in told["answers"] for one in answer["packages"]} == {"wobble"}
     assert cli("blame", "new", "old").out.startswith("nothing to blame")
 
-    def planted(change) -> str:
+    def injected(change) -> str:
         report = json.loads((tmp_path / "new/report.json").read_text())
         change(report)
-        (tmp_path / "planted.json").write_bytes(msgspec.json.encode(report))
-        return "planted.json"
+        (tmp_path / "injected.json").write_bytes(msgspec.json.encode(report))
+        return "injected.json"
 
     def unheard_of(report):
         report["facts"]["backends"]["wobbly"].update(wobble="9.0", environment="wobble 9.0")
 
-    gone = cli("blame", "old", planted(unheard_of))
+    gone = cli("blame", "old", injected(unheard_of))
     assert gone.code == 1
     assert "wobble==9.0 cannot be installed" in gone.out
 
     same_versions = json.loads((tmp_path / "old/report.json").read_text())["facts"]
-    none = cli("blame", "old", planted(lambda report: report.update(facts=same_versions)))
+    none = cli("blame", "old", injected(lambda report: report.update(facts=same_versions)))
     assert none.code == 1
     assert re.search(r"^not blamed, (\d+) of \1 new: no package changed on its route:$", none.out, re.MULTILINE)
 

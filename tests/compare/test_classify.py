@@ -1,4 +1,4 @@
-"""Each kind of difference, planted in otherwise correct data, is found and named; healthy data are left alone."""
+"""Each kind of difference, injected in otherwise correct data, is found and named; healthy data are left alone."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ F32, F16 = DTYPES["f32"], DTYPES["f16"]
 TINY = F32.smallest_subnormal
 
 
-def answered(name, dtype, planted, aspect="value", cotangent=None):
-    """Return the findings of a unary kernel that answers everything rightly but the inputs in `planted` -> answer."""
+def answered(name, dtype, injected, aspect="value", cotangent=None):
+    """Return the findings of a unary kernel that answers everything rightly but the inputs in `injected` -> answer."""
     fmt, kernel = DTYPES[dtype], KERNELS[name]
-    x = np.concatenate([list(planted), np.linspace(-9, 9, 2000)]).astype(NATIVE[dtype]).astype(np.float64)
+    x = np.concatenate([list(injected), np.linspace(-9, 9, 2000)]).astype(NATIVE[dtype]).astype(np.float64)
     ones = {"y": np.ones(x.size)} if aspect == "gradient" else None
     truth = next(iter(exact(kernel, {"x": x}, ones).values()))
     ct = None if cotangent is None else np.full(x.size, cotangent)
     truth = truth if ct is None else truth * ct
     got = round_to(truth, fmt)
-    for at, answer in enumerate(planted.values()):
+    for at, answer in enumerate(injected.values()):
         got[at] = answer
     zero = {"x": np.zeros(1)}
     at_zero = next(iter(exact(kernel, zero, {"y": np.ones(1)} if ones else None).values()))
@@ -316,19 +316,19 @@ def test_one_class_in_two_places_is_two_findings():
 
 
 def test_signs_and_specials_are_kept_apart():
-    planted = dict.fromkeys((-2.0, 2.0, math.inf, -math.inf, 0.0), math.nan)
-    findings = answered("tanh", "f32", planted)
+    injected = dict.fromkeys((-2.0, 2.0, math.inf, -math.inf, 0.0), math.nan)
+    findings = answered("tanh", "f32", injected)
     assert names(findings) == ["nan-made"] * 5
-    assert {finding.worst.input_hex for finding in findings} == {to_hex(x, F32) for x in planted}
+    assert {finding.worst.input_hex for finding in findings} == {to_hex(x, F32) for x in injected}
 
 
 def test_each_element_has_one_class_and_the_worst_is_named():
-    planted = {-3.0: math.nan, 0.5: math.inf, 0.0: -0.0, 1.0: 0.9, 1.5: 0.5, 2.0: 0.9}
-    findings = answered("tanh", "f32", planted)
-    assert sum(finding.count for finding in findings) == len(planted)
+    injected = {-3.0: math.nan, 0.5: math.inf, 0.0: -0.0, 1.0: 0.9, 1.5: 0.5, 2.0: 0.9}
+    findings = answered("tanh", "f32", injected)
+    assert sum(finding.count for finding in findings) == len(injected)
     (scaled,) = (finding for finding in findings if finding.class_ == "scaled-error")
     assert scaled.count == 3
-    assert scaled.worst.index == list(planted).index(1.5)
+    assert scaled.worst.index == list(injected).index(1.5)
     assert scaled.interval == (to_hex(1.0, F32), to_hex(2.0, F32))
 
 

@@ -76,7 +76,7 @@ def test_a_healthy_implementation_is_clean_at_every_layer(name: str, fused: bool
 
 @pytest.mark.parametrize("fault", NORMS)
 @pytest.mark.parametrize("name", ["regression-softmax-hidden", "regression-softmax-hidden@training"])
-def test_a_planted_epsilon_is_found_at_its_layer_and_at_no_other(name: str, fault: str) -> None:
+def test_an_injected_epsilon_is_found_at_its_layer_and_at_no_other(name: str, fault: str) -> None:
     model = MODELS[name]
     seen, right = run(edited(model, fault, epsilon=1e-3)), run(model)
     names = [one.name for one in model.layers]
@@ -265,7 +265,7 @@ def test_inputs_are_never_computed_anew() -> None:
 
 
 @pytest.mark.parametrize("fault", NORMS)
-def test_the_allowance_does_not_hide_a_planted_epsilon(fault: str) -> None:
+def test_the_allowance_does_not_hide_an_injected_epsilon(fault: str) -> None:
     model = MODELS["regression-softmax-hidden"]
     assert judged(model, run(edited(model, fault, epsilon=1e-3)), fused=True) == [(fault, "scaled-error")]
 

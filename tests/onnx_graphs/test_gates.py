@@ -1,4 +1,4 @@
-"""The gates: one planted breach each, and every authored graph let through."""
+"""The gates: one injected breach each, and every authored graph let through."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STACK = MODELS["linear-stack"]  # x (20) through dense1, dense2, dense3 to the l
 
 
 def artifact_of(model: onnx.ModelProto) -> Artifact:
-    return Artifact(model=model.SerializeToString(), opset=0, path="planted")
+    return Artifact(model=model.SerializeToString(), opset=0, path="injected")
 
 
 def parsed(body: str, header: str = '<ir_version: 8, opset_import: ["": 18]>') -> onnx.ModelProto:
@@ -186,7 +186,7 @@ def test_operators_and_facts_tell_what_the_graph_is() -> None:
     )
     assert operators(model.SerializeToString()) == ["Neg", "com.microsoft:Gelu", "Neg"]
     assert facts(artifact_of(model)) == {
-        "path": "planted",
+        "path": "injected",
         "warnings": "",
         "opset": "18, com.microsoft 1",
         "ir_version": "8",

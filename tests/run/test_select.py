@@ -141,24 +141,24 @@ def test_an_exporters_route_is_chosen_by_name_pattern_and_backend() -> None:
         select(cases, Selection(routes=["numpy2onnx+tiny-rt"], dtypes=["bf16"]))
 
 
-class Planted(Exporter):
-    name = "planted"
+class Injected(Exporter):
+    name = "injected"
     source = "numpy"
     variants = ("bad", "worse")
 
 
-@pytest.mark.parametrize("route", ["planted@bad+tiny-rt", "planted@bad@const+tiny-rt"])
+@pytest.mark.parametrize("route", ["injected@bad+tiny-rt", "injected@bad@const+tiny-rt"])
 def test_a_variant_of_an_exporter_has_graphs_of_models_with_constants_too(route: str) -> None:
-    offered = catalog(Framework, Runtime, exporters=(Exported, Planted), models=MODELS)
+    offered = catalog(Framework, Runtime, exporters=(Exported, Injected), models=MODELS)
     asked = asked_for(offered, Selection(routes=[route]))
-    assert asked == {"planted@bad"}
-    of_it = [one for one in routes(offered, asked) if "planted" in one]
-    assert of_it == ["planted@bad+tiny-rt", "planted@bad@const+tiny-rt"]
-    assert not any("planted" in one for one in routes(offered))
+    assert asked == {"injected@bad"}
+    of_it = [one for one in routes(offered, asked) if "injected" in one]
+    assert of_it == ["injected@bad+tiny-rt", "injected@bad@const+tiny-rt"]
+    assert not any("injected" in one for one in routes(offered))
     cases = [case for case in all_cases(offered, selected=asked) if case.route == of_it[1]]
     assert {case.subject for case in cases} == {name for name in MODELS if PUBLISHED not in name}
-    assert {(case.aspect, case.exporter, case.constants) for case in cases} == {("value", "planted@bad", True)}
-    assert offered.exporter(cases[0]) is Planted
+    assert {(case.aspect, case.exporter, case.constants) for case in cases} == {("value", "injected@bad", True)}
+    assert offered.exporter(cases[0]) is Injected
 
 
 def test_a_broken_plugin_keeps_a_route_of_its_name_so_that_it_is_missed():

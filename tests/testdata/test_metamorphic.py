@@ -1,4 +1,4 @@
-"""What must hold whatever the input: it holds of the exact answer in every format, and no planted fault passes for it."""
+"""What must hold whatever the input: it holds of the exact answer in every format, and no injected fault passes for it."""
 
 from __future__ import annotations
 
@@ -165,9 +165,9 @@ FAULTS: list[tuple[str, Answer, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # planted divisions by 0
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # injected divisions by 0
 @pytest.mark.parametrize(("words", "fault", "said"), FAULTS)
-def test_a_planted_fault_breaks_the_claim_and_is_told(words: str, fault: Answer, said: str) -> None:
+def test_an_injected_fault_breaks_the_claim_and_is_told(words: str, fault: Answer, said: str) -> None:
     assert said in why(the(words), fault)
 
 

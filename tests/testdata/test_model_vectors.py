@@ -1,4 +1,4 @@
-"""A model's question: its truth is the golden, its limit lies above healthy float32 and below every planted fault."""
+"""A model's question: its truth is the golden, its limit lies above healthy float32 and below every injected fault."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ HIDDEN = next(model for model in networks() if model.name == "regression-softmax
 FAULT = "first layer over its bound: norm2 ("
 
 
-def planted(model: bytes, epsilon: float = 1e-3) -> bytes:
+def injected(model: bytes, epsilon: float = 1e-3) -> bytes:
     """Return a graph with another epsilon in norm2, where it has that layer."""
     graph = onnx.load_from_string(model)
     for node in graph.graph.node:
@@ -329,7 +329,7 @@ class Tapped:
     """A framework's worker: a model of layers that it shows, one of which has another epsilon."""
 
     def __init__(self, epsilon: float, *, intermediates: bool = True) -> None:
-        self.graph, self.intermediates = planted(author_model(HIDDEN, "f32").model, epsilon), intermediates
+        self.graph, self.intermediates = injected(author_model(HIDDEN, "f32").model, epsilon), intermediates
 
     def run(self, job: Job, timeout: float) -> JobResult:
         assert job.intermediates == (job.case.aspect == "value")
@@ -400,7 +400,7 @@ def test_a_healthy_route_of_a_model_passes(route: str, exports: Any) -> None:
 
 
 def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
-    result = model_case("torch-dynamo+ort-cpu", Runtime(), Exported(planted))
+    result = model_case("torch-dynamo+ort-cpu", Runtime(), Exported(injected))
     assert result.verdict is Verdict.FAIL
     assert at_layers(result) == [("norm2", "exporter")]
     assert {found.blame for found in result.findings} == {"exporter"}
@@ -411,7 +411,7 @@ def test_a_layer_that_is_wrong_in_the_exported_graph_is_the_exporters() -> None:
 
 
 def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = structs.replace(author_model(HIDDEN, "f32"), model=planted(author_model(HIDDEN, "f32").model))
+    wrong = structs.replace(author_model(HIDDEN, "f32"), model=injected(author_model(HIDDEN, "f32").model))
     monkeypatch.setattr("actconform.run.subject.author_model", lambda *_: wrong)
     result = model_case("authored+ort-cpu", Runtime())
     assert at_layers(result) == [("norm2", "adapter")]
@@ -421,7 +421,7 @@ def test_a_layer_that_is_wrong_in_a_graph_of_ours_is_the_adapters(monkeypatch: p
 
 @pytest.mark.parametrize(("route", "exports"), [("authored+ort-cpu", None), ("torch-dynamo+ort-cpu", Exported())])
 def test_a_layer_that_is_right_in_the_graph_and_wrong_in_the_runtime_is_the_runtimes(route: str, exports: Any) -> None:
-    result = model_case(route, Runtime(planted), exports)
+    result = model_case(route, Runtime(injected), exports)
     assert result.verdict is Verdict.FAIL
     assert at_layers(result) == [("norm2", "runtime")]
     assert {found.blame for found in result.findings} == {"runtime"}
@@ -433,8 +433,8 @@ def test_a_layer_that_is_right_in_the_graph_and_wrong_in_the_runtime_is_the_runt
 
 def test_a_graph_that_holds_its_parameters_is_judged_end_to_end() -> None:
     for runtime, exports, who in (
-        (Runtime(planted), Exported(), "runtime"),
-        (Runtime(), Exported(planted), "exporter"),
+        (Runtime(injected), Exported(), "runtime"),
+        (Runtime(), Exported(injected), "exporter"),
     ):
         result = model_case("torch-dynamo@const+ort-cpu", runtime, exports)
         assert [(found.tensor, found.blame) for found in result.findings] == [("y", who)]

@@ -51,7 +51,7 @@ def truths(test_vectors: TestVectors) -> Bundles:
         return [{name: array.astype(q.dtypes[name]) for name, array in q.truth.items()} for q in test_vectors.vectors]
 
 
-def planted(test_vectors: TestVectors, wrong: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]) -> list[Finding]:
+def injected(test_vectors: TestVectors, wrong: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]) -> list[Finding]:
     """Return the findings where a runtime answers wrong(x, y) for the true y."""
     answers = []
     for vector, answer in zip(test_vectors.vectors, truths(test_vectors), strict=True):
@@ -107,7 +107,7 @@ HEALTHY += [("softmax", "f32"), ("softmax-axis1", "f32")]  # in 16 bits onnx's r
 @pytest.mark.parametrize(("name", "dtype"), HEALTHY)
 def test_a_healthy_graph_is_right_where_a_runtime_is_wrong(name: str, dtype: str) -> None:
     test_vectors = exam_of(name, dtype)
-    findings = with_worst(planted(test_vectors, lambda x, y: np.where(_all_finite(x, y), y * 1.25 + 0.25, y)))
+    findings = with_worst(injected(test_vectors, lambda x, y: np.where(_all_finite(x, y), y * 1.25 + 0.25, y)))
     reevaluation = Reevaluation(author(KERNELS[name], dtype), test_vectors)
     for finding in findings:
         testimony, numbers = reevaluation.agreement(finding)
@@ -121,14 +121,14 @@ def test_a_nan_and_an_infinity_made_by_a_runtime_are_not_the_graphs() -> None:
     test_vectors = exam_of("tanh")
     reevaluation = Reevaluation(author(KERNELS["tanh"], "f32"), test_vectors)
     for value in (np.nan, np.inf):
-        findings = with_worst(planted(test_vectors, lambda x, y, v=value: np.where(np.abs(x) > 20, v, y)))  # type: ignore[misc]
+        findings = with_worst(injected(test_vectors, lambda x, y, v=value: np.where(np.abs(x) > 20, v, y)))  # type: ignore[misc]
         assert {reevaluation.agreement(finding)[0] for finding in findings} == {"right"}
 
 
 def test_log_of_sigmoid_is_the_graphs_own_infinity() -> None:
     test_vectors = exam_of("log-sigmoid")
     artifact = parsed("s = Sigmoid(x) y = Log(s)")
-    findings = planted(test_vectors, lambda x, y: np.where(x < -104, -np.inf, y))
+    findings = injected(test_vectors, lambda x, y: np.where(x < -104, -np.inf, y))
     infinities = [finding for finding in with_worst(findings) if finding.class_ == "inf"]
     assert infinities
     for finding in infinities:
@@ -144,7 +144,7 @@ def test_the_worst_input_need_not_be_the_graphs_worst() -> None:
     test_vectors = exam_of("log-sigmoid")
     infinities = [
         finding
-        for finding in with_worst(planted(test_vectors, lambda x, y: np.where(x < -89, -np.inf, y)))
+        for finding in with_worst(injected(test_vectors, lambda x, y: np.where(x < -89, -np.inf, y)))
         if finding.class_ == "inf" and from_hex(finding.interval[0], DTYPES["f32"]) < -104
     ]
     assert infinities
@@ -187,7 +187,7 @@ def test_witnesses_that_see_different_things_disagree(monkeypatch: pytest.Monkey
 )
 def test_a_graph_that_cannot_be_evaluated_has_no_witness_and_says_why(artifact: Artifact, why: str) -> None:
     test_vectors = exam_of("tanh")
-    finding = with_worst(planted(test_vectors, lambda _, y: y + 1))[0]
+    finding = with_worst(injected(test_vectors, lambda _, y: y + 1))[0]
     reevaluation = Reevaluation(artifact, test_vectors)
     for _ in range(2):
         testimony, evidence = reevaluation.agreement(finding)
@@ -198,7 +198,7 @@ def test_a_graph_that_cannot_be_evaluated_has_no_witness_and_says_why(artifact: 
 
 def test_a_graph_of_other_outputs_is_no_witness() -> None:
     test_vectors = exam_of("tanh")
-    finding = with_worst(planted(test_vectors, lambda _, y: y + 1))[0]
+    finding = with_worst(injected(test_vectors, lambda _, y: y + 1))[0]
     text = '<ir_version: 10, opset_import: ["": 20]> g (float[n] x) => (float[n] z) { z = Tanh(x) }'
     artifact = Artifact(parser.parse_model(text).SerializeToString(), 20, "converted")
     assert Reevaluation(artifact, test_vectors).agreement(finding)[0] == "absent"

@@ -19,7 +19,7 @@ from actconform.run.case import VectorCache
 from actconform.testdata.golden.store import golden_dir, read_manifest
 from actconform.workers.protocol import Call
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch
-from actconform_faulty.planted import PLANTED
+from actconform_faulty.injected import INJECTED
 from actconform_onnxruntime.backend import OrtCpu
 from actconform_torch.backend import TorchBackend
 from actconform_torch.exporters import TorchDynamo
@@ -60,7 +60,7 @@ def each(rooms: list[tuple[str, str]]) -> list[Any]:
 
 def asked(full: str) -> tuple[Kernel | Model, TestVectors, Case]:
     """Return what the fault's first case is of, and asks."""
-    subject, aspect, dtype, route = PLANTED[full].fault.cases[0].split("/")
+    subject, aspect, dtype, route = INJECTED[full].fault.cases[0].split("/")
     case = Case(subject, aspect, dtype, route)  # type: ignore[arg-type]
     one = CATALOG.subject(subject)
     return one, VECTOR_CACHE.generate(one, case), case
@@ -163,7 +163,7 @@ def test_some_faults_of_an_exporter_are_seen_before_anything_runs(name: str) -> 
     subject, _, case = asked(f"faulty-export@{name}")
     assert not isinstance(subject, Model)
     found = inspect(FaultyExport().variant(name).export(subject, case.dtype), subject, case.dtype)
-    assert found[0][0] in PLANTED[f"faulty-export@{name}"].fault.findings
+    assert found[0][0] in INJECTED[f"faulty-export@{name}"].fault.findings
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_CALLED_HERE))
@@ -171,11 +171,11 @@ def test_what_ends_a_process_harms_nobody_until_it_is_called(name: str) -> None:
     full = f"faulty-torch@{name}"
     subject, _, case = asked(full)
     assert built(FaultyTorch().variant(name), subject, case.dtype)
-    assert PLANTED[full].fault.verdict in ("CRASH", "TIMEOUT")
+    assert INJECTED[full].fault.verdict in ("CRASH", "TIMEOUT")
 
 
 @pytest.mark.parametrize(("name", "error"), [("raises", RuntimeError), ("no-memory", MemoryError)])
-def test_a_planted_exception_is_raised(name: str, error: type[Exception]) -> None:
+def test_an_injected_exception_is_raised(name: str, error: type[Exception]) -> None:
     subject, test_vectors, case = asked(f"faulty-torch@{name}")
     with pytest.raises(error):
         natively(built(FaultyTorch().variant(name), subject, case.dtype), test_vectors)

@@ -10,7 +10,7 @@ from actconform.plugin.loader import load_plugins
 from actconform.run.select import all_cases
 from actconform.types import CONSTANTS, Verdict
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch, plugin
-from actconform_faulty.planted import BACKENDS, PLANTED, fault
+from actconform_faulty.injected import BACKENDS, INJECTED, fault
 
 FAULTS = {one.name: one for one in plugin.actconform_faults()}
 FAMILIES = {
@@ -46,7 +46,7 @@ CLASSES = {
     "invalid-model",
     "property",
 }
-BLAMES = {"framework", "exporter", "runtime", "convention"}  # nobody plants what is to be blamed on our own adapter
+BLAMES = {"framework", "exporter", "runtime", "convention"}  # nobody injects what is to be blamed on our own adapter
 ENDS = {Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR}
 BY_NAME = pytest.mark.parametrize("name", FAULTS)
 
@@ -65,7 +65,7 @@ def test_a_fault_says_what_must_be_found(name: str) -> None:
 
 @BY_NAME
 def test_who_is_to_blame_is_who_holds_the_fault(name: str) -> None:
-    holder = {"torch": "framework", "ort": "runtime", "export": "exporter"}[PLANTED[name].into]
+    holder = {"torch": "framework", "ort": "runtime", "export": "exporter"}[INJECTED[name].into]
     assert set(FAULTS[name].blames) <= {holder, "convention"}
     assert set(FAULTS[name].blames) != {"convention"} or set(FAULTS[name].findings) == {"zero-sign"}
 
@@ -81,7 +81,7 @@ def test_every_fault_concerns_cases_that_there_are() -> None:
 
 def test_graphs_as_users_ship_them_have_faults_of_exporters_and_of_runtimes() -> None:
     shipped = [one for one in FAULTS.values() if all(f"{CONSTANTS}+" in case for case in one.cases)]
-    assert {PLANTED[one.name].into for one in shipped} == {"export", "ort"}
+    assert {INJECTED[one.name].into for one in shipped} == {"export", "ort"}
     assert len(shipped) >= 10
 
 
@@ -95,7 +95,7 @@ def test_a_name_is_a_variant_of_the_backend_or_exporter_that_holds_it() -> None:
 def test_there_are_faults_of_every_family_and_no_two_are_described_alike() -> None:
     assert {one.family for one in FAULTS.values()} == FAMILIES
     assert len(FAULTS) >= 80
-    said = Counter((one.what, one.cases[0].rpartition("/")[0], PLANTED[one.name].into) for one in FAULTS.values())
+    said = Counter((one.what, one.cases[0].rpartition("/")[0], INJECTED[one.name].into) for one in FAULTS.values())
     assert {words: count for words, count in said.items() if count > 1} == {}
 
 

@@ -1,4 +1,4 @@
-"""What others' comparisons see and do not see, and the planted faults under them."""
+"""What others' comparisons see and do not see, and the injected faults under them."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_the_table_counts_faults_by_family_and_comparison(found):
     assert counts["healthy cases accused"][1] == "0 of 3"
 
 
-def test_a_fault_that_nobody_planted_is_named(capsys):
+def test_a_fault_that_nobody_injected_is_named(capsys):
     assert peers.main(["faulty-torch@none"]) == 2
     assert "faulty-torch@none" in capsys.readouterr().err
     with pytest.raises(UsageError, match="unknown"):

@@ -180,8 +180,8 @@ def _differentiated(path: Path, model: onnx.ModelProto, **options: Any) -> onnx.
     try:
         return add_gradients(model, **options)
     except NameTakenError as error:
-        mend = "choose other prefixes with --cotangent and --gradient"
-        raise UsageError(f"{path}: the name {error.name!r} is taken: {mend}") from error
+        advice = "choose other prefixes with --cotangent and --gradient"
+        raise UsageError(f"{path}: the name {error.name!r} is taken: {advice}") from error
     except GradientError as error:
         raise UsageError(f"{path}: {error}") from error
     except UnsupportedOperator as error:

@@ -46,7 +46,7 @@ def actconform_exporters() -> Iterable[type[Exporter]]:  # type: ignore[empty-bo
 
 @hookspec
 def actconform_faults() -> Iterable[Fault]:  # type: ignore[empty-body]
-    """Planted faults, each a variant of a backend or exporter of the plugin: what `actconform selftest` must see found."""
+    """Injected faults, each a variant of a backend or exporter of the plugin: what `actconform selftest` must see found."""
 
 
 @hookspec

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, JobResult
 
-CACHE_BYTES = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late draw none anew
+CACHE_BYTES = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late generate none anew
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -57,7 +57,7 @@ VERDICT_OF = {
 
 
 class VectorCache:
-    """Draws the questions of subject, aspect and dtype once for all routes; keeps the last ones. Safe between threads."""
+    """Generates the test vectors of a subject, aspect and dtype once for all routes, and keeps the last ones. Safe between threads."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class VectorCache:
         self._goldens: dict[str, Golden] = {}
 
     def generate(self, subject: Kernel | Model, case: Case) -> TestVectors:
-        """Return the questions of a case. Raises GoldenError where its goldens are damaged."""
+        """Return the test vectors of a case. Raises GoldenError where its goldens are damaged."""
         key = (case.subject, case.aspect, case.dtype, case.constants)
         with self._lock:
             if key not in self._kept:
@@ -86,7 +86,7 @@ class VectorCache:
 
 
 class CaseContext(msgspec.Struct, frozen=True):
-    """What a line works with."""
+    """What all cases of a line share: plugins, causes, worker, exports, facts."""
 
     catalog: Catalog
     register: Register
@@ -115,7 +115,7 @@ def run_case(case: Case, context: CaseContext) -> Result:
         result = ended(case, Verdict.ERROR, "export", str(error))
     except WorkerError as error:
         result = ended(case, VERDICT_OF[error.kind], "export" if clock.stage == "export" else "run", str(error))
-    except Exception as error:  # noqa: BLE001  a fault of ours costs one case too, and is named
+    except Exception as error:  # noqa: BLE001  a fault of actconform costs one case too, and is named
         result = ended(case, Verdict.ERROR, clock.stage, f"a fault in actconform: {fault_message(error)}")
     return msgspec.structs.replace(graded(result), seconds=time.perf_counter() - started)
 
@@ -180,7 +180,7 @@ def job_for(
     relation_checks: RelationChecks,
     graph: Artifact | None,
 ) -> Job:
-    """Return what the worker is asked: the exam's questions, in order, then the calls that the claims need."""
+    """Return the worker's job: a call for each test vector, in order, then the calls that the metamorphic relations need."""
     line = subject_of(subject)
     calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
@@ -214,7 +214,7 @@ def _blamed(
     blamed = [blame(finding, subject, job.case, reevaluation) for finding in findings]
     if job.artifact and any(finding.blame == Blame.RUNTIME and finding.worst for finding in blamed):
         backend = context.catalog.backends[context.catalog.worker(job.case)]
-        again = lambda level: _answers(job, level, test_vectors, context)  # noqa: E731  reads as the question it is
+        again = lambda level: _answers(job, level, test_vectors, context)  # noqa: E731  one line, used once
         return by_optimizer(blamed, test_vectors, backend.levels, backend.optimizers, again)
     return blamed
 

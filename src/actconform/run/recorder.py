@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from actconform.types.report import Facts
 
 RESULTS, REPORT, FACTS = "results.jsonl", "report.json", "facts.json"
-AGAIN = (Verdict.UNAVAILABLE, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)  # what a second try may mend
+AGAIN = (Verdict.UNAVAILABLE, Verdict.CRASH, Verdict.TIMEOUT, Verdict.ERROR)  # what a second try may change
 PROOF = "proof"
 STRANGE_SHOWN = 3
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Handshake
 
 JOIN_SECONDS = 5.0  # for a thread that compares or explains when the run is interrupted
-PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker says of its own process
+PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker reports of its own process
 
 
 class ResumeStore(Protocol):

@@ -1,4 +1,4 @@
-"""Planted faults: what actconform must find, with class and blame, and what it is measured by."""
+"""Injected faults: what actconform must find, with class and blame, and what it is measured by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from actconform import hookimpl
 from actconform_faulty.backends import FaultyExport, FaultyOrt, FaultyTorch
-from actconform_faulty.planted import PLANTED
+from actconform_faulty.injected import INJECTED
 
 if TYPE_CHECKING:
     from actconform import Backend, Exporter, Fault
@@ -25,7 +25,7 @@ class FaultyPlugin:
 
     @hookimpl
     def actconform_faults(self) -> list[Fault]:
-        return [planted.fault for planted in PLANTED.values()]
+        return [injected.fault for injected in INJECTED.values()]
 
 
 plugin = FaultyPlugin()

@@ -1,4 +1,4 @@
-"""The healthy backends and the healthy exporter, each with one planted fault: a variant is a fault."""
+"""The healthy backends and the healthy exporter, each with one injected fault: a variant is a fault."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from actconform import Exporter, Program, Unsupported
-from actconform_faulty.planted import PLANTED, Planted
+from actconform_faulty.injected import INJECTED, Injected
 from actconform_onnxruntime.backend import OrtCpu
 from actconform_torch.backend import TorchBackend
 from actconform_torch.exporters import TorchDynamo
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _variants(into: str) -> tuple[str, ...]:
-    return tuple(name.partition("@")[2] for name, planted in PLANTED.items() if planted.into == into)
+    return tuple(name.partition("@")[2] for name, injected in INJECTED.items() if injected.into == into)
 
 
 class FaultyTorch(TorchBackend):
@@ -29,18 +29,18 @@ class FaultyTorch(TorchBackend):
     name: ClassVar[str] = "faulty-torch"
     variants = _variants("torch")
     stands_for: ClassVar[str] = "torch"
-    planted: Planted | None = None
+    injected: Injected | None = None
 
     def variant(self, name: str) -> Backend:
         backend = FaultyTorch()
-        backend.planted = _planted(f"{self.name}@{name}")
+        backend.injected = _injected(f"{self.name}@{name}")
         return backend
 
     def build(self, kernel: Kernel, dtype: str) -> Program:
-        return _with_fault(self.planted, super().build, kernel, dtype)
+        return _with_fault(self.injected, super().build, kernel, dtype)
 
     def build_model(self, model: Model, dtype: str) -> Program:
-        return _with_fault(self.planted, super().build_model, model, dtype)
+        return _with_fault(self.injected, super().build_model, model, dtype)
 
 
 class FaultyOrt(OrtCpu):
@@ -49,21 +49,21 @@ class FaultyOrt(OrtCpu):
     name = "faulty-ort"
     variants = _variants("ort")
     stands_for: ClassVar[str] = "ort-cpu"
-    planted: Planted | None = None
+    injected: Injected | None = None
 
     def variant(self, name: str) -> Backend:
         backend = FaultyOrt()
-        backend.planted = _planted(f"{self.name}@{name}")
+        backend.injected = _injected(f"{self.name}@{name}")
         return backend
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
-        planted = self.planted
-        if planted is None:
+        injected = self.injected
+        if injected is None:
             return super().load(artifact, dtype, level)
-        if planted.on_graph:
-            artifact = msgspec.structs.replace(artifact, model=planted.plant(artifact.model))
+        if injected.on_graph:
+            artifact = msgspec.structs.replace(artifact, model=injected.inject(artifact.model))
             return super().load(artifact, dtype, level)
-        program: Program = planted.plant(super().load(artifact, dtype, level), None)
+        program: Program = injected.inject(super().load(artifact, dtype, level), None)
         return program
 
 
@@ -74,11 +74,11 @@ class FaultyExport(Exporter):
     source: ClassVar[str] = "torch"
     variants = _variants("export")
     stands_for: ClassVar[str] = "torch-dynamo"
-    planted: Planted | None = None
+    injected: Injected | None = None
 
     def variant(self, name: str) -> Exporter:
         exporter = FaultyExport()
-        exporter.planted = _planted(f"{self.name}@{name}")
+        exporter.injected = _injected(f"{self.name}@{name}")
         return exporter
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
@@ -88,21 +88,21 @@ class FaultyExport(Exporter):
         return self._changed(TorchDynamo().export_model(model, dtype, constants))
 
     def _changed(self, artifact: Artifact) -> Artifact:
-        if self.planted is None:
+        if self.injected is None:
             return artifact
-        return msgspec.structs.replace(artifact, model=self.planted.plant(artifact.model))
+        return msgspec.structs.replace(artifact, model=self.injected.inject(artifact.model))
 
 
-def _planted(full: str) -> Planted:
-    if full not in PLANTED:
+def _injected(full: str) -> Injected:
+    if full not in INJECTED:
         raise Unsupported(f"no fault is called {full}")
-    return PLANTED[full]
+    return INJECTED[full]
 
 
-def _with_fault(planted: Planted | None, build: Callable[[Any, str], Program], subject: Any, dtype: str) -> Program:
-    if planted is None:
+def _with_fault(injected: Injected | None, build: Callable[[Any, str], Program], subject: Any, dtype: str) -> Program:
+    if injected is None:
         return build(subject, dtype)
-    if planted.on_subject:
-        return build(planted.plant(subject), dtype)
-    program: Program = planted.plant(build(subject, dtype), subject)
+    if injected.on_subject:
+        return build(injected.inject(subject), dtype)
+    program: Program = injected.inject(build(subject, dtype), subject)
     return program

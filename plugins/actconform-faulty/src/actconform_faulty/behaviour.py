@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Program
-from actconform_faulty.planted import Answering, fault
+from actconform_faulty.injected import Answering, fault
 
 if TYPE_CHECKING:
     from typing import NoReturn

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform_faulty.planted import Answering
+from actconform_faulty.injected import Answering
 
 if TYPE_CHECKING:
     from collections.abc import Callable

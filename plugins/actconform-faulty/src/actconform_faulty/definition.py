@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform_faulty.changed import with_y
-from actconform_faulty.planted import Answering, fault
+from actconform_faulty.injected import Answering, fault
 
 if TYPE_CHECKING:
     from actconform import Kernel, Program

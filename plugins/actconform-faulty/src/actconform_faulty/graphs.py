@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from actconform_faulty.planted import fault
+from actconform_faulty.injected import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,13 +25,13 @@ def graph_fault(
     """Register the fault of an exporter or a runtime whose function changes a ModelProto in place; no node to change, no fault."""
 
     def register(change: Callable[[ModelProto], None]) -> Callable[[bytes], bytes]:
-        def plant(model: bytes) -> bytes:
+        def inject(model: bytes) -> bytes:
             proto = onnx.load_from_string(model)
             change(proto)
             return bytes(proto.SerializeToString())
 
-        fault(into, name, FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(plant)
-        return plant
+        fault(into, name, FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(inject)
+        return inject
 
     return register
 

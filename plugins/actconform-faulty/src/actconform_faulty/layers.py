@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from actconform_faulty.planted import fault
+from actconform_faulty.injected import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable

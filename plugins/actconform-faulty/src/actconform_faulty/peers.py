@@ -1,10 +1,10 @@
-"""The planted faults under what others do: `python -m actconform_faulty.peers [--json] [--into FILE]`.
+"""The injected faults under what others do: `python -m actconform_faulty.peers [--json] [--into FILE]`.
 
 Each fault's cases run as in `actconform selftest`, on the same inputs, and each call's outputs are compared as others compare,
 with the float64 truth rounded to the dtype as their reference: the kindest there is, for others compare with another
 implementation. ONNX's limits are tried on ONNX's own data too, so that what inputs and what limits gain shows apart.
 
-A comparison catches a fault if it fails at a call with the fault planted and passes at the same call in the healthy twin:
+A comparison catches a fault if it fails at a call with the fault injected and passes at the same call in the healthy twin:
 others register no known deviations (of which many a healthy case here has one), so where the healthy backend fails as well, nobody learns anything. It accuses a healthy
 case if it fails at any of its calls. Stricter, as others' suites report: "by whole cases" counts a fault only if all calls of
 the healthy case pass. A call that raises, or a process that dies, is noticed by whoever made the call; faults that can show
@@ -36,9 +36,9 @@ from actconform.types import DRIVER_EXPORTER
 from actconform.types.model import Model
 from actconform.workers.client import Worker
 from actconform.workers.protocol import Job
+from actconform_faulty.injected import INJECTED
 from actconform_faulty.node_data import DTYPE, of_graph, of_kernel
 from actconform_faulty.peer_limits import PEERS, onnx_holds
-from actconform_faulty.planted import PLANTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +76,7 @@ class Peers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def peers(names: Sequence[str] = ()) -> Peers:
-    """Return how others' comparisons do on the planted faults, those called `names` or all, beside the selftest's own result.
+    """Return how others' comparisons do on the injected faults, those called `names` or all, beside the selftest's own result.
 
     Raises UsageError where no fault has one of the names.
     """
@@ -155,8 +155,8 @@ def _all_passes(faults: Sequence[Fault], plan: Plan) -> dict[str, Passes]:
 
 def _rewrites(fault: Fault) -> bool:
     """Tell whether the fault is a runtime's that rewrites graphs: it shows in any graph of the operator, ONNX's too."""
-    planted = PLANTED[fault.name]
-    return planted.into == "ort" and planted.on_graph
+    injected = INJECTED[fault.name]
+    return injected.into == "ort" and injected.on_graph
 
 
 class _Contexts:
@@ -275,7 +275,7 @@ def note(peers_result: Peers) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, or everything as JSON; 0, or 2 where what was asked for cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="python -m actconform_faulty.peers", description="Planted faults under peers."
+        prog="python -m actconform_faulty.peers", description="Injected faults under peers."
     )
     parser.add_argument("faults", nargs="*", help="names of faults (default: all)")
     parser.add_argument("--json", action="store_true", help="print who catches each fault, as JSON")

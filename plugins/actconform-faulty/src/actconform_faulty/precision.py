@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from actconform_faulty.changed import with_y
-from actconform_faulty.planted import Answering, fault
+from actconform_faulty.injected import Answering, fault
 
 if TYPE_CHECKING:
     from actconform import Kernel, Model, Program

@@ -24,11 +24,11 @@ def parameter_fault(
 ) -> None:
     """Register the fault that changes the parameter `of_layer` of each of `layers`, and with it the numbers of y."""
 
-    def plant(model: ModelProto) -> None:
+    def inject(model: ModelProto) -> None:
         for layer in layers:
             change_parameter(model, layer, of_layer, change)
 
-    graph_fault(into, name, what, f"{subject}/value/f32", **WRONG_NUMBERS)(plant)
+    graph_fault(into, name, what, f"{subject}/value/f32", **WRONG_NUMBERS)(inject)
 
 
 def in_256_steps(value: NDArray[Any]) -> NDArray[Any]:

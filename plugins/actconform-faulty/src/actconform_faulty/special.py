@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform_faulty.changed import with_y
-from actconform_faulty.planted import fault
+from actconform_faulty.injected import fault
 
 if TYPE_CHECKING:
     from actconform import Kernel, Program

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform_faulty.planted import Answering, fault
+from actconform_faulty.injected import Answering, fault
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

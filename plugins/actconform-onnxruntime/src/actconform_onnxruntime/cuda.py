@@ -1,4 +1,4 @@
-"""Whether CUDA can be used from here, and if not, what exactly is missing and how to mend it.
+"""Whether CUDA can be used from here, and if not, what exactly is missing and how to fix it.
 
 ONNX Runtime itself does not tell: its list of providers holds CUDA wherever the GPU package is installed, and a session
 that cannot load CUDA's libraries goes to the CPU with a line in the log.
@@ -45,7 +45,7 @@ class Library(NamedTuple):
     name: str
     found: bool
     wanted_by: str
-    mend: str
+    package: str
 
 
 def cuda_report(load: Open = ctypes.CDLL) -> list[Library]:
@@ -129,9 +129,9 @@ def _told(missing: list[Library]) -> str:
     if len(wheels) < len(missing):
         causes.append(f"no NVIDIA driver: {DRIVER} missing: {DRIVER_FIX}")
     if wheels:
-        mends = " ".join(dict.fromkeys(library.mend for library in wheels))
+        packages = " ".join(dict.fromkeys(library.package for library in wheels))
         names = ", ".join(library.name for library in wheels)
-        causes.append(f"{names} missing: wanted by {wheels[0].wanted_by}: pip install {mends}")
+        causes.append(f"{names} missing: wanted by {wheels[0].wanted_by}: pip install {packages}")
     return "; ".join(causes)
 
 

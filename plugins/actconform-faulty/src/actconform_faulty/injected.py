@@ -1,4 +1,4 @@
-"""The register of faults, and what plants one: a wrapper of a program, of an exported graph, or of a layer's setting."""
+"""The register of faults, and what injects one: a wrapper of a program, of an exported graph, or of a layer's setting."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ class Answering(Program):
         return self._healthy.intermediates(inputs)
 
 
-class Planted(NamedTuple):
-    """A fault and how it is planted.
+class Injected(NamedTuple):
+    """A fault and how it is injected.
 
-    `into` is "torch", "ort" or "export". `plant` gets, of a backend, the healthy Program and the subject (Kernel or Model) and
+    `into` is "torch", "ort" or "export". `inject` gets, of a backend, the healthy Program and the subject (Kernel or Model) and
     returns the faulty Program; of "ort" and "export" it may instead be a function of the ModelProto's bytes (`on_graph`).
     """
 
     fault: Fault
     into: str
-    plant: Callable[..., Any]
+    inject: Callable[..., Any]
     on_graph: bool = False
     on_subject: bool = False
-    """`plant` gets the Kernel or Model and returns the one that is built in its place: another epsilon, another slope."""
+    """`inject` gets the Kernel or Model and returns the one that is built in its place: another epsilon, another slope."""
 
 
-PLANTED: dict[str, Planted] = {}
+INJECTED: dict[str, Injected] = {}
 
 
 def fault(  # noqa: PLR0913  one parameter a field of the fault
@@ -73,7 +73,7 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
     on_subject: bool = False,
     constants: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register what plants the fault `name`; `cases` are SUBJECT/ASPECT/DTYPE, `findings` and `blames` words, any of which will do.
+    """Register what injects the fault `name`; `cases` are SUBJECT/ASPECT/DTYPE, `findings` and `blames` words, any of which will do.
 
     With `constants` the cases are on routes of graphs that users ship, which hold the model's parameters as initializers.
 
@@ -90,8 +90,8 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
         exporter = f"{'torch-dynamo' if into == 'ort' else full}{CONSTANTS}"
     route = {"torch": full, "ort": f"{exporter}+{full}", "export": f"{exporter}+ort-cpu"}[into]
 
-    def register(plant: Callable[..., Any]) -> Callable[..., Any]:
-        if full in PLANTED:
+    def register(inject: Callable[..., Any]) -> Callable[..., Any]:
+        if full in INJECTED:
             raise ValueError(f"two faults are called {full}")
         one = Fault(
             name=full,
@@ -103,8 +103,8 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
             tensor=tensor,
             verdict=verdict,
         )
-        PLANTED[full] = Planted(one, into, plant, on_graph, on_subject)
-        return plant
+        INJECTED[full] = Injected(one, into, inject, on_graph, on_subject)
+        return inject
 
     return register
 
