@@ -93,7 +93,7 @@ def record(folder: Path, *, resume: bool = False) -> list[str]:
     """Record a run of all cases, or what is left of it; return what is said to be missing."""
     wanted = {case.id for case in CASES} if resume else None
     with Recorder(folder, about="so", resume=wanted) as recorder:
-        recorder.meet("torch", FACTS, CASES)
+        recorder.validate_facts("torch", FACTS, CASES)
         results = [recorder.get(case.id) or result(case) for case in CASES]
         for one in results:
             recorder.add(one)
@@ -140,7 +140,7 @@ def test_every_byte_of_room_from_none_to_enough(disk: Disk) -> None:
         assert "No space left on device" in said or not missing
         disk.size = 1 << 30
         with Recorder(disk.folder, about="so", resume={case.id for case in CASES}) as recorder:
-            recorder.meet("torch", FACTS, CASES)
+            recorder.validate_facts("torch", FACTS, CASES)
             assert recorder.kept == len(lines)
         assert record(disk.folder, resume=True) == []
         assert len(read_results(disk.folder)) == len(CASES)
@@ -160,7 +160,7 @@ def test_what_was_there_before_is_not_lost_to_a_run_that_cannot_begin(disk: Disk
 
 def test_results_wait_for_room_and_are_written_once_there_is(disk: Disk) -> None:
     with Recorder(disk.folder) as recorder:
-        recorder.meet("torch", FACTS, CASES)
+        recorder.validate_facts("torch", FACTS, CASES)
         disk.size -= disk.room - 50
         recorder.add(result(CASES[0]))
         recorder.add(result(CASES[1]))
@@ -176,15 +176,15 @@ def test_results_wait_for_room_and_are_written_once_there_is(disk: Disk) -> None
 
 def test_a_line_half_written_when_others_are_dropped_is_written_anew(disk: Disk) -> None:
     with Recorder(disk.folder) as recorder:
-        recorder.meet("torch", FACTS, CASES[:1])
+        recorder.validate_facts("torch", FACTS, CASES[:1])
         recorder.add(result(CASES[0]))
     with Recorder(disk.folder, resume={case.id for case in CASES}) as recorder:
-        recorder.meet("ort", FACTS, CASES[1:])
+        recorder.validate_facts("ort", FACTS, CASES[1:])
         disk.size -= disk.room - 50
         recorder.add(result(CASES[1]))
         assert len(whole_lines(disk.folder)) == 1
         disk.size = 1 << 30
-        recorder.meet("torch", {"torch": {"torch": "2.14.0"}}, CASES[:1])
+        recorder.validate_facts("torch", {"torch": {"torch": "2.14.0"}}, CASES[:1])
         recorder.add(result(CASES[2]))
         assert recorder.unwritten == []
     assert [one.subject for one in read_results(disk.folder)] == ["tanh", "elu"]

@@ -124,7 +124,7 @@ def causes_cover_everything(patch: Patch) -> None:
     def everything(_: Any, __: Any, ___: Any, findings: Sequence[Finding], ____: Any) -> Explanation:
         return Explanation({finding.place: Coverage("all", "", 0.0, "") for finding in findings}, [])
 
-    patch.setattr(actconform.run.case, "explain", everything)
+    patch.setattr(actconform.run.subject.KernelSubject, "explain", everything)
 
 
 def zip_on_outputs(patch: Patch) -> None:
@@ -168,7 +168,7 @@ def behaviour_unwatched(patch: Patch) -> None:
 
 
 def layers_unseen(patch: Patch) -> None:
-    patch.setattr(actconform.run.case, "layerwise", lambda *_, **__: ([], []))
+    patch.setattr(actconform.run.subject, "layerwise", lambda *_, **__: ([], []))
 
 
 def nobody_blamed(patch: Patch) -> None:
@@ -299,7 +299,7 @@ FABRICATED = selftest.Detection(fault="goldens@made-up", family="goldens", what=
 def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., DetectionReport], monkeypatch: Patch) -> None:
     monkeypatch.setitem(limits.SCALED_LIMITS, ("value", 32), 0.01)
     monkeypatch.setattr(
-        actconform.run.case, "explain", lambda *_: Explanation({}, [])
+        actconform.run.subject.KernelSubject, "explain", lambda *_: Explanation({}, [])
     )  # or the formula explains what it finds
     done = trial("faulty-torch@sigmoid-nine-units")
     assert outcomes(done) == {"faulty-torch@sigmoid-nine-units": "caught"}
@@ -464,4 +464,4 @@ def test_an_entry_of_the_manifest_alone_does_not_make_a_copy_healthy(plan: Plan,
     kernel = plan.catalog.kernels[selftest.GOLDEN_SUBJECT]
     copy = selftest._copied(kernel, plan.folder, tmp_path)
     assert json.loads((copy / store.MANIFEST).read_bytes())["subjects"].keys() == {kernel.name}
-    assert selftest._said(kernel, copy) == []
+    assert selftest._golden_problems(kernel, copy) == []

@@ -122,7 +122,7 @@ def test_nothing_that_is_there_is_overwritten(cli, tmp_path):
     assert said.code == 2
     assert "actconform-mine exists already, and nothing was written: remove it, or name another --out" in said.err
     (tmp_path / "file").write_text("kept")
-    assert "file is there already" in cli("new-plugin", "mine", "--out", "file").err
+    assert "file exists already" in cli("new-plugin", "mine", "--out", "file").err
     assert files(tmp_path) == {**before, "file": "kept"}
 
 

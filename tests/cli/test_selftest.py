@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-import actconform.run.case
+import actconform.run.subject
 from actconform.cli import selftest_
 from actconform.errors import UsageError
 from actconform.selftest import Detection, DetectionReport
@@ -70,7 +70,7 @@ def test_a_healthy_backend_under_a_limit_that_is_too_strict_is_a_false_alarm_and
 ) -> None:
     monkeypatch.setitem(limits.SCALED_LIMITS, ("value", 32), 0.01)
     monkeypatch.setattr(
-        actconform.run.case, "explain", lambda *_: Explanation({}, [])
+        actconform.run.subject.KernelSubject, "explain", lambda *_: Explanation({}, [])
     )  # or the formula explains what it finds
     said = cli("selftest", FAULT)
     assert said.code == 1

@@ -118,7 +118,7 @@ def test_onnx_inputs_fit_the_kernels():
 def test_onnx_own_outputs_are_the_truth_at_the_same_parameters():
     """ONNX says what relu is of its inputs, as we do: the reference that stands for its outputs is no other."""
     (ours,) = of_kernel(CATALOG.kernels["relu"])
-    theirs = next(case.known for case in of_graph(CATALOG.models["autoencoder-sigmoid"]) if case.name == "test_relu")
+    theirs = next(case.vector for case in of_graph(CATALOG.models["autoencoder-sigmoid"]) if case.name == "test_relu")
     assert onnx_holds(ours.reference, {name: array.ravel() for name, array in theirs.reference.items()})
 
 
