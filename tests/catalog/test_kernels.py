@@ -120,7 +120,8 @@ def test_the_derivative_jumps_at_no_point_that_is_not_a_declared_kink(kernel: Ke
     declared = [kink.x for kink in kernel.kinks]
     steep = kernel.name == "exponential"
     for jump in [] if steep else jumps:
-        assert any(grid[jump] <= x <= grid[jump + 1] for x in declared), grid[jump]
+        inside = f"declare a kink between {grid[jump]} and {grid[jump + 1]}: the slope jumps there"
+        assert any(grid[jump] <= x <= grid[jump + 1] for x in declared), inside
     for kink in kernel.kinks:
         if abs(kink.left - kink.right) > 2.0**-7:
             assert any(grid[jump] <= kink.x <= grid[jump + 1] for jump in jumps), kink
@@ -131,7 +132,13 @@ def test_roots_of_the_gradient_are_where_it_changes_sign(kernel: Kernel):
     for root in kernel.gradient_roots:
         aside = root * np.array([1 - 1e-9, 1 + 1e-9])
         slopes = truth(kernel, {"x": aside}, {"y": np.ones(2)})["d_x"]
-        assert slopes[0] * slopes[1] < 0, root
+        assert slopes[0] * slopes[1] < 0, f"{root} is no root: the slope is {slopes[0]} before and {slopes[1]} after it"
+    grid = np.arange(-8, 8, 2.0**-10) + 2.0**-11
+    slopes = truth(kernel, {"x": grid}, {"y": np.ones(grid.size)})["d_x"]
+    crossings = np.flatnonzero(slopes[:-1] * slopes[1:] < 0)
+    declared = [*kernel.gradient_roots, *(kink.x for kink in kernel.kinks)]
+    for start, end in zip(grid[crossings], grid[crossings + 1], strict=True):
+        assert any(start <= x <= end for x in declared), f"declare a gradient_root between {start} and {end}"
 
 
 @each_unary
