@@ -44,7 +44,7 @@ def test_a_package_is_written_whole(cli, tmp_path, monkeypatch, kind):
     assert project["entry-points"]["actconform"] == {"my-lib": "actconform_my_lib:plugin"}
     causes = written["src/actconform_my_lib/causes.toml"]
     assert read_register(causes, "").causes == ()
-    example = read_register(causes.replace("# ", "").split("was found.\n")[1].replace("#\n", ""), "")
+    example = read_register(causes.replace("# ", "").split("explains the findings.\n")[1].replace("#\n", ""), "")
     assert (len(example.libraries), len(example.causes)) == (1, 1)
 
     monkeypatch.syspath_prepend(str(folder / "src"))

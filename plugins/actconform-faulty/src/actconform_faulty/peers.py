@@ -268,7 +268,8 @@ def note(peers_result: Peers) -> str:
         f"A comparison catches a fault if it fails at a call where the healthy backend passes; by whole cases, if the healthy "
         f"backend passes at every call of the case. It accuses a healthy case if it fails at any call. The reference is the "
         f"float64 truth, rounded. ONNX has data for {data} of the {len(peers_result.faults)} faults. Crashes, hangs and exceptions "
-        f"count as noticed by whoever makes the call; {OURS}'s own count wants the right class and the right blame too, and it alone knows the registered deviations."
+        f"count as caught by every tool that makes the call. {OURS}'s own count also requires the right class and blame, and only {OURS} knows the "
+        "registered deviations."
     )
 
 
