@@ -196,7 +196,7 @@ def test_the_report_says_of_each_library_whether_it_is_there(capsys: pytest.Capt
         **dict.fromkeys(NEEDED, True),
         "libcudnn.so.9": False,
     }
-    assert {library.mend for library in report if not library.found} == {"nvidia-cudnn-cu13"}
+    assert {library.package for library in report if not library.found} == {"nvidia-cudnn-cu13"}
     assert capsys.readouterr().out == "", "standard output may be a pipe to the driver"
 
 
