@@ -233,6 +233,20 @@ class Faithful:
         return JobResult(outputs=outputs, timings={"load": 0.0, "run": 0.0, "worker": 0.0})
 
 
+def judged(case: Case, catalog: Any, vector_cache: Any, worker: Any, exports: Any = None) -> Any:
+    """Return the result of a case with an empty register, run by a stand-in of a worker."""
+    context = CaseContext(
+        catalog=catalog,
+        register=Register(),
+        timeout=10.0,
+        vector_cache=vector_cache,
+        worker=worker,
+        exports=exports,
+        facts={},
+    )
+    return run_case(case, context)
+
+
 def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
     catalog: Any = SimpleNamespace(
         subject={kernel.name: kernel}.get,
@@ -243,16 +257,7 @@ def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
     )
     vector_cache: Any = SimpleNamespace(generate=lambda *_: TEST_VECTORS)
     worker: Any = runtime or Faithful()
-    context = CaseContext(
-        catalog=catalog,
-        register=Register(),
-        timeout=10.0,
-        vector_cache=vector_cache,
-        worker=worker,
-        exports=None,
-        facts={},
-    )
-    return run_case(Case(kernel.name, "value", "f32", "authored+ort-cpu"), context)
+    return judged(Case(kernel.name, "value", "f32", "authored+ort-cpu"), catalog, vector_cache, worker)
 
 
 def test_a_wrong_attribute_in_a_graph_of_ours_is_the_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,16 +371,7 @@ def model_case(route: str, worker: Any, exports: Any = None) -> Any:
         worker=lambda case: case.worker,
     )
     vector_cache = VectorCache(golden_dir(), read_manifest(golden_dir()))
-    context = CaseContext(
-        catalog=catalog,
-        register=Register(),
-        timeout=10.0,
-        vector_cache=vector_cache,
-        worker=worker,
-        exports=exports,
-        facts={},
-    )
-    return run_case(Case(HIDDEN.name, "value", "f32", route), context)
+    return judged(Case(HIDDEN.name, "value", "f32", route), catalog, vector_cache, worker, exports)
 
 
 def at_layers(result: Any) -> list[tuple[str, str]]:

@@ -23,15 +23,7 @@ function cellView(key) {
   if (!ofCell.length) return missing(`cell ${key}`);
   const shown = ofCell.filter(fits),
     hidden = ofCell.length - shown.length;
-  const rows = [...(shown.length ? shown : ofCell)].sort(gravestFirst).map((result) => [
-    element("a", { href: linkTo(result) }, `${result.aspect} ${result.dtype}`),
-    verdictOf(result),
-    result.severity,
-    result.word,
-    percent(result.errorRatio),
-    text(result.raw.blame),
-    reasonOf(result, 160),
-  ]);
+  const rows = [...(shown.length ? shown : ofCell)].sort(gravestFirst).map((result) => rowOf(result, `${result.aspect} ${result.dtype}`, 160));
   return element(
     "article",
     null,
@@ -41,6 +33,17 @@ function cellView(key) {
     hidden && shown.length ? element("p", { class: "quiet" }, `${count(hidden, "case")} hidden by the filters.`) : null,
   );
 }
+
+// A result as a row of a table, its link called `name`, of its reason at most so many letters.
+const rowOf = (result, name, most) => [
+  element("a", { href: linkTo(result) }, name),
+  verdictOf(result),
+  result.severity,
+  result.word,
+  percent(result.errorRatio),
+  text(result.raw.blame),
+  reasonOf(result, most),
+];
 
 function reasonOf(result, most) {
   const reason = text(result.raw.why);

@@ -68,17 +68,7 @@ function header() {
 function news() {
   const bad = cases.filter((result) => result.state === NEW || result.state === BROKEN).sort(gravestFirst);
   if (!bad.length) return null;
-  const rows = bad
-    .slice(0, NEWS_SHOWN)
-    .map((result) => [
-      element("a", { href: linkTo(result) }, result.id),
-      verdictOf(result),
-      result.severity,
-      result.word,
-      percent(result.errorRatio),
-      text(result.raw.blame),
-      reasonOf(result, 120),
-    ]);
+  const rows = bad.slice(0, NEWS_SHOWN).map((result) => rowOf(result, result.id, 120));
   return element(
     "section",
     null,
