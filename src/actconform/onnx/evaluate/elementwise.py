@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 
 
+NEWEST = 1_000  # an opset newer than any
+
+
 class OperatorNode(NamedTuple):
     """One node as its operator sees it: `attributes` holds the standard's default where the graph is silent."""
 
     op_type: str
     attributes: dict[str, Any]
+    opset: int = NEWEST
+    """Of the standard's domain in the model."""
+    domain: str = ""
 
 
 # (node, *inputs) to the output, or several in order; an optional input that is not given is None

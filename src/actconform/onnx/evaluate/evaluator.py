@@ -7,31 +7,22 @@ is wrong or ill-conditioned at its precision; where its output is right and a ru
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
-import ml_dtypes
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
-import actconform.onnx.evaluate.indexing
-import actconform.onnx.evaluate.layers
-import actconform.onnx.evaluate.recurrent
-import actconform.onnx.evaluate.signals
-import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform._renamed import old_class_names
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
+from actconform.onnx.evaluate.computation import STANDARD, Array, attributes_of, computation, node_label
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.gates import deep, io_names, operators, standard_opset
 from actconform.onnx.nested_graphs import graphs, subgraphs
-from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.opset_conversion import inlined
 from actconform.onnx.size_limits import READ, expect_sane_output
 from actconform.oracle.rounding import round_to
 from actconform.plugin.interfaces import Program
-from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from actconform.types import Bundle
@@ -40,23 +31,11 @@ __getattr__ = old_class_names(__name__)
 
 __all__ = ["CorrectlyRoundedEvaluator", "operators"]
 
-Array: TypeAlias = NDArray[Any]
 # of a node's inputs, None where one is left out, and of everything known before it, which the body of a loop may capture
 Compute: TypeAlias = Callable[[list[Array | None], Mapping[str, Array]], Sequence[Array]]
 
 MOST_ROUNDS = 10_000  # of a loop
 FIRST_OPSET = 13  # before it Softmax flattened its input, and squeezes and sums took axes otherwise
-
-FORMATS = {element_type: DTYPES[dtype] for dtype, element_type in ELEMENT_TYPES.items()}
-STORAGE: dict[int, np.dtype[Any]] = {
-    TensorProto.FLOAT: np.dtype(np.float32),
-    TensorProto.FLOAT16: np.dtype(np.float16),
-    TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
-    TensorProto.DOUBLE: np.dtype(np.float64),
-    TensorProto.BOOL: np.dtype(np.bool_),
-    **{getattr(TensorProto, f"INT{bits}"): np.dtype(f"int{bits}") for bits in (8, 16, 32, 64)},
-    **{getattr(TensorProto, f"UINT{bits}"): np.dtype(f"uint{bits}") for bits in (8, 16, 32, 64)},
-}
 
 
 class _Step(NamedTuple):
@@ -118,12 +97,12 @@ class CorrectlyRoundedEvaluator(Program):
             self._expect_sane_output(step.node, values)
             results = step.compute(arguments, values)
         except Unsupported as error:
-            raise Unsupported(f"{_named(step.node, self._opset)}: {error}") from error
+            raise Unsupported(f"{node_label(step.node, self._opset)}: {error}") from error
         except Exception as error:
-            raise ValueError(f"{_named(step.node, self._opset)} fails at these inputs: {error}") from error
+            raise ValueError(f"{node_label(step.node, self._opset)} fails at these inputs: {error}") from error
         if any(step.node.output[len(results) :]):
             raise Unsupported(
-                f"the correctly rounded evaluator knows {len(results)} outputs of {_named(step.node, self._opset)}"
+                f"the correctly rounded evaluator knows {len(results)} outputs of {node_label(step.node, self._opset)}"
             )
         named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
         return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
@@ -155,16 +134,10 @@ class CorrectlyRoundedEvaluator(Program):
 
     def _compute(self, node: onnx.NodeProto) -> Compute:
         flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
-        computed = node.op_type in PASSED_ON or node.op_type in OPERATIONS or flow
-        if node.domain not in {"", "ai.onnx"} or not computed:
-            raise Unsupported(f"the correctly rounded evaluator does not know {_named(node, self._opset)}")
-        if node.op_type in PASSED_ON:
-            return passed_on(node, self._opset)
-        if flow:
+        if flow and node.domain in STANDARD:
             return flow(node)
-        operation = OPERATIONS[node.op_type]
-        operator_node = OperatorNode(node.op_type, attributes_of(node, self._opset))
-        return lambda arguments, _: _several(operation(operator_node, *arguments))
+        compute = computation(node, self._opset).compute
+        return lambda arguments, _: compute(arguments)
 
     def _loop(self, node: onnx.NodeProto) -> Compute:
         """Return what runs the body until its limit, or while its condition holds, each node in it rounded as any other."""
@@ -251,50 +224,6 @@ def _stacked(rows: Sequence[Sequence[Array]], described: Sequence[onnx.ValueInfo
     return [np.zeros((0, *(each.dim_value for each in sizes))) for sizes in dims]
 
 
-def _several(results: Array | tuple[Array, ...]) -> Sequence[Array]:
-    return results if isinstance(results, tuple) else [results]
-
-
-def _named(node: onnx.NodeProto, opset: int) -> str:
-    return (
-        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
-        f"at node {node.name or '-> ' + ', '.join(node.output)}"
-    )
-
-
-def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
-    """Return a node's attributes, the standard's defaults where it is silent. Raises Unsupported for no standard operator."""
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError as error:
-        raise Unsupported(f"{_named(node, opset)} is not in the standard") from error
-    defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
-    values = {each.name: helper.get_attribute_value(each) for each in (*defaults, *node.attribute)}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-
-
-def passed_on(node: onnx.NodeProto, opset: int) -> Compute:
-    """Return onnx's own implementation of one node."""
-    alone = onnx.NodeProto()
-    alone.CopyFrom(node)
-    alone.domain = ""
-    input_names = [name for name in dict.fromkeys(node.input) if name]
-    graph = helper.make_graph(
-        [alone],
-        "node",
-        [onnx.ValueInfoProto(name=name) for name in input_names],
-        [onnx.ValueInfoProto(name=name) for name in node.output if name],
-    )
-    evaluator = ReferenceEvaluator(graph, opsets={"": opset})
-
-    def compute(arguments: list[Array | None], _: Mapping[str, Array]) -> Sequence[Array]:
-        named = {name: array for name, array in zip(node.input, arguments, strict=True) if name}
-        results = iter(evaluator.run(None, named))
-        return [next(results) if name else np.empty(0) for name in node.output]
-
-    return compute
-
-
 def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
     """Return the element type of every tensor: of inputs and outputs as declared, between them as onnx infers it."""
     types: dict[str, int] = {}
@@ -310,7 +239,7 @@ def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
     for node in deep(proto.graph.node):
         for name in node.output:
             if name and types.get(name, 0) not in STORAGE:
-                raise Unsupported(f"{_named(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
+                raise Unsupported(f"{node_label(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
     for value in (tensor for graph in graphs(proto.graph) for tensor in (*graph.input, *graph.initializer)):
         if types[value.name] not in STORAGE:
             raise Unsupported(

@@ -16,8 +16,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from actconform.errors import Unsupported
+from actconform.onnx.evaluate.computation import attributes_of, passed_on
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
-from actconform.onnx.evaluate.evaluator import attributes_of, passed_on
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.opset_conversion import inlined
@@ -255,7 +255,7 @@ class _Evaluation:
             raise Unsupported(f"the operator {name} has no formula")
         plain = [None if argument is None else _plain(argument) for argument in arguments]
         if name in PASSED_ON:
-            results = _mover(node.SerializeToString(), opset)(plain, {})
+            results = _mover(node.SerializeToString(), opset)(plain)
         elif name in OPERATIONS and not numbers:
             result = OPERATIONS[name](OperatorNode(name, attributes), *plain)
             results = result if isinstance(result, tuple) else (result,)
@@ -304,16 +304,16 @@ def _moved(node: onnx.NodeProto, arguments: Sequence[Tensor | None], opset: int)
             [getattr(part, key) if isinstance(part, Number) else _optional(part) for part in arguments]
             for key in ("value", "error")
         ]
-        values, errors = (move(part, {}) for part in parts)
+        values, errors = (move(part) for part in parts)
         return [Number(np.asarray(v), np.asarray(e), first.arithmetic) for v, e in zip(values, errors, strict=True)]
     if isinstance(first, Condition):
         parts = [
             [getattr(part, key) if isinstance(part, Condition) else _optional(part) for part in arguments]
             for key in ("holds", "unsure")
         ]
-        holds, unsure = (move(part, {}) for part in parts)
+        holds, unsure = (move(part) for part in parts)
         return [Condition(np.asarray(h), np.asarray(u)) for h, u in zip(holds, unsure, strict=True)]
-    return list(move([_optional(part) for part in arguments], {}))
+    return list(move([_optional(part) for part in arguments]))
 
 
 def _optional(part: Tensor | None) -> Any:

@@ -1,0 +1,104 @@
+"""One node as a function of its inputs: the real function of its operator, in float64, nothing rounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+import actconform.onnx.evaluate.indexing
+import actconform.onnx.evaluate.layers
+import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.signals
+import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
+from actconform.errors import Unsupported
+from actconform.onnx.evaluate.contrib import CONTRIB, CONTRIB_DOMAIN
+from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Array: TypeAlias = NDArray[Any]
+
+STANDARD = ("", "ai.onnx")
+
+
+class Computation(NamedTuple):
+    """A node without graphs inside it, ready to be computed."""
+
+    node: OperatorNode
+    """The operator with its attributes, the standard's defaults where the graph is silent."""
+    compute: Callable[[Sequence[Array | None]], Sequence[Array]]
+    """Of the inputs, None where one is left out: the outputs, in order; floats in float64, integers and booleans in any dtype."""
+
+
+def computation(node: onnx.NodeProto, opset: int) -> Computation:
+    """Return what computes `node` at that opset of the standard's domain; raise Unsupported, naming it, for an unknown operator."""
+    if node.domain == CONTRIB_DOMAIN and node.op_type in CONTRIB:
+        operation, defaults = CONTRIB[node.op_type]
+        operator_node = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, node.domain)
+    elif node.domain not in STANDARD or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
+        raise Unsupported(f"the correctly rounded evaluator does not know {node_label(node, opset)}")
+    else:
+        operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset)
+        if node.op_type in PASSED_ON:
+            return Computation(operator_node, passed_on(node, opset))
+        operation = OPERATIONS[node.op_type]
+    return Computation(operator_node, lambda inputs: _several(operation(operator_node, *inputs)))
+
+
+def node_label(node: onnx.NodeProto, opset: int) -> str:
+    """Return what messages call a node: its operator, domain, opset, and its name or outputs."""
+    return (
+        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
+        f"at node {node.name or '-> ' + ', '.join(node.output)}"
+    )
+
+
+def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
+    """Return a node's attributes, the standard's defaults where it is silent. Raises Unsupported for no standard operator."""
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError as error:
+        raise Unsupported(f"{node_label(node, opset)} is not in the standard") from error
+    defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]
+    return {**_values(defaults), **_stated(node)}
+
+
+def passed_on(node: onnx.NodeProto, opset: int) -> Callable[[Sequence[Array | None]], Sequence[Array]]:
+    """Return onnx's own implementation of one node."""
+    alone = onnx.NodeProto()
+    alone.CopyFrom(node)
+    alone.domain = ""
+    input_names = [name for name in dict.fromkeys(node.input) if name]
+    graph = helper.make_graph(
+        [alone],
+        "node",
+        [onnx.ValueInfoProto(name=name) for name in input_names],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    evaluator = ReferenceEvaluator(graph, opsets={"": opset})
+
+    def compute(inputs: Sequence[Array | None]) -> Sequence[Array]:
+        named = {name: array for name, array in zip(node.input, inputs, strict=True) if name}
+        results = iter(evaluator.run(None, named))
+        return [next(results) if name else np.empty(0) for name in node.output]
+
+    return compute
+
+
+def _several(results: Array | tuple[Array, ...]) -> Sequence[Array]:
+    return results if isinstance(results, tuple) else [results]
+
+
+def _stated(node: onnx.NodeProto) -> dict[str, Any]:
+    return _values(node.attribute)
+
+
+def _values(attributes: Sequence[onnx.AttributeProto]) -> dict[str, Any]:
+    values = {attribute.name: helper.get_attribute_value(attribute) for attribute in attributes}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
