@@ -3,6 +3,8 @@
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
     arithmetic,
     casting,
+    exact,
+    functions,
     products,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
