@@ -5,6 +5,7 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     casting,
     exact,
     functions,
+    normalization,
     products,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
