@@ -5,8 +5,10 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     casting,
     exact,
     functions,
+    losses,
     normalization,
     products,
+    reductions,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
     Approximation,
