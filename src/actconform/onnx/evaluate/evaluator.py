@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 from actconform._renamed import old_class_names
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.computation import Array, attributes_of, computation
-from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held, output_types, element_type_name
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, element_type_name, held, output_types
 from actconform.onnx.evaluate.node_label import STANDARD, node_label
 from actconform.onnx.gates import io_names, operators, standard_opset
 from actconform.onnx.nested_graphs import graphs, reads, subgraphs
