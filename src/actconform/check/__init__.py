@@ -1,1 +1,1 @@
-"""`actconform check`: a user's own model, held against its truth node by node in each runtime."""
+"""A user's own ONNX model: read, given inputs, evaluated in float64, run by runtimes, and judged node by node."""
