@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from actconform.check.flatten import wide
 from actconform.check.result import TensorCheck, Unjudged
+from actconform.check.runs import Marks
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.element_types import FORMATS
 from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.tolerance.row_bounds import flushes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from actconform.check.flatten import Array, FlatGraph, FlatNode
+    from actconform.check.model_check import CheckedSample
+    from actconform.check.result import LevelCheck
+    from actconform.check.runs import RuntimeRuns
     from actconform.oracle.rounding import F64
     from actconform.types.case import Bundle
     from actconform.types.dtypes import FloatFormat
 
 
+PIECE_BYTES = 256 << 20  # of marked tensors that a runtime shows in one run
 BINS = 24  # of a histogram
 
 
@@ -56,6 +61,10 @@ class Judge:
                 for tensors in (self._values, self._spans, self._shown):
                     tensors.pop(name, None)
             self.place += 1
+
+    def hide(self, names: Iterable[str]) -> None:
+        """Carry tensors that the run cannot show after all."""
+        self._seen.difference_update(names)
 
     def _judged(self, node: FlatNode) -> Iterator[TensorCheck]:
         bounded = self._bounded(node)
@@ -96,6 +105,37 @@ class Judge:
         return self._values.get(name)
 
 
+def judged_level(
+    check: LevelCheck,
+    runs: RuntimeRuns,
+    sample: CheckedSample,
+    level: str,
+    surviving: Collection[str] | None,
+    step: Callable[[int], None] = lambda _: None,
+) -> LevelCheck:
+    """Return `check` with its verdicts: of a run at `level` with all tensors marked, or those that survive optimization.
+
+    A tensor that the runtime cannot show is carried with its error as one that was not marked.
+    """
+    graph = sample.graph
+    markable = graph.types if surviving is None else surviving
+    names = [name for node in graph.nodes for name in node.outputs if name in graph.types and name in markable]
+    marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
+    judge = Judge(graph, sample.inputs, names)
+    tensors: list[TensorCheck] = []
+    moved: dict[str, None] = {}
+    failure = ""
+    for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
+        moved.update(dict.fromkeys(piece.moved))
+        done = judge.place
+        if piece.failure:
+            failure = f"{piece.failure.kind}: {piece.failure.message}"
+            judge.hide(piece.names)
+        tensors += judge.take(piece.values)
+        step(judge.place - done)
+    return replace(check, tensors=tensors, unjudged=judge.unjudged, moved=tuple(moved), failure=failure)
+
+
 def read_as(array: Array, *, doubt: bool = True) -> Approximation:
     """Return what a consumer may have read where `array` is seen.
 
@@ -131,13 +171,13 @@ def _verdict(
         segment=segment,
     )
     if got.shape != wanted.shape:
-        return msgspec.structs.replace(tensor, ratio=np.inf, error=np.inf)
+        return replace(tensor, ratio=np.inf, error=np.inf)
     if got.size == 0:
         return tensor
     compared = _compared(got, wanted, expected.error, fmt)
     worst = int(np.argmax(compared.ratio))
     lowest, highest, histogram = _distribution(got)
-    return msgspec.structs.replace(
+    return replace(
         tensor,
         ratio=float(compared.ratio.flat[worst]),
         error=compared.error,
