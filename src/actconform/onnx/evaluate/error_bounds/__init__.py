@@ -3,6 +3,9 @@
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
     arithmetic,
     casting,
+    exact,
+    functions,
+    normalization,
     products,
     windows,
 )

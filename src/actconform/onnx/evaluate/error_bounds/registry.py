@@ -45,6 +45,12 @@ class Approximation(NamedTuple):
         magnitude: F64 = np.abs(self.value)
         return magnitude if self.error is None else magnitude + self.error
 
+    def moved(self, move: Callable[[Array], Array]) -> Approximation:
+        """Return it with its elements moved by `move`, without arithmetic."""
+        if self.error is None:
+            return Approximation(move(self.value))
+        return Approximation(move(self.value), move(np.broadcast_to(self.error, np.shape(self.value))))
+
 
 class BoundContext(NamedTuple):
     """What a rule knows beside the inputs."""
