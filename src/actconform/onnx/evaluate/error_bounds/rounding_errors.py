@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.tolerance.row_bounds import flushes
+from actconform.tolerance.row_bounds import CONFIDENCE, flushes
 from actconform.tolerance.running_error import Bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from actconform.onnx.evaluate.computation import Array
     from actconform.onnx.evaluate.error_bounds.registry import Approximation
@@ -21,6 +23,17 @@ if TYPE_CHECKING:
 def lost(fmt: FloatFormat) -> float:
     """Return what one rounding may lose below the normal range: all of it where hardware flushes, else one subnormal."""
     return fmt.smallest_normal if flushes(fmt) else fmt.smallest_subnormal
+
+
+def lost_in_sum(terms: int, fmt: FloatFormat) -> float:
+    """Return what a sum of products may lose below the normal range.
+
+    All of every product where hardware flushes; else the roundings of products, half a subnormal number each and of mean
+    zero, and one of the sum.
+    """
+    if flushes(fmt):
+        return 2.0 * terms * fmt.smallest_normal
+    return (0.5 * min(terms, CONFIDENCE * math.sqrt(terms)) + 1.0) * fmt.smallest_subnormal
 
 
 def rounded(value: Array, fmt: FloatFormat, roundings: float = 1.0, passed_on: F64 | None = None) -> F64:
@@ -49,3 +62,9 @@ def moved_by_ends(function: Callable[[Any], Array], x: Approximation, y: Array) 
         return None
     furthest: F64 = np.maximum(np.abs(function(x.value + x.error) - y), np.abs(function(x.value - x.error) - y))
     return furthest
+
+
+def largest_error(inputs: Sequence[Approximation]) -> F64 | None:
+    """Return the largest error of the inputs, broadcast; None where there is none. Of what chooses one of them."""
+    present = [each.error for each in inputs if each.error is not None]
+    return reduce(np.maximum, present) if present else None
