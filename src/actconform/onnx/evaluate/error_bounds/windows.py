@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.onnx.evaluate.elementwise import OPERATIONS
+from actconform.onnx.evaluate.error_bounds.products import doubt_of_integers, product_errors
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
-from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost
-from actconform.onnx.evaluate.error_bounds.sums_of_products import lost_in_sum, sums_of_integers, sums_of_products
+from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, lost_in_sum
 from actconform.tolerance.row_bounds import EXP_ULP
 from actconform.tolerance.running_error import sum_factor
 
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from actconform.onnx.evaluate.computation import Array
     from actconform.onnx.evaluate.elementwise import OperatorNode
     from actconform.oracle.rounding import F64
+    from actconform.types.dtypes import FloatFormat
 
 
 def _along_channels(parameter: Array, rank: int) -> Array:
     return parameter.reshape(-1, *[1] * rank)
 
 
-def _channel_bias(bias: Approximation | None, rank: int) -> Approximation | None:
+def _bias_error(bias: Approximation | None, terms: int, rank: int, fmt: FloatFormat) -> F64 | float:
+    """Return what a bias adds to the error of sums of which it is one of the terms."""
     if bias is None:
-        return None
-    error = None if bias.error is None else _along_channels(errors(bias), rank)
-    return Approximation(_along_channels(bias.value, rank), error)
+        return 0.0
+    return _along_channels(sum_factor(terms, fmt) * bias.size + errors(bias), rank)
 
 
 def _overlaps(node: OperatorNode, kernel: tuple[int, ...]) -> int:
@@ -54,15 +55,10 @@ def _convolution(
         terms = math.prod(shape[1:])
     else:
         terms = shape[0] // int(context.node.attributes["group"]) * _overlaps(context.node, shape[2:])
-    value = context.values((x, kernel, bias))[0]
-    return sums_of_products(
-        context.float_format,
-        value,
-        lambda a, b: context.compute((a, b))[0],
-        (x, kernel),
-        terms,
-        _channel_bias(bias, len(shape) - 2),
-    )
+    terms += bias is not None
+    fmt, value = context.float_format, context.values((x, kernel, bias))[0]
+    error = product_errors(lambda a, b: context.compute((a, b))[0], (x, kernel), terms, fmt)
+    return Approximation(value, error + _bias_error(bias, terms, len(shape) - 2, fmt))
 
 
 def centred(x: Approximation, zero_point: Approximation | None, shape: tuple[int, ...] = ()) -> Approximation:
@@ -88,7 +84,11 @@ def _conv_integer(
     """Exact: sums of integers."""
     value = context.values((x, kernel, x_zero_point, kernel_zero_point))[0]
     factors = centred(x, x_zero_point), centred(kernel, kernel_zero_point, (-1, *[1] * (kernel.value.ndim - 1)))
-    return sums_of_integers(value, lambda a, b: OPERATIONS["Conv"](context.node, a, b), factors)  # type: ignore[arg-type, return-value]  # it has one output
+
+    def convolve(a: Array, b: Array) -> Array:
+        return np.asarray(OPERATIONS["Conv"](context.node, a, b))
+
+    return Approximation(value, doubt_of_integers(convolve, *factors))
 
 
 @error_bound("DeformConv")
@@ -113,7 +113,8 @@ def _deformable_convolution(
         masks = None if mask is None else mask.size
         return context.compute((a, b, offset.value, None, masks))[0]
 
-    result = sums_of_products(fmt, value, product, (x, kernel), math.prod(shape[1:]), _channel_bias(bias, rank))
+    terms = math.prod(shape[1:]) + (bias is not None)
+    error = product_errors(product, (x, kernel), terms, fmt) + _bias_error(bias, terms, rank, fmt)
     weights = _along_channels(np.sum(kernel.size, axis=tuple(range(1, kernel.value.ndim))), rank)
     heaviest = 1.0 if mask is None else float(np.max(mask.size, initial=0.0))
     brightest = float(np.max(x.size, initial=0.0))
@@ -124,7 +125,7 @@ def _deformable_convolution(
     share = min(2.0 * off_place, 2.0) * heaviest + rounding * heaviest
     if mask is not None:
         share += float(np.max(errors(mask), initial=0.0))
-    return Approximation(value, errors(result) + weights * brightest * share)
+    return Approximation(value, error + weights * brightest * share)
 
 
 @error_bound("AveragePool", "GlobalAveragePool")
