@@ -18,13 +18,12 @@ import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.contrib import CONTRIB, CONTRIB_DOMAIN
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
+from actconform.onnx.evaluate.node_label import STANDARD, node_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Array: TypeAlias = NDArray[Any]
-
-STANDARD = ("", "ai.onnx")
 
 
 class Computation(NamedTuple):
@@ -49,14 +48,6 @@ def computation(node: onnx.NodeProto, opset: int) -> Computation:
             return Computation(operator_node, passed_on(node, opset))
         operation = OPERATIONS[node.op_type]
     return Computation(operator_node, lambda inputs: _several(operation(operator_node, *inputs)))
-
-
-def node_label(node: onnx.NodeProto, opset: int) -> str:
-    """Return what messages call a node: its operator, domain, opset, and its name or outputs."""
-    return (
-        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
-        f"at node {node.name or '-> ' + ', '.join(node.output)}"
-    )
 
 
 def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:

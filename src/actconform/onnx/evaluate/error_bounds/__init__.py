@@ -8,7 +8,9 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     losses,
     normalization,
     products,
+    recurrent,
     reductions,
+    windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
     Approximation,
