@@ -1,6 +1,6 @@
 """Error bounds of operators: `bounded_outputs` gives those of a node, `error_bound` registers the rule of an operator."""
 
-from actconform.onnx.evaluate.error_bounds import casting  # noqa: F401  they register rules
+from actconform.onnx.evaluate.error_bounds import casting, composed  # noqa: F401  they register rules
 from actconform.onnx.evaluate.error_bounds.registry import (
     Approximation,
     BoundContext,
