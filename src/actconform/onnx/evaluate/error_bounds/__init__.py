@@ -1,6 +1,13 @@
 """Error bounds of operators: `bounded_outputs` gives those of a node, `error_bound` registers the rule of an operator."""
 
-from actconform.onnx.evaluate.error_bounds import casting, composed  # noqa: F401  they register rules
+from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
+    arithmetic,
+    casting,
+    composed,
+    exact,
+    functions,
+    products,
+)
 from actconform.onnx.evaluate.error_bounds.registry import (
     Approximation,
     BoundContext,

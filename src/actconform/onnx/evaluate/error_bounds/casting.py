@@ -33,7 +33,9 @@ def _cast(context: BoundContext, x: Approximation, *_: Approximation) -> Approxi
 def _to_floats(context: BoundContext, x: Approximation) -> Approximation:
     """One rounding, none of what the format holds: an exact number in it must come out as it is."""
     fmt = context.float_format
-    value = x.value.astype(np.float64)
+    value = x.value.astype(np.float64, copy=False)
+    if fmt.bits == 64:
+        return Approximation(value, x.error)
     if x.error is not None:
         return Approximation(value, rounded(value, fmt, passed_on=x.error))
     inexact = round_to(value, fmt) != value

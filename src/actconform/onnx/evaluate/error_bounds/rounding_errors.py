@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from actconform.tolerance.row_bounds import flushes
 from actconform.tolerance.running_error import Bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from actconform.onnx.evaluate.computation import Array
     from actconform.onnx.evaluate.error_bounds.registry import Approximation
@@ -49,3 +50,9 @@ def moved_by_ends(function: Callable[[Any], Array], x: Approximation, y: Array) 
         return None
     furthest: F64 = np.maximum(np.abs(function(x.value + x.error) - y), np.abs(function(x.value - x.error) - y))
     return furthest
+
+
+def largest_error(inputs: Sequence[Approximation]) -> F64 | None:
+    """Return the largest error of the inputs, broadcast; None where there is none. Of what chooses one of them."""
+    present = [each.error for each in inputs if each.error is not None]
+    return reduce(np.maximum, present) if present else None
