@@ -65,11 +65,13 @@ def _attended(op: Operators, scores: Tensor, value: Tensor, allowed: Array | Non
     return op.MatMul(op.Softmax(scores, axis=-1), value)
 
 
-def _causal(node: OperatorNode, s: int, t: int) -> Array | None:
-    """Return which keys (s, t) a query sees where none sees a later one; one query alone sees all."""
+def _causal(node: OperatorNode, s: int, t: int, past: int) -> Array | None:
+    """Return which keys (s, t) a query sees where none sees a later one; None where all see all, as one query alone does."""
     if not node.attributes.get("unidirectional") or s == 1:
         return None
-    return np.arange(t) <= np.arange(s)[:, None] + (t - s)
+    if past + s != t:
+        raise Unsupported(f"{node.op_type} of {s} queries that see no later key, with {t - past} new keys that are others")
+    return np.arange(t) <= np.arange(s)[:, None] + past
 
 
 def _mask(node: OperatorNode, op: Operators, mask: Tensor | None, b: int, t: int) -> Array | None:
@@ -118,7 +120,7 @@ def _self_attention(  # noqa: PLR0913, PLR0917  what both operators of one proje
     b, _, s, _ = op.shape(query)
     t = op.shape(key)[2]
     scores = scaled_scores(op, node, query, key, _mask(node, op, mask, b, t), bias)
-    y = joined_heads(op, _attended(op, scores, value, _causal(node, s, t)))
+    y = joined_heads(op, _attended(op, scores, value, _causal(node, s, t, t - s)))
     if op.shape(key) != op.shape(value):
         return y, np.empty(0)
     return y, op.Concat(*(op.Unsqueeze(each, np.array([0])) for each in (key, value)), axis=0)
@@ -178,14 +180,16 @@ def _multi_head_attention(  # noqa: PLR0913, PLR0917  as the schema orders them
     past_length: Tensor | None = None,
     cache_indirection: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Return the attention, keys and values with the past, and the scores before the softmax."""
+    """Return the attention, keys and values with the past, and the scores before the softmax where all of them count."""
     refuse(node, past_sequence_length=past_length, cache_indirection=cache_indirection)
     heads = _three_heads(node, op, query, key, value, bias)
     k, v = _with_past(op, past_key, heads.key), _with_past(op, past_value, heads.value)
     b, _, s, _ = op.shape(heads.query)
     t = op.shape(k)[2]
     scores = scaled_scores(op, node, heads.query, k, _mask(node, op, mask, b, t), attention_bias)
-    return joined_heads(op, _attended(op, scores, v, _causal(node, s, t))), k, v, scores
+    causal = _causal(node, s, t, t - op.shape(heads.key)[2])
+    y = joined_heads(op, _attended(op, scores, v, causal)), k, v
+    return y if causal is not None else (*y, scores)
 
 
 def _three_heads(  # noqa: PLR0913, PLR0917  as the operator's inputs

@@ -48,11 +48,11 @@ def _skip_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders t
 def _skip_simplified_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders them
     node: OperatorNode, op: Operators, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Return the normalized sum, its mean (which plays no part), 1 over its root mean square, and the sum."""
+    """Return the normalized sum, nothing defined in place of the mean, 1 over the root mean square, and the sum."""
     total = _skip_sum(op, x, skip, bias)
     attributes = {"axis": -1, **node.attributes}
     y, inverse = _simplified_layer_normalization(node._replace(attributes=attributes), op, total, scale)
-    return y, op.ReduceMean(total, np.array([-1]), keepdims=1), inverse, total
+    return y, op.within(np.zeros(op.shape(inverse)), np.array(np.inf)), inverse, total
 
 
 def _skip_sum(op: Operators, x: Tensor, skip: Tensor, bias: Tensor | None) -> Tensor:

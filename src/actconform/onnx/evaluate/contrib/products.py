@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
     "Clip": (),
     "Elu": ("alpha",),
+    "HardSwish": (),
     "HardSigmoid": ("alpha", "beta"),
     "LeakyRelu": ("alpha",),
     "Relu": (),
