@@ -76,11 +76,11 @@ def held(array: Array, element_type: int) -> Array:
 def storage(element_type: int) -> np.dtype[Any]:
     """Return the NumPy dtype of a tensor of that type; raise Unsupported, naming it, for one that the evaluators do not take."""
     if element_type not in STORAGE:
-        raise Unsupported(f"tensors of {type_name(element_type)} are not evaluated")
+        raise Unsupported(f"tensors of {element_type_name(element_type)} are not evaluated")
     return STORAGE[element_type]
 
 
-def type_name(element_type: int) -> str:
+def element_type_name(element_type: int) -> str:
     """Return an element type as ONNX writes it: FLOAT, INT64."""
     names = {number: name for name, number in TensorProto.DataType.items()}
     return names.get(element_type, f"element type {element_type}") if element_type else "no tensor type"

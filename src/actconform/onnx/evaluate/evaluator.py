@@ -17,7 +17,7 @@ from onnx import TensorProto, numpy_helper
 from actconform._renamed import old_class_names
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.computation import Array, attributes_of, computation
-from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held, output_types, type_name
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, element_type_name, held, output_types
 from actconform.onnx.evaluate.node_label import STANDARD, node_label
 from actconform.onnx.gates import io_names, operators, standard_opset
 from actconform.onnx.nested_graphs import graphs, reads, subgraphs
@@ -89,7 +89,7 @@ class CorrectlyRoundedEvaluator(Program):
         for name in self._inputs:
             if self._types[name] not in STORAGE:
                 raise Unsupported(
-                    f"the correctly rounded evaluator does not take {name}, a tensor of {type_name(self._types[name])}"
+                    f"the correctly rounded evaluator does not take {name}, a tensor of {element_type_name(self._types[name])}"
                 )
         self._body = self._prepared(proto.graph, ChainMap(self._types))
 
@@ -166,7 +166,7 @@ class CorrectlyRoundedEvaluator(Program):
         for tensor in graph.initializer:
             if tensor.data_type not in STORAGE:
                 raise Unsupported(
-                    f"the correctly rounded evaluator does not take {tensor.name}, a tensor of {type_name(tensor.data_type)}"
+                    f"the correctly rounded evaluator does not take {tensor.name}, a tensor of {element_type_name(tensor.data_type)}"
                 )
             types[tensor.name] = tensor.data_type
             constants[tensor.name] = self._settled(numpy_helper.to_array(tensor), tensor.data_type)
@@ -179,7 +179,7 @@ class CorrectlyRoundedEvaluator(Program):
             for name, element_type in zip(node.output, given_types, strict=True):
                 if name and element_type not in STORAGE:
                     what = f"{node_label(node, self._opset)} gives {name}"
-                    raise Unsupported(f"{what}, a tensor of {type_name(element_type)}")
+                    raise Unsupported(f"{what}, a tensor of {element_type_name(element_type)}")
                 types[name] = element_type
             steps.append(_Step(node, input_types, given_types, compute, last_read))
         names = [value.name for value in graph.input]

@@ -1,12 +1,17 @@
 """Error bounds of operators: `bounded_outputs` gives those of a node, `error_bound` registers the rule of an operator."""
 
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
+    HEAD,
     arithmetic,
+    bounds2,
     casting,
     composed,
     exact,
     functions,
+    normalization,
     products,
+    recurrent,
+    windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
     Approximation,

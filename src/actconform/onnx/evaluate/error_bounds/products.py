@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
-from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost
+from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, lost_in_sum
 from actconform.tolerance.running_error import sum_factor
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def product_errors(
     if passed_on is not None:
         reach = reach + passed_on
     error = reach * (factor * ENLARGED)
-    error += 2 * terms * lost(fmt)
+    error += lost_in_sum(terms, fmt)
     return error if passed_on is None else error + passed_on * ENLARGED
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.tolerance.row_bounds import flushes
+from actconform.tolerance.row_bounds import CONFIDENCE, flushes
 from actconform.tolerance.running_error import Bounded
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
 def lost(fmt: FloatFormat) -> float:
     """Return what one rounding may lose below the normal range: all of it where hardware flushes, else one subnormal."""
     return fmt.smallest_normal if flushes(fmt) else fmt.smallest_subnormal
+
+
+def lost_in_sum(terms: int, fmt: FloatFormat) -> float:
+    """Return what a sum of products may lose below the normal range.
+
+    All of every product where hardware flushes; else the roundings of products, half a subnormal number each and of mean
+    zero, and one of the sum.
+    """
+    if flushes(fmt):
+        return 2.0 * terms * fmt.smallest_normal
+    return (0.5 * min(terms, CONFIDENCE * math.sqrt(terms)) + 1.0) * fmt.smallest_subnormal
 
 
 def rounded(value: Array, fmt: FloatFormat, roundings: float = 1.0, passed_on: F64 | None = None) -> F64:
