@@ -3,6 +3,7 @@
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
     arithmetic,
     casting,
+    composed,
     exact,
     functions,
     losses,
