@@ -24,10 +24,21 @@ if TYPE_CHECKING:
 
 Several: TypeAlias = tuple[Approximation, ...]
 
-# what they move is the first input; all of them in Concat
+# what they move is the first input; two of them in TensorScatter, all in Concat
 MOVES = (
     *("Compress", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
-    *("Identity", "Reshape", "ReverseSequence", "Slice", "Split", "Squeeze", "Transpose", "Trilu", "Unsqueeze"),
+    *(
+        "Identity",
+        "Reshape",
+        "ReverseSequence",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "TensorScatter",
+        "Trilu",
+        "Unsqueeze",
+    ),
 )
 
 
@@ -43,7 +54,7 @@ def _in_doubt(x: Approximation | None) -> bool:
 def _move(context: BoundContext, *inputs: Approximation | None) -> Several:
     """The errors move as the elements do; with places or shapes in doubt anything is possible."""
     values = context.values(inputs)
-    moved = range(len(inputs)) if context.node.op_type == "Concat" else (0,)
+    moved = range({"Concat": len(inputs), "TensorScatter": 2}.get(context.node.op_type, 1))
     if not any(_in_doubt(x) for x in inputs):
         return tuple(Approximation(value) for value in values)
     if any(_in_doubt(x) for i, x in enumerate(inputs) if i not in moved):
