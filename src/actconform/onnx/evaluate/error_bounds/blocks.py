@@ -32,13 +32,16 @@ def in_blocks(function: Callable[..., Array], *arrays: Array, dtype: Any = np.fl
     return result
 
 
-def in_rows(function: Callable[..., F64], *matrices: F64) -> F64:
-    """Return function(*matrices) for a function of matrices of one shape that works on each row by itself."""
+def in_rows(function: Callable[..., F64], *matrices: F64, columns: int | None = None) -> F64:
+    """Return function(*matrices) for a function of matrices of one shape that works on each row by itself.
+
+    Its results have `columns`, or as many as the matrices.
+    """
+    length = matrices[0].shape[1]
     if matrices[0].size <= BLOCK:
         return function(*matrices)
-    length = matrices[0].shape[1]
-    result = np.empty(matrices[0].shape)
-    return _along_first_axis(function, list(matrices), result, max(1, BLOCK // max(length, 1)))
+    result = np.empty((len(matrices[0]), length if columns is None else columns))
+    return _along_first_axis(function, list(matrices), result, max(1, BLOCK // length))
 
 
 def _along_first_axis(function: Callable[..., Array], arrays: list[Array], result: Array, step: int) -> Array:
