@@ -45,6 +45,7 @@ CASES = [
     ("MatMul", [np.full((2, 2), 1e-25, np.float32), np.full((2, 2), 3e-15, np.float32)], {}, 22, (F32,)),
     ("Gemm", [hard(9, 300), hard(300, 5)], {}, 22, (F32,)),
     ("Gemm", [hard(300, 9), normal(5, 300), normal(5)], {"transA": 1, "transB": 1, "alpha": 0.3, "beta": -2.5}, 22, (F32,)),
+    ("Gemm", [normal(9, 3), normal(3, 5), 1e3 * normal(9, 5)], {}, 22, (F32,)),
     ("Einsum", [normal(2, 3, 40), normal(2, 40, 5)], {"equation": "bij,bjk->bik"}, 22, (F32,)),
     ("Einsum", [normal(2, 3, 40), normal(2, 3, 40)], {"equation": "...ij,...ij->..."}, 22, (F32,)),
     ("ReduceSum", [hard(9, 500), AXIS], {}, 22, (F32,)),
@@ -178,7 +179,7 @@ def normalized_in(dtype, x, scale, bias, epsilon, how):
 
 
 @pytest.mark.parametrize("how", ["written", "squares", "folded"])
-@pytest.mark.parametrize(("kind", "by"), [(F32, 0.0), (F32, 30.0), (F16, 0.0), (F16, 3.0), (BF16, 1.0)])
+@pytest.mark.parametrize(("kind", "by"), [(F32, 0.0), (F32, 30.0), (F32, 1000.0), (F16, 0.0), (F16, 3.0), (BF16, 1.0)])
 def test_a_layer_normalization_stays_within_however_it_is_written(kind, by, how):
     x, scale, bias = (rounded_to(kind, v) for v in (offset(9, 64, by=by), near_one(64), normal(64)))
     (bound,) = bounds("LayerNormalization", x, scale, bias, kinds=(kind,))
@@ -224,6 +225,7 @@ FAULTS = {
         "Einsum", [normal(9, 30), normal(30, 5)], {"equation": "ij,jk->ik"}, lambda a, b: (narrowed(a), b), {}
     ),
     "a mean over one more": ("ReduceMean", [offset(9, 500), AXIS], {}, lambda x, a: (x * 500 / 501, a), {}),
+    "a sum of four 30 roundings off": ("ReduceSum", [offset(9, 4), AXIS], {}, lambda x, a: (x.astype(float) * (1 + 2e-6), a), {}),
     "a sum in f16": ("ReduceSum", [offset(9, 50), AXIS], {}, lambda x, a: (narrowed(x), a), {}),
     "a norm of f16": ("ReduceL2", [normal(9, 50), AXIS], {}, lambda x, a: (narrowed(x), a), {}),
     "a warmer softmax": ("Softmax", [normal(9, 30)], {}, lambda x: (x * 1.00005,), {}),
@@ -262,6 +264,16 @@ def test_scale_of_attention_is_seen():
     (bound,) = bounds("RotaryEmbedding", inputs[0], normal(2, 6, 4), normal(2, 6, 4), opset=23)
     got = evaluated("RotaryEmbedding", inputs[0], narrowed(normal(2, 6, 4)), normal(2, 6, 4), opset=23)
     assert worst(got, bound) > 1.0
+
+
+def test_weights_of_a_mean_move_both_ends_of_the_quotient():
+    x, labels = np.zeros((4, 4), np.float32), np.arange(4)
+    x[0, 0] = -10
+    errors = np.full(4, 1e-2)
+    (bound,) = bounds("NegativeLogLikelihoodLoss", x, labels, np.ones(4, np.float32), errors=(None, None, errors))
+    there = np.array([1.01, 0.99, 0.99, 0.99])
+    (got,) = values("NegativeLogLikelihoodLoss", wide(x), labels, there)
+    assert worst(got, bound) <= 1
 
 
 def test_masked_scores_leave_a_softmax_certain():
