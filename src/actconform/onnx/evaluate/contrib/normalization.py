@@ -30,7 +30,7 @@ def _simplified_layer_normalization(
 
 
 @contrib("SkipLayerNormalization", types=(0, "FLOAT", "FLOAT", 0), epsilon=1e-12)
-def _skip_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _skip_layer_normalization(
     node: OperatorNode,
     op: Operators,
     x: Tensor,
@@ -45,7 +45,7 @@ def _skip_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders t
 
 
 @contrib("SkipSimplifiedLayerNormalization", types=(0, "FLOAT", "FLOAT", 0), epsilon=1e-12)
-def _skip_simplified_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _skip_simplified_layer_normalization(
     node: OperatorNode, op: Operators, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Return the normalized sum, nothing defined in place of the mean, 1 over the root mean square, and the sum."""
@@ -110,7 +110,7 @@ def _group_norm(node: OperatorNode, op: Operators, x: Tensor, scale: Tensor, shi
 
 
 @contrib("SkipGroupNorm", types=(0, 0), epsilon=1e-5, channels_last=1)
-def _skip_group_norm(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _skip_group_norm(
     node: OperatorNode,
     op: Operators,
     x: Tensor,

@@ -39,7 +39,7 @@ def _pad(node: OperatorNode, op: Operators, x: Tensor, pads: Tensor, value: Tens
 def _unique(_: OperatorNode, op: Operators, x: Tensor) -> tuple[Tensor, ...]:
     """Return the different values in the order in which they come, of each element its place among them, and their counts."""
     values = op.array(x).ravel()
-    _, first, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
+    first, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)[1:]
     order = np.argsort(first)
     places = np.argsort(order)[inverse.ravel()]
     return op.Gather(op.reshape(x, -1), np.sort(first), axis=0), places.astype(np.int64), counts[order].astype(np.int64)
@@ -92,7 +92,7 @@ def _grid_sample(node: OperatorNode, op: Operators, x: Tensor, grid: Tensor) -> 
 
 
 @contrib("CropAndResize", mode="bilinear", extrapolation_value=0.0)
-def _crop_and_resize(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _crop_and_resize(
     node: OperatorNode, op: Operators, x: Tensor, boxes: Tensor, images: Tensor, size: Tensor
 ) -> Tensor:
     """Return of each box, given by the shares of the image at which it begins and ends, the resized part of its image."""
