@@ -13,7 +13,9 @@ from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.evaluate.indexing
 import actconform.onnx.evaluate.layers
+import actconform.onnx.evaluate.quantized
 import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.resizing
 import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
@@ -39,14 +41,14 @@ class Computation(NamedTuple):
 
 def computation(node: onnx.NodeProto, opset: int) -> Computation:
     """Return what computes `node` at that opset of the standard's domain; raise Unsupported, naming it, for an unknown operator."""
-    domain = "" if node.domain in STANDARD else node.domain
+    domain, outputs = "" if node.domain in STANDARD else node.domain, tuple(node.output)
     if (domain, node.op_type) in CONTRIB:
         define, defaults, _ = CONTRIB[domain, node.op_type]
-        composed = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, domain)
+        composed = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, domain, outputs)
         return Computation(composed, lambda inputs: _several(define(composed, ArrayOperators(), *inputs)))
-    if node.domain not in STANDARD or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
+    if domain or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
         raise Unsupported(f"the correctly rounded evaluator does not know {node_label(node, opset)}")
-    operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset)
+    operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset, outputs=outputs)
     if node.op_type in PASSED_ON:
         return Computation(operator_node, passed_on(node, opset))
     operation = OPERATIONS[node.op_type]
