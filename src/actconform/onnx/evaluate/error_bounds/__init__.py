@@ -6,9 +6,11 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     composed,
     exact,
     functions,
+    losses,
     normalization,
     products,
     recurrent,
+    reductions,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
