@@ -133,9 +133,8 @@ def bounded_outputs(
     fmt = next((format_of(kind) for kind in output_types if format_of(kind)), None)
     context = BoundContext(node, fmt, output_types, computation.compute, observed)
     with np.errstate(all="ignore"):
-        if registered.arithmetic and fmt is not None and flushes(fmt):
-            inputs = [None if each is None else _as_read(each, fmt) for each in inputs]
-        outputs = registered.rule(context, *inputs)
+        flushed = fmt if registered.arithmetic and fmt is not None and flushes(fmt) else None
+        outputs = registered.rule(context, *(None if each is None else _as_read(each, flushed) for each in inputs))
         several = (outputs,) if isinstance(outputs, Approximation) else outputs
         return [_settled(each, kind) for each, kind in zip(several, output_types, strict=False)]
 
@@ -145,15 +144,19 @@ def format_of(element_type: int) -> FloatFormat | None:
     return _DOUBLE if element_type == TensorProto.DOUBLE else FORMATS.get(element_type)
 
 
-def _as_read(x: Approximation, fmt: FloatFormat) -> Approximation:
-    """Return an input with subnormal numbers in doubt."""
+def _as_read(x: Approximation, flushed: FloatFormat | None) -> Approximation:
+    """Return an input with subnormal numbers of the format in doubt; NaN and infinities in none."""
     if x.value.dtype.kind != "f":
         return x
-    small = np.abs(x.value) < fmt.smallest_normal
-    if np.count_nonzero(small) == np.count_nonzero(x.value == 0):
-        return x
-    lost = np.where(small, np.abs(x.value), 0.0)
-    return Approximation(x.value, lost if x.error is None else lost + x.error)
+    value, error = x
+    if error is not None:
+        error = np.where(np.isfinite(value), error, 0.0)
+    if flushed is not None:
+        small = np.abs(value) < flushed.smallest_normal
+        if np.count_nonzero(small) != np.count_nonzero(value == 0):
+            lost = np.where(small, np.abs(value), 0.0)
+            error = lost if error is None else lost + error
+    return Approximation(value, error)
 
 
 def _settled(output: Approximation, element_type: int) -> Approximation:
