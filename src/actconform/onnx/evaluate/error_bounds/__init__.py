@@ -4,6 +4,7 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     arithmetic,
     casting,
     products,
+    quantized,
     recurrent,
     windows,
 )
