@@ -12,19 +12,20 @@ from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.evaluate.indexing
 import actconform.onnx.evaluate.layers
+import actconform.onnx.evaluate.quantized
 import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.resizing
 import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.contrib import CONTRIB, CONTRIB_DOMAIN
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
+from actconform.onnx.evaluate.node_label import STANDARD, node_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Array: TypeAlias = NDArray[Any]
-
-STANDARD = ("", "ai.onnx")
 
 
 class Computation(NamedTuple):
@@ -38,25 +39,18 @@ class Computation(NamedTuple):
 
 def computation(node: onnx.NodeProto, opset: int) -> Computation:
     """Return what computes `node` at that opset of the standard's domain; raise Unsupported, naming it, for an unknown operator."""
+    outputs = tuple(node.output)
     if node.domain == CONTRIB_DOMAIN and node.op_type in CONTRIB:
         operation, defaults = CONTRIB[node.op_type]
-        operator_node = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, node.domain)
+        operator_node = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, node.domain, outputs)
     elif node.domain not in STANDARD or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
         raise Unsupported(f"the correctly rounded evaluator does not know {node_label(node, opset)}")
     else:
-        operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset)
+        operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset, outputs=outputs)
         if node.op_type in PASSED_ON:
             return Computation(operator_node, passed_on(node, opset))
         operation = OPERATIONS[node.op_type]
     return Computation(operator_node, lambda inputs: _several(operation(operator_node, *inputs)))
-
-
-def node_label(node: onnx.NodeProto, opset: int) -> str:
-    """Return what messages call a node: its operator, domain, opset, and its name or outputs."""
-    return (
-        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
-        f"at node {node.name or '-> ' + ', '.join(node.output)}"
-    )
 
 
 def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:

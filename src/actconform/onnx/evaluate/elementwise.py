@@ -38,6 +38,12 @@ class OperatorNode(NamedTuple):
     opset: int = NEWEST
     """Of the standard's domain in the model."""
     domain: str = ""
+    outputs: tuple[str, ...] = ("",)
+    """The names of the outputs in the graph; the first is given in any case, '' of the others is one that nobody asks for."""
+
+    def asks_for(self, index: int) -> bool:
+        """Return whether the graph uses that output."""
+        return index < len(self.outputs) and bool(self.outputs[index])
 
 
 # (node, *inputs) to the output, or several in order; an optional input that is not given is None
@@ -46,24 +52,27 @@ Operation: TypeAlias = Callable[..., Array | tuple[Array, ...]]
 Compute = TypeVar("Compute", bound=Operation)
 
 OPERATIONS: dict[str, Operation] = {}
+EXACT: set[str] = set()
+"""Those of OPERATIONS that move, compare, choose or count elements: nothing in them is rounded."""
 
 # Moving data, comparing, choosing and counting are exact: onnx's own implementation serves, on float64 in place of floats.
 # So do its Attention and RotaryEmbedding, which lose nothing there.
 PASSED_ON = frozenset(
     """
     And ArgMax ArgMin Attention BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Compress Concat Constant
-    ConstantOfShape DepthToSpace Equal Expand EyeLike Flatten Gather GatherND Greater GreaterOrEqual Hardmax Identity IsInf IsNaN
+    ConstantOfShape DepthToSpace Equal Expand EyeLike Flatten Gather GatherND Greater GreaterOrEqual Identity IsInf IsNaN
     Less LessOrEqual Mod NonZero Not OneHot Or Range Reshape ReverseSequence RotaryEmbedding ScatterElements ScatterND Shape
     Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a list to read
 )
 
 
-def operation(*op_types: str) -> Callable[[Compute], Compute]:
+def operation(*op_types: str, exact: bool = False) -> Callable[[Compute], Compute]:
     """Register a function as the standard operators `op_types`; it gets a `Node` and the inputs, and returns the output(s)."""
 
     def register(compute: Compute) -> Compute:
         OPERATIONS.update(dict.fromkeys(op_types, compute))
+        EXACT.update(op_types if exact else ())
         return compute
 
     return register
@@ -104,8 +113,6 @@ for _name, _function in {
     "Asinh": np.arcsinh,
     "Atan": np.arctan,
     "Atanh": np.arctanh,
-    "Cast": lambda x: x,  # the evaluator brings every output to its element type
-    "CastLike": lambda x, _: x,
     "Ceil": np.ceil,
     "Cos": np.cos,
     "Cosh": np.cosh,
@@ -210,19 +217,45 @@ def _shrink(node: OperatorNode, x: F64) -> F64:
 
 
 @operation("Clip")
-def _clip(_: OperatorNode, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
-    raised = x if low is None else _maximum(x, low)
-    return raised if high is None else _minimum(raised, high)
+def _clip(node: OperatorNode, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    """Clip between bounds, which are attributes before opset 11; a bound that is left out there is the format's largest number."""
+    low, high = (node.attributes.get(name, bound) for name, bound in (("min", low), ("max", high)))
+    raised = x if low is None else _maximum(x, np.asarray(low, x.dtype))
+    return raised if high is None else _minimum(raised, np.asarray(high, x.dtype))
+
+
+FLATTENED = 13  # before this opset Softmax and its kin are over all axes from `axis` on
+
+
+def over_rows(node: OperatorNode, x: Array, compute: Callable[[Array, int], Array]) -> Array:
+    """Return `compute(x, axis)` of an operator along `axis`; before opset 13 of rows that go over that axis and all behind it."""
+    axis = node.attributes["axis"]
+    if node.opset >= FLATTENED:
+        return compute(x, axis)
+    n_rows = int(np.prod(x.shape[: axis if axis >= 0 else axis + x.ndim], dtype=int))
+    return compute(x.reshape(n_rows, -1), 1).reshape(x.shape)
 
 
 @operation("Softmax")
 def _softmax(node: OperatorNode, x: F64) -> F64:
-    return probabilities(x, node.attributes["axis"])
+    return over_rows(node, x, probabilities)
 
 
 @operation("LogSoftmax")
 def _log_softmax(node: OperatorNode, x: F64) -> F64:
-    return log_probabilities(x, node.attributes["axis"])
+    return over_rows(node, x, log_probabilities)
+
+
+@operation("Hardmax", exact=True)
+def _hardmax(node: OperatorNode, x: Array) -> Array:
+    """Return 1 at the first of the largest, and 0 elsewhere."""
+
+    def chosen(rows: Array, axis: int) -> Array:
+        y = np.zeros_like(rows)
+        np.put_along_axis(y, np.argmax(rows, axis, keepdims=True), 1, axis)
+        return y
+
+    return over_rows(node, x, chosen)
 
 
 @operation("GatherElements")

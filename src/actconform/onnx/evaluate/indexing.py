@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 @operation("Pad")
 def _pad(
-    node: OperatorNode, x: Array, pads: Array, value: Array | None = None, axes: Sequence[int] | None = None
+    node: OperatorNode,
+    x: Array,
+    pads: Array | None = None,
+    value: Array | None = None,
+    axes: Sequence[int] | None = None,
 ) -> Array:
-    """Cut where a pad is negative, then pad."""
-    amounts = [int(pad) for pad in pads]
-    fill = 0 if value is None else np.asarray(value).reshape(())
+    """Cut where a pad is negative, then pad. Amounts and value are attributes before opset 11."""
+    amounts = [int(pad) for pad in (node.attributes["pads"] if pads is None else pads)]
+    fill = node.attributes.get("value", 0) if value is None else np.asarray(value).reshape(())
     cuts, widths = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
     chosen = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
     half = len(amounts) // 2
