@@ -3,9 +3,14 @@
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
     arithmetic,
     casting,
+    exact,
+    functions,
+    losses,
+    normalization,
     products,
     quantized,
     recurrent,
+    reductions,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (

@@ -14,9 +14,10 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.computation import STANDARD, Array, Computation
+from actconform.onnx.evaluate.computation import Array, Computation
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.evaluate.elementwise import OperatorNode  # noqa: TC001  part of a named tuple
+from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.tolerance.row_bounds import flushes
 from actconform.types.dtypes import FloatFormat
 
@@ -43,6 +44,12 @@ class Approximation(NamedTuple):
         """The largest magnitude that each element may have."""
         magnitude: F64 = np.abs(self.value)
         return magnitude if self.error is None else magnitude + self.error
+
+    def moved(self, move: Callable[[Array], Array]) -> Approximation:
+        """Return it with its elements moved by `move`, without arithmetic."""
+        if self.error is None:
+            return Approximation(move(self.value))
+        return Approximation(move(self.value), move(np.broadcast_to(self.error, np.shape(self.value))))
 
 
 class BoundContext(NamedTuple):
