@@ -14,7 +14,6 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.computation import Array, Computation
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.evaluate.elementwise import OperatorNode  # noqa: TC001  part of a named tuple
 from actconform.onnx.evaluate.node_label import STANDARD
@@ -22,6 +21,7 @@ from actconform.tolerance.row_bounds import flushes
 from actconform.types.dtypes import FloatFormat
 
 if TYPE_CHECKING:
+    from actconform.onnx.evaluate.computation import Array, Computation
     from actconform.oracle.rounding import F64
 
 # the truths of float64 tensors are rounded in float64 themselves, a few times: hence two bits fewer

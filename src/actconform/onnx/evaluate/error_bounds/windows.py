@@ -153,17 +153,6 @@ def _exp_ulp(bits: int) -> float:
     return EXP_ULP[min(bits, 32)]
 
 
-@error_bound("MaxUnpool", arithmetic=False)
-def _max_unpool(
-    context: BoundContext, x: Approximation, places: Approximation, shape: Approximation | None = None
-) -> Approximation:
-    """Elements are moved; to places in doubt anything may be."""
-    value = context.values((x, places, shape))[0]
-    if places.error is not None and np.any(places.error > 0):
-        return Approximation(value, np.full(value.shape, np.inf))
-    return Approximation(value, _moved_errors(context, x, (places, shape)))
-
-
 def _moved_errors(context: BoundContext, x: Approximation, more: tuple[Approximation | None, ...]) -> F64 | None:
     if x.error is None:
         return None
