@@ -92,7 +92,10 @@ def _targets(
     if sizes is None or not len(sizes):
         assert scales is not None  # the standard asks for one of the two
         factors = [float(scale) for scale in scales]
-        return factors, [math.floor(length * scale) for length, scale in zip(lengths, factors, strict=True)]
+        # as onnx infers it: in float32, where 10 x 2.3 is 23
+        return factors, [
+            math.floor(np.float32(length) * np.float32(scale)) for length, scale in zip(lengths, factors, strict=True)
+        ]
     counts = [int(size) for size in sizes]
     ratios = [count / length for count, length in zip(counts, lengths, strict=True)]
     policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
