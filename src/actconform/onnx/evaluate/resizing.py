@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,45 +25,64 @@ OLDER = {
 }
 
 
-@operation("Resize")
-def _resize(
-    node: OperatorNode, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None
-) -> Array:
-    """Before opset 11 it takes scales alone."""
-    if node.opset < RESIZE_WITH_ROI:
-        return resized(node._replace(attributes={**OLDER, **node.attributes}), x, None, roi)
-    return resized(node, x, roi, scales, sizes)
+class ResizedAxis(NamedTuple):
+    """How one axis is resized: where in the image each pixel of the result lies, pixels of the image being at 0, 1, 2, ..."""
+
+    axis: int
+    length: int
+    scale: float
+    places: Array
+    cropped: bool
 
 
-@operation("Upsample")
-def _upsample(node: OperatorNode, x: Array, scales: Array | None = None) -> Array:
-    """Scales are an attribute before opset 9."""
-    factors = np.asarray(node.attributes["scales"]) if scales is None else scales
-    return resized(node._replace(attributes={**OLDER, **node.attributes}), x, None, factors)
-
-
-def resized(
-    node: OperatorNode, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None
-) -> Array:
+@operation("Resize", "Upsample")
+def _resize(node: OperatorNode, x: Array, *inputs: Array | None) -> Array:
     """Interpolate along one axis after the other; beyond its edges the image goes on as there, but where it was cropped."""
-    axes = [int(axis) % x.ndim for axis in node.attributes.get("axes") or range(x.ndim)]
+    node, axes = resized_axes(node, x.shape, *inputs)
+    for resized_axis in axes:
+        x = resized_along(node, x, resized_axis)
+    return x
+
+
+def resized_axes(
+    node: OperatorNode, shape: Sequence[int], *inputs: Array | None
+) -> tuple[OperatorNode, list[ResizedAxis]]:
+    """Return a Resize or Upsample as that of opset 11, and its axes that change, from its inputs behind the image.
+
+    Before opset 11 Resize takes scales alone; those of Upsample are an attribute before opset 9.
+    """
+    if node.op_type == "Upsample" or node.opset < RESIZE_WITH_ROI:
+        scales = inputs[0] if inputs else np.asarray(node.attributes["scales"])
+        inputs = (None, scales)
+        node = node._replace(attributes={**OLDER, **node.attributes})
+    roi, scales, sizes = (*inputs, None, None, None)[:3]
+    axes = [int(axis) % len(shape) for axis in node.attributes.get("axes") or range(len(shape))]
     corners = np.reshape([0.0, 1.0] if roi is None or not roi.size else roi, (2, -1))
     corners = np.broadcast_to(corners, (2, len(axes)))
-    lengths = [x.shape[axis] for axis in axes]
+    lengths = [shape[axis] for axis in axes]
+    cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
+    resized = []
     for axis, crop, scale, count in zip(axes, corners.T, *_targets(node, lengths, scales, sizes), strict=True):
-        length = x.shape[axis]
-        cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
-        if scale == 1 and count == length and not cropped:
-            continue
-        places = _crop_places(crop, length, count) if cropped else places_of(node, length, scale, count)
-        samples = samples_of(node, places, length, scale)
-        x = np.add.reduce(
-            [_spread(weight, x.ndim, axis) * x.take(at.clip(0, length - 1), axis) for at, weight in samples]
-        )
-        if cropped:
-            outside = _spread((places < 0) | (places > length - 1), x.ndim, axis)
-            x = np.where(outside, node.attributes["extrapolation_value"], x)
-    return x
+        length = shape[axis]
+        if scale != 1 or count != length or cropped:
+            places = _crop_places(crop, length, count) if cropped else places_of(node, length, scale, count)
+            resized.append(ResizedAxis(axis, length, scale, places, cropped))
+    return node, resized
+
+
+def resized_along(node: OperatorNode, x: Array, axis: ResizedAxis) -> Array:
+    """Return the image resized along one axis."""
+    at_most = axis.length - 1
+    y: Array = np.add.reduce(
+        [
+            spread_along(weight, x.ndim, axis.axis) * x.take(at.clip(0, at_most), axis.axis)
+            for at, weight in samples_of(node, axis.places, axis.length, axis.scale)
+        ]
+    )
+    if not axis.cropped:
+        return y
+    outside = spread_along((axis.places < 0) | (axis.places > at_most), x.ndim, axis.axis)
+    return np.where(outside, node.attributes["extrapolation_value"], y)
 
 
 def _targets(
@@ -73,7 +92,10 @@ def _targets(
     if sizes is None or not len(sizes):
         assert scales is not None  # the standard asks for one of the two
         factors = [float(scale) for scale in scales]
-        return factors, [math.floor(length * scale) for length, scale in zip(lengths, factors, strict=True)]
+        # as onnx infers it: in float32, where 10 x 2.3 is 23
+        return factors, [
+            math.floor(np.float32(length) * np.float32(scale)) for length, scale in zip(lengths, factors, strict=True)
+        ]
     counts = [int(size) for size in sizes]
     ratios = [count / length for count, length in zip(counts, lengths, strict=True)]
     policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
@@ -89,7 +111,8 @@ def _crop_places(crop: Array, length: int, count: int) -> Array:
     return np.linspace(first, last, count) if count > 1 else np.array([(first + last) / 2])
 
 
-def _spread(weights: Array, rank: int, axis: int) -> Array:
+def spread_along(weights: Array, rank: int, axis: int) -> Array:
+    """Return weights of the places of an axis so that they broadcast."""
     return weights.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
 
 

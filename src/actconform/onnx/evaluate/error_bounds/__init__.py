@@ -10,8 +10,10 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     losses,
     normalization,
     products,
+    quantized,
     recurrent,
     reductions,
+    resampling,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
