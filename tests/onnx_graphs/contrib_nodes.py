@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,12 +17,13 @@ from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 MICROSOFT = "com.microsoft"
 
 
-class Case(NamedTuple):
+@dataclass
+class Case:
     """A node: its operator, inputs (None: left out) and attributes; `outputs` many, or their names, "" for one left out."""
 
     op_type: str
     inputs: list
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = field(default_factory=dict)
     outputs: Any = 1
     domain: str = MICROSOFT
     opset: int = 17
