@@ -55,24 +55,26 @@ def computation(node: onnx.NodeProto, opset: int) -> Computation:
     return Computation(operator_node, lambda inputs: _several(operation(operator_node, *inputs)))
 
 
-class Step(NamedTuple):
+class DefinitionStep(NamedTuple):
     """A standard operator in the definition of another."""
 
     node: onnx.NodeProto
     computation: Computation
 
 
-def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> Step:
+def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> DefinitionStep:
     """Return a standard operator of a definition, with inputs where `inputs` has any; each is made once."""
     listed = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
     return _made_step(op_type, tuple(each is not None for each in inputs), outputs, tuple(sorted(listed.items())))
 
 
 @lru_cache(maxsize=4096)
-def _made_step(op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]) -> Step:
+def _made_step(
+    op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]
+) -> DefinitionStep:
     inputs = [f"in{i}" if each else "" for i, each in enumerate(present)]
     node = helper.make_node(op_type, inputs, [f"out{i}" for i in range(outputs)], **dict(attributes))
-    return Step(node, computation(node, BODY_OPSET))
+    return DefinitionStep(node, computation(node, BODY_OPSET))
 
 
 class ArrayOperators(Operators):

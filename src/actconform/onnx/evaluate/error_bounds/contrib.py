@@ -64,15 +64,15 @@ def _quantized(x: Bounded) -> Bounded:
 
     Runtimes that share a batch among threads quantize the rows of each by themselves: any even division may be.
     """
-    whole = _requantized(x.value, x.error, x.fmt)
+    together = _requantized(x.value, x.error, x.fmt)
     if x.value.ndim != 2:
-        return whole
-    error, batch = whole.error, len(x.value)
+        return together
+    error, batch = together.error, len(x.value)
     for rows in {-(-batch // parts) for parts in range(2, batch + 1)}:
         pieces = [_requantized(x.value[i : i + rows], x.error[i : i + rows], x.fmt) for i in range(0, batch, rows)]
-        value, own = (np.concatenate(each) for each in zip(*((p.value, p.error) for p in pieces), strict=True))
-        error = np.maximum(error, np.abs(value - whole.value) + own)
-    return Bounded(whole.value, error, x.fmt)
+        value, ties = (np.concatenate(each) for each in zip(*((p.value, p.error) for p in pieces), strict=True))
+        error = np.maximum(error, np.abs(value - together.value) + ties)
+    return Bounded(together.value, error, x.fmt)
 
 
 def _requantized(value: F64, error: F64, fmt: FloatFormat) -> Bounded:
