@@ -17,12 +17,12 @@ from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, output_type
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, bounded_outputs, error_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actconform.onnx.evaluate.elementwise import OperatorNode
 
 
-@error_bound("Attention", "LinearAttention", "RotaryEmbedding", "SwiGLU", arithmetic=False)
+@error_bound("Attention", "RotaryEmbedding", "SwiGLU", arithmetic=False)
 def _body(context: BoundContext, *inputs: Approximation | None) -> tuple[Approximation, ...]:
     """The values are those of the operator itself."""
     from actconform.onnx.evaluate.computation import computation  # it registers operators, of which rules know nothing
@@ -77,8 +77,23 @@ def _function_body(
         body.ParseFromString(serialized)
     elif schema.has_function:
         body.CopyFrom(schema.function_body)
+        for inner in body.node:
+            _state(inner, attributes)
     if not body.node:
         raise Unsupported(
             f"no error bound for {node.op_type} at opset {node.opset}: the standard does not define it by a graph"
         )
     return body
+
+
+def _state(inner: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
+    """Put the attributes of the function in the place of what refers to them in a node of its body."""
+    stated = [
+        helper.make_attribute(attribute.name, attributes[attribute.ref_attr_name])
+        if attribute.ref_attr_name
+        else attribute
+        for attribute in inner.attribute
+        if attribute.ref_attr_name in {"", *attributes}
+    ]
+    inner.ClearField("attribute")
+    inner.attribute.extend(stated)

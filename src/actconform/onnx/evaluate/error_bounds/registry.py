@@ -14,7 +14,7 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.elementwise import OperatorNode  # noqa: TC001  part of a named tuple
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.tolerance.row_bounds import flushes
@@ -163,8 +163,7 @@ def _settled(output: Approximation, element_type: int) -> Approximation:
     """Return an output as a tensor of that type is held, its error without NaN."""
     value, error = np.asarray(output.value), output.error
     if element_type in STORAGE:
-        floats = element_type in FORMATS or element_type == TensorProto.DOUBLE
-        value = value.astype(np.float64 if floats else STORAGE[element_type], copy=False)
+        value = held(value, element_type)
     if error is not None:
         error = np.asarray(error, np.float64)
         if error.size and np.isnan(np.max(error)):
