@@ -12,6 +12,7 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     recurrent,
     reductions,
     resampling,
+    signals,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (
