@@ -11,6 +11,7 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     quantized,
     recurrent,
     reductions,
+    regions,
     resampling,
     signals,
     windows,
