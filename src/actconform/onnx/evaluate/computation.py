@@ -14,8 +14,11 @@ import actconform.onnx.evaluate.indexing
 import actconform.onnx.evaluate.layers
 import actconform.onnx.evaluate.quantized
 import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.regions
 import actconform.onnx.evaluate.resizing
+import actconform.onnx.evaluate.sampling
 import actconform.onnx.evaluate.signals
+import actconform.onnx.evaluate.states
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.contrib import CONTRIB, CONTRIB_DOMAIN

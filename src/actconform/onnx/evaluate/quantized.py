@@ -155,7 +155,7 @@ def _dynamically_quantize(_: OperatorNode, x: Array) -> tuple[Array, Array, Arra
     return quantized(x / step, zero_point, np.dtype(np.uint8)), np.asarray(scale), zero_point
 
 
-def centred(x: Array, zero_point: Array | None, axis: int) -> Array:
+def without_zero_point(x: Array, zero_point: Array | None, axis: int) -> Array:
     """Return x less its zero points, in all, or one an index along `axis`, or as they broadcast, in float64."""
     if zero_point is None:
         return x.astype(np.float64)
@@ -169,7 +169,7 @@ def _matmul_integer(
     _: OperatorNode, a: Array, b: Array, a_zero_point: Array | None = None, b_zero_point: Array | None = None
 ) -> Array:
     """Return the product of integers; zero points are one in all, one a row of a, one a column of b."""
-    product: Array = centred(a, a_zero_point, -2) @ centred(b, b_zero_point, -1)
+    product: Array = without_zero_point(a, a_zero_point, -2) @ without_zero_point(b, b_zero_point, -1)
     return product.astype(np.int64)
 
 
@@ -178,7 +178,9 @@ def _conv_integer(
     node: OperatorNode, x: Array, w: Array, x_zero_point: Array | None = None, w_zero_point: Array | None = None
 ) -> Array:
     """Return the convolution of integers, padded with x's zero point; w's is one in all or one an output channel."""
-    return convolved(node, centred(x, x_zero_point, 1), centred(w, w_zero_point, 0)).astype(np.int64)
+    return convolved(node, without_zero_point(x, x_zero_point, 1), without_zero_point(w, w_zero_point, 0)).astype(
+        np.int64
+    )
 
 
 @operation("QLinearMatMul")
@@ -194,7 +196,7 @@ def _quantized_matmul(  # noqa: PLR0913, PLR0917  as the standard orders them
     y_zero_point: Array,
 ) -> Array:
     """Scales and zero points are one in all, one a row of a and of the product, one a column of b."""
-    product = centred(a, a_zero_point, -2) @ centred(b, b_zero_point, -1)
+    product = without_zero_point(a, a_zero_point, -2) @ without_zero_point(b, b_zero_point, -1)
     scales = [
         scale if scale.ndim != 1 or scale.size == 1 else per_channel(scale, product, axis % product.ndim)
         for scale, axis in ((a_scale, -2), (b_scale, -1), (y_scale, -2))
@@ -219,7 +221,7 @@ def _quantized_conv(  # noqa: PLR0913, PLR0917  as the standard orders them
     bias: Array | None = None,
 ) -> Array:
     """Of w, scale and zero point are one in all or one an output channel; the bias counts in steps of x's scale times w's."""
-    total = convolved(node, centred(x, x_zero_point, 1), centred(w, w_zero_point, 0))
+    total = convolved(node, without_zero_point(x, x_zero_point, 1), without_zero_point(w, w_zero_point, 0))
     if bias is not None:
         total += per_channel(bias, total)
     unit = x_scale.reshape(()) * w_scale / y_scale.reshape(())

@@ -43,7 +43,7 @@ def _along(node: OperatorNode, name: str, rank: int) -> list[int]:
 
 def placings_of(node: OperatorNode, lengths: Sequence[int], size: Sequence[int]) -> list[Placing]:
     """Return where a node's windows of that size lie along each spatial axis of an image of these lengths."""
-    rank, auto = len(lengths), node.attributes["auto_pad"]
+    rank, auto = len(lengths), node.attributes.get("auto_pad", "NOTSET")
     pads = _along(node, "pads", 2 * rank) if auto == "NOTSET" and node.attributes.get("pads") else [0] * 2 * rank
     settings = zip(
         size, _along(node, "strides", rank), _along(node, "dilations", rank), pads[:rank], pads[rank:], strict=True
@@ -78,7 +78,7 @@ def shifted(x: Array, axis: int, place: Placing) -> Iterator[Array]:
         yield x[(*before, slice(first, first + span, place.stride))]
 
 
-def padded(x: Array, placings: Sequence[Placing], fill: float, beyond: float) -> Array:
+def padded_image(x: Array, placings: Sequence[Placing], fill: float, beyond: float) -> Array:
     """Return the image (b, c, *lengths) with `fill` in its padding and `beyond` where the last windows reach over it."""
     if any(place.before or place.after for place in placings):
         x = np.pad(x, [(0, 0), (0, 0), *((p.before, p.after) for p in placings)], constant_values=fill)
@@ -94,7 +94,7 @@ def convolved(node: OperatorNode, x: Array, kernel: Array) -> Array:
     """
     groups = int(node.attributes.get("group", 1))
     placings = placings_of(node, x.shape[2:], kernel.shape[2:])
-    x = padded(x, placings, 0.0, 0.0)
+    x = padded_image(x, placings, 0.0, 0.0)
     counts = [count_of(length, place) for length, place in zip(x.shape[2:], placings, strict=True)]
     if kernel.shape[1] == 1 and groups > 1:
         return _depthwise(x, kernel, placings, counts)
@@ -214,7 +214,7 @@ def _max_pool(node: OperatorNode, x: Array) -> Array | tuple[Array, Array]:
     """Return the largest of each window; if asked for, where in the whole tensor the first of them stands."""
     placings = placings_of(node, x.shape[2:], node.attributes["kernel_shape"])
     least = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    image = padded(x, placings, least, least)
+    image = padded_image(x, placings, least, least)
     if not node.asks_for(1):
         return _over_windows(image, placings, np.maximum)
     order: Literal["C", "F"] = "F" if node.attributes.get("storage_order") else "C"
@@ -222,7 +222,7 @@ def _max_pool(node: OperatorNode, x: Array) -> Array | tuple[Array, Array]:
     where = np.arange(pixels).reshape(x.shape[2:], order=order) + np.arange(0, x.size, max(pixels, 1)).reshape(
         *x.shape[:2], *[1] * len(placings)
     )
-    windows, places = (_windows(part, placings) for part in (image, padded(where, placings, -1, -1)))
+    windows, places = (_windows(part, placings) for part in (image, padded_image(where, placings, -1, -1)))
     flat, at = (array.reshape(*array.shape[: x.ndim], -1) for array in (windows, places))
     first = np.argmax(flat, axis=-1)[..., None]
     return np.take_along_axis(flat, first, -1)[..., 0], np.take_along_axis(at, first, -1)[..., 0]
@@ -244,9 +244,9 @@ def _windows(x: Array, placings: Sequence[Placing]) -> Array:
 def _average_pool(node: OperatorNode, x: Array) -> Array:
     """Padding counts with count_include_pad; what the last window reaches over it never does."""
     placings = placings_of(node, x.shape[2:], node.attributes["kernel_shape"])
-    total = _over_windows(padded(x, placings, 0.0, 0.0), placings, np.add)
+    total = _over_windows(padded_image(x, placings, 0.0, 0.0), placings, np.add)
     included = float(node.attributes.get("count_include_pad", 0))
-    counts = _over_windows(padded(np.ones((1, 1, *x.shape[2:])), placings, included, 0.0), placings, np.add)
+    counts = _over_windows(padded_image(np.ones((1, 1, *x.shape[2:])), placings, included, 0.0), placings, np.add)
     mean: Array = total / counts
     return mean
 
@@ -261,7 +261,7 @@ def _global_average_pool(_: OperatorNode, x: Array) -> Array:
 def _lp_pool(node: OperatorNode, x: Array) -> Array:
     placings = placings_of(node, x.shape[2:], node.attributes["kernel_shape"])
     p = node.attributes["p"]
-    norm: Array = _over_windows(padded(np.abs(x), placings, 0.0, 0.0) ** p, placings, np.add) ** (1 / p)
+    norm: Array = _over_windows(padded_image(np.abs(x), placings, 0.0, 0.0) ** p, placings, np.add) ** (1 / p)
     return norm
 
 
