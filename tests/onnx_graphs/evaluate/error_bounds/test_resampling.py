@@ -126,3 +126,13 @@ def test_grid_sampling_of_a_volume_at_its_pixels(node, share):
     inputs = [_image(1, 2, 4, 4, 5), np.random.default_rng(1).uniform(-1, 1, (1, 3, 3, 3, 3)).astype(np.float32)]
     layer = node("GridSample", 2, mode="linear", align_corners=1)
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
+
+
+@pytest.mark.parametrize("align_corners", [0, 1])
+def test_affine_grids(node, share, passes_on, align_corners):
+    inputs = [_image(2, 2, 3), np.array([2, 3, 7, 5])]
+    layer = node("AffineGrid", 2, align_corners=align_corners)
+    assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
+    passes_on(layer, inputs)
+    (bound,) = layer.bounds(inputs)
+    assert share(node("AffineGrid", 2, align_corners=1 - align_corners).real(inputs)[0], bound) > 1e4

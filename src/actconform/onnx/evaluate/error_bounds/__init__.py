@@ -13,7 +13,9 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     quantized,
     recurrent,
     reductions,
+    regions,
     resampling,
+    signals,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (

@@ -14,7 +14,7 @@ import numpy as np
 from actconform.onnx.evaluate.error_bounds.products import doubt_of_integers
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost
-from actconform.onnx.evaluate.quantized import centred, quantized, spread_over
+from actconform.onnx.evaluate.quantized import quantized, spread_over, without_zero_point
 from actconform.onnx.evaluate.windows import convolved, per_channel
 
 if TYPE_CHECKING:
@@ -125,10 +125,12 @@ def _quantize_dynamically(context: BoundContext, x: Approximation) -> tuple[Appr
 
 def _centred(x: Approximation, zero_point: Approximation | None, axis: int) -> Approximation:
     """Return integers less their zero points, which may be those along an axis, in float64."""
-    wide = centred(x.value, None if zero_point is None else zero_point.value, axis)
+    wide = without_zero_point(x.value, None if zero_point is None else zero_point.value, axis)
     if zero_point is None or not _doubtful(x, zero_point):
         return Approximation(wide, x.error)
-    return Approximation(wide, errors(x) + np.abs(centred(np.zeros_like(wide), np.array(errors(zero_point)), axis)))
+    return Approximation(
+        wide, errors(x) + np.abs(without_zero_point(np.zeros_like(wide), np.array(errors(zero_point)), axis))
+    )
 
 
 @error_bound("ConvInteger")
