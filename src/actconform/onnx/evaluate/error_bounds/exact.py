@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 Several: TypeAlias = tuple[Approximation, ...]
 
-<<<<<<< HEAD
-# what they move is the first input; all of them in Concat, and in Pad the value of the padding
+# what they move is the first input; two of them in TensorScatter, all in Concat, and in Pad the value of the padding
 MOVES = (
     *(
         "CenterCropPad",
@@ -49,22 +48,9 @@ MOVES = (
         "SpaceToDepth",
         "Split",
         "Squeeze",
+        "TensorScatter",
         "Tile",
         "Transpose",
-=======
-# what they move is the first input; two of them in TensorScatter, all in Concat
-MOVES = (
-    *("Compress", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
-    *(
-        "Identity",
-        "Reshape",
-        "ReverseSequence",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "TensorScatter",
->>>>>>> bounds1
         "Trilu",
         "Unsqueeze",
     ),
@@ -83,11 +69,7 @@ def _in_doubt(x: Approximation | None) -> bool:
 def _move(context: BoundContext, *inputs: Approximation | None) -> Several:
     """The errors move as the elements do; with places or shapes in doubt anything is possible."""
     values = context.values(inputs)
-<<<<<<< HEAD
-    moved = {"Concat": range(len(inputs)), "Pad": (0, 2)}.get(context.node.op_type, (0,))
-=======
-    moved = range({"Concat": len(inputs), "TensorScatter": 2}.get(context.node.op_type, 1))
->>>>>>> bounds1
+    moved = {"Concat": range(len(inputs)), "Pad": (0, 2), "TensorScatter": (0, 1)}.get(context.node.op_type, (0,))
     if not any(_in_doubt(x) for x in inputs):
         return tuple(Approximation(value) for value in values)
     if any(_in_doubt(x) for i, x in enumerate(inputs) if i not in moved):
