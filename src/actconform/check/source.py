@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Dims: TypeAlias = tuple[int | str | None, ...]
+_FIRST_FIELD = 8  # the tag of ir_version
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -195,19 +196,31 @@ def _near_file(path: Path) -> str:
 
 
 def _parsed(content: bytes) -> onnx.ModelProto:
+    unknown = "is no ONNX model, and no other kind of file that is recognized"
     try:
         model = onnx.load_from_string(content)
     except (DecodeError, ValueError, RuntimeError) as error:
-        if content[0] == 8 and 0 < content[1] < 32:  # the first field, ir_version
+        if _is_tensor(content):
             raise UsageError(
-                f"begins as an ONNX model and is damaged or truncated ({len(content):,} bytes): fetch or export it again"
+                "is a tensor, as ONNX's test data are: name the model first, and this with --inputs"
             ) from error
-        raise UsageError("is no ONNX model, and no other kind of file that is recognized") from error
+        if content[0] != _FIRST_FIELD:
+            raise UsageError(unknown) from error
+        raise UsageError(
+            f"begins as an ONNX model and is damaged or truncated ({len(content):,} bytes): fetch or export it again"
+        ) from error
     if not model.HasField("graph"):
-        if model.ir_version and model.opset_import:
-            raise UsageError("is an ONNX model without a graph: export it again")
-        raise UsageError("is no ONNX model, and no other kind of file that is recognized")
+        raise UsageError("is an ONNX model without a graph: export it again" if model.opset_import else unknown)
     return model
+
+
+def _is_tensor(content: bytes) -> bool:
+    tensor = TensorProto()
+    try:
+        tensor.ParseFromString(content)
+    except DecodeError:
+        return False
+    return bool(tensor.data_type and tensor.dims and tensor.SerializeToString() == content)
 
 
 def _expect_plain_places(model: onnx.ModelProto, folder: Path) -> None:
