@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import os
+import re
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -18,6 +20,9 @@ from onnx.external_data_helper import convert_model_to_external_data
 from actconform.check import source as source_module
 from actconform.check.source import read_source
 from actconform.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PREFIX = '<ir_version: 8, opset_import: ["" : 17]>\n'
 PLAIN = PREFIX + "g (float[b, 3] x) => (float[b, 3] y) { y = Relu(x) }"
@@ -142,8 +147,7 @@ def zipped(*names: str) -> bytes:
 def test_what_is_no_model_is_recognized_by_its_content(tmp_path: Path, content, words):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    assert pytest.raises(UsageError, read_source, path).match(words)
-    refused(path)
+    assert re.search(words, refused(path))
 
 
 def test_a_truncated_model_is_refused_wherever_it_ends(tmp_path: Path):
@@ -185,16 +189,15 @@ def test_a_name_that_a_terminal_would_obey_is_escaped(tmp_path: Path):
         ("g (float[2] x) => (float[2] y, float[2] y) { y = Neg(x) }", "output more than once: y"),
         ("g (float[2] x) => (float[2] y) { y = Relu(z) z = Neg(x) }", "out of order: node -> y .* sort"),
         ("g (float[2] x) => (float[2] y) { a = Add(x, c) b = Neg(a) c = Neg(b) y = Neg(c) }", "cycle of 3 nodes"),
-        ("g (float[2] x, bool c) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] a) { a = Neg(b) b = Neg(x) },"
-         " else_branch = e () => (float[2] d) { d = Neg(x) }> }", "out of order"),
-        ("g (float[2] x, bool c) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] a) { a = Neg(q) },"
-         " else_branch = e () => (float[2] d) { d = Neg(x) }> }", "nothing gives: 'q'"),
+        (("g (float[2] x, bool c) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] a) { a = Neg(b) b = Neg(x) },"
+         " else_branch = e () => (float[2] d) { d = Neg(x) }> }"), "out of order"),
+        (("g (float[2] x, bool c) => (float[2] y) { y = If (c) <then_branch = t () => (float[2] a) { a = Neg(q) },"
+         " else_branch = e () => (float[2] d) { d = Neg(x) }> }"), "nothing gives: 'q'"),
     ],
 )  # fmt: skip
 def test_a_graph_that_has_no_order_is_refused_by_name(tmp_path: Path, body, words):
     path = saved(tmp_path, PREFIX + body)
-    refused(path)
-    assert pytest.raises(UsageError, read_source, path).match(words)
+    assert re.search(words, refused(path))
 
 
 def test_a_cycle_names_its_nodes_and_no_others(tmp_path: Path):
@@ -227,7 +230,7 @@ def test_operators_that_nobody_defines_are_noted_and_not_refused(tmp_path: Path)
 @pytest.mark.parametrize(("opset", "words"), [(6, "is of opset 6; 7 to"), (99, "up to .* install a newer onnx")])
 def test_an_opset_that_is_not_known_is_refused(tmp_path: Path, opset, words):
     path = saved(tmp_path, PLAIN.replace("17", str(opset)))
-    assert pytest.raises(UsageError, read_source, path).match(words)
+    assert re.search(words, refused(path))
 
 
 def test_external_data_are_taken_into_memory_and_into_the_digest(tmp_path: Path):
@@ -294,7 +297,7 @@ def test_the_size_of_declared_dimensions_does_not_overflow_the_estimate(tmp_path
 
 def test_ten_thousand_nodes_are_read(tmp_path: Path):
     names = ["x", *(f"t{i}" for i in range(10_000))]
-    nodes = [helper.make_node("Relu", [before], [after]) for before, after in zip(names, names[1:], strict=False)]
+    nodes = [helper.make_node("Relu", [before], [after]) for before, after in itertools.pairwise(names)]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 2]) for name in (names[0], names[-1])]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
     path = saved(tmp_path, helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
