@@ -17,7 +17,7 @@ from actconform.check.value_domains import Domain, domain_of
 from actconform.check.value_flow import value_flow
 from actconform.errors import UsageError, near
 from actconform.onnx.grad.arguments import fix_shapes
-from actconform.onnx.inference import infer
+from actconform.onnx.size_limits import inferred_with_data
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class _Drawer:
         self._max_memory = max_memory
         self._flow = value_flow(source.light)
         self._tied = True
+        self._inferences: dict[tuple[tuple[str, int], ...], tuple[dict[str, Sequence[int]], str | None]] = {}
 
     def samples(self, count: int | None) -> list[DrawnSample]:
         sizes = self._sizings()
@@ -127,7 +128,11 @@ class _Drawer:
         if words is not None:
             return words
         try:
-            expect_fits(estimated_bytes(self._source.model, shapes), self._max_memory, f" at {described(sizing)}")
+            expect_fits(
+                estimated_bytes(self._source.weight_bytes, self._source.light.graph, shapes),
+                self._max_memory,
+                f" at {described(sizing)}",
+            )
         except UsageError as error:
             return str(error)
         if self._accepts is None:
@@ -137,11 +142,17 @@ class _Drawer:
 
     def _inferred(self, sizing: Sizing) -> tuple[dict[str, Sequence[int]], str | None]:
         """Return the shapes of the tensors of the main graph that onnx infers, and its words where they cannot fit."""
+        key = tuple(sizing.items())
+        if key not in self._inferences:
+            self._inferences[key] = self._infer(sizing)
+        return self._inferences[key]
+
+    def _infer(self, sizing: Sizing) -> tuple[dict[str, Sequence[int]], str | None]:
         light = onnx.ModelProto()
         light.CopyFrom(self._source.light)
         fix_shapes(light.graph, {name: self._shape(name, sizing) for name in self._source.inputs})
         try:
-            graph = infer(light)
+            graph = inferred_with_data(light).graph
         except onnx.shape_inference.InferenceError as error:
             return {}, one_line(str(error), MOST_WORDS)
         shapes: dict[str, Sequence[int]] = {}
