@@ -17,7 +17,8 @@ from actconform.plugin.import_failure import imported
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-BITS = {"bf16": ml_dtypes.bfloat16}  # handed out as float16
+# Handed out as float16 or uint8, and taken for these.
+BITS = {"bf16": ml_dtypes.bfloat16, "f8e4m3": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2}
 DOUBLING = '<ir_version: 8, opset_import: ["" : 14]> g (float[1] x) => (float[1] y) { y = Add(x, x) }'
 _NOISE = re.compile(
     r"(Exception from|Check '|FrontEnd API|Model wasn't|While validating|Shape inference|Summary).*|-- "
@@ -106,10 +107,11 @@ def _compile(model: Any) -> Any:
 
 
 def _tensor(x: Any) -> Any:
-    # Bits of bfloat16 would be taken for float16.
-    ov, bits, x = _openvino(), x.dtype == ml_dtypes.bfloat16, np.asarray(x, order="C")
-    kind = ov.Type.bf16 if bits else ov.Type(x.dtype)
-    return ov.Tensor(np.atleast_1d(x.view(np.uint16) if bits else x), list(x.shape), kind)  # 2024.0 takes no 0-d array
+    ov, x = _openvino(), np.asarray(x, order="C")
+    bits = next((name for name, dtype in BITS.items() if x.dtype == dtype), "")
+    kind = getattr(ov.Type, bits) if bits else ov.Type(x.dtype)
+    # 2024.0 takes no 0-d array
+    return ov.Tensor(np.atleast_1d(x.view(f"u{x.dtype.itemsize}") if bits else x), list(x.shape), kind)
 
 
 @hookimpl
