@@ -94,6 +94,7 @@ class RuntimeRuns:
     def __init__(self, name: str, backend: type[Backend], worker: Worker, timeout: float) -> None:
         self.name = name
         self.levels = backend.levels
+        self.optimizers = backend.optimizers
         self._backend = backend
         self._worker = worker
         self._timeout = timeout
