@@ -47,7 +47,7 @@ class InputSample:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SavedSamples:
     """The samples that a path holds, and what was noticed about them."""
 
     samples: list[InputSample]
@@ -56,7 +56,7 @@ class Samples:
     notes: list[str] = field(default_factory=list)
 
 
-def read_samples(path: Path, source: Source) -> Samples:
+def read_samples(path: Path, source: Source) -> SavedSamples:
     """Return the inputs that a file or folder holds for the model.
 
     An .npz or a folder with .npy or .pb files is one sample; a folder of folders has one in each; a single .npy is the only
@@ -78,7 +78,7 @@ def read_samples(path: Path, source: Source) -> Samples:
         raise UsageError(
             f"{error.filename or shown}: cannot be read: {one_line(str(error.strerror or error))}"
         ) from error
-    return Samples(samples, references, notes)
+    return SavedSamples(samples, references, notes)
 
 
 def read_reference(path: Path, source: Source) -> Arrays:
@@ -235,11 +235,11 @@ def _npy(content: bytes, shown: str) -> Array:
                 f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {there:,} are there"
             )
         array: Array = np.load(io.BytesIO(content), allow_pickle=False)
-        return array
     except (ValueError, SyntaxError, EOFError, OSError, TypeError) as error:
         raise UsageError(
             f"{shown}: is no array of NumPy ({one_line(str(error), 200)}): write it with numpy.save"
         ) from error
+    return array
 
 
 def _from_protobufs(folder: Path, kind: str, names: Sequence[str]) -> Arrays:

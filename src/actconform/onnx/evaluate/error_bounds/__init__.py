@@ -1,15 +1,16 @@
 """Error bounds of operators: `bounded_outputs` gives those of a node, `error_bound` registers the rule of an operator."""
 
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
-    HEAD,
     arithmetic,
-    bounds2,
     casting,
+    composed,
     exact,
     functions,
+    losses,
     normalization,
     products,
     recurrent,
+    reductions,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (

@@ -97,7 +97,7 @@ def _gated(context: BoundContext, x: Approximation) -> Approximation:
     fmt, op_type = context.float_format, context.node.op_type
     error: F64 = np.abs(x.value)
     if op_type == "HardSwish":  # surely 0 from -3 down
-        error = np.where(x.size * (1.0 - 4.0 * fmt.unit_roundoff) > -np.sign(x.value) * 3.0, error, 0.0)
+        error = np.where(x.value + errors(x) > -3.0 * (1.0 + 4.0 * fmt.unit_roundoff), error, 0.0)
     error *= LIMIT * fmt.unit_roundoff
     error += lost(fmt)
     return Approximation(value, _plus(error, None if x.error is None else SLOPES[op_type] * x.error))
