@@ -154,7 +154,7 @@ def with_fault(wrong: TensorCheck | None = None, **fields: Any) -> RuntimeCheck:
     return runtime(**{**made, **fields})
 
 
-def with_optimizer_fault() -> RuntimeCheck:
+def with_optimizer_fault(name: str = "ort-cpu@1.26") -> RuntimeCheck:
     """A runtime whose optimizer puts a fused layer wrong."""
     segment = tuple(f"encoder.3.{part}" for part in ("mean", "sub", "pow", "mean2", "norm"))
     wrong = faulty_tensor(segment=segment)
@@ -164,6 +164,8 @@ def with_optimizer_fault() -> RuntimeCheck:
         "end to end rounding still hides it",
     )
     return runtime(
+        name,
+        facts={"onnxruntime": "1.26.0", "threads": "1", "cpu_capability": "AVX2"},
         status="not explained",
         levels=[level("none"), level("extended", tensors=[*level("extended").tensors, wrong])],
         fault=fault(wrong, blame="runtime:optimizer", level="extended", evidence=evidence),

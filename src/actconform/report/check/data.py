@@ -18,6 +18,7 @@ from actconform.report.check.summary import (
 )
 from actconform.report.html.page_values import Texts, short_number, shown
 from actconform.report.rerun_command import check_command
+from actconform.text import shortened, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         TensorCheck,
     )
 
+LETTERS = 600  # of a text around the layers
 DIGITS = 9  # of values: enough to tell two neighbours in f32 apart
 
 
@@ -60,7 +62,7 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
             }
             for sample in result.samples
         ],
-        "runtimes": [_runtime(runtime) for runtime in result.runtimes],
+        "runtimes": [_runtime(runtime, texts) for runtime in result.runtimes],
         "runs": [[place, level.name, level.sample, level.marks] for place, level in runs],
         "graph": [
             [
@@ -87,8 +89,16 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         ]
         for weight in result.weights
     ]
-    page = {part: shown(value) for part, value in page.items()}
-    return {**page, "layers": layers, "weights": weights, "texts": shown(texts.all())}
+    return {**_brief(page), "layers": layers, "weights": weights, "texts": shown(texts.all())}
+
+
+def _brief(value: Any) -> Any:
+    """Return a value of the page with every text in it made visible, and its middle left out where it is long: check.json has all."""
+    if isinstance(value, str):
+        return shortened(visible(value), LETTERS)
+    if isinstance(value, dict):
+        return {shortened(visible(key), LETTERS): _brief(item) for key, item in value.items()}
+    return [_brief(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def shape_shown(shape: Numbers) -> str:
@@ -142,7 +152,7 @@ def _tensor(tensor: TensorCheck, texts: Texts) -> list[Any]:
     ]
 
 
-def _runtime(runtime: RuntimeCheck) -> dict[str, Any]:
+def _runtime(runtime: RuntimeCheck, texts: Texts) -> dict[str, Any]:
     largest = worst_tensor(runtime.levels)
     return {
         "name": runtime.name,
@@ -152,7 +162,7 @@ def _runtime(runtime: RuntimeCheck) -> dict[str, Any]:
         "seconds": short_number(runtime.seconds),
         "unsteady": runtime.unsteady,
         "outputs": [_output(output) for output in runtime.outputs],
-        "fault": None if runtime.fault is None else _fault(runtime.fault),
+        "fault": None if runtime.fault is None else _fault(runtime.fault, texts),
         "largest": None
         if largest is None
         else [short_number(largest[1].ratio), largest[1].node, largest[1].op_type, largest[0].name],
@@ -184,14 +194,14 @@ def _output(output: OutputCheck) -> list[Any]:
     ]
 
 
-def _fault(fault: ModelFault) -> dict[str, Any]:
+def _fault(fault: ModelFault, texts: Texts) -> dict[str, Any]:
     return {
         "blame": fault.blame,
         "node": fault.node,
         "op": fault.op_type,
         "sample": fault.sample,
         "level": fault.level,
-        "tensor": "" if fault.tensor is None else fault.tensor.tensor,
+        "tensor": None if fault.tensor is None else texts(fault.tensor.tensor),
         "sentence": fault_sentence(fault),
         "segment": fault.segment,
         "source": fault.source,

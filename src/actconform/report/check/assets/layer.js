@@ -60,8 +60,6 @@ function neighbours(layer) {
   return element("p", { class: "others" }, link(run[at - 1], "← % "), " ", link(run[at + 1], "% →"));
 }
 
-const brief = (name) => (name.length > 40 ? `${name.slice(0, 18)}…${name.slice(-20)}` : name);
-
 /** The right value in the middle, the band that rounding allows around it, and what came; linear near the band, logarithmic beyond. */
 function truthFigure(layer, got, wanted) {
   const off = (got - wanted) / layer.bound;

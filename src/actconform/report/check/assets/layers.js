@@ -53,6 +53,7 @@ function refreshLayers() {
   shownLayers = layers.filter(fits);
   const order = SORTS[filters.sort][1];
   if (order) shownLayers.sort(order);
+  layerList.box.classList.toggle("one-run", filters.run !== "");
   layerList.show(shownLayers);
   const over = shownLayers.filter((layer) => layer.over).length;
   document.getElementById("layer-count").textContent =
@@ -149,7 +150,7 @@ function layerSection() {
       name: "layer",
       kind: "wide",
       cell: (layer) => [
-        element("a", { href: layer.link, class: "name", title: layer.node.length > 40 && layer.node.length < 500 && layer.node }, layer.node || layer.tensor),
+        element("a", { href: layer.link, class: "name" }, brief(layer.node || layer.tensor, 200)),
         element("span", { class: "op phone" }, layer.op),
       ],
     },

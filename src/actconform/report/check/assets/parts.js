@@ -33,10 +33,15 @@ function header() {
       ),
       element("button", { type: "button", id: "theme", onclick: turn }, ""),
     ),
-    element("p", { class: "model" }, data.model),
+    element("p", { class: "model" }, brief(data.model, 120)),
     element("p", { class: "quiet" }, words.join(" · ")),
   ];
 }
+
+/** A foreign name, its middle left out where it is long: the layer's own view and check.json have all of it. */
+const nameOf = (name) => element("span", { class: "name" }, brief(name, 120));
+const brief = (name, letters = 40) =>
+  name.length > letters ? `${name.slice(0, letters / 2 - 2)}…${name.slice(2 - letters / 2)}` : name;
 
 const status = (good, words) => element("span", { class: `chip ${good ? "s0" : "s3"}` }, `${good ? "✓" : "✗"} ${words}`);
 
@@ -89,7 +94,7 @@ function verdict(runtime, place) {
         "p",
         null,
         "The layer nearest to its bound is ",
-        element("span", { class: "name" }, node),
+        nameOf(node),
         ` (${op}${level && `, level ${level}`}): ${percent(number(ratio))} of it.`,
       ),
     );
@@ -101,13 +106,13 @@ function verdict(runtime, place) {
 const named = (name, ...value) => [element("dt", null, name), element("dd", null, value)];
 
 function layerLink(fault, runtime) {
-  const row = fault.tensor
+  const row = fault.tensor !== null
     ? layers.find(
         (layer) =>
-          layer.run[0] === runtime && layer.run[1] === fault.level && layer.run[2] === fault.sample && layer.tensor === fault.tensor,
+          layer.run[0] === runtime && layer.run[1] === fault.level && layer.run[2] === fault.sample && layer.raw[4] === fault.tensor,
       )
     : null;
-  return row ? element("a", { href: row.link, class: "name" }, fault.node) : element("span", { class: "name" }, fault.node);
+  return row ? element("a", { href: row.link, class: "name" }, brief(fault.node, 120)) : nameOf(fault.node);
 }
 
 /** How much was judged, what not and why, and how large a fault must be to be seen. */
@@ -117,8 +122,8 @@ function powerOf(runtime) {
     const rows = runtime.powers.map(([level, tensors, loosest, node]) => [
       level || "as it runs",
       tensors.toLocaleString("en"),
-      share(loosest),
-      element("span", { class: "name" }, node),
+      tensors ? share(loosest) : "–",
+      nameOf(node),
     ]);
     parts.push(
       element("h4", null, "How sharp the test was"),
@@ -220,11 +225,11 @@ function outputRow(row) {
     overflowed ? `${count(overflowed, "element")} beyond the format's range` : "",
   ].filter(Boolean);
   return [
-    element("span", { class: "name" }, name),
+    nameOf(name),
     String(sample + 1),
     [
       unjudged ? element("span", { class: "chip" }, "not judged") : status(explained, explained ? "explained" : "not explained"),
-      words.length ? ` ${words.join("; ")}` : null,
+      words.length ? ` ${brief(words.join("; "), 400)}` : null,
     ],
     unjudged ? "" : element("span", { "data-tip": `one spread is ${short(spread)}` }, short(spreads)),
     unjudged ? "" : short(error),
@@ -242,7 +247,7 @@ function inputs() {
   const rows = data.samples.flatMap((sample, place) =>
     (sample.inputs.length ? sample.inputs : [["", "", ""]]).map(([name, shape, drawn]) => [
       String(place + 1),
-      element("span", { class: "name" }, name),
+      nameOf(name),
       shape,
       drawn || sample.origin,
       drawn ? sample.origin : "",
