@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.special
@@ -165,11 +167,31 @@ RESAMPLING = [
     ),
     Case("CropAndResize", [f32(2, 3, 6, 5), BOXES[:2], i32(0, 1), i32(1, 1)]),
 ]
-CASES = [*ACTIVATIONS, *PRODUCTS, *NORMALIZATIONS, *TENSORS]
+CASES = [*ACTIVATIONS, *PRODUCTS, *NORMALIZATIONS, *TENSORS, *RESAMPLING]
+
+
+def halved(case):
+    """Return the case with its floats in 16 bits."""
+    inputs = [x.astype(np.float16) if x is not None and x.dtype == np.float32 else x for x in case.inputs]
+    return replace(case, inputs=inputs)
+
+
+IN_16_BITS = [
+    *(halved(case) for case in ACTIVATIONS if case.op_type in {"BiasGelu", "FastGelu", "Gelu", "QuickGelu"}),
+    *(halved(case) for case in NORMALIZATIONS if case.op_type != "LayerNormalization"),
+    halved(Case("FusedMatMul", [X, WEIGHTS], {"alpha": 0.3})),
+    halved(Case("FusedConv", [IMAGE, KERNEL], {"activation": "Relu", "group": 2})),
+    *(halved(case) for case in PRODUCTS if case.op_type == "MatMulNBits" and "bits" not in case.attributes),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_onnx_runtime_stays_within_the_bounds(case):
+    expect_within_bounds(case)
+
+
+@pytest.mark.parametrize("case", IN_16_BITS, ids=str)
+def test_and_in_16_bits(case):
     expect_within_bounds(case)
 
 
