@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from bounded_nodes import wide, worst
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from actconform.onnx.evaluate.computation import computation
 from actconform.onnx.evaluate.element_types import STORAGE, held, output_types
@@ -66,7 +66,9 @@ def bounded(case, observed=()):
 def run(case, threads=1):
     """Return what ONNX Runtime on the CPU makes of the node, nothing optimized."""
     node, (_, kinds) = node_of(case), kinds_of(case)
-    given = {name: x for name, x in zip(node.input, case.inputs, strict=True) if name}
+    inputs = {name: x for name, x in zip(node.input, case.inputs, strict=True) if name}
+    given = {name: x for name, x in inputs.items() if not x.dtype.name.endswith("int4")}
+    constants = [numpy_helper.from_array(x, name) for name, x in inputs.items() if name not in given]
     values = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
         for name, x in given.items()
@@ -74,7 +76,7 @@ def run(case, threads=1):
     results = [
         helper.make_tensor_value_info(name, kind, None) for name, kind in zip(node.output, kinds, strict=True) if name
     ]
-    graph = helper.make_graph([node], "node", values, results)
+    graph = helper.make_graph([node], "node", values, results, constants)
     imports = [helper.make_opsetid("", case.opset), helper.make_opsetid(MICROSOFT, 1)]
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
