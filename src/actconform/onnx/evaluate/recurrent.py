@@ -87,13 +87,14 @@ def _run(
 ) -> list[Array]:
     """Return the hidden states of all steps in the order of time, and the last states, of one direction."""
     y = np.zeros((len(x), *states[0].shape))
+    from_input = x @ weights.w.T + weights.w_bias
     for step in range(len(x)):
-        for row in np.flatnonzero(step < lengths):
-            time = int(lengths[row]) - 1 - step if back else step
-            after = _STEPS[node.op_type](node, weights, x[time, row], [state[row] for state in states])
-            for state, new in zip(states, after, strict=True):
-                state[row] = new
-            y[time, row] = after[0]
+        rows = np.flatnonzero(step < lengths)
+        times = lengths[rows].astype(np.int64) - 1 - step if back else step
+        after = _STEPS[node.op_type](node, weights, from_input[times, rows], [state[rows] for state in states])
+        for state, new in zip(states, after, strict=True):
+            state[rows] = new
+        y[times, rows] = after[0]
     return [y, *states]
 
 
@@ -102,12 +103,11 @@ def _clipped(node: OperatorNode, gate: Array) -> Array:
     return gate if clip is None else np.clip(gate, -clip, clip)
 
 
-def _lstm(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _lstm(node: OperatorNode, weights: _Weights, from_input: Array, states: Sequence[Array]) -> list[Array]:
     h, c = states
     f, g, last = weights.functions
-    to_input, to_output, to_forget, to_cell = np.split(
-        weights.w @ x + weights.w_bias + weights.r @ h + weights.r_bias, 4
-    )
+    gates = from_input + h @ weights.r.T + weights.r_bias
+    to_input, to_output, to_forget, to_cell = np.split(gates, 4, axis=-1)
     peep_input, peep_output, peep_forget = np.split(weights.peepholes, 3)
     i = f(_clipped(node, to_input + peep_input * c))
     forget = 1 - i if node.attributes.get("input_forget") else f(_clipped(node, to_forget + peep_forget * c))
@@ -115,22 +115,20 @@ def _lstm(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Arra
     return [f(_clipped(node, to_output + peep_output * after)) * last(after), after]
 
 
-def _gru(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _gru(node: OperatorNode, weights: _Weights, from_input: Array, states: Sequence[Array]) -> list[Array]:
     (h,) = states
     f, g = weights.functions
-    update, reset, new = np.split(weights.w @ x + weights.w_bias, 3)
-    r_update, r_reset, r_new = np.split(weights.r, 3)
+    update, reset, new = np.split(from_input, 3, axis=-1)
+    r_update, r_reset, r_new = (part.T for part in np.split(weights.r, 3))
     b_update, b_reset, b_new = np.split(weights.r_bias, 3)
-    z = f(_clipped(node, update + r_update @ h + b_update))
-    r = f(_clipped(node, reset + r_reset @ h + b_reset))
-    inner = r * (r_new @ h + b_new) if node.attributes.get("linear_before_reset") else r_new @ (r * h) + b_new
+    z = f(_clipped(node, update + h @ r_update + b_update))
+    r = f(_clipped(node, reset + h @ r_reset + b_reset))
+    inner = r * (h @ r_new + b_new) if node.attributes.get("linear_before_reset") else (r * h) @ r_new + b_new
     return [(1 - z) * g(_clipped(node, new + inner)) + z * h]
 
 
-def _rnn(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
-    return [
-        weights.functions[0](_clipped(node, weights.w @ x + weights.w_bias + weights.r @ states[0] + weights.r_bias))
-    ]
+def _rnn(node: OperatorNode, weights: _Weights, from_input: Array, states: Sequence[Array]) -> list[Array]:
+    return [weights.functions[0](_clipped(node, from_input + states[0] @ weights.r.T + weights.r_bias))]
 
 
 _STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
