@@ -11,16 +11,31 @@ from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
-_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+_FUNCTIONS: dict[str, Callable[..., Array]] = {
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha: np.where(x < 0, alpha * np.expm1(x), x),
+    "hardsigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
+    "leakyrelu": lambda x, alpha: np.where(x < 0, alpha * x, x),
     "relu": lambda x: np.maximum(x, 0.0),
+    "scaledtanh": lambda x, alpha, beta: alpha * np.tanh(beta * x),
     "sigmoid": expit,
     "softplus": lambda x: np.logaddexp(x, 0.0),
     "softsign": lambda x: x / (1 + np.abs(x)),
     "tanh": np.tanh,
+    "thresholdedrelu": lambda x, alpha: np.where(x > alpha, x, 0.0),
+}
+# the functions with parameters, in the order alpha, beta; None where the standard has no default
+_PARAMETERS: dict[str, tuple[float | None, ...]] = {
+    "affine": (None, None),
+    "elu": (1.0,),
+    "hardsigmoid": (0.2, 0.5),
+    "leakyrelu": (0.01,),
+    "scaledtanh": (None, None),
+    "thresholdedrelu": (1.0,),
 }
 _USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
@@ -72,14 +87,24 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     return y, *last
 
 
-def _functions(node: OperatorNode, i: int) -> list[Callable[[Array], Array]]:
+def _functions(node: OperatorNode, direction: int) -> list[Callable[[Array], Array]]:
+    """Return the activations of a direction; each that has parameters takes the next ones of the node's lists."""
     usual = _USUAL[node.op_type]
     stated = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
-    names = [name.lower() for name in stated[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
-    for name in names:
-        if name not in _FUNCTIONS:
-            raise Unsupported(f"the correctly rounded evaluator does not know the activation {name}")
-    return [_FUNCTIONS[name] for name in names]
+    names = [name.lower() for name in stated] or [*usual] * (direction + 1)
+    lists = [iter(node.attributes.get(f"activation_{name}") or []) for name in ("alpha", "beta")]
+    functions = [_with_parameters(name, lists) for name in names[: (direction + 1) * len(usual)]]
+    return functions[direction * len(usual) :]
+
+
+def _with_parameters(name: str, lists: Sequence[Iterator[float]]) -> Callable[[Array], Array]:
+    if name not in _FUNCTIONS:
+        raise Unsupported(f"the correctly rounded evaluator does not know the activation {name}")
+    defaults = _PARAMETERS.get(name, ())
+    values = [next(stated, default) for stated, default in zip(lists, defaults, strict=False)]
+    if None in values:
+        raise Unsupported(f"the activation {name} needs activation_alpha and activation_beta")
+    return (lambda x: _FUNCTIONS[name](x, *values)) if values else _FUNCTIONS[name]
 
 
 def _run(
