@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from actconform.bench.available_memory import available, estimate, refuse_what_does_not_fit
+from actconform.bench.available_memory import estimate, refuse_what_does_not_fit
 from actconform.bench.tensors import elements_and_bytes, generate_tensors, output_shape, shapes
 from actconform.bench.workloads import Workload
 from actconform.errors import UsageError
+from actconform.machine.memory import available_bytes
 from actconform.oracle import truth
 from actconform.plugin.loader import load_plugins
 from actconform.types.model import LOSS
@@ -75,4 +76,4 @@ def test_what_does_not_fit_is_refused_with_the_estimate():
         refuse_what_does_not_fit(relu, workload, 7, 16 << 30)
     refuse_what_does_not_fit(relu, workload, 7, 200 << 30)
     refuse_what_does_not_fit(relu, workload, 7, 0)  # unknown
-    assert available() > 1 << 20
+    assert available_bytes() > 1 << 20

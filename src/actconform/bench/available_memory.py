@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actconform.bench.flops import ITEM
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
     from actconform.types import Kernel
 
 TEMPORARIES = 3  # a graph of several operators holds about as much again, twice
-_MEMINFO = Path("/proc/meminfo")
 
 
 def estimate(subject: Kernel | Model, workload: Workload, programs: int) -> int:
@@ -31,15 +28,6 @@ def estimate(subject: Kernel | Model, workload: Workload, programs: int) -> int:
         tensor_shapes = shapes(subject, workload.size)
         elements = sum(map(math.prod, tensor_shapes.values())) + math.prod(output_shape(subject, tensor_shapes))
     return elements * ITEM * (1 if workload.direction == "forward" else 2) * TEMPORARIES * programs
-
-
-def available() -> int:
-    """Return the bytes available without swapping, or 0 where the machine does not report it."""
-    try:
-        match = re.search(r"^MemAvailable:\s*(\d+) kB", _MEMINFO.read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(match[1]) * 1024 if match else 0
 
 
 def refuse_what_does_not_fit(subject: Kernel | Model, workload: Workload, programs: int, free_bytes: int) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from actconform._version import __version__
 from actconform.bench import baseline
-from actconform.bench.available_memory import available, refuse_what_does_not_fit
+from actconform.bench.available_memory import refuse_what_does_not_fit
 from actconform.bench.interleaved import ENOUGH, SECONDS
 from actconform.bench.intervals import CONFIDENCE, LEAST_ROUNDS
 from actconform.bench.progress import WorkloadProgress
@@ -25,6 +25,7 @@ from actconform.bench.workloads import chosen, numbers, workloads
 from actconform.cli import announced
 from actconform.errors import UsageError
 from actconform.machine.cpu import cpu_capability
+from actconform.machine.memory import available_bytes
 from actconform.plugin.loader import load_plugins
 from actconform.report.terminal import speeds
 from actconform.report.terminal.console import open_console, plain
@@ -169,7 +170,7 @@ def _workload_routes(
     catalog: Catalog, selection: Selection, sizes: list[int], batches: list[int], *, full: bool, twice: bool
 ) -> list[tuple[Workload, list[str]]]:
     """Return each workload with its routes; raise UsageError where one does not fit into memory."""
-    free_bytes = available()
+    free_bytes = available_bytes()
     workload_routes = []
     for subject, names in chosen(catalog, selection, full=full).items():
         for workload in workloads(catalog, subject, sizes, batches):
@@ -264,7 +265,7 @@ def _machine(threads: int, facts: dict[str, dict[str, str]]) -> Machine:
         capability=cpu_capability(),
         affinity=tuple(affinity),
         threads=threads,
-        memory=available(),
+        memory=available_bytes(),
     )
 
 

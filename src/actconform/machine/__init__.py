@@ -1,1 +1,1 @@
-"""Facts of the machine: processor, GPU, and how oneDNN computes."""
+"""Facts of the machine: processor, memory, GPU, and how oneDNN computes."""

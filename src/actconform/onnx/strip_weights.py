@@ -46,12 +46,12 @@ def strip_weights(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]] | 
         raise GradientError(
             f"an onnx.ModelProto is expected, not {type(model).__name__}: read one with onnx.load(path)"
         )
-    light = _without_weights(model)
+    light = without_weights(model)
     try:
         expect_sane_size(light)  # before the check, which follows functions as far as they go
     except TooLargeError as error:
         raise GradientError(str(error)) from error
-    _open_dimensions(light.graph)
+    open_dimensions(light.graph)
     fix_shapes(light.graph, shapes or {})
     if fault := _fault(light):
         raise GradientError(f"not a valid ONNX model: {fault}")
@@ -85,7 +85,7 @@ def _small(tensor: onnx.TensorProto) -> bool:
     return count <= SMALL and not uses_external_data(tensor)
 
 
-def _open_dimensions(graph: onnx.GraphProto) -> None:
+def open_dimensions(graph: onnx.GraphProto) -> None:
     """Clear the dimensions that some exporters write for unknown ones: -1, and "?" for several that are not equal."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
@@ -93,7 +93,8 @@ def _open_dimensions(graph: onnx.GraphProto) -> None:
                 dim.Clear()
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of `model` whose initializers of more than SMALL elements are inputs: what checks and inference need of it."""
     light = onnx.ModelProto()
     _copy(model, light, leave_out="graph")
     _copy(model.graph, light.graph, leave_out="initializer")

@@ -11,6 +11,7 @@ from actconform.machine.cpu import cpu_capability
 from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
 from actconform_onnxruntime import cuda, session
+from actconform_onnxruntime.optimized import surviving_tensors
 from actconform_onnxruntime.program import GraphProgram
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class OrtCpu(Backend):
     provider = CPU_PROVIDER
     levels = tuple(session.LEVELS)
     optimizers = session.OPTIMIZERS
+    loads_files = True
+    packages = PACKAGES
 
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
@@ -39,9 +42,13 @@ class OrtCpu(Backend):
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where ONNX Runtime refuses it."""
-        return GraphProgram(self._session(artifact.model, level), artifact, self.provider)
+        return GraphProgram(self._session(artifact.file or artifact.model, level), artifact, self.provider)
 
-    def _session(self, model: bytes, level: str = "") -> Any:
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the tensors that nodes of the optimized graph give as those of `artifact` do, all but NCHWc's own."""
+        return surviving_tensors(artifact, self.provider, level)
+
+    def _session(self, model: bytes | str, level: str = "") -> Any:
         return session.load(model, CPU_PROVIDER, level)
 
 
@@ -52,6 +59,8 @@ class OrtCuda(Backend):
     kind = "runtime"
     provider = cuda.PROVIDER
     optional = True
+    loads_files = True
+    packages = PACKAGES
 
     def facts(self) -> dict[str, str]:
         """Return the facts of ort-cpu and of the device; raise `Unavailable` with the cause of there being none."""
@@ -70,9 +79,14 @@ class OrtCuda(Backend):
 
         Raises `Unavailable` where the session as a whole is not on CUDA: a CPU's number must never bear CUDA's name.
         """
-        return GraphProgram(self._session(artifact.model), artifact, self.provider)
+        return GraphProgram(self._session(artifact.file or artifact.model), artifact, self.provider)
 
-    def _session(self, model: bytes) -> Any:
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the tensors that nodes of the optimized graph give as those of `artifact` do."""
+        cuda.preload()
+        return surviving_tensors(artifact, self.provider, level)
+
+    def _session(self, model: bytes | str) -> Any:
         cuda.preload()
         made = session.load(model, self.provider)
         providers = made.get_providers()

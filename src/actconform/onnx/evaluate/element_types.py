@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.contrib import CONTRIB_DOMAIN
+from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, CONTRIB, contrib_output_types
 from actconform.onnx.evaluate.node_label import STANDARD, node_label
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.types.dtypes import DTYPES, FloatFormat
@@ -91,15 +91,17 @@ def output_types(node: onnx.NodeProto, opset: int, input_types: Sequence[int]) -
 
     `input_types` has those of the inputs, 0 for one that is left out. An operator of the standard gets what its schema says: a
     type of its own, or that of the inputs that share its type parameter; where neither decides, an attribute does. One of
-    com.microsoft is typed by `CONTRIB_TYPES`. Nodes with graphs inside them have no types of their own.
+    com.microsoft is typed by its entry in CONTRIB. Nodes with graphs inside them have no types of their own.
     Raises Unsupported, naming the node, for an operator that is unknown at that opset or whose types cannot be told.
     """
-    if node.domain == CONTRIB_DOMAIN:
-        types = _contrib_types(node, input_types)
-    elif node.domain in STANDARD:
+    domain = "" if node.domain in STANDARD else node.domain
+    if (domain, node.op_type) in CONTRIB:
+        types = contrib_output_types(domain, node.op_type, input_types)[: len(node.output)]
+    elif not domain:
         types = _standard_types(node, opset, input_types)
     else:
-        types = [0] * len(node.output)
+        types = []
+    types = [*types, *[0] * (len(node.output) - len(types))]
     for name, element_type in zip(node.output, types, strict=True):
         if name and not element_type:
             raise Unsupported(f"the element type of {name} cannot be told from the inputs of {node_label(node, opset)}")
@@ -108,7 +110,7 @@ def output_types(node: onnx.NodeProto, opset: int, input_types: Sequence[int]) -
 
 def _standard_types(node: onnx.NodeProto, opset: int, input_types: Sequence[int]) -> list[int]:
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema = onnx.defs.get_schema(node.op_type, max(opset, ADDED_TO_STANDARD.get(node.op_type, 0)), "")
     except onnx.defs.SchemaError as error:
         raise Unsupported(f"{node_label(node, opset)} is not in the standard") from error
     if not node.output:
@@ -209,44 +211,3 @@ STATED_TYPES: dict[str, Stated] = {
     "MelWeightMatrix": _number("output_datatype", TensorProto.FLOAT),
     "QuantizeLinear": _quantized_type,
 }
-
-
-def _skip_normalization_type(_: Attributes, input_types: Sequence[int], index: int) -> int:
-    """Return the type of the result and of the sum, or that of mean and inverse deviation."""
-    return TensorProto.FLOAT if index in {1, 2} else input_types[0]
-
-
-def _of_input(position: int) -> Stated:
-    return lambda _, input_types, __: input_types[position] if position < len(input_types) else 0
-
-
-# Of com.microsoft (ONNX Runtime, docs/ContribOperators.md). What is not here gives floats of the type of its first float input.
-CONTRIB_TYPES: dict[str, Stated] = {
-    "DequantizeLinear": _of_input(1),
-    "EmbedLayerNormalization": lambda _, types, index: TensorProto.INT32 if index == 1 else types[2],
-    "ExpandDims": _of_input(0),
-    "IsAllFinite": lambda _, __, ___: TensorProto.BOOL,
-    "MatMulInteger16": lambda _, __, ___: TensorProto.INT32,
-    "Pad": _of_input(0),
-    "QEmbedLayerNormalization": lambda _, __, index: TensorProto.INT32 if index == 1 else TensorProto.FLOAT,
-    "QGemm": lambda _, types, __: (types[8] if len(types) > 8 else 0) or TensorProto.FLOAT,
-    "QLinearConcat": _of_input(1),
-    "QLinearWhere": _of_input(1),
-    "QuantizeLinear": _quantized_type,
-    "SkipLayerNormalization": _skip_normalization_type,
-    "SkipSimplifiedLayerNormalization": _skip_normalization_type,
-    **dict.fromkeys(
-        """
-        NhwcMaxPool QLinearAdd QLinearAveragePool QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearReduceMean
-        QLinearSigmoid QLinearSoftmax
-        """.split(),  # noqa: SIM905  a list to read
-        _of_input(0),
-    ),
-}
-
-
-def _contrib_types(node: onnx.NodeProto, input_types: Sequence[int]) -> list[int]:
-    stated = {attribute.name: attribute for attribute in node.attribute}
-    first_float = next((element_type for element_type in input_types if element_type in FORMATS), 0)
-    special = CONTRIB_TYPES.get(node.op_type)
-    return [special(stated, input_types, i) if special else first_float for i in range(len(node.output))]

@@ -2,7 +2,9 @@
 
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
     arithmetic,
+    bodies,
     casting,
+    composed,
     exact,
     functions,
     losses,

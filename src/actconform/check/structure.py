@@ -1,0 +1,173 @@
+"""Whether a foreign graph can be evaluated in the order in which its nodes stand: names, order, cycles, operators."""
+
+from __future__ import annotations
+
+from collections import Counter
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+import onnx
+
+from actconform.errors import TooLargeError, UsageError, near
+from actconform.onnx.gates import deep
+from actconform.onnx.nested_graphs import graphs, reads
+from actconform.onnx.size_limits import expect_sane_size
+from actconform.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+OLDEST_OPSET = 7
+NEWEST_OPSET = onnx.defs.onnx_opset_version()
+CONTRIB_PREFIXES = (
+    "com.microsoft",
+    "com.ms.",
+)  # of the domains in which ONNX Runtime's operators and those of its optimizer are
+_SHOWN = 5  # names in a message
+
+
+def expect_sound(model: onnx.ModelProto) -> None:
+    """Raise UsageError, in words, where a model has no nodes, an opset that is not known here, or a graph that is none.
+
+    That is: a tensor that two nodes give, one that is read and that nothing gives, nodes that stand before those which they
+    read, in a cycle or not; in bodies of control flow and functions too. Functions that call one another without end.
+    """
+    if not model.graph.node:
+        raise UsageError("has no nodes: there is nothing to check")
+    _expect_known_opset(model)
+    _expect_unique_functions(model)
+    for graph in graphs(model.graph):
+        _expect_unique(graph, [value.name for value in graph.input], [tensor.name for tensor in graph.initializer])
+        _expect_order(graph)
+    _expect_given(model.graph, {value.name for value in model.graph.input}, "")
+    for function in model.functions:
+        where = f" in function {one_line(function.name)}"
+        for body in graphs(function):
+            inputs = list(function.input) if body is function else [value.name for value in body.input]
+            _expect_unique(body, inputs, [] if body is function else [tensor.name for tensor in body.initializer])
+            _expect_order(body)
+        _expect_given(function, set(function.input), where)
+    try:
+        expect_sane_size(model)
+    except TooLargeError as error:
+        raise UsageError(one_line(str(error))) from error
+
+
+def undefined_operators(model: onnx.ModelProto) -> list[str]:
+    """Return the operators that neither the standard nor ONNX Runtime's domains nor the model's functions define, as "domain:name"."""
+    functions = {(_domain(function.domain), function.name) for function in model.functions}
+    undefined = []
+    for holder, body in ((model, model.graph), *((function, function) for function in model.functions)):
+        opsets = {_domain(entry.domain): entry.version for entry in holder.opset_import}
+        for node in deep(body.node):
+            domain = _domain(node.domain)
+            if (domain, node.op_type) in functions or domain.startswith(CONTRIB_PREFIXES):
+                continue
+            if not onnx.defs.has(node.op_type, opsets.get(domain, 0) or 1, domain):
+                undefined.append(one_line(f"{domain or 'ai.onnx'}:{node.op_type}"))
+    return list(dict.fromkeys(undefined))
+
+
+def label(node: onnx.NodeProto) -> str:
+    """Return what messages call a node: its name or what it gives, and its operator."""
+    name = node.name or "-> " + ", ".join(filter(None, node.output))
+    return one_line(f"{name} ({node.op_type})", 200)
+
+
+def _expect_known_opset(model: onnx.ModelProto) -> None:
+    stated = [entry.version for entry in model.opset_import if not _domain(entry.domain)]
+    if not stated:
+        raise UsageError("states no opset of the standard (ai.onnx): save it with opset_imports")
+    opset = max(stated)
+    if opset < OLDEST_OPSET:
+        raise UsageError(
+            f"is of opset {opset}; {OLDEST_OPSET} to {NEWEST_OPSET} are taken: export it at a newer one, or convert it with "
+            "onnx.version_converter"
+        )
+    if opset > NEWEST_OPSET:
+        raise UsageError(
+            f"is of opset {opset}, and the installed onnx {onnx.__version__} has opsets up to {NEWEST_OPSET}: install a newer onnx"
+        )
+
+
+def _expect_unique_functions(model: onnx.ModelProto) -> None:
+    counts = Counter((function.domain, function.name, function.overload) for function in model.functions)
+    if twice := [name for (_, name, _), count in counts.items() if count > 1]:
+        raise UsageError(f"defines a function more than once: {_listed(twice)}")
+
+
+def _expect_unique(body: Any, inputs: Sequence[str], initializers: Sequence[str]) -> None:
+    """Raise UsageError where a name of `body`, a graph or function, stands for two tensors."""
+    if twice := [name for name, count in Counter(inputs).items() if count > 1]:
+        raise UsageError(f"has more than one input of one name: {_listed(twice)}")
+    if twice := [name for name, count in Counter(initializers).items() if count > 1]:
+        raise UsageError(f"has more than one initializer of one name: {_listed(twice)}")
+    givers: dict[str, str] = dict.fromkeys(inputs, "an input") | dict.fromkeys(initializers, "an initializer")
+    for node in body.node:
+        for name in filter(None, node.output):
+            if name in givers:
+                raise UsageError(
+                    f"two give the tensor {one_line(name)!r}: {givers[name]} and node {label(node)}; names must be unique"
+                )
+            givers[name] = f"node {label(node)}"
+    outputs = [value if isinstance(value, str) else value.name for value in body.output]
+    if twice := [name for name, count in Counter(outputs).items() if count > 1]:
+        raise UsageError(f"lists an output more than once: {_listed(twice)}")
+
+
+def _expect_order(body: Any) -> None:
+    """Raise UsageError where a node of `body` reads what a later one gives."""
+    place = {name: i for i, node in enumerate(body.node) for name in node.output if name}
+    late = [(i, name) for i, node in enumerate(body.node) for name in reads(node) if place.get(name, -1) >= i]
+    if not late:
+        return
+    dependencies = {i: {place[name] for name in reads(node) if name in place} for i, node in enumerate(body.node)}
+    try:
+        TopologicalSorter(dependencies).prepare()
+    except CycleError as error:
+        nodes = [label(body.node[i]) for i in error.args[1][::-1][:-1]]
+        shown = " -> ".join([*nodes[:_SHOWN], *(["..."] if len(nodes) > _SHOWN else []), nodes[0]])
+        raise UsageError(
+            f"has a cycle of {len(nodes)} nodes, each of which waits for the one before it: {shown}"
+        ) from error
+    i, name = late[0]
+    raise UsageError(
+        f"has nodes out of order: node {label(body.node[i])} reads {one_line(name)!r}, which node {label(body.node[place[name]])} "
+        f"gives only after it, and {len(late) - 1} more; sort them, with onnx_ir: model = onnx_ir.load(path); model.graph.sort()"
+    )
+
+
+def _expect_given(body: Any, names: set[str], where: str) -> None:
+    """Raise UsageError where nodes or outputs of the outermost graph read a tensor that nothing gives."""
+    if not isinstance(body, onnx.FunctionProto):
+        names = names.union(_held(body))
+    names = names.union(*(node.output for node in body.node))
+    readers = {
+        name: f"node {label(node)}"
+        for node in reversed(body.node)
+        for name in reads(node)
+        if name and name not in names
+    }
+    outputs = (value if isinstance(value, str) else value.name for value in body.output)
+    readers |= {name: "the outputs" for name in outputs if name not in names and name not in readers}
+    if readers:
+        name, reader = next(iter(readers.items()))
+        more = f", and {len(readers) - 1} more such tensors" if len(readers) > 1 else ""
+        advice = near(name, sorted(names)) if len(names) < 2000 else ""
+        raise UsageError(
+            one_line(f"reads a tensor that nothing gives{where}: {name!r}, read by {reader}{more}{advice}")
+        )
+
+
+def _held(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+
+
+def _listed(names: Iterable[str]) -> str:
+    listed = [one_line(name, 80) for name in names]
+    return ", ".join(listed[:_SHOWN]) + (f", and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else "")
+
+
+def _domain(domain: str) -> str:
+    return "" if domain == "ai.onnx" else domain

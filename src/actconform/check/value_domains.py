@@ -1,0 +1,258 @@
+"""Which values an input may have, by what the graph does with them: rows that it picks, masks, sizes, pixels, logarithms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from actconform.check.source import TensorType
+    from actconform.check.value_flow import Array, Arrival, Use, ValueFlow
+
+_SIZE = 4  # the largest of the sizes and counts that are drawn
+_UNRESTRICTED = 9  # the largest of integers of which the graph says nothing
+_CONTIGUOUS = 8  # constants in a row that an input is compared with: classes of a one-hot encoding
+# Pixels: what they are divided by, alone or after means were subtracted, which are then in the middle of them.
+_PIXEL_SCALES = (255.0, 256.0, 127.5, 127.0, 128.0)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that an input takes."""
+
+    kind: str
+    """normal, positive, uniform, integers, truth, choice, boxes or strings."""
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[float, ...] = ()
+    reason: str = ""
+
+    def narrowed(self, other: Domain) -> Domain:
+        """Return what both allow."""
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        narrower = other if (other.high, -other.low) < (self.high, -self.low) else self
+        return replace(narrower, low=low, high=max(low, high))
+
+
+def domain_of(name: str, tensor: TensorType, flow: ValueFlow, shapes: Mapping[str, Sequence[int]]) -> Domain:
+    """Return what an input may be, where the tensors of the main graph have `shapes`."""
+    kind = tensor.dtype.kind
+    if kind == "O":
+        return Domain("strings")
+    if kind == "b":
+        return Domain("truth", 0, 1)
+    arrivals = list(flow.arrivals(name)) if name in flow.inputs else []
+    sizes = _Shapes(flow, shapes)
+    indices = [domain for arrival in arrivals if (domain := _index_domain(arrival, sizes)) is not None]
+    if indices:
+        domain = indices[0]
+        for following in indices[1:]:
+            domain = domain.narrowed(following)
+        return domain
+    if kind in "iu":
+        return _integers(tensor, arrivals, flow)
+    return _floats(arrivals, flow)
+
+
+class _Shapes:
+    """The shapes of operands."""
+
+    def __init__(self, flow: ValueFlow, shapes: Mapping[str, Sequence[int]]) -> None:
+        self._flow = flow
+        self._shapes = shapes
+
+    def of(self, use: Use, position: int) -> Sequence[int] | None:
+        operand = use.operands[position] if position < len(use.operands) else None
+        if operand is None:
+            return None
+        stated = self._flow.dims.get(operand)
+        return self._shapes.get(self._flow.names.get(operand, "")) if stated is None else stated
+
+    def constant(self, use: Use, position: int) -> Array | None:
+        return self._flow.constant(use, position)
+
+
+def _index_domain(arrival: Arrival, sizes: _Shapes) -> Domain | None:
+    """Return what values may be that pick, count or say yes or no; None for others."""
+    use, position, affine, is_truth = arrival
+    operator = use.node.op_type
+    if is_truth or (operator, position) in _TRUTH:
+        return Domain("integers", 0, 1, reason=f"yes or no for {operator}")
+    if operator == "Sub" and position == 1 and affine.scale == 1 and _is(sizes.constant(use, 0), 1.0):
+        return Domain("integers", 0, 1, reason="a mask: it is subtracted from 1")
+    limit = None
+    if (operator, position) in _ROWS:
+        limit = _ROWS[operator, position](use, sizes)
+    if limit is not None:
+        rows, reason = limit
+        low, high = sorted(((-affine.low) / affine.scale, (rows - 1 - affine.high) / affine.scale))
+        return Domain("integers", math.ceil(low), max(math.floor(high), math.ceil(low)), reason=reason)
+    if (operator, position) in _LENGTHS:
+        length = _LENGTHS[operator, position](use, sizes)
+        if length is not None:
+            return Domain("integers", 1, max(length, 1), reason=f"lengths for {operator}")
+    if (operator, position) in _SIZES:
+        return Domain("integers", 1, _SIZE, reason=f"a size for {operator}")
+    return None
+
+
+def _integers(tensor: TensorType, arrivals: Sequence[Arrival], flow: ValueFlow) -> Domain:
+    """Return what integers may be of which no node asks for a range: what they are compared with, or all of a narrow type."""
+    compared = [
+        float(number - arrival.affine.low) / arrival.affine.scale
+        for arrival in arrivals
+        if arrival.use.node.op_type in _COMPARISONS and arrival.affine.low == arrival.affine.high
+        if (constant := flow.constant(arrival.use, 1 - arrival.position)) is not None and constant.size <= 1024
+        for number in constant.ravel().tolist()
+    ]
+    values = sorted({number for number in compared if number == int(number)})
+    if len(values) >= _CONTIGUOUS:
+        return Domain("integers", values[0], values[-1], reason="which the graph compares them with")
+    if values and (tensor.dims is not None and all(dim == 1 for dim in tensor.dims)):
+        strict = any(
+            arrival.use.node.op_type != "Equal" for arrival in arrivals if arrival.use.node.op_type in _COMPARISONS
+        )
+        further = [values[-1] + 1] + ([values[0] - 1] if strict else [])
+        return Domain("choice", choices=(*values, *further), reason="by what the graph compares it with")
+    if values:
+        low = min(values[0], 0) if tensor.dtype.kind == "u" or values[0] >= 0 else values[0]
+        return Domain(
+            "integers", low, max(values[-1] + 1, _UNRESTRICTED), reason="around what the graph compares them with"
+        )
+    if tensor.dtype.itemsize == 1:
+        limits = np.iinfo(tensor.dtype)
+        return Domain("integers", float(limits.min), float(limits.max), reason=f"all of {tensor.dtype}")
+    pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, flow)) is not None]
+    return (
+        replace(pixels[0], kind="integers")
+        if pixels
+        else Domain("integers", 0, _UNRESTRICTED, reason="of which the graph says nothing")
+    )
+
+
+def _floats(arrivals: Sequence[Arrival], flow: ValueFlow) -> Domain:
+    """Return what floats may be: by functions that are defined on a part of the line only, pixels, else normal."""
+    for arrival in arrivals:
+        if arrival.affine != (1.0, 0.0, 0.0):
+            continue
+        if domain := _FUNCTIONS.get((arrival.use.node.op_type, arrival.position)):
+            return domain
+    pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, flow)) is not None]
+    return pixels[0] if pixels else Domain("normal")
+
+
+def _scaled(arrival: Arrival, flow: ValueFlow) -> Domain | None:
+    """Return the range of what is scaled as pixels are."""
+    use, position, affine, _ = arrival
+    constant = flow.constant(use, 1 - position) if len(use.operands) == 2 else None
+    if constant is None or constant.dtype.kind != "f" or not constant.size or affine.low != affine.high:
+        return None
+    number = float(np.abs(constant).max())
+    if use.node.op_type == "Div" and position == 0 and number > 0:
+        divisor = number
+    elif use.node.op_type == "Mul" and number > 0:
+        divisor = 1 / number
+    else:
+        return None
+    divisor /= abs(affine.scale)
+    if any(math.isclose(divisor, scale, rel_tol=1e-3) for scale in _PIXEL_SCALES) and not affine.high > 0:
+        return Domain("uniform", 0, 255, reason=f"pixels: they are divided by {divisor:.4g}")
+    return None
+
+
+def _is(constant: Array | None, number: float) -> bool:
+    return (
+        constant is not None and constant.dtype.kind in "iuf" and constant.size > 0 and bool((constant == number).all())
+    )
+
+
+def _attribute(use: Use, name: str, default: int) -> int:
+    return next((attribute.i for attribute in use.node.attribute if attribute.name == name), default)
+
+
+def _rows_along_axis(use: Use, sizes: _Shapes) -> tuple[int, str] | None:
+    shape = sizes.of(use, 0)
+    if not shape:
+        return None
+    return shape[_attribute(use, "axis", 0) % len(shape)], f"rows of {use.node.op_type}'s {use.node.input[0]}"
+
+
+def _rows_of_all_axes(use: Use, sizes: _Shapes) -> tuple[int, str] | None:
+    shape = sizes.of(use, 0)
+    return (min(shape), f"places in {use.node.op_type}'s {use.node.input[0]}") if shape else None
+
+
+def _rows_of(table: int) -> Callable[[Use, _Shapes], tuple[int, str] | None]:
+    def rows(use: Use, sizes: _Shapes) -> tuple[int, str] | None:
+        shape = sizes.of(use, table)
+        return (shape[0], f"rows of {use.node.op_type}'s {use.node.input[table]}") if shape else None
+
+    return rows
+
+
+def _depth(use: Use, sizes: _Shapes) -> tuple[int, str] | None:
+    depth = sizes.constant(use, 1)
+    return None if depth is None or not depth.size else (int(depth.ravel()[0]), "classes of OneHot")
+
+
+def _axis_length(axis: int) -> Callable[[Use, _Shapes], int | None]:
+    def length(use: Use, sizes: _Shapes) -> int | None:
+        shape = sizes.of(use, 0)
+        return shape[axis] if shape and len(shape) > axis else None
+
+    return length
+
+
+def _time_length(use: Use, sizes: _Shapes) -> int | None:
+    return _axis_length(_attribute(use, "time_axis", 0))(use, sizes)
+
+
+_ROWS: dict[tuple[str, int], Callable[[Use, _Shapes], tuple[int, str] | None]] = {
+    ("Gather", 1): _rows_along_axis,
+    ("GatherElements", 1): _rows_along_axis,
+    ("ScatterElements", 1): _rows_along_axis,
+    ("Scatter", 1): _rows_along_axis,
+    ("GatherND", 1): _rows_of_all_axes,
+    ("ScatterND", 1): _rows_of_all_axes,
+    ("OneHot", 0): _depth,
+    ("EmbedLayerNormalization", 0): _rows_of(2),
+    ("EmbedLayerNormalization", 1): _rows_of(4),
+    ("EmbedLayerNormalization", 8): _rows_of(3),
+    ("RotaryEmbedding", 1): _rows_of(2),
+    ("RotaryEmbedding", 3): _rows_of(1),
+    ("RoiAlign", 2): _rows_of(0),
+}
+_LENGTHS: dict[tuple[str, int], Callable[[Use, _Shapes], int | None]] = {
+    **{(operator, 4): _axis_length(0) for operator in ("LSTM", "GRU", "RNN")},
+    ("ReverseSequence", 1): _time_length,
+}
+_SIZES = frozenset(
+    {("ConstantOfShape", 0), ("Expand", 1), ("Loop", 0), ("OneHot", 1), ("Pad", 1), ("Range", 1), ("Reshape", 1)}
+    | {("Resize", 3), ("Slice", 2), ("Split", 1), ("Tile", 1), ("TopK", 1), ("NonMaxSuppression", 2)}
+)
+_TRUTH = frozenset(
+    {("Where", 0), ("If", 0), ("Loop", 1), ("Not", 0), ("Compress", 1), ("Dropout", 2), ("Attention", 3)}
+    | {(operator, position) for operator in ("And", "Or", "Xor") for position in (0, 1)}
+    | {("EmbedLayerNormalization", 7), ("MultiHeadAttention", 4)}
+)
+_COMPARISONS = frozenset({"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
+_POSITIVE = Domain("positive", 0, reason="the graph takes their logarithm or root")
+_FUNCTIONS = {
+    ("Log", 0): _POSITIVE,
+    ("Sqrt", 0): _POSITIVE,
+    ("Acosh", 0): Domain("positive", 1, reason="the graph takes their acosh"),
+    **{(name, 0): Domain("uniform", -1, 1, reason=f"where {name} is defined") for name in ("Acos", "Asin", "Atanh")},
+    ("GridSample", 1): Domain("uniform", -1.1, 1.1, reason="places for GridSample"),
+    ("Resize", 2): Domain("uniform", 0.5, 2, reason="scales for Resize"),
+    ("Upsample", 1): Domain("uniform", 1, 2, reason="scales for Upsample"),
+    ("RoiAlign", 1): Domain("boxes", 0, 8, reason="boxes for RoiAlign"),
+    ("NonMaxSuppression", 0): Domain("boxes", 0, 8, reason="boxes for NonMaxSuppression"),
+    ("NonMaxSuppression", 1): Domain("uniform", 0, 1, reason="scores for NonMaxSuppression"),
+    ("NonMaxSuppression", 3): Domain("uniform", 0.2, 0.8, reason="a threshold of NonMaxSuppression"),
+    ("NonMaxSuppression", 4): Domain("uniform", 0, 0.5, reason="a threshold of NonMaxSuppression"),
+}
