@@ -197,6 +197,11 @@ def test_rows_of_what_is_computed_are_known_at_the_sizes_drawn(read):
         ("g (float[8] i) => (float[8] y) { y = Log(i) }", 0, 9),
         ("g (float[8] i) => (float[8] y) <float c = {255.0}> { y = Div(i, c) }", 0, 255),
         ("g (float[8] i) => (float[8] y) <float c = {0.007843137}, float d = {1.0}> { e = Mul(i, c) y = Sub(e, d) }", 0, 255),
+        ("g (int64[1, 8] i) => (bool[1, 8] y) { zero = Constant<value_int = 0>() e = Equal(i, zero) y = Not(e) }", 0, 1),
+        (("g (int64[30] i) => (bool[30, 20] y) <int64 a = {0}, int64 b = {20}, int64 c = {1}> { r = Range(a, b, c)"
+         " s = Constant<value_ints = [30, 1]>() j = Reshape(i, s) y = Less(r, j) }"), 1, 20),
+        (("g (float[1, 3, 8] i) => (float[1, 3, 8] y) <float[3, 1] m = {0.485, 0.456, 0.406}, float[3, 1] d = {0.229, 0.224, 0.225}>"
+         " { e = Sub(i, m) y = Div(e, d) }"), 0, 1),
         ("g (float[8] i) => (float[8] y) <float c = {127.5}> { e = Sub(i, c) y = Div(e, c) }", 0, 255),
     ],
 )  # fmt: skip

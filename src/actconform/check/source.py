@@ -104,7 +104,7 @@ class Source:
         open_dimensions(light.graph)
         try:
             return inlined(light) if light.functions else light
-        except (CannotConvertError, TooLargeError) as error:
+        except (CannotConvertError, TooLargeError, RuntimeError, ValueError) as error:  # the last two by the inliner
             raise UsageError(f"{self.path}: its functions cannot be inlined: {one_line(str(error))}") from error
 
     def array(self, tensor: TensorProto) -> NDArray[Any]:
