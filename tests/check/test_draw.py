@@ -314,3 +314,27 @@ def test_strings_are_not_drawn(read):
     source = read("g (string[2] x) => (string[2] y) { y = Identity(x) }")
     with pytest.raises(UsageError, match=r"takes strings.*--inputs"):
         draw_samples(source, seed=0)
+
+
+def test_values_that_a_run_refuses_at_sizes_that_it_takes_are_drawn_again(read):
+    source = read("g (int64[3] x) => (int64[3] y) { y = Identity(x) }")
+    taken = draw_samples(source, seed=0)[0].arrays["x"]
+    samples = draw_samples(
+        source, seed=0, count=2, accepts=lambda arrays: None if (arrays["x"] == taken).all() else "no such values"
+    )
+    assert all((sample.arrays["x"] == taken).all() for sample in samples)
+
+
+def test_a_model_that_may_train_is_not_asked_to(read):
+    source = read(
+        "g (float[4] x, bool train) => (float[4] y) { r = Constant<value_float = 0.5>() y = Dropout(x, r, train) }"
+    )
+    assert not any(sample.arrays["train"] for sample in drawn(source))
+
+
+def test_the_first_axis_of_a_recurrent_layer_is_time(read):
+    inputs = {"x": (TensorProto.FLOAT, ["t", "n", 3]), "h": (TensorProto.FLOAT, [1, "n", 4])}
+    node = helper.make_node("GRU", ["x", "w", "r", "", "", "h"], ["y"], hidden_size=4)
+    first, second = drawn(read(linear(inputs, [node], ["y"], w=(1, 12, 3), r=(1, 12, 4))))
+    assert first.sizes["n"] == 1
+    assert min(first.sizes["t"], second.sizes["t"]) > 2

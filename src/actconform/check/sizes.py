@@ -117,12 +117,13 @@ def _met_rank(name: str, flow: ValueFlow) -> int | None:
 
 def _symbol(name: str, places: Sequence[tuple[str, int]], inputs: Mapping[str, TensorType], flow: ValueFlow) -> Symbol:
     met = [size for place in places if (size := _met_size(*place, inputs, flow)) is not None]
+    recurrent = [axis for place, axis in places if _enters_recurrent(place, flow)]  # time, batch, features
     # names only say what is tried first
     is_length = re.search(r"seq|len|time|frame|token|step", name.lower()) is not None
     is_batch = not met and (
         "batch" in name.lower()
-        or any(_is_batch_of_layer(*place, flow) for place in places)
-        or (any(axis == 0 for _, axis in places) and not is_length)
+        or any(axis == 1 for axis in recurrent)
+        or (any(axis == 0 for _, axis in places) and not is_length and not recurrent)
     )
     candidates = _BATCH if is_batch else _usual_sizes(places, inputs)
     every = tuple(dict.fromkeys([*met, *candidates, *_weight_sizes(flow)]))
@@ -141,10 +142,10 @@ def _usual_sizes(places: Sequence[tuple[str, int]], inputs: Mapping[str, TensorT
     return _SIGNAL if rank < 4 else _IMAGE if rank == 4 else _VOLUME
 
 
-def _is_batch_of_layer(name: str, axis: int, flow: ValueFlow) -> bool:
-    """Say whether an axis is the batch of a recurrent layer, of its input or of a state."""
+def _enters_recurrent(name: str, flow: ValueFlow) -> bool:
+    """Say whether an input is what a recurrent layer reads, or its state."""
     layers = (use for use in flow.uses.get(flow.inputs[name], ()) if use.node.op_type in _RECURRENT)
-    return axis == 1 and any(flow.inputs[name] in (*use.operands[:1], *use.operands[5:7]) for use in layers)
+    return any(flow.inputs[name] in (*use.operands[:1], *use.operands[5:7]) for use in layers)
 
 
 def _weight_sizes(flow: ValueFlow) -> list[int]:

@@ -113,7 +113,7 @@ class Source:
             return numpy_helper.to_array(tensor)
         import onnx_ir
 
-        return onnx_ir.serde.deserialize_tensor(tensor, self.path.resolve().parent).numpy()
+        return onnx_ir.serde.deserialize_tensor(tensor, self.path.parent.resolve()).numpy()
 
 
 def read_source(path: Path, *, max_memory: int | None = None) -> Source:
@@ -127,7 +127,7 @@ def read_source(path: Path, *, max_memory: int | None = None) -> Source:
     try:
         model = _parsed(content)
         expect_text(model)
-        folder = path.resolve().parent
+        folder = path.parent.resolve()
         stored = [tensor for tensor in tensors(model) if tensor.data_type or tensor.dims or tensor.name]
         outside = [tensor for tensor in stored if uses_external_data(tensor)]
         _expect_plain_places(outside, folder)

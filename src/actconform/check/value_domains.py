@@ -50,9 +50,11 @@ def domain_of(name: str, tensor: TensorType, flow: ValueFlow, shapes: Shapes) ->
     kind = tensor.dtype.kind
     if kind == "O":
         return Domain("strings")
-    if kind == "b":
-        return Domain("choice", choices=(1, 0), reason="yes or no") if _is_single(tensor) else _MASK
     arrivals = list(flow.arrivals(name))
+    if kind == "b":
+        if any((arrival.use.node.op_type, arrival.position) == ("Dropout", 2) for arrival in arrivals):
+            return Domain("choice", choices=(0,), reason="a check trains nothing")
+        return Domain("choice", choices=(1, 0), reason="yes or no") if _is_single(tensor) else _MASK
     sizes = _Shapes(flow, shapes)
     indices = [domain for arrival in arrivals if (domain := _index_domain(arrival, sizes)) is not None]
     if indices:
