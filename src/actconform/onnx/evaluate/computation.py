@@ -67,9 +67,7 @@ def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attribute
 
 
 @lru_cache(maxsize=4096)
-def _made_step(
-    op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]
-) -> Step:
+def _made_step(op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]) -> Step:
     inputs = [f"in{i}" if each else "" for i, each in enumerate(present)]
     node = helper.make_node(op_type, inputs, [f"out{i}" for i in range(outputs)], **dict(attributes))
     return Step(node, computation(node, BODY_OPSET))

@@ -70,7 +70,9 @@ def _causal(node: OperatorNode, s: int, t: int, past: int) -> Array | None:
     if not node.attributes.get("unidirectional") or s == 1:
         return None
     if past + s != t:
-        raise Unsupported(f"{node.op_type} of {s} queries that see no later key, with {t - past} new keys that are others")
+        raise Unsupported(
+            f"{node.op_type} of {s} queries that see no later key, with {t - past} new keys that are others"
+        )
     return np.arange(t) <= np.arange(s)[:, None] + past
 
 
@@ -240,9 +242,7 @@ def _rotary_embedding(
     return y if len(shape) == 4 else joined_heads(op, y)
 
 
-def rotate(
-    op: Operators, x: Tensor, places: Array, caches: tuple[Tensor, Tensor], *, interleaved: bool
-) -> Tensor:
+def rotate(op: Operators, x: Tensor, places: Array, caches: tuple[Tensor, Tensor], *, interleaved: bool) -> Tensor:
     """Return heads (b, n, s, h) with their first numbers rotated by the angles in the caches at places (b, s).
 
     A pair is two neighbours if interleaved, and one number of the first and of the second half otherwise.

@@ -80,7 +80,9 @@ def _lengths(op: Operators, last_places: Tensor, longest: Tensor, new: int) -> _
     first = new == int(op.array(longest).reshape(()))
     past = total - new if not first else np.zeros_like(total)
     if (past < 0).any() or (first and (total != new).any()):
-        raise Unsupported(f"GroupQueryAttention of {new} new places for sequences of {total.tolist()}, padding among them")
+        raise Unsupported(
+            f"GroupQueryAttention of {new} new places for sequences of {total.tolist()}, padding among them"
+        )
     return _Lengths(past, total, new)
 
 

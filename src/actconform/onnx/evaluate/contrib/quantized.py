@@ -207,7 +207,8 @@ def _quantized_gemm(  # noqa: PLR0913, PLR0917  as the schema orders them
 ) -> Tensor:
     """Return alpha * (a b + c) in the scale of the product, as floats, or quantized where the output has a scale."""
     a, b = (
-        op.Transpose(each, perm=[1, 0]) if node.attributes[name] else each for each, name in ((a, "transA"), (b, "transB"))
+        op.Transpose(each, perm=[1, 0]) if node.attributes[name] else each
+        for each, name in ((a, "transA"), (b, "transB"))
     )
     total = _products(op, a, b, a_zero, b_zero)
     total = op.real(total if c is None else op.Add(total, c))
