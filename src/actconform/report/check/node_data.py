@@ -39,7 +39,7 @@ def node_data(result: CheckResult) -> dict[str, Any]:
     ratios: dict[str, float] = {}
     for runtime in result.runtimes:
         for tensor in (tensor for level in runtime.levels for tensor in level.tensors):
-            ratio = LARGEST if math.isnan(tensor.ratio) else min(tensor.ratio, LARGEST)
+            ratio = LARGEST if math.isnan(tensor.ratio) else min(float(f"{tensor.ratio:.4g}"), LARGEST)
             ratios[tensor.node] = max(ratios.get(tensor.node, 0.0), ratio)
     thresholds = [{"value": value, "bgColor": back, "textColor": front} for value, back, front in THRESHOLDS]
     return {
