@@ -168,7 +168,7 @@ def log_softmax_errors(x: Approximation, value: F64, fmt: FloatFormat) -> F64:
     error = row_bound(KERNELS["log-softmax"], fmt, {"x": x.value}, None, {"y": value})["y"]
     if x.error is None:
         return error
-    passed_on: F64 = x.error + np.log(np.sum(np.exp(value) * np.exp(x.error), axis=-1, keepdims=True))
+    passed_on: F64 = x.error + np.log(np.sum(np.exp(value + x.error), axis=-1, keepdims=True))
     return error + passed_on
 
 
