@@ -80,7 +80,9 @@ def _lengths(op: Operators, last_places: Tensor, longest: Tensor, new: int) -> _
     first = new == int(op.array(longest).reshape(()))
     past = total - new if not first else np.zeros_like(total)
     if (past < 0).any() or (first and (total != new).any()):
-        raise Unsupported(f"GroupQueryAttention of {new} new places for sequences of {total.tolist()}, padding among them")
+        raise Unsupported(
+            f"GroupQueryAttention of {new} new places for sequences of {total.tolist()}, padding among them"
+        )
     return _Lengths(past, total, new)
 
 
@@ -97,9 +99,9 @@ def _cached(op: Operators, past: Tensor | None, new: Tensor, lengths: _Lengths, 
     rows = []
     for i in range(b):
         row, before = _row(op, new, i), int(lengths.past[i])
-        kept = [] if past is None or not before else [_first(op, _row(op, past, i), before)]
+        before_new = [] if past is None or not before else [_first(op, _row(op, past, i), before)]
         behind = room - before - s
-        rows.append(op.Concat(*kept, row, *([np.zeros((1, n, behind, h))] if behind else []), axis=2))
+        rows.append(op.Concat(*before_new, row, *([np.zeros((1, n, behind, h))] if behind else []), axis=2))
     return op.Concat(*rows, axis=0)
 
 
