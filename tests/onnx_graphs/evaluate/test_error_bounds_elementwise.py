@@ -219,6 +219,7 @@ def test_no_bound_reaches_thirty_roundings_of_what_the_function_works_with(op_ty
     (bound,) = bounds(op_type, *inputs, **attributes)
     given = [np.broadcast_to(np.abs(wide(x)), bound.value.shape) for x in inputs]
     normal = np.all([(x == 0) | (x > 1e-30) for x in given], axis=0)
+    normal &= np.isfinite(bound.value)
     size = 1 + np.abs(bound.value) + sum(given)
     assert (bound.error <= 30 * 2.0**-24 * size)[normal].all()
 
@@ -273,3 +274,10 @@ def test_float64_has_its_own_unit():
     for op_type in ("Add", "Exp", "Sigmoid", "Log"):
         inputs = (x, x) if op_type == "Add" else (x,)
         assert np.max(bounds(op_type, *inputs, kinds=(F64,))[0].error) < 1e-14
+
+
+def test_attributes_that_16_bits_round_are_in_doubt_by_that():
+    x = np.float16([0.1, 2.0, 9.0])
+    (bound,) = bounds("Clip", x, kinds=(F16,), opset=6, min=0.0, max=float(np.float32(1.1)))
+    assert abs(np.float16(1.1) - np.float32(1.1)) <= bound.error[2] < 1e-3
+    assert bound.error[0] == 0

@@ -34,6 +34,7 @@ def near_one(*shape):
 LABELS = np.random.default_rng(1).integers(0, 10, (6, 4))
 NORM = [near_one(6), normal(6), normal(6, seed=3) + 30, np.abs(normal(6, seed=4)) + np.float32(0.1)]
 AXIS = np.array([1])
+MASK = (normal(6, 7) > 0) | (np.arange(7) == 0)
 GQA = {"q_num_heads": 4, "kv_num_heads": 2}
 
 # operator, inputs, attributes, opset, element types of the outputs
@@ -68,6 +69,8 @@ CASES = [
     ("Softmax", [normal(4, 30, 5, scale=9)], {"axis": 1}, 22, (F32,)),
     ("LogSoftmax", [normal(9, 300, scale=40)], {}, 22, (F32,)),
     ("LogSoftmax", [normal(4, 30, 5)], {"axis": 1}, 22, (F32,)),
+    ("Softmax", [normal(4, 30, 5, scale=9)], {"axis": 1}, 11, (F32,)),
+    ("LogSoftmax", [normal(4, 30, 5, scale=9)], {"axis": -1}, 11, (F32,)),
     ("BatchNormalization", [offset(3, 6, 5), *NORM], {}, 22, (F32,)),
     ("BatchNormalization", [offset(3, 6, 5, by=0), *NORM], {"epsilon": 1e-3}, 13, (F32,)),
     ("LayerNormalization", [offset(9, 300), near_one(300), normal(300)], {}, 22, (F32, F32, F32)),
@@ -85,6 +88,8 @@ CASES = [
     ("NegativeLogLikelihoodLoss", [normal(6, 10, 4), LABELS, np.abs(normal(10))], {"reduction": "none"}, 22, (F32,)),
     ("Attention", [normal(2, 4, 6, 8), normal(2, 4, 7, 8), normal(2, 4, 7, 8)], {}, 24, (F32,)),
     ("Attention", [normal(2, 4, 6, 8, scale=9), normal(2, 4, 7, 8), normal(2, 4, 7, 8)], {"is_causal": 1, "softcap": 2.0}, 24, (F32,)),
+    ("Attention", [normal(2, 6, 32), normal(2, 7, 16), normal(2, 7, 16), normal(6, 7)], GQA, 24, (F32,)),
+    ("Attention", [normal(2, 6, 32), normal(2, 7, 16), normal(2, 7, 16), MASK], {**GQA, "is_causal": 1}, 24, (F32,)),
     ("RotaryEmbedding", [normal(2, 4, 6, 8), normal(50, 4), normal(50, 4), LABELS[:2, :1].repeat(6, 1)], {}, 23, (F32,)),
     ("ScatterElements", [normal(9), np.array([1, 1, 1, 2]), normal(4)], {"reduction": "add"}, 22, (F32,)),
     ("ScatterND", [normal(9), np.array([[1], [1], [2]]), normal(3)], {"reduction": "mul"}, 22, (F32,)),
