@@ -281,6 +281,39 @@ def test_weights_of_a_mean_move_both_ends_of_the_quotient():
     assert worst(got, bound) <= 1
 
 
+def linear_attention(dtype, query, key, value, decay, beta):
+    """Return what the recurrence gives with every step rounded; all (steps, width)."""
+    state, outputs = np.zeros((key.shape[1], value.shape[1]), dtype), []
+    for q, k, v, g, b in zip(query, key, value, decay, beta, strict=True):
+        state = state * np.exp(g.astype(np.float32)).astype(dtype)[:, None]
+        state = state + k[:, None] * (b * (v - k @ state))[None]
+        outputs.append((q @ state) * dtype(key.shape[1] ** -0.5))
+    return np.array(outputs), state
+
+
+@pytest.mark.parametrize("kind", [F32, F16], ids=["f32", "f16"])
+def test_linear_attention_stays_within_and_an_omitted_decay_does_not(kind):
+    q, k, v = (rounded_to(kind, normal(1, 12, 4, seed=seed, scale=0.5)) for seed in (1, 2, 3))
+    decay, beta = rounded_to(kind, -np.abs(normal(1, 12, 4))), rounded_to(kind, np.abs(normal(1, 12, 1)))
+    inputs = (q, k, v, None, decay, beta)
+    attributes = {"q_num_heads": 1, "kv_num_heads": 1, "update_rule": "gated_delta"}
+    bound = bounds("LinearAttention", *inputs, kinds=(kind, kind), opset=27, **attributes)
+    y, state = linear_attention(DTYPES[kind], q[0], k[0], v[0], decay[0], beta[0])
+    assert worst(y[None], bound[0]) <= 1
+    assert worst(state[None, None], bound[1]) <= 1
+    y, _ = linear_attention(DTYPES[kind], q[0], k[0], v[0], 0 * decay[0], beta[0])
+    assert worst(y[None], bound[0]) > 1
+
+
+def test_a_causal_convolution_stays_within_and_another_activation_does_not():
+    x, w, b = normal(1, 4, 9), normal(4, 1, 3), normal(4)
+    bound, _ = bounds("CausalConvWithState", x, w, b, kinds=(F32, F32), opset=27, activation="silu")
+    padded = np.pad(x, [(0, 0), (0, 0), (2, 0)])
+    y = sum(padded[:, :, i : i + 9] * w[None, :, 0, i : i + 1] for i in range(3)) + b[:, None]
+    assert worst(y / (1 + np.exp(-y)), bound) <= 1
+    assert worst(y * np.clip(0.2 * y + 0.5, 0, 1), bound) > 1
+
+
 def test_masked_scores_leave_a_softmax_certain():
     x = np.array([[1.0, 2.0, -np.inf], [1.0, 2.0, -3.4e38]])
     for size in (1e-6, 1e-2):

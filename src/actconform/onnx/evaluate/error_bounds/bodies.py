@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actconform.onnx.evaluate.elementwise import OperatorNode
 
 
-@error_bound("Attention", "RotaryEmbedding", "SwiGLU", arithmetic=False)
+@error_bound("Attention", "CausalConvWithState", "RotaryEmbedding", "SwiGLU", arithmetic=False)
 def _body(context: BoundContext, *inputs: Approximation | None) -> tuple[Approximation, ...]:
     """The values are those of the operator itself."""
     from actconform.onnx.evaluate.computation import computation  # it registers operators, of which rules know nothing
