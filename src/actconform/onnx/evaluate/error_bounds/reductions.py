@@ -48,8 +48,8 @@ class _Rows:
 
     def spread_out(self, reduced: F64, like: Array) -> F64:
         """Return a reduced array so that it broadcasts over what it was reduced from."""
-        kept = [1 if axis in self.axes else length for axis, length in enumerate(like.shape)]
-        return reduced.reshape(kept)
+        shape = [1 if axis in self.axes else length for axis, length in enumerate(like.shape)]
+        return reduced.reshape(shape)
 
 
 @error_bound("ReduceMax", "ReduceMin", arithmetic=False)
