@@ -325,6 +325,19 @@ def test_masked_scores_leave_a_softmax_certain():
         assert np.isneginf(bound.value[0, 2])
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4)])
+def test_tensors_without_elements_have_bounds_without_elements(shape):
+    x, channels = np.zeros(shape, np.float32), np.ones(shape[1], np.float32)
+    others = {"LayerNormalization": [np.ones(4, np.float32)], "InstanceNormalization": [channels, channels]}
+    for op_type in ("LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax", "Exp", "Relu"):
+        (bound,) = bounds(op_type, x, *others.get(op_type, []))
+        assert bound.value.shape == shape
+    assert bounds("ReduceSum", x)[0].value == 0
+    assert np.isneginf(bounds("ReduceLogSumExp", x)[0].value)
+    (bound,) = bounds("MatMul", np.ones((2, 0), np.float32), np.ones((0, 3), np.float32))
+    np.testing.assert_array_equal(bound.value, np.zeros((2, 3)))
+
+
 def test_sums_of_integers_are_exact_but_for_what_they_get():
     x = np.array([[1, 2, 3]])
     (bound,) = bounds("ReduceSum", x, AXIS, kinds=(INT64,))

@@ -145,7 +145,7 @@ def _log_of_sum_of_exponentials(
     rows, fmt = _Rows(context, x, axes, value), context.float_format
     if not rows.axes:
         return Approximation(value, rounded(value, fmt, 2.0 + 4.0 * EXP_ULP[fmt.bits], x.error))
-    top = np.max(x.value, axis=rows.axes, keepdims=True)
+    top = np.max(x.value, axis=rows.axes, keepdims=True, initial=-np.inf)
     weights = np.exp(x.value - rows.spread_out(value, x.value))
     unlikely = np.where(weights > 0.0, weights * (2.0 * np.abs(x.value - top) + np.abs(x.value)), 0.0)
     size = np.abs(value) + np.abs(top).reshape(value.shape)
