@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import secrets
 import shutil
@@ -226,9 +227,9 @@ def _npy(content: bytes, shown: str) -> Array:
             raise UsageError(
                 f"{shown}: holds pickled Python objects, which are never read: save arrays of numbers with numpy.save"
             )
-        count = 1
-        for size in shape:
-            count *= size
+        if any(size < 0 for size in shape):
+            raise ValueError(f"shape {shape} has a negative size")
+        count = math.prod(shape)
         there = len(content) - stream.tell()
         if count * dtype.itemsize > there:
             raise UsageError(

@@ -28,7 +28,7 @@ class ModelFile:
         with ModelFile(model) as file:
             answer = runs.outputs(file, sample)
 
-    A model of less than 2 GiB is one file. The large weights of others lie in a second one, and `whole` is false.
+    A model of less than 2 GiB is one file. The large weights of others lie in a second one, and `single` is false.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -36,13 +36,13 @@ class ModelFile:
         initializers = {tensor.name for tensor in graph.initializer}
         self.inputs = tuple(value.name for value in graph.input if value.name not in initializers)
         self.outputs = tuple(value.name for value in graph.output)
-        self._unmade = initializers | {value.name for value in graph.input}
-        self._made = {name for node in graph.node for name in node.output if name}
+        self._sources = initializers | {value.name for value in graph.input}
+        self._node_outputs = {name for node in graph.node for name in node.output if name}
         self._folder = Path(tempfile.mkdtemp(prefix="actconform-check-"))
         self.path = self._folder / "model.onnx"
-        self.whole = sum(map(_bytes, graph.initializer)) <= MOST_BYTES
+        self.single = sum(map(_bytes, graph.initializer)) <= MOST_BYTES
         try:
-            if self.whole:
+            if self.single:
                 self.path.write_bytes(model.SerializeToString())
             else:
                 self.path.write_bytes(_without_weights(model, self._folder / WEIGHTS).SerializeToString())
@@ -64,10 +64,10 @@ class ModelFile:
             called[name] = name
             if name in self.outputs:
                 continue
-            if name in self._unmade:
+            if name in self._sources:
                 called[name] = self._fresh(name)
                 marks.node.append(NodeProto(op_type="Identity", input=[name], output=[called[name]]))
-            elif name not in self._made:
+            elif name not in self._node_outputs:
                 raise ValueError(f"the graph has no tensor {name!r} that could be marked")
             marks.output.append(_value_info(called[name], types.get(name, 0)))
         descriptor, path = tempfile.mkstemp(suffix=".onnx", dir=self._folder)
@@ -94,7 +94,7 @@ class ModelFile:
 
     def _fresh(self, name: str) -> str:
         fresh = f"{name}.marked"
-        while fresh in self._made or fresh in self._unmade:
+        while fresh in self._node_outputs or fresh in self._sources:
             fresh += "'"
         return fresh
 

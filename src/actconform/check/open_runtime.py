@@ -60,7 +60,7 @@ def open_runtime(
         settings = _with_version(backend, label, config)
     if settings.requirements:
         try:
-            made = environment(
+            prepared = environment(
                 settings.requirements,
                 settings.python,
                 lambda text: say(f"{name}: {text}"),
@@ -68,7 +68,7 @@ def open_runtime(
             )
         except NoEnvironmentError as error:
             raise NoEnvironmentError(f"{name}: {error}") from None
-        settings = in_environment(settings, made)
+        settings = in_environment(settings, prepared)
     config = msgspec.structs.replace(config, backends={**config.backends, worker: settings})
     return RuntimeRuns(name, backend, configured_worker(worker, config, plugins), timeout or config.timeout)
 

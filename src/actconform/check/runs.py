@@ -40,7 +40,7 @@ class RunFailure(msgspec.Struct, frozen=True):
     message: str
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class RuntimeOutputs(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a runtime for one sample: the final outputs by name, empty where there is a failure.
 
     `unsteady` are the outputs whose bits differed in a second call, NaN payloads aside; `mutated` the inputs that were changed in
@@ -108,20 +108,20 @@ class RuntimeRuns:
             return _of_worker(error)
         return RunFailure("unavailable", hello.unavailable) if hello.unavailable else hello.facts
 
-    def outputs(self, model: ModelFile, sample: Arrays, level: str = "") -> Answer:
+    def outputs(self, model: ModelFile, sample: Arrays, level: str = "") -> RuntimeOutputs:
         """Return the final outputs for one sample, computed twice; arrays of the sample that are no inputs are left out."""
         return self.outputs_of_all(model, [sample], level)[0]
 
-    def outputs_of_all(self, model: ModelFile, samples: Sequence[Arrays], level: str = "") -> list[Answer]:
+    def outputs_of_all(self, model: ModelFile, samples: Sequence[Arrays], level: str = "") -> list[RuntimeOutputs]:
         """Return the answers for several samples, for which the graph is loaded once; again for each where one fails."""
         if not samples:
             return []
         calls = [_call(model, sample) for sample in samples]
         result = self._result(model, model.path, calls, level)
         if not isinstance(result, RunFailure):
-            return [_answer(result, index, len(samples)) for index in range(len(samples))]
+            return [_runtime_outputs(result, index, len(samples)) for index in range(len(samples))]
         if len(samples) == 1 or result.kind in ("refused", "unavailable"):
-            return [Answer(failure=result)] * len(samples)
+            return [RuntimeOutputs(failure=result)] * len(samples)
         return [self.outputs(model, sample, level) for sample in samples]
 
     def marked(
@@ -204,7 +204,7 @@ class RuntimeRuns:
     def _result(
         self, model: ModelFile, path: Path, calls: list[Call], level: str, *, surviving: bool = False
     ) -> JobResult | RunFailure:
-        if not (model.whole or self._backend.loads_files):
+        if not (model.single or self._backend.loads_files):
             return RunFailure("refused", f"{self.name} takes graphs of at most 2 GiB, and this one has more")
         artifact = Artifact(b"", 0, MODEL, file=str(path))
         job = Job(self._case, artifact, calls, level, twice=True, surviving=surviving, name="the model")
@@ -219,8 +219,8 @@ def _call(model: ModelFile, sample: Arrays) -> Call:
     return Call("", {name: sample[name] for name in model.inputs if name in sample})
 
 
-def _answer(result: JobResult, index: int, samples: int) -> Answer:
-    return Answer(
+def _runtime_outputs(result: JobResult, index: int, samples: int) -> RuntimeOutputs:
+    return RuntimeOutputs(
         outputs=result.outputs[index],
         unsteady=tuple(name for call, name in result.unsteady if call == index),
         mutated=tuple(name for call, name in result.mutated if call == index),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from actconform.check.source import TensorType
     from actconform.check.value_flow import Array, Arrival, Use, ValueFlow
+
+Shapes: TypeAlias = "Callable[[], Mapping[str, Sequence[int]]]"
 
 _SIZE = 4  # the largest of the sizes and counts that are drawn
 _UNRESTRICTED = 9  # the largest of integers of which the graph says nothing
@@ -26,7 +28,7 @@ class Domain:
     """The values that an input takes."""
 
     kind: str
-    """normal, positive, uniform, integers, truth, choice, boxes or strings."""
+    """normal, positive, uniform, integers, mask, choice, boxes or strings."""
     low: float = -math.inf
     high: float = math.inf
     choices: tuple[float, ...] = ()
@@ -39,21 +41,25 @@ class Domain:
         return replace(narrower, low=low, high=max(low, high))
 
 
-def domain_of(name: str, tensor: TensorType, flow: ValueFlow, shapes: Mapping[str, Sequence[int]]) -> Domain:
-    """Return what an input may be, where the tensors of the main graph have `shapes`."""
+_MASK = Domain("mask", 0, 1)
+
+
+def domain_of(name: str, tensor: TensorType, flow: ValueFlow, shapes: Shapes) -> Domain:
+    """Return what an input may be; `shapes` infers those of the tensors of the main graph, and is called where they matter."""
     kind = tensor.dtype.kind
     if kind == "O":
         return Domain("strings")
+    single = tensor.dims is not None and all(dim == 1 for dim in tensor.dims)
     if kind == "b":
-        return Domain("truth", 0, 1)
-    arrivals = list(flow.arrivals(name)) if name in flow.inputs else []
+        return Domain("choice", choices=(1, 0), reason="yes or no") if single else _MASK
+    arrivals = list(flow.arrivals(name))
     sizes = _Shapes(flow, shapes)
     indices = [domain for arrival in arrivals if (domain := _index_domain(arrival, sizes)) is not None]
     if indices:
         domain = indices[0]
         for following in indices[1:]:
             domain = domain.narrowed(following)
-        return domain
+        return Domain("choice", choices=(1, 0), reason=domain.reason) if single and domain.kind == "mask" else domain
     if kind in "iu":
         return _integers(tensor, arrivals, flow)
     return _floats(arrivals, flow)
@@ -62,7 +68,7 @@ def domain_of(name: str, tensor: TensorType, flow: ValueFlow, shapes: Mapping[st
 class _Shapes:
     """The shapes of operands."""
 
-    def __init__(self, flow: ValueFlow, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, flow: ValueFlow, shapes: Shapes) -> None:
         self._flow = flow
         self._shapes = shapes
 
@@ -71,7 +77,10 @@ class _Shapes:
         if operand is None:
             return None
         stated = self._flow.dims.get(operand)
-        return self._shapes.get(self._flow.names.get(operand, "")) if stated is None else stated
+        if stated is not None:
+            return stated
+        name = self._flow.names.get(operand)
+        return None if name is None else self._shapes().get(name)
 
     def constant(self, use: Use, position: int) -> Array | None:
         return self._flow.constant(use, position)
@@ -82,9 +91,9 @@ def _index_domain(arrival: Arrival, sizes: _Shapes) -> Domain | None:
     use, position, affine, is_truth = arrival
     operator = use.node.op_type
     if is_truth or (operator, position) in _TRUTH:
-        return Domain("integers", 0, 1, reason=f"yes or no for {operator}")
+        return replace(_MASK, reason=f"yes or no for {operator}")
     if operator == "Sub" and position == 1 and affine.scale == 1 and _is(sizes.constant(use, 0), 1.0):
-        return Domain("integers", 0, 1, reason="a mask: it is subtracted from 1")
+        return replace(_MASK, reason="which is subtracted from 1")
     limit = None
     if (operator, position) in _ROWS:
         limit = _ROWS[operator, position](use, sizes)
@@ -113,7 +122,7 @@ def _integers(tensor: TensorType, arrivals: Sequence[Arrival], flow: ValueFlow) 
     values = sorted({number for number in compared if number == int(number)})
     if len(values) >= _CONTIGUOUS:
         return Domain("integers", values[0], values[-1], reason="which the graph compares them with")
-    if values and (tensor.dims is not None and all(dim == 1 for dim in tensor.dims)):
+    if values and tensor.dims is not None and all(dim == 1 for dim in tensor.dims):
         strict = any(
             arrival.use.node.op_type != "Equal" for arrival in arrivals if arrival.use.node.op_type in _COMPARISONS
         )
@@ -128,11 +137,10 @@ def _integers(tensor: TensorType, arrivals: Sequence[Arrival], flow: ValueFlow) 
         limits = np.iinfo(tensor.dtype)
         return Domain("integers", float(limits.min), float(limits.max), reason=f"all of {tensor.dtype}")
     pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, flow)) is not None]
-    return (
-        replace(pixels[0], kind="integers")
-        if pixels
-        else Domain("integers", 0, _UNRESTRICTED, reason="of which the graph says nothing")
-    )
+    if pixels:
+        return replace(pixels[0], kind="integers")
+    says = "of which the graph says nothing" if arrivals else "which nothing reads"
+    return Domain("integers", 0, _UNRESTRICTED, reason=says)
 
 
 def _floats(arrivals: Sequence[Arrival], flow: ValueFlow) -> Domain:

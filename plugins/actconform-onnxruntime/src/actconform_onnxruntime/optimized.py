@@ -27,7 +27,7 @@ def surviving_tensors(artifact: Artifact, provider: str, level: str) -> tuple[st
         session.load(model, provider, level, optimized=path)
         optimized = session.read_graph(path).graph
     plain = [node for node in optimized.node if node.domain != BLOCKED or node.op_type == IN_ORDER]
-    given = {name for node in plain for name in node.output}
+    computed = {name for node in plain for name in node.output}
     return tuple(
-        name for node in session.read_graph(model).graph.node for name in node.output if name and name in given
+        name for node in session.read_graph(model).graph.node for name in node.output if name and name in computed
     )

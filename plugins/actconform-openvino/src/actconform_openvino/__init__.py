@@ -17,7 +17,8 @@ from actconform.plugin.import_failure import imported
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-BITS = {"bf16": ml_dtypes.bfloat16}  # handed out as float16
+# Handed out as float16 or uint8, and taken for these.
+BITS = {"bf16": ml_dtypes.bfloat16, "f8e4m3": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2}
 DOUBLING = '<ir_version: 8, opset_import: ["" : 14]> g (float[1] x) => (float[1] y) { y = Add(x, x) }'
 _NOISE = re.compile(
     r"(Exception from|Check '|FrontEnd API|Model wasn't|While validating|Shape inference|Summary).*|-- "
@@ -28,6 +29,7 @@ class OpenVino(Backend):
     """OpenVINO on the CPU, told to compute in float32 whatever the graph's types; what comes out has them."""
 
     name, kind, extra = "openvino", "runtime", True
+    packages = ("openvino",)
 
     def facts(self) -> dict[str, str]:
         """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals.
@@ -52,6 +54,28 @@ class OpenVino(Backend):
             return Graph(_compile(_openvino().Core().read_model(artifact.model)), artifact)
         except RuntimeError as error:
             raise Unsupported(words(error)) from error
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the tensors that an operation of the compiled graph gives: of fused operations the last one's."""
+        proto = onnx.load_model_from_string(artifact.model)
+        for number, node in enumerate(proto.graph.node):
+            node.name = (
+                f"node{number}"  # OpenVINO calls its operations so; names may be missing, twice there, or have a comma
+            )
+        try:
+            model = _openvino().Core().read_model(proto.SerializeToString())
+            tensors = {
+                op.get_friendly_name(): [set(port.get_names()) for port in op.outputs()] for op in model.get_ops()
+            }
+            operations = _compile(model).get_runtime_model().get_ops()
+        except RuntimeError as error:
+            raise Unsupported(words(error)) from error
+        computed: set[str] = set()
+        for info in (operation.get_rt_info() for operation in operations):
+            if info["layerType"].astype(str) != "Const":
+                last = info["originalLayersNames"].astype(str).rpartition(",")[2]
+                computed.update(*tensors.get(last, []))
+        return tuple(name for node in proto.graph.node for name in node.output if name and name in computed)
 
 
 class Graph(Program):
@@ -83,10 +107,11 @@ def _compile(model: Any) -> Any:
 
 
 def _tensor(x: Any) -> Any:
-    # Bits of bfloat16 would be taken for float16.
-    ov, bits, x = _openvino(), x.dtype == ml_dtypes.bfloat16, np.asarray(x, order="C")
-    kind = ov.Type.bf16 if bits else ov.Type(x.dtype)
-    return ov.Tensor(np.atleast_1d(x.view(np.uint16) if bits else x), list(x.shape), kind)  # 2024.0 takes no 0-d array
+    ov, x = _openvino(), np.asarray(x, order="C")
+    bits = next((name for name, dtype in BITS.items() if x.dtype == dtype), "")
+    kind = getattr(ov.Type, bits) if bits else ov.Type(x.dtype)
+    # 2024.0 takes no 0-d array
+    return ov.Tensor(np.atleast_1d(x.view(f"u{x.dtype.itemsize}") if bits else x), list(x.shape), kind)
 
 
 @hookimpl

@@ -34,10 +34,12 @@ class _Weights(NamedTuple):
     r_bias: Array
     peepholes: Array
     functions: list[Callable[[Array], Array]]
+    prepared: Callable[[Array], Array]
+    """What the recurrence reads of the hidden states."""
 
 
 @operation("LSTM", "GRU", "RNN")
-def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
+def recurrent_layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     node: OperatorNode,
     x: Array,
     w: Array,
@@ -47,8 +49,12 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     h: Array | None = None,
     c: Array | None = None,
     p: Array | None = None,
+    prepared: Callable[[Array], Array] = lambda states: states,
 ) -> tuple[Array, ...]:
-    """Return the hidden states of all steps, and the last states. Behind a sequence's end are zeros."""
+    """Return the hidden states of all steps, and the last states. Behind a sequence's end are zeros.
+
+    `prepared` is what the recurrence reads of the hidden states (batch, hidden) of a step.
+    """
     attributes = node.attributes
     batch_first = bool(attributes.get("layout"))
     if batch_first:
@@ -61,7 +67,9 @@ def _layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     for i, end in enumerate(ends):
         bias = np.zeros(2 * r.shape[1]) if b is None else b[i]
         peepholes = np.zeros(3 * hidden) if p is None else p[i]
-        weights = _Weights(w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, _functions(node, i))
+        weights = _Weights(
+            w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, _functions(node, i), prepared
+        )
         states = [np.zeros((batch, hidden)) if state is None else state[i].copy() for state in (h, c)]
         directions.append(
             _run(node, weights, x, states[: 2 if node.op_type == "LSTM" else 1], lengths, back=end == "reverse")
@@ -88,9 +96,10 @@ def _run(
     """Return the hidden states of all steps in the order of time, and the last states, of one direction."""
     y = np.zeros((len(x), *states[0].shape))
     for step in range(len(x)):
+        read = [weights.prepared(states[0]), *states[1:]]
         for row in np.flatnonzero(step < lengths):
             time = int(lengths[row]) - 1 - step if back else step
-            after = _STEPS[node.op_type](node, weights, x[time, row], [state[row] for state in states])
+            after = _STEPS[node.op_type](node, weights, x[time, row], [state[row] for state in read])
             for state, new in zip(states, after, strict=True):
                 state[row] = new
             y[time, row] = after[0]

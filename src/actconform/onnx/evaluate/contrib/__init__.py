@@ -10,5 +10,6 @@ from actconform.onnx.evaluate.contrib import (  # noqa: F401  they register oper
     normalization,
     products,
     quantized,
+    quantized_lstm,
     tensors,
 )

@@ -233,7 +233,7 @@ def _rotary_embedding(
         raise Unsupported(f"RotaryEmbedding with scale = {attributes['scale']}, which its definition does not explain")
     shape = op.shape(x)
     rotated = 2 * op.shape(cosines)[1]
-    count = attributes.get("num_heads") if attributes.get("rotary_embedding_dim") else shape[-1] // rotated
+    count = attributes["num_heads"] if attributes.get("rotary_embedding_dim") else shape[-1] // rotated
     heads = x if len(shape) == 4 else separate_heads(op, x, count)
     places = op.array(positions)
     if places.size == 1:

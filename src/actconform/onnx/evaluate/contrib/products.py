@@ -74,8 +74,8 @@ def _gemm_parameters(attributes: dict[str, Any]) -> list[float]:
 
 @contrib("FusedGemm", alpha=1.0, beta=1.0, transA=0, transB=0)
 def _fused_gemm(node: OperatorNode, op: Operators, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    own = {name: node.attributes[name] for name in ("alpha", "beta", "transA", "transB")}
-    y = op.Gemm(a, b, c, **own)
+    settings = {name: node.attributes[name] for name in ("alpha", "beta", "transA", "transB")}
+    y = op.Gemm(a, b, c, **settings)
     return _activated(op, node.attributes.get("activation"), _gemm_parameters(node.attributes), y)
 
 
