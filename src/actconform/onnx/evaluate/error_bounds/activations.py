@@ -59,7 +59,7 @@ _KINDS = {
     "leakyrelu": _Kind(
         lambda x, alpha, _: np.where(x < 0.0, alpha * x, x), lambda _, y, __, ___: np.abs(y), roundings=1.0, alpha=0.01
     ),
-    "thresholdedrelu": _Kind(lambda x, alpha, _: np.where(x >= alpha, x, 0.0), _nothing, alpha=1.0),
+    "thresholdedrelu": _Kind(lambda x, alpha, _: np.where(x > alpha, x, 0.0), _nothing, alpha=1.0),
     "elu": _Kind(
         lambda x, alpha, _: np.where(x < 0.0, alpha * np.expm1(np.minimum(x, 0.0)), x),
         lambda x, y, alpha, _: np.where(x < 0.0, np.maximum(np.abs(y), abs(alpha)), 0.0),
