@@ -44,11 +44,12 @@ def _resize(context: BoundContext, x: Approximation, *others: Approximation | No
     roundings = sum(2.0 + len(samples_of(node, axis.places[:1], axis.length, axis.scale)) for axis in axes)
     if node.attributes.get("antialias") or node.attributes["exclude_outside"]:  # weights are divided by their sum
         roundings *= 2.0
-    if node.attributes["mode"] == "cubic":
-        roundings += CUBIC_ROUNDINGS * len(axes)
-    plain = node.attributes["mode"] == "linear" and x.error is None and np.min(x.value, initial=0.0) >= 0.0
-    reach = np.abs(value) if plain else _weighted(node, x.size, axes, cubic_support=True)
+    cubic = node.attributes["mode"] == "cubic"
+    plain = not cubic and x.error is None and np.min(x.value, initial=0.0) >= 0.0
+    reach = np.abs(value) if plain else _weighted(node, x.size, axes)
     error = roundings * context.fmt.unit_roundoff * reach + np.where(reach > 0.0, 4.0 * lost(context.fmt), 0.0)
+    if cubic:  # weights are as far off near their zeros as elsewhere
+        error += CUBIC_ROUNDINGS * len(axes) * PLACE_UNIT * _weighted(node, x.size, axes, more=1.0)
     if x.error is not None:
         error += _weighted(node, errors(x), axes)
     for i, axis in enumerate(axes):
@@ -65,12 +66,8 @@ def _resized(node: OperatorNode, x: F64, axes: Sequence[ResizedAxis]) -> F64:
     return x
 
 
-def _weighted(node: OperatorNode, sizes: F64, axes: Sequence[ResizedAxis], *, cubic_support: bool = False) -> F64:
-    """Return what sizes of pixels add up to with the sizes of their weights.
-
-    With `cubic_support` a cubic weight counts 1 more wherever it reaches: it is as far off near its zeros as elsewhere.
-    """
-    more = 1.0 if cubic_support and node.attributes["mode"] == "cubic" else 0.0
+def _weighted(node: OperatorNode, sizes: F64, axes: Sequence[ResizedAxis], more: float = 0.0) -> F64:
+    """Return what sizes of pixels add up to with the sizes of their weights, each `more` than it is."""
     for axis in axes:
         samples = samples_of(node, axis.places, axis.length, axis.scale)
         terms = [
@@ -140,8 +137,8 @@ def _grid_sample(context: BoundContext, x: Approximation, grid: Approximation) -
     sizes = context.compute((x.size, grid.value))[0]
     if mode == "cubic":
         sizes = np.broadcast_to(CUBIC_SIZE**rank * _over_image(np.max, x.size, value.ndim), value.shape)
-    roundings = 0.0 if mode == "nearest" else 4.0 * rank + (CUBIC_ROUNDINGS * rank if mode == "cubic" else 0.0)
-    error = roundings * fmt.unit_roundoff * sizes
+    unit = 0.0 if mode == "nearest" else 4.0 * rank * fmt.unit_roundoff
+    error = (unit + (CUBIC_ROUNDINGS * rank * PLACE_UNIT if mode == "cubic" else 0.0)) * sizes
     if mode != "nearest":
         error += np.where(sizes > 0.0, 4.0 * lost(fmt), 0.0)
     if x.error is not None:
