@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from actconform.check.draw import Range
     from actconform.check.inputs import InputSample
-    from actconform.check.model_check import Progress
     from actconform.check.runs import RuntimeRuns
     from actconform.check.source import Source
     from actconform.types.case import Bundle
@@ -36,7 +35,9 @@ DEFAULT_RUNTIME = "ort-cpu"
 
 @click.command("check")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--inputs", type=click.Path(path_type=Path), help="Inputs: .npz, .npy, a folder of them, test_data_set_0.")
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="Inputs: .npz, .npy, a folder of them, test_data_set_0."
+)
 @click.option("--range", "ranges", multiple=True, help="Values of an input that is drawn: x=0:255 (repeatable).")
 @click.option("--samples", type=click.IntRange(1, 1000), help="How many inputs are drawn (default: one for each size).")
 @click.option("--seed", default=0, show_default=True, help="Of what is drawn.")
@@ -48,7 +49,7 @@ DEFAULT_RUNTIME = "ort-cpu"
 @click.option("--html", is_flag=True, help="Write a page: every layer's error against its bound.")
 @click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the screen.")
 @click.option("--minimize", is_flag=True, help="Cut what differs to the smallest model, with a program that shows it.")
-def command(  # noqa: PLR0913, PLR0917  click hands over each option
+def command(
     model: Path,
     inputs: Path | None,
     ranges: tuple[str, ...],
@@ -89,7 +90,9 @@ def command(  # noqa: PLR0913, PLR0917  click hands over each option
         for output in runtime.outputs:
             say(f"  {output.sample} {output.name} {output.shape} {output.spreads:.3g} {output.unjudged}")
         for level in runtime.levels:
-            say(f"  {level.name} {level.marks} {len(level.tensors)} {len(level.unjudged)} {level.loosest:.2g} {level.moved} {level.failure}")
+            say(
+                f"  {level.name} {level.marks} {len(level.tensors)} {len(level.unjudged)} {level.loosest:.2g} {level.moved} {level.failure}"
+            )
         if runtime.fault:
             say("  " + chr(10).join(("FAULT", runtime.fault.blame, runtime.fault.node, *runtime.fault.evidence)))
     return 0 if result.explained else 1
@@ -100,7 +103,9 @@ def _read(path: Path, source: Source) -> list[CheckedSample]:
     read = read_samples(path, source)
     for note in read.notes:
         say(f"note: {note}", err=True)
-    return [_sample(sample, f"{path.name}/{sample.name}" if len(read.samples) > 1 else path.name) for sample in read.samples]
+    return [
+        _sample(sample, f"{path.name}/{sample.name}" if len(read.samples) > 1 else path.name) for sample in read.samples
+    ]
 
 
 def _sample(sample: InputSample, origin: str, drawn: Mapping[str, str] | None = None) -> CheckedSample:
@@ -131,7 +136,9 @@ def _drawn(
 class Quiet:
     def stage(self, name: str, total: int = 0) -> None:
         pass
+
     def step(self, count: int = 1) -> None:
         pass
+
     def outputs(self, runtime: str, outputs: Sequence[object]) -> None:
         pass

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from actconform.onnx.evaluate.error_bounds.activations import Activation, activations
+from actconform.onnx.evaluate.error_bounds.activations import activated
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import as_bounded, lost_in_sum
+from actconform.onnx.evaluate.recurrent import Activation, activations_of
 from actconform.tolerance.running_error import Bounded, sum_factor, widest
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
     # what a matrix product makes of its left side before it multiplies
     Preparation = Callable[[Bounded], Bounded]
-
-_USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
 
 class _Sums(NamedTuple):
@@ -79,7 +78,6 @@ class Layer(NamedTuple):
     """One direction: matrices of (columns, gates), biases of input and recurrence, peepholes; None where there are none."""
 
     node: OperatorNode
-    kind: str
     input_matrix: Bounded
     recurrence: Bounded
     biases: tuple[Bounded, Bounded] | None
@@ -123,12 +121,12 @@ def _lstm(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounde
         part = sums.part(layer.gate(i))
         if layer.peepholes is not None:
             part += _term(layer.peepholes[layer.gate(i)] * cell)
-        return f(layer.before(part))
+        return activated(f, layer.before(part))
 
     input_gate = gate(0, c)
     forget = 1.0 - input_gate if layer.node.attributes.get("input_forget") else gate(2, c)
-    after = forget * c + input_gate * g(layer.before(sums.part(layer.gate(3))))
-    return [gate(1, after) * last(after), after]
+    after = forget * c + input_gate * activated(g, layer.before(sums.part(layer.gate(3))))
+    return [gate(1, after) * activated(last, after), after]
 
 
 def _gru(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
@@ -136,17 +134,17 @@ def _gru(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded
     (h,) = states
     f, g = layer.functions
     sums = from_input.part(slice(2 * layer.hidden)) + layer.from_state(h, 0, 2)
-    update, reset = (f(layer.before(sums.part(layer.gate(i)))) for i in (0, 1))
+    update, reset = (activated(f, layer.before(sums.part(layer.gate(i)))) for i in (0, 1))
     if layer.node.attributes.get("linear_before_reset"):
         inner = _term(reset * layer.from_state(h, 2, 3).rounded(h.fmt))
     else:
         inner = layer.from_state(reset * h, 2, 3)
-    new = g(layer.before(from_input.part(layer.gate(2)) + inner))
+    new = activated(g, layer.before(from_input.part(layer.gate(2)) + inner))
     return [widest((1.0 - update) * new + update * h, update * (h - new) + new)]
 
 
 def _rnn(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
-    return [layer.functions[0](layer.before(from_input + layer.from_state(states[0], 0, 1)))]
+    return [activated(layer.functions[0], layer.before(from_input + layer.from_state(states[0], 0, 1)))]
 
 
 _STEPS: dict[str, Step] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
@@ -185,7 +183,7 @@ def _run(layer: Layer, x: Bounded, states: list[Bounded], direction: _Direction)
         read = states
         if shown is not None and step:
             read = [_seen(shown[step - 1], states[0], direction.goes_on[step]), *states[1:]]
-        after = _STEPS[layer.kind](layer, from_inputs.at(step), read)
+        after = _STEPS[layer.node.op_type](layer, from_inputs.at(step), read)
         going = direction.goes_on[step][:, None]
         states = [
             Bounded(np.where(going, new.value, old.value), np.where(going, new.error, old.error), new.fmt)
@@ -231,12 +229,12 @@ def bounded_layer(
         states = [state and state.moved(lambda v: v.swapaxes(0, 1)) for state in states]
         observed = None if observed is None else observed.transpose(1, 2, 0, 3)
     ends = ["forward", "reverse"] if attributes["direction"] == "bidirectional" else [attributes["direction"]]
-    functions = activations(context.node, _USUAL[kind], len(ends))
+    node = context.node._replace(op_type=kind)
     steps, batch = x.value.shape[:2]
     empty = np.zeros((batch, inputs.recurrence.value.shape[1]))
     results = []
     for i, end in enumerate(ends):
-        layer = _layer(context.node, kind, inputs, i, functions[i], prepared)
+        layer = _layer(node, inputs, i, prepared)
         direction = _direction(
             steps, batch, inputs.lengths, end == "reverse", None if observed is None else observed[:, i]
         )
@@ -248,18 +246,12 @@ def bounded_layer(
     return tuple(Approximation(each.value, each.error) for each in (y, *last))
 
 
-def _layer(
-    node: OperatorNode,
-    kind: str,
-    inputs: LayerInputs,
-    i: int,
-    functions: list[Activation],
-    prepared: Preparation,
-) -> Layer:
+def _layer(node: OperatorNode, inputs: LayerInputs, i: int, prepared: Preparation) -> Layer:
     gates = inputs.recurrence.value.shape[-1]
     bias = None if inputs.bias is None else (inputs.bias[i, :gates], inputs.bias[i, gates:])
     peepholes = None if inputs.peepholes is None else inputs.peepholes[i]
-    return Layer(node, kind, inputs.input_matrix[i], inputs.recurrence[i], bias, peepholes, functions, prepared)
+    functions = activations_of(node, i)
+    return Layer(node, inputs.input_matrix[i], inputs.recurrence[i], bias, peepholes, functions, prepared)
 
 
 def _direction(steps: int, batch: int, lengths: Array | None, back: bool, observed: F64 | None) -> _Direction:
