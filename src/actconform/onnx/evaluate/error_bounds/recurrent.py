@@ -74,7 +74,7 @@ def _product(x: Bounded, matrix: Bounded) -> _Sums:
     return _Sums(x.value @ matrix.value, size, passed_on, matrix.value.shape[0])
 
 
-class Layer(NamedTuple):
+class _Layer(NamedTuple):
     """One direction: matrices of (columns, gates), biases of input and recurrence, peepholes; None where there are none."""
 
     node: OperatorNode
@@ -105,13 +105,13 @@ class Layer(NamedTuple):
         return rounded.clip(-clip, clip) if clip else rounded
 
 
-class Step(Protocol):
+class _Step(Protocol):
     """The states after a step, the hidden one first, from what the input gives to the gates and the states before."""
 
-    def __call__(self, layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]: ...
+    def __call__(self, layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]: ...
 
 
-def _lstm(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
+def _lstm(layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
     """Gates in the order input, output, forget, cell; peepholes in that of the first three."""
     h, c = states
     f, g, last = layer.functions
@@ -129,7 +129,7 @@ def _lstm(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounde
     return [gate(1, after) * activated(last, after), after]
 
 
-def _gru(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
+def _gru(layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
     """Gates in the order update, reset, hidden. The new state as it is written, or from the difference of old and new."""
     (h,) = states
     f, g = layer.functions
@@ -143,14 +143,14 @@ def _gru(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded
     return [widest((1.0 - update) * new + update * h, update * (h - new) + new)]
 
 
-def _rnn(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
+def _rnn(layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
     return [activated(layer.functions[0], layer.before(from_input + layer.from_state(states[0], 0, 1)))]
 
 
-_STEPS: dict[str, Step] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
+_STEPS: dict[str, _Step] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
 
 
-class _Direction(NamedTuple):
+class _StepOrder(NamedTuple):
     """The order of steps: which time each sequence of the batch is at in each step, and whether it still goes on."""
 
     times: Array
@@ -171,7 +171,7 @@ class _Direction(NamedTuple):
         return result
 
 
-def _run(layer: Layer, x: Bounded, states: list[Bounded], direction: _Direction) -> list[Bounded]:
+def _run(layer: _Layer, x: Bounded, states: list[Bounded], direction: _StepOrder) -> list[Bounded]:
     """Return the hidden states of all times, and the last states."""
     from_inputs = _product(layer.prepared(x), layer.input_matrix)
     if layer.biases is not None:
@@ -238,27 +238,27 @@ def bounded_layer(
         direction = _direction(
             steps, batch, inputs.lengths, end == "reverse", None if observed is None else observed[:, i]
         )
-        own = [Bounded(empty, empty, fmt) if state is None else state[i] for state in states]
-        results.append(_run(layer, x.moved(direction.in_order), own, direction))
+        initial = [Bounded(empty, empty, fmt) if state is None else state[i] for state in states]
+        results.append(_run(layer, x.moved(direction.in_order), initial, direction))
     y, *last = (_stacked(parts, axis) for parts, axis in zip(zip(*results, strict=True), (1, 0, 0), strict=False))
     if batch_first:
         y, last = y.moved(lambda v: v.transpose(2, 0, 1, 3)), [each.moved(lambda v: v.swapaxes(0, 1)) for each in last]
     return tuple(Approximation(each.value, each.error) for each in (y, *last))
 
 
-def _layer(node: OperatorNode, inputs: LayerInputs, i: int, prepared: Preparation) -> Layer:
+def _layer(node: OperatorNode, inputs: LayerInputs, i: int, prepared: Preparation) -> _Layer:
     gates = inputs.recurrence.value.shape[-1]
     bias = None if inputs.bias is None else (inputs.bias[i, :gates], inputs.bias[i, gates:])
     peepholes = None if inputs.peepholes is None else inputs.peepholes[i]
     functions = activations_of(node, i)
-    return Layer(node, inputs.input_matrix[i], inputs.recurrence[i], bias, peepholes, functions, prepared)
+    return _Layer(node, inputs.input_matrix[i], inputs.recurrence[i], bias, peepholes, functions, prepared)
 
 
-def _direction(steps: int, batch: int, lengths: Array | None, back: bool, observed: F64 | None) -> _Direction:
+def _direction(steps: int, batch: int, lengths: Array | None, back: bool, observed: F64 | None) -> _StepOrder:
     ends = np.full(batch, steps) if lengths is None else np.asarray(lengths).astype(np.int64)
     step = np.broadcast_to(np.arange(steps)[:, None], (steps, batch))
     times = np.maximum(ends - 1 - step, 0) if back else step
-    return _Direction(times, step < ends, observed)
+    return _StepOrder(times, step < ends, observed)
 
 
 def _stacked(parts: tuple[Bounded, ...], axis: int) -> Bounded:

@@ -150,10 +150,10 @@ def _exp_ulp(bits: int) -> float:
     return EXP_ULP[min(bits, 32)]
 
 
-def _moved_errors(context: BoundContext, x: Approximation, more: tuple[Approximation | None, ...]) -> F64 | None:
+def _moved_errors(context: BoundContext, x: Approximation, shapes: tuple[Approximation | None, ...]) -> F64 | None:
     if x.error is None:
         return None
-    moved: F64 = context.compute((errors(x), *(None if each is None else each.value for each in more)))[0]
+    moved: F64 = context.compute((errors(x), *(None if each is None else each.value for each in shapes)))[0]
     return moved
 
 
