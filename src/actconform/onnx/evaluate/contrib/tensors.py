@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.contrib.registry import contrib
@@ -56,7 +57,7 @@ def _unfold(node: OperatorNode, op: Operators, x: Tensor) -> Tensor:
     """Return the slices of a size along an axis, which follow each other at a step, along a new last axis."""
     shape, size, step = op.shape(x), node.attributes["size"], node.attributes["step"]
     axis = node.attributes["dim"] % len(shape)
-    places = np.arange(0, shape[axis] - size + 1, step)[:, None] + np.arange(size)
+    places = sliding_window_view(np.arange(shape[axis]), size)[::step]
     slices = op.Gather(x, places, axis=axis)
     return op.Transpose(slices, perm=[i for i in range(len(shape) + 1) if i != axis + 1] + [axis + 1])
 
