@@ -301,3 +301,10 @@ def test_symbols_are_sized_for_each_sample_apart(tmp_path: Path, source):
         arrays = {"image": np.ones((b, 3), np.float32), "ids": np.ones(b, np.int64)}
         write_sample(tmp_path / "sets" / f"test_data_set_{k}", arrays, source)
     assert [each.arrays["ids"].size for each in read_samples(tmp_path / "sets", source).samples] == [1, 4]
+
+
+def test_inputs_that_need_more_memory_are_refused_with_the_estimate(tmp_path: Path, alone):
+    np.save(tmp_path / "x.npy", np.zeros((2**20, 3), np.float32))
+    with pytest.raises(UsageError, match=r"the model is too large for memory: .* GiB with these inputs.*--max-memory"):
+        read_samples(tmp_path / "x.npy", alone, max_memory=2**28)
+    assert read_samples(tmp_path / "x.npy", alone, max_memory=2**34).samples

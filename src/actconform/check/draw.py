@@ -11,14 +11,12 @@ import numpy as np
 import onnx
 
 from actconform.check.inputs import Array, InputSample
-from actconform.check.memory import estimated_bytes, expect_fits
+from actconform.check.sample_size import expect_sample_fits, inferred_shapes
 from actconform.check.size_search import described, sizings
 from actconform.check.sizes import Symbol, readings, shape_at, symbols_of
 from actconform.check.value_domains import Domain, domain_of
 from actconform.check.value_flow import value_flow
 from actconform.errors import UsageError, near
-from actconform.onnx.grad.arguments import fix_shapes
-from actconform.onnx.size_limits import inferred_with_data
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -114,7 +112,14 @@ class _Drawer:
     def samples(self, count: int | None) -> list[DrawnSample]:
         sizes = self._sizings()
         number = len(sizes) if count is None else count
-        return [self._drawn(i, sizes[i % len(sizes)]) for i in range(number)]
+        return [self._accepted(i, sizes[i % len(sizes)]) for i in range(number)]
+
+    def _accepted(self, number: int, sizing: Sizing) -> DrawnSample:
+        """Return the sample of a number; where its values are refused at sizes that are taken, those of the first number."""
+        sample = self._drawn(number, sizing)
+        if number and self._accepts is not None and self._accepts(sample.arrays) is not None:
+            return replace(self._drawn(0, sizing), name=sample.name)
+        return sample
 
     def _sizings(self) -> list[Sizing]:
         """Return sizings under the first reading of the inputs' dimensions under which one is taken."""
@@ -149,7 +154,7 @@ class _Drawer:
             return words
         if self._accepts is None:
             try:
-                self._infer(sizing)
+                inferred_shapes(self._source, self._shapes_by_name(sizing))
             except onnx.shape_inference.InferenceError as error:
                 return one_line(str(error), MOST_WORDS)
         elif (words := self._accepts(self._drawn(0, sizing).arrays)) is not None:
@@ -157,9 +162,8 @@ class _Drawer:
         return self._needs_too_much(sizing)
 
     def _needs_too_much(self, sizing: Sizing) -> str | None:
-        needed = estimated_bytes(self._source.weight_bytes, self._source.light.graph, self._inferred(sizing))
         try:
-            expect_fits(needed, self._max_memory, f" at {described(sizing)}")
+            expect_sample_fits(self._source, self._inferred(sizing), self._max_memory, f" at {described(sizing)}")
         except UsageError as error:
             return str(error)
         return None
@@ -169,22 +173,13 @@ class _Drawer:
         key = tuple(self._shapes(sizing))
         if key not in self._inferences:
             try:
-                self._inferences[key] = self._infer(sizing)
+                self._inferences[key] = inferred_shapes(self._source, self._shapes_by_name(sizing))
             except onnx.shape_inference.InferenceError:  # a run decides
                 self._inferences[key] = {}
         return self._inferences[key]
 
-    def _infer(self, sizing: Sizing) -> dict[str, Sequence[int]]:
-        light = onnx.ModelProto()
-        light.CopyFrom(self._source.light)
-        fix_shapes(light.graph, dict(zip(self._inputs, self._shapes(sizing), strict=True)))
-        graph = inferred_with_data(light).graph
-        shapes: dict[str, Sequence[int]] = {}
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            dims = value.type.tensor_type.shape.dim
-            if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-                shapes[value.name] = [dim.dim_value for dim in dims]
-        return shapes
+    def _shapes_by_name(self, sizing: Sizing) -> dict[str, tuple[int, ...]]:
+        return dict(zip(self._inputs, self._shapes(sizing), strict=True))
 
     def _shapes(self, sizing: Sizing) -> list[tuple[int, ...]]:
         return [shape_at(tensor, sizing) for tensor in self._inputs.values()]

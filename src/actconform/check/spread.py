@@ -72,19 +72,14 @@ def _of_integers(output: OutputCheck, got: Array, truth: Array, moved: Sequence[
 
 def _of_floats(output: OutputCheck, got: Array, truth: Array, moved: Sequence[Array], element_type: int) -> OutputCheck:
     fmt = FORMATS.get(element_type)
+    unit, mean = spread_units(truth, moved, element_type)
     with np.errstate(all="ignore"):
-        spread = np.sqrt(sum(((array - truth) ** 2 for array in moved), np.zeros(truth.shape)) / max(len(moved), 1))
-        finite = np.isfinite(spread)
-        mean = float(np.mean(spread, where=finite)) if finite.any() else 0.0
         size = np.abs(truth)
         overflowed = np.zeros(truth.shape, bool)
-        rounding = size * 2.0**-53
         if fmt is not None:
-            rounding = size * fmt.unit_roundoff + fmt.smallest_normal
-            overflowed = np.isinf(got) & np.isfinite(truth) & (size + LIMIT * np.fmax(spread, mean) >= fmt.overflow)
+            overflowed = np.isinf(got) & np.isfinite(truth) & (size + LIMIT * unit >= fmt.overflow)
         same = (got == truth) | (np.isnan(got) & np.isnan(truth)) | overflowed
         error = np.abs(got - truth)
-        unit = np.maximum(np.maximum(np.where(finite, spread, np.inf), mean), rounding)
         spreads = np.nan_to_num(np.where(same | np.isposinf(unit), 0.0, error / unit), nan=np.inf, posinf=np.inf)
     worst = int(np.argmax(spreads))
     decisions, alike = _decisions(got, truth)
@@ -103,6 +98,18 @@ def _of_floats(output: OutputCheck, got: Array, truth: Array, moved: Sequence[Ar
         decided_alike=alike,
         explained=bool(spreads.flat[worst] <= LIMIT),
     )
+
+
+def spread_units(truth: Array, moved: Sequence[Array], element_type: int) -> tuple[Array, float]:
+    """Return what the error of each element is measured in, infinite where rounding leaves nothing, and the mean spread."""
+    fmt = FORMATS.get(element_type)
+    with np.errstate(all="ignore"):
+        spread = np.sqrt(sum(((array - truth) ** 2 for array in moved), np.zeros(truth.shape)) / max(len(moved), 1))
+        finite = np.isfinite(spread)
+        mean = float(np.mean(spread, where=finite)) if finite.any() else 0.0
+        size = np.abs(truth)
+        rounding = size * fmt.unit_roundoff + fmt.smallest_normal if fmt else size * 2.0**-53
+        return np.maximum(np.maximum(np.where(finite, spread, np.inf), mean), rounding), mean
 
 
 def _decisions(got: Array, truth: Array) -> tuple[int, int]:

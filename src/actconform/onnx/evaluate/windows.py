@@ -114,7 +114,7 @@ def convolved(node: OperatorNode, x: Array, kernel: Array) -> Array:
     return y.reshape(len(x), len(kernel), *counts)
 
 
-COLUMNS = 20_000_000  # numbers, 160 MB
+COLUMNS = 500_000  # numbers, 4 MB: what stays in the cache between being gathered and multiplied is twice as fast
 BLOCK = 1 << 16  # numbers that stay in the processor's cache
 
 

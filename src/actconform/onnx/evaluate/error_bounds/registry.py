@@ -16,6 +16,7 @@ from onnx import TensorProto
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.elementwise import OperatorNode  # noqa: TC001  part of a named tuple
+from actconform.onnx.evaluate.error_bounds.blocks import any_in_blocks
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.tolerance.row_bounds import flushes
 from actconform.types.dtypes import FloatFormat
@@ -152,11 +153,16 @@ def _as_read(x: Approximation, flushed: FloatFormat | None) -> Approximation:
     if error is not None:
         error = np.where(np.isfinite(value), error, 0.0)
     if flushed is not None:
-        small = np.abs(value) < flushed.smallest_normal
-        if np.count_nonzero(small) != np.count_nonzero(value == 0):
-            lost = np.where(small, np.abs(value), 0.0)
+        smallest = flushed.smallest_normal
+        if any_in_blocks(lambda part: _has_subnormal(part, smallest), value):
+            lost = np.where(np.abs(value) < smallest, np.abs(value), 0.0)
             error = lost if error is None else lost + error
     return Approximation(value, error)
+
+
+def _has_subnormal(array: F64, smallest_normal: float) -> bool:
+    small = np.abs(array) < smallest_normal
+    return bool(small.any()) and np.count_nonzero(small) != array.size - np.count_nonzero(array)
 
 
 def _settled(output: Approximation, element_type: int) -> Approximation:

@@ -88,7 +88,7 @@ def _deformable_convolution(
     heaviest = 1.0 if mask is None else float(np.max(mask.size, initial=0.0))
     brightest = float(np.max(x.size, initial=0.0))
     farthest = max(x.value.shape[2:]) + float(np.max(offset.size, initial=0.0))
-    off_place = 4.0 * rank * farthest * 2.0**-24 + rank * float(np.max(errors(offset), initial=0.0))
+    off_place = 2.0 * rank * farthest * 2.0**-24 + rank * float(np.max(errors(offset), initial=0.0))
     # weights of the four pixels, the mask, and their products
     rounding = 4.0 * (rank + 1) * fmt.unit_roundoff
     share = min(2.0 * off_place, 2.0) * heaviest + rounding * heaviest
