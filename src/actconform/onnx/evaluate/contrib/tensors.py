@@ -134,14 +134,14 @@ def _inverse(_: OperatorNode, op: Operators, x: Tensor) -> Array:
     return np.asarray(np.linalg.inv(op.array(x)))
 
 
-@contrib("Rfft", signal_ndim=1)
+@contrib("Rfft", signal_ndim=1, onesided=1)
 def _real_fourier_transform(node: OperatorNode, op: Operators, x: Tensor) -> Tensor:
     _expect_one_signal_axis(node)
     signal = op.Unsqueeze(x, np.array([-1]))
     return op.DFT(signal, None, np.array(-2), onesided=1)
 
 
-@contrib("Irfft", signal_ndim=1)
+@contrib("Irfft", onesided=1)
 def _inverse_real_fourier_transform(node: OperatorNode, op: Operators, x: Tensor) -> Tensor:
     """Return the real signal of half a spectrum, whose other half are the conjugate numbers."""
     _expect_one_signal_axis(node)
@@ -152,5 +152,6 @@ def _inverse_real_fourier_transform(node: OperatorNode, op: Operators, x: Tensor
 
 
 def _expect_one_signal_axis(node: OperatorNode) -> None:
-    if node.attributes["signal_ndim"] != 1 or node.attributes.get("normalized"):
-        raise Unsupported(f"{node.op_type} over several axes, or normalized")
+    attributes = node.attributes
+    if attributes["signal_ndim"] != 1 or attributes.get("normalized") or not attributes["onesided"]:
+        raise Unsupported(f"{node.op_type} over several axes, normalized, or of the whole spectrum")
