@@ -338,3 +338,21 @@ def test_the_first_axis_of_a_recurrent_layer_is_time(read):
     first, second = drawn(read(linear(inputs, [node], ["y"], w=(1, 12, 3), r=(1, 12, 4))))
     assert first.sizes["n"] == 1
     assert min(first.sizes["t"], second.sizes["t"]) > 2
+
+
+@pytest.mark.parametrize(("rows", "others"), [(11, 5), (5, 11)])
+def test_integers_that_pick_from_two_tables_are_rows_of_both(read, rows, others):
+    nodes = [helper.make_node("Gather", ["a", "ids"], ["y"]), helper.make_node("Gather", ["b", "ids"], ["z"])]
+    source = read(linear({"ids": (TensorProto.INT64, [200])}, nodes, ["y", "z"], a=(rows, 2), b=(others, 2)))
+    (sample,) = drawn(source)
+    assert sample.arrays["ids"].max() == 4
+
+
+def test_values_are_followed_through_the_rounds_of_a_loop(read):
+    text = (
+        "g (int64[50] ids) => (int64[50] y) <int64 n = {2}, float[3] table = {2.0, 1.0, 0.0}> { c = Constant<value_int = 1>()"
+        " go = Cast<to = 9>(c) y = Loop (n, go, ids) <body = b (int64 i, bool k, int64[50] v) => (bool k2, int64[50] w)"
+        " { k2 = Identity(k) t = Gather(table, v) w = Cast<to = 7>(t) }> }"
+    )
+    (sample,) = drawn(read(text))
+    assert set(sample.arrays["ids"].tolist()) == {0, 1, 2}

@@ -139,8 +139,9 @@ def _compared(tensor: TensorType, comparisons: Sequence[Arrival], sizes: _Shapes
         return Domain("integers", values[0], values[-1], reason="which the graph compares them with")
     if values and _is_single(tensor):
         strict = any(arrival.use.node.op_type != "Equal" for arrival in comparisons)
+        reason = f"the graph compares it with {', '.join(f'{value:g}' for value in values)}"
         further = [values[-1] + 1] + ([values[0] - 1] if strict else [])
-        return Domain("choice", choices=(*values, *further), reason="by what the graph compares it with")
+        return Domain("choice", choices=(*values, *further), reason=reason)
     if values and set(values) <= {0, 1}:
         return replace(_MASK, reason="which the graph compares with 0 or 1")
     if values:
