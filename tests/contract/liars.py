@@ -286,6 +286,53 @@ class LoadsAnything(HonestRuntime):
         return Relu() if b"Unknown" in artifact.model else super().load(artifact, dtype)
 
 
+class Evaluated(Program):
+    """A graph under onnx's evaluator; where it is `undone` by marks, its last output is another."""
+
+    def __init__(self, artifact: Artifact, *, undone: bool) -> None:
+        from onnx.reference import ReferenceEvaluator
+
+        self.evaluator = ReferenceEvaluator(artifact.model)
+        self.undone = undone and len(self.evaluator.output_names) > 1
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        outputs = dict(zip(self.evaluator.output_names, self.evaluator.run(None, inputs), strict=True))
+        return outputs | {"y": outputs["y"] + np.float32(1e-7)} if self.undone else outputs
+
+
+class FusingRuntime(HonestRuntime):
+    name = "fusing"
+    levels = ("nothing",)
+    undone = False
+
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
+        if b"gated" in artifact.model:
+            return Evaluated(artifact, undone=self.undone and not level)
+        return super().load(artifact, dtype)
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        return "positive", "y"
+
+
+class Unfuses(FusingRuntime):
+    name = "unfuses"
+    undone = True
+
+
+class Misnames(FusingRuntime):
+    name = "misnames"
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        return ("y", "fused_7") if level else ("y",)
+
+
+class NamesNothing(FusingRuntime):
+    name = "names-nothing"
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        return None  # type: ignore[return-value]
+
+
 class NotInstalled(Honest):
     name = "not-installed"
 

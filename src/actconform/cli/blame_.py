@@ -33,6 +33,7 @@ from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
 from actconform.settings import BackendConfig, Config, read_config
 from actconform.types.json import finite
+from actconform.workers.environments import is_installed
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
             text for text in settings.requirements if canonicalize_name(Requirement(text).name) not in replaced
         ]
         wanted = [package.requirement(new=package in new) for package in own_packages]
-        wanted = [text for text in wanted if settings.python or not _is_here(text)]
+        wanted = [text for text in wanted if settings.python or not is_installed(text)]
         backends[name] = msgspec.structs.replace(settings, requirements=(*unchanged, *wanted))
     report_progress = partial(say, err=True)
     versions = ", ".join(f"{package.fact} {package.after if package in new else package.before}" for package in touched)
@@ -137,15 +138,6 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
         lambda result: results.update({result.case: result}),
     )
     return results
-
-
-def _is_here(requirement: str) -> bool:
-    """Return whether the driver has that release: its processes then need no environment."""
-    wanted = Requirement(requirement)
-    try:
-        return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
-    except metadata.PackageNotFoundError:
-        return False
 
 
 def _distributions(options: Sequence[str]) -> dict[str, str]:

@@ -219,6 +219,13 @@ PROMISES: dict[str, _Promise] = {
         "set Program.placement to {execution provider: operators} from what the runtime reports, or claim no provider",
         _no_provider,
     ),
+    "survival": _Promise(
+        lambda evidence: evidence.survival.breaches,
+        "marks on tensors that survive optimization change nothing",
+        "return from surviving_tensors only names of the graph's tensors that are computed, under these names, when they are no "
+        "outputs; or do not write it",
+        lambda evidence: evidence.survival.not_applicable,
+    ),
     "close": _Promise(
         _close,
         "ends without an error; calls keep no memory",

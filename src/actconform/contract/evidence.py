@@ -16,6 +16,7 @@ from actconform.compare.layerwise import layerwise
 from actconform.compare.metamorphic import RelationChecks
 from actconform.compare.side_effects import behaviour
 from actconform.contract.recording_backend import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
+from actconform.contract.survival import Survival, check_survival
 from actconform.errors import NoGoldens, Unsupported, UsageError, WorkerCrash, WorkerTimeout
 from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.scheduler import facts_of
@@ -98,6 +99,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     facts_again: dict[str, str] = {}
     differs: str = ""
     gave_up: bool = False
+    survival: Survival = Survival()
     seconds: float = 0.0
 
     @property
@@ -131,7 +133,9 @@ def gather_evidence(
             return evidence
         with _worker(WATCHED, setting, watched=name) as watched:
             evidence.facts_again = watched.start().facts
-            _CaseRunner(watched, catalog, setting, evidence).run_all(cases, on_case)
+            runner = _CaseRunner(watched, catalog, setting, evidence)
+            runner.run_all(cases, on_case)
+            evidence.survival = runner.survival()
         evidence.differs = _CaseRunner(plain, catalog, setting, evidence).differing()
     evidence.seconds = time.perf_counter() - started
     return evidence
@@ -192,6 +196,17 @@ class _CaseRunner:
             if deaths == DEATHS:
                 self._evidence.gave_up = True
                 return
+
+    def survival(self) -> Survival:
+        """Return what is wrong with the tensors that survive optimization, or why there are none to check."""
+        backend = self._evidence.backend
+        if backend.kind == "framework":
+            return Survival(not_applicable="loads no graphs")
+        if self._evidence.gave_up:
+            return Survival(not_applicable="its process died too often")
+        return check_survival(
+            lambda job: self._run_job(CaseRecord(case=job.case), job), self._evidence.name, backend.levels
+        )
 
     def differing(self) -> str:
         """Return the first answered case where the outputs of this process differ; empty where they are the same."""

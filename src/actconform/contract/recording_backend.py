@@ -127,6 +127,10 @@ class Watched(Backend):
         with self._watch.over("load"):
             return self._watched(self._inner.load(artifact, dtype, *([level] if level else [])))
 
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        with self._watch.over("surviving_tensors"):
+            return self._inner.surviving_tensors(artifact, dtype, *([level] if level else []))
+
     def _watched(self, program: Program) -> Program:
         return WatchedProgram(program, self._watch) if isinstance(program, Program) else program
 
@@ -184,6 +188,7 @@ class Plugin:
 
         class OfItsKind(Watched):
             kind = inner_class.kind
+            loads_files = inner_class.loads_files
             inner = inner_class
 
         return (OfItsKind,)

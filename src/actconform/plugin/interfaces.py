@@ -120,6 +120,12 @@ class Backend(ABC):
     optimizers: ClassVar[tuple[str, ...]] = ()
     """Names of the optimizations that a runtime can leave out one by one."""
 
+    loads_files: ClassVar[bool] = False
+    """Whether `load` and `surviving_tensors` read a graph from `Artifact.file` where that is given, and `Artifact.model` is empty;
+    for others the file is read into `model`. Graphs of more than 2 GiB come as files alone."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """What pip calls the packages that compute, the usual one first: of one of them NAME@VERSION has another version."""
+
     provider: ClassVar[str] = ""
     """The execution provider that every node must be given, or the case has a `placement` finding; empty for no such claim."""
 
@@ -136,6 +142,15 @@ class Backend(ABC):
     def variant(self, name: str) -> Backend:
         """Return the backend that is the variant of that name."""
         raise Unsupported(f"{self.name} has no variant {name!r}")
+
+    @classmethod
+    def reproduction(cls) -> str:
+        """For a runtime: Python source that loads and runs a graph without actconform; "" where there is none, as here.
+
+        It imports what it needs, and defines `run(model, inputs, level)`: `model` is the path of a file, `inputs` a dict of arrays
+        by name, `level` as `load` takes it; the outputs are returned by name. It computes as `load` does.
+        """
+        return ""
 
     @abstractmethod
     def facts(self) -> dict[str, str]:
@@ -168,6 +183,15 @@ class Backend(ABC):
         `level` is empty for what users get, or one of `levels`, or "without NAME" with one of `optimizers`.
         """
         raise Unsupported(f"{self.name} loads no graphs: it builds natively")
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        """For a runtime: the tensors of the graph that it still computes, under their own names, after its optimization at `level`.
+
+        To mark these as outputs of the graph undoes no fusion, so that the outputs which the graph has keep their bits. Only names
+        of tensors that a node of the graph gives count, none of graphs within nodes. Optional: raise `Unsupported`, as here, where
+        the runtime does not say; then only the final outputs of a user's model are judged as users get them.
+        """
+        raise Unsupported(f"{self.name} does not say what survives its optimization")
 
 
 class Exporter(ABC):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from actconform.types import Kernel
     from actconform.types.dtypes import FloatFormat
 
-EXP_ULP = {32: 4.0, 16: 2.0}
+EXP_ULP = {64: 4.0, 32: 4.0, 16: 2.0}
 # lambda of the probabilistic bound for dot products: it fails once in 1e7 (2 exp(-lambda^2 / 2) for each element)
 CONFIDENCE = 6.0
 

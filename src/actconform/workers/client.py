@@ -85,7 +85,7 @@ class Worker:
         """
         with self._lock:
             process, _ = self._started()
-            return self._exchange(process, job, JobResult, timeout, f"while it ran {job.case.id}")
+            return self._exchange(process, job, JobResult, timeout, f"while it ran {job.name or job.case.id}")
 
     def export(self, job: ExportJob, timeout: float) -> ExportResult:
         """Have the worker make the graph of `job` with one of its backend's exporters; all else is as in `run`."""

@@ -130,6 +130,15 @@ def environment(
     return stored
 
 
+def is_installed(requirement: str) -> bool:
+    """Return whether the driver's packages satisfy the requirement: its processes then need no environment."""
+    wanted = Requirement(requirement)
+    try:
+        return wanted.specifier.contains(metadata.version(wanted.name), prereleases=True)
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def stored_environments() -> list[Environment]:
     """Return all environments, incomplete ones included, the last used first."""
     place = environments_folder()

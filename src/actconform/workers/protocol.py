@@ -74,7 +74,11 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
-    """One case: what to build or load, and the calls to make on it."""
+    """One case: what to build or load, and the calls to make on it.
+
+    With `twice` each call is made a second time, not the first alone, and growth of memory is not measured. With `surviving` no
+    call is made: the tensors that survive optimization are asked for. `name` is what messages call it, by default the case.
+    """
 
     case: Case
     artifact: Artifact | None
@@ -82,6 +86,9 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     level: str = ""
     intermediates: bool = False  # whether the layers' values at the first call are wanted
     batch: int = 0  # of a model, where it is not the model's own
+    twice: bool = False
+    surviving: bool = False
+    name: str = ""
 
 
 class ExportJob(msgspec.Struct, frozen=True, tag=True):
@@ -115,7 +122,8 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
 
     `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
-    output name) whose bits differed when the first call was made again after the last one; NaN payloads do not count.
+    output name) whose bits differed when the call was made again after the last one; NaN payloads do not count. `surviving` has
+    the names of the tensors that survive optimization, None where the job does not ask for them.
     """
 
     outputs: list[Bundle] = []
@@ -125,6 +133,7 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
     implementation: str = ""
     placement: dict[str, tuple[str, ...]] = {}
     grown: int = 0
+    surviving: tuple[str, ...] | None = None
     failure: Failure | None = None
     timings: dict[str, float] = {}
 

@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from actconform.plugin.interfaces import Exporter
     from actconform.plugin.loader import Catalog
-    from actconform.types import Kernel
+    from actconform.types import Case, Kernel
     from actconform.workers.protocol import Bundle, Call, ExportJob, Job
 
 Stage = Literal["supports", "build", "load", "run", "export"]
@@ -69,7 +70,7 @@ class Session:
         self.unavailable = unavailable
 
     def run(self, job: Job) -> JobResult:
-        """Build or load the program, make the calls, then the first one again; faults of the backend are not raised.
+        """Build or load the program, make the calls, then the first one or all again; faults of the backend are not raised.
 
         Calls with cotangents go to `vjp`, others to `forward`, each time on copies of the inputs. `timings` has the seconds
         of "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
@@ -77,17 +78,23 @@ class Session:
         started = time.perf_counter()
         outcome = JobResult(timings={"run": 0.0})
         try:
-            program = self.open(job, outcome)
-            try:
-                self._call_all(program, job, outcome)
-                if job.intermediates:
-                    outcome.intermediates = _intermediates(program, job.calls[0])
-            finally:
-                _close(program, outcome)
+            if job.surviving:
+                outcome.surviving = self._surviving(job)
+            else:
+                self._run(job, outcome)
         except StoppedError as stopped:
             outcome.failure = stopped.failure
         outcome.timings["worker"] = time.perf_counter() - started
         return outcome
+
+    def _run(self, job: Job, outcome: JobResult) -> None:
+        program = self.open(job, outcome)
+        try:
+            self._call_all(program, job, outcome)
+            if job.intermediates:
+                outcome.intermediates = _intermediates(program, job.calls[0])
+        finally:
+            _close(program, outcome)
 
     def export(self, job: ExportJob) -> ExportResult:
         """Make the graph, with the warnings captured meanwhile; faults of the exporter are not raised."""
@@ -121,15 +128,7 @@ class Session:
     def open(self, job: Job, outcome: JobResult) -> Program:
         """Return the program of a job, and record in `outcome` what it is; raise StoppedError where there is none."""
         case = job.case
-        self._require_available()
-        variant = case.backend.removesuffix(self._label).partition("@")[2]
-        with stage("supports"):
-            backend = self.backend.variant(variant) if variant else self.backend
-            support = backend.supports(case)
-            if not isinstance(support, Support):
-                raise TypeError(f"supports returned {type_name(support)}: wanted actconform.Support")
-            if not support.yes:
-                raise Unsupported(support.reason or f"{case.backend} gives no reason")
+        backend = self._taking(case)
         started = time.perf_counter()
         name: Stage = "build" if backend.kind == "framework" else "load"
         with stage(name):
@@ -140,17 +139,35 @@ class Session:
                     program = backend.build_model(subject, case.dtype)
                 else:
                     program = backend.build(subject, case.dtype)
-            elif job.artifact is None:
-                raise ValueError(f"{case.backend} loads graphs, and the job of route {case.route!r} brings none")
             else:
-                level = (job.level,) if job.level else ()
-                program = backend.load(job.artifact, case.dtype, *level)
+                program = backend.load(*_load_arguments(job, backend))
             if not isinstance(program, Program):
                 raise TypeError(f"{name} returned {type_name(program)}: wanted an actconform.Program")
         outcome.timings[name] = time.perf_counter() - started
         outcome.implementation = str(program.implementation)
         outcome.placement = {str(name): tuple(nodes) for name, nodes in program.placement.items()}
         return program
+
+    def _taking(self, case: Case) -> Backend:
+        """Return the backend, or its variant, that takes the case."""
+        self._require_available()
+        variant = case.backend.removesuffix(self._label).partition("@")[2]
+        with stage("supports"):
+            backend = self.backend.variant(variant) if variant else self.backend
+            support = backend.supports(case)
+            if not isinstance(support, Support):
+                raise TypeError(f"supports returned {type_name(support)}: wanted actconform.Support")
+            if not support.yes:
+                raise Unsupported(support.reason or f"{case.backend} gives no reason")
+        return backend
+
+    def _surviving(self, job: Job) -> tuple[str, ...]:
+        backend = self._taking(job.case)
+        with stage("load"):
+            names = backend.surviving_tensors(*_load_arguments(job, backend))
+            if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+                raise TypeError(f"surviving_tensors returned {type_name(names)}: wanted a tuple of names")
+        return tuple(names)
 
     def _subject(self, name: str) -> Kernel | Model:
         try:
@@ -166,13 +183,25 @@ class Session:
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
             at_first = at_first or resident()
-        if job.calls:
-            # Last, not second: state left behind by the calls in between must not show in the outputs either.
-            again, _ = _call(program, job.calls[0], 0, outcome.timings)
-            outcome.unsteady.extend((0, name) for name in _differing(outcome.outputs[0], again))
+        # Last, not second: state left behind by the calls in between must not show in the outputs either.
+        for index, call in enumerate(job.calls if job.twice else job.calls[:1]):
+            again, _ = _call(program, call, index, outcome.timings)
+            outcome.unsteady.extend((index, name) for name in _differing(outcome.outputs[index], again))
+            del again  # it would count as growth
+        if job.calls and not job.twice:
             output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
             if resident() - at_first - output_bytes > SUSPECT:
                 outcome.grown = growth(lambda: _call(program, job.calls[0], 0, {"run": 0.0}))
+
+
+def _load_arguments(job: Job, backend: Backend) -> tuple[Any, ...]:
+    """Return the arguments of `load`: a level only where the job has one, a file only where the backend reads it itself."""
+    case, artifact = job.case, job.artifact
+    if artifact is None:
+        raise ValueError(f"{case.backend} loads graphs, and the job of route {case.route!r} brings none")
+    if artifact.file and not backend.loads_files:
+        artifact = msgspec.structs.replace(artifact, model=Path(artifact.file).read_bytes(), file="")
+    return artifact, case.dtype, *([job.level] if job.level else [])
 
 
 def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Artifact:
@@ -249,10 +278,10 @@ def _checked(returned: object, method: str) -> dict[str, NDArray[Any]]:
 
 
 def _differing(first: Bundle, second: Bundle) -> list[str]:
-    return [name for name in sorted({*first, *second}) if not _steady(first.get(name), second.get(name))]
+    return [name for name in sorted({*first, *second}) if not same_numbers(first.get(name), second.get(name))]
 
 
-def _steady(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
+def same_numbers(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
     """Whether both are the same bits, or NaN in the same places."""
     if first is None or second is None or (first.dtype, first.shape) != (second.dtype, second.shape):
         return False

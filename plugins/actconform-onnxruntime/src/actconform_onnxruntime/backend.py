@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from actconform.machine.cpu import cpu_capability
 from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
 from actconform_onnxruntime import cuda, session
+from actconform_onnxruntime.optimized import surviving_tensors
 from actconform_onnxruntime.program import GraphProgram
 
 if TYPE_CHECKING:
@@ -28,10 +30,17 @@ class OrtCpu(Backend):
     provider = CPU_PROVIDER
     levels = tuple(session.LEVELS)
     optimizers = session.OPTIMIZERS
+    loads_files = True
+    packages = PACKAGES
 
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
         return {**_package_facts(), "device": "cpu", "subnormals": _subnormals(self._session(_doubling()))}
+
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `standalone`, on this execution provider."""
+        return _standalone(cls.provider)
 
     def library(self) -> Library:
         """Return MLAS, ONNX Runtime's own functions."""
@@ -39,9 +48,13 @@ class OrtCpu(Backend):
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program; raise `Unsupported` where ONNX Runtime refuses it."""
-        return GraphProgram(self._session(artifact.model, level), artifact, self.provider)
+        return GraphProgram(self._session(artifact.file or artifact.model, level), artifact, self.provider)
 
-    def _session(self, model: bytes, level: str = "") -> Any:
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the tensors that nodes of the optimized graph give as those of `artifact` do, all but NCHWc's own."""
+        return surviving_tensors(artifact, self.provider, level)
+
+    def _session(self, model: bytes | str, level: str = "") -> Any:
         return session.load(model, CPU_PROVIDER, level)
 
 
@@ -52,6 +65,8 @@ class OrtCuda(Backend):
     kind = "runtime"
     provider = cuda.PROVIDER
     optional = True
+    loads_files = True
+    packages = PACKAGES
 
     def facts(self) -> dict[str, str]:
         """Return the facts of ort-cpu and of the device; raise `Unavailable` with the cause of there being none."""
@@ -65,14 +80,24 @@ class OrtCuda(Backend):
         except Exception as error:  # ONNX Runtime's exceptions share no base
             raise Unavailable(f"CUDA is there, but ONNX Runtime runs nothing on it: {error}") from error
 
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `standalone`, on this execution provider."""
+        return _standalone(cls.provider)
+
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program, whose `placement` tells what went to the CPU; raise `Unsupported` where it is refused.
 
         Raises `Unavailable` where the session as a whole is not on CUDA: a CPU's number must never bear CUDA's name.
         """
-        return GraphProgram(self._session(artifact.model), artifact, self.provider)
+        return GraphProgram(self._session(artifact.file or artifact.model), artifact, self.provider)
 
-    def _session(self, model: bytes) -> Any:
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the tensors that nodes of the optimized graph give as those of `artifact` do."""
+        cuda.preload()
+        return surviving_tensors(artifact, self.provider, level)
+
+    def _session(self, model: bytes | str) -> Any:
         cuda.preload()
         made = session.load(model, self.provider)
         providers = made.get_providers()
@@ -82,6 +107,11 @@ class OrtCuda(Backend):
                 f"asked for {self.provider}, ONNX Runtime made a session on {', '.join(providers)} and does not say why"
             )
         return made
+
+
+def _standalone(provider: str) -> str:
+    text = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
+    return text.replace(CPU_PROVIDER, provider, 1)
 
 
 def _package_facts() -> dict[str, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from actconform import Unavailable
+from actconform_onnxruntime.session import read_graph
 
 RECORD = "get_provider_graph_assignment_info"
 NO_RECORD = "this ONNX Runtime does not say where it put the nodes of a graph: take 1.24 or newer"
@@ -29,8 +30,8 @@ class Placement(NamedTuple):
     shapes: tuple[str, ...]
 
 
-def placed(session: Any, model: bytes, provider: str) -> Placement:
-    """Return where the session of `model` on `provider` has its nodes; it must have been told to record it.
+def placed(session: Any, model: bytes | str, provider: str) -> Placement:
+    """Return where the session of `model`, bytes or the path of a file, on `provider` has its nodes; it must have been told to record it.
 
     A release that keeps no record names the providers of a session alone: where there is one, every node is there, and which
     operators they became is not known. Raises `Unavailable` where there are several.
@@ -53,15 +54,13 @@ def placed(session: Any, model: bytes, provider: str) -> Placement:
     return Placement({name: tuple(operators) for name, operators in computed.items()}, tuple(shapes))
 
 
-def shape_nodes(model: bytes) -> set[tuple[str, str]]:
+def shape_nodes(model: bytes | str) -> set[tuple[str, str]]:
     """Return name and operator of the graph's nodes that depend on shapes and constants alone, at least one shape among them.
 
     Nodes without a name are known by the operator: where one of them computes, none is returned. Nodes in the bodies of
     loops and branches, and of functions, are not looked at.
     """
-    import onnx
-
-    graph = onnx.load_model_from_string(model).graph
+    graph = read_graph(model).graph
     constants = {tensor.name for tensor in graph.initializer} - {value.name for value in graph.input}
     shapes: set[str] = set()
     ranks: set[str] = set()  # of the shapes, those that depend on no dimension

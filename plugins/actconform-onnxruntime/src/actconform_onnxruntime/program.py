@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actconform import Program
 from actconform_onnxruntime.placement import Placement, placed
 from actconform_onnxruntime.session import refused_late
-from actconform_onnxruntime.tensors import from_ort, to_ort
+from actconform_onnxruntime.tensors import BY_BITS, from_ort, to_ort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ class GraphProgram(Program):
         self._device = "cuda" if provider == "CUDAExecutionProvider" else "cpu"
         self._outputs = [output.name for output in session.get_outputs()]
         types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
-        self._bfloat16 = "tensor(bfloat16)" in types
-        where = placed(session, artifact.model, provider)
+        self._by_bits = not BY_BITS.keys().isdisjoint(types)
+        where = placed(session, artifact.file or artifact.model, provider)
         self.placement = where.computed
         self.implementation = _implementation(artifact.path, where)
 
@@ -35,7 +35,7 @@ class GraphProgram(Program):
         Raises `Unsupported` where it loaded the graph, and refuses an operator only now: pooling over four dimensions.
         """
         with refused_late():
-            if self._bfloat16:
+            if self._by_bits:
                 feeds = {name: to_ort(array) for name, array in inputs.items()}
                 values = self._session.run_with_ort_values(self._outputs, feeds)
                 return dict(zip(self._outputs, map(from_ort, values), strict=True))

@@ -93,7 +93,16 @@ def words(error: Exception) -> str:
     return _NOISE.sub("", lines[0]).replace(" : ", ": ", 1).strip()
 
 
-def _too_new(error: Exception, model: bytes) -> str:
+def read_graph(model: bytes | str) -> Any:
+    """Return the ModelProto of bytes or of a file, without data that lie in files beside it."""
+    import onnx
+
+    if isinstance(model, bytes):
+        return onnx.load_model_from_string(model)
+    return onnx.load_model(model, load_external_data=False)
+
+
+def _too_new(error: Exception, model: bytes | str) -> str:
     """Return by what a graph is newer than ONNX Runtime, where that is why it is refused, or ""; itself it does not say by what.
 
     "the graph is of opset 24 (newest operator: Swish-24) and IR version 12; onnxruntime 1.19.0 takes IR version 10 at most"
@@ -105,7 +114,7 @@ def _too_new(error: Exception, model: bytes) -> str:
     if not limit:
         return ""
     what, most = filter(None, limit.groups())
-    proto = onnx.load_model_from_string(model)
+    proto = read_graph(model)
     opset = max((entry.version for entry in proto.opset_import if entry.domain in STANDARD), default=0)
     since = {
         node.op_type: onnx.defs.get_schema(node.op_type, opset).since_version
@@ -120,10 +129,12 @@ def _too_new(error: Exception, model: bytes) -> str:
     return f"{graph}; onnxruntime {onnxruntime.__version__} takes {what} {most} at most"
 
 
-def load(model: bytes, provider: str, level: str = "") -> Any:
-    """Return a session of `model` on `provider`; raise `Unsupported`, in ONNX Runtime's words, where it refuses.
+def load(model: bytes | str, provider: str, level: str = "", optimized: str = "") -> Any:
+    """Return a session of `model`, bytes or the path of a file, on `provider`; raise `Unsupported`, in ONNX Runtime's words, where
+    it refuses.
 
-    `level` is one of LEVELS, or "without NAME" with one of OPTIMIZERS, or empty for the default, all.
+    `level` is one of LEVELS, or "without NAME" with one of OPTIMIZERS, or empty for the default, all. The optimized graph is
+    written to the path `optimized`, where one is given, and its large tensors to a file beside it.
 
     ONNX Runtime's own retreat of a whole session to the CPU, on creation and on every run, is off: it would answer in
     another's name. Single nodes that `provider` does not take go to the CPU: the record tells which.
@@ -137,6 +148,9 @@ def load(model: bytes, provider: str, level: str = "") -> Any:
         extra["disabled_optimizers"] = [level.removeprefix("without ")]
     elif level:
         chosen.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{LEVELS[level]}")
+    if optimized:
+        chosen.optimized_model_filepath = optimized
+        chosen.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
     try:
         return onnxruntime.InferenceSession(model, chosen, providers=[provider], enable_fallback=0, **extra)
     except refusals() as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -17,7 +18,8 @@ from actconform.plugin.import_failure import imported
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
-BITS = {"bf16": ml_dtypes.bfloat16}  # handed out as float16
+# Handed out as float16 or uint8, and taken for these.
+BITS = {"bf16": ml_dtypes.bfloat16, "f8e4m3": ml_dtypes.float8_e4m3fn, "f8e5m2": ml_dtypes.float8_e5m2}
 DOUBLING = '<ir_version: 8, opset_import: ["" : 14]> g (float[1] x) => (float[1] y) { y = Add(x, x) }'
 _NOISE = re.compile(
     r"(Exception from|Check '|FrontEnd API|Model wasn't|While validating|Shape inference|Summary).*|-- "
@@ -27,7 +29,7 @@ _NOISE = re.compile(
 class OpenVino(Backend):
     """OpenVINO on the CPU, told to compute in float32 whatever the graph's types; what comes out has them."""
 
-    name, kind, extra = "openvino", "runtime", True
+    name, kind, extra, packages = "openvino", "runtime", True, ("openvino",)
 
     def facts(self) -> dict[str, str]:
         """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals.
@@ -42,6 +44,11 @@ class OpenVino(Backend):
         facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
         return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
 
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `standalone`."""
+        return Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
+
     def library(self) -> Library:
         """Return the functions that OpenVINO compiles for the CPU."""
         return Library("openvino-cpu", ("openvino",))
@@ -50,6 +57,15 @@ class OpenVino(Backend):
         """Return the graph as a program; raise `Unsupported` where OpenVINO refuses it."""
         try:
             return Graph(_compile(_openvino().Core().read_model(artifact.model)), artifact)
+        except RuntimeError as error:
+            raise Unsupported(words(error)) from error
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the tensors that an operation of the compiled graph gives: of fused operations the last one's."""
+        from actconform_openvino.compiled import surviving_tensors
+
+        try:
+            return surviving_tensors(onnx.load_model_from_string(artifact.model), _openvino().Core(), _compile)
         except RuntimeError as error:
             raise Unsupported(words(error)) from error
 
@@ -83,10 +99,11 @@ def _compile(model: Any) -> Any:
 
 
 def _tensor(x: Any) -> Any:
-    # Bits of bfloat16 would be taken for float16.
-    ov, bits, x = _openvino(), x.dtype == ml_dtypes.bfloat16, np.asarray(x, order="C")
-    kind = ov.Type.bf16 if bits else ov.Type(x.dtype)
-    return ov.Tensor(np.atleast_1d(x.view(np.uint16) if bits else x), list(x.shape), kind)  # 2024.0 takes no 0-d array
+    ov, x = _openvino(), np.asarray(x, order="C")
+    bits = next((name for name, dtype in BITS.items() if x.dtype == dtype), "")
+    kind = getattr(ov.Type, bits) if bits else ov.Type(x.dtype)
+    # 2024.0 takes no 0-d array
+    return ov.Tensor(np.atleast_1d(x.view(f"u{x.dtype.itemsize}") if bits else x), list(x.shape), kind)
 
 
 @hookimpl

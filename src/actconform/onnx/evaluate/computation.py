@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.evaluate.indexing
 import actconform.onnx.evaluate.layers
+import actconform.onnx.evaluate.quantized
 import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.regions
+import actconform.onnx.evaluate.resizing
+import actconform.onnx.evaluate.sampling
 import actconform.onnx.evaluate.signals
+import actconform.onnx.evaluate.states
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.contrib import CONTRIB, CONTRIB_DOMAIN
+from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, BODY_OPSET, CONTRIB, Operators
+from actconform.onnx.evaluate.element_types import held
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
+from actconform.onnx.evaluate.node_label import STANDARD, node_label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Array: TypeAlias = NDArray[Any]
-
-STANDARD = ("", "ai.onnx")
 
 
 class Computation(NamedTuple):
@@ -38,31 +44,65 @@ class Computation(NamedTuple):
 
 def computation(node: onnx.NodeProto, opset: int) -> Computation:
     """Return what computes `node` at that opset of the standard's domain; raise Unsupported, naming it, for an unknown operator."""
-    if node.domain == CONTRIB_DOMAIN and node.op_type in CONTRIB:
-        operation, defaults = CONTRIB[node.op_type]
-        operator_node = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, node.domain)
-    elif node.domain not in STANDARD or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
+    domain, outputs = "" if node.domain in STANDARD else node.domain, tuple(node.output)
+    if (domain, node.op_type) in CONTRIB:
+        define, defaults, _ = CONTRIB[domain, node.op_type]
+        composed = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, domain, outputs)
+        return Computation(composed, lambda inputs: _several(define(composed, ArrayOperators(), *inputs)))
+    if domain or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
         raise Unsupported(f"the correctly rounded evaluator does not know {node_label(node, opset)}")
-    else:
-        operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset)
-        if node.op_type in PASSED_ON:
-            return Computation(operator_node, passed_on(node, opset))
-        operation = OPERATIONS[node.op_type]
+    operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset, outputs=outputs)
+    if node.op_type in PASSED_ON:
+        return Computation(operator_node, passed_on(node, opset))
+    operation = OPERATIONS[node.op_type]
     return Computation(operator_node, lambda inputs: _several(operation(operator_node, *inputs)))
 
 
-def node_label(node: onnx.NodeProto, opset: int) -> str:
-    """Return what messages call a node: its operator, domain, opset, and its name or outputs."""
-    return (
-        f"operator {node.op_type} (domain {node.domain or 'ai.onnx'}, opset {opset}) "
-        f"at node {node.name or '-> ' + ', '.join(node.output)}"
-    )
+class DefinitionStep(NamedTuple):
+    """A standard operator in the definition of another."""
+
+    node: onnx.NodeProto
+    computation: Computation
+
+
+def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> DefinitionStep:
+    """Return a standard operator of a definition, with inputs where `inputs` has any; each is made once."""
+    listed = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
+    return _made_step(op_type, tuple(each is not None for each in inputs), outputs, tuple(sorted(listed.items())))
+
+
+@lru_cache(maxsize=4096)
+def _made_step(
+    op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]
+) -> DefinitionStep:
+    inputs = [f"in{i}" if each else "" for i, each in enumerate(present)]
+    node = helper.make_node(op_type, inputs, [f"out{i}" for i in range(outputs)], **dict(attributes))
+    return DefinitionStep(node, computation(node, BODY_OPSET))
+
+
+class ArrayOperators(Operators):
+    """The standard's operators on arrays: what computes the operators that are defined by them."""
+
+    float_type = TensorProto.FLOAT
+
+    def apply(self, op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> Any:
+        arrays = [None if each is None else np.asarray(each) for each in inputs]
+        results = definition_step(op_type, arrays, outputs, attributes).computation.compute(arrays)
+        if op_type == "Cast":
+            return held(np.asarray(results[0]), attributes["to"])
+        return results[0] if outputs == 1 else tuple(results[:outputs])
+
+    def array(self, tensor: Any) -> Array:
+        return np.asarray(tensor)
+
+    def within(self, tensor: Any, error: Array) -> Any:  # noqa: ARG002  the real function has none
+        return tensor
 
 
 def attributes_of(node: onnx.NodeProto, opset: int) -> dict[str, Any]:
     """Return a node's attributes, the standard's defaults where it is silent. Raises Unsupported for no standard operator."""
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema = onnx.defs.get_schema(node.op_type, max(opset, ADDED_TO_STANDARD.get(node.op_type, 0)), "")
     except onnx.defs.SchemaError as error:
         raise Unsupported(f"{node_label(node, opset)} is not in the standard") from error
     defaults = [attribute.default_value for attribute in schema.attributes.values() if attribute.default_value.type]

@@ -6,50 +6,72 @@ is wrong or ill-conditioned at its precision; where its output is right and a ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from actconform._renamed import old_class_names
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.computation import STANDARD, Array, attributes_of, computation, node_label
-from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
-from actconform.onnx.gates import deep, io_names, operators, standard_opset
-from actconform.onnx.nested_graphs import graphs, subgraphs
-from actconform.onnx.opset_conversion import inlined
+from actconform.onnx.evaluate.computation import Array, attributes_of, computation
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, element_type_name, held, output_types
+from actconform.onnx.evaluate.node_label import STANDARD, node_label
+from actconform.onnx.gates import io_names, operators, standard_opset
+from actconform.onnx.nested_graphs import graphs, reads, subgraphs
+from actconform.onnx.opset_conversion import OLDEST, inlined
 from actconform.onnx.size_limits import READ, expect_sane_output
 from actconform.oracle.rounding import round_to
 from actconform.plugin.interfaces import Program
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actconform.types import Bundle
 
 __getattr__ = old_class_names(__name__)
 
 __all__ = ["CorrectlyRoundedEvaluator", "operators"]
 
-# of a node's inputs, None where one is left out, and of everything known before it, which the body of a loop may capture
-Compute: TypeAlias = Callable[[list[Array | None], Mapping[str, Array]], Sequence[Array]]
+Values: TypeAlias = MutableMapping[str, Array]
+# of a node's inputs, None where one is left out, and of all tensors in scope, which a graph inside it may capture
+Compute: TypeAlias = Callable[[list[Array | None], "ChainMap[str, Array]"], Sequence[Array]]
 
 MOST_ROUNDS = 10_000  # of a loop
-FIRST_OPSET = 13  # before it Softmax flattened its input, and squeezes and sums took axes otherwise
+BATCHED_SCAN = 8  # the opset whose Scan has a batch axis
 
 
 class _Step(NamedTuple):
     node: onnx.NodeProto
+    input_types: list[int]
+    output_types: list[int]
     compute: Compute
+    last_read: list[str]
+    """Tensors of this graph that nothing reads after this step."""
+
+
+class _Body(NamedTuple):
+    """A graph in its scope, ready to run."""
+
+    inputs: list[str]
+    outputs: list[str]
+    described: Sequence[onnx.ValueInfoProto]
+    output_types: list[int]
+    constants: dict[str, Array]
+    steps: list[_Step]
 
 
 class CorrectlyRoundedEvaluator(Program):
     """A graph of standard operators, evaluated by the operators' true values.
 
-    `model` is a serialized ModelProto at opset 13 or newer; functions in it are inlined. Every float32, float16 and
-    bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With `rounding=False` nothing is
-    rounded: the same graph in float64, a second evaluation, that tells lack of precision from a wrong formula.
-    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, elements that are not real numbers, tensors whose element type onnx cannot infer.
+    `model` is a serialized ModelProto at opset 7 or newer, evaluated at its own opset; functions in it are inlined. Every
+    float32, float16 and bfloat16 tensor is rounded to nearest, once, with gradual underflow; float64 ones stay. With
+    `rounding=False` nothing is rounded: the same graph in float64, a second evaluation, that tells lack of precision from a
+    wrong formula. A tensor is freed after the last node that reads it.
+    Raises Unsupported, naming operator, domain, opset and node, for what it does not know: other domains, strings, sequences,
+    complex numbers, random numbers, sparse initializers.
     """
 
     implementation = "actconform.onnx.evaluate.evaluator"
@@ -58,44 +80,53 @@ class CorrectlyRoundedEvaluator(Program):
         proto = inlined(onnx.load_from_string(model))
         self._rounding = rounding
         self._opset = standard_opset(proto)
-        if self._opset < FIRST_OPSET:
-            raise Unsupported(f"the correctly rounded evaluator knows opset {FIRST_OPSET} and newer, not {self._opset}")
-        self._inputs, self._outputs = io_names(model)
-        self._steps = self._steps_of(proto.graph)
-        self._types = _element_types(proto, self._opset)
+        if self._opset < OLDEST:
+            raise Unsupported(f"the correctly rounded evaluator knows opset {OLDEST} and newer, not {self._opset}")
         if any(graph.sparse_initializer for graph in graphs(proto.graph)):
             raise Unsupported("the correctly rounded evaluator takes no sparse initializers")
-        self._constants = {
-            tensor.name: self._settled(numpy_helper.to_array(tensor), tensor.data_type)
-            for graph in graphs(proto.graph)
-            for tensor in graph.initializer
-        }
+        self._inputs, _ = io_names(model)
+        self._types = {value.name: value.type.tensor_type.elem_type for value in proto.graph.input}
+        for name in self._inputs:
+            if self._types[name] not in STORAGE:
+                raise Unsupported(
+                    f"the correctly rounded evaluator does not take {name}, a tensor of {element_type_name(self._types[name])}"
+                )
+        self._body = self._prepared(proto.graph, ChainMap(self._types))
 
     def forward(self, inputs: Bundle) -> Bundle:
-        """Return the outputs by name, in their declared dtypes (all floats float64 without rounding), `inputs` untouched.
+        """Return the outputs by name, in their dtypes (all floats float64 without rounding), `inputs` untouched.
 
         Raises ValueError where the inputs' names or dtypes are not the graph's, or a node fails at these shapes.
         """
         if set(inputs) != set(self._inputs):
             raise ValueError(f"inputs {sorted(inputs)} given, but the graph takes {sorted(self._inputs)}")
-        values: dict[str, Array] = dict(self._constants)
+        values: dict[str, Array] = {}
         for name, array in inputs.items():
             if array.dtype != STORAGE[self._types[name]]:
                 raise ValueError(f"input {name} is {array.dtype}, but the graph takes {STORAGE[self._types[name]]}")
             values[name] = self._settled(array, self._types[name])
         with np.errstate(all="ignore"):
-            self._run(self._steps, values)
-        return {name: self._handed_out(values[name], self._types[name]) for name in self._outputs}
+            results = self._run(self._body, values, ChainMap({}))
+        return {
+            name: self._handed_out(array, element_type)
+            for name, array, element_type in zip(self._body.outputs, results, self._body.output_types, strict=True)
+        }
 
-    def _run(self, steps: Sequence[_Step], values: dict[str, Array]) -> None:
-        for step in steps:
-            values |= self._results(step, values)
+    def _run(self, body: _Body, values: Mapping[str, Array], outer: ChainMap[str, Array]) -> list[Array]:
+        """Return the outputs of a graph of its inputs and what lies around it."""
+        local = {**body.constants, **values}
+        scope = outer.new_child(local)
+        for step in body.steps:
+            local |= self._results(step, scope)
+            for name in step.last_read:
+                del local[name]
+        return [scope[name] for name in body.outputs]
 
-    def _results(self, step: _Step, values: Mapping[str, Array]) -> dict[str, Array]:
-        arguments = [values[name] if name else None for name in step.node.input]
+    def _results(self, step: _Step, scope: ChainMap[str, Array]) -> dict[str, Array]:
+        arguments = [scope[name] if name else None for name in step.node.input]
         try:
-            self._expect_sane_output(step.node, values)
-            results = step.compute(arguments, values)
+            self._expect_sane_output(step, arguments)
+            results = step.compute(arguments, scope)
         except Unsupported as error:
             raise Unsupported(f"{node_label(step.node, self._opset)}: {error}") from error
         except Exception as error:
@@ -104,48 +135,78 @@ class CorrectlyRoundedEvaluator(Program):
             raise Unsupported(
                 f"the correctly rounded evaluator knows {len(results)} outputs of {node_label(step.node, self._opset)}"
             )
-        named = zip(step.node.output, results, strict=False)  # trailing outputs may be left out
-        return {name: self._settled(np.asarray(result), self._types[name]) for name, result in named if name}
+        named = zip(step.node.output, results, step.output_types, strict=False)  # trailing outputs may be left out
+        return {name: self._settled(np.asarray(result), element_type) for name, result, element_type in named if name}
 
-    def _expect_sane_output(self, node: onnx.NodeProto, values: Mapping[str, Array]) -> None:
+    def _expect_sane_output(self, step: _Step, arguments: list[Array | None]) -> None:
         """Raise Unsupported where the node would make more than is evaluated here, before it does."""
-        read = {name: (values[name], STORAGE[self._types[name]]) for name in node.input if name}
         # Of large ones the shape alone is looked at, and a view costs nothing.
         typed = {
-            name: array.astype(dtype) if array.size <= READ else np.broadcast_to(np.zeros((), dtype), array.shape)
-            for name, (array, dtype) in read.items()
+            name: array.astype(STORAGE[element_type])
+            if array.size <= READ
+            else np.broadcast_to(np.zeros((), STORAGE[element_type]), array.shape)
+            for name, array, element_type in zip(step.node.input, arguments, step.input_types, strict=True)
+            if array is not None
         }
-        expect_sane_output(node, typed, self._opset)
+        expect_sane_output(step.node, typed, self._opset)
 
     def _settled(self, array: Array, element_type: int) -> Array:
         """Return the array as a tensor of that type is held: floats rounded, in float64; all else in its own dtype."""
-        if element_type not in FORMATS:
-            return array.astype(STORAGE[element_type])
-        with np.errstate(invalid="ignore"):  # a signalling NaN is one of the patterns
-            wide = array.astype(np.float64)
-        return round_to(wide, FORMATS[element_type]) if self._rounding else wide
+        exact = held(array, element_type)
+        narrow = element_type in FORMATS and element_type != TensorProto.DOUBLE
+        return round_to(exact, FORMATS[element_type]) if narrow and self._rounding else exact
 
     def _handed_out(self, array: Array, element_type: int) -> Array:
         wide = element_type in FORMATS and not self._rounding
         return array.astype(np.float64 if wide else STORAGE[element_type])
 
-    def _steps_of(self, graph: onnx.GraphProto) -> list[_Step]:
-        return [_Step(node, self._compute(node)) for node in graph.node]
+    def _prepared(self, graph: onnx.GraphProto, types: ChainMap[str, int]) -> _Body:
+        """Return a graph ready to run; `types` has the element types of its inputs, and of all around it."""
+        constants = {}
+        for tensor in graph.initializer:
+            if tensor.data_type not in STORAGE:
+                raise Unsupported(
+                    f"the correctly rounded evaluator does not take {tensor.name}, a tensor of {element_type_name(tensor.data_type)}"
+                )
+            types[tensor.name] = tensor.data_type
+            constants[tensor.name] = self._settled(numpy_helper.to_array(tensor), tensor.data_type)
+        outputs = [value.name for value in graph.output]
+        last_reads = _last_reads(graph)
+        steps = []
+        for node, last_read in zip(graph.node, last_reads, strict=True):
+            input_types = [_type_of(name, types, node, self._opset) if name else 0 for name in node.input]
+            compute, given_types = self._compute(node, input_types, types)
+            for name, element_type in zip(node.output, given_types, strict=True):
+                if name and element_type not in STORAGE:
+                    what = f"{node_label(node, self._opset)} gives {name}"
+                    raise Unsupported(f"{what}, a tensor of {element_type_name(element_type)}")
+                types[name] = element_type
+            if node.op_type == "Constant" and node.domain in STANDARD:
+                constants |= self._results(_Step(node, [], given_types, compute, []), ChainMap({}))
+                continue
+            steps.append(_Step(node, input_types, given_types, compute, last_read))
+        names = [value.name for value in graph.input]
+        return _Body(names, outputs, graph.output, [types[name] for name in outputs], constants, steps)
 
-    def _compute(self, node: onnx.NodeProto) -> Compute:
+    def _compute(
+        self, node: onnx.NodeProto, input_types: list[int], types: ChainMap[str, int]
+    ) -> tuple[Compute, list[int]]:
+        """Return what computes a node, and the element types of its outputs."""
         flow = {"If": self._choice, "Loop": self._loop, "Scan": self._scan}.get(node.op_type)
         if flow and node.domain in STANDARD:
-            return flow(node)
+            return flow(node, input_types, types)
         compute = computation(node, self._opset).compute
-        return lambda arguments, _: compute(arguments)
+        return lambda arguments, _: compute(arguments), output_types(node, self._opset, input_types)
 
-    def _loop(self, node: onnx.NodeProto) -> Compute:
+    def _loop(
+        self, node: onnx.NodeProto, input_types: list[int], types: ChainMap[str, int]
+    ) -> tuple[Compute, list[int]]:
         """Return what runs the body until its limit, or while its condition holds, each node in it rounded as any other."""
-        (body,) = subgraphs(node)
-        steps = self._steps_of(body)
-        takes, gives = [value.name for value in body.input], [value.name for value in body.output]
+        (graph,) = subgraphs(node)
+        body_types = (TensorProto.INT64, TensorProto.BOOL, *input_types[2:])
+        body = self._prepared(graph, _with_inputs(graph, body_types, types))
 
-        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+        def compute(arguments: list[Array | None], outer: ChainMap[str, Array]) -> Sequence[Array]:
             limit, going, *initial = arguments
             carried = cast("list[Array]", initial)
             rows: list[Sequence[Array]] = []
@@ -155,44 +216,50 @@ class CorrectlyRoundedEvaluator(Program):
                 if len(rows) == MOST_ROUNDS:
                     raise Unsupported(f"a loop of more than {MOST_ROUNDS:,} rounds")
                 body_inputs = (np.array(len(rows)), np.array(True), *carried)  # noqa: FBT003
-                values = {**outer, **dict(zip(takes, body_inputs, strict=True))}
-                self._run(steps, values)
-                going, *results = (values[name] for name in gives)
+                going, *results = self._run(body, dict(zip(body.inputs, body_inputs, strict=True)), outer)
                 rows.append(results[len(carried) :])
                 carried = results[: len(carried)]
-            return [*carried, *_stacked(rows, body.output[1 + len(carried) :])]
+            return [*carried, *_stacked(rows, body.described[1 + len(carried) :])]
 
-        return compute
+        return compute, _outer_types(body.output_types[1:], node)
 
-    def _choice(self, node: onnx.NodeProto) -> Compute:
+    def _choice(self, node: onnx.NodeProto, _: list[int], types: ChainMap[str, int]) -> tuple[Compute, list[int]]:
         """Return what runs the branch that the condition chooses."""
         branches = {
-            attribute.name: (self._steps_of(attribute.g), [value.name for value in attribute.g.output])
+            attribute.name: self._prepared(attribute.g, types.new_child())
             for attribute in node.attribute
+            if attribute.HasField("g")
         }
 
-        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+        def compute(arguments: list[Array | None], outer: ChainMap[str, Array]) -> Sequence[Array]:
             (condition,) = arguments
-            steps, gives = branches["then_branch" if np.all(condition) else "else_branch"]
-            values = dict(outer)
-            self._run(steps, values)
-            return [values[name] for name in gives]
+            return self._run(branches["then_branch" if np.all(condition) else "else_branch"], {}, outer)
 
-        return compute
+        kinds = {tuple(branch.output_types) for branch in branches.values()}
+        if len(kinds) > 1:
+            raise Unsupported(f"{node_label(node, self._opset)} has branches that give tensors of different types")
+        return compute, _outer_types(next(iter(kinds)), node)
 
-    def _scan(self, node: onnx.NodeProto) -> Compute:
+    def _scan(
+        self, node: onnx.NodeProto, input_types: list[int], types: ChainMap[str, int]
+    ) -> tuple[Compute, list[int]]:
         """Return what runs the body for each slice of the sequences."""
-        (body,) = subgraphs(node)
-        steps, attributes = self._steps_of(body), attributes_of(node, self._opset)
-        takes, gives = [value.name for value in body.input], [value.name for value in body.output]
+        (graph,) = subgraphs(node)
+        attributes = attributes_of(node, self._opset)
+        batched = self._opset <= BATCHED_SCAN
+        body_types = input_types[1:] if batched else input_types
+        body = self._prepared(graph, _with_inputs(graph, body_types, types))
         n_read = attributes["num_scan_inputs"]
-        n_states, n_written = len(node.input) - n_read, len(node.output) - (len(node.input) - n_read)
+        n_states = len(body_types) - n_read
+        n_written = len(body.outputs) - n_states
         axes = [attributes.get(f"scan_{end}_axes") or [0] * n for end, n in (("input", n_read), ("output", n_written))]
         turns = [
             attributes.get(f"scan_{end}_directions") or [0] * n for end, n in (("input", n_read), ("output", n_written))
         ]
+        if batched:
+            turns[0] = attributes.get("directions") or turns[0]
 
-        def compute(arguments: list[Array | None], outer: Mapping[str, Array]) -> Sequence[Array]:
+        def compute(arguments: list[Array | None], outer: ChainMap[str, Array]) -> list[Array]:
             states = cast("list[Array]", arguments[:n_states])
             read = [
                 np.flip(np.moveaxis(each, axis, 0), 0) if turned else np.moveaxis(each, axis, 0)
@@ -200,18 +267,59 @@ class CorrectlyRoundedEvaluator(Program):
             ]
             rows: list[Sequence[Array]] = []
             for slices in zip(*read, strict=True):
-                values = {**outer, **dict(zip(takes, (*states, *slices), strict=True))}
-                self._run(steps, values)
-                results = [values[name] for name in gives]
+                results = self._run(body, dict(zip(body.inputs, (*states, *slices), strict=True)), outer)
                 states = results[:n_states]
                 rows.append(results[n_states:])
             written = [
                 np.moveaxis(np.flip(each, 0) if turned else each, 0, axis)
-                for each, axis, turned in zip(_stacked(rows, body.output[n_states:]), axes[1], turns[1], strict=True)
+                for each, axis, turned in zip(_stacked(rows, body.described[n_states:]), axes[1], turns[1], strict=True)
             ]
             return [*states, *written]
 
-        return compute
+        def each_of_batch(arguments: list[Array | None], outer: ChainMap[str, Array]) -> Sequence[Array]:
+            """Scan each batch item to its own length; behind it the outputs are 0."""
+            lengths, *others = arguments
+            given = cast("list[Array]", others)
+            steps = given[n_states].shape[1]
+            results = []
+            for item in range(len(given[n_states])):
+                length = steps if lengths is None else int(lengths[item])
+                sequences = [sequence[item][:length] for sequence in given[n_states:]]
+                (*ends,) = compute([*(state[item] for state in given[:n_states]), *sequences], outer)
+                for i, rows in enumerate(ends[n_states:], n_states):
+                    ends[i] = np.concatenate([rows, np.zeros((steps - length, *rows.shape[1:]), rows.dtype)])
+                results.append(ends)
+            return [np.stack(column) for column in zip(*results, strict=True)]
+
+        return each_of_batch if batched else compute, _outer_types(body.output_types, node)
+
+
+def _last_reads(graph: onnx.GraphProto) -> list[list[str]]:
+    """Return for each node the tensors of this graph, constants apart, that are not needed after it."""
+    kept = {value.name for value in graph.output} | {tensor.name for tensor in graph.initializer}
+    kept |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    own = {name for node in graph.node for name in node.output if name} | {value.name for value in graph.input}
+    dead: list[list[str]] = []
+    for node in reversed(graph.node):
+        names = {name for name in (*reads(node), *node.output) if name in own and name not in kept}
+        kept |= names
+        dead.append(sorted(names))
+    return dead[::-1]
+
+
+def _with_inputs(graph: onnx.GraphProto, input_types: Sequence[int], types: ChainMap[str, int]) -> ChainMap[str, int]:
+    """Return the scope of a graph inside a node, of what lies around it and the types of its inputs."""
+    return types.new_child({value.name: kind for value, kind in zip(graph.input, input_types, strict=True)})
+
+
+def _outer_types(body_types: Sequence[int], node: onnx.NodeProto) -> list[int]:
+    return [kind if name else 0 for name, kind in zip(node.output, body_types, strict=False)]
+
+
+def _type_of(name: str, types: ChainMap[str, int], node: onnx.NodeProto, opset: int) -> int:
+    if name not in types:
+        raise Unsupported(f"{node_label(node, opset)} reads {name}, which nothing before it gives")
+    return types[name]
 
 
 def _stacked(rows: Sequence[Sequence[Array]], described: Sequence[onnx.ValueInfoProto]) -> list[Array]:
@@ -222,67 +330,3 @@ def _stacked(rows: Sequence[Sequence[Array]], described: Sequence[onnx.ValueInfo
     if not all(each.HasField("dim_value") for sizes in dims for each in sizes):
         raise Unsupported("a loop of no round at all, whose body does not state the sizes of what it gives")
     return [np.zeros((0, *(each.dim_value for each in sizes))) for sizes in dims]
-
-
-def _element_types(proto: onnx.ModelProto, opset: int) -> dict[str, int]:
-    """Return the element type of every tensor: of inputs and outputs as declared, between them as onnx infers it."""
-    types: dict[str, int] = {}
-    for graph in graphs(_inferred(proto).graph):
-        values = (*graph.value_info, *graph.input, *graph.output)
-        graph_types = {value.name: value.type.tensor_type.elem_type for value in values}
-        graph_types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-        if twice := types.keys() & graph_types.keys():
-            raise Unsupported(
-                f"the correctly rounded evaluator takes no two graphs with tensors of one name: {', '.join(twice)}"
-            )
-        types |= graph_types
-    for node in deep(proto.graph.node):
-        for name in node.output:
-            if name and types.get(name, 0) not in STORAGE:
-                raise Unsupported(f"{node_label(node, opset)} gives {name}, {_spelled(types.get(name, 0))}")
-    for value in (tensor for graph in graphs(proto.graph) for tensor in (*graph.input, *graph.initializer)):
-        if types[value.name] not in STORAGE:
-            raise Unsupported(
-                f"the correctly rounded evaluator does not take {value.name}, {_spelled(types[value.name])}"
-            )
-    return types
-
-
-def _inferred(proto: onnx.ModelProto) -> onnx.ModelProto:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(proto)
-    for graph in graphs(bare.graph):
-        del graph.value_info[:]  # what an exporter noted there is not needed, and may be wrong
-        for value in graph.output:  # types alone matter, and onnx infers some shapes wrongly
-            if value.type.HasField("tensor_type"):
-                value.type.tensor_type.ClearField("shape")
-    for node in deep(bare.graph.node):
-        if node.op_type == "GroupNormalization":  # of which onnx infers nothing: typed as its input
-            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output))
-    try:
-        inferred = onnx.shape_inference.infer_shapes(bare)
-        while _types_of_resized(inferred):  # of which with a keep_aspect_ratio_policy onnx infers nothing either
-            inferred = onnx.shape_inference.infer_shapes(inferred)
-    except onnx.shape_inference.InferenceError as error:
-        raise Unsupported(f"onnx cannot infer the element types: {error}") from error
-    return inferred
-
-
-def _types_of_resized(proto: onnx.ModelProto) -> bool:
-    """Note the type of each output of Resize that has none though its input has; say whether there was one."""
-    graph = proto.graph
-    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
-    types = {name: value.type.tensor_type.elem_type for name, value in values.items()}
-    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    noted = False
-    for node in graph.node:
-        kind = types.get(node.input[0], 0) if node.op_type == "Resize" else 0
-        if kind and not types.get(node.output[0]):
-            value = values.get(node.output[0]) or graph.value_info.add(name=node.output[0])
-            value.type.tensor_type.elem_type = kind
-            noted = True
-    return noted
-
-
-def _spelled(element_type: int) -> str:
-    return f"a tensor of {TensorProto.DataType.Name(element_type)}" if element_type else "whose type cannot be inferred"

@@ -1,0 +1,229 @@
+"""Whose fault a difference is: the graph's, the runtime's, its optimizer's, a version's, or undetermined; with what shows it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from msgspec.structs import replace
+
+from actconform.check.judge import judged_level
+from actconform.check.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
+from actconform.check.runs import RunFailure
+from actconform.check.spread import LIMIT, output_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from actconform.check.flatten import FlatGraph
+    from actconform.check.model_check import CheckedSample
+    from actconform.check.runs import RuntimeRuns
+
+ALIKE = (
+    4.0  # two runtimes whose ratios at a node differ by less than this factor may both be right, and the truth wrong
+)
+
+
+def first_fault(
+    runs: RuntimeRuns, samples: Sequence[CheckedSample], outputs: Sequence[OutputCheck], levels: Sequence[LevelCheck]
+) -> ModelFault | None:
+    """Return the first thing that rounding does not explain, in the order of the graph; None where it explains all."""
+    for level in levels:
+        wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
+        if wrong is not None:
+            return _of_node(runs, samples[level.sample], level, wrong, outputs)
+    for output in outputs:
+        if not output.explained:
+            return _of_output(runs, samples[output.sample], output, levels)
+    return None
+
+
+def _of_node(
+    runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, tensor: TensorCheck, outputs: Sequence[OutputCheck]
+) -> ModelFault:
+    fused = level.marks == "surviving" and bool(runs.levels)
+    evidence = [_measure(tensor)]
+    if level.moved and level.marks == "all":
+        evidence.append(
+            f"marking tensors moves {_names(level.moved)}: what the marks show may not be what ran without them"
+        )
+    if fused:
+        evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
+        evidence += _optimizer(runs, sample, level)
+    off = [output.name for output in outputs if not output.explained and output.sample == level.sample]
+    evidence.append(
+        f"end to end {_names(off)} is off by more than {LIMIT:g} spreads"
+        if off
+        else "end to end rounding still hides it"
+    )
+    return ModelFault(
+        blame="runtime:optimizer" if fused else "runtime",
+        node=tensor.node,
+        op_type=tensor.op_type,
+        sample=level.sample,
+        level=level.name,
+        tensor=tensor,
+        segment=tensor.segment,
+        source=source_line(sample.graph, tensor.node),
+        evidence=tuple(evidence),
+    )
+
+
+def _measure(tensor: TensorCheck) -> str:
+    """Return by how much a tensor is off, as a sentence."""
+    of = f"{len(tensor.segment)} nodes up to it" if len(tensor.segment) > 1 else "the node"
+    if tensor.shape != tensor.wanted_shape:
+        return f"its shape is {list(tensor.shape)}, and {of} should give {list(tensor.wanted_shape)}"
+    if tensor.nonfinite:
+        return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be, given what {of} read"
+    place = f" at {list(tensor.place)}" if tensor.place else ""
+    if tensor.bound == 0 or not np.isfinite(tensor.ratio):
+        return f"{tensor.got:.9g}{place} where it must be exactly {tensor.wanted:.9g}, given what {of} read"
+    times = f"{tensor.ratio:,.3g} times what rounding allows"
+    return f"{tensor.got:.9g}{place} where {tensor.wanted:.9g} is right, given what {of} read: {times} (± {tensor.bound:.3g})"
+
+
+def _optimizer(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck) -> Iterator[str]:
+    """Yield which single optimization is at fault, where leaving it out puts every segment right."""
+    for name in runs.optimizers:
+        left_out = f"without {name}"
+        surviving = runs.surviving(sample.file, left_out)
+        if isinstance(surviving, RunFailure):
+            continue
+        again = judged_level(
+            LevelCheck(name=left_out, sample=level.sample, marks="surviving"), runs, sample, left_out, surviving
+        )
+        if again.tensors and all(verdict.explained for verdict in again.tensors):
+            yield f"without the optimization {name} every segment is within its bound"
+            return
+    if level.name and runs.optimizers:
+        yield f"no single optimization of the {len(runs.optimizers)} that can be left out puts it right"
+
+
+def _of_output(
+    runs: RuntimeRuns, sample: CheckedSample, output: OutputCheck, levels: Sequence[LevelCheck]
+) -> ModelFault:
+    """Return the fault of an output that no node explains: by what runs without optimization, and what the graph makes of it."""
+    graph = sample.graph
+    producer = next((node for node in reversed(graph.nodes) if output.name in node.outputs), None)
+    name, op_type = (producer.name, producer.proto.op_type) if producer else (output.name, "")
+    evidence = [_end_to_end(output)]
+    judged = [level for level in levels if level.sample == output.sample and not level.failure]
+    unjudged = sum(len(level.unjudged) for level in judged)
+    blame: Blame = "undetermined"
+    if runs.levels:
+        plain = _without_optimization(runs, sample, output)
+        if plain is not None and plain.explained:
+            blame = "runtime:optimizer"
+            evidence.append(
+                f"without optimization ({runs.levels[0]}) it is off by {plain.spreads:.3g} spreads, which rounding explains"
+            )
+        elif plain is not None:
+            evidence.append(f"without optimization ({runs.levels[0]}) it is off too, by {plain.spreads:,.3g} spreads")
+    if blame == "undetermined" and judged and not unjudged:
+        blame = "graph"
+        evidence.append(
+            "every node is within its bound given what it read: the graph makes rounding this large on the way, "
+            "in more than the straight line that spreads follow"
+        )
+    elif blame == "undetermined" and unjudged:
+        evidence.append(f"{unjudged} nodes could not be judged, and one of them may be at fault")
+    return ModelFault(
+        blame=blame,
+        node=name,
+        op_type=op_type,
+        sample=output.sample,
+        output=output,
+        source=source_line(graph, name),
+        evidence=tuple(evidence),
+    )
+
+
+def _without_optimization(runs: RuntimeRuns, sample: CheckedSample, output: OutputCheck) -> OutputCheck | None:
+    """Return the verdict on an output where the runtime optimizes nothing; None where it gives no answer."""
+    answer = runs.outputs(sample.file, sample.inputs, runs.levels[0])
+    if answer.failure:
+        return None
+    graph, array = sample.graph, answer.outputs[output.name]
+    plain = OutputCheck(name=output.name, sample=output.sample, shape=array.shape)
+    return output_verdict(plain, array, graph.truth[output.name], sample.draws, graph.types.get(output.name, 0))
+
+
+def _end_to_end(output: OutputCheck) -> str:
+    if output.reason:
+        return f"output {output.name}: {output.reason}"
+    if output.nonfinite:
+        return f"output {output.name}: {output.nonfinite:,} elements are NaN or infinite, or should be"
+    if not np.isfinite(output.spreads):
+        return f"output {output.name} is {output.got:.9g} at {list(output.place)} where no rounding makes it other than {output.wanted:.9g}"
+    return (
+        f"output {output.name} is {output.got:.9g} at {list(output.place)} where {output.wanted:.9g} is right: "
+        f"{output.spreads:,.3g} spreads, and at most {LIMIT:g} are explained by rounding"
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def source_line(graph: FlatGraph, node_name: str) -> str:
+    """Return the line of the user's program that a node comes from, where its exporter kept it; "" elsewhere.
+
+    torch's dynamo exporter keeps a stack trace in the node's metadata, others a text in its doc string.
+    """
+    node = next((node.proto for node in graph.nodes if node.name == node_name), None)
+    if node is None:
+        return ""
+    metadata = {entry.key: entry.value for entry in node.metadata_props}
+    trace = next((text for key, text in metadata.items() if "stack_trace" in key), "") or node.doc_string
+    lines = [line.strip() for line in trace.splitlines() if line.strip()]
+    places = [place for place, line in enumerate(lines) if line.startswith("File ")]
+    if not places:
+        return lines[0] if lines else ""
+    return " ".join(lines[places[-1] : places[-1] + 2])
+
+
+def attributed(runtimes: Sequence[RuntimeCheck]) -> list[RuntimeCheck]:
+    """Return the runtimes with what their faults say together: of versions of one runtime, and of two that are off alike."""
+    return [replace(runtime, fault=_together(runtime, runtimes)) if runtime.fault else runtime for runtime in runtimes]
+
+
+def _together(runtime: RuntimeCheck, runtimes: Sequence[RuntimeCheck]) -> ModelFault | None:
+    fault = runtime.fault
+    if fault is None:
+        return None
+    rest = [peer for peer in runtimes if peer.name != runtime.name and peer.status in ("explained", "not explained")]
+    evidence, blame = list(fault.evidence), fault.blame
+    for peer in rest:
+        same_place = peer.fault is not None and peer.fault.node == fault.node
+        if same_place and peer.fault is not None and _off_alike(fault, peer.fault):
+            if not _versions_of_one(runtime.name, peer.name):
+                blame = "undetermined"
+                evidence.append(
+                    f"{peer.name} gives the same there: either both read the standard otherwise than actconform's evaluator, "
+                    "or both have the fault"
+                )
+        elif peer.status == "explained":
+            evidence.append(f"{peer.name} is within every bound")
+            if _versions_of_one(runtime.name, peer.name):
+                evidence.append(f"so it is a matter of the version: {_facts(runtime)} against {_facts(peer)}")
+    return replace(fault, blame=blame, evidence=tuple(evidence))
+
+
+def _off_alike(first: ModelFault, second: ModelFault) -> bool:
+    if first.tensor is None or second.tensor is None:
+        return False
+    got = first.tensor.got, second.tensor.got
+    off = abs(first.tensor.got - first.tensor.wanted)
+    return first.tensor.place == second.tensor.place and abs(got[0] - got[1]) * ALIKE <= off
+
+
+def _versions_of_one(first: str, second: str) -> bool:
+    return first.partition("@")[0] == second.partition("@")[0]
+
+
+def _facts(runtime: RuntimeCheck) -> str:
+    package = runtime.name.partition("@")[0]
+    versions = [value for key, value in runtime.facts.items() if key in {"onnxruntime", "openvino", package}]
+    return f"{runtime.name} {versions[0]}" if versions else runtime.name

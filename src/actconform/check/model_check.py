@@ -1,0 +1,243 @@
+"""The check of one model: truth, runtimes' answers end to end, then every node given what it read, then whose fault it is."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from msgspec.structs import replace
+
+from actconform._version import __version__
+from actconform.check.fault import attributed, first_fault
+from actconform.check.flatten import FlatGraph, flatten, wide
+from actconform.check.judge import judged_level
+from actconform.check.model_file import ModelFile
+from actconform.check.result import (
+    CheckResult,
+    Conditioning,
+    LevelCheck,
+    OutputCheck,
+    RuntimeCheck,
+    SampleFacts,
+    Weight,
+)
+from actconform.check.runs import RunFailure
+from actconform.check.spread import ill_conditioned, output_verdict
+from actconform.check.truth import DRAWS, draws
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import onnx
+
+    from actconform.check.flatten import Answers, Array
+    from actconform.check.runs import RuntimeRuns
+    from actconform.check.source import Source
+    from actconform.types.case import Bundle
+
+MOST_SAMPLES = 2  # that are judged node by node, beside those whose outputs are not explained
+MOST_WORSE = 2  # of these
+
+
+class Progress(Protocol):
+    """What hears how far a check is."""
+
+    def stage(self, name: str, total: int = 0) -> None:
+        """A stage begins, of so many steps."""
+
+    def step(self, count: int = 1) -> None:
+        """So many steps of the stage are done."""
+
+    def outputs(self, runtime: str, outputs: Sequence[OutputCheck]) -> None:
+        """The outputs of a runtime are judged end to end."""
+
+
+@dataclass
+class CheckedSample:
+    """One set of inputs, with the truth of the model on it."""
+
+    inputs: Bundle
+    facts: SampleFacts
+    graph: FlatGraph = field(init=False)
+    file: ModelFile = field(init=False)
+    """The flat graph, for runtimes."""
+    draws: list[dict[str, Array]] = field(init=False)
+    """The outputs of the draws of rounding."""
+
+
+def check_model(
+    source: Source,
+    samples: Sequence[CheckedSample],
+    runtimes: Sequence[RuntimeRuns],
+    progress: Progress,
+    *,
+    seed: int | None = None,
+) -> CheckResult:
+    """Return the result of a check of a model with `samples` on `runtimes`, which are open.
+
+    A fault of a runtime is part of the result. Raises Unsupported where the graph cannot be taken apart at all, and ValueError,
+    naming the node, where it fails at these inputs.
+    """
+    started = time.perf_counter()
+    with ExitStack() as files:
+        original = files.enter_context(ModelFile(source.model))
+        for i, sample in enumerate(samples):
+            progress.stage(f"truth of sample {i + 1} of {len(samples)}", 1 + DRAWS)
+            sample.graph = flatten(source.model, sample.inputs, _answers(runtimes, sample.inputs))
+            sample.file = files.enter_context(ModelFile(sample.graph.model))
+            progress.step()
+            sample.draws = draws(sample.graph, sample.inputs, progress=progress.step)
+        results = [_checked(runs, original, samples, progress) for runs in runtimes]
+    graph = samples[0].graph
+    return CheckResult(
+        model=source.path.name,
+        sha256=source.sha256,
+        opset=source.opset,
+        nodes=len(graph.nodes),
+        operators=dict(Counter(node.proto.op_type for node in graph.nodes).most_common()),
+        samples=[sample.facts for sample in samples],
+        runtimes=attributed(results),
+        graph=[each for i, sample in enumerate(samples) for each in _conditioning(sample, i)],
+        weights=_weights(graph),
+        answered=tuple(node.name for node in graph.nodes if any(name in graph.answered for name in node.outputs)),
+        notes=source.notes,
+        seed=seed,
+        actconform=__version__,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _answers(runtimes: Sequence[RuntimeRuns], inputs: Bundle) -> Answers:
+    """Return what asks the runtimes for tensors that cannot be evaluated here, until the first that answers."""
+
+    def ask(model: onnx.ModelProto, names: Sequence[str]) -> Bundle | None:
+        with ModelFile(model) as file:
+            for runs in runtimes:
+                answer = runs.outputs(file, inputs)
+                if not answer.failure:
+                    return {name: answer.outputs[name] for name in names}
+        return None
+
+    return ask
+
+
+def _checked(
+    runs: RuntimeRuns, original: ModelFile, samples: Sequence[CheckedSample], progress: Progress
+) -> RuntimeCheck:
+    started = time.perf_counter()
+    progress.stage(f"{runs.name}: outputs")
+    facts = runs.start()
+    if isinstance(facts, RunFailure):
+        return RuntimeCheck(name=runs.name, status="unavailable", reason=facts.message)
+    runtime = RuntimeCheck(name=runs.name, facts=dict(facts), status="failed")
+    answers = runs.outputs_of_all(original, [sample.inputs for sample in samples])
+    if failure := next((answer.failure for answer in answers if answer.failure), None):
+        reason = f"{failure.kind}: {failure.message}"
+        return replace(runtime, reason=reason, seconds=time.perf_counter() - started)
+    outputs = [
+        _output(sample, i, name, array)
+        for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
+        for name, array in answer.outputs.items()
+    ]
+    progress.outputs(runs.name, outputs)
+    levels: list[LevelCheck] = []
+    for place in _judged_samples(outputs, len(samples)):
+        levels += _levels(runs, samples[place], place, progress)
+    fault = first_fault(runs, samples, outputs, levels)
+    explained = fault is None and all(output.explained for output in outputs)
+    return replace(
+        runtime,
+        status="explained" if explained else "not explained",
+        outputs=outputs,
+        levels=levels,
+        unsteady=tuple(dict.fromkeys(name for answer in answers for name in answer.unsteady)),
+        fault=fault,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _output(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
+    graph = sample.graph
+    output = OutputCheck(name=name, sample=place, shape=array.shape)
+    truth = graph.truth.get(name)
+    if truth is None:
+        return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
+    if graph.answered and _depends_on_answers(graph, name):
+        return replace(output, unjudged="it depends on a node that cannot be evaluated here")
+    return output_verdict(output, array, truth, sample.draws, graph.types.get(name, 0))
+
+
+def _depends_on_answers(graph: FlatGraph, output: str) -> bool:
+    doubtful = set(graph.answered)
+    for node in graph.nodes:
+        if not doubtful.isdisjoint(node.inputs):
+            doubtful.update(node.outputs)
+    return output in doubtful
+
+
+def _judged_samples(outputs: Sequence[OutputCheck], count: int) -> list[int]:
+    """Return the samples that are judged node by node: the first ones, and the first of those that are not explained."""
+    chosen = list(range(min(count, MOST_SAMPLES)))
+    worse = dict.fromkeys(output.sample for output in outputs if not output.explained)
+    return chosen + [place for place in worse if place not in chosen][:MOST_WORSE]
+
+
+def _levels(runs: RuntimeRuns, sample: CheckedSample, place: int, progress: Progress) -> Iterator[LevelCheck]:
+    """Judge nodes at each level: all tensors marked where nothing is optimized, those that survive where it is."""
+    if runs.levels:
+        yield _level(runs, sample, place, runs.levels[0], None, progress)
+    for level in runs.levels[-2:] if runs.levels else ("",):
+        surviving = runs.surviving(sample.file, level)
+        if not isinstance(surviving, RunFailure):
+            yield _level(runs, sample, place, level, surviving, progress)
+        elif not runs.levels:
+            yield _level(runs, sample, place, level, None, progress)
+
+
+def _level(
+    runs: RuntimeRuns,
+    sample: CheckedSample,
+    place: int,
+    level: str,
+    surviving: Sequence[str] | None,
+    progress: Progress,
+) -> LevelCheck:
+    progress.stage(f"{runs.name}: nodes{' at level ' + level if level else ''}", len(sample.graph.nodes))
+    check = LevelCheck(name=level, sample=place, marks="all" if surviving is None else "surviving")
+    return judged_level(check, runs, sample, level, surviving, progress.step)
+
+
+def _conditioning(sample: CheckedSample, place: int) -> Iterator[Conditioning]:
+    graph = sample.graph
+    for name, truth in graph.truth.items():
+        if truth.dtype.kind != "f" or not truth.size or not all(name in draw for draw in sample.draws):
+            continue
+        moved = [draw[name] for draw in sample.draws if draw[name].shape == truth.shape]
+        yield Conditioning(
+            output=name,
+            sample=place,
+            **ill_conditioned(truth, moved, FORMATS.get(graph.types.get(name, 0))),
+            overflows=graph.overflow,
+        )
+
+
+def _weights(graph: FlatGraph) -> list[Weight]:
+    weights = []
+    for name, array in graph.constants.items():
+        if graph.types[name] in FORMATS and array.size > 1:
+            values = array[np.isfinite(array)] if array.dtype.kind == "f" else wide(array)
+            weights.append(
+                Weight(
+                    name=name,
+                    shape=array.shape,
+                    dtype=STORAGE[graph.types[name]].name,
+                    lowest=float(values.min(initial=0.0)),
+                    highest=float(values.max(initial=0.0)),
+                )
+            )
+    return weights

@@ -1,0 +1,193 @@
+"""Runtimes for graphs with a node for each element-wise operation, which do, by their name, whatever a runtime can do wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from actconform import Artifact, Backend, Program, Unavailable, Unsupported, hookimpl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
+
+COMPUTE = {
+    "Add": np.add,
+    "Mul": np.multiply,
+    "Neg": np.negative,
+    "Relu": lambda x: np.maximum(x, 0),
+    "Identity": lambda x: x,
+}
+
+
+class Graph(Program):
+    def __init__(self, artifact: Artifact) -> None:
+        self.model = onnx.load_model_from_string(artifact.model)
+        self.outputs = [value.name for value in self.model.graph.output]
+        self.implementation = f"{artifact.path}, {len(self.outputs)} outputs"
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer} | inputs
+        for node in self.model.graph.node:
+            tensors[node.output[0]] = COMPUTE[node.op_type](*(tensors[name] for name in node.input))
+        return {name: tensors[name] for name in self.outputs}
+
+
+class Right(Backend):
+    """Right in everything; at the level "fast" it computes h and y at once, so that h does not survive."""
+
+    name = "right"
+    kind = "runtime"
+    levels = ("slow", "fast")
+    program: type[Graph] = Graph
+
+    def facts(self) -> dict[str, str]:
+        return {"right": "1.0", "file": str(self.loads_files)}
+
+    def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
+        return self.program(artifact)
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        graph = onnx.load_model_from_string(artifact.model).graph
+        return tuple(name for node in graph.node for name in node.output if level == "slow" or name != "h")
+
+
+class Counting(Graph):
+    """A program whose outputs depend on how often it was called."""
+
+    calls = 0
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        self.calls += 1
+        outputs = super().forward(inputs)
+        return {name: value + self.calls if name in ("h", "y") else value for name, value in outputs.items()}
+
+
+class Mutating(Graph):
+    def forward(self, inputs: Arrays) -> Arrays:
+        outputs = super().forward(inputs)
+        inputs["x"] += 1
+        return outputs
+
+
+class Fusing(Graph):
+    """A program whose final outputs are others where h is marked."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        outputs = super().forward(inputs)
+        return outputs | {"y": outputs["y"] * 2} if "h" in outputs else outputs
+
+
+class Forgetful(Graph):
+    def forward(self, inputs: Arrays) -> Arrays:
+        return {name: value for name, value in super().forward(inputs).items() if name != "h"}
+
+
+class Fatal(Graph):
+    """A program that a negative number kills, a huge one makes hang, and for which infinity is too large."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        x = inputs["x"]
+        if np.isinf(x).any():
+            raise MemoryError("16 GiB wanted")
+        if (x > 1e9).any():
+            time.sleep(600)
+        if (x < 0).any():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(inputs)
+
+
+class Choosy(Graph):
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact)
+        if "h" in self.outputs:
+            raise Unsupported("h cannot be an output here")
+
+
+class Unsteady(Right):
+    name = "unsteady"
+    program = Counting
+
+
+class Mutates(Right):
+    name = "mutates"
+    program = Mutating
+
+
+class Fuses(Right):
+    name = "fuses"
+    program = Fusing
+
+
+class Forgets(Right):
+    name = "forgets"
+    program = Forgetful
+
+
+class Dies(Right):
+    name = "dies"
+    program = Fatal
+
+
+class Refuses(Right):
+    name = "refuses-marks"
+    program = Choosy
+
+
+class Silent(Backend):
+    """It takes no level, does not say what survives, and refuses all graphs."""
+
+    name = "silent"
+    kind = "runtime"
+
+    def facts(self) -> dict[str, str]:
+        return {}
+
+    def load(self, artifact: Artifact, dtype: str) -> Program:
+        raise Unsupported("no conversion rule for anything")
+
+
+class NoDevice(Right):
+    name = "no-accelerator"
+
+    def facts(self) -> dict[str, str]:
+        raise Unavailable("libnone.so.9 is missing: install it")
+
+
+class Versioned(Right):
+    """The wobble that is installed is its version."""
+
+    name = "versioned"
+    packages = ("wobble",)
+    variants = ("2fast",)
+
+    def variant(self, name: str) -> Backend:
+        return Mutates()
+
+    def facts(self) -> dict[str, str]:
+        try:
+            import wobble
+        except ImportError as error:
+            raise Unavailable("wobble is not installed") from error
+        return {"wobble": wobble.__version__}
+
+
+class Framework(Backend):
+    name = "framework"
+    kind = "framework"
+
+    def facts(self) -> dict[str, str]:
+        return {}
+
+
+class Plugin:
+    @hookimpl
+    def actconform_backends(self) -> list[type[Backend]]:
+        runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, Refuses, Silent, NoDevice, Versioned]
+        return [*runtimes, Framework]
