@@ -234,10 +234,10 @@ def _npy(content: bytes, shown: str) -> Array:
         if any(size < 0 for size in shape):
             raise ValueError(f"shape {shape} has a negative size")
         count = math.prod(shape)
-        there = len(content) - stream.tell()
-        if count * dtype.itemsize > there:
+        stored = len(content) - stream.tell()
+        if count * dtype.itemsize > stored:
             raise UsageError(
-                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {there:,} are there"
+                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {stored:,} are there"
             )
         array: Array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, SyntaxError, EOFError, OSError, TypeError) as error:

@@ -35,10 +35,10 @@ class Domain:
     choices: tuple[float, ...] = ()
     reason: str = ""
 
-    def narrowed(self, other: Domain) -> Domain:
+    def narrowed(self, further: Domain) -> Domain:
         """Return what both allow."""
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        narrower = other if (other.high, -other.low) < (self.high, -self.low) else self
+        low, high = max(self.low, further.low), min(self.high, further.high)
+        narrower = further if (further.high, -further.low) < (self.high, -self.low) else self
         return replace(narrower, low=low, high=max(low, high))
 
 
