@@ -356,3 +356,21 @@ def test_values_are_followed_through_the_rounds_of_a_loop(read):
     )
     (sample,) = drawn(read(text))
     assert set(sample.arrays["ids"].tolist()) == {0, 1, 2}
+
+
+def test_a_runtime_that_refuses_everything_is_asked_a_few_hundred_times_at_most(read):
+    source = read(
+        linear(dict.fromkeys("xz", (TensorProto.FLOAT, None)), [helper.make_node("Add", ["x", "z"], ["y"])], ["y"])
+    )
+    calls = []
+    with pytest.raises(UsageError, match=r"the batch = 1.*: never"):
+        draw_samples(source, seed=0, accepts=lambda arrays: calls.append(1) or "never")
+    assert len(calls) <= 400
+
+
+def test_what_accepts_raises_ends_the_search(read):
+    def accepts(arrays):
+        raise UsageError("the runtime refuses the model")
+
+    with pytest.raises(UsageError, match=r"^the runtime refuses the model$"):
+        draw_samples(read("g (float[b] x) => (float[b] y) { y = Relu(x) }"), seed=0, accepts=accepts)

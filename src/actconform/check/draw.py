@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Accepts: TypeAlias = "Callable[[Mapping[str, Array]], str | None]"
 
+MOST_REFUSED_RUNS = 400  # of all readings of the inputs together
 FEW_ELEMENTS = 2**18  # of inputs, whose run no machine minds
 MOST_WORDS = 300  # letters of a refusal that are shown
 
@@ -77,7 +78,8 @@ def draw_samples(
 ) -> list[DrawnSample]:
     """Return inputs at every kind of sizes that was found, `count` of them if it is stated.
 
-    `accepts` runs inputs and returns None or why they are refused; without it, what onnx infers decides. A sample depends on
+    `accepts` runs inputs and returns None or why they are refused; without it, what onnx infers decides. What it raises ends
+    the search: so a runtime that refuses the model at any size is not asked again. A sample depends on
     the model, `seed` and its own number alone. Raises UsageError for ranges of no input, for inputs that cannot be drawn, and
     where no sizes are accepted.
     """
@@ -107,6 +109,7 @@ class _Drawer:
         self._max_memory = max_memory
         self._flow = value_flow(source.light)
         self._inputs: Mapping[str, TensorType] = source.inputs
+        self._refused_runs = 0
         self._inferences: dict[tuple[tuple[int, ...], ...], Mapping[str, Sequence[int]]] = {}
 
     def samples(self, count: int | None) -> list[DrawnSample]:
@@ -123,15 +126,15 @@ class _Drawer:
 
     def _sizings(self) -> list[Sizing]:
         """Return sizings under the first reading of the inputs' dimensions under which one is taken."""
-        refusals = []
+        first_refusal = ""
         for inputs in readings(self._source.inputs, self._flow):
             self._inputs = inputs
-            try:
-                return sizings([*symbols_of(self._inputs, self._flow), *self._choices()], self._refusal)
-            except UsageError as error:
-                refusals.append(str(error))
+            results, words = sizings([*symbols_of(inputs, self._flow), *self._choices()], self._refusal)
+            if results:
+                return results
+            first_refusal = first_refusal or words
         raise UsageError(
-            f"{self._shown}: no inputs were found that are taken; the first that were tried, {refusals[0]}; give inputs with "
+            f"{self._shown}: no inputs were found that are taken; the first that were tried, {first_refusal}; give inputs with "
             "--inputs, or their values with --range"
         )
 
@@ -157,7 +160,10 @@ class _Drawer:
                 inferred_shapes(self._source, self._shapes_by_name(sizing))
             except onnx.shape_inference.InferenceError as error:
                 return one_line(str(error), MOST_WORDS)
+        elif self._refused_runs >= MOST_REFUSED_RUNS:
+            return "too many sizes were refused before"
         elif (words := self._accepts(self._drawn(0, sizing).arrays)) is not None:
+            self._refused_runs += 1
             return one_line(words, MOST_WORDS)
         return self._needs_too_much(sizing)
 
