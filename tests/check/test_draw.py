@@ -374,3 +374,27 @@ def test_what_accepts_raises_ends_the_search(read):
 
     with pytest.raises(UsageError, match=r"^the runtime refuses the model$"):
         draw_samples(read("g (float[b] x) => (float[b] y) { y = Relu(x) }"), seed=0, accepts=accepts)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ends"),
+    [
+        ("int8", (0, 200)),
+        ("int64", (0, 1e30)),
+        ("int64", (0.5, 3)),
+        ("float16", (0, 1e6)),
+        ("bool", (0, 2)),
+        ("string", (0, 1)),
+    ],
+)
+def test_a_range_that_the_input_cannot_hold_is_refused(read, dtype, ends):
+    source = read(f"g ({dtype}[2] x) => ({dtype}[2] y) {{ y = Identity(x) }}")
+    with pytest.raises(UsageError, match=r"--range x=.*expected .*numbers that it holds"):
+        draw_samples(source, seed=0, ranges={"x": Range(*ends)})
+
+
+def test_a_range_may_be_all_of_a_type(read):
+    source = read("g (uint64[99] x, int8[99] z) => (uint64[99] y, int8[99] w) { y = Identity(x) w = Identity(z) }")
+    (sample,) = drawn(source, ranges={"x": Range(0, 2**63), "z": Range(-128, 127)})
+    assert sample.arrays["x"].max() > 2**62
+    assert sample.arrays["z"].min() < -64

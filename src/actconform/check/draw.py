@@ -98,9 +98,10 @@ class _Drawer:
         accepts: Accepts | None,
         max_memory: int | None,
     ) -> None:
-        for name in ranges:
+        for name, ends in ranges.items():
             if name not in source.inputs:
                 raise UsageError(f"--range: the model has no input {one_line(name)!r}{near(name, list(source.inputs))}")
+            _expect_held(name, ends, source.inputs[name])
         self._source = source
         self._shown = one_line(str(source.path))
         self._seed = seed
@@ -215,6 +216,19 @@ class _Drawer:
         return domain
 
 
+def _expect_held(name: str, ends: Range, tensor: TensorType) -> None:
+    """Raise UsageError where an input cannot hold the ends of a range."""
+    numbers = np.array(ends)
+    with np.errstate(all="ignore"):
+        stored = numbers.astype(tensor.dtype).astype(np.float64) if tensor.dtype.kind != "O" else np.full(2, np.nan)
+    exact = tensor.dtype.kind in "iub"
+    if not np.isfinite(stored).all() or (exact and (stored != numbers).any()):
+        expected = "whole numbers that it holds" if exact else "numbers that it holds"
+        raise UsageError(
+            f"--range {one_line(name)}={ends.low:g}:{ends.high:g}: the input is {tensor}; expected {expected}"
+        )
+
+
 def _choice_of(name: str) -> str:
     return f"the value of {name}"
 
@@ -240,7 +254,11 @@ def _values(generator: np.random.Generator, domain: Domain, shape: tuple[int, ..
                 corners = np.sort(values.reshape(*shape[:-1], 2, 2), axis=-2)
                 values = corners.reshape(shape)
         case _:
-            values = generator.integers(int(domain.low), int(domain.high), shape, np.int64, endpoint=True)
+            low, high = int(domain.low), int(domain.high)
+            if dtype.kind in "iu":
+                low, high = (min(max(end, np.iinfo(dtype).min), np.iinfo(dtype).max) for end in (low, high))
+            bits = np.uint64 if high > np.iinfo(np.int64).max else np.int64
+            values = generator.integers(low, high, shape, bits, endpoint=True)
     return np.asarray(values).astype(dtype)
 
 
