@@ -107,6 +107,10 @@ class Source:
         except (CannotConvertError, TooLargeError, RuntimeError, ValueError) as error:  # the last two by the inliner
             raise UsageError(f"{self.path}: its functions cannot be inlined: {one_line(str(error))}") from error
 
+    def with_model(self, model: onnx.ModelProto) -> Source:
+        """Return a source of another model, made of this one."""
+        return _source(self.path, model, weight_bytes(model), self.sha256)
+
     def array(self, tensor: TensorProto) -> NDArray[Any]:
         """Return the values of a tensor of the model, mapped from its file where it lies in one."""
         if not uses_external_data(tensor):
