@@ -79,9 +79,9 @@ def draw_samples(
     """Return inputs at every kind of sizes that was found, `count` of them if it is stated.
 
     `accepts` runs inputs and returns None or why they are refused; without it, what onnx infers decides. What it raises ends
-    the search: so a runtime that refuses the model at any size is not asked again. A sample depends on
-    the model, `seed` and its own number alone. Raises UsageError for ranges of no input, for inputs that cannot be drawn, and
-    where no sizes are accepted.
+    the search: so a runtime that refuses the model at any size is not asked again. A sample depends on the model, `seed`, its
+    own number and what `accepts` answers alone. Raises UsageError for ranges of no input, for inputs that cannot be drawn,
+    and where no sizes are accepted.
     """
     drawer = _Drawer(source, seed, dict(ranges or {}), accepts, max_memory)
     return drawer.samples(count)
