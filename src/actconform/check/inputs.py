@@ -7,6 +7,7 @@ import math
 import re
 import secrets
 import shutil
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -214,7 +215,7 @@ def _npz(content: bytes, shown: str) -> Arrays:
                 )
                 for member in members
             }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         raise UsageError(
             f"{shown}: is a damaged archive ({one_line(str(error), 200)}): write it again with numpy.savez"
         ) from error
@@ -240,7 +241,7 @@ def _npy(content: bytes, shown: str) -> Array:
                 f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {stored:,} are there"
             )
         array: Array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, SyntaxError, EOFError, OSError, TypeError) as error:
+    except (ValueError, SyntaxError, EOFError, OSError, TypeError, tokenize.TokenError) as error:
         raise UsageError(
             f"{shown}: is no array of NumPy ({one_line(str(error), 200)}): write it with numpy.save"
         ) from error
