@@ -122,6 +122,7 @@ def write_sample(
     Optional inputs that are left out have no file. What the folder held before is replaced. Raises OSError.
     """
     fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    former = fresh.with_name(f"{fresh.name}.former")
     fresh.mkdir(parents=True)
     try:
         names = [*source.inputs, *source.optional_inputs]
@@ -132,10 +133,11 @@ def write_sample(
                         tensor_of(np.asarray(values[name]), name).SerializeToString()
                     )
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(former)
         fresh.rename(folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for leftover in (fresh, former):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sample_places(path: Path) -> list[Path]:
