@@ -78,3 +78,10 @@ def moved(rng, x, error):
         rng.random(np.shape(x)) < 0.5, np.sign(rng.random(np.shape(x)) - 0.5), rng.uniform(-1, 1, np.shape(x))
     )
     return x + side * np.broadcast_to(error, np.shape(x))
+
+
+def values(op_type, *inputs, outputs=1, opset=22, **attributes):
+    """Return the real function of float64 inputs."""
+    node = node_of(op_type, inputs, outputs, **attributes)
+    with np.errstate(all="ignore"):
+        return computation(node, opset).compute(inputs)

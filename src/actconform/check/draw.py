@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnx
 
-from actconform.check.inputs import InputSample
-from actconform.check.memory import estimated_bytes, expect_fits
-from actconform.check.sizes import Sizing, described, sizings, symbol_at, symbols_of
+from actconform.check.inputs import Array, InputSample
+from actconform.check.sample_size import expect_sample_fits, inferred_shapes
+from actconform.check.size_search import described, sizings
+from actconform.check.sizes import Symbol, readings, shape_at, symbols_of
 from actconform.check.value_domains import Domain, domain_of
 from actconform.check.value_flow import value_flow
 from actconform.errors import UsageError, near
-from actconform.onnx.grad.arguments import fix_shapes
-from actconform.onnx.inference import infer
 from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from actconform.check.sizes import Sizing
     from actconform.check.source import Source, TensorType
+    from actconform.check.value_domains import Shapes
 
-Array = np.ndarray[Any, Any]
+Accepts: TypeAlias = "Callable[[Mapping[str, Array]], str | None]"
+
+FEW_ELEMENTS = 2**18  # of inputs, whose run no machine minds
 MOST_WORDS = 300  # letters of a refusal that are shown
 
 
@@ -69,7 +72,7 @@ def draw_samples(
     seed: int,
     count: int | None = None,
     ranges: Mapping[str, Range] | None = None,
-    accepts: Callable[[Mapping[str, Array]], str | None] | None = None,
+    accepts: Accepts | None = None,
     max_memory: int | None = None,
 ) -> list[DrawnSample]:
     """Return inputs at every kind of sizes that was found, `count` of them if it is stated.
@@ -83,110 +86,131 @@ def draw_samples(
 
 
 class _Drawer:
+    """Draws inputs of one model with one seed."""
+
     def __init__(
         self,
         source: Source,
         seed: int,
         ranges: dict[str, Range],
-        accepts: Callable[[Mapping[str, Array]], str | None] | None,
+        accepts: Accepts | None,
         max_memory: int | None,
     ) -> None:
         for name in ranges:
             if name not in source.inputs:
                 raise UsageError(f"--range: the model has no input {one_line(name)!r}{near(name, list(source.inputs))}")
         self._source = source
+        self._shown = one_line(str(source.path))
         self._seed = seed
         self._ranges = ranges
         self._accepts = accepts
         self._max_memory = max_memory
         self._flow = value_flow(source.light)
-        self._tied = True
+        self._inputs: Mapping[str, TensorType] = source.inputs
+        self._inferences: dict[tuple[tuple[int, ...], ...], Mapping[str, Sequence[int]]] = {}
 
     def samples(self, count: int | None) -> list[DrawnSample]:
         sizes = self._sizings()
         number = len(sizes) if count is None else count
-        return [self._drawn(i, sizes[i % len(sizes)]) for i in range(number)]
+        return [self._accepted(i, sizes[i % len(sizes)]) for i in range(number)]
+
+    def _accepted(self, number: int, sizing: Sizing) -> DrawnSample:
+        """Return the sample of a number; where its values are refused at sizes that are taken, those of the first number."""
+        sample = self._drawn(number, sizing)
+        if number and self._accepts is not None and self._accepts(sample.arrays) is not None:
+            return replace(self._drawn(0, sizing), name=sample.name)
+        return sample
 
     def _sizings(self) -> list[Sizing]:
-        refusal = ""
-        for tied in (True, False):
-            self._tied = tied
-            symbols = symbols_of(self._source.inputs, self._flow, tied=tied)
+        """Return sizings under the first reading of the inputs' dimensions under which one is taken."""
+        refusals = []
+        for inputs in readings(self._source.inputs, self._flow):
+            self._inputs = inputs
             try:
-                return sizings(symbols, self._refusal)
+                return sizings([*symbols_of(self._inputs, self._flow), *self._choices()], self._refusal)
             except UsageError as error:
-                refusal = refusal or str(error)
+                refusals.append(str(error))
         raise UsageError(
-            f"{one_line(str(self._source.path))}: no inputs were found that are taken; the first that were tried, with {refusal}; "
-            "give inputs with --inputs, or their values with --range"
+            f"{self._shown}: no inputs were found that are taken; the first that were tried, {refusals[0]}; give inputs with "
+            "--inputs, or their values with --range"
         )
+
+    def _choices(self) -> list[Symbol]:
+        """Return the inputs of which a few values decide what the graph does."""
+        domains = {name: self._domain(name, tensor, dict) for name, tensor in self._inputs.items()}
+        return [
+            Symbol(_choice_of(name), "choice", tuple(range(len(domain.choices))))
+            for name, domain in domains.items()
+            if domain.kind == "choice"
+        ]
 
     def _refusal(self, sizing: Sizing) -> str | None:
-        """Return why inputs of these sizes are refused, in words; None where they are taken."""
-        shapes, words = self._inferred(sizing)
-        if words is not None:
+        """Return why inputs of these sizes are refused, in words; None where they are taken.
+
+        What they need of memory is estimated first where they are many, else only once they are taken: it takes longer.
+        """
+        elements = sum(math.prod(shape) for shape in self._shapes(sizing))
+        if elements > FEW_ELEMENTS and (words := self._needs_too_much(sizing)) is not None:
             return words
+        if self._accepts is None:
+            try:
+                inferred_shapes(self._source, self._shapes_by_name(sizing))
+            except onnx.shape_inference.InferenceError as error:
+                return one_line(str(error), MOST_WORDS)
+        elif (words := self._accepts(self._drawn(0, sizing).arrays)) is not None:
+            return one_line(words, MOST_WORDS)
+        return self._needs_too_much(sizing)
+
+    def _needs_too_much(self, sizing: Sizing) -> str | None:
         try:
-            expect_fits(estimated_bytes(self._source.model, shapes), self._max_memory, f" at {described(sizing)}")
+            expect_sample_fits(self._source, self._inferred(sizing), self._max_memory, f" at {described(sizing)}")
         except UsageError as error:
             return str(error)
-        if self._accepts is None:
-            return None
-        words = self._accepts(self._drawn(0, sizing).arrays)
-        return None if words is None else one_line(words, MOST_WORDS)
+        return None
 
-    def _inferred(self, sizing: Sizing) -> tuple[dict[str, Sequence[int]], str | None]:
-        """Return the shapes of the tensors of the main graph that onnx infers, and its words where they cannot fit."""
-        light = onnx.ModelProto()
-        light.CopyFrom(self._source.light)
-        fix_shapes(light.graph, {name: self._shape(name, sizing) for name in self._source.inputs})
-        try:
-            graph = infer(light)
-        except onnx.shape_inference.InferenceError as error:
-            return {}, one_line(str(error), MOST_WORDS)
-        shapes: dict[str, Sequence[int]] = {}
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            dims = value.type.tensor_type.shape.dim
-            if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-                shapes[value.name] = [dim.dim_value for dim in dims]
-        return shapes, None
+    def _inferred(self, sizing: Sizing) -> Mapping[str, Sequence[int]]:
+        """Return the shapes of the tensors of the main graph that onnx infers; none where it finds that they cannot fit."""
+        key = tuple(self._shapes(sizing))
+        if key not in self._inferences:
+            try:
+                self._inferences[key] = inferred_shapes(self._source, self._shapes_by_name(sizing))
+            except onnx.shape_inference.InferenceError:  # a run decides
+                self._inferences[key] = {}
+        return self._inferences[key]
 
-    def _shape(self, name: str, sizing: Sizing) -> tuple[int, ...]:
-        tensor = self._source.inputs[name]
-        if tensor.dims is None:
-            raise UsageError(
-                f"{one_line(str(self._source.path))}: input {one_line(name)!r} has no declared rank, so that nothing can be drawn for it: give "
-                "inputs with --inputs"
-            )
-        symbols = (symbol_at(name, tensor, axis, tied=self._tied) for axis in range(len(tensor.dims)))
-        return tuple(
-            sizing[symbol] if symbol is not None else int(dim or 0)
-            for symbol, dim in zip(symbols, tensor.dims, strict=True)
-        )
+    def _shapes_by_name(self, sizing: Sizing) -> dict[str, tuple[int, ...]]:
+        return dict(zip(self._inputs, self._shapes(sizing), strict=True))
+
+    def _shapes(self, sizing: Sizing) -> list[tuple[int, ...]]:
+        return [shape_at(tensor, sizing) for tensor in self._inputs.values()]
 
     def _drawn(self, number: int, sizing: Sizing) -> DrawnSample:
         arrays, words = {}, {}
-        shapes, _ = self._inferred(sizing)
-        for name, tensor in self._source.inputs.items():
-            domain = self._domain(name, tensor, shapes)
-            shape = self._shape(name, sizing)
+        for (name, tensor), shape in zip(self._inputs.items(), self._shapes(sizing), strict=True):
+            domain = self._domain(name, tensor, lambda: self._inferred(sizing))
+            if domain.kind == "choice":
+                domain = replace(domain, low=domain.choices[sizing[_choice_of(name)]])
             generator = np.random.default_rng([self._seed, number, zlib.crc32(name.encode())])
             arrays[name] = _values(generator, domain, shape, tensor.dtype)
-            words[name] = (
-                f"{_in_words(domain)}, {' x '.join(map(str, shape)) or 'a scalar'}{f', {domain.reason}' if domain.reason else ''}"
-            )
-        return DrawnSample(f"drawn_{number}", arrays, dict(sizing), words)
+            reason = f", {domain.reason}" if domain.reason else ""
+            words[name] = f"{_in_words(domain)}, {' x '.join(map(str, shape)) or 'a scalar'}{reason}"
+        sizes = {name: size for name, size in sizing.items() if name not in map(_choice_of, self._inputs)}
+        return DrawnSample(f"drawn_{number}", arrays, sizes, words)
 
-    def _domain(self, name: str, tensor: TensorType, shapes: Mapping[str, Sequence[int]]) -> Domain:
+    def _domain(self, name: str, tensor: TensorType, shapes: Shapes) -> Domain:
         if name in self._ranges:
             low, high = self._ranges[name]
-            return Domain("uniform" if tensor.dtype.kind not in "iub" else "integers", low, high, reason="by --range")
+            return Domain("integers" if tensor.dtype.kind in "iub" else "uniform", low, high, reason="by --range")
         domain = domain_of(name, tensor, self._flow, shapes)
         if domain.kind == "strings":
             raise UsageError(
-                f"{one_line(str(self._source.path))}: input {one_line(name)!r} takes strings, which are not drawn: give inputs with --inputs"
+                f"{self._shown}: input {one_line(name)!r} takes strings, which are not drawn: give inputs with --inputs"
             )
         return domain
+
+
+def _choice_of(name: str) -> str:
+    return f"the value of {name}"
 
 
 def _values(generator: np.random.Generator, domain: Domain, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -199,7 +223,11 @@ def _values(generator: np.random.Generator, domain: Domain, shape: tuple[int, ..
         case "uniform":
             values = generator.uniform(domain.low, domain.high, shape)
         case "choice":
-            values = np.full(shape, domain.choices[0])
+            values = np.full(shape, domain.low)
+        case "mask":  # ones, then zeros: what is masked altogether gives NaN in models that are right
+            length = shape[-1] if shape else 1
+            ends = generator.integers(1, max(length, 1), (*shape[:-1], 1) if shape else (), endpoint=True)
+            values = np.broadcast_to(np.arange(length) < ends, shape) if shape else ends
         case "boxes":
             values = generator.uniform(domain.low, domain.high, shape)
             if shape and shape[-1] == 4:  # x1, y1, x2, y2
@@ -217,7 +245,9 @@ def _in_words(domain: Domain) -> str:
         case "positive":
             return f"absolute values of normal numbers above {domain.low:g}"
         case "choice":
-            return f"{domain.choices[0]:g}"
+            return f"{domain.low:g}"
+        case "mask":
+            return "ones, then zeros"
         case "uniform" | "boxes":
             return f"{domain.kind} from {domain.low:g} to {domain.high:g}"
     return f"integers {domain.low:g} to {domain.high:g}"

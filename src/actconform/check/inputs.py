@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import secrets
 import shutil
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import onnx
 from google.protobuf.message import DecodeError
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from actconform.check.sample_size import expect_sample_fits, inferred_shapes
 from actconform.errors import UsageError, near
 from actconform.files import read_bytes
 from actconform.onnx.constants import tensor_of
@@ -56,13 +59,14 @@ class SavedSamples:
     notes: list[str] = field(default_factory=list)
 
 
-def read_samples(path: Path, source: Source) -> SavedSamples:
+def read_samples(path: Path, source: Source, *, max_memory: int | None = None) -> SavedSamples:
     """Return the inputs that a file or folder holds for the model.
 
     An .npz or a folder with .npy or .pb files is one sample; a folder of folders has one in each; a single .npy is the only
     input. Arrays are never split along an axis. Raises UsageError, naming the file and what is expected: for files that are
     none of these, pickled or damaged, for names that the model does not have or that are missing, wrong dtypes, ranks and sizes, and
-    a symbol that would be two sizes in one sample. NaN and infinities are taken, and noted.
+    a symbol that would be two sizes in one sample; for samples with which a check needs more than `max_memory` bytes, by
+    default what the machine has available. NaN and infinities are taken, and noted.
     """
     shown = one_line(str(path))
     try:
@@ -71,6 +75,7 @@ def read_samples(path: Path, source: Source) -> SavedSamples:
         for place in places:
             arrays, outputs = _read_place(place, source)
             _expect_inputs(arrays, source, one_line(str(place)))
+            _expect_fits(arrays, source, max_memory, one_line(str(place)))
             samples.append(InputSample(place.name, arrays))
             references.append(outputs)
             notes += [f"{one_line(place.name)}: {note}" for note in _nonfinite(arrays)]
@@ -226,9 +231,9 @@ def _npy(content: bytes, shown: str) -> Array:
             raise UsageError(
                 f"{shown}: holds pickled Python objects, which are never read: save arrays of numbers with numpy.save"
             )
-        count = 1
-        for size in shape:
-            count *= size
+        if any(size < 0 for size in shape):
+            raise ValueError(f"shape {shape} has a negative size")
+        count = math.prod(shape)
         there = len(content) - stream.tell()
         if count * dtype.itemsize > there:
             raise UsageError(
@@ -290,6 +295,16 @@ def _expect_inputs(arrays: Arrays, source: Source, shown: str) -> None:
         tensor = f"input {one_line(name)!r}"
         _expect_dtype(tensor, arrays[name], declared[name], shown)
         _expect_shape(tensor, arrays[name], declared[name], shown, symbols)
+
+
+def _expect_fits(arrays: Arrays, source: Source, max_memory: int | None, shown: str) -> None:
+    try:
+        shapes = inferred_shapes(source, {name: array.shape for name, array in arrays.items() if name in source.inputs})
+        expect_sample_fits(source, shapes, max_memory, " with these inputs")
+    except onnx.shape_inference.InferenceError:  # a run decides whether they fit together
+        return
+    except UsageError as error:
+        raise UsageError(f"{shown}: the model {error}") from error
 
 
 def _held_as(array: Array, declared: TensorType) -> Array:

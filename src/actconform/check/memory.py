@@ -24,18 +24,23 @@ HELD = 3  # a tensor of the truth, its error, and what a runtime gave for it
 _FLOATS = {getattr(TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")}
 
 
-def estimated_bytes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> int:
-    """Return the bytes that a check takes at once: weights, and the tensors of `shapes` that nodes of the main graph hold at once.
-
-    Weights count as stored, COPIES times, and in float64; a tensor of `shapes` counts from the node that gives it to the last
-    one that reads it, in float64, HELD times. Tensors without a shape count nothing: the estimate is a lower one.
-    """
-    stored, weights = 0, 0
+def weight_bytes(model: onnx.ModelProto) -> int:
+    """Return the bytes that the weights of a model take during a check: COPIES times as they are stored, and in float64."""
+    stored, floats = 0, 0
     for tensor in tensors(model):
         elements = math.prod(tensor.dims)
         stored += elements * element_size(tensor.data_type)
-        weights += elements if tensor.data_type in _FLOATS else 0
-    return BASE + COPIES * stored + TRUTH * weights + TRUTH * HELD * _peak_elements(model.graph, shapes)
+        floats += elements if tensor.data_type in _FLOATS else 0
+    return COPIES * stored + TRUTH * floats
+
+
+def estimated_bytes(weights: int, graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Return the bytes that a check takes at once: `weights`, and the tensors of `shapes` that nodes of the main graph hold at once.
+
+    A tensor counts from the node that gives it to the last one that reads it, in float64, HELD times. Tensors without a shape
+    count nothing: the estimate is a lower one.
+    """
+    return BASE + weights + TRUTH * HELD * _peak_elements(graph, shapes)
 
 
 def element_size(element_type: int) -> int:

@@ -95,6 +95,9 @@ class RuntimeRuns:
         self.name = name
         self.levels = backend.levels
         self.optimizers = backend.optimizers
+        self.packages = backend.packages
+        self.reproduction = backend.reproduction()
+        """See `Backend.reproduction`."""
         self._backend = backend
         self._worker = worker
         self._timeout = timeout

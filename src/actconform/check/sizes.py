@@ -1,153 +1,151 @@
-"""The sizes at which a model is tried: its open dimensions by name, candidates for each, and a search for those that a run takes."""
+"""The open dimensions of a model's inputs: which are the same, which sizes are worth trying for each."""
 
 from __future__ import annotations
 
-import heapq
+import math
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from actconform.errors import UsageError
+from actconform.check.source import TensorType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from actconform.check.source import TensorType
     from actconform.check.value_flow import Use, ValueFlow
 
 Sizing: TypeAlias = dict[str, int]
-Refusal: TypeAlias = str | None
+"""The size of each open dimension, and the number of the choice for each input whose value decides, by name."""
 
-MOST_TRIES = 150  # of sizes, until a run takes them
-MOST_VARIATIONS = 40  # of them, for each further sizing
 _BATCH = (1, 2, 3, 4)
-_TOKENS = (8, 12, 16, 32, 5, 64, 128, 77, 1, 256)
+_TOKENS = (8, 16, 12, 24, 32, 5, 64, 128, 77, 1, 256)  # some are the sums of others: past and present
 _IMAGE = (64, 48, 96, 32, 128, 224, 160, 256, 320, 512, 640)
+_VOLUME = (16, 32, 8, 24, 48, 64, 96, 128)
 _SIGNAL = (16, 512, 576, 64, 1, 2, 128, 256, 400, 1024, 160, 480, 2048, 4096, 16000, 8, 4, 32)
 _MOST_HINTS = 24  # sizes of weights that are candidates too
+_RANKS = (2, 3, 4, 1, 0)  # tried for inputs that declare none
+Ties: TypeAlias = Literal["axes", "batch", "nothing"]
+TIES: tuple[Ties, ...] = ("axes", "batch", "nothing")
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_UNNAMED_BATCH = "the batch"
 
 
 @dataclass(frozen=True)
 class Symbol:
-    """An open dimension: one size wherever it stands."""
+    """What has one value in a sample and is tried at several: a dimension wherever it stands, or a choice."""
 
     name: str
-    is_batch: bool
+    kind: Literal["batch", "size", "demanded", "choice"]
+    """demanded: by weights that the input meets at once, the first candidate."""
     candidates: tuple[int, ...]
 
 
-def symbols_of(inputs: Mapping[str, TensorType], flow: ValueFlow, *, tied: bool) -> dict[str, Symbol]:
-    """Return the open dimensions of inputs.
+def readings(inputs: Mapping[str, TensorType], flow: ValueFlow) -> list[dict[str, TensorType]]:
+    """Return the inputs as they may be meant, what is more likely first: every open dimension with a name, every rank stated."""
+    declared = [tensor.dims for tensor in inputs.values()]
+    ranks = (*(_met_rank(name, flow) for name, tensor in inputs.items() if tensor.dims is None), *_RANKS)
+    ties = TIES if any(dims is None or None in dims for dims in declared) else TIES[:1]
+    return [
+        _with_names(inputs, tied, rank)
+        for rank in dict.fromkeys(rank for rank in (ranks if None in declared else (0,)) if rank is not None)
+        for tied in ties
+    ]
 
-    Those without a name are, if `tied`, one for each axis of all inputs of the same rank; else each is one of its own.
+
+def _with_names(inputs: Mapping[str, TensorType], tied: Ties, rank: int) -> dict[str, TensorType]:
+    """Return inputs whose open dimensions all have names, those without a declared rank as of `rank`.
+
+    Dimensions without a name of their own are the same for each axis of all inputs of one rank (tied are "axes"), the same
+    where they look like the batch ("axes" and "batch"), or each apart.
     """
+    named = {}
+    for name, tensor in inputs.items():
+        dims = (None,) * rank if tensor.dims is None else tensor.dims
+        filled = (dim if dim is not None else _name_of(name, dims, axis, tied) for axis, dim in enumerate(dims))
+        named[name] = TensorType(tensor.element_type, tuple(filled))
+    return named
+
+
+def symbols_of(inputs: Mapping[str, TensorType], flow: ValueFlow) -> list[Symbol]:
+    """Return the open dimensions of inputs, but those whose names are sums or products of others."""
     places: dict[str, list[tuple[str, int]]] = {}
     for name, tensor in inputs.items():
-        for axis in range(len(tensor.dims or ())):
-            if symbol := symbol_at(name, tensor, axis, tied=tied):
-                places.setdefault(symbol, []).append((name, axis))
-    return {symbol: _symbol(symbol, where, inputs, flow) for symbol, where in places.items()}
+        for axis, dim in enumerate(tensor.dims or ()):
+            if isinstance(dim, str):
+                places.setdefault(dim, []).append((name, axis))
+    plain = dict.fromkeys(symbol for symbol in places if not re.search(r"[+*]", symbol))
+    free = [symbol for symbol in places if symbol in plain or evaluated(symbol, dict.fromkeys(plain, 1)) is None]
+    return [_symbol(symbol, places[symbol], inputs, flow) for symbol in free]
 
 
-def symbol_at(name: str, tensor: TensorType, axis: int, *, tied: bool) -> str | None:
-    """Return what an open dimension is called; None for one of fixed size."""
-    dims = tensor.dims or ()
-    dim = dims[axis]
-    if isinstance(dim, int):
-        return None
-    if dim is not None:
-        return dim
-    return f"dimension {axis} of inputs of rank {len(dims)}" if tied else f"dimension {axis} of {name}"
+def shape_at(tensor: TensorType, sizing: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the shape of an input, all of whose dimensions have a size, a name of `sizing`, or one that follows from those."""
+    return tuple(dim if isinstance(dim, int) else evaluated(str(dim), sizing) or 0 for dim in tensor.dims or ())
 
 
-def search(
-    symbols: Sequence[Symbol], refusal: Callable[[Sizing], Refusal], fixed: Sizing, most_tries: int
-) -> tuple[Sizing | None, str]:
-    """Return the first sizing that is not refused, candidates early in their lists first, and the first refusal.
-
-    `fixed` has the sizes of the symbols that are not searched.
-    """
-    first_refusal = ""
-    for tries, sizes in enumerate(_diagonal([symbol.candidates for symbol in symbols])):
-        if tries >= most_tries:
-            break
-        sizing = {**fixed, **{symbol.name: size for symbol, size in zip(symbols, sizes, strict=True)}}
-        words = refusal(sizing)
-        if words is None:
-            return sizing, first_refusal
-        first_refusal = first_refusal or f"{described(sizing)}: {words}"
-    return None, first_refusal
+def evaluated(symbol: str, sizing: Mapping[str, int]) -> int | None:
+    """Return the size of a dimension, also of one that is called "past + 1" or "2*batch"; None where that is not known."""
+    if symbol in sizing:
+        return sizing[symbol]
+    total = 0
+    for term in symbol.split("+"):
+        factors = [factor.strip(" ()") for factor in term.split("*")]
+        numbers = [int(factor) if factor.isascii() and factor.isdigit() else sizing.get(factor) for factor in factors]
+        if None in numbers or len(factors) + len(symbol.split("+")) < 3:
+            return None
+        total += math.prod(number for number in numbers if number is not None)
+    return total
 
 
-def sizings(symbols: Mapping[str, Symbol], refusal: Callable[[Sizing], Refusal]) -> list[Sizing]:
-    """Return sizes at which the model runs: a first, then others in which batch and other dimensions differ, where there are.
-
-    Raises UsageError, with the first refusal, where none of MOST_TRIES is taken.
-    """
-    every = list(symbols.values())
-    base, words = search(every, refusal, {}, MOST_TRIES)
-    if base is None:
-        raise UsageError(words)
-    found = [base]
-    if not every:
-        return found
-    changed = [_changed(symbol, base) for symbol in every]
-    second, _ = search(changed, refusal, {}, MOST_VARIATIONS)
-    if second is not None:
-        return [base, second]
-    for group in ([each for each in every if each.is_batch], [each for each in every if not each.is_batch]):
-        varied = _varied(group, every, base, refusal) if group else None
-        if varied is not None and varied not in found:
-            found.append(varied)
-    if len(found) == 1:
-        for symbol in every:
-            varied = _varied([symbol], every, base, refusal)
-            if varied is not None and varied not in found:
-                found.append(varied)
-    return found
+def _name_of(name: str, dims: Sequence[int | str | None], axis: int, tied: Ties) -> str:
+    """Return what an open dimension without a name is called."""
+    states = len(dims) == 3 and axis == 1 and isinstance(dims[0], int) and dims[0] != 1  # layers x batch x hidden
+    if tied != "nothing" and (axis == 0 or states):
+        return _UNNAMED_BATCH
+    return f"dimension {axis} of inputs of rank {len(dims)}" if tied == "axes" else f"dimension {axis} of {name}"
 
 
-def described(sizing: Mapping[str, int]) -> str:
-    """Return sizes in words."""
-    return ", ".join(f"{name} = {size}" for name, size in sizing.items()) or "the sizes that it declares"
-
-
-def _varied(
-    group: Sequence[Symbol], every: Sequence[Symbol], base: Sizing, refusal: Callable[[Sizing], Refusal]
-) -> Sizing | None:
-    """Return a sizing in which the symbols of `group` differ from `base`, and one other may follow the first of them."""
-    changed = [_changed(symbol, base) for symbol in group]
-    sizing, _ = search(changed, refusal, base, MOST_VARIATIONS)
-    if sizing is not None:
-        return sizing
-    for follower in every:
-        if follower in group or base[follower.name] != base[group[0].name]:
-            continue
-        leader = _changed(group[0], base)
-        for size in leader.candidates[:4]:
-            attempt = {**base, leader.name: size, follower.name: size}
-            if refusal(attempt) is None:
-                return attempt
+def _met_rank(name: str, flow: ValueFlow) -> int | None:
+    """Return the rank that the first layer which reads an input takes."""
+    for use in flow.uses.get(flow.inputs[name], ()):
+        if use.node.op_type in _RECURRENT:
+            return 3
+        if use.node.op_type in {"Conv", "ConvTranspose"} and use.operands[1] is not None:
+            return len(flow.dims.get(use.operands[1], (None,) * 4))
     return None
 
 
-def _changed(symbol: Symbol, base: Sizing) -> Symbol:
-    rest = tuple(size for size in symbol.candidates if size != base[symbol.name])
-    return Symbol(symbol.name, symbol.is_batch, rest or symbol.candidates)
-
-
 def _symbol(name: str, places: Sequence[tuple[str, int]], inputs: Mapping[str, TensorType], flow: ValueFlow) -> Symbol:
-    met = [size for where in places if (size := _met_size(*where, inputs, flow)) is not None]
-    is_batch = any(axis == 0 for _, axis in places) and not met
-    ranks = [(len(inputs[place].dims or ()), axis, inputs[place].dtype.kind) for place, axis in places]
-    if is_batch:
-        candidates: tuple[int, ...] = _BATCH
-    elif any(rank >= 4 for rank, _, _ in ranks):
-        candidates = _IMAGE
-    elif any(kind in "iub" for _, _, kind in ranks):
-        candidates = _TOKENS
-    else:
-        candidates = _SIGNAL
-    return Symbol(name, is_batch, tuple(dict.fromkeys([*met, *candidates, *_weight_sizes(flow)])))
+    met = [size for place in places if (size := _met_size(*place, inputs, flow)) is not None]
+    recurrent = [axis for place, axis in places if _enters_recurrent(place, flow)]  # time, batch, features
+    # names only say what is tried first
+    is_length = re.search(r"seq|len|time|frame|token|step", name.lower()) is not None
+    is_batch = not met and (
+        "batch" in name.lower()
+        or any(axis == 1 for axis in recurrent)
+        or (any(axis == 0 for _, axis in places) and not is_length and not recurrent)
+    )
+    candidates = _BATCH if is_batch else _usual_sizes(places, inputs)
+    every = tuple(dict.fromkeys([*met, *candidates, *_weight_sizes(flow)]))
+    return Symbol(name, "demanded" if met else "batch" if is_batch else "size", every)
+
+
+def _usual_sizes(places: Sequence[tuple[str, int]], inputs: Mapping[str, TensorType]) -> tuple[int, ...]:
+    """Return sizes by what an open dimension seems to be: of tokens, where the model takes several, images, volumes or signals."""
+    takes_tokens = any(
+        tensor.dtype.kind in "iub" and any(isinstance(dim, str) for dim in (tensor.dims or ())[1:])
+        for tensor in inputs.values()
+    )
+    rank = max(len(inputs[place].dims or ()) for place, _ in places)
+    if takes_tokens:
+        return _TOKENS
+    return _SIGNAL if rank < 4 else _IMAGE if rank == 4 else _VOLUME
+
+
+def _enters_recurrent(name: str, flow: ValueFlow) -> bool:
+    """Say whether an input is what a recurrent layer reads, or its state."""
+    layers = (use for use in flow.uses.get(flow.inputs[name], ()) if use.node.op_type in _RECURRENT)
+    return any(flow.inputs[name] in (*use.operands[:1], *use.operands[5:7]) for use in layers)
 
 
 def _weight_sizes(flow: ValueFlow) -> list[int]:
@@ -189,27 +187,13 @@ def _demanded(use: Use, tensor: int, axis: int, rank: int, flow: ValueFlow) -> i
         "Conv": (axis == 1, 1),
         **dict.fromkeys(("ConvTranspose", "BatchNormalization", "InstanceNormalization"), (axis == 1, 0)),
         "LayerNormalization": (last and len(weights) == 1, 0),
-        **dict.fromkeys(("LSTM", "GRU", "RNN"), (axis == 2, 2)),
+        **dict.fromkeys(_RECURRENT, (axis == 2, 2)),
     }
     applies, weight_axis = demanded.get(use.node.op_type, (False, 0))
     if not applies or not -len(weights) <= weight_axis < len(weights):
         return None
     groups = (attributes.get("group") or 1) if use.node.op_type == "Conv" else 1
     return weights[weight_axis] * groups
-
-
-def _diagonal(candidates: Sequence[Sequence[int]]) -> Iterator[tuple[int, ...]]:
-    """Yield all combinations, by the sum of their places in the lists."""
-    start = (0,) * len(candidates)
-    waiting, visited = [(0, start)], {start}
-    while waiting:
-        total, places = heapq.heappop(waiting)
-        yield tuple(options[place] for options, place in zip(candidates, places, strict=True))
-        for i, options in enumerate(candidates):
-            further = (*places[:i], places[i] + 1, *places[i + 1 :])
-            if places[i] + 1 < len(options) and further not in visited:
-                visited.add(further)
-                heapq.heappush(waiting, (total + 1, further))
 
 
 _SAME_SHAPE = frozenset(

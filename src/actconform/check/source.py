@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +16,8 @@ from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from actconform.check.file_kinds import HEAD, foreign_file, foreign_folder
-from actconform.check.memory import element_size, estimated_bytes, expect_fits
+from actconform.check.integrity import expect_text, expect_whole_tensors
+from actconform.check.memory import element_size, estimated_bytes, expect_fits, weight_bytes
 from actconform.check.structure import expect_sound, undefined_operators
 from actconform.errors import CannotConvertError, ExternalDataError, TooLargeError, UsageError
 from actconform.files import read_bytes
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Dims: TypeAlias = tuple[int | str | None, ...]
+_FIRST_FIELD = 8  # the tag of ir_version
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
@@ -75,9 +77,10 @@ class Source:
     outputs: Mapping[str, TensorType]
     sha256: str
     """Of the model's file and, after it, of the files with its external data, by their names in order."""
+    weight_bytes: int
+    """What a check is estimated to hold of weights at once."""
     notes: tuple[str, ...] = ()
     """What a reader of the verdict should know: operators that nobody defines, what onnx's checker finds wrong."""
-    _folder: Path = field(default_factory=Path, repr=False)
 
     @property
     def opset(self) -> int:
@@ -101,8 +104,12 @@ class Source:
         open_dimensions(light.graph)
         try:
             return inlined(light) if light.functions else light
-        except (CannotConvertError, TooLargeError) as error:
+        except (CannotConvertError, TooLargeError, RuntimeError, ValueError) as error:  # the last two by the inliner
             raise UsageError(f"{self.path}: its functions cannot be inlined: {one_line(str(error))}") from error
+
+    def with_model(self, model: onnx.ModelProto) -> Source:
+        """Return a source of another model, made of this one."""
+        return _source(self.path, model, weight_bytes(model), self.sha256)
 
     def array(self, tensor: TensorProto) -> NDArray[Any]:
         """Return the values of a tensor of the model, mapped from its file where it lies in one."""
@@ -110,7 +117,7 @@ class Source:
             return numpy_helper.to_array(tensor)
         import onnx_ir
 
-        return onnx_ir.serde.deserialize_tensor(tensor, self._folder).numpy()
+        return onnx_ir.serde.deserialize_tensor(tensor, self.path.parent.resolve()).numpy()
 
 
 def read_source(path: Path, *, max_memory: int | None = None) -> Source:
@@ -123,21 +130,26 @@ def read_source(path: Path, *, max_memory: int | None = None) -> Source:
     content = _content(path)
     try:
         model = _parsed(content)
-        folder = path.resolve().parent
-        _expect_plain_places(model, folder)
+        expect_text(model)
+        folder = path.parent.resolve()
+        stored = [tensor for tensor in tensors(model) if tensor.data_type or tensor.dims or tensor.name]
+        outside = [tensor for tensor in stored if uses_external_data(tensor)]
+        _expect_plain_places(outside, folder)
         data = data_files(model, folder)
         expect_sound(model)
-        expect_fits(estimated_bytes(model, _fixed_shapes(model)), max_memory, "")
-        if len(content) + sum(map(_declared_bytes, filter(uses_external_data, tensors(model)))) <= MOST_BYTES:
+        expect_whole_tensors(stored)
+        weights = weight_bytes(model)
+        expect_fits(estimated_bytes(weights, model.graph, _least_shapes(model)), max_memory, "")
+        if len(content) + sum(map(_declared_bytes, outside)) <= MOST_BYTES:
             read_external_data(model, folder)
         else:
-            _expect_long_enough(model, data)
+            _expect_long_enough(outside, data)
     except (UsageError, ExternalDataError) as error:
         raise UsageError(f"{one_line(str(path))}: {one_line(str(error))}") from error
-    return _source(path, model, _digest(content, [data[name] for name in sorted(data)]), folder)
+    return _source(path, model, weights, _digest(content, [data[name] for name in sorted(data)]))
 
 
-def _source(path: Path, model: onnx.ModelProto, sha256: str, folder: Path) -> Source:
+def _source(path: Path, model: onnx.ModelProto, weights: int, sha256: str) -> Source:
     bare = onnx.GraphProto(input=model.graph.input, output=model.graph.output)
     open_dimensions(bare)
     initialized = {tensor.name for tensor in model.graph.initializer}
@@ -154,8 +166,8 @@ def _source(path: Path, model: onnx.ModelProto, sha256: str, folder: Path) -> So
         optional_inputs={name: tensor for name, tensor in declared.items() if name in initialized},
         outputs=outputs,
         sha256=sha256,
+        weight_bytes=weights,
         notes=tuple(_notes(model)),
-        _folder=folder,
     )
 
 
@@ -195,24 +207,36 @@ def _near_file(path: Path) -> str:
 
 
 def _parsed(content: bytes) -> onnx.ModelProto:
+    unknown = "is no ONNX model, and no other kind of file that is recognized"
     try:
         model = onnx.load_from_string(content)
     except (DecodeError, ValueError, RuntimeError) as error:
-        if content[0] == 8 and 0 < content[1] < 32:  # the first field, ir_version
+        if _is_tensor(content):
             raise UsageError(
-                f"begins as an ONNX model and is damaged or truncated ({len(content):,} bytes): fetch or export it again"
+                "is a tensor, as ONNX's test data are: name the model first, and this with --inputs"
             ) from error
-        raise UsageError("is no ONNX model, and no other kind of file that is recognized") from error
+        if content[0] != _FIRST_FIELD:
+            raise UsageError(unknown) from error
+        raise UsageError(
+            f"begins as an ONNX model and is damaged or truncated ({len(content):,} bytes): fetch or export it again"
+        ) from error
     if not model.HasField("graph"):
-        if model.ir_version and model.opset_import:
-            raise UsageError("is an ONNX model without a graph: export it again")
-        raise UsageError("is no ONNX model, and no other kind of file that is recognized")
+        raise UsageError("is an ONNX model without a graph: export it again" if model.opset_import else unknown)
     return model
 
 
-def _expect_plain_places(model: onnx.ModelProto, folder: Path) -> None:
+def _is_tensor(content: bytes) -> bool:
+    tensor = TensorProto()
+    try:
+        tensor.ParseFromString(content)
+    except DecodeError:
+        return False
+    return bool(tensor.data_type and tensor.dims and tensor.SerializeToString() == content)
+
+
+def _expect_plain_places(outside: Sequence[TensorProto], folder: Path) -> None:
     """Raise ExternalDataError where data lie at an absolute path, or where a link stands between the folder and them."""
-    for tensor in filter(uses_external_data, tensors(model)):
+    for tensor in outside:
         location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
         where = f"the data of {tensor.name} lie in {location!r}"
         if PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute():
@@ -228,9 +252,9 @@ def _expect_plain_places(model: onnx.ModelProto, folder: Path) -> None:
                 )
 
 
-def _expect_long_enough(model: onnx.ModelProto, data: Mapping[str, Path]) -> None:
+def _expect_long_enough(outside: Sequence[TensorProto], data: Mapping[str, Path]) -> None:
     """Raise ExternalDataError where a tensor that stays in its file would end behind the file's end."""
-    for tensor in filter(uses_external_data, tensors(model)):
+    for tensor in outside:
         entries = {entry.key: entry.value for entry in tensor.external_data}
         size, offset = _declared_bytes(tensor), entries.get("offset", "0")
         length = entries.get("length", str(size))
@@ -250,7 +274,7 @@ def _declared_bytes(tensor: TensorProto) -> int:
     return count * element_size(tensor.data_type)
 
 
-def _fixed_shapes(model: onnx.ModelProto) -> dict[str, Sequence[int]]:
+def _least_shapes(model: onnx.ModelProto) -> dict[str, Sequence[int]]:
     """Return the least shapes of the tensors that the model notes: 1 for every open dimension."""
     shapes: dict[str, Sequence[int]] = {}
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
@@ -269,6 +293,10 @@ def _tensor_type(value: onnx.ValueInfoProto) -> TensorType:
 
 def _output_type(value: onnx.ValueInfoProto) -> TensorType:
     described = value.type.tensor_type
+    if described.elem_type not in TensorProto.DataType.values():
+        raise UsageError(
+            f"{one_line(value.name)!r} has the element type {described.elem_type}, which onnx {onnx.__version__} does not know"
+        )
     if not described.HasField("shape"):
         return TensorType(described.elem_type, None)
     dims = (dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in described.shape.dim)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from actconform.check.flatten import node_outputs, wide
+from actconform.check.sum_lengths import sum_length
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.evaluate.elementwise import PASSED_ON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from actconform.check.flatten import Array, FlatGraph, FlatNode
     from actconform.types.case import Bundle
@@ -49,7 +51,7 @@ def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None
                 inputs = [_input(graph, values, name, draw) if name else None for name in node.proto.input]
                 results = node_outputs(node, node.computation, inputs)
                 if draw:
-                    results = draw.results(node, results)
+                    results = draw.results(node, inputs, results)
                 values.update((name, array) for name, array in zip(node.proto.output, results, strict=False) if name)
             for name in unread:
                 values.pop(name, None)
@@ -67,8 +69,9 @@ def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: Round
 class RoundingDraw:
     """One draw of stochastic arithmetic: each rounded tensor off by one rounding, up or down by chance, the same in every run.
 
-    Inputs, weights and the results of operators that round are moved by u |y|; functions of a scale s by u max(|y|, s), as
-    they are computed. What is exactly representable stays (Parker's random rounding of Monte Carlo arithmetic): integers held
+    Inputs and weights are moved by u |x|, the results of operators that round by u |y|; functions of a scale s by u max(|y|, s),
+    as they are computed. A sum of k terms is rounded k times: its result is moved by sqrt(k) u |y|, as rounding errors
+    of mean zero add up; where terms cancel, what its inputs were moved by is larger. What is exactly representable stays (Parker's random rounding of Monte Carlo arithmetic): integers held
     in floats, masks, x ** 2. Weights that are integers stay too, and all that says how large a tensor is.
     """
 
@@ -90,17 +93,22 @@ class RoundingDraw:
         moved = array * (1.0 + fmt.unit_roundoff * _signs(array, np.random.default_rng(seed)))
         return np.where(np.rint(array) == array, array, moved)
 
-    def results(self, node: FlatNode, results: Iterable[Array]) -> list[Array]:
+    def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node, each off by a rounding where its operator rounds."""
         if node.computation is None or node.proto.op_type in EXACT:
             return list(results)
-        return [self._result(node, array, kind) for array, kind in zip(results, node.types, strict=False)]
+        return [
+            self._result(node, array, kind, sum_length(node.computation.node, inputs, array))
+            for array, kind in zip(results, node.types, strict=False)
+        ]
 
-    def _result(self, node: FlatNode, array: Array, element_type: int) -> Array:
+    def _result(self, node: FlatNode, array: Array, element_type: int, terms: int) -> Array:
         fmt = FORMATS.get(element_type)
         if fmt is None:
             return array
         size = np.maximum(np.abs(array), float(node.proto.op_type in OF_SCALE_ONE))
+        if terms > 1:
+            size *= math.sqrt(terms)
         moved = array + fmt.unit_roundoff * _signs(array, self._generator) * size
         return np.where(array.astype(STORAGE[element_type]).astype(np.float64) == array, array, moved)
 

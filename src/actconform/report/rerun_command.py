@@ -1,8 +1,12 @@
-"""The command that runs one case again."""
+"""The commands that run one case, or one check, again."""
 
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from actconform.check.result import CheckResult
 
 FOLDER = "conform-case"  # not the report's own folder: a run begins by clearing it
 
@@ -10,3 +14,12 @@ FOLDER = "conform-case"  # not the report's own folder: a run begins by clearing
 def rerun_command(case: str) -> str:
     """Return the command line for a POSIX shell; its output goes to another folder than the report."""
     return f"actconform run {shlex.quote(case)} --out {FOLDER}"
+
+
+def check_command(result: CheckResult) -> str:
+    """Return the command line for a POSIX shell that checks the model again, with the same drawn inputs."""
+    words = ["actconform", "check", result.model]
+    for runtime in result.runtimes:
+        words += ["--runtime", runtime.name]
+    words += ["--seed", str(result.seed)] if result.seed is not None else []
+    return shlex.join(words)

@@ -64,11 +64,19 @@ def _by_head(x: Bounded) -> Bounded:
 
 
 def softmax_of(x: Bounded) -> Bounded:
-    """Errors e of the scores pass on as a factor of at most exp(e_i) sum_j p_j exp(e_j)."""
+    """Errors e of the scores pass on as a factor of at most exp(e_i) sum_j p_j exp(e_j), up to a probability of 1.
+
+    In logarithms, so that a score far below all others, as masks make it, stays at probability 0 whatever its own rounding is.
+    """
     p = probabilities(x.value, -1)
     rounding = row_bound(SOFTMAX, x.fmt, {"x": x.value}, None, {"y": p})["y"]
-    factor = x.error + np.log(np.sum(p * np.exp(x.error), axis=-1, keepdims=True))
-    return Bounded(p, rounding * np.exp(factor) + p * np.expm1(factor), x.fmt)
+    shifted = x.value - np.max(x.value, axis=-1, keepdims=True)
+    log_p = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+    factor = x.error + np.log(np.sum(np.exp(log_p + x.error), axis=-1, keepdims=True))
+    largest = np.exp(log_p + factor)
+    passed_on = np.maximum(largest - p, p * np.expm1(np.minimum(factor, 1.0)))
+    rounding = np.where(p > 0.0, rounding * (largest / p), rounding + largest)
+    return Bounded(p, np.minimum(rounding + passed_on, 1.0 + 4.0 * x.fmt.unit_roundoff), x.fmt)
 
 
 def _attend(q: Bounded, k: Bounded, v: Bounded) -> Bounded:

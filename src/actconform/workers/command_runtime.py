@@ -59,6 +59,19 @@ class CommandRuntime(Backend):
     def __init__(self) -> None:
         sweep_folders(PREFIX)
 
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `command_standalone` with the command."""
+        text = Path(__file__).with_name("command_standalone.py").read_text(encoding="utf-8")
+        about = {
+            "COMMAND": cls.about.command,
+            "FOLDER": str(Path(cls.about.folder).resolve()),
+            "TENSORS": cls.about.tensors,
+        }
+        for name, value in about.items():
+            text = text.replace(f'{name} = ""', f"{name} = {value!r}", 1)
+        return text
+
     def facts(self) -> dict[str, str]:
         """Return the command and the first line of its `version`; raise `Unavailable` where either cannot be run here."""
         about = self.about

@@ -82,7 +82,7 @@ def test_a_node_without_types_is_named() -> None:
     with pytest.raises(Unsupported, match="element type of out cannot be told from the inputs of operator Fourier"):
         output_types(node_of("my.domain.Fourier(x)"), 18, [FLOAT])
     with pytest.raises(Unsupported, match="element type of out cannot be told"):
-        output_types(node_of("com.microsoft.FusedMatMul(x, y)"), 18, [INT32, INT32])
+        output_types(node_of("com.microsoft.BeamSearch(x, y)"), 18, [INT32, INT32])
 
 
 def test_floats_are_held_in_float64_and_integers_wrap() -> None:

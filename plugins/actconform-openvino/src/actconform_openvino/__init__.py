@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -42,6 +43,11 @@ class OpenVino(Backend):
         facts = {"openvino": ov.__version__.partition("-")[0], "device": "cpu", **onednn_facts(), "subnormals": fate}
         facts |= {"capabilities": " ".join(sorted(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")))}
         return facts | {"precision_hint": hint.to_string(), "execution_mode": mode.name, "threads": str(threads)}
+
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `standalone`."""
+        return Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
 
     def library(self) -> Library:
         """Return the functions that OpenVINO compiles for the CPU."""

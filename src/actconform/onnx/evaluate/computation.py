@@ -13,8 +13,13 @@ from onnx.reference import ReferenceEvaluator
 
 import actconform.onnx.evaluate.indexing
 import actconform.onnx.evaluate.layers
+import actconform.onnx.evaluate.quantized
 import actconform.onnx.evaluate.recurrent
+import actconform.onnx.evaluate.regions
+import actconform.onnx.evaluate.resizing
+import actconform.onnx.evaluate.sampling
 import actconform.onnx.evaluate.signals
+import actconform.onnx.evaluate.states
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, BODY_OPSET, CONTRIB, Operators
@@ -39,38 +44,40 @@ class Computation(NamedTuple):
 
 def computation(node: onnx.NodeProto, opset: int) -> Computation:
     """Return what computes `node` at that opset of the standard's domain; raise Unsupported, naming it, for an unknown operator."""
-    domain = "" if node.domain in STANDARD else node.domain
+    domain, outputs = "" if node.domain in STANDARD else node.domain, tuple(node.output)
     if (domain, node.op_type) in CONTRIB:
         define, defaults, _ = CONTRIB[domain, node.op_type]
-        composed = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, domain)
+        composed = OperatorNode(node.op_type, {**defaults, **_stated(node)}, opset, domain, outputs)
         return Computation(composed, lambda inputs: _several(define(composed, ArrayOperators(), *inputs)))
-    if node.domain not in STANDARD or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
+    if domain or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
         raise Unsupported(f"the correctly rounded evaluator does not know {node_label(node, opset)}")
-    operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset)
+    operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset, outputs=outputs)
     if node.op_type in PASSED_ON:
         return Computation(operator_node, passed_on(node, opset))
     operation = OPERATIONS[node.op_type]
     return Computation(operator_node, lambda inputs: _several(operation(operator_node, *inputs)))
 
 
-class Step(NamedTuple):
+class DefinitionStep(NamedTuple):
     """A standard operator in the definition of another."""
 
     node: onnx.NodeProto
     computation: Computation
 
 
-def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> Step:
+def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> DefinitionStep:
     """Return a standard operator of a definition, with inputs where `inputs` has any; each is made once."""
     listed = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
     return _made_step(op_type, tuple(each is not None for each in inputs), outputs, tuple(sorted(listed.items())))
 
 
 @lru_cache(maxsize=4096)
-def _made_step(op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]) -> Step:
+def _made_step(
+    op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]
+) -> DefinitionStep:
     inputs = [f"in{i}" if each else "" for i, each in enumerate(present)]
     node = helper.make_node(op_type, inputs, [f"out{i}" for i in range(outputs)], **dict(attributes))
-    return Step(node, computation(node, BODY_OPSET))
+    return DefinitionStep(node, computation(node, BODY_OPSET))
 
 
 class ArrayOperators(Operators):

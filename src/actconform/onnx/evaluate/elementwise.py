@@ -9,6 +9,7 @@ Attributes are the float32 numbers that they are, in 16-bit graphs too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -38,6 +39,12 @@ class OperatorNode(NamedTuple):
     opset: int = NEWEST
     """Of the standard's domain in the model."""
     domain: str = ""
+    outputs: tuple[str, ...] = ("",)
+    """The names of the outputs in the graph; the first is given in any case, '' of the others is one that nobody asks for."""
+
+    def asks_for(self, index: int) -> bool:
+        """Return whether the graph uses that output."""
+        return index < len(self.outputs) and bool(self.outputs[index])
 
 
 # (node, *inputs) to the output, or several in order; an optional input that is not given is None
@@ -46,24 +53,27 @@ Operation: TypeAlias = Callable[..., Array | tuple[Array, ...]]
 Compute = TypeVar("Compute", bound=Operation)
 
 OPERATIONS: dict[str, Operation] = {}
+EXACT: set[str] = set()
+"""Those of OPERATIONS that move, compare, choose or count elements: nothing in them is rounded."""
 
 # Moving data, comparing, choosing and counting are exact: onnx's own implementation serves, on float64 in place of floats.
 # So do its Attention and RotaryEmbedding, which lose nothing there.
 PASSED_ON = frozenset(
     """
     And ArgMax ArgMin Attention BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Compress Concat Constant
-    ConstantOfShape DepthToSpace Equal Expand EyeLike Flatten Gather GatherND Greater GreaterOrEqual Hardmax Identity IsInf IsNaN
-    Less LessOrEqual Mod NonZero Not OneHot Or Range Reshape ReverseSequence RotaryEmbedding ScatterElements ScatterND Shape
-    Size Slice SpaceToDepth Split Squeeze Tile TopK Transpose Trilu Unsqueeze Where Xor
+    ConstantOfShape DepthToSpace Equal Expand EyeLike Flatten Gather Greater GreaterOrEqual Identity IsInf IsNaN
+    Less LessOrEqual Mod NonZero Not Or Range Reshape ReverseSequence RotaryEmbedding Shape
+    Size Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a list to read
 )
 
 
-def operation(*op_types: str) -> Callable[[Compute], Compute]:
+def operation(*op_types: str, exact: bool = False) -> Callable[[Compute], Compute]:
     """Register a function as the standard operators `op_types`; it gets a `Node` and the inputs, and returns the output(s)."""
 
     def register(compute: Compute) -> Compute:
         OPERATIONS.update(dict.fromkeys(op_types, compute))
+        EXACT.update(op_types if exact else ())
         return compute
 
     return register
@@ -104,8 +114,6 @@ for _name, _function in {
     "Asinh": np.arcsinh,
     "Atan": np.arctan,
     "Atanh": np.arctanh,
-    "Cast": lambda x: x,  # the evaluator brings every output to its element type
-    "CastLike": lambda x, _: x,
     "Ceil": np.ceil,
     "Cos": np.cos,
     "Cosh": np.cosh,
@@ -154,6 +162,11 @@ def _gelu(node: OperatorNode, x: F64) -> F64:
 @operation("Swish")
 def _swish(node: OperatorNode, x: F64) -> F64:
     return _product(x, FORMULAS["swish"].value(x, {"beta": node.attributes["alpha"]}))
+
+
+@operation("SwiGLU")
+def _gated_swish(node: OperatorNode, gate: F64, x: F64) -> F64:
+    return _swish(node, gate) * x
 
 
 @operation("Mish")
@@ -210,19 +223,45 @@ def _shrink(node: OperatorNode, x: F64) -> F64:
 
 
 @operation("Clip")
-def _clip(_: OperatorNode, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
-    raised = x if low is None else _maximum(x, low)
-    return raised if high is None else _minimum(raised, high)
+def _clip(node: OperatorNode, x: Array, low: Array | None = None, high: Array | None = None) -> Array:
+    """Clip between bounds, which are attributes before opset 11; a bound that is left out there is the format's largest number."""
+    low, high = (node.attributes.get(name, bound) for name, bound in (("min", low), ("max", high)))
+    raised = x if low is None else _maximum(x, np.asarray(low, x.dtype))
+    return raised if high is None else _minimum(raised, np.asarray(high, x.dtype))
+
+
+FLATTENED = 13  # before this opset Softmax and its kin are over all axes from `axis` on
+
+
+def over_rows(node: OperatorNode, x: Array, compute: Callable[[Array, int], Array]) -> Array:
+    """Return `compute(x, axis)` of an operator along `axis`; before opset 13 of rows that go over that axis and all behind it."""
+    axis = node.attributes["axis"]
+    if node.opset >= FLATTENED:
+        return compute(x, axis)
+    n_rows = math.prod(x.shape[: axis if axis >= 0 else axis + x.ndim])
+    return compute(x.reshape(n_rows, -1), 1).reshape(x.shape)
 
 
 @operation("Softmax")
 def _softmax(node: OperatorNode, x: F64) -> F64:
-    return probabilities(x, node.attributes["axis"])
+    return over_rows(node, x, probabilities)
 
 
 @operation("LogSoftmax")
 def _log_softmax(node: OperatorNode, x: F64) -> F64:
-    return log_probabilities(x, node.attributes["axis"])
+    return over_rows(node, x, log_probabilities)
+
+
+@operation("Hardmax", exact=True)
+def _hardmax(node: OperatorNode, x: Array) -> Array:
+    """Return 1 at the first of the largest, and 0 elsewhere."""
+
+    def chosen(rows: Array, axis: int) -> Array:
+        y = np.zeros_like(rows)
+        np.put_along_axis(y, np.argmax(rows, axis, keepdims=True), 1, axis)
+        return y
+
+    return over_rows(node, x, chosen)
 
 
 @operation("GatherElements")
@@ -233,19 +272,25 @@ def _gather_elements(node: OperatorNode, x: Array, index: Array) -> Array:
     return np.take_along_axis(x[cut], index, axis)
 
 
-def sums(rows: Array) -> Array:
-    """Return the sum of each row; of float64 rows with a finite sum correctly rounded, whatever cancels."""
-    from math import fsum
+CANCELLED = 2.0**-20  # of the magnitudes summed: a sum that is less than this share of them is summed exactly
 
+
+def sums(rows: Array) -> Array:
+    """Return the sum of each row: of float64 rows pairwise, and correctly rounded where it is a small part of what cancels."""
     total: Array = rows.sum(axis=-1)
     if rows.dtype == np.float64:
-        for i in np.flatnonzero(np.isfinite(total)):
-            total[i] = fsum(rows[i].tolist())
+        with np.errstate(invalid="ignore", over="ignore"):
+            magnitude = np.abs(rows).sum(axis=-1)
+            cancelled = np.isfinite(rows).all(axis=-1) & ~(np.abs(total) >= CANCELLED * magnitude)
+        for i in np.flatnonzero(cancelled & (magnitude > 0)):
+            total[i] = math.fsum(rows[i].tolist())
     return total
 
 
 def _log_sum_exp(rows: F64) -> F64:
-    """Return m + log1p(the sum without one maximum m); a row of -inf gives -inf."""
+    """Return m + log1p(the sum without one maximum m); a row of -inf, or an empty one, gives -inf."""
+    if not rows.shape[-1]:
+        return np.full(len(rows), -np.inf)
     at = np.argmax(rows, axis=-1, keepdims=True)
     top = np.take_along_axis(rows, at, -1)
     terms = np.exp(np.where(np.isinf(top) & (rows == top), 0.0, rows - top))
@@ -254,14 +299,27 @@ def _log_sum_exp(rows: F64) -> F64:
     return total
 
 
+def _least(dtype: np.dtype[Any]) -> Any:
+    """Return the least number of a dtype, which is the largest of no numbers."""
+    if dtype.kind == "b":
+        return False
+    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+
+
+def _greatest(dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "b":
+        return True
+    return np.inf if dtype.kind == "f" else np.iinfo(dtype).max
+
+
 REDUCTIONS: dict[str, Callable[[Array], Array]] = {
     "ReduceL1": lambda rows: sums(np.abs(rows)),
     "ReduceL2": lambda rows: np.sqrt(sums(rows * rows)),
     "ReduceLogSum": lambda rows: np.log(sums(rows)),
     "ReduceLogSumExp": _log_sum_exp,
-    "ReduceMax": lambda rows: np.max(rows, axis=-1),
+    "ReduceMax": lambda rows: np.max(rows, axis=-1, initial=_least(rows.dtype)),
     "ReduceMean": lambda rows: sums(rows) / rows.shape[-1],
-    "ReduceMin": lambda rows: np.min(rows, axis=-1),
+    "ReduceMin": lambda rows: np.min(rows, axis=-1, initial=_greatest(rows.dtype)),
     "ReduceProd": lambda rows: np.prod(rows, axis=-1, dtype=rows.dtype),
     "ReduceSum": sums,
     "ReduceSumSquare": lambda rows: sums(rows * rows),
@@ -278,7 +336,8 @@ def _reduce(node: OperatorNode, x: Array, axes_input: Sequence[int] | None = Non
     axes = axes or list(range(x.ndim))
     kept_axes = [axis for axis in range(x.ndim) if axis not in axes]
     shape = [x.shape[axis] for axis in kept_axes]
-    rows = x.transpose(kept_axes + axes).reshape(int(np.prod(shape, dtype=int)), -1)
+    lengths = [x.shape[axis] for axis in axes]
+    rows = x.transpose(kept_axes + axes).reshape(math.prod(shape), math.prod(lengths))
     result = REDUCTIONS[node.op_type](rows)
     if node.attributes["keepdims"]:
         shape = [1 if axis in axes else length for axis, length in enumerate(x.shape)]

@@ -5,7 +5,8 @@ As in elementwise: exact, but for sums in float64.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 
 @operation("Pad")
 def _pad(
-    node: OperatorNode, x: Array, pads: Array, value: Array | None = None, axes: Sequence[int] | None = None
+    node: OperatorNode,
+    x: Array,
+    pads: Array | None = None,
+    value: Array | None = None,
+    axes: Sequence[int] | None = None,
 ) -> Array:
-    """Cut where a pad is negative, then pad."""
-    amounts = [int(pad) for pad in pads]
-    fill = 0 if value is None else np.asarray(value).reshape(())
+    """Cut where a pad is negative, then pad. Amounts and value are attributes before opset 11."""
+    amounts = [int(pad) for pad in (node.attributes["pads"] if pads is None else pads)]
+    fill = node.attributes.get("value", 0) if value is None else np.asarray(value).reshape(())
     cuts, widths = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
     chosen = range(x.ndim) if axes is None else [int(axis) % x.ndim for axis in axes]
     half = len(amounts) // 2
@@ -37,15 +42,19 @@ def _pad(
     return padded
 
 
-@operation("CumSum")
-def _cumulative_sum(node: OperatorNode, x: Array, axis_input: Array) -> Array:
-    """Sum along an axis, given as a number or as a list of one."""
+ACCUMULATED: dict[str, tuple[np.ufunc, int]] = {"CumSum": (np.add, 0), "CumProd": (np.multiply, 1)}
+
+
+@operation(*ACCUMULATED)
+def _cumulative(node: OperatorNode, x: Array, axis_input: Array) -> Array:
+    """Sum or multiply along an axis, given as a number or as a list of one."""
+    combine, empty = ACCUMULATED[node.op_type]
     axis = int(np.asarray(axis_input).reshape(()))
     turned = np.flip(x, axis) if node.attributes["reverse"] else x
-    total = np.cumsum(turned, axis=axis, dtype=x.dtype)
+    total = combine.accumulate(turned, axis=axis, dtype=x.dtype)
     if node.attributes["exclusive"]:
         length = x.shape[axis]
-        first = np.zeros_like(np.take(total, range(min(length, 1)), axis))
+        first = np.full_like(np.take(total, range(min(length, 1)), axis), empty)
         total = np.concatenate([first, np.take(total, range(length - 1), axis)], axis) if length else total
     result: Array = np.flip(total, axis) if node.attributes["reverse"] else total
     return result
@@ -102,3 +111,111 @@ def _columns_to_image(node: OperatorNode, x: Array, image_shape: Array, block_sh
     return y[
         (slice(None), slice(None), *(slice(pad, pad + size) for pad, size in zip(pads[:rank], image, strict=True)))
     ]
+
+
+REDUCED: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
+def _scatter(node: OperatorNode, x: Array, place: tuple[Array, ...], updates: Array) -> Array:
+    """Return x with the updates at their places, or combined with what is there."""
+    y = x.copy()
+    if (reduction := node.attributes.get("reduction", "none")) == "none":
+        y[place] = updates
+    else:
+        REDUCED[reduction].at(y, place, updates)
+    return y
+
+
+@operation("ScatterElements", "Scatter", exact=True)
+def _scatter_elements(node: OperatorNode, x: Array, index: Array, updates: Array) -> Array:
+    place: list[Any] = list(np.indices(index.shape, sparse=True))
+    place[node.attributes["axis"]] = index
+    return _scatter(node, x, tuple(place), updates)
+
+
+@operation("ScatterND", exact=True)
+def _scatter_slices(node: OperatorNode, x: Array, index: Array, updates: Array) -> Array:
+    return _scatter(node, x, tuple(np.moveaxis(index, -1, 0)), updates)
+
+
+@operation("GatherND", exact=True)
+def _gather_slices(node: OperatorNode, x: Array, index: Array) -> Array:
+    batch = node.attributes.get("batch_dims", 0)
+    rank = index.ndim - 1
+    before = [np.arange(x.shape[i]).reshape([-1 if j == i else 1 for j in range(rank)]) for i in range(batch)]
+    y: Array = x[(*before, *np.moveaxis(index, -1, 0))]
+    return y
+
+
+@operation("TensorScatter", exact=True)
+def _scatter_into_cache(node: OperatorNode, past: Array, update: Array, write_indices: Array | None = None) -> Array:
+    """Write each sample's update into its cache from an index on, or around its end."""
+    present = past.copy()
+    axis = node.attributes["axis"] % past.ndim
+    into, updates = np.moveaxis(present, axis, 1), np.moveaxis(update, axis, 1)
+    for item, first in enumerate(np.zeros(len(past), np.int64) if write_indices is None else write_indices):
+        places = int(first) + np.arange(updates.shape[1])
+        into[item, places % into.shape[1] if node.attributes["mode"] == "circular" else places] = updates[item]
+    return present
+
+
+@operation("OneHot", exact=True)
+def _one_hot(node: OperatorNode, indices: Array, depth: Array, values: Array) -> Array:
+    """Return the second value at each index along a new axis, the first elsewhere; indices count from the end where negative."""
+    n = int(np.ravel(depth)[0])
+    axis = node.attributes["axis"] % (indices.ndim + 1)
+    at = np.where(indices < 0, indices + n, indices).astype(np.int64)
+    chosen = np.expand_dims(at, axis) == np.arange(n).reshape([-1 if i == axis else 1 for i in range(indices.ndim + 1)])
+    y: Array = np.where(chosen, values[1], values[0])
+    return y
+
+
+@operation("TopK", exact=True)
+def _top(node: OperatorNode, x: Array, k: Array | None = None) -> tuple[Array, Array]:
+    """Return the largest, or the least, in order, of equal ones the first; and their indices. `k` is an attribute before opset 10."""
+    axis = node.attributes["axis"]
+    count = int(node.attributes["k"] if k is None else np.ravel(k)[0])
+    if node.attributes.get("largest", 1):
+        order = x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
+    else:
+        order = np.argsort(x, axis, kind="stable")
+    first = np.take(order, np.arange(count), axis)
+    return np.take_along_axis(x, first, axis), first
+
+
+@operation("Unique", exact=True)
+def _unique(node: OperatorNode, x: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the values, or slices, that differ, where each stands first, which each element is, and how often each occurs."""
+    axis = node.attributes.get("axis")
+    y, first, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
+    inverse = inverse.reshape(-1)
+    if not node.attributes["sorted"]:
+        order = np.argsort(first)
+        y, first, counts = np.take(y, order, axis or 0), first[order], counts[order]
+        inverse = np.argsort(order)[inverse]
+    return y, first, inverse, counts
+
+
+@operation("TfIdfVectorizer")
+def _count_ngrams(node: OperatorNode, x: Array) -> Array:
+    """Return how often each n-gram of a pool occurs in each row of integers, or whether it does, times its weight."""
+    attributes = node.attributes
+    pool, starts = attributes["pool_int64s"], [*attributes["ngram_counts"], len(attributes["pool_int64s"])]
+    grams = [
+        tuple(pool[i : i + n]) for n, (first, last) in enumerate(pairwise(starts), 1) for i in range(first, last, n)
+    ]
+    column = dict(zip(grams, attributes["ngram_indexes"], strict=True))
+    rows = x.reshape(-1, x.shape[-1]).tolist()
+    counts = np.zeros((len(rows), max(attributes["ngram_indexes"]) + 1))
+    for row, counted in zip(rows, counts, strict=True):
+        for n in range(attributes["min_gram_length"], attributes["max_gram_length"] + 1):
+            for skip in range(1, 2 if n == 1 else attributes["max_skip_count"] + 2):
+                for i in range(len(row) - (n - 1) * skip):
+                    at = column.get(tuple(row[i : i + (n - 1) * skip + 1 : skip]))
+                    if at is not None:
+                        counted[at] += 1
+    weights = np.ones(counts.shape[1])
+    if "weights" in attributes:
+        weights[attributes["ngram_indexes"]] = attributes["weights"]
+    scored: dict[str, Array] = {"TF": counts, "IDF": (counts > 0) * weights, "TFIDF": counts * weights}
+    return scored[attributes["mode"]].reshape(*x.shape[:-1], -1)

@@ -12,6 +12,7 @@ import numpy as np
 
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
+from actconform.onnx.evaluate.windows import per_channel
 from actconform.oracle.float64.rows import log_probabilities
 
 if TYPE_CHECKING:
@@ -37,32 +38,43 @@ def _einsum(node: OperatorNode, *inputs: Array) -> Array:
     return result
 
 
-def _along(parameter: Array, x: Array, axis: int = 1) -> Array:
-    """Return one number for each channel so that it broadcasts over x."""
-    return parameter.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-
-
 def _moments(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
     """Return mean and biased variance."""
     mean = x.mean(axis=axes, keepdims=True)
     return mean, np.square(x - mean).mean(axis=axes, keepdims=True)
 
 
+TRAINING_IS_STATED = 14  # before this opset BatchNormalization trains where more than one output is asked for
+
+
 @operation("BatchNormalization")
 def _batch_normalization(
     node: OperatorNode, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
 ) -> tuple[Array, ...]:
-    """In training with the batch's moments, of biased variance, and the running ones are `momentum` parts of the old."""
-    if not node.attributes.get("training_mode"):
-        centred = x - _along(mean, x)
-        return (
-            centred / np.sqrt(_along(variance, x) + node.attributes["epsilon"]) * _along(scale, x) + _along(bias, x),
-        )
-    now = _moments(x, (0, *range(2, x.ndim)))
-    y = (x - now[0]) / np.sqrt(now[1] + node.attributes["epsilon"]) * _along(scale, x) + _along(bias, x)
-    momentum = node.attributes["momentum"]
-    running = (momentum * old + (1 - momentum) * new.ravel() for old, new in zip((mean, variance), now, strict=True))
-    return y, *running
+    """In training with the batch's moments, of biased variance, and the running ones are `momentum` parts of the old.
+
+    Before opset 9 statistics that are not `spatial` are those of each element of a sample. Before opset 14 a training node
+    also gives the batch's moments themselves.
+    """
+    spatial = node.attributes.get("spatial", 1)
+
+    def spread(parameter: Array) -> Array:
+        return per_channel(parameter, x) if spatial else parameter
+
+    training = (
+        node.attributes["training_mode"]
+        if node.opset >= TRAINING_IS_STATED
+        else any(map(node.asks_for, range(1, len(node.outputs))))
+    )
+    epsilon, momentum = node.attributes["epsilon"], node.attributes["momentum"]
+    if not training:
+        centred = x - spread(mean)
+        return (centred / np.sqrt(spread(variance) + epsilon) * spread(scale) + spread(bias),)
+    now = _moments(x, (0, *range(2, x.ndim)) if spatial else (0,))
+    y = (x - now[0]) / np.sqrt(now[1] + epsilon) * spread(scale) + spread(bias)
+    batch = [moment.reshape(old.shape) for moment, old in zip(now, (mean, variance), strict=True)]
+    running = [momentum * old + (1 - momentum) * new for old, new in zip((mean, variance), batch, strict=True)]
+    return (y, *running) if node.opset >= TRAINING_IS_STATED else (y, *running, *batch)
 
 
 @operation("LayerNormalization")
@@ -83,7 +95,9 @@ def _rms_normalization(node: OperatorNode, x: Array, scale: Array) -> Array:
 @operation("InstanceNormalization")
 def _instance_normalization(node: OperatorNode, x: Array, scale: Array, bias: Array) -> Array:
     mean, variance = _moments(x, tuple(range(2, x.ndim)))
-    y: Array = (x - mean) / np.sqrt(variance + node.attributes["epsilon"]) * _along(scale, x) + _along(bias, x)
+    y: Array = (x - mean) / np.sqrt(variance + node.attributes["epsilon"]) * per_channel(scale, x) + per_channel(
+        bias, x
+    )
     return y
 
 
@@ -95,7 +109,7 @@ def _group_normalization(node: OperatorNode, x: Array, scale: Array, bias: Array
     mean, variance = _moments(rows, (2,))
     y = ((rows - mean) / np.sqrt(variance + node.attributes["epsilon"])).reshape(x.shape)
     scale, bias = (np.repeat(parameter, channels // len(parameter)) for parameter in (scale, bias))
-    result: Array = y * _along(scale, x) + _along(bias, x)
+    result: Array = y * per_channel(scale, x) + per_channel(bias, x)
     return result
 
 

@@ -1,13 +1,12 @@
-"""The correctly rounded evaluator's GridSample, DFT and Det, in float64."""
+"""The correctly rounded evaluator's operators of signals: Fourier transforms, windows, mel weights; and Det. In float64."""
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
-from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
 
 if TYPE_CHECKING:
@@ -19,67 +18,68 @@ def _det(_: OperatorNode, x: Array) -> Array:
     return np.asarray(np.linalg.det(x))
 
 
+def _complex(x: Array) -> Array:
+    """Return numbers with their imaginary parts along the last axis; real ones have but one number there."""
+    numbers: Array = x[..., 0] + 1j * x[..., 1] if x.shape[-1] == 2 else x[..., 0]
+    return numbers
+
+
+def _parts(numbers: Array) -> Array:
+    return np.stack([numbers.real, numbers.imag], -1)
+
+
 @operation("DFT")
 def _dft(node: OperatorNode, x: Array, length: Array | None = None, axis: Array | None = None) -> Array:
-    """Numbers with their imaginary parts along the last axis; real ones have but one number there."""
+    """Of half a spectrum, with `onesided`, the inverse is real. The axis is an attribute before opset 20."""
     attributes = node.attributes
-    if attributes["inverse"] and attributes["onesided"]:
-        raise Unsupported("the correctly rounded evaluator does not know a one-sided inverse DFT")
-    along = int(attributes.get("axis", -2 if axis is None else axis)) % x.ndim
-    numbers = x[..., 0] + (1j * x[..., 1] if x.shape[-1] == 2 else 0)
-    transform = np.fft.ifft if attributes["inverse"] else np.fft.fft
-    result = transform(numbers, n=None if length is None else int(length), axis=along)
-    if attributes["onesided"]:
-        result = result.take(np.arange(result.shape[along] // 2 + 1), along)
-    return np.stack([result.real, result.imag], -1)
+    along = int(attributes.get("axis", -2 if axis is None else np.ravel(axis)[0])) % x.ndim
+    n = None if length is None else int(np.ravel(length)[0])
+    numbers = _complex(x)
+    if not attributes["onesided"]:
+        return _parts((np.fft.ifft if attributes["inverse"] else np.fft.fft)(numbers, n, along))
+    if attributes["inverse"]:
+        signal: Array = np.fft.irfft(numbers, n, along)[..., None]
+        return signal
+    spectrum = np.fft.fft(numbers, n, along)
+    return _parts(spectrum.take(np.arange(spectrum.shape[along] // 2 + 1), along))
 
 
-@operation("GridSample")
-def _grid_sample(node: OperatorNode, x: Array, grid: Array) -> Array:
-    """Weighted pixels about each place; beyond the image zeros, the border, or the image mirrored."""
-    places = grid.shape[1:-1]
-    y = np.zeros((*x.shape[:2], *places))
-    for at in np.ndindex(len(x), *places):
-        taps = [_taps(node, grid[at][::-1][axis], size) for axis, size in enumerate(x.shape[2:])]
-        for pixels in itertools.product(*taps):
-            weight = np.prod([weight for _, weight in pixels])
-            y[at[0], :, *at[1:]] += weight * x[at[0], :, *(pixel for pixel, _ in pixels)]
-    return y
+@operation("STFT")
+def _stft(node: OperatorNode, x: Array, step: Array, window: Array | None = None, length: Array | None = None) -> Array:
+    """Return the transform of each frame: (batch, frames, frequencies, 2)."""
+    signal = _complex(x)
+    stated = signal.shape[1] if window is None else len(window)
+    n = stated if length is None else int(np.ravel(length)[0])
+    frames = sliding_window_view(signal, n, axis=1)[:, :: int(np.ravel(step)[0])]
+    spectrum = np.fft.fft(frames if window is None else frames * window, axis=-1)
+    return _parts(spectrum[..., : n // 2 + 1] if node.attributes["onesided"] else spectrum)
 
 
-def _taps(node: OperatorNode, coordinate: float, size: int) -> list[tuple[int, float]]:
-    """Return the pixels along one axis that are read for a coordinate of -1 to 1, and their weights."""
-    first, last = (0.0, size - 1.0) if node.attributes["align_corners"] else (-0.5, size - 0.5)
-    place = (coordinate + 1) / 2 * (last - first) + first
-    mode, padding = node.attributes["mode"].removeprefix("bi"), node.attributes["padding_mode"]
-    if mode != "cubic":
-        place = _moved(padding, place, (first, last), size)
-    floor = int(np.floor(place))
-    t = place - floor
-    if mode == "nearest":
-        taps = [(int(np.rint(place)), 1.0)]
-    elif mode == "linear":
-        taps = [(floor, 1 - t), (floor + 1, t)]
-    else:
-        taps = [(floor + step, _keys(abs(t - step))) for step in (-1, 0, 1, 2)]
-    if padding == "zeros":
-        return [(pixel, weight) for pixel, weight in taps if 0 <= pixel < size]
-    return [(int(_moved(padding, pixel, (first, last), size)), weight) for pixel, weight in taps]
+WINDOWS = {"BlackmanWindow": (0.42, 0.5, 0.08), "HammingWindow": (25 / 46, 21 / 46, 0.0), "HannWindow": (0.5, 0.5, 0.0)}
 
 
-def _moved(padding: str, place: float, edges: tuple[float, float], size: int) -> float:
-    """Return a place, or a pixel, moved into the image as the padding says."""
-    if padding == "zeros":
-        return place
-    first, last = edges
-    if padding == "reflection" and last > first:
-        turns, rest = divmod(abs(place - first), last - first)
-        place = first + (last - first - rest if turns % 2 else rest)
-    return min(max(place, 0.0), size - 1.0)
+@operation(*WINDOWS)
+def _window(node: OperatorNode, size: Array) -> Array:
+    """Return a - b cos(2 pi n / N) + c cos(4 pi n / N); N is the size, or one less where the window is symmetric."""
+    a, b, c = WINDOWS[node.op_type]
+    n = int(np.ravel(size)[0])
+    turn = 2 * np.pi * np.arange(n) / (n if node.attributes["periodic"] else n - 1)
+    window: Array = a - b * np.cos(turn) + c * np.cos(2 * turn)
+    return window
 
 
-def _keys(distance: float, a: float = -0.75) -> float:
-    """Return the weight of a pixel at that distance, at most 2 (Keys 1981)."""
-    if distance <= 1:
-        return ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    return ((distance - 5) * distance + 8) * distance * a - 4 * a
+@operation("MelWeightMatrix")
+def _mel_weights(
+    _: OperatorNode, n_bins: Array, dft_length: Array, sample_rate: Array, low_hertz: Array, high_hertz: Array
+) -> Array:
+    """Return the weights (frequencies, mel bins) of triangles over equal steps of mel = 2595 log10(1 + hertz / 700)."""
+    bins, length, rate = (int(np.ravel(number)[0]) for number in (n_bins, dft_length, sample_rate))
+    low, high = (2595 * np.log10(1 + float(np.ravel(hertz)[0]) / 700) for hertz in (low_hertz, high_hertz))
+    mel = low + np.arange(bins + 2) * ((high - low) / (bins + 2))
+    hertz = 700 * np.expm1(mel / 2595 * np.log(10))
+    corners = np.floor((length + 1) * hertz / rate).astype(int)
+    weights = np.zeros((length // 2 + 1, bins))
+    for i, (left, centre, right) in enumerate(zip(corners, corners[1:], corners[2:], strict=False)):
+        weights[left : centre + 1, i] = (np.arange(left, centre + 1) - left) / (centre - left) if centre > left else 1.0
+        weights[centre:right, i] = (right - np.arange(centre, right)) / max(right - centre, 1)
+    return weights

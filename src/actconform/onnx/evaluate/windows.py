@@ -1,4 +1,4 @@
-"""The correctly rounded evaluator's operators over windows of an image, of any number of spatial axes: convolution, pooling, resizing.
+"""The correctly rounded evaluator's operators over windows of an image, of any number of spatial axes: convolution and pooling.
 
 As in elementwise: the real function of the inputs, in float64, channels first. Padding never wins a maximum; a NaN spreads over
 the windows that have it. Products are summed in float64, not exactly: far below one rounding of float32, whatever their order.
@@ -7,16 +7,16 @@ the windows that have it. Products are summed in float64, not exactly: far below
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from functools import reduce
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
@@ -41,8 +41,9 @@ def _along(node: OperatorNode, name: str, rank: int) -> list[int]:
     return [int(value) for value in node.attributes.get(name) or [1] * rank]
 
 
-def _placings(node: OperatorNode, lengths: Sequence[int], size: Sequence[int]) -> list[Placing]:
-    rank, auto = len(lengths), node.attributes["auto_pad"]
+def placings_of(node: OperatorNode, lengths: Sequence[int], size: Sequence[int]) -> list[Placing]:
+    """Return where a node's windows of that size lie along each spatial axis of an image of these lengths."""
+    rank, auto = len(lengths), node.attributes.get("auto_pad", "NOTSET")
     pads = _along(node, "pads", 2 * rank) if auto == "NOTSET" and node.attributes.get("pads") else [0] * 2 * rank
     settings = zip(
         size, _along(node, "strides", rank), _along(node, "dilations", rank), pads[:rank], pads[rank:], strict=True
@@ -64,37 +65,105 @@ def _placings(node: OperatorNode, lengths: Sequence[int], size: Sequence[int]) -
     return placed
 
 
-def _windows(x: Array, placings: Sequence[Placing]) -> Array:
-    """Return the windows of a padded image (b, c, *lengths) as (b, c, *counts, *sizes), a view."""
-    rank = len(placings)
-    every = sliding_window_view(x, [place.reach for place in placings], tuple(range(2, 2 + rank)))
-    strides, dilations = (
-        [slice(None, None, step) for step in steps]
-        for steps in zip(*((p.stride, p.dilation) for p in placings), strict=True)
-    )
-    view: Array = every[(slice(None), slice(None), *strides, *dilations)]
-    return view
+def count_of(length: int, place: Placing) -> int:
+    """Return how many windows there are along an axis of that length, padding included."""
+    return (length - place.reach) // place.stride + 1
 
 
-def _padded(x: Array, placings: Sequence[Placing], fill: float, beyond: float) -> Array:
-    inner = np.pad(x, [(0, 0), (0, 0), *((p.before, p.after) for p in placings)], constant_values=fill)
-    return np.pad(inner, [(0, 0), (0, 0), *((0, p.beyond) for p in placings)], constant_values=beyond)
+def shifted(x: Array, axis: int, place: Placing) -> Iterator[Array]:
+    """Yield, for each place in a window along one axis of a padded image, the view of what stands there in all windows."""
+    span = (count_of(x.shape[axis], place) - 1) * place.stride + 1
+    before = (slice(None),) * axis
+    for first in range(0, place.reach, place.dilation):
+        yield x[(*before, slice(first, first + span, place.stride))]
 
 
-def _channels_first(x: Array) -> Array:
-    turned: Array = np.moveaxis(x, -1, 1)
-    return turned
+def padded_image(x: Array, placings: Sequence[Placing], fill: float, beyond: float) -> Array:
+    """Return the image (b, c, *lengths) with `fill` in its padding and `beyond` where the last windows reach over it."""
+    if any(place.before or place.after for place in placings):
+        x = np.pad(x, [(0, 0), (0, 0), *((p.before, p.after) for p in placings)], constant_values=fill)
+    if any(place.beyond for place in placings):
+        x = np.pad(x, [(0, 0), (0, 0), *((0, p.beyond) for p in placings)], constant_values=beyond)
+    return x
+
+
+def convolved(node: OperatorNode, x: Array, kernel: Array) -> Array:
+    """Return the convolution without bias of x (b, c, *lengths) in its dtype, float32 or float64, by BLAS.
+
+    The columns that are multiplied have at most COLUMNS elements at a time, of at least one place.
+    """
+    groups = int(node.attributes.get("group", 1))
+    placings = placings_of(node, x.shape[2:], kernel.shape[2:])
+    x = padded_image(x, placings, 0.0, 0.0)
+    counts = [count_of(length, place) for length, place in zip(x.shape[2:], placings, strict=True)]
+    if kernel.shape[1] == 1 and groups > 1:
+        return _depthwise(x, kernel, placings, counts)
+    weights = kernel.reshape(groups, len(kernel) // groups, -1)
+    y = np.empty((len(x), *weights.shape[:2], *counts), x.dtype)
+    parts = x.reshape(len(x), groups, -1, *x.shape[2:])
+    if all(place.size == 1 for place in placings):
+        (taken,) = _taps(parts, placings, counts)
+        y.reshape(*y.shape[:3], -1)[:] = weights @ taken.reshape(*taken.shape[:3], math.prod(counts))
+        return y.reshape(len(x), len(kernel), *counts)
+    taps = [*_taps(parts, placings, counts)]
+    for item in range(len(x)):
+        for piece in _pieces(counts, COLUMNS // max(weights[:, 0].size, 1)):
+            columns = np.stack([tap[item][..., *piece] for tap in taps], axis=2)
+            into = y[item][..., *piece]
+            into[:] = (weights @ columns.reshape(groups, weights.shape[2], -1)).reshape(into.shape)
+    return y.reshape(len(x), len(kernel), *counts)
+
+
+COLUMNS = 500_000  # numbers, 4 MB: what stays in the cache between being gathered and multiplied is twice as fast
+BLOCK = 1 << 16  # numbers that stay in the processor's cache
+
+
+def _taps(x: Array, placings: Sequence[Placing], counts: Sequence[int]) -> Iterator[Array]:
+    """Yield the view of what stands at each place of the windows over the last axes, in the order of the kernel's elements."""
+    for at in np.ndindex(*(place.size for place in placings)):
+        spans = [
+            slice(i * p.dilation, i * p.dilation + (n - 1) * p.stride + 1, p.stride)
+            for i, p, n in zip(at, placings, counts, strict=True)
+        ]
+        yield x[(slice(None),) * (x.ndim - len(spans)) + tuple(spans)]
+
+
+def _pieces(counts: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
+    """Yield slices that cut the places of the output into pieces of at most `most`, or one."""
+    inner = math.prod(counts[1:])
+    if inner > most and len(counts) > 1:
+        for i in range(counts[0]):
+            yield from ((slice(i, i + 1), *rest) for rest in _pieces(counts[1:], most))
+        return
+    step = max(1, most // max(inner, 1))
+    for i in range(0, counts[0], step):
+        yield slice(i, i + step), *[slice(None)] * (len(counts) - 1)
+
+
+def _depthwise(x: Array, kernel: Array, placings: Sequence[Placing], counts: Sequence[int]) -> Array:
+    """Return a convolution in which each output has one input channel: sums of shifted images, a few channels at a time."""
+    repeats = len(kernel) // x.shape[1]
+    y = np.zeros((len(x), x.shape[1], repeats, *counts), x.dtype)
+    weights = kernel.reshape(x.shape[1], repeats, -1, *[1] * len(counts))
+    step = max(1, BLOCK // max(math.prod(y.shape[2:]), 1))
+    for item in range(len(x)):
+        for first in range(0, x.shape[1], step):
+            channels = slice(first, first + step)
+            total = y[item, channels]
+            for k, view in enumerate(_taps(x[item, channels], placings, counts)):
+                total += view[:, None] * weights[channels, :, k]
+    return y.reshape(len(x), len(kernel), *counts)
+
+
+def per_channel(parameter: Array, x: Array, axis: int = 1) -> Array:
+    """Return one number for each channel so that it broadcasts over x."""
+    return parameter.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
 
 @operation("Conv")
 def _conv(node: OperatorNode, x: Array, kernel: Array, bias: Array | None = None) -> Array:
-    rank, groups = x.ndim - 2, int(node.attributes["group"])
-    placings = _placings(node, x.shape[2:], kernel.shape[2:])
-    windows = _windows(_padded(x, placings, 0.0, 0.0), placings)
-    axes = [1, *range(2 + rank, 2 + 2 * rank)], list(range(1, 2 + rank))
-    parts = zip(np.split(windows, groups, axis=1), np.split(kernel, groups), strict=True)
-    y = np.concatenate([np.tensordot(part, weights, axes) for part, weights in parts], axis=-1)
-    return _channels_first(y if bias is None else y + bias)
+    y = convolved(node, x, kernel)
+    return y if bias is None else y + per_channel(bias, y)
 
 
 @operation("ConvTranspose")
@@ -102,7 +171,7 @@ def _conv_transpose(node: OperatorNode, x: Array, kernel: Array, bias: Array | N
     """Each element of x adds its multiple of the kernel to the output, from which the padding is then cut off."""
     rank, groups = x.ndim - 2, int(node.attributes["group"])
     added = [int(value) for value in node.attributes.get("output_padding") or [0] * rank]
-    placings = _placings(node, x.shape[2:], kernel.shape[2:])
+    placings = placings_of(node, x.shape[2:], kernel.shape[2:])
     full = [(n - 1) * p.stride + p.reach + more for n, p, more in zip(x.shape[2:], placings, added, strict=True)]
     cuts = [_cut(node, axis, x.shape[2 + axis], full[axis], placings[axis]) for axis in range(rank)]
     room = [max(length, cut.stop) for length, cut in zip(full, cuts, strict=True)]
@@ -117,7 +186,7 @@ def _conv_transpose(node: OperatorNode, x: Array, kernel: Array, bias: Array | N
             y[(slice(None), *reached)] += np.tensordot(part, weights[(slice(None), slice(None), *at)], ([1], [0]))
         parts.append(y[(slice(None), *cuts)])
     joined = np.concatenate(parts, axis=-1)
-    return _channels_first(joined if bias is None else joined + bias)
+    return np.moveaxis(joined if bias is None else joined + bias, -1, 1)
 
 
 def _cut(node: OperatorNode, axis: int, length: int, full: int, place: Placing) -> slice:
@@ -133,32 +202,52 @@ def _cut(node: OperatorNode, axis: int, length: int, full: int, place: Placing) 
     return slice(before, before + size)
 
 
-def _over_window(windows: Array) -> tuple[int, ...]:
-    return tuple(range(2 + (windows.ndim - 2) // 2, windows.ndim))
+def _over_windows(x: Array, placings: Sequence[Placing], combine: Callable[[Array, Array], Array]) -> Array:
+    """Return what `combine` makes of each window of a padded image, one axis after the other."""
+    for axis, place in enumerate(placings, 2):
+        x = reduce(combine, shifted(x, axis, place))
+    return x
 
 
-@operation("MaxPool")
-def _max_pool(node: OperatorNode, x: Array) -> tuple[Array, Array]:
-    """Return the largest of each window, and where in the whole tensor the first of them stands."""
-    placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
+@operation("MaxPool", exact=True)
+def _max_pool(node: OperatorNode, x: Array) -> Array | tuple[Array, Array]:
+    """Return the largest of each window; if asked for, where in the whole tensor the first of them stands."""
+    placings = placings_of(node, x.shape[2:], node.attributes["kernel_shape"])
     least = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    windows = _windows(_padded(x, placings, least, least), placings)
-    places = _windows(_padded(np.arange(x.size).reshape(x.shape), placings, -1, -1), placings)
-    outside = windows.ndim - len(_over_window(windows))
-    flat, where = (array.reshape(*array.shape[:outside], -1) for array in (windows, places))
+    image = padded_image(x, placings, least, least)
+    if not node.asks_for(1):
+        return _over_windows(image, placings, np.maximum)
+    order: Literal["C", "F"] = "F" if node.attributes.get("storage_order") else "C"
+    pixels = math.prod(x.shape[2:])
+    where = np.arange(pixels).reshape(x.shape[2:], order=order) + np.arange(0, x.size, max(pixels, 1)).reshape(
+        *x.shape[:2], *[1] * len(placings)
+    )
+    windows, places = (_windows(part, placings) for part in (image, padded_image(where, placings, -1, -1)))
+    flat, at = (array.reshape(*array.shape[: x.ndim], -1) for array in (windows, places))
     first = np.argmax(flat, axis=-1)[..., None]
-    return np.take_along_axis(flat, first, -1)[..., 0], np.take_along_axis(where, first, -1)[..., 0]
+    return np.take_along_axis(flat, first, -1)[..., 0], np.take_along_axis(at, first, -1)[..., 0]
+
+
+def _windows(x: Array, placings: Sequence[Placing]) -> Array:
+    """Return the windows of a padded image (b, c, *lengths) as (b, c, *counts, *sizes), a view."""
+    rank = len(placings)
+    every = sliding_window_view(x, [place.reach for place in placings], tuple(range(2, 2 + rank)))
+    strides, dilations = (
+        [slice(None, None, step) for step in steps]
+        for steps in zip(*((p.stride, p.dilation) for p in placings), strict=True)
+    )
+    view: Array = every[(slice(None), slice(None), *strides, *dilations)]
+    return view
 
 
 @operation("AveragePool")
 def _average_pool(node: OperatorNode, x: Array) -> Array:
     """Padding counts with count_include_pad; what the last window reaches over it never does."""
-    placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
-    windows = _windows(_padded(x, placings, 0.0, 0.0), placings)
-    image = np.ones((1, 1, *x.shape[2:]))
-    counts = _windows(_padded(image, placings, float(node.attributes["count_include_pad"]), 0.0), placings)
-    over = _over_window(windows)
-    mean: Array = np.sum(windows, axis=over) / np.sum(counts, axis=over)
+    placings = placings_of(node, x.shape[2:], node.attributes["kernel_shape"])
+    total = _over_windows(padded_image(x, placings, 0.0, 0.0), placings, np.add)
+    included = float(node.attributes.get("count_include_pad", 0))
+    counts = _over_windows(padded_image(np.ones((1, 1, *x.shape[2:])), placings, included, 0.0), placings, np.add)
+    mean: Array = total / counts
     return mean
 
 
@@ -170,130 +259,14 @@ def _global_average_pool(_: OperatorNode, x: Array) -> Array:
 
 @operation("LpPool")
 def _lp_pool(node: OperatorNode, x: Array) -> Array:
-    placings = _placings(node, x.shape[2:], node.attributes["kernel_shape"])
-    windows = _windows(_padded(np.abs(x), placings, 0.0, 0.0), placings)
-    return _norm(windows, _over_window(windows), node.attributes["p"])
+    placings = placings_of(node, x.shape[2:], node.attributes["kernel_shape"])
+    p = node.attributes["p"]
+    norm: Array = _over_windows(padded_image(np.abs(x), placings, 0.0, 0.0) ** p, placings, np.add) ** (1 / p)
+    return norm
 
 
 @operation("GlobalLpPool")
 def _global_lp_pool(node: OperatorNode, x: Array) -> Array:
-    return _norm(np.abs(x), tuple(range(2, x.ndim)), node.attributes["p"], keepdims=True)
-
-
-def _norm(sizes: Array, axes: tuple[int, ...], p: int, *, keepdims: bool = False) -> Array:
-    norm: Array = np.sum(sizes**p, axis=axes, keepdims=keepdims) ** (1 / p)
+    p = node.attributes["p"]
+    norm: Array = np.sum(np.abs(x) ** p, axis=tuple(range(2, x.ndim)), keepdims=True) ** (1 / p)
     return norm
-
-
-@operation("Resize")
-def _resize(
-    node: OperatorNode, x: Array, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None
-) -> Array:
-    """Interpolate along one axis after the other; beyond its edges the image goes on as there, but where it was cropped."""
-    axes = [int(axis) % x.ndim for axis in node.attributes.get("axes") or range(x.ndim)]
-    corners = np.reshape([0.0, 1.0] if roi is None or not roi.size else roi, (2, -1))
-    corners = np.broadcast_to(corners, (2, len(axes)))
-    lengths = [x.shape[axis] for axis in axes]
-    for axis, crop, scale, count in zip(axes, corners.T, *_targets(node, lengths, scales, sizes), strict=True):
-        length = x.shape[axis]
-        cropped = node.attributes["coordinate_transformation_mode"] == "tf_crop_and_resize"
-        if scale == 1 and count == length and not cropped:
-            continue
-        places = _crop_places(crop, length, count) if cropped else _places(node, length, scale, count)
-        samples = _samples(node, places, length, scale)
-        x = np.add.reduce(
-            [_spread(weight, x.ndim, axis) * x.take(at.clip(0, length - 1), axis) for at, weight in samples]
-        )
-        if cropped:
-            outside = _spread((places < 0) | (places > length - 1), x.ndim, axis)
-            x = np.where(outside, node.attributes["extrapolation_value"], x)
-    return x
-
-
-def _targets(
-    node: OperatorNode, lengths: Sequence[int], scales: Array | None, sizes: Array | None
-) -> tuple[list[float], list[int]]:
-    """Return the scale and the new length of every axis that is resized."""
-    if sizes is None or not len(sizes):
-        assert scales is not None  # the standard asks for one of the two
-        factors = [float(scale) for scale in scales]
-        return factors, [math.floor(length * scale) for length, scale in zip(lengths, factors, strict=True)]
-    counts = [int(size) for size in sizes]
-    ratios = [count / length for count, length in zip(counts, lengths, strict=True)]
-    policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
-    if policy == "stretch":
-        return ratios, counts
-    ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    return [ratio] * len(lengths), [math.floor(ratio * length + 0.5) for length in lengths]
-
-
-def _crop_places(crop: Array, length: int, count: int) -> Array:
-    """Return where in the image each pixel lies of a part that begins and ends at these shares of it."""
-    first, last = crop * (length - 1)
-    return np.linspace(first, last, count) if count > 1 else np.array([(first + last) / 2])
-
-
-def _spread(weights: Array, rank: int, axis: int) -> Array:
-    return weights.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
-
-
-def _places(node: OperatorNode, length: int, scale: float, count: int) -> Array:
-    """Return where in the image each pixel of the result lies, pixels of the image being at 0, 1, 2, ..."""
-    i, mode = np.arange(count, dtype=np.float64), node.attributes["coordinate_transformation_mode"]
-    middle = (i + 0.5) / scale - 0.5
-    match mode:
-        case "half_pixel":
-            return middle
-        case "pytorch_half_pixel":
-            return middle if count > 1 else np.zeros(1)
-        case "half_pixel_symmetric":
-            return length / 2 * (1 - count / (scale * length)) + middle
-        case "asymmetric":
-            return i / scale
-        case "align_corners":
-            return i * (length - 1) / max(count - 1, 1)
-        case "tf_half_pixel_for_nn":  # of opset 11 alone, but tf2onnx writes it at any
-            return middle + 0.5
-    raise Unsupported(
-        f"the correctly rounded evaluator does not know Resize with coordinate_transformation_mode = {mode}"
-    )
-
-
-ROUNDINGS: dict[str, Callable[[Array], Array]] = {
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "round_prefer_floor": lambda place: np.ceil(place - 0.5),
-    "round_prefer_ceil": lambda place: np.floor(place + 0.5),
-}
-
-
-def _samples(node: OperatorNode, places: Array, length: int, scale: float) -> list[tuple[Array, Array]]:
-    """Return the pixels that take part: for each place the index of one, and its weight.
-
-    With `antialias` the weights of a smaller image reach further, as far as the distance of its pixels.
-    """
-    below, mode = np.floor(places), node.attributes["mode"]
-    if mode == "nearest":
-        return [(ROUNDINGS[node.attributes["nearest_mode"]](places).astype(np.int64), np.ones(len(places)))]
-    smoothed = bool(node.attributes.get("antialias")) and scale < 1
-    density = scale if smoothed else 1.0
-    reach = math.ceil((1 if mode == "linear" else 2) / density)
-    at = np.stack([below + step for step in range(1 - reach, reach + 1)])
-    distance = np.abs(places - at) * density
-    if mode == "linear":
-        weights = np.maximum(1.0 - distance, 0.0)
-    else:
-        weights = np.where(distance < 2, _cubic(node.attributes["cubic_coeff_a"], distance), 0.0)
-    if smoothed:
-        weights = weights / weights.sum(axis=0)
-    if node.attributes["exclude_outside"]:
-        weights = np.where((at < 0) | (at >= length), 0.0, weights)
-        weights /= weights.sum(axis=0)
-    return list(zip(at.astype(np.int64), weights, strict=True))
-
-
-def _cubic(a: float, distance: Array) -> Array:
-    """Return the weight of a pixel at that distance, at most 2 (Keys 1981, equation 15 with -1/2 free)."""
-    inner = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-    outer = ((distance - 5) * distance + 8) * distance * a - 4 * a
-    return np.where(distance <= 1, inner, outer)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from actconform.report.cells import named
 from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.html.bars import bars_of
+from actconform.report.html.page_values import Texts, short_number, shown
 from actconform.report.html.reproduce import cotangent_of, reproduction
 from actconform.report.html.selftest import selftest_of
 from actconform.report.terminal.screen import DIGITS, WORDS
@@ -18,7 +17,7 @@ from actconform.types.finding import CLASSES, CONVENTION, Severity
 from actconform.verdict.severity import MARKS, gravest, severity_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from actconform.types import Finding, Measurement, Result
@@ -26,29 +25,6 @@ if TYPE_CHECKING:
     from actconform.types.report import Report, Since, Trend
 
 CLEAN, BY_CONVENTION, KNOWN, NEW, BROKEN, REFUSED, NOT_RUN = range(7)  # the states of a case
-
-
-class Texts:
-    """Numbers for texts: each text is stored once."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def __call__(self, text: str) -> int:
-        return self._numbers.setdefault(text, len(self._numbers))
-
-    def all(self) -> list[str]:
-        """Return the texts in the order of their numbers."""
-        return list(self._numbers)
-
-
-def shown(value: Any) -> Any:
-    """Return a value of the page with every text in it made visible."""
-    if isinstance(value, str):
-        return visible(value)
-    if isinstance(value, Mapping):
-        return {visible(str(key)): shown(item) for key, item in value.items()}
-    return [shown(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def page_data(
@@ -87,8 +63,8 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
         "k": state,
         "c": texts(class_),
         "g": _severity(gravest(result.findings)),
-        "w": None if worst is None else _short(worst.ratio),
-        "p": _short(_within(result.measurements)),
+        "w": None if worst is None else short_number(worst.ratio),
+        "p": short_number(_within(result.measurements)),
     }
     # fields that most cases lack are left out
     words = {"why": result.reason, "how": result.implementation, "blame": result.blame, "stage": result.stage}
@@ -108,7 +84,7 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
         case["py"] = texts(code)
     if trend is not None and len(trend.points) > 1:
         case["t"] = [
-            [texts(point.when), None if point.share is None else _short(point.share), texts(point.verdict)]
+            [texts(point.when), None if point.share is None else short_number(point.share), texts(point.verdict)]
             for point in trend.points
         ]
         case["since"] = [
@@ -148,7 +124,7 @@ def _within(measurements: Iterable[Measurement]) -> float:
 def _measurement(m: Measurement, texts: Texts) -> list[Any]:
     used = [place for place, count in enumerate(m.histogram) if count]
     histogram = [used[0], *m.histogram[used[0] : used[-1] + 1]] if used else []
-    numbers = [_short(number) for number in (m.max_ulp, m.max_scaled, m.bias, m.limit)]
+    numbers = [short_number(number) for number in (m.max_ulp, m.max_scaled, m.bias, m.limit)]
     profile = [] if m.profile is None else [m.profile.first, m.profile.width, m.profile.at, m.profile.share]
     return [texts(m.tensor), texts(m.regime), m.n, *numbers, histogram, profile]
 
@@ -159,13 +135,13 @@ def _finding(finding: Finding, result: Result, texts: Texts) -> list[Any]:
         digits = DIGITS.get(result.dtype, 9)
         numbers = (finding.worst.truth, finding.worst.got)
         worst = [finding.worst.input_hex, *(f"{number:.{digits}g}" for number in numbers)]
-        worst += [_short(finding.worst.ulp), _short(finding.worst.scaled), cotangent_of(finding, result)]
+        worst += [short_number(finding.worst.ulp), short_number(finding.worst.scaled), cotangent_of(finding, result)]
     words = (finding.class_, finding.regime, finding.tensor, *finding.interval, finding.deviation or "", finding.blame)
     return [
         *(texts(word) for word in words),
         texts(finding.evidence),
         finding.count,
-        _short(finding.magnitude),
+        short_number(finding.magnitude),
         worst,
         _severity(finding),
     ]
@@ -182,11 +158,3 @@ def _since(since: Since) -> str:
 
 def _registered(cause: Cause) -> dict[str, str]:
     return {"id": cause.id, "reason": " ".join(cause.reason.split()), "link": cause.link, "since": cause.since}
-
-
-def _short(number: float) -> float | str:
-    """Return a number to more digits than are shown, so that it is rounded once, as an int where it is whole; "nan", "inf" or "-inf"."""
-    if not math.isfinite(number):
-        return str(number)
-    short = float(f"{number:.5g}")
-    return int(short) if short.is_integer() and abs(short) < 1e6 else short

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from importlib.resources.abc import Traversable
 
+ASSETS = files("actconform.report.html") / "assets"
 SCRIPTS = (
+    "elements.js",
     "base.js",
     "svg.js",
     "charts.js",
@@ -23,20 +26,38 @@ SCRIPTS = (
     "findings.js",
     "case.js",
     "tables.js",
+    "theme.js",
     "start.js",
 )  # in the order of their use
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """Return the HTML document that shows `data`. No text of it can become markup or script, whatever it holds."""
-    assets = files("actconform.report.html") / "assets"
-    style = (assets / "page.css").read_text(encoding="utf-8")
-    script = "(() => {\n" + "\n".join((assets / name).read_text(encoding="utf-8") for name in SCRIPTS) + "\n})();"
-    frame = (assets / "page.html").read_text(encoding="utf-8")
+    """Return the HTML document of a run's report."""
+    scripts = [ASSETS / name for name in SCRIPTS]
+    return html_document(data, "actconform report", "report.json", [ASSETS / "page.css"], scripts)
+
+
+def html_document(
+    data: Mapping[str, Any], title: str, file: str, styles: Sequence[Traversable], scripts: Sequence[Traversable]
+) -> str:
+    """Return one HTML document that shows `data`. No text of it can become markup or script, whatever it holds.
+
+    `title` and `file`, the file beside it that holds the same data, are written as they are; scripts run in their order.
+    """
+    style = "".join(asset.read_text(encoding="utf-8") for asset in styles)
+    script = "(() => {\n" + "\n".join(asset.read_text(encoding="utf-8") for asset in scripts) + "\n})();"
+    frame = (ASSETS / "page.html").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     )
-    parts = {"policy": policy, "style": style, "script": script, "data": _embedded(data)}
+    parts = {
+        "policy": policy,
+        "title": title,
+        "file": file,
+        "style": style,
+        "script": script,
+        "data": _embedded(data),
+    }
     text, *rest = frame.split("{{")
     for piece in rest:
         name, _, after = piece.partition("}}")

@@ -17,6 +17,7 @@ from onnx import TensorProto, numpy_helper
 
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.computation import attributes_of, passed_on
+from actconform.onnx.evaluate.elementwise import EXACT as EXACT_OPERATORS
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nodes import ELEMENT_TYPES
@@ -256,8 +257,8 @@ class _Evaluation:
         plain = [None if argument is None else _plain(argument) for argument in arguments]
         if name in PASSED_ON:
             results = _mover(node.SerializeToString(), opset)(plain)
-        elif name in OPERATIONS and not numbers:
-            result = OPERATIONS[name](OperatorNode(name, attributes), *plain)
+        elif name in OPERATIONS and (not numbers or name in EXACT_OPERATORS):
+            result = OPERATIONS[name](OperatorNode(name, attributes, opset), *plain)
             results = result if isinstance(result, tuple) else (result,)
         else:
             raise Unsupported(f"the operator {name} has no formula")

@@ -34,7 +34,10 @@ class Node(NamedTuple):
             for each, error in zip(inputs, given, strict=True)
         ]
         shown = [None if each is None else _wide(each) for each in observed]
-        return bounded_outputs(computation(self.proto, self.opset), self.output_types, approximations, shown)
+        return bounded_outputs(self.computation(), self.output_types, approximations, shown)
+
+    def computation(self):
+        return computation(self.proto, self.opset)
 
     def real(self, inputs):
         """The outputs in float64, nothing rounded."""
@@ -96,7 +99,7 @@ def share():
         same = (wide == value) | (np.isnan(wide) & np.isnan(value))
         with np.errstate(all="ignore"):
             needed = np.where(same, 0.0, np.abs(wide - value) / error)
-        return float(np.max(np.nan_to_num(needed, nan=np.inf)))
+        return float(np.max(np.nan_to_num(needed, nan=np.inf, posinf=np.inf)))
 
     return of
 

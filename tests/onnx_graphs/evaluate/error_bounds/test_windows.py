@@ -137,3 +137,16 @@ def test_unpooling_moves_and_columns_are_added_up(node, share, passes_on):
     inputs = [columns[:, :8, :4], np.array([4, 4]), np.array([2, 2])]
     assert apart.bounds(inputs)[0].error is None
     assert share(apart.runtime(inputs)[0], apart.bounds(inputs)[0]) == 0
+
+
+def test_deformable_convolutions(node, share, passes_on):
+    rng = np.random.default_rng(0)
+    shapes = [(1, 4, 8, 9), (6, 2, 3, 3), (1, 36, 6, 7), (6,), (1, 18, 6, 7)]
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    layer = node("DeformConv", 5, opset=22, group=2, offset_group=2)
+    (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
+    assert share(result, bound) <= 1
+    passes_on(layer, inputs, draws=3)
+    x, kernel, offset, bias, mask = inputs
+    assert share(layer.real([x, kernel, offset[:, ::-1], bias, mask])[0], bound) > 1e3
+    assert share(layer.real([x, kernel, offset * 1.001, bias, mask])[0], bound) > 3

@@ -66,7 +66,7 @@ def _bias_softmax(node: OperatorNode, op: Operators, x: Tensor, bias: Tensor) ->
 
 
 @contrib("BiasDropout", types=(0, "BOOL"))
-def _bias_dropout(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _bias_dropout(
     node: OperatorNode,
     op: Operators,
     x: Tensor,

@@ -104,7 +104,7 @@ def _with_past(op: Operators, past: Tensor | None, new: Tensor) -> Tensor:
     return new if past is None else op.Concat(past, new, axis=2)
 
 
-def _self_attention(  # noqa: PLR0913, PLR0917  what both operators of one projection share
+def _self_attention(
     node: OperatorNode,
     op: Operators,
     projected: Tensor,
@@ -194,7 +194,7 @@ def _multi_head_attention(  # noqa: PLR0913, PLR0917  as the schema orders them
     return y if causal is not None else (*y, scores)
 
 
-def _three_heads(  # noqa: PLR0913, PLR0917  as the operator's inputs
+def _three_heads(
     node: OperatorNode, op: Operators, query: Tensor, key: Tensor | None, value: Tensor | None, bias: Tensor | None
 ) -> Heads:
     """Return the heads of three tensors, of a packed query (b, s, n, 3, h), or of a query and a packed key (b, l, n, 2, h)."""
@@ -233,7 +233,7 @@ def _rotary_embedding(
         raise Unsupported(f"RotaryEmbedding with scale = {attributes['scale']}, which its definition does not explain")
     shape = op.shape(x)
     rotated = 2 * op.shape(cosines)[1]
-    count = attributes.get("num_heads") if attributes.get("rotary_embedding_dim") else shape[-1] // rotated
+    count = attributes["num_heads"] if attributes.get("rotary_embedding_dim") else shape[-1] // rotated
     heads = x if len(shape) == 4 else separate_heads(op, x, count)
     places = op.array(positions)
     if places.size == 1:

@@ -99,9 +99,9 @@ def _cached(op: Operators, past: Tensor | None, new: Tensor, lengths: _Lengths, 
     rows = []
     for i in range(b):
         row, before = _row(op, new, i), int(lengths.past[i])
-        kept = [] if past is None or not before else [_first(op, _row(op, past, i), before)]
+        before_new = [] if past is None or not before else [_first(op, _row(op, past, i), before)]
         behind = room - before - s
-        rows.append(op.Concat(*kept, row, *([np.zeros((1, n, behind, h))] if behind else []), axis=2))
+        rows.append(op.Concat(*before_new, row, *([np.zeros((1, n, behind, h))] if behind else []), axis=2))
     return op.Concat(*rows, axis=0)
 
 

@@ -30,7 +30,7 @@ def _simplified_layer_normalization(
 
 
 @contrib("SkipLayerNormalization", types=(0, "FLOAT", "FLOAT", 0), epsilon=1e-12)
-def _skip_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _skip_layer_normalization(
     node: OperatorNode,
     op: Operators,
     x: Tensor,
@@ -45,7 +45,7 @@ def _skip_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders t
 
 
 @contrib("SkipSimplifiedLayerNormalization", types=(0, "FLOAT", "FLOAT", 0), epsilon=1e-12)
-def _skip_simplified_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _skip_simplified_layer_normalization(
     node: OperatorNode, op: Operators, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Return the normalized sum, nothing defined in place of the mean, 1 over the root mean square, and the sum."""
@@ -81,8 +81,8 @@ def _embed_layer_normalization(  # noqa: PLR0913, PLR0917  as the schema orders 
     if segments is not None and segment_embedding is not None:
         total = op.Add(total, op.Gather(segment_embedding, segments, axis=0))
     y = op.LayerNormalization(total, scale, shift, epsilon=node.attributes["epsilon"])
-    kept = np.zeros(batch) if mask is None else (op.array(mask) == 1).sum(axis=1)
-    return y, kept.astype(np.int32), total
+    words_kept = np.zeros(batch) if mask is None else (op.array(mask) == 1).sum(axis=1)
+    return y, words_kept.astype(np.int32), total
 
 
 @contrib("QEmbedLayerNormalization", types=("FLOAT", "INT32"), epsilon=1e-12)
@@ -103,14 +103,14 @@ def _group_norm(node: OperatorNode, op: Operators, x: Tensor, scale: Tensor, shi
     last, activation = node.attributes["channels_last"], node.attributes["activation"]
     if activation not in (0, 1):
         raise Unsupported(f"{node.op_type} with activation = {activation}; known are 0 (none) and 1 (SiLU)")
-    own = {"num_groups": node.attributes["groups"], "epsilon": node.attributes["epsilon"]}
-    y = op.GroupNormalization(channels_first(op, x) if last else x, scale, shift, **own)
+    settings = {"num_groups": node.attributes["groups"], "epsilon": node.attributes["epsilon"]}
+    y = op.GroupNormalization(channels_first(op, x) if last else x, scale, shift, **settings)
     y = silu(op, y) if activation else y
     return channels_last(op, y) if last else y
 
 
 @contrib("SkipGroupNorm", types=(0, 0), epsilon=1e-5, channels_last=1)
-def _skip_group_norm(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _skip_group_norm(
     node: OperatorNode,
     op: Operators,
     x: Tensor,

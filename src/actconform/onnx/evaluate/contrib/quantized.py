@@ -65,7 +65,7 @@ def _quantized_arithmetic(  # noqa: PLR0913, PLR0917  as the schema orders them
 
 
 @contrib("QLinearSigmoid", "QLinearLeakyRelu", alpha=0.01)
-def _quantized_activation(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _quantized_activation(
     node: OperatorNode,
     op: Operators,
     x: Tensor,
@@ -81,7 +81,7 @@ def _quantized_activation(  # noqa: PLR0913, PLR0917  as the schema orders them
 
 
 @contrib("QLinearSoftmax", axis=-1)
-def _quantized_softmax(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _quantized_softmax(
     node: OperatorNode,
     op: Operators,
     x: Tensor,
@@ -100,7 +100,7 @@ def _quantized_softmax(  # noqa: PLR0913, PLR0917  as the schema orders them
 
 
 @contrib("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean", channels_last=0)
-def _quantized_mean(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _quantized_mean(
     node: OperatorNode,
     op: Operators,
     x: Tensor,
@@ -178,7 +178,7 @@ def _matmul_integer_to_float(  # noqa: PLR0913, PLR0917  as the schema orders th
 
 
 @contrib("DynamicQuantizeMatMul")
-def _dynamic_quantize_matmul(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _dynamic_quantize_matmul(
     node: OperatorNode,
     op: Operators,
     a: Tensor,

@@ -39,7 +39,7 @@ def _pad(node: OperatorNode, op: Operators, x: Tensor, pads: Tensor, value: Tens
 def _unique(_: OperatorNode, op: Operators, x: Tensor) -> tuple[Tensor, ...]:
     """Return the different values in the order in which they come, of each element its place among them, and their counts."""
     values = op.array(x).ravel()
-    _, first, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)
+    first, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True)[1:]
     order = np.argsort(first)
     places = np.argsort(order)[inverse.ravel()]
     return op.Gather(op.reshape(x, -1), np.sort(first), axis=0), places.astype(np.int64), counts[order].astype(np.int64)
@@ -76,23 +76,23 @@ def _block_repeated_ngrams(node: OperatorNode, op: Operators, tokens: Tensor, sc
     """Give -inf to each token that would end a sequence of `ngram_size` tokens which stands in its row already."""
     size, rows = int(node.attributes["ngram_size"]), op.array(tokens)
     blocked = np.zeros(op.shape(scores), np.bool_)
-    for row, seen in zip(blocked, rows.tolist(), strict=True):
-        end = seen[len(seen) - size + 1 :]
-        for i in range(len(seen) - size + 1):
-            if seen[i : i + size - 1] == end:
-                row[seen[i + size - 1]] = True
+    for row, row_tokens in zip(blocked, rows.tolist(), strict=True):
+        end = row_tokens[len(row_tokens) - size + 1 :]
+        for i in range(len(row_tokens) - size + 1):
+            if row_tokens[i : i + size - 1] == end:
+                row[row_tokens[i + size - 1]] = True
     return op.Where(blocked, -np.inf, scores)
 
 
 @contrib("GridSample", align_corners=0, mode="bilinear", padding_mode="zeros", types=(1,))
 def _grid_sample(node: OperatorNode, op: Operators, x: Tensor, grid: Tensor) -> Tensor:
     mode, padding = node.attributes["mode"], node.attributes["padding_mode"]
-    own = {"mode": {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode), "padding_mode": padding}
-    return op.GridSample(x, grid, align_corners=node.attributes["align_corners"], **own)
+    settings = {"mode": {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode), "padding_mode": padding}
+    return op.GridSample(x, grid, align_corners=node.attributes["align_corners"], **settings)
 
 
 @contrib("CropAndResize", mode="bilinear", extrapolation_value=0.0)
-def _crop_and_resize(  # noqa: PLR0913, PLR0917  as the schema orders them
+def _crop_and_resize(
     node: OperatorNode, op: Operators, x: Tensor, boxes: Tensor, images: Tensor, size: Tensor
 ) -> Tensor:
     """Return of each box, given by the shares of the image at which it begins and ends, the resized part of its image."""

@@ -2,6 +2,7 @@
 
 from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register rules
     arithmetic,
+    bodies,
     casting,
     composed,
     exact,
@@ -9,8 +10,12 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     losses,
     normalization,
     products,
+    quantized,
     recurrent,
     reductions,
+    regions,
+    resampling,
+    signals,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (

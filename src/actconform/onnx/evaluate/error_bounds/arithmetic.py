@@ -10,6 +10,7 @@ from functools import reduce
 
 import numpy as np
 
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, largest_error, lost, moved_by_ends, rounded
 from actconform.oracle.rounding import F64, round_to
@@ -211,12 +212,15 @@ def _hard_sigmoid(context: BoundContext, x: Approximation) -> Approximation:
     """Of alpha x + beta three roundings of its terms; exact where that lies beyond 0 or 1."""
     (value,) = context.values((x,))
     fmt, alpha, beta = context.float_format, context.node.attributes["alpha"], context.node.attributes["beta"]
-    line = alpha * x.value
-    error = (np.abs(line) + abs(beta)) * (3.0 * fmt.unit_roundoff) + lost(fmt)
-    if x.error is not None:
-        error += abs(alpha) * x.error * (1.0 + 3.0 * fmt.unit_roundoff)
-    line += beta
-    return Approximation(value, np.where((line > -error) & (line < 1.0 + error), error, 0.0))
+    unit, step = 3.0 * fmt.unit_roundoff, lost(fmt)
+
+    def error_of(v: F64, e: F64) -> F64:
+        error = (np.abs(alpha * v) + abs(beta)) * unit + (step + (1.0 + unit) * abs(alpha) * e)
+        line = alpha * v + beta
+        return np.where((line > -error) & (line < 1.0 + error), error, 0.0)
+
+    passed_on = np.zeros(()) if x.error is None else np.asarray(x.error)
+    return Approximation(value, in_blocks(error_of, x.value, passed_on))
 
 
 @error_bound("Mod", arithmetic=False)

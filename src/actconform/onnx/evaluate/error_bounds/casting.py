@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ml_dtypes import iinfo
 from onnx import TensorProto
 
-from actconform.onnx.evaluate.element_types import STORAGE
+from actconform.onnx.evaluate.element_types import STORAGE, held
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, moved_by_ends, rounded
 from actconform.oracle.rounding import round_to
+
+if TYPE_CHECKING:
+    from actconform.onnx.evaluate.computation import Array
 
 
 @error_bound("Cast", "CastLike")
@@ -25,9 +30,24 @@ def _cast(context: BoundContext, x: Approximation, *_: Approximation) -> Approxi
     if target == TensorProto.BOOL:
         crosses = None if x.error is None else np.where(np.abs(x.value) <= x.error, np.inf, 0.0)
         return Approximation(x.value != 0, crosses)
-    if target not in STORAGE or x.value.dtype.kind != "f":
-        return Approximation(x.value.astype(STORAGE[target]), x.error) if target in STORAGE else x
-    return _to_integers(x, STORAGE[target])
+    if target not in STORAGE:
+        return x
+    dtype = STORAGE[target]
+    if not dtype.name.startswith(("int", "uint")):
+        return _to_small_floats(context, x)
+    if x.value.dtype.kind != "f":
+        return Approximation(held(x.value, target), x.error)
+    return _to_integers(x, dtype)
+
+
+def _to_small_floats(context: BoundContext, x: Approximation) -> Approximation:
+    """Floats of 8 bits and fewer are stored quantities, and a number becomes a certain one of them."""
+
+    def cast(array: Array) -> Array:
+        return held(np.asarray(context.compute([array])[0]), context.output_types[0]).astype(np.float64)
+
+    value = cast(x.value)
+    return Approximation(value, moved_by_ends(cast, x, value))
 
 
 def _to_floats(context: BoundContext, x: Approximation) -> Approximation:
@@ -38,18 +58,16 @@ def _to_floats(context: BoundContext, x: Approximation) -> Approximation:
         return Approximation(value, x.error)
     if x.error is not None:
         return Approximation(value, rounded(value, fmt, passed_on=x.error))
-    inexact = round_to(value, fmt) != value
-    if not inexact.any():
-        return Approximation(value)
-    return Approximation(value, np.where(inexact, fmt.unit_roundoff * np.abs(value) + lost(fmt), 0.0))
+    error = in_blocks(lambda v: np.where(round_to(v, fmt) == v, 0.0, fmt.unit_roundoff * np.abs(v) + lost(fmt)), value)
+    return Approximation(value, error if error.any() else None)
 
 
 def _to_integers(x: Approximation, dtype: np.dtype[Any]) -> Approximation:
-    limits = np.iinfo(dtype)
+    limits = iinfo(dtype)  # type: ignore[no-untyped-call]
     whole = np.trunc(x.value)
     # the upper limits of the widest types are no float64 numbers; their successors are
     reached = (whole - errors(x) >= float(limits.min)) & (whole + errors(x) < float(limits.max) + 1.0)
-    value = np.where(reached, whole, 0.0).astype(dtype)
+    value = np.where(reached, whole, 0.0).astype(np.int64 if limits.min < 0 else np.uint64).astype(dtype)
     error = moved_by_ends(np.trunc, x, whole)
     if reached.all():
         return Approximation(value, error)

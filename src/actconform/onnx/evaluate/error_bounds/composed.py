@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import TensorProto
 
+import actconform.onnx.evaluate.error_bounds.contrib  # noqa: F401  its rules go before composed ones
 from actconform.onnx.evaluate.computation import definition_step
 from actconform.onnx.evaluate.contrib.registry import CONTRIB, Operators
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, output_types

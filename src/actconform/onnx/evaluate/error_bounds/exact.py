@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 Several: TypeAlias = tuple[Approximation, ...]
 
-# what they move is the first input; all of them in Concat
-MOVES = (
-    *("Compress", "Concat", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"),
-    *("Identity", "Reshape", "ReverseSequence", "Slice", "Split", "Squeeze", "Transpose", "Trilu", "Unsqueeze"),
+# what they move is the first input; of Pad the value of the padding too, two of TensorScatter, all of Concat
+MOVES = frozenset(
+    """
+    CenterCropPad Compress Concat DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND Identity MaxUnpool
+    Pad Reshape ReverseSequence Slice SpaceToDepth Split Squeeze TensorScatter Tile Transpose Trilu Unsqueeze
+    """.split()  # noqa: SIM905  a list to read
 )
+MOVED = {"Concat": slice(None), "Pad": slice(0, 3, 2), "TensorScatter": slice(2)}
 
 
 def _undecided(values: Sequence[Array]) -> Several:
@@ -43,13 +46,16 @@ def _in_doubt(x: Approximation | None) -> bool:
 def _move(context: BoundContext, *inputs: Approximation | None) -> Several:
     """The errors move as the elements do; with places or shapes in doubt anything is possible."""
     values = context.values(inputs)
-    moved = range(len(inputs)) if context.node.op_type == "Concat" else (0,)
+    moved = range(len(inputs))[MOVED.get(context.node.op_type, slice(1))]
     if not any(_in_doubt(x) for x in inputs):
         return tuple(Approximation(value) for value in values)
     if any(_in_doubt(x) for i, x in enumerate(inputs) if i not in moved):
         return _undecided(values)
     parts = [None if x is None else np.array(errors(x)) if i in moved else x.value for i, x in enumerate(inputs)]
     moved_errors = context.compute(parts)
+    if context.node.attributes.get("value"):  # of Pad before opset 11: what it pads with is exact
+        parts[0] = np.zeros_like(parts[0])
+        moved_errors = [moved_errors[0] - context.compute(parts)[0]]
     if context.node.op_type == "Dropout":
         return Approximation(values[0], moved_errors[0]), *(Approximation(mask) for mask in values[1:])
     return tuple(Approximation(value, error) for value, error in zip(values, moved_errors, strict=True))

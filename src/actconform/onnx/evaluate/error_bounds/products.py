@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.linalg import lu
 
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, lost_in_sum
+from actconform.tolerance.row_bounds import dot_factor
 from actconform.tolerance.running_error import sum_factor
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ def product_errors(
 
     `multiply` of sizes must give sums of sizes. One more rounding of the products in 16 bits, one for each factor beyond two.
     """
-    reach = _of_sizes(multiply, [np.abs(each.value) for each in factors], fmt)
+    reach = _of_sizes(multiply, [each.value for each in factors], fmt)
     unit = fmt.unit_roundoff
     factor = sum_factor(terms, fmt) + (unit if fmt.bits == 16 else 0.0) + (len(factors) - 2) * unit
     passed_on = None
@@ -39,7 +42,7 @@ def product_errors(
         if each.error is None:
             continue
         # earlier factors as large as they may be, later ones as they are: the differences of the products telescope
-        sizes = [earlier.size for earlier in factors[:i]] + [errors(each)] + [np.abs(x.value) for x in factors[i + 1 :]]
+        sizes = [earlier.size for earlier in factors[:i]] + [errors(each)] + [x.value for x in factors[i + 1 :]]
         moved = _of_sizes(multiply, sizes, fmt)
         passed_on = moved if passed_on is None else passed_on + moved
     if passed_on is not None:
@@ -49,12 +52,13 @@ def product_errors(
     return error if passed_on is None else error + passed_on * ENLARGED
 
 
-def _of_sizes(multiply: Callable[..., Array], sizes: list[F64], fmt: FloatFormat) -> F64:
+def _of_sizes(multiply: Callable[..., Array], factors: list[F64], fmt: FloatFormat) -> F64:
+    """Return the product of the factors' sizes."""
     if fmt.bits <= 32:
-        product = multiply(*(each.astype(np.float32) for each in sizes))
+        product = multiply(*(in_blocks(np.abs, each, dtype=np.float32) for each in factors))
         if np.all(np.isfinite(product)):
             return product.astype(np.float64)
-    return np.asarray(multiply(*sizes), np.float64)
+    return np.asarray(multiply(*(np.abs(each) for each in factors)), np.float64)
 
 
 @error_bound("MatMul")
@@ -125,3 +129,28 @@ def _summed_places(equation: str, operands: list[Array]) -> int:
             lengths[label] = max(length, lengths.get(label, 1))
     stays = right if arrow else [label for label in lengths if left.count(label) == 1]
     return int(np.prod([length for label, length in lengths.items() if label not in stays], dtype=int))
+
+
+@error_bound("Det")
+def _determinant(context: BoundContext, x: Approximation) -> Approximation:
+    """Of an elimination with pivots: that of a matrix off by gamma_n |L| |U| (Higham 2002, theorem 9.3), and the pivots' product.
+
+    A determinant is linear in its rows, so it moves by no more than Hadamard's bound of what the rows' errors add.
+    Pivots that rounding makes others where they are nearly equal are not in the account.
+    """
+    (value,) = context.values((x,))
+    fmt, n = context.float_format, x.value.shape[-1]
+    error = errors(x) + dot_factor(n, fmt.unit_roundoff) * _sizes_of_factors(x.value) + lost(fmt)
+    rows = np.linalg.norm(x.value, axis=-1)
+    moved = np.prod(rows + np.linalg.norm(error, axis=-1), axis=-1) - np.prod(rows, axis=-1)
+    return Approximation(value, moved + n * fmt.unit_roundoff * (np.abs(value) + moved) + lost(fmt))
+
+
+def _sizes_of_factors(matrices: F64) -> F64:
+    """Return P |L| |U| of each matrix."""
+    sizes = np.full_like(matrices, np.inf)
+    for at in np.ndindex(matrices.shape[:-2]):
+        if np.isfinite(matrices[at]).all():
+            lower, upper = lu(matrices[at], permute_l=True)
+            sizes[at] = np.abs(lower) @ np.abs(upper)
+    return sizes

@@ -197,11 +197,12 @@ def _run(layer: Layer, x: Bounded, states: list[Bounded], direction: _Direction)
 
 
 def _seen(shown: F64, h: Bounded, going: Array) -> Bounded:
-    """Return a hidden state as a run showed it; of one in 16 bits a layer may have kept the wider number that was rounded."""
-    fmt = h.fmt
-    doubt = fmt.unit_roundoff * np.abs(shown) + fmt.smallest_subnormal if fmt.bits == 16 else np.zeros_like(shown)
+    """Return the hidden states of sequences that go on as a run showed them.
+
+    Of 16 bits a layer may have kept wider numbers, rounded for the run to show; one that does rounds nothing else meanwhile.
+    """
     going = going[:, None]
-    return Bounded(np.where(going, shown, h.value), np.where(going, doubt, h.error), fmt)
+    return Bounded(np.where(going, shown, h.value), np.where(going, 0.0, h.error), h.fmt)
 
 
 class LayerInputs(NamedTuple):

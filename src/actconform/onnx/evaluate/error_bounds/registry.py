@@ -14,8 +14,9 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.errors import Unsupported
-from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.elementwise import OperatorNode  # noqa: TC001  part of a named tuple
+from actconform.onnx.evaluate.error_bounds.blocks import any_in_blocks
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.tolerance.row_bounds import flushes
 from actconform.types.dtypes import FloatFormat
@@ -133,9 +134,8 @@ def bounded_outputs(
     fmt = next((format_of(kind) for kind in output_types if format_of(kind)), None)
     context = BoundContext(node, fmt, output_types, computation.compute, observed)
     with np.errstate(all="ignore"):
-        if registered.arithmetic and fmt is not None and flushes(fmt):
-            inputs = [None if each is None else _as_read(each, fmt) for each in inputs]
-        outputs = registered.rule(context, *inputs)
+        flushed = fmt if registered.arithmetic and fmt is not None and flushes(fmt) else None
+        outputs = registered.rule(context, *(None if each is None else _as_read(each, flushed) for each in inputs))
         several = (outputs,) if isinstance(outputs, Approximation) else outputs
         return [_settled(each, kind) for each, kind in zip(several, output_types, strict=False)]
 
@@ -145,23 +145,31 @@ def format_of(element_type: int) -> FloatFormat | None:
     return _DOUBLE if element_type == TensorProto.DOUBLE else FORMATS.get(element_type)
 
 
-def _as_read(x: Approximation, fmt: FloatFormat) -> Approximation:
-    """Return an input with subnormal numbers in doubt."""
+def _as_read(x: Approximation, flushed: FloatFormat | None) -> Approximation:
+    """Return an input with subnormal numbers of the format in doubt; NaN and infinities in none."""
     if x.value.dtype.kind != "f":
         return x
-    small = np.abs(x.value) < fmt.smallest_normal
-    if np.count_nonzero(small) == np.count_nonzero(x.value == 0):
-        return x
-    lost = np.where(small, np.abs(x.value), 0.0)
-    return Approximation(x.value, lost if x.error is None else lost + x.error)
+    value, error = x
+    if error is not None:
+        error = np.where(np.isfinite(value), error, 0.0)
+    if flushed is not None:
+        smallest = flushed.smallest_normal
+        if any_in_blocks(lambda part: _has_subnormal(part, smallest), value):
+            lost = np.where(np.abs(value) < smallest, np.abs(value), 0.0)
+            error = lost if error is None else lost + error
+    return Approximation(value, error)
+
+
+def _has_subnormal(array: F64, smallest_normal: float) -> bool:
+    small = np.abs(array) < smallest_normal
+    return bool(small.any()) and np.count_nonzero(small) != array.size - np.count_nonzero(array)
 
 
 def _settled(output: Approximation, element_type: int) -> Approximation:
     """Return an output as a tensor of that type is held, its error without NaN."""
     value, error = np.asarray(output.value), output.error
     if element_type in STORAGE:
-        floats = element_type in FORMATS or element_type == TensorProto.DOUBLE
-        value = value.astype(np.float64 if floats else STORAGE[element_type], copy=False)
+        value = held(value, element_type)
     if error is not None:
         error = np.asarray(error, np.float64)
         if error.size and np.isnan(np.max(error)):

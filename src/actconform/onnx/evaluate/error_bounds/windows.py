@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.onnx.evaluate.elementwise import OPERATIONS
-from actconform.onnx.evaluate.error_bounds.products import doubt_of_integers, product_errors
+from actconform.onnx.evaluate.error_bounds.products import product_errors
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, lost_in_sum
 from actconform.tolerance.row_bounds import EXP_ULP
@@ -61,36 +60,6 @@ def _convolution(
     return Approximation(value, error + _bias_error(bias, terms, len(shape) - 2, fmt))
 
 
-def centred(x: Approximation, zero_point: Approximation | None, shape: tuple[int, ...] = ()) -> Approximation:
-    """Return integers less their zero point, which broadcasts when reshaped to `shape` if there are several; in float64."""
-    wide = x.value.astype(np.float64)
-    if zero_point is None:
-        return Approximation(wide, x.error)
-    shape = shape if zero_point.value.size > 1 else ()
-    error = None
-    if x.error is not None or zero_point.error is not None:
-        error = errors(x) + errors(zero_point).reshape(shape)
-    return Approximation(wide - zero_point.value.astype(np.float64).reshape(shape), error)
-
-
-@error_bound("ConvInteger")
-def _conv_integer(
-    context: BoundContext,
-    x: Approximation,
-    kernel: Approximation,
-    x_zero_point: Approximation | None = None,
-    kernel_zero_point: Approximation | None = None,
-) -> Approximation:
-    """Exact: sums of integers."""
-    value = context.values((x, kernel, x_zero_point, kernel_zero_point))[0]
-    factors = centred(x, x_zero_point), centred(kernel, kernel_zero_point, (-1, *[1] * (kernel.value.ndim - 1)))
-
-    def convolve(a: Array, b: Array) -> Array:
-        return np.asarray(OPERATIONS["Conv"](context.node, a, b))
-
-    return Approximation(value, doubt_of_integers(convolve, *factors))
-
-
 @error_bound("DeformConv")
 def _deformable_convolution(
     context: BoundContext,
@@ -119,7 +88,7 @@ def _deformable_convolution(
     heaviest = 1.0 if mask is None else float(np.max(mask.size, initial=0.0))
     brightest = float(np.max(x.size, initial=0.0))
     farthest = max(x.value.shape[2:]) + float(np.max(offset.size, initial=0.0))
-    off_place = 4.0 * rank * farthest * 2.0**-24 + rank * float(np.max(errors(offset), initial=0.0))
+    off_place = 2.0 * rank * farthest * 2.0**-24 + rank * float(np.max(errors(offset), initial=0.0))
     # weights of the four pixels, the mask, and their products
     rounding = 4.0 * (rank + 1) * fmt.unit_roundoff
     share = min(2.0 * off_place, 2.0) * heaviest + rounding * heaviest
@@ -182,17 +151,6 @@ def _lp_pool(context: BoundContext, x: Approximation) -> Approximation:
 
 def _exp_ulp(bits: int) -> float:
     return EXP_ULP[min(bits, 32)]
-
-
-@error_bound("MaxUnpool", arithmetic=False)
-def _max_unpool(
-    context: BoundContext, x: Approximation, places: Approximation, shape: Approximation | None = None
-) -> Approximation:
-    """Elements are moved; to places in doubt anything may be."""
-    value = context.values((x, places, shape))[0]
-    if places.error is not None and np.any(places.error > 0):
-        return Approximation(value, np.full(value.shape, np.inf))
-    return Approximation(value, _moved_errors(context, x, (places, shape)))
 
 
 def _moved_errors(context: BoundContext, x: Approximation, more: tuple[Approximation | None, ...]) -> F64 | None:

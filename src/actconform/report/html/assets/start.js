@@ -1,4 +1,4 @@
-// Routing by the address, the theme, and keys.
+// Routing by the address, and keys.
 
 const main = document.getElementById("main");
 
@@ -38,43 +38,12 @@ function show(moved) {
   else if (moved && memory.cell) document.querySelector(`a.cell[data-key="${CSS.escape(memory.cell)}"]`)?.focus();
 }
 
-const dark = () =>
-  (document.documentElement.dataset.theme ||
-    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-
-function turn() {
-  const theme = dark() ? "light" : "dark";
-  document.documentElement.dataset.theme = theme;
-  try {
-    localStorage.setItem("actconform-theme", theme);
-  } catch {
-    // a page from disk may have no storage: the choice holds until it is closed
-  }
-  nameTheme();
-}
-
-function nameTheme() {
-  document.getElementById("theme").textContent = dark() ? "Light" : "Dark";
-  document.getElementById("theme").setAttribute("aria-label", `Switch to the ${dark() ? "light" : "dark"} theme`);
-}
-
-try {
-  const storedTheme = localStorage.getItem("actconform-theme");
-  if (storedTheme) document.documentElement.dataset.theme = storedTheme;
-} catch {
-  // as above
-}
 document.getElementById("top").append(...header().filter(Boolean));
 document
   .getElementById("foot")
   .append(`${count(cases.length, "case")} · report.json beside this page holds every number to its last digit`);
 nameTheme();
 addEventListener("hashchange", () => show(true));
-addEventListener("mouseover", showTip);
-addEventListener("focusin", showTip);
-addEventListener("focusout", () => {
-  tip.hidden = true;
-});
 addEventListener("click", (event) => {
   const cell = event.target.closest("a.cell");
   if (cell) memory.cell = cell.dataset.key;

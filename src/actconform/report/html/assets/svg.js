@@ -62,3 +62,9 @@ function power(exponent) {
   if (exponent >= -3 && exponent <= 3) return String(Number((10 ** exponent).toPrecision(1)));
   return `1e${exponent}`;
 }
+
+addEventListener("mouseover", showTip);
+addEventListener("focusin", showTip);
+addEventListener("focusout", () => {
+  tip.hidden = true;
+});

@@ -1,0 +1,63 @@
+"""DynamicQuantizeLSTM of ONNX Runtime: an LSTM whose products are of 8-bit integers, the left sides quantized as they come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.onnx.evaluate.contrib.registry import contrib
+from actconform.onnx.evaluate.recurrent import recurrent_layer
+
+if TYPE_CHECKING:
+    from actconform.onnx.evaluate.contrib.registry import Operators, Tensor
+    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
+
+
+@contrib("DynamicQuantizeLSTM", types=(0, 0, 0), direction="forward", input_forget=0)
+def _dynamic_quantize_lstm(  # noqa: PLR0913, PLR0917  as the schema orders them
+    node: OperatorNode,
+    op: Operators,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None,
+    lengths: Tensor | None,
+    h: Tensor | None,
+    c: Tensor | None,
+    p: Tensor | None,
+    w_scale: Tensor,
+    w_zero: Tensor,
+    r_scale: Tensor,
+    r_zero: Tensor,
+) -> tuple[Array, ...]:
+    """The input as a whole, and the hidden states of a batch at each step, are quantized over their own ranges."""
+    bias, ends, h_0, c_0, peepholes = (None if each is None else op.array(each) for each in (b, lengths, h, c, p))
+    kernel, recurrence = dequantized_weights(w, w_scale, w_zero), dequantized_weights(r, r_scale, r_zero)
+    return recurrent_layer(
+        node._replace(op_type="LSTM"),
+        requantized(op.array(x)),
+        kernel.swapaxes(1, 2),
+        recurrence.swapaxes(1, 2),
+        bias,
+        ends,
+        h_0,
+        c_0,
+        peepholes,
+        prepared=requantized,
+    )
+
+
+def dequantized_weights(weights: Array, scale: Array, zero: Array) -> Array:
+    """Return weights (directions, columns, gates) as numbers; a scale and a zero point for each direction, or for each gate."""
+    step, centre = (np.asarray(each, np.float64).reshape(len(weights), 1, -1) for each in (scale, zero))
+    numbers: Array = (weights - centre) * step
+    return numbers
+
+
+def requantized(x: Array) -> Array:
+    """Return numbers as they are after quantization to 8 bits over their range, which takes in 0."""
+    scale = (max(x.max(initial=0.0), 0.0) - min(x.min(initial=0.0), 0.0)) / 255 or 1.0
+    zero = np.rint(-min(x.min(initial=0.0), 0.0) / scale)
+    numbers: Array = (np.clip(np.rint(x / scale) + zero, 0, 255) - zero) * scale
+    return numbers

@@ -1,0 +1,1 @@
+"""What people and programs read of a check of one model: a page, check.json, an overlay for Model Explorer."""

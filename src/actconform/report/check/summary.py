@@ -1,0 +1,205 @@
+"""A check in words and counts, for the screen and the page: the first fault, whose it is, how much was judged and how sharply."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from actconform.check.spread import LIMIT
+from actconform.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from actconform.check.result import CheckResult, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
+
+NAME_LETTERS = 60  # of a name in a sentence
+SENTENCE_LETTERS = 400  # of a foreign sentence
+SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding"
+ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
+BLAME_MEANS = {
+    "graph": "the graph as it is written, whatever computes it",
+    "runtime": "the runtime, without any optimization",
+    "runtime:optimizer": "the runtime's optimizer",
+    "convention": "a convention: the standard leaves the result open",
+    "version": "the version of the runtime",
+    "undetermined": "not determined: the evidence does not decide",
+}
+
+
+class LevelPower(NamedTuple):
+    """How much was judged at one level, over its samples."""
+
+    level: str
+    tensors: int
+    loosest: float
+    """The largest bound over the magnitude of its tensor: what a fault must exceed to be seen everywhere."""
+    loosest_node: str
+
+
+class UnjudgedNodes(NamedTuple):
+    """Nodes that no level judged, for one reason."""
+
+    reason: str
+    nodes: list[str]
+    operators: list[str]
+
+
+def name_shown(name: str, letters: int = NAME_LETTERS) -> str:
+    """Return a foreign name on one line, its middle left out where it is long."""
+    line = one_line(name, letters * 40)
+    if len(line) <= letters:
+        return line
+    end = letters // 2
+    return f"{line[: letters - end - 1]}…{line[-end:]}"
+
+
+def number_shown(value: float) -> str:
+    """Return a number to three digits; infinity as ∞."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    words = f"{value:,.0f}" if 1000 <= abs(value) < 1e5 else f"{value:.3g}"
+    return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", words)
+
+
+def share_shown(looseness: float) -> str:
+    """Return a bound as a share of its tensor's largest value."""
+    if math.isinf(looseness):
+        return "unbounded"
+    return f"{number_shown(100 * looseness)} %" if looseness >= 0.001 else number_shown(looseness)
+
+
+def fault_sentence(fault: ModelFault) -> str:
+    """Return what is wrong at the first place that rounding does not explain, without the place itself."""
+    tensor, output = fault.tensor, fault.output
+    if tensor is not None:
+        together = len(tensor.segment) > 1
+        read = f"what the {len(tensor.segment)} nodes up to it read is fine" if together else "what it read is fine"
+        return f"{_of_tensor(tensor)}; {read}"
+    if output is not None:
+        return (
+            f"output {name_shown(output.name)} has {output_words(output)}; no layer that was judged is over its bound"
+        )
+    return "rounding does not explain it"
+
+
+def fault_place(fault: ModelFault) -> str:
+    """Return the node of a fault with its operator."""
+    return f"{name_shown(fault.node)} ({name_shown(fault.op_type)})" if fault.op_type else name_shown(fault.node)
+
+
+def _of_tensor(tensor: TensorCheck) -> str:
+    if tensor.wanted_shape and tensor.shape != tensor.wanted_shape:
+        return f"shape {list(tensor.shape)} where {list(tensor.wanted_shape)} is right"
+    if tensor.nonfinite:
+        return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be"
+    if tensor.bound == 0 or math.isinf(tensor.ratio):
+        return f"{tensor.got:.9g} where it must be exactly {tensor.wanted:.9g}"
+    return f"{number_shown(tensor.ratio)} times its bound"
+
+
+def output_words(output: OutputCheck) -> str:
+    """Return the verdict of one output end to end, in words."""
+    if output.unjudged:
+        return f"not judged: {one_line(output.unjudged, SENTENCE_LETTERS)}"
+    verdict = "explained" if output.explained else "NOT explained by rounding"
+    if output.reason:
+        return f"{verdict}: {one_line(output.reason, SENTENCE_LETTERS)}"
+    if output.nonfinite:
+        return f"{verdict}: {output.nonfinite:,} elements are NaN or infinite, or should be"
+    if math.isinf(output.spreads):
+        return f"{verdict}: {output.got:.9g} where no rounding makes it other than {output.wanted:.9g}"
+    return f"{number_shown(output.spreads)} spreads (limit {LIMIT:g}): {verdict}"
+
+
+def relative_error(output: OutputCheck) -> float:
+    """Return the largest error over the largest magnitude of the truth; the error itself where that is 0."""
+    return output.error / output.magnitude if output.magnitude else output.error
+
+
+def worst_outputs(runtime: RuntimeCheck) -> list[OutputCheck]:
+    """Return each output of the model once, in the sample where it is worst: first those not explained, then by spreads."""
+    worst: dict[str, OutputCheck] = {}
+    for output in runtime.outputs:
+        before = worst.get(output.name)
+        if before is None or _gravity(output) > _gravity(before):
+            worst[output.name] = output
+    return list(worst.values())
+
+
+def _gravity(output: OutputCheck) -> tuple[bool, bool, float]:
+    return not output.explained, not output.unjudged, output.spreads if not math.isnan(output.spreads) else math.inf
+
+
+def decisions(runtime: RuntimeCheck, name: str) -> tuple[int, int]:
+    """Return how many rows of an output decide for the same element as the truth, over all samples, and how many there are."""
+    rows = [output for output in runtime.outputs if output.name == name]
+    return sum(output.decided_alike for output in rows), sum(output.decisions for output in rows)
+
+
+def worst_tensor(levels: Iterable[LevelCheck]) -> tuple[LevelCheck, TensorCheck] | None:
+    """Return the tensor with the largest ratio and its level; None where nothing was judged.
+
+    An addition is correctly rounded and its bound is half a unit, so it reaches 1 in any sound runtime: what is within its bound
+    and ROUNDED_ONCE counts only where there is nothing else.
+    """
+    pairs = [(level, tensor) for level in levels for tensor in level.tensors]
+    telling = [pair for pair in pairs if pair[1].op_type not in ROUNDED_ONCE or not pair[1].explained]
+    return max(telling or pairs, key=lambda pair: pair[1].ratio, default=None)
+
+
+def powers(runtime: RuntimeCheck) -> list[LevelPower]:
+    """Return for each level how many tensors were judged over all samples, and the loosest bound."""
+    grouped: dict[str, list[TensorCheck]] = {}
+    for level in runtime.levels:
+        grouped.setdefault(level.name, []).extend(level.tensors)
+    shown = []
+    for name, tensors in grouped.items():
+        loosest = max(tensors, key=lambda tensor: tensor.looseness, default=None)
+        place = ("", 0.0) if loosest is None else (loosest.node, loosest.looseness)
+        shown.append(LevelPower(name, len(tensors), place[1], place[0]))
+    return shown
+
+
+def unjudged_nodes(runtime: RuntimeCheck) -> list[UnjudgedNodes]:
+    """Return the nodes that were judged at no level, by reason, the most frequent first."""
+    judged = {node for level in runtime.levels for tensor in level.tensors for node in (tensor.node, *tensor.segment)}
+    grouped: dict[str, dict[str, str]] = {}
+    for level in runtime.levels:
+        for node in level.unjudged:
+            if node.node not in judged:
+                grouped.setdefault(node.reason, {})[node.node] = node.op_type
+    groups = [
+        UnjudgedNodes(reason, list(nodes), list(dict.fromkeys(nodes.values()))) for reason, nodes in grouped.items()
+    ]
+    return sorted(groups, key=lambda group: -len(group.nodes))
+
+
+def batch_sizes(result: CheckResult) -> list[int]:
+    """Return the first dimensions of the samples' first inputs, each once."""
+    first = [next((shape for shape in sample.shapes.values() if shape), ()) for sample in result.samples]
+    return list(dict.fromkeys(shape[0] for shape in first if shape))
+
+
+def headline(result: CheckResult) -> str:
+    """Return the verdict of the whole check in one sentence."""
+    faults = [(runtime, runtime.fault) for runtime in result.runtimes if runtime.fault is not None]
+    if faults:
+        runtime, fault = faults[0]
+        place = f"{fault_place(fault)} on {name_shown(runtime.name)}"
+        if fault.tensor is None:
+            return f"Rounding does not explain {place}: {fault_sentence(fault)}."
+        return f"{place} is the first layer that rounding does not explain: {fault_sentence(fault)}."
+    if result.explained:
+        return "Rounding explains every output and every layer that was judged."
+    if any(runtime.status == "not explained" for runtime in result.runtimes):
+        return "Rounding does not explain every output."
+    if not any(runtime.status == "explained" for runtime in result.runtimes):
+        return "No runtime gave an answer: nothing was compared."
+    refused = [runtime.name for runtime in result.runtimes if runtime.status not in ("explained", "not explained")]
+    return f"Rounding explains what was compared, but {_joined(refused)} gave no answer."
+
+
+def _joined(names: Sequence[str]) -> str:
+    return ", ".join(name_shown(name) for name in names)
