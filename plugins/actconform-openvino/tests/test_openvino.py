@@ -167,3 +167,10 @@ def test_what_survives_of_a_graph_that_is_refused_is_refused_so() -> None:
     model = parser.parse_model(SWISH.replace("Softmax", "Softmaxx"))
     with pytest.raises(Unsupported):
         OpenVino().surviving_tensors(Artifact(model.SerializeToString(), 17, "tests"), "f32")
+
+
+def test_what_is_folded_to_a_constant_does_not_survive() -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[4] x) => (float[4] y) <float[4] a = {1, 2, 3, 4}> { c = Mul(a, a)  d = Exp(c)  e = MatMul(x, d)  y = Add(x, e) }""")
+    artifact = Artifact(model.SerializeToString(), 17, "tests")
+    assert OpenVino().surviving_tensors(artifact, "f32") == ("e", "y")
