@@ -32,7 +32,8 @@ TORCH = """import torch
 
 x = torch.frombuffer(bytearray.fromhex("{hex}")[::-1] * {copies}, dtype=torch.{dtype}){leaf}  # {x}
 y = {call}{gradient}
-print("got  ", *dict.fromkeys(map(str, {answer}.tolist())))
+got = {answer}.tolist()
+print("got  ", *dict.fromkeys(map(str, got)))
 """
 TORCH_GRADIENT = "\ny.backward(torch.full_like(y, {cotangent}))"
 KERAS = """import numpy
@@ -42,7 +43,8 @@ import keras
 patterns = numpy.full({copies}, 0x{hex}, numpy.uint{bits})
 x = tensorflow.bitcast(patterns, "{dtype}")  # {x}
 {run}
-print("got  ", *dict.fromkeys(map(str, {answer}.numpy().tolist())))
+got = {answer}.numpy().tolist()
+print("got  ", *dict.fromkeys(map(str, got)))
 """
 KERAS_VALUE = "y = {call}"
 KERAS_GRADIENT = """with tensorflow.GradientTape() as tape:
@@ -124,11 +126,18 @@ def _fields(result: Result, finding: Finding) -> dict[str, str | int]:
     }
 
 
-def _native(result: Result, finding: Finding, cotangent: float) -> str:
-    match = PLAIN.fullmatch(result.implementation)
-    if match is None or not match["path"].startswith(f"{result.route}."):
+def call_of(implementation: str, framework: str, dtype: str) -> str:
+    """Return the call of a function or layer of a framework with the tensor `x`, or "" where it is not written as one."""
+    match = PLAIN.fullmatch(implementation)
+    if match is None or not match["path"].startswith(f"{framework}."):
         return ""
-    call = _call(match["path"], match["arguments"] or "", DTYPE_NAMES[result.dtype])
+    return _call(match["path"], match["arguments"] or "", DTYPE_NAMES[dtype])
+
+
+def _native(result: Result, finding: Finding, cotangent: float) -> str:
+    call = call_of(result.implementation, result.route, result.dtype)
+    if not call:
+        return ""
     fields = _fields(result, finding)
     gradient = result.aspect == "gradient"
     if result.route == "torch":
