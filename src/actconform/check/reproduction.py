@@ -73,7 +73,8 @@ class WorstElement(msgspec.Struct, frozen=True, kw_only=True):
     allowed: float
     count: int
     """How many elements of the output are wrong."""
-    size: int
+    size: int = 0
+    """0 where it is not known."""
     proofs: dict[str, float] = {}
     """What others compute there, by what they are called."""
 

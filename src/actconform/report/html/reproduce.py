@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 COPIES = 67  # so that vectorized loops have a body and a tail
 KERNELS = {kernel.name: kernel for kernel in UNARY if len(kernel.inputs) == 1}
-# A dotted name of one of the two, with literals as arguments: what can be called as it is written.
-PLAIN = re.compile(r"(?P<path>(?:torch|keras)(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
+# A dotted name of one of the three, with literals as arguments: what can be called as it is written.
+PLAIN = re.compile(r"(?P<path>(?:torch|keras|jax)(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
 DTYPE_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 TORCH = """import torch
@@ -51,6 +51,17 @@ KERAS_GRADIENT = """with tensorflow.GradientTape() as tape:
     tape.watch(x)
     y = {call}
 d_x = tape.gradient(y, x, tensorflow.fill(y.shape, tensorflow.cast({cotangent}, y.dtype)))"""
+JAX = """import jax
+import numpy
+
+x = jax.numpy.asarray(numpy.full({copies}, 0x{hex}, numpy.uint{bits}).view(jax.numpy.{dtype}))  # {x}
+{run}
+got = numpy.asarray({answer}).tolist()
+print("got  ", *dict.fromkeys(map(str, got)))
+"""
+JAX_VALUE = "y = jax.jit(lambda x: {call})(x)"
+JAX_GRADIENT = """gradient = jax.jit(lambda x, g: jax.vjp(lambda x: {call}, x)[1](g))
+(d_x,) = gradient(x, jax.numpy.full_like(x, {cotangent}))"""
 RUNTIME = """import base64
 import numpy
 import onnxruntime
@@ -76,7 +87,7 @@ def reproduction(result: Result) -> str:
     cotangent = cotangent_of(finding, result)
     if result.route == "authored+ort-cpu" and result.aspect == "value" and result.dtype != "bf16":
         code = _of_graph(result, finding)
-    elif result.route in ("torch", "keras") and cotangent:
+    elif result.route in ("torch", "keras", "jax") and cotangent:
         code = _native(result, finding, cotangent)
     else:
         return ""
@@ -148,8 +159,11 @@ def _native(result: Result, finding: Finding, cotangent: float) -> str:
             gradient=TORCH_GRADIENT.format(cotangent=cotangent) if gradient else "",
             answer="x.grad" if gradient else "y",
         )
-    run = (KERAS_GRADIENT if gradient else KERAS_VALUE).format(call=call, cotangent=cotangent)
-    return KERAS.format(**fields, run=run, answer="d_x" if gradient else "y")
+    program, value, derivative = (
+        (JAX, JAX_VALUE, JAX_GRADIENT) if result.route == "jax" else (KERAS, KERAS_VALUE, KERAS_GRADIENT)
+    )
+    run = (derivative if gradient else value).format(call=call, cotangent=cotangent)
+    return program.format(**fields, run=run, answer="d_x" if gradient else "y")
 
 
 def _call(path: str, arguments: str, dtype: str) -> str:

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import onnx
@@ -36,7 +36,9 @@ from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import worker_for
 from actconform.text import one_line
+from actconform.tolerance.ulp import to_hex
 from actconform.types import Blame, Case, Route
+from actconform.types.dtypes import DTYPES, from_hex
 from actconform.verdict.severity import gravest
 from actconform.workers.protocol import Call, Job
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from actconform.run.scheduler import Plan
     from actconform.types import Artifact, Bundle, Finding, Kernel, Result
     from actconform.types.model import Model
+    from actconform.workers.client import Worker
 
 TOLD = (ExportError, Unavailable, Unsupported, WorkerError)
 
@@ -138,6 +141,8 @@ def _of_framework(told: Told, vectors: VectorCache, out: Path) -> Path:
     if finding.worst is not None:
         question = native_question(result, finding, vectors.generate(told.subject, told.case))
         element = _native_element(result, finding, question)
+        x = from_hex(finding.worst.input_hex, DTYPES[result.dtype])
+        about = replace(about, evidence=(f"seen at x = {x:.9g} ({finding.worst.input_hex})", *about.evidence))
         about = replace(
             about,
             worst=(element,),
@@ -155,18 +160,17 @@ def _native_element(result: Result, finding: Finding, question: Question | None)
     assert worst is not None
     low, high = _interval(question)
     return WorstElement(
-        output=f"{finding.tensor} at x = {worst.input_hex}",
+        output=finding.tensor,
         place=(),
         dtype=DTYPE_NAMES.get(result.dtype, result.dtype),
         got=worst.got,
-        got_hex="",
+        got_hex=to_hex(worst.got, DTYPES[result.dtype]),
         wanted=worst.truth,
-        wanted_hex="",
+        wanted_hex=to_hex(worst.truth, DTYPES[result.dtype]),
         error=abs(worst.got - worst.truth),
         ulp=worst.ulp,
         allowed=(high - low) / 2,
         count=finding.count,
-        size=max(finding.count, 1),
     )
 
 
@@ -221,8 +225,8 @@ def _of_graph(told: Told, vectors: VectorCache, out: Path, plan: Plan) -> Path:
         assert job.artifact is not None
         asked = list(questions(told.result, told.finding, test_vectors, job))
         model = onnx.load_from_string(job.artifact.model)
-        if told.finding.blame == Blame.EXPORTER and exporting:
-            value = _framework_value(told, exporting, asked, plan.config.timeout)
+        if told.finding.blame == Blame.EXPORTER and exporter and exporting:
+            value = _framework_value(told, exporter.source, exporting, asked, plan.config.timeout)
             return _of_exporter(told, model, asked, value, out, plan)
         if not asked:
             return _without_elements(told, job.artifact, out)
@@ -290,12 +294,12 @@ def _cut(model: onnx.ModelProto, inputs: Bundle, runs: RuntimeRuns) -> Minimal |
 
 
 def _framework_value(
-    told: Told, exporting: Any, asked: Sequence[Question], timeout: float
+    told: Told, source: str, exporting: Worker, asked: Sequence[Question], timeout: float
 ) -> tuple[str, Mapping[str, Array]]:
     """Return what computes natively, in words, and its outputs for the first question; nothing where it does not say."""
     if not asked or told.case.aspect != "value":
         return "", {}
-    native = replace(told.case, route=exporting.name)
+    native = replace(told.case, route=source)
     outcome = exporting.run(Job(native, None, [Call("", asked[0].inputs)], name="the model"), timeout)
     return ("", {}) if outcome.failure else (outcome.implementation, outcome.outputs[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,10 @@ def issue_text(reproduction: Reproduction, folder: Path) -> str:
 def _what_happens(reproduction: Reproduction) -> Iterator[str]:
     level = f" at the optimization level {code(reproduction.level)}" if reproduction.level else ""
     computed = f"{literal(reproduction.runtime)}{level}" if reproduction.runtime else "The graph"
-    wrong = [f"{worst.count:,} of {worst.size:,} elements of {code(worst.output)}" for worst in reproduction.worst]
+    wrong = [
+        f"{worst.count:,}{f' of {worst.size:,}' if worst.size else ''} elements of {code(worst.output)}"
+        for worst in reproduction.worst
+    ]
     if reproduction.reproduced:
         yield (
             f"{computed} computes {_listed(wrong) or 'an output'} wrong:"
@@ -76,13 +80,14 @@ def _what_happens(reproduction: Reproduction) -> Iterator[str]:
 
 
 def _row(worst: WorstElement) -> list[str]:
-    ulp = f"{worst.error:.4g} = {worst.ulp:,.3g} ULP" if worst.ulp else f"{worst.error:.4g}"
+    finite = math.isfinite(worst.error)
+    ulp = f" = {worst.ulp:,.3g} ULP" if finite and worst.ulp else ""
     return [
         code(f"{worst.output}{list(worst.place) if worst.place else ''}"),
         f"{worst.got:.{DIGITS}g}{_pattern(worst.got_hex)}",
         f"{worst.wanted:.{DIGITS}g}{_pattern(worst.wanted_hex)}",
-        ulp,
-        f"{worst.allowed:.3g}" if worst.allowed else "exact",
+        f"{worst.error:.4g}{ulp}" if finite else "not finite",
+        f"{worst.allowed:.3g}" if worst.allowed and math.isfinite(worst.allowed) else "exact",
     ]
 
 
