@@ -11,6 +11,7 @@ import numpy as np
 from actconform.check.flatten import node_outputs, wide
 from actconform.check.sum_lengths import sum_length
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.onnx.evaluate.elementwise import EXACT as EXACT_OPERATORS
 from actconform.onnx.evaluate.elementwise import PASSED_ON
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ DRAWS = 8
 # Inputs that say how large an output is, or where it is read, and are no data: (operator, first such input).
 STRUCTURAL = {"NonMaxSuppression": 2, "OneHot": 1, "Range": 0, "Resize": 1, "TopK": 1, "Upsample": 1}
 # What moves, compares, chooses or counts: it gives numbers that it read, or integers, and rounds nothing.
-EXACT = (PASSED_ON - {"Attention", "Mod", "Range", "RotaryEmbedding"}) | {
-    "Abs", "Cast", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxPool",
-    "MaxRoiPool", "MaxUnpool", "Min", "Neg", "NonMaxSuppression", "Pad", "ReduceMax", "ReduceMin", "Relu", "Round",
-    "Sign", "Unique", "Dropout",
+EXACT = (PASSED_ON - {"Attention", "Mod", "Range", "RotaryEmbedding"}) | EXACT_OPERATORS | {
+    "Abs", "Cast", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxUnpool", "Min",
+    "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu", "Round", "Sign", "Dropout",
 }  # fmt: skip
 # Functions that are node_outputs to a rounding of their scale, not of their result: sigmoid(-20) is off by some 2**-25.
 OF_SCALE_ONE = frozenset(("Erf", "Sigmoid", "Softmax", "Tanh", "Sin", "Cos"))

@@ -62,7 +62,7 @@ class _Weights(NamedTuple):
     peepholes: Array
     functions: list[Activation]
     prepared: Callable[[Array], Array]
-    """What the recurrence reads of the hidden states."""
+    """What the recurrence reads of the hidden states: the last of a sequence once behind its end, then zeros."""
 
 
 @operation("LSTM", "GRU", "RNN")
@@ -140,7 +140,7 @@ def _run(
     y = np.zeros((len(x), *states[0].shape))
     from_input = x @ weights.w.T + weights.w_bias
     for step in range(len(x)):
-        read = [weights.prepared(states[0]), *states[1:]]
+        read = [weights.prepared(np.where(step <= lengths[:, None], states[0], 0.0)), *states[1:]]
         rows = np.flatnonzero(step < lengths)
         times = lengths[rows].astype(np.int64) - 1 - step if back else step
         after = _STEPS[node.op_type](node, weights, from_input[times, rows], [state[rows] for state in read])

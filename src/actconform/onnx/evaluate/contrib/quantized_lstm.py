@@ -31,12 +31,12 @@ def _dynamic_quantize_lstm(  # noqa: PLR0913, PLR0917  as the schema orders them
     r_scale: Tensor,
     r_zero: Tensor,
 ) -> tuple[Array, ...]:
-    """The input as a whole, and the hidden states of a batch at each step, are quantized over their own ranges."""
+    """The input up to the longest sequence's end, and the states of a batch at each step, are quantized over their ranges."""
     bias, ends, h_0, c_0, peepholes = (None if each is None else op.array(each) for each in (b, lengths, h, c, p))
     kernel, recurrence = dequantized_weights(w, w_scale, w_zero), dequantized_weights(r, r_scale, r_zero)
     return recurrent_layer(
         node._replace(op_type="LSTM"),
-        requantized(op.array(x)),
+        _quantized_input(op.array(x), ends),
         kernel.swapaxes(1, 2),
         recurrence.swapaxes(1, 2),
         bias,
@@ -46,6 +46,12 @@ def _dynamic_quantize_lstm(  # noqa: PLR0913, PLR0917  as the schema orders them
         peepholes,
         prepared=requantized,
     )
+
+
+def _quantized_input(x: Array, lengths: Array | None) -> Array:
+    """Return the input (steps, batch, columns) after quantization of the steps that any sequence has."""
+    longest = len(x) if lengths is None else int(lengths.max(initial=0))
+    return np.concatenate([requantized(x[:longest]), x[longest:]])
 
 
 def dequantized_weights(weights: Array, scale: Array, zero: Array) -> Array:

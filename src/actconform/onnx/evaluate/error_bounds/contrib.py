@@ -15,6 +15,7 @@ from actconform.onnx.evaluate.error_bounds.rounding_errors import as_bounded, er
 from actconform.tolerance.running_error import Bounded
 
 if TYPE_CHECKING:
+    from actconform.onnx.evaluate.computation import Array
     from actconform.oracle.rounding import F64
     from actconform.types.dtypes import FloatFormat
 
@@ -50,8 +51,10 @@ def _dynamic_quantize_lstm(  # noqa: PLR0913, PLR0917  as the schema orders them
     bias, h_0, c_0, peepholes = (None if each is None else as_bounded(each, fmt) for each in (b, h, c, p))
     kernel, recurrence = _matrix(w, w_scale, w_zero, fmt), _matrix(r, r_scale, r_zero, fmt)
     ends = None if lengths is None else lengths.value
-    inputs = LayerInputs(as_bounded(x, fmt), kernel, recurrence, bias, ends, h_0, c_0, peepholes)
-    return bounded_layer(context, "LSTM", inputs, _quantized)
+    inputs = LayerInputs(
+        _quantized_input(as_bounded(x, fmt), ends), kernel, recurrence, bias, ends, h_0, c_0, peepholes
+    )
+    return bounded_layer(context, "LSTM", inputs, _quantized_states)
 
 
 def _matrix(weights: Approximation, scale: Approximation, zero: Approximation, fmt: FloatFormat) -> Bounded:
@@ -59,14 +62,21 @@ def _matrix(weights: Approximation, scale: Approximation, zero: Approximation, f
     return Bounded(numbers, 3.0 * fmt.unit_roundoff * np.abs(numbers), fmt)
 
 
-def _quantized(x: Bounded) -> Bounded:
-    """Return numbers after quantization over their range: the whole input's, or the states of a batch.
+def _quantized_input(x: Bounded, lengths: Array | None) -> Bounded:
+    longest = len(x.value) if lengths is None else int(lengths.max(initial=0))
+    first = _requantized(x.value[:longest], x.error[:longest], x.fmt)
+    value, error = (
+        np.concatenate([part, rest[longest:]]) for part, rest in ((first.value, x.value), (first.error, x.error))
+    )
+    return Bounded(value, error, x.fmt)
+
+
+def _quantized_states(x: Bounded) -> Bounded:
+    """Return the states of a batch after quantization over their range.
 
     Runtimes that share a batch among threads quantize the rows of each by themselves: any even division may be.
     """
     together = _requantized(x.value, x.error, x.fmt)
-    if x.value.ndim != 2:
-        return together
     error, batch = together.error, len(x.value)
     for rows in {-(-batch // parts) for parts in range(2, batch + 1)}:
         pieces = [_requantized(x.value[i : i + rows], x.error[i : i + rows], x.fmt) for i in range(0, batch, rows)]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from actconform.oracle.rounding import F64
     from actconform.types.dtypes import FloatFormat
 
-    # what a matrix product makes of its left side before it multiplies
+    # what the recurrence makes of the hidden states before it multiplies
     Preparation = Callable[[Bounded], Bounded]
 
 
@@ -173,16 +173,21 @@ class _StepOrder(NamedTuple):
 
 def _run(layer: _Layer, x: Bounded, states: list[Bounded], direction: _StepOrder) -> list[Bounded]:
     """Return the hidden states of all times, and the last states."""
-    from_inputs = _product(layer.prepared(x), layer.input_matrix)
+    from_inputs = _product(x, layer.input_matrix)
     if layer.biases is not None:
         from_inputs += _term(layer.biases[0])
     shape = (len(x.value), *states[0].value.shape)
     values, all_errors = np.zeros(shape), np.zeros(shape)
     shown = None if direction.observed is None else direction.in_order(direction.observed)
     for step in range(len(values)):
-        read = states
-        if shown is not None and step:
-            read = [_seen(shown[step - 1], states[0], direction.goes_on[step]), *states[1:]]
+        before = direction.goes_on[step - 1] if step else np.ones(direction.goes_on.shape[1], np.bool_)
+        h = states[0] if shown is None or not step else _seen(shown[step - 1], states[0], before)
+        # behind the end of a sequence its last state is read once, then zeros: what that gives is of no use, but what
+        # quantizes the states of a batch together reads them all
+        read = [
+            Bounded(np.where(before[:, None], h.value, 0.0), np.where(before[:, None], h.error, 0.0), h.fmt),
+            *states[1:],
+        ]
         after = _STEPS[layer.node.op_type](layer, from_inputs.at(step), read)
         going = direction.goes_on[step][:, None]
         states = [
