@@ -258,10 +258,10 @@ def _expect_long_enough(outside: Sequence[TensorProto], data: Mapping[str, Path]
         entries = {entry.key: entry.value for entry in tensor.external_data}
         size, offset = _declared_bytes(tensor), entries.get("offset", "0")
         length = entries.get("length", str(size))
-        there = data[tensor.name].stat().st_size
-        if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > there:
+        file_size = data[tensor.name].stat().st_size
+        if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > file_size:
             raise ExternalDataError(
-                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {there:,}"
+                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {file_size:,}"
             )
         if length != str(size):
             raise ExternalDataError(

@@ -54,7 +54,7 @@ Compute = TypeVar("Compute", bound=Operation)
 
 OPERATIONS: dict[str, Operation] = {}
 EXACT: set[str] = set()
-"""Those of OPERATIONS that move, compare, choose or count elements: nothing in them is rounded."""
+"""Those of OPERATIONS that move, compare, choose or count elements: nothing is rounded, but for a Scatter that adds or multiplies."""
 
 # Moving data, comparing, choosing and counting are exact: onnx's own implementation serves, on float64 in place of floats.
 # So do its Attention and RotaryEmbedding, which lose nothing there.

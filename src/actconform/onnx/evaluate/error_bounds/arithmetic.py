@@ -145,13 +145,13 @@ def _relu(context: BoundContext, x: Approximation) -> Approximation:
 def _clip(context: BoundContext, x: Approximation, *limits: Approximation | None) -> Approximation:
     """Exact, but for limits that 16 bits do not hold, which were attributes before opset 11."""
     (value,) = context.values((x, *limits))
-    given = [limit for limit in limits if limit is not None]
+    present = [limit for limit in limits if limit is not None]
     passed_on = moved_by_ends(
         lambda end: context.compute([end, *(each and each.value for each in limits)])[0], x, value
     )
-    passed_on = _total(passed_on, largest_error(given))
+    passed_on = _total(passed_on, largest_error(present))
     attributes = [context.node.attributes[name] for name in ("min", "max") if name in context.node.attributes]
-    if context.fmt is not None and attributes and not given:
+    if context.fmt is not None and attributes and not present:
         off = [np.where(value == limit, _representation_error(limit, context), 0.0) for limit in attributes]
         passed_on = _total(passed_on, *(each for each in off if each.any()))
     return Approximation(value, passed_on)
