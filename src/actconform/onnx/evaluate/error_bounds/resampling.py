@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PLACE_UNIT = 2.0**-24  # places are computed in float32
 PLACE_ROUNDINGS = 8.0
-CUBIC_ROUNDINGS = 8.0  # of a weight, a polynomial of third degree with values up to 1
+CUBIC_ROUNDINGS = 16.0  # of a weight, a polynomial of third degree whose terms are up to 6 times as large
 CUBIC_SIZE = 1.5  # the weights' sizes add up to no more, along one axis
 
 
@@ -48,8 +48,10 @@ def _resize(context: BoundContext, x: Approximation, *sizing: Approximation | No
     plain = not cubic and x.error is None and np.min(x.value, initial=0.0) >= 0.0
     reach = np.abs(value) if plain else _weighted(node, x.size, axes)
     error = roundings * context.fmt.unit_roundoff * reach + np.where(reach > 0.0, 4.0 * lost(context.fmt), 0.0)
-    if cubic:  # weights are as far off near their zeros as elsewhere
-        error += CUBIC_ROUNDINGS * len(axes) * PLACE_UNIT * _weighted(node, x.size, axes, added=1.0)
+    if cubic:  # weights are as far off near their zeros as elsewhere, whichever pixels a place next to one reads
+        windows = itertools.product(*(_moved_places(node, axis) or (axis,) for axis in axes))
+        reaches = [_weighted(node, x.size, window, added=1.0) for window in windows]
+        error += CUBIC_ROUNDINGS * len(axes) * PLACE_UNIT * np.maximum.reduce(reaches)
     if x.error is not None:
         error += _weighted(node, errors(x), axes)
     for i, axis in enumerate(axes):
@@ -83,16 +85,17 @@ def _moved_places(node: OperatorNode, axis: ResizedAxis) -> tuple[ResizedAxis, .
     """Return an axis with its places as far to either side as rounding may have moved them; none where they are exact."""
     if _exact_places(node, axis):
         return ()
-    off = PLACE_ROUNDINGS * PLACE_UNIT * (np.abs(axis.places) + 1.0)
-    if axis.cropped:
-        off = off + PLACE_ROUNDINGS * PLACE_UNIT * axis.length
+    sizes = np.abs(axis.places) + 1.0
+    if axis.cropped:  # where the crop begins at the image's edge the first place is exact
+        sizes = np.abs(axis.places - axis.places[:1]) + np.abs(axis.places[:1])
+    off = PLACE_ROUNDINGS * PLACE_UNIT * sizes
     return axis._replace(places=axis.places - off), axis._replace(places=axis.places + off)
 
 
 def _exact_places(node: OperatorNode, axis: ResizedAxis) -> bool:
-    """Tell whether places come out exact however they are computed: the image is scaled by a power of two."""
+    """Tell whether places come out exact however they are computed: an axis is scaled by a power of two, or goes as it is."""
     if axis.cropped:
-        return False
+        return np.array_equal(axis.places, np.arange(axis.length))
     count, scale = len(axis.places), axis.scale
     match node.attributes["coordinate_transformation_mode"]:
         case "align_corners":
