@@ -100,6 +100,8 @@ def _moved_places(node: OperatorNode, axis: ResizedAxis) -> tuple[ResizedAxis, .
     sizes = np.abs(axis.places) + 1.0
     if axis.cropped:  # where the crop begins at the image's edge the first place is exact
         sizes = np.abs(axis.places - axis.places[:1]) + np.abs(axis.places[:1])
+    elif node.attributes["coordinate_transformation_mode"] == "half_pixel_symmetric":  # which moves by half the image
+        sizes += axis.length
     off = PLACE_ROUNDINGS * PLACE_UNIT * sizes
     return axis._replace(places=axis.places - off), axis._replace(places=axis.places + off)
 
