@@ -154,7 +154,7 @@ def _samples(
 ) -> tuple[list[CheckedSample], list[str]]:
     """Return the user's samples, or drawn ones, and notes about them."""
     if options.inputs is not None:
-        return read_user_samples(options.inputs, source, options.reference)
+        return read_user_samples(options.inputs, source, options.reference, options.memory)
     ranges = dict(map(parsed_range, options.ranges))
     drawn = draw_user_samples(
         source, runtimes, seed=options.seed, count=options.samples, ranges=ranges, max_memory=options.memory
