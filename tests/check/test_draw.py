@@ -338,3 +338,63 @@ def test_the_first_axis_of_a_recurrent_layer_is_time(read):
     first, second = drawn(read(linear(inputs, [node], ["y"], w=(1, 12, 3), r=(1, 12, 4))))
     assert first.sizes["n"] == 1
     assert min(first.sizes["t"], second.sizes["t"]) > 2
+
+
+@pytest.mark.parametrize(("rows", "others"), [(11, 5), (5, 11)])
+def test_integers_that_pick_from_two_tables_are_rows_of_both(read, rows, others):
+    nodes = [helper.make_node("Gather", ["a", "ids"], ["y"]), helper.make_node("Gather", ["b", "ids"], ["z"])]
+    source = read(linear({"ids": (TensorProto.INT64, [200])}, nodes, ["y", "z"], a=(rows, 2), b=(others, 2)))
+    (sample,) = drawn(source)
+    assert sample.arrays["ids"].max() == 4
+
+
+def test_values_are_followed_through_the_rounds_of_a_loop(read):
+    text = (
+        "g (int64[50] ids) => (int64[50] y) <int64 n = {2}, float[3] table = {2.0, 1.0, 0.0}> { c = Constant<value_int = 1>()"
+        " go = Cast<to = 9>(c) y = Loop (n, go, ids) <body = b (int64 i, bool k, int64[50] v) => (bool k2, int64[50] w)"
+        " { k2 = Identity(k) t = Gather(table, v) w = Cast<to = 7>(t) }> }"
+    )
+    (sample,) = drawn(read(text))
+    assert set(sample.arrays["ids"].tolist()) == {0, 1, 2}
+
+
+def test_a_runtime_that_refuses_everything_is_asked_a_few_hundred_times_at_most(read):
+    source = read(
+        linear(dict.fromkeys("xz", (TensorProto.FLOAT, None)), [helper.make_node("Add", ["x", "z"], ["y"])], ["y"])
+    )
+    calls = []
+    with pytest.raises(UsageError, match=r"the batch = 1.*: never"):
+        draw_samples(source, seed=0, accepts=lambda arrays: calls.append(1) or "never")
+    assert len(calls) <= 400
+
+
+def test_what_accepts_raises_ends_the_search(read):
+    def accepts(arrays):
+        raise UsageError("the runtime refuses the model")
+
+    with pytest.raises(UsageError, match=r"^the runtime refuses the model$"):
+        draw_samples(read("g (float[b] x) => (float[b] y) { y = Relu(x) }"), seed=0, accepts=accepts)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ends"),
+    [
+        ("int8", (0, 200)),
+        ("int64", (0, 1e30)),
+        ("int64", (0.5, 3)),
+        ("float16", (0, 1e6)),
+        ("bool", (0, 2)),
+        ("string", (0, 1)),
+    ],
+)
+def test_a_range_that_the_input_cannot_hold_is_refused(read, dtype, ends):
+    source = read(f"g ({dtype}[2] x) => ({dtype}[2] y) {{ y = Identity(x) }}")
+    with pytest.raises(UsageError, match=r"--range x=.*expected .*numbers that it holds"):
+        draw_samples(source, seed=0, ranges={"x": Range(*ends)})
+
+
+def test_a_range_may_be_all_of_a_type(read):
+    source = read("g (uint64[99] x, int8[99] z) => (uint64[99] y, int8[99] w) { y = Identity(x) w = Identity(z) }")
+    (sample,) = drawn(source, ranges={"x": Range(0, 2**63), "z": Range(-128, 127)})
+    assert sample.arrays["x"].max() > 2**62
+    assert sample.arrays["z"].min() < -64

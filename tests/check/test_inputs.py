@@ -235,6 +235,7 @@ def header(shape: str, dtype: str = "<f4") -> bytes:
         (header("(2, 3)", "|O") + bytes(100), "pickled"),
         (header("(2, 3)", "<z9") + bytes(100), "no array of NumPy"),
         (header("(2, 3)").replace(b"}", b"]"), "no array of NumPy"),
+        (header("(2, 3)").replace(b"}", b" "), "no array of NumPy"),
     ],
 )
 def test_a_damaged_array_is_refused(tmp_path: Path, alone, content, words):
@@ -248,6 +249,8 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, source):
     for end in (0, 1, 4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:end])
         refused(path, source)
+    path.write_bytes(whole[:10] + whole[13:])
+    refused(path, source)
     damaged = bytearray(whole)
     damaged[len(whole) // 4] ^= 255
     path.write_bytes(damaged)

@@ -7,6 +7,7 @@ import math
 import re
 import secrets
 import shutil
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -121,6 +122,7 @@ def write_sample(
     Optional inputs that are left out have no file. What the folder held before is replaced. Raises OSError.
     """
     fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    former = fresh.with_name(f"{fresh.name}.former")
     fresh.mkdir(parents=True)
     try:
         names = [*source.inputs, *source.optional_inputs]
@@ -131,10 +133,11 @@ def write_sample(
                         tensor_of(np.asarray(values[name]), name).SerializeToString()
                     )
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(former)
         fresh.rename(folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for leftover in (fresh, former):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sample_places(path: Path) -> list[Path]:
@@ -214,7 +217,7 @@ def _npz(content: bytes, shown: str) -> Arrays:
                 )
                 for member in members
             }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         raise UsageError(
             f"{shown}: is a damaged archive ({one_line(str(error), 200)}): write it again with numpy.savez"
         ) from error
@@ -234,13 +237,13 @@ def _npy(content: bytes, shown: str) -> Array:
         if any(size < 0 for size in shape):
             raise ValueError(f"shape {shape} has a negative size")
         count = math.prod(shape)
-        there = len(content) - stream.tell()
-        if count * dtype.itemsize > there:
+        stored = len(content) - stream.tell()
+        if count * dtype.itemsize > stored:
             raise UsageError(
-                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {there:,} are there"
+                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {stored:,} are there"
             )
         array: Array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, SyntaxError, EOFError, OSError, TypeError) as error:
+    except (ValueError, SyntaxError, EOFError, OSError, TypeError, tokenize.TokenError) as error:
         raise UsageError(
             f"{shown}: is no array of NumPy ({one_line(str(error), 200)}): write it with numpy.save"
         ) from error

@@ -73,7 +73,8 @@ class WorstElement(msgspec.Struct, frozen=True, kw_only=True):
     allowed: float
     count: int
     """How many elements of the output are wrong."""
-    size: int
+    size: int = 0
+    """0 where it is not known."""
     proofs: dict[str, float] = {}
     """What others compute there, by what they are called."""
 
@@ -85,6 +86,8 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     source: str = ""
     """Python source of `run(model, inputs, level)`; "" where the runtime gives none: see `Backend.reproduction`."""
+    program: str = ""
+    """The whole program, where it is not made of `source`."""
     packages: tuple[str, ...] = ()
     level: str = ""
     criterion: str = "bound"
@@ -262,8 +265,8 @@ def write_finding(folder: Path, reproduction: Reproduction) -> None:
     """Write the finding itself, and its program where the runtime says how it is run. Raises OSError."""
     content = msgspec.json.format(msgspec.json.encode(finite(reproduction)), indent=1)
     (folder / FINDING).write_bytes(content + b"\n")
-    if reproduction.source:
-        (folder / PROGRAM).write_text(program(reproduction), encoding="utf-8")
+    if text := reproduction.program or (program(reproduction) if reproduction.source else ""):
+        (folder / PROGRAM).write_text(text, encoding="utf-8")
 
 
 def read_finding(folder: Path) -> Reproduction:

@@ -21,7 +21,7 @@ _BATCH = (1, 2, 3, 4)
 _TOKENS = (8, 16, 12, 24, 32, 5, 64, 128, 77, 1, 256)  # some are the sums of others: past and present
 _IMAGE = (64, 48, 96, 32, 128, 224, 160, 256, 320, 512, 640)
 _VOLUME = (16, 32, 8, 24, 48, 64, 96, 128)
-_SIGNAL = (16, 512, 576, 64, 1, 2, 128, 256, 400, 1024, 160, 480, 2048, 4096, 16000, 8, 4, 32)
+_SIGNAL = (16, 24, 512, 576, 64, 1, 2, 128, 256, 400, 1024, 160, 480, 2048, 4096, 16000, 8, 4, 32)
 _MOST_HINTS = 24  # sizes of weights that are candidates too
 _RANKS = (2, 3, 4, 1, 0)  # tried for inputs that declare none
 Ties: TypeAlias = Literal["axes", "batch", "nothing"]
@@ -74,16 +74,16 @@ def symbols_of(inputs: Mapping[str, TensorType], flow: ValueFlow) -> list[Symbol
             if isinstance(dim, str):
                 places.setdefault(dim, []).append((name, axis))
     plain = dict.fromkeys(symbol for symbol in places if not re.search(r"[+*]", symbol))
-    free = [symbol for symbol in places if symbol in plain or evaluated(symbol, dict.fromkeys(plain, 1)) is None]
+    free = [symbol for symbol in places if symbol in plain or size_of(symbol, dict.fromkeys(plain, 1)) is None]
     return [_symbol(symbol, places[symbol], inputs, flow) for symbol in free]
 
 
 def shape_at(tensor: TensorType, sizing: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shape of an input, all of whose dimensions have a size, a name of `sizing`, or one that follows from those."""
-    return tuple(dim if isinstance(dim, int) else evaluated(str(dim), sizing) or 0 for dim in tensor.dims or ())
+    return tuple(dim if isinstance(dim, int) else size_of(str(dim), sizing) or 0 for dim in tensor.dims or ())
 
 
-def evaluated(symbol: str, sizing: Mapping[str, int]) -> int | None:
+def size_of(symbol: str, sizing: Mapping[str, int]) -> int | None:
     """Return the size of a dimension, also of one that is called "past + 1" or "2*batch"; None where that is not known."""
     if symbol in sizing:
         return sizing[symbol]

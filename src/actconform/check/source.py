@@ -107,6 +107,10 @@ class Source:
         except (CannotConvertError, TooLargeError, RuntimeError, ValueError) as error:  # the last two by the inliner
             raise UsageError(f"{self.path}: its functions cannot be inlined: {one_line(str(error))}") from error
 
+    def with_model(self, model: onnx.ModelProto) -> Source:
+        """Return a source of another model, made of this one."""
+        return _source(self.path, model, weight_bytes(model), self.sha256)
+
     def array(self, tensor: TensorProto) -> NDArray[Any]:
         """Return the values of a tensor of the model, mapped from its file where it lies in one."""
         if not uses_external_data(tensor):
@@ -254,10 +258,10 @@ def _expect_long_enough(outside: Sequence[TensorProto], data: Mapping[str, Path]
         entries = {entry.key: entry.value for entry in tensor.external_data}
         size, offset = _declared_bytes(tensor), entries.get("offset", "0")
         length = entries.get("length", str(size))
-        there = data[tensor.name].stat().st_size
-        if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > there:
+        file_size = data[tensor.name].stat().st_size
+        if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > file_size:
             raise ExternalDataError(
-                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {there:,}"
+                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {file_size:,}"
             )
         if length != str(size):
             raise ExternalDataError(

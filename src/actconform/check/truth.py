@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -25,10 +27,10 @@ DRAWS = 8
 STRUCTURAL = {"NonMaxSuppression": 2, "OneHot": 1, "Range": 0, "Resize": 1, "TopK": 1, "Upsample": 1}
 # What moves, compares, chooses or counts: it gives numbers that it read, or integers, and rounds nothing.
 EXACT = (PASSED_ON - {"Attention", "Mod", "Range", "RotaryEmbedding"}) | EXACT_OPERATORS | {
-    "Abs", "Cast", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxUnpool", "Min",
+    "Abs", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxUnpool", "Min",
     "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu", "Round", "Sign", "Dropout",
 }  # fmt: skip
-# Functions that are node_outputs to a rounding of their scale, not of their result: sigmoid(-20) is off by some 2**-25.
+# Functions that are computed to a rounding of their scale, not of their result: sigmoid(-20) is off by some 2**-25.
 OF_SCALE_ONE = frozenset(("Erf", "Sigmoid", "Softmax", "Tanh", "Sin", "Cos"))
 TILE = 65_521  # a prime: rows of a matrix do not share their signs
 
@@ -90,8 +92,7 @@ class RoundingDraw:
         if fmt is None or name in self._structural:
             return array
         seed = self._weights.setdefault(name, int(self._generator.integers(1 << 32)))
-        moved = array * (1.0 + fmt.unit_roundoff * _signs(array, np.random.default_rng(seed)))
-        return np.where(np.rint(array) == array, array, moved)
+        return _moved(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
 
     def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node, each off by a rounding where its operator rounds."""
@@ -109,29 +110,38 @@ class RoundingDraw:
         size = np.maximum(np.abs(array), float(node.proto.op_type in OF_SCALE_ONE))
         if terms > 1:
             size *= math.sqrt(terms)
-        moved = array + fmt.unit_roundoff * _signs(array, self._generator) * size
-        return np.where(array.astype(STORAGE[element_type]).astype(np.float64) == array, array, moved)
+        kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
+        return _moved(array, size * fmt.unit_roundoff, self._generator, kept)
 
 
-def _signs(array: Array, generator: np.random.Generator) -> Array:
-    """Return +1 and -1 by chance, in the array's shape: for large ones a tile, begun at a place by chance."""
+def _moved(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
+    """Return `array` moved by `by`, which is overwritten, up or down by chance; elements that are `kept` stay."""
     count = min(array.size, TILE)
     bits = np.unpackbits(np.frombuffer(generator.bytes(count // 8 + 1), np.uint8))[:count]
     signs = 2.0 * bits.astype(np.float64) - 1.0
-    if array.size > count:
-        signs = np.resize(signs, array.size)
-    return signs.reshape(array.shape)
+    flat = by.reshape(-1)
+    tiles = flat[: flat.size - flat.size % count] if count else flat
+    if count:
+        tiles.reshape(-1, count)[...] *= signs
+        flat[tiles.size :] *= signs[: flat.size - tiles.size]
+    moved = flat.reshape(array.shape)
+    moved[kept] = 0.0
+    moved += array
+    return moved
 
 
 def draws(
     graph: FlatGraph, sample: Bundle, count: int = DRAWS, progress: Progress = lambda: None
 ) -> list[dict[str, Array]]:
-    """Return the outputs of `count` draws of rounding."""
-    outputs = []
-    for seed in range(count):
+    """Return the outputs of `count` draws of rounding, computed on two processors at a time where there are two."""
+
+    def outputs(seed: int) -> dict[str, Array]:
         try:
-            outputs.append(evaluated(graph, sample, RoundingDraw(graph, seed)))
+            return evaluated(graph, sample, RoundingDraw(graph, seed))
         except ValueError:  # rounding decides a shape, at which a later node fails
-            outputs.append({})
-        progress()
-    return outputs
+            return {}
+        finally:
+            progress()
+
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        return list(pool.map(outputs, range(count)))

@@ -35,10 +35,10 @@ class Domain:
     choices: tuple[float, ...] = ()
     reason: str = ""
 
-    def narrowed(self, other: Domain) -> Domain:
+    def narrowed(self, further: Domain) -> Domain:
         """Return what both allow."""
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        narrower = other if (other.high, -other.low) < (self.high, -self.low) else self
+        low, high = max(self.low, further.low), min(self.high, further.high)
+        narrower = further if (further.high, -further.low) < (self.high, -self.low) else self
         return replace(narrower, low=low, high=max(low, high))
 
 
@@ -139,8 +139,9 @@ def _compared(tensor: TensorType, comparisons: Sequence[Arrival], sizes: _Shapes
         return Domain("integers", values[0], values[-1], reason="which the graph compares them with")
     if values and _is_single(tensor):
         strict = any(arrival.use.node.op_type != "Equal" for arrival in comparisons)
+        reason = f"the graph compares it with {', '.join(f'{value:g}' for value in values)}"
         further = [values[-1] + 1] + ([values[0] - 1] if strict else [])
-        return Domain("choice", choices=(*values, *further), reason="by what the graph compares it with")
+        return Domain("choice", choices=(*values, *further), reason=reason)
     if values and set(values) <= {0, 1}:
         return replace(_MASK, reason="which the graph compares with 0 or 1")
     if values:

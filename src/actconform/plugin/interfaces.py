@@ -225,6 +225,15 @@ class Exporter(ABC):
         """Return the exporter that is the variant of that name."""
         raise Unsupported(f"{self.name} has no variant {name!r}")
 
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return Python source that exports a function of one tensor without actconform; "" where there is none, as here.
+
+        It defines `export(path)`. `$call` stands in it for the function's call with the tensor `x`, as in "torch.sigmoid(x)",
+        and `$dtype` for the dtype, "float32" or "float16".
+        """
+        return ""
+
     @abstractmethod
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         """Return the graph of `kernel` at `dtype`, with every dimension of `kernel.dims` dynamic that the exporter lets be.

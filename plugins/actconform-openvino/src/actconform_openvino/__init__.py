@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -47,6 +46,8 @@ class OpenVino(Backend):
     @classmethod
     def reproduction(cls) -> str:
         """Return the text of `standalone`."""
+        from pathlib import Path
+
         return Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
 
     def library(self) -> Library:

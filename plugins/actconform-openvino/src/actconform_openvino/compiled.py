@@ -19,9 +19,8 @@ def surviving_tensors(model: ModelProto, core: Any, compiled: Callable[[Any], An
     RuntimeError where OpenVINO refuses the graph.
     """
     for number, node in enumerate(model.graph.node):
-        node.name = (
-            f"node{number}"  # an operation is called so, where it would have no name, another's, or one with a comma
-        )
+        # Operations are called so; without it they might have no name, another's, or one with a comma.
+        node.name = f"node{number}"
     graph = core.read_model(model.SerializeToString())
     tensors_of = {op.get_friendly_name(): [set(port.get_names()) for port in op.outputs()] for op in graph.get_ops()}
     computed: set[str] = set()

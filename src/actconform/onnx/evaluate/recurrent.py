@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,17 @@ _PARAMETERS: dict[str, tuple[float | None, ...]] = {
 _USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
 
+class Activation(NamedTuple):
+    """An activation function by the standard's name in lower case, with its parameters: alpha, then beta, where it has them."""
+
+    name: str
+    parameters: tuple[float, ...] = ()
+
+    def __call__(self, x: Array) -> Array:
+        y: Array = _FUNCTIONS[self.name](x, *self.parameters)
+        return y
+
+
 class _Weights(NamedTuple):
     """What one direction of a layer works with. Gates stand one below the other, as the standard orders them."""
 
@@ -48,9 +60,9 @@ class _Weights(NamedTuple):
     w_bias: Array
     r_bias: Array
     peepholes: Array
-    functions: list[Callable[[Array], Array]]
+    functions: list[Activation]
     prepared: Callable[[Array], Array]
-    """What the recurrence reads of the hidden states."""
+    """What the recurrence reads of the hidden states: the last of a sequence once behind its end, then zeros."""
 
 
 @operation("LSTM", "GRU", "RNN")
@@ -83,7 +95,7 @@ def recurrent_layer(  # noqa: PLR0913, PLR0917  as the standard orders them
         bias = np.zeros(2 * r.shape[1]) if b is None else b[i]
         peepholes = np.zeros(3 * hidden) if p is None else p[i]
         weights = _Weights(
-            w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, _functions(node, i), prepared
+            w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, activations_of(node, i), prepared
         )
         states = [np.zeros((batch, hidden)) if state is None else state[i].copy() for state in (h, c)]
         directions.append(
@@ -95,24 +107,30 @@ def recurrent_layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     return y, *last
 
 
-def _functions(node: OperatorNode, direction: int) -> list[Callable[[Array], Array]]:
-    """Return the activations of a direction; each that has parameters takes the next ones of the node's lists."""
+def activations_of(node: OperatorNode, direction: int) -> list[Activation]:
+    """Return the activations of a direction of a layer; each that has parameters takes the next ones of the node's lists.
+
+    Raises Unsupported for a name that the standard does not list, and where it has no default for a parameter that is left out.
+    """
     usual = _USUAL[node.op_type]
     stated = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
     names = [name.lower() for name in stated] or [*usual] * (direction + 1)
     lists = [iter(node.attributes.get(f"activation_{name}") or []) for name in ("alpha", "beta")]
-    functions = [_with_parameters(name, lists) for name in names[: (direction + 1) * len(usual)]]
-    return functions[direction * len(usual) :]
+    activations = [_with_parameters(name, lists) for name in names[: (direction + 1) * len(usual)]]
+    return activations[direction * len(usual) :]
 
 
-def _with_parameters(name: str, lists: Sequence[Iterator[float]]) -> Callable[[Array], Array]:
+def _with_parameters(name: str, lists: Sequence[Iterator[float]]) -> Activation:
     if name not in _FUNCTIONS:
-        raise Unsupported(f"the correctly rounded evaluator does not know the activation {name}")
+        raise Unsupported(f"the correctly rounded evaluator does not know the activation {one_line(name)}")
     defaults = _PARAMETERS.get(name, ())
-    values = [next(stated, default) for stated, default in zip(lists, defaults, strict=False)]
-    if None in values:
-        raise Unsupported(f"the activation {name} needs activation_alpha and activation_beta")
-    return (lambda x: _FUNCTIONS[name](x, *values)) if values else _FUNCTIONS[name]
+    parameters = []
+    for stated, default in zip(lists, defaults, strict=False):
+        parameter = next(stated, default)
+        if parameter is None:
+            raise Unsupported(f"the activation {name} needs activation_alpha and activation_beta")
+        parameters.append(parameter)
+    return Activation(name, tuple(parameters))
 
 
 def _run(
@@ -122,7 +140,7 @@ def _run(
     y = np.zeros((len(x), *states[0].shape))
     from_input = x @ weights.w.T + weights.w_bias
     for step in range(len(x)):
-        read = [weights.prepared(states[0]), *states[1:]]
+        read = [weights.prepared(np.where(step <= lengths[:, None], states[0], 0.0)), *states[1:]]
         rows = np.flatnonzero(step < lengths)
         times = lengths[rows].astype(np.int64) - 1 - step if back else step
         after = _STEPS[node.op_type](node, weights, from_input[times, rows], [state[rows] for state in read])

@@ -100,7 +100,7 @@ def convolved(node: OperatorNode, x: Array, kernel: Array) -> Array:
         return _depthwise(x, kernel, placings, counts)
     weights = kernel.reshape(groups, len(kernel) // groups, -1)
     y = np.empty((len(x), *weights.shape[:2], *counts), x.dtype)
-    parts = x.reshape(len(x), groups, -1, *x.shape[2:])
+    parts = x.reshape(len(x), groups, kernel.shape[1], *x.shape[2:])
     if all(place.size == 1 for place in placings):
         (taken,) = _taps(parts, placings, counts)
         y.reshape(*y.shape[:3], -1)[:] = weights @ taken.reshape(*taken.shape[:3], math.prod(counts))

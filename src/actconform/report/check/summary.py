@@ -90,7 +90,7 @@ def fault_place(fault: ModelFault) -> str:
 
 
 def _of_tensor(tensor: TensorCheck) -> str:
-    if tensor.wanted_shape and tensor.shape != tensor.wanted_shape:
+    if tensor.shape != tensor.wanted_shape:
         return f"shape {list(tensor.shape)} where {list(tensor.wanted_shape)} is right"
     if tensor.nonfinite:
         return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be"
@@ -119,13 +119,13 @@ def relative_error(output: OutputCheck) -> float:
 
 
 def worst_outputs(runtime: RuntimeCheck) -> list[OutputCheck]:
-    """Return each output of the model once, in the sample where it is worst: first those not explained, then by spreads."""
+    """Return each output of the model once, in the sample where it is worst; those that are not explained first."""
     worst: dict[str, OutputCheck] = {}
     for output in runtime.outputs:
         before = worst.get(output.name)
         if before is None or _gravity(output) > _gravity(before):
             worst[output.name] = output
-    return list(worst.values())
+    return sorted(worst.values(), key=lambda output: output.explained)
 
 
 def _gravity(output: OutputCheck) -> tuple[bool, bool, float]:

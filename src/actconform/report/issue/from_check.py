@@ -66,17 +66,26 @@ def attach(
     return write_minimal(folder / MINIMAL, minimal, runs, finding)
 
 
-def write_minimal(folder: Path, minimal: Minimal, runs: RuntimeRuns, finding: Reproduction) -> Reproduction:
-    """Write a folder about what a search came to, and return `finding` with what it shows: elements, title, second opinions."""
+def write_minimal(
+    folder: Path,
+    minimal: Minimal,
+    runs: RuntimeRuns | None,
+    finding: Reproduction,
+    zero_signs: frozenset[str] = frozenset(),
+) -> Reproduction:
+    """Write a folder about what a search came to, and return `finding` with what it shows: elements, title, second opinions.
+
+    Without `runs` the source and packages are those of `finding`; `zero_signs` are outputs in which the sign of a zero counts.
+    """
     part = minimal.part
     opinions, others = second_opinions(part.model, part.inputs, minimal.accepted)
     named = {title: opinions[proof.__name__] for proof, title in PROOFS.items() if proof.__name__ in opinions}
     worst = tuple(worst_elements(minimal.got, minimal.accepted, named))
+    if runs is not None:
+        finding = replace(finding, source=runs.reproduction, packages=runs.packages)
     finding = replace(
         finding,
-        title=_title(minimal, worst, runs.name),
-        source=runs.reproduction,
-        packages=runs.packages,
+        title=_title(minimal, worst),
         level=minimal.level,
         criterion=minimal.criterion,
         reproduced=minimal.reproduced,
@@ -84,10 +93,10 @@ def write_minimal(folder: Path, minimal: Minimal, runs: RuntimeRuns, finding: Re
         worst=worst,
         shapes=tuple(_other_shapes(minimal)),
         proofs=tuple(opinions),
-        disagreeing=tuple(others.values()),
+        disagreeing=tuple(others.values()) if minimal.criterion != "limit" else (),
     )
     with replaced(folder) as fresh:
-        write_model(fresh, part.model, part.inputs, minimal.accepted)
+        write_model(fresh, part.model, part.inputs, minimal.accepted, zero_signs)
         write_texts(fresh, finding)
     return finding
 
@@ -133,7 +142,7 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _title(minimal: Minimal, worst: Sequence[WorstElement], runtime: str) -> str:
+def _title(minimal: Minimal, worst: Sequence[WorstElement]) -> str:
     operators = list(dict.fromkeys(node.op_type for node in minimal.part.model.graph.node))
     graph = (
         " and ".join(operators)
@@ -141,9 +150,9 @@ def _title(minimal: Minimal, worst: Sequence[WorstElement], runtime: str) -> str
         else f"a graph of {len(minimal.part.model.graph.node):,} nodes"
     )
     if not worst:
-        return f"{runtime}: a wrong output in {graph}"
+        return f"{minimal.runtime}: a wrong output in {graph}"
     element = max(worst, key=lambda each: each.ulp)
-    return f"{runtime}: {element.got:.6g} where {element.wanted:.6g} is right, in {graph}"
+    return f"{minimal.runtime}: {element.got:.6g} where {element.wanted:.6g} is right, in {graph}"
 
 
 def _search(minimal: Minimal) -> str:
@@ -151,6 +160,8 @@ def _search(minimal: Minimal) -> str:
     count = len(minimal.part.model.graph.node)
     if not minimal.reproduced:
         return "no part of the model shows it alone, nor does the model without the marks of the check"
+    if minimal.criterion == "limit":
+        return "the graph is attached whole, with the fewest inputs that show it"
     if minimal.whole:
         return "the model is attached whole: no part of it shows it alone"
     return f"cut to {count} node{'s' * (count != 1)} of the model in {minimal.runs} runs, on the inputs that they read there"

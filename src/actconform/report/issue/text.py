@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -40,12 +41,13 @@ EXPLAINED = {
 
 def issue_text(reproduction: Reproduction, folder: Path) -> str:
     """Return the text about the finding in a folder; names that are not ours are escaped."""
-    model = onnx.load_from_string(read_bytes(folder / MODEL))
+    graph = list(_graph(onnx.load_from_string(read_bytes(folder / MODEL)))) if (folder / MODEL).exists() else []
     lines = [f"# {literal(reproduction.title)}", "", *_what_happens(reproduction), ""]
-    lines += ["## Which output is right", "", *_proof(reproduction), ""]
-    lines += ["## The graph", "", *_graph(model), ""]
-    if reproduction.source:
-        lines += ["## To reproduce", "", *_how_to_run(reproduction), ""]
+    if graph:
+        lines += ["## Which output is right", "", *_proof(reproduction), ""] if reproduction.worst else []
+        lines += ["## The graph", "", *graph, ""]
+    if (folder / PROGRAM).exists():
+        lines += ["## To reproduce", "", *_how_to_run(reproduction, with_graph=bool(graph)), ""]
     lines += ["## Where it comes from", "", *_origin(reproduction), ""]
     lines += ["## Versions and machine", "", *_facts(reproduction), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
@@ -54,7 +56,10 @@ def issue_text(reproduction: Reproduction, folder: Path) -> str:
 def _what_happens(reproduction: Reproduction) -> Iterator[str]:
     level = f" at the optimization level {code(reproduction.level)}" if reproduction.level else ""
     computed = f"{literal(reproduction.runtime)}{level}" if reproduction.runtime else "The graph"
-    wrong = [f"{worst.count:,} of {worst.size:,} elements of {code(worst.output)}" for worst in reproduction.worst]
+    wrong = [
+        f"{worst.count:,}{f' of {worst.size:,}' if worst.size else ''} elements of {code(worst.output)}"
+        for worst in reproduction.worst
+    ]
     if reproduction.reproduced:
         yield (
             f"{computed} computes {_listed(wrong) or 'an output'} wrong:"
@@ -75,18 +80,27 @@ def _what_happens(reproduction: Reproduction) -> Iterator[str]:
 
 
 def _row(worst: WorstElement) -> list[str]:
-    ulp = f"{worst.error:.4g} = {worst.ulp:,.3g} ULP" if worst.ulp else f"{worst.error:.4g}"
+    finite = math.isfinite(worst.error)
+    ulp = f" = {worst.ulp:,.3g} ULP" if finite and worst.ulp else ""
     return [
-        code(f"{worst.output}{list(worst.place)}"),
-        f"{worst.got:.{DIGITS}g} (`{worst.got_hex}`)",
-        f"{worst.wanted:.{DIGITS}g} (`{worst.wanted_hex}`)",
-        ulp,
-        f"{worst.allowed:.3g}" if worst.allowed else "exact",
+        code(f"{worst.output}{list(worst.place) if worst.place else ''}"),
+        f"{worst.got:.{DIGITS}g}{_pattern(worst.got_hex)}",
+        f"{worst.wanted:.{DIGITS}g}{_pattern(worst.wanted_hex)}",
+        f"{worst.error:.4g}{ulp}" if finite else "not finite",
+        f"{worst.allowed:.3g}" if worst.allowed and math.isfinite(worst.allowed) else "exact",
     ]
 
 
+def _pattern(pattern: str) -> str:
+    return f" (`{pattern}`)" if pattern else ""
+
+
 def _proof(reproduction: Reproduction) -> Iterator[str]:
-    yield "The right output is that of the graph in float64, from the operators' definitions in the ONNX standard."
+    yield (
+        "The right output is the function's true value, rounded once: from goldens computed in high precision."
+        if reproduction.criterion == "limit"
+        else "The right output is that of the graph in float64, from the operators' definitions in the ONNX standard."
+    )
     names = {proof.__name__: title for proof, title in PROOFS.items()}
     agreeing = [names[name] for name in reproduction.proofs]
     if agreeing:
@@ -115,13 +129,14 @@ def _graph(model: onnx.ModelProto) -> Iterator[str]:
         yield f"- and {count - MOST_NODES:,} more"
 
 
-def _how_to_run(reproduction: Reproduction) -> Iterator[str]:
-    packages = " ".join(dict.fromkeys((*reproduction.packages[:1], "onnx", "numpy")))
+def _how_to_run(reproduction: Reproduction, *, with_graph: bool) -> Iterator[str]:
+    packages = " ".join(dict.fromkeys((*reproduction.packages[:1], *(("onnx", "numpy") if with_graph else ()))))
     yield f"Unpack the folder, `pip install {packages}`, and run:"
     yield ""
     yield from fenced([f"python {PROGRAM}"])
     yield ""
-    yield f"It loads `{MODEL}` with the inputs of `{DATA}`, prints the worst elements, and ends with 1 while the fault is there, with 0 once it is mended."
+    loads = f"loads `{MODEL}` with the inputs of `{DATA}`, " if with_graph else ""
+    yield f"It {loads}prints what it got, and ends with 1 while the fault is there, with 0 once it is mended."
 
 
 def _origin(reproduction: Reproduction) -> Iterator[str]:

@@ -9,10 +9,13 @@ import pytest
 import scipy.special
 from bounded_nodes import worst
 from contrib_nodes import Case, bounded, evaluated, expect_within_bounds, run
+from onnx import TensorProto
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from actconform import Unsupported
+from actconform.errors import TooLargeError
+from actconform.onnx.evaluate.error_bounds.composed import BoundedOperators
 
 RNG = np.random.default_rng(7)
 
@@ -293,6 +296,30 @@ def test_what_the_cpu_kernel_refuses_though_the_schema_allows_it_is_evaluated(ca
 def test_what_has_no_definition_is_refused_in_words(case, words):
     with pytest.raises(Unsupported, match=words):
         evaluated(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("FusedMatMul", [f32(100_000, 1), f32(1, 100_000)]),
+        Case("CropAndResize", [f32(1, 1, 4, 4), BOXES[:1], i32(0), i32(10**6, 10**6)]),
+        Case("UnfoldTensor", [f32(10**6)], {"size": 500_000}),
+    ],
+    ids=str,
+)
+def test_what_is_larger_than_memory_is_refused_before_it_is_made(case):
+    for compute in (evaluated, bounded):
+        with pytest.raises(TooLargeError, match="at most"):
+            compute(case)
+
+
+def test_a_constant_of_a_definition_is_as_exact_as_its_format_holds_it():
+    in_32, in_16 = BoundedOperators(TensorProto.FLOAT), BoundedOperators(TensorProto.FLOAT16)
+    assert in_32.approximation(0.1).error == 2.0**-24 * 0.1
+    assert in_32.approximation(1.7020000219345093).error is None
+    assert in_16.approximation(1.7020000219345093).error == 2.0**-11 * 1.7020000219345093
+    assert in_16.approximation(np.arange(5)).error is None
+    assert in_16.approximation(-np.inf).error is None
 
 
 # (what the graph says, what a runtime would compute that has the fault)

@@ -148,7 +148,28 @@ def dynamic(dtype):
     ]
 
 
+def embeddings(draw):
+    words, segments = (RNG.integers(0, count, (2, 3)).astype(np.int32) for count in (5, 2))
+    tables = [draw(5, 8), draw(6, 8), draw(2, 8), draw(8), draw(8)]
+    scales, zeros = [number(scale) for scale in (0.01, 0.02, 0.03, 0.01, 0.02)], [on(draw, 125)] * 5
+    mask = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+
+    def without_segments(three):
+        return [*three[:2], None, *three[3:]]
+
+    return [
+        Case("QEmbedLayerNormalization", [words, segments, *tables, mask, *scales, *zeros], outputs=2),
+        Case(
+            "QEmbedLayerNormalization",
+            [words, None, *without_segments(tables), None, *without_segments(scales), *without_segments(zeros)],
+            {"epsilon": 0.1},
+            2,
+        ),
+    ]
+
+
 CASES = [
+    *(case for draw in (u8, i8) for case in embeddings(draw)),
     *(case for draw in (u8, i8) for case in (*elementwise(draw), *softmax(draw))),
     *(case for draw, dtype in ((u8, np.uint8), (u8, np.int8), (i8, np.int8)) for case in products(draw, dtype)),
     *convolutions(),
@@ -194,6 +215,7 @@ LAYERS = [
     lstm(clip=0.5, input_forget=1),
     lstm(batch=3, lengths=[2, 4, 3]),
     lstm(batch=5, hidden=40),
+    lstm(batch=3, lengths=[1, 4, 2], direction="reverse", optional=("states",)),
 ]
 
 

@@ -64,11 +64,11 @@ def _to_floats(context: BoundContext, x: Approximation) -> Approximation:
 
 def _to_integers(x: Approximation, dtype: np.dtype[Any]) -> Approximation:
     limits = iinfo(dtype)  # type: ignore[no-untyped-call]
-    whole = np.trunc(x.value)
+    truncated = np.trunc(x.value)
     # the upper limits of the widest types are no float64 numbers; their successors are
-    reached = (whole - errors(x) >= float(limits.min)) & (whole + errors(x) < float(limits.max) + 1.0)
-    value = np.where(reached, whole, 0.0).astype(np.int64 if limits.min < 0 else np.uint64).astype(dtype)
-    error = moved_by_ends(np.trunc, x, whole)
+    reached = (truncated - errors(x) >= float(limits.min)) & (truncated + errors(x) < float(limits.max) + 1.0)
+    value = np.where(reached, truncated, 0.0).astype(np.int64 if limits.min < 0 else np.uint64).astype(dtype)
+    error = moved_by_ends(np.trunc, x, truncated)
     if reached.all():
         return Approximation(value, error)
     return Approximation(value, np.where(reached, 0.0 if error is None else error, np.inf))

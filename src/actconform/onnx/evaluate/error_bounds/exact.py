@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
-from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, largest_error, lost
+from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, largest_error, lost, rounded
 from actconform.oracle.rounding import F64, round_to
 
 if TYPE_CHECKING:
@@ -194,6 +194,15 @@ def _one_hot(
     if _in_doubt(places) or _in_doubt(depth):
         return _undecided([value])[0]
     return Approximation(value, largest_error([levels]) if levels.error is None else np.asarray(np.max(levels.error)))
+
+
+@error_bound("TfIdfVectorizer", arithmetic=False)
+def _count_ngrams(context: BoundContext, x: Approximation) -> Approximation:
+    """Counts, exact below 2 / u, and their products with weights, each rounded once."""
+    (value,) = context.values((x,))
+    if _in_doubt(x):
+        return _undecided([value])[0]
+    return Approximation(value, rounded(value, context.float_format) * (context.node.attributes["mode"] != "TF"))
 
 
 @error_bound("Range", arithmetic=False)

@@ -34,12 +34,12 @@ class _Moments(NamedTuple):
 
 def _moments(x: Approximation, axes: tuple[int, ...], fmt: FloatFormat, *, centring: bool = True) -> _Moments:
     """Return the moments along `axes`, kept at length 1, by whichever formula errs most."""
-    kept = [axis for axis in range(x.value.ndim) if axis not in axes]
+    row_axes = [axis for axis in range(x.value.ndim) if axis not in axes]
     shape = [1 if axis in axes else length for axis, length in enumerate(x.value.shape)]
 
     def rows(array: F64) -> F64:
-        turned = array.transpose(*kept, *axes)
-        return turned.reshape(int(np.prod(turned.shape[: len(kept)], dtype=int)), -1)
+        turned = array.transpose(*row_axes, *axes)
+        return turned.reshape(int(np.prod(turned.shape[: len(row_axes)], dtype=int)), -1)
 
     matrix, x_error = rows(x.value), None if x.error is None else rows(errors(x))
     k, u, step = matrix.shape[1], fmt.unit_roundoff, lost(fmt)

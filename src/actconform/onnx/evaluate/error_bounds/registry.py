@@ -3,6 +3,7 @@
 A rule stands for one operator. It gets the inputs as `Approximation`s and returns the outputs as such: the real function of the
 inputs' values, and how far an implementation may be from it that rounds every step to the tensor's format, or computes
 wider and rounds once, and sums in any order, given inputs within their errors. u is the unit roundoff of the format.
+Overflow on the way to a finite value, as in squares and exponentials, is not in the account.
 """
 
 from __future__ import annotations
@@ -135,6 +136,8 @@ def bounded_outputs(
     context = BoundContext(node, fmt, output_types, computation.compute, observed)
     with np.errstate(all="ignore"):
         flushed = fmt if registered.arithmetic and fmt is not None and flushes(fmt) else None
+        if _nothing_in(inputs) and _nothing_in(empty := [Approximation(value) for value in context.values(inputs)]):
+            return [_settled(*each) for each in zip(empty, output_types, strict=False)]
         outputs = registered.rule(context, *(None if each is None else _as_read(each, flushed) for each in inputs))
         several = (outputs,) if isinstance(outputs, Approximation) else outputs
         return [_settled(each, kind) for each, kind in zip(several, output_types, strict=False)]
@@ -143,6 +146,11 @@ def bounded_outputs(
 def format_of(element_type: int) -> FloatFormat | None:
     """Return the format that rounding to an element type is bounded in; None where it is not one of floats."""
     return _DOUBLE if element_type == TensorProto.DOUBLE else FORMATS.get(element_type)
+
+
+def _nothing_in(tensors: Sequence[Approximation | None]) -> bool:
+    """Tell whether the first tensor has no elements."""
+    return bool(tensors) and tensors[0] is not None and np.size(tensors[0].value) == 0
 
 
 def _as_read(x: Approximation, flushed: FloatFormat | None) -> Approximation:

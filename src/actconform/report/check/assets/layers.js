@@ -152,7 +152,7 @@ function layerSection() {
       name: "layer",
       kind: "wide",
       cell: (layer) => [
-        element("a", { href: layer.link, class: "name" }, stemAndLeaf(layer.node || layer.tensor)),
+        element("a", { href: layer.link, class: "name", "aria-label": brief(layer.node || layer.tensor, 200) }, stemAndLeaf(layer.node || layer.tensor)),
         element("span", { class: "op phone" }, layer.op),
       ],
     },
