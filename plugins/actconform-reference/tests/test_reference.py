@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, parser
 
 from actconform import Artifact, Unsupported
+from actconform.onnx.widen import NARROW, widened
 from actconform_reference import OnnxReference, OnnxReferenceFloat64
-from actconform_reference.widen import NARROW, widened
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
 

@@ -35,10 +35,12 @@ class Judge:
     """Holds the nodes of a flat graph against their bounds, piece by piece as a run shows its tensors.
 
     `seen` are the tensors that the run will show; all others are carried from the last ones that were, with their errors.
+    Of the graph's outputs `expected` keeps the values and bounds.
     """
 
     def __init__(self, graph: FlatGraph, sample: Bundle, seen: Iterable[str], *, doubt: bool = True) -> None:
         self.unjudged: list[Unjudged] = []
+        self.expected: dict[str, Approximation] = {}
         self._graph = graph
         self._seen = set(seen)
         self._doubt = doubt
@@ -71,6 +73,8 @@ class Judge:
         segment = self._segment(node)
         for i, name in enumerate(node.proto.output):
             shown = self._shown.get(name) if name else None
+            if name in self._graph.outputs and bounded is not None and i < len(bounded):
+                self.expected[name] = bounded[i]
             if shown is not None and bounded is not None and i < len(bounded):
                 yield _verdict(node, name, shown, bounded[i], FORMATS.get(node.types[i]), segment)
             if shown is not None:

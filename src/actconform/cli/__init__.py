@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 BROKEN = "actconform.cli.broken"  # a key of click's meta, which lasts for one command line
 VERBS = {
+    "check": "Tell whether runtimes compute an ONNX model of your own as rounding allows, and if not, at which layer.",
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
     "diff": "Say what differs between two reports, and what got worse.",
     "blame": "Name the package that brings the new findings of a report.",
+    "issue": "Write what goes with a bug report: the smallest model, a program that shows it, the text.",
     "merge": "Merge the reports of several jobs into one.",
     "list": "List kernels, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",

@@ -143,6 +143,15 @@ class Backend(ABC):
         """Return the backend that is the variant of that name."""
         raise Unsupported(f"{self.name} has no variant {name!r}")
 
+    @classmethod
+    def reproduction(cls) -> str:
+        """For a runtime: Python source that loads and runs a graph without actconform; "" where there is none, as here.
+
+        It imports what it needs, and defines `run(model, inputs, level)`: `model` is the path of a file, `inputs` a dict of arrays
+        by name, `level` as `load` takes it; the outputs are returned by name. It computes as `load` does.
+        """
+        return ""
+
     @abstractmethod
     def facts(self) -> dict[str, str]:
         """Return whatever could explain a number (versions, device, threads); raise `Unavailable` if it cannot run here."""
@@ -215,6 +224,15 @@ class Exporter(ABC):
     def variant(self, name: str) -> Exporter:
         """Return the exporter that is the variant of that name."""
         raise Unsupported(f"{self.name} has no variant {name!r}")
+
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return Python source that exports a function of one tensor without actconform; "" where there is none, as here.
+
+        It defines `export(path)`. `$call` stands in it for the function's call with the tensor `x`, as in "torch.sigmoid(x)",
+        and `$dtype` for the dtype, "float32" or "float16".
+        """
+        return ""
 
     @abstractmethod
     def export(self, kernel: Kernel, dtype: str) -> Artifact:

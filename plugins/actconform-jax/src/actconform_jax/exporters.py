@@ -22,11 +22,26 @@ if TYPE_CHECKING:
 JAX_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
+TO_ONNX = """import jax
+import jax2onnx
+import onnx
+
+
+def export(path):
+    shape = jax.ShapeDtypeStruct(("n",), "$dtype")
+    onnx.save(jax2onnx.to_onnx(lambda x: $call, [shape], input_names=["x"], output_names=["y"]), path)
+"""
+
+
 class Jax2Onnx(Exporter):
     """`jax2onnx.to_onnx` at its default opset, every dimension of a kernel and the batch of a model a name."""
 
     name: ClassVar[str] = "jax2onnx"
     source: ClassVar[str] = "jax"
+
+    @classmethod
+    def reproduction(cls) -> str:
+        return TO_ONNX
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         import_jax()

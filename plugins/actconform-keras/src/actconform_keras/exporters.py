@@ -33,11 +33,42 @@ MODEL_EXPORT = "model.export on tensorflow: tf2onnx"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
+FROM_FUNCTION = """import keras
+import tensorflow
+import tf2onnx
+
+
+def export(path):
+    signature = [tensorflow.TensorSpec([None], "$dtype", name="x")]
+
+    @tensorflow.function(input_signature=signature)
+    def function(x):
+        return {"y": $call}
+
+    tf2onnx.convert.from_function(function, input_signature=signature, output_path=path)
+"""
+MODEL_EXPORT_PROGRAM = """import keras
+import numpy
+
+
+def export(path):
+    x = keras.Input([], dtype="$dtype", name="x")
+    y = keras.layers.Activation(lambda x: $call, dtype="$dtype", name="activation")(x)
+    model = keras.Model(x, {"y": y})
+    model(numpy.zeros(4, "$dtype"))
+    model.export(path, format="onnx", verbose=False)
+"""
+
+
 class Tf2Onnx(Exporter):
     """`tf2onnx.convert.from_function` of a `tf.function`, at its default opset, every dimension of a kernel and the batch None."""
 
     name: ClassVar[str] = "tf2onnx"
     source: ClassVar[str] = "keras"
+
+    @classmethod
+    def reproduction(cls) -> str:
+        return FROM_FUNCTION
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         keras_on("tensorflow")
@@ -83,6 +114,10 @@ class KerasExport(Exporter):
 
     name: ClassVar[str] = "keras-export"
     source: ClassVar[str] = "keras"
+
+    @classmethod
+    def reproduction(cls) -> str:
+        return MODEL_EXPORT_PROGRAM
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         keras_on("tensorflow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,11 @@ class OrtCpu(Backend):
     def facts(self) -> dict[str, str]:
         """Return versions, threads, CPU capability and what a session does to subnormals."""
         return {**_package_facts(), "device": "cpu", "subnormals": _subnormals(self._session(_doubling()))}
+
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `standalone`, on this execution provider."""
+        return _standalone(cls.provider)
 
     def library(self) -> Library:
         """Return MLAS, ONNX Runtime's own functions."""
@@ -74,6 +80,11 @@ class OrtCuda(Backend):
         except Exception as error:  # ONNX Runtime's exceptions share no base
             raise Unavailable(f"CUDA is there, but ONNX Runtime runs nothing on it: {error}") from error
 
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of `standalone`, on this execution provider."""
+        return _standalone(cls.provider)
+
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the graph as a program, whose `placement` tells what went to the CPU; raise `Unsupported` where it is refused.
 
@@ -96,6 +107,11 @@ class OrtCuda(Backend):
                 f"asked for {self.provider}, ONNX Runtime made a session on {', '.join(providers)} and does not say why"
             )
         return made
+
+
+def _standalone(provider: str) -> str:
+    text = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
+    return text.replace(CPU_PROVIDER, provider, 1)
 
 
 def _package_facts() -> dict[str, str]:

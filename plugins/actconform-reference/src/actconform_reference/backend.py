@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class OnnxReference(Backend):
     name = "onnx-reference"
     kind = "runtime"
     extra = True
+    packages = ("onnx",)
 
     def facts(self) -> dict[str, str]:
         """Return versions, what numpy finds in the processor, which decides how its functions round, and the fate of subnormals."""
@@ -38,6 +40,13 @@ class OnnxReference(Backend):
             "threads": "1",
         }
 
+    standalone: ClassVar[str] = "standalone.py"
+
+    @classmethod
+    def reproduction(cls) -> str:
+        """Return the text of the file `standalone`."""
+        return Path(__file__).with_name(cls.standalone).read_text(encoding="utf-8")
+
     def library(self) -> Library:
         """Return numpy, and Python's erf."""
         return Library("numpy", ("numpy",))
@@ -51,10 +60,11 @@ class OnnxReferenceFloat64(OnnxReference):
     """The same evaluator on the graph in float64 throughout; what comes out is rounded once to the types of the graph."""
 
     name = "onnx-reference-float64"
+    standalone = "standalone_float64.py"
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the widened graph as a program; raise `Unsupported` in the evaluator's words where it refuses it."""
-        from actconform_reference.widen import output_types, widened
+        from actconform.onnx.widen import output_types, widened
 
         return GraphProgram(widened(artifact.model), f"{artifact.path}; in float64", output_types(artifact.model))
 

@@ -33,6 +33,36 @@ UPGRADE = "pip install --upgrade onnxscript"
 # The sizes exported at: none is 0 or 1, which exporters take for constants, no two are equal, n can be halved.
 SIZES = {"b": 5, "n": 6, "m": 3}
 
+_FUNCTION = """import torch
+
+
+class Function(torch.nn.Module):
+    def forward(self, x):
+        return $call
+
+
+"""
+DYNAMO = (
+    _FUNCTION
+    + """def export(path):
+    x = torch.zeros(6, dtype=torch.$dtype)
+    shapes = ({0: torch.export.Dim("n")},)
+    program = torch.onnx.export(
+        Function().eval(), (x,), dynamo=True, dynamic_shapes=shapes, input_names=["x"], output_names=["y"], verbose=False
+    )
+    program.save(path)
+"""
+)
+TORCHSCRIPT = (
+    _FUNCTION
+    + """def export(path):
+    x = torch.zeros(6, dtype=torch.$dtype)
+    torch.onnx.export(
+        Function().eval(), (x,), path, dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"], output_names=["y"]
+    )
+"""
+)
+
 # Colours, the class of a wrapped error, objects' addresses, where to ask for support, values of the trace.
 _NOISE = re.compile(
     r"\x1b\[[0-9;]*m|<class '[^']*'>: | object at 0x[0-9a-f]+|\.? Please feel free to request support.*|  \[Caused by .*"
@@ -44,6 +74,10 @@ class TorchDynamo(Exporter):
 
     name: ClassVar[str] = "torch-dynamo"
     source: ClassVar[str] = "torch"
+
+    @classmethod
+    def reproduction(cls) -> str:
+        return DYNAMO
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         return _dynamo(_kernel_call(kernel, dtype))
@@ -57,6 +91,10 @@ class TorchScript(Exporter):
 
     name: ClassVar[str] = "torch-torchscript"
     source: ClassVar[str] = "torch"
+
+    @classmethod
+    def reproduction(cls) -> str:
+        return TORCHSCRIPT
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         return _torchscript(_kernel_call(kernel, dtype))

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 
 COPIES = 67  # so that vectorized loops have a body and a tail
 KERNELS = {kernel.name: kernel for kernel in UNARY if len(kernel.inputs) == 1}
-# A dotted name of one of the two, with literals as arguments: what can be called as it is written.
-PLAIN = re.compile(r"(?P<path>(?:torch|keras)(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
+# A dotted name of one of the three, with literals as arguments: what can be called as it is written.
+PLAIN = re.compile(r"(?P<path>(?:torch|keras|jax)(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
 DTYPE_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 TORCH = """import torch
 
 x = torch.frombuffer(bytearray.fromhex("{hex}")[::-1] * {copies}, dtype=torch.{dtype}){leaf}  # {x}
 y = {call}{gradient}
-print("got  ", *dict.fromkeys(map(str, {answer}.tolist())))
+got = {answer}.tolist()
+print("got  ", *dict.fromkeys(map(str, got)))
 """
 TORCH_GRADIENT = "\ny.backward(torch.full_like(y, {cotangent}))"
 KERAS = """import numpy
@@ -42,13 +43,25 @@ import keras
 patterns = numpy.full({copies}, 0x{hex}, numpy.uint{bits})
 x = tensorflow.bitcast(patterns, "{dtype}")  # {x}
 {run}
-print("got  ", *dict.fromkeys(map(str, {answer}.numpy().tolist())))
+got = {answer}.numpy().tolist()
+print("got  ", *dict.fromkeys(map(str, got)))
 """
 KERAS_VALUE = "y = {call}"
 KERAS_GRADIENT = """with tensorflow.GradientTape() as tape:
     tape.watch(x)
     y = {call}
 d_x = tape.gradient(y, x, tensorflow.fill(y.shape, tensorflow.cast({cotangent}, y.dtype)))"""
+JAX = """import jax
+import numpy
+
+x = jax.numpy.asarray(numpy.full({copies}, 0x{hex}, numpy.uint{bits}).view(jax.numpy.{dtype}))  # {x}
+{run}
+got = numpy.asarray({answer}).tolist()
+print("got  ", *dict.fromkeys(map(str, got)))
+"""
+JAX_VALUE = "y = jax.jit(lambda x: {call})(x)"
+JAX_GRADIENT = """gradient = jax.jit(lambda x, g: jax.vjp(lambda x: {call}, x)[1](g))
+(d_x,) = gradient(x, jax.numpy.full_like(x, {cotangent}))"""
 RUNTIME = """import base64
 import numpy
 import onnxruntime
@@ -74,7 +87,7 @@ def reproduction(result: Result) -> str:
     cotangent = cotangent_of(finding, result)
     if result.route == "authored+ort-cpu" and result.aspect == "value" and result.dtype != "bf16":
         code = _of_graph(result, finding)
-    elif result.route in ("torch", "keras") and cotangent:
+    elif result.route in ("torch", "keras", "jax") and cotangent:
         code = _native(result, finding, cotangent)
     else:
         return ""
@@ -124,11 +137,18 @@ def _fields(result: Result, finding: Finding) -> dict[str, str | int]:
     }
 
 
-def _native(result: Result, finding: Finding, cotangent: float) -> str:
-    match = PLAIN.fullmatch(result.implementation)
-    if match is None or not match["path"].startswith(f"{result.route}."):
+def call_of(implementation: str, framework: str, dtype: str) -> str:
+    """Return the call of a function or layer of a framework with the tensor `x`, or "" where it is not written as one."""
+    match = PLAIN.fullmatch(implementation)
+    if match is None or not match["path"].startswith(f"{framework}."):
         return ""
-    call = _call(match["path"], match["arguments"] or "", DTYPE_NAMES[result.dtype])
+    return _call(match["path"], match["arguments"] or "", DTYPE_NAMES[dtype])
+
+
+def _native(result: Result, finding: Finding, cotangent: float) -> str:
+    call = call_of(result.implementation, result.route, result.dtype)
+    if not call:
+        return ""
     fields = _fields(result, finding)
     gradient = result.aspect == "gradient"
     if result.route == "torch":
@@ -139,8 +159,11 @@ def _native(result: Result, finding: Finding, cotangent: float) -> str:
             gradient=TORCH_GRADIENT.format(cotangent=cotangent) if gradient else "",
             answer="x.grad" if gradient else "y",
         )
-    run = (KERAS_GRADIENT if gradient else KERAS_VALUE).format(call=call, cotangent=cotangent)
-    return KERAS.format(**fields, run=run, answer="d_x" if gradient else "y")
+    program, value, derivative = (
+        (JAX, JAX_VALUE, JAX_GRADIENT) if result.route == "jax" else (KERAS, KERAS_VALUE, KERAS_GRADIENT)
+    )
+    run = (derivative if gradient else value).format(call=call, cotangent=cotangent)
+    return program.format(**fields, run=run, answer="d_x" if gradient else "y")
 
 
 def _call(path: str, arguments: str, dtype: str) -> str:

@@ -1,15 +1,13 @@
-"""A graph with every floating-point tensor turned to float64."""
+"""A graph with every floating-point tensor turned to float64. The text of this file is copied into programs that stand alone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable  # noqa: TC003  copied
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import onnx
+import onnx
+from onnx import helper, numpy_helper
 
 NARROW = (1, 10, 16)  # TensorProto.FLOAT, FLOAT16, BFLOAT16
 DOUBLE = 11  # TensorProto.DOUBLE
@@ -21,8 +19,6 @@ def widened(model: bytes) -> bytes:
 
     Attributes that are numbers (alpha, epsilon) are float32 in any graph, and stay.
     """
-    import onnx
-
     proto = onnx.load_model_from_string(model)
     _widen_graph(proto.graph)
     for function in proto.functions:
@@ -34,11 +30,8 @@ def widened(model: bytes) -> bytes:
 
 def output_types(model: bytes) -> dict[str, np.dtype[Any]]:
     """Return the dtypes of the graph's floating-point outputs by name: what they are rounded to."""
-    import onnx
-    from onnx import helper
-
     outputs = onnx.load_model_from_string(model).graph.output
-    kinds = {one.name: one.type.tensor_type.elem_type for one in outputs}
+    kinds = {output.name: output.type.tensor_type.elem_type for output in outputs}
     return {name: np.dtype(helper.tensor_dtype_to_np_dtype(kind)) for name, kind in kinds.items() if kind in NARROW}
 
 
@@ -56,15 +49,11 @@ def _widen_type(kind: onnx.TypeProto) -> None:
 
 
 def _widen_tensor(tensor: onnx.TensorProto) -> None:
-    from onnx import numpy_helper
-
     if tensor.data_type in NARROW:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
 
 
 def _widen_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
-    from onnx import numpy_helper
-
     for node in nodes:
         for attribute in node.attribute:
             if attribute.name in ("value_float", "value_floats") and node.op_type == "Constant":
