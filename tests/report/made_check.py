@@ -213,6 +213,7 @@ def all_kinds() -> CheckResult:
             level("all", moved=("logits",)),
         ],
         unsteady=("boxes",),
+        mutated=("image",),
     )
     return check(
         lame,
@@ -236,6 +237,7 @@ def hostile(name: str = HOSTILE) -> CheckResult:
         reason=name,
         outputs=[output(name, 380.0, reason=name), output(name, unjudged=name)],
         unsteady=(name,),
+        mutated=(name,),
         fault=fault(wrong, evidence=(name,), source=name, level="none"),
         levels=[
             level("none", tensors=[wrong], unjudged=[Unjudged(name, name, name)], moved=(name,)),

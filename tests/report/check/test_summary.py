@@ -60,13 +60,13 @@ def test_the_verdict_of_an_output_in_words(fields, words):
     ],
 )
 def test_the_headline_is_the_verdict_in_one_sentence(result, words):
-    assert summary.headline(result).startswith(words)
+    assert summary.check_headline(result).startswith(words)
 
 
 def test_an_output_that_no_layer_explains_accuses_no_layer():
     bad = made_check.output(spreads=380.0)
     fault = made_check.fault(made_check.tensor("gemm"), tensor=None, output=bad, blame="graph")
-    sentence = summary.headline(made_check.check(made_check.with_fault(fault=fault)))
+    sentence = summary.check_headline(made_check.check(made_check.with_fault(fault=fault)))
     assert sentence.startswith("Rounding does not explain gemm (Conv) on ort-cpu: output logits has 380 spreads")
     assert sentence.endswith("no layer that was judged is over its bound.")
 

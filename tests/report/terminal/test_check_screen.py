@@ -59,6 +59,7 @@ def test_what_was_not_checked_is_named_with_its_reason():
     shown = text(made_check.all_kinds())
     assert "2 nodes not judged: no error bound for com.acme Fancy: fancy_0, fancy_1" in shown
     assert "two calls with equal inputs gave different boxes" in shown
+    assert "it changed its inputs in place: image" in shown
     assert "openvino   onnxruntime 1.31.1 · AVX2   failed\n         RuntimeError: Check 'false' failed" in shown
     unchecked = shown[shown.index("NOT CHECKED") :]
     assert "layers of ort-cpu, level extended, sample 1: crash: the worker was killed by SIGSEGV" in unchecked

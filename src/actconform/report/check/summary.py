@@ -182,7 +182,7 @@ def batch_sizes(result: CheckResult) -> list[int]:
     return list(dict.fromkeys(shape[0] for shape in first if shape))
 
 
-def headline(result: CheckResult) -> str:
+def check_headline(result: CheckResult) -> str:
     """Return the verdict of the whole check in one sentence."""
     faults = [(runtime, runtime.fault) for runtime in result.runtimes if runtime.fault is not None]
     if faults:

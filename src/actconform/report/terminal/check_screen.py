@@ -100,6 +100,8 @@ def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator
     yield from _outputs(runtime, width)
     if runtime.unsteady:
         yield from _labelled("", f"two calls with equal inputs gave different {_names(runtime.unsteady)}", width, "red")
+    if runtime.mutated:
+        yield from _labelled("", f"it changed its inputs in place: {_names(runtime.mutated)}", width, "red")
     yield from _fault(result, runtime, width)
     yield from _noise(runtime, width)
     yield from _sentences("POWER", _power(runtime), width)
