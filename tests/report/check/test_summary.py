@@ -6,6 +6,7 @@ import made_check
 import pytest
 
 from actconform.check.result import Unjudged
+from actconform.check.spread import LIMIT
 from actconform.report.check import summary
 
 
@@ -29,8 +30,8 @@ def test_what_is_wrong_with_a_layer_is_said_as_what_it_is(fields, words):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "380 spreads (limit 64): NOT explained by rounding"),
-        ({"spreads": 3.2}, "3.2 spreads (limit 64): explained"),
+        ({}, f"380 spreads (limit {LIMIT:g}): NOT explained by rounding"),
+        ({"spreads": 3.2}, f"3.2 spreads (limit {LIMIT:g}): explained"),
         ({"unjudged": "rounding decides its shape"}, "not judged: rounding decides its shape"),
         ({"reason": "its shape is [2]"}, "NOT explained by rounding: its shape is [2]"),
         ({"nonfinite": 2}, "NOT explained by rounding: 2 elements are NaN or infinite, or should be"),

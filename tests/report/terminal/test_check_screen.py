@@ -8,6 +8,7 @@ import made_check
 import pytest
 from rich.console import Console
 
+from actconform.check.spread import LIMIT
 from actconform.report.terminal.check_screen import check_lines, print_check
 
 RESULTS = [
@@ -29,7 +30,9 @@ def test_a_fault_names_its_layer_whose_it_is_and_what_shows_it():
     lines = text(made_check.check(made_check.with_fault())).splitlines()
     assert lines[0] == "model.onnx   12 nodes, opset 17, 1 sample, batch 1"
     first = lines.index("ort-cpu   onnxruntime 1.31.1 · AVX2   NOT explained by rounding")
-    assert lines[first + 1].startswith("  logits   380 spreads (limit 64): NOT explained by rounding   relative error")
+    assert lines[first + 1].startswith(
+        f"  logits   380 spreads (limit {LIMIT:g}): NOT explained by rounding   relative error"
+    )
     shown = "\n".join(lines[first:])
     assert "FIRST    encoder.3.norm (LayerNormalization)   412 times its bound; what it read is fine" in shown
     assert "BLAME    runtime: the runtime, without any optimization" in shown
@@ -83,7 +86,7 @@ def test_an_unbounded_layer_is_no_power():
 def test_of_many_outputs_the_first_are_shown_and_the_rest_counted():
     outputs = [made_check.output(f"y{i}", 500.0 if i == 9 else 1.0) for i in range(12)]
     shown = text(made_check.check(made_check.runtime(outputs=outputs)))
-    assert "  y9   500 spreads (limit 64): NOT explained by rounding" in shown
+    assert f"  y9   500 spreads (limit {LIMIT:g}): NOT explained by rounding" in shown
     assert "and 4 more outputs, none of them beyond the limit" in shown
 
 
