@@ -46,6 +46,19 @@ def test_the_verdict_of_an_output_in_words(fields, words):
 
 
 @pytest.mark.parametrize(
+    ("runtimes", "words"),
+    [
+        ([made_check.runtime()], "Explained by rounding"),
+        ([made_check.runtime(), made_check.with_fault(name="b"), made_check.ABSENT], "Not explained by rounding"),
+        ([made_check.runtime(), made_check.REFUSED], "Not every runtime answered"),
+        ([made_check.ABSENT, made_check.REFUSED], "Nothing was compared"),
+    ],
+)
+def test_a_runtime_that_gave_no_answer_is_no_fault_of_rounding(runtimes, words):
+    assert summary.check_verdict(made_check.check(*runtimes)) == words
+
+
+@pytest.mark.parametrize(
     ("result", "words"),
     [
         (made_check.check(), "Rounding explains every output and every layer that was judged."),

@@ -182,6 +182,16 @@ def batch_sizes(result: CheckResult) -> list[int]:
     return list(dict.fromkeys(shape[0] for shape in first if shape))
 
 
+def check_verdict(result: CheckResult) -> str:
+    """Return the verdict of the whole check in a few words."""
+    statuses = {runtime.status for runtime in result.runtimes}
+    if result.explained:
+        return "Explained by rounding"
+    if "not explained" in statuses:
+        return "Not explained by rounding"
+    return "Not every runtime answered" if "explained" in statuses else "Nothing was compared"
+
+
 def check_headline(result: CheckResult) -> str:
     """Return the verdict of the whole check in one sentence."""
     faults = [(runtime, runtime.fault) for runtime in result.runtimes if runtime.fault is not None]

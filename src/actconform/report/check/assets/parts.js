@@ -22,7 +22,7 @@ function header() {
       element(
         "h1",
         { class: data.explained ? "good" : "bad" },
-        data.explained ? "✓ Explained by rounding" : "✗ Not explained by rounding",
+        `${data.explained ? "✓" : "✗"} ${data.verdict}`,
       ),
       element(
         "nav",
