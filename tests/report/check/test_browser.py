@@ -47,7 +47,7 @@ def test_the_first_bad_layer_and_whose_fault_it_is_stand_on_top(opened):
     card = page.inner_text(".card >> nth=0")
     for words in (
         "412 times its bound",
-        "runtime: the runtime, without any optimization",
+        "runtime: the runtime's own computation",
         "openvino is within every bound",
         "net.py",
     ):

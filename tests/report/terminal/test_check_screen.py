@@ -35,7 +35,7 @@ def test_a_fault_names_its_layer_whose_it_is_and_what_shows_it():
     )
     shown = "\n".join(lines[first:])
     assert "FIRST    encoder.3.norm (LayerNormalization)   412 times its bound; what it read is fine" in shown
-    assert "BLAME    runtime: the runtime, without any optimization" in shown
+    assert "BLAME    runtime: the runtime's own computation" in shown
     assert "         - openvino is within every bound" in shown
     assert 'source line: File "net.py", line 41' in shown
     assert "NOISE" not in shown

@@ -20,7 +20,7 @@ SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
 BLAME_MEANS = {
     "graph": "the graph as it is written, whatever computes it",
-    "runtime": "the runtime, without any optimization",
+    "runtime": "the runtime's own computation",
     "runtime:optimizer": "the runtime's optimizer",
     "convention": "a convention: the standard leaves the result open",
     "version": "the version of the runtime",
