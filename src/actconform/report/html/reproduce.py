@@ -145,6 +145,17 @@ def call_of(implementation: str, framework: str, dtype: str) -> str:
     return _call(match["path"], match["arguments"] or "", DTYPE_NAMES[dtype])
 
 
+def function_of(implementation: str, framework: str, dtype: str) -> str:
+    """Return a function or layer of a framework with its arguments bound, as an expression; "" where it is not written as one."""
+    match = PLAIN.fullmatch(implementation)
+    call = call_of(implementation, framework, dtype)
+    if match is None or not call:
+        return ""
+    if call.endswith(")(x)"):  # a layer
+        return call.removesuffix("(x)")
+    return f"functools.partial({match['path']}, {match['arguments']})" if match["arguments"] else match["path"]
+
+
 def _native(result: Result, finding: Finding, cotangent: float) -> str:
     call = call_of(result.implementation, result.route, result.dtype)
     if not call:

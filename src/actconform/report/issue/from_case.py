@@ -5,17 +5,13 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from msgspec.structs import replace
 
 from actconform._version import __version__
-from actconform.check import exported_standalone
-from actconform.check.copied_text import module_text
-from actconform.check.exported_standalone import run as evaluated_by_onnx
 from actconform.check.minimize import Minimal, minimize
 from actconform.check.model_check import CheckedSample, check_model
 from actconform.check.model_file import ModelFile
@@ -26,10 +22,12 @@ from actconform.check.result import SampleFacts
 from actconform.check.source import read_source
 from actconform.compare.metamorphic import RelationChecks
 from actconform.errors import ExportError, Unavailable, Unsupported, UsageError, WorkerError, near
-from actconform.report.html.reproduce import DTYPE_NAMES, call_of
+from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
+from actconform.report.issue.exporter import Asked, of_exporter
 from actconform.report.issue.from_check import replaced, write_minimal, write_texts
 from actconform.report.issue.question import Question, native_question, questions
+from actconform.report.issue.told import INVALID, Told, with_output, without_elements
 from actconform.report.read import read_report
 from actconform.report.rerun_command import rerun_command
 from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
@@ -37,21 +35,18 @@ from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import worker_for
 from actconform.text import one_line
 from actconform.tolerance.ulp import to_hex
-from actconform.types import Blame, Case, Route
+from actconform.types import Blame, Case, FindingClass, Route
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.verdict.severity import gravest
-from actconform.workers.protocol import Call, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from actconform.check.flatten import Array
     from actconform.check.result import OutputCheck
     from actconform.check.runs import RuntimeRuns
     from actconform.report.read import Report
     from actconform.run.scheduler import Plan
-    from actconform.types import Artifact, Bundle, Finding, Kernel, Result
-    from actconform.types.model import Model
+    from actconform.types import Bundle, Finding, Result
     from actconform.workers.client import Worker
 
 TOLD = (ExportError, Unavailable, Unsupported, WorkerError)
@@ -68,16 +63,6 @@ class Silent:
 
     def outputs(self, runtime: str, outputs: Sequence[OutputCheck]) -> None:
         """Say nothing."""
-
-
-class Told(NamedTuple):
-    """A result with the finding that is told, and what tells about all of it."""
-
-    result: Result
-    finding: Finding
-    case: Case
-    subject: Kernel | Model
-    about: Reproduction
 
 
 def issue_of_case(case_id: str, run_folder: Path, out: Path, plan: Plan) -> Path:
@@ -177,9 +162,8 @@ def _native_element(result: Result, finding: Finding, question: Question | None)
 def _interval(question: Question | None) -> tuple[float, float]:
     if question is None:
         return 0.0, 0.0
-    judged = np.isfinite(question.accepted.lowest) | np.isfinite(question.accepted.highest)
-    flat = int(np.argmax(judged))
-    return float(question.accepted.lowest.flat[flat]), float(question.accepted.highest.flat[flat])
+    lowest, highest = question.accepted.lowest, question.accepted.highest
+    return float(lowest.flat[question.place]), float(highest.flat[question.place])
 
 
 def _verdict(finding: Finding, question: Question | None) -> str:
@@ -210,37 +194,31 @@ def _of_graph(told: Told, vectors: VectorCache, out: Path, plan: Plan) -> Path:
     test_vectors = vectors.generate(told.subject, case)
     with ExitStack() as stack:
         exporter = catalog.exporter(case)
-        exporting = worker_for(plan, exporter.source) if exporter else None
-        if exporting:
-            stack.callback(exporting.close)
-        worker = worker_for(plan, catalog.worker(case))
-        stack.callback(worker.close)
+        exporting = _opened(plan, exporter.source, stack) if exporter else None
+        worker = _opened(plan, catalog.worker(case), stack)
         exports = Exports(exporting, cache_folder()) if exporting else None
         context = CaseContext(catalog, plan.register, plan.config.timeout, vectors, worker, exports, {})
         graph = artifact_for(told.subject, case, context)
         assert graph is not None
-        if told.finding.worst is None and told.finding.blame == Blame.EXPORTER:
-            return _without_elements(told, graph, out)
+        if told.finding.class_ == FindingClass.INVALID_MODEL:
+            return without_elements(told, graph.model, out, INVALID)
         job = job_for(told.subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), graph)
         assert job.artifact is not None
-        asked = list(questions(told.result, told.finding, test_vectors, job))
         model = onnx.load_from_string(job.artifact.model)
         if told.finding.blame == Blame.EXPORTER and exporter and exporting:
-            value = _framework_value(told, exporter.source, exporting, asked, plan.config.timeout)
-            return _of_exporter(told, model, asked, value, out, plan)
+            return of_exporter(told, exporter, exporting, Asked(model, job, test_vectors), out, plan.config)
+        asked = list(questions(told.result, told.finding, test_vectors, job))
         if not asked:
-            return _without_elements(told, job.artifact, out)
+            return without_elements(told, job.artifact.model, out)
         name = catalog.worker(case) if case.backend in catalog.backends else case.backend
         runs = stack.enter_context(open_runtime(name, catalog, plan.config, plugins=plan.plugins))
         return _of_runtime(told, model, asked, runs, out)
 
 
-def _without_elements(told: Told, graph: Artifact, out: Path) -> Path:
-    """Write the graph and the text about a finding that no element shows."""
-    with replaced(out) as fresh:
-        (fresh / MODEL).write_bytes(graph.model)
-        write_texts(fresh, told.about)
-    return out
+def _opened(plan: Plan, backend: str, stack: ExitStack) -> Worker:
+    worker = worker_for(plan, backend)
+    stack.callback(worker.close)
+    return worker
 
 
 def _of_runtime(told: Told, model: onnx.ModelProto, asked: Sequence[Question], runs: RuntimeRuns, out: Path) -> Path:
@@ -257,20 +235,11 @@ def _of_runtime(told: Told, model: onnx.ModelProto, asked: Sequence[Question], r
     minimal = _cut(model, question.inputs, runs) if shown and not question.zero_signs else None
     if minimal is None:
         accepted = {question.tensor: question.accepted}
-        part = Part(_with_output(model, question.tensor), question.inputs)
+        part = Part(with_output(model, question.tensor), question.inputs)
         minimal = Minimal(part, runs.name, "", "limit", {question.tensor: got}, accepted, reproduced=shown, whole=True)
     signs = frozenset((question.tensor,)) if question.zero_signs else frozenset()
     write_minimal(out, minimal, runs, told.about, signs)
     return out
-
-
-def _with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return the graph with that output alone."""
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    del single.graph.output[:]
-    single.graph.output.extend(value for value in model.graph.output if value.name == name)
-    return single
 
 
 def _cut(model: onnx.ModelProto, inputs: Bundle, runs: RuntimeRuns) -> Minimal | None:
@@ -288,65 +257,3 @@ def _cut(model: onnx.ModelProto, inputs: Bundle, runs: RuntimeRuns) -> Minimal |
         return None
     minimal = minimize(fault, sample.graph, sample.inputs, runs)
     return minimal if minimal.reproduced else None
-
-
-# Exporters
-
-
-def _framework_value(
-    told: Told, source: str, exporting: Worker, asked: Sequence[Question], timeout: float
-) -> tuple[str, Mapping[str, Array]]:
-    """Return what computes natively, in words, and its outputs for the first question; nothing where it does not say."""
-    if not asked or told.case.aspect != "value":
-        return "", {}
-    native = replace(told.case, route=source)
-    outcome = exporting.run(Job(native, None, [Call("", asked[0].inputs)], name="the model"), timeout)
-    return ("", {}) if outcome.failure else (outcome.implementation, outcome.outputs[0])
-
-
-def _of_exporter(
-    told: Told,
-    model: onnx.ModelProto,
-    asked: Sequence[Question],
-    value: tuple[str, Mapping[str, Array]],
-    out: Path,
-    plan: Plan,
-) -> Path:
-    """Keep the exported graph whole: it is what is wrong; onnx's reference evaluator shows it."""
-    question = asked[0]
-    part = Part(_with_output(model, question.tensor), question.inputs)
-    exporter = plan.catalog.exporter(told.case)
-    assert exporter is not None
-    call = call_of(value[0], exporter.source, told.case.dtype)
-    template = exporter.reproduction() if call and list(question.inputs) == ["x"] else ""
-    code = Template(template).substitute(call=call, dtype=DTYPE_NAMES[told.case.dtype]) if template else ""
-    with ModelFile(part.model) as file:
-        got = evaluated_by_onnx(str(file.path), dict(question.inputs), "")
-    minimal = Minimal(
-        part,
-        exporter.name,
-        "",
-        "limit",
-        got,
-        {question.tensor: question.accepted},
-        question.wrong(got[question.tensor]),
-        whole=True,
-    )
-    evidence = [f"the framework's own value is {_element(question, value[1])} ({value[0]})"] if value[1] else []
-    about = replace(
-        told.about, runtime=f"The graph that {exporter.name} writes", evidence=(*told.about.evidence, *evidence)
-    )
-    if code:
-        about = replace(about, commands=(*about.commands,))
-    source = (
-        f"{code}\n\n{module_text(exported_standalone.__name__)}" if code else module_text(exported_standalone.__name__)
-    )
-    packages = tuple(dict.fromkeys((exporter.source, exporter.name))) if code else ()
-    write_minimal(out, minimal, None, replace(about, source=source, packages=packages), frozenset())
-    return out
-
-
-def _element(question: Question, outputs: Mapping[str, Array]) -> str:
-    judged = np.isfinite(question.accepted.lowest) | np.isfinite(question.accepted.highest)
-    array = outputs.get(question.tensor)
-    return f"{np.asarray(array, np.float64).flat[int(np.argmax(judged))]:.9g}" if array is not None else "not known"

@@ -30,6 +30,11 @@ class Question(NamedTuple):
     accepted: Accepted
     zero_signs: bool
 
+    @property
+    def place(self) -> int:
+        """The flat place of the first element that is judged."""
+        return int(np.argmax(~(np.isneginf(self.accepted.lowest) & np.isposinf(self.accepted.highest))))
+
     def wrong(self, got: Array) -> bool:
         """Whether an answer shows the finding."""
         if got.shape != self.accepted.truth.shape:
@@ -37,7 +42,7 @@ class Question(NamedTuple):
         rejected = self.accepted.rejects(got)
         if self.zero_signs:
             value, truth = got.astype(np.float64), self.accepted.truth
-            judged = np.isfinite(self.accepted.lowest)
+            judged = ~(np.isneginf(self.accepted.lowest) & np.isposinf(self.accepted.highest))
             rejected |= judged & (value == 0) & (truth == 0) & (np.signbit(value) != np.signbit(truth))
         return bool(rejected.any())
 
