@@ -86,6 +86,10 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     source: str = ""
     """Python source of `run(model, inputs, level)`; "" where the runtime gives none: see `Backend.reproduction`."""
+    meaning: str = ""
+    """What was seen, where no element shows it."""
+    exporting: str = ""
+    """Source of a program that exports the graph, where an exporter is at fault."""
     program: str = ""
     """The whole program, where it is not made of `source`."""
     packages: tuple[str, ...] = ()

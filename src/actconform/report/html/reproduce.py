@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 COPIES = 67  # so that vectorized loops have a body and a tail
 KERNELS = {kernel.name: kernel for kernel in UNARY if len(kernel.inputs) == 1}
-# A dotted name of one of the three, with literals as arguments: what can be called as it is written.
-PLAIN = re.compile(r"(?P<path>(?:torch|keras|jax)(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
+# A dotted name, with literals as arguments: what can be called as it is written.
+PLAIN = re.compile(r"(?P<path>\w+(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
 DTYPE_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 TORCH = """import torch

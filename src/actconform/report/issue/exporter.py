@@ -77,14 +77,13 @@ def of_exporter(
     code = Template(template).substitute(function=function, dtype=DTYPE_NAMES[told.case.dtype])
     about = replace(
         told.about,
-        runtime=f"The graph that {exporter.name} writes",
         evidence=(*told.about.evidence, *_values(told, question, part, implementation, native)),
     )
     evaluation = module_text(exported_standalone.__name__)
     signs = frozenset((question.tensor,)) if question.zero_signs else frozenset()
     if code:
         packages = tuple(dict.fromkeys((exporter.source, exporter.name)))
-        exported_anew = replace(about, source=f"{code}\n\n{evaluation}", packages=packages)
+        exported_anew = replace(about, source=f"{code}\n\n{evaluation}", exporting=code, packages=packages)
         write_minimal(out, minimal, None, exported_anew, signs)
         if not minimal.reproduced or _shows(
             out, config.backends[exporter.source].python if exporter.source in config.backends else ""

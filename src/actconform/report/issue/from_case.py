@@ -26,7 +26,7 @@ from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
 from actconform.report.issue.exporter import Asked, of_exporter
 from actconform.report.issue.from_check import replaced, write_minimal, write_texts
-from actconform.report.issue.question import Question, native_question, questions
+from actconform.report.issue.question import Question, native_interval, questions
 from actconform.report.issue.told import INVALID, Told, with_output, without_elements
 from actconform.report.read import read_report
 from actconform.report.rerun_command import rerun_command
@@ -37,6 +37,7 @@ from actconform.text import one_line
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Blame, Case, FindingClass, Route
 from actconform.types.dtypes import DTYPES, from_hex
+from actconform.types.finding import CLASSES
 from actconform.verdict.severity import gravest
 
 if TYPE_CHECKING:
@@ -102,9 +103,12 @@ def _told(case_id: str, report: Report, plan: Plan) -> Told:
         finding.evidence,
         result.reason,
     ]
+    of_exporter = exporter is not None and finding.blame == Blame.EXPORTER
+    meaning = CLASSES[finding.class_].meaning
     about = Reproduction(
-        title=f"{result.subject}: {finding.class_}",
-        runtime=Route.of(result.route).backend,
+        title=f"{result.subject} ({result.dtype}, {result.route}): {meaning}",
+        runtime=f"The graph that {case.exporter} writes" if of_exporter else Route.of(result.route).backend,
+        meaning=meaning,
         criterion="limit",
         facts=facts,
         blame=str(finding.blame),
@@ -124,8 +128,8 @@ def _of_framework(told: Told, vectors: VectorCache, out: Path) -> Path:
     program = native_program(result)
     about = told.about
     if finding.worst is not None:
-        question = native_question(result, finding, vectors.generate(told.subject, told.case))
-        element = _native_element(result, finding, question)
+        low, high = native_interval(result, finding, vectors.generate(told.subject, told.case))
+        element = _native_element(result, finding, (high - low) / 2)
         x = from_hex(finding.worst.input_hex, DTYPES[result.dtype])
         about = replace(about, evidence=(f"seen at x = {x:.9g} ({finding.worst.input_hex})", *about.evidence))
         about = replace(
@@ -134,16 +138,15 @@ def _of_framework(told: Told, vectors: VectorCache, out: Path) -> Path:
             title=f"{result.implementation} ({result.dtype}): {element.got:.6g} where {element.wanted:.6g} is right",
         )
         if program:
-            about = replace(about, program=f"{program}\n{_verdict(finding, question)}", packages=(result.route,))
+            about = replace(about, program=f"{program}\n{_verdict(finding, low, high)}", packages=(result.route,))
     with replaced(out) as fresh:
         write_texts(fresh, about)
     return out
 
 
-def _native_element(result: Result, finding: Finding, question: Question | None) -> WorstElement:
+def _native_element(result: Result, finding: Finding, allowed: float) -> WorstElement:
     worst = finding.worst
     assert worst is not None
-    low, high = _interval(question)
     return WorstElement(
         output=finding.tensor,
         place=(),
@@ -154,28 +157,20 @@ def _native_element(result: Result, finding: Finding, question: Question | None)
         wanted_hex=to_hex(worst.truth, DTYPES[result.dtype]),
         error=abs(worst.got - worst.truth),
         ulp=worst.ulp,
-        allowed=(high - low) / 2,
+        allowed=allowed,
         count=finding.count,
     )
 
 
-def _interval(question: Question | None) -> tuple[float, float]:
-    if question is None:
-        return 0.0, 0.0
-    lowest, highest = question.accepted.lowest, question.accepted.highest
-    return float(lowest.flat[question.place]), float(highest.flat[question.place])
-
-
-def _verdict(finding: Finding, question: Question | None) -> str:
+def _verdict(finding: Finding, low: float, high: float) -> str:
     """Return the lines that end the program with 1 where it shows the finding."""
     worst = finding.worst
     assert worst is not None
     if np.isnan(worst.truth):
         right = "math.isnan(number)"
     else:
-        low, high = _interval(question)
         right = f'float("{low!r}") <= number <= float("{high!r}")'
-        if question is not None and question.zero_signs:
+        if finding.class_ == FindingClass.ZERO_SIGN:
             right += f" and (number != 0 or math.copysign(1, number) == {np.copysign(1.0, worst.truth)!r})"
     return f"""import math
 import sys

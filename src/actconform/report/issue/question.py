@@ -64,15 +64,11 @@ def questions(result: Result, finding: Finding, vectors: TestVectors, job: Job) 
         yield Question(chosen, finding.tensor, _at_marks(truth[index], marks[index], allowed), signs)
 
 
-def native_question(result: Result, finding: Finding, vectors: TestVectors) -> Question | None:
-    """Return what a framework is asked at the finding's worst element, without inputs; None where it has none."""
-    located = _located(finding, vectors)
-    if located is None:
-        return None
-    number, flat = located
-    truth = np.asarray(vectors.vectors[number].truth[finding.tensor], np.float64).ravel()[flat : flat + 1]
-    accepted = _at_marks(truth, np.ones(1, bool), _allowed(result, finding, vectors))
-    return Question({}, finding.tensor, accepted, finding.class_ == FindingClass.ZERO_SIGN)
+def native_interval(result: Result, finding: Finding, vectors: TestVectors) -> tuple[float, float]:
+    """Return between which numbers a framework's answer at the finding's worst element is accepted."""
+    assert finding.worst is not None
+    allowed = _allowed(result, finding, vectors)
+    return finding.worst.truth - allowed, finding.worst.truth + allowed
 
 
 def _located(finding: Finding, vectors: TestVectors) -> tuple[int, int] | None:
