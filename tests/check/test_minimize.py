@@ -24,7 +24,7 @@ def test_a_wrong_operator_is_cut_out_alone_on_one_row_of_simple_numbers(checked)
     assert np.count_nonzero(array) < 8
     assert all(len(str(number)) < 7 for number in array.ravel())
     assert minimal.ratio > 100
-    assert (minimal.reproduced, minimal.whole, minimal.level) == (True, False, "disabled")
+    assert (minimal.reproduced, minimal.is_whole_model, minimal.level) == (True, False, "disabled")
 
 
 def test_a_fused_pair_is_kept_together(checked):

@@ -60,7 +60,7 @@ class Minimal:
     got: dict[str, Array] = field(default_factory=dict)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     reproduced: bool = True
-    whole: bool = False
+    is_whole_model: bool = False
     """Whether no node could be left out."""
     runs: int = 0
     seconds: float = 0.0
@@ -93,8 +93,8 @@ def minimize(
         if minimal.reproduced:
             minimal = _with_smaller_inputs(search, minimal)
             minimal = _with_simpler_values(search, minimal)
-    whole = len(minimal.part.model.graph.node) == len(graph.nodes)
-    return replace(minimal, whole=whole, runs=search.runs, seconds=search.elapsed)
+    is_whole_model = len(minimal.part.model.graph.node) == len(graph.nodes)
+    return replace(minimal, is_whole_model=is_whole_model, runs=search.runs, seconds=search.elapsed)
 
 
 class _Values:
@@ -246,7 +246,7 @@ def _with_fewer_nodes(
             minimal, longest = tried, middle
     places = _needed(values.graph, places[-longest:], target)
     for place in list(places):
-        rest = _needed(values.graph, [other for other in places if other != place], target)
+        rest = _needed(values.graph, [rest for rest in places if rest != place], target)
         if search.over or not rest or len(places) == 1 or target not in values.graph.nodes[rest[-1]].outputs:
             continue
         if tried := search.smaller(values.part(rest, [target]), minimal):
@@ -256,12 +256,12 @@ def _with_fewer_nodes(
 
 def _needed(graph: FlatGraph, places: Sequence[int], target: str) -> list[int]:
     """Return those of the nodes that the target needs."""
-    needed, kept = {target}, []
+    needed, needed_places = {target}, []
     for place in sorted(places, reverse=True):
         if not needed.isdisjoint(graph.nodes[place].outputs):
-            kept.append(place)
+            needed_places.append(place)
             needed.update(graph.nodes[place].inputs)
-    return kept[::-1]
+    return needed_places[::-1]
 
 
 def _with_smaller_inputs(search: _Search, minimal: Minimal) -> Minimal:

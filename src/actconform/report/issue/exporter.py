@@ -24,7 +24,7 @@ from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.report.html.reproduce import DTYPE_NAMES, function_of
 from actconform.report.issue.from_check import write_minimal
 from actconform.report.issue.question import questions
-from actconform.report.issue.told import Told, with_output, without_elements
+from actconform.report.issue.reported import ReportedFinding, with_output, without_elements
 from actconform.workers.protocol import Call, Job
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 SECONDS = 300  # for a framework to export
 
 
-class Asked(NamedTuple):
-    """The graph of a case, and what it is asked."""
+class GraphRun(NamedTuple):
+    """The graph of a case, and what it is graph_run."""
 
     model: onnx.ModelProto
     job: Job
@@ -53,13 +53,18 @@ class Asked(NamedTuple):
 
 
 def of_exporter(
-    told: Told, exporter: type[Exporter], exporting: Worker, asked: Asked, out: Path, config: Config
+    reported: ReportedFinding,
+    exporter: type[Exporter],
+    exporting: Worker,
+    graph_run: GraphRun,
+    out: Path,
+    config: Config,
 ) -> Path:
     """Write a folder for the exporter's authors, and return it."""
-    question = _question(told, asked)
+    question = _question(reported, graph_run)
     if question is None:
-        return without_elements(told, asked.job.artifact.model if asked.job.artifact else b"", out)
-    part = Part(with_output(asked.model, question.tensor), question.inputs)
+        return without_elements(reported, graph_run.job.artifact.model if graph_run.job.artifact else b"", out)
+    part = Part(with_output(graph_run.model, question.tensor), question.inputs)
     got = _evaluated(part)
     minimal = Minimal(
         part=part,
@@ -69,15 +74,15 @@ def of_exporter(
         got=got,
         accepted={question.tensor: question.accepted},
         reproduced=question.wrong(got[question.tensor]),
-        whole=True,
+        is_whole_model=True,
     )
-    implementation, native = _framework_value(told, exporter.source, exporting, question, config.timeout)
-    function = function_of(implementation, exporter.source, told.case.dtype)
+    implementation, native = _framework_value(reported, exporter.source, exporting, question, config.timeout)
+    function = function_of(implementation, exporter.source, reported.case.dtype)
     template = exporter.reproduction() if function and list(question.inputs) == ["x"] else ""
-    code = Template(template).substitute(function=function, dtype=DTYPE_NAMES[told.case.dtype])
+    code = Template(template).substitute(function=function, dtype=DTYPE_NAMES[reported.case.dtype])
     about = replace(
-        told.about,
-        evidence=(*told.about.evidence, *_values(told, question, part, implementation, native)),
+        reported.about,
+        evidence=(*reported.about.evidence, *_values(reported, question, part, implementation, native)),
     )
     evaluation = module_text(exported_standalone.__name__)
     signs = frozenset((question.tensor,)) if question.zero_signs else frozenset()
@@ -100,26 +105,26 @@ def of_exporter(
     return out
 
 
-def _question(told: Told, asked: Asked) -> Question | None:
+def _question(reported: ReportedFinding, graph_run: GraphRun) -> Question | None:
     """Return the fewest inputs for which onnx's evaluator shows it: at the finding's worst element, or where the graph is wrong alike."""
     first: Question | None = None
-    for finding in (told.finding, *_alike(told.finding, asked)):
-        for question in questions(told.result, finding, asked.vectors, asked.job):
+    for finding in (reported.finding, *_alike(reported.finding, graph_run)):
+        for question in questions(reported.result, finding, graph_run.vectors, graph_run.job):
             first = first or question
-            got = _evaluated(Part(with_output(asked.model, question.tensor), question.inputs))
+            got = _evaluated(Part(with_output(graph_run.model, question.tensor), question.inputs))
             if question.wrong(got[question.tensor]):
                 return question
     return first
 
 
-def _alike(finding: Finding, asked: Asked) -> list[Finding]:
+def _alike(finding: Finding, graph_run: GraphRun) -> list[Finding]:
     """Return findings of the same kind in what onnx's evaluator makes of the graph."""
-    calls = zip(asked.vectors.vectors, asked.job.calls, strict=False)
+    calls = zip(graph_run.vectors.vectors, graph_run.job.calls, strict=False)
     outputs = []
     for vector, call in calls:
-        got = _evaluated(Part(asked.model, call.inputs))
+        got = _evaluated(Part(graph_run.model, call.inputs))
         outputs.append({name: array.astype(vector.dtypes.get(name, array.dtype)) for name, array in got.items()})
-    return [each for each in compare(asked.vectors, outputs)[1] if each.worst and finding.same(each, anywhere=True)]
+    return [each for each in compare(graph_run.vectors, outputs)[1] if each.worst and finding.same(each, anywhere=True)]
 
 
 def _evaluated(part: Part) -> dict[str, Array]:
@@ -131,17 +136,19 @@ def _evaluated(part: Part) -> dict[str, Array]:
 
 
 def _framework_value(
-    told: Told, source: str, exporting: Worker, question: Question, timeout: float
+    reported: ReportedFinding, source: str, exporting: Worker, question: Question, timeout: float
 ) -> tuple[str, Mapping[str, Array]]:
     """Return what computes natively, in words, and its outputs; nothing where it does not say."""
-    if told.case.aspect != "value":
+    if reported.case.aspect != "value":
         return "", {}
-    native = replace(told.case, route=source)
+    native = replace(reported.case, route=source)
     outcome = exporting.run(Job(native, None, [Call("", question.inputs)], name="the model"), timeout)
     return ("", {}) if outcome.failure else (outcome.implementation, outcome.outputs[0])
 
 
-def _values(told: Told, question: Question, part: Part, implementation: str, native: Mapping[str, Array]) -> list[str]:
+def _values(
+    reported: ReportedFinding, question: Question, part: Part, implementation: str, native: Mapping[str, Array]
+) -> list[str]:
     """Return what both evaluators make of the graph, and the framework itself of the function, as sentences."""
     sentences = []
     try:
@@ -152,7 +159,7 @@ def _values(told: Told, question: Question, part: Part, implementation: str, nat
         sentences.append("the graph cannot be evaluated correctly rounded")
     if native:
         sentences.append(f"the framework itself gives {_element(question, native)} there ({implementation})")
-    if told.case.aspect == "gradient":
+    if reported.case.aspect == "gradient":
         sentences.append("the nodes of the gradient were added to the exported graph by `actconform grad`")
     return sentences
 

@@ -24,10 +24,10 @@ from actconform.compare.metamorphic import RelationChecks
 from actconform.errors import ExportError, Unavailable, Unsupported, UsageError, WorkerError, near
 from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
-from actconform.report.issue.exporter import Asked, of_exporter
+from actconform.report.issue.exporter import GraphRun, of_exporter
 from actconform.report.issue.from_check import replaced, write_minimal, write_texts
 from actconform.report.issue.question import Question, native_interval, questions
-from actconform.report.issue.told import INVALID, Told, with_output, without_elements
+from actconform.report.issue.reported import INVALID, ReportedFinding, with_output, without_elements
 from actconform.report.read import read_report
 from actconform.report.rerun_command import rerun_command
 from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
@@ -72,17 +72,17 @@ def issue_of_case(case_id: str, run_folder: Path, out: Path, plan: Plan) -> Path
     `plan` has the catalog and the settings; its cases do not matter. Raises UsageError for a case that the run does not have,
     that has no finding, or that cannot be run here.
     """
-    told = _told(case_id, read_report(run_folder), plan)
+    reported = _reported(case_id, read_report(run_folder), plan)
     vectors = VectorCache(plan.folder, plan.manifest)
     try:
-        if told.case.exporter is None:
-            return _of_framework(told, vectors, out)
-        return _of_graph(told, vectors, out, plan)
+        if reported.case.exporter is None:
+            return _of_framework(reported, vectors, out)
+        return _of_graph(reported, vectors, out, plan)
     except TOLD as error:
-        raise UsageError(f"{told.case.id} cannot be run here: {one_line(str(error))}") from error
+        raise UsageError(f"{reported.case.id} cannot be run here: {one_line(str(error))}") from error
 
 
-def _told(case_id: str, report: Report, plan: Plan) -> Told:
+def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
     results = {result.case: result for result in report.results}
     if case_id not in results:
         raise UsageError(f"the run has no case {one_line(case_id)}{near(case_id, list(results))}")
@@ -116,19 +116,19 @@ def _told(case_id: str, report: Report, plan: Plan) -> Told:
         evidence=tuple(dict.fromkeys(filter(None, evidence))),
         commands=(rerun_command(case_id),),
     )
-    return Told(result, finding, case, plan.catalog.subject(result.subject), about)
+    return ReportedFinding(result, finding, case, plan.catalog.subject(result.subject), about)
 
 
 # Frameworks
 
 
-def _of_framework(told: Told, vectors: VectorCache, out: Path) -> Path:
+def _of_framework(reported: ReportedFinding, vectors: VectorCache, out: Path) -> Path:
     """Write a program with the framework alone, where a short one shows it."""
-    result, finding = told.result, told.finding
+    result, finding = reported.result, reported.finding
     program = native_program(result)
-    about = told.about
+    about = reported.about
     if finding.worst is not None:
-        low, high = native_interval(result, finding, vectors.generate(told.subject, told.case))
+        low, high = native_interval(result, finding, vectors.generate(reported.subject, reported.case))
         element = _native_element(result, finding, (high - low) / 2)
         x = from_hex(finding.worst.input_hex, DTYPES[result.dtype])
         about = replace(about, evidence=(f"seen at x = {x:.9g} ({finding.worst.input_hex})", *about.evidence))
@@ -184,30 +184,32 @@ sys.exit(1 if wrong else 0)
 # Graphs
 
 
-def _of_graph(told: Told, vectors: VectorCache, out: Path, plan: Plan) -> Path:
-    case, catalog = told.case, plan.catalog
-    test_vectors = vectors.generate(told.subject, case)
+def _of_graph(reported: ReportedFinding, vectors: VectorCache, out: Path, plan: Plan) -> Path:
+    case, catalog = reported.case, plan.catalog
+    test_vectors = vectors.generate(reported.subject, case)
     with ExitStack() as stack:
         exporter = catalog.exporter(case)
         exporting = _opened(plan, exporter.source, stack) if exporter else None
         worker = _opened(plan, catalog.worker(case), stack)
         exports = Exports(exporting, cache_folder()) if exporting else None
         context = CaseContext(catalog, plan.register, plan.config.timeout, vectors, worker, exports, {})
-        graph = artifact_for(told.subject, case, context)
+        graph = artifact_for(reported.subject, case, context)
         assert graph is not None
-        if told.finding.class_ == FindingClass.INVALID_MODEL:
-            return without_elements(told, graph.model, out, INVALID)
-        job = job_for(told.subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), graph)
+        if reported.finding.class_ == FindingClass.INVALID_MODEL:
+            return without_elements(reported, graph.model, out, INVALID)
+        job = job_for(
+            reported.subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), graph
+        )
         assert job.artifact is not None
         model = onnx.load_from_string(job.artifact.model)
-        if told.finding.blame == Blame.EXPORTER and exporter and exporting:
-            return of_exporter(told, exporter, exporting, Asked(model, job, test_vectors), out, plan.config)
-        asked = list(questions(told.result, told.finding, test_vectors, job))
-        if not asked:
-            return without_elements(told, job.artifact.model, out)
+        if reported.finding.blame == Blame.EXPORTER and exporter and exporting:
+            return of_exporter(reported, exporter, exporting, GraphRun(model, job, test_vectors), out, plan.config)
+        case_questions = list(questions(reported.result, reported.finding, test_vectors, job))
+        if not case_questions:
+            return without_elements(reported, job.artifact.model, out)
         name = catalog.worker(case) if case.backend in catalog.backends else case.backend
         runs = stack.enter_context(open_runtime(name, catalog, plan.config, plugins=plan.plugins))
-        return _of_runtime(told, model, asked, runs, out)
+        return _of_runtime(reported, model, case_questions, runs, out)
 
 
 def _opened(plan: Plan, backend: str, stack: ExitStack) -> Worker:
@@ -216,24 +218,28 @@ def _opened(plan: Plan, backend: str, stack: ExitStack) -> Worker:
     return worker
 
 
-def _of_runtime(told: Told, model: onnx.ModelProto, asked: Sequence[Question], runs: RuntimeRuns, out: Path) -> Path:
+def _of_runtime(
+    reported: ReportedFinding, model: onnx.ModelProto, case_questions: Sequence[Question], runs: RuntimeRuns, out: Path
+) -> Path:
     """Cut the smallest part out of the graph that shows it, or take it whole, with the fewest inputs that show it."""
     with ModelFile(model) as file:
-        for question in asked:
+        for question in case_questions:
             answer = runs.outputs(file, question.inputs)
             if not answer.failure and question.wrong(answer.outputs[question.tensor]):
                 break
     if answer.failure:
-        raise UsageError(f"{told.case.id}: {runs.name} gives no answer: {one_line(answer.failure.message)}")
+        raise UsageError(f"{reported.case.id}: {runs.name} gives no answer: {one_line(answer.failure.message)}")
     got = answer.outputs[question.tensor]
     shown = question.wrong(got)
     minimal = _cut(model, question.inputs, runs) if shown and not question.zero_signs else None
     if minimal is None:
         accepted = {question.tensor: question.accepted}
         part = Part(with_output(model, question.tensor), question.inputs)
-        minimal = Minimal(part, runs.name, "", "limit", {question.tensor: got}, accepted, reproduced=shown, whole=True)
+        minimal = Minimal(
+            part, runs.name, "", "limit", {question.tensor: got}, accepted, reproduced=shown, is_whole_model=True
+        )
     signs = frozenset((question.tensor,)) if question.zero_signs else frozenset()
-    write_minimal(out, minimal, runs, told.about, signs)
+    write_minimal(out, minimal, runs, reported.about, signs)
     return out
 
 

@@ -1,4 +1,4 @@
-"""A finding of a run that is told, and folders about findings that no element shows."""
+"""A finding of a run that is reported, and folders about findings that no element shows."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ print("the graph is valid")
 '''
 
 
-class Told(NamedTuple):
-    """A result with the finding that is told, and what tells about all of it."""
+class ReportedFinding(NamedTuple):
+    """A result with the finding that is reported, and what tells about all of it."""
 
     result: Result
     finding: Finding
@@ -52,9 +52,9 @@ def with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     return single
 
 
-def without_elements(told: Told, graph: bytes, out: Path, program: str = "") -> Path:
+def without_elements(reported: ReportedFinding, graph: bytes, out: Path, program: str = "") -> Path:
     """Write the graph and the text about a finding that no element shows."""
     with replaced(out) as fresh:
         (fresh / MODEL).write_bytes(graph)
-        write_texts(fresh, replace(told.about, program=program))
+        write_texts(fresh, replace(reported.about, program=program))
     return out
