@@ -42,7 +42,7 @@ def run(tmp_path):
 def test_an_honest_backend_passes_and_what_does_not_apply_is_skipped_with_the_reason(run):
     code, said = run('backend = "honest"')
     assert code == 0, said
-    assert "11 passed, 1 skipped" in said
+    assert "11 passed, 2 skipped" in said
     assert "not applicable: claims no execution provider" in said
 
 
@@ -50,7 +50,7 @@ def test_a_lie_fails_its_clause_with_the_breaches_and_the_mend(run):
     code, said = run('backend = "other-dtype"')
     assert code == 1
     assert "FAILED test_contract.py::TestContract::test_clause[dtypes]" in said
-    assert "1 failed, 10 passed, 1 skipped" in said
+    assert "1 failed, 10 passed, 2 skipped" in said
     assert "relu/value/bf16/other-dtype: y: dtype float32, expected bfloat16" in said
     assert "What to do: return f32 for f32" in said
 
@@ -58,7 +58,7 @@ def test_a_lie_fails_its_clause_with_the_breaches_and_the_mend(run):
 def test_a_framework_that_is_not_installed_is_skipped_with_what_to_install(run):
     code, said = run('backend = "not-installed"')
     assert code == 0
-    assert "12 skipped" in said
+    assert "13 skipped" in said
     assert "UNAVAILABLE: honestlib is not installed: pip install honestlib" in said
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 from pathlib import Path
 
 GIB = 1 << 30
@@ -63,6 +64,22 @@ def write_bytes(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             fresh.unlink(missing_ok=True)
+
+
+def temporary_folder(prefix: str) -> Path:
+    """Make an empty folder for this process where the system keeps such; those that were left with that prefix are removed."""
+    sweep_folders(prefix)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
+
+
+def sweep_folders(prefix: str) -> None:
+    """Remove the temporary folders with that prefix whose processes were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*-*"):
+        with contextlib.suppress(ValueError, PermissionError):  # no number, or a process of another user's
+            try:
+                os.kill(int(folder.name.removeprefix(prefix).partition("-")[0]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _expect_regular(status: os.stat_result, path: Path | str) -> None:

@@ -197,6 +197,11 @@ def test_rows_of_what_is_computed_are_known_at_the_sizes_drawn(read):
         ("g (float[8] i) => (float[8] y) { y = Log(i) }", 0, 9),
         ("g (float[8] i) => (float[8] y) <float c = {255.0}> { y = Div(i, c) }", 0, 255),
         ("g (float[8] i) => (float[8] y) <float c = {0.007843137}, float d = {1.0}> { e = Mul(i, c) y = Sub(e, d) }", 0, 255),
+        ("g (int64[1, 8] i) => (bool[1, 8] y) { zero = Constant<value_int = 0>() e = Equal(i, zero) y = Not(e) }", 0, 1),
+        (("g (int64[30] i) => (bool[30, 20] y) <int64 a = {0}, int64 b = {20}, int64 c = {1}> { r = Range(a, b, c)"
+         " s = Constant<value_ints = [30, 1]>() j = Reshape(i, s) y = Less(r, j) }"), 1, 20),
+        (("g (float[1, 3, 8] i) => (float[1, 3, 8] y) <float[3, 1] m = {0.485, 0.456, 0.406}, float[3, 1] d = {0.229, 0.224, 0.225}>"
+         " { e = Sub(i, m) y = Div(e, d) }"), 0, 1),
         ("g (float[8] i) => (float[8] y) <float c = {127.5}> { e = Sub(i, c) y = Div(e, c) }", 0, 255),
     ],
 )  # fmt: skip
@@ -309,3 +314,87 @@ def test_strings_are_not_drawn(read):
     source = read("g (string[2] x) => (string[2] y) { y = Identity(x) }")
     with pytest.raises(UsageError, match=r"takes strings.*--inputs"):
         draw_samples(source, seed=0)
+
+
+def test_values_that_a_run_refuses_at_sizes_that_it_takes_are_drawn_again(read):
+    source = read("g (int64[3] x) => (int64[3] y) { y = Identity(x) }")
+    taken = draw_samples(source, seed=0)[0].arrays["x"]
+    samples = draw_samples(
+        source, seed=0, count=2, accepts=lambda arrays: None if (arrays["x"] == taken).all() else "no such values"
+    )
+    assert all((sample.arrays["x"] == taken).all() for sample in samples)
+
+
+def test_a_model_that_may_train_is_not_asked_to(read):
+    source = read(
+        "g (float[4] x, bool train) => (float[4] y) { r = Constant<value_float = 0.5>() y = Dropout(x, r, train) }"
+    )
+    assert not any(sample.arrays["train"] for sample in drawn(source))
+
+
+def test_the_first_axis_of_a_recurrent_layer_is_time(read):
+    inputs = {"x": (TensorProto.FLOAT, ["t", "n", 3]), "h": (TensorProto.FLOAT, [1, "n", 4])}
+    node = helper.make_node("GRU", ["x", "w", "r", "", "", "h"], ["y"], hidden_size=4)
+    first, second = drawn(read(linear(inputs, [node], ["y"], w=(1, 12, 3), r=(1, 12, 4))))
+    assert first.sizes["n"] == 1
+    assert min(first.sizes["t"], second.sizes["t"]) > 2
+
+
+@pytest.mark.parametrize(("rows", "others"), [(11, 5), (5, 11)])
+def test_integers_that_pick_from_two_tables_are_rows_of_both(read, rows, others):
+    nodes = [helper.make_node("Gather", ["a", "ids"], ["y"]), helper.make_node("Gather", ["b", "ids"], ["z"])]
+    source = read(linear({"ids": (TensorProto.INT64, [200])}, nodes, ["y", "z"], a=(rows, 2), b=(others, 2)))
+    (sample,) = drawn(source)
+    assert sample.arrays["ids"].max() == 4
+
+
+def test_values_are_followed_through_the_rounds_of_a_loop(read):
+    text = (
+        "g (int64[50] ids) => (int64[50] y) <int64 n = {2}, float[3] table = {2.0, 1.0, 0.0}> { c = Constant<value_int = 1>()"
+        " go = Cast<to = 9>(c) y = Loop (n, go, ids) <body = b (int64 i, bool k, int64[50] v) => (bool k2, int64[50] w)"
+        " { k2 = Identity(k) t = Gather(table, v) w = Cast<to = 7>(t) }> }"
+    )
+    (sample,) = drawn(read(text))
+    assert set(sample.arrays["ids"].tolist()) == {0, 1, 2}
+
+
+def test_a_runtime_that_refuses_everything_is_asked_a_few_hundred_times_at_most(read):
+    source = read(
+        linear(dict.fromkeys("xz", (TensorProto.FLOAT, None)), [helper.make_node("Add", ["x", "z"], ["y"])], ["y"])
+    )
+    calls = []
+    with pytest.raises(UsageError, match=r"the batch = 1.*: never"):
+        draw_samples(source, seed=0, accepts=lambda arrays: calls.append(1) or "never")
+    assert len(calls) <= 400
+
+
+def test_what_accepts_raises_ends_the_search(read):
+    def accepts(arrays):
+        raise UsageError("the runtime refuses the model")
+
+    with pytest.raises(UsageError, match=r"^the runtime refuses the model$"):
+        draw_samples(read("g (float[b] x) => (float[b] y) { y = Relu(x) }"), seed=0, accepts=accepts)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "ends"),
+    [
+        ("int8", (0, 200)),
+        ("int64", (0, 1e30)),
+        ("int64", (0.5, 3)),
+        ("float16", (0, 1e6)),
+        ("bool", (0, 2)),
+        ("string", (0, 1)),
+    ],
+)
+def test_a_range_that_the_input_cannot_hold_is_refused(read, dtype, ends):
+    source = read(f"g ({dtype}[2] x) => ({dtype}[2] y) {{ y = Identity(x) }}")
+    with pytest.raises(UsageError, match=r"--range x=.*expected .*numbers that it holds"):
+        draw_samples(source, seed=0, ranges={"x": Range(*ends)})
+
+
+def test_a_range_may_be_all_of_a_type(read):
+    source = read("g (uint64[99] x, int8[99] z) => (uint64[99] y, int8[99] w) { y = Identity(x) w = Identity(z) }")
+    (sample,) = drawn(source, ranges={"x": Range(0, 2**63), "z": Range(-128, 127)})
+    assert sample.arrays["x"].max() > 2**62
+    assert sample.arrays["z"].min() < -64

@@ -235,6 +235,7 @@ def header(shape: str, dtype: str = "<f4") -> bytes:
         (header("(2, 3)", "|O") + bytes(100), "pickled"),
         (header("(2, 3)", "<z9") + bytes(100), "no array of NumPy"),
         (header("(2, 3)").replace(b"}", b"]"), "no array of NumPy"),
+        (header("(2, 3)").replace(b"}", b" "), "no array of NumPy"),
     ],
 )
 def test_a_damaged_array_is_refused(tmp_path: Path, alone, content, words):
@@ -248,6 +249,8 @@ def test_a_damaged_archive_is_refused(tmp_path: Path, source):
     for end in (0, 1, 4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:end])
         refused(path, source)
+    path.write_bytes(whole[:10] + whole[13:])
+    refused(path, source)
     damaged = bytearray(whole)
     damaged[len(whole) // 4] ^= 255
     path.write_bytes(damaged)
@@ -301,3 +304,10 @@ def test_symbols_are_sized_for_each_sample_apart(tmp_path: Path, source):
         arrays = {"image": np.ones((b, 3), np.float32), "ids": np.ones(b, np.int64)}
         write_sample(tmp_path / "sets" / f"test_data_set_{k}", arrays, source)
     assert [each.arrays["ids"].size for each in read_samples(tmp_path / "sets", source).samples] == [1, 4]
+
+
+def test_inputs_that_need_more_memory_are_refused_with_the_estimate(tmp_path: Path, alone):
+    np.save(tmp_path / "x.npy", np.zeros((2**20, 3), np.float32))
+    with pytest.raises(UsageError, match=r"the model is too large for memory: .* GiB with these inputs.*--max-memory"):
+        read_samples(tmp_path / "x.npy", alone, max_memory=2**28)
+    assert read_samples(tmp_path / "x.npy", alone, max_memory=2**34).samples

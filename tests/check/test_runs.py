@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import shutil
 import sys
+import tempfile
 import weakref
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -14,7 +17,7 @@ import ml_dtypes
 import msgspec
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, parser
+from onnx import TensorProto, helper, load_model, parser
 
 from actconform.check.model_file import ModelFile
 from actconform.check.open_runtime import open_runtime
@@ -22,12 +25,14 @@ from actconform.check.runs import Marks, RunFailure, RuntimeRuns
 from actconform.errors import NoEnvironmentError, UsageError
 from actconform.plugin.loader import GROUP, installed, load_plugins
 from actconform.settings import BackendConfig, Config
+from actconform.workers.client import Worker
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from actconform.plugin.loader import Catalog
+    from actconform.workers.protocol import Job, JobResult
 
 HERE = Path(__file__).parent
 PLUGIN = "graph_runtimes:Plugin"
@@ -170,7 +175,7 @@ def test_refusals_and_what_is_missing_are_failures_in_the_runtimes_words(catalog
 
 
 def test_a_sample_that_kills_the_runtime_costs_no_other_sample(catalog: Catalog, file: ModelFile) -> None:
-    with opened("dies", catalog, timeout=2.0) as runs:
+    with opened("dies", catalog, timeout=4.0) as runs:
         first, killed, hung, large = runs.outputs_of_all(file, [SAMPLE, {"x": -X}, {"x": X + 1e10}, {"x": X + np.inf}])
         assert first.failure is None
         np.testing.assert_array_equal(first.outputs["y"], X)
@@ -210,11 +215,35 @@ def test_ctrl_c_costs_the_process_and_leaves_no_file(
     assert folder.exists()
 
 
-def test_the_folder_of_a_model_is_removed() -> None:
+def test_the_file_has_the_model_and_the_marks_in_one_graph_and_is_removed() -> None:
+    before = MODEL.SerializeToString()
     with ModelFile(MODEL) as file:
         folder = file.path.parent
-        assert folder.exists()
+        assert load_model(file.path) == MODEL
+        with file.marked(["h", "y", "w"], {"h": TensorProto.FLOAT}) as (path, called):
+            assert called == {"h": "h", "y": "y", "w": "w.marked"}
+            marked = load_model(path)
+        names = [(value.name, value.type.tensor_type.elem_type) for value in marked.graph.output]
+        assert names == [("y", TensorProto.FLOAT), ("h", TensorProto.FLOAT), ("w.marked", 0)]
+        del marked.graph.output[1:], marked.graph.node[3:]
+        assert marked == MODEL
+    assert MODEL.SerializeToString() == before
     assert not folder.exists()
+
+
+def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with ModelFile(MODEL) as file:
+        monkeypatch.setattr(shutil, "copyfileobj", full)
+        with pytest.raises(UsageError, match=r"cannot be written to .*: No space left on device; set TMPDIR"):
+            file.marked(["h"], {}).__enter__()
+        with pytest.raises(UsageError, match="No space left"):
+            ModelFile(MODEL)
+        assert [path.name for path in file.path.parent.iterdir()] == ["model.onnx"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -235,22 +264,19 @@ def test_a_version_has_an_environment_of_its_own_and_a_variant_that_of_its_runti
     catalog: Catalog, file: ModelFile, wheels: Path
 ) -> None:
     texts: list[str] = []
-    base = msgspec.structs.replace(settings("versioned").backends["versioned"], requirements=("wobble==1.0",))
+    base = msgspec.structs.replace(settings("versioned").backends["versioned"], requirements=("wobble==2.*",))
     config = Config(backends={"versioned": base})
-    for name, version in (("versioned@2", "2.0"), ("versioned", "1.0"), ("versioned@2fast", "1.0")):
+    for name in ("versioned@2", "versioned@2fast"):
         with open_runtime(name, catalog, config, texts.append, plugins=(PLUGIN,)) as runs:
             facts = runs.start()
             assert not isinstance(facts, RunFailure)
-            assert facts["wobble"] == version
+            assert facts["wobble"] == "2.0"
             answer = runs.outputs(file, SAMPLE)
             np.testing.assert_array_equal(answer.outputs["y"], X)
             assert answer.mutated == (("x",) if name == "versioned@2fast" else ())
-    assert texts == [
-        "versioned@2: making an environment with wobble==2.*",
-        "versioned: making an environment with wobble==1.0",
-    ]
-    assert len(list(wheels.glob("*/environment.json"))) == 2
-    with pytest.raises(NoEnvironmentError, match=r"versioned@7: wobble==7.\* cannot be installed"):
+    assert texts == ["versioned@2: making an environment with wobble==2.*"]
+    assert len(list(wheels.glob("*/environment.json"))) == 1
+    with pytest.raises(NoEnvironmentError, match=r"^versioned@7: wobble==7\.\* cannot be installed"):
         open_runtime("versioned@7", catalog, config)
 
 
@@ -395,9 +421,17 @@ def test_a_model_of_more_than_two_gib_has_its_weights_in_a_file_beside_it(
     assert model.SerializeToString() == before
 
 
-def test_values_are_not_kept_between_runs(right: RuntimeRuns, file: ModelFile) -> None:
+def test_values_are_let_go_before_the_next_run(
+    right: RuntimeRuns, file: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pieces = right.marked(file, SAMPLE, marks("h", "r"), budget_bytes=12)
     first = weakref.ref(next(pieces).values["h"])
-    next(pieces)
-    gc.collect()
-    assert first() is None
+    run = Worker.run
+
+    def run_in_turn(worker: Worker, job: Job, timeout: float) -> JobResult:
+        gc.collect()
+        assert first() is None
+        return run(worker, job, timeout)
+
+    monkeypatch.setattr(Worker, "run", run_in_turn)
+    assert next(pieces).names == ("r",)

@@ -309,3 +309,55 @@ def test_an_input_that_is_no_tensor_is_refused(tmp_path: Path):
         tmp_path, "g (seq(float[2]) x) => (float[2] y) { i = Constant<value_int = 0>() y = SequenceAt(x, i) }"
     )
     assert "input 'x' is a sequence" in words
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path):
+    path = saved(tmp_path, PLAIN.replace("Relu", "Nonesuch"))
+    path.write_bytes(path.read_bytes().replace(b"Nonesuch", b"None\xffuch"))
+    assert "op_type of a NodeProto" in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "words"),
+    [
+        (TensorProto(name="w", data_type=1, dims=[3], raw_data=bytes(11)), r"w holds 11 bytes, and its shape \[3\] needs 12"),
+        (TensorProto(name="w", data_type=1, dims=[3], float_data=[1, 2]), r"w holds 2 numbers, and its shape \[3\] needs 3"),
+        (TensorProto(name="w", data_type=16, dims=[3], int32_data=[1] * 4), "holds 4 numbers"),
+        (TensorProto(name="w", data_type=TensorProto.INT4, dims=[3], int32_data=[1] * 3), "needs 2"),
+        (TensorProto(name="w", data_type=1, dims=[-1]), "negative size"),
+        (TensorProto(name="w", data_type=99, dims=[1], raw_data=b"1"), "type"),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_is_not_whole_is_refused(tmp_path: Path, tensor, words):
+    model = onnx.parser.parse_model(PLAIN)
+    model.graph.initializer.append(tensor)
+    assert re.search(words, refused(saved(tmp_path, model)))
+
+
+def test_tensors_of_every_type_are_whole_as_onnx_writes_them(tmp_path: Path):
+    model = onnx.parser.parse_model(PLAIN)
+    names = [
+        "FLOAT",
+        "FLOAT16",
+        "BFLOAT16",
+        "DOUBLE",
+        "INT8",
+        "UINT16",
+        "INT64",
+        "UINT64",
+        "BOOL",
+        "INT4",
+        "UINT4",
+        "FLOAT8E4M3FN",
+    ]
+    for name in names:
+        model.graph.initializer.append(helper.make_tensor(name, getattr(TensorProto, name), [3], [1, 0, 1]))
+    model.graph.initializer.append(helper.make_tensor("STRING", TensorProto.STRING, [2], [b"a", b"b"]))
+    model.graph.initializer.append(helper.make_tensor("COMPLEX64", TensorProto.COMPLEX64, [1], [1j]))
+    assert len(read_source(saved(tmp_path, model)).model.graph.initializer) == len(names) + 2
+
+
+def test_an_element_type_that_onnx_does_not_know_is_refused(tmp_path: Path):
+    model = onnx.parser.parse_model(PLAIN)
+    model.graph.input[0].type.tensor_type.elem_type = 79
+    assert "element type 79" in refused(saved(tmp_path, model))

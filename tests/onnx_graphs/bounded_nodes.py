@@ -26,15 +26,19 @@ def wide(array):
     return array.astype(np.float64) if array.dtype.kind not in "iub" else array
 
 
-def bounds(op_type, *inputs, kinds=(F32,), opset=22, errors=(), **attributes):
-    """Return the approximations of the outputs, of which `kinds` are the element types, with `errors` of the first inputs."""
+def bounds(op_type, *inputs, kinds=(F32,), opset=22, errors=(), observed=(), **attributes):
+    """Return the approximations of the outputs, of which `kinds` are the element types, with `errors` of the first inputs.
+
+    `observed` is what a run shows of the outputs.
+    """
     node = node_of(op_type, inputs, len(kinds), **attributes)
     padded = [*errors, *[None] * (len(inputs) - len(errors))]
     approximations = [
         None if x is None else Approximation(wide(x), None if error is None else np.asarray(error, float))
         for x, error in zip(inputs, padded, strict=True)
     ]
-    return bounded_outputs(computation(node, opset), kinds, approximations)
+    shown = [None if each is None else wide(each) for each in observed]
+    return bounded_outputs(computation(node, opset), kinds, approximations, shown)
 
 
 def run(op_type, *inputs, kinds=(F32,), opset=22, **attributes):
@@ -65,7 +69,7 @@ def worst(got, bound):
         error = np.where(same, 0.0, np.abs(got - value))
         allowed = np.broadcast_to(0.0 if bound.error is None else bound.error, value.shape)
         ratio = np.where(error == 0.0, 0.0, np.where(np.isinf(allowed), 0.0, error / allowed))
-    return float(np.nan_to_num(ratio, nan=np.inf).max(initial=0.0))
+    return float(np.nan_to_num(ratio, nan=np.inf, posinf=np.inf).max(initial=0.0))
 
 
 def rounded_to(kind, array):

@@ -54,6 +54,27 @@ def test_bf16_travels_bit_for_bit() -> None:
     assert program.forward({"x": np.empty(0, ml_dtypes.bfloat16)})["y"].shape == (0,)
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"])
+def test_float8_goes_in_and_comes_out_by_its_bits(dtype: str) -> None:
+    numbers = np.arange(256, dtype=np.uint8).view(getattr(ml_dtypes, dtype))
+    numbers = numbers[np.isfinite(numbers.astype(np.float32))]
+    element_type = helper.np_dtype_to_tensor_dtype(numbers.dtype)
+    ends = [helper.make_tensor_value_info(name, element_type, None) for name in "xyz"]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Cast", ["wide"], ["y"], to=element_type),
+        helper.make_node("Identity", ["x"], ["z"]),
+    ]
+    graph = helper.make_graph(nodes, "casts", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    program = OrtCpu().load(Artifact(model.SerializeToString(), 19, "tests"), "f32")
+    for x in (numbers, numbers[:0], numbers[0]):
+        for output in program.forward({"x": x}).values():
+            assert output.dtype == numbers.dtype
+            assert output.shape == x.shape
+            assert output.tobytes() == x.tobytes()
+
+
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_an_answer_is_memory_of_its_own(dtype: str) -> None:
     program = OrtCpu().load(author(KERNELS["linear"], dtype), dtype)

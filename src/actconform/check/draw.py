@@ -11,14 +11,12 @@ import numpy as np
 import onnx
 
 from actconform.check.inputs import Array, InputSample
-from actconform.check.memory import estimated_bytes, expect_fits
+from actconform.check.sample_size import expect_sample_fits, inferred_shapes
 from actconform.check.size_search import described, sizings
 from actconform.check.sizes import Symbol, readings, shape_at, symbols_of
 from actconform.check.value_domains import Domain, domain_of
 from actconform.check.value_flow import value_flow
 from actconform.errors import UsageError, near
-from actconform.onnx.grad.arguments import fix_shapes
-from actconform.onnx.size_limits import inferred_with_data
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
 Accepts: TypeAlias = "Callable[[Mapping[str, Array]], str | None]"
 
+MOST_REFUSED_RUNS = 400  # of all readings of the inputs together
 FEW_ELEMENTS = 2**18  # of inputs, whose run no machine minds
 MOST_WORDS = 300  # letters of a refusal that are shown
 
@@ -79,9 +78,10 @@ def draw_samples(
 ) -> list[DrawnSample]:
     """Return inputs at every kind of sizes that was found, `count` of them if it is stated.
 
-    `accepts` runs inputs and returns None or why they are refused; without it, what onnx infers decides. A sample depends on
-    the model, `seed` and its own number alone. Raises UsageError for ranges of no input, for inputs that cannot be drawn, and
-    where no sizes are accepted.
+    `accepts` runs inputs and returns None or why they are refused; without it, what onnx infers decides. What it raises ends
+    the search: so a runtime that refuses the model at any size is not asked again. A sample depends on the model, `seed`, its
+    own number and what `accepts` answers alone. Raises UsageError for ranges of no input, for inputs that cannot be drawn,
+    and where no sizes are accepted.
     """
     drawer = _Drawer(source, seed, dict(ranges or {}), accepts, max_memory)
     return drawer.samples(count)
@@ -98,9 +98,10 @@ class _Drawer:
         accepts: Accepts | None,
         max_memory: int | None,
     ) -> None:
-        for name in ranges:
+        for name, ends in ranges.items():
             if name not in source.inputs:
                 raise UsageError(f"--range: the model has no input {one_line(name)!r}{near(name, list(source.inputs))}")
+            _expect_held(name, ends, source.inputs[name])
         self._source = source
         self._shown = one_line(str(source.path))
         self._seed = seed
@@ -109,24 +110,32 @@ class _Drawer:
         self._max_memory = max_memory
         self._flow = value_flow(source.light)
         self._inputs: Mapping[str, TensorType] = source.inputs
+        self._refused_runs = 0
         self._inferences: dict[tuple[tuple[int, ...], ...], Mapping[str, Sequence[int]]] = {}
 
     def samples(self, count: int | None) -> list[DrawnSample]:
         sizes = self._sizings()
         number = len(sizes) if count is None else count
-        return [self._drawn(i, sizes[i % len(sizes)]) for i in range(number)]
+        return [self._accepted(i, sizes[i % len(sizes)]) for i in range(number)]
+
+    def _accepted(self, number: int, sizing: Sizing) -> DrawnSample:
+        """Return the sample of a number; where its values are refused at sizes that are taken, those of the first number."""
+        sample = self._drawn(number, sizing)
+        if number and self._accepts is not None and self._accepts(sample.arrays) is not None:
+            return replace(self._drawn(0, sizing), name=sample.name)
+        return sample
 
     def _sizings(self) -> list[Sizing]:
         """Return sizings under the first reading of the inputs' dimensions under which one is taken."""
-        refusals = []
+        first_refusal = ""
         for inputs in readings(self._source.inputs, self._flow):
             self._inputs = inputs
-            try:
-                return sizings([*symbols_of(self._inputs, self._flow), *self._choices()], self._refusal)
-            except UsageError as error:
-                refusals.append(str(error))
+            results, words = sizings([*symbols_of(inputs, self._flow), *self._choices()], self._refusal)
+            if results:
+                return results
+            first_refusal = first_refusal or words
         raise UsageError(
-            f"{self._shown}: no inputs were found that are taken; the first that were tried, {refusals[0]}; give inputs with "
+            f"{self._shown}: no inputs were found that are taken; the first that were tried, {first_refusal}; give inputs with "
             "--inputs, or their values with --range"
         )
 
@@ -149,17 +158,19 @@ class _Drawer:
             return words
         if self._accepts is None:
             try:
-                self._infer(sizing)
+                inferred_shapes(self._source, self._shapes_by_name(sizing))
             except onnx.shape_inference.InferenceError as error:
                 return one_line(str(error), MOST_WORDS)
+        elif self._refused_runs >= MOST_REFUSED_RUNS:
+            return "too many sizes were refused before"
         elif (words := self._accepts(self._drawn(0, sizing).arrays)) is not None:
+            self._refused_runs += 1
             return one_line(words, MOST_WORDS)
         return self._needs_too_much(sizing)
 
     def _needs_too_much(self, sizing: Sizing) -> str | None:
-        needed = estimated_bytes(self._source.weight_bytes, self._source.light.graph, self._inferred(sizing))
         try:
-            expect_fits(needed, self._max_memory, f" at {described(sizing)}")
+            expect_sample_fits(self._source, self._inferred(sizing), self._max_memory, f" at {described(sizing)}")
         except UsageError as error:
             return str(error)
         return None
@@ -169,22 +180,13 @@ class _Drawer:
         key = tuple(self._shapes(sizing))
         if key not in self._inferences:
             try:
-                self._inferences[key] = self._infer(sizing)
+                self._inferences[key] = inferred_shapes(self._source, self._shapes_by_name(sizing))
             except onnx.shape_inference.InferenceError:  # a run decides
                 self._inferences[key] = {}
         return self._inferences[key]
 
-    def _infer(self, sizing: Sizing) -> dict[str, Sequence[int]]:
-        light = onnx.ModelProto()
-        light.CopyFrom(self._source.light)
-        fix_shapes(light.graph, dict(zip(self._inputs, self._shapes(sizing), strict=True)))
-        graph = inferred_with_data(light).graph
-        shapes: dict[str, Sequence[int]] = {}
-        for value in (*graph.input, *graph.value_info, *graph.output):
-            dims = value.type.tensor_type.shape.dim
-            if value.type.tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-                shapes[value.name] = [dim.dim_value for dim in dims]
-        return shapes
+    def _shapes_by_name(self, sizing: Sizing) -> dict[str, tuple[int, ...]]:
+        return dict(zip(self._inputs, self._shapes(sizing), strict=True))
 
     def _shapes(self, sizing: Sizing) -> list[tuple[int, ...]]:
         return [shape_at(tensor, sizing) for tensor in self._inputs.values()]
@@ -214,6 +216,19 @@ class _Drawer:
         return domain
 
 
+def _expect_held(name: str, ends: Range, tensor: TensorType) -> None:
+    """Raise UsageError where an input cannot hold the ends of a range."""
+    numbers = np.array(ends)
+    with np.errstate(all="ignore"):
+        stored = numbers.astype(tensor.dtype).astype(np.float64) if tensor.dtype.kind != "O" else np.full(2, np.nan)
+    exact = tensor.dtype.kind in "iub"
+    if not np.isfinite(stored).all() or (exact and (stored != numbers).any()):
+        expected = "whole numbers that it holds" if exact else "numbers that it holds"
+        raise UsageError(
+            f"--range {one_line(name)}={ends.low:g}:{ends.high:g}: the input is {tensor}; expected {expected}"
+        )
+
+
 def _choice_of(name: str) -> str:
     return f"the value of {name}"
 
@@ -239,7 +254,11 @@ def _values(generator: np.random.Generator, domain: Domain, shape: tuple[int, ..
                 corners = np.sort(values.reshape(*shape[:-1], 2, 2), axis=-2)
                 values = corners.reshape(shape)
         case _:
-            values = generator.integers(int(domain.low), int(domain.high), shape, np.int64, endpoint=True)
+            low, high = int(domain.low), int(domain.high)
+            if dtype.kind in "iu":
+                low, high = (min(max(end, np.iinfo(dtype).min), np.iinfo(dtype).max) for end in (low, high))
+            bits = np.uint64 if high > np.iinfo(np.int64).max else np.int64
+            values = generator.integers(low, high, shape, bits, endpoint=True)
     return np.asarray(values).astype(dtype)
 
 

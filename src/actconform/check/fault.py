@@ -105,9 +105,19 @@ def _of_output(
 ) -> ModelFault:
     """Return the fault of an output that no node explains: by what runs without optimization, and what the graph makes of it."""
     graph = sample.graph
-    producer = next((node for node in reversed(graph.nodes) if output.name in node.outputs), None)
-    name, op_type = (producer.name, producer.proto.op_type) if producer else (output.name, "")
     evidence = [_end_to_end(output)]
+    if graph.overflow:
+        evidence.append(f"the graph overflows as written: {graph.overflow.words}")
+        return ModelFault(
+            blame="graph",
+            node=graph.overflow.node,
+            op_type=graph.overflow.op_type,
+            sample=output.sample,
+            output=output,
+            source=source_line(graph, graph.overflow.node),
+            evidence=tuple(evidence),
+        )
+    name, op_type = _producer(graph, output.name)
     judged = [level for level in levels if level.sample == output.sample and not level.failure]
     unjudged = sum(len(level.unjudged) for level in judged)
     blame: Blame = "undetermined"
@@ -149,9 +159,40 @@ def _without_optimization(runs: RuntimeRuns, sample: CheckedSample, output: Outp
     return output_verdict(plain, array, graph.truth[output.name], sample.draws, graph.types.get(output.name, 0))
 
 
+def fault_of_saved(samples: Sequence[CheckedSample], outputs: Sequence[OutputCheck]) -> ModelFault | None:
+    """Return the fault of the first saved output that rounding does not explain: the graph is not what made it."""
+    for output in outputs:
+        if not output.explained:
+            graph = samples[output.sample].graph
+            node, op_type = _producer(graph, output.name)
+            return ModelFault(
+                blame="graph",
+                node=node,
+                op_type=op_type,
+                sample=output.sample,
+                output=output,
+                evidence=(
+                    _end_to_end(output),
+                    (
+                        "the graph, in float64, does not give what was saved: it was exported from another model, with other "
+                        "weights or in another mode, or what was saved had other inputs"
+                    ),
+                ),
+            )
+    return None
+
+
+def _producer(graph: FlatGraph, output: str) -> tuple[str, str]:
+    """Return the node that gives an output, and its operator."""
+    node = next((node for node in reversed(graph.nodes) if output in node.outputs), None)
+    return (node.name, node.proto.op_type) if node else (output, "")
+
+
 def _end_to_end(output: OutputCheck) -> str:
     if output.reason:
         return f"output {output.name}: {output.reason}"
+    if output.overflowed:
+        return f"output {output.name}: {output.overflowed:,} elements are infinite, since the format ends below their true values"
     if output.nonfinite:
         return f"output {output.name}: {output.nonfinite:,} elements are NaN or infinite, or should be"
     if not np.isfinite(output.spreads):

@@ -62,6 +62,14 @@ class FlatNode(NamedTuple):
 Answers: TypeAlias = "Callable[[onnx.ModelProto, Sequence[str]], Bundle | None]"
 
 
+class Overflow(NamedTuple):
+    """A node whose true values lie beyond the range of its format."""
+
+    node: str
+    op_type: str
+    words: str
+
+
 @dataclass
 class FlatGraph:
     """A flat graph, and the values of its outputs in float64 for the sample that it was made with."""
@@ -83,8 +91,8 @@ class FlatGraph:
     """Tensors that no one here can evaluate: the value a runtime gave."""
     unknown: dict[str, str] = field(default_factory=dict)
     """Tensors without a value, and why."""
-    overflow: str = ""
-    """The first node whose true values lie beyond the range of its format, in words; "" where there is none."""
+    overflow: Overflow | None = None
+    """The first node whose true values lie beyond the range of its format."""
 
     def nbytes(self, name: str) -> int:
         """Return the bytes of a tensor, 8 for each element: at least what any runtime needs."""
@@ -280,9 +288,8 @@ class _Flattening:
             return
         largest = max(np.fmax.reduce(array, axis=None), -np.fmin.reduce(array, axis=None))
         if fmt.overflow <= largest < np.inf:
-            self._graph.overflow = (
-                f"{flat.proto.op_type} {flat.name} gives {largest:,.6g}, and {fmt.name} ends at {fmt.largest:,.6g}"
-            )
+            words = f"{flat.proto.op_type} {flat.name} gives {largest:,.6g}, and {fmt.name} ends at {fmt.largest:,.6g}"
+            self._graph.overflow = Overflow(flat.name, flat.proto.op_type, words)
 
     def _set_unknown(self, flat: FlatNode, reason: str) -> None:
         self._graph.unknown.update(dict.fromkeys(flat.outputs, reason))

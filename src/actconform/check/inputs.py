@@ -7,17 +7,20 @@ import math
 import re
 import secrets
 import shutil
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import onnx
 from google.protobuf.message import DecodeError
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
+from actconform.check.sample_size import expect_sample_fits, inferred_shapes
 from actconform.errors import UsageError, near
 from actconform.files import read_bytes
 from actconform.onnx.constants import tensor_of
@@ -57,13 +60,14 @@ class SavedSamples:
     notes: list[str] = field(default_factory=list)
 
 
-def read_samples(path: Path, source: Source) -> SavedSamples:
+def read_samples(path: Path, source: Source, *, max_memory: int | None = None) -> SavedSamples:
     """Return the inputs that a file or folder holds for the model.
 
     An .npz or a folder with .npy or .pb files is one sample; a folder of folders has one in each; a single .npy is the only
     input. Arrays are never split along an axis. Raises UsageError, naming the file and what is expected: for files that are
     none of these, pickled or damaged, for names that the model does not have or that are missing, wrong dtypes, ranks and sizes, and
-    a symbol that would be two sizes in one sample. NaN and infinities are taken, and noted.
+    a symbol that would be two sizes in one sample; for samples with which a check needs more than `max_memory` bytes, by
+    default what the machine has available. NaN and infinities are taken, and noted.
     """
     shown = one_line(str(path))
     try:
@@ -72,6 +76,7 @@ def read_samples(path: Path, source: Source) -> SavedSamples:
         for place in places:
             arrays, outputs = _read_place(place, source)
             _expect_inputs(arrays, source, one_line(str(place)))
+            _expect_fits(arrays, source, max_memory, one_line(str(place)))
             samples.append(InputSample(place.name, arrays))
             references.append(outputs)
             notes += [f"{one_line(place.name)}: {note}" for note in _nonfinite(arrays)]
@@ -117,6 +122,7 @@ def write_sample(
     Optional inputs that are left out have no file. What the folder held before is replaced. Raises OSError.
     """
     fresh = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    former = fresh.with_name(f"{fresh.name}.former")
     fresh.mkdir(parents=True)
     try:
         names = [*source.inputs, *source.optional_inputs]
@@ -127,10 +133,11 @@ def write_sample(
                         tensor_of(np.asarray(values[name]), name).SerializeToString()
                     )
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(former)
         fresh.rename(folder)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for leftover in (fresh, former):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sample_places(path: Path) -> list[Path]:
@@ -210,7 +217,7 @@ def _npz(content: bytes, shown: str) -> Arrays:
                 )
                 for member in members
             }
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         raise UsageError(
             f"{shown}: is a damaged archive ({one_line(str(error), 200)}): write it again with numpy.savez"
         ) from error
@@ -230,13 +237,13 @@ def _npy(content: bytes, shown: str) -> Array:
         if any(size < 0 for size in shape):
             raise ValueError(f"shape {shape} has a negative size")
         count = math.prod(shape)
-        there = len(content) - stream.tell()
-        if count * dtype.itemsize > there:
+        stored = len(content) - stream.tell()
+        if count * dtype.itemsize > stored:
             raise UsageError(
-                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {there:,} are there"
+                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {stored:,} are there"
             )
         array: Array = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, SyntaxError, EOFError, OSError, TypeError) as error:
+    except (ValueError, SyntaxError, EOFError, OSError, TypeError, tokenize.TokenError) as error:
         raise UsageError(
             f"{shown}: is no array of NumPy ({one_line(str(error), 200)}): write it with numpy.save"
         ) from error
@@ -291,6 +298,16 @@ def _expect_inputs(arrays: Arrays, source: Source, shown: str) -> None:
         tensor = f"input {one_line(name)!r}"
         _expect_dtype(tensor, arrays[name], declared[name], shown)
         _expect_shape(tensor, arrays[name], declared[name], shown, symbols)
+
+
+def _expect_fits(arrays: Arrays, source: Source, max_memory: int | None, shown: str) -> None:
+    try:
+        shapes = inferred_shapes(source, {name: array.shape for name, array in arrays.items() if name in source.inputs})
+        expect_sample_fits(source, shapes, max_memory, " with these inputs")
+    except onnx.shape_inference.InferenceError:  # a run decides whether they fit together
+        return
+    except UsageError as error:
+        raise UsageError(f"{shown}: the model {error}") from error
 
 
 def _held_as(array: Array, declared: TensorType) -> Array:

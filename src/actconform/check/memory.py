@@ -64,14 +64,14 @@ def expect_fits(needed: int, max_memory: int | None, sizes: str) -> None:
 def _peak_elements(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> int:
     last_read = {name: i for i, node in enumerate(graph.node) for name in node.input}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    kept = {value.name for value in graph.output}
+    outputs = {value.name for value in graph.output}
     alive = sum(sizes.get(value.name, 0) for value in graph.input)
     peak = alive
     for i, node in enumerate(graph.node):
         alive += sum(sizes.get(name, 0) for name in node.output if name)
         peak = max(peak, alive)
         over = {
-            name for name in (*node.input, *node.output) if name and last_read.get(name, i) <= i and name not in kept
+            name for name in (*node.input, *node.output) if name and last_read.get(name, i) <= i and name not in outputs
         }
         alive -= sum(sizes.get(name, 0) for name in over)
     return peak

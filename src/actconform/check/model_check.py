@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform._version import __version__
-from actconform.check.fault import attributed, first_fault
+from actconform.check.fault import attributed, fault_of_saved, first_fault
 from actconform.check.flatten import FlatGraph, flatten, wide
 from actconform.check.judge import judged_level
 from actconform.check.model_file import ModelFile
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from actconform.check.source import Source
     from actconform.types.case import Bundle
 
+SAVED = "saved outputs"
 MOST_SAMPLES = 2  # that are judged node by node, beside those whose outputs are not explained
 MOST_WORSE = 2  # of these
 
@@ -63,6 +64,8 @@ class CheckedSample:
 
     inputs: Bundle
     facts: SampleFacts
+    saved: Bundle | None = None
+    """Outputs that were saved elsewhere, of the framework for example."""
     graph: FlatGraph = field(init=False)
     file: ModelFile = field(init=False)
     """The flat graph, for runtimes."""
@@ -93,6 +96,8 @@ def check_model(
             progress.step()
             sample.draws = draws(sample.graph, sample.inputs, progress=progress.step)
         results = [_checked(runs, original, samples, progress) for runs in runtimes]
+        if any(sample.saved is not None for sample in samples):
+            results.append(_saved(samples))
     graph = samples[0].graph
     return CheckResult(
         model=source.path.name,
@@ -149,15 +154,29 @@ def _checked(
     for place in _judged_samples(outputs, len(samples)):
         levels += _levels(runs, samples[place], place, progress)
     fault = first_fault(runs, samples, outputs, levels)
-    explained = fault is None and all(output.explained for output in outputs)
+    mutated = tuple(dict.fromkeys(name for answer in answers for name in answer.mutated))
     return replace(
         runtime,
-        status="explained" if explained else "not explained",
+        status="explained" if fault is None and not mutated else "not explained",
         outputs=outputs,
         levels=levels,
+        mutated=mutated,
         unsteady=tuple(dict.fromkeys(name for answer in answers for name in answer.unsteady)),
         fault=fault,
         seconds=time.perf_counter() - started,
+    )
+
+
+def _saved(samples: Sequence[CheckedSample]) -> RuntimeCheck:
+    """Return the verdict on saved outputs, as on a runtime's answers."""
+    outputs = [
+        _output(sample, i, name, array)
+        for i, sample in enumerate(samples)
+        for name, array in (sample.saved or {}).items()
+    ]
+    fault = fault_of_saved(samples, outputs)
+    return RuntimeCheck(
+        name=SAVED, status="explained" if fault is None else "not explained", outputs=outputs, fault=fault
     )
 
 
@@ -167,7 +186,7 @@ def _output(sample: CheckedSample, place: int, name: str, array: Array) -> Outpu
     truth = graph.truth.get(name)
     if truth is None:
         return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
-    if graph.answered and _depends_on_answers(graph, name):
+    if name not in graph.types or (graph.answered and _depends_on_answers(graph, name)):
         return replace(output, unjudged="it depends on a node that cannot be evaluated here")
     return output_verdict(output, array, truth, sample.draws, graph.types.get(name, 0))
 
@@ -222,7 +241,7 @@ def _conditioning(sample: CheckedSample, place: int) -> Iterator[Conditioning]:
             output=name,
             sample=place,
             **ill_conditioned(truth, moved, FORMATS.get(graph.types.get(name, 0))),
-            overflows=graph.overflow,
+            overflows=graph.overflow.words if graph.overflow else "",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,7 +38,7 @@ def open_runtime(
     """Return the runs of the runtime `name`; its process starts at the first one, or with `start`.
 
     `name` is one of the catalog with the backends of the settings (`configured`), NAME@VARIANT of one, or NAME@VERSION: with that
-    version of the first of its `packages`, or the one that is installed. "1.26" is the newest release of 1.26. `say` is called for
+    version of the first of its `packages`. "1.26" is the newest release of 1.26. `say` is called for
     what takes time; `timeout` is in seconds a call, by default that of the settings; `plugins` are further ones,
     "module:attribute".
 
@@ -88,19 +87,9 @@ def _with_version(backend: type[Backend], version: str, config: Config) -> Backe
             f"in {table_name(name)} of the settings"
         )
     required = {canonicalize_name(Requirement(text).name): text for text in settings.requirements}
-    package = next(
-        (package for package in backend.packages if package in required or _has(package)), backend.packages[0]
-    )
+    package = next((package for package in backend.packages if package in required), backend.packages[0])
     loose = len(numbers.release) < FULL and str(numbers) == numbers.base_version
     wanted = f"{package}=={version}{'.*' if loose else ''}"
     others = [text for package, text in required.items() if package not in backend.packages]
     needed = [wanted] if settings.python or not is_installed(wanted) else []
     return msgspec.structs.replace(settings, requirements=(*others, *needed))
-
-
-def _has(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -141,6 +141,8 @@ class RuntimeCheck(msgspec.Struct, frozen=True, kw_only=True):
     levels: list[LevelCheck] = []
     unsteady: tuple[str, ...] = ()
     """Outputs that differed between two calls with the same inputs."""
+    mutated: tuple[str, ...] = ()
+    """Inputs that the runtime changed in place."""
     fault: ModelFault | None = None
     seconds: float = 0.0
 

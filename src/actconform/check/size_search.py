@@ -6,7 +6,6 @@ import heapq
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from actconform.errors import UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -22,10 +21,10 @@ MOST_VARIATIONS = 40  # of them, for each further sizing
 MOST_CHOICES = 3  # further sizings for values that decide
 
 
-def sizings(symbols: Sequence[Symbol], refusal: Refusal) -> list[Sizing]:
+def sizings(symbols: Sequence[Symbol], refusal: Refusal) -> tuple[list[Sizing], str]:
     """Return sizings with which the model runs: a first, others in which batch and other sizes differ, and each further choice.
 
-    Raises UsageError, with the first refusal, where none of MOST_TRIES is taken.
+    None where none of MOST_TRIES is taken. Beside them the first refusal.
     """
     as_demanded = [
         replace(symbol, candidates=symbol.candidates[:1]) if symbol.kind == "demanded" else symbol for symbol in symbols
@@ -34,17 +33,17 @@ def sizings(symbols: Sequence[Symbol], refusal: Refusal) -> list[Sizing]:
     if base is None and as_demanded != list(symbols):
         base, words = search(symbols, refusal, {}, MOST_TRIES)
     if base is None:
-        raise UsageError(words)
+        return [], words
     sizes = [symbol for symbol in symbols if symbol.kind in {"batch", "size"}]
-    taken = [base, *_resized(sizes, base, refusal)]
+    results = [base, *_resized(sizes, base, refusal)]
     for choice in [symbol for symbol in symbols if symbol.kind == "choice"][:MOST_CHOICES]:
         for option in _changed(choice, base).candidates:
             near_base = [replace(size, candidates=(base[size.name], *size.candidates)) for size in sizes]
             further, _ = search(near_base, refusal, {**base, choice.name: option}, MOST_VARIATIONS)
-            if further is not None and further not in taken:
-                taken.append(further)
+            if further is not None and further not in results:
+                results.append(further)
                 break
-    return taken
+    return results, words
 
 
 def search(symbols: Sequence[Symbol], refusal: Refusal, fixed: Sizing, most_tries: int) -> tuple[Sizing | None, str]:
@@ -79,9 +78,9 @@ def _resized(sizes: Sequence[Symbol], base: Sizing, refusal: Refusal) -> list[Si
     batch = [symbol for symbol in sizes if symbol.kind == "batch"]
     rest = [symbol for symbol in sizes if symbol.kind == "size"]
     groups = [group for group in (batch, rest) if group and len(group) < len(sizes)]
-    taken = [varied for group in groups if (varied := _varied(group, sizes, base, refusal)) is not None]
-    if taken or len(sizes) == 1:
-        return taken
+    results = [varied for group in groups if (varied := _varied(group, sizes, base, refusal)) is not None]
+    if results or len(sizes) == 1:
+        return results
     singles = (_varied([symbol], sizes, base, refusal) for symbol in sizes)
     return [varied for varied in singles if varied is not None][:1]
 

@@ -18,13 +18,15 @@ Sizing: TypeAlias = dict[str, int]
 """The size of each open dimension, and the number of the choice for each input whose value decides, by name."""
 
 _BATCH = (1, 2, 3, 4)
-_TOKENS = (8, 12, 16, 32, 5, 64, 128, 77, 1, 256)
+_TOKENS = (8, 16, 12, 24, 32, 5, 64, 128, 77, 1, 256)  # some are the sums of others: past and present
 _IMAGE = (64, 48, 96, 32, 128, 224, 160, 256, 320, 512, 640)
-_SIGNAL = (16, 512, 576, 64, 1, 2, 128, 256, 400, 1024, 160, 480, 2048, 4096, 16000, 8, 4, 32)
+_VOLUME = (16, 32, 8, 24, 48, 64, 96, 128)
+_SIGNAL = (16, 24, 512, 576, 64, 1, 2, 128, 256, 400, 1024, 160, 480, 2048, 4096, 16000, 8, 4, 32)
 _MOST_HINTS = 24  # sizes of weights that are candidates too
 _RANKS = (2, 3, 4, 1, 0)  # tried for inputs that declare none
 Ties: TypeAlias = Literal["axes", "batch", "nothing"]
 TIES: tuple[Ties, ...] = ("axes", "batch", "nothing")
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _UNNAMED_BATCH = "the batch"
 
 
@@ -72,16 +74,16 @@ def symbols_of(inputs: Mapping[str, TensorType], flow: ValueFlow) -> list[Symbol
             if isinstance(dim, str):
                 places.setdefault(dim, []).append((name, axis))
     plain = dict.fromkeys(symbol for symbol in places if not re.search(r"[+*]", symbol))
-    free = [symbol for symbol in places if symbol in plain or evaluated(symbol, dict.fromkeys(plain, 1)) is None]
+    free = [symbol for symbol in places if symbol in plain or size_of(symbol, dict.fromkeys(plain, 1)) is None]
     return [_symbol(symbol, places[symbol], inputs, flow) for symbol in free]
 
 
 def shape_at(tensor: TensorType, sizing: Mapping[str, int]) -> tuple[int, ...]:
     """Return the shape of an input, all of whose dimensions have a size, a name of `sizing`, or one that follows from those."""
-    return tuple(dim if isinstance(dim, int) else evaluated(str(dim), sizing) or 0 for dim in tensor.dims or ())
+    return tuple(dim if isinstance(dim, int) else size_of(str(dim), sizing) or 0 for dim in tensor.dims or ())
 
 
-def evaluated(symbol: str, sizing: Mapping[str, int]) -> int | None:
+def size_of(symbol: str, sizing: Mapping[str, int]) -> int | None:
     """Return the size of a dimension, also of one that is called "past + 1" or "2*batch"; None where that is not known."""
     if symbol in sizing:
         return sizing[symbol]
@@ -106,7 +108,7 @@ def _name_of(name: str, dims: Sequence[int | str | None], axis: int, tied: Ties)
 def _met_rank(name: str, flow: ValueFlow) -> int | None:
     """Return the rank that the first layer which reads an input takes."""
     for use in flow.uses.get(flow.inputs[name], ()):
-        if use.node.op_type in {"LSTM", "GRU", "RNN"}:
+        if use.node.op_type in _RECURRENT:
             return 3
         if use.node.op_type in {"Conv", "ConvTranspose"} and use.operands[1] is not None:
             return len(flow.dims.get(use.operands[1], (None,) * 4))
@@ -115,21 +117,35 @@ def _met_rank(name: str, flow: ValueFlow) -> int | None:
 
 def _symbol(name: str, places: Sequence[tuple[str, int]], inputs: Mapping[str, TensorType], flow: ValueFlow) -> Symbol:
     met = [size for place in places if (size := _met_size(*place, inputs, flow)) is not None]
-    ranks = [len(inputs[place].dims or ()) for place, _ in places]
-    lengths = (
-        re.search(r"seq|len|time|frame|token|step", name.lower()) is not None
-    )  # names only say what is tried first
-    is_batch = not met and ("batch" in name.lower() or (any(axis == 0 for _, axis in places) and not lengths))
-    if is_batch:
-        candidates: tuple[int, ...] = _BATCH
-    elif max(ranks) >= 4:
-        candidates = _IMAGE
-    elif any(inputs[place].dtype.kind in "iub" for place, _ in places):
-        candidates = _TOKENS
-    else:
-        candidates = _SIGNAL
+    recurrent = [axis for place, axis in places if _enters_recurrent(place, flow)]  # time, batch, features
+    # names only say what is tried first
+    is_length = re.search(r"seq|len|time|frame|token|step", name.lower()) is not None
+    is_batch = not met and (
+        "batch" in name.lower()
+        or any(axis == 1 for axis in recurrent)
+        or (any(axis == 0 for _, axis in places) and not is_length and not recurrent)
+    )
+    candidates = _BATCH if is_batch else _usual_sizes(places, inputs)
     every = tuple(dict.fromkeys([*met, *candidates, *_weight_sizes(flow)]))
     return Symbol(name, "demanded" if met else "batch" if is_batch else "size", every)
+
+
+def _usual_sizes(places: Sequence[tuple[str, int]], inputs: Mapping[str, TensorType]) -> tuple[int, ...]:
+    """Return sizes by what an open dimension seems to be: of tokens, where the model takes several, images, volumes or signals."""
+    takes_tokens = any(
+        tensor.dtype.kind in "iub" and any(isinstance(dim, str) for dim in (tensor.dims or ())[1:])
+        for tensor in inputs.values()
+    )
+    rank = max(len(inputs[place].dims or ()) for place, _ in places)
+    if takes_tokens:
+        return _TOKENS
+    return _SIGNAL if rank < 4 else _IMAGE if rank == 4 else _VOLUME
+
+
+def _enters_recurrent(name: str, flow: ValueFlow) -> bool:
+    """Say whether an input is what a recurrent layer reads, or its state."""
+    layers = (use for use in flow.uses.get(flow.inputs[name], ()) if use.node.op_type in _RECURRENT)
+    return any(flow.inputs[name] in (*use.operands[:1], *use.operands[5:7]) for use in layers)
 
 
 def _weight_sizes(flow: ValueFlow) -> list[int]:
@@ -171,7 +187,7 @@ def _demanded(use: Use, tensor: int, axis: int, rank: int, flow: ValueFlow) -> i
         "Conv": (axis == 1, 1),
         **dict.fromkeys(("ConvTranspose", "BatchNormalization", "InstanceNormalization"), (axis == 1, 0)),
         "LayerNormalization": (last and len(weights) == 1, 0),
-        **dict.fromkeys(("LSTM", "GRU", "RNN"), (axis == 2, 2)),
+        **dict.fromkeys(_RECURRENT, (axis == 2, 2)),
     }
     applies, weight_axis = demanded.get(use.node.op_type, (False, 0))
     if not applies or not -len(weights) <= weight_axis < len(weights):

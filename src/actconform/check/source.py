@@ -16,6 +16,7 @@ from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from actconform.check.file_kinds import HEAD, foreign_file, foreign_folder
+from actconform.check.integrity import expect_text, expect_whole_tensors
 from actconform.check.memory import element_size, estimated_bytes, expect_fits, weight_bytes
 from actconform.check.structure import expect_sound, undefined_operators
 from actconform.errors import CannotConvertError, ExternalDataError, TooLargeError, UsageError
@@ -103,8 +104,12 @@ class Source:
         open_dimensions(light.graph)
         try:
             return inlined(light) if light.functions else light
-        except (CannotConvertError, TooLargeError) as error:
+        except (CannotConvertError, TooLargeError, RuntimeError, ValueError) as error:  # the last two by the inliner
             raise UsageError(f"{self.path}: its functions cannot be inlined: {one_line(str(error))}") from error
+
+    def with_model(self, model: onnx.ModelProto) -> Source:
+        """Return a source of another model, made of this one."""
+        return _source(self.path, model, weight_bytes(model), self.sha256)
 
     def array(self, tensor: TensorProto) -> NDArray[Any]:
         """Return the values of a tensor of the model, mapped from its file where it lies in one."""
@@ -112,7 +117,7 @@ class Source:
             return numpy_helper.to_array(tensor)
         import onnx_ir
 
-        return onnx_ir.serde.deserialize_tensor(tensor, self.path.resolve().parent).numpy()
+        return onnx_ir.serde.deserialize_tensor(tensor, self.path.parent.resolve()).numpy()
 
 
 def read_source(path: Path, *, max_memory: int | None = None) -> Source:
@@ -125,11 +130,14 @@ def read_source(path: Path, *, max_memory: int | None = None) -> Source:
     content = _content(path)
     try:
         model = _parsed(content)
-        folder = path.resolve().parent
-        outside = [tensor for tensor in tensors(model) if uses_external_data(tensor)]
+        expect_text(model)
+        folder = path.parent.resolve()
+        stored = [tensor for tensor in tensors(model) if tensor.data_type or tensor.dims or tensor.name]
+        outside = [tensor for tensor in stored if uses_external_data(tensor)]
         _expect_plain_places(outside, folder)
         data = data_files(model, folder)
         expect_sound(model)
+        expect_whole_tensors(stored)
         weights = weight_bytes(model)
         expect_fits(estimated_bytes(weights, model.graph, _least_shapes(model)), max_memory, "")
         if len(content) + sum(map(_declared_bytes, outside)) <= MOST_BYTES:
@@ -250,10 +258,10 @@ def _expect_long_enough(outside: Sequence[TensorProto], data: Mapping[str, Path]
         entries = {entry.key: entry.value for entry in tensor.external_data}
         size, offset = _declared_bytes(tensor), entries.get("offset", "0")
         length = entries.get("length", str(size))
-        there = data[tensor.name].stat().st_size
-        if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > there:
+        file_size = data[tensor.name].stat().st_size
+        if not (offset.isascii() and offset.isdigit() and len(offset) < 20) or int(offset) + size > file_size:
             raise ExternalDataError(
-                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {there:,}"
+                f"the data of {tensor.name} have {size:,} bytes from byte {offset[:40]} of {data[tensor.name]}, which has {file_size:,}"
             )
         if length != str(size):
             raise ExternalDataError(
@@ -285,6 +293,10 @@ def _tensor_type(value: onnx.ValueInfoProto) -> TensorType:
 
 def _output_type(value: onnx.ValueInfoProto) -> TensorType:
     described = value.type.tensor_type
+    if described.elem_type not in TensorProto.DataType.values():
+        raise UsageError(
+            f"{one_line(value.name)!r} has the element type {described.elem_type}, which onnx {onnx.__version__} does not know"
+        )
     if not described.HasField("shape"):
         return TensorType(described.elem_type, None)
     dims = (dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None for dim in described.shape.dim)

@@ -23,6 +23,7 @@ CONTRIB_PREFIXES = (
     "com.microsoft",
     "com.ms.",
 )  # of the domains in which ONNX Runtime's operators and those of its optimizer are
+_NO_OPSET = 2**31 - 1  # newer than any
 _SHOWN = 5  # names in a message
 
 
@@ -63,7 +64,7 @@ def undefined_operators(model: onnx.ModelProto) -> list[str]:
             domain = _domain(node.domain)
             if (domain, node.op_type) in functions or domain.startswith(CONTRIB_PREFIXES):
                 continue
-            if not onnx.defs.has(node.op_type, opsets.get(domain, 0) or 1, domain):
+            if not onnx.defs.has(node.op_type, min(max(opsets.get(domain, 1), 1), _NO_OPSET), domain):
                 undefined.append(one_line(f"{domain or 'ai.onnx'}:{node.op_type}"))
     return list(dict.fromkeys(undefined))
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from actconform.check.flatten import node_outputs, wide
+from actconform.check.sum_lengths import sum_length
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.onnx.evaluate.elementwise import EXACT as EXACT_OPERATORS
 from actconform.onnx.evaluate.elementwise import PASSED_ON
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from actconform.check.flatten import Array, FlatGraph, FlatNode
     from actconform.types.case import Bundle
@@ -21,12 +26,11 @@ DRAWS = 8
 # Inputs that say how large an output is, or where it is read, and are no data: (operator, first such input).
 STRUCTURAL = {"NonMaxSuppression": 2, "OneHot": 1, "Range": 0, "Resize": 1, "TopK": 1, "Upsample": 1}
 # What moves, compares, chooses or counts: it gives numbers that it read, or integers, and rounds nothing.
-EXACT = (PASSED_ON - {"Attention", "Mod", "Range", "RotaryEmbedding"}) | {
-    "Abs", "Cast", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxPool",
-    "MaxRoiPool", "MaxUnpool", "Min", "Neg", "NonMaxSuppression", "Pad", "ReduceMax", "ReduceMin", "Relu", "Round",
-    "Sign", "Unique", "Dropout",
+EXACT = (PASSED_ON - {"Attention", "Mod", "Range", "RotaryEmbedding"}) | EXACT_OPERATORS | {
+    "Abs", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxUnpool", "Min",
+    "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu", "Round", "Sign", "Dropout",
 }  # fmt: skip
-# Functions that are node_outputs to a rounding of their scale, not of their result: sigmoid(-20) is off by some 2**-25.
+# Functions that are computed to a rounding of their scale, not of their result: sigmoid(-20) is off by some 2**-25.
 OF_SCALE_ONE = frozenset(("Erf", "Sigmoid", "Softmax", "Tanh", "Sin", "Cos"))
 TILE = 65_521  # a prime: rows of a matrix do not share their signs
 
@@ -49,7 +53,7 @@ def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None
                 inputs = [_input(graph, values, name, draw) if name else None for name in node.proto.input]
                 results = node_outputs(node, node.computation, inputs)
                 if draw:
-                    results = draw.results(node, results)
+                    results = draw.results(node, inputs, results)
                 values.update((name, array) for name, array in zip(node.proto.output, results, strict=False) if name)
             for name in unread:
                 values.pop(name, None)
@@ -67,8 +71,9 @@ def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: Round
 class RoundingDraw:
     """One draw of stochastic arithmetic: each rounded tensor off by one rounding, up or down by chance, the same in every run.
 
-    Inputs, weights and the results of operators that round are moved by u |y|; functions of a scale s by u max(|y|, s), as
-    they are computed. What is exactly representable stays (Parker's random rounding of Monte Carlo arithmetic): integers held
+    Inputs and weights are moved by u |x|, the results of operators that round by u |y|; functions of a scale s by u max(|y|, s),
+    as they are computed. A sum of k terms is rounded k times: its result is moved by sqrt(k) u |y|, as rounding errors
+    of mean zero add up; where terms cancel, what its inputs were moved by is larger. What is exactly representable stays (Parker's random rounding of Monte Carlo arithmetic): integers held
     in floats, masks, x ** 2. Weights that are integers stay too, and all that says how large a tensor is.
     """
 
@@ -87,43 +92,56 @@ class RoundingDraw:
         if fmt is None or name in self._structural:
             return array
         seed = self._weights.setdefault(name, int(self._generator.integers(1 << 32)))
-        moved = array * (1.0 + fmt.unit_roundoff * _signs(array, np.random.default_rng(seed)))
-        return np.where(np.rint(array) == array, array, moved)
+        return _moved(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
 
-    def results(self, node: FlatNode, results: Iterable[Array]) -> list[Array]:
+    def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node, each off by a rounding where its operator rounds."""
         if node.computation is None or node.proto.op_type in EXACT:
             return list(results)
-        return [self._result(node, array, kind) for array, kind in zip(results, node.types, strict=False)]
+        return [
+            self._result(node, array, kind, sum_length(node.computation.node, inputs, array))
+            for array, kind in zip(results, node.types, strict=False)
+        ]
 
-    def _result(self, node: FlatNode, array: Array, element_type: int) -> Array:
+    def _result(self, node: FlatNode, array: Array, element_type: int, terms: int) -> Array:
         fmt = FORMATS.get(element_type)
         if fmt is None:
             return array
         size = np.maximum(np.abs(array), float(node.proto.op_type in OF_SCALE_ONE))
-        moved = array + fmt.unit_roundoff * _signs(array, self._generator) * size
-        return np.where(array.astype(STORAGE[element_type]).astype(np.float64) == array, array, moved)
+        if terms > 1:
+            size *= math.sqrt(terms)
+        kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
+        return _moved(array, size * fmt.unit_roundoff, self._generator, kept)
 
 
-def _signs(array: Array, generator: np.random.Generator) -> Array:
-    """Return +1 and -1 by chance, in the array's shape: for large ones a tile, begun at a place by chance."""
+def _moved(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
+    """Return `array` moved by `by`, which is overwritten, up or down by chance; elements that are `kept` stay."""
     count = min(array.size, TILE)
     bits = np.unpackbits(np.frombuffer(generator.bytes(count // 8 + 1), np.uint8))[:count]
     signs = 2.0 * bits.astype(np.float64) - 1.0
-    if array.size > count:
-        signs = np.resize(signs, array.size)
-    return signs.reshape(array.shape)
+    flat = by.reshape(-1)
+    tiles = flat[: flat.size - flat.size % count] if count else flat
+    if count:
+        tiles.reshape(-1, count)[...] *= signs
+        flat[tiles.size :] *= signs[: flat.size - tiles.size]
+    moved = flat.reshape(array.shape)
+    moved[kept] = 0.0
+    moved += array
+    return moved
 
 
 def draws(
     graph: FlatGraph, sample: Bundle, count: int = DRAWS, progress: Progress = lambda: None
 ) -> list[dict[str, Array]]:
-    """Return the outputs of `count` draws of rounding."""
-    outputs = []
-    for seed in range(count):
+    """Return the outputs of `count` draws of rounding, computed on two processors at a time where there are two."""
+
+    def outputs(seed: int) -> dict[str, Array]:
         try:
-            outputs.append(evaluated(graph, sample, RoundingDraw(graph, seed)))
+            return evaluated(graph, sample, RoundingDraw(graph, seed))
         except ValueError:  # rounding decides a shape, at which a later node fails
-            outputs.append({})
-        progress()
-    return outputs
+            return {}
+        finally:
+            progress()
+
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        return list(pool.map(outputs, range(count)))

@@ -18,8 +18,9 @@ Shapes: TypeAlias = "Callable[[], Mapping[str, Sequence[int]]]"
 
 _SIZE = 4  # the largest of the sizes and counts that are drawn
 _UNRESTRICTED = 9  # the largest of integers of which the graph says nothing
+_EPSILON = 1e-2  # what is added before a logarithm or root
 _CONTIGUOUS = 8  # constants in a row that an input is compared with: classes of a one-hot encoding
-# Pixels: what they are divided by, alone or after means were subtracted, which are then in the middle of them.
+# What pixels are divided by.
 _PIXEL_SCALES = (255.0, 256.0, 127.5, 127.0, 128.0)
 
 
@@ -34,10 +35,10 @@ class Domain:
     choices: tuple[float, ...] = ()
     reason: str = ""
 
-    def narrowed(self, other: Domain) -> Domain:
+    def narrowed(self, further: Domain) -> Domain:
         """Return what both allow."""
-        low, high = max(self.low, other.low), min(self.high, other.high)
-        narrower = other if (other.high, -other.low) < (self.high, -self.low) else self
+        low, high = max(self.low, further.low), min(self.high, further.high)
+        narrower = further if (further.high, -further.low) < (self.high, -self.low) else self
         return replace(narrower, low=low, high=max(low, high))
 
 
@@ -49,20 +50,25 @@ def domain_of(name: str, tensor: TensorType, flow: ValueFlow, shapes: Shapes) ->
     kind = tensor.dtype.kind
     if kind == "O":
         return Domain("strings")
-    single = tensor.dims is not None and all(dim == 1 for dim in tensor.dims)
-    if kind == "b":
-        return Domain("choice", choices=(1, 0), reason="yes or no") if single else _MASK
     arrivals = list(flow.arrivals(name))
+    if kind == "b":
+        if any((arrival.use.node.op_type, arrival.position) == ("Dropout", 2) for arrival in arrivals):
+            return Domain("choice", choices=(0,), reason="a check trains nothing")
+        return Domain("choice", choices=(1, 0), reason="yes or no") if _is_single(tensor) else _MASK
     sizes = _Shapes(flow, shapes)
     indices = [domain for arrival in arrivals if (domain := _index_domain(arrival, sizes)) is not None]
     if indices:
         domain = indices[0]
         for following in indices[1:]:
             domain = domain.narrowed(following)
-        return Domain("choice", choices=(1, 0), reason=domain.reason) if single and domain.kind == "mask" else domain
+        return (
+            Domain("choice", choices=(1, 0), reason=domain.reason)
+            if _is_single(tensor) and domain.kind == "mask"
+            else domain
+        )
     if kind in "iu":
-        return _integers(tensor, arrivals, flow)
-    return _floats(arrivals, flow)
+        return _integers(tensor, arrivals, sizes)
+    return _floats(arrivals, sizes)
 
 
 class _Shapes:
@@ -110,66 +116,87 @@ def _index_domain(arrival: Arrival, sizes: _Shapes) -> Domain | None:
     return None
 
 
-def _integers(tensor: TensorType, arrivals: Sequence[Arrival], flow: ValueFlow) -> Domain:
+def _integers(tensor: TensorType, arrivals: Sequence[Arrival], sizes: _Shapes) -> Domain:
     """Return what integers may be of which no node asks for a range: what they are compared with, or all of a narrow type."""
-    compared = [
-        float(number - arrival.affine.low) / arrival.affine.scale
-        for arrival in arrivals
-        if arrival.use.node.op_type in _COMPARISONS and arrival.affine.low == arrival.affine.high
-        if (constant := flow.constant(arrival.use, 1 - arrival.position)) is not None and constant.size <= 1024
-        for number in constant.ravel().tolist()
-    ]
-    values = sorted({number for number in compared if number == int(number)})
-    if len(values) >= _CONTIGUOUS:
-        return Domain("integers", values[0], values[-1], reason="which the graph compares them with")
-    if values and tensor.dims is not None and all(dim == 1 for dim in tensor.dims):
-        strict = any(
-            arrival.use.node.op_type != "Equal" for arrival in arrivals if arrival.use.node.op_type in _COMPARISONS
-        )
-        further = [values[-1] + 1] + ([values[0] - 1] if strict else [])
-        return Domain("choice", choices=(*values, *further), reason="by what the graph compares it with")
-    if values:
-        low = min(values[0], 0) if tensor.dtype.kind == "u" or values[0] >= 0 else values[0]
-        return Domain(
-            "integers", low, max(values[-1] + 1, _UNRESTRICTED), reason="around what the graph compares them with"
-        )
+    comparisons = [arrival for arrival in arrivals if arrival.use.node.op_type in _COMPARISONS]
+    compared = _compared(tensor, comparisons, sizes)
+    if compared is not None:
+        return compared
     if tensor.dtype.itemsize == 1:
         limits = np.iinfo(tensor.dtype)
         return Domain("integers", float(limits.min), float(limits.max), reason=f"all of {tensor.dtype}")
-    pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, flow)) is not None]
+    pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, sizes)) is not None]
     if pixels:
         return replace(pixels[0], kind="integers")
     says = "of which the graph says nothing" if arrivals else "which nothing reads"
     return Domain("integers", 0, _UNRESTRICTED, reason=says)
 
 
-def _floats(arrivals: Sequence[Arrival], flow: ValueFlow) -> Domain:
+def _compared(tensor: TensorType, comparisons: Sequence[Arrival], sizes: _Shapes) -> Domain | None:
+    """Return what integers may be by what they are compared with; None where that says nothing."""
+    values = _compared_values(comparisons, sizes)
+    if len(values) >= _CONTIGUOUS:
+        return Domain("integers", values[0], values[-1], reason="which the graph compares them with")
+    if values and _is_single(tensor):
+        strict = any(arrival.use.node.op_type != "Equal" for arrival in comparisons)
+        reason = f"the graph compares it with {', '.join(f'{value:g}' for value in values)}"
+        further = [values[-1] + 1] + ([values[0] - 1] if strict else [])
+        return Domain("choice", choices=(*values, *further), reason=reason)
+    if values and set(values) <= {0, 1}:
+        return replace(_MASK, reason="which the graph compares with 0 or 1")
+    if values:
+        ends = min(values[0], 0), max(values[-1] + 1, _UNRESTRICTED)
+        return Domain("integers", *ends, reason="around what the graph compares them with")
+    lengths = (sizes.of(use, 1 - position) for use, position, _, _ in comparisons)
+    length = next((shape[-1] for shape in lengths if shape), None)
+    reason = "lengths, which the graph compares with places"
+    return None if length is None else Domain("integers", 1, max(length, 1), reason=reason)
+
+
+def _compared_values(comparisons: Sequence[Arrival], sizes: _Shapes) -> list[float]:
+    """Return the constants that an input is compared with, as values of the input, in order."""
+    values: set[float] = set()
+    for use, position, affine, _ in comparisons:
+        constant = sizes.constant(use, 1 - position)
+        if constant is not None and constant.dtype.kind in "iufb" and affine.low == affine.high:
+            numbers = (constant.astype(np.float64).ravel() - affine.low) / affine.scale
+            values |= {number for number in numbers.tolist() if math.isfinite(number) and number == int(number)}
+    return sorted(values)
+
+
+def _is_single(tensor: TensorType) -> bool:
+    return tensor.dims is not None and all(dim == 1 for dim in tensor.dims)
+
+
+def _floats(arrivals: Sequence[Arrival], sizes: _Shapes) -> Domain:
     """Return what floats may be: by functions that are defined on a part of the line only, pixels, else normal."""
     for arrival in arrivals:
-        if arrival.affine != (1.0, 0.0, 0.0):
+        scale, low, high = arrival.affine
+        if scale != 1 or max(abs(low), abs(high)) > _EPSILON:
             continue
         if domain := _FUNCTIONS.get((arrival.use.node.op_type, arrival.position)):
             return domain
-    pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, flow)) is not None]
+    pixels = [domain for arrival in arrivals if (domain := _scaled(arrival, sizes)) is not None]
     return pixels[0] if pixels else Domain("normal")
 
 
-def _scaled(arrival: Arrival, flow: ValueFlow) -> Domain | None:
+def _scaled(arrival: Arrival, sizes: _Shapes) -> Domain | None:
     """Return the range of what is scaled as pixels are."""
     use, position, affine, _ = arrival
-    constant = flow.constant(use, 1 - position) if len(use.operands) == 2 else None
-    if constant is None or constant.dtype.kind != "f" or not constant.size or affine.low != affine.high:
+    constant = sizes.constant(use, 1 - position) if len(use.operands) == 2 else None
+    if constant is None or constant.dtype.kind != "f" or not constant.size or not (np.abs(constant) > 0).all():
         return None
-    number = float(np.abs(constant).max())
-    if use.node.op_type == "Div" and position == 0 and number > 0:
-        divisor = number
-    elif use.node.op_type == "Mul" and number > 0:
-        divisor = 1 / number
-    else:
+    if use.node.op_type not in {"Div", "Mul"} or (use.node.op_type == "Div" and position == 1):
         return None
-    divisor /= abs(affine.scale)
-    if any(math.isclose(divisor, scale, rel_tol=1e-3) for scale in _PIXEL_SCALES) and not affine.high > 0:
-        return Domain("uniform", 0, 255, reason=f"pixels: they are divided by {divisor:.4g}")
+    factors = np.abs(constant.astype(np.float64))
+    divisors = (factors if use.node.op_type == "Div" else 1 / factors) / abs(affine.scale)
+    least, most = float(divisors.min()), float(divisors.max())
+    if affine.low == affine.high <= 0 and any(math.isclose(each, most, rel_tol=1e-3) for each in _PIXEL_SCALES):
+        return Domain("uniform", 0, 255, reason=f"pixels: they are divided by {most:.4g}")
+    for top in (1.0, 255.0):
+        means = 0.3 * top <= -affine.high <= -affine.low <= 0.6 * top
+        if affine.scale == 1 and means and 0.15 * top <= least <= most <= 0.55 * top:
+            return Domain("uniform", 0, top, reason="pixels: means are subtracted, and they are divided by deviations")
     return None
 
 

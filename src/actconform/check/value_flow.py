@@ -195,7 +195,15 @@ def _enter_bodies(flow: ValueFlow, use: Use, scope: dict[str, int], numbers: _Nu
 def _note_constant(flow: ValueFlow, use: Use) -> None:
     """Note the value of what a node makes of constants alone, its elements kept."""
     if use.node.op_type == "Constant":
-        tensor = constant_of(use.node)
+        try:
+            tensor = constant_of(use.node)
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            IndexError,
+        ):  # no constant that the standard knows: a run will tell
+            tensor = None
         if tensor is not None:
             flow.dims[use.outputs[0]] = list(tensor.dims)
             if math.prod(tensor.dims) <= SMALL:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BROKEN = "actconform.cli.broken"  # a key of click's meta, which lasts for one command line
 VERBS = {
+    "check": "Tell whether runtimes compute an ONNX model of your own as rounding allows, and if not, at which layer.",
     "run": "Run the selected cases and judge them (all without arguments).",
     "report": "Write the files of a run anew: page, JUnit XML, summary, accuracy.",
     "diff": "Say what differs between two reports, and what got worse.",

@@ -37,7 +37,7 @@ def read_external_data(model: onnx.ModelProto, folder: Path) -> None:
     """
     folder = folder.resolve()
     outside = [tensor for tensor in tensors(model) if uses_external_data(tensor)]
-    sizes = [_size(tensor) for tensor in outside]
+    sizes = [data_size(tensor) for tensor in outside]
     if sum(sizes) > MOST_BYTES:
         raise ExternalDataError(f"the data in files beside it have {sum(sizes):,} bytes, more than 2 GiB")
     for tensor, size in zip(outside, sizes, strict=True):
@@ -72,13 +72,15 @@ def _file(tensor: onnx.TensorProto, folder: Path) -> Path:
     return path
 
 
-def _size(tensor: onnx.TensorProto) -> int:
-    """Return the bytes that shape and type need."""
+def data_size(tensor: onnx.TensorProto) -> int:
+    """Return the bytes that shape and type of a tensor need. Raises ExternalDataError for a negative size or a type of no fixed width."""
     if any(dim < 0 for dim in tensor.dims):
         raise ExternalDataError(f"{tensor.name!r} has a negative size among {list(tensor.dims)}")
     name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else ""
     if name in {"", "UNDEFINED", "STRING"}:
-        raise ExternalDataError(f"{tensor.name!r} is of a type that has no data in files: {name or tensor.data_type}")
+        raise ExternalDataError(
+            f"{tensor.name!r} is of a type whose elements have no fixed width: {name or tensor.data_type}"
+        )
     bits = PACKED_BITS.get(name) or 8 * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
     size: int = -(-math.prod(tensor.dims) * bits // 8)
     return size

@@ -6,7 +6,6 @@ empty folder, where it leaves one file for each output. It ends with 0, or with 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from actconform.errors import TensorFileError, Unavailable, Unsupported
-from actconform.files import read_bytes
+from actconform.files import read_bytes, sweep_folders, temporary_folder
 from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Program
 from actconform.settings import table_name
@@ -58,7 +57,7 @@ class CommandRuntime(Backend):
     about: ClassVar[CommandSettings]
 
     def __init__(self) -> None:
-        _sweep()
+        sweep_folders(PREFIX)
 
     @classmethod
     def reproduction(cls) -> str:
@@ -122,7 +121,7 @@ class CommandProgram(Program):
         for name in (*(value.name for value in graph.input), *self._outputs):
             if Path(name).name != name or name.startswith("."):
                 raise Unsupported(f"a tensor of the graph is called {name!r}, which is no name of a file")
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self._folder = temporary_folder(PREFIX)
         self._model = self._folder / "model.onnx"
         self._model.write_bytes(artifact.model)
 
@@ -220,13 +219,3 @@ def _tail(path: Path) -> bytes:
 def _lines(output: bytes) -> list[str]:
     lines = [line.strip()[:LONGEST_LINE] for line in output.decode(errors="replace").splitlines()]
     return [line for line in lines if line][-MOST_LINES:]
-
-
-def _sweep() -> None:
-    """Remove the folders that killed workers left behind."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        with contextlib.suppress(ValueError, PermissionError):  # no number, or a process of another user's
-            try:
-                os.kill(int(folder.name.removeprefix(PREFIX).partition("-")[0]), 0)
-            except ProcessLookupError:
-                shutil.rmtree(folder, ignore_errors=True)

@@ -63,6 +63,46 @@ def test_a_cast_to_booleans_asks_for_zero():
     np.testing.assert_array_equal(y.error, [0, np.inf])
 
 
+def test_large_tensors_are_bounded_as_their_parts_are():
+    rng = np.random.default_rng(1)
+    x, scale = rng.standard_normal((3, 40, 300)), rng.standard_normal(300)
+    whole = {
+        "Add": ((x, x[:1, :1]), {}),
+        "Exp": ((x,), {}),
+        "HardSigmoid": ((x,), {}),
+        "Softmax": ((x,), {}),
+        "LogSoftmax": ((x,), {}),
+        "LayerNormalization": ((x, scale, scale), {}),
+        "RMSNormalization": ((x, scale), {}),
+    }
+    for op_type, (inputs, attributes) in whole.items():
+        for doubt in (None, 1e-3):
+            error = None if doubt is None else np.full(x.shape, doubt)
+            others = [Approximation(each) for each in inputs[1:]]
+            large = _bounded(op_type, TensorProto.FLOAT, Approximation(x, error), *others, **attributes)
+            for place in ((0, 0), (1, 17), (2, 39)):
+                part = x[place][None, None]
+                alone = _bounded(
+                    op_type,
+                    TensorProto.FLOAT,
+                    Approximation(part, None if doubt is None else np.full(part.shape, doubt)),
+                    *others,
+                    **attributes,
+                )
+                np.testing.assert_allclose(np.broadcast_to(large.error, x.shape)[place], alone.error[0, 0], rtol=1e-9)
+    channels = rng.standard_normal((4, 40)) ** 2
+    parameters = [Approximation(each) for each in channels]
+    y = rng.standard_normal((2, 40, 300))
+    large = _bounded("BatchNormalization", TensorProto.FLOAT, Approximation(y), *parameters)
+    alone = _bounded(
+        "BatchNormalization",
+        TensorProto.FLOAT,
+        Approximation(y[1:, 7:8]),
+        *(Approximation(each[7:8]) for each in channels),
+    )
+    np.testing.assert_allclose(large.error[1, 7], alone.error[0, 0], rtol=1e-9)
+
+
 def test_a_subnormal_number_may_be_read_as_zero_where_hardware_flushes():
     x = Approximation(np.array([2.0**-130, 0.0, 1.0]))
     y = _bounded("Cast", TensorProto.BFLOAT16, x, to=TensorProto.BFLOAT16)

@@ -34,6 +34,7 @@ def near_one(*shape):
 LABELS = np.random.default_rng(1).integers(0, 10, (6, 4))
 NORM = [near_one(6), normal(6), normal(6, seed=3) + 30, np.abs(normal(6, seed=4)) + np.float32(0.1)]
 AXIS = np.array([1])
+MASK = (normal(6, 7) > 0) | (np.arange(7) == 0)
 GQA = {"q_num_heads": 4, "kv_num_heads": 2}
 
 # operator, inputs, attributes, opset, element types of the outputs
@@ -45,11 +46,18 @@ CASES = [
     ("MatMul", [np.full((2, 2), 1e-25, np.float32), np.full((2, 2), 3e-15, np.float32)], {}, 22, (F32,)),
     ("Gemm", [hard(9, 300), hard(300, 5)], {}, 22, (F32,)),
     ("Gemm", [hard(300, 9), normal(5, 300), normal(5)], {"transA": 1, "transB": 1, "alpha": 0.3, "beta": -2.5}, 22, (F32,)),
+    ("Gemm", [normal(9, 3), normal(3, 5), 1e3 * normal(9, 5)], {}, 22, (F32,)),
     ("Einsum", [normal(2, 3, 40), normal(2, 40, 5)], {"equation": "bij,bjk->bik"}, 22, (F32,)),
     ("Einsum", [normal(2, 3, 40), normal(2, 3, 40)], {"equation": "...ij,...ij->..."}, 22, (F32,)),
     ("ReduceSum", [hard(9, 500), AXIS], {}, 22, (F32,)),
     ("ReduceSum", [hard(3, 4, 50), np.array([0, -1])], {"keepdims": 0}, 22, (F32,)),
     ("ReduceSum", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceL1", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceL2", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceSumSquare", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceLogSum", [np.abs(hard(9, 50))], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceLogSumExp", [normal(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceMax", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
     ("ReduceMean", [hard(9, 500)], {}, 22, (F32,)),
     ("ReduceMean", [hard(9, 5, 7)], {"axes": [1, 2]}, 13, (F32,)),
     ("ReduceL1", [hard(9, 500), AXIS], {}, 22, (F32,)),
@@ -67,6 +75,8 @@ CASES = [
     ("Softmax", [normal(4, 30, 5, scale=9)], {"axis": 1}, 22, (F32,)),
     ("LogSoftmax", [normal(9, 300, scale=40)], {}, 22, (F32,)),
     ("LogSoftmax", [normal(4, 30, 5)], {"axis": 1}, 22, (F32,)),
+    ("Softmax", [normal(4, 30, 5, scale=9)], {"axis": 1}, 11, (F32,)),
+    ("LogSoftmax", [normal(4, 30, 5, scale=9)], {"axis": -1}, 11, (F32,)),
     ("BatchNormalization", [offset(3, 6, 5), *NORM], {}, 22, (F32,)),
     ("BatchNormalization", [offset(3, 6, 5, by=0), *NORM], {"epsilon": 1e-3}, 13, (F32,)),
     ("LayerNormalization", [offset(9, 300), near_one(300), normal(300)], {}, 22, (F32, F32, F32)),
@@ -84,6 +94,8 @@ CASES = [
     ("NegativeLogLikelihoodLoss", [normal(6, 10, 4), LABELS, np.abs(normal(10))], {"reduction": "none"}, 22, (F32,)),
     ("Attention", [normal(2, 4, 6, 8), normal(2, 4, 7, 8), normal(2, 4, 7, 8)], {}, 24, (F32,)),
     ("Attention", [normal(2, 4, 6, 8, scale=9), normal(2, 4, 7, 8), normal(2, 4, 7, 8)], {"is_causal": 1, "softcap": 2.0}, 24, (F32,)),
+    ("Attention", [normal(2, 6, 32), normal(2, 7, 16), normal(2, 7, 16), normal(6, 7)], GQA, 24, (F32,)),
+    ("Attention", [normal(2, 6, 32), normal(2, 7, 16), normal(2, 7, 16), MASK], {**GQA, "is_causal": 1}, 24, (F32,)),
     ("RotaryEmbedding", [normal(2, 4, 6, 8), normal(50, 4), normal(50, 4), LABELS[:2, :1].repeat(6, 1)], {}, 23, (F32,)),
     ("ScatterElements", [normal(9), np.array([1, 1, 1, 2]), normal(4)], {"reduction": "add"}, 22, (F32,)),
     ("ScatterND", [normal(9), np.array([[1], [1], [2]]), normal(3)], {"reduction": "mul"}, 22, (F32,)),
@@ -178,7 +190,7 @@ def normalized_in(dtype, x, scale, bias, epsilon, how):
 
 
 @pytest.mark.parametrize("how", ["written", "squares", "folded"])
-@pytest.mark.parametrize(("kind", "by"), [(F32, 0.0), (F32, 30.0), (F16, 0.0), (F16, 3.0), (BF16, 1.0)])
+@pytest.mark.parametrize(("kind", "by"), [(F32, 0.0), (F32, 30.0), (F32, 1000.0), (F16, 0.0), (F16, 3.0), (BF16, 1.0)])
 def test_a_layer_normalization_stays_within_however_it_is_written(kind, by, how):
     x, scale, bias = (rounded_to(kind, v) for v in (offset(9, 64, by=by), near_one(64), normal(64)))
     (bound,) = bounds("LayerNormalization", x, scale, bias, kinds=(kind,))
@@ -224,6 +236,7 @@ FAULTS = {
         "Einsum", [normal(9, 30), normal(30, 5)], {"equation": "ij,jk->ik"}, lambda a, b: (narrowed(a), b), {}
     ),
     "a mean over one more": ("ReduceMean", [offset(9, 500), AXIS], {}, lambda x, a: (x * 500 / 501, a), {}),
+    "a sum of four 30 roundings off": ("ReduceSum", [offset(9, 4), AXIS], {}, lambda x, a: (x.astype(float) * (1 + 2e-6), a), {}),
     "a sum in f16": ("ReduceSum", [offset(9, 50), AXIS], {}, lambda x, a: (narrowed(x), a), {}),
     "a norm of f16": ("ReduceL2", [normal(9, 50), AXIS], {}, lambda x, a: (narrowed(x), a), {}),
     "a warmer softmax": ("Softmax", [normal(9, 30)], {}, lambda x: (x * 1.00005,), {}),
@@ -264,6 +277,49 @@ def test_scale_of_attention_is_seen():
     assert worst(got, bound) > 1.0
 
 
+def test_weights_of_a_mean_move_both_ends_of_the_quotient():
+    x, labels = np.zeros((4, 4), np.float32), np.arange(4)
+    x[0, 0] = -10
+    errors = np.full(4, 1e-2)
+    (bound,) = bounds("NegativeLogLikelihoodLoss", x, labels, np.ones(4, np.float32), errors=(None, None, errors))
+    there = np.array([1.01, 0.99, 0.99, 0.99])
+    (got,) = values("NegativeLogLikelihoodLoss", wide(x), labels, there)
+    assert worst(got, bound) <= 1
+
+
+def linear_attention(dtype, query, key, value, decay, beta):
+    """Return what the recurrence gives with every step rounded; all (steps, width)."""
+    state, outputs = np.zeros((key.shape[1], value.shape[1]), dtype), []
+    for q, k, v, g, b in zip(query, key, value, decay, beta, strict=True):
+        state = state * np.exp(g.astype(np.float32)).astype(dtype)[:, None]
+        state = state + k[:, None] * (b * (v - k @ state))[None]
+        outputs.append((q @ state) * dtype(key.shape[1] ** -0.5))
+    return np.array(outputs), state
+
+
+@pytest.mark.parametrize("kind", [F32, F16], ids=["f32", "f16"])
+def test_linear_attention_stays_within_and_an_omitted_decay_does_not(kind):
+    q, k, v = (rounded_to(kind, normal(1, 12, 4, seed=seed, scale=0.5)) for seed in (1, 2, 3))
+    decay, beta = rounded_to(kind, -np.abs(normal(1, 12, 4))), rounded_to(kind, np.abs(normal(1, 12, 1)))
+    inputs = (q, k, v, None, decay, beta)
+    attributes = {"q_num_heads": 1, "kv_num_heads": 1, "update_rule": "gated_delta"}
+    bound = bounds("LinearAttention", *inputs, kinds=(kind, kind), opset=27, **attributes)
+    y, state = linear_attention(DTYPES[kind], q[0], k[0], v[0], decay[0], beta[0])
+    assert worst(y[None], bound[0]) <= 1
+    assert worst(state[None, None], bound[1]) <= 1
+    y, _ = linear_attention(DTYPES[kind], q[0], k[0], v[0], 0 * decay[0], beta[0])
+    assert worst(y[None], bound[0]) > 1
+
+
+def test_a_causal_convolution_stays_within_and_another_activation_does_not():
+    x, w, b = normal(1, 4, 9), normal(4, 1, 3), normal(4)
+    bound, _ = bounds("CausalConvWithState", x, w, b, kinds=(F32, F32), opset=27, activation="silu")
+    padded = np.pad(x, [(0, 0), (0, 0), (2, 0)])
+    y = sum(padded[:, :, i : i + 9] * w[None, :, 0, i : i + 1] for i in range(3)) + b[:, None]
+    assert worst(y / (1 + np.exp(-y)), bound) <= 1
+    assert worst(y * np.clip(0.2 * y + 0.5, 0, 1), bound) > 1
+
+
 def test_masked_scores_leave_a_softmax_certain():
     x = np.array([[1.0, 2.0, -np.inf], [1.0, 2.0, -3.4e38]])
     for size in (1e-6, 1e-2):
@@ -273,6 +329,19 @@ def test_masked_scores_leave_a_softmax_certain():
         (bound,) = bounds("LogSoftmax", x, errors=(errors,))
         assert bound.error[:, :2].max() < 6 * size
         assert np.isneginf(bound.value[0, 2])
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4)])
+def test_tensors_without_elements_have_bounds_without_elements(shape):
+    x, channels = np.zeros(shape, np.float32), np.ones(shape[1], np.float32)
+    others = {"LayerNormalization": [np.ones(4, np.float32)], "InstanceNormalization": [channels, channels]}
+    for op_type in ("LayerNormalization", "InstanceNormalization", "Softmax", "LogSoftmax", "Exp", "Relu"):
+        (bound,) = bounds(op_type, x, *others.get(op_type, []))
+        assert bound.value.shape == shape
+    assert bounds("ReduceSum", x)[0].value == 0
+    assert np.isneginf(bounds("ReduceLogSumExp", x)[0].value)
+    (bound,) = bounds("MatMul", np.ones((2, 0), np.float32), np.ones((0, 3), np.float32))
+    np.testing.assert_array_equal(bound.value, np.zeros((2, 3)))
 
 
 def test_sums_of_integers_are_exact_but_for_what_they_get():

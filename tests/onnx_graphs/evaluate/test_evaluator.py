@@ -477,7 +477,7 @@ def test_a_scan_of_opset_8_has_batches_and_lengths() -> None:
 
 REFUSED = {
     "Erfc": "y = Erfc(x)",
-    "FusedMatMul": "y = com.microsoft.FusedMatMul(x, x)",
+    "FusedSquare": "y = com.microsoft.FusedSquare(x)",
     "RandomNormalLike": "y = RandomNormalLike(x)",
     "Gelu": "y = Gelu(x)",  # not before opset 20
 }
@@ -486,7 +486,7 @@ REFUSED = {
 @pytest.mark.parametrize("op_type", REFUSED)
 def test_what_it_does_not_know_is_unsupported_by_name(op_type: str) -> None:
     text = f'<ir_version: 8, opset_import: ["": 18, "com.microsoft": 1]> g (float[n] x) => (float[n] y) {{ {REFUSED[op_type]} }}'
-    domain = "com.microsoft" if op_type == "FusedMatMul" else "ai.onnx"
+    domain = "com.microsoft" if op_type == "FusedSquare" else "ai.onnx"
     with pytest.raises(Unsupported, match=rf"operator {op_type} \(domain {domain}, opset 18\) at node -> y"):
         CorrectlyRoundedEvaluator(parsed(text))
 

@@ -38,6 +38,30 @@ LAYERS = [
     ("GRU", {"linear_before_reset": 1}),
     ("LSTM", {"input_forget": 1}),
 ]
+PARAMETRIC = {
+    "GRU": {"activations": ["HardSigmoid", "LeakyRelu"], "activation_alpha": [0.3, 0.1], "activation_beta": [0.4]},
+    "LSTM": {"activations": ["HardSigmoid", "Affine", "ScaledTanh"], "activation_alpha": [0.3, 0.5, 0.7], "activation_beta": [0.4, 0.1, 0.9]},
+    "RNN": {"activations": ["Elu"], "activation_alpha": [0.6]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op_type", PARAMETRIC)
+@pytest.mark.parametrize("directions", [1, 2])
+def test_activations_have_parameters(op_type, directions):
+    rng, gates = np.random.default_rng(1), GATES[op_type]
+    shapes = {"x": (4, 2, 3), "w": (directions, gates * 2, 3), "r": (directions, gates * 2, 2)}
+    given = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    attributes = {name: values * directions for name, values in PARAMETRIC[op_type].items()}
+    model = node_model(
+        op_type,
+        given,
+        ["x", "w", "r"],
+        [4, 3],
+        hidden_size=2,
+        direction=["forward", "bidirectional"][directions - 1],
+        **attributes,
+    )
+    agree(model, given)
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
@@ -60,14 +84,17 @@ def test_recurrent_layers(op_type, attributes, direction):
     agree(node_model(op_type, given, names, ranks, direction=direction, hidden_size=hidden, **attributes), given)
 
 
-def test_an_activation_that_is_not_known_is_named():
+@pytest.mark.parametrize(
+    ("activation", "message"), [("Erf", "activation erf"), ("Affine", "affine needs activation_alpha")]
+)
+def test_an_activation_that_cannot_be_computed_is_named(activation, message):
     given = {
         "x": np.zeros((2, 1, 1), np.float32),
         "w": np.zeros((1, 1, 1), np.float32),
         "r": np.zeros((1, 1, 1), np.float32),
     }
-    model = node_model("RNN", given, ["x", "w", "r"], [4, 3], hidden_size=1, activations=["Affine"])
-    with pytest.raises(Unsupported, match=r"operator RNN .*activation affine"):
+    model = node_model("RNN", given, ["x", "w", "r"], [4, 3], hidden_size=1, activations=[activation])
+    with pytest.raises(Unsupported, match=rf"operator RNN .*{message}"):
         CorrectlyRoundedEvaluator(model).forward(given)
 
 

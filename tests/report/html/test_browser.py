@@ -1,8 +1,7 @@
-"""The page in a real browser, as a person uses it: Chromium of the distribution, driven by Playwright."""
+"""The page in a real browser, as a person uses it."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 
@@ -14,11 +13,6 @@ from actconform.bench.results import FILE, write
 from actconform.report.html import Html
 from actconform.types import Profile, Verdict, Worst
 from actconform.types.report import Point, Trend
-
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: make install")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("needs chromium: make browser", allow_module_level=True)
 
 HOSTILE = "<script>window.harm=1</script><img src=x onerror=window.harm=1>"
 BAD = "sigmoid/value/f32/torch"
@@ -59,34 +53,12 @@ def address(tmp_path_factory):
     return (folder / "index.html").as_uri()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(chromium, address):
-    """Return a function that opens the page; in the end there was no error and no request to anywhere."""
-    contexts, faults = [], []
+def opened(browse, address):
+    def opening(hash_="", **options):
+        return browse(address + hash_, **options)
 
-    def opening(hash_="", width=1200, scheme="light", **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("request", lambda request: faults.extend([request.url] if not request.url.startswith("file:") else []))
-        page.goto(address + hash_)
-        page.wait_for_selector("main h2")
-        return page
-
-    yield opening
-    for context in contexts:
-        context.close()
-    assert faults == []
+    return opening
 
 
 def subjects(page):
@@ -243,8 +215,5 @@ def test_print_leaves_out_what_cannot_be_used_on_paper(opened):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", "#case=some-model/value/f32/torch"])
-def test_axe_finds_no_serious_fault(opened, hash_, scheme):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
-    page = opened(hash_, scheme=scheme, bypass_csp=True)
-    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+def test_axe_finds_no_serious_fault(opened, serious_faults, hash_, scheme):
+    assert serious_faults(opened(hash_, scheme=scheme, bypass_csp=True)) == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -29,8 +28,7 @@ _NOISE = re.compile(
 class OpenVino(Backend):
     """OpenVINO on the CPU, told to compute in float32 whatever the graph's types; what comes out has them."""
 
-    name, kind, extra = "openvino", "runtime", True
-    packages = ("openvino",)
+    name, kind, extra, packages = "openvino", "runtime", True, ("openvino",)
 
     def facts(self) -> dict[str, str]:
         """Return the version, the options as compiled, threads, what the CPU offers, and the fate of subnormals.
@@ -48,6 +46,8 @@ class OpenVino(Backend):
     @classmethod
     def reproduction(cls) -> str:
         """Return the text of `standalone`."""
+        from pathlib import Path
+
         return Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
 
     def library(self) -> Library:
@@ -63,25 +63,12 @@ class OpenVino(Backend):
 
     def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:  # noqa: ARG002
         """Return the tensors that an operation of the compiled graph gives: of fused operations the last one's."""
-        proto = onnx.load_model_from_string(artifact.model)
-        for number, node in enumerate(proto.graph.node):
-            node.name = (
-                f"node{number}"  # OpenVINO calls its operations so; names may be missing, twice there, or have a comma
-            )
+        from actconform_openvino.compiled import surviving_tensors
+
         try:
-            model = _openvino().Core().read_model(proto.SerializeToString())
-            tensors = {
-                op.get_friendly_name(): [set(port.get_names()) for port in op.outputs()] for op in model.get_ops()
-            }
-            operations = _compile(model).get_runtime_model().get_ops()
+            return surviving_tensors(onnx.load_model_from_string(artifact.model), _openvino().Core(), _compile)
         except RuntimeError as error:
             raise Unsupported(words(error)) from error
-        computed: set[str] = set()
-        for info in (operation.get_rt_info() for operation in operations):
-            if info["layerType"].astype(str) != "Const":
-                last = info["originalLayersNames"].astype(str).rpartition(",")[2]
-                computed.update(*tensors.get(last, []))
-        return tuple(name for node in proto.graph.node for name in node.output if name and name in computed)
 
 
 class Graph(Program):

@@ -26,6 +26,7 @@ from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, BODY_OP
 from actconform.onnx.evaluate.element_types import held
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
 from actconform.onnx.evaluate.node_label import STANDARD, node_label
+from actconform.onnx.size_limits import expect_sane_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,10 +66,15 @@ class DefinitionStep(NamedTuple):
     computation: Computation
 
 
-def definition_step(op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> DefinitionStep:
-    """Return a standard operator of a definition, with inputs where `inputs` has any; each is made once."""
+def definition_step(
+    op_type: str, inputs: Sequence[Array | None], outputs: int, attributes: dict[str, Any]
+) -> DefinitionStep:
+    """Return a standard operator of a definition, None for inputs left out; raise TooLargeError where it makes more than is held."""
     listed = {name: tuple(value) if isinstance(value, list) else value for name, value in attributes.items()}
-    return _made_step(op_type, tuple(each is not None for each in inputs), outputs, tuple(sorted(listed.items())))
+    step = _made_step(op_type, tuple(each is not None for each in inputs), outputs, tuple(sorted(listed.items())))
+    read = {name: each for name, each in zip(step.node.input, inputs, strict=True) if each is not None}
+    expect_sane_output(step.node, read, BODY_OPSET)
+    return step
 
 
 @lru_cache(maxsize=4096)

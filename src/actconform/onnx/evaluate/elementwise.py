@@ -54,7 +54,7 @@ Compute = TypeVar("Compute", bound=Operation)
 
 OPERATIONS: dict[str, Operation] = {}
 EXACT: set[str] = set()
-"""Those of OPERATIONS that move, compare, choose or count elements: nothing in them is rounded."""
+"""Those of OPERATIONS that move, compare, choose or count elements: nothing is rounded, but for a Scatter that adds or multiplies."""
 
 # Moving data, comparing, choosing and counting are exact: onnx's own implementation serves, on float64 in place of floats.
 # So do its Attention and RotaryEmbedding, which lose nothing there.
@@ -328,12 +328,14 @@ REDUCTIONS: dict[str, Callable[[Array], Array]] = {
 
 @operation(*REDUCTIONS)
 def _reduce(node: OperatorNode, x: Array, axes_input: Sequence[int] | None = None) -> Array:
-    """Reduce over the axes, which are an attribute in older opsets and an input in newer ones; all where none are given."""
+    """Reduce over the axes, which are an attribute in older opsets and an input in newer ones; all where none are given.
+
+    With `noop_with_empty_axes` each element is a row of its own then: its square, its logarithm, itself.
+    """
     stated_axes = node.attributes.get("axes") if axes_input is None else axes_input
     axes = [] if stated_axes is None else [int(axis) % x.ndim for axis in stated_axes]
-    if not axes and node.attributes.get("noop_with_empty_axes"):
-        return x
-    axes = axes or list(range(x.ndim))
+    if not axes and not node.attributes.get("noop_with_empty_axes"):
+        axes = list(range(x.ndim))
     kept_axes = [axis for axis in range(x.ndim) if axis not in axes]
     shape = [x.shape[axis] for axis in kept_axes]
     lengths = [x.shape[axis] for axis in axes]

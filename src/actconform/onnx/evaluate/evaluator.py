@@ -181,6 +181,9 @@ class CorrectlyRoundedEvaluator(Program):
                     what = f"{node_label(node, self._opset)} gives {name}"
                     raise Unsupported(f"{what}, a tensor of {element_type_name(element_type)}")
                 types[name] = element_type
+            if node.op_type == "Constant" and node.domain in STANDARD:
+                constants |= self._results(_Step(node, [], given_types, compute, []), ChainMap({}))
+                continue
             steps.append(_Step(node, input_types, given_types, compute, last_read))
         names = [value.name for value in graph.input]
         return _Body(names, outputs, graph.output, [types[name] for name in outputs], constants, steps)
@@ -294,6 +297,7 @@ class CorrectlyRoundedEvaluator(Program):
 def _last_reads(graph: onnx.GraphProto) -> list[list[str]]:
     """Return for each node the tensors of this graph, constants apart, that are not needed after it."""
     kept = {value.name for value in graph.output} | {tensor.name for tensor in graph.initializer}
+    kept |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     own = {name for node in graph.node for name in node.output if name} | {value.name for value in graph.input}
     dead: list[list[str]] = []
     for node in reversed(graph.node):

@@ -9,20 +9,47 @@ from scipy.special import expit
 
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
+from actconform.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
-_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+_FUNCTIONS: dict[str, Callable[..., Array]] = {
+    "affine": lambda x, alpha, beta: alpha * x + beta,
+    "elu": lambda x, alpha: np.where(x < 0, alpha * np.expm1(x), x),
+    "hardsigmoid": lambda x, alpha, beta: np.clip(alpha * x + beta, 0.0, 1.0),
+    "leakyrelu": lambda x, alpha: np.where(x < 0, alpha * x, x),
     "relu": lambda x: np.maximum(x, 0.0),
+    "scaledtanh": lambda x, alpha, beta: alpha * np.tanh(beta * x),
     "sigmoid": expit,
     "softplus": lambda x: np.logaddexp(x, 0.0),
     "softsign": lambda x: x / (1 + np.abs(x)),
     "tanh": np.tanh,
+    "thresholdedrelu": lambda x, alpha: np.where(x > alpha, x, 0.0),
+}
+# the functions with parameters, in the order alpha, beta; None where the standard has no default
+_PARAMETERS: dict[str, tuple[float | None, ...]] = {
+    "affine": (None, None),
+    "elu": (1.0,),
+    "hardsigmoid": (0.2, 0.5),
+    "leakyrelu": (0.01,),
+    "scaledtanh": (None, None),
+    "thresholdedrelu": (1.0,),
 }
 _USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
+
+
+class Activation(NamedTuple):
+    """An activation function by the standard's name in lower case, with its parameters: alpha, then beta, where it has them."""
+
+    name: str
+    parameters: tuple[float, ...] = ()
+
+    def __call__(self, x: Array) -> Array:
+        y: Array = _FUNCTIONS[self.name](x, *self.parameters)
+        return y
 
 
 class _Weights(NamedTuple):
@@ -33,9 +60,9 @@ class _Weights(NamedTuple):
     w_bias: Array
     r_bias: Array
     peepholes: Array
-    functions: list[Callable[[Array], Array]]
+    functions: list[Activation]
     prepared: Callable[[Array], Array]
-    """What the recurrence reads of the hidden states."""
+    """What the recurrence reads of the hidden states: the last of a sequence once behind its end, then zeros."""
 
 
 @operation("LSTM", "GRU", "RNN")
@@ -68,7 +95,7 @@ def recurrent_layer(  # noqa: PLR0913, PLR0917  as the standard orders them
         bias = np.zeros(2 * r.shape[1]) if b is None else b[i]
         peepholes = np.zeros(3 * hidden) if p is None else p[i]
         weights = _Weights(
-            w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, _functions(node, i), prepared
+            w[i], r[i], bias[: len(bias) // 2], bias[len(bias) // 2 :], peepholes, activations_of(node, i), prepared
         )
         states = [np.zeros((batch, hidden)) if state is None else state[i].copy() for state in (h, c)]
         directions.append(
@@ -80,14 +107,30 @@ def recurrent_layer(  # noqa: PLR0913, PLR0917  as the standard orders them
     return y, *last
 
 
-def _functions(node: OperatorNode, i: int) -> list[Callable[[Array], Array]]:
+def activations_of(node: OperatorNode, direction: int) -> list[Activation]:
+    """Return the activations of a direction of a layer; each that has parameters takes the next ones of the node's lists.
+
+    Raises Unsupported for a name that the standard does not list, and where it has no default for a parameter that is left out.
+    """
     usual = _USUAL[node.op_type]
     stated = [each.decode() if isinstance(each, bytes) else each for each in node.attributes.get("activations") or []]
-    names = [name.lower() for name in stated[i * len(usual) : (i + 1) * len(usual)]] or list(usual)
-    for name in names:
-        if name not in _FUNCTIONS:
-            raise Unsupported(f"the correctly rounded evaluator does not know the activation {name}")
-    return [_FUNCTIONS[name] for name in names]
+    names = [name.lower() for name in stated] or [*usual] * (direction + 1)
+    lists = [iter(node.attributes.get(f"activation_{name}") or []) for name in ("alpha", "beta")]
+    activations = [_with_parameters(name, lists) for name in names[: (direction + 1) * len(usual)]]
+    return activations[direction * len(usual) :]
+
+
+def _with_parameters(name: str, lists: Sequence[Iterator[float]]) -> Activation:
+    if name not in _FUNCTIONS:
+        raise Unsupported(f"the correctly rounded evaluator does not know the activation {one_line(name)}")
+    defaults = _PARAMETERS.get(name, ())
+    parameters = []
+    for stated, default in zip(lists, defaults, strict=False):
+        parameter = next(stated, default)
+        if parameter is None:
+            raise Unsupported(f"the activation {name} needs activation_alpha and activation_beta")
+        parameters.append(parameter)
+    return Activation(name, tuple(parameters))
 
 
 def _run(
@@ -95,14 +138,15 @@ def _run(
 ) -> list[Array]:
     """Return the hidden states of all steps in the order of time, and the last states, of one direction."""
     y = np.zeros((len(x), *states[0].shape))
+    from_input = x @ weights.w.T + weights.w_bias
     for step in range(len(x)):
-        read = [weights.prepared(states[0]), *states[1:]]
-        for row in np.flatnonzero(step < lengths):
-            time = int(lengths[row]) - 1 - step if back else step
-            after = _STEPS[node.op_type](node, weights, x[time, row], [state[row] for state in read])
-            for state, new in zip(states, after, strict=True):
-                state[row] = new
-            y[time, row] = after[0]
+        read = [weights.prepared(np.where(step <= lengths[:, None], states[0], 0.0)), *states[1:]]
+        rows = np.flatnonzero(step < lengths)
+        times = lengths[rows].astype(np.int64) - 1 - step if back else step
+        after = _STEPS[node.op_type](node, weights, from_input[times, rows], [state[rows] for state in read])
+        for state, new in zip(states, after, strict=True):
+            state[rows] = new
+        y[times, rows] = after[0]
     return [y, *states]
 
 
@@ -111,12 +155,11 @@ def _clipped(node: OperatorNode, gate: Array) -> Array:
     return gate if clip is None else np.clip(gate, -clip, clip)
 
 
-def _lstm(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _lstm(node: OperatorNode, weights: _Weights, from_input: Array, states: Sequence[Array]) -> list[Array]:
     h, c = states
     f, g, last = weights.functions
-    to_input, to_output, to_forget, to_cell = np.split(
-        weights.w @ x + weights.w_bias + weights.r @ h + weights.r_bias, 4
-    )
+    gates = from_input + h @ weights.r.T + weights.r_bias
+    to_input, to_output, to_forget, to_cell = np.split(gates, 4, axis=-1)
     peep_input, peep_output, peep_forget = np.split(weights.peepholes, 3)
     i = f(_clipped(node, to_input + peep_input * c))
     forget = 1 - i if node.attributes.get("input_forget") else f(_clipped(node, to_forget + peep_forget * c))
@@ -124,22 +167,20 @@ def _lstm(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Arra
     return [f(_clipped(node, to_output + peep_output * after)) * last(after), after]
 
 
-def _gru(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
+def _gru(node: OperatorNode, weights: _Weights, from_input: Array, states: Sequence[Array]) -> list[Array]:
     (h,) = states
     f, g = weights.functions
-    update, reset, new = np.split(weights.w @ x + weights.w_bias, 3)
-    r_update, r_reset, r_new = np.split(weights.r, 3)
+    update, reset, new = np.split(from_input, 3, axis=-1)
+    r_update, r_reset, r_new = (part.T for part in np.split(weights.r, 3))
     b_update, b_reset, b_new = np.split(weights.r_bias, 3)
-    z = f(_clipped(node, update + r_update @ h + b_update))
-    r = f(_clipped(node, reset + r_reset @ h + b_reset))
-    inner = r * (r_new @ h + b_new) if node.attributes.get("linear_before_reset") else r_new @ (r * h) + b_new
+    z = f(_clipped(node, update + h @ r_update + b_update))
+    r = f(_clipped(node, reset + h @ r_reset + b_reset))
+    inner = r * (h @ r_new + b_new) if node.attributes.get("linear_before_reset") else (r * h) @ r_new + b_new
     return [(1 - z) * g(_clipped(node, new + inner)) + z * h]
 
 
-def _rnn(node: OperatorNode, weights: _Weights, x: Array, states: Sequence[Array]) -> list[Array]:
-    return [
-        weights.functions[0](_clipped(node, weights.w @ x + weights.w_bias + weights.r @ states[0] + weights.r_bias))
-    ]
+def _rnn(node: OperatorNode, weights: _Weights, from_input: Array, states: Sequence[Array]) -> list[Array]:
+    return [weights.functions[0](_clipped(node, from_input + states[0] @ weights.r.T + weights.r_bias))]
 
 
 _STEPS = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.check.spread import LIMIT
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from actconform.check.result import CheckResult, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 
 NAME_LETTERS = 60  # of a name in a sentence
-SPREAD_MEANS = "a spread is how far the truth moves when every tensor is off by one rounding"
+SENTENCE_LETTERS = 400  # of a foreign sentence
+SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding"
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
 BLAME_MEANS = {
     "graph": "the graph as it is written, whatever computes it",
@@ -57,30 +59,38 @@ def number_shown(value: float) -> str:
     """Return a number to three digits; infinity as ∞."""
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e5 else f"{value:.3g}"
+    words = f"{value:,.0f}" if 1000 <= abs(value) < 1e5 else f"{value:.3g}"
+    return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", words)
 
 
-def level_shown(level: str) -> str:
-    """Return the name of a level; a runtime without levels runs as it always does."""
-    return f"level {one_line(level, NAME_LETTERS)}" if level else "its only level"
+def share_shown(looseness: float) -> str:
+    """Return a bound as a share of its tensor's largest value."""
+    if math.isinf(looseness):
+        return "unbounded"
+    return f"{number_shown(100 * looseness)} %" if looseness >= 0.001 else number_shown(looseness)
 
 
 def fault_sentence(fault: ModelFault) -> str:
     """Return what is wrong at the first place that rounding does not explain, without the place itself."""
     tensor, output = fault.tensor, fault.output
     if tensor is not None:
-        return f"{_of_tensor(tensor)}, given what {_segment_words(tensor)} read"
+        together = len(tensor.segment) > 1
+        read = f"what the {len(tensor.segment)} nodes up to it read is fine" if together else "what it read is fine"
+        return f"{_of_tensor(tensor)}; {read}"
     if output is not None:
-        return f"output {name_shown(output.name)}: {output_words(output)}"
+        return (
+            f"output {name_shown(output.name)} has {output_words(output)}; no layer that was judged is over its bound"
+        )
     return "rounding does not explain it"
 
 
-def _segment_words(tensor: TensorCheck) -> str:
-    return f"the {len(tensor.segment)} nodes up to it" if len(tensor.segment) > 1 else "it"
+def fault_place(fault: ModelFault) -> str:
+    """Return the node of a fault with its operator."""
+    return f"{name_shown(fault.node)} ({name_shown(fault.op_type)})" if fault.op_type else name_shown(fault.node)
 
 
 def _of_tensor(tensor: TensorCheck) -> str:
-    if tensor.wanted_shape and tensor.shape != tensor.wanted_shape:
+    if tensor.shape != tensor.wanted_shape:
         return f"shape {list(tensor.shape)} where {list(tensor.wanted_shape)} is right"
     if tensor.nonfinite:
         return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be"
@@ -92,10 +102,10 @@ def _of_tensor(tensor: TensorCheck) -> str:
 def output_words(output: OutputCheck) -> str:
     """Return the verdict of one output end to end, in words."""
     if output.unjudged:
-        return f"not judged: {one_line(output.unjudged)}"
-    verdict = "explained by rounding" if output.explained else "NOT explained by rounding"
+        return f"not judged: {one_line(output.unjudged, SENTENCE_LETTERS)}"
+    verdict = "explained" if output.explained else "NOT explained by rounding"
     if output.reason:
-        return f"{verdict}: {one_line(output.reason)}"
+        return f"{verdict}: {one_line(output.reason, SENTENCE_LETTERS)}"
     if output.nonfinite:
         return f"{verdict}: {output.nonfinite:,} elements are NaN or infinite, or should be"
     if math.isinf(output.spreads):
@@ -109,13 +119,13 @@ def relative_error(output: OutputCheck) -> float:
 
 
 def worst_outputs(runtime: RuntimeCheck) -> list[OutputCheck]:
-    """Return each output of the model once, in the sample where it is worst: first those not explained, then by spreads."""
+    """Return each output of the model once, in the sample where it is worst; those that are not explained first."""
     worst: dict[str, OutputCheck] = {}
     for output in runtime.outputs:
         before = worst.get(output.name)
         if before is None or _gravity(output) > _gravity(before):
             worst[output.name] = output
-    return list(worst.values())
+    return sorted(worst.values(), key=lambda output: output.explained)
 
 
 def _gravity(output: OutputCheck) -> tuple[bool, bool, float]:
@@ -177,10 +187,10 @@ def headline(result: CheckResult) -> str:
     faults = [(runtime, runtime.fault) for runtime in result.runtimes if runtime.fault is not None]
     if faults:
         runtime, fault = faults[0]
-        return (
-            f"{name_shown(fault.node)} ({name_shown(fault.op_type)}) on {name_shown(runtime.name)} is the first place that "
-            f"rounding does not explain: {fault_sentence(fault)}."
-        )
+        place = f"{fault_place(fault)} on {name_shown(runtime.name)}"
+        if fault.tensor is None:
+            return f"Rounding does not explain {place}: {fault_sentence(fault)}."
+        return f"{place} is the first layer that rounding does not explain: {fault_sentence(fault)}."
     if result.explained:
         return "Rounding explains every output and every layer that was judged."
     if any(runtime.status == "not explained" for runtime in result.runtimes):

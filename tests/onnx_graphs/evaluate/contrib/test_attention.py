@@ -124,6 +124,15 @@ def test_onnx_runtime_stays_within_the_bounds(case):
     expect_within_bounds(case)
 
 
+def test_of_padding_behind_a_prompt_anything_may_be_given():
+    case = grouped(2, 3, [NOTHING] * 2, [2, 3], *CACHES, do_rotary=1)
+    expect_within_bounds(case)
+    unknown = [np.isinf(result.error) for result in bounded(case)]
+    np.testing.assert_array_equal(unknown[0].all(axis=2), [[False, False, True], [False] * 3])
+    np.testing.assert_array_equal(unknown[1].all(axis=(1, 3)), [[False, False, True], [False] * 3])
+    assert not any(each[:, ..., :2, :].any() for each in unknown)
+
+
 def test_the_cpu_takes_no_past_beside_a_bias_of_the_scores():
     case = Case("Attention", [X, W, B, None, PAST, f32(1, 2, 3, 8)], TWO, outputs=2)
     assert np.isfinite(evaluated(case)[0]).all()
@@ -169,7 +178,7 @@ def test_queries_and_keys_are_normalized_before_they_are_rotated():
         (Case("Attention", [X, W, B, kept(2, 1, 3, 3)], TWO), r"mask of shape \(2, 1, 3, 3\)"),
         (Case("MultiHeadAttention", [Q, K, K], CAUSAL), "3 queries that see no later key"),
         (Case("MultiHeadAttention", [Q], TWO), "without a key"),
-        (grouped(2, 3, [NOTHING] * 2, [2, 3]), "padding"),
+        (grouped(2, 3, cached(2, 5), [2, 4]), r"3 new places for sequences of \[2, 4\]"),
         (grouped(2, 3, [NOTHING] * 2, [3, 3], qk_output=1), "qk_output = 1"),
         (grouped(1, 1, cached(1, 5), [6], sliding_window_cache=1), "sliding_window_cache = 1"),
         (Case("RotaryEmbedding", [f32(2, 3, 16), PLACES, *ROTARY], {"scale": 2.0}), "scale = 2"),

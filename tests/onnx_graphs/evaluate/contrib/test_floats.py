@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.special
 from bounded_nodes import worst
 from contrib_nodes import Case, bounded, evaluated, expect_within_bounds, run
+from onnx import TensorProto
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
 from actconform import Unsupported
+from actconform.errors import TooLargeError
+from actconform.onnx.evaluate.error_bounds.composed import BoundedOperators
 
 RNG = np.random.default_rng(7)
 
 
 def f32(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
-
-
-def u8(*shape, low=0, high=256):
-    return RNG.integers(low, high, shape).astype(np.uint8)
 
 
 def i32(*values):
@@ -30,10 +31,6 @@ def i32(*values):
 X = f32(2, 3, 8)
 WEIGHTS, BIAS = f32(8, 5), f32(8)
 IMAGE, KERNEL = f32(1, 2, 6, 5), f32(4, 1, 3, 3)
-LEVELS = u8(3, 3, 8)
-STEPS = np.abs(f32(3, 3))
-FOUR_BITS = {"K": 40, "N": 3, "block_size": 16}
-
 ACTIVATIONS = [
     Case("BiasGelu", [X, BIAS]),
     Case("Gelu", [X]),
@@ -96,11 +93,6 @@ PRODUCTS = [
         [f32(1, 2, 4, 4), f32(2, 3, 3, 3), np.array([1, 1, 0, 1]), f32(3)],
         {"strides": [2, 2], "output_padding": [1, 1]},
     ),
-    *(Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS], {**FOUR_BITS, "accuracy_level": level}) for level in range(5)),
-    Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS, u8(3, 2)], FOUR_BITS),
-    Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS, f32(3, 3), None, f32(3)], FOUR_BITS),
-    Case("MatMulNBits", [f32(2, 3, 40), u8(3, 3, 16), STEPS], {**FOUR_BITS, "bits": 8}),
-    Case("MatMulNBits", [f32(40), u8(3, 3, 4), STEPS, u8(3, 1)], {**FOUR_BITS, "bits": 2}),
 ]
 WORDS, SEGMENTS = RNG.integers(0, 5, (2, 3)).astype(np.int32), RNG.integers(0, 2, (2, 3)).astype(np.int32)
 TABLES = [f32(5, 8), f32(6, 8), f32(2, 8), f32(8), f32(8)]
@@ -165,11 +157,30 @@ RESAMPLING = [
     ),
     Case("CropAndResize", [f32(2, 3, 6, 5), BOXES[:2], i32(0, 1), i32(1, 1)]),
 ]
-CASES = [*ACTIVATIONS, *PRODUCTS, *NORMALIZATIONS, *TENSORS]
+CASES = [*ACTIVATIONS, *PRODUCTS, *NORMALIZATIONS, *TENSORS, *RESAMPLING]
+
+
+def halved(case):
+    """Return the case with its floats in 16 bits."""
+    inputs = [x.astype(np.float16) if x is not None and x.dtype == np.float32 else x for x in case.inputs]
+    return replace(case, inputs=inputs)
+
+
+IN_16_BITS = [
+    *(halved(case) for case in ACTIVATIONS if case.op_type in {"BiasGelu", "FastGelu", "Gelu", "QuickGelu"}),
+    *(halved(case) for case in NORMALIZATIONS if case.op_type != "LayerNormalization"),
+    halved(Case("FusedMatMul", [X, WEIGHTS], {"alpha": 0.3})),
+    halved(Case("FusedConv", [IMAGE, KERNEL], {"activation": "Relu", "group": 2})),
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_onnx_runtime_stays_within_the_bounds(case):
+    expect_within_bounds(case)
+
+
+@pytest.mark.parametrize("case", IN_16_BITS, ids=str)
+def test_and_in_16_bits(case):
     expect_within_bounds(case)
 
 
@@ -279,14 +290,36 @@ def test_what_the_cpu_kernel_refuses_though_the_schema_allows_it_is_evaluated(ca
         (Case("CDist", [f32(2, 3), f32(2, 3)], {"metric": "cosine"}), "metric = cosine"),
         (Case("GroupNorm", [f32(1, 2, 2, 4), f32(4), f32(4)], {"groups": 2, "activation": 7}), "activation = 7"),
         (Case("Rfft", [f32(4, 4)], {"signal_ndim": 2}), "several axes"),
-        (Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS, None, i32(1)], FOUR_BITS), "g_idx"),
-        (Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS], {**FOUR_BITS, "weight_prepacked": 1}), "weight_prepacked"),
     ],
     ids=lambda each: each.op_type if isinstance(each, Case) else "",
 )
 def test_what_has_no_definition_is_refused_in_words(case, words):
     with pytest.raises(Unsupported, match=words):
         evaluated(case)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("FusedMatMul", [f32(100_000, 1), f32(1, 100_000)]),
+        Case("CropAndResize", [f32(1, 1, 4, 4), BOXES[:1], i32(0), i32(10**6, 10**6)]),
+        Case("UnfoldTensor", [f32(10**6)], {"size": 500_000}),
+    ],
+    ids=str,
+)
+def test_what_is_larger_than_memory_is_refused_before_it_is_made(case):
+    for compute in (evaluated, bounded):
+        with pytest.raises(TooLargeError, match="at most"):
+            compute(case)
+
+
+def test_a_constant_of_a_definition_is_as_exact_as_its_format_holds_it():
+    in_32, in_16 = BoundedOperators(TensorProto.FLOAT), BoundedOperators(TensorProto.FLOAT16)
+    assert in_32.approximation(0.1).error == 2.0**-24 * 0.1
+    assert in_32.approximation(1.7020000219345093).error is None
+    assert in_16.approximation(1.7020000219345093).error == 2.0**-11 * 1.7020000219345093
+    assert in_16.approximation(np.arange(5)).error is None
+    assert in_16.approximation(-np.inf).error is None
 
 
 # (what the graph says, what a runtime would compute that has the fault)
@@ -304,10 +337,6 @@ FAULTS = {
     "slope": (
         Case("FusedConv", [IMAGE, KERNEL], {"group": 2, "activation": "LeakyRelu", "activation_params": [0.1]}),
         Case("FusedConv", [IMAGE, KERNEL], {"group": 2, "activation": "LeakyRelu", "activation_params": [0.1001]}),
-    ),
-    "zero point": (
-        Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS], FOUR_BITS),
-        Case("MatMulNBits", [f32(2, 40), LEVELS, STEPS, u8(3, 2)], FOUR_BITS),
     ),
 }
 

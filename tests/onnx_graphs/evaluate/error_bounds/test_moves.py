@@ -19,7 +19,7 @@ MOVES = [
 
 @pytest.mark.parametrize(("op_type", "inputs", "attributes"), MOVES, ids=str)
 def test_moves_are_exact_and_carry_errors(node, share, passes_on, op_type, inputs, attributes):
-    move = node(op_type, len(inputs), **attributes)
+    move = node(op_type, **attributes)
     (result,), (bound,) = move.runtime(inputs), move.bounds(inputs)
     assert bound.error is None
     assert share(result, bound) == 0
@@ -28,7 +28,7 @@ def test_moves_are_exact_and_carry_errors(node, share, passes_on, op_type, input
 
 
 def test_older_padding_is_exact(node):
-    pad = node("Pad", 1, opset=2, pads=[0, 0, 0, 1, 0, 0, 0, 0], value=-5.0)
+    pad = node("Pad", opset=2, pads=[0, 0, 0, 1, 0, 0, 0, 0], value=-5.0)
     (bound,) = pad.bounds([X], [np.full(X.shape, 0.5)])
     assert (bound.value[..., 0] == -5).all()
     assert (bound.error[..., 0] == 0).all()

@@ -20,7 +20,7 @@ def _near_ties(scale, count=4000):
 def test_quantization_may_take_either_side_of_a_tie(node, share, scale):
     x = np.concatenate([_near_ties(np.float32(scale)), np.float32([np.inf, -np.inf, 1e30, 0])])
     inputs = [x, np.array(scale, np.float32), np.array(7, np.uint8)]
-    layer = node("QuantizeLinear", 3, output_types=[UINT8])
+    layer = node("QuantizeLinear", output_types=[UINT8])
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
     reciprocal = np.clip(np.rint(x * (np.float32(1) / np.float32(scale))) + 7, 0, 255)
@@ -42,16 +42,16 @@ def test_quantization_along_an_axis_and_in_blocks(node, share, passes_on):
     x = rng.standard_normal((3, 8, 5)).astype(np.float32)
     scales = rng.uniform(0.01, 0.1, 8).astype(np.float32)
     inputs = [x, scales, np.arange(8, dtype=np.int8)]
-    layer = node("QuantizeLinear", 3, output_types=[INT8], axis=-2)
+    layer = node("QuantizeLinear", output_types=[INT8], axis=-2)
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
     passes_on(layer, inputs)
     scales = rng.uniform(0.01, 0.1, (3, 3, 5)).astype(np.float32)
     inputs = [x, scales, rng.integers(-3, 3, (3, 3, 5), np.int8)]
-    blocks = node("QuantizeLinear", 3, output_types=[INT8], opset=21, axis=1, block_size=3)
+    blocks = node("QuantizeLinear", output_types=[INT8], opset=21, axis=1, block_size=3)
     assert share(blocks.runtime(inputs)[0], blocks.bounds(inputs)[0]) <= 1
     passes_on(blocks, inputs)
     y = blocks.real(inputs)[0]
-    back = node("DequantizeLinear", 3, opset=21, axis=1, block_size=3)
+    back = node("DequantizeLinear", opset=21, axis=1, block_size=3)
     inputs = [y, scales, inputs[2]]
     (result,), (bound,) = back.runtime(inputs), back.bounds(inputs)
     assert share(result, bound) <= 1
@@ -62,9 +62,9 @@ def test_quantization_along_an_axis_and_in_blocks(node, share, passes_on):
 
 def test_doubtful_integers_are_in_doubt_behind_them(node):
     x, scale, zero = np.array([3, 9], np.uint8), np.array(0.5), np.array(4, np.uint8)
-    (bound,) = node("DequantizeLinear", 3).bounds([x, scale, zero], [np.array([1.0, 0.0]), None, None])
+    (bound,) = node("DequantizeLinear").bounds([x, scale, zero], [np.array([1.0, 0.0]), None, None])
     np.testing.assert_allclose(bound.error, [0.5, 0], atol=1e-6)
-    (bound,) = node("DequantizeLinear", 3).bounds([x, scale, zero], [None, None, np.ones(())])
+    (bound,) = node("DequantizeLinear").bounds([x, scale, zero], [None, None, np.ones(())])
     np.testing.assert_allclose(bound.error, [0.5, 0.5], atol=1e-6)
 
 
@@ -75,7 +75,7 @@ DYNAMIC = [UINT8, FLOAT, UINT8]
 def test_dynamic_quantization(node, share, shift):
     for seed in range(5):
         x = (np.random.default_rng(seed).standard_normal((40, 50)) + shift).astype(np.float32)
-        layer = node("DynamicQuantizeLinear", 1, output_types=DYNAMIC)
+        layer = node("DynamicQuantizeLinear", output_types=DYNAMIC)
         results = layer.runtime([x])
         for observed in ((), results):
             bounds = layer.bounds([x], observed=observed)
@@ -89,7 +89,7 @@ def test_dynamic_quantization(node, share, shift):
 
 def test_errors_pass_through_dynamic_quantization(node, share):
     x = np.random.default_rng(0).standard_normal(400)
-    layer = node("DynamicQuantizeLinear", 1, output_types=DYNAMIC)
+    layer = node("DynamicQuantizeLinear", output_types=DYNAMIC)
     bounds = layer.bounds([x], [np.full(x.shape, 1e-3)])
     for seed in range(8):
         moved = x + 1e-3 * np.random.default_rng(seed).uniform(-1, 1, x.shape)
@@ -100,7 +100,7 @@ def test_products_of_integers_are_exact(node, share):
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 255, (5, 7), np.uint8), rng.integers(0, 255, (7, 6), np.uint8)
     zeros = [rng.integers(0, 9, 5, np.uint8), rng.integers(0, 9, 6, np.uint8)]
-    layer = node("MatMulInteger", 4, output_types=[INT32])
+    layer = node("MatMulInteger", output_types=[INT32])
     (bound,) = layer.bounds([a, b, *zeros])
     assert bound.error is None
     wide = (a.astype(int) - zeros[0][:, None]) @ (b.astype(int) - zeros[1])
@@ -117,7 +117,7 @@ def test_convolutions_of_integers_are_exact(node, share):
     rng = np.random.default_rng(0)
     x, kernel = rng.integers(0, 255, (1, 3, 6, 6), np.uint8), rng.integers(0, 127, (4, 3, 3, 3), np.uint8)
     inputs = [x, kernel, np.array(7, np.uint8), np.array(64, np.uint8)]
-    layer = node("ConvInteger", 4, output_types=[INT32], pads=[1, 1, 1, 1])
+    layer = node("ConvInteger", output_types=[INT32], pads=[1, 1, 1, 1])
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert bound.error is None
     assert share(result, bound) == 0
@@ -134,7 +134,7 @@ def _quantized_matmul(rng):
 
 
 def test_quantized_matrix_products(node, share):
-    layer = node("QLinearMatMul", 8, output_types=[UINT8])
+    layer = node("QLinearMatMul", output_types=[UINT8])
     for seed in range(4):
         inputs = _quantized_matmul(np.random.default_rng(seed))
         (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
@@ -148,7 +148,7 @@ def test_quantized_products_by_powers_of_two_have_exact_ties(node):
     inputs = _quantized_matmul(np.random.default_rng(0))
     for place, scale in ((1, 0.25), (4, 0.5), (6, 2.0)):
         inputs[place] = np.array(scale, np.float32)
-    (bound,) = node("QLinearMatMul", 8, output_types=[UINT8]).bounds(inputs)
+    (bound,) = node("QLinearMatMul", output_types=[UINT8]).bounds(inputs)
     assert bound.error is None
 
 
@@ -159,7 +159,7 @@ def test_quantized_convolutions(node, share):
     zeros = [np.array(128, np.uint8), np.zeros(4, np.int8), np.array(100, np.uint8)]
     bias = rng.integers(-2000, 2000, 4, np.int32)
     inputs = [x, scales[0], zeros[0], kernel, scales[1], zeros[1], scales[2], zeros[2], bias]
-    layer = node("QLinearConv", 9, output_types=[UINT8], pads=[1, 1, 1, 1])
+    layer = node("QLinearConv", output_types=[UINT8], pads=[1, 1, 1, 1])
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
     assert bound.error is None or bound.error.mean() < 0.02
@@ -167,5 +167,5 @@ def test_quantized_convolutions(node, share):
     inputs[0] = np.where(x < 255, x + 1, x - 1).astype(np.uint8)
     assert 0.1 < share(layer.real(inputs)[0], doubtful) <= 1
     inputs[8] = None
-    (bound,) = node("QLinearConv", 9, output_types=[UINT8], pads=[1, 1, 1, 1], left_out=[8]).bounds(inputs)
+    (bound,) = node("QLinearConv", output_types=[UINT8], pads=[1, 1, 1, 1]).bounds(inputs)
     assert share(result, bound) == np.inf

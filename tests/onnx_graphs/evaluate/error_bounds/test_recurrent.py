@@ -25,9 +25,8 @@ def _inputs(op_type, *, steps=5, batch=3, size=4, hidden=6, directions=1, length
 
 def _layer(node, op_type, inputs, **attributes):
     outputs = [FLOAT] * (3 if op_type == "LSTM" else 2)
-    left_out = [i for i, each in enumerate(inputs) if each is None]
     hidden = inputs[2].shape[-1]
-    return node(op_type, len(inputs), output_types=outputs, left_out=left_out, hidden_size=hidden, **attributes)
+    return node(op_type, output_types=outputs, hidden_size=hidden, **attributes)
 
 
 LAYERS = [

@@ -23,13 +23,13 @@ def test_aligned_regions(node, share, passes_on, mode, places, ratio):
     rois, items = _regions(9, 2, 24, 30)
     inputs = [image, rois, items]
     settings = {"output_height": 3, "output_width": 4, "sampling_ratio": ratio, "spatial_scale": 0.5, "mode": mode}
-    layer = node("RoiAlign", 3, coordinate_transformation_mode=places, **settings)
+    layer = node("RoiAlign", coordinate_transformation_mode=places, **settings)
     (bound,) = layer.bounds(inputs)
     assert share(layer.runtime(inputs)[0], bound) <= 1
     passes_on(layer, inputs, skipped=[1], draws=3)
     passes_on(layer, inputs, relative=1e-6, draws=3)
     other = "half_pixel" if places != "half_pixel" else "output_half_pixel"
-    assert share(node("RoiAlign", 3, coordinate_transformation_mode=other, **settings).real(inputs)[0], bound) > 1e3
+    assert share(node("RoiAlign", coordinate_transformation_mode=other, **settings).real(inputs)[0], bound) > 1e3
     assert np.median(bound.error) < 1e-4
 
 
@@ -37,12 +37,12 @@ def test_pooled_regions(node, share):
     image = np.random.default_rng(0).standard_normal((2, 3, 12, 15)).astype(np.float32)
     rois, items = _regions(30, 2, 180, 220)
     inputs = [image, np.concatenate([items[:, None].astype(np.float32), np.clip(rois, 0, None)], 1)]
-    layer = node("MaxRoiPool", 2, pooled_shape=[3, 4], spatial_scale=1 / 16)
+    layer = node("MaxRoiPool", pooled_shape=[3, 4], spatial_scale=1 / 16)
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
     certain = np.zeros(len(rois), bool) if bound.error is None else (bound.error == 0).all(axis=(1, 2, 3))
     assert bound.error is None or certain.mean() > 0.5
-    (shifted,) = node("MaxRoiPool", 2, pooled_shape=[3, 4], spatial_scale=1 / 15).real(inputs)
+    (shifted,) = node("MaxRoiPool", pooled_shape=[3, 4], spatial_scale=1 / 15).real(inputs)
     assert share(shifted, bound) == np.inf
     (doubtful,) = layer.bounds(inputs, [np.full(image.shape, 0.1), None])
     assert (doubtful.error >= 0.1).all()
@@ -61,11 +61,11 @@ def test_suppression(node, share, centred):
     if centred:
         boxes = np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
     inputs = [boxes, scores, np.array([20]), np.array([0.4], np.float32), np.array([0.2], np.float32)]
-    layer = node("NonMaxSuppression", 5, output_types=[INT64], center_point_box=centred)
+    layer = node("NonMaxSuppression", output_types=[INT64], center_point_box=centred)
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert bound.error is None
     assert share(result, bound) == 0
-    fewer = node("NonMaxSuppression", 3, output_types=[INT64], center_point_box=centred)
+    fewer = node("NonMaxSuppression", output_types=[INT64], center_point_box=centred)
     assert share(fewer.runtime(inputs[:3])[0], fewer.bounds(inputs[:3])[0]) == 0
 
 
@@ -73,7 +73,7 @@ def test_a_suppression_that_rounding_decides_may_come_out_either_way(node):
     boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 5.000001], [50, 50, 60, 60]]], np.float32)
     scores = np.array([[[0.9, 0.8, 0.7]]], np.float32)
     inputs = [boxes, scores, np.array([9]), np.array([0.5], np.float32)]
-    layer = node("NonMaxSuppression", 4, output_types=[INT64])
+    layer = node("NonMaxSuppression", output_types=[INT64])
     assert np.isinf(layer.bounds(inputs)[0].error).all()
     shown = np.array([[0, 0, 0], [0, 0, 1], [0, 0, 2]])
     (bound,) = layer.bounds(inputs, observed=[shown])

@@ -28,7 +28,7 @@ RESIZES = [
 @pytest.mark.parametrize("scales", [(2.0, 2.0), (1.7, 2.3), (0.6, 0.45), (3.0, 1.0), (0.5, 4.0)])
 def test_resizing(node, share, passes_on, attributes, scales):
     image = _image(1, 2, 13, 10) + np.float32(3)
-    layer = node("Resize", 3, left_out=[1], **attributes)
+    layer = node("Resize", **attributes)
     inputs = [image, None, np.array([1, 1, *scales], np.float32)]
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
@@ -44,7 +44,7 @@ def test_resizing_to_sizes(node, share):
         {"mode": "nearest"},
         {"mode": "linear", "keep_aspect_ratio_policy": "not_larger", "axes": [2, 3]},
     ):
-        layer = node("Resize", 4, left_out=[1, 2], **attributes)
+        layer = node("Resize", **attributes)
         sizes = [31, 27] if "axes" in attributes else [1, 2, 31, 27]
         inputs = [image, None, None, np.array(sizes)]
         assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
@@ -53,13 +53,29 @@ def test_resizing_to_sizes(node, share):
 @pytest.mark.parametrize("mode", ["linear", "nearest"])
 def test_cropping_and_older_resizing(node, share, mode):
     image = _image(1, 2, 13, 10)
-    layer = node("Resize", 3, mode=mode, coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=7.0)
+    layer = node("Resize", mode=mode, coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=7.0)
     inputs = [image, np.array([0, 0, 0.2, -0.1, 1, 1, 0.9, 1.2], np.float32), np.array([1, 1, 1.5, 1.3], np.float32)]
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
     inputs = [image, np.array([1, 1, 2.0, 1.3], np.float32)]
     for op_type, opset in (("Resize", 10), ("Upsample", 9)):
-        older = node(op_type, 2, opset=opset, mode=mode)
+        older = node(op_type, opset=opset, mode=mode)
         assert share(older.runtime(inputs)[0], older.bounds(inputs)[0]) <= 1
+
+
+def test_cubic_weights_of_pixels_just_out_of_reach(node, share):
+    layer = node("Resize", mode="cubic", coordinate_transformation_mode="half_pixel_symmetric")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        image = (rng.standard_normal((1, 2, 5, 12)) * 10.0 ** rng.uniform(-8, 8, (1, 2, 5, 12))).astype(np.float32)
+        inputs = [image, None, np.array([1, 1, 3.4707093, 1.25], np.float32)]
+        assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
+
+
+def test_a_crop_that_begins_at_the_edge_is_certain_there(node):
+    inputs = [_image(1, 2, 13, 10), np.array([0, 0, 0, 0, 1, 1, 0.7, 0.8]), np.array([1, 1, 1.5, 1.3])]
+    layer = node("Resize", mode="linear", coordinate_transformation_mode="tf_crop_and_resize")
+    (bound,) = layer.bounds(inputs)
+    assert np.max(bound.error) < 1e-4
 
 
 @pytest.mark.parametrize("scale", [2.0, 1.7])
@@ -72,37 +88,37 @@ def test_faults_of_resizing_exceed_the_bound(node, share, scale):
         {"mode": "nearest"},
     ]
     for mode in ("linear", "nearest", "cubic"):
-        (bound,) = node("Resize", 3, left_out=[1], mode=mode).bounds(inputs)
+        (bound,) = node("Resize", mode=mode).bounds(inputs)
         for other in others:
             if other != {"mode": mode}:
-                (faulty,) = node("Resize", 3, left_out=[1], **other).real(inputs)
+                (faulty,) = node("Resize", **other).real(inputs)
                 assert share(faulty, bound) > 1e3
-        (half,) = node("Resize", 3, left_out=[1], mode=mode).real([inputs[0].astype(np.float16), *inputs[1:]])
+        (half,) = node("Resize", mode=mode).real([inputs[0].astype(np.float16), *inputs[1:]])
         assert share(half, bound) > 10
-    (bound,) = node("Resize", 3, left_out=[1], mode="cubic").bounds(inputs)
-    (sharper,) = node("Resize", 3, left_out=[1], mode="cubic", cubic_coeff_a=-0.74).real(inputs)
+    (bound,) = node("Resize", mode="cubic").bounds(inputs)
+    (sharper,) = node("Resize", mode="cubic", cubic_coeff_a=-0.74).real(inputs)
     assert share(sharper, bound) > 10
-    (bound,) = node(
-        "Resize", 3, left_out=[1], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
-    ).bounds(inputs)
-    (faulty,) = node(
-        "Resize", 3, left_out=[1], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="ceil"
-    ).real(inputs)
+    (bound,) = node("Resize", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor").bounds(
+        inputs
+    )
+    (faulty,) = node("Resize", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="ceil").real(
+        inputs
+    )
     assert share(faulty, bound) == np.inf
 
 
 def test_scales_in_doubt_make_anything_possible(node):
     inputs = [_image(1, 2, 4, 4), None, np.array([1, 1, 2, 2], np.float32)]
-    (bound,) = node("Resize", 3, left_out=[1], mode="linear").bounds(inputs, [None, None, np.full(4, 1e-3)])
+    (bound,) = node("Resize", mode="linear").bounds(inputs, [None, None, np.full(4, 1e-3)])
     assert np.isinf(bound.error).all()
 
 
 def test_resized_integers_are_truncated_or_rounded(node, share):
     image = np.random.default_rng(0).integers(0, 255, (1, 1, 9, 9), np.uint8)
     inputs = [image, None, np.array([1, 1, 1.7, 2], np.float32)]
-    layer = node("Resize", 3, output_types=[TensorProto.UINT8], left_out=[1], mode="linear")
+    layer = node("Resize", output_types=[TensorProto.UINT8], mode="linear")
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
-    layer = node("Resize", 3, output_types=[TensorProto.UINT8], left_out=[1], mode="nearest")
+    layer = node("Resize", output_types=[TensorProto.UINT8], mode="nearest")
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
 
 
@@ -112,27 +128,25 @@ def test_resized_integers_are_truncated_or_rounded(node, share):
 def test_grid_sampling(node, share, passes_on, mode, padding, align_corners):
     grid = np.random.default_rng(1).uniform(-1.3, 1.3, (2, 6, 5, 2)).astype(np.float32)
     inputs = [_image(2, 3, 9, 7), grid]
-    layer = node("GridSample", 2, mode=mode, padding_mode=padding, align_corners=align_corners)
+    layer = node("GridSample", mode=mode, padding_mode=padding, align_corners=align_corners)
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
     passes_on(layer, inputs, draws=3)
-    (other,) = layer._replace(
-        proto=node("GridSample", 2, mode=mode, padding_mode=padding, align_corners=1 - align_corners).proto
-    ).real(inputs)
+    (other,) = node("GridSample", mode=mode, padding_mode=padding, align_corners=1 - align_corners).real(inputs)
     assert share(other, bound) > 100
 
 
 def test_grid_sampling_of_a_volume_at_its_pixels(node, share):
     inputs = [_image(1, 2, 4, 4, 5), np.random.default_rng(1).uniform(-1, 1, (1, 3, 3, 3, 3)).astype(np.float32)]
-    layer = node("GridSample", 2, mode="linear", align_corners=1)
+    layer = node("GridSample", mode="linear", align_corners=1)
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
 
 
 @pytest.mark.parametrize("align_corners", [0, 1])
 def test_affine_grids(node, share, passes_on, align_corners):
     inputs = [_image(2, 2, 3), np.array([2, 3, 7, 5])]
-    layer = node("AffineGrid", 2, align_corners=align_corners)
+    layer = node("AffineGrid", align_corners=align_corners)
     assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
     passes_on(layer, inputs)
     (bound,) = layer.bounds(inputs)
-    assert share(node("AffineGrid", 2, align_corners=1 - align_corners).real(inputs)[0], bound) > 1e4
+    assert share(node("AffineGrid", align_corners=1 - align_corners).real(inputs)[0], bound) > 1e4

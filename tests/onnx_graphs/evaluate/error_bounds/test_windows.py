@@ -26,7 +26,7 @@ def _convolution(shape, kernel_shape, op_type, group=1, seed=0):
 @pytest.mark.parametrize(("op_type", "shape", "kernel_shape", "attributes"), CONVOLUTIONS, ids=str)
 def test_convolutions(node, share, passes_on, op_type, shape, kernel_shape, attributes):
     inputs = _convolution(shape, kernel_shape, op_type, attributes.get("group", 1))
-    layer = node(op_type, 3, **attributes)
+    layer = node(op_type, **attributes)
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
     # large numbers that cancel
@@ -40,7 +40,7 @@ def test_convolutions(node, share, passes_on, op_type, shape, kernel_shape, attr
 def test_a_convolution_of_very_small_or_large_numbers(node, share, scale):
     inputs = _convolution((1, 3, 6, 6), (4, 3, 3, 3), "Conv")
     inputs = [(each * scale).astype(np.float32) for each in inputs[:2]]
-    layer = node("Conv", 2)
+    layer = node("Conv")
     (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
     assert share(result, bound) <= 1
     assert np.isfinite(bound.error).all()
@@ -48,7 +48,7 @@ def test_a_convolution_of_very_small_or_large_numbers(node, share, scale):
 
 def test_convolutions_in_16_bits_round_once_or_at_each_step(node, share):
     inputs = [each.astype(np.float16) for each in _convolution((1, 16, 6, 6), (8, 16, 3, 3), "Conv")]
-    (bound,) = node("Conv", 3, output_types=[TensorProto.FLOAT16]).bounds(inputs)
+    (bound,) = node("Conv", output_types=[TensorProto.FLOAT16]).bounds(inputs)
     assert share(bound.value.astype(np.float16), bound) <= 1
     x, kernel, bias = inputs
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))
@@ -64,17 +64,17 @@ def test_convolutions_in_16_bits_round_once_or_at_each_step(node, share):
 def test_faults_of_convolutions_exceed_the_bound(node, share):
     x, kernel, bias = _convolution((1, 16, 9, 9), (8, 16, 3, 3), "Conv")
     kernel /= 12
-    (bound,) = node("Conv", 3, pads=[1, 1, 1, 1]).bounds([x, kernel, bias])
-    (shifted,) = node("Conv", 3, pads=[2, 1, 0, 1]).real([x, kernel, bias])
+    (bound,) = node("Conv", pads=[1, 1, 1, 1]).bounds([x, kernel, bias])
+    (shifted,) = node("Conv", pads=[2, 1, 0, 1]).real([x, kernel, bias])
     assert share(shifted, bound) > 1e3
-    (half,) = node("Conv", 3, pads=[1, 1, 1, 1]).real([x, kernel.astype(np.float16), bias])
+    (half,) = node("Conv", pads=[1, 1, 1, 1]).real([x, kernel.astype(np.float16), bias])
     assert share(half, bound) > 3
     bias[3] += np.float32(1e-4)
-    (biased,) = node("Conv", 3, pads=[1, 1, 1, 1]).real([x, kernel, bias])
+    (biased,) = node("Conv", pads=[1, 1, 1, 1]).real([x, kernel, bias])
     assert share(biased, bound) > 3
     x = np.abs(x)
-    (bound,) = node("ConvTranspose", 2, strides=[2, 2]).bounds([x, kernel.swapaxes(0, 1)])
-    (half,) = node("ConvTranspose", 2, strides=[2, 2]).real([x, kernel.swapaxes(0, 1).astype(np.float16)])
+    (bound,) = node("ConvTranspose", strides=[2, 2]).bounds([x, kernel.swapaxes(0, 1)])
+    (half,) = node("ConvTranspose", strides=[2, 2]).real([x, kernel.swapaxes(0, 1).astype(np.float16)])
     assert share(half, bound) > 3
 
 
@@ -93,7 +93,7 @@ POOLS = [
 @pytest.mark.parametrize("scale", [1.0, 1e-22])
 def test_pools(node, share, passes_on, op_type, attributes, scale):
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 9)) * scale
-    pool = node(op_type, 1, **attributes)
+    pool = node(op_type, **attributes)
     for inputs in ([x.astype(np.float32)], [(x + 100 * scale).astype(np.float32)]):
         (result,), (bound,) = pool.runtime(inputs), pool.bounds(inputs)[:1]
         assert share(result, bound) <= 1
@@ -104,7 +104,7 @@ def test_pools(node, share, passes_on, op_type, attributes, scale):
 
 def test_the_place_of_a_maximum_in_doubt_may_be_any(node):
     x = np.array([[[[1.0, 2.0, 9.0, 3.0]]]])
-    pool = node("MaxPool", 1, output_types=[TensorProto.FLOAT, TensorProto.INT64], kernel_shape=[1, 2])
+    pool = node("MaxPool", output_types=[TensorProto.FLOAT, TensorProto.INT64], kernel_shape=[1, 2])
     assert [bound.error for bound in pool.bounds([x])] == [None, None]
     value, places = pool.bounds([x], [np.array([[[[0.0, 0.0, 0.0, 0.5]]]])])
     np.testing.assert_array_equal(value.error.ravel(), [0, 0, 0.5])
@@ -114,26 +114,39 @@ def test_the_place_of_a_maximum_in_doubt_may_be_any(node):
 def test_faults_of_pools_exceed_the_bound(node, share):
     x = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
     pads = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-    (bound,) = node("AveragePool", 1, **pads).bounds([x])
-    assert share(node("AveragePool", 1, **pads, count_include_pad=1).real([x])[0], bound) > 1e3
-    (bound,) = node("LpPool", 1, kernel_shape=[2, 2], p=2).bounds([x])
-    assert share(node("LpPool", 1, kernel_shape=[2, 2], p=2).real([x.astype(np.float16)])[0], bound) > 3
+    (bound,) = node("AveragePool", **pads).bounds([x])
+    assert share(node("AveragePool", **pads, count_include_pad=1).real([x])[0], bound) > 1e3
+    (bound,) = node("LpPool", kernel_shape=[2, 2], p=2).bounds([x])
+    assert share(node("LpPool", kernel_shape=[2, 2], p=2).real([x.astype(np.float16)])[0], bound) > 3
 
 
 def test_unpooling_moves_and_columns_are_added_up(node, share, passes_on):
     x = np.array([[[[1.0, -2.0], [3.0, 4.0]]]], np.float32)
     places = np.array([[[[5, 7], [13, 15]]]])
-    unpool = node("MaxUnpool", 2, kernel_shape=[2, 2], strides=[2, 2])
+    unpool = node("MaxUnpool", kernel_shape=[2, 2], strides=[2, 2])
     (bound,) = unpool.bounds([x, places])
     assert bound.error is None
     passes_on(unpool, [x, places])
     assert np.isinf(unpool.bounds([x, places], [None, np.ones(places.shape)])[0].error).all()
     columns = np.random.default_rng(0).standard_normal((1, 9 * 2, 16)).astype(np.float32)
     inputs = [columns, np.array([4, 4]), np.array([3, 3])]
-    image = node("Col2Im", 3, pads=[1, 1, 1, 1])
+    image = node("Col2Im", pads=[1, 1, 1, 1])
     assert share(image.runtime(inputs)[0], image.bounds(inputs)[0]) <= 1
     passes_on(image, inputs)
-    apart = node("Col2Im", 3, strides=[2, 2])
+    apart = node("Col2Im", strides=[2, 2])
     inputs = [columns[:, :8, :4], np.array([4, 4]), np.array([2, 2])]
     assert apart.bounds(inputs)[0].error is None
     assert share(apart.runtime(inputs)[0], apart.bounds(inputs)[0]) == 0
+
+
+def test_deformable_convolutions(node, share, passes_on):
+    rng = np.random.default_rng(0)
+    shapes = [(1, 4, 8, 9), (6, 2, 3, 3), (1, 36, 6, 7), (6,), (1, 18, 6, 7)]
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    layer = node("DeformConv", opset=22, group=2, offset_group=2)
+    (result,), (bound,) = layer.runtime(inputs), layer.bounds(inputs)
+    assert share(result, bound) <= 1
+    passes_on(layer, inputs, draws=3)
+    x, kernel, offset, bias, mask = inputs
+    assert share(layer.real([x, kernel, offset[:, ::-1], bias, mask])[0], bound) > 1e3
+    assert share(layer.real([x, kernel, offset * 1.001, bias, mask])[0], bound) > 3

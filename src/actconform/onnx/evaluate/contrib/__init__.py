@@ -6,6 +6,7 @@ Each is defined by its schema in ONNX Runtime, as a composition of standard oper
 from actconform.onnx.evaluate.contrib import (  # noqa: F401  they register operators
     activations,
     attention,
+    blockwise,
     group_query,
     normalization,
     products,

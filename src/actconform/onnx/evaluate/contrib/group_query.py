@@ -72,17 +72,25 @@ def _group_query_attention(  # noqa: PLR0913, PLR0917  as the schema orders them
     scores = _grouped_scores(node, op, q, k, attention_bias)
     weights = _weights(node, op, scores, sink, _allowed(node, lengths, room))
     b, _, s, h = op.shape(q)
-    return joined_heads(op, op.reshape(op.MatMul(weights, op.Unsqueeze(v, np.array([2]))), b, heads, s, h)), k, v
+    y = joined_heads(op, op.reshape(op.MatMul(weights, op.Unsqueeze(v, np.array([2]))), b, heads, s, h))
+    padded = (lengths.places >= lengths.total[:, None])[..., None]
+    if not padded.any():
+        return y, k, v
+    behind = (np.arange(room) >= lengths.total[:, None])[:, None, :, None]
+    return _free(op, y, padded), _free(op, k, behind), _free(op, v, behind)
+
+
+def _free(op: Operators, x: Tensor, places: Array) -> Tensor:
+    """Return the tensor with anything allowed in places of padding, of which the definition says nothing."""
+    return op.within(x, np.where(np.broadcast_to(places, op.shape(x)), np.inf, 0.0))
 
 
 def _lengths(op: Operators, last_places: Tensor, longest: Tensor, new: int) -> _Lengths:
     total = op.array(last_places).astype(np.int64).ravel() + 1
     first = new == int(op.array(longest).reshape(()))
     past = total - new if not first else np.zeros_like(total)
-    if (past < 0).any() or (first and (total != new).any()):
-        raise Unsupported(
-            f"GroupQueryAttention of {new} new places for sequences of {total.tolist()}, padding among them"
-        )
+    if (past < 0).any() or (first and (total > new).any()):
+        raise Unsupported(f"GroupQueryAttention of {new} new places for sequences of {total.tolist()}")
     return _Lengths(past, total, new)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.onnx.evaluate.contrib.registry import Operators, Tensor
-    from actconform.onnx.evaluate.elementwise import Array, OperatorNode
+    from actconform.onnx.evaluate.elementwise import OperatorNode
 
 # What may follow a product, and the names that its parameters have in the standard, in order.
 ACTIVATIONS: dict[str, tuple[str, ...]] = {
@@ -149,55 +149,3 @@ def _conv_transpose_with_dynamic_pads(
     if pads is not None:
         placed["pads"] = op.array(pads).tolist()
     return op.ConvTranspose(x, w, bias, **placed)
-
-
-@contrib("MatMulNBits", bits=4, accuracy_level=0)
-def _matmul_n_bits(  # noqa: PLR0913, PLR0917  as the schema orders them
-    node: OperatorNode,
-    op: Operators,
-    a: Tensor,
-    packed: Tensor,
-    scales: Tensor,
-    zeros: Tensor | None = None,
-    group_index: Tensor | None = None,
-    bias: Tensor | None = None,
-) -> Tensor:
-    """Weights of few bits, of which each block along K has a scale and a zero point; 2^(bits - 1) where it is left out."""
-    attributes = node.attributes
-    if group_index is not None and op.array(group_index).size:
-        raise Unsupported("MatMulNBits with the deprecated input g_idx")
-    if attributes.get("weight_prepacked"):
-        raise Unsupported("MatMulNBits with weights laid out for one execution provider (weight_prepacked)")
-    n, k, bits, size = (int(attributes[name]) for name in ("N", "K", "bits", "block_size"))
-    blocks = -(-k // size)
-    levels = unpacked(op.array(packed).reshape(n * blocks, -1), bits, size).reshape(n, blocks, size)
-    stated = None if zeros is None else op.array(zeros)
-    if stated is None:
-        centre: Tensor = np.array(2.0 ** (bits - 1))
-    elif stated.dtype == np.uint8:
-        centre = unpacked(stated.reshape(n, -1), bits, blocks).astype(np.float64)[..., None]
-    else:
-        centre = op.reshape(zeros, n, blocks, 1)
-    weights = op.Mul(op.Sub(levels.astype(np.float64), centre), op.reshape(scales, n, blocks, 1))
-    weights = op.Slice(op.reshape(weights, n, blocks * size), np.array([0]), np.array([k]), np.array([1]))
-    y = op.MatMul(_lowered(op, a, int(attributes["accuracy_level"]), size), op.Transpose(weights, perm=[1, 0]))
-    return y if bias is None else op.Add(y, bias)
-
-
-def unpacked(packed: Array, bits: int, count: int) -> Array:
-    """Return the first `count` numbers of each row of bytes, `bits` bits each, the lowest bits first."""
-    stream = np.unpackbits(packed.astype(np.uint8), axis=-1, bitorder="little")[:, : count * bits]
-    return stream.reshape(len(packed), count, bits).astype(np.int64) @ (1 << np.arange(bits))
-
-
-def _lowered(op: Operators, a: Tensor, accuracy_level: int, size: int) -> Tensor:
-    """Return `a` with the error that the attribute allows: rounded to float16, bfloat16, or to 8 bits in blocks of `size`."""
-    values = np.abs(op.array(a))
-    if accuracy_level in (0, 1):
-        return a
-    if accuracy_level in (2, 3):
-        return op.within(a, values * (2.0**-11 if accuracy_level == 2 else 2.0**-8))
-    k = values.shape[-1]
-    blocks = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -k % size)]).reshape(*values.shape[:-1], -1, size)
-    largest = np.repeat(blocks.max(axis=-1), size, axis=-1)[..., :k]
-    return op.within(a, largest * (0.5 / 127 * (1 + 2.0**-10)))  # half a level, and the rounding of its size

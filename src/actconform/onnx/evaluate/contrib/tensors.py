@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.contrib.registry import contrib
@@ -56,7 +57,7 @@ def _unfold(node: OperatorNode, op: Operators, x: Tensor) -> Tensor:
     """Return the slices of a size along an axis, which follow each other at a step, along a new last axis."""
     shape, size, step = op.shape(x), node.attributes["size"], node.attributes["step"]
     axis = node.attributes["dim"] % len(shape)
-    places = np.arange(0, shape[axis] - size + 1, step)[:, None] + np.arange(size)
+    places = sliding_window_view(np.arange(shape[axis]), size)[::step]
     slices = op.Gather(x, places, axis=axis)
     return op.Transpose(slices, perm=[i for i in range(len(shape) + 1) if i != axis + 1] + [axis + 1])
 
@@ -133,14 +134,14 @@ def _inverse(_: OperatorNode, op: Operators, x: Tensor) -> Array:
     return np.asarray(np.linalg.inv(op.array(x)))
 
 
-@contrib("Rfft", signal_ndim=1)
+@contrib("Rfft", signal_ndim=1, onesided=1)
 def _real_fourier_transform(node: OperatorNode, op: Operators, x: Tensor) -> Tensor:
     _expect_one_signal_axis(node)
     signal = op.Unsqueeze(x, np.array([-1]))
     return op.DFT(signal, None, np.array(-2), onesided=1)
 
 
-@contrib("Irfft", signal_ndim=1)
+@contrib("Irfft", onesided=1)
 def _inverse_real_fourier_transform(node: OperatorNode, op: Operators, x: Tensor) -> Tensor:
     """Return the real signal of half a spectrum, whose other half are the conjugate numbers."""
     _expect_one_signal_axis(node)
@@ -151,5 +152,6 @@ def _inverse_real_fourier_transform(node: OperatorNode, op: Operators, x: Tensor
 
 
 def _expect_one_signal_axis(node: OperatorNode) -> None:
-    if node.attributes["signal_ndim"] != 1 or node.attributes.get("normalized"):
-        raise Unsupported(f"{node.op_type} over several axes, or normalized")
+    attributes = node.attributes
+    if attributes["signal_ndim"] != 1 or attributes.get("normalized") or not attributes["onesided"]:
+        raise Unsupported(f"{node.op_type} over several axes, normalized, or of the whole spectrum")

@@ -16,6 +16,7 @@ from actconform.onnx.evaluate.error_bounds import (  # noqa: F401  they register
     regions,
     resampling,
     signals,
+    states,
     windows,
 )
 from actconform.onnx.evaluate.error_bounds.registry import (

@@ -10,6 +10,7 @@ from functools import reduce
 
 import numpy as np
 
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, largest_error, lost, moved_by_ends, rounded
 from actconform.oracle.rounding import F64, round_to
@@ -144,13 +145,13 @@ def _relu(context: BoundContext, x: Approximation) -> Approximation:
 def _clip(context: BoundContext, x: Approximation, *limits: Approximation | None) -> Approximation:
     """Exact, but for limits that 16 bits do not hold, which were attributes before opset 11."""
     (value,) = context.values((x, *limits))
-    given = [limit for limit in limits if limit is not None]
+    present = [limit for limit in limits if limit is not None]
     passed_on = moved_by_ends(
         lambda end: context.compute([end, *(each and each.value for each in limits)])[0], x, value
     )
-    passed_on = _total(passed_on, largest_error(given))
+    passed_on = _total(passed_on, largest_error(present))
     attributes = [context.node.attributes[name] for name in ("min", "max") if name in context.node.attributes]
-    if context.fmt is not None and attributes and not given:
+    if context.fmt is not None and attributes and not present:
         off = [np.where(value == limit, _representation_error(limit, context), 0.0) for limit in attributes]
         passed_on = _total(passed_on, *(each for each in off if each.any()))
     return Approximation(value, passed_on)
@@ -211,24 +212,36 @@ def _hard_sigmoid(context: BoundContext, x: Approximation) -> Approximation:
     """Of alpha x + beta three roundings of its terms; exact where that lies beyond 0 or 1."""
     (value,) = context.values((x,))
     fmt, alpha, beta = context.float_format, context.node.attributes["alpha"], context.node.attributes["beta"]
-    line = alpha * x.value
-    error = (np.abs(line) + abs(beta)) * (3.0 * fmt.unit_roundoff) + lost(fmt)
-    if x.error is not None:
-        error += abs(alpha) * x.error * (1.0 + 3.0 * fmt.unit_roundoff)
-    line += beta
-    return Approximation(value, np.where((line > -error) & (line < 1.0 + error), error, 0.0))
+    unit, step = 3.0 * fmt.unit_roundoff, lost(fmt)
+
+    def error_of(v: F64, e: F64) -> F64:
+        error = (np.abs(alpha * v) + abs(beta)) * unit + (step + (1.0 + unit) * abs(alpha) * e)
+        line = alpha * v + beta
+        return np.where((line > -error) & (line < 1.0 + error), error, 0.0)
+
+    passed_on = np.zeros(()) if x.error is None else np.asarray(x.error)
+    return Approximation(value, in_blocks(error_of, x.value, passed_on))
 
 
 @error_bound("Mod", arithmetic=False)
 def _modulo(context: BoundContext, x: Approximation, divisor: Approximation) -> Approximation:
-    """Exact, as C's fmod is; in doubt anything where the quotient may have another integer part."""
+    """Of integers exact. Of floats, with q = x / y truncated, x - q y, three roundings of q y, or exact as C's fmod is.
+
+    Where q may be another integer anything up to y more; exactly x where q is surely 0.
+    """
     (value,) = context.values((x, divisor))
-    if x.error is None and divisor.error is None:
-        return Approximation(value)
     x_error, divisor_error = errors(x), errors(divisor)
-    quotient = np.trunc(x.value / divisor.value)
+    if context.fmt is None:
+        doubtful = (x_error > 0.0) | (divisor_error > 0.0) | (divisor.value == 0)
+        return Approximation(value, np.where(doubtful, np.inf, 0.0) if doubtful.any() else None)
+    ratio = x.value / divisor.value
     certain = np.abs(divisor.value) - divisor_error
-    off = (x_error + np.abs(x.value / divisor.value) * divisor_error) / certain
-    same = (np.trunc(x.value / divisor.value + off) == quotient) & (np.trunc(x.value / divisor.value - off) == quotient)
-    same &= (certain > 0.0) & ((context.fmt is not None) | (off == 0.0))
-    return Approximation(value, np.where(same, x_error + np.abs(quotient) * divisor_error, np.inf))
+    unit = 3.0 * context.fmt.unit_roundoff
+    off = (x_error + np.abs(ratio) * divisor_error) / certain + unit * np.abs(ratio)
+    quotient = np.abs(np.trunc(ratio))
+    sure = np.trunc(np.abs(ratio) + off) == np.trunc(np.abs(ratio) - off)
+    passed_on = x_error + quotient * divisor_error
+    error = passed_on + np.where(quotient > 0.0, unit * np.abs(quotient * divisor.value) + lost(context.fmt), 0.0)
+    error = np.where(sure, error, error + np.abs(divisor.value) + divisor_error)
+    surely_finite = (certain > 0.0) | ((x_error == 0.0) & (divisor_error == 0.0))
+    return Approximation(value, np.where(surely_finite, error, np.inf))

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from actconform.errors import Unsupported
+from actconform.onnx.evaluate.computation import computation
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, output_types
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, bounded_outputs, error_bound
 
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     from actconform.onnx.evaluate.elementwise import OperatorNode
 
 
-@error_bound("Attention", "RotaryEmbedding", "SwiGLU", arithmetic=False)
+@error_bound("Attention", "CausalConvWithState", "RotaryEmbedding", "SwiGLU", arithmetic=False)
 def _body(context: BoundContext, *inputs: Approximation | None) -> tuple[Approximation, ...]:
     """The values are those of the operator itself."""
-    from actconform.onnx.evaluate.computation import computation  # it registers operators, of which rules know nothing
-
     element_types = [_element_type(context, each) for each in inputs]
     body = _function_body(context.node, inputs, element_types, context.output_types)
     types = dict(zip(body.input, element_types, strict=False))

@@ -9,6 +9,7 @@ from ml_dtypes import iinfo
 from onnx import TensorProto
 
 from actconform.onnx.evaluate.element_types import STORAGE, held
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, moved_by_ends, rounded
 from actconform.oracle.rounding import round_to
@@ -57,19 +58,17 @@ def _to_floats(context: BoundContext, x: Approximation) -> Approximation:
         return Approximation(value, x.error)
     if x.error is not None:
         return Approximation(value, rounded(value, fmt, passed_on=x.error))
-    inexact = round_to(value, fmt) != value
-    if not inexact.any():
-        return Approximation(value)
-    return Approximation(value, np.where(inexact, fmt.unit_roundoff * np.abs(value) + lost(fmt), 0.0))
+    error = in_blocks(lambda v: np.where(round_to(v, fmt) == v, 0.0, fmt.unit_roundoff * np.abs(v) + lost(fmt)), value)
+    return Approximation(value, error if error.any() else None)
 
 
 def _to_integers(x: Approximation, dtype: np.dtype[Any]) -> Approximation:
     limits = iinfo(dtype)  # type: ignore[no-untyped-call]
-    whole = np.trunc(x.value)
+    truncated = np.trunc(x.value)
     # the upper limits of the widest types are no float64 numbers; their successors are
-    reached = (whole - errors(x) >= float(limits.min)) & (whole + errors(x) < float(limits.max) + 1.0)
-    value = np.where(reached, whole, 0.0).astype(np.int64 if limits.min < 0 else np.uint64).astype(dtype)
-    error = moved_by_ends(np.trunc, x, whole)
+    reached = (truncated - errors(x) >= float(limits.min)) & (truncated + errors(x) < float(limits.max) + 1.0)
+    value = np.where(reached, truncated, 0.0).astype(np.int64 if limits.min < 0 else np.uint64).astype(dtype)
+    error = moved_by_ends(np.trunc, x, truncated)
     if reached.all():
         return Approximation(value, error)
     return Approximation(value, np.where(reached, 0.0 if error is None else error, np.inf))

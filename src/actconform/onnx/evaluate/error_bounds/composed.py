@@ -37,7 +37,9 @@ class BoundedOperators(Operators):
 
     def apply(self, op_type: str, inputs: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> Any:
         approximations = [None if each is None else self.approximation(each) for each in inputs]
-        node, computation = definition_step(op_type, approximations, outputs, attributes)
+        node, computation = definition_step(
+            op_type, [each and each.value for each in approximations], outputs, attributes
+        )
         input_types = [0 if each is None else self._element_type(each.value) for each in approximations]
         kinds = output_types(node, computation.node.opset, input_types)
         results = bounded_outputs(computation, kinds, approximations)

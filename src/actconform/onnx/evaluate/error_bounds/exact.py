@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
-from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, largest_error, lost
+from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, largest_error, lost, rounded
 from actconform.oracle.rounding import F64, round_to
 
 if TYPE_CHECKING:
@@ -24,37 +24,14 @@ if TYPE_CHECKING:
 
 Several: TypeAlias = tuple[Approximation, ...]
 
-# what they move is the first input; two of them in TensorScatter, all in Concat, and in Pad the value of the padding
-MOVES = (
-    *(
-        "CenterCropPad",
-        "Compress",
-        "Concat",
-        "DepthToSpace",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-    ),
-    *(
-        "Identity",
-        "MaxUnpool",
-        "Pad",
-        "Reshape",
-        "ReverseSequence",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "TensorScatter",
-        "Tile",
-        "Transpose",
-        "Trilu",
-        "Unsqueeze",
-    ),
+# what they move is the first input; of Pad the value of the padding too, two of TensorScatter, all of Concat
+MOVES = frozenset(
+    """
+    CenterCropPad Compress Concat DepthToSpace Dropout Expand Flatten Gather GatherElements GatherND Identity MaxUnpool
+    Pad Reshape ReverseSequence Slice SpaceToDepth Split Squeeze TensorScatter Tile Transpose Trilu Unsqueeze
+    """.split()  # noqa: SIM905  a list to read
 )
+MOVED = {"Concat": slice(None), "Pad": slice(0, 3, 2), "TensorScatter": slice(2)}
 
 
 def _undecided(values: Sequence[Array]) -> Several:
@@ -69,7 +46,7 @@ def _in_doubt(x: Approximation | None) -> bool:
 def _move(context: BoundContext, *inputs: Approximation | None) -> Several:
     """The errors move as the elements do; with places or shapes in doubt anything is possible."""
     values = context.values(inputs)
-    moved = {"Concat": range(len(inputs)), "Pad": (0, 2), "TensorScatter": (0, 1)}.get(context.node.op_type, (0,))
+    moved = range(len(inputs))[MOVED.get(context.node.op_type, slice(1))]
     if not any(_in_doubt(x) for x in inputs):
         return tuple(Approximation(value) for value in values)
     if any(_in_doubt(x) for i, x in enumerate(inputs) if i not in moved):
@@ -217,6 +194,15 @@ def _one_hot(
     if _in_doubt(places) or _in_doubt(depth):
         return _undecided([value])[0]
     return Approximation(value, largest_error([levels]) if levels.error is None else np.asarray(np.max(levels.error)))
+
+
+@error_bound("TfIdfVectorizer", arithmetic=False)
+def _count_ngrams(context: BoundContext, x: Approximation) -> Approximation:
+    """Counts, exact below 2 / u, and their products with weights, each rounded once."""
+    (value,) = context.values((x,))
+    if _in_doubt(x):
+        return _undecided([value])[0]
+    return Approximation(value, rounded(value, context.float_format) * (context.node.attributes["mode"] != "TF"))
 
 
 @error_bound("Range", arithmetic=False)

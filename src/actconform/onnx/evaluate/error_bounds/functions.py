@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.catalog.kernels import KERNELS
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks, in_rows
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import as_bounded, errors, lost, moved_by_ends, rounded
 from actconform.tolerance.layer_bounds import softmax_of
 from actconform.tolerance.limits import SCALED_LIMITS
 from actconform.tolerance.row_bounds import EXP_ULP, row_bound
+from actconform.tolerance.running_error import Bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,11 +55,8 @@ def _monotone(context: BoundContext, x: Approximation) -> Approximation:
 
 
 def _of_scale(value: Array, scale: float, fmt: FloatFormat) -> F64:
-    error: F64 = np.abs(value)
-    np.maximum(error, scale, out=error)
-    error *= LIMIT * fmt.unit_roundoff
-    error += lost(fmt)
-    return error
+    unit, step = LIMIT * fmt.unit_roundoff, lost(fmt)
+    return in_blocks(lambda v: np.maximum(np.abs(v), scale) * unit + step, value)
 
 
 @error_bound("Cos", "Sin")
@@ -85,8 +84,8 @@ def _hyperbolic(context: BoundContext, x: Approximation) -> Approximation:
     """Half a sum of exp(x) and exp(-x), each off as `Exp` is, of size cosh(x); two roundings more."""
     (value,) = context.values((x,))
     fmt = context.float_format
-    relative = fmt.unit_roundoff * (2.0 * EXP_ULP[fmt.bits] + 2.0 + np.abs(x.value))
-    error = np.cosh(x.value) * np.expm1(relative) + lost(fmt)
+    u, more = fmt.unit_roundoff, 2.0 * EXP_ULP[fmt.bits] + 2.0
+    error = in_blocks(lambda v: np.cosh(v) * np.expm1(u * (more + np.abs(v))) + lost(fmt), x.value)
     return Approximation(value, _plus(error, _by_ends(context, x, value)))
 
 
@@ -95,11 +94,10 @@ def _gated(context: BoundContext, x: Approximation) -> Approximation:
     """Of x g(x), which is no larger than x."""
     (value,) = context.values((x,))
     fmt, op_type = context.float_format, context.node.op_type
-    error: F64 = np.abs(x.value)
+    unit, step = LIMIT * fmt.unit_roundoff, lost(fmt)
+    error = in_blocks(lambda v: np.abs(v) * unit + step, x.value)
     if op_type == "HardSwish":  # surely 0 from -3 down
-        error = np.where(x.value + errors(x) > -3.0 * (1.0 + 4.0 * fmt.unit_roundoff), error, 0.0)
-    error *= LIMIT * fmt.unit_roundoff
-    error += lost(fmt)
+        error[x.value + errors(x) < -3.0 * (1.0 + 4.0 * fmt.unit_roundoff)] = step
     return Approximation(value, _plus(error, None if x.error is None else SLOPES[op_type] * x.error))
 
 
@@ -124,13 +122,14 @@ def _exponential(context: BoundContext, x: Approximation) -> Approximation:
     fmt = context.float_format
     if x.error is not None:
         return Approximation(value, as_bounded(x, fmt).exp().error)
-    relative = np.abs(x.value)
-    relative += 2.0 * EXP_ULP[fmt.bits]
-    relative *= fmt.unit_roundoff
-    relative += relative * relative  # no less than expm1 of it, below 1.79
-    relative *= value
-    relative += lost(fmt)
-    return Approximation(value, relative)
+    u, more, step = fmt.unit_roundoff, 2.0 * EXP_ULP[fmt.bits], lost(fmt)
+
+    def error_of(argument: F64, power: F64) -> F64:
+        relative = (np.abs(argument) + more) * u
+        # no less than expm1 of it, below 1.79
+        return (relative + relative * relative) * power + step
+
+    return Approximation(value, in_blocks(error_of, x.value, value))
 
 
 @error_bound("Log")
@@ -147,19 +146,29 @@ def _logarithm(context: BoundContext, x: Approximation) -> Approximation:
 def _softmax(context: BoundContext, x: Approximation) -> Approximation:
     (value,) = context.values((x,))
     fmt = context.float_format
-    scores, probabilities = (_rows(context, part) for part in (x.value, value))
     if x.error is None:
-        error = row_bound(KERNELS["softmax"], fmt, {"x": scores}, None, {"y": probabilities})["y"]
+        error = in_rows(
+            lambda scores, y: row_bound(KERNELS["softmax"], fmt, {"x": scores}, None, {"y": y})["y"],
+            _rows(context, x.value),
+            _rows(context, value),
+        )
     else:
-        error = softmax_of(as_bounded(Approximation(scores, _rows(context, errors(x))), fmt)).error
+        error = in_rows(
+            lambda scores, e: softmax_of(Bounded(scores, e, fmt)).error,
+            _rows(context, x.value),
+            _rows(context, errors(x)),
+        )
     return Approximation(value, _from_rows(context, error, value.shape))
 
 
 @error_bound("LogSoftmax")
 def _log_softmax(context: BoundContext, x: Approximation) -> Approximation:
     (value,) = context.values((x,))
-    rows = Approximation(_rows(context, x.value), None if x.error is None else _rows(context, errors(x)))
-    error = log_softmax_errors(rows, _rows(context, value), context.float_format)
+    parts = [x.value, value] if x.error is None else [x.value, value, errors(x)]
+    error = in_rows(
+        lambda scores, y, e=None: log_softmax_errors(Approximation(scores, e), y, context.float_format),
+        *(_rows(context, part) for part in parts),
+    )
     return Approximation(value, _from_rows(context, error, value.shape))
 
 
@@ -176,14 +185,17 @@ FLATTENING = 13  # the first opset of which Softmax does not take all axes from 
 
 
 def _rows(context: BoundContext, array: F64) -> F64:
-    """Return the array with what Softmax adds up along the last axis."""
-    axis = context.node.attributes["axis"] % array.ndim
+    """Return the array as a matrix, with what Softmax adds up in a row."""
+    axis = context.node.attributes["axis"] % max(array.ndim, 1)
     if context.node.opset >= FLATTENING:
-        return np.moveaxis(array, axis, -1)
+        turned = np.moveaxis(array, axis, -1)
+        return turned.reshape(-1, turned.shape[-1])
     return array.reshape(int(np.prod(array.shape[:axis], dtype=int)), -1)
 
 
 def _from_rows(context: BoundContext, rows: F64, shape: Sequence[int]) -> F64:
     if context.node.opset >= FLATTENING:
-        return np.moveaxis(rows, -1, context.node.attributes["axis"])
+        axis = context.node.attributes["axis"] % len(shape)
+        turned = [*shape[:axis], *shape[axis + 1 :], shape[axis]]
+        return np.moveaxis(rows.reshape(turned), -1, axis)
     return rows.reshape(shape)

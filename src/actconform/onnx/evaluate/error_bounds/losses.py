@@ -44,8 +44,8 @@ def _loss_error(context: BoundContext, x: Approximation, labels: Approximation, 
     chosen = np.where(ignored, 0, labels.value)
 
     def by_label(array: F64) -> F64:
-        taken: F64 = np.take_along_axis(array, np.expand_dims(chosen, 1), 1)[:, 0]
-        return taken
+        picked: F64 = np.take_along_axis(array, np.expand_dims(chosen, 1), 1)[:, 0]
+        return picked
 
     weight = np.where(ignored, 0.0, 1.0 if weights is None else weights.value[chosen])
     weight_error = np.where(ignored, 0.0, 0.0 if weights is None else errors(weights)[chosen])

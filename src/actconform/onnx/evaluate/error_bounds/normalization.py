@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.onnx.evaluate.computation import Array  # noqa: TC001  part of a named tuple
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks, in_rows
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import as_bounded, errors, lost, rounded
 from actconform.tolerance.running_error import Bounded, sum_factor
 
 if TYPE_CHECKING:
+    from actconform.onnx.evaluate.computation import Array
     from actconform.oracle.rounding import F64
     from actconform.types.dtypes import FloatFormat
 
 
 class _Moments(NamedTuple):
-    """Of each row: where it is centred, the error of that, and 1 / sqrt(variance + epsilon); 0 and 0 without centring."""
+    """Of each row: where it is centred, 0 without centring, the error of that, and the variance about it."""
 
     mean: F64
     mean_error: F64
@@ -33,31 +34,38 @@ class _Moments(NamedTuple):
 
 def _moments(x: Approximation, axes: tuple[int, ...], fmt: FloatFormat, *, centring: bool = True) -> _Moments:
     """Return the moments along `axes`, kept at length 1, by whichever formula errs most."""
-    u, k = fmt.unit_roundoff, int(np.prod([x.value.shape[axis] for axis in axes]))
+    row_axes = [axis for axis in range(x.value.ndim) if axis not in axes]
+    shape = [1 if axis in axes else length for axis, length in enumerate(x.value.shape)]
+
+    def rows(array: F64) -> F64:
+        turned = array.transpose(*row_axes, *axes)
+        return turned.reshape(int(np.prod(turned.shape[: len(row_axes)], dtype=int)), -1)
+
+    matrix, x_error = rows(x.value), None if x.error is None else rows(errors(x))
+    k, u, step = matrix.shape[1], fmt.unit_roundoff, lost(fmt)
+    columns = in_rows(lambda v: _statistics(v, centring=centring), matrix, columns=3)
+    mean, mean_size, variance = (column.reshape(shape) for column in columns.T)
     factor = sum_factor(k, fmt) + 3.0 * u
-    x_error = None if x.error is None else errors(x)
-
-    def mean_of(array: F64) -> F64:
-        mean: F64 = np.mean(array, axis=axes, keepdims=True)
-        return mean
-
-    mean = mean_of(x.value) if centring else np.zeros((1,) * x.value.ndim)
-    centred = x.value - mean if centring else x.value
-    variance = mean_of(np.square(centred))
     mean_square = variance + np.square(mean)
-    mean_error = np.zeros_like(mean)
-    if centring:
-        mean_error = factor * (mean_of(np.abs(x.value))) + 2.0 * lost(fmt)
-        if x_error is not None:
-            mean_error = mean_error + (1.0 + factor) * mean_of(x_error)
-    around = (factor + 3.0 * u) * variance + 2.0 * np.sqrt(variance) * mean_error + np.square(mean_error)
-    by_squares = factor * mean_square + 2.0 * np.abs(mean) * mean_error + np.square(mean_error)
-    by_squares += 2.0 * u * mean_square
-    error = np.maximum(around, by_squares) if centring else by_squares
+    mean_error = factor * mean_size + 2.0 * step if centring else np.zeros_like(mean)
+    passed_on = np.zeros_like(mean)
     if x_error is not None:
-        error = error + (2.0 * mean_of(np.abs(centred) * x_error) + mean_of(np.square(x_error))) * (1.0 + factor)
-        error = error + 2.0 * (1.0 + factor) * np.abs(mean) * mean_of(x_error)
-    return _Moments(mean, mean_error, Bounded(variance, error + 3.0 * lost(fmt), fmt))
+        centred = np.abs(matrix - mean.reshape(-1, 1))
+        near = np.mean((2.0 * centred + x_error) * x_error, axis=1).reshape(shape)
+        mean_passed_on = np.mean(x_error, axis=1).reshape(shape)
+        mean_error += (1.0 + factor) * mean_passed_on if centring else 0.0
+        passed_on = (1.0 + factor) * (near + 2.0 * np.abs(mean) * mean_passed_on)
+    around = (factor + 3.0 * u) * variance + 2.0 * np.sqrt(variance) * mean_error
+    by_squares = (factor + 2.0 * u) * mean_square + 2.0 * np.abs(mean) * mean_error
+    error = np.maximum(around, by_squares) + np.square(mean_error) + passed_on + 3.0 * step
+    return _Moments(mean, mean_error, Bounded(variance, error, fmt))
+
+
+def _statistics(rows: F64, *, centring: bool) -> F64:
+    """Return of each row the mean, or 0, the mean magnitude, and the mean square about the first."""
+    mean = np.mean(rows, axis=1) if centring else np.zeros(len(rows))
+    centred = rows - mean[:, None]
+    return np.stack([mean, np.mean(np.abs(rows), axis=1), np.mean(np.square(centred), axis=1)], axis=1)
 
 
 def _normalized_error(
@@ -69,24 +77,22 @@ def _normalized_error(
     fmt: FloatFormat,
 ) -> F64:
     """Return the error of (x - mean) inverse scale + bias, all of shapes that broadcast to that of x."""
-    u, (scale, bias) = fmt.unit_roundoff, parameters
-    certain, doubt = inverse.value, inverse.error
-    centred = np.abs(x.value - moments.mean)
-    error = centred * (doubt + 3.0 * u * certain)
-    error += np.abs(x.value) * (u * certain)
-    error += 2.0 * u * np.abs(moments.mean) * certain + (certain + doubt) * (moments.mean_error + lost(fmt)) + lost(fmt)
-    if x.error is not None:
-        error += (certain + doubt) * errors(x)
-    error *= scale.size
-    if scale.error is not None:
-        error += centred * certain * errors(scale)
-    error += u * np.abs(y)
-    if bias is not None:
-        error += u * np.abs(bias.value)
-        error += errors(bias) if bias.error is not None else 0.0
-    error *= 1.0 + 8.0 * u
-    error += 2.0 * lost(fmt)
-    return error
+    u, step, (scale, bias) = fmt.unit_roundoff, lost(fmt), parameters
+    certain, largest = inverse.value, inverse.value + inverse.error
+    of_centred, of_folded = inverse.error + 3.0 * u * certain, u * certain
+    of_row = 2.0 * u * np.abs(moments.mean) * certain + largest * (moments.mean_error + step) + step
+    scale_error, x_error = (np.zeros(()) if each.error is None else np.asarray(each.error) for each in (scale, x))
+    of_bias = np.zeros(()) if bias is None else u * np.abs(bias.value) + errors(bias)
+
+    def error_of(v: F64, y: F64, e: F64, mean: F64, *rest: F64) -> F64:
+        of_centred, of_folded, of_row, largest, certain, size, scale_error, of_bias = rest
+        centred = np.abs(v - mean)
+        error = (centred * of_centred + np.abs(v) * of_folded + (of_row + largest * e)) * size
+        error += centred * (certain * scale_error) + np.abs(y) * u + of_bias
+        return error * (1.0 + 8.0 * u) + 2.0 * step
+
+    by_row = (moments.mean, of_centred, of_folded, of_row, largest, certain)
+    return in_blocks(error_of, x.value, y, x_error, *by_row, scale.size, scale_error, of_bias)
 
 
 @error_bound("BatchNormalization")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.linalg import lu
 
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import errors, lost, lost_in_sum
 from actconform.tolerance.row_bounds import dot_factor
@@ -33,7 +34,7 @@ def product_errors(
 
     `multiply` of sizes must give sums of sizes. One more rounding of the products in 16 bits, one for each factor beyond two.
     """
-    reach = _of_sizes(multiply, [np.abs(each.value) for each in factors], fmt)
+    reach = _of_sizes(multiply, [each.value for each in factors], fmt)
     unit = fmt.unit_roundoff
     factor = sum_factor(terms, fmt) + (unit if fmt.bits == 16 else 0.0) + (len(factors) - 2) * unit
     passed_on = None
@@ -41,7 +42,7 @@ def product_errors(
         if each.error is None:
             continue
         # earlier factors as large as they may be, later ones as they are: the differences of the products telescope
-        sizes = [earlier.size for earlier in factors[:i]] + [errors(each)] + [np.abs(x.value) for x in factors[i + 1 :]]
+        sizes = [earlier.size for earlier in factors[:i]] + [errors(each)] + [x.value for x in factors[i + 1 :]]
         moved = _of_sizes(multiply, sizes, fmt)
         passed_on = moved if passed_on is None else passed_on + moved
     if passed_on is not None:
@@ -51,12 +52,13 @@ def product_errors(
     return error if passed_on is None else error + passed_on * ENLARGED
 
 
-def _of_sizes(multiply: Callable[..., Array], sizes: list[F64], fmt: FloatFormat) -> F64:
+def _of_sizes(multiply: Callable[..., Array], factors: list[F64], fmt: FloatFormat) -> F64:
+    """Return the product of the factors' sizes."""
     if fmt.bits <= 32:
-        product = multiply(*(each.astype(np.float32) for each in sizes))
+        product = multiply(*(in_blocks(np.abs, each, dtype=np.float32) for each in factors))
         if np.all(np.isfinite(product)):
             return product.astype(np.float64)
-    return np.asarray(multiply(*sizes), np.float64)
+    return np.asarray(multiply(*(np.abs(each) for each in factors)), np.float64)
 
 
 @error_bound("MatMul")

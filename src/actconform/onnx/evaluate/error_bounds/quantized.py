@@ -53,8 +53,8 @@ def _levels(
     up, down = (
         quantized(end, zero, value.dtype, saturate=saturate).astype(np.float64) for end in (z + reach, z - reach)
     )
-    held = value.astype(np.float64)
-    error = np.maximum(up - held, held - down)
+    levels = value.astype(np.float64)
+    error = np.maximum(up - levels, levels - down)
     return Approximation(value, error if np.any(error) else None)
 
 

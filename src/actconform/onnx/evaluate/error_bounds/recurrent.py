@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from actconform.onnx.evaluate.error_bounds.activations import Activation, activations
+from actconform.onnx.evaluate.error_bounds.activations import activated
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
 from actconform.onnx.evaluate.error_bounds.rounding_errors import as_bounded, lost_in_sum
+from actconform.onnx.evaluate.recurrent import Activation, activations_of
 from actconform.tolerance.running_error import Bounded, sum_factor, widest
 
 if TYPE_CHECKING:
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
     from actconform.oracle.rounding import F64
     from actconform.types.dtypes import FloatFormat
 
-    # what a matrix product makes of its left side before it multiplies
+    # what the recurrence makes of the hidden states before it multiplies
     Preparation = Callable[[Bounded], Bounded]
-
-_USUAL = {"LSTM": ("sigmoid", "tanh", "tanh"), "GRU": ("sigmoid", "tanh"), "RNN": ("tanh",)}
 
 
 class _Sums(NamedTuple):
@@ -75,11 +74,10 @@ def _product(x: Bounded, matrix: Bounded) -> _Sums:
     return _Sums(x.value @ matrix.value, size, passed_on, matrix.value.shape[0])
 
 
-class Layer(NamedTuple):
+class _Layer(NamedTuple):
     """One direction: matrices of (columns, gates), biases of input and recurrence, peepholes; None where there are none."""
 
     node: OperatorNode
-    kind: str
     input_matrix: Bounded
     recurrence: Bounded
     biases: tuple[Bounded, Bounded] | None
@@ -107,13 +105,13 @@ class Layer(NamedTuple):
         return rounded.clip(-clip, clip) if clip else rounded
 
 
-class Step(Protocol):
+class _Step(Protocol):
     """The states after a step, the hidden one first, from what the input gives to the gates and the states before."""
 
-    def __call__(self, layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]: ...
+    def __call__(self, layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]: ...
 
 
-def _lstm(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
+def _lstm(layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
     """Gates in the order input, output, forget, cell; peepholes in that of the first three."""
     h, c = states
     f, g, last = layer.functions
@@ -123,36 +121,36 @@ def _lstm(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounde
         part = sums.part(layer.gate(i))
         if layer.peepholes is not None:
             part += _term(layer.peepholes[layer.gate(i)] * cell)
-        return f(layer.before(part))
+        return activated(f, layer.before(part))
 
     input_gate = gate(0, c)
     forget = 1.0 - input_gate if layer.node.attributes.get("input_forget") else gate(2, c)
-    after = forget * c + input_gate * g(layer.before(sums.part(layer.gate(3))))
-    return [gate(1, after) * last(after), after]
+    after = forget * c + input_gate * activated(g, layer.before(sums.part(layer.gate(3))))
+    return [gate(1, after) * activated(last, after), after]
 
 
-def _gru(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
+def _gru(layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
     """Gates in the order update, reset, hidden. The new state as it is written, or from the difference of old and new."""
     (h,) = states
     f, g = layer.functions
     sums = from_input.part(slice(2 * layer.hidden)) + layer.from_state(h, 0, 2)
-    update, reset = (f(layer.before(sums.part(layer.gate(i)))) for i in (0, 1))
+    update, reset = (activated(f, layer.before(sums.part(layer.gate(i)))) for i in (0, 1))
     if layer.node.attributes.get("linear_before_reset"):
         inner = _term(reset * layer.from_state(h, 2, 3).rounded(h.fmt))
     else:
         inner = layer.from_state(reset * h, 2, 3)
-    new = g(layer.before(from_input.part(layer.gate(2)) + inner))
+    new = activated(g, layer.before(from_input.part(layer.gate(2)) + inner))
     return [widest((1.0 - update) * new + update * h, update * (h - new) + new)]
 
 
-def _rnn(layer: Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
-    return [layer.functions[0](layer.before(from_input + layer.from_state(states[0], 0, 1)))]
+def _rnn(layer: _Layer, from_input: _Sums, states: list[Bounded]) -> list[Bounded]:
+    return [activated(layer.functions[0], layer.before(from_input + layer.from_state(states[0], 0, 1)))]
 
 
-_STEPS: dict[str, Step] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
+_STEPS: dict[str, _Step] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
 
 
-class _Direction(NamedTuple):
+class _StepOrder(NamedTuple):
     """The order of steps: which time each sequence of the batch is at in each step, and whether it still goes on."""
 
     times: Array
@@ -173,19 +171,24 @@ class _Direction(NamedTuple):
         return result
 
 
-def _run(layer: Layer, x: Bounded, states: list[Bounded], direction: _Direction) -> list[Bounded]:
+def _run(layer: _Layer, x: Bounded, states: list[Bounded], direction: _StepOrder) -> list[Bounded]:
     """Return the hidden states of all times, and the last states."""
-    from_inputs = _product(layer.prepared(x), layer.input_matrix)
+    from_inputs = _product(x, layer.input_matrix)
     if layer.biases is not None:
         from_inputs += _term(layer.biases[0])
     shape = (len(x.value), *states[0].value.shape)
     values, all_errors = np.zeros(shape), np.zeros(shape)
     shown = None if direction.observed is None else direction.in_order(direction.observed)
     for step in range(len(values)):
-        read = states
-        if shown is not None and step:
-            read = [_seen(shown[step - 1], states[0], direction.goes_on[step]), *states[1:]]
-        after = _STEPS[layer.kind](layer, from_inputs.at(step), read)
+        before = direction.goes_on[step - 1] if step else np.ones(direction.goes_on.shape[1], np.bool_)
+        h = states[0] if shown is None or not step else _seen(shown[step - 1], states[0], before)
+        # behind the end of a sequence its last state is read once, then zeros: what that gives is of no use, but what
+        # quantizes the states of a batch together reads them all
+        read = [
+            Bounded(np.where(before[:, None], h.value, 0.0), np.where(before[:, None], h.error, 0.0), h.fmt),
+            *states[1:],
+        ]
+        after = _STEPS[layer.node.op_type](layer, from_inputs.at(step), read)
         going = direction.goes_on[step][:, None]
         states = [
             Bounded(np.where(going, new.value, old.value), np.where(going, new.error, old.error), new.fmt)
@@ -197,11 +200,12 @@ def _run(layer: Layer, x: Bounded, states: list[Bounded], direction: _Direction)
 
 
 def _seen(shown: F64, h: Bounded, going: Array) -> Bounded:
-    """Return a hidden state as a run showed it; of one in 16 bits a layer may have kept the wider number that was rounded."""
-    fmt = h.fmt
-    doubt = fmt.unit_roundoff * np.abs(shown) + fmt.smallest_subnormal if fmt.bits == 16 else np.zeros_like(shown)
+    """Return the hidden states of sequences that go on as a run showed them.
+
+    Of 16 bits a layer may have kept wider numbers, rounded for the run to show; one that does rounds nothing else meanwhile.
+    """
     going = going[:, None]
-    return Bounded(np.where(going, shown, h.value), np.where(going, doubt, h.error), fmt)
+    return Bounded(np.where(going, shown, h.value), np.where(going, 0.0, h.error), h.fmt)
 
 
 class LayerInputs(NamedTuple):
@@ -230,42 +234,36 @@ def bounded_layer(
         states = [state and state.moved(lambda v: v.swapaxes(0, 1)) for state in states]
         observed = None if observed is None else observed.transpose(1, 2, 0, 3)
     ends = ["forward", "reverse"] if attributes["direction"] == "bidirectional" else [attributes["direction"]]
-    functions = activations(context.node, _USUAL[kind], len(ends))
+    node = context.node._replace(op_type=kind)
     steps, batch = x.value.shape[:2]
     empty = np.zeros((batch, inputs.recurrence.value.shape[1]))
     results = []
     for i, end in enumerate(ends):
-        layer = _layer(context.node, kind, inputs, i, functions[i], prepared)
+        layer = _layer(node, inputs, i, prepared)
         direction = _direction(
             steps, batch, inputs.lengths, end == "reverse", None if observed is None else observed[:, i]
         )
-        own = [Bounded(empty, empty, fmt) if state is None else state[i] for state in states]
-        results.append(_run(layer, x.moved(direction.in_order), own, direction))
+        initial = [Bounded(empty, empty, fmt) if state is None else state[i] for state in states]
+        results.append(_run(layer, x.moved(direction.in_order), initial, direction))
     y, *last = (_stacked(parts, axis) for parts, axis in zip(zip(*results, strict=True), (1, 0, 0), strict=False))
     if batch_first:
         y, last = y.moved(lambda v: v.transpose(2, 0, 1, 3)), [each.moved(lambda v: v.swapaxes(0, 1)) for each in last]
     return tuple(Approximation(each.value, each.error) for each in (y, *last))
 
 
-def _layer(
-    node: OperatorNode,
-    kind: str,
-    inputs: LayerInputs,
-    i: int,
-    functions: list[Activation],
-    prepared: Preparation,
-) -> Layer:
+def _layer(node: OperatorNode, inputs: LayerInputs, i: int, prepared: Preparation) -> _Layer:
     gates = inputs.recurrence.value.shape[-1]
     bias = None if inputs.bias is None else (inputs.bias[i, :gates], inputs.bias[i, gates:])
     peepholes = None if inputs.peepholes is None else inputs.peepholes[i]
-    return Layer(node, kind, inputs.input_matrix[i], inputs.recurrence[i], bias, peepholes, functions, prepared)
+    functions = activations_of(node, i)
+    return _Layer(node, inputs.input_matrix[i], inputs.recurrence[i], bias, peepholes, functions, prepared)
 
 
-def _direction(steps: int, batch: int, lengths: Array | None, back: bool, observed: F64 | None) -> _Direction:
+def _direction(steps: int, batch: int, lengths: Array | None, back: bool, observed: F64 | None) -> _StepOrder:
     ends = np.full(batch, steps) if lengths is None else np.asarray(lengths).astype(np.int64)
     step = np.broadcast_to(np.arange(steps)[:, None], (steps, batch))
     times = np.maximum(ends - 1 - step, 0) if back else step
-    return _Direction(times, step < ends, observed)
+    return _StepOrder(times, step < ends, observed)
 
 
 def _stacked(parts: tuple[Bounded, ...], axis: int) -> Bounded:

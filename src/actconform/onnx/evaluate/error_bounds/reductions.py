@@ -48,8 +48,8 @@ class _Rows:
 
     def spread_out(self, reduced: F64, like: Array) -> F64:
         """Return a reduced array so that it broadcasts over what it was reduced from."""
-        kept = [1 if axis in self.axes else length for axis, length in enumerate(like.shape)]
-        return reduced.reshape(kept)
+        shape = [1 if axis in self.axes else length for axis, length in enumerate(like.shape)]
+        return reduced.reshape(shape)
 
 
 @error_bound("ReduceMax", "ReduceMin", arithmetic=False)
@@ -89,8 +89,9 @@ def _sum_of_squares(context: BoundContext, x: Approximation, axes: Approximation
         error = error + rows.total((2.0 * np.abs(x.value) + errors(x)) * errors(x))
     if context.node.op_type == "ReduceSumSquare":
         return Approximation(value, error)
-    down = value - np.sqrt(np.maximum(total - error, 0.0))
-    return Approximation(value, rounded(value, fmt, 2.0, down))
+    # upwards it moves further only where it may be 0
+    moved = np.maximum(value - np.sqrt(np.maximum(total - error, 0.0)), np.sqrt(total + error) - value)
+    return Approximation(value, rounded(value, fmt, 2.0, moved))
 
 
 @error_bound("ReduceProd")
@@ -145,7 +146,7 @@ def _log_of_sum_of_exponentials(
     rows, fmt = _Rows(context, x, axes, value), context.float_format
     if not rows.axes:
         return Approximation(value, rounded(value, fmt, 2.0 + 4.0 * EXP_ULP[fmt.bits], x.error))
-    top = np.max(x.value, axis=rows.axes, keepdims=True)
+    top = np.max(x.value, axis=rows.axes, keepdims=True, initial=-np.inf)
     weights = np.exp(x.value - rows.spread_out(value, x.value))
     unlikely = np.where(weights > 0.0, weights * (2.0 * np.abs(x.value - top) + np.abs(x.value)), 0.0)
     size = np.abs(value) + np.abs(top).reshape(value.shape)

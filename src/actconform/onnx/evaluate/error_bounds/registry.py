@@ -3,6 +3,7 @@
 A rule stands for one operator. It gets the inputs as `Approximation`s and returns the outputs as such: the real function of the
 inputs' values, and how far an implementation may be from it that rounds every step to the tensor's format, or computes
 wider and rounds once, and sums in any order, given inputs within their errors. u is the unit roundoff of the format.
+Overflow on the way to a finite value, as in squares and exponentials, is not in the account.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from onnx import TensorProto
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.elementwise import OperatorNode  # noqa: TC001  part of a named tuple
+from actconform.onnx.evaluate.error_bounds.blocks import any_in_blocks
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.tolerance.row_bounds import flushes
 from actconform.types.dtypes import FloatFormat
@@ -134,6 +136,8 @@ def bounded_outputs(
     context = BoundContext(node, fmt, output_types, computation.compute, observed)
     with np.errstate(all="ignore"):
         flushed = fmt if registered.arithmetic and fmt is not None and flushes(fmt) else None
+        if _nothing_in(inputs) and _nothing_in(empty := [Approximation(value) for value in context.values(inputs)]):
+            return [_settled(*each) for each in zip(empty, output_types, strict=False)]
         outputs = registered.rule(context, *(None if each is None else _as_read(each, flushed) for each in inputs))
         several = (outputs,) if isinstance(outputs, Approximation) else outputs
         return [_settled(each, kind) for each, kind in zip(several, output_types, strict=False)]
@@ -144,6 +148,11 @@ def format_of(element_type: int) -> FloatFormat | None:
     return _DOUBLE if element_type == TensorProto.DOUBLE else FORMATS.get(element_type)
 
 
+def _nothing_in(tensors: Sequence[Approximation | None]) -> bool:
+    """Tell whether the first tensor has no elements."""
+    return bool(tensors) and tensors[0] is not None and np.size(tensors[0].value) == 0
+
+
 def _as_read(x: Approximation, flushed: FloatFormat | None) -> Approximation:
     """Return an input with subnormal numbers of the format in doubt; NaN and infinities in none."""
     if x.value.dtype.kind != "f":
@@ -152,11 +161,16 @@ def _as_read(x: Approximation, flushed: FloatFormat | None) -> Approximation:
     if error is not None:
         error = np.where(np.isfinite(value), error, 0.0)
     if flushed is not None:
-        small = np.abs(value) < flushed.smallest_normal
-        if np.count_nonzero(small) != np.count_nonzero(value == 0):
-            lost = np.where(small, np.abs(value), 0.0)
+        smallest = flushed.smallest_normal
+        if any_in_blocks(lambda part: _has_subnormal(part, smallest), value):
+            lost = np.where(np.abs(value) < smallest, np.abs(value), 0.0)
             error = lost if error is None else lost + error
     return Approximation(value, error)
+
+
+def _has_subnormal(array: F64, smallest_normal: float) -> bool:
+    small = np.abs(array) < smallest_normal
+    return bool(small.any()) and np.count_nonzero(small) != array.size - np.count_nonzero(array)
 
 
 def _settled(output: Approximation, element_type: int) -> Approximation:

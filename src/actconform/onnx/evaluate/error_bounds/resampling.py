@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 PLACE_UNIT = 2.0**-24  # places are computed in float32
 PLACE_ROUNDINGS = 8.0
-CUBIC_ROUNDINGS = 8.0  # of a weight, a polynomial of third degree with values up to 1
+CUBIC_ROUNDINGS = 16.0  # of a weight, a polynomial of third degree whose terms are up to 6 times as large
 CUBIC_SIZE = 1.5  # the weights' sizes add up to no more, along one axis
 
 
 @error_bound("Resize", "Upsample", arithmetic=False)
-def _resize(context: BoundContext, x: Approximation, *others: Approximation | None) -> Approximation:
-    value = context.values((x, *others))[0]
-    if any(each is not None and each.error is not None and np.any(each.error) for each in others):
+def _resize(context: BoundContext, x: Approximation, *sizing: Approximation | None) -> Approximation:
+    value = context.values((x, *sizing))[0]
+    if any(each is not None and each.error is not None and np.any(each.error) for each in sizing):
         return Approximation(value, np.full(value.shape, np.inf))
-    node, axes = resized_axes(context.node, x.value.shape, *(None if each is None else each.value for each in others))
+    node, axes = resized_axes(context.node, x.value.shape, *(None if each is None else each.value for each in sizing))
     if node.attributes["mode"] == "nearest":
         return Approximation(value, _nearest_errors(node, x, value, axes))
     if context.fmt is None:  # runtimes truncate or round
@@ -44,11 +44,14 @@ def _resize(context: BoundContext, x: Approximation, *others: Approximation | No
     roundings = sum(2.0 + len(samples_of(node, axis.places[:1], axis.length, axis.scale)) for axis in axes)
     if node.attributes.get("antialias") or node.attributes["exclude_outside"]:  # weights are divided by their sum
         roundings *= 2.0
-    if node.attributes["mode"] == "cubic":
-        roundings += CUBIC_ROUNDINGS * len(axes)
-    plain = node.attributes["mode"] == "linear" and x.error is None and np.min(x.value, initial=0.0) >= 0.0
-    reach = np.abs(value) if plain else _weighted(node, x.size, axes, cubic_support=True)
+    cubic = node.attributes["mode"] == "cubic"
+    plain = not cubic and x.error is None and np.min(x.value, initial=0.0) >= 0.0
+    reach = np.abs(value) if plain else _weighted(node, x.size, axes)
     error = roundings * context.fmt.unit_roundoff * reach + np.where(reach > 0.0, 4.0 * lost(context.fmt), 0.0)
+    if cubic:  # weights are as far off near their zeros as elsewhere, whichever pixels a place next to one reads
+        windows = itertools.product(*(_moved_places(node, axis) or (axis,) for axis in axes))
+        reaches = [_weighted(node, x.size, window, added=1.0) for window in windows]
+        error += CUBIC_ROUNDINGS * len(axes) * PLACE_UNIT * np.maximum.reduce(reaches)
     if x.error is not None:
         error += _weighted(node, errors(x), axes)
     for i, axis in enumerate(axes):
@@ -65,16 +68,12 @@ def _resized(node: OperatorNode, x: F64, axes: Sequence[ResizedAxis]) -> F64:
     return x
 
 
-def _weighted(node: OperatorNode, sizes: F64, axes: Sequence[ResizedAxis], *, cubic_support: bool = False) -> F64:
-    """Return what sizes of pixels add up to with the sizes of their weights.
-
-    With `cubic_support` a cubic weight counts 1 more wherever it reaches: it is as far off near its zeros as elsewhere.
-    """
-    more = 1.0 if cubic_support and node.attributes["mode"] == "cubic" else 0.0
+def _weighted(node: OperatorNode, sizes: F64, axes: Sequence[ResizedAxis], added: float = 0.0) -> F64:
+    """Return what sizes of pixels add up to with the sizes of their weights, each larger by `added`."""
     for axis in axes:
         samples = samples_of(node, axis.places, axis.length, axis.scale)
         terms = [
-            spread_along(np.abs(weight) + more, sizes.ndim, axis.axis)
+            spread_along(np.abs(weight) + added, sizes.ndim, axis.axis)
             * sizes.take(at.clip(0, axis.length - 1), axis.axis)
             for at, weight in samples
         ]
@@ -86,16 +85,17 @@ def _moved_places(node: OperatorNode, axis: ResizedAxis) -> tuple[ResizedAxis, .
     """Return an axis with its places as far to either side as rounding may have moved them; none where they are exact."""
     if _exact_places(node, axis):
         return ()
-    off = PLACE_ROUNDINGS * PLACE_UNIT * (np.abs(axis.places) + 1.0)
-    if axis.cropped:
-        off = off + PLACE_ROUNDINGS * PLACE_UNIT * axis.length
+    sizes = np.abs(axis.places) + 1.0
+    if axis.cropped:  # where the crop begins at the image's edge the first place is exact
+        sizes = np.abs(axis.places - axis.places[:1]) + np.abs(axis.places[:1])
+    off = PLACE_ROUNDINGS * PLACE_UNIT * sizes
     return axis._replace(places=axis.places - off), axis._replace(places=axis.places + off)
 
 
 def _exact_places(node: OperatorNode, axis: ResizedAxis) -> bool:
-    """Tell whether places come out exact however they are computed: the image is scaled by a power of two."""
+    """Tell whether places come out exact however they are computed: an axis is scaled by a power of two, or goes as it is."""
     if axis.cropped:
-        return False
+        return np.array_equal(axis.places, np.arange(axis.length))
     count, scale = len(axis.places), axis.scale
     match node.attributes["coordinate_transformation_mode"]:
         case "align_corners":
@@ -109,8 +109,8 @@ def _nearest_errors(node: OperatorNode, x: Approximation, value: Array, axes: li
     """Return how far apart the pixels are that places next to a tie may take; None where every pixel is certain."""
     choices = []
     for axis in axes:
-        taken = _taken(node, axis)
-        ends = [end for end in _moved_places(node, axis) if not np.array_equal(_taken(node, end), taken)]
+        nearest = _nearest_pixels(node, axis)
+        ends = [end for end in _moved_places(node, axis) if not np.array_equal(_nearest_pixels(node, end), nearest)]
         choices.append([axis, *ends])
     if x.error is None and all(len(each) == 1 for each in choices):
         return None
@@ -122,7 +122,7 @@ def _nearest_errors(node: OperatorNode, x: Approximation, value: Array, axes: li
     return error if error.any() else None
 
 
-def _taken(node: OperatorNode, axis: ResizedAxis) -> Array:
+def _nearest_pixels(node: OperatorNode, axis: ResizedAxis) -> Array:
     """Return the index of the pixel that each place takes."""
     ((index, _),) = samples_of(node, axis.places, axis.length, axis.scale)
     return index.clip(0, axis.length - 1)
@@ -140,8 +140,8 @@ def _grid_sample(context: BoundContext, x: Approximation, grid: Approximation) -
     sizes = context.compute((x.size, grid.value))[0]
     if mode == "cubic":
         sizes = np.broadcast_to(CUBIC_SIZE**rank * _over_image(np.max, x.size, value.ndim), value.shape)
-    roundings = 0.0 if mode == "nearest" else 4.0 * rank + (CUBIC_ROUNDINGS * rank if mode == "cubic" else 0.0)
-    error = roundings * fmt.unit_roundoff * sizes
+    unit = 0.0 if mode == "nearest" else 4.0 * rank * fmt.unit_roundoff
+    error = (unit + (CUBIC_ROUNDINGS * rank * PLACE_UNIT if mode == "cubic" else 0.0)) * sizes
     if mode != "nearest":
         error += np.where(sizes > 0.0, 4.0 * lost(fmt), 0.0)
     if x.error is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actconform.onnx.evaluate.error_bounds.blocks import in_blocks
 from actconform.tolerance.row_bounds import CONFIDENCE, flushes
 from actconform.tolerance.running_error import Bounded
 
@@ -38,12 +39,10 @@ def lost_in_sum(terms: int, fmt: FloatFormat) -> float:
 
 def rounded(value: Array, fmt: FloatFormat, roundings: float = 1.0, passed_on: F64 | None = None) -> F64:
     """Return the error of `value` after that many roundings of it, in float64, given the error before."""
-    error: F64 = np.abs(value)
-    if passed_on is not None:
-        error = error + passed_on
-    error = np.asarray(error * (roundings * fmt.unit_roundoff))
-    error += roundings * lost(fmt)
-    return error if passed_on is None else error + passed_on
+    unit, step = roundings * fmt.unit_roundoff, roundings * lost(fmt)
+    if passed_on is None:
+        return in_blocks(lambda v: np.abs(v) * unit + step, np.asarray(value))
+    return in_blocks(lambda v, e: (np.abs(v) + e) * unit + (e + step), np.asarray(value), np.asarray(passed_on))
 
 
 def errors(x: Approximation) -> F64:

@@ -36,7 +36,7 @@ def _transform_factor(n: int, fmt: FloatFormat) -> float:
     In 16 bits each stage of a fast transform rounds products and two sums.
     """
     sums = sum_factor(2 * max(n, 1), fmt) * (3.0 if fmt.bits == 16 else 1.0)
-    angles = 0.0 if n & (n - 1) == 0 else 2.0 * math.pi * n
+    angles = 0.0 if n & (n - 1) == 0 else 2.0 * (2.0 * math.pi * n)  # a step and its multiple are rounded
     return sums + SINE_ROUNDINGS * fmt.unit_roundoff + angles * _angle_unit(fmt)
 
 

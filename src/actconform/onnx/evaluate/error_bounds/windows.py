@@ -78,23 +78,20 @@ def _deformable_convolution(
     value = context.values((x, kernel, offset, bias, mask))[0]
     shape, rank = kernel.value.shape, kernel.value.ndim - 2
 
-    def product(a: Array, b: Array) -> Array:
-        masks = None if mask is None else mask.size
+    def product(a: Array, b: Array, masks: Array | None = None) -> Array:
         return context.compute((a, b, offset.value, None, masks))[0]
 
+    factors = (x, kernel) if mask is None else (x, kernel, mask)
+    sizes = [each.size for each in factors]
     terms = math.prod(shape[1:]) + (bias is not None)
-    error = product_errors(product, (x, kernel), terms, fmt) + _bias_error(bias, terms, rank, fmt)
+    error = product_errors(product, factors, terms, fmt) + _bias_error(bias, terms, rank, fmt)
+    error += 4.0 * rank * fmt.unit_roundoff * product(*sizes)  # the pixels between which is read, and their weights
     weights = _along_channels(np.sum(kernel.size, axis=tuple(range(1, kernel.value.ndim))), rank)
     heaviest = 1.0 if mask is None else float(np.max(mask.size, initial=0.0))
     brightest = float(np.max(x.size, initial=0.0))
     farthest = max(x.value.shape[2:]) + float(np.max(offset.size, initial=0.0))
-    off_place = 4.0 * rank * farthest * 2.0**-24 + rank * float(np.max(errors(offset), initial=0.0))
-    # weights of the four pixels, the mask, and their products
-    rounding = 4.0 * (rank + 1) * fmt.unit_roundoff
-    share = min(2.0 * off_place, 2.0) * heaviest + rounding * heaviest
-    if mask is not None:
-        share += float(np.max(errors(mask), initial=0.0))
-    return Approximation(value, error + weights * brightest * share)
+    off_place = 2.0 * rank * farthest * 2.0**-24 + rank * float(np.max(errors(offset), initial=0.0))
+    return Approximation(value, error + weights * brightest * heaviest * min(2.0 * off_place, 2.0))
 
 
 @error_bound("AveragePool", "GlobalAveragePool")
@@ -153,10 +150,10 @@ def _exp_ulp(bits: int) -> float:
     return EXP_ULP[min(bits, 32)]
 
 
-def _moved_errors(context: BoundContext, x: Approximation, more: tuple[Approximation | None, ...]) -> F64 | None:
+def _moved_errors(context: BoundContext, x: Approximation, shapes: tuple[Approximation | None, ...]) -> F64 | None:
     if x.error is None:
         return None
-    moved: F64 = context.compute((errors(x), *(None if each is None else each.value for each in more)))[0]
+    moved: F64 = context.compute((errors(x), *(None if each is None else each.value for each in shapes)))[0]
     return moved
 
 

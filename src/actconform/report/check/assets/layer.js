@@ -12,7 +12,8 @@ function layerView(index) {
       element("h2", { tabindex: "-1" }, "Not in this check"),
       element("p", null, "There is no such layer here."),
     );
-  const [magnitude, got, wanted, place, histogram, segment, overflowed, nonfinite, wantedShape] = [
+  const { segment, nonfinite, wantedShape } = layer;
+  const [magnitude, got, wanted, place, histogram, , overflowed] = [
     layer.raw[10],
     ...layer.raw.slice(13),
   ];
@@ -42,7 +43,7 @@ function layerView(index) {
       { class: "line" },
       status(!layer.over, layer.over ? "over its bound" : "within its bound"),
       " ",
-      layer.over && !Number.isFinite(layer.ratio) ? "not what it must be" : `error ${layer.over ? over(layer) : percent(layer.ratio)} of its bound`,
+      layer.over && !Number.isFinite(layer.ratio) ? over(layer) : `error ${layer.over ? over(layer) : percent(layer.ratio)} of its bound`,
     ),
     neighbours(layer),
     truthFigure(layer, number(got), number(wanted)),
@@ -64,7 +65,7 @@ function neighbours(layer) {
 function truthFigure(layer, got, wanted) {
   const off = (got - wanted) / layer.bound;
   if (!Number.isFinite(off)) return null;
-  const W = 960,
+  const W = figureWidth(),
     H = 74,
     middle = W / 2,
     base = 40;
@@ -75,25 +76,34 @@ function truthFigure(layer, got, wanted) {
     line(20, base, W - 20, base, "axis"),
     line(middle, base - 18, middle, base + 18, "truth"),
     label(middle, base - 22, `right ${digits(wanted)}`, "tick"),
-    label(x(-1), base + 28, "− bound", "tick"),
-    label(x(1), base + 28, "+ bound", "tick"),
+    label(middle, base + 28, "± bound", "tick"),
   ];
-  for (let exponent = 1; 10 ** exponent < Math.abs(off) * 1.4; exponent++) {
-    const ticks = Math.abs(off) > 1e6 && exponent % 3 ? [] : [10 ** exponent * Math.sign(off)];
-    for (const tick of ticks) parts.push(line(x(tick), base - 4, x(tick), base + 4, "axis"), label(x(tick), base + 28, `${power(exponent)} bounds`, "tick"));
+  const side = Math.sign(off);
+  let free = Math.max(Math.abs(x(1) - middle), 28); // where the next label may stand, from the middle
+  for (let exponent = 1; 10 ** exponent < Math.abs(off) * 1.3; exponent++) {
+    const tick = x(10 ** exponent * side),
+      from = Math.abs(tick - middle);
+    parts.push(line(tick, base - 4, tick, base + 4, "axis"));
+    if (from - 34 < free) continue;
+    parts.push(label(tick, base + 28, `${power(exponent)} bounds`, "tick"));
+    free = from + 34;
   }
   parts.push(
     tipped(
       svg("circle", { cx: x(off), cy: base, r: 6, class: layer.over ? "point bad" : "point" }),
       `got ${digits(got)}: ${short(Math.abs(off))} bounds off`,
     ),
-    Math.abs(off) > 1.5 ? label(x(off), base - 22, `got ${digits(got)}`, "strong", "middle") : null,
   );
+  const room = Math.abs(x(off) - middle) > 150;
+  if (room) parts.push(label(x(off) + side * 24, base - 22, `got ${digits(got)}`, "strong", side > 0 ? "end" : "start"));
   return chart(W, H, `Right ${digits(wanted)}, allowed ± ${short(layer.bound)}, got ${digits(got)}`, parts);
 }
 
+/** Charts are drawn to the width that there is, so that their letters keep their size. */
+const figureWidth = () => Math.max(300, Math.min(1100, main.clientWidth));
+
 function histogramFigure(layer, counts) {
-  const W = 960,
+  const W = figureWidth(),
     H = 130,
     left = 20,
     floor = H - 22,

@@ -19,6 +19,8 @@ const layers = data.layers.map((raw, index) => {
     lowest: raw[11],
     highest: raw[12],
     segment: raw[17],
+    nonfinite: raw[19],
+    wantedShape: raw[20],
     over: !(ratio <= 1),
     link: `#layer=${index}`,
   };
@@ -150,7 +152,7 @@ function layerSection() {
       name: "layer",
       kind: "wide",
       cell: (layer) => [
-        element("a", { href: layer.link, class: "name" }, brief(layer.node || layer.tensor, 200)),
+        element("a", { href: layer.link, class: "name", "aria-label": brief(layer.node || layer.tensor, 200) }, stemAndLeaf(layer.node || layer.tensor)),
         element("span", { class: "op phone" }, layer.op),
       ],
     },
@@ -182,8 +184,18 @@ function layerSection() {
   );
 }
 
-/** How far over the bound: a multiple, or that it had to be exact. */
-const over = (layer) => (Number.isFinite(layer.ratio) ? `${short(layer.ratio)}×` : "exact?");
+/** A name whose last part stays where there is no room for all of it. */
+function stemAndLeaf(name) {
+  const leaf = name.slice(0, -1).search(/[^/.]*$/);
+  return [element("span", { class: "stem" }, brief(name.slice(0, leaf), 120)), element("span", { class: "leaf" }, brief(name.slice(leaf), 80))];
+}
+
+/** How far over the bound: a multiple, or why there is none. */
+function over(layer) {
+  if (Number.isFinite(layer.ratio)) return `${short(layer.ratio)}×`;
+  if (layer.wantedShape !== null) return "shape";
+  return layer.nonfinite ? "NaN or ∞" : "not exact";
+}
 
 const BUCKETS = 300;
 
@@ -191,7 +203,7 @@ const BUCKETS = 300;
 function overview() {
   const points = [...shownLayers].sort((a, b) => a.place - b.place);
   if (points.length < 3) return null;
-  const W = 1100,
+  const W = figureWidth(),
     H = 120,
     left = 46,
     right = 12,
@@ -227,7 +239,7 @@ function overview() {
             location.hash = layer.link;
           },
         }),
-        `${layer.node.slice(0, 80)} (${layer.op}): ${layer.over ? over(layer) : percent(layer.ratio)} of its bound`,
+        `${layer.node.slice(0, 80)} (${layer.op}): ${layer.over ? over(layer) : `${percent(layer.ratio)} of its bound`}`,
       ),
     );
   return chart(W, H, "Error over bound along the graph", parts);

@@ -33,7 +33,10 @@ function longTable(caption, columns) {
     const last = Math.min(rows.length, Math.ceil((top + box.clientHeight) / height) + OVERSCAN);
     const fresh = new Map();
     for (let place = first; place < last; place++) fresh.set(place, drawn.get(place) || rowOf(place));
-    for (const [place, row] of drawn) if (!fresh.has(place)) row.remove();
+    const going = [...drawn].filter(([place]) => !fresh.has(place)).map(([, row]) => row);
+    // a row that goes with the focus would leave it nowhere, and have the browser lay out the table half drawn, and scroll it
+    if (going.some((row) => row.contains(document.activeElement))) box.focus({ preventScroll: true });
+    for (const row of going) row.remove();
     let next = body.firstChild;
     for (const row of fresh.values()) {
       if (row === next) next = next.nextSibling;

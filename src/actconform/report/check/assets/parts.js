@@ -73,12 +73,12 @@ function verdict(runtime, place) {
       element(
         "dl",
         { class: "facts" },
-        named("first bad layer", [layerLink(fault, place), fault.op && ` (${fault.op})`]),
+        named(fault.tensor === null ? "made by node" : "first bad layer", [layerLink(fault, place), fault.op && ` (${fault.op})`]),
         named("what is wrong", fault.sentence),
         named("whose fault", [element("strong", null, fault.blame), fault.blame in data.blames ? `: ${data.blames[fault.blame]}` : ""]),
         named("at", [fault.level && `level ${fault.level}, `, `sample ${fault.sample + 1}`]),
         fault.segment.length > 1 ? named("nodes in it", fault.segment.join(", ")) : null,
-        fault.source ? named("made by", fault.source) : null,
+        fault.source ? named("source line", fault.source) : null,
       ),
       element("h4", null, "What shows it"),
       element(
@@ -206,12 +206,10 @@ function outputs() {
     "section",
     { id: "outputs" },
     element("h2", null, "Outputs, end to end"),
-    element("p", { class: "quiet" }, `${sentence(data.spread)} Up to ${data.limit} spreads are explained by it.`),
+    element("p", { class: "quiet" }, `A spread is ${data.spread}. Up to ${data.limit} spreads are explained by rounding.`),
     parts.length ? parts : element("p", null, "No runtime gave outputs."),
   );
 }
-
-const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 function outputRow(row) {
   const [name, sample, explained, reason, unjudged, spreads, error, relative, spread, got, wanted, place, nonfinite, overflowed, decided, alike, shape] = [

@@ -1,0 +1,209 @@
+"""`actconform check`: whether runtimes compute a user's own model as rounding allows, and if not, where and whose fault it is."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+import numpy as np
+from msgspec.structs import replace
+
+from actconform.check.draw import parsed_range
+from actconform.check.float16 import as_float16, overflowing_weights
+from actconform.check.gradients import difference_note, with_cotangents, with_gradients
+from actconform.check.inputs import write_sample
+from actconform.check.model_check import check_model
+from actconform.check.open_runtime import open_runtime
+from actconform.check.samples import draw_user_samples, read_user_samples
+from actconform.check.source import read_source
+from actconform.errors import Unsupported, UsageError
+from actconform.plugin.loader import load_plugins
+from actconform.report.check.check_json import CHECK, write_json
+from actconform.report.check.node_data import write_node_data
+from actconform.report.check.page import write_page
+from actconform.report.issue.from_check import MINIMAL, attach
+from actconform.report.terminal.check_progress import CheckProgress
+from actconform.report.terminal.check_screen import print_check
+from actconform.report.terminal.console import open_console
+from actconform.say import say
+from actconform.settings import read_config
+from actconform.text import one_line
+from actconform.workers.from_settings import configured
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from actconform.check.model_check import CheckedSample
+    from actconform.check.result import CheckResult
+    from actconform.check.runs import RuntimeRuns
+    from actconform.check.source import Source
+
+DEFAULT_RUNTIME = "ort-cpu"
+
+
+@click.command("check")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="Inputs: .npz, .npy, a folder of them, test_data_set_0."
+)
+@click.option(
+    "--reference", type=click.Path(path_type=Path), help="Outputs saved elsewhere for --inputs, as .npz or .npy."
+)
+@click.option("--range", "ranges", multiple=True, help="Values of an input that is drawn: x=0:255 (repeatable).")
+@click.option("--samples", type=click.IntRange(1, 1000), help="How many inputs are drawn (default: one for each size).")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of what is drawn.")
+@click.option("--runtime", "runtimes", multiple=True, help="ort-cpu (default), openvino, ort-cpu@1.26 (repeatable).")
+@click.option("--gradients", is_flag=True, help="Check the gradients of the model too.")
+@click.option("--dtype", type=click.Choice(["f16"]), help="Check the model converted to float16.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-check"), show_default=True)
+@click.option("--html", is_flag=True, help="Write a page: every layer's error against its bound.")
+@click.option("--json", "as_json", is_flag=True, help="Print check.json instead of the screen.")
+@click.option("--minimize", is_flag=True, help="Cut what differs to the smallest model, with a program that shows it.")
+@click.option("--max-memory", type=click.FloatRange(min=0.01), help="In GiB (default: what the machine has available).")
+@click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a call of a runtime may take.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+def command(**arguments: Any) -> int:
+    """Tell whether runtimes compute MODEL, an ONNX file, as rounding allows.
+
+    The truth is the graph in float64. Each output is held against how far rounding moves it, and each node against an error bound
+    given what it read: the first node that rounding does not explain is named, with whose fault it is.
+
+    Exit code 0: rounding explains every answer; 1: it does not; 2: wrong usage, or a file that cannot be read.
+    """
+    options = _Options(**arguments)
+    _expect_consistent(options)
+    config = read_config(options.config_path)
+    catalog = configured(load_plugins(), config)
+    source = read_source(options.model, max_memory=options.memory)
+    with ExitStack() as stack:
+        runtimes = [
+            stack.enter_context(open_runtime(name, catalog, config, _say_aside, timeout=options.timeout))
+            for name in dict.fromkeys(options.runtimes or (DEFAULT_RUNTIME,))
+        ]
+        progress = stack.enter_context(CheckProgress(open_console(to_stderr=True)))
+        progress.stage("inputs")
+        samples, notes = _samples(options, source, runtimes)
+        try:
+            checked = _variant(options, source, samples, notes)
+            result = check_model(checked, samples, runtimes, progress, seed=None if options.inputs else options.seed)
+            if options.gradients:
+                notes.append(difference_note(_forward(options, source), samples[0].graph, samples[0].inputs))
+        except (Unsupported, ValueError) as error:
+            raise UsageError(f"{one_line(str(options.model))} cannot be evaluated: {one_line(str(error))}") from error
+        result = replace(result, notes=(*result.notes, *notes))
+        wrote = _write(options, result, checked, samples)
+        if options.minimize:
+            wrote += _minimal(options, result, samples, runtimes)
+    if options.as_json:
+        sys.stdout.buffer.write((options.out / CHECK).read_bytes())
+    print_check(open_console(to_stderr=options.as_json), result, wrote)
+    return 0 if result.explained else 1
+
+
+class _Options(NamedTuple):
+    """The command line."""
+
+    model: Path
+    inputs: Path | None
+    reference: Path | None
+    ranges: tuple[str, ...]
+    samples: int | None
+    seed: int
+    runtimes: tuple[str, ...]
+    gradients: bool
+    dtype: str | None
+    out: Path
+    html: bool
+    as_json: bool
+    minimize: bool
+    max_memory: float | None
+    timeout: float | None
+    config_path: Path | None
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a check may take."""
+        return None if self.max_memory is None else int(self.max_memory * 2**30)
+
+
+def _expect_consistent(options: _Options) -> None:
+    """Raise UsageError for options that do not go together."""
+    if options.inputs is not None and (options.ranges or options.samples):
+        raise UsageError("--range and --samples are for inputs that are drawn: leave them out, or leave out --inputs")
+    if options.reference is not None and options.inputs is None:
+        raise UsageError("--reference has the outputs for certain inputs: give these with --inputs")
+    if options.reference is not None and (options.gradients or options.dtype):
+        raise UsageError("--reference has outputs of the model as it is: leave out --gradients and --dtype")
+    if not str(options.out).strip("."):
+        raise UsageError("--out is empty: name a folder for check.json")
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {one_line(str(options.out))}: is a file: name a folder")
+
+
+def _say_aside(text: str) -> None:
+    say(text, err=True)
+
+
+def _samples(
+    options: _Options, source: Source, runtimes: Sequence[RuntimeRuns]
+) -> tuple[list[CheckedSample], list[str]]:
+    """Return the user's samples, or drawn ones, and notes about them."""
+    if options.inputs is not None:
+        return read_user_samples(options.inputs, source, options.reference, options.memory)
+    ranges = dict(map(parsed_range, options.ranges))
+    drawn = draw_user_samples(
+        source, runtimes, seed=options.seed, count=options.samples, ranges=ranges, max_memory=options.memory
+    )
+    return drawn, []
+
+
+def _forward(options: _Options, source: Source) -> onnx.ModelProto:
+    return as_float16(source.model) if options.dtype else source.model
+
+
+def _variant(options: _Options, source: Source, samples: Sequence[CheckedSample], notes: list[str]) -> Source:
+    """Return what is checked: the model, converted or with gradients where that is asked for; samples follow it."""
+    model = _forward(options, source)
+    if options.dtype:
+        if beyond := overflowing_weights(source.model):
+            notes.append(f"weights with values beyond float16, which become infinite: {', '.join(beyond[:5])}")
+        for sample in samples:
+            sample.inputs = {
+                name: array.astype(np.float16) if array.dtype == np.float32 else array
+                for name, array in sample.inputs.items()
+            }
+    if options.gradients:
+        for sample in samples:
+            sample.inputs = with_cotangents(model, sample.inputs, options.seed)
+        model = with_gradients(model)
+    return source if model is source.model else source.with_model(model)
+
+
+def _write(options: _Options, result: CheckResult, source: Source, samples: Sequence[CheckedSample]) -> list[str]:
+    """Write the files of a check, and return their names."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    wrote = [write_json(result, options.out)]
+    for i, sample in enumerate(samples if options.inputs is None else ()):
+        folder = options.out / f"test_data_set_{i}"
+        write_sample(folder, sample.inputs, source)
+        wrote.append(folder)
+    if options.html:
+        wrote += [write_page(result, options.out), write_node_data(result, options.out)]
+    return [str(path) for path in wrote]
+
+
+def _minimal(
+    options: _Options, result: CheckResult, samples: Sequence[CheckedSample], runtimes: Sequence[RuntimeRuns]
+) -> list[str]:
+    """Cut the first fault of a runtime out of the model, and return the folder about it; none where there is no fault."""
+    for runs in runtimes:
+        checked = next((runtime for runtime in result.runtimes if runtime.name == runs.name), None)
+        if checked is not None and checked.fault is not None:
+            attach(result, checked.fault, samples[checked.fault.sample], runs, options.out)
+            return [str(options.out / MINIMAL)]
+    return []
