@@ -84,7 +84,7 @@ def minimize(
     target = fault.tensor.tensor if fault.tensor else fault.output.name if fault.output else fault.node
     with ModelFile(graph.model) as file:
         values = _Values(graph, inputs, runs, file)
-        search = _Search(runs, fault.level, time.monotonic() + seconds, most_runs)
+        search = _Search(runs, fault.level, target, time.monotonic() + seconds, most_runs)
         places = _starting_nodes(fault, graph, target)
         minimal, places = _grown(search, values, places, target)
         search.least_ratio = float(np.sqrt(minimal.ratio))
@@ -130,9 +130,10 @@ class _Values:
 class _Search:
     """Runs parts, and tells which of them still show the fault; none does once time or runs are used up."""
 
-    def __init__(self, runs: RuntimeRuns, level: str, deadline: float, most_runs: int) -> None:
+    def __init__(self, runs: RuntimeRuns, level: str, target: str, deadline: float, most_runs: int) -> None:
         self.runtime = runs
         self.level = level
+        self._target = target
         self._started = time.monotonic()
         self._deadline = deadline
         self._most_runs = most_runs
@@ -157,9 +158,10 @@ class _Search:
         if answer.failure:
             return None
         try:
-            accepted = criterion.accepted(part, answer.outputs)
+            by_output = criterion.accepted(part, answer.outputs)
         except (Unsupported, ValueError):
             return None
+        accepted = {name: right for name, right in by_output.items() if name == self._target}
         return Minimal(part, self.runtime.name, self.level, criterion.name, dict(answer.outputs), accepted)
 
     def smaller(self, part: Part, than: Minimal) -> Minimal | None:
