@@ -229,8 +229,8 @@ class Exporter(ABC):
     def reproduction(cls) -> str:
         """Return Python source that exports a function of one tensor without actconform; "" where there is none, as here.
 
-        It defines `export(path)`. `$call` stands in it for the function's call with the tensor `x`, as in "torch.sigmoid(x)",
-        and `$dtype` for the dtype, "float32" or "float16".
+        It defines `export(path)`. `$function` stands in it for the function, as in "functools.partial(torch.celu, alpha=2)", and
+        `$dtype` for the dtype, "float32" or "float16".
         """
         return ""
 
