@@ -118,7 +118,7 @@ class Backend(ABC):
     levels: ClassVar[tuple[str, ...]] = ()
     """Optimization levels of a runtime, the one that optimizes nothing first; empty where there is no choice."""
     optimizers: ClassVar[tuple[str, ...]] = ()
-    """Names of the optimizations that a runtime can leave out one by one."""
+    """Names of the optimizations that a runtime can leave out, one or several."""
 
     loads_files: ClassVar[bool] = False
     """Whether `load` and `surviving_tensors` read a graph from `Artifact.file` where that is given, and `Artifact.model` is empty;
@@ -180,7 +180,7 @@ class Backend(ABC):
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
         """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
 
-        `level` is empty for what users get, or one of `levels`, or "without NAME" with one of `optimizers`.
+        `level` is empty for what users get, or one of `levels`, or "without NAME, NAME" with some of `optimizers`.
         """
         raise Unsupported(f"{self.name} loads no graphs: it builds natively")
 
