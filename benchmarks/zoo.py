@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
-import msgspec
 
-from actconform.check.result import CheckResult, RuntimeCheck
 from actconform.check.spread import LIMIT
+from actconform.report.check.check_json import CHECK, read_json
 from benchmarks.process_tree import Usage, run_measured
 from benchmarks.zoo_models import QUANTIZED, QUANTIZED_FROM, WHEELS, fetched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from actconform.check.result import CheckResult, RuntimeCheck
 
 FOLDER = Path("zoo-out")
 INJECTED = "faulty-model"
@@ -93,14 +94,14 @@ class Row(NamedTuple):
     failure: str = ""
 
 
-def checked(model: Path, runtime: str, tensor: str = "") -> tuple[CheckResult | None, Usage, str]:
+def checked(model: Path, runtime: str, *options: str, tensor: str = "") -> tuple[CheckResult | None, Usage, str]:
     """Return the result of `actconform check` in a process of its own, what it took, and its words where it has no result."""
     program = str(Path(sys.executable).with_name("actconform"))
     with tempfile.TemporaryDirectory() as folder:
-        command = [program, "check", str(model), "--runtime", runtime, "--out", folder]
+        command = [program, "check", str(model), "--runtime", runtime, "--out", folder, *options]
         usage, words = run_measured(command, {**os.environ, PLACE: tensor})
-        path = Path(folder, "check.json")
-        result = msgspec.json.decode(path.read_bytes(), type=CheckResult) if path.exists() else None
+        path = Path(folder, CHECK)
+        result = read_json(path) if path.exists() else None
     return result, usage, words
 
 
@@ -135,7 +136,7 @@ def healthy_row(model: Path, runtime: str) -> tuple[Row, float]:
 
 def injected_row(model: Path, injection: Injection) -> Row:
     """Return the line of an injected fault: found where its verdict is on the tensor whose node has it, with its blame."""
-    result, usage, words = checked(model, f"{INJECTED}@{injection.fault}", injection.tensor)
+    result, usage, words = checked(model, f"{INJECTED}@{injection.fault}", "--samples", "1", tensor=injection.tensor)
     told = (model.name, injection.fault, injection.tensor)
     if result is None:
         return Row((*told, *("",) * 4), _last(words))
@@ -209,15 +210,16 @@ where it optimizes. Each is found at that node; where nodes are fused, at the se
 )
 @click.option("--runtime", "runtimes", multiple=True, default=("ort-cpu",), show_default=True, help="Repeatable.")
 @click.option("--only", default="", help="Models and faults whose name has this in it.")
+@click.option("--healthy/--no-healthy", default=True, help="Whether models are checked as they are.")
 @click.option("--faults/--no-faults", default=True, help="Whether faults are injected.")
 @click.option("--into", type=click.Path(path_type=Path), help="Write both tables into this file.")
-def main(folder: Path, runtimes: tuple[str, ...], only: str, faults: bool, into: Path | None) -> None:
+def main(folder: Path, runtimes: tuple[str, ...], only: str, *, healthy: bool, faults: bool, into: Path | None) -> None:
     """Check trained models as they are, and with faults in their runtime; exit with 1 where something fails."""
     folder.mkdir(parents=True, exist_ok=True)
     models = fetched(folder)
     clean: list[Row] = []
     total = 0.0
-    for runtime in runtimes:
+    for runtime in runtimes if healthy else ():
         for path in models.values():
             if only in path.name:
                 row, seconds = healthy_row(path, runtime)

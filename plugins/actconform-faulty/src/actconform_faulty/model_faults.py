@@ -374,12 +374,16 @@ def _cast_dropped(place: Place) -> bool:
     "through-f16", "the result goes through half precision", "Mul", "Add", "Conv", "MatMul", "Gemm", "Sigmoid"
 )
 def _through_f16(place: Place) -> bool:
-    half = f"{place.node.output[0]}/half"
-    place.behind(
-        helper.make_node("Cast", ["raw"], [half], to=TensorProto.FLOAT16),
-        helper.make_node("Cast", [half], [""], to=TensorProto.FLOAT),
-    )
+    place.behind(*_rounded("raw", "", f"{place.node.output[0]}/half"))
     return True
+
+
+def _rounded(source: str, result: str, half: str) -> tuple[NodeProto, NodeProto]:
+    """Return the casts to half precision and back; beside an operator in half precision ONNX Runtime would take them out."""
+    return (
+        helper.make_node("Cast", [source], [half], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", [half], [result], to=TensorProto.FLOAT),
+    )
 
 
 @_model_fault("product-f16", "a product of two halves, added up in half precision", "MatMul")
@@ -396,9 +400,9 @@ def _product_f16(place: Place) -> bool:
     rest = place.add_constant(f"{y}/rest", second)
     place.behind(
         helper.make_node("MatMul", [x, rest], [f"{y}/second"]),
-        helper.make_node("Cast", ["raw"], [f"{y}/half"], to=TensorProto.FLOAT16),
-        helper.make_node("Cast", [f"{y}/second"], [f"{y}/second-half"], to=TensorProto.FLOAT16),
-        helper.make_node("Add", [f"{y}/half", f"{y}/second-half"], [f"{y}/sum"]),
-        helper.make_node("Cast", [f"{y}/sum"], [""], to=TensorProto.FLOAT),
+        *_rounded("raw", f"{y}/first-rounded", f"{y}/first-half"),
+        *_rounded(f"{y}/second", f"{y}/second-rounded", f"{y}/second-half"),
+        helper.make_node("Add", [f"{y}/first-rounded", f"{y}/second-rounded"], [f"{y}/sum"]),
+        *_rounded(f"{y}/sum", "", f"{y}/sum-half"),
     )
     return True
