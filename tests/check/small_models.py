@@ -174,7 +174,7 @@ FLOW = made(
 )
 
 
-def flow(early: bool = True, rounds: int = 3) -> dict[str, Any]:
+def flow(*, early: bool = True, rounds: int = 3) -> dict[str, Any]:
     return {
         "x": numbers(13, 4),
         "rows": numbers(14, 5, 4),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-import onnx
 import pytest
-from small_models import CONV, ENCODER, FLOW, LSTM, MODELS, QUANTIZED, checked, flow, made, numbers
+from small_models import MODELS, checked
 
 from actconform.check.runs import RuntimeRuns
 from actconform.plugin.loader import load_plugins
 from actconform.settings import Config
 from actconform.workers.from_settings import configured_worker
-from actconform_faulty.model_faults import MODEL_FAULTS, inject_into
 from actconform_faulty.model_runtime import FaultyModel
 
 if TYPE_CHECKING:
@@ -115,7 +112,7 @@ def test_a_fault_of_the_optimizer_is_blamed_on_it(with_fault, name, fault, tenso
     (runtime,) = result.runtimes
     assert runtime.status == "not explained", runtime.reason
     assert runtime.fault.blame == "runtime:optimizer"
-    found, segment = fault_nodes(result)
+    _found, segment = fault_nodes(result)
     assert f"{_operator(model, tensor)}:{tensor}" in segment
     assert any("without optimization" in sentence for sentence in runtime.fault.evidence)
 

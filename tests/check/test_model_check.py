@@ -176,7 +176,7 @@ def test_a_fault_that_shows_in_a_later_sample_alone_is_found_there(runtime):
 
 @pytest.mark.parametrize(("early", "rounds"), [(True, 0), (False, 2)])
 def test_models_with_control_flow_are_explained_whatever_way_they_take(runtime, early, rounds):
-    result = checked(FLOW, flow(early, rounds), runtime("ort-cpu"))
+    result = checked(FLOW, flow(early=early, rounds=rounds), runtime("ort-cpu"))
     assert result.explained, only(result).fault
     assert result.answered == ()
 
