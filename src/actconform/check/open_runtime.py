@@ -44,11 +44,7 @@ def open_runtime(
 
     Raises UsageError where there is no such runtime, and NoEnvironmentError where that version cannot be installed.
     """
-    backend = catalog.backends.get(name) or catalog.backends.get(base_name(name))
-    if backend is None or backend.kind != "runtime":
-        runtimes = sorted(runtime for runtime, offered in catalog.backends.items() if offered.kind == "runtime")
-        kind = "is a framework, which runs no graphs" if backend else "is no runtime"
-        raise UsageError(f"{name} {kind}{near(name, runtimes)}")
+    backend = runtime_backend(name, catalog)
     worker = name
     settings = config.backends.get(name, BackendConfig())
     label = name.partition("@")[2]
@@ -70,6 +66,16 @@ def open_runtime(
         settings = in_environment(settings, prepared)
     config = msgspec.structs.replace(config, backends={**config.backends, worker: settings})
     return RuntimeRuns(name, backend, configured_worker(worker, config, plugins), timeout or config.timeout)
+
+
+def runtime_backend(name: str, catalog: Catalog) -> type[Backend]:
+    """Return the backend of the runtime `name`, which may have a variant or a version; raise UsageError where there is none."""
+    backend = catalog.backends.get(name) or catalog.backends.get(base_name(name))
+    if backend is None or backend.kind != "runtime":
+        runtimes = sorted(runtime for runtime, offered in catalog.backends.items() if offered.kind == "runtime")
+        kind = "is a framework, which runs no graphs" if backend else "is no runtime"
+        raise UsageError(f"{name} {kind}{near(name, runtimes)}")
+    return backend
 
 
 def _with_version(backend: type[Backend], version: str, config: Config) -> BackendConfig:
