@@ -88,13 +88,7 @@ def check_model(
     """
     started = time.perf_counter()
     with ExitStack() as files:
-        original = files.enter_context(ModelFile(source.model))
-        for i, sample in enumerate(samples):
-            progress.stage(f"truth of sample {i + 1} of {len(samples)}", 1 + DRAWS)
-            sample.graph = flatten(source.model, sample.inputs, _answers(runtimes, sample.inputs))
-            sample.file = files.enter_context(ModelFile(sample.graph.model))
-            progress.step()
-            sample.draws = draws(sample.graph, sample.inputs, progress=progress.step)
+        original = evaluate(source, samples, runtimes, progress, files)
         results = [_checked(runs, original, samples, progress) for runs in runtimes]
         if any(sample.saved is not None for sample in samples):
             results.append(_saved(samples))
@@ -115,6 +109,26 @@ def check_model(
         actconform=__version__,
         seconds=time.perf_counter() - started,
     )
+
+
+def evaluate(
+    source: Source,
+    samples: Sequence[CheckedSample],
+    runtimes: Sequence[RuntimeRuns],
+    progress: Progress,
+    files: ExitStack,
+) -> ModelFile:
+    """Give the samples the truth of the model on them, and return the model's file; `files` holds the files as long as they are used.
+
+    `runtimes` answer for nodes that cannot be evaluated. Raises as `check_model` does.
+    """
+    for i, sample in enumerate(samples):
+        progress.stage(f"truth of sample {i + 1} of {len(samples)}", 1 + DRAWS)
+        sample.graph = flatten(source.model, sample.inputs, _answers(runtimes, sample.inputs))
+        sample.file = files.enter_context(ModelFile(sample.graph.model))
+        progress.step()
+        sample.draws = draws(sample.graph, sample.inputs, progress=progress.step)
+    return files.enter_context(ModelFile(source.model))
 
 
 def _answers(runtimes: Sequence[RuntimeRuns], inputs: Bundle) -> Answers:
@@ -145,7 +159,7 @@ def _checked(
         reason = f"{failure.kind}: {failure.message}"
         return replace(runtime, reason=reason, seconds=time.perf_counter() - started)
     outputs = [
-        _output(sample, i, name, array)
+        output_check(sample, i, name, array)
         for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
         for name, array in answer.outputs.items()
     ]
@@ -170,7 +184,7 @@ def _checked(
 def _saved(samples: Sequence[CheckedSample]) -> RuntimeCheck:
     """Return the verdict on saved outputs, as on a runtime's answers."""
     outputs = [
-        _output(sample, i, name, array)
+        output_check(sample, i, name, array)
         for i, sample in enumerate(samples)
         for name, array in (sample.saved or {}).items()
     ]
@@ -180,7 +194,8 @@ def _saved(samples: Sequence[CheckedSample]) -> RuntimeCheck:
     )
 
 
-def _output(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
+def output_check(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
+    """Return the verdict end to end on an output of sample number `place`, which `evaluate` has seen."""
     graph = sample.graph
     output = OutputCheck(name=name, sample=place, shape=array.shape)
     truth = graph.truth.get(name)
@@ -250,13 +265,14 @@ def _weights(graph: FlatGraph) -> list[Weight]:
     for name, array in graph.constants.items():
         if graph.types[name] in FORMATS and array.size > 1:
             values = array[np.isfinite(array)] if array.dtype.kind == "f" else wide(array)
+            numbers = values if values.size else np.full(1, np.nan)
             weights.append(
                 Weight(
                     name=name,
                     shape=array.shape,
                     dtype=STORAGE[graph.types[name]].name,
-                    lowest=float(values.min(initial=0.0)),
-                    highest=float(values.max(initial=0.0)),
+                    lowest=float(numbers.min()),
+                    highest=float(numbers.max()),
                 )
             )
     return weights

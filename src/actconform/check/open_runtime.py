@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,17 +38,13 @@ def open_runtime(
     """Return the runs of the runtime `name`; its process starts at the first one, or with `start`.
 
     `name` is one of the catalog with the backends of the settings (`configured`), NAME@VARIANT of one, or NAME@VERSION: with that
-    version of the first of its `packages`, or the one that is installed. "1.26" is the newest release of 1.26. `say` is called for
+    version of the first of its `packages`. "1.26" is the newest release of 1.26. `say` is called for
     what takes time; `timeout` is in seconds a call, by default that of the settings; `plugins` are further ones,
     "module:attribute".
 
     Raises UsageError where there is no such runtime, and NoEnvironmentError where that version cannot be installed.
     """
-    backend = catalog.backends.get(name) or catalog.backends.get(base_name(name))
-    if backend is None or backend.kind != "runtime":
-        runtimes = sorted(runtime for runtime, offered in catalog.backends.items() if offered.kind == "runtime")
-        kind = "is a framework, which runs no graphs" if backend else "is no runtime"
-        raise UsageError(f"{name} {kind}{near(name, runtimes)}")
+    backend = runtime_backend(name, catalog)
     worker = name
     settings = config.backends.get(name, BackendConfig())
     label = name.partition("@")[2]
@@ -73,6 +68,16 @@ def open_runtime(
     return RuntimeRuns(name, backend, configured_worker(worker, config, plugins), timeout or config.timeout)
 
 
+def runtime_backend(name: str, catalog: Catalog) -> type[Backend]:
+    """Return the backend of the runtime `name`, which may have a variant or a version; raise UsageError where there is none."""
+    backend = catalog.backends.get(name) or catalog.backends.get(base_name(name))
+    if backend is None or backend.kind != "runtime":
+        runtimes = sorted(runtime for runtime, offered in catalog.backends.items() if offered.kind == "runtime")
+        kind = "is a framework, which runs no graphs" if backend else "is no runtime"
+        raise UsageError(f"{name} {kind}{near(name, runtimes)}")
+    return backend
+
+
 def _with_version(backend: type[Backend], version: str, config: Config) -> BackendConfig:
     """Return the settings of the backend with another version of its package; without one where the driver has that version."""
     name = f"{backend.name}@{version}"
@@ -88,19 +93,9 @@ def _with_version(backend: type[Backend], version: str, config: Config) -> Backe
             f"in {table_name(name)} of the settings"
         )
     required = {canonicalize_name(Requirement(text).name): text for text in settings.requirements}
-    package = next(
-        (package for package in backend.packages if package in required or _has(package)), backend.packages[0]
-    )
+    package = next((package for package in backend.packages if package in required), backend.packages[0])
     loose = len(numbers.release) < FULL and str(numbers) == numbers.base_version
     wanted = f"{package}=={version}{'.*' if loose else ''}"
     others = [text for package, text in required.items() if package not in backend.packages]
     needed = [wanted] if settings.python or not is_installed(wanted) else []
     return msgspec.structs.replace(settings, requirements=(*others, *needed))
-
-
-def _has(package: str) -> bool:
-    try:
-        metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

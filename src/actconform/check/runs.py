@@ -139,9 +139,10 @@ class RuntimeRuns:
     ) -> Iterator[MarkedTensors]:
         """Yield the values of the marked tensors in their order, in as few runs as have at most `budget_bytes` of them each.
 
-        A tensor of more than that has a run of its own. `final` are the outputs without marks, computed here where they are not
-        given. A run that fails is made again with each half of its marks, so that a tensor which cannot be marked, or memory that
-        does not suffice, costs the fewest others. What was yielded is not kept here.
+        A tensor of more than that has a run of its own; the runtime's process needs about three times as much. `final` are the
+        outputs without marks, computed here where they are not given. A run that fails is made again with each half of its marks, so
+        that a tensor which cannot be marked, or memory that does not suffice, costs the fewest others. What was yielded is not kept
+        here.
         """
         if final is None:
             answer = self.outputs(model, sample, level)

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from actconform.types.case import Bundle
 
 
-def read_user_samples(path: Path, source: Source, reference: Path | None) -> tuple[list[CheckedSample], list[str]]:
+def read_user_samples(
+    path: Path, source: Source, reference: Path | None, max_memory: int | None
+) -> tuple[list[CheckedSample], list[str]]:
     """Return the samples of a file or folder with the outputs saved beside them, or in `reference`, and notes about them.
 
     Raises UsageError for inputs that are not the model's, and for a reference where there are several samples.
     """
-    read = read_samples(path, source)
+    read = read_samples(path, source, max_memory=max_memory)
     several = len(read.samples) > 1
     if reference is not None and several:
         raise UsageError(
@@ -58,12 +60,16 @@ def draw_user_samples(
 
     Raises UsageError where none are taken.
     """
-    usable = next((runs for runs in runtimes if not isinstance(runs.start(), RunFailure)), None)
+    usable = [runs for runs in runtimes if not isinstance(runs.start(), RunFailure)]
     with ModelFile(source.model) as file:
 
         def refusal(arrays: Bundle) -> str | None:
-            answer = usable.outputs(file, arrays) if usable else None
-            return answer.failure.message if answer and answer.failure else None
+            while usable:
+                answer = usable[0].outputs(file, arrays)
+                if answer.failure is None or answer.failure.kind != "refused":
+                    return answer.failure.message if answer.failure else None
+                usable.pop(0)  # it refuses the model, whatever the inputs
+            return None
 
         drawn = draw_samples(source, seed=seed, count=count, ranges=ranges, accepts=refusal, max_memory=max_memory)
     return [_checked(sample, f"drawn by seed {seed}", sample.words) for sample in drawn]

@@ -103,12 +103,21 @@ def spread_units(truth: Array, moved: Sequence[Array], element_type: int) -> tup
     """Return what the error of each element is measured in, infinite where rounding leaves nothing, and the mean spread."""
     fmt = FORMATS.get(element_type)
     with np.errstate(all="ignore"):
-        spread = np.sqrt(sum(((array - truth) ** 2 for array in moved), np.zeros(truth.shape)) / max(len(moved), 1))
+        spread = np.sqrt(_mean_squares(truth, moved))
         finite = np.isfinite(spread)
         mean = float(np.mean(spread, where=finite)) if finite.any() else 0.0
-        size = np.abs(truth)
+        size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
         rounding = size * fmt.unit_roundoff + fmt.smallest_normal if fmt else size * 2.0**-53
         return np.maximum(np.maximum(np.where(finite, spread, np.inf), mean), rounding), mean
+
+
+def _mean_squares(truth: Array, moved: Sequence[Array]) -> Array:
+    """Return the mean square of how far the draws move each element: 0 for an infinity or NaN that all draws leave as it is."""
+    total = np.zeros(truth.shape)
+    for array in moved:
+        same = (array == truth) | (np.isnan(array) & np.isnan(truth))
+        total += np.where(same, 0.0, array - truth) ** 2
+    return total / max(len(moved), 1)
 
 
 def _decisions(got: Array, truth: Array) -> tuple[int, int]:
@@ -127,8 +136,7 @@ def ill_conditioned(truth: Array, moved: Sequence[Array], fmt: FloatFormat | Non
     """Return the mean spread of an output, its magnitude, and whether rounding leaves fewer than a third of the format's digits."""
     precision = fmt.precision if fmt else 53
     with np.errstate(all="ignore"):
-        squares = sum(((array - truth) ** 2 for array in moved), np.zeros(truth.shape)) / max(len(moved), 1)
-        spread = float(np.nan_to_num(np.sqrt(np.mean(squares)), nan=np.inf))
+        spread = float(np.nan_to_num(np.sqrt(np.mean(_mean_squares(truth, moved))), nan=np.inf))
     magnitude = float(np.max(np.abs(truth), where=np.isfinite(truth), initial=0.0))
     return {
         "spread": spread,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
@@ -14,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from actconform.cli import announced
+from actconform.cli.blame_model import ModelOptions, blame_on_model, print_json
 from actconform.errors import NoEnvironmentError, UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.across_runs.bisect_packages import (
@@ -24,6 +24,7 @@ from actconform.report.across_runs.bisect_packages import (
     bumps,
     own_packages,
     targets,
+    with_versions,
 )
 from actconform.report.across_runs.changed_facts import change_in_words
 from actconform.report.across_runs.diff import compare_reports
@@ -32,8 +33,6 @@ from actconform.run.scheduler import plan_of, run
 from actconform.run.select import Selection, all_cases, asked_for
 from actconform.say import say
 from actconform.settings import BackendConfig, Config, read_config
-from actconform.types.json import finite
-from actconform.workers.environments import is_installed
 from actconform.workers.from_settings import configured, with_environments
 
 if TYPE_CHECKING:
@@ -64,17 +63,41 @@ class _Blamed(NamedTuple):
     "--distribution", multiple=True, metavar="FACT=NAME", help="What pip calls the package that a fact names."
 )
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
-def command(old: Path, new: Path, config_path: Path | None, distribution: tuple[str, ...], as_json: bool) -> int:
-    """Run the cases with new findings of two reports again, one package changed at a time, and name the packages that bring them.
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="An ONNX file; OLD and NEW are then lock files, not reports."
+)
+@click.option("--runtime", help="With --model: what runs it (default: ort-cpu).")
+@click.option("--inputs", type=click.Path(path_type=Path), help="With --model: its inputs, as check takes them.")
+@click.option("--range", "ranges", multiple=True, help="With --model: values of an input that is drawn, x=0:255.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="With --model: of inputs that are drawn (default: 0).")
+def command(
+    old: Path,
+    new: Path,
+    config_path: Path | None,
+    distribution: tuple[str, ...],
+    as_json: bool,
+    model: Path | None,
+    **model_options: Any,
+) -> int:
+    """Run what is new between two reports again, one package changed at a time, and name the packages that bring it.
 
-    Exit code 0: all named, or there is nothing new; 1: not all; 2: wrong usage, or one is no report.
+    OLD and NEW are reports: the cases with new findings run. With --model they are lock files (requirements.txt, uv.lock,
+    poetry.lock, pylock.toml), and the model runs: which package brings outputs that rounding does not explain.
+
+    Exit code 0: all named, or there is nothing new; 1: not all; 2: wrong usage, or one is no report or no lock file.
     """
+    if model is not None:
+        if distribution:
+            raise UsageError("--distribution names the packages of reports; with --model the lock files name them")
+        wanted = ModelOptions(model=model, **model_options)
+        return blame_on_model(old, new, wanted, read_config(config_path), as_json=as_json)
+    if any(value not in (None, ()) for value in model_options.values()):
+        raise UsageError("--runtime, --inputs, --range and --seed are for a model: name it with --model")
     before, after = read_report(old), read_report(new)
     distributions = _distributions(distribution)
     blamed = _blame(before, after, read_config(config_path), distributions)
     if as_json:
-        document = {"answers": blamed.answers, "packages": blamed.packages, "not tried": blamed.other_facts}
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(finite(document)), indent=1) + b"\n")
+        print_json({"answers": blamed.answers, "packages": blamed.packages, "not tried": blamed.other_facts})
     else:
         for line in _lines(blamed):
             say(line)
@@ -117,14 +140,7 @@ def _rerun(plan: Plan, cases: Sequence[Case], changed: Sequence[Bump], new: froz
     touched = [package for package in changed if workers & set(package.backends)]
     for name in workers:
         own_packages = [package for package in touched if name in package.backends]
-        settings = backends.get(name, BackendConfig())
-        replaced = {canonicalize_name(package.distribution) for package in own_packages}
-        unchanged = [
-            text for text in settings.requirements if canonicalize_name(Requirement(text).name) not in replaced
-        ]
-        wanted = [package.requirement(new=package in new) for package in own_packages]
-        wanted = [text for text in wanted if settings.python or not is_installed(text)]
-        backends[name] = msgspec.structs.replace(settings, requirements=(*unchanged, *wanted))
+        backends[name] = with_versions(backends.get(name, BackendConfig()), own_packages, new)
     report_progress = partial(say, err=True)
     versions = ", ".join(f"{package.fact} {package.after if package in new else package.before}" for package in touched)
     report_progress(f"{len(cases)} case{'s' * (len(cases) > 1)} with {versions}")

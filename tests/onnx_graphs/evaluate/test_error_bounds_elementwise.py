@@ -46,7 +46,6 @@ EXACT = [
     ("Max", [hard(1), hard(2), hard(3)], {}),
     ("Min", [hard(1), hard(2)], {}),
     ("ThresholdedRelu", [hard()], {"alpha": 0.7}),
-    ("Mod", [usual(1), usual(2)], {"fmod": 1}),
 ]
 ROUNDED = [
     ("Add", [hard(1), hard(2)], {}),
@@ -61,6 +60,7 @@ ROUNDED = [
     ("Pow", [np.abs(usual(1)) + 0.1, usual(2)], {}),
     ("Pow", [usual(1), np.float32(3.0)], {}),
     ("Pow", [usual(1), np.float32(2.0)], {}),
+    ("Mod", [usual(1), usual(2)], {"fmod": 1}),
     ("Sqrt", [positive()], {}),
     ("Reciprocal", [hard()], {}),
     ("Exp", [hard()], {}),
@@ -246,6 +246,19 @@ def test_division_by_what_may_be_zero_and_roots_of_what_may_be_negative_may_be_a
         np.isinf(bounds("Pow", doubtful, np.float32(-1.0), errors=(one,))[0].error), [True, False, True]
     )
     assert np.isinf(bounds("Tan", np.float32([1.5]), errors=(np.float32([0.2]),))[0].error)
+
+
+def test_a_remainder_may_be_computed_from_the_truncated_quotient():
+    x, y = usual(1), usual(2)
+    (bound,) = bounds("Mod", x, y, fmod=1)
+    assert worst(x - y * np.trunc(x / y), bound) <= 1
+    assert worst(x - y * np.floor(x / y), bound) > 1
+    np.testing.assert_array_equal(bounds("Mod", np.float32([0.7]), np.float32([2.0]), fmod=1)[0].error, 0)
+    exact, doubtful = bounds("Mod", np.array([7, -7]), np.array([3, 3]), kinds=(TensorProto.INT64,), errors=([1, 0],))[
+        0
+    ]
+    np.testing.assert_array_equal(exact, [1, 2])
+    np.testing.assert_array_equal(doubtful, [np.inf, 0])
 
 
 def test_integers_are_exact_and_wrap():

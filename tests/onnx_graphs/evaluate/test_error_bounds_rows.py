@@ -52,6 +52,12 @@ CASES = [
     ("ReduceSum", [hard(9, 500), AXIS], {}, 22, (F32,)),
     ("ReduceSum", [hard(3, 4, 50), np.array([0, -1])], {"keepdims": 0}, 22, (F32,)),
     ("ReduceSum", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceL1", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceL2", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceSumSquare", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceLogSum", [np.abs(hard(9, 50))], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceLogSumExp", [normal(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
+    ("ReduceMax", [hard(9, 50)], {"noop_with_empty_axes": 1}, 22, (F32,)),
     ("ReduceMean", [hard(9, 500)], {}, 22, (F32,)),
     ("ReduceMean", [hard(9, 5, 7)], {"axes": [1, 2]}, 13, (F32,)),
     ("ReduceL1", [hard(9, 500), AXIS], {}, 22, (F32,)),
@@ -312,6 +318,14 @@ def test_a_causal_convolution_stays_within_and_another_activation_does_not():
     y = sum(padded[:, :, i : i + 9] * w[None, :, 0, i : i + 1] for i in range(3)) + b[:, None]
     assert worst(y / (1 + np.exp(-y)), bound) <= 1
     assert worst(y * np.clip(0.2 * y + 0.5, 0, 1), bound) > 1
+
+
+def test_a_constant_row_in_doubt_may_have_a_large_variance():
+    x, errors = np.ones((1, 8), np.float32), np.full((1, 8), 1.0)
+    bound = bounds("LayerNormalization", x, np.ones(8, np.float32), kinds=(F32, F32, F32), errors=(errors,))
+    there = np.float32([[2, 0, 2, 0, 2, 0, 2, 0]])
+    got = values("LayerNormalization", wide(there), np.ones(8), outputs=3)
+    assert [worst(*pair) <= 1 for pair in zip(got, bound, strict=True)] == [True] * 3
 
 
 def test_masked_scores_leave_a_softmax_certain():

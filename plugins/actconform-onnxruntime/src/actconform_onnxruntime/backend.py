@@ -66,7 +66,7 @@ class OrtCuda(Backend):
     provider = cuda.PROVIDER
     optional = True
     loads_files = True
-    packages = PACKAGES
+    packages = PACKAGES[1:]
 
     def facts(self) -> dict[str, str]:
         """Return the facts of ort-cpu and of the device; raise `Unavailable` with the cause of there being none."""

@@ -101,6 +101,10 @@ def _quotient(a: Array, b: Array) -> Array:
 
 
 def _power(a: Array, b: Array) -> Array:
+    """Return a to the b-th; of integers exactly, where no exponent is negative."""
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu" and (b >= 0).all():
+        exact: Array = np.power(a, b.astype(a.dtype))
+        return exact
     result: Array = np.power(a.astype(np.float64), b.astype(np.float64))
     return result
 
@@ -328,12 +332,14 @@ REDUCTIONS: dict[str, Callable[[Array], Array]] = {
 
 @operation(*REDUCTIONS)
 def _reduce(node: OperatorNode, x: Array, axes_input: Sequence[int] | None = None) -> Array:
-    """Reduce over the axes, which are an attribute in older opsets and an input in newer ones; all where none are given."""
+    """Reduce over the axes, which are an attribute in older opsets and an input in newer ones; all where none are given.
+
+    With `noop_with_empty_axes` each element is a row of its own then: its square, its logarithm, itself.
+    """
     stated_axes = node.attributes.get("axes") if axes_input is None else axes_input
     axes = [] if stated_axes is None else [int(axis) % x.ndim for axis in stated_axes]
-    if not axes and node.attributes.get("noop_with_empty_axes"):
-        return x
-    axes = axes or list(range(x.ndim))
+    if not axes and not node.attributes.get("noop_with_empty_axes"):
+        axes = list(range(x.ndim))
     kept_axes = [axis for axis in range(x.ndim) if axis not in axes]
     shape = [x.shape[axis] for axis in kept_axes]
     lengths = [x.shape[axis] for axis in axes]

@@ -105,16 +105,18 @@ def convolved(node: OperatorNode, x: Array, kernel: Array) -> Array:
         (taken,) = _taps(parts, placings, counts)
         y.reshape(*y.shape[:3], -1)[:] = weights @ taken.reshape(*taken.shape[:3], math.prod(counts))
         return y.reshape(len(x), len(kernel), *counts)
-    taps = [*_taps(parts, placings, counts)]
+    rank = len(placings)
+    by_column = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
     for item in range(len(x)):
+        windows = _windows(parts[item], placings)
         for piece in _pieces(counts, COLUMNS // max(weights[:, 0].size, 1)):
-            columns = np.stack([tap[item][..., *piece] for tap in taps], axis=2)
+            columns = windows[:, :, *piece].transpose(by_column).reshape(groups, weights.shape[2], -1)
             into = y[item][..., *piece]
-            into[:] = (weights @ columns.reshape(groups, weights.shape[2], -1)).reshape(into.shape)
+            into[:] = (weights @ columns).reshape(into.shape)
     return y.reshape(len(x), len(kernel), *counts)
 
 
-COLUMNS = 500_000  # numbers, 4 MB: what stays in the cache between being gathered and multiplied is twice as fast
+COLUMNS = 200_000  # numbers, 1.6 MB: what stays in the cache between being gathered and multiplied is twice as fast
 BLOCK = 1 << 16  # numbers that stay in the processor's cache
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from actconform.errors import NoEnvironmentError
 from actconform.report.across_runs.changed_facts import changed
 from actconform.types import BAD, RAN, Finding, Verdict
+from actconform.workers.environments import is_installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from actconform.report.across_runs.diff import Difference
+    from actconform.settings import BackendConfig
     from actconform.types import Result
     from actconform.types.report import Change, Facts
 
@@ -128,6 +132,18 @@ def _unpacked(facts: Facts) -> Facts:
         for name, of in facts.backends.items()
     }
     return msgspec.structs.replace(facts, backends=backends)
+
+
+def with_versions(settings: BackendConfig, packages: Collection[Bump], new: Collection[Bump]) -> BackendConfig:
+    """Return the settings of a backend with those of `packages` that are in `new` in their new versions, the others in their old ones.
+
+    What the driver has in that version is not required.
+    """
+    replaced = {canonicalize_name(package.distribution) for package in packages}
+    unchanged = [text for text in settings.requirements if canonicalize_name(Requirement(text).name) not in replaced]
+    wanted = [package.requirement(new=package in new) for package in packages]
+    wanted = [text for text in wanted if settings.python or not is_installed(text)]
+    return msgspec.structs.replace(settings, requirements=(*unchanged, *wanted))
 
 
 def bisect(wanted: Iterable[Target], relevant: Callable[[str], frozenset[Bump]], rerun: Rerun) -> list[Answer]:

@@ -62,6 +62,35 @@ def test_cropping_and_older_resizing(node, share, mode):
         assert share(older.runtime(inputs)[0], older.bounds(inputs)[0]) <= 1
 
 
+def test_cubic_weights_of_pixels_just_out_of_reach(node, share):
+    layer = node("Resize", mode="cubic", coordinate_transformation_mode="half_pixel_symmetric")
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        image = (rng.standard_normal((1, 2, 5, 12)) * 10.0 ** rng.uniform(-8, 8, (1, 2, 5, 12))).astype(np.float32)
+        inputs = [image, None, np.array([1, 1, 3.4707093, 1.25], np.float32)]
+        assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
+
+
+def test_cubic_weights_of_which_few_are_inside(node, share):
+    layer = node("Resize", mode="cubic", coordinate_transformation_mode="asymmetric", exclude_outside=1)
+    for seed in range(20):
+        inputs = [_image(1, 2, 3, 3, seed=seed), None, None, np.array([1, 2, 31, 54])]
+        assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
+
+
+def test_a_crop_of_no_pixels(node):
+    inputs = [_image(1, 2, 2, 4), np.array([0, 0, 0.1, 0.1, 1, 1, 0.7, 0.8]), np.array([1, 1, 0.3, 1.3])]
+    (bound,) = node("Resize", mode="nearest", coordinate_transformation_mode="tf_crop_and_resize").bounds(inputs)
+    assert bound.value.shape == (1, 2, 0, 5)
+
+
+def test_a_crop_that_begins_at_the_edge_is_certain_there(node):
+    inputs = [_image(1, 2, 13, 10), np.array([0, 0, 0, 0, 1, 1, 0.7, 0.8]), np.array([1, 1, 1.5, 1.3])]
+    layer = node("Resize", mode="linear", coordinate_transformation_mode="tf_crop_and_resize")
+    (bound,) = layer.bounds(inputs)
+    assert np.max(bound.error) < 1e-4
+
+
 @pytest.mark.parametrize("scale", [2.0, 1.7])
 def test_faults_of_resizing_exceed_the_bound(node, share, scale):
     inputs = [_image(1, 2, 13, 10), None, np.array([1, 1, scale, scale], np.float32)]

@@ -10,6 +10,8 @@ from actconform.onnx.evaluate.contrib.registry import contrib
 from actconform.onnx.evaluate.recurrent import recurrent_layer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.onnx.evaluate.contrib.registry import Operators, Tensor
     from actconform.onnx.evaluate.elementwise import Array, OperatorNode
 
@@ -61,9 +63,27 @@ def dequantized_weights(weights: Array, scale: Array, zero: Array) -> Array:
     return numbers
 
 
-def requantized(x: Array) -> Array:
-    """Return numbers as they are after quantization to 8 bits over their range, which takes in 0."""
-    scale = (max(x.max(initial=0.0), 0.0) - min(x.min(initial=0.0), 0.0)) / 255 or 1.0
-    zero = np.rint(-min(x.min(initial=0.0), 0.0) / scale)
-    numbers: Array = (np.clip(np.rint(x / scale) + zero, 0, 255) - zero) * scale
+def requantized(x: Array, starts: Sequence[int] = (0,)) -> Array:
+    """Return numbers as they are after quantization to 8 bits; rows from each of `starts` to before the next by themselves."""
+    step, zero = quantization(x, starts)
+    level = np.rint(zero)
+    numbers: Array = (np.clip(np.rint(x / step) + level, 0, 255) - level) * step
     return numbers
+
+
+def quantization(x: Array, starts: Sequence[int] = (0,)) -> tuple[Array, Array]:
+    """Return the distance of levels over the range of each part, which takes in 0, and where 0 lies among them; for every row."""
+    rows = x.reshape(len(x), -1)
+    low = part_extremes(np.minimum, rows.min(axis=1, initial=0.0), starts)
+    high = part_extremes(np.maximum, rows.max(axis=1, initial=0.0), starts)
+    step = np.where(high > low, (high - low) / 255, 1.0)
+    shape = (-1, *[1] * (x.ndim - 1))
+    return step.reshape(shape), (-low / step).reshape(shape)
+
+
+def part_extremes(extreme: np.ufunc, rows: Array, starts: Sequence[int]) -> Array:
+    """Return for each row the smallest or largest number of its part."""
+    if not len(rows):
+        return rows
+    parts = np.asarray(starts)
+    return np.repeat(extreme.reduceat(rows, parts), np.diff(parts, append=len(rows)))

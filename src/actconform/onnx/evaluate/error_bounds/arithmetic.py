@@ -225,14 +225,23 @@ def _hard_sigmoid(context: BoundContext, x: Approximation) -> Approximation:
 
 @error_bound("Mod", arithmetic=False)
 def _modulo(context: BoundContext, x: Approximation, divisor: Approximation) -> Approximation:
-    """Exact, as C's fmod is; in doubt anything where the quotient may have another integer part."""
+    """Of integers exact. Of floats, with q = x / y truncated, x - q y, three roundings of q y, or exact as C's fmod is.
+
+    Where q may be another integer anything up to y more; exactly x where q is surely 0.
+    """
     (value,) = context.values((x, divisor))
-    if x.error is None and divisor.error is None:
-        return Approximation(value)
     x_error, divisor_error = errors(x), errors(divisor)
-    quotient = np.trunc(x.value / divisor.value)
+    if context.fmt is None:
+        doubtful = (x_error > 0.0) | (divisor_error > 0.0) | (divisor.value == 0)
+        return Approximation(value, np.where(doubtful, np.inf, 0.0) if doubtful.any() else None)
+    ratio = x.value / divisor.value
     certain = np.abs(divisor.value) - divisor_error
-    off = (x_error + np.abs(x.value / divisor.value) * divisor_error) / certain
-    same = (np.trunc(x.value / divisor.value + off) == quotient) & (np.trunc(x.value / divisor.value - off) == quotient)
-    same &= (certain > 0.0) & ((context.fmt is not None) | (off == 0.0))
-    return Approximation(value, np.where(same, x_error + np.abs(quotient) * divisor_error, np.inf))
+    unit = 3.0 * context.fmt.unit_roundoff
+    off = (x_error + np.abs(ratio) * divisor_error) / certain + unit * np.abs(ratio)
+    quotient = np.abs(np.trunc(ratio))
+    sure = np.trunc(np.abs(ratio) + off) == np.trunc(np.abs(ratio) - off)
+    passed_on = x_error + quotient * divisor_error
+    error = passed_on + np.where(quotient > 0.0, unit * np.abs(quotient * divisor.value) + lost(context.fmt), 0.0)
+    error = np.where(sure, error, error + np.abs(divisor.value) + divisor_error)
+    surely_finite = (certain > 0.0) | ((x_error == 0.0) & (divisor_error == 0.0))
+    return Approximation(value, np.where(surely_finite, error, np.inf))

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
-from actconform.onnx.evaluate.contrib.quantized_lstm import dequantized_weights, requantized
+from actconform.onnx.evaluate.contrib.quantized_lstm import (
+    dequantized_weights,
+    part_extremes,
+    quantization,
+    requantized,
+)
 from actconform.onnx.evaluate.contrib.registry import CONTRIB_DOMAIN
 from actconform.onnx.evaluate.error_bounds.recurrent import LayerInputs, bounded_layer
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, error_bound
@@ -15,6 +20,8 @@ from actconform.onnx.evaluate.error_bounds.rounding_errors import as_bounded, er
 from actconform.tolerance.running_error import Bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.onnx.evaluate.computation import Array
     from actconform.oracle.rounding import F64
     from actconform.types.dtypes import FloatFormat
@@ -64,7 +71,7 @@ def _matrix(weights: Approximation, scale: Approximation, zero: Approximation, f
 
 def _quantized_input(x: Bounded, lengths: Array | None) -> Bounded:
     longest = len(x.value) if lengths is None else int(lengths.max(initial=0))
-    first = _requantized(x.value[:longest], x.error[:longest], x.fmt)
+    first = _requantized(x[:longest])
     value, error = (
         np.concatenate([part, rest[longest:]]) for part, rest in ((first.value, x.value), (first.error, x.error))
     )
@@ -76,24 +83,23 @@ def _quantized_states(x: Bounded) -> Bounded:
 
     Runtimes that share a batch among threads quantize the rows of each by themselves: any even division may be.
     """
-    together = _requantized(x.value, x.error, x.fmt)
+    together = _requantized(x)
     error, batch = together.error, len(x.value)
     for rows in {-(-batch // parts) for parts in range(2, batch + 1)}:
-        pieces = [_requantized(x.value[i : i + rows], x.error[i : i + rows], x.fmt) for i in range(0, batch, rows)]
-        value, ties = (np.concatenate(each) for each in zip(*((p.value, p.error) for p in pieces), strict=True))
-        error = np.maximum(error, np.abs(value - together.value) + ties)
+        apart = _requantized(x, range(0, batch, rows))
+        error = np.maximum(error, np.abs(apart.value - together.value) + apart.error)
     return Bounded(together.value, error, x.fmt)
 
 
-def _requantized(value: F64, error: F64, fmt: FloatFormat) -> Bounded:
+def _requantized(x: Bounded, starts: Sequence[int] = (0,)) -> Bounded:
     """Return numbers after quantization, a level off where a rounding or the error can bring them over a tie."""
-    low, high = min(value.min(initial=0.0), 0.0), max(value.max(initial=0.0), 0.0)
-    step = (high - low) / 255.0 or 1.0
-    unsure = 2.0 * error.max(initial=0.0) / (255.0 * step) + 4.0 * fmt.unit_roundoff  # of the step, relatively
-    place, zero = value / step, np.asarray(-low / step)
-    levels = _crossed(place, error / step + np.abs(place) * unsure) + _crossed(zero, (zero + 1.0) * unsure)
-    numbers = requantized(value)
-    return Bounded(numbers, step * levels + np.abs(numbers) * unsure, fmt)
+    step, zero = quantization(x.value, starts)
+    doubt = part_extremes(np.maximum, x.error.reshape(len(x.error), -1).max(axis=1, initial=0.0), starts)
+    unsure = 2.0 * doubt.reshape(step.shape) / (255.0 * step) + 4.0 * x.fmt.unit_roundoff  # of the step, relatively
+    place = x.value / step
+    levels = _crossed(place, x.error / step + np.abs(place) * unsure) + _crossed(zero, (zero + 1.0) * unsure)
+    numbers = requantized(x.value, starts)
+    return Bounded(numbers, step * levels + np.abs(numbers) * unsure, x.fmt)
 
 
 def _crossed(place: F64, error: F64) -> F64:

@@ -89,8 +89,9 @@ def _sum_of_squares(context: BoundContext, x: Approximation, axes: Approximation
         error = error + rows.total((2.0 * np.abs(x.value) + errors(x)) * errors(x))
     if context.node.op_type == "ReduceSumSquare":
         return Approximation(value, error)
-    down = value - np.sqrt(np.maximum(total - error, 0.0))
-    return Approximation(value, rounded(value, fmt, 2.0, down))
+    # upwards it moves further only where it may be 0
+    moved = np.maximum(value - np.sqrt(np.maximum(total - error, 0.0)), np.sqrt(total + error) - value)
+    return Approximation(value, rounded(value, fmt, 2.0, moved))
 
 
 @error_bound("ReduceProd")
