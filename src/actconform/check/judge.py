@@ -76,11 +76,19 @@ class Judge:
             if name in self._graph.outputs and bounded is not None and i < len(bounded):
                 self.expected[name] = bounded[i]
             if shown is not None and bounded is not None and i < len(bounded):
-                yield _verdict(node, name, shown, bounded[i], FORMATS.get(node.types[i]), segment)
+                yield _verdict(node, name, shown, self._must_be(bounded[i], node), FORMATS.get(node.types[i]), segment)
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
             elif name and bounded is not None and i < len(bounded):
                 self._values[name], self._spans[name] = bounded[i], segment
+
+    def _must_be(self, expected: Approximation, node: FlatNode) -> Approximation:
+        """Return what a node must give: NaN and infinities exactly, where nothing that it read is in doubt."""
+        read = [self._approximation(name) for name in node.inputs]
+        special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
+        if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in read):
+            return expected
+        return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
     def _segment(self, node: FlatNode) -> tuple[str, ...]:
         before = dict.fromkeys(name for read in node.inputs for name in self._spans.get(read, ()))
