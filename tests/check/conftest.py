@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,10 @@ from actconform.settings import BackendConfig, Config
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from actconform.check.runs import RuntimeRuns
+
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # small_models.py can be imported by the tests beside it
 PLUGIN = "planted:Plugin"
 MODEL = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -85,4 +89,23 @@ def checked(model: Path) -> Iterator[Callable[..., Any]]:
 
     yield check
     for runs in opened:
+        runs.close()
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Iterator[Callable[[str], RuntimeRuns]]:
+    """Give runtimes by name: those of the plugins, of planted.py and of graph_runtimes.py, each opened once."""
+    opened: dict[str, RuntimeRuns] = {}
+    plugins = (PLUGIN, "graph_runtimes:Plugin")
+    catalog = load_plugins(entry_points=[*installed(), *(EntryPoint(plugin, plugin, GROUP) for plugin in plugins)])
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+
+    def opened_once(name: str) -> RuntimeRuns:
+        if name not in opened:
+            config = Config(backends={name: BackendConfig(env={"PYTHONPATH": path})})
+            opened[name] = open_runtime(name, catalog, config, plugins=plugins, timeout=60.0)
+        return opened[name]
+
+    yield opened_once
+    for runs in opened.values():
         runs.close()

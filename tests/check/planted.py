@@ -98,6 +98,10 @@ class Epsilon(Planted):
     fault = "epsilon"
 
 
+class EpsilonToo(Epsilon):
+    name = "epsilon-too"
+
+
 class Pair(Planted):
     name = "pair"
     fault = "pair"
@@ -116,4 +120,4 @@ class Nan(Planted):
 class Plugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [Epsilon, Pair, Three, Nan]
+        return [Epsilon, EpsilonToo, Pair, Three, Nan]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from actconform.check.minimize import minimize
+from actconform.check.result import ModelFault, OutputCheck
 
 
 def smallest(checked, name):
@@ -24,7 +25,7 @@ def test_a_wrong_operator_is_cut_out_alone_on_one_row_of_simple_numbers(checked)
     assert np.count_nonzero(array) < 8
     assert all(len(str(number)) < 7 for number in array.ravel())
     assert minimal.ratio > 100
-    assert (minimal.reproduced, minimal.whole, minimal.level) == (True, False, "disabled")
+    assert (minimal.reproduced, minimal.is_whole_model, minimal.level) == (True, False, "disabled")
 
 
 def test_a_fused_pair_is_kept_together(checked):
@@ -49,3 +50,24 @@ def test_time_and_runs_are_bounds(checked):
     minimal = minimize(result.runtimes[0].fault, sample.graph, sample.inputs, runs, most_runs=1)
     assert (minimal.reproduced, minimal.runs) == (True, 1)
     assert minimal.part.inputs["r"].shape == (6, 8)
+
+
+def of_output(name):
+    """Return the fault of an output that no node explains."""
+    return ModelFault(
+        blame="undetermined", node="", op_type="", sample=0, output=OutputCheck(name=name, sample=0, shape=(6, 8))
+    )
+
+
+def test_a_wrong_output_without_a_node_is_traced_back(checked):
+    _, sample, runs = checked("epsilon")
+    minimal = minimize(of_output("z"), sample.graph, sample.inputs, runs)
+    assert operators(minimal) == ["LayerNormalization", "Exp", "Sqrt", "Neg"]
+    assert minimal.ratio > 1
+
+
+def test_what_does_not_show_again_is_kept_whole_and_told_so(checked):
+    _, sample, runs = checked("nan")
+    minimal = minimize(of_output("y"), sample.graph, sample.inputs, runs)
+    assert not minimal.reproduced
+    assert len(operators(minimal)) == len(sample.graph.nodes)

@@ -38,18 +38,18 @@ class Copied:
                 self.imports |= {ast.unparse(part) for part in _one_by_one(node)}
             last = node.end_lineno or node.lineno
             lines[node.lineno - 1 : last] = [None] * (last - node.lineno + 1)
-        kept = "\n".join(line for line in lines if line is not None)
-        self._texts[module] = _REMARK.sub("", kept).strip("\n")
+        remaining = "\n".join(line for line in lines if line is not None)
+        self._texts[module] = _REMARK.sub("", remaining).strip("\n")
 
     def names(self) -> set[str]:
         """Return the names that the texts define."""
         tree = ast.parse("\n".join(self._texts.values()))
         return {name for node in tree.body for name in _defined(node)}
 
-    def text(self, used: Collection[str], taken: Collection[str]) -> str:
-        """Return what `used` needs, or all of it where that is empty; names that are `taken`, but `run`, become runtime_NAME."""
+    def text(self, used: Collection[str], reserved: Collection[str]) -> str:
+        """Return what `used` needs, or all of it where that is empty; names that are `reserved`, but `run`, become runtime_NAME."""
         text = "\n\n\n".join(text for text in self._texts.values() if text)
-        for name in (self.names() & set(taken)) - {"run"}:
+        for name in (self.names() & set(reserved)) - {"run"}:
             text = re.sub(rf"\b{re.escape(name)}\b", f"runtime_{name.lstrip('_')}", text)
         return _needed(text, set(used)) if used else text
 
@@ -96,15 +96,15 @@ def _defined(node: ast.stmt) -> list[str]:
 def _needed(text: str, used: set[str]) -> str:
     """Return the text without the functions, classes and constants that `used` does not need."""
     defined = {name: node for node in ast.parse(text).body for name in _defined(node)}
-    waiting, kept = [name for name in used if name in defined], set(used)
+    waiting, remaining = [name for name in used if name in defined], set(used)
     while waiting:
         words = {node.id for node in ast.walk(defined[waiting.pop()]) if isinstance(node, ast.Name)}
-        fresh = (words & defined.keys()) - kept
-        kept |= fresh
+        fresh = (words & defined.keys()) - remaining
+        remaining |= fresh
         waiting += fresh
     lines: list[str | None] = list(text.splitlines())
     for name, node in defined.items():
-        if name not in kept:
+        if name not in remaining:
             last = node.end_lineno or node.lineno
             lines[node.lineno - 1 : last] = [None] * (last - node.lineno + 1)
     return re.sub("\n{4,}", "\n\n\n", "\n".join(line for line in lines if line is not None)).strip("\n")

@@ -84,20 +84,31 @@ def _measure(tensor: TensorCheck) -> str:
 
 
 def _optimizer(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck) -> Iterator[str]:
-    """Yield which single optimization is at fault, where leaving it out puts every segment right."""
-    for name in runs.optimizers:
-        left_out = f"without {name}"
-        surviving = runs.surviving(sample.file, left_out)
-        if isinstance(surviving, RunFailure):
-            continue
-        again = judged_level(
-            LevelCheck(name=left_out, sample=level.sample, marks="surviving"), runs, sample, left_out, surviving
-        )
-        if again.tensors and all(verdict.explained for verdict in again.tensors):
-            yield f"without the optimization {name} every segment is within its bound"
+    """Yield which single optimization is at fault, where leaving it out puts every segment right: by halving their list."""
+    suspects = runs.optimizers
+    if not suspects or not _right_without(runs, sample, level, suspects):
+        return
+    while len(suspects) > 1:
+        half = suspects[: len(suspects) // 2]
+        if _right_without(runs, sample, level, half):
+            suspects = half
+        elif _right_without(runs, sample, level, suspects[len(half) :]):
+            suspects = suspects[len(half) :]
+        else:
+            yield f"without the optimizations {_names(suspects)} every segment is within its bound, and no half of them suffices"
             return
-    if level.name and runs.optimizers:
-        yield f"no single optimization of the {len(runs.optimizers)} that can be left out puts it right"
+    yield f"without the optimization {suspects[0]} every segment is within its bound"
+
+
+def _right_without(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, optimizers: Sequence[str]) -> bool:
+    """Return whether every segment is within its bound where these optimizations are left out."""
+    left_out = f"without {', '.join(optimizers)}"
+    surviving = runs.surviving(sample.file, left_out)
+    if isinstance(surviving, RunFailure):
+        return False
+    check = LevelCheck(name=left_out, sample=level.sample, marks="surviving")
+    again = judged_level(check, runs, sample, left_out, surviving)
+    return bool(again.tensors) and all(verdict.explained for verdict in again.tensors)
 
 
 def _of_output(

@@ -33,7 +33,7 @@ def with_gradients(model: onnx.ModelProto) -> onnx.ModelProto:
         raise UsageError(f"--gradients: {one_line(str(error))}") from error
 
 
-def with_cotangents(model: onnx.ModelProto, sample: Bundle, seed: int) -> Bundle:
+def add_cotangents(model: onnx.ModelProto, sample: Bundle, seed: int) -> Bundle:
     """Return `sample` with a cotangent for each float output of `model`, standard normal, in the output's shape and dtype."""
     graph = flatten(model, sample)
     generator = np.random.default_rng([seed, 1])

@@ -60,7 +60,7 @@ class Minimal:
     got: dict[str, Array] = field(default_factory=dict)
     accepted: dict[str, Accepted] = field(default_factory=dict)
     reproduced: bool = True
-    whole: bool = False
+    is_whole_model: bool = False
     """Whether no node could be left out."""
     runs: int = 0
     seconds: float = 0.0
@@ -84,7 +84,7 @@ def minimize(
     target = fault.tensor.tensor if fault.tensor else fault.output.name if fault.output else fault.node
     with ModelFile(graph.model) as file:
         values = _Values(graph, inputs, runs, file)
-        search = _Search(runs, fault.level, time.monotonic() + seconds, most_runs)
+        search = _Search(runs, fault.level, target, time.monotonic() + seconds, most_runs)
         places = _starting_nodes(fault, graph, target)
         minimal, places = _grown(search, values, places, target)
         search.least_ratio = float(np.sqrt(minimal.ratio))
@@ -93,8 +93,8 @@ def minimize(
         if minimal.reproduced:
             minimal = _with_smaller_inputs(search, minimal)
             minimal = _with_simpler_values(search, minimal)
-    whole = len(minimal.part.model.graph.node) == len(graph.nodes)
-    return replace(minimal, whole=whole, runs=search.runs, seconds=search.elapsed)
+    is_whole_model = len(minimal.part.model.graph.node) == len(graph.nodes)
+    return replace(minimal, is_whole_model=is_whole_model, runs=search.runs, seconds=search.elapsed)
 
 
 class _Values:
@@ -130,9 +130,10 @@ class _Values:
 class _Search:
     """Runs parts, and tells which of them still show the fault; none does once time or runs are used up."""
 
-    def __init__(self, runs: RuntimeRuns, level: str, deadline: float, most_runs: int) -> None:
+    def __init__(self, runs: RuntimeRuns, level: str, target: str, deadline: float, most_runs: int) -> None:
         self.runtime = runs
         self.level = level
+        self._target = target
         self._started = time.monotonic()
         self._deadline = deadline
         self._most_runs = most_runs
@@ -157,9 +158,10 @@ class _Search:
         if answer.failure:
             return None
         try:
-            accepted = criterion.accepted(part, answer.outputs)
+            by_output = criterion.accepted(part, answer.outputs)
         except (Unsupported, ValueError):
             return None
+        accepted = {name: right for name, right in by_output.items() if name == self._target}
         return Minimal(part, self.runtime.name, self.level, criterion.name, dict(answer.outputs), accepted)
 
     def smaller(self, part: Part, than: Minimal) -> Minimal | None:
@@ -246,7 +248,7 @@ def _with_fewer_nodes(
             minimal, longest = tried, middle
     places = _needed(values.graph, places[-longest:], target)
     for place in list(places):
-        rest = _needed(values.graph, [other for other in places if other != place], target)
+        rest = _needed(values.graph, [rest for rest in places if rest != place], target)
         if search.over or not rest or len(places) == 1 or target not in values.graph.nodes[rest[-1]].outputs:
             continue
         if tried := search.smaller(values.part(rest, [target]), minimal):
@@ -256,12 +258,12 @@ def _with_fewer_nodes(
 
 def _needed(graph: FlatGraph, places: Sequence[int], target: str) -> list[int]:
     """Return those of the nodes that the target needs."""
-    needed, kept = {target}, []
+    needed, needed_places = {target}, []
     for place in sorted(places, reverse=True):
         if not needed.isdisjoint(graph.nodes[place].outputs):
-            kept.append(place)
+            needed_places.append(place)
             needed.update(graph.nodes[place].inputs)
-    return kept[::-1]
+    return needed_places[::-1]
 
 
 def _with_smaller_inputs(search: _Search, minimal: Minimal) -> Minimal:

@@ -265,13 +265,14 @@ def _weights(graph: FlatGraph) -> list[Weight]:
     for name, array in graph.constants.items():
         if graph.types[name] in FORMATS and array.size > 1:
             values = array[np.isfinite(array)] if array.dtype.kind == "f" else wide(array)
+            numbers = values if values.size else np.full(1, np.nan)
             weights.append(
                 Weight(
                     name=name,
                     shape=array.shape,
                     dtype=STORAGE[graph.types[name]].name,
-                    lowest=float(values.min(initial=0.0)),
-                    highest=float(values.max(initial=0.0)),
+                    lowest=float(numbers.min()),
+                    highest=float(numbers.max()),
                 )
             )
     return weights

@@ -80,9 +80,9 @@ def part_of(graph: FlatGraph, places: Iterable[int], values: Bundle, outputs: Se
     Constants stay; the shapes of the inputs are those of this sample. Raises KeyError for a tensor that has no value.
     """
     nodes = [graph.nodes[place].proto for place in sorted(places)]
-    made = {name for node in nodes for name in node.output}
-    read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in made)
-    given = [name for name in read if name not in graph.constants]
+    produced = {name for node in nodes for name in node.output}
+    read = dict.fromkeys(name for node in nodes for name in node.input if name and name not in produced)
+    input_names = [name for name in read if name not in graph.constants]
     model = onnx.ModelProto(ir_version=graph.model.ir_version)
     model.opset_import.extend(graph.model.opset_import)
     model.graph.name = "minimal"
@@ -90,17 +90,17 @@ def part_of(graph: FlatGraph, places: Iterable[int], values: Bundle, outputs: Se
     model.graph.initializer.extend(
         tensor for tensor in graph.model.graph.initializer if tensor.name in read or tensor.name in outputs
     )
-    model.graph.input.extend(_value_info(name, values[name]) for name in given)
+    model.graph.input.extend(_value_info(name, values[name]) for name in input_names)
     for name in outputs:
         model.graph.output.append(helper.make_tensor_value_info(name, graph.types[name], None))
-    return Part(model, {name: values[name] for name in given})
+    return Part(model, {name: values[name] for name in input_names})
 
 
 def read_from_outside(graph: FlatGraph, places: Collection[int]) -> list[str]:
     """Return the tensors that the nodes at `places` read of other nodes, or of the model's inputs."""
-    made = {name for place in places for name in graph.nodes[place].outputs}
+    produced = {name for place in places for name in graph.nodes[place].outputs}
     read = dict.fromkeys(name for place in sorted(places) for name in graph.nodes[place].inputs)
-    return [name for name in read if name not in made and name not in graph.constants]
+    return [name for name in read if name not in produced and name not in graph.constants]
 
 
 def accepted_by_bounds(part: Part, answer: Mapping[str, Array]) -> dict[str, Accepted]:

@@ -26,16 +26,16 @@ def exact_product(model: onnx.ModelProto, inputs: dict[str, Any]) -> dict[str, A
     (node,) = model.graph.node
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer} | inputs
     exact = [np.vectorize(_fraction, otypes=[object])(tensors[name]) for name in node.input if name]
-    given = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     left, right = exact[:2]
     if node.op_type == "Gemm":
-        left = left.T if given.get("transA") else left
-        right = right.T if given.get("transB") else right
+        left = left.T if attributes.get("transA") else left
+        right = right.T if attributes.get("transB") else right
     product = np.matmul(left, right)
     if node.op_type == "Gemm":
-        product = product * Fraction(float(given.get("alpha", 1.0)))
+        product = product * Fraction(float(attributes.get("alpha", 1.0)))
         if len(exact) > 2:
-            product = product + exact[2] * Fraction(float(given.get("beta", 1.0)))
+            product = product + exact[2] * Fraction(float(attributes.get("beta", 1.0)))
     return {node.output[0]: np.asarray(product).astype(np.float64)}
 
 

@@ -80,12 +80,16 @@ class WorstElement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding in a folder of its own: all that its program and its text are made of, beside the model and its data."""
+    """A finding in a folder of its texts: all that its program and its text are made of, beside the model and its data."""
 
     title: str
     runtime: str
     source: str = ""
     """Python source of `run(model, inputs, level)`; "" where the runtime gives none: see `Backend.reproduction`."""
+    meaning: str = ""
+    """What was seen, where no element shows it."""
+    exporting: str = ""
+    """Source of a program that exports the graph, where an exporter is at fault."""
     program: str = ""
     """The whole program, where it is not made of `source`."""
     packages: tuple[str, ...] = ()
@@ -208,7 +212,7 @@ def second_opinions(
     One that cannot compute the model has no opinion.
     """
     agreeing: dict[str, dict[str, Array]] = {}
-    others: dict[str, str] = {}
+    disagreeing: dict[str, str] = {}
     for proof, title in PROOFS.items():
         if proof is exact_product and not _is_small_product(model, inputs):
             continue
@@ -220,8 +224,8 @@ def second_opinions(
         if all(ratio <= 1 for ratio in ratios):
             agreeing[proof.__name__] = outputs
         else:
-            others[proof.__name__] = f"{title} gives something else"
-    return agreeing, others
+            disagreeing[proof.__name__] = f"{title} gives something else"
+    return agreeing, disagreeing
 
 
 def _is_small_product(model: onnx.ModelProto, inputs: Bundle) -> bool:
@@ -237,18 +241,18 @@ def program(reproduction: Reproduction) -> str:
     """Return the program that shows a finding from its folder, without actconform."""
     proofs = [proof for proof in PROOFS if proof.__name__ in reproduction.proofs]
     packages = tuple(dict.fromkeys((*reproduction.packages, "onnx", "numpy")))
-    own = Copied()
+    texts = Copied()
     for module in dict.fromkeys((*(proof.__module__ for proof in proofs), standalone.__name__)):
-        own.add(module_text(module), module)
+        texts.add(module_text(module), module)
     of_runtime = Copied()
     of_runtime.add(reproduction.source)
-    own.imports |= of_runtime.imports | set(OWN_IMPORTS)
+    texts.imports |= of_runtime.imports | set(OWN_IMPORTS)
     used = {"reproduce", "versions", *(proof.__name__ for proof in proofs)}
-    body = f"{of_runtime.text(set(), own.names())}\n\n\n{own.text(used, set())}"
+    body = f"{of_runtime.text(set(), texts.names())}\n\n\n{texts.text(used, set())}"
     return HEAD.format(
         title=_plain(reproduction.title),
         package=packages[0] if reproduction.packages else _plain(reproduction.runtime),
-        imports=own.import_lines(body),
+        imports=texts.import_lines(body),
         packages=packages,
         level=reproduction.level,
         body=body,

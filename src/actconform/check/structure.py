@@ -30,8 +30,8 @@ _SHOWN = 5  # names in a message
 def expect_sound(model: onnx.ModelProto) -> None:
     """Raise UsageError, in words, where a model has no nodes, an opset that is not known here, or a graph that is none.
 
-    That is: a tensor that two nodes give, one that is read and that nothing gives, nodes that stand before those which they
-    read, in a cycle or not; in bodies of control flow and functions too. Functions that call one another without end.
+    That is: a tensor that two nodes give, one that is read and that nothing gives, a cycle; in bodies of control flow and functions
+    too. Functions that call one another without end. Nodes that stand before those which they read are sorted: runtimes take them.
     """
     if not model.graph.node:
         raise UsageError("has no nodes: there is nothing to check")
@@ -39,14 +39,14 @@ def expect_sound(model: onnx.ModelProto) -> None:
     _expect_unique_functions(model)
     for graph in graphs(model.graph):
         _expect_unique(graph, [value.name for value in graph.input], [tensor.name for tensor in graph.initializer])
-        _expect_order(graph)
+        _sort_nodes(graph)
     _expect_given(model.graph, {value.name for value in model.graph.input}, "")
     for function in model.functions:
         where = f" in function {one_line(function.name)}"
         for body in graphs(function):
             inputs = list(function.input) if body is function else [value.name for value in body.input]
             _expect_unique(body, inputs, [] if body is function else [tensor.name for tensor in body.initializer])
-            _expect_order(body)
+            _sort_nodes(body)
         _expect_given(function, set(function.input), where)
     try:
         expect_sane_size(model)
@@ -116,26 +116,23 @@ def _expect_unique(body: Any, inputs: Sequence[str], initializers: Sequence[str]
         raise UsageError(f"lists an output more than once: {_listed(twice)}")
 
 
-def _expect_order(body: Any) -> None:
-    """Raise UsageError where a node of `body` reads what a later one gives."""
+def _sort_nodes(body: Any) -> None:
+    """Put the nodes of `body` into an order in which each follows those that it reads; raise UsageError where they wait in a cycle."""
     place = {name: i for i, node in enumerate(body.node) for name in node.output if name}
-    late = [(i, name) for i, node in enumerate(body.node) for name in reads(node) if place.get(name, -1) >= i]
-    if not late:
+    if all(place.get(name, -1) < i for i, node in enumerate(body.node) for name in reads(node)):
         return
     dependencies = {i: {place[name] for name in reads(node) if name in place} for i, node in enumerate(body.node)}
     try:
-        TopologicalSorter(dependencies).prepare()
+        order = list(TopologicalSorter(dependencies).static_order())
     except CycleError as error:
         nodes = [label(body.node[i]) for i in error.args[1][::-1][:-1]]
         shown = " -> ".join([*nodes[:_SHOWN], *(["..."] if len(nodes) > _SHOWN else []), nodes[0]])
         raise UsageError(
             f"has a cycle of {len(nodes)} nodes, each of which waits for the one before it: {shown}"
         ) from error
-    i, name = late[0]
-    raise UsageError(
-        f"has nodes out of order: node {label(body.node[i])} reads {one_line(name)!r}, which node {label(body.node[place[name]])} "
-        f"gives only after it, and {len(late) - 1} more; sort them, with onnx_ir: model = onnx_ir.load(path); model.graph.sort()"
-    )
+    nodes = [onnx.NodeProto.FromString(body.node[i].SerializeToString()) for i in order]
+    del body.node[:]
+    body.node.extend(nodes)
 
 
 def _expect_given(body: Any, names: set[str], where: str) -> None:

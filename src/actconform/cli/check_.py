@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from actconform.check.draw import parsed_range
 from actconform.check.float16 import as_float16, overflowing_weights
-from actconform.check.gradients import difference_note, with_cotangents, with_gradients
+from actconform.check.gradients import add_cotangents, difference_note, with_gradients
 from actconform.check.inputs import write_sample
 from actconform.check.model_check import check_model
 from actconform.check.open_runtime import open_runtime
@@ -179,7 +179,7 @@ def _variant(options: _Options, source: Source, samples: Sequence[CheckedSample]
             }
     if options.gradients:
         for sample in samples:
-            sample.inputs = with_cotangents(model, sample.inputs, options.seed)
+            sample.inputs = add_cotangents(model, sample.inputs, options.seed)
         model = with_gradients(model)
     return source if model is source.model else source.with_model(model)
 

@@ -33,7 +33,7 @@ GROWING = frozenset(
     """
     AffineGrid AveragePool BlackmanWindow CenterCropPad Col2Im ConstantOfShape Conv ConvInteger ConvTranspose DFT DeformConv
     Expand HammingWindow HannWindow ImageDecoder LpPool MaxPool MaxRoiPool MaxUnpool MelWeightMatrix OneHot Pad QLinearConv
-    RandomNormal RandomUniform Range Resize RoiAlign STFT Tile Upsample
+    RandomNormal RandomUniform Range Resize RoiAlign STFT TfIdfVectorizer Tile Upsample
     """.split()  # noqa: SIM905  a list to read
 )
 COMPUTED = frozenset("Add Cast Concat Constant Div Gather Identity Max Min Mul Neg Slice Squeeze Sub Unsqueeze".split())  # noqa: SIM905

@@ -118,7 +118,7 @@ class Backend(ABC):
     levels: ClassVar[tuple[str, ...]] = ()
     """Optimization levels of a runtime, the one that optimizes nothing first; empty where there is no choice."""
     optimizers: ClassVar[tuple[str, ...]] = ()
-    """Names of the optimizations that a runtime can leave out one by one."""
+    """Names of the optimizations that a runtime can leave out, one or several."""
 
     loads_files: ClassVar[bool] = False
     """Whether `load` and `surviving_tensors` read a graph from `Artifact.file` where that is given, and `Artifact.model` is empty;
@@ -180,7 +180,7 @@ class Backend(ABC):
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
         """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
 
-        `level` is empty for what users get, or one of `levels`, or "without NAME" with one of `optimizers`.
+        `level` is empty for what users get, or one of `levels`, or "without NAME, NAME" with some of `optimizers`.
         """
         raise Unsupported(f"{self.name} loads no graphs: it builds natively")
 
@@ -229,8 +229,8 @@ class Exporter(ABC):
     def reproduction(cls) -> str:
         """Return Python source that exports a function of one tensor without actconform; "" where there is none, as here.
 
-        It defines `export(path)`. `$call` stands in it for the function's call with the tensor `x`, as in "torch.sigmoid(x)",
-        and `$dtype` for the dtype, "float32" or "float16".
+        It defines `export(path)`. `$function` stands in it for the function, as in "functools.partial(torch.celu, alpha=2)", and
+        `$dtype` for the dtype, "float32" or "float16".
         """
         return ""
 

@@ -17,9 +17,15 @@ def rerun_command(case: str) -> str:
 
 
 def check_command(result: CheckResult) -> str:
-    """Return the command line for a POSIX shell that checks the model again, with the same drawn inputs."""
+    """Return the command line for a POSIX shell that checks the model again on the same inputs, drawn or from files.
+
+    It names files without their folders, and lacks what a result does not keep, such as `--range` and `--dtype`.
+    """
     words = ["actconform", "check", result.model]
     for runtime in result.runtimes:
         words += ["--runtime", runtime.name]
-    words += ["--seed", str(result.seed)] if result.seed is not None else []
+    if result.seed is not None:
+        words += ["--seed", str(result.seed), "--samples", str(len(result.samples))]
+    elif result.samples:
+        words += ["--inputs", result.samples[0].origin.partition("/")[0]]
     return shlex.join(words)

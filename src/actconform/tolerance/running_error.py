@@ -127,8 +127,10 @@ class Bounded:
     def inverse_root(self, least: float = 0.0) -> Bounded:
         """Return 1 / sqrt; `least` is below what the number itself may be computed as."""
         value = 1.0 / np.sqrt(self.value)
-        error = 1.0 / np.sqrt(np.maximum(self.value - self.error, least)) - value
-        return self._rounded(value, error, roundings=4)
+        # upwards it moves further, unless `least` holds it
+        above = 1.0 / np.sqrt(np.maximum(self.value - self.error, least)) - value
+        below = value - 1.0 / np.sqrt(self.value + self.error)
+        return self._rounded(value, np.maximum(above, below), roundings=4)
 
     def clip(self, low: float, high: float) -> Bounded:
         """Return it between two constants, which `fmt` may have to round; no error where it is surely beyond them."""

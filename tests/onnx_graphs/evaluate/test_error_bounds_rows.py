@@ -320,6 +320,14 @@ def test_a_causal_convolution_stays_within_and_another_activation_does_not():
     assert worst(y * np.clip(0.2 * y + 0.5, 0, 1), bound) > 1
 
 
+def test_a_constant_row_in_doubt_may_have_a_large_variance():
+    x, errors = np.ones((1, 8), np.float32), np.full((1, 8), 1.0)
+    bound = bounds("LayerNormalization", x, np.ones(8, np.float32), kinds=(F32, F32, F32), errors=(errors,))
+    there = np.float32([[2, 0, 2, 0, 2, 0, 2, 0]])
+    got = values("LayerNormalization", wide(there), np.ones(8), outputs=3)
+    assert [worst(*pair) <= 1 for pair in zip(got, bound, strict=True)] == [True] * 3
+
+
 def test_masked_scores_leave_a_softmax_certain():
     x = np.array([[1.0, 2.0, -np.inf], [1.0, 2.0, -3.4e38]])
     for size in (1e-6, 1e-2):

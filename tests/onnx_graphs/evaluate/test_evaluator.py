@@ -280,6 +280,7 @@ def test_integers_stay_integers_and_their_quotients_are_truncated() -> None:
     y = answer("Div", np.array([-7, 7, -8, 7]), np.array([2, 2, 2, -2]))
     assert y.dtype == np.int64
     np.testing.assert_array_equal(y, [-3, 3, -4, -3])
+    np.testing.assert_array_equal(answer("Pow", np.array([3]), np.array([39])), np.array([3**39]))
     large = np.array([2**62 + 1])
     np.testing.assert_array_equal(answer("Add", large, np.array([1])), large + 1)
 
@@ -409,6 +410,13 @@ def test_a_loop_runs_to_its_limit_or_while_its_condition_holds() -> None:
         np.testing.assert_allclose(answers["all"], session.run(["all"], read)[0], rtol=1e-6)
 
 
+def test_the_limit_of_a_loop_may_be_a_list_of_one() -> None:
+    model = onnx.load_from_string(loop("n", ""))
+    model.graph.input[2].type.tensor_type.shape.dim.add(dim_value=1)
+    inputs = {"x": f32(1.0), "k": f32(2.0), "n": np.array([2]), "c": np.array(True)}
+    assert len(CorrectlyRoundedEvaluator(model.SerializeToString()).forward(inputs)["all"]) == 2
+
+
 def test_a_loop_of_no_round_gives_what_it_began_with_and_nothing_else() -> None:
     inputs = {"x": f32(1.0), "k": f32(2.0), "n": np.array(0), "c": np.array(True)}
     answers = CorrectlyRoundedEvaluator(loop("n", "")).forward(inputs)
@@ -489,6 +497,15 @@ def test_what_it_does_not_know_is_unsupported_by_name(op_type: str) -> None:
     domain = "com.microsoft" if op_type == "FusedSquare" else "ai.onnx"
     with pytest.raises(Unsupported, match=rf"operator {op_type} \(domain {domain}, opset 18\) at node -> y"):
         CorrectlyRoundedEvaluator(parsed(text))
+
+
+def test_a_sparse_constant_is_unsupported() -> None:
+    values, indices = numpy_helper.from_array(f32(1.0), "values"), numpy_helper.from_array(np.array([2]), "indices")
+    constant = helper.make_node("Constant", [], ["y"], sparse_value=helper.make_sparse_tensor(values, indices, [4]))
+    graph = helper.make_graph([constant], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    with pytest.raises(Unsupported, match="takes no sparse tensor, as of operator Constant"):
+        CorrectlyRoundedEvaluator(model.SerializeToString())
 
 
 def test_opsets_before_7_and_other_elements_are_unsupported() -> None:

@@ -6,6 +6,7 @@ import made_check
 import pytest
 
 from actconform.check.result import Unjudged
+from actconform.check.spread import LIMIT
 from actconform.report.check import summary
 
 
@@ -29,8 +30,8 @@ def test_what_is_wrong_with_a_layer_is_said_as_what_it_is(fields, words):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({}, "380 spreads (limit 64): NOT explained by rounding"),
-        ({"spreads": 3.2}, "3.2 spreads (limit 64): explained"),
+        ({}, f"380 spreads (limit {LIMIT:g}): NOT explained by rounding"),
+        ({"spreads": 3.2}, f"3.2 spreads (limit {LIMIT:g}): explained"),
         ({"unjudged": "rounding decides its shape"}, "not judged: rounding decides its shape"),
         ({"reason": "its shape is [2]"}, "NOT explained by rounding: its shape is [2]"),
         ({"nonfinite": 2}, "NOT explained by rounding: 2 elements are NaN or infinite, or should be"),
@@ -42,6 +43,19 @@ def test_what_is_wrong_with_a_layer_is_said_as_what_it_is(fields, words):
 )
 def test_the_verdict_of_an_output_in_words(fields, words):
     assert summary.output_words(made_check.output(**{"spreads": 380.0, **fields})) == words
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "words"),
+    [
+        ([made_check.runtime()], "Explained by rounding"),
+        ([made_check.runtime(), made_check.with_fault(name="b"), made_check.ABSENT], "Not explained by rounding"),
+        ([made_check.runtime(), made_check.REFUSED], "Not every runtime answered"),
+        ([made_check.ABSENT, made_check.REFUSED], "Nothing was compared"),
+    ],
+)
+def test_a_runtime_that_gave_no_answer_is_no_fault_of_rounding(runtimes, words):
+    assert summary.check_verdict(made_check.check(*runtimes)) == words
 
 
 @pytest.mark.parametrize(
@@ -60,13 +74,13 @@ def test_the_verdict_of_an_output_in_words(fields, words):
     ],
 )
 def test_the_headline_is_the_verdict_in_one_sentence(result, words):
-    assert summary.headline(result).startswith(words)
+    assert summary.check_headline(result).startswith(words)
 
 
 def test_an_output_that_no_layer_explains_accuses_no_layer():
     bad = made_check.output(spreads=380.0)
     fault = made_check.fault(made_check.tensor("gemm"), tensor=None, output=bad, blame="graph")
-    sentence = summary.headline(made_check.check(made_check.with_fault(fault=fault)))
+    sentence = summary.check_headline(made_check.check(made_check.with_fault(fault=fault)))
     assert sentence.startswith("Rounding does not explain gemm (Conv) on ort-cpu: output logits has 380 spreads")
     assert sentence.endswith("no layer that was judged is over its bound.")
 

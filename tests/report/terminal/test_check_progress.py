@@ -7,6 +7,7 @@ import io
 import made_check
 from rich.console import Console
 
+from actconform.check.spread import LIMIT
 from actconform.report.terminal.check_progress import CheckProgress
 
 
@@ -38,7 +39,7 @@ def test_a_terminal_shows_steps_of_all_time_left_and_the_first_outputs_and_is_cl
     assert "9/9" in shown
     assert "50/200" in shown
     assert "0:00:0" in shown
-    assert "ort-cpu: boxes 380 spreads (limit 64): NOT explained by rounding; logits 3.2 spreads" in shown
+    assert f"ort-cpu: boxes 380 spreads (limit {LIMIT:g}): NOT explained by rounding; logits 3.2 spreads" in shown
     assert shown.endswith("\x1b[2K")
 
 

@@ -8,6 +8,7 @@ import made_check
 import pytest
 from rich.console import Console
 
+from actconform.check.spread import LIMIT
 from actconform.report.terminal.check_screen import check_lines, print_check
 
 RESULTS = [
@@ -29,10 +30,12 @@ def test_a_fault_names_its_layer_whose_it_is_and_what_shows_it():
     lines = text(made_check.check(made_check.with_fault())).splitlines()
     assert lines[0] == "model.onnx   12 nodes, opset 17, 1 sample, batch 1"
     first = lines.index("ort-cpu   onnxruntime 1.31.1 · AVX2   NOT explained by rounding")
-    assert lines[first + 1].startswith("  logits   380 spreads (limit 64): NOT explained by rounding   relative error")
+    assert lines[first + 1].startswith(
+        f"  logits   380 spreads (limit {LIMIT:g}): NOT explained by rounding   relative error"
+    )
     shown = "\n".join(lines[first:])
     assert "FIRST    encoder.3.norm (LayerNormalization)   412 times its bound; what it read is fine" in shown
-    assert "BLAME    runtime: the runtime, without any optimization" in shown
+    assert "BLAME    runtime: the runtime's own computation" in shown
     assert "         - openvino is within every bound" in shown
     assert 'source line: File "net.py", line 41' in shown
     assert "NOISE" not in shown
@@ -59,6 +62,7 @@ def test_what_was_not_checked_is_named_with_its_reason():
     shown = text(made_check.all_kinds())
     assert "2 nodes not judged: no error bound for com.acme Fancy: fancy_0, fancy_1" in shown
     assert "two calls with equal inputs gave different boxes" in shown
+    assert "it changed its inputs in place: image" in shown
     assert "openvino   onnxruntime 1.31.1 · AVX2   failed\n         RuntimeError: Check 'false' failed" in shown
     unchecked = shown[shown.index("NOT CHECKED") :]
     assert "layers of ort-cpu, level extended, sample 1: crash: the worker was killed by SIGSEGV" in unchecked
@@ -82,7 +86,7 @@ def test_an_unbounded_layer_is_no_power():
 def test_of_many_outputs_the_first_are_shown_and_the_rest_counted():
     outputs = [made_check.output(f"y{i}", 500.0 if i == 9 else 1.0) for i in range(12)]
     shown = text(made_check.check(made_check.runtime(outputs=outputs)))
-    assert "  y9   500 spreads (limit 64): NOT explained by rounding" in shown
+    assert f"  y9   500 spreads (limit {LIMIT:g}): NOT explained by rounding" in shown
     assert "and 4 more outputs, none of them beyond the limit" in shown
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from actconform import hookimpl
 from actconform_faulty.backends import FaultyExport, FaultyOrt, FaultyTorch
 from actconform_faulty.injected import INJECTED
+from actconform_faulty.model_runtime import FaultyModel
 
 if TYPE_CHECKING:
     from actconform import Backend, Exporter, Fault
@@ -17,7 +18,7 @@ class FaultyPlugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [FaultyTorch, FaultyOrt]
+        return [FaultyTorch, FaultyOrt, FaultyModel]
 
     @hookimpl
     def actconform_exporters(self) -> list[type[Exporter]]:
@@ -30,4 +31,4 @@ class FaultyPlugin:
 
 plugin = FaultyPlugin()
 
-__all__ = ["FaultyExport", "FaultyOrt", "FaultyPlugin", "FaultyTorch", "plugin"]
+__all__ = ["FaultyExport", "FaultyModel", "FaultyOrt", "FaultyPlugin", "FaultyTorch", "plugin"]

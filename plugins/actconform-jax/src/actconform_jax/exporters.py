@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 JAX_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 
-TO_ONNX = """import jax
+TO_ONNX = """import functools
+
+import jax
 import jax2onnx
 import onnx
+
+FUNCTION = $function
 
 
 def export(path):
     shape = jax.ShapeDtypeStruct(("n",), "$dtype")
-    onnx.save(jax2onnx.to_onnx(lambda x: $call, [shape], input_names=["x"], output_names=["y"]), path)
+    onnx.save(jax2onnx.to_onnx(FUNCTION, [shape], input_names=["x"], output_names=["y"]), path)
 """
 
 

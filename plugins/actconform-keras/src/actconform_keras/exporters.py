@@ -33,9 +33,13 @@ MODEL_EXPORT = "model.export on tensorflow: tf2onnx"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-FROM_FUNCTION = """import keras
+FROM_FUNCTION = """import functools
+
+import keras
 import tensorflow
 import tf2onnx
+
+FUNCTION = $function
 
 
 def export(path):
@@ -43,17 +47,21 @@ def export(path):
 
     @tensorflow.function(input_signature=signature)
     def function(x):
-        return {"y": $call}
+        return {"y": FUNCTION(x)}
 
     tf2onnx.convert.from_function(function, input_signature=signature, output_path=path)
 """
-MODEL_EXPORT_PROGRAM = """import keras
+MODEL_EXPORT_PROGRAM = """import functools
+
+import keras
 import numpy
+
+FUNCTION = $function
 
 
 def export(path):
     x = keras.Input([], dtype="$dtype", name="x")
-    y = keras.layers.Activation(lambda x: $call, dtype="$dtype", name="activation")(x)
+    y = keras.layers.Activation(FUNCTION, dtype="$dtype", name="activation")(x)
     model = keras.Model(x, {"y": y})
     model(numpy.zeros(4, "$dtype"))
     model.export(path, format="onnx", verbose=False)

@@ -13,14 +13,14 @@ LEVELS = {"disabled": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABL
 
 
 def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:
-    """Return the outputs by name; `level` is one of LEVELS, "without NAME" of an optimizer, or "" for the default."""
+    """Return the outputs by name; `level` is one of LEVELS, "without NAME, NAME" of optimizers, or "" for the default."""
     if PROVIDER == "CUDAExecutionProvider" and hasattr(onnxruntime, "preload_dlls"):
         onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     extra = {}
     if level.startswith("without "):
-        extra["disabled_optimizers"] = [level.removeprefix("without ")]
+        extra["disabled_optimizers"] = level.removeprefix("without ").split(", ")
     elif level:
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{LEVELS[level]}")
     session = onnxruntime.InferenceSession(model, options, providers=[PROVIDER], **extra)

@@ -33,12 +33,16 @@ UPGRADE = "pip install --upgrade onnxscript"
 # The sizes exported at: none is 0 or 1, which exporters take for constants, no two are equal, n can be halved.
 SIZES = {"b": 5, "n": 6, "m": 3}
 
-_FUNCTION = """import torch
+_FUNCTION = """import functools
+
+import torch
+
+FUNCTION = $function
 
 
 class Function(torch.nn.Module):
     def forward(self, x):
-        return $call
+        return FUNCTION(x)
 
 
 """

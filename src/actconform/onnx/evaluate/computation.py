@@ -53,6 +53,8 @@ def computation(node: onnx.NodeProto, opset: int) -> Computation:
     if domain or (node.op_type not in PASSED_ON and node.op_type not in OPERATIONS):
         raise Unsupported(f"the correctly rounded evaluator does not know {node_label(node, opset)}")
     operator_node = OperatorNode(node.op_type, attributes_of(node, opset), opset, outputs=outputs)
+    if "sparse_value" in operator_node.attributes:
+        raise Unsupported(f"the correctly rounded evaluator takes no sparse tensor, as of {node_label(node, opset)}")
     if node.op_type in PASSED_ON:
         return Computation(operator_node, passed_on(node, opset))
     operation = OPERATIONS[node.op_type]

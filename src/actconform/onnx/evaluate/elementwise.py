@@ -101,6 +101,10 @@ def _quotient(a: Array, b: Array) -> Array:
 
 
 def _power(a: Array, b: Array) -> Array:
+    """Return a to the b-th; of integers exactly, where no exponent is negative."""
+    if a.dtype.kind in "iu" and b.dtype.kind in "iu" and (b >= 0).all():
+        exact: Array = np.power(a, b.astype(a.dtype))
+        return exact
     result: Array = np.power(a.astype(np.float64), b.astype(np.float64))
     return result
 

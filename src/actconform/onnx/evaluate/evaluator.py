@@ -207,11 +207,12 @@ class CorrectlyRoundedEvaluator(Program):
         body = self._prepared(graph, _with_inputs(graph, body_types, types))
 
         def compute(arguments: list[Array | None], outer: ChainMap[str, Array]) -> Sequence[Array]:
-            limit, going, *initial = arguments
+            trips, going, *initial = arguments
+            limit = None if trips is None else int(np.ravel(trips)[0])
             carried = cast("list[Array]", initial)
             rows: list[Sequence[Array]] = []
             if limit is not None and limit > MOST_ROUNDS and going is None:
-                raise Unsupported(f"a loop of {int(limit):,} rounds; at most {MOST_ROUNDS:,} are taken")
+                raise Unsupported(f"a loop of {limit:,} rounds; at most {MOST_ROUNDS:,} are taken")
             while (going is None or bool(going)) and (limit is None or len(rows) < limit):
                 if len(rows) == MOST_ROUNDS:
                     raise Unsupported(f"a loop of more than {MOST_ROUNDS:,} rounds")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.element_types import STORAGE, storage
 from actconform.onnx.evaluate.elementwise import operation
 from actconform.onnx.evaluate.windows import convolved, per_channel
@@ -93,7 +94,9 @@ def _cast_like(node: OperatorNode, x: Array, like: Array) -> Array:
 def _bit_cast(node: OperatorNode, x: Array) -> Array:
     """Return the same bits as another type of that width; floats of 16 bits, which the evaluator holds alike, only from integers."""
     into = storage(node.attributes["to"])
-    if x.dtype == np.float64 and into.itemsize in {4, 8}:
+    if x.dtype == np.float64:
+        if into.itemsize not in {4, 8}:
+            raise Unsupported("BitCast of 16-bit floats")
         x = x.astype(np.float32 if into.itemsize == 4 else np.float64)
     return x.view(into)
 
@@ -103,7 +106,7 @@ def spread_over(parameter: Array, x: Array, axis: int, block_size: int = 0) -> A
     if parameter.ndim == x.ndim and block_size:
         cut = [slice(None)] * x.ndim
         cut[axis] = slice(x.shape[axis])
-        return np.repeat(parameter, block_size, axis)[tuple(cut)]
+        return np.repeat(parameter, min(block_size, x.shape[axis]), axis)[tuple(cut)]
     return parameter.reshape(()) if parameter.size == 1 else per_channel(parameter, x, axis % x.ndim)
 
 

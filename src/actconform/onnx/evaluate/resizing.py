@@ -108,7 +108,7 @@ def _targets(
 def _crop_places(crop: Array, length: int, count: int) -> Array:
     """Return where in the image each pixel lies of a part that begins and ends at these shares of it."""
     first, last = crop * (length - 1)
-    return np.linspace(first, last, count) if count > 1 else np.array([(first + last) / 2])
+    return np.linspace(first, last, count) if count != 1 else np.array([(first + last) / 2])
 
 
 def spread_along(weights: Array, rank: int, axis: int) -> Array:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from actconform.errors import Unsupported
 from actconform.onnx.evaluate.elementwise import operation
 from actconform.onnx.evaluate.windows import per_channel, placings_of
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.onnx.evaluate.elementwise import Array, OperatorNode
+
+
+MOST_SAMPLES = 10_000  # along one axis of a region
 
 
 class Tap(NamedTuple):
@@ -191,6 +195,8 @@ def _bin_samples(span: tuple[float, float], bins: int, length: int, ratio: int, 
     first, last = span
     extent = max(last - first, 1.0) if malformed else last - first
     n = ratio if ratio > 0 else max(math.ceil(extent / bins), 0)
+    if n * bins > MOST_SAMPLES:
+        raise Unsupported(f"RoiAlign with {n * bins:,} samples along one axis; at most {MOST_SAMPLES:,} are taken")
     places = first + (np.arange(bins)[:, None] + (np.arange(n) + 0.5) / max(n, 1)).ravel() * extent / bins
     inside = (places >= -1.0) & (places <= length)
     pixels = np.arange(length)

@@ -9,8 +9,9 @@ from actconform.check.spread import LIMIT
 from actconform.report.check.summary import (
     BLAME_MEANS,
     SPREAD_MEANS,
+    check_headline,
+    check_verdict,
     fault_sentence,
-    headline,
     powers,
     relative_error,
     unjudged_nodes,
@@ -49,7 +50,8 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         "nodes": result.nodes,
         "operators": [[name, count] for name, count in result.operators.items()],
         "explained": result.explained,
-        "headline": headline(result),
+        "verdict": check_verdict(result),
+        "headline": check_headline(result),
         "spread": SPREAD_MEANS,
         "blames": BLAME_MEANS,
         "limit": LIMIT,
@@ -161,6 +163,7 @@ def _runtime(runtime: RuntimeCheck, texts: Texts) -> dict[str, Any]:
         "facts": runtime.facts,
         "seconds": short_number(runtime.seconds),
         "unsteady": runtime.unsteady,
+        "mutated": runtime.mutated,
         "outputs": [_output(output) for output in runtime.outputs],
         "fault": None if runtime.fault is None else _fault(runtime.fault, texts),
         "largest": None

@@ -46,4 +46,5 @@ def node_data(result: CheckResult) -> dict[str, Any]:
         "results": {node: {"value": ratio} for node, ratio in ratios.items()},
         "thresholds": thresholds,
         "hideAggregatedStats": ["sum", "avg"],
+        "hideInChildrenStatsTable": True,  # shares of a sum of ratios say nothing
     }

@@ -20,7 +20,7 @@ SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
 BLAME_MEANS = {
     "graph": "the graph as it is written, whatever computes it",
-    "runtime": "the runtime, without any optimization",
+    "runtime": "the runtime's own computation",
     "runtime:optimizer": "the runtime's optimizer",
     "convention": "a convention: the standard leaves the result open",
     "version": "the version of the runtime",
@@ -182,7 +182,17 @@ def batch_sizes(result: CheckResult) -> list[int]:
     return list(dict.fromkeys(shape[0] for shape in first if shape))
 
 
-def headline(result: CheckResult) -> str:
+def check_verdict(result: CheckResult) -> str:
+    """Return the verdict of the whole check in a few words."""
+    statuses = {runtime.status for runtime in result.runtimes}
+    if result.explained:
+        return "Explained by rounding"
+    if "not explained" in statuses:
+        return "Not explained by rounding"
+    return "Not every runtime answered" if "explained" in statuses else "Nothing was compared"
+
+
+def check_headline(result: CheckResult) -> str:
     """Return the verdict of the whole check in one sentence."""
     faults = [(runtime, runtime.fault) for runtime in result.runtimes if runtime.fault is not None]
     if faults:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 COPIES = 67  # so that vectorized loops have a body and a tail
 KERNELS = {kernel.name: kernel for kernel in UNARY if len(kernel.inputs) == 1}
-# A dotted name of one of the three, with literals as arguments: what can be called as it is written.
-PLAIN = re.compile(r"(?P<path>(?:torch|keras|jax)(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
+# A dotted name, with literals as arguments: what can be called as it is written.
+PLAIN = re.compile(r"(?P<path>\w+(?:\.\w+)+)(?:\((?P<arguments>(?:\w+=(?:[-+.\w]+|'\w*')(?:, )?)*)\))?")
 DTYPE_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 TORCH = """import torch
@@ -143,6 +143,17 @@ def call_of(implementation: str, framework: str, dtype: str) -> str:
     if match is None or not match["path"].startswith(f"{framework}."):
         return ""
     return _call(match["path"], match["arguments"] or "", DTYPE_NAMES[dtype])
+
+
+def function_of(implementation: str, framework: str, dtype: str) -> str:
+    """Return a function or layer of a framework with its arguments bound, as an expression; "" where it is not written as one."""
+    match = PLAIN.fullmatch(implementation)
+    call = call_of(implementation, framework, dtype)
+    if match is None or not call:
+        return ""
+    if call.endswith(")(x)"):  # a layer
+        return call.removesuffix("(x)")
+    return f"functools.partial({match['path']}, {match['arguments']})" if match["arguments"] else match["path"]
 
 
 def _native(result: Result, finding: Finding, cotangent: float) -> str:

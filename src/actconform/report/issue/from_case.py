@@ -5,17 +5,13 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from msgspec.structs import replace
 
 from actconform._version import __version__
-from actconform.check import exported_standalone
-from actconform.check.copied_text import module_text
-from actconform.check.exported_standalone import run as evaluated_by_onnx
 from actconform.check.minimize import Minimal, minimize
 from actconform.check.model_check import CheckedSample, check_model
 from actconform.check.model_file import ModelFile
@@ -26,10 +22,12 @@ from actconform.check.result import SampleFacts
 from actconform.check.source import read_source
 from actconform.compare.metamorphic import RelationChecks
 from actconform.errors import ExportError, Unavailable, Unsupported, UsageError, WorkerError, near
-from actconform.report.html.reproduce import DTYPE_NAMES, call_of
+from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
+from actconform.report.issue.exporter import GraphRun, of_exporter
 from actconform.report.issue.from_check import replaced, write_minimal, write_texts
-from actconform.report.issue.question import Question, native_question, questions
+from actconform.report.issue.question import Question, native_interval, questions
+from actconform.report.issue.reported import INVALID, ReportedFinding, with_output, without_elements
 from actconform.report.read import read_report
 from actconform.report.rerun_command import rerun_command
 from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
@@ -37,21 +35,19 @@ from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import worker_for
 from actconform.text import one_line
 from actconform.tolerance.ulp import to_hex
-from actconform.types import Blame, Case, Route
+from actconform.types import Blame, Case, FindingClass, Route
 from actconform.types.dtypes import DTYPES, from_hex
+from actconform.types.finding import CLASSES
 from actconform.verdict.severity import gravest
-from actconform.workers.protocol import Call, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from actconform.check.flatten import Array
     from actconform.check.result import OutputCheck
     from actconform.check.runs import RuntimeRuns
     from actconform.report.read import Report
     from actconform.run.scheduler import Plan
-    from actconform.types import Artifact, Bundle, Finding, Kernel, Result
-    from actconform.types.model import Model
+    from actconform.types import Bundle, Finding, Result
     from actconform.workers.client import Worker
 
 TOLD = (ExportError, Unavailable, Unsupported, WorkerError)
@@ -70,33 +66,23 @@ class Silent:
         """Say nothing."""
 
 
-class Told(NamedTuple):
-    """A result with the finding that is told, and what tells about all of it."""
-
-    result: Result
-    finding: Finding
-    case: Case
-    subject: Kernel | Model
-    about: Reproduction
-
-
 def issue_of_case(case_id: str, run_folder: Path, out: Path, plan: Plan) -> Path:
     """Write the folder `out` about the gravest finding of a case of a run, and return it.
 
     `plan` has the catalog and the settings; its cases do not matter. Raises UsageError for a case that the run does not have,
     that has no finding, or that cannot be run here.
     """
-    told = _told(case_id, read_report(run_folder), plan)
+    reported = _reported(case_id, read_report(run_folder), plan)
     vectors = VectorCache(plan.folder, plan.manifest)
     try:
-        if told.case.exporter is None:
-            return _of_framework(told, vectors, out)
-        return _of_graph(told, vectors, out, plan)
+        if reported.case.exporter is None:
+            return _of_framework(reported, vectors, out)
+        return _of_graph(reported, vectors, out, plan)
     except TOLD as error:
-        raise UsageError(f"{told.case.id} cannot be run here: {one_line(str(error))}") from error
+        raise UsageError(f"{reported.case.id} cannot be run here: {one_line(str(error))}") from error
 
 
-def _told(case_id: str, report: Report, plan: Plan) -> Told:
+def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
     results = {result.case: result for result in report.results}
     if case_id not in results:
         raise UsageError(f"the run has no case {one_line(case_id)}{near(case_id, list(results))}")
@@ -117,9 +103,12 @@ def _told(case_id: str, report: Report, plan: Plan) -> Told:
         finding.evidence,
         result.reason,
     ]
+    of_exporter = exporter is not None and finding.blame == Blame.EXPORTER
+    meaning = CLASSES[finding.class_].meaning
     about = Reproduction(
-        title=f"{result.subject}: {finding.class_}",
-        runtime=Route.of(result.route).backend,
+        title=f"{result.subject} ({result.dtype}, {result.route}): {meaning}",
+        runtime=f"The graph that {case.exporter} writes" if of_exporter else Route.of(result.route).backend,
+        meaning=meaning,
         criterion="limit",
         facts=facts,
         blame=str(finding.blame),
@@ -127,20 +116,20 @@ def _told(case_id: str, report: Report, plan: Plan) -> Told:
         evidence=tuple(dict.fromkeys(filter(None, evidence))),
         commands=(rerun_command(case_id),),
     )
-    return Told(result, finding, case, plan.catalog.subject(result.subject), about)
+    return ReportedFinding(result, finding, case, plan.catalog.subject(result.subject), about)
 
 
 # Frameworks
 
 
-def _of_framework(told: Told, vectors: VectorCache, out: Path) -> Path:
+def _of_framework(reported: ReportedFinding, vectors: VectorCache, out: Path) -> Path:
     """Write a program with the framework alone, where a short one shows it."""
-    result, finding = told.result, told.finding
+    result, finding = reported.result, reported.finding
     program = native_program(result)
-    about = told.about
+    about = reported.about
     if finding.worst is not None:
-        question = native_question(result, finding, vectors.generate(told.subject, told.case))
-        element = _native_element(result, finding, question)
+        low, high = native_interval(result, finding, vectors.generate(reported.subject, reported.case))
+        element = _native_element(result, finding, (high - low) / 2)
         x = from_hex(finding.worst.input_hex, DTYPES[result.dtype])
         about = replace(about, evidence=(f"seen at x = {x:.9g} ({finding.worst.input_hex})", *about.evidence))
         about = replace(
@@ -149,16 +138,15 @@ def _of_framework(told: Told, vectors: VectorCache, out: Path) -> Path:
             title=f"{result.implementation} ({result.dtype}): {element.got:.6g} where {element.wanted:.6g} is right",
         )
         if program:
-            about = replace(about, program=f"{program}\n{_verdict(finding, question)}", packages=(result.route,))
+            about = replace(about, program=f"{program}\n{_verdict(finding, low, high)}", packages=(result.route,))
     with replaced(out) as fresh:
         write_texts(fresh, about)
     return out
 
 
-def _native_element(result: Result, finding: Finding, question: Question | None) -> WorstElement:
+def _native_element(result: Result, finding: Finding, allowed: float) -> WorstElement:
     worst = finding.worst
     assert worst is not None
-    low, high = _interval(question)
     return WorstElement(
         output=finding.tensor,
         place=(),
@@ -169,29 +157,20 @@ def _native_element(result: Result, finding: Finding, question: Question | None)
         wanted_hex=to_hex(worst.truth, DTYPES[result.dtype]),
         error=abs(worst.got - worst.truth),
         ulp=worst.ulp,
-        allowed=(high - low) / 2,
+        allowed=allowed,
         count=finding.count,
     )
 
 
-def _interval(question: Question | None) -> tuple[float, float]:
-    if question is None:
-        return 0.0, 0.0
-    judged = np.isfinite(question.accepted.lowest) | np.isfinite(question.accepted.highest)
-    flat = int(np.argmax(judged))
-    return float(question.accepted.lowest.flat[flat]), float(question.accepted.highest.flat[flat])
-
-
-def _verdict(finding: Finding, question: Question | None) -> str:
+def _verdict(finding: Finding, low: float, high: float) -> str:
     """Return the lines that end the program with 1 where it shows the finding."""
     worst = finding.worst
     assert worst is not None
     if np.isnan(worst.truth):
         right = "math.isnan(number)"
     else:
-        low, high = _interval(question)
         right = f'float("{low!r}") <= number <= float("{high!r}")'
-        if question is not None and question.zero_signs:
+        if finding.class_ == FindingClass.ZERO_SIGN:
             right += f" and (number != 0 or math.copysign(1, number) == {np.copysign(1.0, worst.truth)!r})"
     return f"""import math
 import sys
@@ -205,72 +184,63 @@ sys.exit(1 if wrong else 0)
 # Graphs
 
 
-def _of_graph(told: Told, vectors: VectorCache, out: Path, plan: Plan) -> Path:
-    case, catalog = told.case, plan.catalog
-    test_vectors = vectors.generate(told.subject, case)
+def _of_graph(reported: ReportedFinding, vectors: VectorCache, out: Path, plan: Plan) -> Path:
+    case, catalog = reported.case, plan.catalog
+    test_vectors = vectors.generate(reported.subject, case)
     with ExitStack() as stack:
         exporter = catalog.exporter(case)
-        exporting = worker_for(plan, exporter.source) if exporter else None
-        if exporting:
-            stack.callback(exporting.close)
-        worker = worker_for(plan, catalog.worker(case))
-        stack.callback(worker.close)
+        exporting = _opened(plan, exporter.source, stack) if exporter else None
+        worker = _opened(plan, catalog.worker(case), stack)
         exports = Exports(exporting, cache_folder()) if exporting else None
         context = CaseContext(catalog, plan.register, plan.config.timeout, vectors, worker, exports, {})
-        graph = artifact_for(told.subject, case, context)
+        graph = artifact_for(reported.subject, case, context)
         assert graph is not None
-        if told.finding.worst is None and told.finding.blame == Blame.EXPORTER:
-            return _without_elements(told, graph, out)
-        job = job_for(told.subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), graph)
+        if reported.finding.class_ == FindingClass.INVALID_MODEL:
+            return without_elements(reported, graph.model, out, INVALID)
+        job = job_for(
+            reported.subject, case, test_vectors, RelationChecks(case.subject, case.aspect, test_vectors), graph
+        )
         assert job.artifact is not None
-        asked = list(questions(told.result, told.finding, test_vectors, job))
         model = onnx.load_from_string(job.artifact.model)
-        if told.finding.blame == Blame.EXPORTER and exporter and exporting:
-            value = _framework_value(told, exporter.source, exporting, asked, plan.config.timeout)
-            return _of_exporter(told, model, asked, value, out, plan)
-        if not asked:
-            return _without_elements(told, job.artifact, out)
+        if reported.finding.blame == Blame.EXPORTER and exporter and exporting:
+            return of_exporter(reported, exporter, exporting, GraphRun(model, job, test_vectors), out, plan.config)
+        case_questions = list(questions(reported.result, reported.finding, test_vectors, job))
+        if not case_questions:
+            return without_elements(reported, job.artifact.model, out)
         name = catalog.worker(case) if case.backend in catalog.backends else case.backend
         runs = stack.enter_context(open_runtime(name, catalog, plan.config, plugins=plan.plugins))
-        return _of_runtime(told, model, asked, runs, out)
+        return _of_runtime(reported, model, case_questions, runs, out)
 
 
-def _without_elements(told: Told, graph: Artifact, out: Path) -> Path:
-    """Write the graph and the text about a finding that no element shows."""
-    with replaced(out) as fresh:
-        (fresh / MODEL).write_bytes(graph.model)
-        write_texts(fresh, told.about)
-    return out
+def _opened(plan: Plan, backend: str, stack: ExitStack) -> Worker:
+    worker = worker_for(plan, backend)
+    stack.callback(worker.close)
+    return worker
 
 
-def _of_runtime(told: Told, model: onnx.ModelProto, asked: Sequence[Question], runs: RuntimeRuns, out: Path) -> Path:
+def _of_runtime(
+    reported: ReportedFinding, model: onnx.ModelProto, case_questions: Sequence[Question], runs: RuntimeRuns, out: Path
+) -> Path:
     """Cut the smallest part out of the graph that shows it, or take it whole, with the fewest inputs that show it."""
     with ModelFile(model) as file:
-        for question in asked:
+        for question in case_questions:
             answer = runs.outputs(file, question.inputs)
             if not answer.failure and question.wrong(answer.outputs[question.tensor]):
                 break
     if answer.failure:
-        raise UsageError(f"{told.case.id}: {runs.name} gives no answer: {one_line(answer.failure.message)}")
+        raise UsageError(f"{reported.case.id}: {runs.name} gives no answer: {one_line(answer.failure.message)}")
     got = answer.outputs[question.tensor]
     shown = question.wrong(got)
     minimal = _cut(model, question.inputs, runs) if shown and not question.zero_signs else None
     if minimal is None:
         accepted = {question.tensor: question.accepted}
-        part = Part(_with_output(model, question.tensor), question.inputs)
-        minimal = Minimal(part, runs.name, "", "limit", {question.tensor: got}, accepted, reproduced=shown, whole=True)
+        part = Part(with_output(model, question.tensor), question.inputs)
+        minimal = Minimal(
+            part, runs.name, "", "limit", {question.tensor: got}, accepted, reproduced=shown, is_whole_model=True
+        )
     signs = frozenset((question.tensor,)) if question.zero_signs else frozenset()
-    write_minimal(out, minimal, runs, told.about, signs)
+    write_minimal(out, minimal, runs, reported.about, signs)
     return out
-
-
-def _with_output(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return the graph with that output alone."""
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    del single.graph.output[:]
-    single.graph.output.extend(value for value in model.graph.output if value.name == name)
-    return single
 
 
 def _cut(model: onnx.ModelProto, inputs: Bundle, runs: RuntimeRuns) -> Minimal | None:
@@ -288,65 +258,3 @@ def _cut(model: onnx.ModelProto, inputs: Bundle, runs: RuntimeRuns) -> Minimal |
         return None
     minimal = minimize(fault, sample.graph, sample.inputs, runs)
     return minimal if minimal.reproduced else None
-
-
-# Exporters
-
-
-def _framework_value(
-    told: Told, source: str, exporting: Worker, asked: Sequence[Question], timeout: float
-) -> tuple[str, Mapping[str, Array]]:
-    """Return what computes natively, in words, and its outputs for the first question; nothing where it does not say."""
-    if not asked or told.case.aspect != "value":
-        return "", {}
-    native = replace(told.case, route=source)
-    outcome = exporting.run(Job(native, None, [Call("", asked[0].inputs)], name="the model"), timeout)
-    return ("", {}) if outcome.failure else (outcome.implementation, outcome.outputs[0])
-
-
-def _of_exporter(
-    told: Told,
-    model: onnx.ModelProto,
-    asked: Sequence[Question],
-    value: tuple[str, Mapping[str, Array]],
-    out: Path,
-    plan: Plan,
-) -> Path:
-    """Keep the exported graph whole: it is what is wrong; onnx's reference evaluator shows it."""
-    question = asked[0]
-    part = Part(_with_output(model, question.tensor), question.inputs)
-    exporter = plan.catalog.exporter(told.case)
-    assert exporter is not None
-    call = call_of(value[0], exporter.source, told.case.dtype)
-    template = exporter.reproduction() if call and list(question.inputs) == ["x"] else ""
-    code = Template(template).substitute(call=call, dtype=DTYPE_NAMES[told.case.dtype]) if template else ""
-    with ModelFile(part.model) as file:
-        got = evaluated_by_onnx(str(file.path), dict(question.inputs), "")
-    minimal = Minimal(
-        part,
-        exporter.name,
-        "",
-        "limit",
-        got,
-        {question.tensor: question.accepted},
-        question.wrong(got[question.tensor]),
-        whole=True,
-    )
-    evidence = [f"the framework's own value is {_element(question, value[1])} ({value[0]})"] if value[1] else []
-    about = replace(
-        told.about, runtime=f"The graph that {exporter.name} writes", evidence=(*told.about.evidence, *evidence)
-    )
-    if code:
-        about = replace(about, commands=(*about.commands,))
-    source = (
-        f"{code}\n\n{module_text(exported_standalone.__name__)}" if code else module_text(exported_standalone.__name__)
-    )
-    packages = tuple(dict.fromkeys((exporter.source, exporter.name))) if code else ()
-    write_minimal(out, minimal, None, replace(about, source=source, packages=packages), frozenset())
-    return out
-
-
-def _element(question: Question, outputs: Mapping[str, Array]) -> str:
-    judged = np.isfinite(question.accepted.lowest) | np.isfinite(question.accepted.highest)
-    array = outputs.get(question.tensor)
-    return f"{np.asarray(array, np.float64).flat[int(np.argmax(judged))]:.9g}" if array is not None else "not known"

@@ -78,7 +78,7 @@ def write_minimal(
     Without `runs` the source and packages are those of `finding`; `zero_signs` are outputs in which the sign of a zero counts.
     """
     part = minimal.part
-    opinions, others = second_opinions(part.model, part.inputs, minimal.accepted)
+    opinions, disagreeing = second_opinions(part.model, part.inputs, minimal.accepted)
     named = {title: opinions[proof.__name__] for proof, title in PROOFS.items() if proof.__name__ in opinions}
     worst = tuple(worst_elements(minimal.got, minimal.accepted, named))
     if runs is not None:
@@ -93,7 +93,7 @@ def write_minimal(
         worst=worst,
         shapes=tuple(_other_shapes(minimal)),
         proofs=tuple(opinions),
-        disagreeing=tuple(others.values()) if minimal.criterion != "limit" else (),
+        disagreeing=tuple(disagreeing.values()) if minimal.criterion != "limit" else (),
     )
     with replaced(folder) as fresh:
         write_model(fresh, part.model, part.inputs, minimal.accepted, zero_signs)
@@ -162,7 +162,7 @@ def _search(minimal: Minimal) -> str:
         return "no part of the model shows it alone, nor does the model without the marks of the check"
     if minimal.criterion == "limit":
         return "the graph is attached whole, with the fewest inputs that show it"
-    if minimal.whole:
+    if minimal.is_whole_model:
         return "the model is attached whole: no part of it shows it alone"
     return f"cut to {count} node{'s' * (count != 1)} of the model in {minimal.runs} runs, on the inputs that they read there"
 

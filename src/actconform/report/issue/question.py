@@ -30,6 +30,11 @@ class Question(NamedTuple):
     accepted: Accepted
     zero_signs: bool
 
+    @property
+    def place(self) -> int:
+        """The flat place of the first element that is judged."""
+        return int(np.argmax(~(np.isneginf(self.accepted.lowest) & np.isposinf(self.accepted.highest))))
+
     def wrong(self, got: Array) -> bool:
         """Whether an answer shows the finding."""
         if got.shape != self.accepted.truth.shape:
@@ -37,7 +42,7 @@ class Question(NamedTuple):
         rejected = self.accepted.rejects(got)
         if self.zero_signs:
             value, truth = got.astype(np.float64), self.accepted.truth
-            judged = np.isfinite(self.accepted.lowest)
+            judged = ~(np.isneginf(self.accepted.lowest) & np.isposinf(self.accepted.highest))
             rejected |= judged & (value == 0) & (truth == 0) & (np.signbit(value) != np.signbit(truth))
         return bool(rejected.any())
 
@@ -59,15 +64,11 @@ def questions(result: Result, finding: Finding, vectors: TestVectors, job: Job) 
         yield Question(chosen, finding.tensor, _at_marks(truth[index], marks[index], allowed), signs)
 
 
-def native_question(result: Result, finding: Finding, vectors: TestVectors) -> Question | None:
-    """Return what a framework is asked at the finding's worst element, without inputs; None where it has none."""
-    located = _located(finding, vectors)
-    if located is None:
-        return None
-    number, flat = located
-    truth = np.asarray(vectors.vectors[number].truth[finding.tensor], np.float64).ravel()[flat : flat + 1]
-    accepted = _at_marks(truth, np.ones(1, bool), _allowed(result, finding, vectors))
-    return Question({}, finding.tensor, accepted, finding.class_ == FindingClass.ZERO_SIGN)
+def native_interval(result: Result, finding: Finding, vectors: TestVectors) -> tuple[float, float]:
+    """Return between which numbers a framework's answer at the finding's worst element is accepted."""
+    assert finding.worst is not None
+    allowed = _allowed(result, finding, vectors)
+    return finding.worst.truth - allowed, finding.worst.truth + allowed
 
 
 def _located(finding: Finding, vectors: TestVectors) -> tuple[int, int] | None:

@@ -46,6 +46,8 @@ def issue_text(reproduction: Reproduction, folder: Path) -> str:
     if graph:
         lines += ["## Which output is right", "", *_proof(reproduction), ""] if reproduction.worst else []
         lines += ["## The graph", "", *graph, ""]
+    if reproduction.exporting:
+        lines += ["## The program that exports", "", *fenced(reproduction.exporting.splitlines(), "python"), ""]
     if (folder / PROGRAM).exists():
         lines += ["## To reproduce", "", *_how_to_run(reproduction, with_graph=bool(graph)), ""]
     lines += ["## Where it comes from", "", *_origin(reproduction), ""]
@@ -60,12 +62,10 @@ def _what_happens(reproduction: Reproduction) -> Iterator[str]:
         f"{worst.count:,}{f' of {worst.size:,}' if worst.size else ''} elements of {code(worst.output)}"
         for worst in reproduction.worst
     ]
-    if reproduction.reproduced:
-        yield (
-            f"{computed} computes {_listed(wrong) or 'an output'} wrong:"
-            if wrong
-            else f"{computed} gives a wrong output:"
-        )
+    if reproduction.meaning and not wrong:
+        yield f"{computed}: {literal(reproduction.meaning)}."
+    elif reproduction.reproduced:
+        yield f"{computed} computes {_listed(wrong)} wrong:" if wrong else f"{computed} gives a wrong output:"
     else:
         yield (
             f"{computed} does not show it on this graph alone: the whole model is attached, and the evidence below is from "
@@ -166,11 +166,11 @@ def code(text: str) -> str:
     return f"{ticks}{padding}{line}{padding}{ticks}"
 
 
-def fenced(lines: Sequence[str]) -> list[str]:
+def fenced(lines: Sequence[str], language: str = "") -> list[str]:
     """Return foreign lines as a Markdown code block, whatever backticks they have."""
     longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
     fence = "`" * max(longest + 1, 3)
-    return [fence, *map(visible, lines), fence]
+    return [f"{fence}{language}", *map(visible, lines), fence]
 
 
 def _listed(parts: Sequence[str]) -> str:

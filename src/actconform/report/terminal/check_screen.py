@@ -42,6 +42,7 @@ OUTPUTS_SHOWN = 8
 EVIDENCE_SHOWN = 8
 REASONS_SHOWN = 5
 NAMES_SHOWN = 3
+VERSIONS_SHOWN = (*FACTS_SHOWN, "onnx")
 DETAILS_SHOWN = ("device", "cpu_capability")
 STYLES = {
     "explained": "bold green",
@@ -86,7 +87,7 @@ def _has_spreads(result: CheckResult) -> bool:
 
 
 def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator[Text]:
-    versions = [f"{name} {runtime.facts[name]}" for name in FACTS_SHOWN if name in runtime.facts]
+    versions = [f"{name} {runtime.facts[name]}" for name in VERSIONS_SHOWN if name in runtime.facts]
     versions += [runtime.facts[name] for name in DETAILS_SHOWN if name in runtime.facts]
     about = f"{name_shown(runtime.name)}   {one_line(' · '.join(versions), SENTENCE_LETTERS)}".rstrip()
     verdict = {"explained": "explained by rounding", "not explained": "NOT explained by rounding"}
@@ -100,6 +101,8 @@ def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator
     yield from _outputs(runtime, width)
     if runtime.unsteady:
         yield from _labelled("", f"two calls with equal inputs gave different {_names(runtime.unsteady)}", width, "red")
+    if runtime.mutated:
+        yield from _labelled("", f"it changed its inputs in place: {_names(runtime.mutated)}", width, "red")
     yield from _fault(result, runtime, width)
     yield from _noise(runtime, width)
     yield from _sentences("POWER", _power(runtime), width)

@@ -71,6 +71,19 @@ def test_cubic_weights_of_pixels_just_out_of_reach(node, share):
         assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
 
 
+def test_cubic_weights_of_which_few_are_inside(node, share):
+    layer = node("Resize", mode="cubic", coordinate_transformation_mode="asymmetric", exclude_outside=1)
+    for seed in range(20):
+        inputs = [_image(1, 2, 3, 3, seed=seed), None, None, np.array([1, 2, 31, 54])]
+        assert share(layer.runtime(inputs)[0], layer.bounds(inputs)[0]) <= 1
+
+
+def test_a_crop_of_no_pixels(node):
+    inputs = [_image(1, 2, 2, 4), np.array([0, 0, 0.1, 0.1, 1, 1, 0.7, 0.8]), np.array([1, 1, 0.3, 1.3])]
+    (bound,) = node("Resize", mode="nearest", coordinate_transformation_mode="tf_crop_and_resize").bounds(inputs)
+    assert bound.value.shape == (1, 2, 0, 5)
+
+
 def test_a_crop_that_begins_at_the_edge_is_certain_there(node):
     inputs = [_image(1, 2, 13, 10), np.array([0, 0, 0, 0, 1, 1, 0.7, 0.8]), np.array([1, 1, 1.5, 1.3])]
     layer = node("Resize", mode="linear", coordinate_transformation_mode="tf_crop_and_resize")

@@ -2,7 +2,7 @@
 
 Running error of the first form, and beside it the roundings of the terms of the second, which may cancel. A variance may be
 the mean of squared differences, or the mean square less the squared mean, and is taken to come out not negative, as
-implementations see to it that it does or live on epsilon. Means and variances are small arrays; the formulas for whole
+implementations see to it that it does or live on epsilon; one that is given is what it is. Means and variances are small arrays; the formulas for whole
 tensors are written out, first-order, and enlarged by 8 u for what is of higher order.
 """
 
@@ -110,7 +110,10 @@ def _batch_normalization(
     if not context.node.attributes.get("training_mode"):
         mean, variance = running
         moments = _Moments(mean.value, errors(mean), as_bounded(variance, fmt))
-        error = _normalized_error(x, moments, _inverse_root(moments, epsilon), (scale, bias), values[0], fmt)
+        inverse = _inverse_root(moments, epsilon)
+        may_be_negative = variance.value + epsilon <= errors(variance)
+        inverse = Bounded(inverse.value, np.where(may_be_negative, np.inf, inverse.error), fmt)
+        error = _normalized_error(x, moments, inverse, (scale, bias), values[0], fmt)
         return (Approximation(values[0], error),)
     moments = _moments(x, (0, *range(2, x.value.ndim)), fmt)
     error = _normalized_error(x, moments, _inverse_root(moments, epsilon), (scale, bias), values[0], fmt)

@@ -50,7 +50,7 @@ def _resize(context: BoundContext, x: Approximation, *sizing: Approximation | No
     error = roundings * context.fmt.unit_roundoff * reach + np.where(reach > 0.0, 4.0 * lost(context.fmt), 0.0)
     if cubic:  # weights are as far off near their zeros as elsewhere, whichever pixels a place next to one reads
         windows = itertools.product(*(_moved_places(node, axis) or (axis,) for axis in axes))
-        reaches = [_weighted(node, x.size, window, added=1.0) for window in windows]
+        reaches = [_weighted(node, x.size, window, off_weights=True) for window in windows]
         error += CUBIC_ROUNDINGS * len(axes) * PLACE_UNIT * np.maximum.reduce(reaches)
     if x.error is not None:
         error += _weighted(node, errors(x), axes)
@@ -68,17 +68,29 @@ def _resized(node: OperatorNode, x: F64, axes: Sequence[ResizedAxis]) -> F64:
     return x
 
 
-def _weighted(node: OperatorNode, sizes: F64, axes: Sequence[ResizedAxis], added: float = 0.0) -> F64:
-    """Return what sizes of pixels add up to with the sizes of their weights, each larger by `added`."""
+def _weighted(node: OperatorNode, sizes: F64, axes: Sequence[ResizedAxis], *, off_weights: bool = False) -> F64:
+    """Return what sizes of pixels add up to with the sizes of their weights, or with what these may be off, and more."""
     for axis in axes:
         samples = samples_of(node, axis.places, axis.length, axis.scale)
+        added, factor = (1.0, _normalization(node, axis)) if off_weights else (0.0, np.ones(1))
         terms = [
-            spread_along(np.abs(weight) + added, sizes.ndim, axis.axis)
+            spread_along((np.abs(weight) + added) * factor, sizes.ndim, axis.axis)
             * sizes.take(at.clip(0, axis.length - 1), axis.axis)
             for at, weight in samples
         ]
         sizes = np.add.reduce(terms)
     return sizes
+
+
+def _normalization(node: OperatorNode, axis: ResizedAxis) -> F64:
+    """Return by how much the errors of weights grow where these are divided by the sum of those inside the image."""
+    if not node.attributes["exclude_outside"]:
+        return np.ones(len(axis.places))
+    undivided = node._replace(attributes={**node.attributes, "exclude_outside": 0})
+    samples = samples_of(undivided, axis.places, axis.length, axis.scale)
+    inside = [np.where((at >= 0) & (at < axis.length), weight, 0.0) for at, weight in samples]
+    factor: F64 = 3.0 / np.abs(np.add.reduce(inside))
+    return factor
 
 
 def _moved_places(node: OperatorNode, axis: ResizedAxis) -> tuple[ResizedAxis, ...]:
@@ -88,6 +100,8 @@ def _moved_places(node: OperatorNode, axis: ResizedAxis) -> tuple[ResizedAxis, .
     sizes = np.abs(axis.places) + 1.0
     if axis.cropped:  # where the crop begins at the image's edge the first place is exact
         sizes = np.abs(axis.places - axis.places[:1]) + np.abs(axis.places[:1])
+    elif node.attributes["coordinate_transformation_mode"] == "half_pixel_symmetric":  # which moves by half the image
+        sizes += axis.length
     off = PLACE_ROUNDINGS * PLACE_UNIT * sizes
     return axis._replace(places=axis.places - off), axis._replace(places=axis.places + off)
 

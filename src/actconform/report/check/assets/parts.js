@@ -22,7 +22,7 @@ function header() {
       element(
         "h1",
         { class: data.explained ? "good" : "bad" },
-        data.explained ? "✓ Explained by rounding" : "✗ Not explained by rounding",
+        `${data.explained ? "✓" : "✗"} ${data.verdict}`,
       ),
       element(
         "nav",
@@ -142,6 +142,7 @@ function powerOf(runtime) {
         `Showing layers changed the outputs ${names.join(", ")} (${level || "as it runs"}, sample ${sample + 1}): the layers seen may not be those of a plain run.`,
     ),
     ...(runtime.unsteady.length ? [`Two calls with equal inputs gave different outputs: ${runtime.unsteady.join(", ")}.`] : []),
+    ...(runtime.mutated.length ? [`It changed its inputs in place: ${runtime.mutated.join(", ")}.`] : []),
   ];
   if (notes.length)
     parts.push(
@@ -325,5 +326,10 @@ const again = () =>
     "section",
     { id: "again" },
     element("h2", null, "Again"),
+    element(
+      "p",
+      { class: "quiet" },
+      "In the folder of the model. Options that change the model or what is drawn, such as --range, --dtype and --gradients, are to be given again.",
+    ),
     copyable(data.command, "the command that checks the model again"),
   );

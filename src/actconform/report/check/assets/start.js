@@ -7,7 +7,7 @@ function showAll() {
   main.replaceChildren(
     ...[verdicts(), outputs(), layerSection(), inputs(), weights(), facts(), again()].filter(Boolean),
   );
-  document.title = `${data.model}: ${data.explained ? "explained by rounding" : "not explained by rounding"} · actconform`;
+  document.title = `${data.model}: ${data.verdict.toLowerCase()} · actconform`;
 }
 
 function show(moved) {
