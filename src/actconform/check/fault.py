@@ -8,6 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.check.judge import judged_level
+from actconform.check.known_cause import known_cause
 from actconform.check.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 from actconform.check.runs import RunFailure
 from actconform.check.spread import LIMIT, output_verdict
@@ -50,6 +51,9 @@ def _of_node(
     if fused:
         evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
         evidence += _optimizer(runs, sample, level)
+    cause = None if fused else known_cause(runs, sample, level, tensor)
+    if cause is not None:
+        evidence.append(cause.words)
     off = [output.name for output in outputs if not output.explained and output.sample == level.sample]
     evidence.append(
         f"end to end {_names(off)} is off by more than {LIMIT:g} spreads"
@@ -66,6 +70,7 @@ def _of_node(
         segment=tensor.segment,
         source=source_line(sample.graph, tensor.node),
         evidence=tuple(evidence),
+        cause=cause.id if cause else "",
     )
 
 
