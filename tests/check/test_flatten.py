@@ -257,3 +257,19 @@ def test_tensors_die_with_their_last_reader_outputs_and_kept_ones_do_not():
     graph = flatten(model, {"x": numbers(1, 2)})
     assert graph.last_readers() == [["x"], [], ["a", "b"], ["c"]]
     assert graph.last_readers(["b"]) == [["x"], [], ["a"], ["c"]]
+
+
+def test_tensors_of_the_main_graph_keep_their_names_whatever_those_in_bodies_are():
+    model = made(
+        """(bool c, float[n] x) => (float[n] y)
+        {
+            t = If (c) <then_branch = yes () => (float[n] r) { a = Exp (x)  r = Neg (a) },
+                        else_branch = no () => (float[n] s) { s = Neg (x) }>
+            z = Abs (t)
+            y = Neg (z)
+        }"""
+    )
+    model.graph.node[0].name = "choose"
+    model.graph.node[1].output[0] = model.graph.node[2].input[0] = "choose/a"
+    graph = flatten(model, {"c": np.array(True), "x": numbers(1, 3)})
+    assert [node.outputs for node in graph.nodes] == [["choose/a'2"], ["choose/r"], ["t"], ["choose/a"], ["y"]]

@@ -18,7 +18,7 @@ from actconform.onnx.evaluate.computation import Computation, attributes_of, com
 from actconform.onnx.evaluate.element_types import FORMATS, held, output_types
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
-from actconform.onnx.nested_graphs import reads, subgraphs
+from actconform.onnx.nested_graphs import own_names, reads, subgraphs
 from actconform.onnx.opset_conversion import inlined
 
 if TYPE_CHECKING:
@@ -132,6 +132,24 @@ def flatten(model: onnx.ModelProto, sample: Bundle, answers: Answers | None = No
     return _Flattening(flattenable, sample, answers).run()
 
 
+class _FreshNames:
+    """Names that are given once: one that is taken gets a number after a mark."""
+
+    def __init__(self, taken: Iterable[str], mark: str) -> None:
+        self._taken = set(taken)
+        self._mark = mark
+        self._counts: dict[str, int] = {}
+
+    def fresh(self, name: str) -> str:
+        """Return `name` where it is free, else NAME, mark and the first free number from 2 on; it is taken then."""
+        free = name
+        while free in self._taken:
+            count = self._counts[name] = self._counts.get(name, 1) + 1
+            free = f"{name}{self._mark}{count}"
+        self._taken.add(free)
+        return free
+
+
 class _Flattening:
     def __init__(self, model: onnx.ModelProto, sample: Bundle, answers: Answers | None) -> None:
         self._source = model
@@ -141,7 +159,8 @@ class _Flattening:
         self._graph = FlatGraph(_without_graph(model))
         self._values: dict[str, Array] = {}
         self._constant_names: dict[tuple[int, str], str] = {}
-        self._node_names: set[str] = set()
+        self._tensor_names = _FreshNames(own_names(model.graph), "'")
+        self._node_names = _FreshNames((), "#")
 
     def run(self) -> FlatGraph:
         graph, source = self._graph, self._source.graph
@@ -193,7 +212,7 @@ class _Flattening:
         """Keep an initializer once, however often a loop runs its body; return its flat name."""
         place = id(graph), tensor.name
         if place not in self._constant_names:
-            name = self._constant_names[place] = self._fresh(prefix + tensor.name)
+            name = self._constant_names[place] = self._flat_name(prefix, tensor.name)
             initializer = self._graph.model.graph.initializer.add()
             initializer.CopyFrom(tensor)
             initializer.name = name
@@ -207,23 +226,22 @@ class _Flattening:
 
     def _number(self, name: str, array: Array) -> str:
         """Add an initializer of the flattening itself, and return its name."""
-        name = self._fresh(name)
+        name = self._tensor_names.fresh(name)
         tensor = numpy_helper.from_array(array, name)
         self._graph.model.graph.initializer.append(tensor)
         self._keep_constant(name, tensor.data_type, array)
         return name
 
-    def _fresh(self, name: str) -> str:
-        while name in self._graph.types or name in self._graph.unknown:
-            name += "'"
-        return name
+    def _flat_name(self, prefix: str, name: str) -> str:
+        """Return what a tensor is called in the flat graph: those of the main graph keep their names."""
+        return self._tensor_names.fresh(prefix + name) if prefix else name
 
     def _add(self, original: onnx.NodeProto, prefix: str, names: dict[str, str]) -> None:
         node = onnx.NodeProto()
         node.CopyFrom(original)
         node.input[:] = [names.get(name, name) for name in original.input]
         node.name = self._node_name(prefix, original)
-        names.update({name: self._fresh(prefix + name) for name in original.output if name})
+        names.update({name: self._flat_name(prefix, name) for name in original.output if name})
         node.output[:] = [names[name] if name else "" for name in original.output]
         standard = node.domain in STANDARD
         if standard and node.op_type == "Constant":
@@ -235,13 +253,7 @@ class _Flattening:
 
     def _node_name(self, prefix: str, node: onnx.NodeProto) -> str:
         outputs = [name for name in node.output if name]
-        name = plain = prefix + (node.name or f"{node.op_type}:{outputs[0] if outputs else ''}")
-        count = 1
-        while name in self._node_names:
-            count += 1
-            name = f"{plain}#{count}"
-        self._node_names.add(name)
-        return name
+        return self._node_names.fresh(prefix + (node.name or f"{node.op_type}:{outputs[0] if outputs else ''}"))
 
     def _add_constant(self, node: onnx.NodeProto) -> None:
         (array,) = computation(node, self._opset).compute([])
@@ -404,7 +416,7 @@ class _Flattening:
     def _slice(self, name: str, axis: int, place: int, prefix: str) -> str:
         """Add a node that takes one slice of a sequence, and return its output."""
         index = self._number(f"{prefix}place", np.array(place, np.int64))
-        result = self._fresh(f"{prefix}{name}")
+        result = self._tensor_names.fresh(f"{prefix}{name}")
         node = helper.make_node("Gather", [name, index], [result], name=f"{prefix}Gather:{name}", axis=axis)
         self._add_plain(node)
         return result
@@ -418,7 +430,7 @@ class _Flattening:
             return
         rows = []
         for i, name in enumerate(column):
-            row = self._fresh(f"{result}/{i}")
+            row = self._tensor_names.fresh(f"{result}/{i}")
             if self._opset >= 13:
                 axes = self._number(f"{row}/axes", np.array([axis], np.int64))
                 node = helper.make_node("Unsqueeze", [name, axes], [row], name=f"Unsqueeze:{row}")
