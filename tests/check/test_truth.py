@@ -170,3 +170,10 @@ def test_one_draw_object_moves_an_input_alike_each_time():
     first, second = draw.data("x", x, 1), draw.data("x", x, 1)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_allclose(np.abs(first - x), np.abs(x) * UNIT, rtol=1e-6)
+
+
+def test_results_in_double_are_moved_though_the_truth_is_in_double_too():
+    model = made("(double[n] x) => (double[n] y) { y = Exp (x) }")
+    rms, y = spread(model, {"x": np.float64([1, 2, 3])})
+    assert (rms > 0).all()
+    assert (rms < 2.0**-51 * y).all()

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from onnx import TensorProto
 
 from actconform.check.flatten import node_outputs, wide
 from actconform.check.sum_lengths import sum_length
@@ -110,7 +111,10 @@ class RoundingDraw:
         size = np.maximum(np.abs(array), float(node.proto.op_type in OF_SCALE_ONE))
         if terms > 1:
             size *= math.sqrt(terms)
-        kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
+        if element_type == TensorProto.DOUBLE:  # the truth is rounded itself: what was exact is not to be seen
+            kept = np.rint(array) == array
+        else:
+            kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
         return _moved(array, size * fmt.unit_roundoff, self._generator, kept)
 
 
