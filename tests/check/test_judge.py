@@ -131,6 +131,8 @@ def test_an_overflow_of_the_format_is_right_and_told():
     x = np.float32([100, 1])
     verdicts, _ = judged(model, {"x": x}, {"y": np.float32([np.inf, np.e])})
     assert (verdicts["y"].explained, verdicts["y"].overflowed) == (True, 1)
+    other, _ = judged(model, {"x": x}, {"y": np.float32([-np.inf, np.e])})
+    assert (other["y"].explained, other["y"].overflowed, other["y"].nonfinite) == (False, 0, 1)
     early, _ = judged(model, {"x": np.float32([80, 1])}, {"y": np.float32([np.inf, np.e])})
     assert (early["y"].explained, early["y"].overflowed, early["y"].nonfinite) == (False, 0, 1)
 

@@ -76,6 +76,8 @@ def test_nan_and_infinities_are_right_where_the_truth_has_them():
 def test_an_overflow_of_the_format_is_told_and_not_explained():
     result = verdict(np.float16([np.inf, 1]), np.array([70_000.0, 1.0]), element_type=HALF)
     assert (result.overflowed, result.nonfinite, result.explained) == (1, 0, False)
+    other = verdict(np.float16([-np.inf, 1]), np.array([70_000.0, 1.0]), element_type=HALF)
+    assert (other.overflowed, other.nonfinite, other.explained) == (0, 1, False)
 
 
 def test_integers_are_decisions_which_rounding_may_sway():

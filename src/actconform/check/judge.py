@@ -16,7 +16,7 @@ from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.tolerance.row_bounds import flushes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from actconform.check.flatten import Array, FlatGraph, FlatNode
     from actconform.check.model_check import CheckedSample
@@ -45,7 +45,8 @@ class Judge:
         self._seen = set(seen)
         self._doubt = doubt
         self._values = {name: Approximation(wide(array)) for name, array in sample.items()}
-        self._spans: dict[str, tuple[str, ...]] = {}
+        self._carried: dict[str, int] = {}
+        """The places of the nodes that give the tensors which were not seen."""
         self._dead = graph.last_readers()
         self.place = 0
         """How many nodes are done with."""
@@ -60,7 +61,7 @@ class Judge:
                 return
             yield from self._judged(node)
             for name in self._dead[self.place]:
-                for tensors in (self._values, self._spans, self._shown):
+                for tensors in (self._values, self._shown):
                     tensors.pop(name, None)
             self.place += 1
 
@@ -70,32 +71,40 @@ class Judge:
 
     def _judged(self, node: FlatNode) -> Iterator[TensorCheck]:
         bounded = self._bounded(node)
-        segment = self._segment(node)
         for i, name in enumerate(node.proto.output):
             shown = self._shown.get(name) if name else None
             if name in self._graph.outputs and bounded is not None and i < len(bounded):
                 self.expected[name] = bounded[i]
             if shown is not None and bounded is not None and i < len(bounded):
-                yield _verdict(node, name, shown, self._must_be(bounded[i], node), FORMATS.get(node.types[i]), segment)
+                expected = self._must_be(bounded[i], node)
+                yield _verdict(node, name, shown, expected, FORMATS.get(node.types[i]), self._segment())
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
             elif name and bounded is not None and i < len(bounded):
-                self._values[name], self._spans[name] = bounded[i], segment
+                self._values[name], self._carried[name] = bounded[i], self.place
 
     def _must_be(self, expected: Approximation, node: FlatNode) -> Approximation:
         """Return what a node must give: NaN and infinities exactly, where nothing that it read is in doubt."""
-        read = [self._approximation(name) for name in node.inputs]
-        special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
-        if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in read):
+        if expected.error is None or np.asarray(expected.value).dtype.kind != "f":
+            return expected
+        special = ~np.isfinite(expected.value)
+        read = [self._values[name] for name in node.inputs if name in self._values]
+        if not special.any() or any(x.error is not None for x in read):
             return expected
         return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
-    def _segment(self, node: FlatNode) -> tuple[str, ...]:
-        before = dict.fromkeys(name for read in node.inputs for name in self._spans.get(read, ()))
-        return (*before, node.name)
+    def _segment(self) -> tuple[str, ...]:
+        """Return the nodes since the last tensors that were seen, up to the one that is judged now, in the order of the graph."""
+        places, waiting = {self.place}, [self.place]
+        while waiting:
+            names = self._graph.nodes[waiting.pop()].inputs
+            before = {self._carried[name] for name in names if name in self._carried} - places
+            places |= before
+            waiting += before
+        return tuple(self._graph.nodes[place].name for place in sorted(places))
 
     def _bounded(self, node: FlatNode) -> list[Approximation] | None:
-        missing = [name for name in node.inputs if self._approximation(name) is None]
+        missing = [name for name in node.inputs if name not in self._graph.constants and name not in self._values]
         if node.computation is None or missing:
             reason = node.unsupported or self._graph.unknown.get(missing[0], f"its input {missing[0]} is not known")
             self.unjudged.append(Unjudged(node.name, node.proto.op_type, reason))
@@ -122,20 +131,22 @@ def judged_level(
     runs: RuntimeRuns,
     sample: CheckedSample,
     level: str,
-    surviving: Collection[str] | None,
+    surviving: Sequence[str] | None,
     step: Callable[[int], None] = lambda _: None,
 ) -> LevelCheck:
     """Return `check` with its verdicts: of a run at `level` with all tensors marked, or those that survive optimization.
 
-    A tensor that the runtime cannot show is carried with its error as one that was not marked.
+    A tensor that the runtime cannot show is carried with its error as one that was not marked; its node is unjudged where nothing
+    that was shown depends on it.
     """
     graph = sample.graph
-    markable = graph.types if surviving is None else surviving
+    markable = graph.types if surviving is None else {*surviving, *graph.outputs}
     names = [name for node in graph.nodes for name in node.outputs if name in graph.types and name in markable]
     marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
     judge = Judge(graph, sample.inputs, names)
     tensors: list[TensorCheck] = []
     moved: dict[str, None] = {}
+    hidden: dict[str, str] = {}
     failure = ""
     for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
         moved.update(dict.fromkeys(piece.moved))
@@ -143,9 +154,24 @@ def judged_level(
         if piece.failure:
             failure = f"{piece.failure.kind}: {piece.failure.message}"
             judge.hide(piece.names)
+            hidden.update(dict.fromkeys(piece.names, failure))
         tensors += judge.take(piece.values)
         step(judge.place - done)
-    return replace(check, tensors=tensors, unjudged=judge.unjudged, moved=tuple(moved), failure=failure)
+    tensors += judge.take({})  # nodes none of whose tensors can be marked
+    unjudged = [*judge.unjudged, *_unseen(graph, hidden, tensors, judge.unjudged)]
+    return replace(check, tensors=tensors, unjudged=unjudged, moved=tuple(moved), failure=failure)
+
+
+def _unseen(
+    graph: FlatGraph, hidden: Mapping[str, str], tensors: Sequence[TensorCheck], unjudged: Sequence[Unjudged]
+) -> Iterator[Unjudged]:
+    """Yield the nodes of tensors that were not shown, and why, which no verdict on a later tensor spans."""
+    spanned = {name for tensor in tensors for name in (tensor.node, *tensor.segment)}
+    spanned.update(node.node for node in unjudged)
+    for node in graph.nodes:
+        reason = next((hidden[name] for name in node.outputs if name in hidden), "")
+        if reason and node.name not in spanned:
+            yield Unjudged(node.name, node.proto.op_type, reason)
 
 
 def read_as(array: Array, *, doubt: bool = True) -> Approximation:
@@ -247,7 +273,7 @@ def against_bound(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat
             same |= np.isnan(got) & np.isnan(wanted)
         overflowed = np.zeros(got.shape, bool)
         if fmt is not None:
-            overflowed = np.isinf(got) & np.isfinite(wanted) & (np.abs(wanted) + allowed >= fmt.overflow)
+            overflowed = np.isinf(got) & np.isfinite(wanted) & (np.sign(got) * wanted + allowed >= fmt.overflow)
             flushed = flushes(fmt) & (got == 0) & (np.abs(wanted) < fmt.smallest_normal)
             same |= overflowed | flushed
         ratio = np.where(same | np.isposinf(allowed), 0.0, error / allowed)

@@ -76,7 +76,7 @@ def _of_floats(output: OutputCheck, got: Array, truth: Array, moved: Sequence[Ar
         size = np.abs(truth)
         overflowed = np.zeros(truth.shape, bool)
         if fmt is not None:
-            overflowed = np.isinf(got) & np.isfinite(truth) & (size + LIMIT * unit >= fmt.overflow)
+            overflowed = np.isinf(got) & np.isfinite(truth) & (np.sign(got) * truth + LIMIT * unit >= fmt.overflow)
         same = (got == truth) | (np.isnan(got) & np.isnan(truth)) | overflowed
         error = np.abs(got - truth)
         spreads = np.nan_to_num(np.where(same | np.isposinf(unit), 0.0, error / unit), nan=np.inf, posinf=np.inf)
