@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from onnx.reference import ReferenceEvaluator
 
 from actconform import Artifact, Backend, Program, Unavailable, Unsupported, hookimpl
 
@@ -140,6 +141,35 @@ class Refuses(Right):
     program = Choosy
 
 
+class Branching(Graph):
+    """A program that is off by one where a node holds a branch."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        if all(node.op_type != "If" for node in self.model.graph.node):
+            return super().forward(inputs)
+        evaluator = ReferenceEvaluator(self.model)
+        return {name: value + 1 for name, value in zip(self.outputs, evaluator.run(None, inputs), strict=True)}
+
+
+class Branches(Right):
+    name = "branches"
+    program = Branching
+
+
+class NothingSurvives(Right):
+    name = "nothing-survives"
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        return ()
+
+
+class Secretive(Right):
+    name = "secretive"
+
+    def surviving_tensors(self, artifact: Artifact, dtype: str, level: str = "") -> tuple[str, ...]:
+        raise Unsupported("what survives is a secret")
+
+
 class Silent(Backend):
     """It takes no level, does not say what survives, and refuses all graphs."""
 
@@ -190,4 +220,5 @@ class Plugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, Refuses, Silent, NoDevice, Versioned]
+        runtimes += [Branches, NothingSurvives, Secretive]
         return [*runtimes, Framework]

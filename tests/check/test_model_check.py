@@ -189,3 +189,61 @@ def test_the_operators_of_a_function_are_judged_one_by_one(runtime):
     answer = only(checked(model, X, runtime("ort-cpu")))
     assert answer.status == "explained"
     assert [tensor.op_type for tensor in answer.levels[0].tensors] == ["Tanh", "Add", "Exp"]
+
+
+def test_an_output_that_a_runtime_does_not_give_is_not_explained(runtime):
+    model = made("(float[n] x) => (float[n] y, float[n] h) { h = Mul (x, w)  y = Add (h, x) }", {"w": np.float32(-2)})
+    forgets = only(checked(model, X, runtime("forgets")))
+    assert [(output.name, output.explained, output.reason) for output in forgets.outputs] == [
+        ("y", True, ""),
+        ("h", False, "it was not given"),
+    ]
+    assert (forgets.status, forgets.fault.blame, forgets.fault.node) == ("not explained", "runtime", "Mul:h")
+
+
+def test_outputs_are_judged_where_no_tensor_survives(runtime):
+    survives = only(checked(ELEMENTWISE, X, runtime("nothing-survives")))
+    assert [[tensor.tensor for tensor in level.tensors] for level in survives.levels] == [["h", "r", "y"], ["y"], ["y"]]
+
+
+def test_a_level_whose_surviving_tensors_are_not_known_is_a_failure_of_that_level(runtime):
+    secretive = only(checked(ELEMENTWISE, X, runtime("secretive")))
+    assert [(level.marks, len(level.tensors)) for level in secretive.levels] == [
+        ("all", 3),
+        ("surviving", 0),
+        ("surviving", 0),
+    ]
+    assert all("what survives is a secret" in level.failure for level in secretive.levels[1:])
+
+
+def test_a_node_whose_tensor_is_not_shown_is_unjudged_unless_a_later_one_spans_it(runtime):
+    model = made("(float[n] x) => (float[n] y) { h = Mul (x, w)  y = Relu (x) }", {"w": np.float32(-2)})
+    hidden = only(checked(model, X, runtime("refuses-marks"))).levels[0]
+    (unjudged,) = hidden.unjudged
+    assert unjudged.node == "Mul:h"
+    assert "h cannot be an output here" in unjudged.reason
+    spanned = only(checked(ELEMENTWISE, X, runtime("refuses-marks"))).levels[0]
+    assert spanned.unjudged == []
+
+
+def test_where_nothing_can_be_judged_a_runtime_is_not_said_to_be_right(runtime):
+    model = made(
+        "(float[n, 2] x) => (float[n, 2] y) { y = ai.onnx.ml.Scaler <offset = [1.0, 2.0], scale = [3.0, 4.0]> (x) }"
+    )
+    answer = only(result := checked(model, {"x": np.float32([[1, 2]])}, runtime("ort-cpu")))
+    assert answer.status == "failed"
+    assert "could be judged" in answer.reason
+    assert not result.explained
+
+
+def test_a_fault_in_control_flow_itself_is_the_runtimes(runtime):
+    model = made(
+        """(bool c, float[n] x) => (float[n] y)
+        {
+            t = If (c) <then_branch = yes () => (float[n] r) { r = Neg (x) }, else_branch = no () => (float[n] s) { s = Relu (x) }>
+            y = Neg (t)
+        }"""
+    )
+    branches = only(checked(model, {"c": np.array(True), **X}, runtime("branches")))
+    assert (branches.status, branches.fault.blame) == ("not explained", "runtime")
+    assert any("control flow taken apart" in sentence for sentence in branches.fault.evidence)

@@ -18,31 +18,48 @@ if TYPE_CHECKING:
 
     from actconform.check.flatten import FlatGraph
     from actconform.check.model_check import CheckedSample
+    from actconform.check.model_file import ModelFile
     from actconform.check.runs import RuntimeRuns
 
-ALIKE = (
-    4.0  # two runtimes whose ratios at a node differ by less than this factor may both be right, and the truth wrong
-)
+# Two runtimes may both be right, and the truth wrong, whose errors are this many times as large as the two lie apart.
+ALIKE = 4.0
 
 
 def first_fault(
-    runs: RuntimeRuns, samples: Sequence[CheckedSample], outputs: Sequence[OutputCheck], levels: Sequence[LevelCheck]
+    runs: RuntimeRuns,
+    original: ModelFile,
+    samples: Sequence[CheckedSample],
+    outputs: Sequence[OutputCheck],
+    levels: Sequence[LevelCheck],
 ) -> ModelFault | None:
-    """Return the first thing that rounding does not explain, in the order of the graph; None where it explains all."""
+    """Return the first thing that rounding does not explain, in the order of the graph; None where it explains all.
+
+    `original` is the file of the user's model, from which the runtime made `outputs`.
+    """
     for level in levels:
         wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
         if wrong is not None:
-            return _of_node(runs, samples[level.sample], level, wrong, outputs)
+            before = [each for each in levels if each.sample == level.sample and each.marks == "all"]
+            return _of_node(runs, samples[level.sample], level, wrong, outputs, before)
     for output in outputs:
         if not output.explained:
-            return _of_output(runs, samples[output.sample], output, levels)
+            of_sample = [level for level in levels if level.sample == output.sample]
+            return _of_output(runs, original, samples[output.sample], output, of_sample)
     return None
 
 
 def _of_node(
-    runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, tensor: TensorCheck, outputs: Sequence[OutputCheck]
+    runs: RuntimeRuns,
+    sample: CheckedSample,
+    level: LevelCheck,
+    tensor: TensorCheck,
+    outputs: Sequence[OutputCheck],
+    unoptimized: Sequence[LevelCheck],
 ) -> ModelFault:
-    fused = level.marks == "surviving" and bool(runs.levels)
+    """Return the fault of a tensor; `unoptimized` are the checks of the sample where nothing is optimized, in which all is right."""
+    optimized = level.marks == "surviving" and bool(runs.levels)
+    right = {name for check in unoptimized for verdict in check.tensors for name in verdict.segment}
+    fused = optimized and right.issuperset(tensor.segment)
     evidence = [_measure(tensor)]
     if level.moved and level.marks == "all":
         evidence.append(
@@ -51,7 +68,11 @@ def _of_node(
     if fused:
         evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
         evidence += _optimizer(runs, sample, level)
-    cause = None if fused else known_cause(runs, sample, level, tensor)
+    elif optimized:
+        evidence.append(
+            f"without optimization ({runs.levels[0]}) it was not judged, so it may be the optimizer's or not"
+        )
+    cause = None if optimized else known_cause(runs, sample, level, tensor)
     if cause is not None:
         evidence.append(cause.words)
     off = [output.name for output in outputs if not output.explained and output.sample == level.sample]
@@ -61,7 +82,7 @@ def _of_node(
         else "end to end rounding still hides it"
     )
     return ModelFault(
-        blame="runtime:optimizer" if fused else "runtime",
+        blame="runtime:optimizer" if fused else "undetermined" if optimized else "runtime",
         node=tensor.node,
         op_type=tensor.op_type,
         sample=level.sample,
@@ -117,62 +138,88 @@ def _right_without(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, 
 
 
 def _of_output(
-    runs: RuntimeRuns, sample: CheckedSample, output: OutputCheck, levels: Sequence[LevelCheck]
+    runs: RuntimeRuns, original: ModelFile, sample: CheckedSample, output: OutputCheck, levels: Sequence[LevelCheck]
 ) -> ModelFault:
     """Return the fault of an output that no node explains: by what runs without optimization, and what the graph makes of it."""
     graph = sample.graph
-    evidence = [_end_to_end(output)]
+    blame, reasons = _blame_of_output(runs, original, sample, output, levels)
+    node, op_type = _producer(graph, output.name)
+    evidence = [_end_to_end(output), *reasons]
     if graph.overflow:
-        evidence.append(f"the graph overflows as written: {graph.overflow.words}")
-        return ModelFault(
-            blame="graph",
-            node=graph.overflow.node,
-            op_type=graph.overflow.op_type,
-            sample=output.sample,
-            output=output,
-            source=source_line(graph, graph.overflow.node),
-            evidence=tuple(evidence),
-        )
-    name, op_type = _producer(graph, output.name)
-    judged = [level for level in levels if level.sample == output.sample and not level.failure]
-    unjudged = sum(len(level.unjudged) for level in judged)
-    blame: Blame = "undetermined"
-    if runs.levels:
-        plain = _without_optimization(runs, sample, output)
-        if plain is not None and plain.explained:
-            blame = "runtime:optimizer"
-            evidence.append(
-                f"without optimization ({runs.levels[0]}) it is off by {plain.spreads:.3g} spreads, which rounding explains"
-            )
-        elif plain is not None:
-            evidence.append(f"without optimization ({runs.levels[0]}) it is off too, by {plain.spreads:,.3g} spreads")
-    if blame == "undetermined" and judged and not unjudged:
-        blame = "graph"
-        evidence.append(
-            "every node is within its bound given what it read: the graph makes rounding this large on the way, "
-            "in more than the straight line that spreads follow"
-        )
-    elif blame == "undetermined" and unjudged:
-        evidence.append(f"{unjudged} nodes could not be judged, and one of them may be at fault")
+        evidence.insert(1, f"the graph overflows as written: {graph.overflow.words}")
+        if blame == "graph":
+            node, op_type = graph.overflow.node, graph.overflow.op_type
     return ModelFault(
         blame=blame,
-        node=name,
+        node=node,
         op_type=op_type,
         sample=output.sample,
         output=output,
-        source=source_line(graph, name),
+        source=source_line(graph, node),
         evidence=tuple(evidence),
     )
 
 
-def _without_optimization(runs: RuntimeRuns, sample: CheckedSample, output: OutputCheck) -> OutputCheck | None:
-    """Return the verdict on an output where the runtime optimizes nothing; None where it gives no answer."""
-    answer = runs.outputs(sample.file, sample.inputs, runs.levels[0])
-    if answer.failure:
+def _blame_of_output(
+    runs: RuntimeRuns, original: ModelFile, sample: CheckedSample, output: OutputCheck, levels: Sequence[LevelCheck]
+) -> tuple[Blame, list[str]]:
+    """Return whose fault an output is that no node explains, and the sentences that show it; overflow aside."""
+    overflows = sample.graph.overflow is not None
+    if overflows and (output.overflowed or output.nonfinite):
+        return "graph", []
+    blame, evidence = _blame_by_other_runs(runs, original, sample, output)
+    if blame is None and output.reason:
+        blame = "runtime"  # no rounding takes an output away, or gives it another shape
+    if blame is not None or overflows:
+        return blame or "graph", evidence
+    if any(_judges_all(each, output) for each in levels):
+        evidence.append(
+            "every node is within its bound given what it read: the graph makes rounding this large on the way, "
+            "in more than the straight line that spreads follow"
+        )
+        return "graph", evidence
+    if any(output.name in each.moved for each in levels):
+        evidence.append("marking tensors moves it: what the marks show may not be what ran without them")
+    judged = {name for each in levels for verdict in each.tensors for name in verdict.segment}
+    if unjudged := {node.node for each in levels for node in each.unjudged} - judged:
+        evidence.append(f"{len(unjudged)} nodes could not be judged, and one of them may be at fault")
+    return "undetermined", evidence
+
+
+def _blame_by_other_runs(
+    runs: RuntimeRuns, original: ModelFile, sample: CheckedSample, output: OutputCheck
+) -> tuple[Blame | None, list[str]]:
+    """Return whose fault an output is that is right without optimization, or where the runtime gets the flat graph; else None."""
+    level, evidence = runs.levels[0] if runs.levels else "", []
+    plain = _again(runs, original, sample, output, level) if level else None
+    if plain is not None and plain.explained:
+        by = f"{plain.spreads:.3g} spreads, which rounding explains"
+        return "runtime:optimizer", [f"without optimization ({level}) it is off by {by}"]
+    if plain is not None:
+        evidence.append(f"without optimization ({level}) it is off too, by {plain.spreads:,.3g} spreads")
+    flat = _again(runs, sample.file, sample, output, level)
+    if flat is None or not flat.explained:
+        return None, evidence
+    by = f"{flat.spreads:.3g} spreads, which rounding explains"
+    return "runtime", [*evidence, f"with functions and control flow taken apart it is off by {by}"]
+
+
+def _judges_all(level: LevelCheck, output: OutputCheck) -> bool:
+    """Return whether a level leaves no room for a fault: every node judged, by bounds that say something, in what ran unmarked."""
+    complete = level.tensors and not level.unjudged and not level.failure
+    return bool(complete) and output.name not in level.moved and np.isfinite(level.loosest)
+
+
+def _again(
+    runs: RuntimeRuns, file: ModelFile, sample: CheckedSample, output: OutputCheck, level: str
+) -> OutputCheck | None:
+    """Return the verdict on an output where the runtime computes the model of another file, or at another level; None without answer."""
+    answer = runs.outputs(file, sample.inputs, level)
+    if answer.failure or output.name not in answer.outputs:
         return None
     graph, array = sample.graph, answer.outputs[output.name]
-    plain = OutputCheck(name=output.name, sample=output.sample, shape=array.shape)
-    return output_verdict(plain, array, graph.truth[output.name], sample.draws, graph.types.get(output.name, 0))
+    again = OutputCheck(name=output.name, sample=output.sample, shape=array.shape)
+    return output_verdict(again, array, graph.truth[output.name], sample.draws, graph.types.get(output.name, 0))
 
 
 def fault_of_saved(samples: Sequence[CheckedSample], outputs: Sequence[OutputCheck]) -> ModelFault | None:
@@ -262,7 +309,8 @@ def _together(runtime: RuntimeCheck, runtimes: Sequence[RuntimeCheck]) -> ModelF
                     "or both have the fault"
                 )
         elif peer.status == "explained":
-            evidence.append(f"{peer.name} is within every bound")
+            judged = any(level.tensors for level in peer.levels)
+            evidence.append(f"{peer.name} is {'within every bound' if judged else 'explained by rounding end to end'}")
             if _versions_of_one(runtime.name, peer.name):
                 evidence.append(f"so it is a matter of the version: {_facts(runtime)} against {_facts(peer)}")
     return replace(fault, blame=blame, evidence=tuple(evidence))

@@ -138,7 +138,7 @@ def _answers(runtimes: Sequence[RuntimeRuns], inputs: Bundle) -> Answers:
         with ModelFile(model) as file:
             for runs in runtimes:
                 answer = runs.outputs(file, inputs)
-                if not answer.failure:
+                if not answer.failure and all(name in answer.outputs for name in names):
                     return {name: answer.outputs[name] for name in names}
         return None
 
@@ -159,19 +159,25 @@ def _checked(
         reason = f"{failure.kind}: {failure.message}"
         return replace(runtime, reason=reason, seconds=time.perf_counter() - started)
     outputs = [
-        output_check(sample, i, name, array)
+        output_check(sample, i, name, answer.outputs.get(name))
         for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
-        for name, array in answer.outputs.items()
+        for name in sample.graph.outputs
     ]
     progress.outputs(runs.name, outputs)
     levels: list[LevelCheck] = []
     for place in _judged_samples(outputs, len(samples)):
         levels += _levels(runs, samples[place], place, progress)
-    fault = first_fault(runs, samples, outputs, levels)
+    fault = first_fault(runs, original, samples, outputs, levels)
     mutated = tuple(dict.fromkeys(name for answer in answers for name in answer.mutated))
+    judged = any(level.tensors for level in levels) or any(not output.unjudged for output in outputs)
+    if not judged and not mutated:
+        runtime = replace(runtime, reason=f"nothing of it could be judged: {outputs[0].unjudged}")
+    elif fault is None and not mutated:
+        runtime = replace(runtime, status="explained")
+    else:
+        runtime = replace(runtime, status="not explained")
     return replace(
         runtime,
-        status="explained" if fault is None and not mutated else "not explained",
         outputs=outputs,
         levels=levels,
         mutated=mutated,
@@ -194,9 +200,13 @@ def _saved(samples: Sequence[CheckedSample]) -> RuntimeCheck:
     )
 
 
-def output_check(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
-    """Return the verdict end to end on an output of sample number `place`, which `evaluate` has seen."""
+def output_check(sample: CheckedSample, place: int, name: str, array: Array | None) -> OutputCheck:
+    """Return the verdict end to end on an output of sample number `place`, which `evaluate` has seen; None is no answer at all."""
     graph = sample.graph
+    if array is None:
+        return OutputCheck(
+            name=name, sample=place, shape=(), spreads=np.inf, reason="it was not given", explained=False
+        )
     output = OutputCheck(name=name, sample=place, shape=array.shape)
     truth = graph.truth.get(name)
     if truth is None:
@@ -231,6 +241,9 @@ def _levels(runs: RuntimeRuns, sample: CheckedSample, place: int, progress: Prog
             yield _level(runs, sample, place, level, surviving, progress)
         elif not runs.levels:
             yield _level(runs, sample, place, level, None, progress)
+        else:
+            failure = f"which tensors survive is not known: {surviving.kind}: {surviving.message}"
+            yield LevelCheck(name=level, sample=place, marks="surviving", failure=failure)
 
 
 def _level(
