@@ -273,3 +273,17 @@ def test_tensors_of_the_main_graph_keep_their_names_whatever_those_in_bodies_are
     model.graph.node[1].output[0] = model.graph.node[2].input[0] = "choose/a"
     graph = flatten(model, {"c": np.array(True), "x": numbers(1, 3)})
     assert [node.outputs for node in graph.nodes] == [["choose/a'2"], ["choose/r"], ["t"], ["choose/a"], ["y"]]
+
+
+def test_equal_graphs_of_two_samples_share_their_weights_and_others_do_not():
+    model = made("(bool c, float[n] x) => (float[n] y) { h = Mul (x, w)  y = If (c) <then_branch = yes () => (float[n] r) "
+                 "{ r = Neg (h) }, else_branch = no () => (float[n] s) { s = Relu (h) }> }", {"w": np.float32(-2)})  # fmt: skip
+    first, second, other = (
+        flatten(model, {"c": np.array(c), "x": numbers(1, n)}) for c, n in ((True, 3), (True, 4), (False, 3))
+    )
+    assert second.shares(first)
+    assert second.model is first.model
+    assert second.constants is first.constants
+    assert second.truth["y"].shape == (4,)
+    assert not other.shares(first)
+    assert other.model is not first.model

@@ -247,3 +247,9 @@ def test_a_fault_in_control_flow_itself_is_the_runtimes(runtime):
     branches = only(checked(model, {"c": np.array(True), **X}, runtime("branches")))
     assert (branches.status, branches.fault.blame) == ("not explained", "runtime")
     assert any("control flow taken apart" in sentence for sentence in branches.fault.evidence)
+
+
+def test_samples_whose_flat_graphs_are_equal_share_one_file(runtime):
+    samples = [sample_of(X), sample_of({"x": np.float32([1])})]
+    assert checked_all(ELEMENTWISE, samples, runtime("right")).explained
+    assert samples[0].file is samples[1].file

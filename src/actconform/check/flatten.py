@@ -98,6 +98,17 @@ class FlatGraph:
         """Return the bytes of a tensor, 8 for each element: at least what any runtime needs."""
         return 8 * int(np.prod(self.shapes.get(name, ()), dtype=np.int64))
 
+    def shares(self, other: FlatGraph) -> bool:
+        """Take the model and constants of `other` in place of equal ones, so that weights are held once; return whether they are."""
+        names = self.constants.keys()
+        nodes = [[node.proto for node in graph.nodes] for graph in (self, other)]
+        if self.inputs != other.inputs or names != other.constants.keys() or nodes[0] != nodes[1]:
+            return False
+        if not all(np.array_equal(array, other.constants[name]) for name, array in self.constants.items()):
+            return False
+        self.model, self.constants = other.model, other.constants
+        return True
+
     def last_readers(self, kept_names: Iterable[str] = ()) -> list[list[str]]:
         """Return for each node the tensors that no later node reads, constants, outputs and `kept_names` aside."""
         held_on = {*self.outputs, *self.constants, *kept_names}

@@ -120,12 +120,17 @@ def evaluate(
 ) -> ModelFile:
     """Give the samples the truth of the model on them, and return the model's file; `files` holds the files as long as they are used.
 
-    `runtimes` answer for nodes that cannot be evaluated. Raises as `check_model` does.
+    `runtimes` answer for nodes that cannot be evaluated. Samples with equal flat graphs share weights and file. Raises as
+    `check_model` does.
     """
+    distinct: list[CheckedSample] = []
     for i, sample in enumerate(samples):
         progress.stage(f"truth of sample {i + 1} of {len(samples)}", 1 + DRAWS)
         sample.graph = flatten(source.model, sample.inputs, _answers(runtimes, sample.inputs))
-        sample.file = files.enter_context(ModelFile(sample.graph.model))
+        alike = next((before for before in distinct if sample.graph.shares(before.graph)), None)
+        if alike is None:
+            distinct.append(sample)
+        sample.file = alike.file if alike else files.enter_context(ModelFile(sample.graph.model))
         progress.step()
         sample.draws = draws(sample.graph, sample.inputs, progress=progress.step)
     return files.enter_context(ModelFile(source.model))
@@ -277,8 +282,9 @@ def _weights(graph: FlatGraph) -> list[Weight]:
     weights = []
     for name, array in graph.constants.items():
         if graph.types[name] in FORMATS and array.size > 1:
-            values = array[np.isfinite(array)] if array.dtype.kind == "f" else wide(array)
-            numbers = values if values.size else np.full(1, np.nan)
+            values = array if array.dtype.kind == "f" else wide(array)
+            finite = values[np.isfinite(values)]
+            numbers = finite if finite.size else np.full(1, np.nan)
             weights.append(
                 Weight(
                     name=name,

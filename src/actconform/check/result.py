@@ -136,9 +136,9 @@ class RuntimeCheck(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     facts: dict[str, str] = {}
     status: Literal["explained", "not explained", "failed", "unavailable"]
-    """`failed`: it refused the model, died, or gave no answer in time."""
+    """`failed`: it refused the model, died, gave no answer in time, or gave one of which nothing could be judged."""
     reason: str = ""
-    """Of a failure, in the runtime's words."""
+    """Of a failure, in the runtime's words where it has any."""
     outputs: list[OutputCheck] = []
     levels: list[LevelCheck] = []
     unsteady: tuple[str, ...] = ()
