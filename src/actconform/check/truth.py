@@ -58,8 +58,8 @@ def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None
                 values.update((name, array) for name, array in zip(node.proto.output, results, strict=False) if name)
             for name in unread:
                 values.pop(name, None)
-    constants = {name: wide(graph.constants[name]) for name in graph.outputs if name in graph.constants}
-    return {name: {**constants, **values}[name] for name in graph.outputs if name in constants or name in values}
+    values |= {name: wide(graph.constants[name]) for name in graph.outputs if name in graph.constants}
+    return {name: values[name] for name in graph.outputs if name in values}
 
 
 def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: RoundingDraw | None) -> Array:

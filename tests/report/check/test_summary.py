@@ -68,6 +68,10 @@ def test_a_runtime_that_gave_no_answer_is_no_fault_of_rounding(runtimes, words):
         ),
         (made_check.check(made_check.ABSENT), "No runtime gave an answer: nothing was compared."),
         (
+            made_check.check(made_check.runtime(status="failed", outputs=[made_check.output(unjudged="no truth")])),
+            "No runtime gave an answer that could be judged: nothing was compared.",
+        ),
+        (
             made_check.check(made_check.runtime(), made_check.REFUSED),
             "Rounding explains what was compared, but openvino gave no answer.",
         ),
@@ -83,6 +87,9 @@ def test_an_output_that_no_layer_explains_accuses_no_layer():
     sentence = summary.check_headline(made_check.check(made_check.with_fault(fault=fault)))
     assert sentence.startswith("Rounding does not explain gemm (Conv) on ort-cpu: output logits has 380 spreads")
     assert sentence.endswith("no layer that was judged is over its bound.")
+    absent = made_check.output(reason="it was not given", explained=False)
+    fault = made_check.fault(made_check.tensor("gemm"), tensor=None, output=absent)
+    assert summary.fault_sentence(fault).startswith("output logits is NOT explained by rounding: it was not given;")
 
 
 def test_an_output_counts_in_the_sample_where_it_is_worst():

@@ -78,9 +78,9 @@ def fault_sentence(fault: ModelFault) -> str:
         read = f"what the {len(tensor.segment)} nodes up to it read is fine" if together else "what it read is fine"
         return f"{_of_tensor(tensor)}; {read}"
     if output is not None:
-        return (
-            f"output {name_shown(output.name)} has {output_words(output)}; no layer that was judged is over its bound"
-        )
+        words = output_words(output)
+        verb = "has" if words[0].isdigit() else "is"
+        return f"output {name_shown(output.name)} {verb} {words}; no layer that was judged is over its bound"
     return "rounding does not explain it"
 
 
@@ -206,7 +206,8 @@ def check_headline(result: CheckResult) -> str:
     if any(runtime.status == "not explained" for runtime in result.runtimes):
         return "Rounding does not explain every output."
     if not any(runtime.status == "explained" for runtime in result.runtimes):
-        return "No runtime gave an answer: nothing was compared."
+        unjudged = any(runtime.outputs for runtime in result.runtimes)
+        return f"No runtime gave an answer{' that could be judged' if unjudged else ''}: nothing was compared."
     refused = [runtime.name for runtime in result.runtimes if runtime.status not in ("explained", "not explained")]
     return f"Rounding explains what was compared, but {_joined(refused)} gave no answer."
 
