@@ -58,6 +58,12 @@ def test_a_spread_is_explained_once_and_only_where_there_are_some():
     assert "how far" not in text(made_check.check(made_check.REFUSED))
 
 
+def test_outputs_that_marks_changed_are_named():
+    levels = [made_check.level(moved=("boxes",))]
+    shown = " ".join(text(made_check.check(made_check.runtime(levels=levels))).split())
+    assert "level none, sample 1, as they run unmarked: marking tensors changed boxes" in shown
+
+
 def test_what_was_not_checked_is_named_with_its_reason():
     shown = text(made_check.all_kinds())
     assert "2 nodes not judged: no error bound for com.acme Fancy: fancy_0, fancy_1" in shown

@@ -204,10 +204,13 @@ def _unchecked(result: CheckResult) -> Iterator[str]:
     for runtime in result.runtimes:
         if runtime.status == "unavailable":
             yield f"{name_shown(runtime.name)}: {one_line(runtime.reason, SENTENCE_LETTERS)}"
-        for level in (level for level in runtime.levels if level.failure):
+        for level in runtime.levels:
             at = f", level {name_shown(level.name)}" if level.name else ""
-            failure = one_line(level.failure, SENTENCE_LETTERS)
-            yield f"layers of {name_shown(runtime.name)}{at}, sample {level.sample + 1}: {failure}"
+            layers = f"layers of {name_shown(runtime.name)}{at}, sample {level.sample + 1}"
+            if level.failure:
+                yield f"{layers}: {one_line(level.failure, SENTENCE_LETTERS)}"
+            if level.moved:
+                yield f"{layers}, as they run unmarked: marking tensors changed {_names(level.moved)}"
     if result.answered:
         count = _count(len(result.answered), "node")
         yield f"{count} that cannot be evaluated here (the runtime's answer was taken): {_names(result.answered)}"
