@@ -136,6 +136,7 @@ def _of_output(
     name, op_type = _producer(graph, output.name)
     judged = [level for level in levels if level.sample == output.sample and not level.failure]
     unjudged = sum(len(level.unjudged) for level in judged)
+    unbounded = dict.fromkeys(tensor.node for level in judged for tensor in level.tensors if np.isinf(tensor.looseness))
     blame: Blame = "undetermined"
     if runs.levels:
         plain = _without_optimization(runs, sample, output)
@@ -146,7 +147,7 @@ def _of_output(
             )
         elif plain is not None:
             evidence.append(f"without optimization ({runs.levels[0]}) it is off too, by {plain.spreads:,.3g} spreads")
-    if blame == "undetermined" and judged and not unjudged:
+    if blame == "undetermined" and judged and not unjudged and not unbounded:
         blame = "graph"
         evidence.append(
             "every node is within its bound given what it read: the graph makes rounding this large on the way, "
@@ -154,6 +155,8 @@ def _of_output(
         )
     elif blame == "undetermined" and unjudged:
         evidence.append(f"{unjudged} nodes could not be judged, and one of them may be at fault")
+    elif blame == "undetermined" and unbounded:
+        evidence.append(f"what {_names(list(unbounded))} read bounds nothing there, and one of them may be at fault")
     return ModelFault(
         blame=blame,
         node=name,

@@ -13,7 +13,7 @@ from actconform.check.judge import PIECE_BYTES, compared, read_as
 from actconform.check.runs import Marks, RunFailure
 from actconform.compare.elementwise import Sample
 from actconform.errors import Unsupported
-from actconform.onnx.author import author
+from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.computation import attributes_of
 from actconform.onnx.evaluate.element_types import FORMATS
 from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
