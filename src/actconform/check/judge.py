@@ -178,7 +178,7 @@ def _verdict(
         return replace(tensor, ratio=np.inf, error=np.inf)
     if got.size == 0:
         return tensor
-    comparison = compared(got, wanted, expected.error, fmt)
+    comparison = bound_ratios(got, wanted, expected.error, fmt)
     worst = int(np.argmax(comparison.ratio))
     lowest, highest, histogram = _distribution(got)
     return replace(
@@ -216,7 +216,7 @@ def _distribution(array: Array) -> tuple[float, float, tuple[int, ...]]:
     return lowest, highest, tuple(int(count) for count in np.bincount(bins, minlength=BINS))
 
 
-class Compared(NamedTuple):
+class BoundRatios(NamedTuple):
     """The error of each element over its bound, that bound, and what they come to."""
 
     ratio: F64
@@ -228,7 +228,7 @@ class Compared(NamedTuple):
     nonfinite: int
 
 
-def compared(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> Compared:
+def bound_ratios(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> BoundRatios:
     """Return error over bound, element by element: 0 where both are the same number, NaN, or an overflow of the format."""
     floats = got.dtype.kind == "f"
     with np.errstate(all="ignore"):
@@ -248,7 +248,7 @@ def compared(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | No
     magnitudes = np.abs(wanted.astype(np.float64))
     magnitude = float(np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0))
     largest_bound = float(np.max(allowed))
-    return Compared(
+    return BoundRatios(
         ratio,
         allowed,
         float(np.max(error, where=finite, initial=0.0)),
