@@ -76,11 +76,19 @@ class Judge:
             if name in self._graph.outputs and bounded is not None and i < len(bounded):
                 self.expected[name] = bounded[i]
             if shown is not None and bounded is not None and i < len(bounded):
-                yield _verdict(node, name, shown, bounded[i], FORMATS.get(node.types[i]), segment)
+                yield _verdict(node, name, shown, self._must_be(bounded[i], node), FORMATS.get(node.types[i]), segment)
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
             elif name and bounded is not None and i < len(bounded):
                 self._values[name], self._spans[name] = bounded[i], segment
+
+    def _must_be(self, expected: Approximation, node: FlatNode) -> Approximation:
+        """Return what a node must give: NaN and infinities exactly, where nothing that it read is in doubt."""
+        read = [self._approximation(name) for name in node.inputs]
+        special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
+        if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in read):
+            return expected
+        return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
     def _segment(self, node: FlatNode) -> tuple[str, ...]:
         before = dict.fromkeys(name for read in node.inputs for name in self._spans.get(read, ()))
@@ -178,7 +186,7 @@ def _verdict(
         return replace(tensor, ratio=np.inf, error=np.inf)
     if got.size == 0:
         return tensor
-    comparison = bound_ratios(got, wanted, expected.error, fmt)
+    comparison = against_bound(got, wanted, expected.error, fmt)
     worst = int(np.argmax(comparison.ratio))
     lowest, highest, histogram = _distribution(got)
     return replace(
@@ -216,7 +224,7 @@ def _distribution(array: Array) -> tuple[float, float, tuple[int, ...]]:
     return lowest, highest, tuple(int(count) for count in np.bincount(bins, minlength=BINS))
 
 
-class BoundRatios(NamedTuple):
+class Compared(NamedTuple):
     """The error of each element over its bound, that bound, and what they come to."""
 
     ratio: F64
@@ -228,7 +236,7 @@ class BoundRatios(NamedTuple):
     nonfinite: int
 
 
-def bound_ratios(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> BoundRatios:
+def against_bound(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> Compared:
     """Return error over bound, element by element: 0 where both are the same number, NaN, or an overflow of the format."""
     floats = got.dtype.kind == "f"
     with np.errstate(all="ignore"):
@@ -248,7 +256,7 @@ def bound_ratios(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat 
     magnitudes = np.abs(wanted.astype(np.float64))
     magnitude = float(np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0))
     largest_bound = float(np.max(allowed))
-    return BoundRatios(
+    return Compared(
         ratio,
         allowed,
         float(np.max(error, where=finite, initial=0.0)),

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.check.flatten import wide
-from actconform.check.judge import PIECE_BYTES, bound_ratios, read_as
+from actconform.check.judge import PIECE_BYTES, against_bound, read_as
 from actconform.check.runs import Marks, RunFailure
 from actconform.compare.elementwise import Sample
 from actconform.errors import Unsupported
@@ -265,7 +265,7 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, node: Fl
     wanted = np.asarray(bounded.value)
     if wanted.shape != got.shape:
         return None
-    ratio = bound_ratios(np.asarray(wide(got)), wanted, bounded.error, FORMATS.get(node.types[0])).ratio
+    ratio = against_bound(np.asarray(wide(got)), wanted, bounded.error, FORMATS.get(node.types[0])).ratio
     inputs = [values[name] if name else None for name in node.proto.input]
     return _Shown(inputs, got, wanted, np.flatnonzero(ratio > 1.0))
 

@@ -47,6 +47,19 @@ def _recurrent(_: OperatorNode, shapes: Shapes, __: int) -> int:
     return shapes[1][-1] + shapes[2][-1]
 
 
+def _einsum(node: OperatorNode, shapes: Shapes, _: int) -> int:
+    """Return the product of the sizes of all letters that are not in the output."""
+    left, arrow, right = str(node.attributes["equation"]).replace(" ", "").partition("->")
+    sizes: dict[str, int] = {}
+    for letters, shape in zip(left.split(","), shapes, strict=True):
+        head, ellipsis, tail = letters.partition("...")
+        sizes.update(zip(head, shape, strict=False))
+        if ellipsis:
+            sizes.update(zip(reversed(tail), reversed(shape), strict=False))
+    kept = right if arrow else [letter for letter in sizes if left.count(letter) == 1]
+    return math.prod(size for letter, size in sizes.items() if letter not in kept)
+
+
 _LENGTHS: dict[str, Callable[[OperatorNode, Shapes, int], int]] = {
     **dict.fromkeys(ROWS, _row),
     **dict.fromkeys(GROUPS, lambda _, shapes, __: math.prod(shapes[0][2:])),
@@ -57,7 +70,7 @@ _LENGTHS: dict[str, Callable[[OperatorNode, Shapes, int], int]] = {
     "Attention": lambda _, shapes, __: shapes[0][-1] + shapes[1][-2] if len(shapes[1]) > 1 else 1,
     "BatchNormalization": lambda _, __, ___: 1,
     "ConvTranspose": lambda _, shapes, __: shapes[1][0] * math.prod(shapes[1][2:]),
-    "Einsum": lambda _, shapes, outputs: max(map(math.prod, shapes)) // max(outputs, 1),
+    "Einsum": _einsum,
     "Gemm": lambda node, shapes, _: shapes[0][0 if node.attributes.get("transA") else -1],
     "MatMul": lambda _, shapes, __: shapes[0][-1],
 }
