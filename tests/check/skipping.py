@@ -24,6 +24,7 @@ def softmax(x: NDArray[Any], axis: int | tuple[int, ...] = -1) -> NDArray[Any]:
 COMPUTE = {
     "Neg": np.negative,
     "Relu": lambda x: np.fmax(x, 0),
+    "Exp": lambda x: np.where(x <= 80, np.exp(x), np.inf),
     "ThresholdedRelu": lambda x, alpha=1.0: np.where(x > 2 * alpha, x, 0),
     "Softmax": softmax,
     "PRelu": lambda x, slope: np.where(x < 0, x + slope, x),

@@ -76,6 +76,7 @@ def checked(tmp_path_factory) -> Iterator[Callable[..., RuntimeCheck]]:
     ("node", "x", "opset"),
     [
         ("Relu(t)", WITH_NAN, 17),
+        ("Exp(t)", WITH_NAN, 17),
         ("ThresholdedRelu<alpha = 0.75>(t)", X, 17),
         ("Softmax<axis = 1>(t)", X, 17),
         ("Softmax<axis = 1>(t)", X, 11),

@@ -76,19 +76,12 @@ class Judge:
             if name in self._graph.outputs and bounded is not None and i < len(bounded):
                 self.expected[name] = bounded[i]
             if shown is not None and bounded is not None and i < len(bounded):
-                yield _verdict(node, name, shown, self._must_be(bounded[i], node), FORMATS.get(node.types[i]), segment)
+                expected = with_exact_specials(bounded[i], [self._approximation(read) for read in node.inputs])
+                yield _verdict(node, name, shown, expected, FORMATS.get(node.types[i]), segment)
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
             elif name and bounded is not None and i < len(bounded):
                 self._values[name], self._spans[name] = bounded[i], segment
-
-    def _must_be(self, expected: Approximation, node: FlatNode) -> Approximation:
-        """Return what a node must give: NaN and infinities exactly, where nothing that it read is in doubt."""
-        read = [self._approximation(name) for name in node.inputs]
-        special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
-        if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in read):
-            return expected
-        return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
     def _segment(self, node: FlatNode) -> tuple[str, ...]:
         before = dict.fromkeys(name for read in node.inputs for name in self._spans.get(read, ()))
@@ -146,6 +139,14 @@ def judged_level(
         tensors += judge.take(piece.values)
         step(judge.place - done)
     return replace(check, tensors=tensors, unjudged=judge.unjudged, moved=tuple(moved), failure=failure)
+
+
+def with_exact_specials(expected: Approximation, inputs: Iterable[Approximation | None]) -> Approximation:
+    """Return what a node must give that read `inputs`: NaN and infinities exactly, where nothing that it read is in doubt."""
+    special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
+    if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in inputs):
+        return expected
+    return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
 
 def read_as(array: Array, *, doubt: bool = True) -> Approximation:
