@@ -89,39 +89,63 @@ def small(tmp_path):
     return path
 
 
-def test_a_healthy_model_has_a_row_without_a_failure(small):
-    row, seconds = zoo.healthy_row(small, "ort-cpu")
+@pytest.fixture
+def canned(small, monkeypatch):
+    """Have each check give what one check of the healthy model, or of one with a fault in h, gave: a process takes seconds."""
+
+    def answer(model, runtime, *options, tensor=""):
+        if runtime not in RESULTS:
+            RESULTS[runtime] = measured(model, runtime, *options, tensor=tensor)
+        return RESULTS[runtime]
+
+    measured = zoo.checked
+    monkeypatch.setattr(zoo, "checked", answer)
+    return small
+
+
+RESULTS: dict[str, tuple] = {}
+
+
+def test_a_healthy_model_has_a_row_without_a_failure(canned):
+    row, seconds = zoo.healthy_row(canned, "ort-cpu")
     assert row.failure == ""
     assert row.cells[:4] == ("small.onnx", "ort-cpu", "2", "0")
     assert seconds > 0
 
 
-def test_a_runtime_that_is_off_and_limits_that_are_passed_fail(small, monkeypatch):
+def test_limits_that_are_passed_and_a_runtime_that_is_off_fail(canned, monkeypatch):
     monkeypatch.setattr(zoo, "SECONDS", 0.0)
     monkeypatch.setattr(zoo, "MOST_BYTES", 1)
-    row, _ = zoo.healthy_row(small, "faulty-model@tanh-softsign")
+    row, _ = zoo.healthy_row(canned, "faulty-model@tanh-softsign")
     assert "not explained, runtime at Tanh:h" in row.failure
     assert "are more than 0" in row.failure
 
 
-@pytest.mark.parametrize(
-    ("fault", "tensor", "failure"),
-    [("tanh-softsign", "h", ""), ("relu-leaky", "h", "explained"), ("tanh-softsign-optimized", "h", "")],
-)
-def test_a_fault_must_be_found_at_its_node_with_its_blame(small, fault, tensor, failure):
-    row = zoo.injected_row(small, zoo.Injection("small.onnx", fault, tensor))
-    assert row.failure == failure
+def test_a_check_without_a_result_fails_with_its_last_words(small, monkeypatch):
+    monkeypatch.setattr(
+        zoo, "checked", lambda *_, **__: (None, zoo.Usage(1.0, 1.0, 0), "inputs\nerror: no such runtime\n")
+    )
+    assert zoo.healthy_row(small, "ort-cpu")[0].failure == "error: no such runtime"
+    assert zoo.injected_row(small, zoo.Injection("small.onnx", "alpha", "h")).failure == "error: no such runtime"
 
 
-def test_a_fault_that_is_found_elsewhere_fails(small, monkeypatch):
-    monkeypatch.setattr(zoo, "node_name", lambda model, tensor: "Mul:y")
-    row = zoo.injected_row(small, zoo.Injection("small.onnx", "tanh-softsign", "h"))
-    assert row.failure == "found at Tanh:h"
+def test_a_fault_must_be_found_at_its_node_with_its_blame(canned, monkeypatch):
+    injection = zoo.Injection("small.onnx", "tanh-softsign", "h")
+    row = zoo.injected_row(canned, injection)
+    assert row.failure == ""
+    assert row.cells[:4] == ("small.onnx", "tanh-softsign", "h", "runtime, at 1 node")
+    assert zoo.injected_row(canned, injection._replace(tensor="y")).failure == "found at Tanh:h"
+    monkeypatch.setitem(RESULTS, "faulty-model@tanh-softsign-optimized", RESULTS["faulty-model@tanh-softsign"])
+    optimized = injection._replace(fault="tanh-softsign-optimized")
+    assert zoo.injected_row(canned, optimized).failure == "blamed on runtime"
+    zoo.healthy_row(canned, "ort-cpu")
+    monkeypatch.setitem(RESULTS, "faulty-model@relu-leaky", RESULTS["ort-cpu"])
+    assert zoo.injected_row(canned, injection._replace(fault="relu-leaky")).failure == "explained"
 
 
-def test_both_tables_are_written_and_a_failure_ends_with_1(tmp_path, small, monkeypatch):
-    monkeypatch.setattr(zoo, "fetched", lambda folder: {"small.onnx": small})
-    monkeypatch.setattr(zoo, "INJECTIONS", (zoo.Injection("small.onnx", "relu-leaky", "h"),))
+def test_both_tables_are_written_and_a_failure_ends_with_1(tmp_path, canned, monkeypatch):
+    monkeypatch.setattr(zoo, "fetched", lambda folder: {"small.onnx": canned})
+    monkeypatch.setattr(zoo, "INJECTIONS", (zoo.Injection("small.onnx", "tanh-softsign", "y"),))
     arguments = ["--folder", str(tmp_path), "--into", str(tmp_path / "zoo.md")]
     done = CliRunner().invoke(zoo.main, arguments)
     assert done.exit_code == 1, done.output
