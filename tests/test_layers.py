@@ -175,8 +175,12 @@ def public_names() -> dict[str, list[str]]:
     places: dict[str, list[str]] = {}
     for path in sorted(ROOT.glob("src/**/*.py")):
         module = path.relative_to(ROOT / "src" / "actconform").as_posix()
+        if path.stem.endswith("standalone"):  # a text that is copied into programs, which call what it defines
+            continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            own_program = module.startswith("cli/") or module.endswith("standalone.py")  # the latter is copied for users
+            own_program = module.startswith("cli/") or module.endswith(
+                "standalone.py"
+            )  # the latter is copied for users
             if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and not own_program):
                 places.setdefault(node.name, []).append(module)
     return {name: modules for name, modules in places.items() if not name.startswith("_") and name != "main"}

@@ -23,7 +23,7 @@ WRITTEN = [
 ]
 READ = [path for path in WRITTEN if path.name != "known-deviations.md"]  # generated
 PLACES = (".", "src/actconform", "src/actconform/onnx/grad/rules", "src/actconform/verdict/causes", "plugins")
-MADE = {"quick_gelu.py", "rounding.py", "test_onnxruntime_operators.py"}  # by who follows a document
+MADE = {"quick_gelu.py", "repro.py", "rounding.py", "test_onnxruntime_operators.py"}  # by who follows a document
 each = pytest.mark.parametrize("document", READ, ids=lambda path: path.relative_to(TOP).as_posix())
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
+from actconform.check.alone import ratio_alone
 from actconform.check.judge import judged_level
+from actconform.check.known_cause import known_cause
 from actconform.check.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 from actconform.check.runs import RunFailure
 from actconform.check.spread import LIMIT, output_verdict
@@ -19,9 +21,8 @@ if TYPE_CHECKING:
     from actconform.check.model_check import CheckedSample
     from actconform.check.runs import RuntimeRuns
 
-ALIKE = (
-    4.0  # two runtimes whose ratios at a node differ by less than this factor may both be right, and the truth wrong
-)
+ALIKE = 4.0  # two runtimes whose numbers differ by less than this part of their error may both be right, and the truth wrong
+MOST_ALONE = 16  # nodes that run by themselves
 
 
 def first_fault(
@@ -29,27 +30,51 @@ def first_fault(
 ) -> ModelFault | None:
     """Return the first thing that rounding does not explain, in the order of the graph; None where it explains all."""
     for level in levels:
-        wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
+        wrong, evidence = _first_wrong(runs, samples[level.sample], level)
         if wrong is not None:
-            return _of_node(runs, samples[level.sample], level, wrong, outputs)
+            return _of_node(runs, samples[level.sample], level, wrong, outputs, evidence)
     for output in outputs:
         if not output.explained:
             return _of_output(runs, samples[output.sample], output, levels)
     return None
 
 
+def _first_wrong(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck) -> tuple[TensorCheck | None, list[str]]:
+    """Return the first tensor over its bound that counts, and evidence on it.
+
+    Where all tensors are marked and the runtime may fuse nodes all the same, or the marks move the final outputs, what a mark
+    shows need not be what the next node read: there a node counts only if it is wrong by itself, too.
+    """
+    wrong = [tensor for tensor in level.tensors if not tensor.explained]
+    if not wrong or level.marks == "surviving" or not (level.moved or not runs.levels):
+        return (wrong[0] if wrong else None), []
+    for tensor in wrong[:MOST_ALONE]:
+        ratio = ratio_alone(runs, sample, level, tensor)
+        if ratio is None:
+            return tensor, [
+                "the node could not be run by itself to confirm it: what a mark shows may not be what is read"
+            ]
+        if ratio > 1:
+            return tensor, [f"by itself, on what it read, the node is over its bound too: {ratio:,.3g} times"]
+    return None, []
+
+
 def _of_node(
-    runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, tensor: TensorCheck, outputs: Sequence[OutputCheck]
+    runs: RuntimeRuns,
+    sample: CheckedSample,
+    level: LevelCheck,
+    tensor: TensorCheck,
+    outputs: Sequence[OutputCheck],
+    confirmation: Sequence[str],
 ) -> ModelFault:
     fused = level.marks == "surviving" and bool(runs.levels)
-    evidence = [_measure(tensor)]
-    if level.moved and level.marks == "all":
-        evidence.append(
-            f"marking tensors moves {_names(level.moved)}: what the marks show may not be what ran without them"
-        )
+    evidence = [_measure(tensor), *confirmation]
     if fused:
         evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
         evidence += _optimizer(runs, sample, level)
+    cause = None if fused else known_cause(runs, sample, level, tensor)
+    if cause is not None:
+        evidence.append(cause.words)
     off = [output.name for output in outputs if not output.explained and output.sample == level.sample]
     evidence.append(
         f"end to end {_names(off)} is off by more than {LIMIT:g} spreads"
@@ -66,6 +91,7 @@ def _of_node(
         segment=tensor.segment,
         source=source_line(sample.graph, tensor.node),
         evidence=tuple(evidence),
+        cause=cause.id if cause else "",
     )
 
 

@@ -186,24 +186,24 @@ def _verdict(
         return replace(tensor, ratio=np.inf, error=np.inf)
     if got.size == 0:
         return tensor
-    compared = _compared(got, wanted, expected.error, fmt)
-    worst = int(np.argmax(compared.ratio))
+    comparison = against_bound(got, wanted, expected.error, fmt)
+    worst = int(np.argmax(comparison.ratio))
     lowest, highest, histogram = _distribution(got)
     return replace(
         tensor,
-        ratio=float(compared.ratio.flat[worst]),
-        error=compared.error,
-        bound=float(compared.allowed.flat[worst]),
+        ratio=float(comparison.ratio.flat[worst]),
+        error=comparison.error,
+        bound=float(comparison.allowed.flat[worst]),
         place=tuple(int(i) for i in np.unravel_index(worst, got.shape)),
         got=float(got.flat[worst]),
         wanted=float(wanted.flat[worst]),
-        magnitude=compared.magnitude,
+        magnitude=comparison.magnitude,
         lowest=lowest,
         highest=highest,
         histogram=histogram,
-        looseness=compared.looseness,
-        overflowed=compared.overflowed,
-        nonfinite=compared.nonfinite,
+        looseness=comparison.looseness,
+        overflowed=comparison.overflowed,
+        nonfinite=comparison.nonfinite,
     )
 
 
@@ -224,7 +224,9 @@ def _distribution(array: Array) -> tuple[float, float, tuple[int, ...]]:
     return lowest, highest, tuple(int(count) for count in np.bincount(bins, minlength=BINS))
 
 
-class _Compared(NamedTuple):
+class Compared(NamedTuple):
+    """The error of each element over its bound, that bound, and what they come to."""
+
     ratio: F64
     allowed: F64
     error: float
@@ -234,7 +236,7 @@ class _Compared(NamedTuple):
     nonfinite: int
 
 
-def _compared(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> _Compared:
+def against_bound(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> Compared:
     """Return error over bound, element by element: 0 where both are the same number, NaN, or an overflow of the format."""
     floats = got.dtype.kind == "f"
     with np.errstate(all="ignore"):
@@ -254,7 +256,7 @@ def _compared(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | N
     magnitudes = np.abs(wanted.astype(np.float64))
     magnitude = float(np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0))
     largest_bound = float(np.max(allowed))
-    return _Compared(
+    return Compared(
         ratio,
         allowed,
         float(np.max(error, where=finite, initial=0.0)),

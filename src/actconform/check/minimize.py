@@ -17,7 +17,14 @@ import numpy as np
 from actconform.check.flatten import wide
 from actconform.check.judge import PIECE_BYTES
 from actconform.check.model_file import ModelFile
-from actconform.check.part import Accepted, Part, accepted_by_bounds, accepted_by_spread, part_of, read_from_outside
+from actconform.check.part import (
+    Accepted,
+    PartialModel,
+    accepted_by_bounds,
+    accepted_by_spread,
+    part_of,
+    read_from_outside,
+)
 from actconform.check.runs import Marks
 from actconform.check.truth import evaluated
 from actconform.errors import Unsupported
@@ -42,7 +49,7 @@ class Criterion(NamedTuple):
 
     name: str
     """"bound": the error bound given what was read; "spread": how far rounding moves the result end to end."""
-    accepted: Callable[[Part, Mapping[str, Array]], dict[str, Accepted]]
+    accepted: Callable[[PartialModel, Mapping[str, Array]], dict[str, Accepted]]
 
 
 BOUND = Criterion("bound", accepted_by_bounds)
@@ -53,7 +60,7 @@ SPREAD = Criterion("spread", lambda part, _: accepted_by_spread(part))
 class Minimal:
     """A model with its inputs, what a runtime gives and what is right; `reproduced` is false where nothing smaller differs alone."""
 
-    part: Part
+    part: PartialModel
     runtime: str
     level: str
     criterion: str
@@ -107,7 +114,7 @@ class _Values:
         self._file = file
         self._values: dict[str, Array] = dict(inputs)
 
-    def part(self, places: Sequence[int], outputs: Sequence[str]) -> Part:
+    def part(self, places: Sequence[int], outputs: Sequence[str]) -> PartialModel:
         """Return the nodes at `places` as a model. Raises KeyError where a tensor that they read has no value."""
         return part_of(self.graph, places, self._of(read_from_outside(self.graph, places)), outputs)
 
@@ -150,7 +157,7 @@ class _Search:
         """Whether the search must end."""
         return self.runs >= self._most_runs or time.monotonic() >= self._deadline
 
-    def of(self, part: Part, criterion: Criterion) -> Minimal | None:
+    def of(self, part: PartialModel, criterion: Criterion) -> Minimal | None:
         """Return what the runtime makes of a part, None where it takes it not, or it cannot be judged."""
         self.runs += 1
         with ModelFile(part.model) as file:
@@ -164,7 +171,7 @@ class _Search:
         accepted = {name: right for name, right in by_output.items() if name == self._target}
         return Minimal(part, self.runtime.name, self.level, criterion.name, dict(answer.outputs), accepted)
 
-    def smaller(self, part: Part, than: Minimal) -> Minimal | None:
+    def smaller(self, part: PartialModel, than: Minimal) -> Minimal | None:
         """Return what the runtime makes of a part where it is wrong in the same way, and clearly: see `least_ratio`."""
         if self.over:
             return None

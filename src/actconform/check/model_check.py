@@ -167,6 +167,9 @@ def _checked(
     levels: list[LevelCheck] = []
     for place in _judged_samples(outputs, len(samples)):
         levels += _levels(runs, samples[place], place, progress)
+    if not any(level.tensors for level in levels) and all(output.unjudged for output in outputs):
+        reason = f"nothing of what it gave could be judged: {outputs[0].unjudged if outputs else 'it gave no output'}"
+        return replace(runtime, reason=reason, outputs=outputs, levels=levels, seconds=time.perf_counter() - started)
     fault = first_fault(runs, samples, outputs, levels)
     mutated = tuple(dict.fromkeys(name for answer in answers for name in answer.mutated))
     return replace(

@@ -13,6 +13,7 @@ from actconform.check.runs import RuntimeRuns
 from actconform.errors import NoEnvironmentError, UsageError, near
 from actconform.settings import BackendConfig, table_name
 from actconform.types import base_name
+from actconform.verdict.causes.register import with_files
 from actconform.workers.environments import environment, is_installed
 from actconform.workers.from_settings import configured_worker, in_environment
 
@@ -65,7 +66,14 @@ def open_runtime(
             raise NoEnvironmentError(f"{name}: {error}") from None
         settings = in_environment(settings, prepared)
     config = msgspec.structs.replace(config, backends={**config.backends, worker: settings})
-    return RuntimeRuns(name, backend, configured_worker(worker, config, plugins), timeout or config.timeout)
+    return RuntimeRuns(
+        name,
+        backend,
+        configured_worker(worker, config, plugins),
+        timeout or config.timeout,
+        register=with_files(catalog.register, config.deviations),
+        kernels=catalog.kernels,
+    )
 
 
 def runtime_backend(name: str, catalog: Catalog) -> type[Backend]:

@@ -23,23 +23,23 @@ if TYPE_CHECKING:
     from actconform.types.case import Bundle
 
 
-class Part(NamedTuple):
+class PartialModel(NamedTuple):
     """A model, and its inputs."""
 
     model: onnx.ModelProto
     inputs: Bundle
 
-    def with_inputs(self, inputs: Bundle) -> Part:
+    def with_inputs(self, inputs: Bundle) -> PartialModel:
         """Return the same nodes with other values, whose shapes the model then declares."""
         if all(inputs[name].shape == array.shape for name, array in self.inputs.items()):
-            return Part(self.model, inputs)
+            return PartialModel(self.model, inputs)
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         del model.graph.input[:]
         model.graph.input.extend(_value_info(name, array) for name, array in inputs.items())
         for output in model.graph.output:
             output.type.tensor_type.ClearField("shape")
-        return Part(model, inputs)
+        return PartialModel(model, inputs)
 
 
 class Accepted(NamedTuple):
@@ -74,7 +74,7 @@ class Accepted(NamedTuple):
         return float(np.max(np.where(rejected, np.maximum(ratio, np.nextafter(1.0, 2.0)), 0.0), initial=0.0))
 
 
-def part_of(graph: FlatGraph, places: Iterable[int], values: Bundle, outputs: Sequence[str]) -> Part:
+def part_of(graph: FlatGraph, places: Iterable[int], values: Bundle, outputs: Sequence[str]) -> PartialModel:
     """Return the nodes at `places` of a flat graph as a model that gives `outputs`; `values` has what they read of other nodes.
 
     Constants stay; the shapes of the inputs are those of this sample. Raises KeyError for a tensor that has no value.
@@ -93,7 +93,7 @@ def part_of(graph: FlatGraph, places: Iterable[int], values: Bundle, outputs: Se
     model.graph.input.extend(_value_info(name, values[name]) for name in input_names)
     for name in outputs:
         model.graph.output.append(helper.make_tensor_value_info(name, graph.types[name], None))
-    return Part(model, {name: values[name] for name in input_names})
+    return PartialModel(model, {name: values[name] for name in input_names})
 
 
 def read_from_outside(graph: FlatGraph, places: Collection[int]) -> list[str]:
@@ -103,7 +103,7 @@ def read_from_outside(graph: FlatGraph, places: Collection[int]) -> list[str]:
     return [name for name in read if name not in produced and name not in graph.constants]
 
 
-def accepted_by_bounds(part: Part, answer: Mapping[str, Array]) -> dict[str, Accepted]:
+def accepted_by_bounds(part: PartialModel, answer: Mapping[str, Array]) -> dict[str, Accepted]:
     """Return for each output that can be judged what its error bound allows; nodes between are carried with their errors.
 
     `answer` is the runtime's: bounds of recurrent layers go by the states that it shows. Raises Unsupported or ValueError where
@@ -118,7 +118,7 @@ def accepted_by_bounds(part: Part, answer: Mapping[str, Array]) -> dict[str, Acc
     }
 
 
-def accepted_by_spread(part: Part) -> dict[str, Accepted]:
+def accepted_by_spread(part: PartialModel) -> dict[str, Accepted]:
     """Return for each output how far rounding may move it end to end. Raises Unsupported or ValueError as `accepted_by_bounds`."""
     graph = flatten(part.model, part.inputs)
     moved = draws(graph, part.inputs)

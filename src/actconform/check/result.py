@@ -126,6 +126,8 @@ class ModelFault(msgspec.Struct, frozen=True, kw_only=True):
     """The line of the user's program from which the exporter made the node, where it kept it."""
     evidence: tuple[str, ...] = ()
     """Sentences: what shows it."""
+    cause: str = ""
+    """The id of the registered cause that explains it; the fault is the runtime's all the same."""
 
 
 class RuntimeCheck(msgspec.Struct, frozen=True, kw_only=True):

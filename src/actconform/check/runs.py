@@ -8,6 +8,7 @@ import msgspec
 
 from actconform.errors import WorkerError
 from actconform.types import DRIVER_EXPORTER, Artifact, Case
+from actconform.types.cause import Register
 from actconform.workers.protocol import Call, Job, JobResult
 from actconform.workers.session import same_numbers
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
     from actconform.check.model_file import ModelFile
     from actconform.plugin.interfaces import Backend
+    from actconform.types import Kernel
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure
 
     Arrays = Mapping[str, NDArray[Any]]
 
+NOTHING_KNOWN = Register()
 MODEL = "model"  # in place of a case's subject, and of the path to an exported graph
 MOST_FAILURES = 16  # of runs with marks, until the marks that cannot be made are no longer looked for
 
@@ -91,13 +94,26 @@ class RuntimeRuns:
     No method raises for a fault of the runtime: it is a RunFailure. `level` is one of `levels`, or empty for what users get.
     """
 
-    def __init__(self, name: str, backend: type[Backend], worker: Worker, timeout: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        backend: type[Backend],
+        worker: Worker,
+        timeout: float,
+        *,
+        register: Register = NOTHING_KNOWN,
+        kernels: Mapping[str, Kernel] | None = None,
+    ) -> None:
         self.name = name
         self.levels = backend.levels
         self.optimizers = backend.optimizers
         self.packages = backend.packages
         self.reproduction = backend.reproduction()
         """See `Backend.reproduction`."""
+        self.register = register
+        """Known causes, of this runtime under the name `registered_as` among others; `kernels` are those that they speak of."""
+        self.registered_as = backend.stands_for or backend.name
+        self.kernels = kernels or {}
         self._backend = backend
         self._worker = worker
         self._timeout = timeout

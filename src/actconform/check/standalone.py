@@ -55,7 +55,7 @@ def reproduce(
         for k, value in enumerate(model.graph.output):
             if f"truth_{k}" in expected:
                 arrays = {key.rpartition("_")[0]: expected[key] for key in expected if key.endswith(f"_{k}")}
-                lines, count = compared(value.name, got[value.name], arrays, proved)
+                lines, count = output_lines(value.name, got[value.name], arrays, proved)
                 print("\n".join(lines))
                 wrong += count
     print(f"the fault is there: {wrong:,} elements" if wrong else "every element is as it should be")
@@ -74,7 +74,9 @@ def _read(path: Path) -> Any:
     return numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes()))
 
 
-def compared(name: str, got: Any, expected: dict[str, Any], proved: dict[str, dict[str, Any]]) -> tuple[list[str], int]:
+def output_lines(
+    name: str, got: Any, expected: dict[str, Any], proved: dict[str, dict[str, Any]]
+) -> tuple[list[str], int]:
     """Return one line for each of the worst elements of an output, with what `proved` has there, and how many are wrong."""
     truth = expected["truth"]
     if got.shape != truth.shape:

@@ -109,7 +109,8 @@ def blame_on_model(old: Path, new: Path, options: ModelOptions, config: Config, 
                 raise UsageError(
                     f"{one_line(str(options.model))} cannot be evaluated: {one_line(str(error))}"
                 ) from error
-        environments.load(file, samples)
+            environments.load(file, samples)
+            environments.ask(runs, packages.changed)
         blamed = _Blamed(name, packages, environments)
     if as_json:
         print_json(blamed.document())
@@ -154,21 +155,22 @@ class _Environments:
         """Return what the model gives with these packages new: the verdicts, and the outputs of each sample."""
         chosen = frozenset(new)
         if chosen not in self._answers:
-            versions = self._versions(chosen)
             with self.opened(chosen) as runs:
-                answers = runs.outputs_of_all(self._file, [sample.inputs for sample in self.samples])
-            failure = next((answer.failure for answer in answers if answer.failure), None)
-            outputs = [
-                output_check(sample, i, name, array)
-                for i, (sample, answer) in enumerate(zip(self.samples, answers, strict=True))
-                for name, array in answer.outputs.items()
-            ]
-            reason = f"{failure.kind}: {one_line(failure.message)}" if failure else ""
-            self._answers[chosen] = (
-                Answered(versions=versions, outputs=outputs, failure=reason),
-                [dict(answer.outputs) for answer in answers],
-            )
+                self.ask(runs, chosen)
         return self._answers[chosen]
+
+    def ask(self, runs: RuntimeRuns, new: Iterable[Bump]) -> None:
+        """Keep what the model gives in a runtime that was opened with these packages new."""
+        answers = runs.outputs_of_all(self._file, [sample.inputs for sample in self.samples])
+        failure = next((answer.failure for answer in answers if answer.failure), None)
+        outputs = [
+            output_check(sample, i, name, array)
+            for i, (sample, answer) in enumerate(zip(self.samples, answers, strict=True))
+            for name, array in answer.outputs.items()
+        ]
+        reason = f"{failure.kind}: {one_line(failure.message)}" if failure else ""
+        answered = Answered(versions=self._versions(frozenset(new)), outputs=outputs, failure=reason)
+        self._answers[frozenset(new)] = answered, [dict(answer.outputs) for answer in answers]
 
     def _versions(self, new: frozenset[Bump]) -> dict[str, str]:
         return {package.fact: package.after if package in new else package.before for package in self._packages.changed}

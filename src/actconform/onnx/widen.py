@@ -28,7 +28,7 @@ def widened(model: bytes) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def output_types(model: bytes) -> dict[str, np.dtype[Any]]:
+def narrow_output_types(model: bytes) -> dict[str, np.dtype[Any]]:
     """Return the dtypes of the graph's floating-point outputs by name: what they are rounded to."""
     outputs = onnx.load_model_from_string(model).graph.output
     kinds = {output.name: output.type.tensor_type.elem_type for output in outputs}

@@ -64,9 +64,11 @@ class OnnxReferenceFloat64(OnnxReference):
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
         """Return the widened graph as a program; raise `Unsupported` in the evaluator's words where it refuses it."""
-        from actconform.onnx.widen import output_types, widened
+        from actconform.onnx.widen import narrow_output_types, widened
 
-        return GraphProgram(widened(artifact.model), f"{artifact.path}; in float64", output_types(artifact.model))
+        return GraphProgram(
+            widened(artifact.model), f"{artifact.path}; in float64", narrow_output_types(artifact.model)
+        )
 
 
 class GraphProgram(Program):

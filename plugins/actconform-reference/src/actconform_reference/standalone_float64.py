@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from actconform.onnx.widen import output_types, widened
+from actconform.onnx.widen import narrow_output_types, widened
 
 
 def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:  # noqa: ARG001  there are none
@@ -17,7 +17,7 @@ def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:  # no
     content = Path(model).read_bytes()
     evaluator = ReferenceEvaluator(onnx.load_model_from_string(widened(content)))
     feeds = {name: array if array.dtype.kind in "biu" else array.astype(np.float64) for name, array in inputs.items()}
-    types = output_types(content)
+    types = narrow_output_types(content)
     with np.errstate(all="ignore"):
         results = map(np.asarray, evaluator.run(None, feeds))
         outputs = dict(zip(evaluator.output_names, results, strict=True))

@@ -16,7 +16,7 @@ from actconform.check.copied_text import module_text
 from actconform.check.exported_standalone import run as evaluated_by_onnx
 from actconform.check.minimize import Minimal
 from actconform.check.model_file import ModelFile
-from actconform.check.part import Part
+from actconform.check.part import PartialModel
 from actconform.check.reproduction import PROGRAM
 from actconform.compare.comparator import compare
 from actconform.errors import Unsupported
@@ -64,7 +64,7 @@ def of_exporter(
     question = _question(reported, graph_run)
     if question is None:
         return without_elements(reported, graph_run.job.artifact.model if graph_run.job.artifact else b"", out)
-    part = Part(with_output(graph_run.model, question.tensor), question.inputs)
+    part = PartialModel(with_output(graph_run.model, question.tensor), question.inputs)
     got = _evaluated(part)
     minimal = Minimal(
         part=part,
@@ -111,7 +111,7 @@ def _question(reported: ReportedFinding, graph_run: GraphRun) -> Question | None
     for finding in (reported.finding, *_alike(reported.finding, graph_run)):
         for question in questions(reported.result, finding, graph_run.vectors, graph_run.job):
             first = first or question
-            got = _evaluated(Part(with_output(graph_run.model, question.tensor), question.inputs))
+            got = _evaluated(PartialModel(with_output(graph_run.model, question.tensor), question.inputs))
             if question.wrong(got[question.tensor]):
                 return question
     return first
@@ -122,12 +122,12 @@ def _alike(finding: Finding, graph_run: GraphRun) -> list[Finding]:
     calls = zip(graph_run.vectors.vectors, graph_run.job.calls, strict=False)
     outputs = []
     for vector, call in calls:
-        got = _evaluated(Part(graph_run.model, call.inputs))
+        got = _evaluated(PartialModel(graph_run.model, call.inputs))
         outputs.append({name: array.astype(vector.dtypes.get(name, array.dtype)) for name, array in got.items()})
     return [each for each in compare(graph_run.vectors, outputs)[1] if each.worst and finding.same(each, anywhere=True)]
 
 
-def _evaluated(part: Part) -> dict[str, Array]:
+def _evaluated(part: PartialModel) -> dict[str, Array]:
     with ModelFile(part.model) as file:
         try:
             return evaluated_by_onnx(str(file.path), dict(part.inputs), "")
@@ -147,7 +147,7 @@ def _framework_value(
 
 
 def _values(
-    reported: ReportedFinding, question: Question, part: Part, implementation: str, native: Mapping[str, Array]
+    reported: ReportedFinding, question: Question, part: PartialModel, implementation: str, native: Mapping[str, Array]
 ) -> list[str]:
     """Return what both evaluators make of the graph, and the framework itself of the function, as sentences."""
     sentences = []

@@ -16,7 +16,7 @@ from actconform.check.minimize import Minimal, minimize
 from actconform.check.model_check import CheckedSample, check_model
 from actconform.check.model_file import ModelFile
 from actconform.check.open_runtime import open_runtime
-from actconform.check.part import Part
+from actconform.check.part import PartialModel
 from actconform.check.reproduction import MODEL, Reproduction, WorstElement
 from actconform.check.result import SampleFacts
 from actconform.check.source import read_source
@@ -234,7 +234,7 @@ def _of_runtime(
     minimal = _cut(model, question.inputs, runs) if shown and not question.zero_signs else None
     if minimal is None:
         accepted = {question.tensor: question.accepted}
-        part = Part(with_output(model, question.tensor), question.inputs)
+        part = PartialModel(with_output(model, question.tensor), question.inputs)
         minimal = Minimal(
             part, runs.name, "", "limit", {question.tensor: got}, accepted, reproduced=shown, is_whole_model=True
         )
