@@ -208,6 +208,42 @@ class Versioned(Right):
         return {"wobble": wobble.__version__}
 
 
+class Showing(Graph):
+    """A program that computes right, and shows h otherwise than it reads it: as runtimes do that fuse past a mark."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        outputs = super().forward(inputs)
+        if "h" in outputs and len(self.model.graph.node) > 1:
+            outputs["h"] = outputs["h"] * np.float32(1.25)
+        return outputs
+
+
+class Doubling(Graph):
+    """A program that doubles each product."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        wrong = {"Mul": lambda *factors: 2 * np.multiply(*factors)}
+        COMPUTE.update(wrong)
+        try:
+            return super().forward(inputs)
+        finally:
+            COMPUTE["Mul"] = np.multiply
+
+
+class Shows(Silent):
+    name = "shows"
+
+    def load(self, artifact: Artifact, dtype: str) -> Program:
+        return Showing(artifact)
+
+
+class Doubles(Silent):
+    name = "doubles"
+
+    def load(self, artifact: Artifact, dtype: str) -> Program:
+        return Doubling(artifact)
+
+
 class Framework(Backend):
     name = "framework"
     kind = "framework"
@@ -220,5 +256,5 @@ class Plugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, Refuses, Silent, NoDevice, Versioned]
-        runtimes += [Branches, NothingSurvives, Secretive]
+        runtimes += [Shows, Doubles, Branches, NothingSurvives, Secretive]
         return [*runtimes, Framework]

@@ -283,7 +283,7 @@ def test_a_version_has_an_environment_of_its_own_and_a_variant_that_of_its_runti
 def test_a_version_that_the_driver_has_needs_no_environment(
     catalog: Catalog, wheels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalog.backends["versioned"], "packages", ("nothing-of-the-kind", "msgspec"))
+    monkeypatch.setattr(catalog.backends["versioned"], "packages", ("msgspec", "nothing-of-the-kind"))
     with open_runtime(f"versioned@{msgspec.__version__}", catalog, settings()) as runs:
         assert runs.name == f"versioned@{msgspec.__version__}"
     assert not wheels.exists()

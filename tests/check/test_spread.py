@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 from actconform.check.result import OutputCheck
-from actconform.check.spread import LIMIT, ill_conditioned, output_verdict, spread_units
+from actconform.check.spread import ill_conditioned, output_verdict, spread_units
 from actconform.onnx.evaluate.element_types import FORMATS
 
 FLOAT, HALF, INT = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -33,9 +33,9 @@ def test_the_error_is_counted_in_spreads():
     assert result.magnitude == 4
 
 
-@pytest.mark.parametrize(("factor", "explained"), [(0.9, True), (1.1, False)])
-def test_the_limit(factor, explained):
-    assert verdict(moved(0, 0, factor * LIMIT * 1e-6)).explained is explained
+@pytest.mark.parametrize(("spreads", "explained"), [(15.9, True), (16.1, False)])
+def test_the_limit(spreads, explained):
+    assert verdict(moved(0, 0, spreads * 1e-6)).explained is explained
 
 
 def test_an_element_that_no_draw_moved_has_the_mean_spread_of_its_tensor():

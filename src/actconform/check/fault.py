@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec.structs import replace
 
+from actconform.check.alone import ratio_alone
 from actconform.check.judge import judged_level
 from actconform.check.known_cause import known_cause
 from actconform.check.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from actconform.check.model_file import ModelFile
     from actconform.check.runs import RuntimeRuns
 
-# Two runtimes may both be right, and the truth wrong, whose errors are this many times as large as the two lie apart.
-ALIKE = 4.0
+ALIKE = 4.0  # two runtimes whose numbers differ by less than this part of their error may both be right, and the truth wrong
+MOST_ALONE = 16  # nodes that run by themselves
 
 
 def first_fault(
@@ -37,15 +38,35 @@ def first_fault(
     `original` is the file of the user's model, from which the runtime made `outputs`.
     """
     for level in levels:
-        wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
+        wrong, evidence = _first_wrong(runs, samples[level.sample], level)
         if wrong is not None:
-            before = [each for each in levels if each.sample == level.sample and each.marks == "all"]
-            return _of_node(runs, samples[level.sample], level, wrong, outputs, before)
+            plain = [each for each in levels if each.sample == level.sample and each.marks == "all"]
+            return _of_node(runs, samples[level.sample], level, wrong, outputs, evidence, plain)
     for output in outputs:
         if not output.explained:
             of_sample = [level for level in levels if level.sample == output.sample]
             return _of_output(runs, original, samples[output.sample], output, of_sample)
     return None
+
+
+def _first_wrong(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck) -> tuple[TensorCheck | None, list[str]]:
+    """Return the first tensor over its bound that counts, and evidence on it.
+
+    Where all tensors are marked and the runtime may fuse nodes all the same, or the marks move the final outputs, what a mark
+    shows need not be what the next node read: there a node counts only if it is wrong by itself, too.
+    """
+    wrong = [tensor for tensor in level.tensors if not tensor.explained]
+    if not wrong or level.marks == "surviving" or not (level.moved or not runs.levels):
+        return (wrong[0] if wrong else None), []
+    for tensor in wrong[:MOST_ALONE]:
+        ratio = ratio_alone(runs, sample, level, tensor)
+        if ratio is None:
+            return tensor, [
+                "the node could not be run by itself to confirm it: what a mark shows may not be what is read"
+            ]
+        if ratio > 1:
+            return tensor, [f"by itself, on what it read, the node is over its bound too: {ratio:,.3g} times"]
+    return None, []
 
 
 def _of_node(
@@ -54,17 +75,14 @@ def _of_node(
     level: LevelCheck,
     tensor: TensorCheck,
     outputs: Sequence[OutputCheck],
+    confirmation: Sequence[str],
     unoptimized: Sequence[LevelCheck],
 ) -> ModelFault:
     """Return the fault of a tensor; `unoptimized` are the checks of the sample where nothing is optimized, in which all is right."""
     optimized = level.marks == "surviving" and bool(runs.levels)
     right = {name for check in unoptimized for verdict in check.tensors for name in verdict.segment}
     fused = optimized and right.issuperset(tensor.segment)
-    evidence = [_measure(tensor)]
-    if level.moved and level.marks == "all":
-        evidence.append(
-            f"marking tensors moves {_names(level.moved)}: what the marks show may not be what ran without them"
-        )
+    evidence = [_measure(tensor), *confirmation]
     if fused:
         evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
         evidence += _optimizer(runs, sample, level)
@@ -183,6 +201,8 @@ def _blame_of_output(
     judged = {name for each in levels for verdict in each.tensors for name in verdict.segment}
     if unjudged := {node.node for each in levels for node in each.unjudged} - judged:
         evidence.append(f"{len(unjudged)} nodes could not be judged, and one of them may be at fault")
+    if unbounded := [name for name, bounded in _bounded_nodes(levels).items() if not bounded]:
+        evidence.append(f"what {_names(unbounded)} read bounds nothing there, and one of them may be at fault")
     return "undetermined", evidence
 
 
@@ -202,6 +222,14 @@ def _blame_by_other_runs(
         return None, evidence
     by = f"{flat.spreads:.3g} spreads, which rounding explains"
     return "runtime", [*evidence, f"with functions and control flow taken apart it is off by {by}"]
+
+
+def _bounded_nodes(levels: Sequence[LevelCheck]) -> dict[str, bool]:
+    """Return for each node that was judged whether its bound was finite at some level."""
+    bounded: dict[str, bool] = {}
+    for tensor in (tensor for level in levels for tensor in level.tensors):
+        bounded[tensor.node] = bounded.get(tensor.node, False) or bool(np.isfinite(tensor.looseness))
+    return bounded
 
 
 def _judges_all(level: LevelCheck, output: OutputCheck) -> bool:

@@ -8,13 +8,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.check.flatten import flatten
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nested_graphs import graphs, own_names, subgraphs
 from actconform.onnx.opset_conversion import inlined
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from actconform.check.flatten import Array
+    from actconform.types.case import Bundle
 
 FLOAT, FLOAT16 = TensorProto.FLOAT, TensorProto.FLOAT16
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # that hold an element type; stash_type stays, as exporters write it
@@ -44,6 +48,24 @@ def overflowing_weights(model: onnx.ModelProto) -> list[str]:
                 if (np.isfinite(values) & (values >= 65520.0)).any():
                     names.append(tensor.name)
     return names
+
+
+def conversion_note(model: onnx.ModelProto, inputs: Bundle, converted: Mapping[str, Array]) -> str:
+    """Return a sentence on how far the conversion moves the true outputs, both graphs in float64 on the same float16 inputs.
+
+    `converted` are the true outputs of the converted graph, `inputs` those of the first sample.
+    """
+    widened = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in inputs.items()}
+    moves = []
+    for name, truth in flatten(model, widened).truth.items():
+        moved = converted.get(name)
+        if truth.dtype.kind != "f" or moved is None or moved.shape != truth.shape or not truth.size:
+            continue
+        with np.errstate(all="ignore"):
+            error = float(np.nan_to_num(np.max(np.abs(moved - truth)), nan=np.inf))
+        largest = float(np.max(np.abs(truth), where=np.isfinite(truth), initial=0.0))
+        moves.append(f"{name} by {error:.3g} of at most {largest:.3g}")
+    return f"the conversion itself, weights and constants rounded, moves the true outputs: {', '.join(moves[:5])}"
 
 
 class _Converter:

@@ -76,22 +76,12 @@ class Judge:
             if name in self._graph.outputs and bounded is not None and i < len(bounded):
                 self.expected[name] = bounded[i]
             if shown is not None and bounded is not None and i < len(bounded):
-                expected = self._must_be(bounded[i], node)
+                expected = with_exact_specials(bounded[i], [self._values.get(read) for read in node.inputs])
                 yield _verdict(node, name, shown, expected, FORMATS.get(node.types[i]), self._segment())
             if shown is not None:
                 self._values[name] = read_as(shown, doubt=self._doubt)
             elif name and bounded is not None and i < len(bounded):
                 self._values[name], self._carried[name] = bounded[i], self.place
-
-    def _must_be(self, expected: Approximation, node: FlatNode) -> Approximation:
-        """Return what a node must give: NaN and infinities exactly, where nothing that it read is in doubt."""
-        if expected.error is None or np.asarray(expected.value).dtype.kind != "f":
-            return expected
-        special = ~np.isfinite(expected.value)
-        read = [self._values[name] for name in node.inputs if name in self._values]
-        if not special.any() or any(x.error is not None for x in read):
-            return expected
-        return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
     def _segment(self) -> tuple[str, ...]:
         """Return the nodes since the last tensors that were seen, up to the one that is judged now, in the order of the graph."""
@@ -172,6 +162,14 @@ def _unseen(
         reason = next((hidden[name] for name in node.outputs if name in hidden), "")
         if reason and node.name not in spanned:
             yield Unjudged(node.name, node.proto.op_type, reason)
+
+
+def with_exact_specials(expected: Approximation, inputs: Iterable[Approximation | None]) -> Approximation:
+    """Return what a node must give that read `inputs`: NaN and infinities exactly, where nothing that it read is in doubt."""
+    special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
+    if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in inputs):
+        return expected
+    return Approximation(expected.value, np.where(special, 0.0, expected.error))
 
 
 def read_as(array: Array, *, doubt: bool = True) -> Approximation:

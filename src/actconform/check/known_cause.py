@@ -9,11 +9,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.check.flatten import wide
-from actconform.check.judge import PIECE_BYTES, against_bound, read_as
+from actconform.check.judge import PIECE_BYTES, against_bound, read_as, with_exact_specials
 from actconform.check.runs import Marks, RunFailure
 from actconform.compare.elementwise import Sample
 from actconform.errors import Unsupported
-from actconform.onnx.author import author
+from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.computation import attributes_of
 from actconform.onnx.evaluate.element_types import FORMATS
 from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
@@ -262,6 +262,7 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, node: Fl
         bounded = bounded_outputs(node.computation, node.types, read, [wide(got), *[None] * (len(node.types) - 1)])[0]
     except Unsupported:
         return None
+    bounded = with_exact_specials(bounded, read)
     wanted = np.asarray(bounded.value)
     if wanted.shape != got.shape:
         return None

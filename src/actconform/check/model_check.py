@@ -172,17 +172,14 @@ def _checked(
     levels: list[LevelCheck] = []
     for place in _judged_samples(outputs, len(samples)):
         levels += _levels(runs, samples[place], place, progress)
+    if not any(level.tensors for level in levels) and all(output.unjudged for output in outputs):
+        reason = f"nothing of what it gave could be judged: {outputs[0].unjudged if outputs else 'it gave no output'}"
+        return replace(runtime, reason=reason, outputs=outputs, levels=levels, seconds=time.perf_counter() - started)
     fault = first_fault(runs, original, samples, outputs, levels)
     mutated = tuple(dict.fromkeys(name for answer in answers for name in answer.mutated))
-    judged = any(level.tensors for level in levels) or any(not output.unjudged for output in outputs)
-    if not judged and not mutated:
-        runtime = replace(runtime, reason=f"nothing of it could be judged: {outputs[0].unjudged}")
-    elif fault is None and not mutated:
-        runtime = replace(runtime, status="explained")
-    else:
-        runtime = replace(runtime, status="not explained")
     return replace(
         runtime,
+        status="explained" if fault is None and not mutated else "not explained",
         outputs=outputs,
         levels=levels,
         mutated=mutated,

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.check.draw import parsed_range
-from actconform.check.float16 import as_float16, overflowing_weights
+from actconform.check.float16 import as_float16, conversion_note, overflowing_weights
 from actconform.check.gradients import add_cotangents, difference_note, with_gradients
 from actconform.check.inputs import write_sample
 from actconform.check.model_check import check_model
@@ -91,8 +91,7 @@ def command(**arguments: Any) -> int:
         try:
             checked = _variant(options, source, samples, notes)
             result = check_model(checked, samples, runtimes, progress, seed=None if options.inputs else options.seed)
-            if options.gradients:
-                notes.append(difference_note(_forward(options, source), samples[0].graph, samples[0].inputs))
+            notes += _second_looks(options, source, samples[0])
         except (Unsupported, ValueError) as error:
             raise UsageError(f"{one_line(str(options.model))} cannot be evaluated: {one_line(str(error))}") from error
         result = replace(result, notes=(*result.notes, *notes))
@@ -182,6 +181,17 @@ def _variant(options: _Options, source: Source, samples: Sequence[CheckedSample]
             sample.inputs = add_cotangents(model, sample.inputs, options.seed)
         model = with_gradients(model)
     return source if model is source.model else source.with_model(model)
+
+
+def _second_looks(options: _Options, source: Source, sample: CheckedSample) -> list[str]:
+    """Return what says whether a converted model, or gradients, are those of the model itself."""
+    notes = []
+    if options.dtype:
+        inputs = {name: array for name, array in sample.inputs.items() if name in source.inputs}
+        notes.append(conversion_note(source.model, inputs, sample.graph.truth))
+    if options.gradients:
+        notes.append(difference_note(_forward(options, source), sample.graph, sample.inputs))
+    return notes
 
 
 def _write(options: _Options, result: CheckResult, source: Source, samples: Sequence[CheckedSample]) -> list[str]:

@@ -61,7 +61,7 @@ def test_the_first_bad_layer_and_whose_fault_it_is_stand_on_top(opened):
 def test_a_healthy_model_says_so_and_how_sharp_the_test_was(opened):
     page = opened("healthy")
     assert page.inner_text("h1") == "✓ Explained by rounding"
-    assert page.inner_text("#verdict table tbody tr >> nth=2").split("\t") == ["all", "4", "4e-5", "block0.conv_0"]
+    assert page.inner_text("#verdict table tbody tr >> nth=2").split("\t") == ["all", "4", "4e-5", "block0.conv_0", "–"]
     assert len(layers(page)) == 12
 
 

@@ -109,14 +109,17 @@ def test_an_addition_at_its_bound_is_not_the_largest_error():
     assert summary.worst_tensor([]) is None
 
 
-def test_the_power_of_a_level_is_its_loosest_bound_over_all_samples():
+def test_the_power_of_a_level_is_its_loosest_bound_below_the_values_over_all_samples():
     levels = [
         made_check.level(tensors=[made_check.tensor("a", looseness=1e-3)]),
         made_check.level(sample=1, tensors=[made_check.tensor("b", looseness=1e-2), made_check.tensor("c")]),
+        made_check.level(
+            tensors=[made_check.tensor("d", looseness=1.0), made_check.tensor("e", looseness=float("inf"))]
+        ),
         made_check.level("all", tensors=[]),
     ]
     powers = summary.powers(made_check.runtime(levels=levels))
-    assert powers == [("none", 3, 1e-2, "b"), ("all", 0, 0.0, "")]
+    assert powers == [("none", 3, 1e-2, "b", 2), ("all", 0, 0.0, "", 0)]
 
 
 def test_nodes_that_another_level_judged_are_not_called_unjudged():

@@ -170,7 +170,8 @@ def _runtime(runtime: RuntimeCheck, texts: Texts) -> dict[str, Any]:
         if largest is None
         else [short_number(largest[1].ratio), largest[1].node, largest[1].op_type, largest[0].name],
         "powers": [
-            [power.level, power.tensors, short_number(power.loosest), power.loosest_node] for power in powers(runtime)
+            [power.level, power.tensors, short_number(power.loosest), power.loosest_node, power.blind]
+            for power in powers(runtime)
         ],
         "unjudged": [[group.reason, group.operators, group.nodes] for group in unjudged_nodes(runtime)],
         "failures": [[level.name, level.sample, level.failure] for level in runtime.levels if level.failure],

@@ -36,6 +36,8 @@ class LevelPower(NamedTuple):
     loosest: float
     """The largest bound over the magnitude of its tensor: what a fault must exceed to be seen everywhere."""
     loosest_node: str
+    blind: int = 0
+    """Tensors beside these whose bound is no smaller than their values: no error could be seen there."""
 
 
 class UnjudgedNodes(NamedTuple):
@@ -150,15 +152,16 @@ def worst_tensor(levels: Iterable[LevelCheck]) -> tuple[LevelCheck, TensorCheck]
 
 
 def powers(runtime: RuntimeCheck) -> list[LevelPower]:
-    """Return for each level how many tensors were judged over all samples, and the loosest bound."""
+    """Return for each level how many tensors were judged over all samples, the loosest bound, and how many bounds say nothing."""
     grouped: dict[str, list[TensorCheck]] = {}
     for level in runtime.levels:
         grouped.setdefault(level.name, []).extend(level.tensors)
     shown = []
     for name, tensors in grouped.items():
-        loosest = max(tensors, key=lambda tensor: tensor.looseness, default=None)
+        telling = [tensor for tensor in tensors if tensor.looseness < 1]
+        loosest = max(telling, key=lambda tensor: tensor.looseness, default=None)
         place = ("", 0.0) if loosest is None else (loosest.node, loosest.looseness)
-        shown.append(LevelPower(name, len(tensors), place[1], place[0]))
+        shown.append(LevelPower(name, len(telling), place[1], place[0], len(tensors) - len(telling)))
     return shown
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -171,12 +170,12 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
         )
         loosest = max(levels, key=lambda power: power.loosest)
         where = f" (level {name_shown(loosest.level)})" if loosest.level else ""
-        limit = (
-            "any fault"
-            if math.isinf(loosest.loosest)
-            else f"a fault below {share_shown(loosest.loosest)} of its largest value"
-        )
+        limit = f"a fault below {share_shown(loosest.loosest)} of its largest value"
         yield f"loosest at {name_shown(loosest.loosest_node)}{where}: {limit} may go unseen there"
+    for power in powers(runtime):
+        if power.blind:
+            at = f" at level {name_shown(power.level)}" if power.level else ""
+            yield f"{_count(power.blind, 'tensor')}{at} whose bound is larger than its values, after long segments: nothing is seen there"
     groups = unjudged_nodes(runtime)
     for group in groups[:REASONS_SHOWN]:
         yield f"{_count(len(group.nodes), 'node')} not judged: {one_line(group.reason, SENTENCE_LETTERS)}: {_names(group.nodes)}"

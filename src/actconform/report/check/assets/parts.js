@@ -119,17 +119,18 @@ function layerLink(fault, runtime) {
 function powerOf(runtime) {
   const parts = [];
   if (runtime.powers.length) {
-    const rows = runtime.powers.map(([level, tensors, loosest, node]) => [
+    const rows = runtime.powers.map(([level, tensors, loosest, node, blind]) => [
       level || "as it runs",
       tensors.toLocaleString("en"),
       tensors ? share(loosest) : "–",
       nameOf(node),
+      blind ? blind.toLocaleString("en") : "–",
     ]);
     parts.push(
       element("h4", null, "How sharp the test was"),
       table(
         `Power of the test of ${runtime.name}`,
-        ["level", "#tensors judged", "#loosest bound", "at"],
+        ["level", "#tensors judged", "#loosest bound", "at", "#bound larger than its values"],
         rows,
       ),
       element("p", { class: "quiet" }, "A fault smaller than the loosest bound, a share of the tensor's largest value, may go unseen there."),
