@@ -230,6 +230,29 @@ class Doubling(Graph):
             COMPUTE["Mul"] = np.multiply
 
 
+class RightOnce(Counting):
+    """A program that is right the first time."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        outputs = super().forward(inputs)
+        return {name: value - 1 if name in ("h", "y") else value for name, value in outputs.items()}
+
+
+class Widening(Graph):
+    def forward(self, inputs: Arrays) -> Arrays:
+        return {name: value.astype(np.float64) for name, value in super().forward(inputs).items()}
+
+
+class Late(Right):
+    name = "late"
+    program = RightOnce
+
+
+class Widens(Right):
+    name = "widens"
+    program = Widening
+
+
 class Shows(Silent):
     name = "shows"
 
@@ -256,5 +279,5 @@ class Plugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
         runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, Refuses, Silent, NoDevice, Versioned]
-        runtimes += [Shows, Doubles, Branches, NothingSurvives, Secretive]
+        runtimes += [Shows, Doubles, Late, Widens, Branches, NothingSurvives, Secretive]
         return [*runtimes, Framework]

@@ -197,6 +197,11 @@ def _blame_of_output(
         )
         return "graph", evidence
     if any(output.name in each.moved for each in levels):
+        if _right_where_shown(levels, output):
+            evidence.append(
+                "where all tensors are shown it is right, and every node that was judged: it is wrong only without"
+            )
+            return "runtime", evidence
         evidence.append("marking tensors moves it: what the marks show may not be what ran without them")
     judged = {name for each in levels for verdict in each.tensors for name in verdict.segment}
     if unjudged := {node.node for each in levels for node in each.unjudged} - judged:
@@ -204,6 +209,17 @@ def _blame_of_output(
     if unbounded := [name for name, bounded in _bounded_nodes(levels).items() if not bounded]:
         evidence.append(f"what {_names(unbounded)} read bounds nothing there, and one of them may be at fault")
     return "undetermined", evidence
+
+
+def _right_where_shown(levels: Sequence[LevelCheck], output: OutputCheck) -> bool:
+    """Return whether a run with marks, in which nothing is over its bound, gives this output."""
+    return any(
+        each.sample == output.sample
+        and output.name in each.moved
+        and any(tensor.tensor == output.name for tensor in each.tensors)
+        and all(tensor.explained for tensor in each.tensors)
+        for each in levels
+    )
 
 
 def _blame_by_other_runs(
@@ -250,16 +266,14 @@ def _again(
     return output_verdict(again, array, graph.truth[output.name], sample.draws, graph.types.get(output.name, 0))
 
 
-def fault_of_saved(samples: Sequence[CheckedSample], outputs: Sequence[OutputCheck]) -> ModelFault | None:
+def fault_of_saved(outputs: Sequence[OutputCheck]) -> ModelFault | None:
     """Return the fault of the first saved output that rounding does not explain: the graph is not what made it."""
     for output in outputs:
         if not output.explained:
-            graph = samples[output.sample].graph
-            node, op_type = _producer(graph, output.name)
             return ModelFault(
                 blame="graph",
-                node=node,
-                op_type=op_type,
+                node=output.name,  # which node it is nobody can tell from the outputs
+                op_type="",
                 sample=output.sample,
                 output=output,
                 evidence=(
@@ -311,6 +325,7 @@ def source_line(graph: FlatGraph, node_name: str) -> str:
     trace = next((text for key, text in metadata.items() if "stack_trace" in key), "") or node.doc_string
     lines = [line.strip() for line in trace.splitlines() if line.strip()]
     places = [place for place, line in enumerate(lines) if line.startswith("File ")]
+    places = [place for place in places if "site-packages" not in lines[place]] or places  # the user's own file
     if not places:
         return lines[0] if lines else ""
     return " ".join(lines[places[-1] : places[-1] + 2])

@@ -25,10 +25,16 @@ STEP = 1e-6  # of the difference quotient, relative to the size of an input: its
 def with_gradients(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return `model` with a cotangent input for each float output, and the gradient of each float input as a further output.
 
+    Of a model without float inputs, such as one of tokens, the gradients are those of its float weights.
     Raises UsageError, naming the node, where an operator has no gradient.
     """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    floats = any(value.type.tensor_type.elem_type in FORMATS for value in inputs)
+    weights = [tensor.name for tensor in model.graph.initializer if tensor.data_type in FORMATS and tensor.dims]
     try:
-        return add_gradients(model, cotangent=COTANGENT, gradient=GRADIENT)
+        wrt = None if floats or not weights else weights
+        return add_gradients(model, wrt=wrt, cotangent=COTANGENT, gradient=GRADIENT)
     except (GradientError, UnsupportedOperator, Unsupported) as error:
         raise UsageError(f"--gradients: {one_line(str(error))}") from error
 

@@ -25,10 +25,11 @@ from actconform.check.result import (
     SampleFacts,
     Weight,
 )
-from actconform.check.runs import RunFailure
+from actconform.check.runs import RunFailure, RuntimeOutputs
 from actconform.check.spread import ill_conditioned, output_verdict
 from actconform.check.truth import DRAWS, draws
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,7 +105,7 @@ def check_model(
         graph=[each for i, sample in enumerate(samples) for each in _conditioning(sample, i)],
         weights=_weights(graph),
         answered=tuple(node.name for node in graph.nodes if any(name in graph.answered for name in node.outputs)),
-        notes=source.notes,
+        notes=(*source.notes, *_nonfinite_notes(samples)),
         seed=seed,
         actconform=__version__,
         seconds=time.perf_counter() - started,
@@ -164,7 +165,7 @@ def _checked(
         reason = f"{failure.kind}: {failure.message}"
         return replace(runtime, reason=reason, seconds=time.perf_counter() - started)
     outputs = [
-        output_check(sample, i, name, answer.outputs.get(name))
+        _answered(sample, i, name, answer)
         for i, (sample, answer) in enumerate(zip(samples, answers, strict=True))
         for name in sample.graph.outputs
     ]
@@ -174,7 +175,8 @@ def _checked(
         levels += _levels(runs, samples[place], place, progress)
     if not any(level.tensors for level in levels) and all(output.unjudged for output in outputs):
         reason = f"nothing of what it gave could be judged: {outputs[0].unjudged if outputs else 'it gave no output'}"
-        return replace(runtime, reason=reason, outputs=outputs, levels=levels, seconds=time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return replace(runtime, status="not judged", reason=reason, outputs=outputs, levels=levels, seconds=seconds)
     fault = first_fault(runs, original, samples, outputs, levels)
     mutated = tuple(dict.fromkeys(name for answer in answers for name in answer.mutated))
     return replace(
@@ -196,10 +198,19 @@ def _saved(samples: Sequence[CheckedSample]) -> RuntimeCheck:
         for i, sample in enumerate(samples)
         for name, array in (sample.saved or {}).items()
     ]
-    fault = fault_of_saved(samples, outputs)
+    fault = fault_of_saved(outputs)
     return RuntimeCheck(
         name=SAVED, status="explained" if fault is None else "not explained", outputs=outputs, fault=fault
     )
+
+
+def _answered(sample: CheckedSample, place: int, name: str, answer: RuntimeOutputs) -> OutputCheck:
+    """Return the verdict on an output of a runtime: on the worse of two answers where it does not give the same twice."""
+    first = output_check(sample, place, name, answer.outputs.get(name))
+    if name not in answer.unsteady:
+        return first
+    second = output_check(sample, place, name, answer.second.get(name))
+    return second if (second.explained, -second.spreads) < (first.explained, -first.spreads) else first
 
 
 def output_check(sample: CheckedSample, place: int, name: str, array: Array | None) -> OutputCheck:
@@ -210,6 +221,10 @@ def output_check(sample: CheckedSample, place: int, name: str, array: Array | No
             name=name, sample=place, shape=(), spreads=np.inf, reason="it was not given", explained=False
         )
     output = OutputCheck(name=name, sample=place, shape=array.shape)
+    dtype = STORAGE.get(graph.types.get(name, 0), array.dtype)
+    if array.dtype != dtype:
+        reason = f"it is of {array.dtype}, and should be of {dtype}"
+        return replace(output, spreads=np.inf, reason=reason, explained=False)
     truth = graph.truth.get(name)
     if truth is None:
         return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
@@ -237,7 +252,7 @@ def _levels(runs: RuntimeRuns, sample: CheckedSample, place: int, progress: Prog
     """Judge nodes at each level: all tensors marked where nothing is optimized, those that survive where it is."""
     if runs.levels:
         yield _level(runs, sample, place, runs.levels[0], None, progress)
-    for level in runs.levels[-2:] if runs.levels else ("",):
+    for level in [level for level in runs.levels[-2:] if level != runs.levels[0]] if runs.levels else [""]:
         surviving = runs.surviving(sample.file, level)
         if not isinstance(surviving, RunFailure):
             yield _level(runs, sample, place, level, surviving, progress)
@@ -273,6 +288,19 @@ def _conditioning(sample: CheckedSample, place: int) -> Iterator[Conditioning]:
             **ill_conditioned(truth, moved, FORMATS.get(graph.types.get(name, 0))),
             overflows=graph.overflow.words if graph.overflow else "",
         )
+
+
+def _nonfinite_notes(samples: Sequence[CheckedSample]) -> Iterator[str]:
+    """Yield which weights, and which true outputs, are NaN or infinite."""
+    graph = samples[0].graph
+    for name, array in graph.constants.items():
+        values = wide(array)
+        if values.dtype.kind == "f" and (count := values.size - int(np.count_nonzero(np.isfinite(values)))):
+            yield f"weight {one_line(name, 80)} has {count:,} values that are NaN or infinite"
+    for i, sample in enumerate(samples):
+        for name, truth in sample.graph.truth.items():
+            if truth.dtype.kind == "f" and truth.size and not np.isfinite(truth).any():
+                yield f"output {one_line(name, 80)} is NaN or infinite everywhere in sample {i + 1}, as the graph is written"
 
 
 def _weights(graph: FlatGraph) -> list[Weight]:

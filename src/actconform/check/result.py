@@ -135,8 +135,8 @@ class RuntimeCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     facts: dict[str, str] = {}
-    status: Literal["explained", "not explained", "failed", "unavailable"]
-    """`failed`: it refused the model, died, gave no answer in time, or gave one of which nothing could be judged."""
+    status: Literal["explained", "not explained", "not judged", "failed", "unavailable"]
+    """`not judged`: it answered, and nothing of it can be evaluated here. `failed`: it refused the model, died, gave no answer in time, or gave one of which nothing could be judged."""
     reason: str = ""
     """Of a failure, in the runtime's words where it has any."""
     outputs: list[OutputCheck] = []

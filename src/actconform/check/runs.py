@@ -46,13 +46,14 @@ class RunFailure(msgspec.Struct, frozen=True):
 class RuntimeOutputs(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a runtime for one sample: the final outputs by name, empty where there is a failure.
 
-    `unsteady` are the outputs whose bits differed in a second call, NaN payloads aside; `mutated` the inputs that were changed in
+    `unsteady` are the outputs whose bits differed in a second call, NaN payloads aside, which gave `second`; `mutated` the inputs that were changed in
     place. `placement` has for each execution provider the operators that it was given, where the runtime says so. Seconds are
     those of loading the graph, and of one call.
     """
 
     outputs: Arrays = {}
     unsteady: tuple[str, ...] = ()
+    second: Arrays = {}
     mutated: tuple[str, ...] = ()
     placement: Mapping[str, tuple[str, ...]] = {}
     load_seconds: float = 0.0
@@ -243,6 +244,7 @@ def _runtime_outputs(result: JobResult, index: int, samples: int) -> RuntimeOutp
     return RuntimeOutputs(
         outputs=result.outputs[index],
         unsteady=tuple(name for call, name in result.unsteady if call == index),
+        second=result.second.get(index, {}),
         mutated=tuple(name for call, name in result.mutated if call == index),
         placement=result.placement,
         load_seconds=result.timings.get("load", 0.0),

@@ -66,6 +66,11 @@ def draw_user_samples(
         def refusal(arrays: Bundle) -> str | None:
             while usable:
                 answer = usable[0].outputs(file, arrays)
+                if answer.failure is not None and answer.failure.kind == "timeout":
+                    raise UsageError(
+                        f"the model gives no answer on {usable[0].name} in time, with the first inputs that were drawn: raise "
+                        "--timeout, or give inputs with --inputs"
+                    )
                 if answer.failure is None or answer.failure.kind != "refused":
                     return answer.failure.message if answer.failure else None
                 usable.pop(0)  # it refuses the model, whatever the inputs

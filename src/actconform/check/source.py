@@ -150,6 +150,7 @@ def read_source(path: Path, *, max_memory: int | None = None) -> Source:
 
 
 def _source(path: Path, model: onnx.ModelProto, weights: int, sha256: str) -> Source:
+    left_out = _leave_out_other_outputs(path, model)
     bare = onnx.GraphProto(input=model.graph.input, output=model.graph.output)
     open_dimensions(bare)
     initialized = {tensor.name for tensor in model.graph.initializer}
@@ -167,8 +168,31 @@ def _source(path: Path, model: onnx.ModelProto, weights: int, sha256: str) -> So
         outputs=outputs,
         sha256=sha256,
         weight_bytes=weights,
-        notes=tuple(_notes(model)),
+        notes=(*left_out, *_notes(model)),
     )
+
+
+def _leave_out_other_outputs(path: Path, model: onnx.ModelProto) -> list[str]:
+    """Take outputs off the model that are no tensors of numbers, and return a note where there are any; the nodes stay.
+
+    Raises UsageError where none is left.
+    """
+    numeric = [value for value in model.graph.output if _is_numeric(value)]
+    others = [one_line(value.name, 80) for value in model.graph.output if not _is_numeric(value)]
+    if not others:
+        return []
+    if not numeric:
+        names = ", ".join(others[:5])
+        raise UsageError(f"{one_line(str(path))}: gives no tensor of numbers that could be compared, but {names}")
+    kept = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in numeric]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    return [f"outputs that are no tensors of numbers are not compared: {', '.join(others[:5])}"]
+
+
+def _is_numeric(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    return kind in {"tensor_type", None} and value.type.tensor_type.elem_type != TensorProto.STRING
 
 
 def _content(path: Path) -> bytes:

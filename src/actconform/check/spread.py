@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from actconform.types.dtypes import FloatFormat
 
 LIMIT = 16.0
+MOST_ABOVE = 1024.0  # times the median spread: one huge element must not lend its spread to all others
 
 
 def output_verdict(
@@ -106,9 +107,11 @@ def spread_units(truth: Array, moved: Sequence[Array], element_type: int) -> tup
         spread = np.sqrt(_mean_squares(truth, moved))
         finite = np.isfinite(spread)
         mean = float(np.mean(spread, where=finite)) if finite.any() else 0.0
+        moving = spread[finite & (spread > 0)]
+        common = min(mean, MOST_ABOVE * float(np.median(moving))) if moving.size else 0.0
         size = np.where(np.isfinite(truth), np.abs(truth), 0.0)
         rounding = size * fmt.unit_roundoff + fmt.smallest_normal if fmt else size * 2.0**-53
-        return np.maximum(np.maximum(np.where(finite, spread, np.inf), mean), rounding), mean
+        return np.maximum(np.maximum(np.where(finite, spread, np.inf), common), rounding), mean
 
 
 def _mean_squares(truth: Array, moved: Sequence[Array]) -> Array:
@@ -125,7 +128,8 @@ def _decisions(got: Array, truth: Array) -> tuple[int, int]:
     if truth.ndim < 2 or not 2 <= truth.shape[-1] <= 100_000:
         return 0, 0
     alike = np.argmax(got, axis=-1) == np.argmax(truth, axis=-1)
-    return int(alike.size), int(np.count_nonzero(alike))
+    decided = ~np.isnan(truth).any(axis=-1)
+    return int(np.count_nonzero(decided)), int(np.count_nonzero(alike & decided))
 
 
 def _place(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:

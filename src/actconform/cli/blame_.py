@@ -13,7 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from actconform.cli import announced
-from actconform.cli.blame_model import ModelOptions, blame_on_model, print_json
+from actconform.cli._blame_model import ModelOptions, blame_on_model, print_json
 from actconform.errors import NoEnvironmentError, UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.across_runs.bisect_packages import (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,8 +24,8 @@ from actconform.check.source import read_source
 from actconform.errors import Unsupported, UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_json import CHECK, write_json
-from actconform.report.check.node_data import write_node_data
-from actconform.report.check.page import write_page
+from actconform.report.check.node_data import NODE_DATA, write_node_data
+from actconform.report.check.page import PAGE, write_page
 from actconform.report.issue.from_check import MINIMAL, attach
 from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.check_screen import print_check
@@ -34,7 +36,7 @@ from actconform.text import one_line
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import onnx
 
@@ -88,6 +90,7 @@ def command(**arguments: Any) -> int:
         progress = stack.enter_context(CheckProgress(open_console(to_stderr=True)))
         progress.stage("inputs")
         samples, notes = _samples(options, source, runtimes)
+        _make_folder(options.out)
         try:
             checked = _variant(options, source, samples, notes)
             result = check_model(checked, samples, runtimes, progress, seed=None if options.inputs else options.seed)
@@ -95,12 +98,16 @@ def command(**arguments: Any) -> int:
         except (Unsupported, ValueError) as error:
             raise UsageError(f"{one_line(str(options.model))} cannot be evaluated: {one_line(str(error))}") from error
         result = replace(result, notes=(*result.notes, *notes))
-        wrote = _write(options, result, checked, samples)
+        wrote, unwritten = _write(options, result, checked, samples)
+        if options.as_json and not unwritten:
+            sys.stdout.buffer.write((options.out / CHECK).read_bytes())
+        screen = open_console(to_stderr=options.as_json)
+        print_check(screen, result, wrote)
+        if unwritten:
+            raise unwritten
         if options.minimize:
-            wrote += _minimal(options, result, samples, runtimes)
-    if options.as_json:
-        sys.stdout.buffer.write((options.out / CHECK).read_bytes())
-    print_check(open_console(to_stderr=options.as_json), result, wrote)
+            progress.stage("minimizing")
+            _say_aside(_minimal(options, result, samples, runtimes))
     return 0 if result.explained else 1
 
 
@@ -194,26 +201,60 @@ def _second_looks(options: _Options, source: Source, sample: CheckedSample) -> l
     return notes
 
 
-def _write(options: _Options, result: CheckResult, source: Source, samples: Sequence[CheckedSample]) -> list[str]:
-    """Write the files of a check, and return their names."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    wrote = [write_json(result, options.out)]
+def _make_folder(folder: Path) -> None:
+    """Make the folder of a check. Raises UsageError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {one_line(str(folder))}: cannot be written: {error.strerror}") from error
+
+
+def _remove_earlier(options: _Options) -> None:
+    """Take out of the folder what an earlier check wrote, but for what this one reads: its model, its inputs. Raises OSError."""
+    read = [path.resolve() for path in (options.model, options.inputs, options.reference) if path is not None]
+    earlier = [options.out / name for name in (CHECK, PAGE, NODE_DATA, MINIMAL)]
+    earlier += [folder for folder in options.out.glob("test_data_set_*") if any(folder.glob("input_*.pb"))]
+    for path in earlier:
+        if any(kept.is_relative_to(path.resolve()) for kept in read):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _write(
+    options: _Options, result: CheckResult, source: Source, samples: Sequence[CheckedSample]
+) -> tuple[list[str], OSError | None]:
+    """Write the files of a check; return their names, and the first error, which names its file."""
+    written: dict[Path, Callable[[], object]] = {options.out / CHECK: lambda: write_json(result, options.out)}
     for i, sample in enumerate(samples if options.inputs is None else ()):
         folder = options.out / f"test_data_set_{i}"
-        write_sample(folder, sample.inputs, source)
-        wrote.append(folder)
+        written[folder] = partial(write_sample, folder, sample.inputs, source)
     if options.html:
-        wrote += [write_page(result, options.out), write_node_data(result, options.out)]
-    return [str(path) for path in wrote]
+        written[options.out / PAGE] = lambda: write_page(result, options.out)
+        written[options.out / NODE_DATA] = lambda: write_node_data(result, options.out)
+    names: list[str] = []
+    for path, write in written.items():
+        try:
+            if not names:
+                _remove_earlier(options)
+            write()
+        except OSError as error:
+            return names, OSError(error.errno, error.strerror, str(path))
+        names.append(str(path))
+    return names, None
 
 
 def _minimal(
     options: _Options, result: CheckResult, samples: Sequence[CheckedSample], runtimes: Sequence[RuntimeRuns]
-) -> list[str]:
-    """Cut the first fault of a runtime out of the model, and return the folder about it; none where there is no fault."""
+) -> str:
+    """Cut the first fault of a runtime out of the model; return what was written, or why nothing was."""
     for runs in runtimes:
         checked = next((runtime for runtime in result.runtimes if runtime.name == runs.name), None)
         if checked is not None and checked.fault is not None:
             attach(result, checked.fault, samples[checked.fault.sample], runs, options.out)
-            return [str(options.out / MINIMAL)]
-    return []
+            return f"WROTE    {options.out / MINIMAL}: model.onnx, test_data_set_0, repro.py, issue.md"
+    if result.explained:
+        return "--minimize: rounding explains every answer, there is nothing to cut out"
+    return "--minimize: no runtime has a fault of its own that could be cut out of the model"

@@ -122,7 +122,8 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
 
     `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
-    output name) whose bits differed when the call was made again after the last one; NaN payloads do not count. `surviving` has
+    output name) whose bits differed when the call was made again after the last one; NaN payloads do not count. `second` has the outputs of such a
+    call the second time. `surviving` has
     the names of the tensors that survive optimization, None where the job does not ask for them.
     """
 
@@ -130,6 +131,7 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
     intermediates: Bundle | None = None
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []
+    second: dict[int, Bundle] = {}
     implementation: str = ""
     placement: dict[str, tuple[str, ...]] = {}
     grown: int = 0

@@ -186,7 +186,9 @@ class Session:
         # Last, not second: state left behind by the calls in between must not show in the outputs either.
         for index, call in enumerate(job.calls if job.twice else job.calls[:1]):
             again, _ = _call(program, call, index, outcome.timings)
-            outcome.unsteady.extend((index, name) for name in _differing(outcome.outputs[index], again))
+            if differing := _differing(outcome.outputs[index], again):
+                outcome.unsteady.extend((index, name) for name in differing)
+                outcome.second[index] = again
             del again  # it would count as growth
         if job.calls and not job.twice:
             output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())

@@ -22,6 +22,7 @@ import actconform.onnx.evaluate.signals
 import actconform.onnx.evaluate.states
 import actconform.onnx.evaluate.windows  # noqa: F401  they register operators
 from actconform.errors import Unsupported
+from actconform.onnx.constants import operator_node
 from actconform.onnx.evaluate.contrib.registry import ADDED_TO_STANDARD, BODY_OPSET, CONTRIB, Operators
 from actconform.onnx.evaluate.element_types import held
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, OperatorNode
@@ -84,7 +85,7 @@ def _made_step(
     op_type: str, present: tuple[bool, ...], outputs: int, attributes: tuple[tuple[str, Any], ...]
 ) -> DefinitionStep:
     inputs = [f"in{i}" if each else "" for i, each in enumerate(present)]
-    node = helper.make_node(op_type, inputs, [f"out{i}" for i in range(outputs)], **dict(attributes))
+    node = operator_node(op_type, inputs, [f"out{i}" for i in range(outputs)], "", **dict(attributes))
     return DefinitionStep(node, computation(node, BODY_OPSET))
 
 

@@ -47,6 +47,7 @@ STYLES = {
     "explained": "bold green",
     "not explained": "bold red",
     "failed": "bold red",
+    "not judged": "yellow",
     "unavailable": "yellow",
     "FIRST": "bold red",
     "BLAME": "bold red",

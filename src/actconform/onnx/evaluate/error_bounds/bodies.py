@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from actconform.errors import Unsupported
+from actconform.onnx.constants import operator_node
 from actconform.onnx.evaluate.computation import computation
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, output_types
 from actconform.onnx.evaluate.error_bounds.registry import Approximation, BoundContext, bounded_outputs, error_bound
@@ -65,7 +66,7 @@ def _function_body(
     attributes = {name: value for name, value in node.attributes.items() if value is not None}
     names = [f"x{i}" if each else "" for i, each in enumerate(inputs)]
     results = [f"y{i}" if kind else "" for i, kind in enumerate(result_types)]
-    proto = helper.make_node(node.op_type, names, results, **attributes)
+    proto = operator_node(node.op_type, names, results, "", **attributes)
     body = onnx.FunctionProto()
     if schema.has_context_dependent_function:
         described = [
