@@ -29,6 +29,8 @@ from actconform.workers.tensor_files import file_name, read_tensor, write_tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import onnx
+
     from actconform.types import Artifact, Bundle
 
 ABOUT = "ACTCONFORM_COMMAND"
@@ -37,6 +39,7 @@ UNSUPPORTED = 3  # the exit code
 VERSION_SECONDS = 60.0
 MOST_BYTES = 1 << 30  # of all outputs of one call
 PREFIX = "actconform-command-"
+LONGEST_NAME = 200  # bytes of a file's name, its ending aside
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,14 +119,12 @@ class CommandProgram(Program):
 
         self._about = about
         self.implementation = artifact.path
-        graph = onnx.load_model_from_string(artifact.model).graph
-        self._outputs = {output.name: output.type.tensor_type.elem_type for output in graph.output}
-        for name in (*(value.name for value in graph.input), *self._outputs):
-            if Path(name).name != name or name.startswith("."):
-                raise Unsupported(f"a tensor of the graph is called {name!r}, which is no name of a file")
+        model = onnx.load_model_from_string(artifact.model)
+        self._outputs = {output.name: output.type.tensor_type.elem_type for output in model.graph.output}
+        self._called = _file_names(model.graph)
         self._folder = temporary_folder(PREFIX)
         self._model = self._folder / "model.onnx"
-        self._model.write_bytes(artifact.model)
+        self._model.write_bytes(_called_so(model, self._called) if self._called else artifact.model)
 
     def forward(self, inputs: Bundle) -> Bundle:
         """Return every output by name. Raises `Unsupported` with the command's last line where it ends with 3, and CommandError
@@ -133,7 +134,8 @@ class CommandProgram(Program):
             input_folder, output_folder = Path(place, "inputs"), Path(place, "outputs")
             input_folder.mkdir()
             output_folder.mkdir()
-            for name, array in inputs.items():
+            for tensor, array in inputs.items():
+                name = self._called.get(tensor, tensor)
                 (input_folder / file_name(name, self._about.tensors)).write_bytes(
                     write_tensor(name, array, self._about.tensors)
                 )
@@ -166,7 +168,7 @@ class CommandProgram(Program):
 
     def _read(self, folder: Path) -> Bundle:
         kind = self._about.tensors
-        expected = {file_name(name, kind): name for name in self._outputs}
+        expected = {file_name(self._called.get(name, name), kind): name for name in self._outputs}
         written = sorted(path.name for path in folder.iterdir())
         if written != sorted(expected):
             raise CommandError(
@@ -186,6 +188,33 @@ class CommandProgram(Program):
             except (TensorFileError, OSError) as error:
                 raise CommandError(f"{self._about.name} wrote {file}, which is no tensor: {error}") from error
         return outputs
+
+
+def _file_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Return other names for inputs and outputs whose names are none of files, such as "/encoder/Add_output_0"."""
+    from actconform.onnx.nested_graphs import fresh_prefix, own_names
+
+    ends = dict.fromkeys(value.name for value in (*graph.input, *graph.output))
+    unfit = [
+        name
+        for name in ends
+        if Path(name).name != name or name.startswith(".") or "\0" in name or len(name.encode()) > LONGEST_NAME
+    ]
+    if not unfit:
+        return {}
+    prefix = fresh_prefix("tensor_", set(own_names(graph)))
+    return {name: f"{prefix}{i}" for i, name in enumerate(unfit)}
+
+
+def _called_so(model: onnx.ModelProto, names: Mapping[str, str]) -> bytes:
+    """Return the model with other names for some of its tensors; its nodes keep theirs."""
+    from actconform.onnx.nested_graphs import renamed
+
+    graph = renamed(model.graph, lambda name: names.get(name, name))
+    for node, original in zip(graph.node, model.graph.node, strict=True):
+        node.name = original.name
+    model.graph.CopyFrom(graph)
+    return bytes(model.SerializeToString())
 
 
 class CommandPlugin:

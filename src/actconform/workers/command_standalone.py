@@ -23,13 +23,29 @@ def run(model: str, inputs: dict[str, Any], level: str) -> dict[str, Any]:  # no
         folders = {name: Path(place, name) for name in ("inputs", "outputs")}
         for folder in folders.values():
             folder.mkdir()
-        for name, array in inputs.items():
-            _write(folders["inputs"] / f"{name}.{TENSORS}", name, array)
-        places = {"model": model, **{name: str(folder) for name, folder in folders.items()}}
+        proto = onnx.load(model)
+        names = {value.name: value.name for value in (*proto.graph.input, *proto.graph.output)}
+        names = {name: name if Path(name).name == name else f"tensor_{i}" for i, name in enumerate(names)}
+        _rename(proto.graph, names)
+        onnx.save(proto, Path(place, "model.onnx"))
+        for tensor, array in inputs.items():
+            _write(folders["inputs"] / f"{names[tensor]}.{TENSORS}", names[tensor], array)
+        places = {"model": str(Path(place, "model.onnx")), **{name: str(folder) for name, folder in folders.items()}}
         words = [word.format(**places) for word in shlex.split(COMMAND)]
         subprocess.run(words, cwd=FOLDER, check=True, stdin=subprocess.DEVNULL)  # noqa: S603
-        outputs = onnx.load(model).graph.output
-        return {value.name: _read(folders["outputs"] / f"{value.name}.{TENSORS}", value) for value in outputs}
+        outputs = zip(onnx.load(model).graph.output, proto.graph.output, strict=True)
+        return {
+            value.name: _read(folders["outputs"] / f"{written.name}.{TENSORS}", value) for value, written in outputs
+        }
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Give tensors names that files can have."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        value.name = names.get(value.name, value.name)
 
 
 def _write(path: Path, name: str, array: Any) -> None:
