@@ -107,7 +107,7 @@ def command(**arguments: Any) -> int:
             raise unwritten
         if options.minimize:
             progress.stage("minimizing")
-            _say_aside(_minimal(options, result, samples, runtimes))
+            say(_minimal(options, result, samples, runtimes), err=options.as_json)
     return 0 if result.explained else 1
 
 
