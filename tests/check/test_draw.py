@@ -311,7 +311,7 @@ def test_sizes_that_need_too_much_memory_are_not_run(read):
 
 
 def test_strings_are_not_drawn(read):
-    source = read("g (string[2] x) => (string[2] y) { y = Identity(x) }")
+    source = read("g (string[2] x) => (int64[1] y) { y = Shape(x) }")
     with pytest.raises(UsageError, match=r"takes strings.*--inputs"):
         draw_samples(source, seed=0)
 
@@ -388,7 +388,7 @@ def test_what_accepts_raises_ends_the_search(read):
     ],
 )
 def test_a_range_that_the_input_cannot_hold_is_refused(read, dtype, ends):
-    source = read(f"g ({dtype}[2] x) => ({dtype}[2] y) {{ y = Identity(x) }}")
+    source = read(f"g ({dtype}[2] x) => (int64[1] y) {{ y = Shape(x) }}")
     with pytest.raises(UsageError, match=r"--range x=.*expected .*numbers that it holds"):
         draw_samples(source, seed=0, ranges={"x": Range(*ends)})
 

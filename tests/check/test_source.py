@@ -374,3 +374,12 @@ def test_an_element_type_that_onnx_does_not_know_is_refused(tmp_path: Path):
 def test_nodes_out_of_order_are_sorted_as_runtimes_do(tmp_path: Path, body):
     model = read_source(saved(tmp_path, PREFIX + body)).model
     onnx.checker.check_model(model)  # which asks for the order
+
+
+def test_outputs_that_are_no_numbers_are_left_out_and_named(tmp_path: Path):
+    body = "g (string[2] s, float[2] x) => (string[2] label, float[2] y) { label = Identity(s) y = Neg(x) }"
+    source = read_source(saved(tmp_path, PREFIX + body))
+    assert list(source.outputs) == ["y"]
+    assert "outputs that are no tensors of numbers are not compared: label" in source.notes
+    alone = "g (string[2] s) => (string[2] label) { label = Identity(s) }"
+    assert "gives no tensor of numbers" in refused(saved(tmp_path, PREFIX + alone))
