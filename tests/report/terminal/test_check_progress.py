@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import made_check
+import pytest
 from rich.console import Console
 
 from actconform.check.spread import LIMIT
@@ -43,12 +44,14 @@ def test_a_terminal_shows_steps_of_all_time_left_and_the_first_outputs_and_is_cl
     assert shown.endswith("\x1b[2K")
 
 
+def interrupted(console):
+    with CheckProgress(console) as progress:
+        progress.stage("truth", 3)
+        raise ValueError("truth")
+
+
 def test_an_error_ends_the_bar():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None, legacy_windows=False)
-    try:
-        with CheckProgress(console) as progress:
-            progress.stage("truth", 3)
-            raise ValueError
-    except ValueError:
-        pass
+    with pytest.raises(ValueError, match="truth"):
+        interrupted(console)
     assert "\x1b[?25h" in console.file.getvalue()  # the cursor is back

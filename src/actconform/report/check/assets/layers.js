@@ -64,22 +64,10 @@ function refreshLayers() {
 }
 
 function select(name, label, options) {
-  return element(
-    "label",
-    null,
-    element("span", { class: "unseen" }, label),
-    element(
-      "select",
-      {
-        id: `by-${name}`,
-        onchange: (event) => {
-          filters[name] = event.target.value;
-          refreshLayers();
-        },
-      },
-      options.map(([value, words]) => element("option", { value, selected: filters[name] === value }, words)),
-    ),
-  );
+  return dropdown(`by-${name}`, label, options, filters[name], (value) => {
+    filters[name] = value;
+    refreshLayers();
+  });
 }
 
 function layerControls() {

@@ -92,6 +92,17 @@ async function copy(words, box, button) {
   }, 1500);
 }
 
+/** A list to choose from: `options` are pairs of value and words, `choose` is called with the value that is chosen. */
+function dropdown(id, label, options, chosen, choose) {
+  const items = options.map(([value, words]) => element("option", { value, selected: chosen === value }, words));
+  return element(
+    "label",
+    null,
+    element("span", { class: "unseen" }, label),
+    element("select", { id, onchange: (event) => choose(event.target.value) }, items),
+  );
+}
+
 /** A table in a box that scrolls by itself; `head` names columns, "#" before a name aligns it as a number. */
 function table(caption, head, rows) {
   const names = head.map((name) =>

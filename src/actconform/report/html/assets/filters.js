@@ -33,32 +33,12 @@ for (const result of cases) {
 }
 
 function choice(name, values, label) {
-  const options = [
-    element("option", { value: "" }, `any ${label}`),
-    ...values.map((value) =>
-      element(
-        "option",
-        { value, selected: filters[name] === value },
-        name === "verdict" ? `${value} (${data.words[value]})` : value,
-      ),
-    ),
-  ];
-  return element(
-    "label",
-    null,
-    element("span", { class: "unseen" }, label),
-    element(
-      "select",
-      {
-        id: `by-${name}`,
-        onchange: (event) => {
-          filters[name] = event.target.value;
-          refresh();
-        },
-      },
-      options,
-    ),
-  );
+  const words = (value) => (name === "verdict" ? `${value} (${data.words[value]})` : value);
+  const options = [["", `any ${label}`], ...values.map((value) => [value, words(value)])];
+  return dropdown(`by-${name}`, label, options, filters[name], (value) => {
+    filters[name] = value;
+    refresh();
+  });
 }
 
 function controls() {
