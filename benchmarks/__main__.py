@@ -15,8 +15,8 @@ import click
 import numpy as np
 
 from actconform.catalog.kernels import UNARY
-from actconform.compare.classify import classify
-from actconform.compare.elementwise import Sample, elementwise_errors
+from actconform.comparison.classify import classify
+from actconform.comparison.elementwise import Sample, elementwise_errors
 from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 from benchmarks.gradients import forward_and_backward, transformations

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 import onnx
 
-from actconform.check.spread import LIMIT
+from actconform.checking.spread import LIMIT
 from actconform.onnx.nested_graphs import graphs
 from actconform.report.check.check_json import CHECK, read_json
 from benchmarks.process_tree import Usage, run_measured
@@ -25,7 +25,7 @@ from benchmarks.zoo_models import QUANTIZED, QUANTIZED_FROM, WHEELS, fetched
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.check.result import CheckResult, RuntimeCheck
+    from actconform.checking.result import CheckResult, RuntimeCheck
 
 FOLDER = Path("zoo-out")
 INJECTED = "faulty-model"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actconform.catalog.models.zoo import networks
-from actconform.compare.layerwise import LAYERS
+from actconform.comparison.layerwise import LAYERS
 from actconform.plugin.loader import load_plugins
 from actconform.run.scheduler import Plan, run
 from actconform.run.select import all_cases

@@ -18,7 +18,7 @@ import actconform.run.scheduler
 import actconform.run.subject
 import actconform.testdata.kernel_vectors
 from actconform import selftest
-from actconform.compare import classify, comparator, elementwise
+from actconform.comparison import classify, comparator, elementwise
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.run.scheduler import Plan, plan_of
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actconform.compare.elementwise import ErrorStatistics, Sample
+    from actconform.comparison.elementwise import ErrorStatistics, Sample
     from actconform.testdata.kernel_vectors import TestVectors
 
     Patch = pytest.MonkeyPatch

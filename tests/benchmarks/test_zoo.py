@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
-from actconform.check.flatten import flatten
+from actconform.checking.flatten import flatten
 from actconform.errors import UsageError
 from benchmarks import zoo
 from benchmarks.process_tree import run_measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actconform.check.result import (
+from actconform.checking.result import (
     CheckResult,
     Conditioning,
     LevelCheck,
@@ -16,7 +16,7 @@ from actconform.check.result import (
     Unjudged,
     Weight,
 )
-from actconform.check.spread import LIMIT
+from actconform.checking.spread import LIMIT
 
 HOSTILE = (
     "<script>window.harm=1</script><img src=x onerror=window.harm=1>::error::boo \u202egnol\u202c \x1b[31m {{data}} 😀"

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from actconform.catalog.models.zoo import PUBLISHED, networks
-from actconform.compare.layerwise import layerwise
+from actconform.comparison.layerwise import layerwise
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names

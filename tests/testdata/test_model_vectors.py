@@ -11,7 +11,7 @@ import pytest
 
 import actconform.testdata.model_vectors as room
 from actconform.catalog.models.zoo import PUBLISHED, networks
-from actconform.compare.comparator import compare
+from actconform.comparison.comparator import compare
 from actconform.oracle.layers.model import gradients, values
 from actconform.testdata.golden.model_goldens import VERIFIED, distance, rounding_scale
 from actconform.testdata.golden.store import golden_dir, load, read_manifest

@@ -13,8 +13,8 @@ from msgspec import structs
 
 from actconform.catalog.kernels import UNARY
 from actconform.catalog.models.zoo import networks
-from actconform.compare.comparator import compare
-from actconform.compare.layerwise import LAYERS
+from actconform.comparison.comparator import compare
+from actconform.comparison.layerwise import LAYERS
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import GRAPHS
 from actconform.onnx.author.model import author_model

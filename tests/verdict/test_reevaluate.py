@@ -14,9 +14,9 @@ from scipy import special
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
-from actconform.compare.comparator import compare, structural
-from actconform.compare.layerwise import LAYERS
-from actconform.compare.metamorphic import RelationChecks
+from actconform.comparison.comparator import compare, structural
+from actconform.comparison.layerwise import LAYERS
+from actconform.comparison.metamorphic import RelationChecks
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator

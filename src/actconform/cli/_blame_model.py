@@ -12,14 +12,14 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from actconform.check.difference import OutputDifference, output_difference
-from actconform.check.draw import parsed_range
-from actconform.check.model_check import evaluate, output_check
-from actconform.check.open_runtime import open_runtime, runtime_backend
-from actconform.check.result import OutputCheck  # noqa: TC001  msgspec reads annotations
-from actconform.check.runs import RunFailure
-from actconform.check.samples import draw_user_samples, read_user_samples
-from actconform.check.source import read_source
+from actconform.checking.difference import OutputDifference, output_difference
+from actconform.checking.draw import parsed_range
+from actconform.checking.model_check import evaluate, output_check
+from actconform.checking.open_runtime import open_runtime, runtime_backend
+from actconform.checking.result import OutputCheck  # noqa: TC001  msgspec reads annotations
+from actconform.checking.runs import RunFailure
+from actconform.checking.samples import draw_user_samples, read_user_samples
+from actconform.checking.source import read_source
 from actconform.cli import announced
 from actconform.errors import NoEnvironmentError, Unsupported, UsageError
 from actconform.plugin.loader import load_plugins
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from actconform.check.model_check import CheckedSample
-    from actconform.check.model_file import ModelFile
-    from actconform.check.runs import RuntimeRuns
-    from actconform.check.source import Source
+    from actconform.checking.model_check import CheckedSample
+    from actconform.checking.model_file import ModelFile
+    from actconform.checking.runs import RuntimeRuns
+    from actconform.checking.source import Source
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
     from actconform.report.across_runs.bisect_packages import Answer

@@ -13,14 +13,14 @@ import click
 import numpy as np
 from msgspec.structs import replace
 
-from actconform.check.draw import parsed_range
-from actconform.check.float16 import as_float16, conversion_note, overflowing_weights
-from actconform.check.gradients import add_cotangents, difference_note, with_gradients
-from actconform.check.inputs import write_sample
-from actconform.check.model_check import check_model
-from actconform.check.open_runtime import open_runtime
-from actconform.check.samples import draw_user_samples, read_user_samples
-from actconform.check.source import read_source
+from actconform.checking.draw import parsed_range
+from actconform.checking.float16 import as_float16, conversion_note, overflowing_weights
+from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
+from actconform.checking.inputs import write_sample
+from actconform.checking.model_check import check_model
+from actconform.checking.open_runtime import open_runtime
+from actconform.checking.samples import draw_user_samples, read_user_samples
+from actconform.checking.source import read_source
 from actconform.errors import Unsupported, UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_json import CHECK, write_json
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from actconform.check.model_check import CheckedSample
-    from actconform.check.result import CheckResult
-    from actconform.check.runs import RuntimeRuns
-    from actconform.check.source import Source
+    from actconform.checking.model_check import CheckedSample
+    from actconform.checking.result import CheckResult
+    from actconform.checking.runs import RuntimeRuns
+    from actconform.checking.source import Source
 
 DEFAULT_RUNTIME = "ort-cpu"
 

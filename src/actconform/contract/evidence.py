@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 from onnx import TensorProto, helper
 
-from actconform.compare.comparator import structure
-from actconform.compare.layerwise import layerwise
-from actconform.compare.metamorphic import RelationChecks
-from actconform.compare.side_effects import behaviour
+from actconform.comparison.comparator import structure
+from actconform.comparison.layerwise import layerwise
+from actconform.comparison.metamorphic import RelationChecks
+from actconform.comparison.side_effects import behaviour
 from actconform.contract.recording_backend import BACKEND, INSIST, NOTES, PLUGIN, PLUGINS, UNKNOWN, WATCHED, Notes
 from actconform.contract.survival import Survival, check_survival
 from actconform.errors import NoGoldens, Unsupported, UsageError, WorkerCrash, WorkerTimeout

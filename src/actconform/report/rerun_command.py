@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actconform.check.result import CheckResult
+    from actconform.checking.result import CheckResult
 
 FOLDER = "conform-case"  # not the report's own folder: a run begins by clearing it
 

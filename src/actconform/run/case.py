@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.compare.comparator import comparison
-from actconform.compare.metamorphic import RelationChecks
-from actconform.compare.side_effects import behaviour
+from actconform.comparison.comparator import comparison
+from actconform.comparison.metamorphic import RelationChecks
+from actconform.comparison.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
 from actconform.run.subject import LayerRun, subject_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from actconform.compare.comparator import Comparison
+    from actconform.comparison.comparator import Comparison
     from actconform.onnx.gates import Breach
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from actconform.compare.layerwise import layerwise, locate_layer, top_1
+from actconform.comparison.layerwise import layerwise, locate_layer, top_1
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gates import inspect, inspect_model
@@ -23,7 +23,7 @@ from actconform.workers.protocol import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actconform.compare.comparator import Comparison
+    from actconform.comparison.comparator import Comparison
     from actconform.onnx.gates import Breach
     from actconform.testdata.golden.store import Golden
     from actconform.testdata.kernel_vectors import TestVectors

@@ -8,10 +8,10 @@ import msgspec
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from actconform.compare.classify import classify
-from actconform.compare.comparator import compare, joined, structure
-from actconform.compare.elementwise import elementwise_errors
-from actconform.compare.layerwise import layerwise
+from actconform.comparison.classify import classify
+from actconform.comparison.comparator import compare, joined, structure
+from actconform.comparison.elementwise import elementwise_errors
+from actconform.comparison.layerwise import layerwise
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference
@@ -24,8 +24,8 @@ from actconform.workers.protocol import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from actconform.compare.elementwise import Sample
-    from actconform.compare.metamorphic import RelationChecks
+    from actconform.comparison.elementwise import Sample
+    from actconform.comparison.metamorphic import RelationChecks
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Bundle, Finding
     from actconform.types.dtypes import FloatFormat

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform import Kernel, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.comparator import compare
+from actconform.comparison.comparator import compare
 from actconform.onnx.author.exporter import OPSET, author
 from actconform.onnx.evaluate import elementwise
 from actconform.onnx.evaluate.elementwise import OPERATIONS, PASSED_ON, REDUCTIONS

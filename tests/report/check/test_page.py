@@ -9,7 +9,7 @@ from importlib.resources import files
 import made_check
 import pytest
 
-from actconform.check.result import SampleFacts
+from actconform.checking.result import SampleFacts
 from actconform.report.check.page import write_page
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import made_check
 import pytest
 
-from actconform.check.result import Unjudged
-from actconform.check.spread import LIMIT
+from actconform.checking.result import Unjudged
+from actconform.checking.spread import LIMIT
 from actconform.report.check import summary
 
 

@@ -8,7 +8,7 @@ import made_check
 import pytest
 from rich.console import Console
 
-from actconform.check.spread import LIMIT
+from actconform.checking.spread import LIMIT
 from actconform.report.terminal.check_progress import CheckProgress
 
 

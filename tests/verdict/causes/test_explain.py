@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.comparator import comparison
+from actconform.comparison.comparator import comparison
 from actconform.onnx.author.exporter import author
 from actconform.oracle import truth
 from actconform.testdata.golden.store import golden_dir, load, read_manifest

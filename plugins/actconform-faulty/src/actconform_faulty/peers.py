@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from actconform.compare.metamorphic import RelationChecks
+from actconform.comparison.metamorphic import RelationChecks
 from actconform.errors import Unsupported, UsageError, WorkerError
 from actconform.plugin.loader import load_plugins
 from actconform.report.marked_section import expect_marks, write_between

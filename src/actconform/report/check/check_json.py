@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.check.result import CheckResult
+from actconform.checking.result import CheckResult
 from actconform.errors import UsageError
 from actconform.files import read_bytes, write_bytes
 from actconform.types.json import finite

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from actconform.check.spread import LIMIT
+from actconform.checking.spread import LIMIT
 from actconform.report.check.summary import (
     BLAME_MEANS,
     SPREAD_MEANS,
@@ -24,7 +24,7 @@ from actconform.text import shortened, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from actconform.check.result import (
+    from actconform.checking.result import (
         CheckResult,
         LevelCheck,
         ModelFault,

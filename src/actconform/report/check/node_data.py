@@ -12,7 +12,7 @@ from actconform.files import write_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.check.result import CheckResult
+    from actconform.checking.result import CheckResult
 
 NODE_DATA = "node_data.json"
 LARGEST = 1e30  # stands for infinity, which JSON has not

@@ -13,7 +13,7 @@ from actconform.report.html.page import ASSETS, html_document
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actconform.check.result import CheckResult
+    from actconform.checking.result import CheckResult
 
 PAGE = "index.html"
 SHARED = ("elements.js", "svg.js", "theme.js")

@@ -6,13 +6,13 @@ import math
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from actconform.check.spread import LIMIT
+from actconform.checking.spread import LIMIT
 from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actconform.check.result import CheckResult, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
+    from actconform.checking.result import CheckResult, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 
 NAME_LETTERS = 60  # of a name in a sentence
 SENTENCE_LETTERS = 400  # of a foreign sentence

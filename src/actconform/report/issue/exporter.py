@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from actconform.check import exported_standalone
-from actconform.check.copied_text import module_text
-from actconform.check.exported_standalone import run as evaluated_by_onnx
-from actconform.check.minimize import Minimal
-from actconform.check.model_file import ModelFile
-from actconform.check.part import PartialModel
-from actconform.check.reproduction import PROGRAM
-from actconform.compare.comparator import compare
+from actconform.checking import exported_standalone
+from actconform.checking.copied_text import module_text
+from actconform.checking.exported_standalone import run as evaluated_by_onnx
+from actconform.checking.minimize import Minimal
+from actconform.checking.model_file import ModelFile
+from actconform.checking.part import PartialModel
+from actconform.checking.reproduction import PROGRAM
+from actconform.comparison.comparator import compare
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.report.html.reproduce import DTYPE_NAMES, function_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from actconform.check.flatten import Array
+    from actconform.checking.flatten import Array
     from actconform.plugin.interfaces import Exporter
     from actconform.report.issue.question import Question
     from actconform.settings import Config

@@ -12,15 +12,15 @@ import onnx
 from msgspec.structs import replace
 
 from actconform._version import __version__
-from actconform.check.minimize import Minimal, minimize
-from actconform.check.model_check import CheckedSample, check_model
-from actconform.check.model_file import ModelFile
-from actconform.check.open_runtime import open_runtime
-from actconform.check.part import PartialModel
-from actconform.check.reproduction import MODEL, Reproduction, WorstElement
-from actconform.check.result import SampleFacts
-from actconform.check.source import read_source
-from actconform.compare.metamorphic import RelationChecks
+from actconform.checking.minimize import Minimal, minimize
+from actconform.checking.model_check import CheckedSample, check_model
+from actconform.checking.model_file import ModelFile
+from actconform.checking.open_runtime import open_runtime
+from actconform.checking.part import PartialModel
+from actconform.checking.reproduction import MODEL, Reproduction, WorstElement
+from actconform.checking.result import SampleFacts
+from actconform.checking.source import read_source
+from actconform.comparison.metamorphic import RelationChecks
 from actconform.errors import ExportError, Unavailable, Unsupported, UsageError, WorkerError, near
 from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
@@ -43,8 +43,8 @@ from actconform.verdict.severity import gravest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actconform.check.result import OutputCheck
-    from actconform.check.runs import RuntimeRuns
+    from actconform.checking.result import OutputCheck
+    from actconform.checking.runs import RuntimeRuns
     from actconform.report.read import Report
     from actconform.run.scheduler import Plan
     from actconform.types import Bundle, Finding, Result

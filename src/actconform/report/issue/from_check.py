@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from actconform.check.minimize import minimize
-from actconform.check.reproduction import (
+from actconform.checking.minimize import minimize
+from actconform.checking.reproduction import (
     EXPECTED,
     FINDING,
     MODEL,
@@ -23,7 +23,7 @@ from actconform.check.reproduction import (
     write_finding,
     write_model,
 )
-from actconform.check.standalone import DATA
+from actconform.checking.standalone import DATA
 from actconform.errors import UsageError
 from actconform.report.issue.text import ISSUE, issue_text
 from actconform.text import one_line
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from actconform.check.minimize import Minimal
-    from actconform.check.model_check import CheckedSample
-    from actconform.check.reproduction import WorstElement
-    from actconform.check.result import CheckResult, ModelFault
-    from actconform.check.runs import RuntimeRuns
+    from actconform.checking.minimize import Minimal
+    from actconform.checking.model_check import CheckedSample
+    from actconform.checking.reproduction import WorstElement
+    from actconform.checking.result import CheckResult, ModelFault
+    from actconform.checking.runs import RuntimeRuns
 
 MINIMAL = "minimal"
 CHECK = "check.json"

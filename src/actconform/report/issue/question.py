@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.check.part import Accepted
+from actconform.checking.part import Accepted
 from actconform.report.html.reproduce import COPIES
 from actconform.tolerance.ulp import ulp_of
 from actconform.types.finding import CLASSES, FindingClass
@@ -14,7 +14,7 @@ from actconform.types.finding import CLASSES, FindingClass
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actconform.check.flatten import Array
+    from actconform.checking.flatten import Array
     from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.types import Bundle, Finding, Result
     from actconform.workers.protocol import Job

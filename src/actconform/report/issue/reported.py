@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import onnx
 from msgspec.structs import replace
 
-from actconform.check.reproduction import MODEL, Reproduction
+from actconform.checking.reproduction import MODEL, Reproduction
 from actconform.report.issue.from_check import replaced, write_texts
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import onnx
 from onnx import printer
 
-from actconform.check.reproduction import MODEL, PROGRAM, PROOFS
-from actconform.check.standalone import DATA
+from actconform.checking.reproduction import MODEL, PROGRAM, PROOFS
+from actconform.checking.standalone import DATA
 from actconform.files import read_bytes
 from actconform.report.files.markdown import literal, table
 from actconform.text import shortened, visible
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from actconform.check.reproduction import Reproduction, WorstElement
+    from actconform.checking.reproduction import Reproduction, WorstElement
 
 ISSUE = "issue.md"
 MOST_LINES = 40  # of the printed graph

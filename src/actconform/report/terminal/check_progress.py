@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
-    from actconform.check.result import OutputCheck
+    from actconform.checking.result import OutputCheck
 
 OUTPUTS_SHOWN = 4
 STAGE_LETTERS = 48
 
 
 class CheckProgress:
-    """Hears how far a check is, as `actconform.check.model_check.Progress`; a context that ends its bar.
+    """Hears how far a check is, as `actconform.checking.model_check.Progress`; a context that ends its bar.
 
     On a terminal a bar tells the stage, steps done of all, and the time left; above it stand the outputs of the runtimes that
     have answered, until the check ends and its screen tells all. Elsewhere each stage is a line. `console` is one on standard

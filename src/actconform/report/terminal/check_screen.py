@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actconform.check.result import CheckResult, OutputCheck, RuntimeCheck
+    from actconform.checking.result import CheckResult, OutputCheck, RuntimeCheck
 
 WIDEST = 100  # columns
 LABEL = 9  # columns of FIRST, BLAME and their like

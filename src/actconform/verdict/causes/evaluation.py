@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actconform.compare.comparator import join
-from actconform.compare.elementwise import Sample, units
+from actconform.comparison.comparator import join
+from actconform.comparison.elementwise import Sample, units
 from actconform.errors import FormulaError, Unsupported
 from actconform.onnx.gradient_artifact import COTANGENT, with_cotangents
 from actconform.oracle import truth

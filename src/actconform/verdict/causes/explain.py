@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from actconform.compare.comparator import comparison_of
+from actconform.comparison.comparator import comparison_of
 from actconform.testdata.kernel_vectors import TestVectors, truth_of
 from actconform.tolerance.limits import unary_tolerance
 from actconform.tolerance.row_bounds import flushes
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.compare.comparator import Comparison
-    from actconform.compare.elementwise import Sample
+    from actconform.comparison.comparator import Comparison
+    from actconform.comparison.elementwise import Sample
     from actconform.types import Case, Place
     from actconform.types.cause import Cause, LibraryAccuracy, Register
 

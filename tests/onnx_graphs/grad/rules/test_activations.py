@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from actconform.catalog.kernels import ROWS, UNARY
-from actconform.compare.comparator import compare
+from actconform.comparison.comparator import compare
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.evaluate.reference import reference

@@ -1,0 +1,291 @@
+"""Each node of a run against its error bound, given what the node read; fused nodes as the segment between tensors that were seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from msgspec.structs import replace
+
+from actconform.checking.flatten import wide
+from actconform.checking.result import TensorCheck, Unjudged
+from actconform.checking.runs import Marks
+from actconform.errors import Unsupported
+from actconform.onnx.evaluate.element_types import FORMATS
+from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
+from actconform.tolerance.row_bounds import flushes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from actconform.checking.flatten import Array, FlatGraph, FlatNode
+    from actconform.checking.model_check import CheckedSample
+    from actconform.checking.result import LevelCheck
+    from actconform.checking.runs import RuntimeRuns
+    from actconform.oracle.rounding import F64
+    from actconform.types.case import Bundle
+    from actconform.types.dtypes import FloatFormat
+
+
+PIECE_BYTES = 256 << 20  # of marked tensors that a runtime shows in one run
+BINS = 24  # of a histogram
+
+
+class Judge:
+    """Holds the nodes of a flat graph against their bounds, piece by piece as a run shows its tensors.
+
+    `seen` are the tensors that the run will show; all others are carried from the last ones that were, with their errors.
+    Of the graph's outputs `expected` keeps the values and bounds.
+    """
+
+    def __init__(self, graph: FlatGraph, sample: Bundle, seen: Iterable[str], *, doubt: bool = True) -> None:
+        self.unjudged: list[Unjudged] = []
+        self.expected: dict[str, Approximation] = {}
+        self._graph = graph
+        self._seen = set(seen)
+        self._doubt = doubt
+        self._values = {name: Approximation(wide(array)) for name, array in sample.items()}
+        self._carried: dict[str, int] = {}
+        """The places of the nodes that give the tensors which were not seen."""
+        self._dead = graph.last_readers()
+        self.place = 0
+        """How many nodes are done with."""
+        self._shown: dict[str, Array] = {}
+
+    def take(self, piece: Bundle) -> Iterator[TensorCheck]:
+        """Take tensors that a run showed, and yield verdicts on the nodes that can be judged now, in order."""
+        self._shown.update(piece)
+        while self.place < len(self._graph.nodes):
+            node = self._graph.nodes[self.place]
+            if any(name in self._seen and name not in self._shown for name in node.outputs):
+                return
+            yield from self._judged(node)
+            for name in self._dead[self.place]:
+                for tensors in (self._values, self._shown):
+                    tensors.pop(name, None)
+            self.place += 1
+
+    def hide(self, names: Iterable[str]) -> None:
+        """Carry tensors that the run cannot show after all."""
+        self._seen.difference_update(names)
+
+    def _judged(self, node: FlatNode) -> Iterator[TensorCheck]:
+        bounded = self._bounded(node)
+        for i, name in enumerate(node.proto.output):
+            shown = self._shown.get(name) if name else None
+            if name in self._graph.outputs and bounded is not None and i < len(bounded):
+                self.expected[name] = bounded[i]
+            if shown is not None and bounded is not None and i < len(bounded):
+                expected = with_exact_specials(bounded[i], [self._values.get(read) for read in node.inputs])
+                yield _verdict(node, name, shown, expected, FORMATS.get(node.types[i]), self._segment())
+            if shown is not None:
+                self._values[name] = read_as(shown, doubt=self._doubt)
+            elif name and bounded is not None and i < len(bounded):
+                self._values[name], self._carried[name] = bounded[i], self.place
+
+    def _segment(self) -> tuple[str, ...]:
+        """Return the nodes since the last tensors that were seen, up to the one that is judged now, in the order of the graph."""
+        places, waiting = {self.place}, [self.place]
+        while waiting:
+            names = self._graph.nodes[waiting.pop()].inputs
+            before = {self._carried[name] for name in names if name in self._carried} - places
+            places |= before
+            waiting += before
+        return tuple(self._graph.nodes[place].name for place in sorted(places))
+
+    def _bounded(self, node: FlatNode) -> list[Approximation] | None:
+        missing = [name for name in node.inputs if name not in self._graph.constants and name not in self._values]
+        if node.computation is None or missing:
+            reason = node.unsupported or self._graph.unknown.get(missing[0], f"its input {missing[0]} is not known")
+            self.unjudged.append(Unjudged(node.name, node.proto.op_type, reason))
+            return None
+        inputs = [self._approximation(name) if name else None for name in node.proto.input]
+        observed = [wide(self._shown[name]) if name in self._shown else None for name in node.proto.output]
+        try:
+            return bounded_outputs(node.computation, node.types, inputs, observed)
+        except Unsupported as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001  what a runtime gave may be no input to a node at all
+            reason = f"cannot be computed from what it read: {error}"
+        self.unjudged.append(Unjudged(node.name, node.proto.op_type, reason))
+        return None
+
+    def _approximation(self, name: str) -> Approximation | None:
+        if name in self._graph.constants:
+            return Approximation(wide(self._graph.constants[name]))
+        return self._values.get(name)
+
+
+def judged_level(
+    check: LevelCheck,
+    runs: RuntimeRuns,
+    sample: CheckedSample,
+    level: str,
+    surviving: Sequence[str] | None,
+    step: Callable[[int], None] = lambda _: None,
+) -> LevelCheck:
+    """Return `check` with its verdicts: of a run at `level` with all tensors marked, or those that survive optimization.
+
+    A tensor that the runtime cannot show is carried with its error as one that was not marked; its node is unjudged where nothing
+    that was shown depends on it.
+    """
+    graph = sample.graph
+    markable = graph.types if surviving is None else {*surviving, *graph.outputs}
+    names = [name for node in graph.nodes for name in node.outputs if name in graph.types and name in markable]
+    marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
+    judge = Judge(graph, sample.inputs, names)
+    tensors: list[TensorCheck] = []
+    moved: dict[str, None] = {}
+    hidden: dict[str, str] = {}
+    failure = ""
+    for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
+        moved.update(dict.fromkeys(piece.moved))
+        done = judge.place
+        if piece.failure:
+            failure = f"{piece.failure.kind}: {piece.failure.message}"
+            judge.hide(piece.names)
+            hidden.update(dict.fromkeys(piece.names, failure))
+        tensors += judge.take(piece.values)
+        step(judge.place - done)
+    tensors += judge.take({})  # nodes none of whose tensors can be marked
+    unjudged = [*judge.unjudged, *_unseen(graph, hidden, tensors, judge.unjudged)]
+    return replace(check, tensors=tensors, unjudged=unjudged, moved=tuple(moved), failure=failure)
+
+
+def _unseen(
+    graph: FlatGraph, hidden: Mapping[str, str], tensors: Sequence[TensorCheck], unjudged: Sequence[Unjudged]
+) -> Iterator[Unjudged]:
+    """Yield the nodes of tensors that were not shown, and why, which no verdict on a later tensor spans."""
+    spanned = {name for tensor in tensors for name in (tensor.node, *tensor.segment)}
+    spanned.update(node.node for node in unjudged)
+    for node in graph.nodes:
+        reason = next((hidden[name] for name in node.outputs if name in hidden), "")
+        if reason and node.name not in spanned:
+            yield Unjudged(node.name, node.proto.op_type, reason)
+
+
+def with_exact_specials(expected: Approximation, inputs: Iterable[Approximation | None]) -> Approximation:
+    """Return what a node must give that read `inputs`: NaN and infinities exactly, where nothing that it read is in doubt."""
+    special = ~np.isfinite(expected.value) if np.asarray(expected.value).dtype.kind == "f" else np.zeros((), bool)
+    if expected.error is None or not special.any() or any(x is not None and x.error is not None for x in inputs):
+        return expected
+    return Approximation(expected.value, np.where(special, 0.0, expected.error))
+
+
+def read_as(array: Array, *, doubt: bool = True) -> Approximation:
+    """Return what a consumer may have read where `array` is seen.
+
+    Runtimes without 16-bit kernels put casts around wider ones and take adjacent casts out; a mark puts one back for itself
+    alone. So of a 16-bit tensor the number may have been read from which it was rounded.
+    """
+    value = wide(array)
+    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(array.dtype.name)
+    if unit is None or not doubt:
+        return Approximation(value)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return Approximation(value, np.nan_to_num(unit * np.abs(value) + 2.0**-25, posinf=np.inf))
+
+
+def _verdict(
+    node: FlatNode,
+    name: str,
+    shown: Array,
+    expected: Approximation,
+    fmt: FloatFormat | None,
+    segment: tuple[str, ...],
+) -> TensorCheck:
+    got, wanted = np.asarray(wide(shown)), np.asarray(expected.value)
+    tensor = TensorCheck(
+        node=node.name,
+        op_type=node.proto.op_type,
+        tensor=name,
+        shape=got.shape,
+        wanted_shape=wanted.shape,
+        ratio=0.0,
+        error=0.0,
+        bound=0.0,
+        segment=segment,
+    )
+    if got.shape != wanted.shape:
+        return replace(tensor, ratio=np.inf, error=np.inf)
+    if got.size == 0:
+        return tensor
+    comparison = against_bound(got, wanted, expected.error, fmt)
+    worst = int(np.argmax(comparison.ratio))
+    lowest, highest, histogram = _distribution(got)
+    return replace(
+        tensor,
+        ratio=float(comparison.ratio.flat[worst]),
+        error=comparison.error,
+        bound=float(comparison.allowed.flat[worst]),
+        place=tuple(int(i) for i in np.unravel_index(worst, got.shape)),
+        got=float(got.flat[worst]),
+        wanted=float(wanted.flat[worst]),
+        magnitude=comparison.magnitude,
+        lowest=lowest,
+        highest=highest,
+        histogram=histogram,
+        looseness=comparison.looseness,
+        overflowed=comparison.overflowed,
+        nonfinite=comparison.nonfinite,
+    )
+
+
+def _distribution(array: Array) -> tuple[float, float, tuple[int, ...]]:
+    """Return the range of the finite values, and how many lie in each of BINS equal parts of it."""
+    numbers = array.astype(np.float64).ravel()
+    numbers = numbers[np.isfinite(numbers)]
+    if not numbers.size:
+        return 0.0, 0.0, ()
+    lowest, highest = float(numbers.min()), float(numbers.max())
+    if not highest > lowest:
+        return lowest, highest, (numbers.size,)
+    with np.errstate(all="ignore"):
+        width = highest / BINS - lowest / BINS
+        bins = (
+            np.minimum(((numbers - lowest) / width).astype(np.int64), BINS - 1) if width > 0 else np.zeros(1, np.int64)
+        )
+    return lowest, highest, tuple(int(count) for count in np.bincount(bins, minlength=BINS))
+
+
+class Compared(NamedTuple):
+    """The error of each element over its bound, that bound, and what they come to."""
+
+    ratio: F64
+    allowed: F64
+    error: float
+    magnitude: float
+    looseness: float
+    overflowed: int
+    nonfinite: int
+
+
+def against_bound(got: Array, wanted: Array, bound: F64 | None, fmt: FloatFormat | None) -> Compared:
+    """Return error over bound, element by element: 0 where both are the same number, NaN, or an overflow of the format."""
+    floats = got.dtype.kind == "f"
+    with np.errstate(all="ignore"):
+        error = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+        allowed = np.broadcast_to(np.asarray(0.0 if bound is None else bound, np.float64), got.shape)
+        same = got == wanted
+        if floats:
+            same |= np.isnan(got) & np.isnan(wanted)
+        overflowed = np.zeros(got.shape, bool)
+        if fmt is not None:
+            overflowed = np.isinf(got) & np.isfinite(wanted) & (np.sign(got) * wanted + allowed >= fmt.overflow)
+            flushed = flushes(fmt) & (got == 0) & (np.abs(wanted) < fmt.smallest_normal)
+            same |= overflowed | flushed
+        ratio = np.where(same | np.isposinf(allowed), 0.0, error / allowed)
+        ratio = np.nan_to_num(ratio, nan=np.inf, posinf=np.inf)
+    finite = np.isfinite(error)
+    magnitudes = np.abs(wanted.astype(np.float64))
+    magnitude = float(np.max(magnitudes, where=np.isfinite(magnitudes), initial=0.0))
+    largest_bound = float(np.max(allowed))
+    return Compared(
+        ratio,
+        allowed,
+        float(np.max(error, where=finite, initial=0.0)),
+        magnitude,
+        largest_bound / magnitude if magnitude else 0.0,
+        int(np.count_nonzero(overflowed)),
+        int(np.count_nonzero(~same & ~finite)) if floats else 0,
+    )

@@ -1,0 +1,151 @@
+"""The flat graph in float64: its true outputs, and how far they move where every tensor is off by one rounding."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from onnx import TensorProto
+
+from actconform.checking.flatten import node_outputs, wide
+from actconform.checking.sum_lengths import sum_length
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.onnx.evaluate.elementwise import EXACT as EXACT_OPERATORS
+from actconform.onnx.evaluate.elementwise import PASSED_ON
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from actconform.checking.flatten import Array, FlatGraph, FlatNode
+    from actconform.types.case import Bundle
+
+DRAWS = 8
+# Inputs that say how large an output is, or where it is read, and are no data: (operator, first such input).
+STRUCTURAL = {"NonMaxSuppression": 2, "OneHot": 1, "Range": 0, "Resize": 1, "TopK": 1, "Upsample": 1}
+# What moves, compares, chooses or counts: it gives numbers that it read, or integers, and rounds nothing.
+EXACT = (PASSED_ON - {"Attention", "Mod", "Range", "RotaryEmbedding"}) | EXACT_OPERATORS | {
+    "Abs", "Ceil", "CenterCropPad", "Clip", "Floor", "GatherElements", "GlobalMaxPool", "Max", "MaxUnpool", "Min",
+    "Neg", "Pad", "ReduceMax", "ReduceMin", "Relu", "Round", "Sign", "Dropout",
+}  # fmt: skip
+# Functions that are computed to a rounding of their scale, not of their result: sigmoid(-20) is off by some 2**-25.
+OF_SCALE_ONE = frozenset(("Erf", "Sigmoid", "Softmax", "Tanh", "Sin", "Cos"))
+TILE = 65_521  # a prime: rows of a matrix do not share their signs
+
+Progress: TypeAlias = Callable[[], None]
+
+
+def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None) -> dict[str, Array]:
+    """Return the outputs of the graph in float64, by name, without those that depend on an unknown value.
+
+    With `draw` every tensor that an implementation rounds is off by one rounding. Tensors are freed after their last reader.
+    """
+    values = {name: wide(array) for name, array in sample.items()}
+    values |= {name: wide(array) for name, array in graph.answered.items()}
+    if draw:
+        values |= {name: draw.data(name, values[name], graph.types[name]) for name in graph.inputs}
+    dead = graph.last_readers()
+    with np.errstate(all="ignore"):
+        for node, unread in zip(graph.nodes, dead, strict=True):
+            if node.computation and all(name in values or name in graph.constants for name in node.inputs):
+                inputs = [_input(graph, values, name, draw) if name else None for name in node.proto.input]
+                results = node_outputs(node, node.computation, inputs)
+                if draw:
+                    results = draw.results(node, inputs, results)
+                values.update((name, array) for name, array in zip(node.proto.output, results, strict=False) if name)
+            for name in unread:
+                values.pop(name, None)
+    values |= {name: wide(graph.constants[name]) for name in graph.outputs if name in graph.constants}
+    return {name: values[name] for name in graph.outputs if name in values}
+
+
+def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: RoundingDraw | None) -> Array:
+    if name not in graph.constants:
+        return values[name]
+    array = wide(graph.constants[name])
+    return draw.data(name, array, graph.types[name]) if draw else array
+
+
+class RoundingDraw:
+    """One draw of stochastic arithmetic: each rounded tensor off by one rounding, up or down by chance, the same in every run.
+
+    Inputs and weights are moved by u |x|, the results of operators that round by u |y|; functions of a scale s by u max(|y|, s),
+    as they are computed. A sum of k terms is rounded k times: its result is moved by sqrt(k) u |y|, as rounding errors
+    of mean zero add up; where terms cancel, what its inputs were moved by is larger. What is exactly representable stays (Parker's random rounding of Monte Carlo arithmetic): integers held
+    in floats, masks, x ** 2. Weights that are integers stay too, and all that says how large a tensor is.
+    """
+
+    def __init__(self, graph: FlatGraph, seed: int) -> None:
+        self._generator = np.random.default_rng(seed)
+        self._weights: dict[str, int] = {}
+        self._structural = {
+            name
+            for node in graph.nodes
+            for name in node.proto.input[STRUCTURAL.get(node.proto.op_type, len(node.proto.input)) :]
+        }
+
+    def data(self, name: str, array: Array, element_type: int) -> Array:
+        """Return an input or a weight as if one rounding earlier it had been another number; the same each time it is read."""
+        fmt = FORMATS.get(element_type)
+        if fmt is None or name in self._structural:
+            return array
+        seed = self._weights.setdefault(name, int(self._generator.integers(1 << 32)))
+        return _moved(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
+
+    def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
+        """Return the outputs of a node, each off by a rounding where its operator rounds."""
+        if node.computation is None or node.proto.op_type in EXACT:
+            return list(results)
+        return [
+            self._result(node, array, kind, sum_length(node.computation.node, inputs, array))
+            for array, kind in zip(results, node.types, strict=False)
+        ]
+
+    def _result(self, node: FlatNode, array: Array, element_type: int, terms: int) -> Array:
+        fmt = FORMATS.get(element_type)
+        if fmt is None:
+            return array
+        size = np.maximum(np.abs(array), float(node.proto.op_type in OF_SCALE_ONE))
+        if terms > 1:
+            size *= math.sqrt(terms)
+        if element_type == TensorProto.DOUBLE:  # the truth is rounded itself: what was exact is not to be seen
+            kept = np.rint(array) == array
+        else:
+            kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
+        return _moved(array, size * fmt.unit_roundoff, self._generator, kept)
+
+
+def _moved(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
+    """Return `array` moved by `by`, which is overwritten, up or down by chance; elements that are `kept` stay."""
+    count = min(array.size, TILE)
+    bits = np.unpackbits(np.frombuffer(generator.bytes(count // 8 + 1), np.uint8))[:count]
+    signs = 2.0 * bits.astype(np.float64) - 1.0
+    flat = by.reshape(-1)
+    tiles = flat[: flat.size - flat.size % count] if count else flat
+    if count:
+        tiles.reshape(-1, count)[...] *= signs
+        flat[tiles.size :] *= signs[: flat.size - tiles.size]
+    moved = flat.reshape(array.shape)
+    moved[kept] = 0.0
+    moved += array
+    return moved
+
+
+def draws(
+    graph: FlatGraph, sample: Bundle, count: int = DRAWS, progress: Progress = lambda: None
+) -> list[dict[str, Array]]:
+    """Return the outputs of `count` draws of rounding, computed on two processors at a time where there are two."""
+
+    def outputs(seed: int) -> dict[str, Array]:
+        try:
+            return evaluated(graph, sample, RoundingDraw(graph, seed))
+        except ValueError:  # rounding decides a shape, at which a later node fails
+            return {}
+        finally:
+            progress()
+
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        return list(pool.map(outputs, range(count)))

@@ -1,0 +1,102 @@
+"""Whose fault a difference is, from what runtimes showed: pure functions of their checks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper
+from small_models import checked, made, numbers
+
+from actconform.checking.fault import attributed, source_line
+from actconform.checking.flatten import flatten
+from actconform.checking.result import ModelFault, RuntimeCheck, TensorCheck
+
+
+def fault(got=1.5, wanted=1.0, node="Exp:y", place=(0,), blame="runtime"):
+    tensor = TensorCheck(
+        node=node,
+        op_type="Exp",
+        tensor="y",
+        shape=(1,),
+        ratio=9.0,
+        error=0.5,
+        bound=0.1,
+        place=place,
+        got=got,
+        wanted=wanted,
+    )
+    return ModelFault(blame=blame, node=node, op_type="Exp", sample=0, tensor=tensor)
+
+
+def run_of(name, fault=None, version=""):
+    status = "explained" if fault is None else "not explained"
+    return RuntimeCheck(name=name, status=status, fault=fault, facts={"onnxruntime": version} if version else {})
+
+
+def blames(*runtimes):
+    return [each.fault.blame if each.fault else None for each in attributed(runtimes)]
+
+
+def test_two_runtimes_that_give_the_same_wrong_number_may_both_be_right():
+    assert blames(run_of("ort-cpu", fault()), run_of("openvino", fault(got=1.51))) == ["undetermined"] * 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [fault(got=0.5), fault(got=3.0), fault(node="Exp:z"), fault(place=(1,))],
+    ids=["side", "size", "node", "element"],
+)
+def test_two_that_are_off_otherwise_are_each_at_fault(other):
+    assert blames(run_of("ort-cpu", fault()), run_of("openvino", other)) == ["runtime", "runtime"]
+
+
+def test_two_versions_of_one_runtime_that_are_off_alike_are_one_witness():
+    assert blames(run_of("ort-cpu", fault()), run_of("ort-cpu@1.26", fault())) == ["runtime", "runtime"]
+
+
+def test_a_version_that_is_right_makes_it_a_matter_of_the_version():
+    wrong, right = attributed([run_of("ort-cpu", fault(), "1.31.1"), run_of("ort-cpu@1.26", version="1.26.0")])
+    assert right.fault is None
+    assert any(
+        "ort-cpu 1.31.1" in sentence and "ort-cpu@1.26 1.26.0" in sentence and "version" in sentence
+        for sentence in wrong.fault.evidence
+    )
+
+
+def test_a_failed_runtime_is_no_witness():
+    failed = RuntimeCheck(name="openvino", status="failed")
+    assert attributed([run_of("ort-cpu", fault()), failed])[0].fault.evidence == ()
+
+
+def test_the_line_of_the_users_program_is_the_innermost_of_a_stack_trace():
+    model = made("(float[n] x) => (float[n] y) { a = Exp (x)  b = Neg (a)  y = Tanh (b) }")
+    trace = 'File "train.py", line 3, in main\n  net(x)\nFile "net.py", line 12, in forward\n  return torch.exp(x)'
+    model.graph.node[0].metadata_props.append(
+        helper.make_model(helper.make_graph([], "g", [], [])).metadata_props.add(
+            key="pkg.torch.onnx.stack_trace", value=trace
+        )
+    )
+    model.graph.node[1].doc_string = "net.py:13"
+    graph = flatten(model, {"x": numbers(1, 3)})
+    assert source_line(graph, "Exp:a") == 'File "net.py", line 12, in forward return torch.exp(x)'
+    assert source_line(graph, "Neg:b") == "net.py:13"
+    assert source_line(graph, "Tanh:y") == ""
+    assert source_line(graph, "no such node") == ""
+
+
+def test_an_output_that_every_node_explains_and_spreads_do_not_is_the_graphs(runtime):
+    """Rounding that grows through a chaotic map, of which the draws happen to see nothing: the first value is exact."""
+    steps = "  ".join(f"a{i} = Mul (t{i}, t{i})  t{i + 1} = Add (a{i}, c)" for i in range(60))
+    model = made(
+        f"(float[1] x) => (float[1] y) {{ t0 = Identity (x)  {steps}  y = Neg (t60) }}", {"c": np.float32(-1.9)}
+    )
+    answer = checked(model, {"x": np.float32([0.5])}, runtime("ort-cpu")).runtimes[0]
+    assert all(tensor.explained for level in answer.levels for tensor in level.tensors)
+    assert answer.fault is None or answer.fault.blame == "graph"
+
+
+def test_an_ill_conditioned_graph_is_told(runtime):
+    model = made("(float[n] x) => (float[n] y) { a = Add (x, big)  y = Sub (a, big) }", {"big": np.float32(1e6)})
+    result = checked(model, {"x": numbers(1, 8)}, runtime("ort-cpu"))
+    assert result.graph[0].ill_conditioned
+    assert result.runtimes[0].status == "explained"
