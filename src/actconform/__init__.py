@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from actconform import _renamed
 from actconform._version import __version__
-from actconform.errors import Unavailable, Unsupported
+from actconform.errors import SourceError, Unavailable, Unsupported
 from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Exporter, Library, Program, Reporter
+from actconform.plugin.trained_model import TrainedModel
 from actconform.types import Artifact, Case, Convention, Kernel, Kink, Support
 from actconform.types.fault import Fault
 from actconform.types.model import LOSS, OUTPUT, Input, Layer, Model
@@ -42,7 +43,9 @@ __all__ = [
     "Register",
     "Report",
     "Reporter",
+    "SourceError",
     "Support",
+    "TrainedModel",
     "Unavailable",
     "Unsupported",
     "__version__",

@@ -23,6 +23,10 @@ class Unavailable(Exception):  # noqa: N818  an outcome, not a fault
 # What the user has to fix: exit code 2
 
 
+class SourceError(Exception):
+    """A trained model that the user names cannot be opened or run, by the user's own doing: the message says what to do."""
+
+
 class UsageError(Exception):
     """What the user asked for cannot be done: the message says what was wrong, where, and what to do."""
 

@@ -36,10 +36,11 @@ MOST_FAILURES = 16  # of runs with marks, until the marks that cannot be made ar
 class RunFailure(msgspec.Struct, frozen=True):
     """Why a runtime gave no answer, in its words where it has any.
 
-    It refused the graph; it is unavailable here; it died; it gave no answer in time; memory was not enough; or it raised an error.
+    It refused the graph; it is unavailable here; it died; it gave no answer in time; memory was not enough; it raised an error; or the user's own
+    model is at fault.
     """
 
-    kind: Literal["refused", "unavailable", "crash", "timeout", "memory", "error"]
+    kind: Literal["refused", "unavailable", "crash", "timeout", "memory", "error", "source"]
     message: str
 
 
@@ -125,7 +126,7 @@ class RuntimeRuns:
         try:
             hello = self._worker.start()
         except WorkerError as error:
-            return _of_worker(error)
+            return failure_of_worker(error)
         return RunFailure("unavailable", hello.unavailable) if hello.unavailable else hello.facts
 
     def outputs(self, model: ModelFile, sample: Arrays, level: str = "") -> RuntimeOutputs:
@@ -232,8 +233,8 @@ class RuntimeRuns:
         try:
             result = self._worker.run(job, self._timeout * max(len(calls), 1))
         except WorkerError as error:
-            return _of_worker(error)
-        return _of_failure(result.failure) if result.failure else result
+            return failure_of_worker(error)
+        return run_failure(result.failure) if result.failure else result
 
 
 def _call(model: ModelFile, sample: Arrays) -> Call:
@@ -265,12 +266,14 @@ def _pieces(marks: Marks, budget_bytes: int) -> list[tuple[str, ...]]:
     return [tuple(piece) for piece in pieces]
 
 
-def _of_worker(error: WorkerError) -> RunFailure:
+def failure_of_worker(error: WorkerError) -> RunFailure:
+    """Return why a worker gave no answer."""
     kind: Literal["crash", "timeout", "unavailable"] = (
         "crash" if error.kind == "crash" else "timeout" if error.kind == "timeout" else "unavailable"
     )
     return RunFailure(kind, str(error))
 
 
-def _of_failure(failure: Failure) -> RunFailure:
+def run_failure(failure: Failure) -> RunFailure:
+    """Return the failure of a job in a worker."""
     return RunFailure("refused" if failure.kind == "unsupported" else failure.kind, failure.message)

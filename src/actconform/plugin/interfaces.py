@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.plugin.trained_model import TrainedModel
     from actconform.types import Artifact, Bundle, Case, Kernel
     from actconform.types.cause import Cause
     from actconform.types.model import Model
     from actconform.types.report import Report, Trend
+    from actconform.types.trained import SourceKind, TrainedSource
 
 
 class Library(NamedTuple):
@@ -123,6 +125,8 @@ class Backend(ABC):
     loads_files: ClassVar[bool] = False
     """Whether `load` and `surviving_tensors` read a graph from `Artifact.file` where that is given, and `Artifact.model` is empty;
     for others the file is read into `model`. Graphs of more than 2 GiB come as files alone."""
+    opens: ClassVar[tuple[SourceKind, ...]] = ()
+    """The kinds of trained models that `open_trained` takes."""
     packages: ClassVar[tuple[str, ...]] = ()
     """What pip calls the packages that compute, the usual one first: of one of them NAME@VERSION has another version."""
 
@@ -176,6 +180,14 @@ class Backend(ABC):
         statistics and random states are as before.
         """
         raise Unsupported(f"{self.name} builds no models")
+
+    def open_trained(self, source: TrainedSource) -> TrainedModel:
+        """For a framework: the user's trained model, opened.
+
+        Raises `Unsupported`, saying what it is, where the model is none of this framework, `SourceError` where the user must change something: a factory
+        that raises (its traceback trimmed to the user's lines), that needs arguments or gives no model, a damaged file, one that runs code of its own and is not trusted.
+        """
+        raise Unsupported(f"{self.name} opens no trained models")
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
         """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
@@ -253,6 +265,14 @@ class Exporter(ABC):
         those of roles "data" and "noise", and the one output is "y".
         """
         raise Unsupported(f"{self.name} exports no models")
+
+    def export_trained(self, model: TrainedModel, inputs: Bundle, *, training: bool = False) -> Artifact:
+        """Return the graph of a user's trained model, which the backend `source` opened, called as the exporter's users call it.
+
+        Inputs bear the model's names, outputs those of `TrainedModel.run`; `inputs` are examples. Every batch dimension is dynamic as far as the exporter
+        lets it be. Raises as `export` does, naming the operator or layer where the exporter does.
+        """
+        raise Unsupported(f"{self.name} exports no trained models")
 
 
 class Reporter(ABC):

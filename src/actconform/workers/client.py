@@ -14,7 +14,7 @@ from actconform.errors import ProtocolError, WorkerCrash, WorkerError, WorkerTim
 from actconform.plugin.loader import plugin_versions
 from actconform.settings import table_name
 from actconform.workers.process import WorkerProcess, cause_of_death
-from actconform.workers.protocol import ExportResult, Handshake, JobResult, read_message, write_message
+from actconform.workers.protocol import ExportResult, Handshake, JobResult, TrainedResult, read_message, write_message
 from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from actconform.workers.protocol import ExportJob, Job
+    from actconform.workers.protocol import ExportJob, Job, TrainedJob
     from actconform.workers.server import Request
     from actconform.workers.timing import Prepare, TakeSample
 
-Answer = TypeVar("Answer", Handshake, JobResult, ExportResult, Prepared, Sampled)
+Answer = TypeVar("Answer", Handshake, JobResult, ExportResult, TrainedResult, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
@@ -92,6 +92,12 @@ class Worker:
         with self._lock:
             process, _ = self._started()
             return self._exchange(process, job, ExportResult, timeout, f"while it exported {job.id}")
+
+    def trained(self, job: TrainedJob, timeout: float) -> TrainedResult:
+        """Have the worker do `job` with a user's trained model; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, TrainedResult, timeout, f"while it did: {job.id}")
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared:
         """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from actconform.errors import ProtocolError
 from actconform.types import Artifact, Case  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.types.trained import OpenedModel, RunMode, TrainedRun, TrainedSource
 
 Bundle: TypeAlias = Mapping[str, NDArray[Any]]
 Message = TypeVar("Message")
@@ -108,10 +109,13 @@ class ExportJob(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a job stopped; `call` is the index of the call that failed, where one did."""
+    """Why a job stopped; `call` is the index of the call that failed, where one did.
 
-    stage: Literal["supports", "build", "load", "run", "export"]
-    kind: Literal["unsupported", "unavailable", "error", "memory"]
+    Of kind "source" where the user's own model or file is at fault.
+    """
+
+    stage: Literal["supports", "build", "load", "open", "run", "export"]
+    kind: Literal["unsupported", "unavailable", "error", "memory", "source"]
     message: str
     call: int | None = None
 
@@ -144,6 +148,45 @@ class ExportResult(msgspec.Struct, kw_only=True, tag=True):
     """The result of an export: the graph or the failure, never both, and the seconds that it took, imports included."""
 
     artifact: Artifact | None = None
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+class TrainedJob(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What to do with a user's trained model, which is opened first unless it is the one that is open.
+
+    open: say what it is. run: its outputs for `inputs`, with `layers` the values of all layers; `twice` runs it again. gradients: of `inputs` and parameters,
+    by `cotangents`. parameters: all weights. export: its graph, by `exporter`.
+    """
+
+    source: TrainedSource
+    action: Literal["open", "run", "gradients", "parameters", "export"]
+    inputs: Bundle = {}
+    cotangents: Bundle = {}
+    mode: RunMode = RunMode()
+    layers: bool = False
+    twice: bool = False
+    exporter: str = ""
+
+    @property
+    def id(self) -> str:
+        """What messages call it."""
+        return f"{self.action} {self.source.text}"
+
+
+class TrainedResult(msgspec.Struct, kw_only=True, tag=True):
+    """The result of a TrainedJob: what its action gives, or the failure.
+
+    `unsteady` are the outputs whose bits differed in the second run, which gave `second`; `mutated` the inputs that were changed in place.
+    """
+
+    opened: OpenedModel | None = None
+    run: TrainedRun | None = None
+    arrays: Bundle = {}
+    artifact: Artifact | None = None
+    unsteady: list[str] = []
+    second: Bundle = {}
+    mutated: list[str] = []
     failure: Failure | None = None
     seconds: float = 0.0
 

@@ -30,9 +30,20 @@ from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_vers
 from actconform.text import shortened
 from actconform.types import base_name
 from actconform.workers.code import code_digest
-from actconform.workers.protocol import ExportJob, ExportResult, Handshake, Job, JobResult, read_message, write_message
+from actconform.workers.protocol import (
+    ExportJob,
+    ExportResult,
+    Handshake,
+    Job,
+    JobResult,
+    TrainedJob,
+    TrainedResult,
+    read_message,
+    write_message,
+)
 from actconform.workers.session import Session, fault_message, type_name
 from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
+from actconform.workers.trained_session import TrainedSession
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +51,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
 
-Request: TypeAlias = Job | ExportJob | Prepare | TakeSample
+Request: TypeAlias = Job | ExportJob | TrainedJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
@@ -110,19 +121,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_message(answers, handshake)
         if session is None:
             return 1
-        timers = Timers(session)
+        timers, trained = Timers(session), TrainedSession(session)
         while True:
-            write_message(answers, _answer(session, timers, read_message(requests, REQUEST)))
+            write_message(answers, _answer(session, timers, trained, read_message(requests, REQUEST)))
     except (EOFError, BrokenPipeError):
         return 0
 
 
-def _answer(session: Session, timers: Timers, request: Request) -> JobResult | ExportResult | Prepared | Sampled:
+def _answer(
+    session: Session, timers: Timers, trained: TrainedSession, request: Request
+) -> JobResult | ExportResult | TrainedResult | Prepared | Sampled:
     match request:
         case Job():
             return session.run(request)
         case ExportJob():
             return session.export(request)
+        case TrainedJob():
+            return trained.run(request)
         case Prepare():
             return timers.prepare(request)
         case TakeSample():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 import numpy as np
 
-from actconform.errors import Unavailable, Unsupported
+from actconform.errors import SourceError, Unavailable, Unsupported
 from actconform.plugin.interfaces import Backend, Program
 from actconform.text import shortened
 from actconform.types import Artifact, Support
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from actconform.types import Case, Kernel
     from actconform.workers.protocol import Bundle, Call, ExportJob, Job
 
-Stage = Literal["supports", "build", "load", "run", "export"]
-Kind = Literal["unsupported", "unavailable", "error", "memory"]
+Stage = Literal["supports", "build", "load", "open", "run", "export"]
+Kind = Literal["unsupported", "unavailable", "error", "memory", "source"]
 
 # torch and TensorFlow have errors of their own for memory; ONNX Runtime has only messages.
 MEMORY_ERRORS = ("OutOfMemoryError", "ResourceExhaustedError")
@@ -101,9 +101,9 @@ class Session:
         started = time.perf_counter()
         outcome = ExportResult()
         try:
-            self._require_available()
+            self.require_available()
             with stage("export"), capture_warnings() as captured:
-                artifact = _exported(self._exporter(job.exporter), self._subject(job.subject), job)
+                artifact = _exported(self.exporter_of(job.exporter), self._subject(job.subject), job)
                 if not isinstance(artifact, Artifact):
                     raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
             outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *captured))
@@ -112,7 +112,7 @@ class Session:
         outcome.seconds = time.perf_counter() - started
         return outcome
 
-    def _exporter(self, full_name: str) -> Exporter:
+    def exporter_of(self, full_name: str) -> Exporter:
         name, _, variant = full_name.removesuffix(self._label).partition("@")
         if name not in self.exporters:
             exporters = ", ".join(sorted(self.exporters)) or "none"
@@ -120,7 +120,7 @@ class Session:
         exporter = self.exporters[name]()
         return exporter.variant(variant) if variant else exporter
 
-    def _require_available(self) -> None:
+    def require_available(self) -> None:
         with stage("load"):
             if self.unavailable:
                 raise Unavailable(self.unavailable)
@@ -150,7 +150,7 @@ class Session:
 
     def _taking(self, case: Case) -> Backend:
         """Return the backend, or its variant, that takes the case."""
-        self._require_available()
+        self.require_available()
         variant = case.backend.removesuffix(self._label).partition("@")[2]
         with stage("supports"):
             backend = self.backend.variant(variant) if variant else self.backend
@@ -186,7 +186,7 @@ class Session:
         # Last, not second: state left behind by the calls in between must not show in the outputs either.
         for index, call in enumerate(job.calls if job.twice else job.calls[:1]):
             again, _ = _call(program, call, index, outcome.timings)
-            if differing := _differing(outcome.outputs[index], again):
+            if differing := differing_names(outcome.outputs[index], again):
                 outcome.unsteady.extend((index, name) for name in differing)
                 outcome.second[index] = again
             del again  # it would count as growth
@@ -215,7 +215,7 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
 def _intermediates(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
     with stage("run", 0):
         try:
-            return _checked(
+            return checked_arrays(
                 program.intermediates({name: aligned_copy(array) for name, array in call.inputs.items()}),
                 "intermediates",
             )
@@ -258,15 +258,16 @@ def _call(
             )
         finally:
             timings["run"] += time.perf_counter() - started
-        outputs = _checked(returned, method)
-    mutated = [name for name, array in inputs.items() if not _same_bytes(array, call.inputs[name])]
+        outputs = checked_arrays(returned, method)
+    mutated = [name for name, array in inputs.items() if not same_bytes(array, call.inputs[name])]
     for name, array in cotangents.items():
-        if call.cotangents is not None and not _same_bytes(array, call.cotangents[name]):
+        if call.cotangents is not None and not same_bytes(array, call.cotangents[name]):
             mutated.append(f"cotangent {name}")
     return outputs, mutated
 
 
-def _checked(returned: object, method: str) -> dict[str, NDArray[Any]]:
+def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:
+    """Return copies of the arrays that `method` of a plugin returned; raise TypeError where it is no dict of names to arrays."""
     wanted = "wanted a dict of output name to numpy array"
     if not isinstance(returned, dict):
         raise TypeError(f"{method} returned {type_name(returned)}: {wanted}")
@@ -279,7 +280,8 @@ def _checked(returned: object, method: str) -> dict[str, NDArray[Any]]:
     return {name: np.array(array, order="C") for name, array in returned.items()}
 
 
-def _differing(first: Bundle, second: Bundle) -> list[str]:
+def differing_names(first: Bundle, second: Bundle) -> list[str]:
+    """Return the names of arrays that only one has, or whose bits differ, NaN payloads aside."""
     return [name for name in sorted({*first, *second}) if not same_numbers(first.get(name), second.get(name))]
 
 
@@ -287,13 +289,14 @@ def same_numbers(first: NDArray[Any] | None, second: NDArray[Any] | None) -> boo
     """Whether both are the same bits, or NaN in the same places."""
     if first is None or second is None or (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
-    if _same_bytes(first, second) or first.dtype.kind in "biuSUmM":
-        return _same_bytes(first, second)
+    if same_bytes(first, second) or first.dtype.kind in "biuSUmM":
+        return same_bytes(first, second)
     nan = np.isnan(first)
-    return bool(np.array_equal(nan, np.isnan(second))) and _same_bytes(first[~nan], second[~nan])
+    return bool(np.array_equal(nan, np.isnan(second))) and same_bytes(first[~nan], second[~nan])
 
 
-def _same_bytes(first: NDArray[Any], second: NDArray[Any]) -> bool:
+def same_bytes(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Return whether both hold the same bytes."""
     unit = np.uint64 if first.nbytes % 8 == 0 else np.uint8
     return first.nbytes == second.nbytes and bool(
         (first.reshape(-1).view(np.uint8).view(unit) == second.reshape(-1).view(np.uint8).view(unit)).all()
@@ -305,6 +308,8 @@ def _kind(error: BaseException) -> Kind:
         return "unsupported"
     if isinstance(error, Unavailable):
         return "unavailable"
+    if isinstance(error, SourceError):
+        return "source"
     text = "".join(traceback.format_exception_only(error))  # its own __str__ may fail
     if isinstance(error, MemoryError) or type(error).__name__ in MEMORY_ERRORS or MEMORY_WORDS.search(text):
         return "memory"
@@ -313,7 +318,7 @@ def _kind(error: BaseException) -> Kind:
 
 def fault_message(error: BaseException) -> str:
     """Return the backend's message for an outcome; for a fault its type, message, and innermost line outside this file."""
-    if isinstance(error, Unsupported | Unavailable | CommandError):
+    if isinstance(error, Unsupported | Unavailable | SourceError | CommandError):
         return _sendable(shortened(str(error), LONGEST_MESSAGE))
     text = "".join(traceback.format_exception_only(error)).strip()
     text = shortened(text, LONGEST_MESSAGE)

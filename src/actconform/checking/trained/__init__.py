@@ -1,0 +1,1 @@
+"""The model as it was trained, in its framework: a column of a check beside the runtimes."""

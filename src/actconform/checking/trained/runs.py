@@ -1,0 +1,117 @@
+"""What a framework answers on a user's trained model: outputs, layers, gradients, weights and exports, from a worker of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actconform.checking.runs import RunFailure, failure_of_worker, run_failure
+from actconform.errors import WorkerError
+from actconform.types.trained import RunMode
+from actconform.workers.protocol import TrainedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+    from actconform.types import Artifact
+    from actconform.types.trained import OpenedModel, TrainedRun, TrainedSource
+    from actconform.workers.client import Worker
+    from actconform.workers.protocol import TrainedResult
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+NATIVE = RunMode()
+
+
+class TrainedRuns:
+    """A trained model in the process of its framework, which is replaced after a crash, a timeout or Ctrl-C.
+
+    No method raises for a fault of the framework or of the model: it is a RunFailure, of kind "source" where the user must change something,
+    of kind "refused" where the model is none of this framework or cannot do what is asked.
+    """
+
+    def __init__(self, name: str, source: TrainedSource, worker: Worker, timeout: float) -> None:
+        self.name = name
+        """The backend's."""
+        self.source = source
+        self.facts: Mapping[str, str] = {}
+        """Versions, threads, device, once it is open."""
+        self._worker = worker
+        self._timeout = timeout
+        self._opened: OpenedModel | None = None
+
+    def open(self) -> OpenedModel | RunFailure:
+        """Open the model, unless it is open, and return what it is."""
+        if self._opened is not None:
+            return self._opened
+        try:
+            hello = self._worker.start()
+        except WorkerError as error:
+            return failure_of_worker(error)
+        if hello.unavailable:
+            return RunFailure("unavailable", hello.unavailable)
+        self.facts = hello.facts
+        result = self._result(TrainedJob(source=self.source, action="open"))
+        if isinstance(result, RunFailure):
+            return result
+        self._opened = result.opened
+        return result.opened or RunFailure("error", f"{self.name} does not say what the model is")
+
+    def run(
+        self, inputs: Arrays, mode: RunMode = NATIVE, *, layers: bool = False, twice: bool = False
+    ) -> TrainedResult | RunFailure:
+        """Return the outputs for `inputs`, with `layers` the values of all layers, with `twice` what differed in a second run."""
+        return self._result(
+            TrainedJob(source=self.source, action="run", inputs=inputs, mode=mode, layers=layers, twice=twice)
+        )
+
+    def layers(self, inputs: Arrays, mode: RunMode = NATIVE) -> TrainedRun | RunFailure:
+        """Return one run with the values of all layers."""
+        result = self.run(inputs, mode, layers=True)
+        if isinstance(result, RunFailure):
+            return result
+        return result.run or RunFailure("error", f"{self.name} gave no run")
+
+    def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode = NATIVE) -> Arrays | RunFailure:
+        """Return the gradients of float inputs and parameters as "d_NAME"; `cotangents` are by output name."""
+        result = self._result(
+            TrainedJob(source=self.source, action="gradients", inputs=inputs, cotangents=cotangents, mode=mode)
+        )
+        return result if isinstance(result, RunFailure) else result.arrays
+
+    def parameters(self) -> Arrays | RunFailure:
+        """Return all weights and buffers by name."""
+        result = self._result(TrainedJob(source=self.source, action="parameters"))
+        return result if isinstance(result, RunFailure) else result.arrays
+
+    def export(self, exporter: str, inputs: Arrays, *, training: bool = False) -> Artifact | RunFailure:
+        """Return the graph that an exporter makes of the model; `inputs` are examples."""
+        mode = RunMode(training=training)
+        result = self._result(
+            TrainedJob(source=self.source, action="export", inputs=inputs, exporter=exporter, mode=mode)
+        )
+        if isinstance(result, RunFailure):
+            return result
+        return result.artifact or RunFailure("error", f"{exporter} gave no graph")
+
+    def close(self) -> None:
+        """End the process."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _result(self, job: TrainedJob) -> TrainedResult | RunFailure:
+        try:
+            result = self._worker.trained(job, self._timeout)
+        except WorkerError as error:
+            return failure_of_worker(error)
+        return run_failure(result.failure) if result.failure else result
