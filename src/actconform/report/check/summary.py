@@ -19,6 +19,8 @@ SENTENCE_LETTERS = 400  # of a foreign sentence
 SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding"
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
 BLAME_MEANS = {
+    "framework": "the framework's own computation",
+    "exporter": "the export: the graph is not the model as it was trained",
     "graph": "the graph as it is written, whatever computes it",
     "runtime": "the runtime's own computation",
     "runtime:optimizer": "the runtime's optimizer",

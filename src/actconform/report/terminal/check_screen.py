@@ -12,6 +12,7 @@ from actconform.report.check.summary import (
     SENTENCE_LETTERS,
     SPREAD_MEANS,
     batch_sizes,
+    check_verdict,
     decisions,
     fault_place,
     fault_sentence,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.checking.result import CheckResult, OutputCheck, RuntimeCheck
+    from actconform.report.check.exports import ExportsResult
 
 WIDEST = 100  # columns
 LABEL = 9  # columns of FIRST, BLAME and their like
@@ -59,6 +61,20 @@ def print_check(console: Console, result: CheckResult, wrote: Sequence[str] = ()
     """Print the check; `wrote` are the files that were written."""
     for line in check_lines(result, min(console.width, WIDEST), wrote):
         console.print(line, soft_wrap=True)
+
+
+def print_exports(console: Console, exports: ExportsResult) -> None:
+    """Print a line for each export of a trained model: its verdict, or why there was no graph."""
+    width = min(console.width, WIDEST)
+    console.print(Text(f"\n{name_shown(exports.source)}, exported", "bold"), soft_wrap=True)
+    for export in exports.exports:
+        name = export.exporter or export.folder
+        if export.result is None:
+            verdict, style = f"not exported: {one_line(export.failure, SENTENCE_LETTERS)}", "yellow"
+        else:
+            verdict, style = check_verdict(export.result), "" if export.result.explained else "red"
+        for line in _wrapped(f"{name_shown(name):<20} {verdict}", width, "  "):
+            console.print(Text(line, style), soft_wrap=True)
 
 
 def check_lines(result: CheckResult, width: int = WIDEST, wrote: Sequence[str] = ()) -> list[Text]:
