@@ -117,8 +117,11 @@ def check_graphs(
     config: Config,
     progress: Progress,
     say: Callable[[str], None] = lambda _: None,
+    begin: Callable[[], None] = lambda: None,
 ) -> Generator[CheckedGraph | FailedExport]:
     """Check the ONNX file, or every export of the trained model, and yield the results as they come; processes end with the iterator.
+
+    `begin` is called when sources and inputs are read, before what takes long; it may raise UsageError.
 
     Raises UsageError for what the user must change, OSError where an exported graph cannot be written.
     """
@@ -145,7 +148,7 @@ def check_graphs(
             timeout=request.timeout,
             max_memory=request.memory,
         )
-        session = _Session(_with_saved(request, saved), runtimes, beside, progress)
+        session = _Session(_with_saved(request, saved), runtimes, beside, progress, begin)
         if own:
             yield session.check(own[0])
         else:
@@ -165,12 +168,18 @@ def _with_saved(request: CheckRequest, saved: Sequence[Path]) -> CheckRequest:
 
 class _Session:
     def __init__(
-        self, request: CheckRequest, runtimes: Sequence[RuntimeRuns], beside: Sequence[Beside], progress: Progress
+        self,
+        request: CheckRequest,
+        runtimes: Sequence[RuntimeRuns],
+        beside: Sequence[Beside],
+        progress: Progress,
+        begin: Callable[[], None],
     ) -> None:
         self._request = request
         self._runtimes = runtimes
         self._beside = beside
         self._progress = progress
+        self._begin = begin
         self._example: tuple[Arrays, str] | None = None
 
     def check_exports(self) -> Iterator[CheckedGraph | FailedExport]:
@@ -187,6 +196,7 @@ class _Session:
             raise UsageError(
                 f"{one_line(request.source)}: no exporter takes {first.opened.about}: name its ONNX file first, and this with --against"
             )
+        self._begin()
         self._progress.stage("exporting", len(exporters))
         made = export_all(
             first.runs,
@@ -202,7 +212,7 @@ class _Session:
         for beside in files:
             source = read_source(Path(beside.text), max_memory=request.memory)
             others = [other for other in self._beside if other is not beside]
-            yield _Session(request, self._runtimes, others, self._progress).check(source)
+            yield _Session(request, self._runtimes, others, self._progress, self._begin).check(source)
 
     def _of_export(self, export: Export) -> CheckedGraph | FailedExport:
         if export.source is None:
@@ -219,6 +229,7 @@ class _Session:
         request, progress = self._request, self._progress
         progress.stage("inputs")
         columns, samples, notes = self._prepared(source, exporter)
+        self._begin()
         try:
             checked = self._variant(source, samples, notes)
             seed = None if request.inputs else request.seed

@@ -95,13 +95,12 @@ def command(**arguments: Any) -> int:
     exports: list[ExportCheck] = []
     with ExitStack() as stack:
         progress = stack.enter_context(CheckProgress(open_console(to_stderr=True)))
-        _make_folder(options.out)
-        graphs = check_graphs(request, catalog, config, progress, _say_aside)
+        graphs = check_graphs(request, catalog, config, progress, _say_aside, partial(_make_folder, options.out))
         stack.callback(graphs.close)
         for graph in graphs:
             if isinstance(graph, FailedExport):
                 exports.append(ExportCheck(exporter=graph.exporter, failure=graph.reason))
-            elif graph.exporter or exports:
+            elif graph.exporter or exports:  # a trained model: each of its graphs has a folder
                 folder = options.out / (graph.exporter or graph.source.path.stem)
                 _report(options, graph, folder, progress, aside=options.as_json)
                 exports.append(ExportCheck(exporter=graph.exporter, folder=folder.name, result=graph.result))

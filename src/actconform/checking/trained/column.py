@@ -175,7 +175,7 @@ class _Check:
             given = outputs_in_graph_layout(self._column.outputs, exact.outputs)
             self._exact += [_exact_verdict(sample, place, name, array) for name, array in given.items()]
             yield self._judged(sample, LevelCheck(name=EXACT, sample=place, marks="surviving"), matching, exact, exact)
-        if isinstance(native, TrainedRun):
+        if isinstance(native, TrainedRun) and not self._column.is_graph:
             yield self._judged(sample, LevelCheck(name="", sample=place, marks="surviving"), matching, whole, native)
         fault = isinstance(exact, TrainedRun)
         if fault and opened.trainable and not self._column.mode.training and self._part(place):

@@ -89,7 +89,11 @@ def fault_sentence(fault: ModelFault) -> str:
 
 
 def fault_place(fault: ModelFault) -> str:
-    """Return the node of a fault with its operator."""
+    """Return the node of a fault with its operator, after the layer of the trained model where that is known."""
+    if fault.layer and fault.layer != fault.node:
+        return (
+            f"{name_shown(fault.layer)} ({' '.join(filter(None, (name_shown(fault.op_type), name_shown(fault.node))))})"
+        )
     return f"{name_shown(fault.node)} ({name_shown(fault.op_type)})" if fault.op_type else name_shown(fault.node)
 
 
