@@ -10,7 +10,7 @@ import torch
 from onnx import numpy_helper
 from small_models import CONV, ENCODER, FLOW, IMAGES, TOKENS, flow, made, numbers
 
-from actconform.checking.float16 import as_float16
+from actconform.checking.low_precision import lowered
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import read_source
 from actconform.checking.trained.graph_runs import GraphRuns
@@ -97,7 +97,7 @@ def test_native_rounds_each_node_once(runs_of):
 
 
 def test_native_of_a_float16_graph_is_in_float16_and_float64_takes_inputs_unrounded(runs_of):
-    runs = runs_of(as_float16(made("(float[n] x) => (float[n] y) { y = Neg (x) }")))
+    runs = runs_of(lowered(made("(float[n] x) => (float[n] y) { y = Neg (x) }")).model)
     x = numbers(1, 50)
     native = runs.run({"x": x}).run.outputs["y"]
     np.testing.assert_array_equal(native, -x.astype(np.float16))
@@ -147,7 +147,7 @@ def test_an_output_without_a_cotangent_counts_as_zeros(runs_of):
 
 
 def test_parameters_are_the_initializers(runs_of):
-    parameters = runs_of(as_float16(ENCODER)).parameters()
+    parameters = runs_of(lowered(ENCODER).model).parameters()
     assert parameters.keys() == WEIGHTS.keys()
     for name, array in parameters.items():
         assert array.dtype == np.float16
