@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.draw import parsed_range
-from actconform.checking.float16 import as_float16, conversion_note, overflowing_weights
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
 from actconform.checking.inputs import InputSample
+from actconform.checking.low_precision import conversion_note, lowered, lowered_sample, overflowing_weights
 from actconform.checking.model_check import check_model
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
@@ -23,7 +22,7 @@ from actconform.checking.trained.runs import TrainedRuns
 from actconform.checking.trained.sources import named_source
 from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
-from actconform.types.trained import RunMode
+from actconform.types.trained import Precision, RunMode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 DEFAULT_RUNTIME = "ort-cpu"
+PRECISIONS: dict[str, Precision] = {"f16": "float16", "bf16": "bfloat16"}
 
 
 class CheckRequest(NamedTuple):
@@ -58,8 +58,8 @@ class CheckRequest(NamedTuple):
     exporters: tuple[str, ...] = ()
     gradients: bool = False
     train_mode: bool = False
-    dtype: str | None = None
-    autocast: str | None = None
+    dtype: Literal["f16", "bf16"] | None = None
+    autocast: Literal["f16", "bf16"] | None = None
     trust: bool = False
     max_memory: float | None = None
     """GiB."""
@@ -78,7 +78,7 @@ class CheckRequest(NamedTuple):
         """How trained models run beside the graph."""
         if self.autocast:
             return RunMode("autocast-float16" if self.autocast == "f16" else "autocast-bfloat16", self.train_mode)
-        return RunMode("float16" if self.dtype == "f16" else "native", self.train_mode)
+        return RunMode(PRECISIONS.get(self.dtype or "", "native"), self.train_mode)
 
 
 class CheckedGraph(NamedTuple):
@@ -274,19 +274,18 @@ class _Session:
         ]
 
     def _forward(self, source: Source) -> onnx.ModelProto:
-        return as_float16(source.model) if self._request.dtype else source.model
+        """Return the graph in the precision that is asked for. Of bfloat16 runtimes on the CPU have next to no kernels: each result is rounded once."""
+        dtype = self._request.dtype
+        return lowered(source.model, dtype, between_casts=dtype == "bf16").model if dtype else source.model
 
     def _variant(self, source: Source, samples: Sequence[CheckedSample], notes: list[str]) -> Source:
         """Return what is checked: the model, converted or with gradients where that is asked for; samples follow it."""
         model = self._forward(source)
-        if self._request.dtype:
-            if beyond := overflowing_weights(source.model):
-                notes.append(f"weights with values beyond float16, which become infinite: {', '.join(beyond[:5])}")
+        if dtype := self._request.dtype:
+            if beyond := overflowing_weights(source.model, dtype):
+                notes.append(f"weights with values beyond {dtype}, which become infinite: {', '.join(beyond[:5])}")
             for sample in samples:
-                sample.inputs = {
-                    name: array.astype(np.float16) if array.dtype == np.float32 else array
-                    for name, array in sample.inputs.items()
-                }
+                sample.inputs = lowered_sample(sample.inputs, dtype)
         if self._request.gradients:
             for sample in samples:
                 sample.inputs = add_cotangents(model, sample.inputs, self._request.seed)

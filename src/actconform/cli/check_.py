@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 @click.option(
     "--train-mode", "train_mode", is_flag=True, help="Compare in training mode: Dropout and BatchNorm as they train."
 )
-@click.option("--dtype", type=click.Choice(["f16"]), help="Check the model converted to float16.")
+@click.option("--dtype", type=click.Choice(["f16", "bf16"]), help="Check the model converted to this format.")
 @click.option(
     "--autocast", type=click.Choice(["f16", "bf16"]), help="Run the trained model in automatic mixed precision."
 )
