@@ -64,6 +64,26 @@ def print_check(console: Console, result: CheckResult, wrote: Sequence[str] = ()
         console.print(line, soft_wrap=True)
 
 
+def print_first_fault(console: Console, result: CheckResult) -> None:
+    """Print the first fault of the columns in the order of the graph, or that there is none, with the largest error."""
+    width = min(console.width, WIDEST)
+    faulty = [runtime for runtime in result.runtimes if runtime.fault is not None]
+    for runtime in faulty:
+        console.print(Text(f"on {name_shown(runtime.name)}", "bold"), soft_wrap=True)
+        for line in _fault(result, runtime, width):
+            console.print(line, soft_wrap=True)
+    failed = [runtime for runtime in result.runtimes if runtime.reason]
+    for runtime in failed:
+        for line in _labelled("", f"{name_shown(runtime.name)}: {one_line(runtime.reason, SENTENCE_LETTERS)}", width):
+            console.print(line, soft_wrap=True)
+    for runtime in [] if faulty or failed else result.runtimes:
+        console.print(
+            Text(f"on {name_shown(runtime.name)}: rounding explains every layer that was judged"), soft_wrap=True
+        )
+        for line in _noise(runtime, width):
+            console.print(line, soft_wrap=True)
+
+
 def print_exports(console: Console, exports: ExportsResult) -> None:
     """Print a line for each export of a trained model: its verdict, or why there was no graph."""
     width = min(console.width, WIDEST)
