@@ -289,7 +289,7 @@ class _Session:
         if self._request.gradients:
             for sample in samples:
                 sample.inputs = add_cotangents(model, sample.inputs, self._request.seed)
-            model = with_gradients(model)
+            model = with_gradients(model, beside_trained=bool(self._beside))
         return source if model is source.model else source.with_model(model)
 
     def _second_looks(self, source: Source, sample: CheckedSample) -> list[str]:

@@ -14,6 +14,7 @@ from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
 from actconform.checking.spread import output_verdict
+from actconform.checking.trained.backward import backward, has_gradients
 from actconform.checking.trained.fault import EXACT, TRAINING, Observed, fault_of_trained
 from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
 from actconform.checking.trained.names import in_graph_layout as outputs_in_graph_layout
@@ -108,6 +109,8 @@ class _Check:
             return replace(column, status="unavailable", reason=opened.message), trained
         trained = replace(trained, about=opened.about)
         outputs = self._outputs()
+        if not isinstance(outputs, RunFailure) and any(has_gradients(sample.inputs) for sample in self._samples):
+            outputs += self._gradients(opened)
         if isinstance(outputs, RunFailure):
             reason = f"{outputs.kind}: {outputs.message}"
             return replace(column, reason=reason, seconds=time.perf_counter() - started), trained
@@ -151,6 +154,30 @@ class _Check:
                     first = max(first, second, key=lambda output: (not output.explained, output.spreads))
                 outputs.append(first)
         return outputs
+
+    def _gradients(self, opened: OpenedModel) -> list[OutputCheck]:
+        """Return the verdicts on the framework's gradients, as it runs; those in float64 are kept with the exact outputs."""
+        if not opened.differentiable:
+            self._notes.append(f"{self._runs.name} gives no gradients of it: they were not compared")
+            return []
+        column, checks = self._column, []
+        training = column.mode.training
+        for place, sample in enumerate(self._samples):
+            self._compare_weights(sample.graph, TrainedRun())
+            for mode in (
+                (RunMode("float64", training), column.mode) if "float64" in opened.precisions else (column.mode,)
+            ):
+                gradients = backward(
+                    self._runs, (column.inputs, column.outputs), sample.graph, sample.inputs, mode, self._weights
+                )
+                if isinstance(gradients, RunFailure):
+                    self._notes.append(f"gradients of {self._runs.name} were not compared: {gradients.message}")
+                    break
+                if mode.precision == "float64":
+                    self._exact += [_exact_verdict(sample, place, name, array) for name, array in gradients.items()]
+                else:
+                    checks += [_verdict(sample, place, name, array) for name, array in gradients.items()]
+        return checks
 
     def _levels(self, place: int, opened: OpenedModel) -> Iterator[LevelCheck]:
         """Judge the layers of one sample: in float64 where the framework can, and as it runs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line
+from actconform.checking.gradients import GRADIENT
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
 from actconform.checking.spread import LIMIT
 from actconform.text import one_line
@@ -98,7 +99,8 @@ def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *
         sample=output.sample,
         level=EXACT if is_exact else "",
         output=output,
-        layer=layer_name(observed.matchings.get(output.sample), output.name, node),
+        layer=_layer_of_gradient(observed, output.name)
+        or layer_name(observed.matchings.get(output.sample), output.name, node),
         source=source_line(graph, node),
         evidence=(
             f"{where}{end_to_end_words(output)}",
@@ -107,6 +109,13 @@ def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *
             *evidence,
         ),
     )
+
+
+def _layer_of_gradient(observed: Observed, output: str) -> str:
+    """Return the layer whose weight an output is the gradient of; "" where it is none."""
+    weight = output.removeprefix(GRADIENT)
+    checks = observed.weights.checks if observed.weights and weight != output else ()
+    return next((check.layer or check.parameter for check in checks if weight in check.initializers), "")
 
 
 def _blame(column: TrainedColumn, observed: Observed, *, exact: bool) -> tuple[Blame, list[str]]:
