@@ -19,6 +19,8 @@ SENTENCE_LETTERS = 400  # of a foreign sentence
 SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding"
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
 BLAME_MEANS = {
+    "framework": "the framework's own computation",
+    "exporter": "the export: the graph is not the model as it was trained",
     "graph": "the graph as it is written, whatever computes it",
     "runtime": "the runtime's own computation",
     "runtime:optimizer": "the runtime's optimizer",
@@ -87,7 +89,11 @@ def fault_sentence(fault: ModelFault) -> str:
 
 
 def fault_place(fault: ModelFault) -> str:
-    """Return the node of a fault with its operator."""
+    """Return the node of a fault with its operator, after the layer of the trained model where that is known."""
+    if fault.layer and fault.layer != fault.node:
+        return (
+            f"{name_shown(fault.layer)} ({' '.join(filter(None, (name_shown(fault.op_type), name_shown(fault.node))))})"
+        )
     return f"{name_shown(fault.node)} ({name_shown(fault.op_type)})" if fault.op_type else name_shown(fault.node)
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper
 from small_models import CONV, ENCODER, FLOW, IMAGES, LSTM, STEPS, TOKENS, flow, made, numbers
 
 from actconform.checking.flatten import flatten
-from actconform.checking.float16 import as_float16, overflowing_weights
+from actconform.checking.low_precision import lowered, lowered_sample, overflowing_weights
 from actconform.onnx.nested_graphs import graphs
 
 CASES = {
@@ -46,7 +46,7 @@ def narrowed(inputs):
 @pytest.mark.parametrize("name", CASES)
 def test_a_converted_model_is_valid_and_runs_and_is_near_the_model(name):
     model, inputs = CASES[name]
-    half = as_float16(model)
+    half = lowered(model).model
     onnx.checker.check_model(half, full_check=True)
     for graph in graphs(half.graph):
         assert all(tensor.data_type != TensorProto.FLOAT for tensor in graph.initializer)
@@ -61,7 +61,7 @@ def test_a_converted_model_is_valid_and_runs_and_is_near_the_model(name):
 
 def test_the_model_itself_stays_as_it_is():
     before = CONV.SerializeToString(deterministic=True)
-    as_float16(CONV)
+    lowered(CONV).model
     assert CONV.SerializeToString(deterministic=True) == before
 
 
@@ -70,7 +70,7 @@ def test_weights_are_rounded_to_nearest_and_those_beyond_the_format_are_named():
     model = made(
         "(float[5] x) => (float[5] y) { a = Mul (x, w)  y = Add (a, small) }", {"w": values, "small": np.float32(1)}
     )
-    half = as_float16(model)
+    half = lowered(model).model
     weight = next(tensor for tensor in half.graph.initializer if tensor.name == "w")
     rounded = numpy_helper.to_array(weight)
     with np.errstate(over="ignore"):
@@ -88,7 +88,7 @@ def test_an_infinite_weight_is_no_overflow():
 
 
 def test_scales_of_a_resize_stay_float32_behind_a_cast():
-    half = as_float16(CONV)
+    half = lowered(CONV).model
     resize = next(node for node in half.graph.node if node.op_type == "Resize")
     cast = next(node for node in half.graph.node if resize.input[2] in node.output)
     assert (cast.op_type, cast.attribute[0].i) == ("Cast", TensorProto.FLOAT)
@@ -97,6 +97,6 @@ def test_scales_of_a_resize_stay_float32_behind_a_cast():
 def test_an_overflow_of_the_converted_model_is_told():
     model = made("(float[2] x) => (float[2] y) { s = Mul (x, x)  y = Sqrt (s) }")
     assert flatten(model, {"x": np.float32([300, 1])}).overflow is None
-    graph = flatten(as_float16(model), {"x": np.float16([300, 1])})
+    graph = flatten(lowered(model).model, {"x": np.float16([300, 1])})
     assert graph.overflow.node == "Mul:s"
     assert graph.overflow.words == "Mul Mul:s gives 90,000, and f16 ends at 65,504"
