@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.architecture_models import ARCHITECTURES
+from benchmarks.architecture_models import ARCHITECTURES, FAULTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ def torch_torchscript(built: tuple[Any, Any], path: str, mode: str) -> None:
         for name, tensor in zip(names, tensors, strict=True)
     }
     torch.onnx.export(
-        module,
+        _positional(module, names) if isinstance(example, dict) else module,
         tensors,
         path,
         dynamo=False,
@@ -69,6 +69,21 @@ def tf2onnx(built: tuple[Any, Any], path: str, mode: str) -> None:
     exporter.convert.from_function(call, signature, opset=18, output_path=path)
 
 
+def _positional(module: Any, names: list[str]) -> Any:
+    """Return a module of tensors by place, as tracing has them, that calls `module` by name."""
+    import torch
+
+    class Positional(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.module(**dict(zip(names, tensors, strict=True)))
+
+    return Positional()
+
+
 def _in_mode(built: tuple[Any, Any], mode: str) -> tuple[Any, Any]:
     import torch
 
@@ -86,15 +101,17 @@ EXPORTERS: dict[str, Callable[[tuple[Any, Any], str, str], None]] = {
 }
 
 
+BUILDERS = {each.name: each for each in (*ARCHITECTURES, FAULTY)}
+
+
 @click.command()
-@click.argument("name", type=click.Choice([each.name for each in ARCHITECTURES]))
+@click.argument("name", type=click.Choice(list(BUILDERS)))
 @click.argument("exporter", type=click.Choice(list(EXPORTERS)))
 @click.argument("path")
 @click.option("--mode", type=click.Choice(MODES), default="evaluation")
 def main(name: str, exporter: str, path: str, mode: str) -> None:
     """Write the architecture NAME as ONNX to PATH."""
-    architecture = next(each for each in ARCHITECTURES if each.name == name)
-    factory = getattr(importlib.import_module(f"benchmarks.{architecture.module}"), name)
+    factory = getattr(importlib.import_module(f"benchmarks.{BUILDERS[name].module}"), name)
     EXPORTERS[exporter](factory(), path, mode)
 
 

@@ -71,6 +71,8 @@ ARCHITECTURES = (
     Architecture("convnext_tiny", "keras", KERAS, "ConvNeXtTiny at 64 x 64", 180.0),
 )
 
+FAULTY = Architecture("half_conv", "torch", TORCH, "a convolution that the framework computes in bfloat16")
+
 
 class Pair(NamedTuple):
     """A published ONNX file, and the model beside it in the same wheel."""

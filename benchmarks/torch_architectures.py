@@ -167,6 +167,7 @@ class DepthwiseSeparable(nn.Module):
         self.blocks = nn.Sequential()
         for narrow, wide in zip(widths, widths[1:], strict=False):
             self.blocks.append(nn.Sequential(self.layer(narrow, narrow, 3, groups=narrow), self.layer(narrow, wide, 1)))
+        self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(widths[-1], classes)
 
     @staticmethod
@@ -177,7 +178,7 @@ class DepthwiseSeparable(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         values = self.blocks(self.stem(3.0 * image))
-        scores: Tensor = self.head(F.adaptive_avg_pool2d(values, 1).flatten(1))
+        scores: Tensor = self.head(self.dropout(F.adaptive_avg_pool2d(values, 1).flatten(1)))
         return scores
 
 
@@ -276,6 +277,30 @@ class MeanPooled(nn.Module):
         return scores
 
 
+class HalfConv2d(nn.Conv2d):
+    """A convolution that a framework set to be fast computes in bfloat16 where it is asked for float32: a fault to find."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        if values.dtype is not torch.float32 or torch.onnx.is_in_onnx_export():
+            return super().forward(values)
+        halves = F.conv2d(values.bfloat16(), self.weight.bfloat16(), None, self.stride, self.padding)
+        return halves.float()
+
+
+class HalfConv(nn.Module):
+    """Three convolutions, of which the framework computes the second in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv2 = HalfConv2d(16, 16, 3, padding=1, bias=False)
+        self.conv3 = nn.Conv2d(16, 4, 3, padding=1, bias=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.conv3(torch.relu(self.conv2(torch.relu(self.conv1(image)))))
+        return scores
+
+
 class MixtureOfExperts(nn.Module):
     """A gate that weighs the answers of four experts, each a perceptron with a gated unit; RMSNorm before, residual around."""
 
@@ -350,3 +375,9 @@ def experts() -> tuple[nn.Module, Example]:
     """A mixture of experts."""
     _seeded()
     return settled(MixtureOfExperts()), (drawn(2, 9, 32),)
+
+
+def half_conv() -> tuple[nn.Module, Example]:
+    """A framework that computes one convolution in bfloat16."""
+    _seeded()
+    return settled(HalfConv()), (drawn(2, 3, 24, 24),)

@@ -35,6 +35,7 @@ def bert_small() -> tuple[nn.Module, Named]:
         intermediate_size=256,
         vocab_size=500,
         max_position_embeddings=64,
+        layer_norm_eps=1e-5,
         initializer_range=0.1,
     )
 
