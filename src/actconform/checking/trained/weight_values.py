@@ -60,18 +60,20 @@ def fingerprint(array: Array) -> Fingerprint:
     return Fingerprint(array.dtype.name, array.size, total % 2**64)
 
 
-def slice_totals(array: Array, axis: int) -> Bits:
-    """Return the total of each slice along an axis of a canonical array, as `Fingerprint.total` is computed."""
+def slice_totals(array: Array) -> list[Bits]:
+    """Return for every axis the total of each slice along it, as `Fingerprint.total` is computed, of a canonical array."""
     bits = bits_of(array)
-    others = tuple(i for i in range(array.ndim) if i != axis)
-    totals = np.zeros(array.shape[axis], np.uint64)
-    rows = max(1, 16 * CHUNK // max(1, array.size // max(1, len(array))))
-    for start in range(0, len(array), rows):
-        part = np.sum(_hashed(bits[start : start + rows]), axis=others, dtype=np.uint64)
-        if axis == 0:
-            totals[start : start + rows] = part
-        else:
-            totals += part
+    totals = [np.zeros(size, np.uint64) for size in array.shape]
+    rows = max(1, CHUNK * len(array) // max(1, array.size)) if array.ndim else 1
+    for start in range(0, len(array) if array.ndim else 0, rows):
+        hashed = _hashed(bits[start : start + rows])
+        for axis in range(array.ndim):
+            others = tuple(i for i in range(array.ndim) if i != axis)
+            part = np.sum(hashed, axis=others, dtype=np.uint64)
+            if axis == 0:
+                totals[0][start : start + rows] = part
+            else:
+                totals[axis] += part
     return totals
 
 
