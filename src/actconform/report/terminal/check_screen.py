@@ -14,6 +14,7 @@ from actconform.report.check.summary import (
     batch_sizes,
     check_verdict,
     decisions,
+    level_words,
     fault_place,
     fault_sentence,
     name_shown,
@@ -203,12 +204,12 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
     levels = [power for power in powers(runtime) if power.tensors]
     if levels:
         first, *rest = levels
-        at = f" at level {name_shown(first.level)}" if first.level else ""
+        at = f" {level_words(first.level)}" if first.level or rest else ""
         words = f"{_count(first.tensors, 'tensor')} judged{at} (loosest bound {share_shown(first.loosest)})"
         yield ", ".join(
             [
                 words,
-                *(f"{power.tensors:,} at {name_shown(power.level)} ({share_shown(power.loosest)})" for power in rest),
+                *(f"{power.tensors:,} {level_words(power.level).replace('level ', '')} ({share_shown(power.loosest)})" for power in rest),
             ]
         )
         loosest = max(levels, key=lambda power: power.loosest)
