@@ -126,9 +126,7 @@ def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> 
     return points, truth_of(kernel, points.x, gradient=aspect == "gradient")
 
 
-def _calls(
-    kernel: Kernel, fmt: FloatFormat, aspect: Aspect, points: UnaryPoints, result: F64
-) -> Iterator[TestVector]:
+def _calls(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, points: UnaryPoints, result: F64) -> Iterator[TestVector]:
     x = points.x
     with np.errstate(over="ignore"):
         inputs = x.astype(STORAGE[fmt.name])

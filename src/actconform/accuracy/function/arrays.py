@@ -42,14 +42,20 @@ def array_kind(arrays: str | tuple[Give, Take] | None, functions: Iterable[objec
     """
     if isinstance(arrays, tuple):
         if len(arrays) != 2 or not all(callable(convert) for convert in arrays):
-            raise UsageError("arrays= is a tuple of something else: wanted two functions, to and from an array of NumPy")
+            raise UsageError(
+                "arrays= is a tuple of something else: wanted two functions, to and from an array of NumPy"
+            )
         return ArrayKind("", *arrays)
     kind = arrays or next((name for name in map(_framework_of_function, functions) if name), "numpy")
     name, _, device = kind.partition(":")
     if name not in KINDS or (device and name != "torch"):
-        raise UsageError(f"arrays={kind!r} is no kind of arrays{near(name, list(KINDS))}; or give two functions, to and from NumPy")
+        raise UsageError(
+            f"arrays={kind!r} is no kind of arrays{near(name, list(KINDS))}; or give two functions, to and from NumPy"
+        )
     if name != "numpy" and name not in sys.modules:
-        raise UsageError(f"arrays={kind!r}: {name} is not imported in this process, so the function cannot take its arrays")
+        raise UsageError(
+            f"arrays={kind!r}: {name} is not imported in this process, so the function cannot take its arrays"
+        )
     return ArrayKind(kind, _giving(name, device), taken)
 
 
@@ -62,16 +68,20 @@ def taken(returned: Any) -> NDArray[Any]:
         return _from_torch(returned)
     if framework in ("jax", "tensorflow") and hasattr(returned, "__array__"):
         return np.asarray(returned)
-    raise UsageError(f"it returned {type_name(returned)}: wanted an array of NumPy or a tensor of torch, JAX or TensorFlow")
+    raise UsageError(
+        f"it returned {type_name(returned)}: wanted an array of NumPy or a tensor of torch, JAX or TensorFlow"
+    )
 
 
 def _giving(name: str, device: str) -> Give:
     if name == "torch":
         return lambda array: _to_torch(array, device)
     if name == "jax":
-        return lambda array: sys.modules["jax"].numpy.asarray(array)
+        give: Give = sys.modules["jax"].numpy.asarray
+        return give
     if name == "tensorflow":
-        return lambda array: sys.modules["tensorflow"].constant(array)
+        give = sys.modules["tensorflow"].constant
+        return give
     return lambda array: array
 
 
@@ -116,5 +126,7 @@ def _parts(function: object) -> Iterator[object]:
 
 
 def _package(part: object) -> str:
-    module = getattr(part, "__module__", None) or (getattr(part, "__name__", "") if part in sys.modules.values() else "")
+    module = getattr(part, "__module__", None) or (
+        getattr(part, "__name__", "") if part in sys.modules.values() else ""
+    )
     return FRAMEWORKS.get(module.partition(".")[0], "") if isinstance(module, str) else ""

@@ -53,7 +53,9 @@ class Caller:
         outcome.unsteady.extend((0, name) for name in differing_names(outcome.outputs[0], again))
         return outcome
 
-    def _call(self, regime: str, inputs: Bundle, cotangents: Bundle | None) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    def _call(
+        self, regime: str, inputs: Bundle, cotangents: Bundle | None
+    ) -> tuple[dict[str, NDArray[Any]], list[str]]:
         function = self._function if cotangents is None else self._gradient
         assert function is not None
         tensors = {name: inputs[name] for name in self._kernel.inputs}
@@ -67,9 +69,7 @@ class Caller:
             raise
         try:
             outputs = self._outputs(returned, gradient=cotangents is not None)
-            changed = [
-                name for name, array in tensors.items() if not same_bytes(self._arrays.take(given[name]), array)
-            ]
+            changed = [name for name, array in tensors.items() if not same_bytes(self._arrays.take(given[name]), array)]
         except UsageError as error:
             raise UsageError(f"{function_name(function)}, called with {_sizes(tensors)}: {error}") from None
         return outputs, changed
@@ -98,9 +98,7 @@ class Caller:
     ) -> None:
         """Add to the function's own error at which inputs it was raised, searched by halving the arrays."""
         x = tensors["x"]
-        sliced = [
-            name for name in tensors if name in ("x", COTANGENT) or (self._kernel.form == "unary")
-        ]
+        sliced = [name for name in tensors if name in ("x", COTANGENT) or (self._kernel.form == "unary")]
 
         def raises(start: int, stop: int) -> bool:
             part = {name: array[start:stop] if name in sliced else array for name, array in tensors.items()}
@@ -129,7 +127,9 @@ class Caller:
             f"actconform.measure: raised by {function_name(function)}, called with {_sizes(tensors)} (regime {regime}): {where}"
         )
         if everywhere and self._arrays.name == "numpy" and isinstance(error, WRONG_ARRAYS):
-            error.add_note('It was given arrays of NumPy: for a function of tensors say arrays="torch", "jax" or "tensorflow".')
+            error.add_note(
+                'It was given arrays of NumPy: for a function of tensors say arrays="torch", "jax" or "tensorflow".'
+            )
 
     def _where(self, x: NDArray[Any], start: int, stop: int) -> str:
         if self._kernel.form == "row":

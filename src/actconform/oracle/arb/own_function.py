@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LAST_BITS = 1 << 12  # at 65,536 points of a definition that has no number there, more would take minutes
 NO_NUMBER = (ArithmeticError, ValueError)  # what a definition may raise where it is not defined
-_PRECISION = threading.Lock()  # the precision of python-flint is one of the process
+_PRECISION = threading.RLock()  # the precision of python-flint is one of the process
 
 
 class OwnTruth(NamedTuple):
