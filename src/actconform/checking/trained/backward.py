@@ -71,10 +71,11 @@ def _of_weights(
     for check in checks:
         gradient = gradients.get(GRADIENT + check.parameter)
         if gradient is None or not check.exact or len(check.initializers) != 1 or holders[check.initializers[0]] > 1:
-            continue  # a constant that stands for several weights, such as zeros, has the sum of their gradients
-        (name,) = check.initializers
-        if GRADIENT + name not in graph.outputs:
             continue
+        (name,) = check.initializers
+        constant = graph.constants[name]
+        if GRADIENT + name not in graph.outputs or (constant.size > 1 and (constant == constant.flat[0]).all()):
+            continue  # exporters let one constant stand for all weights of zeros: its gradient is the sum of theirs
         if check.state == "identical":
             yield GRADIENT + name, gradient
         elif check.state == "transposed" and gradient.ndim == 2:
