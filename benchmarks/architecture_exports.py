@@ -1,6 +1,6 @@
 """Exports of an architecture to ONNX by its framework alone, as in a script of its user; a process of its own for each.
 
-    python -m benchmarks.architecture_exports resnet torch-dynamo resnet.onnx
+python -m benchmarks.architecture_exports resnet torch-dynamo resnet.onnx
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Injection(NamedTuple):
     """Names of layers, one of which must be told first; "LAYER:" takes every function within LAYER."""
     blame: str = "exporter"
     mode: str = "evaluation"
-    lengths: int = 0
+    length: int = 0
     """Another length of the sequences than the one that was exported with."""
 
     @property
@@ -60,7 +60,9 @@ def changed(model: ModelProto, injection: Injection) -> ModelProto:
             else EDITS[injection.name](copy, node)
         )
         if not done:
-            raise UsageError(f"{injection.name}: {node.name or node.output[0]} of {injection.architecture} cannot have it")
+            raise UsageError(
+                f"{injection.name}: {node.name or node.output[0]} of {injection.architecture} cannot have it"
+            )
     return copy
 
 
@@ -73,7 +75,6 @@ def node_at(model: ModelProto, operator: str, at: str) -> NodeProto:
     raise UsageError(f"there is no {operator} at {at}")
 
 
-Edit = "Callable[[ModelProto, NodeProto], bool]"
 EDITS: dict[str, Callable[[ModelProto, NodeProto], bool]] = {}
 
 
@@ -202,7 +203,7 @@ INJECTIONS = (
     # operators and what was lost
     Injection("relu6-unbounded", "depthwise", TRACED, "Clip", "/blocks/blocks.1/blocks.1.0", ("blocks.1.0.2",)),
     Injection("left-out", "unet", TRACED, "Sub", "/Sub", (":",)),
-    Injection("length-baked", "pooled", TRACED, "", "", (":",), lengths=17),
+    Injection("length-baked", "pooled", TRACED, "", "", (":",), length=17),
     # runtimes
     Injection("epsilon", "bert_small", DYNAMO, "LayerNormalization", f"{ENCODER}.8.attention", (f"{ENCODER}.8.attention.output.LayerNorm",), "runtime"),
     Injection("recurrent-bias", "gru", TRACED, "GRU", "/gru/GRU", ("gru",), "runtime"),

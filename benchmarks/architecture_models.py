@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import click
 
-from benchmarks.zoo_models import unpack
 
 FOLDER = Path("architectures-out")
 PLACE = "ACTCONFORM_ARCHITECTURES"
@@ -35,6 +34,8 @@ class Architecture(NamedTuple):
     what: str
     seconds: float = 90.0
     """The most that a check of all its exports may take."""
+    refused: tuple[str, ...] = ()
+    """Exporters that do not take it."""
 
     @property
     def source(self) -> str:
@@ -53,15 +54,19 @@ ARCHITECTURES = (
     Architecture("resnet", "torch", TORCH, "residual blocks with BatchNorm"),
     Architecture("pyramid", "torch", TORCH, "detector's feature pyramid, GroupNorm, Resize"),
     Architecture("pooled", "torch", TORCH, "convolution over words, mean over a length"),
-    Architecture("experts", "torch", TORCH, "mixture of experts: einsum, top-k, scatter"),
+    Architecture(
+        "experts", "torch", TORCH, "mixture of experts: einsum, top-k, scatter", refused=("torch-torchscript",)
+    ),
     Architecture("bert_small", "torch", HUB, "encoder of 12 narrow layers"),
     Architecture("bert_base", "torch", HUB, "encoder of BERT-base's size, 110 million weights", 180.0),
     Architecture("gpt2", "torch", HUB, "decoder with its cache"),
-    Architecture("llama", "torch", HUB, "decoder with rotary positions, grouped queries"),
+    Architecture(
+        "llama", "torch", HUB, "decoder with rotary positions, grouped queries", refused=("torch-torchscript",)
+    ),
     Architecture("vit", "torch", HUB, "vision transformer"),
     Architecture("whisper", "torch", HUB, "Whisper's encoder of sound"),
     Architecture("wav2vec2", "torch", HUB, "Wav2Vec2 on sound, weight normalization"),
-    Architecture("t5", "torch", HUB, "T5's encoder"),
+    Architecture("t5", "torch", HUB, "T5's encoder", refused=("torch-dynamo",)),
     Architecture("small_net", "keras", KERAS, "convolutions with BatchNormalization"),
     Architecture("recurrent", "keras", KERAS, "bidirectional LSTM and GRU"),
     Architecture("mobilenet_v3_small", "keras", KERAS, "MobileNetV3Small at 96 x 96"),
@@ -77,17 +82,19 @@ FAULTY = Architecture("half_conv", "torch", TORCH, "a convolution that the frame
 class Pair(NamedTuple):
     """A published ONNX file, and the model beside it in the same wheel."""
 
+    name: str
     onnx: str
     against: str
     options: tuple[str, ...] = ()
+    seconds: float = 90.0
 
 
 SILERO, PITCH = "silero_vad/data", "basic_pitch/saved_models/icassp_2022"
 
 PAIRS = (
-    Pair(f"{SILERO}/silero_vad.onnx", f"{SILERO}/silero_vad.jit", ("--trust",)),
-    Pair(f"{PITCH}/nmp.onnx", f"{PITCH}/nmp"),
-    Pair(f"{PITCH}/nmp.onnx", f"{PITCH}/nmp.tflite"),
+    Pair("silero-vad, TorchScript", f"{SILERO}/silero_vad.onnx", f"{SILERO}/silero_vad.jit", ("--trust",)),
+    Pair("basic-pitch, SavedModel", f"{PITCH}/nmp.onnx", f"{PITCH}/nmp"),
+    Pair("basic-pitch, TFLite", f"{PITCH}/nmp.onnx", f"{PITCH}/nmp.tflite"),
 )
 
 
@@ -106,9 +113,22 @@ def fetched(folder: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             _pip("download", "--dest", place, *WHEELS)
             for wheel in sorted(Path(place).glob("*.whl")):
-                unpack(wheel, Path(place, "published"))
+                _unpack(wheel, Path(place, "published"))
             Path(place, "published").rename(published)
     return published
+
+
+def _unpack(wheel: Path, folder: Path) -> None:
+    """Write the models of a wheel into a folder, each below its path there. Raises ClickException where a path leads elsewhere."""
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.namelist():
+            if not entry.startswith((SILERO, PITCH)) or entry.endswith("/"):
+                continue
+            path = (folder / entry).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise click.ClickException(f"{wheel.name}: {entry} lies outside of its folder")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(entry))
 
 
 def _pip(verb: str, *words: str) -> None:

@@ -316,7 +316,9 @@ class MixtureOfExperts(nn.Module):
         values = self.norm(tokens)
         chosen, which = torch.topk(torch.softmax(self.gate(values), dim=-1), 2, dim=-1)
         shares = torch.zeros_like(self.gate(values)).scatter(-1, which, chosen / chosen.sum(-1, keepdim=True))
-        inner = torch.einsum("btd,edh->bteh", values, self.up) * F.silu(torch.einsum("btd,edh->bteh", values, self.gated))
+        inner = torch.einsum("btd,edh->bteh", values, self.up) * F.silu(
+            torch.einsum("btd,edh->bteh", values, self.gated)
+        )
         return tokens + torch.einsum("bteh,ehd,bte->btd", inner, self.down, shares)
 
 

@@ -63,7 +63,11 @@ class Step(nn.Module):
         past = DynamicCache(list(zip(keys.unbind(0), values.unbind(0), strict=True)))
         answer = self.decoder(tokens, cache=past, use_cache=True)
         layers = answer.cache.layers
-        return answer.logits, torch.stack([layer.keys for layer in layers]), torch.stack([layer.values for layer in layers])
+        return (
+            answer.logits,
+            torch.stack([layer.keys for layer in layers]),
+            torch.stack([layer.values for layer in layers]),
+        )
 
 
 def gpt2() -> tuple[nn.Module, Named]:
