@@ -5,6 +5,7 @@ With s = gamma / sqrt(variance + eps) the weights w become w s, channel by chann
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,7 @@ from actconform.checking.trained.weight_rounding import deviation_of
 from actconform.checking.trained.weight_values import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.checking.trained.weight_ledger import Ledger
     from actconform.checking.trained.weight_values import Array
@@ -62,6 +63,70 @@ class Fold(NamedTuple):
     """As the weight lays it out, in the dtype of the constant."""
     differing: int
     """How many elements roundings do not explain."""
+
+
+class FoldedWeight(NamedTuple):
+    """A weight as it is once the BatchNorm behind it is folded in, if there is one."""
+
+    parameter: str
+    norm: BatchNorm | None
+    with_epsilon: Callable[[float], Array]
+    """Its canonical values for an epsilon of that."""
+
+    def values(self) -> Array:
+        return self.with_epsilon(EPSILONS[0])
+
+    def words(self) -> str:
+        return f"{self.norm.path or 'a BatchNorm'} folded in, " if self.norm else ""
+
+    def settle_norm(self, ledger: Ledger) -> None:
+        """Settle the weights of the BatchNorm by the constant that has this weight, if one has."""
+        check = ledger.checks.get(self.parameter)
+        if self.norm and check and check.initializers and check.words.startswith(self.words()):
+            for name in _open_of(ledger, self.norm, (0, 1, 2, 3)):
+                ledger.settle(name, check.initializers, "folded", f"folded into {', '.join(check.initializers)}")
+
+
+def folded_weights(ledger: Ledger) -> list[FoldedWeight]:
+    """Return what each open BatchNorm makes of the open weight and bias before it, with the usual epsilon; without a weight, its factor."""
+    folded = []
+    for norm in _batch_norms(ledger):
+        if norm.names[3] in ledger.checks:
+            continue
+        bias = ""
+        for weight in _weights_before(ledger, norm)[:1]:
+            view = next(_channel_views(ledger.parameters[weight].shape, norm.mean.size))
+            folded.append(FoldedWeight(weight, norm, partial(_folded, ledger, norm, weight, view)))
+            bias = _bias_beside(ledger, norm, weight)
+        if not folded or folded[-1].norm is not norm:
+            folded.append(FoldedWeight(norm.names[0] or norm.names[3], norm, partial(_factor, norm)))
+        owner = bias or norm.names[1] or norm.names[2]
+        if owner not in ledger.checks:
+            folded.append(FoldedWeight(owner, norm, partial(_folded_bias, ledger, norm, bias)))
+    return folded
+
+
+def _bias_beside(ledger: Ledger, norm: BatchNorm, weight: str) -> str:
+    """Return the open bias of the layer that has a weight, "" for none."""
+    names = [name for name in ledger.siblings(weight) if ledger.parameters[name].shape == norm.mean.shape]
+    return next((name for name in names if name not in ledger.checks), "")
+
+
+def _factor(norm: BatchNorm, epsilon: float) -> Array:
+    factor: Array = norm.factor(epsilon).astype(np.float32)
+    return factor
+
+
+def _folded(ledger: Ledger, norm: BatchNorm, weight: str, view: tuple[int, int, int], epsilon: float) -> Array:
+    trained = ledger.trained(weight)
+    folded = trained.reshape(view).astype(np.float64) * norm.factor(epsilon)[:, None]
+    return folded.reshape(trained.shape).astype(np.float32)
+
+
+def _folded_bias(ledger: Ledger, norm: BatchNorm, bias: str, epsilon: float) -> Array:
+    before = ledger.parameters[bias].astype(np.float64) if bias else 0.0
+    shifted: Array = norm.beta + (before - norm.mean) * norm.factor(epsilon)
+    return shifted.astype(np.float32)
 
 
 def match_batch_norms(ledger: Ledger) -> None:
@@ -266,7 +331,7 @@ def _settle_norm(ledger: Ledger, norm: BatchNorm, fold: Fold, bias: str) -> None
         ledger.own(bias or norm.names[1] or norm.names[2], [shift])
 
 
-def _open_of(ledger: Ledger, norm: BatchNorm, places: tuple[int, int]) -> list[str]:
+def _open_of(ledger: Ledger, norm: BatchNorm, places: tuple[int, ...]) -> list[str]:
     return [norm.names[place] for place in places if norm.names[place] and norm.names[place] not in ledger.checks]
 
 

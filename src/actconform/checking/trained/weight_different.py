@@ -97,7 +97,7 @@ def _neighbours(ledger: Ledger, initializer: str) -> list[str]:
     """Return the constants near one: of the nodes that read it, and of those that read what these give."""
     given = {name for node in ledger.readers[initializer] for name in node.outputs}
     nodes = [*ledger.readers[initializer], *(node for node in ledger.graph.nodes if given & set(node.inputs))]
-    return [name for node in nodes for name in node.inputs if name in ledger.constants]
+    return [name for node in nodes for name in node.inputs if name in ledger.constants and _holds_weights(ledger, name)]
 
 
 def _by_names(ledger: Ledger) -> dict[str, str]:
