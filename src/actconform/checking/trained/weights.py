@@ -1,0 +1,43 @@
+"""What became of every trained weight in an exported graph, bit for bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actconform.checking.trained.weight_check import WeightCheck, WeightsComparison
+from actconform.checking.trained.weight_different import match_different
+from actconform.checking.trained.weight_ledger import Ledger
+from actconform.checking.trained.weight_merged import match_merged
+from actconform.checking.trained.weight_rounding import possible_roundings
+from actconform.checking.trained.weight_whole import match_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actconform.checking.flatten import FlatGraph
+    from actconform.checking.trained.weight_values import Array
+    from actconform.types.trained import LayerRecord
+
+__all__ = ["WeightCheck", "WeightsComparison", "compare_weights"]
+
+
+def compare_weights(
+    parameters: Mapping[str, Array], graph: FlatGraph, layers: Sequence[LayerRecord]
+) -> WeightsComparison:
+    """Return what became of every weight in a graph.
+
+    `parameters` by name, as they were trained; `layers` of a run of the model tell which layer owns a weight and which follow each other
+    (they may be none). Names decide nothing but which of several equal arrays is which.
+    """
+    ledger = Ledger(parameters, graph, layers)
+    match_whole(ledger)
+    match_merged(ledger)
+    for rounding in possible_roundings(
+        map(ledger.trained, ledger.open_parameters()), map(ledger.constant, ledger.open_constants())
+    ):
+        match_whole(ledger, rounding)
+        match_merged(ledger, rounding)
+    match_different(ledger)
+    for parameter in ledger.open_parameters():
+        ledger.settle(parameter, (), "missing", "not in the graph")
+    return ledger.result()
