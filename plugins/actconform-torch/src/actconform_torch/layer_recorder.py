@@ -65,6 +65,8 @@ class LayerRecorder(TorchFunctionMode):
     def __enter__(self) -> LayerRecorder:
         self._stack.enter_context(_every_function_seen())
         for part in self._module.modules():
+            if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
+                continue
             for register, hook in (
                 (part.register_forward_pre_hook, self._begin),
                 (part.register_forward_hook, self._end),
@@ -76,6 +78,15 @@ class LayerRecorder(TorchFunctionMode):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._stack.close()
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module, and return what it gives; of TorchScript only the module itself is recorded."""
+        if not isinstance(self._module, torch.jit.ScriptModule):
+            return self._module(*args, **kwargs)
+        self._begin(self._module, args, kwargs)
+        result = self._module(*args, **kwargs)
+        self._end(self._module, args, kwargs, result)
+        return result
 
     def __torch_function__(
         self,

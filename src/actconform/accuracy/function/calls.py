@@ -141,10 +141,10 @@ class Caller:
 
 
 def function_name(function: object) -> str:
-    """Return what a callable is called, on one line: its qualified name, else that of what it wraps, else of its type."""
-    function = getattr(function, "func", function)  # functools.partial
-    name = getattr(function, "__qualname__", None) or getattr(function, "__name__", None) or type(function).__name__
-    return one_line(str(name).replace("<locals>.", "").replace("<lambda>", "lambda"), 80)
+    """Return what a callable is called, on one line: its name, else that of what `functools.partial` wraps, else of its type."""
+    function = getattr(function, "func", function)
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return one_line("lambda" if name == "<lambda>" else str(name), 80)
 
 
 def _sizes(tensors: dict[str, NDArray[Any]]) -> str:

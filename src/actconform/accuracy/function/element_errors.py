@@ -53,6 +53,7 @@ def element_errors(sample: Sample, tolerance: Tolerance) -> ElementErrors:
         if sample.bound is not None and tolerance.exact:
             share = np.minimum(share, error / sample.bound)
         share[error == 0] = 0.0
+        share[np.isnan(share)] = np.inf  # an infinite error at an infinite input, whose unit is infinite
         signed = difference / unit
         if sample.cotangent is not None:
             signed *= np.sign(sample.cotangent)
@@ -60,9 +61,13 @@ def element_errors(sample: Sample, tolerance: Tolerance) -> ElementErrors:
 
 
 def correctly_rounded(sample: Sample, tolerance: Tolerance) -> NDArray[np.bool_]:
-    """Tell which outputs are the number of the format nearest to the truth, ties to even; NaN where the truth is NaN is right."""
+    """Tell which outputs are the number of the format nearest to the truth; NaN where the truth is NaN is right.
+
+    Midway between two numbers either is: below normal a truth in binary64 may lie there whose exact value is just beside.
+    """
     with np.errstate(all="ignore"):
-        got = sample.got.astype(np.float64)
-        nearest = sample.truth if sample.got.dtype.kind in "iu" else round_to(sample.truth, tolerance.fmt)
-        right: NDArray[np.bool_] = (got == nearest) | (np.isnan(got) & np.isnan(nearest))
+        got, truth = sample.got.astype(np.float64), sample.truth
+        nearest = truth if sample.got.dtype.kind in "iu" else round_to(truth, tolerance.fmt)
+        as_near = np.abs(got - truth) <= np.abs(nearest - truth)
+        right: NDArray[np.bool_] = (got == nearest) | (np.isfinite(nearest) & as_near) | (np.isnan(got) & np.isnan(truth))
     return right

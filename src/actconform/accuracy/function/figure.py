@@ -49,7 +49,7 @@ def draw(measurement: FunctionMeasurement, ax: Any = None) -> Any:
     ax.axhline(1.0, color="black", linewidth=1.0, label="limit")
     ax.set_yscale("log")
     ax.set_ylim(LEAST / 2.0, 1.5 * top)
-    exponents = np.linspace(fmt.emin, fmt.emax, TICKS).round().astype(int).tolist()
+    exponents = np.linspace(fmt.emin, fmt.emax, TICKS + 1)[1:].round().astype(int).tolist()
     ends = [float(binades(np.array([2.0**exponent]), fmt)[0]) for exponent in exponents]
     ax.set_xticks(
         [*(-end for end in reversed(ends)), 0.0, *ends],

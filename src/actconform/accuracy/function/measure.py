@@ -55,8 +55,8 @@ def measure(
     `truth` defines a function of one's own in Arb: a function of a `flint.arb` that returns one, such as `lambda x: x.sin() / x`.
     Its values are correctly rounded and proven; `kernel` is then its name, or a `Kernel` with limits, kinks and conventions.
     `truth_gradient` is its derivative, by default that of Arb's power series. Where Arb decides no number (outside of the domain,
-    at limits that the definition cannot take) nothing is judged, and the result says where; nor is the sign of a zero, unless the
-    kernel has `signed_zero`. Needs python-flint.
+    at limits that the definition cannot take) nothing is judged, and the result says where; nor is the sign of a zero.
+    Needs python-flint.
 
     NaN, infinities, signed zeros, subnormal numbers, writes to inputs and outputs of another shape, dtype or value the second
     time are judged as in a run. Nothing of the process is changed but by `fn` itself; results do not depend on threads.

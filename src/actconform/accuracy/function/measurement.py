@@ -78,10 +78,14 @@ class AspectMeasurement(msgspec.Struct, frozen=True, kw_only=True, eq=False, dic
         """How many elements count in the means: those of all regimes but the repeated special inputs."""
         return sum(self.samples[place].x.size for place in self._counting)
 
-    @property
+    @cached_property
     def max_ulp(self) -> float:
-        """The largest error in ULP of a number for a number."""
-        return max((measurement.max_ulp for measurement in self.measurements), default=0.0)
+        """The largest error in ULP where output and truth are both finite."""
+        numbers = (
+            self.errors[place].ulp[np.isfinite(sample.truth) & np.isfinite(_wide(sample.got))]
+            for place, sample in self.samples.items()
+        )
+        return max((float(ulp.max(initial=0.0)) for ulp in numbers), default=0.0)
 
     @cached_property
     def correctly_rounded(self) -> float:

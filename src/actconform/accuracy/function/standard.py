@@ -143,9 +143,8 @@ class OwnDefinition(NamedTuple):
             values[at], decided[at] = limit, True
         zero = values[x == 0.0]
         at_zero = float(zero[0]) if zero.size else np.nan
-        tolerance = msgspec.structs.replace(
-            unary_tolerance(self.kernel, aspect, fmt, at_zero), zero_sign=aspect == "value" and self.kernel.signed_zero
-        )
+        tolerance = unary_tolerance(self.kernel, aspect, fmt, at_zero)
+        tolerance = msgspec.structs.replace(tolerance, zero_sign=False)  # Arb has one zero
         test_vectors = unary_vectors(self.kernel, tolerance, aspect, points, values[places])
         return Questions(test_vectors, x[~decided], _undecided(x, decided, fmt))
 

@@ -127,10 +127,10 @@ class Walk:
 
     def _step(self, place: int, node: FlatNode) -> list[str]:
         """Compute a node and find its outputs; return those behind which the walk is lost."""
-        lineage, depth = Lineage(), 0
+        lineage = Lineage()
         for name in node.inputs:
             lineage = lineage.joined(self.lineages.get(name, Lineage()))
-            depth = max(depth, self._depths.get(name, -1) + 1)
+        depth = max((self._depths.get(name, 0) for name in node.inputs), default=0)
         if not all(name in self.pairs for name in node.outputs):
             self.ensure(node.inputs, self.values)
         computed = self.outputs(node, self.values)
@@ -138,11 +138,13 @@ class Walk:
             if name in self.pairs:
                 self.values[name] = self.trained_values(self.pairs[name])
                 continue
-            self.values[name], self.lineages[name], self._depths[name] = array, lineage, depth
+            self.values[name], self.lineages[name] = array, lineage
+            if array.dtype.kind == "f":  # sizes and places of elements are computed on many nodes, and are no way of the data
+                self._depths[name] = depth + 1
             pair = self._partner(place, node, name, array, lineage)
             if pair is not None:
                 self.take(pair)
-        return [name for name in computed if name not in self.pairs and self._depths[name] >= LOST]
+        return [name for name in computed if name not in self.pairs and self._depths.get(name, 0) >= LOST]
 
     def ensure(self, names: Iterable[str], values: dict[str, Array]) -> None:
         """Compute those of the tensors again that `values` has no more, from the last matched ones."""

@@ -56,11 +56,20 @@ class Recovery:
             if self._work > WORK * len(walk.graph.nodes) + 1000:
                 break
             if self._finds_its_way(walk, guess.pair):
-                return guess.pair
+                return self._earlier(walk, guesses, guess.pair)
         for guess in guesses:
             if guess.output or (guess.distance <= ALIKE and guess.named):
                 return guess.pair
         return None
+
+    def _earlier(self, walk: Walk, guesses: Sequence[Guess], later: Pair) -> Pair:
+        """Return the first pair with which the walk finds its way, of those before `later`: the nearest to where the two part."""
+        behind = walk.trained.ancestors[later.trained]
+        before = [guess for guess in guesses if behind >> guess.pair.trained & 1 and guess.pair.node <= later.node]
+        for guess in sorted(before, key=lambda guess: (guess.pair.trained, -guess.score)):
+            if self._finds_its_way(walk, guess.pair):
+                return guess.pair
+        return later
 
     def _guesses(self, walk: Walk, region: Sequence[int]) -> Iterator[Guess]:
         names = [(place, name) for place in region for name in walk.graph.nodes[place].outputs]
@@ -122,14 +131,14 @@ class Recovery:
             if any(name in beyond for name in node.inputs):
                 beyond.update(node.outputs)
                 continue
-            count += 1
-            if count > FORWARD:
+            if count >= FORWARD:
                 break
             for name in node.inputs:
                 if name not in values and name in walk.values:
                     values[name] = walk.values[name]
             walk.ensure(node.inputs, values)
             computed = walk.outputs(node, values)
+            count += any(array.dtype.kind == "f" for array in computed.values())
             for name in node.outputs:
                 if name in walk.pairs:
                     continue

@@ -39,7 +39,7 @@ class OwnTruth(NamedTuple):
 def own_values(definition: Definition, points: F64) -> OwnTruth:
     """Return the truth of a definition at `points`, one dimension of binary64 numbers of any kind.
 
-    A result that is zero is +0. Raises UsageError without python-flint, and where the definition returns what is no real number.
+    A result that rounds to zero has no sign: it is +0. Raises UsageError without python-flint, and where the definition returns what is no real number.
     """
     try:
         python_flint()
@@ -76,7 +76,7 @@ def derivative_by_series(definition: Definition) -> Definition:
 
 def _nearest(definition: Definition, point: float) -> float | None:
     try:
-        return nearest(lambda x: _real(definition(x)), point, float, LAST_BITS)
+        return nearest(lambda x: _real(definition(x)), point, _without_sign_of_zero, LAST_BITS)
     except NO_NUMBER:
         return None
     except UsageError:
@@ -84,6 +84,11 @@ def _nearest(definition: Definition, point: float) -> float | None:
     except Exception as error:
         error.add_note(f"actconform.measure: raised by truth= at x = {point!r}")
         raise
+
+
+def _without_sign_of_zero(end: Any) -> float:
+    """Return the binary64 number nearest to an exact arb; a ball around a result that vanishes reaches to both sides of zero."""
+    return float(end) + 0.0
 
 
 def _at_nan(definition: Definition) -> float | None:
@@ -108,4 +113,4 @@ def _real(value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UsageError(f"truth= returned {type(value).__name__}: wanted a flint.arb, as from lambda x: x.erf()")
-    return float(value)
+    return float(value) + 0.0

@@ -14,9 +14,9 @@ from actconform.report.check.summary import (
     batch_sizes,
     check_verdict,
     decisions,
-    level_words,
     fault_place,
     fault_sentence,
+    level_words,
     name_shown,
     number_shown,
     output_words,
@@ -209,7 +209,10 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
         yield ", ".join(
             [
                 words,
-                *(f"{power.tensors:,} {level_words(power.level).replace('level ', '')} ({share_shown(power.loosest)})" for power in rest),
+                *(
+                    f"{power.tensors:,} {level_words(power.level).replace('level ', '')} ({share_shown(power.loosest)})"
+                    for power in rest
+                ),
             ]
         )
         loosest = max(levels, key=lambda power: power.loosest)
