@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.checking.flatten import wide
 from actconform.checking.format_noise import RELATIVE, FormatNoise, Quantizer, quantizer, side_by_side
 from actconform.checking.noise_events import noise_events
 from actconform.checking.noise_result import NoiseCheck, NoiseGot, NoiseLayer

@@ -21,11 +21,65 @@ if TYPE_CHECKING:
 
 # What gives the values that it reads in another shape or order; what is a part, or repeats, is recorded by itself.
 LAYOUT = frozenset(
-    ["view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach", "data", "expand", "expand_as", "broadcast_to", "alias", "adjoint", "to", "type", "double", "float", "half", "bfloat16", "_to_copy"]
+    [
+        "view",
+        "view_as",
+        "reshape",
+        "reshape_as",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "t",
+        "T",
+        "mT",
+        "movedim",
+        "moveaxis",
+        "swapaxes",
+        "swapdims",
+        "contiguous",
+        "clone",
+        "detach",
+        "data",
+        "expand",
+        "expand_as",
+        "broadcast_to",
+        "alias",
+        "adjoint",
+        "to",
+        "type",
+        "double",
+        "float",
+        "half",
+        "bfloat16",
+        "_to_copy",
+    ]
 )
 # What reads a tensor for its shape or dtype alone, or gives memory that nobody has written.
 FILLED = frozenset(
-    ["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "empty", "empty_strided", "grad", "_grad", "_base", "requires_grad_", "is_nonzero"]
+    [
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "new_tensor",
+        "empty",
+        "empty_strided",
+        "grad",
+        "_grad",
+        "_base",
+        "requires_grad_",
+        "is_nonzero",
+    ]
 )
 _REFLECTED = frozenset(["add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"])
 _SHORT_CUTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")

@@ -214,7 +214,9 @@ def _of_pickle(path: Path, data: bytes, source: TrainedSource) -> SourceError:
     if not code:
         return SourceError(f"{path.name} holds weights alone, and no model to run them: {FACTORY}")
     allowed = "even where it is trusted its classes must be importable" if source.trusted else "it is not loaded"
-    return SourceError(f"{path.name} is a pickle that calls {one_line(code, 80)} when it is loaded: {allowed}; {FACTORY}")
+    return SourceError(
+        f"{path.name} is a pickle that calls {one_line(code, 80)} when it is loaded: {allowed}; {FACTORY}"
+    )
 
 
 @contextmanager
