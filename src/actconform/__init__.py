@@ -19,6 +19,7 @@ _renamed.install()
 
 if TYPE_CHECKING:
     from actconform.accuracy.arrays.compare import compare
+    from actconform.api.check import check
     from actconform.accuracy.function.measure import measure
     from actconform.catalog.models.builder import describe, layer
     from actconform.types import Bundle
@@ -63,7 +64,7 @@ __all__ = [
 # Imported where they are used: they need numpy or onnx, which a worker or `--help` does not load for their sake.
 _LAZY = {
     "Register": "actconform.types.cause",
-    "check": "actconform.api",
+    "check": "actconform.api.check",
     "compare": "actconform.accuracy.arrays.compare",
     "describe": "actconform.catalog.models.builder",
     "layer": "actconform.catalog.models.builder",
