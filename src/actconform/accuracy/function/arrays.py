@@ -118,7 +118,7 @@ def _parts(function: object) -> Iterator[object]:
         if part is not None:
             yield part
             yield from (part if isinstance(part, type) else type(part)).__mro__
-    name = getattr(function, "__name__", "")
+    name = getattr(function, "__name__", None)
     for framework in dict.fromkeys(FRAMEWORKS.values()):  # torch.tanh does not say where it comes from
         module = sys.modules.get(framework)
         if module is not None and isinstance(name, str) and vars(module).get(name) is function:
