@@ -19,6 +19,7 @@ import actconform
 from actconform.accuracy.function.measure import measure
 from actconform.catalog.kernels import KERNELS
 from actconform.errors import UsageError
+from actconform.oracle import truth
 from actconform.oracle.arb.correctly_rounded import exact_table
 from actconform.types import Convention, FindingClass, Kernel
 
@@ -119,9 +120,31 @@ def test_what_is_healthy_as_rows_and_with_further_inputs_conforms():
     assert measure(lambda x: np.argmax(x, -1), "argmax", "f16").conforms
 
 
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_every_kernel_can_be_measured_and_its_float64_formula_conforms(name):
+    """The formulas of float64, rounded once, against the goldens of f32, which come from Arb."""
+    kernel = KERNELS[name]
+
+    def rounded(array):
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+    def function(*inputs):
+        return rounded(truth(kernel, dict(zip(kernel.inputs, inputs, strict=True)))["y"])
+
+    def gradient(*tensors):
+        *inputs, ct = tensors
+        outputs = truth(kernel, dict(zip(kernel.inputs, inputs, strict=True)), {"y": ct})
+        return {name: rounded(array) for name, array in outputs.items()}
+
+    measured = measure(function, name, "f32", gradient if kernel.differentiable else None)
+    assert measured.conforms, str(measured)
+    assert not measured.not_judged
+
+
 def test_the_parameters_of_a_kernel_are_what_the_function_computes_with():
     right, wrong = (
-        measure(wide(lambda x, slope=slope: np.where(x > 0, x, slope * x)), "leaky-relu") for slope in (np.float32(0.01), 0.02)
+        measure(wide(lambda x, slope=slope: np.where(x > 0, x, slope * x)), "leaky-relu")
+        for slope in (np.float32(0.01), 0.02)
     )
     assert right.parameters == {"alpha": float(np.float32(0.01))}
     assert right.conforms
@@ -282,7 +305,10 @@ def test_an_error_at_every_input_tells_of_arrays():
         (lambda: measure(np.tanh, "tanh", truth_gradient=np.tanh), "derivative of truth="),
         (lambda: measure(np.tanh, "tanh", arrays="cupy"), "no kind of arrays"),
         (lambda: measure(np.tanh, "tanh", arrays=(1, 2)), "two functions"),
-        (lambda: measure(np.tanh, msgspec.structs.replace(KERNELS["tanh"], tier="exact")), "another than the catalog's"),
+        (
+            lambda: measure(np.tanh, msgspec.structs.replace(KERNELS["tanh"], tier="exact")),
+            "another than the catalog's",
+        ),
     ],
 )
 def test_bad_use_is_told_in_words(call, words):
@@ -297,7 +323,9 @@ def test_a_function_of_ones_own_is_judged_where_its_definition_decides():
     assert measured.correctly_rounded == 1.0
     assert measured.value.n == 0x7BFF + 1 + 2 * 0x3FF  # the positive numbers, +inf, NaN
     assert measured.not_judged == "-inf; 31,745 numbers, -65504 (0xfbff) to -0 (0x8000): truth= decides nothing there"
-    wrong = measure(lambda x: np.where(np.isnan(x), 0, np.log(x)).astype(x.dtype), "log", "f16", truth=lambda x: x.log())
+    wrong = measure(
+        lambda x: np.where(np.isnan(x), 0, np.log(x)).astype(x.dtype), "log", "f16", truth=lambda x: x.log()
+    )
     assert classes(wrong) == {FindingClass.NAN_LOST}
 
 
