@@ -6,11 +6,12 @@ in which a wrong layer cannot be told from a right one.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  everybody calls it so
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +109,7 @@ class UNet(nn.Module):
         self.mean = nn.Buffer(torch.tensor([0.485, 0.456, 0.406]).reshape(1, channels, 1, 1))
         self.std = nn.Buffer(torch.tensor([0.229, 0.224, 0.225]).reshape(1, channels, 1, 1))
         self.stem = DoubleConv(channels, widths[0])
-        self.down = nn.ModuleList(DoubleConv(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(DoubleConv(*pair) for pair in pairwise(widths))
         upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, stride=2) for wide, narrow in upwards)
         self.merge = nn.ModuleList(DoubleConv(2 * narrow, narrow) for _, narrow in upwards)
@@ -165,7 +166,7 @@ class DepthwiseSeparable(nn.Module):
         super().__init__()
         self.stem = self.layer(3, widths[0], 3, stride=2)
         self.blocks = nn.Sequential()
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             self.blocks.append(nn.Sequential(self.layer(narrow, narrow, 3, groups=narrow), self.layer(narrow, wide, 1)))
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(widths[-1], classes)
