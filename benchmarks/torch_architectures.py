@@ -40,7 +40,6 @@ def settled(module: nn.Module, *example: Tensor, seed: int = SEED) -> nn.Module:
             module(*example)
             for layer, momentum in zip(norms, momenta, strict=True):
                 layer.momentum = momentum
-                layer.num_batches_tracked.fill_(1000)
     return module.eval()
 
 
@@ -141,7 +140,8 @@ class ConvNextBlock(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         branch = self.norm(self.depthwise(values).permute(0, 2, 3, 1))
         branch = self.scale * self.project(F.gelu(self.expand(branch)))
-        return values + branch.permute(0, 3, 1, 2)
+        added: Tensor = values + branch.permute(0, 3, 1, 2)
+        return added
 
 
 class ConvNext(nn.Module):
@@ -208,6 +208,10 @@ class Residual(nn.Module):
 class ResNet(nn.Module):
     """A ResNet of three stages with two blocks each."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
@@ -217,13 +221,12 @@ class ResNet(nn.Module):
         before = (widths[0], *widths)
         for stage, width in enumerate(widths, 1):
             blocks = nn.Sequential(Residual(before[stage - 1], width, 1 + (stage > 1)), Residual(width, width))
-            self.add_module(f"layer{stage}", blocks)
+            setattr(self, f"layer{stage}", blocks)
         self.fc = nn.Linear(widths[-1], classes)
 
     def forward(self, image: Tensor) -> Tensor:
         values = self.maxpool(self.relu(self.bn1(self.conv1(image))))
-        for stage in (self.layer1, self.layer2, self.layer3):
-            values = stage(values)
+        values = self.layer3(self.layer2(self.layer1(values)))
         scores: Tensor = self.fc(F.adaptive_avg_pool2d(values, 1).flatten(1))
         return scores
 

@@ -12,8 +12,15 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper, parser
 
-from actconform.checking.result import CheckResult, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
-from actconform.checking.result import TrainedCheck
+from actconform.checking.result import (
+    CheckResult,
+    LevelCheck,
+    ModelFault,
+    OutputCheck,
+    RuntimeCheck,
+    TensorCheck,
+    TrainedCheck,
+)
 from actconform.checking.trained.layer_matching import LayerMatch, Unmatched
 from actconform.errors import UsageError
 from actconform.report.check.exports import ExportCheck
