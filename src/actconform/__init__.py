@@ -18,6 +18,7 @@ from actconform.types.report import Report
 _renamed.install()
 
 if TYPE_CHECKING:
+    from actconform.accuracy.function.measure import measure
     from actconform.catalog.models.builder import describe, layer
     from actconform.types import Bundle
     from actconform.types.cause import Register
@@ -52,6 +53,7 @@ __all__ = [
     "describe",
     "hookimpl",
     "layer",
+    "measure",
     "register_of",
 ]
 
@@ -60,6 +62,7 @@ _LAZY = {
     "Register": "actconform.types.cause",
     "describe": "actconform.catalog.models.builder",
     "layer": "actconform.catalog.models.builder",
+    "measure": "actconform.accuracy.function.measure",
     "register_of": "actconform.verdict.causes.register",
 }
 

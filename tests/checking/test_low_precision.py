@@ -1,7 +1,8 @@
-"""A model with its float32 tensors in float16: it is valid, and ONNX Runtime runs it."""
+"""A model with its float32 tensors in float16 or bfloat16: it is valid, a runtime runs it, and it is near the model."""
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -11,6 +12,8 @@ from small_models import CONV, ENCODER, FLOW, IMAGES, LSTM, STEPS, TOKENS, flow,
 
 from actconform.checking.flatten import flatten
 from actconform.checking.low_precision import lowered, lowered_sample, overflowing_weights
+from actconform.checking.model_file import ModelFile
+from actconform.errors import UsageError
 from actconform.onnx.nested_graphs import graphs
 
 CASES = {
@@ -39,19 +42,16 @@ CASES = {
 }
 
 
-def narrowed(inputs):
-    return {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in inputs.items()}
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_a_converted_model_is_valid_and_runs_and_is_near_the_model(name):
+def test_a_model_in_float16_is_valid_and_runs_and_is_near_the_model(name):
     model, inputs = CASES[name]
-    half = lowered(model).model
+    half, _ = lowered(model)
     onnx.checker.check_model(half, full_check=True)
     for graph in graphs(half.graph):
         assert all(tensor.data_type != TensorProto.FLOAT for tensor in graph.initializer)
     session = onnxruntime.InferenceSession(half.SerializeToString(), providers=["CPUExecutionProvider"])
-    got = dict(zip([output.name for output in session.get_outputs()], session.run(None, narrowed(inputs)), strict=True))
+    results = session.run(None, lowered_sample(inputs))
+    got = dict(zip([output.name for output in session.get_outputs()], results, strict=True))
     truth = flatten(model, inputs).truth
     assert got.keys() == truth.keys()
     for output, array in got.items():
@@ -59,9 +59,72 @@ def test_a_converted_model_is_valid_and_runs_and_is_near_the_model(name):
         np.testing.assert_allclose(array, truth[output], rtol=0.1, atol=0.05)
 
 
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("between_casts", [False, True], ids=["own", "between-casts"])
+def test_a_model_in_bfloat16_is_valid_and_its_truth_is_near_the_model(name, between_casts):
+    model, inputs = CASES[name]
+    short, wide = lowered(model, "bf16", between_casts=between_casts)
+    onnx.checker.check_model(short, full_check=True)
+    assert ("Conv" in wide) == (name == "conv")
+    graph = flatten(short, lowered_sample(inputs, "bf16"))
+    for output, truth in flatten(model, inputs).truth.items():
+        assert graph.types[output] == TensorProto.BFLOAT16
+        np.testing.assert_allclose(graph.truth[output], truth, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["conv", "encoder", "lstm", "flow"])
+def test_onnx_runtime_runs_bfloat16_between_casts(name, runtime):
+    model, inputs = CASES[name]
+    short, _ = lowered(model, "bf16", between_casts=True)
+    sample = lowered_sample(inputs, "bf16")
+    with ModelFile(short) as file:
+        answer = runtime("ort-cpu").outputs(file, sample)
+    assert answer.failure is None
+    truth = flatten(model, inputs).truth
+    for output, array in answer.outputs.items():
+        assert array.dtype == ml_dtypes.bfloat16
+        np.testing.assert_allclose(array.astype(np.float64), truth[output], rtol=0.1, atol=0.05)
+
+
+def test_bfloat16_before_opset_13_is_refused():
+    model = made("(float[n] x) => (float[n] y) { y = Neg (x) }", opset=12)
+    with pytest.raises(
+        UsageError, match=r"of opset 12, and there is no bfloat16 before opset 13: export it at a newer"
+    ):
+        lowered(model, "bf16")
+
+
+def test_casts_stand_around_floats_alone():
+    """OneHot and TopK lack bfloat16 at opset 17; integers that they read or give stay as they are, and so does a type attribute."""
+    model = made(
+        "(float[4] x, int64[1] k) => (float[1] y, int64[4] z, float[2] w) {"
+        "  y, i = TopK (x, k)  z = ReverseSequence <batch_axis = 1, time_axis = 0> (m, lengths)"
+        "  c = ConstantOfShape <value = float[1] {0.5}> (shape)  w = Neg (c) }",
+        {"m": np.int64([[1, 2]]), "lengths": np.int64([1, 1]), "shape": np.int64([2])},
+    )
+    model.graph.output[1].CopyFrom(onnx.helper.make_tensor_value_info("z", TensorProto.INT64, [1, 2]))
+    inputs = {"x": np.float32([3, 1, 2, 0]), "k": np.int64([1])}
+    short, wide = lowered(model, "bf16")
+    onnx.checker.check_model(short, full_check=True)
+    assert wide == ("TopK", "ConstantOfShape")
+    casts = [node.input[0] for node in short.graph.node if node.op_type == "Cast"]
+    assert sorted(casts) == ["c_float32", "x", "y_float32"]
+    graph = flatten(short, lowered_sample(inputs, "bf16"))
+    np.testing.assert_array_equal(graph.truth["w"], [-0.5, -0.5])
+    np.testing.assert_array_equal(graph.truth["z"], [[1, 2]])
+
+
+def test_operators_of_com_microsoft_compute_in_float32_where_the_format_is_bfloat16():
+    model = made("(float[n] x) => (float[n] y) { y = com.microsoft.QuickGelu (x) }")
+    short, wide = lowered(model, "bf16")
+    assert wide == ("QuickGelu",)
+    assert [node.op_type for node in short.graph.node] == ["Cast", "QuickGelu", "Cast"]
+    assert lowered(model, "f16").wide == ()
+
+
 def test_the_model_itself_stays_as_it_is():
     before = CONV.SerializeToString(deterministic=True)
-    lowered(CONV).model
+    lowered(CONV)
     assert CONV.SerializeToString(deterministic=True) == before
 
 
@@ -79,6 +142,17 @@ def test_weights_are_rounded_to_nearest_and_those_beyond_the_format_are_named():
     assert np.isinf(rounded[2])
     assert overflowing_weights(model) == ["w"]
     assert overflowing_weights(ENCODER) == []
+    assert overflowing_weights(model, "bf16") == []
+
+
+def test_inputs_are_rounded_and_integers_stay():
+    sample = lowered_sample({"x": np.float32([1 / 3]), "i": np.int64([3]), "d": np.float64([0.1])}, "bf16")
+    assert {name: array.dtype.name for name, array in sample.items()} == {
+        "x": "bfloat16",
+        "i": "int64",
+        "d": "float64",
+    }
+    assert float(sample["x"][0]) == 0.333984375
 
 
 def test_an_infinite_weight_is_no_overflow():

@@ -97,6 +97,15 @@ class CorrectRounding:
         return [_rounded(array, kind) for array, kind in zip(results, node.types, strict=False)]
 
 
+def structural_inputs(graph: FlatGraph) -> set[str]:
+    """Return the tensors that say how large an output is, or where it is read, and are no data."""
+    return {
+        name
+        for node in graph.nodes
+        for name in node.proto.input[STRUCTURAL.get(node.proto.op_type, len(node.proto.input)) :]
+    }
+
+
 def _rounded(array: Array, element_type: int) -> Array:
     narrow = element_type in FORMATS and element_type != TensorProto.DOUBLE
     return round_to(array, FORMATS[element_type]) if narrow else array
@@ -114,11 +123,7 @@ class RoundingDraw:
     def __init__(self, graph: FlatGraph, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
         self._weights: dict[str, int] = {}
-        self._structural = {
-            name
-            for node in graph.nodes
-            for name in node.proto.input[STRUCTURAL.get(node.proto.op_type, len(node.proto.input)) :]
-        }
+        self._structural = structural_inputs(graph)
 
     def data(self, name: str, array: Array, element_type: int) -> Array:
         """Return an input or a weight as if one rounding earlier it had been another number; the same each time it is read."""

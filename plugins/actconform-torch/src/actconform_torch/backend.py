@@ -72,7 +72,7 @@ class TorchBackend(FrameworkBackend):
         from actconform_torch.trained_model import TorchTrainedModel
         from actconform_torch.trained_source import opened_source
 
-        return TorchTrainedModel(opened_source(source))
+        return TorchTrainedModel(opened_source(source), source.folder)
 
     def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
         """Return a module of this process, with example inputs as a factory gives them."""

@@ -21,11 +21,65 @@ if TYPE_CHECKING:
 
 # What gives the values that it reads in another shape or order; what is a part, or repeats, is recorded by itself.
 LAYOUT = frozenset(
-    ["view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach", "data", "expand", "expand_as", "broadcast_to", "alias", "adjoint", "to", "type", "double", "float", "half", "bfloat16", "_to_copy"]
+    [
+        "view",
+        "view_as",
+        "reshape",
+        "reshape_as",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "t",
+        "T",
+        "mT",
+        "movedim",
+        "moveaxis",
+        "swapaxes",
+        "swapdims",
+        "contiguous",
+        "clone",
+        "detach",
+        "data",
+        "expand",
+        "expand_as",
+        "broadcast_to",
+        "alias",
+        "adjoint",
+        "to",
+        "type",
+        "double",
+        "float",
+        "half",
+        "bfloat16",
+        "_to_copy",
+    ]
 )
 # What reads a tensor for its shape or dtype alone, or gives memory that nobody has written.
 FILLED = frozenset(
-    ["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "empty", "empty_strided", "grad", "_grad", "_base", "requires_grad_", "is_nonzero"]
+    [
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "new_tensor",
+        "empty",
+        "empty_strided",
+        "grad",
+        "_grad",
+        "_base",
+        "requires_grad_",
+        "is_nonzero",
+    ]
 )
 _REFLECTED = frozenset(["add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"])
 _SHORT_CUTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
@@ -65,6 +119,8 @@ class LayerRecorder(TorchFunctionMode):
     def __enter__(self) -> LayerRecorder:
         self._stack.enter_context(_every_function_seen())
         for part in self._module.modules():
+            if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
+                continue
             for register, hook in (
                 (part.register_forward_pre_hook, self._begin),
                 (part.register_forward_hook, self._end),
@@ -76,6 +132,15 @@ class LayerRecorder(TorchFunctionMode):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._stack.close()
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module, and return what it gives; of TorchScript only the module itself is recorded."""
+        if not isinstance(self._module, torch.jit.ScriptModule):
+            return self._module(*args, **kwargs)
+        self._begin(self._module, args, kwargs)
+        result = self._module(*args, **kwargs)
+        self._end(self._module, args, kwargs, result)
+        return result
 
     def __torch_function__(
         self,

@@ -21,7 +21,7 @@ from actconform_torch.torch_module import array_of, tensor_of
 from actconform_torch.trained_call import Call, output_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -50,10 +50,10 @@ _DTYPE_WORDS = re.compile(
 class TorchTrainedModel(TrainedModel):
     """A module of the user's, not copied; a module of TorchScript is copied for each call, since its attributes can be kept in no other way."""
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, folder: str = "") -> None:
         self.module, self.program = opened.module, opened.program
         self.call = Call(opened.signature, opened.example)
-        self._notes = opened.notes
+        self._notes, self._folder = opened.notes, folder
         self._runs = 0
 
     @property
@@ -87,11 +87,11 @@ class TorchTrainedModel(TrainedModel):
         Raises SourceError where the inputs do not fit or `forward` raises, naming the layer; Unsupported where torch cannot compute in the precision.
         """
         with self._called(inputs, mode) as (module, tensors), torch.no_grad():
-            args, kwargs = self.call.bound(tensors)
+            arguments = self.call.bound(tensors)
             if not layers:
-                return TrainedRun(outputs=_arrays(self._forward(module, args, kwargs, mode)))
+                return TrainedRun(outputs=_arrays(self._forward(module, module, arguments, mode)))
             with LayerRecorder(module, tensors.values()) as recorder:
-                outputs = self._forward(module, args, kwargs, mode)
+                outputs = self._forward(recorder.call, module, arguments, mode)
             return TrainedRun(outputs=_arrays(outputs), layers=recorder.layers, tensors=recorder.tensors)
 
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode) -> dict[str, NDArray[Any]]:
@@ -103,10 +103,10 @@ class TorchTrainedModel(TrainedModel):
             for tensor in leaves.values():
                 tensor.requires_grad_()
             # A leaf can be written to by no layer in place.
-            args, kwargs = self.call.bound(
+            arguments = self.call.bound(
                 {name: tensor.clone() if _is_float(tensor) else tensor for name, tensor in tensors.items()}
             )
-            outputs = self._forward(module, args, kwargs, mode)
+            outputs = self._forward(module, module, arguments, mode)
             pulled = {name: outputs[name] for name in cotangents if name in outputs and outputs[name].requires_grad}
             if missing := [name for name in cotangents if name not in outputs]:
                 raise SourceError(f"no output {missing[0]!r}: the model gives {', '.join(outputs)}")
@@ -115,9 +115,12 @@ class TorchTrainedModel(TrainedModel):
                     f"no gradient passes through forward to {', '.join(cotangents)}: it is computed without one, as under torch.no_grad"
                 )
             seeds = [tensor_of(np.asarray(cotangents[name])).to(tensor) for name, tensor in pulled.items()]
-            gradients = torch.autograd.grad(
-                list(pulled.values()), list(leaves.values()), seeds, allow_unused=True, materialize_grads=True
-            )
+            try:
+                gradients = torch.autograd.grad(
+                    list(pulled.values()), list(leaves.values()), seeds, allow_unused=True, materialize_grads=True
+                )
+            except RuntimeError as error:  # of what forward does: it writes in place, say
+                raise Unsupported(f"torch.autograd: {one_line(str(error), 600)}") from error
             return {
                 f"d_{name}": array_of(gradient, {}).copy() for name, gradient in zip(leaves, gradients, strict=True)
             }
@@ -145,10 +148,15 @@ class TorchTrainedModel(TrainedModel):
             yield module, self.input_tensors(inputs, mode)
 
     def _forward(
-        self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], mode: RunMode
+        self,
+        compute: Callable[..., Any],
+        module: torch.nn.Module,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        mode: RunMode,
     ) -> dict[str, torch.Tensor]:
+        args, kwargs = arguments
         try:
-            outputs = output_tensors(module(*args, **kwargs))
+            outputs = output_tensors(compute(*args, **kwargs))
         except Exception as error:
             self._explain(error, module, mode)
         if not outputs:
@@ -163,7 +171,7 @@ class TorchTrainedModel(TrainedModel):
         words = one_line(str(error), 600)
         if mode.precision != "native" and _DTYPE_WORDS.search(words):
             raise Unsupported(f"{place} does not run in {mode.precision}: {words}") from error
-        raise SourceError(f"{place} raised {fault_with_lines(error)}") from error
+        raise SourceError(f"{place} raised {fault_with_lines(error, self._folder)}") from error
 
     def _tensor(self, name: str, array: NDArray[Any], mode: RunMode) -> torch.Tensor:
         """Return an input in the dtype that the model wants; raise SourceError where it is no number of that kind."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import pickle
+import os
 import zipfile
 from collections.abc import Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +15,11 @@ import torch
 from actconform import SourceError, Unsupported
 from actconform.plugin.user_factory import described, fault_with_lines, frameworks_of, made_by_factory
 from actconform.text import one_line
+from actconform_torch.untrusted_files import code_of_pickle, code_of_program
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from actconform.types.trained import TrainedSource
 
 OTHERS = {
@@ -25,6 +29,8 @@ OTHERS = {
     "flax": "a Flax model",
 }
 WANTED = "wanted a torch.nn.Module, or a tuple of one and its example inputs"
+TRUST = "If you trust who made it, say so: --trust"
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 FACTORY = 'name a factory "package.module:function" that makes the module and loads the weights'
 
 
@@ -126,20 +132,19 @@ def _own_example(module: torch.nn.Module) -> object:
 
 
 def _exported_program(path: Path, source: TrainedSource) -> Opened:
-    if not zipfile.is_zipfile(path):
-        raise _no_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = _archive_names(path, source)
     if not any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
         raise _no_program(path, names, source)
+    if not source.trusted and (code := code_of_program(path)):
+        raise SourceError(f"{path.name} would run code of its own when it is loaded: {code}. {TRUST}")
     try:
-        return _of_program(torch.export.load(path))
+        with nullcontext() if source.trusted else _weights_alone():
+            program = torch.export.load(path)
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        if isinstance(error, pickle.UnpicklingError) and not source.trusted:
-            raise _runs_code(path, error) from error
         raise SourceError(f"{path.name} cannot be loaded by torch.export: {fault_with_lines(error)}") from error
+    return _of_program(program)
 
 
 def _of_program(program: torch.export.ExportedProgram) -> Opened:
@@ -164,17 +169,65 @@ def _of_program(program: torch.export.ExportedProgram) -> Opened:
 
 
 def _torchscript(path: Path, source: TrainedSource) -> Opened:
-    if not zipfile.is_zipfile(path):
-        raise _no_archive(path)
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    names = _archive_names(path, source)
     if not any(name.endswith("constants.pkl") for name in names):
         raise _no_program(path, names, source)
     if not source.trusted:
-        raise SourceError(
-            f"{path.name} is TorchScript: to load it runs code that is in the file. If you trust who made it, say so: --trust"
-        )
+        raise SourceError(f"{path.name} is TorchScript, which runs code that is in the file. {TRUST}")
     try:
-        return opened_object(torch.jit.load(path, map_location="cpu"), name=path.name)
+        module = torch.jit.load(path, map_location="cpu")
     except RuntimeError as error:
         raise SourceError(f"{path.name} cannot be loaded by torch.jit: {one_line(str(error), 300)}") from error
+    return opened_object(module, name=path.name)
+
+
+def _archive_names(path: Path, source: TrainedSource) -> list[str]:
+    """Return the names of the files in an archive of torch's; raise SourceError where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        start = path.read_bytes()[:2]
+        if start[:1] == b"\x80":  # a pickle, as torch wrote before 1.6
+            raise _of_pickle(path, path.read_bytes(), source) from None
+        raise SourceError(f"{path.name} is no archive of torch's, or is damaged: {one_line(str(error))}") from None
+
+
+def _no_program(path: Path, names: list[str], source: TrainedSource) -> SourceError:
+    """Return what is said of an archive that holds something else: weights alone, a pickled module, the other kind of program."""
+    if any(name.endswith("constants.pkl") for name in names):
+        return SourceError(f"{path.name} is TorchScript, not a program of torch.export: call it *.pt or *.ts")
+    if any(name.endswith("archive_format") for name in names):
+        return SourceError(f"{path.name} is a program of torch.export, not TorchScript: call it *.pt2")
+    pickles = [name for name in names if name.endswith("data.pkl")]
+    if not pickles:
+        return SourceError(f"{path.name} holds no model of torch's: {FACTORY}")
+    with zipfile.ZipFile(path) as archive:
+        return _of_pickle(path, archive.read(pickles[0]), source)
+
+
+def _of_pickle(path: Path, data: bytes, source: TrainedSource) -> SourceError:
+    try:
+        code = code_of_pickle(data)
+    except Exception as error:  # pickletools raises whatever the bytes lead to  # noqa: BLE001
+        return SourceError(f"{path.name} is a damaged pickle: {one_line(str(error), 200)}")
+    if not code:
+        return SourceError(f"{path.name} holds weights alone, and no model to run them: {FACTORY}")
+    allowed = "even where it is trusted its classes must be importable" if source.trusted else "it is not loaded"
+    return SourceError(
+        f"{path.name} is a pickle that calls {one_line(code, 80)} when it is loaded: {allowed}; {FACTORY}"
+    )
+
+
+@contextmanager
+def _weights_alone() -> Iterator[None]:
+    """Keep torch from unpickling anything but weights: torch.export.load would, where they alone do not do."""
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = before

@@ -11,16 +11,16 @@ from actconform.checking.trained.fingerprint import Shelf, fingerprint
 from actconform.checking.trained.layouts import Layout, laid_out, layout_in, scale_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from actconform.checking.flatten import Array, FlatGraph, FlatNode
-    from actconform.checking.trained.fingerprint import Fingerprint
     from actconform.checking.trained.trained_graph import TrainedGraph
     from actconform.types.case import Bundle
 
 Evidence: TypeAlias = Literal["value", "source", "weights", "order"]
 
 DISTINCTIVE = 16  # elements from which on equal values are no coincidence
+LOST = 24  # nodes in a row without a match: attention, written out, has some 15 between two layers
 TIE = 2.0  # candidates whose errors are within this factor are equally near
 
 
@@ -56,7 +56,11 @@ class Lineage(NamedTuple):
 
 
 class Walk:
-    """One pass over the nodes; `pairs` grows, and each matched tensor has its trained values from there on."""
+    """A walk through the nodes; `pairs` grows, and each matched tensor has its trained values from there on.
+
+    Where it is lost, because nothing has matched for LOST nodes on a way, it asks `recovery` for the tensor at which the two part,
+    goes back there, and on from the trained values.
+    """
 
     def __init__(self, graph: FlatGraph, sample: Bundle, trained: TrainedGraph, tolerance: float) -> None:
         self.graph = graph
@@ -65,57 +69,105 @@ class Walk:
         self.pairs: dict[str, Pair] = {}
         self.taken: dict[int, str] = {}
         """The tensor of the graph that each matched trained tensor is."""
-        self.equal: dict[str, int] = {}
-        """For live tensors: a trained tensor that has its values, whether or not it is its partner."""
-        self._prints = self._fingerprints()
+        self.lineages: dict[str, Lineage] = {}
+        self.producers = {name: place for place, node in enumerate(graph.nodes) for name in node.outputs}
+        """The place of the node that gives each tensor."""
+        self.readers: dict[str, list[int]] = {}
+        """The places of the nodes that read each tensor."""
+        for place, node in enumerate(graph.nodes):
+            for name in node.inputs:
+                self.readers.setdefault(name, []).append(place)
+        self._equal: dict[str, int] = {}
+        self._depths: dict[str, int] = {}
         self._scales: dict[int, float] = {}
-        self._shelf = Shelf(self._prints.items())
-        self._values: dict[str, Array] = {name: wide(array) for name, array in sample.items()}
-        self._values |= {name: wide(array) for name, array in graph.answered.items()}
-        self._lineages: dict[str, Lineage] = {}
+        self.prints = {
+            place: made for place in range(len(trained.run.tensors)) if (made := fingerprint(trained.values(place)))
+        }
+        """Of all trained tensors of floats."""
+        self._shelf = Shelf(self.prints.items())
+        self._given = {name: wide(array) for name, array in {**sample, **graph.answered}.items()}
+        self.values: dict[str, Array] = dict(self._given)
+        """Of live tensors."""
         for name in graph.inputs:
             self._enter(name)
 
-    def _fingerprints(self) -> dict[int, Fingerprint]:
-        prints = {}
-        for place in range(len(self.trained.run.tensors)):
-            found = fingerprint(self.trained.values(place))
-            if found is not None:
-                prints[place] = found
-        return prints
-
     def _enter(self, name: str) -> None:
         """Find an input of the graph among what no layer gave."""
-        for candidate in self._candidates(self._values[name]):
+        self._depths[name] = 0
+        for candidate in self.candidates(self._given[name]):
             if not self.trained.givers[candidate.trained]:
-                self.equal[name] = candidate.trained
-                self._lineages[name] = Lineage(1 << candidate.trained, 1 << candidate.trained)
+                self._equal[name] = candidate.trained
+                self.lineages[name] = Lineage(1 << candidate.trained, 1 << candidate.trained)
                 return
 
-    def run(self) -> None:
-        """Walk through all nodes."""
+    def run(self, recover: Callable[[Walk, Sequence[str]], Pair | None] | None = None) -> None:
+        """Walk through all nodes; `recover` gives, for tensors behind which the walk is lost, where it goes on from."""
         dead = self.graph.last_readers()
+        nodes, place = self.graph.nodes, 0
         with np.errstate(all="ignore"):
-            for place, node in enumerate(self.graph.nodes):
-                self._step(place, node)
-                for name in dead[place]:
-                    for held in (self._values, self.equal, self._lineages):
-                        held.pop(name, None)
+            while True:
+                lost = self._step(place, nodes[place]) if place < len(nodes) else self._lost_outputs()
+                pair = recover(self, lost) if recover and lost else None
+                if pair is not None:
+                    self.take(pair)
+                    self.values = dict(
+                        self._given
+                    )  # those of later nodes are wrong; what is read again is computed again
+                    place = pair.node
+                elif place >= len(nodes):
+                    return
+                for name in () if pair is not None else dead[place]:
+                    self.values.pop(name, None)
+                if pair is None and lost:
+                    self._depths.update(dict.fromkeys(lost, 0))
+                place += 1
 
-    def _step(self, place: int, node: FlatNode) -> None:
+    def _lost_outputs(self) -> list[str]:
+        return [name for name in self.graph.outputs if name not in self.pairs and self._depths.get(name, 0) > 0]
+
+    def _step(self, place: int, node: FlatNode) -> list[str]:
+        """Compute a node and find its outputs; return those behind which the walk is lost."""
         lineage = Lineage()
         for name in node.inputs:
-            lineage = lineage.joined(self._lineages.get(name, Lineage()))
-        for name, array in self.outputs(node, self._values).items():
-            self._values[name], self._lineages[name] = array, lineage
+            lineage = lineage.joined(self.lineages.get(name, Lineage()))
+        depth = max((self._depths.get(name, 0) for name in node.inputs), default=0)
+        if not all(name in self.pairs for name in node.outputs):
+            self.ensure(node.inputs, self.values)
+        computed = self.outputs(node, self.values)
+        for name, array in computed.items():
+            if name in self.pairs:
+                self.values[name] = self.trained_values(self.pairs[name])
+                continue
+            self.values[name], self.lineages[name] = array, lineage
+            if (
+                array.dtype.kind == "f"
+            ):  # sizes and places of elements are computed on many nodes, and are no way of the data
+                self._depths[name] = depth + 1
             pair = self._partner(place, node, name, array, lineage)
             if pair is not None:
                 self.take(pair)
+        return [name for name in computed if name not in self.pairs and self._depths.get(name, 0) >= LOST]
+
+    def ensure(self, names: Iterable[str], values: dict[str, Array]) -> None:
+        """Compute those of the tensors again that `values` has no more, from the last matched ones."""
+        waiting, places = list(names), set()
+        while waiting:
+            name = waiting.pop()
+            if name in values or name in self.graph.constants or name not in self.producers:
+                continue
+            if name in self.pairs:
+                values[name] = self.trained_values(self.pairs[name])
+            elif self.producers[name] not in places:
+                places.add(self.producers[name])
+                waiting += self.graph.nodes[self.producers[name]].inputs
+        for place in sorted(places):
+            for name, array in self.outputs(self.graph.nodes[place], values).items():
+                values.setdefault(name, array)
 
     def outputs(self, node: FlatNode, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return what a node gives for what it reads; nothing where that is not known, or where it fails at these values."""
         if node.computation is None:
-            return {name: self._values[name] for name in node.outputs if name in self.graph.answered}
+            return {name: self._given[name] for name in node.outputs if name in self._given}
         constants = self.graph.constants
         if any(name not in values and name not in constants for name in node.inputs):
             return {}
@@ -129,29 +181,33 @@ class Walk:
             return {}
         return {name: array for name, array in zip(node.proto.output, results, strict=False) if name}
 
+    def trained_values(self, pair: Pair) -> Array:
+        """Return the trained values of a matched tensor, as they lie in the graph."""
+        return laid_out(self.trained.values(pair.trained), pair.permutation, self.graph.shapes[pair.tensor])
+
     def take(self, pair: Pair) -> None:
         """Let two tensors be one, and go on from the trained values."""
         self.pairs[pair.tensor] = pair
         self.taken[pair.trained] = pair.tensor
-        self.equal[pair.tensor] = pair.trained
-        values = self.trained.values(pair.trained)
-        self._values[pair.tensor] = laid_out(values, pair.permutation, self._values[pair.tensor].shape)
-        passed = self._lineages[pair.tensor].passed | self.trained.ancestors[pair.trained]
-        self._lineages[pair.tensor] = Lineage(1 << pair.trained, passed | 1 << pair.trained)
+        self._equal[pair.tensor] = pair.trained
+        self._depths[pair.tensor] = 0
+        self.values[pair.tensor] = self.trained_values(pair)
+        passed = self.lineages[pair.tensor].passed | self.trained.ancestors[pair.trained]
+        self.lineages[pair.tensor] = Lineage(1 << pair.trained, passed | 1 << pair.trained)
 
     def _partner(self, place: int, node: FlatNode, name: str, array: Array, lineage: Lineage) -> Pair | None:
         """Return the trained tensor that a tensor is by its values, if there is one that is free."""
-        ties = self._candidates(array)
+        ties = self.candidates(array)
         if not ties:
             return None
-        self.equal[name] = ties[0].trained
+        self._equal[name] = ties[0].trained
         allowed = [candidate for candidate in ties if self._in_order(candidate.trained, array.size, lineage)]
         chosen = self._chosen(node, array, ties, allowed)
         if chosen is None:
             return None
         return Pair(name, place, chosen.trained, chosen.layout.permutation, "value")
 
-    def _candidates(self, array: Array) -> list[Candidate]:
+    def candidates(self, array: Array) -> list[Candidate]:
         """Return the trained tensors that have the values of `array`, those that are equally near to it, in order."""
         if array.dtype.kind != "f" or not self._shelf.has_size(array.size):
             return []
@@ -186,10 +242,10 @@ class Walk:
         A view of a tensor has its values, and so has a Dropout: neither may take the place of the layer that computed them.
         """
         members = {candidate.trained for candidate in ties}
-        read = [name for name in node.inputs if self.equal.get(name) in members]
+        read = [name for name in node.inputs if self._equal.get(name) in members]
         fresh = [candidate for candidate in allowed if not self.trained.parents[candidate.trained] & members]
         if not read:
-            return (fresh or [each for each in allowed if self._same_layout(each, array)] or [None])[0]
+            return next(iter(fresh or [each for each in allowed if self._same_layout(each, array)]), None)
         derived = [candidate for candidate in allowed if candidate not in fresh]
         for candidate in derived:
             if self._same_layout(candidate, array) or self._kept_layout(candidate, array, read):

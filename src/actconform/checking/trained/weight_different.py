@@ -42,12 +42,9 @@ def _holds_weights(ledger: Ledger, initializer: str) -> bool:
 
 def _likely_layout(ledger: Ledger, parameter: str, initializer: str) -> Layout | None:
     """Return the first layout of a weight that keeps its axes whole; None where only a reshaping would do."""
-    shape = ledger.constants[initializer].shape
-    for layout in candidates(ledger.parameters[parameter].shape, shape):
-        sizes = [ledger.parameters[parameter].shape[axis] for axis in layout.permutation]
-        if [size for size in sizes if size > 1] == [size for size in shape if size > 1]:
-            return layout
-    return None
+    trained_shape = ledger.parameters[parameter].shape
+    layouts = candidates(trained_shape, ledger.constants[initializer].shape)
+    return next((layout for layout in layouts if layout.keeps_axes(trained_shape)), None)
 
 
 def _settle(ledger: Ledger, parameter: str, initializer: str, layout: Layout) -> None:
@@ -100,7 +97,7 @@ def _neighbours(ledger: Ledger, initializer: str) -> list[str]:
     """Return the constants near one: of the nodes that read it, and of those that read what these give."""
     given = {name for node in ledger.readers[initializer] for name in node.outputs}
     nodes = [*ledger.readers[initializer], *(node for node in ledger.graph.nodes if given & set(node.inputs))]
-    return [name for node in nodes for name in node.inputs if name in ledger.constants]
+    return [name for node in nodes for name in node.inputs if name in ledger.constants and _holds_weights(ledger, name)]
 
 
 def _by_names(ledger: Ledger) -> dict[str, str]:

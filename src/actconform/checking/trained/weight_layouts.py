@@ -26,11 +26,21 @@ class Layout(NamedTuple):
         """Return a trained weight as the constant lays it out."""
         return trained.transpose(self.permutation).reshape(self.shape)
 
+    def restore(self, constant: Array, trained_shape: tuple[int, ...]) -> Array:
+        """Return a constant as the trained weight lays it out."""
+        turned = constant.reshape([trained_shape[axis] for axis in self.permutation])
+        return turned.transpose(np.argsort(self.permutation))
+
     def place(self, index: int, trained_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return where an element of the flattened constant stands in the trained weight."""
         turned = np.unravel_index(index, [trained_shape[axis] for axis in self.permutation])
         places = dict(zip(self.permutation, turned, strict=True))
         return tuple(int(places[axis]) for axis in range(len(trained_shape)))
+
+    def keeps_axes(self, trained_shape: tuple[int, ...]) -> bool:
+        """Whether each axis longer than 1 is an axis of the constant."""
+        sizes = [trained_shape[axis] for axis in self.permutation]
+        return [size for size in sizes if size > 1] == [size for size in self.shape if size > 1]
 
     def in_order(self, trained_shape: tuple[int, ...]) -> bool:
         """Whether all elements stay in their order: axes of length 1 apart, none was moved."""
@@ -50,12 +60,9 @@ def candidates(trained_shape: tuple[int, ...], shape: tuple[int, ...]) -> Iterat
     long = [axis for axis in identity if trained_shape[axis] > 1]
     if not 1 < len(long) <= MOST_AXES:
         return
-    wanted = [size for size in shape if size > 1]
     short = tuple(axis for axis in identity if trained_shape[axis] <= 1)
-    orders = [order for order in permutations(long) if list(order) != long]
-    fits = {order: [trained_shape[axis] for axis in order] == wanted for order in orders}
-    for order in sorted(orders, key=lambda order: not fits[order]):
-        yield Layout((*short, *order), shape)
+    turned = [Layout((*short, *order), shape) for order in permutations(long) if list(order) != long]
+    yield from sorted(turned, key=lambda layout: not layout.keeps_axes(trained_shape))
 
 
 def exact_layout(trained: Array, constant: Array) -> Layout | None:

@@ -43,6 +43,25 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
         _settle_uniform(ledger)
 
 
+def match_sums(ledger: Ledger) -> None:
+    """Settle the two biases of a recurrent layer, of the input and of the state, of which a constant holds the sum."""
+    pairs = {name: name.replace("bias_ih", "bias_hh") for name in ledger.open_parameters() if "bias_ih" in name}
+    pairs = {name: other for name, other in pairs.items() if other in ledger.open_parameters()}
+    sums = {name: partial(_sum, ledger, name, other) for name, other in pairs.items()}
+    constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
+    for part in find_parts(sums, constants):
+        text = f"the sum of both biases: {_sliced(part, ledger.constants[part.whole].ndim)}"
+        text += f", gates {part.gates}" if part.gates else ""
+        for name in (part.part, pairs[part.part]):
+            ledger.settle(name, [part.whole], "merged", text, exact=False)
+        ledger.own(part.part, [part.whole])
+
+
+def _sum(ledger: Ledger, name: str, other: str) -> Array:
+    total: Array = ledger.trained(name) + ledger.trained(other)
+    return total
+
+
 def _open_weights(ledger: Ledger, rounding: Rounding | None) -> dict[str, Callable[[], Array]]:
     def fetch(name: str) -> Array:
         trained = ledger.trained(name)

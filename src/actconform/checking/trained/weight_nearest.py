@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SAMPLED = 2048  # elements by which likeness is judged
 MOST_LAYOUTS = 24
+CHANCE = 1e-8  # that independent values are taken for alike
 
 
 class Partner(NamedTuple):
@@ -95,9 +96,9 @@ def _directions(values: Array) -> Array:
 
 def _alike(parameter: str, trained: Array, sample: Sample) -> Iterator[Partner]:
     """Yield the constants of a sample that are like a weight in some layout, each in its best one."""
-    # The correlation of n independent pairs has a standard deviation of 1 / sqrt(n).
+    # The correlation r of n independent normal pairs exceeds this with a chance of about (1 - r^2)^((n - 2) / 2).
     count = len(sample.places)
-    threshold = max(0.5, min(1 - 1e-5, 6 / count**0.5))
+    threshold = max(0.5, (1 - CHANCE ** (2 / max(1, count - 2))) ** 0.5)
     best: dict[str, Partner] = {}
     for layout in islice(candidates(trained.shape, sample.shape), MOST_LAYOUTS):
         turned = trained.transpose(layout.permutation)

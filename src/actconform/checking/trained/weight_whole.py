@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.checking.trained.weight_layouts import Layout, exact_layout
+from actconform.checking.trained.weight_layouts import Layout, candidates, exact_layout
 from actconform.checking.trained.weight_names import pair_by_names, words
 from actconform.checking.trained.weight_rounding import Rounding, deviation_of
 from actconform.checking.trained.weight_values import Array, Fingerprint, fingerprint, is_constant
@@ -92,11 +92,26 @@ def _settle(
     trained, constant = ledger.parameters[parameter], ledger.constants[initializers[0]]
     layout = layouts[initializers[0]]
     state, text = _arrangement(layout, trained.shape, constant.shape)
+    turned = [size for size in trained.shape if size > 1], [size for size in constant.shape if size > 1]
+    if state == "reshaped" and turned[0] != turned[1] and sorted(turned[0]) == sorted(turned[1]):
+        if not is_constant(ledger.trained(parameter)):
+            _settle_wrong_shape(ledger, parameter, initializers)
+            return
+        state, text = "transposed", f"transposed to {list(constant.shape)}"
     if rounding is None:
         suffix = f", as {constant.dtype.name}" if constant.dtype != trained.dtype else ""
         ledger.settle(parameter, initializers, state, text + suffix)
         return
     settle_rounded(ledger, parameter, initializers, rounding, "" if state == "identical" else text)
+
+
+def _settle_wrong_shape(ledger: Ledger, parameter: str, initializers: Sequence[str]) -> None:
+    """Settle a weight whose axes have the sizes of a transposed one while its elements stay in their order."""
+    trained, constant = ledger.trained(parameter), ledger.constant(initializers[0])
+    text = f"reshaped to {list(constant.shape)} where it had to be transposed"
+    fits = [layout for layout in candidates(trained.shape, constant.shape) if layout.keeps_axes(trained.shape)]
+    deviation = deviation_of(trained, constant, fits[0])
+    ledger.settle(parameter, initializers, "different", text, kind="reshaped wrongly", deviation=deviation)
 
 
 def settle_rounded(

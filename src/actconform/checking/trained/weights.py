@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actconform.checking.trained.weight_absent import settle_absent
+from actconform.checking.trained.weight_batch_norm import match_batch_norms
 from actconform.checking.trained.weight_check import WeightCheck, WeightsComparison
+from actconform.checking.trained.weight_copies import settle_copies
 from actconform.checking.trained.weight_different import match_different
 from actconform.checking.trained.weight_ledger import Ledger
-from actconform.checking.trained.weight_merged import match_merged
+from actconform.checking.trained.weight_merged import match_merged, match_sums
+from actconform.checking.trained.weight_orientation import check_orientations
+from actconform.checking.trained.weight_quantized import match_quantized
 from actconform.checking.trained.weight_rounding import possible_roundings
 from actconform.checking.trained.weight_whole import match_whole
 
@@ -37,7 +42,12 @@ def compare_weights(
     ):
         match_whole(ledger, rounding)
         match_merged(ledger, rounding)
+    match_sums(ledger)
+    match_batch_norms(ledger)
+    match_quantized(ledger)
+    settle_copies(ledger)
     match_different(ledger)
-    for parameter in ledger.open_parameters():
-        ledger.settle(parameter, (), "missing", "not in the graph")
+    settle_copies(ledger)
+    settle_absent(ledger)
+    check_orientations(ledger)
     return ledger.result()

@@ -67,6 +67,11 @@ def number_shown(value: float) -> str:
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", words)
 
 
+def level_words(level: str) -> str:
+    """Return at which level layers were shown: a framework that runs as it was trained has none."""
+    return f"at level {name_shown(level)}" if level else "as it runs"
+
+
 def share_shown(looseness: float) -> str:
     """Return a bound as a share of its tensor's largest value."""
     if math.isinf(looseness):
