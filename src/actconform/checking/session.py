@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -13,13 +14,14 @@ from actconform.checking.gradients import add_cotangents, difference_note, with_
 from actconform.checking.inputs import InputSample
 from actconform.checking.low_precision import conversion_note, lowered, lowered_sample, overflowing_weights
 from actconform.checking.model_check import check_model
+from actconform.checking.noise_columns import is_low_precision, noise_of
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
-from actconform.checking.trained.beside import Beside, column_of, example_for, open_beside, refusal_of
+from actconform.checking.trained.beside import Beside, column_of, example_for, live_beside, open_beside, refusal_of
 from actconform.checking.trained.exports import Export, chosen_exporters, example_inputs, export_all
 from actconform.checking.trained.runs import TrainedRuns
-from actconform.checking.trained.sources import named_source
+from actconform.checking.trained.sources import NamedSource, named_source
 from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
 from actconform.types.trained import Precision, RunMode
@@ -118,10 +120,11 @@ def check_graphs(
     progress: Progress,
     say: Callable[[str], None] = lambda _: None,
     begin: Callable[[], None] = lambda: None,
+    live: Mapping[str, TrainedRuns] = MappingProxyType({}),
 ) -> Generator[CheckedGraph | FailedExport]:
     """Check the ONNX file, or every export of the trained model, and yield the results as they come; processes end with the iterator.
 
-    `begin` is called when sources and inputs are read, before what takes long; it may raise UsageError.
+    `live` are models of this process, by the text that names each in the request. `begin` is called when sources and inputs are read, before what takes long; it may raise UsageError.
 
     Raises UsageError for what the user must change, OSError where an exported graph cannot be written.
     """
@@ -132,15 +135,20 @@ def check_graphs(
             for name in dict.fromkeys(request.runtimes or (DEFAULT_RUNTIME,))
         ]
         progress.stage("opening")
-        named = named_source(request.source, trusted=request.trust)
+        named = (
+            NamedSource(request.source, "trained", live[request.source].source)
+            if request.source in live
+            else named_source(request.source, trusted=request.trust)
+        )
         if named.kind == "outputs":
             raise UsageError(
                 f"{one_line(request.source)}: holds outputs: name the model first, and this with --against"
             )
         texts = [*([request.source] if named.kind == "trained" else []), *request.against]
         own = [read_source(named.path, max_memory=request.memory)] if named.kind == "onnx" else []
-        beside, saved = open_beside(
-            texts,
+        beside = [live_beside(live[text], text) for text in texts if text in live]
+        opened, saved = open_beside(
+            [text for text in texts if text not in live],
             catalog,
             config,
             stack,
@@ -148,6 +156,7 @@ def check_graphs(
             timeout=request.timeout,
             max_memory=request.memory,
         )
+        beside = sorted([*beside, *opened], key=lambda model: texts.index(model.text))
         session = _Session(_with_saved(request, saved), runtimes, beside, progress, begin)
         if own:
             yield session.check(own[0])
@@ -237,6 +246,10 @@ class _Session:
             notes += self._second_looks(source, samples[0])
         except (Unsupported, ValueError) as error:
             raise UsageError(f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}") from error
+        if is_low_precision(samples[0].graph):
+            progress.stage("noise of the format")
+            noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
+            result = replace(result, noise=noise)
         result = replace(result, notes=(*result.notes, *notes))
         return CheckedGraph(result, checked, samples, self._runtimes, exporter)
 

@@ -69,5 +69,7 @@ def correctly_rounded(sample: Sample, tolerance: Tolerance) -> NDArray[np.bool_]
         got, truth = sample.got.astype(np.float64), sample.truth
         nearest = truth if sample.got.dtype.kind in "iu" else round_to(truth, tolerance.fmt)
         as_near = np.abs(got - truth) <= np.abs(nearest - truth)
-        right: NDArray[np.bool_] = (got == nearest) | (np.isfinite(nearest) & as_near) | (np.isnan(got) & np.isnan(truth))
+        right: NDArray[np.bool_] = (
+            (got == nearest) | (np.isfinite(nearest) & as_near) | (np.isnan(got) & np.isnan(truth))
+        )
     return right

@@ -43,7 +43,8 @@ class Guess(NamedTuple):
 
 class Recovery:
     """Finds the pair at which a walk goes on. `layer_of_node` gives the layer that a node belongs to by its names, "" where nothing
-    says so, `weights_of` the layers whose weights it reads."""
+    says so, `weights_of` the layers whose weights it reads.
+    """
 
     def __init__(self, layer_of_node: Sequence[str], weights_of: Sequence[frozenset[str]]) -> None:
         self._layer_of_node = layer_of_node
@@ -88,7 +89,7 @@ class Recovery:
             for trained in candidates:
                 yield self._guess(walk, place, name, array, trained, outputs.get(name) == trained)
 
-    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:  # noqa: FBT001, PLR0917
+    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:
         permutation, distance = _nearest_layout(walk.trained.values(trained), array)
         score = 0.0
         by: Evidence = "order"
