@@ -164,7 +164,8 @@ def _in_turn(guesses: Sequence[Guess]) -> Iterator[Guess]:
 
 def _best(guesses: Sequence[Guess], holding: Guess, trial: _Trial, ancestors: int) -> Guess:
     """Return of the guesses that hold like `holding` the first trained tensor: there the two part. Of the graph's tensors that may be it the
-    nearest, of equally near ones, which are views of each other, the first."""
+    nearest, of equally near ones, which are views of each other, the first.
+    """
     before = [
         guess for guess in guesses if ancestors >> guess.pair.trained & 1 and guess.pair.node <= holding.pair.node
     ]
