@@ -29,7 +29,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     name: str
     dtype: str
-    """NumPy's or ml_dtypes' name: "float32", "int64", "bfloat16"."""
+    """NumPy's or ml_dtypes' name: "float32", "int64", "bfloat16"; empty where it is not known."""
     dims: Dims | None = None
     """A size, the name of one, or None where it is open; None altogether where the rank is open."""
 

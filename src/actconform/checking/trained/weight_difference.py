@@ -1,0 +1,130 @@
+"""What kind of difference lies between a trained weight and the constant that should be it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from actconform.checking.trained.weight_rounding import ROUNDINGS, deviation_of
+from actconform.checking.trained.weight_values import Array, bits_of
+
+if TYPE_CHECKING:
+    from actconform.checking.trained.weight_check import DifferenceKind
+    from actconform.checking.trained.weight_layouts import Layout
+    from actconform.checking.trained.weight_ledger import Deviation
+
+UNIT = 2.0**-24  # unit roundoff of float32
+SMALLEST = float(np.finfo(np.float32).tiny)  # below it roundings are absolute
+
+
+class Difference(NamedTuple):
+    """How a constant differs from a trained weight."""
+
+    kind: DifferenceKind
+    words: str
+    deviation: Deviation
+    factor: float = 1.0
+    """Of `scaled`: the constant is the weight times this."""
+
+
+def difference(trained: Array, constant: Array, layout: Layout) -> Difference:
+    """Return how a constant in a layout differs from a weight, both canonical and of equal size."""
+    deviation = deviation_of(trained, constant, layout)
+    wanted = layout.apply(trained)
+    count = f"{deviation.differing:,} of {trained.size:,} values"
+    if deviation.differing == 1 < trained.size:
+        return Difference("one element", _one_element(trained, wanted, constant, deviation), deviation)
+    if np.array_equal(wanted, constant, equal_nan=True):
+        return Difference("sign of zero", f"{count} are zeros of the other sign", deviation)
+    lost = np.count_nonzero(np.isfinite(wanted) & ~np.isfinite(constant))
+    if lost:
+        return Difference("not finite", f"{lost:,} of {trained.size:,} values are infinite or NaN", deviation)
+    for kind, words, factor in (
+        (*_signs(wanted, constant, count), 1.0),
+        (*_partly_rounded(wanted, constant, count), 1.0),
+        _scaled(wanted, constant),
+        (*_grid(wanted, constant), 1.0),
+    ):
+        if kind:
+            return Difference(kind, words, deviation, factor)
+    return _unlike(wanted, constant, deviation, count)
+
+
+def _one_element(trained: Array, wanted: Array, constant: Array, deviation: Deviation) -> str:
+    unlike = bits_of(wanted) != bits_of(constant)
+    left, right = wanted[unlike][0], constant[unlike][0]
+    flipped = int(bits_of(np.array([left]))[0]) ^ int(bits_of(np.array([right]))[0])
+    words = f"one of {trained.size:,} values, at {list(deviation.place)}: {left:.9g} was trained, {right:.9g} is there"
+    return words + (f" (bit {flipped.bit_length() - 1} is flipped)" if flipped.bit_count() == 1 else "")
+
+
+def _signs(wanted: Array, constant: Array, count: str) -> tuple[DifferenceKind, str]:
+    if np.array_equal(wanted, -constant):
+        return "sign flipped", "the sign of all values is flipped"
+    if np.array_equal(np.abs(wanted), np.abs(constant)):
+        return "sign flipped", f"the sign of {count} is flipped"
+    return "", ""
+
+
+def _partly_rounded(wanted: Array, constant: Array, count: str) -> tuple[DifferenceKind, str]:
+    """Whether each value that differs is the trained one rounded, while others are not."""
+    unlike = wanted != constant
+    left, right = wanted[unlike], constant[unlike]
+    for rounding in ROUNDINGS:
+        if rounding.low_bits and np.array_equal(rounding.apply(left), right, equal_nan=True):
+            return "rounded and back", f"{count} are {rounding.words} and back"
+    return "", ""
+
+
+def _scaled(wanted: Array, constant: Array) -> tuple[DifferenceKind, str, float]:
+    """Whether the constant is the weight times one factor.
+
+    The product is rounded once, and so may be the factor; the factor fitted here is as near to it as the mean of these roundings.
+    """
+    left, right = wanted.reshape(-1).astype(np.float64), constant.reshape(-1).astype(np.float64)
+    square = float(left @ left)
+    factor = float(left @ right) / square if square else 0.0
+    if not factor or left.size < 4 or not np.all(np.abs(right - factor * left) <= 3 * UNIT * np.abs(right) + SMALLEST):
+        return "", "", 1.0
+    return "scaled", f"all values are multiplied by {factor:.7g}", factor
+
+
+def _grid(wanted: Array, constant: Array) -> tuple[DifferenceKind, str]:
+    """Whether the constant lies on 256 equidistant values, of all or of each slice along an axis, and within half a step of the weight."""
+    for axis in (None, *(axis for axis in range(constant.ndim) if constant.shape[axis] > 1)):
+        others = tuple(i for i in range(constant.ndim) if i != axis)
+        if constant.size // (1 if axis is None else constant.shape[axis]) < 16:
+            continue
+        lowest, highest = constant.min(others, keepdims=True), constant.max(others, keepdims=True)
+        largest = np.maximum(np.abs(lowest), np.abs(highest)).astype(np.float64)
+        for step, start in (
+            (largest / 127, 0.0),
+            (largest / 128, 0.0),
+            ((highest.astype(np.float64) - lowest) / 255, lowest),
+        ):
+            with np.errstate(all="ignore"):
+                steps = (constant - start) / np.where(step > 0, step, 1.0)
+            # A value of float32 is at most 2^-24 of 255 steps off its place on the grid.
+            if np.abs(steps - np.round(steps)).max() > 2.0**-14:
+                continue
+            if np.all(np.abs(constant.astype(np.float64) - wanted) <= step * 0.51):
+                where = "" if axis is None else f" of each slice along axis {axis}"
+                return "truncated to 8 bits", f"truncated to 256 equidistant values{where}"
+    return "", ""
+
+
+def _unlike(wanted: Array, constant: Array, deviation: Deviation, count: str) -> Difference:
+    left, right = wanted.reshape(-1).astype(np.float64), constant.reshape(-1).astype(np.float64)
+    left_gap, right_gap = left - left.mean(), right - right.mean()
+    norm = float(np.sqrt((left_gap @ left_gap) * (right_gap @ right_gap)))
+    correlation = float(left_gap @ right_gap) / norm if norm else 0.0
+    # The correlation of n independent pairs has a standard deviation of 1 / sqrt(n).
+    if left.size >= 64 and abs(correlation) < min(0.5, 6 / left.size**0.5):
+        words = f"other values altogether (their correlation is {correlation:.2g}): of another layer or checkpoint"
+        return Difference("uncorrelated", words, deviation)
+    mean_square = float(np.sqrt(np.mean((left - right) ** 2)))
+    spread = float(left.std()) or float(np.abs(left).max())
+    share = f", {mean_square / spread:.2g} of their spread in the mean" if spread else ""
+    words = f"{count} differ, by up to {deviation.largest:.3g} at {list(deviation.place)}{share}"
+    return Difference("", words, deviation)
