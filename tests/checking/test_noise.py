@@ -21,10 +21,10 @@ from actconform.checking.noise_result import NoiseCheck
 HALF = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
-def checked(model, inputs, dtype="f16", got=None, *, alone=False):
+def checked(model, inputs, dtype="f16", got=None, *, alone=False, between_casts=False):
     """Check a float32 model that is converted; `alone`: the converted one is all there is."""
     sample = lowered_sample(inputs, dtype)
-    graph = flatten(lowered(model, dtype).model, sample)
+    graph = flatten(lowered(model, dtype, between_casts=between_casts).model, sample)
     truth = None if alone else truth_of(flatten(model, inputs), inputs, graph)
     return noise_check(graph, sample, {} if got is None else {"got": got}, truth=truth)
 
@@ -151,6 +151,7 @@ def test_an_overflow_is_named_where_it_comes_to_be():
     assert check.range_lost == "Mul:s"
     assert f"{true.max():.3g} is beyond 65,504 ({(true >= 65520).sum()} of 48 values)" in check.summary[0]
     assert "2 later tensors have NaN or infinities for it" in check.summary[0]
+    assert checked(model, {"x": X}, between_casts=True).range_lost == "Mul:s"
     assert checked(model, {"x": X}, "bf16").range_lost == ""
 
 
@@ -186,6 +187,7 @@ def test_a_cancellation_is_named_with_the_bits_that_it_loses():
     )
     check = checked(model, {"x": X})
     assert check.precision_lost == ("Sub:c",)
+    assert set(checked(model, {"x": X}, "bf16", between_casts=True).precision_lost) == {"Sub:c"}
     (layer,) = (layer for layer in check.layers if layer.node == "Sub:c")
     product = X.astype(np.float64) @ W
     spread = np.sqrt(np.mean((product - product.mean(-1, keepdims=True)) ** 2))
@@ -200,6 +202,7 @@ def test_an_epsilon_that_becomes_0_is_named_where_it_is_added():
     assert check.range_lost == "Add:shifted"
     assert "1e-12 is 0 in f16, whose smallest number is 5.96e-08 (1 of 6 values)" in check.summary[0]
     assert "output y: 8 of 48 values are expected to be NaN or infinite" in check.summary
+    assert checked(NORMAL, {"x": SILENT_ROW}, between_casts=True).range_lost == "Add:shifted"
     assert checked(NORMAL, {"x": SILENT_ROW}, "bf16").range_lost == ""
 
 

@@ -182,6 +182,10 @@ class _Converter:
             yield helper.make_node("Cast", [node.input[i]], [name], to=FLOAT)
             node.input[i] = name
         behind = []
+        if outputs:
+            node.name = (
+                node.name or f"{node.op_type}:{node.output[0]}"
+            )  # as it is called where its output keeps its name
         for i in outputs:
             name = self._fresh(f"{node.output[i]}_float32")
             behind.append(helper.make_node("Cast", [name], [node.output[i]], to=self._target.element_type))

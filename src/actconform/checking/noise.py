@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,6 +98,7 @@ class _Meter:
         self._truth = truth
         self._layer_of = layer_of
         self._rectified = _rectified(graph)
+        self._computing = _computing_nodes(graph)
         self._relative = {
             name: RELATIVE * FORMATS[graph.types[name]].unit_roundoff if stored else 0.0
             for name in (*graph.inputs, *graph.constants)
@@ -151,6 +153,7 @@ class _Meter:
 
     def _layer(self, values: NodeValues, tensor: _Tensor) -> NoiseLayer:
         node, fmt, truth = values.node, tensor.fmt, tensor.truth
+        computing = self._computing.get(node.name, node)
         size = np.abs(truth)
         usable = np.isfinite(truth) & (size < (fmt.overflow if fmt else np.inf))
         finite = [np.isfinite(array) & usable for array in tensor.draws]
@@ -169,10 +172,10 @@ class _Meter:
         rounding = floor * magnitude
         conversion = _root_mean_square(tensor.own - truth, certain) if tensor.matched else None
         layer = NoiseLayer(
-            node=node.name,
-            op_type=node.proto.op_type,
+            node=computing.name,
+            op_type=computing.proto.op_type,
             tensor=tensor.name,
-            layer=self._layer_of.get(node.name, ""),
+            layer=self._layer_of.get(computing.name, ""),
             format=tensor.format,
             shape=truth.shape,
             magnitude=magnitude,
@@ -204,6 +207,19 @@ class _Meter:
         if rectified:
             return np.maximum(numbers, 0.0)
         return numbers if tensor.by is None else (numbers - tensor.by.zero) * tensor.by.scale
+
+
+def _computing_nodes(graph: FlatGraph) -> dict[str, FlatNode]:
+    """Return by Cast the node before it, where the Cast alone reads it: that computed in float32 what the Cast rounds."""
+    giver = {name: node for node in graph.nodes for name in node.outputs}
+    readings = Counter(name for node in graph.nodes for name in node.proto.input)
+    return {
+        node.name: giver[name]
+        for node in graph.nodes
+        for name in node.inputs[:1]
+        if node.proto.op_type == "Cast" and name in giver and readings[name] == 1 and name not in graph.outputs
+        if graph.types.get(name) in FORMATS and giver[name].proto.op_type != "Cast"
+    }
 
 
 def _rectified(graph: FlatGraph) -> set[str]:

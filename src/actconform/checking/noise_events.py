@@ -47,9 +47,9 @@ def noise_events(graph: FlatGraph, check: NoiseCheck) -> NoiseCheck:
     return replace(
         check,
         range_lost=leaving.layer.node if leaving is not None and serious else "",
-        precision_lost=tuple(layer.node for layer in losing),
-        coarse=tuple(layer.node for layer in coarse),
-        clipping=tuple(layer.node for layer in clipping),
+        precision_lost=tuple(dict.fromkeys(layer.node for layer in losing)),
+        coarse=tuple(dict.fromkeys(layer.node for layer in coarse)),
+        clipping=tuple(dict.fromkeys(layer.node for layer in clipping)),
         converted_wrong=wrong.node if wrong else "",
         beyond={column: layer.node for column, layer in beyond.items()},
         summary=(

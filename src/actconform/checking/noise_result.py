@@ -27,6 +27,7 @@ class NoiseLayer(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     node: str
+    """That computes it: of what a Cast makes of a wider tensor the node before the Cast."""
     op_type: str
     tensor: str
     layer: str = ""
