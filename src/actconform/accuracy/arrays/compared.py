@@ -18,7 +18,7 @@ MEANS = {
 }
 
 
-class Difference(msgspec.Struct, frozen=True):
+class DifferenceKind(msgspec.Struct, frozen=True):
     """Elements that differ in one way."""
 
     kind: str
@@ -44,7 +44,7 @@ class ComparedArray(msgspec.Struct, frozen=True, kw_only=True):
     elements: int = 0
     unequal: int = 0
     """Elements that are not the expected ones rounded to the format; two NaN are equal, and so are 0 and -0."""
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[DifferenceKind, ...] = ()
     """Which of them are beyond the limit, by kind."""
     place: Numbers = ()
     """Of the worst element: NaN and infinities before numbers, and of these the one with the largest scaled error."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, Difference
+from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, DifferenceKind
 from actconform.accuracy.arrays.conversion import array_of
 from actconform.comparison.classify import locate
 from actconform.comparison.elementwise import Sample, elementwise_errors
@@ -51,12 +51,12 @@ def compared_with_kernel(
     ct = None if cotangent is None else array_of(cotangent, "cotangent").astype(np.float64)
     name = "y" if ct is None else "d_x"
     try:
-        own = {name: expected.astype(np.float64)} if expected is not None else truth(kernel, read, _cotangents(ct))
+        outputs = {name: expected.astype(np.float64)} if expected is not None else truth(kernel, read, _cotangents(ct))
     except (Unsupported, ValueError) as error:
         raise UsageError(
             f"kernel {kernel.name}: {one_line(str(error))}; are the inputs of the shapes that it takes?"
         ) from error
-    wanted = np.asarray(own[name], np.float64)
+    wanted = np.asarray(outputs[name], np.float64)
     if actual.shape != wanted.shape:
         problem = f"its shape is {list(actual.shape)}, and {list(wanted.shape)} is expected"
         return ComparedArray(name="", conforms=False, problem=problem)
@@ -113,10 +113,10 @@ def _judged(
     )
 
 
-def _difference(located: Located, free: bool, shape: tuple[int, ...]) -> Difference:
+def _difference(located: Located, free: bool, shape: tuple[int, ...]) -> DifferenceKind:
     finding = located.finding
     flat = finding.worst.index if finding.worst is not None else int(located.elements[0])
-    return Difference(
+    return DifferenceKind(
         str(finding.class_), finding.count, tuple(int(axis) for axis in np.unravel_index(flat, shape)), free
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.checking.trained.runs import TrainedRuns
 from actconform.errors import SourceError, Unavailable, Unsupported, UsageError
 from actconform.text import one_line
@@ -70,9 +70,9 @@ def _frameworks(model: object, catalog: Catalog) -> list[str]:
     """Return the backends that may take a model: those of the packages that its class comes from, else all that are imported here."""
     packages = {parent.__module__.partition(".")[0] for parent in type(model).__mro__}
     names = [name for name, backend in catalog.backends.items() if _opens(backend)]
-    own = [name for name in names if name in packages]
-    if own or type(model).__module__.partition(".")[0] in NO_MODELS:
-        return own
+    fitting = [name for name in names if name in packages]
+    if fitting or type(model).__module__.partition(".")[0] in NO_MODELS:
+        return fitting
     return [name for name in names if name in sys.modules or catalog.backends[name].__module__ in sys.modules]
 
 
