@@ -19,8 +19,8 @@ _renamed.install()
 
 if TYPE_CHECKING:
     from actconform.accuracy.arrays.compare import compare
-    from actconform.api.check import check
     from actconform.accuracy.function.measure import measure
+    from actconform.api.check import check
     from actconform.catalog.models.builder import describe, layer
     from actconform.types import Bundle
     from actconform.types.cause import Register

@@ -14,6 +14,7 @@ from actconform.checking.gradients import add_cotangents, difference_note, with_
 from actconform.checking.inputs import InputSample
 from actconform.checking.low_precision import conversion_note, lowered, lowered_sample, overflowing_weights
 from actconform.checking.model_check import check_model
+from actconform.checking.noise_columns import is_low_precision, noise_of
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
@@ -245,6 +246,10 @@ class _Session:
             notes += self._second_looks(source, samples[0])
         except (Unsupported, ValueError) as error:
             raise UsageError(f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}") from error
+        if is_low_precision(samples[0].graph):
+            progress.stage("noise of the format")
+            noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
+            result = replace(result, noise=noise)
         result = replace(result, notes=(*result.notes, *notes))
         return CheckedGraph(result, checked, samples, self._runtimes, exporter)
 
