@@ -54,16 +54,12 @@ def live_runs(model: object, example: object | None, catalog: Catalog, timeout: 
         try:
             backend = catalog.backends[name]()
             worker = LiveWorker(backend, backend.adopt_trained(model, example), catalog)
-        except (Unsupported, Unavailable) as error:
+        except (Unsupported, Unavailable, SourceError) as error:
             reasons.append(f"{name}: {one_line(str(error))}")
             continue
-        except SourceError as error:
-            raise UsageError(f"{shown}: {one_line(str(error))}") from error
         return TrainedRuns(name, TrainedSource("factory", shown), worker, timeout)
-    raise UsageError(
-        f"{shown}: is no model; expected a path, package.module:factory, an onnx.ModelProto, a torch module or a Keras model"
-        + (f" ({'; '.join(reasons)})" if reasons else "")
-    )
+    words = "is no model; expected a path, package.module:factory, an onnx.ModelProto, a torch module or a Keras model"
+    raise UsageError(f"{shown}: {'; '.join(reasons) or words}")
 
 
 def _frameworks(model: object, catalog: Catalog) -> list[str]:
@@ -73,7 +69,7 @@ def _frameworks(model: object, catalog: Catalog) -> list[str]:
     fitting = [name for name in names if name in packages]
     if fitting or type(model).__module__.partition(".")[0] in NO_MODELS:
         return fitting
-    return [name for name in names if name in sys.modules or catalog.backends[name].__module__ in sys.modules]
+    return [name for name in names if name in sys.modules]
 
 
 def _opens(backend: type[Any]) -> bool:
