@@ -122,10 +122,18 @@ def _difference(located: Located, free: bool, shape: tuple[int, ...]) -> Differe
 
 
 def _worst(located: list[Located]) -> int | None:
-    """Return the flat index of the worst element of findings: NaN and infinities first."""
-    worst = [(str(each.finding.class_) in SPECIAL, each.finding.magnitude, each.finding.worst) for each in located]
-    top = max((entry for entry in worst if entry[2] is not None), key=lambda entry: entry[:2], default=None)
-    return top[2].index if top is not None and top[2] is not None else None
+    """Return the flat index of the worst element of findings: NaN and infinities first, then the largest in the unit of the limit."""
+    worst = [
+        (
+            str(each.finding.class_) in SPECIAL,
+            each.finding.worst.scaled,
+            each.finding.worst.ulp,
+            each.finding.worst.index,
+        )
+        for each in located
+        if each.finding.worst is not None
+    ]
+    return max(worst, default=(False, 0.0, 0.0, None))[-1]
 
 
 def _furthest(sample: Sample, fmt: FloatFormat) -> int:
