@@ -88,7 +88,7 @@ class FoldedWeight(NamedTuple):
 
 
 def folded_weights(ledger: Ledger) -> list[FoldedWeight]:
-    """Return what each open BatchNorm makes of the open weight and bias before it, with the usual epsilon; without a weight, its factor."""
+    """Return what each open BatchNorm makes of the open weight and bias before it, with the usual epsilon, and its own factor."""
     folded = []
     for norm in _batch_norms(ledger):
         if norm.names[3] in ledger.checks:
@@ -98,8 +98,7 @@ def folded_weights(ledger: Ledger) -> list[FoldedWeight]:
             view = next(_channel_views(ledger.parameters[weight].shape, norm.mean.size))
             folded.append(FoldedWeight(weight, norm, partial(_folded, ledger, norm, weight, view)))
             bias = _bias_beside(ledger, norm, weight)
-        if not folded or folded[-1].norm is not norm:
-            folded.append(FoldedWeight(norm.names[0] or norm.names[3], norm, partial(_factor, norm)))
+        folded.append(FoldedWeight(norm.names[0] or norm.names[3], norm, partial(_factor, norm)))
         owner = bias or norm.names[1] or norm.names[2]
         if owner not in ledger.checks:
             folded.append(FoldedWeight(owner, norm, partial(_folded_bias, ledger, norm, bias)))
@@ -163,10 +162,7 @@ def _match(ledger: Ledger, norm: BatchNorm) -> None:
         fold = _best_fold(ledger, norm, weight)
         if fold:
             _settle_weight(ledger, norm, weight, fold)
-            bias = next(
-                (name for name in ledger.siblings(weight) if ledger.parameters[name].shape == norm.mean.shape), ""
-            )
-            _settle_norm(ledger, norm, fold, bias if bias not in ledger.checks else "")
+            _settle_norm(ledger, norm, fold, _bias_beside(ledger, norm, weight))
             return
     fold = None if norm.names[3] in ledger.checks else _best_fold(ledger, norm, "")
     if fold and not fold.differing:

@@ -48,26 +48,26 @@ def _likely_layout(ledger: Ledger, parameter: str, initializer: str) -> Layout |
 
 
 def _settle(ledger: Ledger, parameter: str, initializer: str, layout: Layout) -> None:
-    found = difference(ledger.trained(parameter), ledger.constant(initializer), layout)
+    result = difference(ledger.trained(parameter), ledger.constant(initializer), layout)
     turned = "" if layout.in_order(ledger.parameters[parameter].shape) else "; transposed"
-    attention = _attention_factor(ledger, parameter, found)
+    attention = _attention_factor(ledger, parameter, result)
     if attention:
         ledger.settle(
-            parameter, [initializer], "folded", f"{found.words} = {attention}{turned}", deviation=found.deviation
+            parameter, [initializer], "folded", f"{result.words} = {attention}{turned}", deviation=result.deviation
         )
     else:
-        text = found.words + turned
-        ledger.settle(parameter, [initializer], "different", text, kind=found.kind, deviation=found.deviation)
+        text = result.words + turned
+        ledger.settle(parameter, [initializer], "different", text, kind=result.kind, deviation=result.deviation)
     ledger.own(parameter, [initializer])
 
 
-def _attention_factor(ledger: Ledger, parameter: str, found: Difference) -> str:
+def _attention_factor(ledger: Ledger, parameter: str, result: Difference) -> str:
     """Return what a factor is if it is one that exporters fold into weights: 1 / sqrt(d), its root, or sqrt(d), d dividing a dimension."""
-    if found.kind != "scaled" or found.factor <= 0:
+    if result.kind != "scaled" or result.factor <= 0:
         return ""
     sizes = {size for name in (parameter, *ledger.siblings(parameter)) for size in ledger.parameters[name].shape}
     for power, words in ((-2, "1 / sqrt({})"), (-4, "1 / sqrt(sqrt({}))"), (2, "sqrt({})")):
-        depth = found.factor**power
+        depth = result.factor**power
         nearest_integer = round(depth)
         if abs(depth - nearest_integer) > 1e-6 * depth or nearest_integer < 2:
             continue
