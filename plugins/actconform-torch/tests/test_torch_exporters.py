@@ -16,7 +16,7 @@ from actconform.oracle import truth
 from actconform.plugin.framework import Implementation
 from actconform_torch import TorchDynamo, TorchScript, plugin
 from actconform_torch import torch_module as module
-from actconform_torch.exporters import SIZES, _refusal
+from actconform_torch.exporters import SIZES, refusal_of_export
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,13 +167,13 @@ def test_the_hook_offers_both() -> None:
     }
 
 
-def test_an_onnxscript_that_torch_cannot_use_is_unavailable_and_no_refusal() -> None:
+def test_an_onnxscript_that_torch_cannot_use_is_unavailable_and_norefusal_of_export() -> None:
     missing = ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
-    refusal = _refusal(RuntimeError("export failed"))
+    refusal = refusal_of_export(RuntimeError("export failed"))
     assert isinstance(refusal, Unsupported)
     wrapped = RuntimeError("export failed")
     wrapped.__cause__ = missing
-    refusal = _refusal(wrapped)
+    refusal = refusal_of_export(wrapped)
     assert isinstance(refusal, Unavailable)
     assert str(refusal).startswith("torch 2.")
     assert "onnxscript._framework_apis.torch_2_11'" in str(refusal)

@@ -189,6 +189,13 @@ class Backend(ABC):
         """
         raise Unsupported(f"{self.name} opens no trained models")
 
+    def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
+        """For a framework: a live model of this process, with example inputs as a factory gives them; it is not copied.
+
+        Raises as `open_trained` does.
+        """
+        raise Unsupported(f"{self.name} takes no live models")
+
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:
         """For a runtime: the graph as a program; raise `Unsupported` in the runtime's words where it refuses the graph.
 

@@ -8,7 +8,7 @@ import msgspec
 from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations when it decodes
 
 Dims: TypeAlias = tuple[int | str | None, ...]
-SourceKind = Literal["factory", "keras", "saved-model", "tflite", "pt2", "torchscript"]
+SourceKind = Literal["factory", "keras", "saved-model", "tflite", "pt2", "torchscript", "onnx"]
 Precision = Literal["native", "float64", "float16", "bfloat16", "autocast-float16", "autocast-bfloat16"]
 
 
@@ -29,7 +29,7 @@ class TensorSpec(msgspec.Struct, frozen=True):
 
     name: str
     dtype: str
-    """NumPy's or ml_dtypes' name: "float32", "int64", "bfloat16"."""
+    """NumPy's or ml_dtypes' name: "float32", "int64", "bfloat16"; empty where it is not known."""
     dims: Dims | None = None
     """A size, the name of one, or None where it is open; None altogether where the rank is open."""
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from actconform import Kernel, Model
+    from actconform import Kernel, Model, TrainedModel
     from actconform.types import Bundle
+    from actconform.types.trained import SourceKind, TrainedSource
 
 
 class TorchBackend(FrameworkBackend):
@@ -33,6 +34,7 @@ class TorchBackend(FrameworkBackend):
 
     name: ClassVar[str] = "torch"
     device: ClassVar[str] = "cpu"
+    opens: ClassVar[tuple[SourceKind, ...]] = ("factory", "pt2", "torchscript")
 
     def facts(self) -> dict[str, str]:
         """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without torch."""
@@ -63,6 +65,22 @@ class TorchBackend(FrameworkBackend):
         """Return the model of torch.nn's layers; raise `Unsupported` where torch has none of a kind."""
         import_torch()
         return TorchModel(model, self.device)
+
+    def open_trained(self, source: TrainedSource) -> TrainedModel:
+        """Return a factory's module, a program of torch.export, or a trusted module of TorchScript."""
+        import_torch()
+        from actconform_torch.trained_model import TorchTrainedModel
+        from actconform_torch.trained_source import opened_source
+
+        return TorchTrainedModel(opened_source(source), source.folder)
+
+    def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
+        """Return a module of this process, with example inputs as a factory gives them."""
+        import_torch()
+        from actconform_torch.trained_model import TorchTrainedModel
+        from actconform_torch.trained_source import opened_object
+
+        return TorchTrainedModel(opened_object(model, example))
 
 
 class TorchProgram(Program):

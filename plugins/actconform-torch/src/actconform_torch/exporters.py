@@ -8,7 +8,7 @@ from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform import Artifact, Exporter, SourceError, Unavailable, Unsupported
 from actconform.plugin.framework import exported
 from actconform.plugin.import_failure import imported
 from actconform.types.model import LOSS, OUTPUT
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from actconform import Kernel, Model
+    from actconform import Kernel, Model, TrainedModel
     from actconform.types import Bundle
 
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -89,6 +89,9 @@ class TorchDynamo(Exporter):
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         return _dynamo(_model_call(model, dtype, constants))
 
+    def export_trained(self, model: TrainedModel, inputs: Bundle, *, training: bool = False) -> Artifact:
+        return _export_trained("exported_dynamo", model, inputs, training=training)
+
 
 class TorchScript(Exporter):
     """`torch.onnx.export(dynamo=False)` at its default opset, every dimension in `dynamic_axes`."""
@@ -106,6 +109,9 @@ class TorchScript(Exporter):
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
         return _torchscript(_model_call(model, dtype, constants))
 
+    def export_trained(self, model: TrainedModel, inputs: Bundle, *, training: bool = False) -> Artifact:
+        return _export_trained("exported_torchscript", model, inputs, training=training)
+
 
 class Call(NamedTuple):
     """What is exported: a module of *tensors, samples of them, by input the names of its dynamic axes, its outputs' names."""
@@ -114,6 +120,20 @@ class Call(NamedTuple):
     samples: tuple[Tensor, ...]
     dynamic: dict[str, dict[int, str]]
     outputs: tuple[str, ...]
+
+
+def _export_trained(function: str, model: TrainedModel, inputs: Bundle, *, training: bool) -> Artifact:
+    import_torch()
+    imported("onnxscript", INSTALL, plugin="actconform-torch")
+    from actconform_torch import trained_export  # it imports torch
+
+    try:
+        artifact: Artifact = getattr(trained_export, function)(model, inputs, training=training)
+    except SourceError:
+        raise
+    except Exception as error:
+        raise refusal_of_export(error) from error
+    return artifact
 
 
 def _dynamo(call: Call) -> Artifact:
@@ -136,7 +156,7 @@ def _dynamo(call: Call) -> Artifact:
         )
         model = program.model_proto.SerializeToString()
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal_of_export(error) from error
     return exported(model, "dynamo")
 
 
@@ -156,7 +176,7 @@ def _torchscript(call: Call) -> Artifact:
             training=torch.onnx.TrainingMode.PRESERVE,
         )
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal_of_export(error) from error
     return exported(written.getvalue(), "torchscript")
 
 
@@ -202,7 +222,7 @@ def _sample(shape: Sequence[int], dtype: str) -> Tensor:
     return zeros
 
 
-def _refusal(error: Exception) -> Exception:
+def refusal_of_export(error: Exception) -> Exception:
     """Return `Unsupported` in the words of the first cause; what is short of memory stays what it is, what is missing is `Unavailable`."""
     if isinstance(error, MemoryError):
         return error

@@ -17,12 +17,13 @@ from actconform.report.check.summary import (
     unjudged_nodes,
     worst_tensor,
 )
+from actconform.report.check.trained_summary import layer_sentences, weight_sentences
 from actconform.report.html.page_values import Texts, short_number, shown
 from actconform.report.rerun_command import check_command
 from actconform.text import shortened, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from actconform.checking.result import (
         CheckResult,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         OutputCheck,
         RuntimeCheck,
         TensorCheck,
+        TrainedCheck,
     )
 
 LETTERS = 600  # of a text around the layers
@@ -42,7 +44,8 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
     """Return the data of the page for JSON: numbers that are not finite are "nan", "inf" and "-inf"."""
     texts = Texts()
     runs = list(_runs(result))
-    layers = list(_layers(runs, texts))
+    trained_layers = next((trained.layer_of for trained in result.trained if trained.layer_of), {})
+    layers = list(_layers(runs, texts, trained_layers))
     page = {
         "model": result.model,
         "sha256": result.sha256,
@@ -91,7 +94,29 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         ]
         for weight in result.weights
     ]
-    return {**_brief(page), "layers": layers, "weights": weights, "texts": shown(texts.all())}
+    trained = [_trained(each, texts) for each in result.trained]
+    return {**_brief(page), "layers": layers, "weights": weights, "trained": trained, "texts": shown(texts.all())}
+
+
+def _trained(trained: TrainedCheck, texts: Texts) -> dict[str, Any]:
+    """Return a trained model beside the graph: sentences, and a row for each layer and weight."""
+    layers = [
+        [*map(texts, (match.layer, match.kind, match.node, match.tensor, f"its {match.by}"))]
+        for match in trained.matches
+    ]
+    layers += [[*map(texts, (layer.layer, layer.kind, "", "", layer.reason))] for layer in trained.unmatched]
+    weights = [
+        [*map(texts, (check.parameter, check.state, check.words, ", ".join(check.initializers))), check.exact]
+        for check in trained.weights
+    ]
+    words = {
+        "source": trained.source,
+        "framework": trained.framework,
+        "about": trained.about,
+        "layerWords": list(layer_sentences(trained)),
+        "weightWords": list(weight_sentences(trained)),
+    }
+    return {**_brief(words), "layers": layers, "weights": weights}
 
 
 def _brief(value: Any) -> Any:
@@ -115,7 +140,9 @@ def _runs(result: CheckResult) -> Iterator[tuple[int, LevelCheck]]:
             yield place, level
 
 
-def _layers(runs: Sequence[tuple[int, LevelCheck]], texts: Texts) -> Iterator[list[Any]]:
+def _layers(
+    runs: Sequence[tuple[int, LevelCheck]], texts: Texts, trained_layers: Mapping[str, str]
+) -> Iterator[list[Any]]:
     """Yield a row for each tensor of each run, in the order of the graph."""
     rows = []
     orders: dict[int, dict[str, int]] = {}
@@ -128,10 +155,10 @@ def _layers(runs: Sequence[tuple[int, LevelCheck]], texts: Texts) -> Iterator[li
             place = orders[level.sample].get(tensor.tensor, place)
             rows.append((place, run, tensor))
     for place, run, tensor in sorted(rows, key=lambda row: row[:2]):
-        yield [run, place, *_tensor(tensor, texts)]
+        yield [run, place, *_tensor(tensor, texts, trained_layers)]
 
 
-def _tensor(tensor: TensorCheck, texts: Texts) -> list[Any]:
+def _tensor(tensor: TensorCheck, texts: Texts, trained_layers: Mapping[str, str]) -> list[Any]:
     numbers = (
         tensor.ratio,
         tensor.error,
@@ -151,6 +178,7 @@ def _tensor(tensor: TensorCheck, texts: Texts) -> list[Any]:
         tensor.overflowed,
         tensor.nonfinite,
         texts(shape_shown(tensor.wanted_shape)) if tensor.wanted_shape != tensor.shape else None,
+        texts(trained_layers[tensor.node]) if trained_layers.get(tensor.node) else None,
     ]
 
 
@@ -207,6 +235,7 @@ def _fault(fault: ModelFault, texts: Texts) -> dict[str, Any]:
         "level": fault.level,
         "tensor": None if fault.tensor is None else texts(fault.tensor.tensor),
         "sentence": fault_sentence(fault),
+        "layer": fault.layer,
         "segment": fault.segment,
         "source": fault.source,
         "evidence": fault.evidence,

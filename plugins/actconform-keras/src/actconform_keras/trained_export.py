@@ -1,0 +1,79 @@
+"""The graphs that tf2onnx and Keras make of a user's trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from actconform import Artifact, Unsupported
+from actconform.plugin.framework import exported
+from actconform.types.trained import RunMode
+from actconform_keras.exporters import MODEL_EXPORT, refusal, tf2onnx_module
+from actconform_keras.trained_model import KerasTrained
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.plugin.trained_model import TrainedModel
+    from actconform.types.trained import Dims
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+
+def by_tf2onnx(model: TrainedModel, inputs: Arrays, *, training: bool) -> Artifact:
+    """Return the graph of tf2onnx, every open axis None, or all as in `inputs` where it fails so, which a warning tells."""
+    if not isinstance(model, KerasTrained):
+        raise Unsupported(f"tf2onnx takes no {model.about.about}")
+    try:
+        return _from_function(model, [spec.dims for spec in model.signature.specs], training=training)
+    except Unsupported as dynamic:
+        try:
+            artifact = _from_function(
+                model, [inputs[spec.name].shape for spec in model.signature.specs], training=training
+            )
+        except Unsupported:
+            raise dynamic from None
+        warning = f"exported for the sizes of the example inputs alone: with open axes, {dynamic}"
+        return replace(artifact, warnings=(*artifact.warnings, warning))
+
+
+def by_model_export(model: TrainedModel, inputs: Arrays, *, training: bool) -> Artifact:
+    """Return the graph of `model.export(format="onnx")`, which takes what the model says that it takes."""
+    if not isinstance(model, KerasTrained):
+        raise Unsupported(f"model.export takes no {model.about.about}")
+    if training:
+        raise Unsupported("model.export exports no model in training")
+    tf2onnx_module()
+    model.run(inputs, RunMode())  # a model that was never called does not export
+    try:
+        with model.state.prepared(RunMode()), TemporaryDirectory(prefix="actconform-") as folder:
+            path = Path(folder) / "model.onnx"
+            model.model.export(path, format="onnx", verbose=False)
+            return exported(path.read_bytes(), MODEL_EXPORT)
+    except Exception as error:
+        raise refusal(error) from error
+
+
+def _from_function(model: KerasTrained, dims: Sequence[Dims | None], *, training: bool) -> Artifact:
+    import tensorflow as tf
+
+    tf2onnx = tf2onnx_module()
+    specs = model.signature.specs
+    signature = [tf.TensorSpec(shape, spec.dtype, name=spec.name) for spec, shape in zip(specs, dims, strict=True)]
+
+    @tf.function(input_signature=signature)
+    def graph(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        named = dict(zip([spec.name for spec in specs], tensors, strict=True))
+        return model.outputs(named, training=training)
+
+    try:
+        with model.state.prepared(RunMode(training=training)):
+            proto, _ = tf2onnx.convert.from_function(graph, input_signature=signature)
+    except Exception as error:
+        raise refusal(error) from error
+    return exported(proto.SerializeToString(), "from_function")
