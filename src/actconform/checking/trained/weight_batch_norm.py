@@ -179,7 +179,8 @@ def _weights_before(ledger: Ledger, norm: BatchNorm) -> list[str]:
     fits = [
         name
         for name in before
-        if name not in ledger.checks
+        if name in ledger.parameters
+        and name not in ledger.checks
         and ledger.parameters[name].ndim > 1
         and next(_channel_views(ledger.parameters[name].shape, norm.mean.size), None)
     ]
