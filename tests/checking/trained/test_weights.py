@@ -249,7 +249,8 @@ def test_gates_of_keras_are_reordered_and_its_bias_of_zeros_and_ones_found():
 def test_summed_biases_are_told_as_lost():
     parameters = {f"rnn.bias_{name}_l0": numbers(i, 20) for i, name in enumerate(("ih", "hh"))}
     total = onnx_gates(sum(parameters.values()), "LSTM")
-    checks, _ = compared(parameters, {"B": np.concatenate([total, np.zeros(20, np.float32)])[None]})
+    constants = {"B": np.concatenate([total, np.zeros(20, np.float32)])[None]}
+    checks, _ = compared(parameters, constants, [node("LSTM", "x", "B")])
     for check in checks.values():
         assert (check.state, check.exact) == ("merged", False)
         assert "sum" in check.words
@@ -263,9 +264,35 @@ def test_any_other_order_is_different(order, axis):
     check = compared({"w": trained}, {"c": constant})[0]["w"]
     if list(order) == sorted(order):
         assert check.state == "identical"
-    elif check.state != "reordered":
+    else:
         assert (check.state, check.kind) == ("different", "permuted")
-    assert check.state != "reordered" or list(order) in ([0, 2, 1], [2, 3, 0, 1, 4, 5])
+
+
+def test_slices_of_a_merged_weight_must_keep_their_order():
+    trained, other = numbers(1, 12, 5), numbers(2, 12, 5)
+    checks, _ = compared({"q": trained, "k": other}, {"c": np.concatenate([trained[6:], trained[:6], other])})
+    assert [(check.state, check.kind) for check in checks.values()] == [("different", "permuted"), ("merged", "")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "cell", "right"),
+    [
+        ("torch.nn.modules.rnn.LSTM", "LSTM", False),
+        ("torch.nn.modules.rnn.GRU", "GRU", False),
+        ("keras.src.layers.rnn.lstm.LSTMCell", "LSTM", False),
+        ("keras.src.layers.rnn.gru.GRUCell", "GRU", True),
+        ("onnx LSTM", "LSTM", True),
+    ],
+)
+def test_gates_in_the_order_of_the_framework_are_wrong_for_onnx(kind, cell, right):
+    parameters = {"rnn.weight_ih": numbers(1, 60, 6), "rnn.bias_ih": numbers(2, 60), "rnn.bias_hh": numbers(3, 60)}
+    _, bias, state_bias = parameters.values()
+    constants = {"W": parameters["rnn.weight_ih"][None], "B": np.concatenate([bias, state_bias])[None]}
+    layers = [layer("rnn", kind, "weight_ih", "bias_ih", "bias_hh")]
+    checks, _ = compared(parameters, constants, [node(cell, "x", "W", "B")], layers)
+    assert {(check.kind, check.exact) for check in checks.values()} == {("", True) if right else ("permuted", False)}
+    if not right:
+        assert "order" in checks["rnn.weight_ih"].words
 
 
 # Rounded

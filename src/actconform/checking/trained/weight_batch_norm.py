@@ -202,10 +202,8 @@ def _best_fold(ledger: Ledger, norm: BatchNorm, weight: str) -> Fold | None:
     """Return the open constant that is a weight (for "": the number 1) times the factor of the BatchNorm, if there is one."""
     trained = ledger.trained(weight) if weight else np.ones(norm.mean.shape, np.float32)
     best: Fold | None = None
-    for initializer in _by_likeness(ledger, norm):
+    for initializer in _by_likeness(ledger, norm, trained.size):
         constant = ledger.constants[initializer]
-        if constant.size != trained.size or ledger.constant(initializer).dtype.kind != "f":
-            continue
         for layout in islice(candidates(trained.shape, constant.shape), MOST_LAYOUTS):
             for view in _channel_views(trained.shape, norm.mean.size):
                 fold = _fold(norm, trained, initializer, constant, layout, view)
@@ -216,10 +214,12 @@ def _best_fold(ledger: Ledger, norm: BatchNorm, weight: str) -> Fold | None:
     return best
 
 
-def _by_likeness(ledger: Ledger, norm: BatchNorm) -> list[str]:
-    """Return the open constants, those first whose names are like the layer's: untrained layers have equal factors."""
+def _by_likeness(ledger: Ledger, norm: BatchNorm, size: int) -> list[str]:
+    """Return the open constants of a size, those first whose names are like the layer's: untrained layers have equal factors."""
     path = words(norm.path)
-    return sorted(ledger.open_constants(), key=lambda name: -likeness(path, ledger.hints[name]))
+    fits = [name for name in ledger.open_constants() if ledger.constants[name].size == size]
+    floats = [name for name in fits if ledger.constant(name).dtype.kind == "f"]
+    return sorted(floats, key=lambda name: -likeness(path, ledger.hints[name]))
 
 
 def _fold(
@@ -335,9 +335,5 @@ def _open_of(ledger: Ledger, norm: BatchNorm, places: tuple[int, ...]) -> list[s
 def _shift_constants(ledger: Ledger, norm: BatchNorm, fold: Fold) -> Sequence[str]:
     """Return the open constants that may hold the shift, those first that the same nodes read."""
     nodes = {node.name for node in ledger.readers[fold.initializer]}
-    names = [
-        name
-        for name in _by_likeness(ledger, norm)
-        if ledger.constants[name].size == norm.mean.size and ledger.constant(name).dtype.kind == "f"
-    ]
+    names = _by_likeness(ledger, norm, norm.mean.size)
     return sorted(names, key=lambda name: not nodes & {node.name for node in ledger.readers[name]})

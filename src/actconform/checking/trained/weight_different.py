@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+from actconform.checking.trained.weight_absent import is_idle
 from actconform.checking.trained.weight_difference import Difference, difference
 from actconform.checking.trained.weight_layouts import Layout, candidates
 from actconform.checking.trained.weight_names import pair_by_names
@@ -31,8 +32,9 @@ def match_different(ledger: Ledger) -> None:
 
 
 def _is_float(ledger: Ledger, parameter: str) -> bool:
+    """Whether a weight has numbers to compare, and is used at all."""
     trained = ledger.trained(parameter)
-    return trained.dtype.kind == "f" and trained.size > 1
+    return trained.dtype.kind == "f" and trained.size > 1 and not is_idle(ledger, parameter)
 
 
 def _holds_weights(ledger: Ledger, initializer: str) -> bool:
@@ -79,7 +81,7 @@ def _attention_factor(ledger: Ledger, parameter: str, result: Difference) -> str
 def _by_siblings(ledger: Ledger) -> dict[str, str]:
     """Return pairs where nodes that read another weight of the same layer read one open constant that would fit."""
     pairs: dict[str, list[str]] = defaultdict(list)
-    for parameter in ledger.open_parameters():
+    for parameter in filter(partial(_is_float, ledger), ledger.open_parameters()):
         for sibling in ledger.siblings(parameter):
             check = ledger.checks.get(sibling)
             for name in (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actconform.checking.trained.weight_gates import lacks_reordering, may_have_gates
 from actconform.checking.trained.weight_ledger import owner_path
 from actconform.checking.trained.weight_parts import find_parts
 from actconform.checking.trained.weight_rounding import deviation_of
@@ -37,7 +38,7 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
     def unlike(parameter: str, initializer: str) -> bool:
         return weight_fingerprint(parameter) != ledger.fingerprint(initializer)
 
-    merged = find_parts(parameters, constants, unlike)
+    merged = find_parts(parameters, constants, unlike, partial(may_have_gates, ledger))
     for part in merged:
         _settle_merged(ledger, part, rounding)
     for part in merged:
@@ -45,7 +46,9 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
     wholes = _open_weights(ledger, rounding)
     pieces: dict[str, list[Part]] = defaultdict(list)
     left = {name: fetch for name, fetch in constants.items() if name not in ledger.taken}
-    for part in find_parts(left, wholes, lambda initializer, parameter: unlike(parameter, initializer)):
+    for part in find_parts(
+        left, wholes, lambda initializer, parameter: unlike(parameter, initializer), lambda _: False
+    ):
         pieces[part.whole].append(part)
     for parameter, parts in pieces.items():
         _settle_split(ledger, parameter, parts, rounding)
@@ -59,7 +62,7 @@ def match_sums(ledger: Ledger) -> None:
     pairs = {name: other for name, other in pairs.items() if other in ledger.open_parameters()}
     sums = {name: partial(_sum, ledger, name, other) for name, other in pairs.items()}
     constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
-    for part in find_parts(sums, constants, lambda _part, _whole: False):
+    for part in find_parts(sums, constants, lambda _part, _whole: False, partial(may_have_gates, ledger)):
         text = f"the sum of both biases: {_sliced(part, ledger.constants[part.whole].ndim)}"
         text += f", gates {part.gates}" if part.gates else ""
         for name in (part.part, pairs[part.part]):
@@ -86,11 +89,16 @@ def _settle_merged(ledger: Ledger, part: Part, rounding: Rounding | None) -> Non
     text = f"{_sliced(part, whole.ndim)} of {list(whole.shape)}"
     text += f", gates {part.gates}" if part.gates else ""
     trained = ledger.parameters[part.part]
+    wrong = "" if part.gates else lacks_reordering(ledger, part.part, part.whole)
     if rounding is not None:
         settle_rounded(ledger, part.part, [part.whole], rounding, _lost(ledger, part.part, rounding), text)
+    elif wrong:
+        ledger.settle(part.part, [part.whole], "different", f"{text}: {wrong}", kind="permuted")
     elif part.gates and whole.size == trained.size:
         ledger.settle(part.part, [part.whole], "reordered", f"gates {part.gates}")
-    elif part.gates or (whole.size > trained.size and len(runs) <= MOST_RUNS):
+    elif part.gates or (
+        whole.size > trained.size and len(runs) <= MOST_RUNS and list(part.places) == sorted(part.places)
+    ):
         ledger.settle(part.part, [part.whole], "merged", text)
     else:
         count = sum(place != i for i, place in enumerate(part.places))

@@ -67,11 +67,11 @@ class Part(NamedTuple):
         return ranges
 
 
-def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike) -> list[Part]:
+def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike, gated: Callable[[str], bool]) -> list[Part]:
     """Return for each array its places in the first other that has all of its slices, bit for bit.
 
     Both are given as functions that return canonical arrays, not all of which need be in memory at once; `unlike` tells of a part and
-    a whole of equal size whether their elements are known to be others. Arrays of one value throughout are nowhere and everywhere: they are left out.
+    a whole of equal size whether their elements are known to be others, `gated` of a part whether its slices may be those of gates. Arrays of one value throughout are nowhere and everywhere: they are left out.
     """
     shapes = {name: fetch().shape for name, fetch in parts.items()}
     index: dict[tuple[int, int], list[Slices]] = defaultdict(list)
@@ -84,7 +84,7 @@ def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike) -> list[Part]:
                     index[whole.size // _entries(whole, slices) // len(slices.totals), total].append(slices)
     if not index:
         return []
-    return [part for name, fetch in parts.items() if (part := _part(name, fetch(), wholes, index))]
+    return [part for name, fetch in parts.items() if (part := _part(name, fetch(), wholes, index, gated=gated(name)))]
 
 
 def _entries(whole: Array, slices: Slices) -> int:
@@ -114,7 +114,9 @@ def _slices(name: str, whole: Array, sizes: set[int]) -> Iterator[Slices]:
                 yield Slices(name, entry, axis, slice_totals(array, axis))
 
 
-def _part(name: str, array: Array, wholes: Arrays, index: Mapping[tuple[int, int], list[Slices]]) -> Part | None:
+def _part(
+    name: str, array: Array, wholes: Arrays, index: Mapping[tuple[int, int], list[Slices]], *, gated: bool
+) -> Part | None:
     if array.size < 2 or array.dtype.kind != "f" or is_constant(array):
         return None
     for axis in (None, *(axis for axis in range(array.ndim) if array.shape[axis] > 1)):
@@ -123,18 +125,18 @@ def _part(name: str, array: Array, wholes: Arrays, index: Mapping[tuple[int, int
             totals = np.array([fingerprint(array).total], np.uint64) if axis is None else slice_totals(array, axis)
             whole = wholes[slices.name]()
             whole = whole if slices.entry is None else whole[slices.entry]
-            for places, gates in _places(totals, slices.totals):
+            for places, gates in _places(totals, slices.totals, gated=gated):
                 if exact_layout(array, np.take(whole, places, slices.axis)):
                     return Part(name, axis, slices.name, slices.entry, slices.axis, tuple(places.tolist()), gates)
     return None
 
 
-def _places(part: Bits, whole: Bits) -> Iterator[tuple[Array, str]]:
+def _places(part: Bits, whole: Bits, *, gated: bool) -> Iterator[tuple[Array, str]]:
     """Yield where the slices of a part may lie in a whole: in a row, gates reordered, each where it is found first."""
     if len(part) > len(whole):
         return
     orders: list[tuple[Array, str]] = [(np.arange(len(part)), "")]
-    for gates, words in GATES.items():
+    for gates, words in GATES.items() if gated else ():
         if len(part) % len(gates) == 0 and len(part) > 1:
             blocks = np.arange(len(part)).reshape(len(gates), -1)
             orders.append((blocks[list(gates)].reshape(-1), words))

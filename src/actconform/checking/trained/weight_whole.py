@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from actconform.checking.trained.weight_gates import lacks_reordering
 from actconform.checking.trained.weight_layouts import Layout, candidates
 from actconform.checking.trained.weight_names import pair_by_names, words
 from actconform.checking.trained.weight_rounding import Rounding, deviation_of
@@ -123,6 +124,10 @@ def _settle(
             _settle_wrong_shape(ledger, parameter, initializers)
             return
         state, text = "transposed", f"transposed to {list(constant.shape)}"
+    wrong = "" if is_constant(ledger.trained(parameter)) else lacks_reordering(ledger, parameter, initializers[0])
+    if wrong and rounding is None:
+        ledger.settle(parameter, initializers, "different", f"{text}: {wrong}", kind="permuted")
+        return
     if rounding is None:
         suffix = f", as {constant.dtype.name}" if constant.dtype != trained.dtype else ""
         ledger.settle(parameter, initializers, state, text + suffix)
