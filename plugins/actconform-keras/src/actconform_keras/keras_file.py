@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actconform import SourceError
-from actconform.plugin.user_factory import fault_with_lines
 from actconform.text import one_line
+from actconform_keras.trained_model import keras_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def load_keras_file(source: TrainedSource) -> keras.Model:
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
-        raise SourceError(f"cannot be loaded: {one_line(fault_with_lines(error, source.folder), 800)}") from error
+        raise SourceError(f"cannot be loaded: {keras_fault(error, source.folder)}") from error
     if not isinstance(model, keras.Model):
         raise SourceError(f"holds a {type(model).__name__}: wanted a keras.Model")
     return model

@@ -35,7 +35,7 @@ class SavedModelTrained(TrainedModel):
     """The signature of a SavedModel, run on the CPU as TensorFlow compiles it."""
 
     def __init__(self, path: Path, loaded: Any, name: str) -> None:
-        self.path = path
+        self.path, self.name = path, name
         self._loaded = loaded  # it holds the variables
         self._function = loaded.signatures[name]
         self._graph: _FlatGraph | None = None
