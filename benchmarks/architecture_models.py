@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import click
 
-
 FOLDER = Path("architectures-out")
 PLACE = "ACTCONFORM_ARCHITECTURES"
 PACKAGES = str(Path(os.environ.get(PLACE, FOLDER), "packages").resolve())

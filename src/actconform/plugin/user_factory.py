@@ -90,9 +90,11 @@ def described(value: object) -> str:
 
 def _imported(name: str, source: TrainedSource) -> ModuleType:
     folder = source.folder or str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
     importlib.invalidate_caches()
+    _forget_namesake(name.partition(".")[0], folder)
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -101,6 +103,22 @@ def _imported(name: str, source: TrainedSource) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise SourceError(_no_module(name, error.name, folder)) from None
         raise SourceError(f"{name} cannot be imported: {fault_with_lines(error, folder)}") from error
+
+
+def _forget_namesake(name: str, folder: str) -> None:
+    """Let the user's module be imported anew where one of its name came from another folder; a library's is no namesake."""
+    namesake = sys.modules.get(name)
+    if namesake is None or name not in set(_modules_in(Path(folder))):
+        return
+    file = str(getattr(namesake, "__file__", None) or next(iter(getattr(namesake, "__path__", ())), ""))
+    if file and Path(file).is_relative_to(folder):
+        return
+    if not file or not _is_users(file, name):
+        raise SourceError(
+            f"{name!r} is the name of a module that is loaded already, {one_line(file or 'built in')}: rename yours"
+        )
+    for loaded in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
+        del sys.modules[loaded]
 
 
 def _no_module(name: str, missing: str, folder: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional
@@ -21,13 +21,69 @@ if TYPE_CHECKING:
 
 # What gives the values that it reads in another shape or order; what is a part, or repeats, is recorded by itself.
 LAYOUT = frozenset(
-    ["view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose", "t", "T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims", "contiguous", "clone", "detach", "data", "expand", "expand_as", "broadcast_to", "alias", "adjoint", "to", "type", "double", "float", "half", "bfloat16", "_to_copy"]
+    [
+        "view",
+        "view_as",
+        "reshape",
+        "reshape_as",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "permute",
+        "transpose",
+        "t",
+        "T",
+        "mT",
+        "movedim",
+        "moveaxis",
+        "swapaxes",
+        "swapdims",
+        "contiguous",
+        "clone",
+        "detach",
+        "data",
+        "expand",
+        "expand_as",
+        "broadcast_to",
+        "alias",
+        "adjoint",
+        "to",
+        "type",
+        "double",
+        "float",
+        "half",
+        "bfloat16",
+        "_to_copy",
+    ]
 )
 # What reads a tensor for its shape or dtype alone, or gives memory that nobody has written.
 FILLED = frozenset(
-    ["zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like", "new_zeros", "new_ones", "new_full", "new_empty", "new_tensor", "empty", "empty_strided", "grad", "_grad", "_base", "requires_grad_", "is_nonzero"]
+    [
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "randint_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+        "new_tensor",
+        "empty",
+        "empty_strided",
+        "grad",
+        "_grad",
+        "_base",
+        "requires_grad_",
+        "is_nonzero",
+    ]
 )
 _REFLECTED = frozenset(["add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"])
+# Within it no function of torch is seen by a mode; it has no public name.
+UNSEEN = torch._C.DisableTorchFunction  # noqa: SLF001
 _SHORT_CUTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
@@ -62,7 +118,7 @@ class LayerRecorder(TorchFunctionMode):
         for tensor in inputs:
             self._add(tensor)
 
-    def __enter__(self) -> LayerRecorder:
+    def __enter__(self) -> Self:
         self._stack.enter_context(_every_function_seen())
         for part in self._module.modules():
             if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
@@ -104,7 +160,7 @@ class LayerRecorder(TorchFunctionMode):
         before = {index: place for index, tensor in enumerate(read) if (place := self._place(tensor)) is not None}
         result = func(*args, **kwargs)
         if read:
-            with torch._C.DisableTorchFunction():
+            with UNSEEN():
                 self._record_function(name, read, before, result)
         return result
 
@@ -134,7 +190,7 @@ class LayerRecorder(TorchFunctionMode):
             self._places[tensor] = (_version(tensor), before[0])
 
     def _begin(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        with torch._C.DisableTorchFunction():
+        with UNSEEN():
             path = self._names[id(module)]
             if self._frames:
                 self._frames[-1].children.append(path)
@@ -143,7 +199,7 @@ class LayerRecorder(TorchFunctionMode):
             self._frames.append(_Frame(path, inputs, [], []))
 
     def _end(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ARG002  torch hands them over
-        with torch._C.DisableTorchFunction():
+        with UNSEEN():
             frame = self._frames.pop()
             tensors = [tensor for _, tensor in flattened(result, "")]
             outputs = tuple(dict.fromkeys(self._output(tensor) for tensor in tensors))
@@ -228,7 +284,7 @@ def _tensors(result: object) -> Iterator[torch.Tensor]:
 
 
 def _version(tensor: torch.Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+    return -1 if tensor.is_inference() else tensor._version  # noqa: SLF001  the only way to see a write in place
 
 
 def _kind(module: torch.nn.Module) -> str:

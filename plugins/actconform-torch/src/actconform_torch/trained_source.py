@@ -6,7 +6,7 @@ import inspect
 import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -122,12 +122,11 @@ def _no_module(value: object, name: str) -> Exception:
 def _own_example(module: torch.nn.Module) -> object:
     """Return the example that a module has: Lightning's `example_input_array`, transformers' `dummy_inputs`."""
     for attribute in ("example_input_array", "dummy_inputs"):
-        try:
+        # It may be a property, of the user's or of a library, that raises: there is none then.
+        with suppress(Exception):
             example = getattr(module, attribute, None)
-        except Exception:  # a property of the user's or of a library: there is none then  # noqa: BLE001
-            continue
-        if example is not None:
-            return example
+            if example is not None:
+                return example
     return None
 
 
@@ -214,7 +213,9 @@ def _of_pickle(path: Path, data: bytes, source: TrainedSource) -> SourceError:
     if not code:
         return SourceError(f"{path.name} holds weights alone, and no model to run them: {FACTORY}")
     allowed = "even where it is trusted its classes must be importable" if source.trusted else "it is not loaded"
-    return SourceError(f"{path.name} is a pickle that calls {one_line(code, 80)} when it is loaded: {allowed}; {FACTORY}")
+    return SourceError(
+        f"{path.name} is a pickle that calls {one_line(code, 80)} when it is loaded: {allowed}; {FACTORY}"
+    )
 
 
 @contextmanager

@@ -22,12 +22,61 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 _SYMBOL = re.compile(r"[a-z]+\d+")
 _WRITTEN_SYMBOL = re.compile(r"Symbol\('[a-z]+\d+'(, [a-z_]+=(True|False))*\)")
 _FUNCTIONS = frozenset(
-    "Abs Add And CeilDiv CeilToInt CleanDiv Eq FloatPow FloatTrueDiv FloorDiv FloorToInt Ge Gt Identity Integer IntTrueDiv Le Lt Max Min Mod Mul "
-    "ModularIndexing Ne Not Or Piecewise Pow PowByNatural PythonMod Rational RoundToInt ToFloat TruncToInt Where True False ceiling floor int_oo oo".split()
+    [
+        "Abs",
+        "Add",
+        "And",
+        "CeilDiv",
+        "CeilToInt",
+        "CleanDiv",
+        "Eq",
+        "FloatPow",
+        "FloatTrueDiv",
+        "FloorDiv",
+        "FloorToInt",
+        "Ge",
+        "Gt",
+        "Identity",
+        "Integer",
+        "IntTrueDiv",
+        "Le",
+        "Lt",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "ModularIndexing",
+        "Ne",
+        "Not",
+        "Or",
+        "Piecewise",
+        "Pow",
+        "PowByNatural",
+        "PythonMod",
+        "Rational",
+        "RoundToInt",
+        "ToFloat",
+        "TruncToInt",
+        "Where",
+        "True",
+        "False",
+        "ceiling",
+        "floor",
+        "int_oo",
+        "oo",
+    ]
 )
 _SIZES = ("expr_str", "hint_expr_str")
 # torch writes Python with these names in it, and runs that.
-_NAMES = ("name", "parameter_name", "buffer_name", "tensor_constant_name", "custom_obj_name", "fqn", "forward_arg_names")
+_NAMES = (
+    "name",
+    "parameter_name",
+    "buffer_name",
+    "tensor_constant_name",
+    "custom_obj_name",
+    "fqn",
+    "forward_arg_names",
+)
 _PLAIN_NAME = re.compile(r"[\w.\-]*")
 _STRUCTURES = ("in_spec", "out_spec")
 _IMPORTING = ("default_factory_module", "__enum__")
@@ -79,9 +128,9 @@ def _code_in(value: Any) -> Iterator[str]:
     """Yield what a description of a program names that is neither an operator nor a size."""
     if isinstance(value, dict):
         for key, part in value.items():
-            if key == "target" and isinstance(part, str) and not _OPERATOR.fullmatch(part):
-                yield one_line(repr(part), 120)
-            elif key in _SIZES and isinstance(part, str) and not _is_size(part):
+            if (key == "target" and isinstance(part, str) and not _OPERATOR.fullmatch(part)) or (
+                key in _SIZES and isinstance(part, str) and not _is_size(part)
+            ):
                 yield one_line(repr(part), 120)
             elif key in _NAMES and not all(_PLAIN_NAME.fullmatch(name) for name in _strings(part)):
                 yield f"the name {one_line(repr(part), 120)}"

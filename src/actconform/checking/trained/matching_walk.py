@@ -139,7 +139,9 @@ class Walk:
                 self.values[name] = self.trained_values(self.pairs[name])
                 continue
             self.values[name], self.lineages[name] = array, lineage
-            if array.dtype.kind == "f":  # sizes and places of elements are computed on many nodes, and are no way of the data
+            if (
+                array.dtype.kind == "f"
+            ):  # sizes and places of elements are computed on many nodes, and are no way of the data
                 self._depths[name] = depth + 1
             pair = self._partner(place, node, name, array, lineage)
             if pair is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 LAYERS_SHOWN = 5  # of those without a partner
 WEIGHTS_SHOWN = 5  # of those that are not as trained
-HARMLESS = ("identical", "transposed", "reshaped", "reordered", "merged", "split", "unused")
+HARMLESS = ("identical", "transposed", "reshaped", "reordered", "merged", "split", "unused", "folded")
 
 
 def trained_of(result: CheckResult, runtime: RuntimeCheck) -> TrainedCheck | None:
@@ -47,8 +47,9 @@ def weight_sentences(trained: TrainedCheck) -> Iterator[str]:
         return
     states = Counter(check.state for check in trained.weights)
     kept = sum(check.exact for check in trained.weights)
-    ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in HARMLESS[1:])
-    yield f"{kept:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}"
+    ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in HARMLESS[1:-1])
+    folded = f", {states['folded']:,} folded into others" if states["folded"] else ""
+    yield f"{kept:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}{folded}"
     changed = [check for check in trained.weights if check.state not in HARMLESS]
     changed.sort(key=lambda check: check.state not in ("different", "missing"))
     for check in changed[:WEIGHTS_SHOWN]:

@@ -106,7 +106,11 @@ def check_lines(result: CheckResult, width: int = WIDEST, wrote: Sequence[str] =
     for runtime in result.runtimes:
         if runtime.status != "unavailable":
             lines += [Text(), *_runtime(result, runtime, width)]
-    rest = [*_sentences("GRAPH", _of_graph(result), width), *_sentences("NOTE", _notes(result), width)]
+    rest = [
+        *_sentences("FORMAT", _of_format(result), width),
+        *_sentences("GRAPH", _of_graph(result), width),
+        *_sentences("NOTE", _notes(result), width),
+    ]
     rest += _labelled("WROTE", ", ".join(one_line(name) for name in wrote), width) if wrote else []
     rest += _sentences("NOT CHECKED", _unchecked(result), width)
     return [*lines, Text(), *rest] if rest else lines
@@ -240,6 +244,13 @@ def _of_graph(result: CheckResult) -> Iterator[str]:
                 f"and its largest value is {number_shown(each.magnitude)}"
             )
     yield from (one_line(each.overflows, SENTENCE_LETTERS) for each in result.graph if each.overflows)
+
+
+def _of_format(result: CheckResult) -> Iterator[str]:
+    """Yield where a graph in low precision loses range or precision."""
+    if result.noise is not None:
+        yield f"{result.noise.format}, beside {one_line(result.noise.truth, SENTENCE_LETTERS)}:"
+        yield from (one_line(sentence, SENTENCE_LETTERS) for sentence in result.noise.summary)
 
 
 def _notes(result: CheckResult) -> list[str]:

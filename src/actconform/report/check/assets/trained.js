@@ -44,7 +44,7 @@ function trainedWeights(trained) {
     "search trained weights",
     [
       { name: "trained weight", kind: "wide name", cell: (row) => row.weight },
-      { name: "state", kind: "op", cell: (row) => status(row.exact || !row.over, row.state) },
+      { name: "state", kind: "op", cell: (row) => row.over ? status(false, row.state) : row.exact ? status(true, row.state) : element("span", { class: "chip" }, row.state) },
       { name: "what became of it", kind: "wide name", cell: (row) => element("span", { "data-tip": row.about }, row.about) },
       { name: "constant of the graph", kind: "roomy op", cell: (row) => row.constants },
     ],
