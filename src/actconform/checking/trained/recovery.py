@@ -45,7 +45,8 @@ class Guess(NamedTuple):
 
 class Recovery:
     """Finds the pair at which a walk goes on. `layer_of_node` gives the layer that a node belongs to by its names, "" where nothing
-    says so, `weights_of` the layers whose weights it reads."""
+    says so, `weights_of` the layers whose weights it reads.
+    """
 
     def __init__(
         self, layer_of_node: Sequence[str], weights_of: Sequence[frozenset[str]], layers: Sequence[LayerRecord]
@@ -107,7 +108,7 @@ class Recovery:
             return True
         return any(walk.trained.ancestors[trained] >> output & 1 for output in outputs)
 
-    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:  # noqa: FBT001, PLR0917
+    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:
         permutation, distance = _nearest_layout(walk.trained.values(trained), array)
         score = 0.0
         by: Evidence = "order"
@@ -190,7 +191,8 @@ def _in_turn(guesses: Sequence[Guess]) -> Iterator[Guess]:
 
 def _best(guesses: Sequence[Guess], holding: Guess, trial: _Trial, ancestors: int) -> Guess:
     """Return of the guesses that hold like `holding` the first trained tensor: there the two part. Of the graph's tensors that may be it the
-    nearest, of equally near ones, which are views of each other, the first."""
+    nearest, of equally near ones, which are views of each other, the first.
+    """
     before = [
         guess for guess in guesses if ancestors >> guess.pair.trained & 1 and guess.pair.node <= holding.pair.node
     ]
