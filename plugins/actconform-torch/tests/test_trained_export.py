@@ -103,7 +103,7 @@ def test_what_fails_at_another_batch_is_exported_at_that_of_the_example():
     model = TorchBackend().adopt_trained(Single(), drawn(1, 6))
     artifact = exported(TorchScript, model)
     (warning,) = artifact.warnings
-    assert warning == "the batch is fixed: otherwise the export fails: Unsupported: ValueError: one at a time"
+    assert warning == "the batch is fixed: otherwise the export fails: ValueError: one at a time"
     agree(artifact, model, dict(model.about.example))
 
 
