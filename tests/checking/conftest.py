@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import parser
 
-from actconform.checking.model_check import CheckedSample, check_model
+from actconform.checking.checked_sample import CheckedSample
+from actconform.checking.model_check import check_model
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.result import SampleFacts
 from actconform.checking.source import read_source

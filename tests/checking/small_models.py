@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import ModelProto, numpy_helper, parser, save
 
-from actconform.checking.model_check import CheckedSample, check_model
+from actconform.checking.checked_sample import CheckedSample
+from actconform.checking.model_check import check_model
 from actconform.checking.result import SampleFacts
 from actconform.checking.source import read_source
 

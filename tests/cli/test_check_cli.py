@@ -179,7 +179,7 @@ def test_what_is_wrong_is_told_in_a_line_or_two_with_exit_code_2(cli, model, nam
 def test_no_model_is_named_with_how_to_call_it(cli):
     said = cli("check")
     assert said.code == 2
-    assert "MODEL" in said.err
+    assert "SOURCE" in said.err
 
 
 def test_nan_in_the_inputs_is_noted_and_judged(cli, model):

@@ -1,1 +1,1 @@
-"""`python -m actconform.accuracy`: how accurate the primitives are that frameworks and runtimes compute activations with."""
+"""How accurate single functions are: a user's own by `actconform.measure`; the primitives of libraries by `python -m actconform.accuracy`."""

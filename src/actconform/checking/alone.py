@@ -11,7 +11,7 @@ from actconform.checking.runs import Marks
 from actconform.errors import Unsupported
 
 if TYPE_CHECKING:
-    from actconform.checking.model_check import CheckedSample
+    from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.result import LevelCheck, TensorCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.types.case import Bundle

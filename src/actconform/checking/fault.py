@@ -17,8 +17,8 @@ from actconform.checking.spread import LIMIT, output_verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import FlatGraph
-    from actconform.checking.model_check import CheckedSample
     from actconform.checking.model_file import ModelFile
     from actconform.checking.runs import RuntimeRuns
 
@@ -82,7 +82,7 @@ def _of_node(
     optimized = level.marks == "surviving" and bool(runs.levels)
     right = {name for check in unoptimized for verdict in check.tensors for name in verdict.segment}
     fused = optimized and right.issuperset(tensor.segment)
-    evidence = [_measure(tensor), *confirmation]
+    evidence = [measure_words(tensor), *confirmation]
     if fused:
         evidence.append(f"without optimization ({runs.levels[0]}) every node that was judged is within its bound")
         evidence += _optimizer(runs, sample, level)
@@ -113,7 +113,7 @@ def _of_node(
     )
 
 
-def _measure(tensor: TensorCheck) -> str:
+def measure_words(tensor: TensorCheck) -> str:
     """Return by how much a tensor is off, as a sentence."""
     of = f"{len(tensor.segment)} nodes up to it" if len(tensor.segment) > 1 else "the node"
     if tensor.shape != tensor.wanted_shape:
@@ -161,8 +161,8 @@ def _of_output(
     """Return the fault of an output that no node explains: by what runs without optimization, and what the graph makes of it."""
     graph = sample.graph
     blame, reasons = _blame_of_output(runs, original, sample, output, levels)
-    node, op_type = _producer(graph, output.name)
-    evidence = [_end_to_end(output), *reasons]
+    node, op_type = producer(graph, output.name)
+    evidence = [end_to_end_words(output), *reasons]
     if graph.overflow:
         evidence.insert(1, f"the graph overflows as written: {graph.overflow.words}")
         if blame == "graph":
@@ -277,7 +277,7 @@ def fault_of_saved(outputs: Sequence[OutputCheck]) -> ModelFault | None:
                 sample=output.sample,
                 output=output,
                 evidence=(
-                    _end_to_end(output),
+                    end_to_end_words(output),
                     (
                         "the graph, in float64, does not give what was saved: it was exported from another model, with other "
                         "weights or in another mode, or what was saved had other inputs"
@@ -287,13 +287,14 @@ def fault_of_saved(outputs: Sequence[OutputCheck]) -> ModelFault | None:
     return None
 
 
-def _producer(graph: FlatGraph, output: str) -> tuple[str, str]:
+def producer(graph: FlatGraph, output: str) -> tuple[str, str]:
     """Return the node that gives an output, and its operator."""
     node = next((node for node in reversed(graph.nodes) if output in node.outputs), None)
     return (node.name, node.proto.op_type) if node else (output, "")
 
 
-def _end_to_end(output: OutputCheck) -> str:
+def end_to_end_words(output: OutputCheck) -> str:
+    """Return by how much an output is off, as a sentence."""
     if output.reason:
         return f"output {output.name}: {output.reason}"
     if output.overflowed:

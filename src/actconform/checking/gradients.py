@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from actconform.types.case import Bundle
 
 COTANGENT, GRADIENT = "ct_", "d_"
+MOST_ELEMENTS = 4_000_000  # of weights whose gradients are compared: their draws of rounding are held at once
 STEP = 1e-6  # of the difference quotient, relative to the size of an input: its error is some 1e-10 of the value
 
 
-def with_gradients(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_gradients(model: onnx.ModelProto, *, beside_trained: bool = False) -> onnx.ModelProto:
     """Return `model` with a cotangent input for each float output, and the gradient of each float input as a further output.
 
-    Of a model without float inputs, such as one of tokens, the gradients are those of its float weights.
+    Of a model without float inputs, such as one of tokens, the gradients are those of its float weights; `beside_trained` a trained model
+    they are those of inputs and weights, up to MOST_ELEMENTS of them.
     Raises UsageError, naming the node, where an operator has no gradient.
     """
     initializers = {tensor.name for tensor in model.graph.initializer}
@@ -34,9 +37,27 @@ def with_gradients(model: onnx.ModelProto) -> onnx.ModelProto:
     weights = [tensor.name for tensor in model.graph.initializer if tensor.data_type in FORMATS and tensor.dims]
     try:
         wrt = None if floats or not weights else weights
+        if beside_trained:
+            wrt = [value.name for value in inputs if value.type.tensor_type.elem_type in FORMATS] + _smallest(model)
         return add_gradients(model, wrt=wrt, cotangent=COTANGENT, gradient=GRADIENT)
     except (GradientError, UnsupportedOperator, Unsupported) as error:
         raise UsageError(f"--gradients: {one_line(str(error))}") from error
+
+
+def _smallest(model: onnx.ModelProto) -> list[str]:
+    """Return the float weights that together have at most MOST_ELEMENTS elements, the smallest first to be taken, in the order of the graph."""
+    sizes = {
+        tensor.name: math.prod(tensor.dims)
+        for tensor in model.graph.initializer
+        if tensor.data_type in FORMATS and tensor.dims
+    }
+    read = {name for node in model.graph.node for name in node.input}
+    taken, total = set(), 0
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        total += sizes[name]
+        if total <= MOST_ELEMENTS and name in read:
+            taken.add(name)
+    return [name for name in sizes if name in taken]
 
 
 def add_cotangents(model: onnx.ModelProto, sample: Bundle, seed: int) -> Bundle:

@@ -11,7 +11,7 @@ import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import onnx
@@ -38,6 +38,14 @@ Arrays: TypeAlias = dict[str, Array]
 MOST_BYTES = 2**33  # of one array, or one archive unpacked
 MOST_SAMPLES = 1000  # folders
 _FORMS = "an .npz, a folder of NAME.npy, a folder of such folders, or ONNX's test_data_set_0 with input_0.pb ..."
+
+
+class NpyHeader(NamedTuple):
+    """What the header of a .npy file says."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True)
@@ -71,12 +79,12 @@ def read_samples(path: Path, source: Source, *, max_memory: int | None = None) -
     """
     shown = one_line(str(path))
     try:
-        places = _sample_places(path)
+        places = sample_places(path)
         samples, references, notes = [], [], []
         for place in places:
-            arrays, outputs = _read_place(place, source)
-            _expect_inputs(arrays, source, one_line(str(place)))
-            _expect_fits(arrays, source, max_memory, one_line(str(place)))
+            arrays, outputs = read_place(place, source)
+            expect_inputs(arrays, source, one_line(str(place)))
+            expect_inputs_fit(arrays, source, max_memory, one_line(str(place)))
             samples.append(InputSample(place.name, arrays))
             references.append(outputs)
             notes += [f"{one_line(place.name)}: {note}" for note in _nonfinite(arrays)]
@@ -140,8 +148,11 @@ def write_sample(
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _sample_places(path: Path) -> list[Path]:
-    """Return the files and folders that hold one sample each."""
+def sample_places(path: Path, most: int = MOST_SAMPLES) -> list[Path]:
+    """Return the files and folders that hold one sample each, in the order of the numbers in their names.
+
+    Raises UsageError where there are none, or more than `most`, and OSError.
+    """
     if not path.is_dir():
         return [path]
     files = [entry for entry in path.iterdir() if entry.suffix in {".npy", ".pb"}]
@@ -151,8 +162,8 @@ def _sample_places(path: Path) -> list[Path]:
     samples = sorted((entry for entry in nested if not entry.name.startswith(".")), key=_natural)
     if not samples:
         raise UsageError(f"{one_line(str(path))}: holds no inputs; expected {_FORMS}")
-    if len(samples) > MOST_SAMPLES:
-        raise UsageError(f"{one_line(str(path))}: holds {len(samples):,} samples; at most {MOST_SAMPLES:,} are taken")
+    if len(samples) > most:
+        raise UsageError(f"{one_line(str(path))}: holds {len(samples):,} samples; at most {most:,} are taken")
     return samples
 
 
@@ -162,8 +173,11 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     ]
 
 
-def _read_place(place: Path, source: Source) -> tuple[Arrays, Arrays | None]:
-    """Return the inputs and, where they are there, the outputs of one sample."""
+def read_place(place: Path, source: Source) -> tuple[Arrays, Arrays | None]:
+    """Return the inputs and, where they are there, the outputs of one sample; names, dtypes and shapes are not looked at.
+
+    Raises UsageError for what cannot be read, and OSError.
+    """
     names = [*source.inputs, *source.optional_inputs]
     if place.is_dir() and any(place.glob("*.pb")):
         outputs = _from_protobufs(place, "output", list(source.outputs))
@@ -225,29 +239,41 @@ def _npz(content: bytes, shown: str) -> Arrays:
 
 def _npy(content: bytes, shown: str) -> Array:
     """Return the array that the bytes of a .npy file hold; nothing is unpickled, and the header is checked against the size."""
-    stream = io.BytesIO(content)
+    read_npy_header(io.BytesIO(content), len(content), shown)
+    try:
+        array: Array = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, SyntaxError, EOFError, OSError, TypeError, tokenize.TokenError) as error:
+        raise _no_array(shown, error) from error
+    return array
+
+
+def read_npy_header(stream: IO[bytes], size: int, shown: str) -> NpyHeader:
+    """Return what the header of a .npy file of `size` bytes says, and leave the stream behind it.
+
+    Raises UsageError for pickled objects, for no array at all, and where the file is shorter than its header says.
+    """
     try:
         version = npy_format.read_magic(stream)
-        header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
-        shape, _, dtype = header(stream)
-        if dtype.hasobject:
+        read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+        header = NpyHeader(*read(stream))
+        if header.dtype.hasobject:
             raise UsageError(
                 f"{shown}: holds pickled Python objects, which are never read: save arrays of numbers with numpy.save"
             )
-        if any(size < 0 for size in shape):
-            raise ValueError(f"shape {shape} has a negative size")
-        count = math.prod(shape)
-        stored = len(content) - stream.tell()
-        if count * dtype.itemsize > stored:
+        if any(length < 0 for length in header.shape):
+            raise ValueError(f"shape {header.shape} has a negative size")
+        needed, stored = math.prod(header.shape) * header.dtype.itemsize, size - stream.tell()
+        if needed > stored:
             raise UsageError(
-                f"{shown}: is truncated: shape {shape} of {dtype} needs {count * dtype.itemsize:,} bytes, and {stored:,} are there"
+                f"{shown}: is truncated: shape {header.shape} of {header.dtype} needs {needed:,} bytes, and {stored:,} are there"
             )
-        array: Array = np.load(io.BytesIO(content), allow_pickle=False)
     except (ValueError, SyntaxError, EOFError, OSError, TypeError, tokenize.TokenError) as error:
-        raise UsageError(
-            f"{shown}: is no array of NumPy ({one_line(str(error), 200)}): write it with numpy.save"
-        ) from error
-    return array
+        raise _no_array(shown, error) from error
+    return header
+
+
+def _no_array(shown: str, error: Exception) -> UsageError:
+    return UsageError(f"{shown}: is no array of NumPy ({one_line(str(error), 200)}): write it with numpy.save")
 
 
 def _from_protobufs(folder: Path, kind: str, names: Sequence[str]) -> Arrays:
@@ -284,8 +310,8 @@ def _protobuf(file: Path) -> tuple[Array, str]:
         raise UsageError(f"{shown}: is no tensor of ONNX, or damaged ({one_line(str(error), 200)})") from error
 
 
-def _expect_inputs(arrays: Arrays, source: Source, shown: str) -> None:
-    """Raise UsageError where the arrays are not what the model takes."""
+def expect_inputs(arrays: Arrays, source: Source, shown: str) -> None:
+    """Raise UsageError, naming `shown`, where the arrays are not what the model takes; arrays of strings and bfloat16 become as declared."""
     declared = {**source.inputs, **source.optional_inputs}
     for name in arrays:
         if name not in declared:
@@ -300,7 +326,8 @@ def _expect_inputs(arrays: Arrays, source: Source, shown: str) -> None:
         _expect_shape(tensor, arrays[name], declared[name], shown, symbols)
 
 
-def _expect_fits(arrays: Arrays, source: Source, max_memory: int | None, shown: str) -> None:
+def expect_inputs_fit(arrays: Arrays, source: Source, max_memory: int | None, shown: str) -> None:
+    """Raise UsageError, naming `shown`, where a check with these inputs needs more memory than `max_memory`, or than there is."""
     try:
         shapes = inferred_shapes(source, {name: array.shape for name, array in arrays.items() if name in source.inputs})
         expect_sample_fits(source, shapes, max_memory, " with these inputs")

@@ -16,10 +16,10 @@ from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.tolerance.row_bounds import flushes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
+    from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array, FlatGraph, FlatNode
-    from actconform.checking.model_check import CheckedSample
     from actconform.checking.result import LevelCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.oracle.rounding import F64
@@ -35,15 +35,24 @@ class Judge:
     """Holds the nodes of a flat graph against their bounds, piece by piece as a run shows its tensors.
 
     `seen` are the tensors that the run will show; all others are carried from the last ones that were, with their errors.
-    Of the graph's outputs `expected` keeps the values and bounds.
+    Of the graph's outputs `expected` keeps the values and bounds. `rounded` are constants that are right to a rounding alone.
     """
 
-    def __init__(self, graph: FlatGraph, sample: Bundle, seen: Iterable[str], *, doubt: bool = True) -> None:
+    def __init__(
+        self,
+        graph: FlatGraph,
+        sample: Bundle,
+        seen: Iterable[str],
+        *,
+        doubt: bool = True,
+        rounded: Container[str] = (),
+    ) -> None:
         self.unjudged: list[Unjudged] = []
         self.expected: dict[str, Approximation] = {}
         self._graph = graph
         self._seen = set(seen)
         self._doubt = doubt
+        self._rounded = rounded
         self._values = {name: Approximation(wide(array)) for name, array in sample.items()}
         self._carried: dict[str, int] = {}
         """The places of the nodes that give the tensors which were not seen."""
@@ -112,8 +121,18 @@ class Judge:
 
     def _approximation(self, name: str) -> Approximation | None:
         if name in self._graph.constants:
-            return Approximation(wide(self._graph.constants[name]))
+            value = wide(self._graph.constants[name])
+            return Approximation(value, self._rounding(name, value))
         return self._values.get(name)
+
+    def _rounding(self, name: str, value: Array) -> Array | None:
+        """Return the error of a constant that was rounded, and may have been computed from rounded ones: two roundings of its largest."""
+        fmt = FORMATS.get(self._graph.types.get(name, 0))
+        if name not in self._rounded or fmt is None or value.size == 0 or (np.rint(value) == value).all():
+            return None
+        with np.errstate(all="ignore"):
+            largest = np.max(np.abs(value), where=np.isfinite(value), initial=0.0)
+        return np.full(value.shape, 2.0 * fmt.unit_roundoff * float(largest))
 
 
 def judged_level(

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array, FlatNode
-    from actconform.checking.model_check import CheckedSample
     from actconform.checking.result import LevelCheck, TensorCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.types import Kernel

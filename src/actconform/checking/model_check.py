@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace
 
 from actconform._version import __version__
+from actconform.checking.checked_sample import judged_samples, output_check
 from actconform.checking.fault import attributed, fault_of_saved, first_fault
 from actconform.checking.flatten import FlatGraph, flatten, wide
 from actconform.checking.judge import judged_level
@@ -22,11 +22,12 @@ from actconform.checking.result import (
     LevelCheck,
     OutputCheck,
     RuntimeCheck,
-    SampleFacts,
+    TrainedCheck,
     Weight,
 )
 from actconform.checking.runs import RunFailure, RuntimeOutputs
-from actconform.checking.spread import ill_conditioned, output_verdict
+from actconform.checking.spread import ill_conditioned
+from actconform.checking.trained.column import check_trained
 from actconform.checking.truth import DRAWS, draws
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.text import one_line
@@ -36,42 +37,14 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from actconform.checking.flatten import Answers, Array
+    from actconform.checking.checked_sample import CheckedSample, Progress
+    from actconform.checking.flatten import Answers
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
+    from actconform.checking.trained.column import TrainedColumn
     from actconform.types.case import Bundle
 
 SAVED = "saved outputs"
-MOST_SAMPLES = 2  # that are judged node by node, beside those whose outputs are not explained
-MOST_WORSE = 2  # of these
-
-
-class Progress(Protocol):
-    """What hears how far a check is."""
-
-    def stage(self, name: str, total: int = 0) -> None:
-        """A stage begins, of so many steps."""
-
-    def step(self, count: int = 1) -> None:
-        """So many steps of the stage are done."""
-
-    def outputs(self, runtime: str, outputs: Sequence[OutputCheck]) -> None:
-        """The outputs of a runtime are judged end to end."""
-
-
-@dataclass
-class CheckedSample:
-    """One set of inputs, with the truth of the model on it."""
-
-    inputs: Bundle
-    facts: SampleFacts
-    saved: Bundle | None = None
-    """Outputs that were saved elsewhere, of the framework for example."""
-    graph: FlatGraph = field(init=False)
-    file: ModelFile = field(init=False)
-    """The flat graph, for runtimes."""
-    draws: list[dict[str, Array]] = field(init=False)
-    """The outputs of the draws of rounding."""
 
 
 def check_model(
@@ -81,8 +54,9 @@ def check_model(
     progress: Progress,
     *,
     seed: int | None = None,
+    trained: Sequence[TrainedColumn] = (),
 ) -> CheckResult:
-    """Return the result of a check of a model with `samples` on `runtimes`, which are open.
+    """Return the result of a check of a model with `samples` on `runtimes`, which are open, and beside `trained` models.
 
     A fault of a runtime is part of the result. Raises Unsupported where the graph cannot be taken apart at all, and ValueError,
     naming the node, where it fails at these inputs.
@@ -90,7 +64,10 @@ def check_model(
     started = time.perf_counter()
     with ExitStack() as files:
         original = evaluate(source, samples, runtimes, progress, files)
-        results = [_checked(runs, original, samples, progress) for runs in runtimes]
+        beside = [check_trained(column, samples, progress) for column in trained]
+        matching = next((each for _, each in beside if each.layer_of), None)
+        results = [column for column, _ in beside]
+        results += [_with_layer(_checked(runs, original, samples, progress), matching) for runs in runtimes]
         if any(sample.saved is not None for sample in samples):
             results.append(_saved(samples))
     graph = samples[0].graph
@@ -102,6 +79,8 @@ def check_model(
         operators=dict(Counter(node.proto.op_type for node in graph.nodes).most_common()),
         samples=[sample.facts for sample in samples],
         runtimes=attributed(results),
+        trained=[each for _, each in beside],
+        exporter=next((column.exporter for column in trained), ""),
         graph=[each for i, sample in enumerate(samples) for each in _conditioning(sample, i)],
         weights=_weights(graph),
         answered=tuple(node.name for node in graph.nodes if any(name in graph.answered for name in node.outputs)),
@@ -171,7 +150,7 @@ def _checked(
     ]
     progress.outputs(runs.name, outputs)
     levels: list[LevelCheck] = []
-    for place in _judged_samples(outputs, len(samples)):
+    for place in judged_samples(outputs, len(samples)):
         levels += _levels(runs, samples[place], place, progress)
     if not any(level.tensors for level in levels) and all(output.unjudged for output in outputs):
         reason = f"nothing of what it gave could be judged: {outputs[0].unjudged if outputs else 'it gave no output'}"
@@ -189,6 +168,15 @@ def _checked(
         fault=fault,
         seconds=time.perf_counter() - started,
     )
+
+
+def _with_layer(runtime: RuntimeCheck, matching: TrainedCheck | None) -> RuntimeCheck:
+    """Return a runtime's verdict with the layer of the trained model at which its fault is."""
+    if runtime.fault is None or matching is None:
+        return runtime
+    fault = runtime.fault
+    layer = next((match.layer for match in matching.matches if match.node == fault.node), "")
+    return replace(runtime, fault=replace(fault, layer=layer or matching.layer_of.get(fault.node, "")))
 
 
 def _saved(samples: Sequence[CheckedSample]) -> RuntimeCheck:
@@ -211,41 +199,6 @@ def _answered(sample: CheckedSample, place: int, name: str, answer: RuntimeOutpu
         return first
     second = output_check(sample, place, name, answer.second.get(name))
     return second if (second.explained, -second.spreads) < (first.explained, -first.spreads) else first
-
-
-def output_check(sample: CheckedSample, place: int, name: str, array: Array | None) -> OutputCheck:
-    """Return the verdict end to end on an output of sample number `place`, which `evaluate` has seen; None is no answer at all."""
-    graph = sample.graph
-    if array is None:
-        return OutputCheck(
-            name=name, sample=place, shape=(), spreads=np.inf, reason="it was not given", explained=False
-        )
-    output = OutputCheck(name=name, sample=place, shape=array.shape)
-    dtype = STORAGE.get(graph.types.get(name, 0), array.dtype)
-    if array.dtype != dtype:
-        reason = f"it is of {array.dtype}, and should be of {dtype}"
-        return replace(output, spreads=np.inf, reason=reason, explained=False)
-    truth = graph.truth.get(name)
-    if truth is None:
-        return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
-    if name not in graph.types or (graph.answered and _depends_on_answers(graph, name)):
-        return replace(output, unjudged="it depends on a node that cannot be evaluated here")
-    return output_verdict(output, array, truth, sample.draws, graph.types.get(name, 0))
-
-
-def _depends_on_answers(graph: FlatGraph, output: str) -> bool:
-    doubtful = set(graph.answered)
-    for node in graph.nodes:
-        if not doubtful.isdisjoint(node.inputs):
-            doubtful.update(node.outputs)
-    return output in doubtful
-
-
-def _judged_samples(outputs: Sequence[OutputCheck], count: int) -> list[int]:
-    """Return the samples that are judged node by node: the first ones, and the first of those that are not explained."""
-    chosen = list(range(min(count, MOST_SAMPLES)))
-    worse = dict.fromkeys(output.sample for output in outputs if not output.explained)
-    return chosen + [place for place in worse if place not in chosen][:MOST_WORSE]
 
 
 def _levels(runs: RuntimeRuns, sample: CheckedSample, place: int, progress: Progress) -> Iterator[LevelCheck]:

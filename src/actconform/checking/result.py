@@ -6,6 +6,11 @@ from typing import Literal
 
 import msgspec
 
+from actconform.checking.agreement_result import Agreement  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.checking.noise_result import NoiseCheck  # noqa: TC001  likewise
+from actconform.checking.trained.layer_matching import LayerMatch, Unmatched  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.checking.trained.weights import WeightCheck  # noqa: TC001  likewise
+
 Numbers = tuple[int, ...]
 
 
@@ -108,7 +113,9 @@ class LevelCheck(msgspec.Struct, frozen=True, kw_only=True):
         return max((tensor.looseness for tensor in self.tensors), default=0.0)
 
 
-Blame = Literal["graph", "runtime", "runtime:optimizer", "convention", "version", "undetermined"]
+Blame = Literal[
+    "framework", "exporter", "graph", "runtime", "runtime:optimizer", "convention", "version", "undetermined"
+]
 
 
 class ModelFault(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +129,8 @@ class ModelFault(msgspec.Struct, frozen=True, kw_only=True):
     tensor: TensorCheck | None = None
     output: OutputCheck | None = None
     segment: tuple[str, ...] = ()
+    layer: str = ""
+    """The layer of the trained model that the node belongs to, where there is one beside it."""
     source: str = ""
     """The line of the user's program from which the exporter made the node, where it kept it."""
     evidence: tuple[str, ...] = ()
@@ -147,6 +156,29 @@ class RuntimeCheck(msgspec.Struct, frozen=True, kw_only=True):
     """Inputs that the runtime changed in place."""
     fault: ModelFault | None = None
     seconds: float = 0.0
+
+
+class TrainedCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """How a trained model lies in the graph: its layers and weights."""
+
+    source: str
+    """As the user names it."""
+    framework: str
+    """The name of its column among the runtimes."""
+    about: str = ""
+    matches: list[LayerMatch] = []
+    """Tensors that the trained model and the graph share, in the order of the graph."""
+    unmatched: list[Unmatched] = []
+    """Layers without a partner in the graph, and why."""
+    fused: tuple[str, ...] = ()
+    """Sentences on layers that the graph has as one."""
+    layer_of: dict[str, str] = {}
+    """By node of the graph the layer that it belongs to."""
+    weights: list[WeightCheck] = []
+    """What became of each trained weight."""
+    foreign: tuple[str, ...] = ()
+    """Weights of the graph that are no trained ones."""
+    notes: tuple[str, ...] = ()
 
 
 class SampleFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,6 +225,15 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     operators: dict[str, int] = {}
     samples: list[SampleFacts] = []
     runtimes: list[RuntimeCheck] = []
+    """The columns: trained models first, then runtimes, then saved outputs."""
+    trained: list[TrainedCheck] = []
+    """The trained models beside the graph."""
+    agreement: list[Agreement] = []
+    """Over a data set, of each column beside the first trained model, or the graph in float64."""
+    noise: NoiseCheck | None = None
+    """Of a graph in low precision: what its format is expected to do to each layer, and what came."""
+    exporter: str = ""
+    """What made the graph of a trained model just now; "" for a file of the user."""
     graph: list[Conditioning] = []
     weights: list[Weight] = []
     answered: tuple[str, ...] = ()

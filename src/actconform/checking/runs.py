@@ -133,17 +133,23 @@ class RuntimeRuns:
         """Return the final outputs for one sample, computed twice; arrays of the sample that are no inputs are left out."""
         return self.outputs_of_all(model, [sample], level)[0]
 
-    def outputs_of_all(self, model: ModelFile, samples: Sequence[Arrays], level: str = "") -> list[RuntimeOutputs]:
-        """Return the answers for several samples, for which the graph is loaded once; again for each where one fails."""
+    def outputs_of_all(
+        self, model: ModelFile, samples: Sequence[Arrays], level: str = "", *, twice: bool = True
+    ) -> list[RuntimeOutputs]:
+        """Return the answers for several samples, for which the graph is loaded once; again for each where one fails.
+
+        Without `twice` the first sample alone is computed a second time.
+        """
         if not samples:
             return []
         calls = [_call(model, sample) for sample in samples]
-        result = self._result(model, model.path, calls, level)
+        result = self._result(model, model.path, calls, level, twice=twice)
         if not isinstance(result, RunFailure):
-            return [_runtime_outputs(result, index, len(samples)) for index in range(len(samples))]
+            runs = 2 * len(samples) if twice else len(samples) + 1
+            return [_runtime_outputs(result, index, runs) for index in range(len(samples))]
         if len(samples) == 1 or result.kind in ("refused", "unavailable"):
             return [RuntimeOutputs(failure=result)] * len(samples)
-        return [self.outputs(model, sample, level) for sample in samples]
+        return [self.outputs_of_all(model, [sample], level, twice=twice)[0] for sample in samples]
 
     def marked(
         self,
@@ -224,12 +230,19 @@ class RuntimeRuns:
         )
 
     def _result(
-        self, model: ModelFile, path: Path, calls: list[Call], level: str, *, surviving: bool = False
+        self,
+        model: ModelFile,
+        path: Path,
+        calls: list[Call],
+        level: str,
+        *,
+        surviving: bool = False,
+        twice: bool = True,
     ) -> JobResult | RunFailure:
         if not (model.single or self._backend.loads_files):
             return RunFailure("refused", f"{self.name} takes graphs of at most 2 GiB, and this one has more")
         artifact = Artifact(b"", 0, MODEL, file=str(path))
-        job = Job(self._case, artifact, calls, level, twice=True, surviving=surviving, name="the model")
+        job = Job(self._case, artifact, calls, level, twice=twice, surviving=surviving, name="the model")
         try:
             result = self._worker.run(job, self._timeout * max(len(calls), 1))
         except WorkerError as error:
@@ -241,7 +254,7 @@ def _call(model: ModelFile, sample: Arrays) -> Call:
     return Call("", {name: sample[name] for name in model.inputs if name in sample})
 
 
-def _runtime_outputs(result: JobResult, index: int, samples: int) -> RuntimeOutputs:
+def _runtime_outputs(result: JobResult, index: int, runs: int) -> RuntimeOutputs:
     return RuntimeOutputs(
         outputs=result.outputs[index],
         unsteady=tuple(name for call, name in result.unsteady if call == index),
@@ -249,7 +262,7 @@ def _runtime_outputs(result: JobResult, index: int, samples: int) -> RuntimeOutp
         mutated=tuple(name for call, name in result.mutated if call == index),
         placement=result.placement,
         load_seconds=result.timings.get("load", 0.0),
-        run_seconds=result.timings["run"] / (2 * samples),
+        run_seconds=result.timings["run"] / runs,
     )
 
 

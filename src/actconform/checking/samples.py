@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actconform.checking.checked_sample import CheckedSample
 from actconform.checking.draw import draw_samples
 from actconform.checking.inputs import read_reference, read_samples
-from actconform.checking.model_check import CheckedSample
 from actconform.checking.model_file import ModelFile
 from actconform.checking.result import SampleFacts
 from actconform.checking.runs import RunFailure
@@ -14,7 +14,7 @@ from actconform.errors import UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from actconform.checking.draw import Range
@@ -41,7 +41,7 @@ def read_user_samples(
     outputs = [read_reference(reference, source)] if reference is not None else read.references
     samples = []
     for sample, saved in zip(read.samples, outputs, strict=True):
-        checked = _checked(sample, f"{path.name}/{sample.name}" if several else path.name)
+        checked = checked_sample(sample, f"{path.name}/{sample.name}" if several else path.name)
         checked.saved = saved
         samples.append(checked)
     return samples, read.notes
@@ -55,10 +55,11 @@ def draw_user_samples(
     count: int | None,
     ranges: Mapping[str, Range],
     max_memory: int | None,
+    beside: Sequence[Callable[[Bundle], str | None]] = (),
 ) -> list[CheckedSample]:
     """Return samples drawn from the model's signature, at sizes that the first runtime which is available takes.
 
-    Raises UsageError where none are taken.
+    Each of `beside` says why a trained model refuses inputs, or None. Raises UsageError where none are taken.
     """
     usable = [runs for runs in runtimes if not isinstance(runs.start(), RunFailure)]
     with ModelFile(source.model) as file:
@@ -76,10 +77,17 @@ def draw_user_samples(
                 usable.pop(0)  # it refuses the model, whatever the inputs
             return None
 
-        drawn = draw_samples(source, seed=seed, count=count, ranges=ranges, accepts=refusal, max_memory=max_memory)
-    return [_checked(sample, f"drawn by seed {seed}", sample.words) for sample in drawn]
+        def refusal_of_any(arrays: Bundle) -> str | None:
+            words = (refuses(arrays) for refuses in (refusal, *beside))
+            return next((text for text in words if text is not None), None)
+
+        drawn = draw_samples(
+            source, seed=seed, count=count, ranges=ranges, accepts=refusal_of_any, max_memory=max_memory
+        )
+    return [checked_sample(sample, f"drawn by seed {seed}", sample.words) for sample in drawn]
 
 
-def _checked(sample: InputSample, origin: str, drawn: Mapping[str, str] | None = None) -> CheckedSample:
+def checked_sample(sample: InputSample, origin: str, drawn: Mapping[str, str] | None = None) -> CheckedSample:
+    """Return a sample to be checked, without its truth yet; `drawn` says by input how it was drawn."""
     shapes = {name: array.shape for name, array in sample.arrays.items()}
     return CheckedSample(sample.arrays, SampleFacts(origin=origin, shapes=shapes, drawn=dict(drawn or {})))

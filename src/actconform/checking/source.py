@@ -149,6 +149,11 @@ def read_source(path: Path, *, max_memory: int | None = None) -> Source:
     return _source(path, model, weights, _digest(content, [data[name] for name in sorted(data)]))
 
 
+def source_of_model(model: onnx.ModelProto, name: str) -> Source:
+    """Return the source of a model in memory, sound by itself, under a name for messages."""
+    return _source(Path(name), model, weight_bytes(model), "")
+
+
 def _source(path: Path, model: onnx.ModelProto, weights: int, sha256: str) -> Source:
     left_out = _leave_out_other_outputs(path, model)
     bare = onnx.GraphProto(input=model.graph.input, output=model.graph.output)

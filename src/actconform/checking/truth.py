@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from onnx import TensorProto
@@ -16,6 +16,7 @@ from actconform.checking.sum_lengths import sum_length
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.onnx.evaluate.elementwise import EXACT as EXACT_OPERATORS
 from actconform.onnx.evaluate.elementwise import PASSED_ON
+from actconform.oracle.rounding import round_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,12 +37,27 @@ OF_SCALE_ONE = frozenset(("Erf", "Sigmoid", "Softmax", "Tanh", "Sin", "Cos"))
 TILE = 65_521  # a prime: rows of a matrix do not share their signs
 
 Progress: TypeAlias = Callable[[], None]
+# What hears of each node with its outputs, in the order of the graph.
+Observer: TypeAlias = "Callable[[FlatNode, Sequence[Array]], None]"
 
 
-def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None) -> dict[str, Array]:
+class Arithmetic(Protocol):
+    """What becomes of the numbers of an evaluation: how inputs, weights and results are rounded or moved."""
+
+    def data(self, name: str, array: Array, element_type: int) -> Array:
+        """Return an input or a weight as it is read."""
+
+    def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
+        """Return the outputs of a node as later nodes read them."""
+
+
+def evaluated(
+    graph: FlatGraph, sample: Bundle, draw: Arithmetic | None = None, observe: Observer | None = None
+) -> dict[str, Array]:
     """Return the outputs of the graph in float64, by name, without those that depend on an unknown value.
 
-    With `draw` every tensor that an implementation rounds is off by one rounding. Tensors are freed after their last reader.
+    With `draw` every tensor that an implementation rounds is off by one rounding. `observe` hears of each node that was computed, with
+    its outputs. Tensors are freed after their last reader.
     """
     values = {name: wide(array) for name, array in sample.items()}
     values |= {name: wide(array) for name, array in graph.answered.items()}
@@ -55,6 +71,8 @@ def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None
                 results = node_outputs(node, node.computation, inputs)
                 if draw:
                     results = draw.results(node, inputs, results)
+                if observe:
+                    observe(node, results)
                 values.update((name, array) for name, array in zip(node.proto.output, results, strict=False) if name)
             for name in unread:
                 values.pop(name, None)
@@ -62,11 +80,35 @@ def evaluated(graph: FlatGraph, sample: Bundle, draw: RoundingDraw | None = None
     return {name: values[name] for name in graph.outputs if name in values}
 
 
-def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: RoundingDraw | None) -> Array:
+def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: Arithmetic | None) -> Array:
     if name not in graph.constants:
         return values[name]
     array = wide(graph.constants[name])
     return draw.data(name, array, graph.types[name]) if draw else array
+
+
+class CorrectRounding:
+    """Each tensor rounded once to its format, as an ideal implementation of the graph gives it."""
+
+    def data(self, name: str, array: Array, element_type: int) -> Array:  # noqa: ARG002  all are rounded alike
+        return _rounded(array, element_type)
+
+    def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:  # noqa: ARG002
+        return [_rounded(array, kind) for array, kind in zip(results, node.types, strict=False)]
+
+
+def structural_inputs(graph: FlatGraph) -> set[str]:
+    """Return the tensors that say how large an output is, or where it is read, and are no data."""
+    return {
+        name
+        for node in graph.nodes
+        for name in node.proto.input[STRUCTURAL.get(node.proto.op_type, len(node.proto.input)) :]
+    }
+
+
+def _rounded(array: Array, element_type: int) -> Array:
+    narrow = element_type in FORMATS and element_type != TensorProto.DOUBLE
+    return round_to(array, FORMATS[element_type]) if narrow else array
 
 
 class RoundingDraw:
@@ -81,11 +123,7 @@ class RoundingDraw:
     def __init__(self, graph: FlatGraph, seed: int) -> None:
         self._generator = np.random.default_rng(seed)
         self._weights: dict[str, int] = {}
-        self._structural = {
-            name
-            for node in graph.nodes
-            for name in node.proto.input[STRUCTURAL.get(node.proto.op_type, len(node.proto.input)) :]
-        }
+        self._structural = structural_inputs(graph)
 
     def data(self, name: str, array: Array, element_type: int) -> Array:
         """Return an input or a weight as if one rounding earlier it had been another number; the same each time it is read."""
@@ -93,7 +131,7 @@ class RoundingDraw:
         if fmt is None or name in self._structural:
             return array
         seed = self._weights.setdefault(name, int(self._generator.integers(1 << 32)))
-        return _moved(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
+        return moved_by(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
 
     def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node, each off by a rounding where its operator rounds."""
@@ -115,10 +153,10 @@ class RoundingDraw:
             kept = np.rint(array) == array
         else:
             kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
-        return _moved(array, size * fmt.unit_roundoff, self._generator, kept)
+        return moved_by(array, size * fmt.unit_roundoff, self._generator, kept)
 
 
-def _moved(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
+def moved_by(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
     """Return `array` moved by `by`, which is overwritten, up or down by chance; elements that are `kept` stay."""
     count = min(array.size, TILE)
     bits = np.unpackbits(np.frombuffer(generator.bytes(count // 8 + 1), np.uint8))[:count]

@@ -12,9 +12,10 @@ import msgspec
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from actconform.checking.checked_sample import output_check
 from actconform.checking.difference import OutputDifference, output_difference
 from actconform.checking.draw import parsed_range
-from actconform.checking.model_check import evaluate, output_check
+from actconform.checking.model_check import evaluate
 from actconform.checking.open_runtime import open_runtime, runtime_backend
 from actconform.checking.result import OutputCheck  # noqa: TC001  msgspec reads annotations
 from actconform.checking.runs import RunFailure
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from actconform.checking.model_check import CheckedSample
+    from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.model_file import ModelFile
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source

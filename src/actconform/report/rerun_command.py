@@ -21,8 +21,14 @@ def check_command(result: CheckResult) -> str:
 
     It names files without their folders, and lacks what a result does not keep, such as `--range` and `--dtype`.
     """
-    words = ["actconform", "check", result.model]
-    for runtime in result.runtimes:
+    beside = [trained.source for trained in result.trained]
+    if result.exporter:
+        words = ["actconform", "check", beside.pop(0), "--exporter", result.exporter]
+    else:
+        words = ["actconform", "check", result.model]
+    for source in beside:
+        words += ["--against", source]
+    for runtime in result.runtimes[len(result.trained) :]:
         words += ["--runtime", runtime.name]
     if result.seed is not None:
         words += ["--seed", str(result.seed), "--samples", str(len(result.samples))]

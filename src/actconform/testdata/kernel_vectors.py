@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ml_dtypes
 import msgspec
@@ -76,7 +76,7 @@ def generate(kernel: Kernel, aspect: Aspect, dtype: str, golden: Golden) -> Test
     tolerance = unary_tolerance(
         kernel, aspect, fmt, float(truth_of(kernel, np.zeros(1), gradient=aspect == "gradient")[0])
     )
-    return TestVectors(tolerance, _largest_first(_unary(kernel, aspect, fmt, golden)))
+    return unary_vectors(kernel, tolerance, aspect, *_unary(kernel, aspect, fmt, golden))
 
 
 def truth_of(kernel: Kernel, x: F64, *, gradient: bool) -> F64:
@@ -90,39 +90,60 @@ def _largest_first(vectors: Iterable[TestVector]) -> list[TestVector]:
     return [ordered.pop(largest), *ordered]
 
 
-def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> Iterator[TestVector]:
-    stored = golden.tensors["y" if aspect == "value" else "d_x"]
-    x = golden.tensors["x"].astype(np.float64)
+class UnaryPoints(NamedTuple):
+    """The inputs of a unary kernel: all points in float64, those of each regime, and where the special points begin."""
+
+    x: F64
+    regimes: dict[str, slice]
+    special: int
+
+
+def unary_points(draws: Mapping[str, NDArray[Any]], fmt: FloatFormat) -> UnaryPoints:
+    """Return the points by regime as a format has them: those of float32 as drawn; in 16 bits all patterns, then the special ones."""
+    if fmt.bits == 16:
+        draws = {"exhaustive": all_patterns(fmt), "special": round_to(draws["special"].astype(np.float64), fmt)}
     regimes: dict[str, slice] = {}
     start = 0
-    for part in golden.draws:
-        regimes[part.regime] = slice(start, start + part.shapes["x"][0])
-        start = regimes[part.regime].stop
-    special = regimes.pop("special")
+    for regime, x in draws.items():
+        regimes[regime] = slice(start, start + x.size)
+        start = regimes[regime].stop
+    special = regimes.pop("special").start
+    return UnaryPoints(np.concatenate(list(draws.values())).astype(np.float64), regimes, special)
+
+
+def unary_vectors(
+    kernel: Kernel, tolerance: Tolerance, aspect: Aspect, points: UnaryPoints, result: F64
+) -> TestVectors:
+    """Return the test vectors of a unary kernel whose value, or derivative, at each of `points` is `result`. The first is the largest."""
+    return TestVectors(tolerance, _largest_first(_calls(kernel, tolerance.fmt, aspect, points, result)))
+
+
+def _unary(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> tuple[UnaryPoints, F64]:
+    """Return the points of a kernel with the truth there: stored in f32, by the formula of float64 in 16 bits."""
+    points = unary_points({regime: tensors["x"] for regime, tensors in golden.split()}, fmt)
     if fmt.bits == 32:
-        result = stored
-    else:
-        special_x = round_to(x[special], fmt)
-        x = np.concatenate([all_patterns(fmt), special_x])
-        regimes = {"exhaustive": slice(0, 1 << 16)}
-        special = slice(1 << 16, x.size)
-        result = truth_of(kernel, x, gradient=aspect == "gradient")
+        return points, golden.tensors["y" if aspect == "value" else "d_x"]
+    return points, truth_of(kernel, points.x, gradient=aspect == "gradient")
+
+
+def _calls(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, points: UnaryPoints, result: F64) -> Iterator[TestVector]:
+    x = points.x
     with np.errstate(over="ignore"):
         inputs = x.astype(STORAGE[fmt.name])
     if fmt.bits == 16:
         inputs[: 1 << 16] = np.arange(1 << 16, dtype=np.uint16).view(inputs.dtype)  # every NaN with its own payload
-    calls: list[tuple[str, slice | NDArray[np.int64]]] = list(regimes.items())
-    kinks = _kinks(kernel, x[: special.start])
-    calls += [("special", placement) for placement in special_placements(special.start, kinks)]
+    calls: list[tuple[str, slice | NDArray[np.int64]]] = list(points.regimes.items())
+    kinks = _kinks(kernel, x[: points.special])
+    calls += [("special", placement) for placement in special_placements(points.special, kinks)]
     for regime, index in calls:
-        points = inputs[index], x[index], result[index]
+        elements = inputs[index], x[index], result[index]
         if aspect == "value":
-            yield _unary_vector(regime, *points, None)
+            yield _unary_vector(regime, *elements, None)
             continue
-        yield _unary_vector(regime, *points, np.ones(points[0].size))
+        yield _unary_vector(regime, *elements, np.ones(elements[0].size))
         if regime != "special":
-            powers = signed_powers(f"{kernel.name}/powers/{regime}", points[0].size).astype(np.float64)
-            yield _unary_vector(regime, *points, powers)
+            powers = signed_powers(f"{kernel.name}/powers/{regime}", elements[0].size).astype(np.float64)
+            yield _unary_vector(regime, *elements, powers)
 
 
 def _kinks(kernel: Kernel, x: F64) -> list[int]:

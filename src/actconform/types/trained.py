@@ -8,7 +8,7 @@ import msgspec
 from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations when it decodes
 
 Dims: TypeAlias = tuple[int | str | None, ...]
-SourceKind = Literal["factory", "keras", "saved-model", "tflite", "pt2", "torchscript"]
+SourceKind = Literal["factory", "keras", "saved-model", "tflite", "pt2", "torchscript", "onnx"]
 Precision = Literal["native", "float64", "float16", "bfloat16", "autocast-float16", "autocast-bfloat16"]
 
 

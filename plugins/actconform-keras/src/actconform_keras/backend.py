@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from actconform import Kernel, Model
     from actconform.plugin.framework import Implementation
+    from actconform.plugin.trained_model import TrainedModel
     from actconform.types import Bundle
+    from actconform.types.trained import SourceKind, TrainedSource
     from actconform_keras.engines import Named, Outputs
 
 
@@ -28,6 +30,7 @@ class KerasBackend(FrameworkBackend):
     """keras.activations, keras.layers and keras.ops with tf.GradientTape on the CPU, eagerly, as users call them."""
 
     name: ClassVar[str] = "keras"
+    opens: ClassVar[tuple[SourceKind, ...]] = ("factory", "keras", "saved-model", "tflite")
     device: ClassVar[str | None] = None
 
     def facts(self) -> dict[str, str]:
@@ -68,6 +71,21 @@ class KerasBackend(FrameworkBackend):
         """Return the model of Keras's own layers as a program; raise `Unsupported` for a layer that there is nothing for."""
         self._framework()
         return KerasModelProgram(model, dtype, self._engine())
+
+    def open_trained(self, source: TrainedSource) -> TrainedModel:
+        """Return a factory's Keras model, a `.keras` file, a SavedModel or a TFLite file, opened on the CPU."""
+        from actconform_keras.trained_source import asked_backend, open_source
+
+        asked = asked_backend()
+        self._framework()
+        return open_source(source, asked)
+
+    def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
+        """Return a Keras model of this process, opened."""
+        from actconform_keras.trained_source import opened
+
+        self._framework()
+        return opened(model, example, "the model")
 
     def _framework(self) -> Any:
         """Return tensorflow, which sees no GPU: one that it saw it would compute on, and take all memory of."""

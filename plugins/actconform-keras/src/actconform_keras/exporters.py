@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from actconform import Kernel, Model
+    from actconform.plugin.trained_model import TrainedModel
     from actconform.types import Bundle
 
 # Keras on torch would try two exporters in turn; on TensorFlow it has one.
@@ -95,6 +96,12 @@ class Tf2Onnx(Exporter):
         shapes = {name: symbol.shape for name, symbol in network.symbols.items()}
         return _converted(lambda tensors: shipped(tensors, training=model.training), shapes, dtype)
 
+    def export_trained(self, model: TrainedModel, inputs: Bundle, *, training: bool = False) -> Artifact:
+        """Return the graph of a Keras model, SavedModel or TFLite file as tf2onnx's users convert it."""
+        from actconform_keras.trained_export import by_tf2onnx
+
+        return by_tf2onnx(model, inputs, training=training)
+
 
 def _converted(
     function: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
@@ -103,7 +110,7 @@ def _converted(
 ) -> Artifact:
     """Return the graph of a function from tensors by name to tensors by name."""
     tf = keras_on("tensorflow")
-    tf2onnx = _tf2onnx()
+    tf2onnx = tf2onnx_module()
     signature = [tf.TensorSpec(shape, KERAS_DTYPES[dtype], name=name) for name, shape in shapes.items()]
 
     @tf.function(input_signature=signature)
@@ -113,7 +120,7 @@ def _converted(
     try:
         proto, _ = tf2onnx.convert.from_function(graph, input_signature=signature)
     except Exception as error:
-        raise _refusal(error) from error
+        raise refusal(error) from error
     return exported(proto.SerializeToString(), "from_function")
 
 
@@ -129,14 +136,14 @@ class KerasExport(Exporter):
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         keras_on("tensorflow")
-        _tf2onnx()
+        tf2onnx_module()
         if len(kernel.inputs) > 1:
             layer, weight = implement(kernel, KERAS_DTYPES[dtype]).text, kernel.inputs[1]
             raise Unsupported(f"{layer} holds {weight} as a weight of fixed width: a model of it takes none")
         try:
             written = _written(_model(kernel, dtype))
         except Exception as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         return exported(written, MODEL_EXPORT)
 
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
@@ -144,7 +151,7 @@ class KerasExport(Exporter):
         if constants is None:
             raise Unsupported("model.export keeps weights as constants: see keras-export@const")
         tf = keras_on("tensorflow")
-        _tf2onnx()
+        tf2onnx_module()
         network = Network(model, dtype)
         try:
             shipped = network.shipped(constants)
@@ -153,8 +160,14 @@ class KerasExport(Exporter):
             shipped({name: tf.zeros(size, KERAS_DTYPES[dtype]) for name, size in sizes.items()})
             written = _written(shipped)
         except Exception as error:
-            raise _refusal(error) from error
+            raise refusal(error) from error
         return exported(written, MODEL_EXPORT)
+
+    def export_trained(self, model: TrainedModel, inputs: Bundle, *, training: bool = False) -> Artifact:
+        """Return the graph of a Keras model; refuse one in training, and what is no Keras model."""
+        from actconform_keras.trained_export import by_model_export
+
+        return by_model_export(model, inputs, training=training)
 
 
 def _written(model: keras.Model) -> bytes:
@@ -183,11 +196,12 @@ def _shape(kernel: Kernel, name: str) -> list[None]:
     return [None] * len(kernel.dims(name))
 
 
-def _tf2onnx() -> ModuleType:
+def tf2onnx_module() -> ModuleType:
+    """Return tf2onnx; raise `Unavailable` where it is not installed."""
     return imported("tf2onnx", INSTALL, plugin=PLUGIN)
 
 
-def _refusal(error: Exception) -> Exception:
+def refusal(error: Exception) -> Exception:
     """Return `Unsupported` in the error's words, without the frames that TensorFlow and Keras write around them."""
     if isinstance(error, MemoryError):
         return error

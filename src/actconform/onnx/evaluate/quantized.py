@@ -110,7 +110,7 @@ def spread_over(parameter: Array, x: Array, axis: int, block_size: int = 0) -> A
     return parameter.reshape(()) if parameter.size == 1 else per_channel(parameter, x, axis % x.ndim)
 
 
-def _limits(dtype: Dtype) -> tuple[int, int]:
+def code_limits(dtype: Dtype) -> tuple[int, int]:
     """Return the least and the largest integer of a dtype, such as uint4."""
     bits = int(dtype.name.removeprefix("u").removeprefix("int"))
     return (0, 2**bits - 1) if dtype.name[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -121,7 +121,7 @@ def quantized(ratio: Array, zero_point: Array | None, dtype: Dtype, *, saturate:
     if dtype.name in FLOATS:
         return small_float(ratio, dtype, saturate=saturate)
     moved = np.rint(ratio) + (0.0 if zero_point is None else zero_point.astype(np.float64))
-    return np.clip(moved, *_limits(dtype)).astype(np.int64).astype(dtype)
+    return np.clip(moved, *code_limits(dtype)).astype(np.int64).astype(dtype)
 
 
 @operation("QuantizeLinear")

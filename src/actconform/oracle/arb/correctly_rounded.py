@@ -114,19 +114,21 @@ def _rounded(kernel: Kernel, aspect: Aspect, points: list[float], rounding: Roun
         elif math.isinf(point):
             yield limits[int(point > 0)]
         else:
-            result = _nearest(lambda x: function(x, kernel.parameters), point, rounding)
+            result = nearest(lambda x: function(x, kernel.parameters), point, rounding)
             if result is None:
                 message = f"{kernel.name}: {LAST_BITS} bits do not decide how the {aspect} at {point.hex()} rounds"
                 raise ArithmeticError(message)
             yield point if signed_zero and point == 0 == result else result
 
 
-def _nearest(function: Callable[[arb], arb | float], point: float, rounding: Rounding) -> float | None:
-    """Return the number to which both ends of the ball round, or None where no precision is enough."""
+def nearest(
+    function: Callable[[arb], arb | float], point: float, rounding: Rounding, last_bits: int = LAST_BITS
+) -> float | None:
+    """Return the number to which both ends of the ball round, or None where no precision up to `last_bits` is enough."""
     from flint import arb, ctx
 
     bits = FIRST_BITS
-    while bits <= LAST_BITS:
+    while bits <= last_bits:
         with ctx.workprec(bits):
             result = function(arb(point))
             if not isinstance(result, arb):

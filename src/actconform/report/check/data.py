@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from actconform.checking.spread import LIMIT
+from actconform.report.check.agreement_summary import agreement_sentences
 from actconform.report.check.summary import (
     BLAME_MEANS,
     SPREAD_MEANS,
@@ -17,13 +18,15 @@ from actconform.report.check.summary import (
     unjudged_nodes,
     worst_tensor,
 )
+from actconform.report.check.trained_summary import layer_sentences, weight_sentences
 from actconform.report.html.page_values import Texts, short_number, shown
 from actconform.report.rerun_command import check_command
 from actconform.text import shortened, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from actconform.checking.noise_result import NoiseCheck
     from actconform.checking.result import (
         CheckResult,
         LevelCheck,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
         OutputCheck,
         RuntimeCheck,
         TensorCheck,
+        TrainedCheck,
     )
 
 LETTERS = 600  # of a text around the layers
@@ -42,7 +46,8 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
     """Return the data of the page for JSON: numbers that are not finite are "nan", "inf" and "-inf"."""
     texts = Texts()
     runs = list(_runs(result))
-    layers = list(_layers(runs, texts))
+    trained_layers = next((trained.layer_of for trained in result.trained if trained.layer_of), {})
+    layers = list(_layers(runs, texts, trained_layers))
     page = {
         "model": result.model,
         "sha256": result.sha256,
@@ -78,6 +83,8 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         ],
         "answered": result.answered,
         "notes": result.notes,
+        "agreement": list(agreement_sentences(result.agreement)),
+        "noise": _noise(result.noise),
         "command": check_command(result),
         "actconform": result.actconform,
         "seconds": short_number(result.seconds),
@@ -91,7 +98,45 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         ]
         for weight in result.weights
     ]
-    return {**_brief(page), "layers": layers, "weights": weights, "texts": shown(texts.all())}
+    trained = [_trained(each, texts) for each in result.trained]
+    return {**_brief(page), "layers": layers, "weights": weights, "trained": trained, "texts": shown(texts.all())}
+
+
+def _noise(noise: NoiseCheck | None) -> dict[str, Any] | None:
+    """Return a graph in low precision: sentences, and a row for each layer: truth, expected noise, what came."""
+    if noise is None:
+        return None
+    columns = list(dict.fromkeys(got.name for layer in noise.layers for got in layer.got))
+    rows = []
+    for layer in noise.layers:
+        errors = {got.name: [short_number(got.error), short_number(got.ratio)] for got in layer.got}
+        numbers = (layer.magnitude, layer.largest, layer.noise, layer.relative, layer.lost_bits)
+        beyond = layer.overflowed + layer.underflowed + layer.clipped
+        rows.append(
+            [layer.place, layer.format, *map(short_number, numbers), beyond, [errors.get(name) for name in columns]]
+        )
+    return {"format": noise.format, "truth": noise.truth, "summary": noise.summary, "columns": columns, "rows": rows}
+
+
+def _trained(trained: TrainedCheck, texts: Texts) -> dict[str, Any]:
+    """Return a trained model beside the graph: sentences, and a row for each layer and weight."""
+    layers = [
+        [*map(texts, (match.layer, match.kind, match.node, match.tensor, f"its {match.by}"))]
+        for match in trained.matches
+    ]
+    layers += [[*map(texts, (layer.layer, layer.kind, "", "", layer.reason))] for layer in trained.unmatched]
+    weights = [
+        [*map(texts, (check.parameter, check.state, check.words, ", ".join(check.initializers))), check.exact]
+        for check in trained.weights
+    ]
+    words = {
+        "source": trained.source,
+        "framework": trained.framework,
+        "about": trained.about,
+        "layerWords": list(layer_sentences(trained)),
+        "weightWords": list(weight_sentences(trained)),
+    }
+    return {**_brief(words), "layers": layers, "weights": weights}
 
 
 def _brief(value: Any) -> Any:
@@ -115,7 +160,9 @@ def _runs(result: CheckResult) -> Iterator[tuple[int, LevelCheck]]:
             yield place, level
 
 
-def _layers(runs: Sequence[tuple[int, LevelCheck]], texts: Texts) -> Iterator[list[Any]]:
+def _layers(
+    runs: Sequence[tuple[int, LevelCheck]], texts: Texts, trained_layers: Mapping[str, str]
+) -> Iterator[list[Any]]:
     """Yield a row for each tensor of each run, in the order of the graph."""
     rows = []
     orders: dict[int, dict[str, int]] = {}
@@ -128,10 +175,10 @@ def _layers(runs: Sequence[tuple[int, LevelCheck]], texts: Texts) -> Iterator[li
             place = orders[level.sample].get(tensor.tensor, place)
             rows.append((place, run, tensor))
     for place, run, tensor in sorted(rows, key=lambda row: row[:2]):
-        yield [run, place, *_tensor(tensor, texts)]
+        yield [run, place, *_tensor(tensor, texts, trained_layers)]
 
 
-def _tensor(tensor: TensorCheck, texts: Texts) -> list[Any]:
+def _tensor(tensor: TensorCheck, texts: Texts, trained_layers: Mapping[str, str]) -> list[Any]:
     numbers = (
         tensor.ratio,
         tensor.error,
@@ -151,6 +198,7 @@ def _tensor(tensor: TensorCheck, texts: Texts) -> list[Any]:
         tensor.overflowed,
         tensor.nonfinite,
         texts(shape_shown(tensor.wanted_shape)) if tensor.wanted_shape != tensor.shape else None,
+        texts(trained_layers[tensor.node]) if trained_layers.get(tensor.node) else None,
     ]
 
 
@@ -207,6 +255,7 @@ def _fault(fault: ModelFault, texts: Texts) -> dict[str, Any]:
         "level": fault.level,
         "tensor": None if fault.tensor is None else texts(fault.tensor.tensor),
         "sentence": fault_sentence(fault),
+        "layer": fault.layer,
         "segment": fault.segment,
         "source": fault.source,
         "evidence": fault.evidence,

@@ -19,6 +19,8 @@ SENTENCE_LETTERS = 400  # of a foreign sentence
 SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding"
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
 BLAME_MEANS = {
+    "framework": "the framework's own computation",
+    "exporter": "the export: the graph is not the model as it was trained",
     "graph": "the graph as it is written, whatever computes it",
     "runtime": "the runtime's own computation",
     "runtime:optimizer": "the runtime's optimizer",
@@ -65,6 +67,11 @@ def number_shown(value: float) -> str:
     return re.sub(r"e([+-])0*", lambda match: f"e{match[1].strip('+')}", words)
 
 
+def level_words(level: str) -> str:
+    """Return at which level layers were shown: a framework that runs as it was trained has none."""
+    return f"at level {name_shown(level)}" if level else "as it runs"
+
+
 def share_shown(looseness: float) -> str:
     """Return a bound as a share of its tensor's largest value."""
     if math.isinf(looseness):
@@ -87,7 +94,11 @@ def fault_sentence(fault: ModelFault) -> str:
 
 
 def fault_place(fault: ModelFault) -> str:
-    """Return the node of a fault with its operator."""
+    """Return the node of a fault with its operator, after the layer of the trained model where that is known."""
+    if fault.layer and fault.layer != fault.node:
+        return (
+            f"{name_shown(fault.layer)} ({' '.join(filter(None, (name_shown(fault.op_type), name_shown(fault.node))))})"
+        )
     return f"{name_shown(fault.node)} ({name_shown(fault.op_type)})" if fault.op_type else name_shown(fault.node)
 
 

@@ -12,8 +12,9 @@ import onnx
 from msgspec.structs import replace
 
 from actconform._version import __version__
+from actconform.checking.checked_sample import CheckedSample
 from actconform.checking.minimize import Minimal, minimize
-from actconform.checking.model_check import CheckedSample, check_model
+from actconform.checking.model_check import check_model
 from actconform.checking.model_file import ModelFile
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.part import PartialModel

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.minimize import Minimal
-    from actconform.checking.model_check import CheckedSample
     from actconform.checking.reproduction import WorstElement
     from actconform.checking.result import CheckResult, ModelFault
     from actconform.checking.runs import RuntimeRuns

@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from actconform.report.check.agreement_summary import agreement_sentences
 from actconform.report.check.summary import (
     BLAME_MEANS,
     SENTENCE_LETTERS,
     SPREAD_MEANS,
     batch_sizes,
+    check_verdict,
     decisions,
     fault_place,
     fault_sentence,
+    level_words,
     name_shown,
     number_shown,
     output_words,
@@ -25,6 +28,7 @@ from actconform.report.check.summary import (
     worst_outputs,
     worst_tensor,
 )
+from actconform.report.check.trained_summary import layer_sentences, trained_of, weight_sentences
 from actconform.report.terminal.screen import FACTS_SHOWN
 from actconform.text import one_line
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.checking.result import CheckResult, OutputCheck, RuntimeCheck
+    from actconform.report.check.exports import ExportsResult
 
 WIDEST = 100  # columns
 LABEL = 9  # columns of FIRST, BLAME and their like
@@ -61,6 +66,40 @@ def print_check(console: Console, result: CheckResult, wrote: Sequence[str] = ()
         console.print(line, soft_wrap=True)
 
 
+def print_first_fault(console: Console, result: CheckResult) -> None:
+    """Print the first fault of the columns in the order of the graph, or that there is none, with the largest error."""
+    width = min(console.width, WIDEST)
+    faulty = [runtime for runtime in result.runtimes if runtime.fault is not None]
+    for runtime in faulty:
+        console.print(Text(f"on {name_shown(runtime.name)}", "bold"), soft_wrap=True)
+        for line in _fault(result, runtime, width):
+            console.print(line, soft_wrap=True)
+    failed = [runtime for runtime in result.runtimes if runtime.reason]
+    for runtime in failed:
+        for line in _labelled("", f"{name_shown(runtime.name)}: {one_line(runtime.reason, SENTENCE_LETTERS)}", width):
+            console.print(line, soft_wrap=True)
+    for runtime in [] if faulty or failed else result.runtimes:
+        console.print(
+            Text(f"on {name_shown(runtime.name)}: rounding explains every layer that was judged"), soft_wrap=True
+        )
+        for line in _noise(runtime, width):
+            console.print(line, soft_wrap=True)
+
+
+def print_exports(console: Console, exports: ExportsResult) -> None:
+    """Print a line for each export of a trained model: its verdict, or why there was no graph."""
+    width = min(console.width, WIDEST)
+    console.print(Text(f"\n{name_shown(exports.source)}, exported", "bold"), soft_wrap=True)
+    for export in exports.exports:
+        name = export.exporter or export.folder
+        if export.result is None:
+            verdict, style = f"not exported: {one_line(export.failure, SENTENCE_LETTERS)}", "yellow"
+        else:
+            verdict, style = check_verdict(export.result), "" if export.result.explained else "red"
+        for line in _wrapped(f"{name_shown(name):<20} {verdict}", width, "  "):
+            console.print(Text(line, style), soft_wrap=True)
+
+
 def check_lines(result: CheckResult, width: int = WIDEST, wrote: Sequence[str] = ()) -> list[Text]:
     """Return the lines of the screen, none wider than `width` columns where letters have one."""
     lines = [Text(line) for line in _wrapped(_subject(result), width)]
@@ -68,7 +107,12 @@ def check_lines(result: CheckResult, width: int = WIDEST, wrote: Sequence[str] =
     for runtime in result.runtimes:
         if runtime.status != "unavailable":
             lines += [Text(), *_runtime(result, runtime, width)]
-    rest = [*_sentences("GRAPH", _of_graph(result), width), *_sentences("NOTE", _notes(result), width)]
+    rest = [
+        *_sentences("AGREES", agreement_sentences(result.agreement), width),
+        *_sentences("FORMAT", _of_format(result), width),
+        *_sentences("GRAPH", _of_graph(result), width),
+        *_sentences("NOTE", _notes(result), width),
+    ]
     rest += _labelled("WROTE", ", ".join(one_line(name) for name in wrote), width) if wrote else []
     rest += _sentences("NOT CHECKED", _unchecked(result), width)
     return [*lines, Text(), *rest] if rest else lines
@@ -89,6 +133,8 @@ def _has_spreads(result: CheckResult) -> bool:
 def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator[Text]:
     versions = [f"{name} {runtime.facts[name]}" for name in VERSIONS_SHOWN if name in runtime.facts]
     versions += [runtime.facts[name] for name in DETAILS_SHOWN if name in runtime.facts]
+    trained = trained_of(result, runtime)
+    versions = [name_shown(trained.source), *versions] if trained else versions
     about = f"{name_shown(runtime.name)}   {one_line(' · '.join(versions), SENTENCE_LETTERS)}".rstrip()
     verdict = {"explained": "explained by rounding", "not explained": "NOT explained by rounding"}
     first, *rest = _wrapped(about, width - 28)
@@ -103,6 +149,9 @@ def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator
         yield from _labelled("", f"two calls with equal inputs gave different {_names(runtime.unsteady)}", width, "red")
     if runtime.mutated:
         yield from _labelled("", f"it changed its inputs in place: {_names(runtime.mutated)}", width, "red")
+    if trained is not None:
+        yield from _sentences("LAYERS", layer_sentences(trained), width)
+        yield from _sentences("WEIGHTS", weight_sentences(trained), width)
     yield from _fault(result, runtime, width)
     yield from _noise(runtime, width)
     yield from _sentences("POWER", _power(runtime), width)
@@ -161,12 +210,15 @@ def _power(runtime: RuntimeCheck) -> Iterator[str]:
     levels = [power for power in powers(runtime) if power.tensors]
     if levels:
         first, *rest = levels
-        at = f" at level {name_shown(first.level)}" if first.level else ""
+        at = f" {level_words(first.level)}" if first.level or rest else ""
         words = f"{_count(first.tensors, 'tensor')} judged{at} (loosest bound {share_shown(first.loosest)})"
         yield ", ".join(
             [
                 words,
-                *(f"{power.tensors:,} at {name_shown(power.level)} ({share_shown(power.loosest)})" for power in rest),
+                *(
+                    f"{power.tensors:,} {level_words(power.level).replace('level ', '')} ({share_shown(power.loosest)})"
+                    for power in rest
+                ),
             ]
         )
         loosest = max(levels, key=lambda power: power.loosest)
@@ -196,8 +248,16 @@ def _of_graph(result: CheckResult) -> Iterator[str]:
     yield from (one_line(each.overflows, SENTENCE_LETTERS) for each in result.graph if each.overflows)
 
 
+def _of_format(result: CheckResult) -> Iterator[str]:
+    """Yield where a graph in low precision loses range or precision."""
+    if result.noise is not None:
+        yield f"{result.noise.format}, beside {one_line(result.noise.truth, SENTENCE_LETTERS)}:"
+        yield from (one_line(sentence, SENTENCE_LETTERS) for sentence in result.noise.summary)
+
+
 def _notes(result: CheckResult) -> list[str]:
-    return [one_line(note, SENTENCE_LETTERS) for note in result.notes]
+    notes = [*result.notes, *(note for trained in result.trained for note in trained.notes)]
+    return [one_line(note, SENTENCE_LETTERS) for note in notes]
 
 
 def _unchecked(result: CheckResult) -> Iterator[str]:

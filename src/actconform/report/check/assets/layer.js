@@ -26,6 +26,7 @@ function layerView(index) {
     wantedShape === null ? null : named("right shape", text(wantedShape)),
     named("shape", layer.shape),
     named("tensor", layer.tensor),
+    layer.trained ? named("layer of the trained model", layer.trained) : null,
     named("range", `${short(layer.lowest)} to ${short(layer.highest)}`),
     overflowed ? named("beyond the format's range", `${count(overflowed, "element")}, infinite as they must be`) : null,
     nonfinite ? named("NaN or infinite", `${count(nonfinite, "element")} that should not be, or should be and are not`) : null,

@@ -21,6 +21,7 @@ const layers = data.layers.map((raw, index) => {
     segment: raw[17],
     nonfinite: raw[19],
     wantedShape: raw[20],
+    trained: raw[21] === null ? "" : text(raw[21]),
     over: !(ratio <= 1),
     link: `#layer=${index}`,
   };
@@ -42,7 +43,7 @@ function fits(layer) {
   if (filters.run !== "" && layer.runPlace !== Number(filters.run)) return false;
   if (filters.op && layer.op !== filters.op) return false;
   if (filters.over && !layer.over) return false;
-  return !filters.text || has(`${layer.node} ${layer.op} ${layer.tensor}`, filters.text);
+  return !filters.text || has(`${layer.node} ${layer.op} ${layer.tensor} ${layer.trained}`, filters.text);
 }
 
 const SORTS = {

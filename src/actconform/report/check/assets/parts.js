@@ -27,7 +27,7 @@ function header() {
       element(
         "nav",
         { "aria-label": "parts" },
-        ["outputs", "layers", "inputs", data.weights.length && "weights", "facts", "again"]
+        ["outputs", "layers", data.trained.length && "trained", data.noise && "noise", data.agreement.length && "agreement", "inputs", data.weights.length && "weights", "facts", "again"]
           .filter(Boolean)
           .map((name) => element("a", { href: `#${name}` }, name)),
       ),
@@ -74,6 +74,7 @@ function verdict(runtime, place) {
         "dl",
         { class: "facts" },
         named(fault.tensor === null ? "made by node" : "first bad layer", [layerLink(fault, place), fault.op && ` (${fault.op})`]),
+        fault.layer ? named("in the trained model", element("strong", null, fault.layer)) : null,
         named("what is wrong", fault.sentence),
         named("whose fault", [element("strong", null, fault.blame), fault.blame in data.blames ? `: ${data.blames[fault.blame]}` : ""]),
         named("at", [fault.level && `level ${fault.level}, `, `sample ${fault.sample + 1}`]),

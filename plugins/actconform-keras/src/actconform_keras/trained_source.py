@@ -1,0 +1,71 @@
+"""Opens what a user names: a factory of a Keras model, or a file of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actconform import SourceError, Unsupported
+from actconform.plugin.user_factory import described, frameworks_of, made_by_factory
+from actconform_keras.keras_file import load_keras_file
+from actconform_keras.model_signature import signature_of
+from actconform_keras.saved_model import open_saved_model
+from actconform_keras.tflite import open_tflite
+from actconform_keras.trained_model import KerasTrained
+
+if TYPE_CHECKING:
+    from actconform.plugin.trained_model import TrainedModel
+    from actconform.types.trained import TrainedSource
+
+# What a factory may give that another framework takes, by the package of its class.
+_FOREIGN = {
+    "torch": "a torch module",
+    "jax": "a JAX model",
+    "flax": "a Flax model",
+    "tf_keras": "a model of Keras 2 (tf_keras), which this plugin does not open",
+}
+
+
+def open_source(source: TrainedSource, asked: str = "") -> TrainedModel:
+    """Return the model; `asked` is the backend of Keras that the user's environment names, which this process does not run."""
+    match source.kind:
+        case "factory":
+            notes = (f"keras runs on tensorflow here, not on {asked} as KERAS_BACKEND says",) if asked else ()
+            given = made_by_factory(source, _is_model)
+            model, example = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+            return opened(model, example, source.text, notes)
+        case "keras":
+            return opened(load_keras_file(source), None, Path(source.text).name)
+        case "saved-model":
+            return open_saved_model(source)
+        case "tflite":
+            return open_tflite(source)
+        case _:
+            raise Unsupported(f"keras opens no {source.kind}")
+
+
+def opened(model: object, example: object | None, text: str, notes: tuple[str, ...] = ()) -> TrainedModel:
+    """Return a live Keras model, open. Raises Unsupported for a model of another framework, SourceError for what is no model."""
+    import keras
+
+    if isinstance(model, keras.Model):
+        return KerasTrained(model, signature_of(model, example, text), notes)
+    for package in frameworks_of(model):
+        if package in _FOREIGN:
+            raise Unsupported(f"{text} gives {_FOREIGN[package]}: {described(model)}")
+    if isinstance(model, keras.layers.Layer):
+        raise SourceError(f"{text} gives a layer, {described(model)}: give a model, such as keras.Sequential([layer])")
+    raise SourceError(f"{text} gives {described(model)}: wanted a keras.Model, or (model, inputs)")
+
+
+def asked_backend() -> str:
+    """Return the backend of Keras that the environment names where it is another than tensorflow; "" otherwise."""
+    asked = os.environ.get("KERAS_BACKEND", "")
+    return "" if asked == "tensorflow" else asked
+
+
+def _is_model(value: object) -> bool:
+    import keras
+
+    return isinstance(value, keras.Model)

@@ -1,0 +1,86 @@
+"""A set of inputs with the truth of the model on it, and the verdict on an output end to end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from msgspec.structs import replace
+
+from actconform.checking.result import OutputCheck, SampleFacts
+from actconform.checking.spread import output_verdict
+from actconform.onnx.evaluate.element_types import STORAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actconform.checking.flatten import Array, FlatGraph
+    from actconform.checking.model_file import ModelFile
+    from actconform.types.case import Bundle
+
+MOST_SAMPLES = 2  # that are judged node by node, beside those whose outputs are not explained
+MOST_WORSE = 2  # of these
+
+
+class Progress(Protocol):
+    """What hears how far a check is."""
+
+    def stage(self, name: str, total: int = 0) -> None:
+        """A stage begins, of so many steps."""
+
+    def step(self, count: int = 1) -> None:
+        """So many steps of the stage are done."""
+
+    def outputs(self, runtime: str, outputs: Sequence[OutputCheck]) -> None:
+        """The outputs of a runtime are judged end to end."""
+
+
+@dataclass
+class CheckedSample:
+    """One set of inputs, with the truth of the model on it."""
+
+    inputs: Bundle
+    facts: SampleFacts
+    saved: Bundle | None = None
+    """Outputs that were saved elsewhere, of the framework for example."""
+    graph: FlatGraph = field(init=False)
+    file: ModelFile = field(init=False)
+    """The flat graph, for runtimes."""
+    draws: list[dict[str, Array]] = field(init=False)
+    """The outputs of the draws of rounding."""
+
+
+def output_check(sample: CheckedSample, place: int, name: str, array: Array | None) -> OutputCheck:
+    """Return the verdict end to end on an output of sample number `place`, which `evaluate` has seen; None is no answer at all."""
+    graph = sample.graph
+    if array is None:
+        return OutputCheck(
+            name=name, sample=place, shape=(), spreads=np.inf, reason="it was not given", explained=False
+        )
+    output = OutputCheck(name=name, sample=place, shape=array.shape)
+    dtype = STORAGE.get(graph.types.get(name, 0), array.dtype)
+    if array.dtype != dtype:
+        reason = f"it is of {array.dtype}, and should be of {dtype}"
+        return replace(output, spreads=np.inf, reason=reason, explained=False)
+    truth = graph.truth.get(name)
+    if truth is None:
+        return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
+    if name not in graph.types or (graph.answered and _depends_on_answers(graph, name)):
+        return replace(output, unjudged="it depends on a node that cannot be evaluated here")
+    return output_verdict(output, array, truth, sample.draws, graph.types.get(name, 0))
+
+
+def _depends_on_answers(graph: FlatGraph, output: str) -> bool:
+    doubtful = set(graph.answered)
+    for node in graph.nodes:
+        if not doubtful.isdisjoint(node.inputs):
+            doubtful.update(node.outputs)
+    return output in doubtful
+
+
+def judged_samples(outputs: Sequence[OutputCheck], count: int) -> list[int]:
+    """Return the places of the samples that are judged node by node: the first ones, and the first of those that are not explained."""
+    chosen = list(range(min(count, MOST_SAMPLES)))
+    worse = dict.fromkeys(output.sample for output in outputs if not output.explained)
+    return chosen + [place for place in worse if place not in chosen][:MOST_WORSE]

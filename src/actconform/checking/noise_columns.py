@@ -1,0 +1,98 @@
+"""The noise of a format for a check: which graphs are in low precision, what is their truth, and what each column gave."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.checking.flatten import flatten
+from actconform.checking.judge import PIECE_BYTES
+from actconform.checking.noise import noise_check, truth_of
+from actconform.checking.runs import Marks, RunFailure
+from actconform.checking.trained.layer_matching import in_graph_layout
+from actconform.checking.trained.names import in_trained_layout
+from actconform.onnx.evaluate.element_types import FORMATS
+from actconform.types.trained import RunMode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actconform.checking.checked_sample import CheckedSample
+    from actconform.checking.flatten import Array, FlatGraph
+    from actconform.checking.noise_result import NoiseCheck
+    from actconform.checking.result import CheckResult, TrainedCheck
+    from actconform.checking.runs import RuntimeRuns
+    from actconform.checking.source import Source
+    from actconform.checking.trained.column import TrainedColumn
+
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+FULL_BITS = 32  # formats of fewer are low precision
+
+
+def is_low_precision(graph: FlatGraph) -> bool:
+    """Return whether a graph computes in fewer bits than float32, or quantized."""
+    formats = {FORMATS[element_type].bits for element_type in graph.types.values() if element_type in FORMATS}
+    return any(bits < FULL_BITS for bits in formats) or any(
+        node.proto.op_type in QUANTIZED or node.proto.op_type.startswith("QLinear") for node in graph.nodes
+    )
+
+
+def noise_of(
+    sample: CheckedSample,
+    runtimes: Sequence[RuntimeRuns],
+    columns: Sequence[TrainedColumn],
+    result: CheckResult,
+    converted_from: Source | None,
+) -> NoiseCheck:
+    """Return the noise of the graph's format on its first sample, beside what runtimes and trained models gave.
+
+    The truth is that of the trained model where there is one, else of the float32 graph `converted_from`, else the graph's own.
+    """
+    graph = sample.graph
+    got: dict[str, Mapping[str, Array]] = {runs.name: _shown(runs, sample) for runs in runtimes}
+    truth, name = None, ""
+    for column, trained in zip(columns, result.trained, strict=True):
+        exact = _of_trained(column, trained, sample, RunMode("float64", column.mode.training))
+        if exact and truth is None:
+            truth, name = exact, f"{column.source} in float64"
+        if not column.is_graph:
+            got[f"{column.runs.name} {column.mode.precision}"] = _of_trained(column, trained, sample, column.mode)
+    if truth is None and converted_from is not None:
+        inputs = {
+            name: array.astype(np.float32) if graph.types.get(name) in FORMATS else array
+            for name, array in sample.inputs.items()
+            if name in converted_from.inputs or name in converted_from.optional_inputs
+        }
+        truth = truth_of(flatten(converted_from.model, inputs), inputs, graph)
+        name = f"{converted_from.path.name} in float64"
+    layer_of = next((each.layer_of for each in result.trained if each.layer_of), {})
+    got = {column: tensors for column, tensors in got.items() if tensors}
+    if truth is None:
+        return noise_check(graph, sample.inputs, got, layer_of=layer_of)
+    return noise_check(graph, sample.inputs, got, truth=truth, truth_name=name, layer_of=layer_of)
+
+
+def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
+    """Return all tensors of the graph as a runtime shows them where it optimizes nothing."""
+    graph = sample.graph
+    names = [name for node in graph.nodes for name in node.outputs if name in graph.types]
+    marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
+    level = runs.levels[0] if runs.levels else ""
+    shown: dict[str, Array] = {}
+    for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
+        shown.update(piece.values)
+    return shown
+
+
+def _of_trained(column: TrainedColumn, trained: TrainedCheck, sample: CheckedSample, mode: RunMode) -> dict[str, Array]:
+    """Return the tensors of a trained model that the graph has too, under the graph's names."""
+    run = column.runs.layers(in_trained_layout(column.inputs, sample.inputs), mode)
+    if isinstance(run, RunFailure) or not trained.matches:
+        return {}
+    return {
+        match.tensor: in_graph_layout(match, run.tensors[match.trained])
+        for match in trained.matches
+        if match.trained < len(run.tensors)
+        and run.tensors[match.trained].size == int(np.prod(sample.graph.shapes.get(match.tensor, ())))
+    }

@@ -1,0 +1,332 @@
+"""One check as the user asks for it: sources opened, trained models exported, samples read or drawn, every graph checked."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from actconform.checking.agreement_columns import agreements_of
+from actconform.checking.draw import parsed_range
+from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
+from actconform.checking.inputs import InputSample
+from actconform.checking.low_precision import conversion_note, lowered, lowered_sample, overflowing_weights
+from actconform.checking.model_check import check_model
+from actconform.checking.noise_columns import is_low_precision, noise_of
+from actconform.checking.open_runtime import open_runtime
+from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
+from actconform.checking.source import read_source
+from actconform.checking.trained.beside import Beside, column_of, example_for, live_beside, open_beside, refusal_of
+from actconform.checking.trained.exports import Export, chosen_exporters, example_inputs, export_all
+from actconform.checking.trained.runs import TrainedRuns
+from actconform.checking.trained.sources import NamedSource, named_source
+from actconform.errors import Unsupported, UsageError
+from actconform.text import one_line
+from actconform.types.trained import Precision, RunMode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from actconform.checking.agreement import ColumnAgreement
+    from actconform.checking.checked_sample import CheckedSample, Progress
+    from actconform.checking.result import CheckResult
+    from actconform.checking.runs import RuntimeRuns
+    from actconform.checking.source import Source
+    from actconform.checking.trained.column import TrainedColumn
+    from actconform.plugin.loader import Catalog
+    from actconform.settings import Config
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+DEFAULT_RUNTIME = "ort-cpu"
+PRECISIONS: dict[str, Precision] = {"f16": "float16", "bf16": "bfloat16"}
+
+
+class CheckRequest(NamedTuple):
+    """What the user asks for; the fields are those of the command line."""
+
+    source: str
+    against: tuple[str, ...] = ()
+    inputs: Path | None = None
+    reference: Path | None = None
+    ranges: tuple[str, ...] = ()
+    samples: int | None = None
+    seed: int = 0
+    runtimes: tuple[str, ...] = ()
+    exporters: tuple[str, ...] = ()
+    gradients: bool = False
+    train_mode: bool = False
+    dtype: Literal["f16", "bf16"] | None = None
+    autocast: Literal["f16", "bf16"] | None = None
+    trust: bool = False
+    max_memory: float | None = None
+    """GiB."""
+    timeout: float | None = None
+    """Seconds a call."""
+    data: str | None = None
+    """A data set over which columns are compared, as `checking.dataset.data_set` takes it."""
+    batch: int | None = None
+    """Samples of it at once."""
+    metric: str | None = None
+    """The user's own, "module:function"."""
+    worst: int = 5
+    """How many samples of it that agree least are kept."""
+    out: Path = Path("actconform-check")
+    """Where exported graphs go."""
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a check may take."""
+        return None if self.max_memory is None else int(self.max_memory * 2**30)
+
+    @property
+    def mode(self) -> RunMode:
+        """How trained models run beside the graph."""
+        if self.autocast:
+            return RunMode("autocast-float16" if self.autocast == "f16" else "autocast-bfloat16", self.train_mode)
+        return RunMode(PRECISIONS.get(self.dtype or "", "native"), self.train_mode)
+
+
+class CheckedGraph(NamedTuple):
+    """One graph that was checked, with what it was checked with."""
+
+    result: CheckResult
+    source: Source
+    samples: Sequence[CheckedSample]
+    runtimes: Sequence[RuntimeRuns]
+    agreed: Sequence[ColumnAgreement] = ()
+    """Over the data set, with the worst samples."""
+    exporter: str = ""
+    """That made it of the trained model; "" for a file of the user."""
+
+
+class FailedExport(NamedTuple):
+    """An exporter that made no graph that could be checked."""
+
+    exporter: str
+    reason: str
+
+
+def expect_consistent(request: CheckRequest) -> None:
+    """Raise UsageError for wishes that do not go together."""
+    if request.inputs is not None and (request.ranges or request.samples):
+        raise UsageError("--range and --samples are for inputs that are drawn: leave them out, or leave out --inputs")
+    if request.reference is not None and request.inputs is None:
+        raise UsageError("--reference has the outputs for certain inputs: give these with --inputs")
+    if request.reference is not None and (request.gradients or request.dtype):
+        raise UsageError("--reference has outputs of the model as it is: leave out --gradients and --dtype")
+    if request.data is None and (request.metric or request.batch):
+        raise UsageError("--metric and --batch are for a data set: name it with --data")
+    if request.autocast and request.dtype:
+        raise UsageError("--autocast runs the trained model in mixed precision, --dtype the graph in another: choose")
+
+
+def check_graphs(
+    request: CheckRequest,
+    catalog: Catalog,
+    config: Config,
+    progress: Progress,
+    say: Callable[[str], None] = lambda _: None,
+    begin: Callable[[], None] = lambda: None,
+    live: Mapping[str, TrainedRuns] = MappingProxyType({}),
+) -> Generator[CheckedGraph | FailedExport]:
+    """Check the ONNX file, or every export of the trained model, and yield the results as they come; processes end with the iterator.
+
+    `live` are models of this process, by the text that names each in the request. `begin` is called when sources and inputs are read, before what takes long; it may raise UsageError.
+
+    Raises UsageError for what the user must change, OSError where an exported graph cannot be written.
+    """
+    expect_consistent(request)
+    with ExitStack() as stack:
+        runtimes = [
+            stack.enter_context(open_runtime(name, catalog, config, say, timeout=request.timeout))
+            for name in dict.fromkeys(request.runtimes or (DEFAULT_RUNTIME,))
+        ]
+        progress.stage("opening")
+        named = (
+            NamedSource(request.source, "trained", live[request.source].source)
+            if request.source in live
+            else named_source(request.source, trusted=request.trust)
+        )
+        if named.kind == "outputs":
+            raise UsageError(
+                f"{one_line(request.source)}: holds outputs: name the model first, and this with --against"
+            )
+        texts = [*([request.source] if named.kind == "trained" else []), *request.against]
+        own = [read_source(named.path, max_memory=request.memory)] if named.kind == "onnx" else []
+        beside = [live_beside(live[text], text) for text in texts if text in live]
+        opened, saved = open_beside(
+            [text for text in texts if text not in live],
+            catalog,
+            config,
+            stack,
+            trusted=request.trust,
+            timeout=request.timeout,
+            max_memory=request.memory,
+        )
+        beside = sorted([*beside, *opened], key=lambda model: texts.index(model.text))
+        session = _Session(_with_saved(request, saved), runtimes, beside, progress, begin)
+        if own:
+            yield session.check(own[0])
+        else:
+            yield from session.check_exports()
+
+
+def _with_saved(request: CheckRequest, saved: Sequence[Path]) -> CheckRequest:
+    """Return the request with the outputs that stand among `--against` as its reference."""
+    if not saved:
+        return request
+    if len(saved) > 1 or request.reference is not None:
+        raise UsageError("more than one file of saved outputs: check each by itself")
+    request = request._replace(reference=saved[0])
+    expect_consistent(request)
+    return request
+
+
+class _Session:
+    def __init__(
+        self,
+        request: CheckRequest,
+        runtimes: Sequence[RuntimeRuns],
+        beside: Sequence[Beside],
+        progress: Progress,
+        begin: Callable[[], None],
+    ) -> None:
+        self._request = request
+        self._runtimes = runtimes
+        self._beside = beside
+        self._progress = progress
+        self._begin = begin
+        self._example: tuple[Arrays, str] | None = None
+
+    def check_exports(self) -> Iterator[CheckedGraph | FailedExport]:
+        """Yield what came of each export of the first trained model, and of ONNX files beside it."""
+        request, first = self._request, self._beside[0]
+        if not isinstance(first.runs, TrainedRuns):
+            raise TypeError("a graph exports nothing")
+        exporters = chosen_exporters(request.exporters, first.opened)
+        self._example = example_inputs(
+            first.runs, first.opened, request.inputs, seed=request.seed, max_memory=request.memory
+        )
+        files = [beside for beside in self._beside if beside.is_graph]
+        if not exporters and not files:
+            raise UsageError(
+                f"{one_line(request.source)}: no exporter takes {first.opened.about}: name its ONNX file first, and this with --against"
+            )
+        self._begin()
+        self._progress.stage("exporting", len(exporters))
+        made = export_all(
+            first.runs,
+            exporters,
+            self._example[0],
+            request.out,
+            lambda _: self._progress.step(),
+            training=request.train_mode,
+            max_memory=request.memory,
+        )
+        for export in made:
+            yield self._of_export(export)
+        for beside in files:
+            source = read_source(Path(beside.text), max_memory=request.memory)
+            others = [other for other in self._beside if other is not beside]
+            yield _Session(request, self._runtimes, others, self._progress, self._begin).check(source)
+
+    def _of_export(self, export: Export) -> CheckedGraph | FailedExport:
+        if export.source is None:
+            return FailedExport(export.exporter, export.failure)
+        try:
+            checked = self.check(export.source, export.exporter)
+        except UsageError as error:
+            return FailedExport(export.exporter, str(error))
+        notes = (*checked.result.notes, *(f"{export.exporter}: {one_line(text, 400)}" for text in export.warnings))
+        return checked._replace(result=replace(checked.result, notes=notes))
+
+    def check(self, source: Source, exporter: str = "") -> CheckedGraph:
+        """Return the result of one graph with all that stands beside it."""
+        request, progress = self._request, self._progress
+        progress.stage("inputs")
+        columns, samples, notes = self._prepared(source, exporter)
+        self._begin()
+        try:
+            checked = self._variant(source, samples, notes)
+            seed = None if request.inputs else request.seed
+            result = check_model(checked, samples, self._runtimes, progress, seed=seed, trained=columns)
+            notes += self._second_looks(source, samples[0])
+        except (Unsupported, ValueError) as error:
+            raise UsageError(f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}") from error
+        if is_low_precision(samples[0].graph):
+            progress.stage("noise of the format")
+            noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
+            result = replace(result, noise=noise)
+        result = replace(result, notes=(*result.notes, *notes))
+        agreed = agreements_of(request, checked, self._runtimes, columns, progress) if request.data else []
+        result = replace(result, agreement=[column.agreement for column in agreed])
+        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter)
+
+    def _prepared(self, source: Source, exporter: str) -> tuple[list[TrainedColumn], list[CheckedSample], list[str]]:
+        """Return the trained models as columns, the user's samples or drawn ones, and notes about them."""
+        request = self._request
+        if request.inputs is not None and self._example is None:
+            samples, notes = read_user_samples(request.inputs, source, request.reference, request.memory)
+            return self._columns(source, samples[0].inputs, exporter), samples, notes
+        samples = []
+        if self._example is not None:
+            arrays, origin = self._example
+            inputs = dict(example_for(source, self._beside[0].opened, arrays))
+            samples.append(checked_sample(InputSample("example", inputs), origin))
+            if request.inputs is not None:
+                return self._columns(source, inputs, exporter), samples, []
+        columns = self._columns(source, samples[0].inputs, exporter) if samples else []
+        drawn = draw_user_samples(
+            source,
+            self._runtimes,
+            seed=request.seed,
+            count=request.samples,
+            ranges=dict(map(parsed_range, request.ranges)),
+            max_memory=request.memory,
+            beside=[refusal_of(column) for column in columns],
+        )
+        samples += [sample for sample in drawn if not samples or sample.facts.shapes != samples[0].facts.shapes]
+        return columns or self._columns(source, samples[0].inputs, exporter), samples, []
+
+    def _columns(self, source: Source, example: Arrays, exporter: str) -> list[TrainedColumn]:
+        mode = self._request.mode
+        return [
+            column_of(beside, source, example, mode, exporter if place == 0 else "")
+            for place, beside in enumerate(self._beside)
+        ]
+
+    def _forward(self, source: Source) -> onnx.ModelProto:
+        """Return the graph in the precision that is asked for. Of bfloat16 runtimes on the CPU have next to no kernels: each result is rounded once."""
+        dtype = self._request.dtype
+        return lowered(source.model, dtype, between_casts=dtype == "bf16").model if dtype else source.model
+
+    def _variant(self, source: Source, samples: Sequence[CheckedSample], notes: list[str]) -> Source:
+        """Return what is checked: the model, converted or with gradients where that is asked for; samples follow it."""
+        model = self._forward(source)
+        if dtype := self._request.dtype:
+            if beyond := overflowing_weights(source.model, dtype):
+                notes.append(f"weights with values beyond {dtype}, which become infinite: {', '.join(beyond[:5])}")
+            for sample in samples:
+                sample.inputs = lowered_sample(sample.inputs, dtype)
+        if self._request.gradients:
+            for sample in samples:
+                sample.inputs = add_cotangents(model, sample.inputs, self._request.seed)
+            model = with_gradients(model, beside_trained=bool(self._beside))
+        return source if model is source.model else source.with_model(model)
+
+    def _second_looks(self, source: Source, sample: CheckedSample) -> list[str]:
+        """Return what says whether a converted model, or gradients, are those of the model itself."""
+        notes = []
+        if self._request.dtype:
+            inputs = {name: array for name, array in sample.inputs.items() if name in source.inputs}
+            notes.append(conversion_note(source.model, inputs, sample.graph.truth))
+        if self._request.gradients:
+            notes.append(difference_note(self._forward(source), sample.graph, sample.inputs))
+        return notes

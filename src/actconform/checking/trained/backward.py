@@ -1,0 +1,82 @@
+"""The framework's backward pass against the gradients that are added to the graph: of inputs, and of weights that are the same in both."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actconform.checking.gradients import COTANGENT, GRADIENT
+from actconform.checking.runs import RunFailure
+from actconform.checking.trained.names import in_trained_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.checking.flatten import FlatGraph
+    from actconform.checking.trained.column import Trained
+    from actconform.checking.trained.names import Pair
+    from actconform.checking.trained.weights import WeightsComparison
+    from actconform.types.case import Bundle
+    from actconform.types.trained import RunMode
+
+    Array = NDArray[Any]
+
+
+def has_gradients(sample: Bundle) -> bool:
+    """Return whether the inputs have cotangents."""
+    return any(name.startswith(COTANGENT) for name in sample)
+
+
+def backward(
+    runs: Trained,
+    pairs: tuple[Sequence[Pair], Sequence[Pair]],
+    graph: FlatGraph,
+    sample: Bundle,
+    mode: RunMode,
+    weights: WeightsComparison | None,
+) -> dict[str, Array] | RunFailure:
+    """Return the framework's gradients under the names that the graph has for them, those of the last layers first.
+
+    `pairs` are those of inputs and outputs. A weight takes part where the graph holds it to the last bit, transposed or not.
+    """
+    inputs, outputs = pairs
+    cotangents = {
+        pair.trained: pair.to_trained(sample[COTANGENT + pair.graph])
+        for pair in outputs
+        if COTANGENT + pair.graph in sample
+    }
+    gradients = runs.gradients(in_trained_layout(inputs, sample), cotangents, mode)
+    if isinstance(gradients, RunFailure):
+        return gradients
+    named = dict(_of_weights(graph, gradients, weights))
+    order = {name: place for place, node in enumerate(graph.nodes) for name in reversed(node.inputs)}
+    of_weights = sorted(named, key=lambda name: -order.get(name.removeprefix(GRADIENT), 0))
+    of_inputs = {
+        GRADIENT + pair.graph: pair.to_graph(gradients[GRADIENT + pair.trained])
+        for pair in inputs
+        if GRADIENT + pair.trained in gradients and GRADIENT + pair.graph in graph.outputs
+    }
+    return {name: named[name] for name in of_weights} | of_inputs
+
+
+def _of_weights(
+    graph: FlatGraph, gradients: Mapping[str, Array], weights: WeightsComparison | None
+) -> Iterator[tuple[str, Array]]:
+    checks = weights.checks if weights else ()
+    holders = Counter(name for check in checks for name in check.initializers)
+    for check in checks:
+        gradient = gradients.get(GRADIENT + check.parameter)
+        if gradient is None or not check.exact or len(check.initializers) != 1 or holders[check.initializers[0]] > 1:
+            continue
+        (name,) = check.initializers
+        constant = graph.constants[name]
+        if GRADIENT + name not in graph.outputs or (constant.size > 1 and (constant == constant.flat[0]).all()):
+            continue  # exporters let one constant stand for all weights of zeros: its gradient is the sum of theirs
+        if check.state == "identical":
+            yield GRADIENT + name, gradient
+        elif check.state == "transposed" and gradient.ndim == 2:
+            yield GRADIENT + name, np.ascontiguousarray(gradient.T)

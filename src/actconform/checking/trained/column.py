@@ -1,0 +1,301 @@
+"""A trained model held against a graph: its outputs end to end, its layers in float64 and as it runs, its weights."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from msgspec.structs import replace
+
+from actconform.checking.checked_sample import CheckedSample, Progress, judged_samples, output_check
+from actconform.checking.judge import Judge
+from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
+from actconform.checking.runs import RunFailure
+from actconform.checking.spread import output_verdict
+from actconform.checking.trained.backward import backward, has_gradients
+from actconform.checking.trained.fault import EXACT, TRAINING, Observed, fault_of_trained
+from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
+from actconform.checking.trained.names import in_graph_layout as outputs_in_graph_layout
+from actconform.checking.trained.names import in_trained_layout
+from actconform.checking.trained.runs import NATIVE
+from actconform.checking.trained.weights import compare_weights
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.types.trained import RunMode, TrainedRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from actconform.checking.flatten import Array, FlatGraph
+    from actconform.checking.trained.layer_matching import Matching
+    from actconform.checking.trained.names import Pair
+    from actconform.checking.trained.weights import WeightsComparison
+    from actconform.types.trained import OpenedModel
+    from actconform.workers.protocol import TrainedResult
+
+
+class Trained(Protocol):
+    """What answers for a trained model: `TrainedRuns`, or an ONNX file in that role."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def facts(self) -> Mapping[str, str]: ...
+
+    def open(self) -> OpenedModel | RunFailure: ...
+
+    def run(
+        self, inputs: Mapping[str, Array], mode: RunMode = ..., *, layers: bool = False, twice: bool = False
+    ) -> TrainedResult | RunFailure: ...
+
+    def layers(self, inputs: Mapping[str, Array], mode: RunMode = ...) -> TrainedRun | RunFailure: ...
+
+    def gradients(
+        self, inputs: Mapping[str, Array], cotangents: Mapping[str, Array], mode: RunMode = ...
+    ) -> Mapping[str, Array] | RunFailure: ...
+
+    def parameters(self) -> Mapping[str, Array] | RunFailure: ...
+
+
+@dataclass
+class TrainedColumn:
+    """A trained model beside a graph, and which of their tensors are the same."""
+
+    runs: Trained
+    source: str
+    """As the user names it."""
+    inputs: Sequence[Pair]
+    outputs: Sequence[Pair]
+    mode: RunMode = NATIVE
+    """How it runs in production: the precision that is checked, training mode or not."""
+    is_graph: bool = False
+    """Whether it is an ONNX file in the role of the trained model."""
+    exporter: str = ""
+    """That made the graph from it just now; "" for a file of the user."""
+    notes: list[str] = field(default_factory=list)
+
+
+def check_trained(
+    column: TrainedColumn, samples: Sequence[CheckedSample], progress: Progress
+) -> tuple[RuntimeCheck, TrainedCheck]:
+    """Return the verdict on a trained model as on a runtime, and how its layers and weights lie in the graph.
+
+    `samples` have their truth. A fault of the framework is part of the result.
+    """
+    return _Check(column, samples, progress).run()
+
+
+class _Check:
+    def __init__(self, column: TrainedColumn, samples: Sequence[CheckedSample], progress: Progress) -> None:
+        self._column = column
+        self._runs = column.runs
+        self._samples = samples
+        self._progress = progress
+        self._weights: WeightsComparison | None = None
+        self._matchings: dict[int, Matching] = {}
+        self._exact: list[OutputCheck] = []
+        self._layers: list[TrainedRun] = []
+        self._notes = list(column.notes)
+
+    def run(self) -> tuple[RuntimeCheck, TrainedCheck]:
+        started = time.perf_counter()
+        self._progress.stage(f"{self._runs.name}: {self._column.source}")
+        opened = self._runs.open()
+        column = RuntimeCheck(name=self._runs.name, facts=dict(self._runs.facts), status="failed")
+        trained = TrainedCheck(source=self._column.source, framework=self._runs.name)
+        if isinstance(opened, RunFailure):
+            return replace(column, status="unavailable", reason=opened.message), trained
+        trained = replace(trained, about=opened.about)
+        outputs = self._outputs()
+        if not isinstance(outputs, RunFailure) and any(has_gradients(sample.inputs) for sample in self._samples):
+            outputs += self._gradients(opened)
+        if isinstance(outputs, RunFailure):
+            reason = f"{outputs.kind}: {outputs.message}"
+            return replace(column, reason=reason, seconds=time.perf_counter() - started), trained
+        self._progress.outputs(self._runs.name, outputs)
+        levels: list[LevelCheck] = []
+        for place in judged_samples(outputs, len(self._samples)):
+            levels += self._levels(place, opened)
+        observed = Observed(self._samples, outputs, self._exact, levels, self._matchings, self._weights, self._layers)
+        fault = fault_of_trained(self._column, opened, observed)
+        column = replace(
+            column,
+            status="explained" if fault is None and not self._mutated else "not explained",
+            outputs=outputs,
+            levels=levels,
+            unsteady=tuple(self._unsteady),
+            mutated=tuple(self._mutated),
+            fault=fault,
+            seconds=time.perf_counter() - started,
+        )
+        return column, self._described(trained)
+
+    def _outputs(self) -> list[OutputCheck] | RunFailure:
+        """Return the verdicts end to end: the worse of two runs where they differ."""
+        self._unsteady: dict[str, None] = {}
+        self._mutated: dict[str, None] = {}
+        outputs = []
+        for place, sample in enumerate(self._samples):
+            result = self._runs.run(
+                in_trained_layout(self._column.inputs, sample.inputs), self._column.mode, twice=True
+            )
+            if isinstance(result, RunFailure):
+                return result
+            self._mutated.update(dict.fromkeys(result.mutated))
+            given = outputs_in_graph_layout(self._column.outputs, result.run.outputs if result.run else {})
+            again = outputs_in_graph_layout(self._column.outputs, result.second)
+            for pair in self._column.outputs:
+                first = _verdict(sample, place, pair.graph, given.get(pair.graph))
+                if pair.trained in result.unsteady:
+                    self._unsteady[pair.graph] = None
+                    second = _verdict(sample, place, pair.graph, again.get(pair.graph))
+                    first = max(first, second, key=lambda output: (not output.explained, output.spreads))
+                outputs.append(first)
+        return outputs
+
+    def _gradients(self, opened: OpenedModel) -> list[OutputCheck]:
+        """Return the verdicts on the framework's gradients, as it runs; those in float64 are kept with the exact outputs."""
+        if not opened.differentiable:
+            self._notes.append(f"{self._runs.name} gives no gradients of it: they were not compared")
+            return []
+        column, checks = self._column, []
+        training = column.mode.training
+        for place, sample in enumerate(self._samples):
+            self._compare_weights(sample.graph, TrainedRun())
+            for mode in (
+                (RunMode("float64", training), column.mode) if "float64" in opened.precisions else (column.mode,)
+            ):
+                gradients = backward(
+                    self._runs, (column.inputs, column.outputs), sample.graph, sample.inputs, mode, self._weights
+                )
+                if isinstance(gradients, RunFailure):
+                    self._notes.append(f"gradients of {self._runs.name} were not compared: {gradients.message}")
+                    break
+                if mode.precision == "float64":
+                    self._exact += [_exact_verdict(sample, place, name, array) for name, array in gradients.items()]
+                else:
+                    checks += [_verdict(sample, place, name, array) for name, array in gradients.items()]
+        return checks
+
+    def _levels(self, place: int, opened: OpenedModel) -> Iterator[LevelCheck]:
+        """Judge the layers of one sample: in float64 where the framework can, and as it runs."""
+        sample = self._samples[place]
+        inputs = in_trained_layout(self._column.inputs, sample.inputs)
+        exact: TrainedRun | RunFailure = RunFailure("refused", "")
+        if "float64" in opened.precisions:
+            exact = self._runs.layers(inputs, RunMode("float64", self._column.mode.training))
+        if isinstance(exact, RunFailure) and exact.message:
+            self._notes.append(f"{self._runs.name} does not compute it in float64: {exact.message}")
+        native = self._runs.layers(inputs, self._column.mode)
+        if isinstance(native, RunFailure):
+            yield LevelCheck(name="", sample=place, marks="surviving", failure=f"{native.kind}: {native.message}")
+        whole = exact if isinstance(exact, TrainedRun) else native
+        if isinstance(whole, RunFailure):
+            return
+        self._compare_weights(sample.graph, whole)
+        self._layers.append(TrainedRun(layers=whole.layers))
+        owners = self._weights.owners if self._weights else {}
+        matching = self._matchings[place] = match_layers(sample.graph, sample.inputs, whole, owners)
+        if isinstance(exact, TrainedRun):
+            given = outputs_in_graph_layout(self._column.outputs, exact.outputs)
+            self._exact += [_exact_verdict(sample, place, name, array) for name, array in given.items()]
+            yield self._judged(sample, LevelCheck(name=EXACT, sample=place, marks="surviving"), matching, exact, exact)
+        if isinstance(native, TrainedRun) and not self._column.is_graph:
+            yield self._judged(sample, LevelCheck(name="", sample=place, marks="surviving"), matching, whole, native)
+        fault = isinstance(exact, TrainedRun)
+        if fault and opened.trainable and not self._column.mode.training and self._part(place):
+            training = self._runs.layers(inputs, RunMode("float64", training=True))
+            if isinstance(training, TrainedRun):
+                check = LevelCheck(name=TRAINING, sample=place, marks="surviving")
+                yield self._judged(sample, check, matching, whole, training)
+
+    def _part(self, place: int) -> bool:
+        """Return whether the float64 outputs of a sample are not those of the graph."""
+        return any(not output.explained for output in self._exact if output.sample == place)
+
+    def _compare_weights(self, graph: FlatGraph, run: TrainedRun) -> None:
+        if self._weights is not None:
+            return
+        parameters = self._runs.parameters()
+        if isinstance(parameters, RunFailure):
+            self._notes.append(f"weights were not compared: {parameters.message}")
+        elif parameters:
+            self._weights = compare_weights(parameters, graph, run.layers)
+
+    def _judged(
+        self, sample: CheckedSample, check: LevelCheck, matching: Matching, matched: TrainedRun, run: TrainedRun
+    ) -> LevelCheck:
+        """Return the verdicts on a run's layers; `matched` is the run that the matching speaks of."""
+        shown = dict(_shown(matching, matched, run))
+        given = outputs_in_graph_layout(self._column.outputs, run.outputs)
+        shown |= {
+            name: array for name, array in given.items() if name not in shown and _is_shown(sample.graph, name, array)
+        }
+        judge = Judge(sample.graph, sample.inputs, shown, rounded=self._rounded(sample.graph))
+        tensors = list(judge.take(shown))
+        return replace(check, tensors=tensors, unjudged=_unspanned(judge, tensors))
+
+    def _rounded(self, graph: FlatGraph) -> set[str]:
+        """Return the constants that are no trained weight to the last bit: they were rounded, or computed, when the graph was made."""
+        same = (
+            {name for check in self._weights.checks if check.exact for name in check.initializers}
+            if self._weights
+            else set()
+        )
+        return set(graph.constants) - same
+
+    def _described(self, trained: TrainedCheck) -> TrainedCheck:
+        matching = next(iter(self._matchings.values()), None)
+        if matching is not None:
+            trained = replace(
+                trained,
+                matches=list(matching.matches),
+                unmatched=list(matching.unmatched),
+                fused=tuple(matching.folded),
+                layer_of=dict(matching.layer_of),
+            )
+        if self._weights is not None:
+            trained = replace(trained, weights=list(self._weights.checks), foreign=tuple(self._weights.foreign))
+        return replace(trained, notes=tuple(dict.fromkeys(self._notes)))
+
+
+def _unspanned(judge: Judge, tensors: Sequence[TensorCheck]) -> list[Any]:
+    """Return the nodes that were not judged, and that no verdict spans."""
+    spanned = {name for tensor in tensors for name in tensor.segment}
+    return [node for node in judge.unjudged if node.node not in spanned]
+
+
+def _shown(matching: Matching, matched: TrainedRun, run: TrainedRun) -> Iterator[tuple[str, Array]]:
+    """Yield the tensors of the graph that a run shows, by the layers and their outputs that were matched in another run of the model."""
+    places = {index: (layer.name, k) for layer in reversed(matched.layers) for k, index in enumerate(layer.outputs)}
+    there = {(layer.name, k): index for layer in run.layers for k, index in enumerate(layer.outputs)}
+    for match in matching.matches:
+        index = match.trained if run is matched else there.get(places.get(match.trained, ("", -1)), -1)
+        if index < 0:
+            continue
+        array = run.tensors[index]
+        if array.size == matched.tensors[match.trained].size:
+            yield match.tensor, in_graph_layout(match, array)
+
+
+def _is_shown(graph: FlatGraph, name: str, array: Array) -> bool:
+    return graph.shapes.get(name) == array.shape and any(name in node.outputs for node in graph.nodes)
+
+
+def _verdict(sample: CheckedSample, place: int, name: str, array: Array | None) -> OutputCheck:
+    """Return the verdict on an output of the framework; another float format than the graph's is no fault of its own here."""
+    dtype = STORAGE.get(sample.graph.types.get(name, 0))
+    if array is not None and dtype is not None and array.dtype != dtype and sample.graph.types[name] in FORMATS:
+        with np.errstate(all="ignore"):
+            array = array.astype(dtype)
+    return output_check(sample, place, name, array)
+
+
+def _exact_verdict(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
+    """Return the verdict on an output that the framework computed in float64."""
+    output = OutputCheck(name=name, sample=place, shape=array.shape)
+    if name not in sample.graph.truth:
+        return replace(output, unjudged=sample.graph.unknown.get(name, "its true value is not known"))
+    return output_verdict(output, array, sample.graph.truth[name], sample.draws, sample.graph.types.get(name, 0))

@@ -1,0 +1,196 @@
+"""Whose fault it is where a trained model and a graph part: the exporter's, the framework's, or the file is of another model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line
+from actconform.checking.gradients import GRADIENT
+from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
+from actconform.checking.spread import LIMIT
+from actconform.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from actconform.checking.checked_sample import CheckedSample
+    from actconform.checking.trained.column import TrainedColumn
+    from actconform.checking.trained.layer_matching import Matching
+    from actconform.checking.trained.weights import WeightCheck, WeightsComparison
+    from actconform.types.trained import OpenedModel, TrainedRun
+
+EXACT = "float64"  # the level at which the framework computes in float64
+TRAINING = "float64, training mode"
+MOST_WEIGHTS = 3  # that evidence names
+ANOTHER_MODEL = 0.5  # share of the weights that differ from which on the file is of another checkpoint
+
+
+class Observed(NamedTuple):
+    """What a trained model and a graph were seen to do on the samples."""
+
+    samples: Sequence[CheckedSample]
+    outputs: Sequence[OutputCheck]
+    exact: Sequence[OutputCheck]
+    """The verdicts on outputs in float64, empty where the framework cannot compute it so."""
+    levels: Sequence[LevelCheck]
+    matchings: Mapping[int, Matching]
+    """By sample."""
+    weights: WeightsComparison | None
+    runs: Sequence[TrainedRun]
+    """Those that were matched, for the layers' own weights."""
+
+
+def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Observed) -> ModelFault | None:
+    """Return the first layer, or output, at which the graph is not what the framework computes; None where rounding explains all."""
+    for name in (EXACT, ""):
+        for level in observed.levels:
+            wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
+            if level.name == name and wrong is not None:
+                return _of_layer(column, opened, observed, level, wrong)
+    for output in (*observed.exact, *observed.outputs):
+        if not output.explained:
+            return _of_output(column, observed, output, is_exact=any(output is each for each in observed.exact))
+    return None
+
+
+def _of_layer(
+    column: TrainedColumn, opened: OpenedModel, observed: Observed, level: LevelCheck, tensor: TensorCheck
+) -> ModelFault:
+    matching = observed.matchings.get(level.sample)
+    layer = layer_name(matching, tensor.tensor, tensor.node)
+    blame, evidence = _blame(column, observed, exact=level.name == EXACT)
+    words = f"{opened.framework} gives {measure_words(tensor)}"
+    evidence = [
+        f"layer {one_line(layer, 120)}: {words}" if layer else words,
+        *_of_weights(observed, layer),
+        *_training_mode(observed, level, tensor),
+        *evidence,
+    ]
+    off = [output.name for output in observed.outputs if not output.explained and output.sample == level.sample]
+    evidence.append(
+        f"end to end {', '.join(off[:3])} is off by more than {LIMIT:g} spreads"
+        if off
+        else "end to end rounding still hides it"
+    )
+    sample = observed.samples[level.sample]
+    return ModelFault(
+        blame=blame,
+        node=tensor.node,
+        op_type=tensor.op_type,
+        sample=level.sample,
+        level=level.name,
+        tensor=tensor,
+        segment=tensor.segment,
+        layer=layer,
+        source=source_line(sample.graph, tensor.node),
+        evidence=tuple(evidence),
+    )
+
+
+def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *, is_exact: bool) -> ModelFault:
+    graph = observed.samples[output.sample].graph
+    node, op_type = producer(graph, output.name)
+    blame, evidence = _blame(column, observed, exact=is_exact)
+    where = "in float64 " if is_exact else ""
+    return ModelFault(
+        blame=blame,
+        node=node,
+        op_type=op_type,
+        sample=output.sample,
+        level=EXACT if is_exact else "",
+        output=output,
+        layer=_layer_of_gradient(observed, output.name)
+        or layer_name(observed.matchings.get(output.sample), output.name, node),
+        source=source_line(graph, node),
+        evidence=(
+            f"{where}{end_to_end_words(output)}",
+            "no layer that could be matched is over its bound",
+            *_of_weights(observed, ""),
+            *evidence,
+        ),
+    )
+
+
+def _layer_of_gradient(observed: Observed, output: str) -> str:
+    """Return the layer whose weight an output is the gradient of; "" where it is none."""
+    weight = output.removeprefix(GRADIENT)
+    checks = observed.weights.checks if observed.weights and weight != output else ()
+    return next((check.layer or check.parameter for check in checks if weight in check.initializers), "")
+
+
+def _blame(column: TrainedColumn, observed: Observed, *, exact: bool) -> tuple[Blame, list[str]]:
+    """Return whose fault it is that the two part, in float64 or only as the framework runs, and what shows it."""
+    name = column.runs.name
+    if column.is_graph:
+        return "graph", [f"both graphs were evaluated in float64: {one_line(column.source)} and the model part there"]
+    if not exact:
+        return _blame_as_it_runs(name, observed)
+    weights = observed.weights.checks if observed.weights else []
+    different = [check for check in weights if check.state in ("different", "missing")]
+    if len(different) > 1 and len(different) >= ANOTHER_MODEL * len(weights):
+        return "graph", [
+            f"{len(different)} of {len(weights)} weights are not those of the trained model: the file is of another checkpoint"
+        ]
+    by = f"exported by {column.exporter}: " if column.exporter else ""
+    return "exporter", [
+        f"{by}the trained model in float64, and the graph in float64, part there: no runtime is involved"
+    ]
+
+
+def _blame_as_it_runs(name: str, observed: Observed) -> tuple[Blame, list[str]]:
+    if not observed.exact:
+        differing = any(check.state == "different" for check in _changed(observed))
+        return (
+            ("exporter", [])
+            if differing
+            else ("undetermined", [f"{name} cannot compute it in float64, so it may be either's"])
+        )
+    if all(output.explained for output in observed.exact):
+        return "framework", [f"{name} in float64 gives what the graph gives: what it computes as it runs does not"]
+    return "exporter", [f"{name} in float64 does not give what the graph gives either"]
+
+
+def _changed(observed: Observed) -> list[WeightCheck]:
+    return [check for check in observed.weights.checks if not check.exact] if observed.weights else []
+
+
+def _of_weights(observed: Observed, layer: str) -> Iterator[str]:
+    """Yield what became of the weights that belong to the layer, or of all where there is no layer, unless they are as trained."""
+    owned = {
+        name for run in observed.runs for record in run.layers if record.name == layer for name in record.parameters
+    }
+    changed = [
+        check
+        for check in _changed(observed)
+        if check.state in ("different", "rounded", "missing") and (not layer or check.parameter in owned)
+    ]
+    for check in changed[:MOST_WEIGHTS]:
+        yield f"weight {one_line(check.parameter, 120)}: {check.words}"
+    if len(changed) > MOST_WEIGHTS:
+        yield f"and {len(changed) - MOST_WEIGHTS} more weights are not as they were trained"
+    if layer and not changed and observed.weights:
+        yield "its weights are as they were trained" if owned else "it has no weights of its own"
+
+
+def _training_mode(observed: Observed, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:
+    """Yield whether the graph is right for the model in training mode."""
+    nodes = {node.name: node.proto for node in observed.samples[level.sample].graph.nodes}
+    for name in tensor.segment:
+        node = nodes[name]
+        if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
+            yield f"{one_line(name)} is a BatchNormalization in training mode: it was exported so, and uses the moments of the batch"
+    for other in observed.levels:
+        if other.name == TRAINING and other.sample == level.sample:
+            same = next((each for each in other.tensors if each.tensor == tensor.tensor), None)
+            if same is not None and same.explained:
+                yield (
+                    "with Dropout and BatchNorm in training mode the trained model gives what the graph gives: it was exported in training mode"
+                )
+
+
+def layer_name(matching: Matching | None, tensor: str, node: str) -> str:
+    """Return the layer of the trained model that gives a tensor of the graph, else the one that its node belongs to; "" for none."""
+    if matching is None:
+        return ""
+    layer = next((match.layer for match in matching.matches if match.tensor == tensor), "")
+    return layer or matching.layer_of.get(node, "")

@@ -1,0 +1,153 @@
+"""Which input and output of a trained model is which of a graph: by name, else by order, with the layout where it differs."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from actconform.errors import UsageError
+from actconform.text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.types.trained import Dims, TensorSpec
+
+    Array = NDArray[Any]
+
+
+class Pair(NamedTuple):
+    """A tensor of the graph and the same one of the trained model; graph = trained.transpose(permutation), () where the layout is the same."""
+
+    graph: str
+    trained: str
+    permutation: tuple[int, ...] = ()
+
+    def to_trained(self, array: Array) -> Array:
+        """Return an array of the graph in the trained model's layout."""
+        return np.transpose(array, np.argsort(self.permutation)) if self.permutation else array
+
+    def to_graph(self, array: Array) -> Array:
+        """Return an array of the trained model in the graph's layout."""
+        return np.transpose(array, self.permutation) if self.permutation else array
+
+
+def paired(
+    graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], what: str, *, whole: bool = True
+) -> tuple[list[Pair], list[str]]:
+    """Return which tensor is which, and notes about those that are told apart by order or have another layout.
+
+    `what` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then
+    the order, where types and ranks fit. With `whole` each tensor of the graph needs a partner; otherwise those without one are left out.
+    Raises UsageError, with both lists, where it cannot be told.
+    """
+    partners = _by_name(graph, trained) or _by_order(graph, trained) or _by_some_names(graph, trained)
+    missing = [spec.name for spec in graph if spec.name not in partners]
+    if missing and (whole or not partners):
+        raise UsageError(
+            f"{what}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
+            "as with input_names and output_names of the exporter"
+        )
+    pairs, notes = [], []
+    for spec in graph:
+        if spec.name not in partners:
+            continue
+        partner = partners[spec.name]
+        permutation = _permutation(partner.dims, spec.dims)
+        pairs.append(Pair(spec.name, partner.name, permutation))
+        if _bare(spec.name) != _bare(partner.name):
+            notes.append(
+                f"{what} {one_line(spec.name)} of the graph is {one_line(partner.name)} of the trained model, by their order"
+            )
+        if permutation:
+            notes.append(
+                f"{what} {one_line(spec.name)} has another layout than in the trained model: axes {list(permutation)} of it"
+            )
+    if missing:
+        notes.append(
+            f"{what}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
+        )
+    return pairs, notes
+
+
+def _by_name(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dict[str, TensorSpec] | None:
+    partners = _by_some_names(graph, trained)
+    return partners if len(partners) == len(graph) else None
+
+
+def _by_some_names(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
+    exact = {spec.name: spec for spec in trained}
+    bare = {_bare(spec.name): spec for spec in trained}
+    partners = {}
+    for spec in graph:
+        partner = exact.get(spec.name) or bare.get(_bare(spec.name))
+        if partner is not None:
+            partners[spec.name] = partner
+    return partners
+
+
+def _by_order(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dict[str, TensorSpec] | None:
+    if len(graph) != len(trained) or not all(map(_fits, graph, trained)):
+        return None
+    return {spec.name: partner for spec, partner in zip(graph, trained, strict=True)}
+
+
+def _fits(graph: TensorSpec, trained: TensorSpec) -> bool:
+    if _is_float(graph.dtype) != _is_float(trained.dtype):
+        return False
+    return graph.dims is None or trained.dims is None or len(graph.dims) == len(trained.dims)
+
+
+def _is_float(dtype: str) -> bool:
+    return "float" in dtype
+
+
+def _bare(name: str) -> str:
+    """Return a name without what exporters put around it, in lower case."""
+    return name.partition(":")[0].rpartition("/")[2].removeprefix("serving_default_").lower()
+
+
+def _permutation(trained: Dims | None, graph: Dims | None) -> tuple[int, ...]:
+    """Return the axes of the trained model's tensor in the order of the graph's; () where sizes show no other order.
+
+    The first axis, the batch, stays where it is.
+    """
+    if trained is None or graph is None or len(trained) != len(graph) or len(graph) > 5 or _agree(trained, graph):
+        return ()
+    fitting = [
+        (0, *rest)
+        for rest in itertools.permutations(range(1, len(graph)))
+        if _agree([trained[axis] for axis in (0, *rest)], graph)
+    ]
+    moved = [
+        order
+        for order in fitting
+        if order in ((0, len(graph) - 1, *range(1, len(graph) - 1)), (0, *range(2, len(graph)), 1))
+    ]
+    return (moved or fitting or [()])[0]
+
+
+def _agree(trained: Sequence[int | str | None], graph: Sequence[int | str | None]) -> bool:
+    return all(not (isinstance(a, int) and isinstance(b, int)) or a == b for a, b in zip(trained, graph, strict=True))
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{one_line(spec.name)} ({spec.dtype} {_shape(spec.dims)})" for spec in specs) or "none"
+
+
+def _shape(dims: Dims | None) -> str:
+    return "of any shape" if dims is None else f"[{', '.join('?' if dim is None else str(dim) for dim in dims)}]"
+
+
+def in_trained_layout(pairs: Sequence[Pair], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays of the graph under the trained model's names, in its layout."""
+    return {pair.trained: pair.to_trained(arrays[pair.graph]) for pair in pairs if pair.graph in arrays}
+
+
+def in_graph_layout(pairs: Sequence[Pair], arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays of the trained model under the graph's names, in its layout."""
+    return {pair.graph: pair.to_graph(arrays[pair.trained]) for pair in pairs if pair.trained in arrays}

@@ -1,0 +1,171 @@
+"""Weights that are a part of a larger constant, lie in several constants, or whose slices were reordered."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.checking.trained.weight_gates import lacks_reordering, may_have_gates
+from actconform.checking.trained.weight_ledger import owner_path
+from actconform.checking.trained.weight_parts import find_parts
+from actconform.checking.trained.weight_rounding import deviation_of
+from actconform.checking.trained.weight_values import fingerprint, is_constant
+from actconform.checking.trained.weight_whole import settle_rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actconform.checking.trained.weight_ledger import Deviation, Ledger
+    from actconform.checking.trained.weight_parts import Part
+    from actconform.checking.trained.weight_rounding import Rounding
+    from actconform.checking.trained.weight_values import Array, Fingerprint
+
+MOST_RUNS = 64  # heads of an attention whose weights are interleaved; more are a permutation
+
+
+def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
+    """Settle the weights that, once rounded, are parts of a constant, or have constants as their parts."""
+    parameters = _open_weights(ledger, rounding)
+    constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
+
+    @cache
+    def weight_fingerprint(parameter: str) -> Fingerprint:
+        return fingerprint(parameters[parameter]())
+
+    def unlike(parameter: str, initializer: str) -> bool:
+        return weight_fingerprint(parameter) != ledger.fingerprint(initializer)
+
+    merged = find_parts(parameters, constants, unlike, partial(may_have_gates, ledger))
+    for part in merged:
+        _settle_merged(ledger, part, rounding)
+    for part in merged:
+        ledger.own(part.part, [part.whole])
+    wholes = _open_weights(ledger, rounding)
+    pieces: dict[str, list[Part]] = defaultdict(list)
+    left = {name: fetch for name, fetch in constants.items() if name not in ledger.taken}
+    for part in find_parts(
+        left, wholes, lambda initializer, parameter: unlike(parameter, initializer), lambda _: False
+    ):
+        pieces[part.whole].append(part)
+    for parameter, parts in pieces.items():
+        _settle_split(ledger, parameter, parts, rounding)
+    if rounding is None:
+        _settle_uniform(ledger)
+
+
+def match_sums(ledger: Ledger) -> None:
+    """Settle the two biases of a recurrent layer, of the input and of the state, of which a constant holds the sum."""
+    pairs = {name: name.replace("bias_ih", "bias_hh") for name in ledger.open_parameters() if "bias_ih" in name}
+    pairs = {name: other for name, other in pairs.items() if other in ledger.open_parameters()}
+    sums = {name: partial(_sum, ledger, name, other) for name, other in pairs.items()}
+    constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
+    for part in find_parts(sums, constants, lambda _part, _whole: False, partial(may_have_gates, ledger)):
+        text = f"the sum of both biases: {_sliced(part, ledger.constants[part.whole].ndim)}"
+        text += f", gates {part.gates}" if part.gates else ""
+        for name in (part.part, pairs[part.part]):
+            ledger.settle(name, [part.whole], "merged", text, exact=False)
+        ledger.own(part.part, [part.whole])
+
+
+def _sum(ledger: Ledger, name: str, other: str) -> Array:
+    total: Array = ledger.trained(name) + ledger.trained(other)
+    return total
+
+
+def _open_weights(ledger: Ledger, rounding: Rounding | None) -> dict[str, Callable[[], Array]]:
+    def fetch(name: str) -> Array:
+        trained = ledger.trained(name)
+        return rounding.apply(trained) if rounding and trained.dtype.kind == "f" else trained
+
+    return {name: partial(fetch, name) for name in ledger.open_parameters()}
+
+
+def _settle_merged(ledger: Ledger, part: Part, rounding: Rounding | None) -> None:
+    whole = ledger.constants[part.whole]
+    runs = part.runs()
+    text = f"{_sliced(part, whole.ndim)} of {list(whole.shape)}"
+    text += f", gates {part.gates}" if part.gates else ""
+    trained = ledger.parameters[part.part]
+    wrong = "" if part.gates else lacks_reordering(ledger, part.part, part.whole)
+    if rounding is not None:
+        settle_rounded(ledger, part.part, [part.whole], rounding, _lost(ledger, part.part, rounding), text)
+    elif wrong:
+        ledger.settle(part.part, [part.whole], "different", f"{text}: {wrong}", kind="permuted")
+    elif part.gates and whole.size == trained.size:
+        ledger.settle(part.part, [part.whole], "reordered", f"gates {part.gates}")
+    elif part.gates or (
+        whole.size > trained.size and len(runs) <= MOST_RUNS and list(part.places) == sorted(part.places)
+    ):
+        ledger.settle(part.part, [part.whole], "merged", text)
+    else:
+        count = sum(place != i for i, place in enumerate(part.places))
+        text = f"{count:,} of {len(part.places):,} slices along axis {part.axis} stand elsewhere: the order is permuted"
+        ledger.settle(part.part, [part.whole], "different", text, kind="permuted")
+
+
+def _lost(ledger: Ledger, parameter: str, rounding: Rounding) -> Deviation:
+    trained = ledger.trained(parameter)
+    return deviation_of(trained, rounding.apply(trained))
+
+
+def _sliced(part: Part, rank: int) -> str:
+    """Return the place of a part as Python writes it: "W[:, 0:768]"."""
+    runs = part.runs()
+    ranges = " and ".join(f"{start}:{end}" for start, end in sorted(runs)[:4]) + (" ..." if runs[4:] else "")
+    if part.gates:
+        ranges = f"{min(part.places)}:{max(part.places) + 1}"
+    indices = [":"] * rank
+    if part.entry is None:
+        indices[part.whole_axis] = ranges
+    else:
+        indices[0], indices[part.whole_axis + 1] = str(part.entry), ranges
+    return f"{part.whole}[{', '.join(indices)}]"
+
+
+def _settle_split(ledger: Ledger, parameter: str, parts: list[Part], rounding: Rounding | None) -> None:
+    """Settle a weight of which constants are parts, along the axis along which most lie."""
+    places = [(part.entry is not None, part.whole_axis) for part in parts]
+    chosen = [part for part, place in zip(parts, places, strict=True) if place == max(places, key=places.count)]
+    axis = chosen[0].whole_axis
+    size = ledger.parameters[parameter].shape[axis]
+    covered = len({place for part in chosen for place in part.places})
+    names = [part.part for part in chosen]
+    text = f"along axis {axis} into {len(names)} constants" if covered == size else ""
+    text = text or f"only {covered:,} of {size:,} slices along axis {axis}, in {', '.join(names[:3])}"
+    if rounding is not None:
+        settle_rounded(ledger, parameter, names, rounding, _lost(ledger, parameter, rounding), f"split {text}")
+    else:
+        ledger.settle(parameter, names, "split", text, exact=covered == size)
+    ledger.own(parameter, names)
+
+
+def _settle_uniform(ledger: Ledger) -> None:
+    """Settle weights of one value throughout that lie in a constant which nodes read together with a weight of the same layer.
+
+    A bias of zeros is anywhere in a constant of zeros, so that values alone show nothing.
+    """
+    for parameter in ledger.open_parameters():
+        trained = ledger.trained(parameter)
+        if trained.size < 2 or not is_constant(trained):
+            continue
+        for name in _constants_beside(ledger, parameter):
+            constant = ledger.constant(name)
+            if (
+                constant.dtype == trained.dtype
+                and np.count_nonzero(constant == trained.flat[0]) >= trained.size < constant.size
+            ):
+                text = f"{trained.flat[0]:.6g} throughout, as a part of {name} {list(constant.shape)}"
+                ledger.settle(parameter, [name], "merged", text)
+                ledger.own(parameter, [name])
+                break
+
+
+def _constants_beside(ledger: Ledger, parameter: str) -> list[str]:
+    """Return the constants of the nodes that read a weight of the same layer."""
+    layer = owner_path(parameter)
+    settled = [check for name, check in ledger.checks.items() if owner_path(name) == layer]
+    nodes = [node for check in settled for name in check.initializers for node in ledger.readers[name]]
+    return list(dict.fromkeys(name for node in nodes for name in node.inputs if name in ledger.constants))
