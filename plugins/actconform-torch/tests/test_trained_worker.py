@@ -65,7 +65,9 @@ def test_a_model_is_opened_run_recorded_differentiated_and_exported(worker, fold
     about = runs.open()
     assert not isinstance(about, RunFailure), about
     assert about.about == "Net (torch.nn.Module), 36 weights"
-    assert msgspec.json.decode(msgspec.json.encode(about.inputs)) == [{"name": "ids", "dtype": "int64", "dims": [None, None]}]
+    assert msgspec.json.decode(msgspec.json.encode(about.inputs)) == [
+        {"name": "ids", "dtype": "int64", "dims": [None, None]}
+    ]
     result = runs.run(about.example, RunMode("float64"), layers=True, twice=True)
     assert not isinstance(result, RunFailure), result
     assert result.unsteady == []
