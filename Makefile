@@ -15,8 +15,8 @@ JAX2ONNX := jax2onnx flax equinox jaxtyping wadler_lindig treescope optax dm_pix
 WORKS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
 .DEFAULT_GOAL := help
-.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate zoo observed ratchet report docs clean \
-	nightly nightly-part nightly-bench nightly-selftest nightly-killed nightly-floors nightly-zoo nightly-collect nightly-summary
+.PHONY: help install conform test browser emulators check format bench golden selftest detection selftest-peers accuracy stability emulate zoo architectures observed ratchet report docs clean \
+	nightly nightly-part nightly-bench nightly-selftest nightly-killed nightly-floors nightly-zoo nightly-architectures nightly-collect nightly-summary
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ emulate: $(STAMP) ## ONNX Runtime on our graphs, on emulated processors; ARGS=ss
 zoo: $(STAMP) ## `actconform check` on trained models as published wheels have them, and with faults (ARGS='--into docs/zoo.md': the table)
 	@set -f; $(BIN)/python -m benchmarks.zoo $(ARGS)
 
+architectures: $(STAMP) ## `actconform check` on architectures in torch, Keras, transformers: every export, and faults (ARGS='--into docs/architectures.md')
+	@set -f; $(BIN)/python -m benchmarks.architectures $(ARGS)
+
 observed: $(STAMP) ## Keep what the last run's causes covered, in golden/observed.json (ARGS=DIR for another run)
 	$(BIN)/actconform deviations observe $(ARGS)
 
@@ -114,7 +117,7 @@ nightly: $(STAMP) ## Every backend with the models of published size, bench, sel
 	@for backend in $(NIGHTLY_BACKENDS); do $(MAKE) --no-print-directory nightly-part BACKEND=$$backend || true; done
 	@$(MAKE) --no-print-directory nightly-bench || true
 	@$(MAKE) --no-print-directory nightly-selftest || true
-	@red=0; for part in nightly-killed nightly-floors nightly-zoo nightly-collect; do $(MAKE) --no-print-directory $$part || red=1; done; exit $$red
+	@red=0; for part in nightly-killed nightly-floors nightly-zoo nightly-architectures nightly-collect; do $(MAKE) --no-print-directory $$part || red=1; done; exit $$red
 
 nightly-part: $(STAMP) ## One backend's part of it: BACKEND=torch
 	$(BIN)/actconform run --full --backend $(BACKEND) --out nightly/parts/$(BACKEND) $(ARGS)
@@ -144,6 +147,9 @@ nightly-killed: $(STAMP) ## Its runs of real frameworks that are killed in the m
 nightly-zoo: $(STAMP) ## Its trained models, as they are on two runtimes, and with faults
 	$(BIN)/python -m benchmarks.zoo --runtime ort-cpu --runtime openvino
 
+nightly-architectures: $(STAMP) ## Its architectures at three instruction sets of the frameworks, and with faults
+	$(BIN)/python -m benchmarks.architectures --instructions "as the machine is" --instructions AVX2 --instructions SSE4.1
+
 nightly-collect: $(STAMP) ## Its end: red where a backend is missing, something does not conform, or got worse since the last one
 	@rm -rf nightly/now; mkdir -p nightly/parts nightly/beside nightly/history; red=0; \
 	$(BIN)/actconform merge nightly/parts/*/report.json --out nightly/now $(addprefix --expect ,$(NIGHTLY_BACKENDS)) || red=1; \
@@ -168,4 +174,4 @@ docs: $(STAMP) ## Write the generated documents
 	$(BIN)/python tests/onnx_graphs/old_opsets.py docs/gradients.md
 
 clean: ## Remove .venv and everything that was built
-	rm -rf $(VENV) conform-out emulate-out zoo-out nightly build dist
+	rm -rf $(VENV) conform-out emulate-out zoo-out architectures-out nightly build dist

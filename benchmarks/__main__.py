@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import ml_dtypes
 import numpy as np
+from scipy.special import erfc
 
+from actconform.accuracy.function.measure import measure
 from actconform.catalog.kernels import UNARY
 from actconform.comparison.classify import classify
 from actconform.comparison.elementwise import Sample, elementwise_errors
@@ -24,6 +27,8 @@ from benchmarks.throughput import timings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 POINTS = 1 << 24
 ROUNDS = 5
@@ -49,6 +54,20 @@ def comparison() -> tuple[str, float, float]:
     mine, numpys = interleaved(ours, theirs)
     rates = f"{POINTS / mine / 1e6:.0f} M/s against {POINTS / numpys / 1e6:.0f} M/s"
     return f"comparison of 16 M float32 / assert_allclose ({rates})", mine / numpys, 1.0
+
+
+def measuring() -> Iterator[tuple[str, float, float]]:
+    """`actconform.measure` of a gelu in bf16 in seconds, and as a multiple of the function's own time."""
+
+    def gelu(x: NDArray[Any]) -> NDArray[Any]:
+        wide = x.astype(np.float64)
+        rounded: NDArray[Any] = (0.5 * wide * erfc(-wide / np.sqrt(2.0))).astype(x.dtype)
+        return rounded
+
+    patterns = np.arange(1 << 16, dtype=np.uint16).view(ml_dtypes.bfloat16)
+    with np.errstate(all="ignore"):
+        ours, alone = interleaved(lambda: measure(gelu, "gelu-erf", "bf16"), lambda: gelu(patterns))
+    yield f"seconds of measure(gelu, bf16), {ours / alone:.0f} times the function's own on all patterns", ours, 0.5
 
 
 def help_text() -> tuple[str, float, float]:
@@ -95,7 +114,9 @@ def main() -> None:
     """Print each figure beside its limit; exit with 1 where one is broken."""
     broken = 0
     lines = (line() for line in (comparison, help_text))
-    for name, ratio, limit in chain(lines, run_stages(), transformations(), forward_and_backward(), timings()):
+    for name, ratio, limit in chain(
+        lines, measuring(), run_stages(), transformations(), forward_and_backward(), timings()
+    ):
         broken += ratio > limit
         click.echo(f"{'ok  ' if ratio <= limit else 'OVER'}  {ratio:6.3f}  (limit {limit:g})  {name}")
     sys.exit(1 if broken else 0)

@@ -25,7 +25,7 @@ def torch_dynamo(built: tuple[Any, Any], path: str, mode: str) -> None:
 
     module, example = _in_mode(built, mode)
     keywords = example if isinstance(example, dict) else {}
-    program = torch.onnx.export(
+    program: Any = torch.onnx.export(
         module, () if keywords else tuple(example), kwargs=keywords or None, dynamo=True, verbose=False
     )
     program.save(path)
@@ -62,18 +62,18 @@ def tf2onnx(built: tuple[Any, Any], path: str, mode: str) -> None:
     model, _ = built
     signature = [tf.TensorSpec((None, *each.shape[1:]), each.dtype, each.name) for each in model.inputs]
 
-    @tf.function(input_signature=signature)
     def call(*inputs: Any) -> Any:
         return model(inputs if len(inputs) > 1 else inputs[0], training=mode == "training")
 
-    exporter.convert.from_function(call, signature, opset=18, output_path=path)
+    function = tf.function(call, input_signature=signature)
+    exporter.convert.from_function(function, signature, opset=18, output_path=path)
 
 
 def _positional(module: Any, names: list[str]) -> Any:
     """Return a module of tensors by place, as tracing has them, that calls `module` by name."""
     import torch
 
-    class Positional(torch.nn.Module):  # type: ignore[misc,name-defined]
+    class Positional(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.module = module

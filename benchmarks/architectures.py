@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import msgspec
@@ -22,7 +22,7 @@ from actconform.errors import UsageError
 from actconform.report.check.check_json import CHECK, read_json
 from actconform.report.check.exports import EXPORTS, ExportCheck, ExportsResult
 from benchmarks.architecture_faults import INJECTIONS, changed, node_at
-from benchmarks.architecture_models import ARCHITECTURES, FAULTY, FOLDER, PAIRS, PLACE, WHEELS, fetched
+from benchmarks.architecture_models import ARCHITECTURES, FAULTY, FOLDER, PAIRS, PLACE, WHEELS, Pair, fetched
 from benchmarks.process_tree import Usage, run_measured
 from benchmarks.stability import MIDDLE, OLD
 from benchmarks.zoo import MUST_BE_EXACT, Row, table
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.result import CheckResult, ModelFault
     from benchmarks.architecture_faults import Injection
-    from benchmarks.architecture_models import Architecture, Pair
+    from benchmarks.architecture_models import Architecture
 
 INJECTED = "faulty-model"
 SECONDS, MOST_BYTES = 30.0, 8 << 30
@@ -81,7 +81,7 @@ def healthy_rows(
         if export.result is None:
             if export.failure and export.exporter not in refused:
                 failures.append(f"{export.exporter} failed: {export.failure}")
-            cells = (name, export.exporter, f"refused: {export.failure}"[:120], *("",) * 4)
+            cells: tuple[str, ...] = (name, export.exporter, f"refused: {export.failure}"[:120], *("",) * 4)
         else:
             failures += _failures(export.result)
             cells = (name, export.exporter or "the file", *_numbers(export.result))
@@ -182,7 +182,8 @@ def _wrong(faults: Sequence[ModelFault], injection: Injection) -> Iterator[str]:
 def _longer(model: onnx.ModelProto, length: int, path: Path) -> Path:
     """Write whole numbers for each input of the graph, the second axis of another length than it was exported with."""
     generator = np.random.default_rng(0)
-    np.savez(path, **{each.name: generator.integers(0, 100, (2, length)) for each in model.graph.input})
+    arrays: dict[str, Any] = {each.name: generator.integers(0, 100, (2, length)) for each in model.graph.input}
+    np.savez(path, **arrays)
     return path
 
 
@@ -266,7 +267,7 @@ def main(
 
 
 def _rows(model: Architecture | Pair, shown: str, published: Path, env: Mapping[str, str]) -> Iterator[Row]:
-    if hasattr(model, "against"):
+    if isinstance(model, Pair):
         options = ("--against", str(published / model.against), *model.options)
         return healthy_rows(shown, str(published / model.onnx), model.seconds, (), *options, env=env)
     return healthy_rows(shown, model.source, model.seconds, model.refused, env=env)

@@ -6,11 +6,12 @@ in which a wrong layer cannot be told from a right one.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812  everybody calls it so
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,6 @@ def settled(module: nn.Module, *example: Tensor, seed: int = SEED) -> nn.Module:
             module(*example)
             for layer, momentum in zip(norms, momenta, strict=True):
                 layer.momentum = momentum
-                layer.num_batches_tracked.fill_(1000)
     return module.eval()
 
 
@@ -108,7 +108,7 @@ class UNet(nn.Module):
         self.mean = nn.Buffer(torch.tensor([0.485, 0.456, 0.406]).reshape(1, channels, 1, 1))
         self.std = nn.Buffer(torch.tensor([0.229, 0.224, 0.225]).reshape(1, channels, 1, 1))
         self.stem = DoubleConv(channels, widths[0])
-        self.down = nn.ModuleList(DoubleConv(*pair) for pair in zip(widths, widths[1:], strict=False))
+        self.down = nn.ModuleList(DoubleConv(*pair) for pair in pairwise(widths))
         upwards = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(nn.ConvTranspose2d(wide, narrow, 2, stride=2) for wide, narrow in upwards)
         self.merge = nn.ModuleList(DoubleConv(2 * narrow, narrow) for _, narrow in upwards)
@@ -140,7 +140,8 @@ class ConvNextBlock(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         branch = self.norm(self.depthwise(values).permute(0, 2, 3, 1))
         branch = self.scale * self.project(F.gelu(self.expand(branch)))
-        return values + branch.permute(0, 3, 1, 2)
+        added: Tensor = values + branch.permute(0, 3, 1, 2)
+        return added
 
 
 class ConvNext(nn.Module):
@@ -165,7 +166,7 @@ class DepthwiseSeparable(nn.Module):
         super().__init__()
         self.stem = self.layer(3, widths[0], 3, stride=2)
         self.blocks = nn.Sequential()
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             self.blocks.append(nn.Sequential(self.layer(narrow, narrow, 3, groups=narrow), self.layer(narrow, wide, 1)))
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(widths[-1], classes)
@@ -207,6 +208,10 @@ class Residual(nn.Module):
 class ResNet(nn.Module):
     """A ResNet of three stages with two blocks each."""
 
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
     def __init__(self, widths: Sequence[int] = (16, 32, 64), classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, widths[0], 7, stride=2, padding=3, bias=False)
@@ -216,13 +221,12 @@ class ResNet(nn.Module):
         before = (widths[0], *widths)
         for stage, width in enumerate(widths, 1):
             blocks = nn.Sequential(Residual(before[stage - 1], width, 1 + (stage > 1)), Residual(width, width))
-            self.add_module(f"layer{stage}", blocks)
+            setattr(self, f"layer{stage}", blocks)
         self.fc = nn.Linear(widths[-1], classes)
 
     def forward(self, image: Tensor) -> Tensor:
         values = self.maxpool(self.relu(self.bn1(self.conv1(image))))
-        for stage in (self.layer1, self.layer2, self.layer3):
-            values = stage(values)
+        values = self.layer3(self.layer2(self.layer1(values)))
         scores: Tensor = self.fc(F.adaptive_avg_pool2d(values, 1).flatten(1))
         return scores
 

@@ -18,7 +18,9 @@ from actconform.types.report import Report
 _renamed.install()
 
 if TYPE_CHECKING:
+    from actconform.accuracy.arrays.compare import compare
     from actconform.accuracy.function.measure import measure
+    from actconform.api.check import check
     from actconform.catalog.models.builder import describe, layer
     from actconform.types import Bundle
     from actconform.types.cause import Register
@@ -50,6 +52,8 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "__version__",
+    "check",
+    "compare",
     "describe",
     "hookimpl",
     "layer",
@@ -60,6 +64,8 @@ __all__ = [
 # Imported where they are used: they need numpy or onnx, which a worker or `--help` does not load for their sake.
 _LAZY = {
     "Register": "actconform.types.cause",
+    "check": "actconform.api.check",
+    "compare": "actconform.accuracy.arrays.compare",
     "describe": "actconform.catalog.models.builder",
     "layer": "actconform.catalog.models.builder",
     "measure": "actconform.accuracy.function.measure",

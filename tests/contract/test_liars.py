@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actconform.contract import clauses, evidence
-from actconform.contract.check import check
+from actconform.contract.check import check_contract
 from actconform.contract.clauses import PROMISES
 from actconform.contract.evidence import Setting
 from actconform.errors import UsageError
@@ -31,7 +31,7 @@ def ask(monkeypatch):
         setting = Setting(
             subjects=subjects or ("relu", "celu"), env={"PYTHONPATH": str(HERE)}, timeout=30, plugins=["liars:Plugin"]
         )
-        return check(name, setting, load_plugins([Plugin]))
+        return check_contract(name, setting, load_plugins([Plugin]))
 
     return asked
 

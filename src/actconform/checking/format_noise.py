@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from onnx import TensorProto
 
 from actconform.checking.flatten import node_outputs, wide
-from actconform.checking.truth import EXACT, TILE, structural_inputs
+from actconform.checking.truth import EXACT, TILE, moved_by, structural_inputs
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.quantized import FLOATS as SMALL_FLOATS
 from actconform.onnx.evaluate.quantized import SCALES, code_limits, spread_over
@@ -34,6 +35,9 @@ QUANTIZED_OPERANDS = {
     "QLinearMatMul": (0, 3),
     "QLinearConv": (0, 3),
 }
+
+
+_Step: TypeAlias = "tuple[list[Array | None], list[Array]]"  # what a node reads and gives
 
 
 class Quantizer(NamedTuple):
@@ -101,7 +105,10 @@ class FormatNoise:
         seed = self._seeds.setdefault(name, int(self._generator.integers(1 << 32)))
         fmt = FORMATS.get(element_type)
         if fmt is not None:
-            return _moved(array, fmt, np.random.default_rng(seed), np.rint(array) == array)
+            whole = (np.rint(array) == array) & (
+                np.abs(array) < 2.0 ** (fmt.precision - 1)
+            )  # above it all numbers are integers
+            return _moved(array, fmt, np.random.default_rng(seed), whole)
         if name in self._codes:
             codes: Array = array.astype(np.float64) + _uniform(array.shape, np.random.default_rng(seed))
             return codes
@@ -143,12 +150,16 @@ class FormatNoise:
 
 
 def _moved(array: Array, fmt: FloatFormat, generator: np.random.Generator, kept: Array) -> Array:
+    """Return numbers off by a rounding, but those that are `kept`; infinite beyond the range, rounded below the normal numbers."""
     size = np.abs(array)
-    signs = np.resize(2.0 * generator.integers(0, 2, min(array.size, TILE)) - 1.0, array.shape)
-    moved: Array = array + np.where(kept, 0.0, RELATIVE * fmt.unit_roundoff * size * signs)
-    moved = np.where(size >= fmt.overflow, np.copysign(np.inf, array), moved)
-    small = (size < fmt.smallest_normal) & (size > 0)
-    if small.any():
+    largest, least = size.max(initial=0.0), size.min(initial=np.inf)
+    beyond = size >= fmt.overflow if not largest < fmt.overflow else None
+    small = (size < fmt.smallest_normal) & (size > 0) if least < fmt.smallest_normal else None
+    size *= RELATIVE * fmt.unit_roundoff
+    moved = moved_by(array, size, generator, kept)
+    if beyond is not None:
+        moved[beyond] = np.copysign(np.inf, array[beyond])
+    if small is not None and small.any():
         moved[small] = round_to(array[small], fmt)
     return moved
 
@@ -176,25 +187,27 @@ def side_by_side(graph: FlatGraph, sample: Bundle, lanes: Sequence[FormatNoise])
     in which rounding decides a shape, at which a later node fails, ends there.
     """
     values: list[dict[str, Array] | None] = [_start(graph, sample, lane) for lane in lanes]
-    dead = graph.last_readers()
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool, np.errstate(all="ignore"):
-        for node, unread in zip(graph.nodes, dead, strict=True):
-            readable = values[0] is not None and all(
-                name in values[0] or name in graph.constants for name in node.inputs
-            )
-            if node.computation and readable:
-                steps = list(pool.map(lambda pair: _step(graph, node, *pair), zip(lanes, values, strict=True)))  # noqa: B023
-                values = [held_values if step else None for held_values, step in zip(values, steps, strict=True)]
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        for node, unread in zip(graph.nodes, graph.last_readers(), strict=True):
+            first = values[0]
+            if first is None:
+                return
+            if node.computation and all(name in first or name in graph.constants for name in node.inputs):
+                steps = list(pool.map(partial(_step, graph, node), lanes, values))
                 if steps[0] is not None:
                     yield NodeValues(node, steps[0][0], [step[1] if step else None for step in steps])
-                for held_values, step in zip(values, steps, strict=True):
-                    if held_values is not None and step is not None:
-                        held_values.update(
-                            (name, array) for name, array in zip(node.proto.output, step[1], strict=False) if name
-                        )
-            for held_values in values:
-                for name in unread if held_values is not None else ():
-                    held_values.pop(name, None)
+                values = [_after(node, *pair) for pair in zip(values, steps, strict=True)]
+            for tensors in [tensors for tensors in values if tensors is not None]:
+                for name in unread:
+                    tensors.pop(name, None)
+
+
+def _after(node: FlatNode, values: dict[str, Array] | None, step: _Step | None) -> dict[str, Array] | None:
+    """Return the tensors of an evaluation after a node; None for one that has ended."""
+    if values is None or step is None:
+        return None
+    values.update((name, array) for name, array in zip(node.proto.output, step[1], strict=False) if name)
+    return values
 
 
 def _start(graph: FlatGraph, sample: Bundle, lane: FormatNoise) -> dict[str, Array]:
@@ -203,9 +216,7 @@ def _start(graph: FlatGraph, sample: Bundle, lane: FormatNoise) -> dict[str, Arr
         return values | {name: lane.data(name, values[name], graph.types[name]) for name in graph.inputs}
 
 
-def _step(
-    graph: FlatGraph, node: FlatNode, lane: FormatNoise, values: Mapping[str, Array] | None
-) -> tuple[list[Array | None], list[Array]] | None:
+def _step(graph: FlatGraph, node: FlatNode, lane: FormatNoise, values: Mapping[str, Array] | None) -> _Step | None:
     """Return what a node reads and gives in one evaluation; None where that has ended, or ends here."""
     if values is None:
         return None

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
+from actconform.checking.flatten import wide
 from actconform.checking.format_noise import RELATIVE, FormatNoise, Quantizer, quantizer, side_by_side
 from actconform.checking.noise_events import noise_events
 from actconform.checking.noise_result import NoiseCheck, NoiseGot, NoiseLayer
+from actconform.checking.truth import evaluated
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 
 if TYPE_CHECKING:
-    from actconform.checking.flatten import Array, FlatGraph
+    from actconform.checking.flatten import Array, FlatGraph, FlatNode
     from actconform.checking.format_noise import NodeValues
     from actconform.types.case import Bundle
     from actconform.types.dtypes import FloatFormat
@@ -56,14 +59,11 @@ def truth_of(model_graph: FlatGraph, sample: Bundle, graph: FlatGraph) -> dict[s
 
     `sample` are inputs of the float32 model.
     """
-    from actconform.checking.truth import evaluated
+    tensors = {name: wide(array) for name, array in model_graph.constants.items() if name not in graph.constants}
 
-    tensors: dict[str, Array] = {}
-
-    def keep(node: object, results: Sequence[Array]) -> None:
-        for name, array in zip(node.proto.output, results, strict=False):  # type: ignore[attr-defined]
-            if name and array.dtype == np.float64 and graph.shapes.get(name) == array.shape:
-                tensors[name] = array
+    def keep(node: FlatNode, results: Sequence[Array]) -> None:
+        named = zip(node.proto.output, results, strict=False)
+        tensors.update({name: array for name, array in named if name and graph.shapes.get(name) == array.shape})
 
     evaluated(model_graph, sample, observe=keep)
     return tensors
@@ -119,21 +119,19 @@ class _Meter:
             return None
         moved = [array for array in lanes[1:] if array is not None and array.shape == own.shape]
         if kind in FORMATS:
-            truth = self._truth.get(name)
-            matched = truth is not None and truth.shape == own.shape
-            fmt = FORMATS[kind]
-            return _Tensor(name, fmt.name, fmt, truth if matched and truth is not None else own, matched, own, moved)
+            known, fmt = self._truth.get(name), FORMATS[kind]
+            truth, matched = (known, True) if known is not None and known.shape == own.shape else (own, False)
+            return _Tensor(name, fmt.name, fmt, truth, matched, own, moved)
         by = quantizer(node, values.inputs) if i == 0 and node.proto.op_type == "QuantizeLinear" else None
         read = values.inputs[0]
         if by is None or read is None:
             return None
-        truth = self._truth.get(node.proto.input[0])
-        matched = truth is not None and truth.shape == own.shape
-        dtype = STORAGE[kind].name
+        known = self._truth.get(node.proto.input[0])
+        truth, matched = (known, True) if known is not None and known.shape == own.shape else (read, False)
+        if by.folds_relu:
+            truth = np.maximum(truth, 0.0)
         floats = [(array - by.zero) * by.scale for array in (own, *moved)]
-        return _Tensor(
-            name, dtype, None, truth if matched and truth is not None else read, matched, floats[0], floats[1:], by
-        )
+        return _Tensor(name, STORAGE[kind].name, None, truth, matched, floats[0], floats[1:], by)
 
     def _layer(self, values: NodeValues, tensor: _Tensor) -> NoiseLayer:
         node, fmt, truth = values.node, tensor.fmt, tensor.truth
@@ -148,11 +146,13 @@ class _Meter:
         floor = _floor(values, tensor, magnitude)
         read = max((self._relative.get(name, 0.0) for name in node.inputs), default=0.0)
         self._relative[tensor.name] = relative
+        certain = np.logical_and.reduce([usable, *finite])
         counts = _range_counts(size, nonzero, fmt) if fmt else _clipping(truth, tensor)
         if node.proto.op_type == "DequantizeLinear" and node.proto.input[0] in self._graph.constants:
             counts |= _stored_codes(values)
         rounding = floor * magnitude
-        return NoiseLayer(
+        conversion = _root_mean_square(tensor.own - truth, certain) if tensor.matched else None
+        layer = NoiseLayer(
             node=node.name,
             op_type=node.proto.op_type,
             tensor=tensor.name,
@@ -164,16 +164,17 @@ class _Meter:
             smallest=float(np.min(size, where=nonzero, initial=np.inf)) if nonzero.any() else 0.0,
             noise=noise,
             lost_bits=_lost_bits(relative, max(read, floor)),
-            conversion=_root_mean_square(tensor.own - truth, usable) if tensor.matched else None,
+            conversion=conversion,
+            conversion_ratio=_ratio(conversion or 0.0, max(noise, rounding)),
             got=[
-                _got(column, self._floats(tensors[tensor.name], tensor), truth, usable, max(noise, rounding))
+                _got(column, self._floats(tensors[tensor.name], tensor), truth, (usable, certain), max(noise, rounding))
                 for column, tensors in self._got.items()
                 if tensor.name in tensors and tensors[tensor.name].shape == truth.shape
             ],
-            lost=int(np.count_nonzero(usable & ~np.logical_and.reduce(finite))) if finite else 0,
+            lost=int(np.count_nonzero(usable & ~certain)),
             undefined=int(np.count_nonzero(np.isnan(truth))),
-            **counts,  # type: ignore[arg-type]  floats and counts by the fields' names
         )
+        return replace(layer, **counts)
 
     @staticmethod
     def _floats(shown: Array, tensor: _Tensor) -> Array:
@@ -238,8 +239,7 @@ def _clipping(truth: Array, tensor: _Tensor) -> dict[str, float]:
         return {}
     lowest, highest = (by.lowest - by.zero) * by.scale, (by.highest - by.zero) * by.scale
     known = np.isfinite(truth)
-    below = np.where(by.folds_relu, 0.0, lowest - truth)
-    cut = np.where(known, np.maximum(np.maximum(below, truth - highest), 0.0), 0.0)
+    cut = np.where(known, np.maximum(np.maximum(lowest - truth, truth - highest), 0.0), 0.0)
     codes = np.clip(np.where(known, truth, 0.0) / by.scale, by.lowest - by.zero, by.highest - by.zero)
     span = float(codes.max() - codes.min())
     return {
@@ -259,13 +259,23 @@ def _stored_codes(values: NodeValues) -> dict[str, float]:
     return {"step": float(np.max(by.scale)), "codes_used": span / (by.highest - by.lowest)}
 
 
-def _got(name: str, got: Array, truth: Array, usable: Array, noise: float) -> NoiseGot:
+def _ratio(error: float, noise: float) -> float:
+    if not error or np.isinf(noise):
+        return 0.0
+    return error / noise if noise else float(np.inf)
+
+
+def _got(name: str, got: Array, truth: Array, where: tuple[Array, Array], noise: float) -> NoiseGot:
+    """Return what came; `where` are the elements whose truth is a number of the format, and those that are a number in every draw too."""
+    usable, certain = where
     with np.errstate(all="ignore"):
-        nonfinite = int(np.count_nonzero(usable & ~np.isfinite(got)))
-        error = _root_mean_square(got - truth, usable)
-        ratio = 0.0 if not error or np.isinf(noise) else error / noise if noise else float(np.inf)
+        strange = ~np.isfinite(got)
+        error = _root_mean_square(got - truth, certain)
     return NoiseGot(
-        name=name, error=error, ratio=float(np.inf) if nonfinite and np.isfinite(noise) else ratio, nonfinite=nonfinite
+        name=name,
+        error=error,
+        ratio=float(np.inf) if (certain & strange).any() else _ratio(error, noise),
+        nonfinite=int(np.count_nonzero(usable & strange)),
     )
 
 

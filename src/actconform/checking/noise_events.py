@@ -20,8 +20,8 @@ LOST_BITS = 2.0
 SHARE = 0.5
 """Of the values that are not 0, below the normal numbers: what they lose is then what the layer loses."""
 LIMIT = 10.0
-"""Times the expected noise. The model of rounding is right to a factor of 3 on healthy runs (docs/check.md); and where one rounding, of a mean
-or a scale, decides a whole tensor, its error is one number drawn, which 3.3 standard deviations hold in all but 1 of 1,000 tensors."""
+"""Times the expected noise. The model of rounding is right to a factor of 3, for other orders of sums and what is fused; and where one
+rounding, of a mean or a scale, decides a whole tensor, its error is one number drawn: 3.3 standard deviations hold 999 of 1,000."""
 MOST_NAMED = 5
 
 
@@ -38,10 +38,10 @@ def noise_events(graph: FlatGraph, check: NoiseCheck) -> NoiseCheck:
     """Return `check` with what its layers come to, in fields and in sentences."""
     layers = check.layers
     leaving = _first_leaving(graph, layers)
-    losing = sorted((layer for layer in layers if layer.lost_bits > LOST_BITS), key=lambda layer: -layer.lost_bits)
+    losing = _losing(graph, layers)
     coarse = [layer for layer in layers if layer.step and 0 < layer.codes_used < 2.0**-LOST_BITS]
     clipping = [layer for layer in layers if layer.clip_loss > layer.step / 12**0.5]
-    wrong = next((layer for layer in layers if _conversion_ratio(layer) > LIMIT), None)
+    wrong = next((layer for layer in layers if layer.conversion_ratio > LIMIT), None)
     beyond = _beyond(layers)
     serious = leaving is not None and (leaving.victims > 0 or leaving.is_output)
     return replace(
@@ -61,6 +61,14 @@ def noise_events(graph: FlatGraph, check: NoiseCheck) -> NoiseCheck:
             *_output_words(graph, layers),
         ),
     )
+
+
+def _losing(graph: FlatGraph, layers: Sequence[NoiseLayer]) -> list[NoiseLayer]:
+    """Return the layers that lose precision, those that lose most first, without those that read what is beyond the range already."""
+    gone = {layer.tensor for layer in layers if layer.lost or layer.overflowed}
+    spoilt = {node.name for node in graph.nodes if not gone.isdisjoint(node.inputs)}
+    losing = [layer for layer in layers if layer.lost_bits > LOST_BITS and layer.node not in spoilt]
+    return sorted(losing, key=lambda layer: -layer.lost_bits)
 
 
 def _first_leaving(graph: FlatGraph, layers: Sequence[NoiseLayer]) -> _Leaves | None:
@@ -134,12 +142,6 @@ def _beyond(layers: Sequence[NoiseLayer]) -> dict[str, NoiseLayer]:
     return beyond
 
 
-def _conversion_ratio(layer: NoiseLayer) -> float:
-    if layer.conversion is None or layer.noise <= 0:
-        return 0.0
-    return layer.conversion / layer.noise if layer.noise < float("inf") else 0.0
-
-
 def _range_words(leaving: _Leaves | None, layers: Sequence[NoiseLayer]) -> Iterator[str]:
     undefined = next((layer for layer in layers if layer.undefined), None)
     if undefined:
@@ -199,7 +201,7 @@ def _conversion_words(wrong: NoiseLayer | None, check: NoiseCheck) -> Iterator[s
     if wrong is not None:
         yield (
             f"conversion: at {_at(wrong)} the graph, computed without rounding, is {wrong.conversion:.3g} from {check.truth}, "
-            f"{_conversion_ratio(wrong):.0f} times what {check.format} explains: weights or constants are others"
+            f"{wrong.conversion_ratio:.0f} times what {check.format} explains: weights or constants are others"
         )
 
 
@@ -208,7 +210,7 @@ def _got_words(layers: Sequence[NoiseLayer], beyond: dict[str, NoiseLayer], chec
         if column in beyond:
             layer = beyond[column]
             got = next(each for each in layer.got if each.name == column)
-            because = ", as the graph itself is" if _conversion_ratio(layer) > LIMIT else ""
+            because = ", as the graph itself is" if layer.conversion_ratio > LIMIT else ""
             came = (
                 f"{got.nonfinite:,} values are NaN or infinite"
                 if got.nonfinite

@@ -13,9 +13,9 @@ class NoiseGot(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """Of the column: "ort-cpu", "torch float16"."""
     error: float
-    """Root mean square of got less truth, where both are numbers of the format; absolute."""
+    """Root mean square of got less truth, where truth and all draws are numbers of the format; absolute."""
     ratio: float
-    """The error over the expected noise, at least one rounding; infinite where NaN or infinities came and a number is right."""
+    """The error over the expected noise, at least one rounding; infinite where NaN or infinities came that no draw has."""
     nonfinite: int = 0
     """Elements that are NaN or infinite, and whose truth is a number of the format."""
 
@@ -46,6 +46,8 @@ class NoiseLayer(msgspec.Struct, frozen=True, kw_only=True):
     """By how many bits noise over magnitude is larger than in what the node read, or than one rounding."""
     conversion: float | None = None
     """Root mean square of the graph in float64 less the truth, where the truth is that of another model: what the conversion moved."""
+    conversion_ratio: float = 0.0
+    """That over the expected noise, at least one rounding."""
     got: list[NoiseGot] = []
     overflowed: int = 0
     """Elements whose truth is beyond the range of the format."""

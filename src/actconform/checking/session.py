@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
+from actconform.checking.agreement_columns import agreements_of
 from actconform.checking.draw import parsed_range
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
 from actconform.checking.inputs import InputSample
@@ -17,10 +19,10 @@ from actconform.checking.noise_columns import is_low_precision, noise_of
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
-from actconform.checking.trained.beside import Beside, column_of, example_for, open_beside, refusal_of
+from actconform.checking.trained.beside import Beside, column_of, example_for, live_beside, open_beside, refusal_of
 from actconform.checking.trained.exports import Export, chosen_exporters, example_inputs, export_all
 from actconform.checking.trained.runs import TrainedRuns
-from actconform.checking.trained.sources import named_source
+from actconform.checking.trained.sources import NamedSource, named_source
 from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
 from actconform.types.trained import Precision, RunMode
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from actconform.checking.agreement import ColumnAgreement
     from actconform.checking.checked_sample import CheckedSample, Progress
     from actconform.checking.result import CheckResult
     from actconform.checking.runs import RuntimeRuns
@@ -66,6 +69,14 @@ class CheckRequest(NamedTuple):
     """GiB."""
     timeout: float | None = None
     """Seconds a call."""
+    data: str | None = None
+    """A data set over which columns are compared, as `checking.dataset.data_set` takes it."""
+    batch: int | None = None
+    """Samples of it at once."""
+    metric: str | None = None
+    """The user's own, "module:function"."""
+    worst: int = 5
+    """How many samples of it that agree least are kept."""
     out: Path = Path("actconform-check")
     """Where exported graphs go."""
 
@@ -89,6 +100,8 @@ class CheckedGraph(NamedTuple):
     source: Source
     samples: Sequence[CheckedSample]
     runtimes: Sequence[RuntimeRuns]
+    agreed: Sequence[ColumnAgreement] = ()
+    """Over the data set, with the worst samples."""
     exporter: str = ""
     """That made it of the trained model; "" for a file of the user."""
 
@@ -108,6 +121,8 @@ def expect_consistent(request: CheckRequest) -> None:
         raise UsageError("--reference has the outputs for certain inputs: give these with --inputs")
     if request.reference is not None and (request.gradients or request.dtype):
         raise UsageError("--reference has outputs of the model as it is: leave out --gradients and --dtype")
+    if request.data is None and (request.metric or request.batch):
+        raise UsageError("--metric and --batch are for a data set: name it with --data")
     if request.autocast and request.dtype:
         raise UsageError("--autocast runs the trained model in mixed precision, --dtype the graph in another: choose")
 
@@ -119,10 +134,11 @@ def check_graphs(
     progress: Progress,
     say: Callable[[str], None] = lambda _: None,
     begin: Callable[[], None] = lambda: None,
+    live: Mapping[str, TrainedRuns] = MappingProxyType({}),
 ) -> Generator[CheckedGraph | FailedExport]:
     """Check the ONNX file, or every export of the trained model, and yield the results as they come; processes end with the iterator.
 
-    `begin` is called when sources and inputs are read, before what takes long; it may raise UsageError.
+    `live` are models of this process, by the text that names each in the request. `begin` is called when sources and inputs are read, before what takes long; it may raise UsageError.
 
     Raises UsageError for what the user must change, OSError where an exported graph cannot be written.
     """
@@ -133,15 +149,20 @@ def check_graphs(
             for name in dict.fromkeys(request.runtimes or (DEFAULT_RUNTIME,))
         ]
         progress.stage("opening")
-        named = named_source(request.source, trusted=request.trust)
+        named = (
+            NamedSource(request.source, "trained", live[request.source].source)
+            if request.source in live
+            else named_source(request.source, trusted=request.trust)
+        )
         if named.kind == "outputs":
             raise UsageError(
                 f"{one_line(request.source)}: holds outputs: name the model first, and this with --against"
             )
         texts = [*([request.source] if named.kind == "trained" else []), *request.against]
         own = [read_source(named.path, max_memory=request.memory)] if named.kind == "onnx" else []
-        beside, saved = open_beside(
-            texts,
+        beside = [live_beside(live[text], text) for text in texts if text in live]
+        opened, saved = open_beside(
+            [text for text in texts if text not in live],
             catalog,
             config,
             stack,
@@ -149,6 +170,7 @@ def check_graphs(
             timeout=request.timeout,
             max_memory=request.memory,
         )
+        beside = sorted([*beside, *opened], key=lambda model: texts.index(model.text))
         session = _Session(_with_saved(request, saved), runtimes, beside, progress, begin)
         if own:
             yield session.check(own[0])
@@ -243,7 +265,9 @@ class _Session:
             noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
             result = replace(result, noise=noise)
         result = replace(result, notes=(*result.notes, *notes))
-        return CheckedGraph(result, checked, samples, self._runtimes, exporter)
+        agreed = agreements_of(request, checked, self._runtimes, columns, progress) if request.data else []
+        result = replace(result, agreement=[column.agreement for column in agreed])
+        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter)
 
     def _prepared(self, source: Source, exporter: str) -> tuple[list[TrainedColumn], list[CheckedSample], list[str]]:
         """Return the trained models as columns, the user's samples or drawn ones, and notes about them."""

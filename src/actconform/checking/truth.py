@@ -131,7 +131,7 @@ class RoundingDraw:
         if fmt is None or name in self._structural:
             return array
         seed = self._weights.setdefault(name, int(self._generator.integers(1 << 32)))
-        return _moved(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
+        return moved_by(array, np.abs(array) * fmt.unit_roundoff, np.random.default_rng(seed), np.rint(array) == array)
 
     def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node, each off by a rounding where its operator rounds."""
@@ -153,10 +153,10 @@ class RoundingDraw:
             kept = np.rint(array) == array
         else:
             kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
-        return _moved(array, size * fmt.unit_roundoff, self._generator, kept)
+        return moved_by(array, size * fmt.unit_roundoff, self._generator, kept)
 
 
-def _moved(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
+def moved_by(array: Array, by: Array, generator: np.random.Generator, kept: Array) -> Array:
     """Return `array` moved by `by`, which is overwritten, up or down by chance; elements that are `kept` stay."""
     count = min(array.size, TILE)
     bits = np.unpackbits(np.frombuffer(generator.bytes(count // 8 + 1), np.uint8))[:count]

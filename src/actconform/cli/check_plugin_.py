@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from actconform.cli import announced
-from actconform.contract.check import check
+from actconform.contract.check import check_contract
 from actconform.contract.evidence import Setting
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
@@ -55,7 +55,7 @@ def command(name: str, subjects: tuple[str, ...], as_json: bool) -> int:
         timeout=config.timeout,
         plugins=plugins,
     )
-    checked = check(name, setting, catalog, _show_case)
+    checked = check_contract(name, setting, catalog, _show_case)
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", nl=False, err=True)
     if as_json:

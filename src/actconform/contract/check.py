@@ -41,7 +41,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.clauses) and not any(clause.state == "broken" for clause in self.clauses)
 
 
-def check(
+def check_contract(
     name: str,
     setting: Setting | None = None,
     catalog: Catalog | None = None,

@@ -90,9 +90,11 @@ def described(value: object) -> str:
 
 def _imported(name: str, source: TrainedSource) -> ModuleType:
     folder = source.folder or str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    if folder in sys.path:
+        sys.path.remove(folder)
+    sys.path.insert(0, folder)
     importlib.invalidate_caches()
+    _forget_namesake(name.partition(".")[0], folder)
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
@@ -103,16 +105,35 @@ def _imported(name: str, source: TrainedSource) -> ModuleType:
         raise SourceError(f"{name} cannot be imported: {fault_with_lines(error, folder)}") from error
 
 
+def _forget_namesake(name: str, folder: str) -> None:
+    """Let the user's module be imported anew where one of its name came from another folder; a library's is no namesake."""
+    namesake = sys.modules.get(name)
+    if namesake is None or name not in set(_modules_in(Path(folder))):
+        return
+    file = str(getattr(namesake, "__file__", None) or next(iter(getattr(namesake, "__path__", ())), ""))
+    if file and Path(file).is_relative_to(folder):
+        return
+    if not file or not _is_users(file, name):
+        raise SourceError(
+            f"{name!r} is the name of a module that is loaded already, {one_line(file or 'built in')}: rename yours"
+        )
+    for loaded in [each for each in sys.modules if each == name or each.startswith(f"{name}.")]:
+        del sys.modules[loaded]
+
+
 def _no_module(name: str, missing: str, folder: str) -> str:
     parent, _, last = missing.rpartition(".")
     within = Path(folder, *parent.split(".")) if parent else Path(folder)
-    return f"no module {missing!r} for {one_line(name)} in {one_line(folder)}{near(last, sorted(_modules_in(within)))}"
+    wanted = "" if missing == name else f", of {one_line(name)},"
+    return f"no module {missing!r}{wanted} in {one_line(folder)}{near(last, sorted(_modules_in(within)))}"
 
 
 def _modules_in(folder: Path) -> Iterator[str]:
     if folder.is_dir():
         for entry in folder.iterdir():
-            if entry.suffix == ".py" or (entry / "__init__.py").is_file():
+            if (entry.suffix == ".py" and entry.stem.isidentifier() and entry.stem != "__init__") or (
+                entry / "__init__.py"
+            ).is_file():
                 yield entry.stem
 
 

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 
 class TrainedSession:
-    """The trained model that is open in this worker: another one takes its place when a job names it."""
+    """The trained model that is open in this worker: another one takes its place when a job names it.
 
-    def __init__(self, session: Session) -> None:
+    A model that lives in this process may be given as `live`; then it is that of every job.
+    """
+
+    def __init__(self, session: Session, live: TrainedModel | None = None) -> None:
         self._session = session
+        self._live = live
         self._source: TrainedSource | None = None
         self._model: TrainedModel | None = None
 
@@ -64,6 +68,8 @@ class TrainedSession:
         return result
 
     def _opened(self, source: TrainedSource) -> TrainedModel:
+        if self._live is not None:
+            return self._live
         if self._model is not None and source == self._source:
             return self._model
         self._session.require_available()

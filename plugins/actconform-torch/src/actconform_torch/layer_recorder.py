@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional
@@ -82,6 +82,8 @@ FILLED = frozenset(
     ]
 )
 _REFLECTED = frozenset(["add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "matmul", "and", "or", "xor"])
+# Within it no function of torch is seen by a mode; it has no public name.
+UNSEEN = torch._C.DisableTorchFunction  # noqa: SLF001
 _SHORT_CUTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
 
@@ -116,16 +118,13 @@ class LayerRecorder(TorchFunctionMode):
         for tensor in inputs:
             self._add(tensor)
 
-    def __enter__(self) -> LayerRecorder:
+    def __enter__(self) -> Self:
         self._stack.enter_context(_every_function_seen())
         for part in self._module.modules():
             if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
                 continue
-            for register, hook in (
-                (part.register_forward_pre_hook, self._begin),
-                (part.register_forward_hook, self._end),
-            ):
-                self._stack.callback(register(hook, with_kwargs=True).remove)  # type: ignore[operator]
+            self._stack.callback(part.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            self._stack.callback(part.register_forward_hook(self._end, with_kwargs=True).remove)
         super().__enter__()
         return self
 
@@ -158,7 +157,7 @@ class LayerRecorder(TorchFunctionMode):
         before = {index: place for index, tensor in enumerate(read) if (place := self._place(tensor)) is not None}
         result = func(*args, **kwargs)
         if read:
-            with torch._C.DisableTorchFunction():
+            with UNSEEN():
                 self._record_function(name, read, before, result)
         return result
 
@@ -188,7 +187,7 @@ class LayerRecorder(TorchFunctionMode):
             self._places[tensor] = (_version(tensor), before[0])
 
     def _begin(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        with torch._C.DisableTorchFunction():
+        with UNSEEN():
             path = self._names[id(module)]
             if self._frames:
                 self._frames[-1].children.append(path)
@@ -197,7 +196,7 @@ class LayerRecorder(TorchFunctionMode):
             self._frames.append(_Frame(path, inputs, [], []))
 
     def _end(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ARG002  torch hands them over
-        with torch._C.DisableTorchFunction():
+        with UNSEEN():
             frame = self._frames.pop()
             tensors = [tensor for _, tensor in flattened(result, "")]
             outputs = tuple(dict.fromkeys(self._output(tensor) for tensor in tensors))
@@ -282,7 +281,7 @@ def _tensors(result: object) -> Iterator[torch.Tensor]:
 
 
 def _version(tensor: torch.Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+    return -1 if tensor.is_inference() else tensor._version  # noqa: SLF001  the only way to see a write in place
 
 
 def _kind(module: torch.nn.Module) -> str:

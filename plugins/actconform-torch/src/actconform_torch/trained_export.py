@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import logging
-from collections import Counter
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,17 +15,22 @@ from torch.utils import _pytree as pytree
 from actconform import Artifact, SourceError
 from actconform.plugin.framework import exported
 from actconform.types.trained import RunMode
+from actconform_torch.exporters import refusal_of_export
 from actconform_torch.module_state import as_for_call
 from actconform_torch.trained_call import output_tensors
 from actconform_torch.trained_model import TRAINING_SEED, TorchTrainedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from actconform import TrainedModel
     from actconform.types import Bundle
 
+    Export = Callable[["TrainedCall", Mapping[str, int]], Artifact]
+
 BATCH = "batch"
+# Errors about an operator, which another shape does not mend.
+OF_OPERATORS = ("DispatchError", "UnsupportedOperatorError")
 
 
 class TrainedCall(NamedTuple):
@@ -44,41 +49,71 @@ def exported_dynamo(model: TrainedModel, inputs: Bundle, *, training: bool) -> A
     """Return the graph that torch.export and torch.onnx make; raise whatever they raise."""
     # It says at every export that torchvision's operators are not there: nothing about the graph.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    return _exported(model, inputs, _dynamo, training=training)
+    return _exported(model, inputs, _dynamo, training=training, flattens=False)
 
 
 def exported_torchscript(model: TrainedModel, inputs: Bundle, *, training: bool) -> Artifact:
     """Return the graph that TorchScript's tracing makes; raise whatever it raises."""
-    return _exported(model, inputs, _torchscript, training=training)
+    return _exported(model, inputs, _torchscript, training=training, flattens=True)
 
 
-def _exported(
-    model: TrainedModel, inputs: Bundle, export: Callable[[TrainedCall, set[str], bool], Artifact], *, training: bool
-) -> Artifact:
+def _exported(model: TrainedModel, inputs: Bundle, export: Export, *, training: bool, flattens: bool) -> Artifact:
+    """Return the graph of the first attempt that succeeds; raise what the first one raised where none does."""
     if not isinstance(model, TorchTrainedModel):
         raise TypeError(f"export_trained got a {type(model).__qualname__}: wanted what open_trained of torch gave")
     module = copy.deepcopy(model.module) if model.scripted else model.module
+    failure: Exception | None = None
     with as_for_call(module, RunMode(training=training), TRAINING_SEED):
-        tensors = model.input_tensors(inputs)
-        batched = _batched(tensors)
-        notes = []
-        if batched and tensors[next(iter(batched))].shape[0] == 1:  # a size of 1 is taken for a constant
-            tensors = {
-                name: torch.cat([tensor, tensor]) if name in batched else tensor for name, tensor in tensors.items()
-            }
-        try:
-            artifact = export(_call(model, module, tensors), batched, training)
-        except Exception as error:  # whatever an exporter raises has no common base
-            if isinstance(error, MemoryError | SourceError) or not batched:
-                raise
-            tensors = model.input_tensors(inputs)
-            artifact = export(_call(model, module, tensors), set(), training)
-            notes.append(f"the batch is fixed: with a dynamic one the export fails: {_first_line(error)}")
-    return msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *notes))
+        for attempt in _attempts(model.input_tensors(inputs), flattens=flattens):
+            try:
+                artifact = export(_call(model, module, attempt), attempt.batched)
+            except Exception as error:  # whatever an exporter raises has no common base
+                if isinstance(error, MemoryError | SourceError):
+                    raise
+                failure = failure or error
+                if _is_of_operator(error):
+                    break
+                continue
+            if failure is None:
+                return artifact
+            note = f"{attempt.note}: otherwise the export fails: {refusal_of_export(failure)}"
+            return msgspec.structs.replace(artifact, warnings=(*artifact.warnings, note))
+    raise failure or RuntimeError("nothing was tried")
 
 
-def _call(model: TorchTrainedModel, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> TrainedCall:
+def _is_of_operator(error: BaseException | None) -> bool:
+    return error is not None and (type(error).__name__ in OF_OPERATORS or _is_of_operator(error.__cause__))
+
+
+class Attempt(NamedTuple):
+    """One way to export: with which tensors, which of them with a dynamic batch, and whether by way of a module of tensors alone."""
+
+    tensors: dict[str, torch.Tensor]
+    batched: dict[str, int]
+    """By name the axis of each input that is the batch, to be dynamic."""
+    flat: bool
+    note: str
+
+
+def _attempts(tensors: dict[str, torch.Tensor], *, flattens: bool) -> Iterator[Attempt]:
+    """Yield as users call it first, then with less: a module of positional tensors, then a fixed batch."""
+    batches = [axes for axes in (_batched(tensors, 2), _batched(tensors, 1)) if axes]
+    wrapped = "exported by way of a module that takes the inputs in order and hands them on by name"
+    for axes in (*list(itertools.compress(batches, (True, batches[:1] != batches[1:]))), {}):
+        doubled = {  # a size of 1 is taken for a constant
+            name: torch.cat([tensor, tensor], axes[name]) if name in axes and tensor.shape[axes[name]] == 1 else tensor
+            for name, tensor in tensors.items()
+        }
+        yield Attempt(
+            doubled, axes, flat=False, note="the batch of some inputs is fixed" if axes else "the batch is fixed"
+        )
+        if flattens:
+            yield Attempt(doubled, axes, flat=True, note=wrapped if axes else f"{wrapped}, and with a fixed batch")
+
+
+def _call(model: TorchTrainedModel, module: torch.nn.Module, attempt: Attempt) -> TrainedCall:
     """Return the call, by way of a module of flat tensors where torch knows no way into the model's own inputs or outputs."""
+    tensors = attempt.tensors
     args, kwargs = model.call.bound(tensors)
     names = {id(tensor): name for name, tensor in tensors.items()}
     leaves = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -86,13 +121,12 @@ def _call(model: TorchTrainedModel, module: torch.nn.Module, tensors: Mapping[st
         result = module(*copy.deepcopy(args), **copy.deepcopy(kwargs))
     outputs = output_tensors(result)
     results = pytree.tree_leaves(result)
-    plain = all(leaf is None or isinstance(leaf, torch.Tensor) for leaf in results)
-    if plain and [id(leaf) for leaf in results if leaf is not None] == [id(tensor) for tensor in outputs.values()]:
-        if [names.get(id(leaf)) for leaf in leaves] and len(leaves) == len(tensors):
-            inputs = tuple(names[id(leaf)] for leaf in leaves)
-            called = tuple(model.call.parameters[: len(args)])
-            target = module if model.program is None else model.program
-            return TrainedCall(target, args, kwargs, inputs, tuple(outputs), called)
+    plain = [id(leaf) for leaf in results if leaf is not None] == [id(tensor) for tensor in outputs.values()]
+    if plain and not attempt.flat and all(id(leaf) in names for leaf in leaves) and len(leaves) == len(tensors):
+        inputs = tuple(names[id(leaf)] for leaf in leaves)
+        called = tuple(model.call.parameters[: len(args)])
+        target = module if model.program is None else model.program
+        return TrainedCall(target, args, kwargs, inputs, tuple(outputs), called)
     flat = _Flat(module, model, tuple(tensors))
     return TrainedCall(flat, tuple(tensors.values()), {}, tuple(tensors), tuple(outputs), ())
 
@@ -112,17 +146,14 @@ class _Flat(torch.nn.Module):
         return tuple(output_tensors(self.model(*args, **kwargs)).values())
 
 
-def _batched(tensors: Mapping[str, torch.Tensor]) -> set[str]:
-    """Return the names of the inputs whose first axis is the batch: those that share the size which most of them have there."""
-    sizes = Counter(tensor.shape[0] for tensor in tensors.values() if tensor.dim())
-    if not sizes:
-        return set()
-    size = sizes.most_common(1)[0][0]
-    return {name for name, tensor in tensors.items() if tensor.dim() and tensor.shape[0] == size}
+def _batched(tensors: Mapping[str, torch.Tensor], axes: int) -> dict[str, int]:
+    """Return by name which of the first `axes` axes of an input is the batch: it has the size of the first input's first axis."""
+    size = next((tensor.shape[0] for tensor in tensors.values() if tensor.dim()), None)
+    places = {name: list(tensor.shape[:axes]) for name, tensor in tensors.items()}
+    return {name: sizes.index(size) for name, sizes in places.items() if size in sizes}
 
 
-def _dynamo(call: TrainedCall, batched: set[str], training: bool) -> Artifact:
-    del training  # the module is in the mode already
+def _dynamo(call: TrainedCall, batched: Mapping[str, int]) -> Artifact:
     options: dict[str, Any] = {}
     if batched and not isinstance(call.module, torch.export.ExportedProgram):
         options["dynamic_shapes"] = _dynamic_shapes(call, batched)
@@ -143,13 +174,14 @@ def _dynamo(call: TrainedCall, batched: set[str], training: bool) -> Artifact:
     return Artifact(proto.SerializeToString(), opset, "dynamo", ir_version=proto.ir_version)
 
 
-def _dynamic_shapes(call: TrainedCall, batched: set[str]) -> Any:
+def _dynamic_shapes(call: TrainedCall, batched: Mapping[str, int]) -> Any:
     """Return for every tensor among the arguments its dynamic axes, in their structure."""
     batch = torch.export.Dim(BATCH)
     order = iter(call.inputs)
 
     def axes(leaf: object) -> Any:
-        return ({0: batch} if next(order) in batched else None) if isinstance(leaf, torch.Tensor) else None
+        axis = batched.get(next(order)) if isinstance(leaf, torch.Tensor) else None
+        return None if axis is None else {axis: batch}
 
     args, kwargs = pytree.tree_map(axes, (call.args, call.kwargs))
     if not call.parameters and not call.kwargs:
@@ -157,25 +189,18 @@ def _dynamic_shapes(call: TrainedCall, batched: set[str]) -> Any:
     return {**dict(zip(call.parameters, args, strict=True)), **kwargs}
 
 
-def _torchscript(call: TrainedCall, batched: set[str], training: bool) -> Artifact:
-    del training
+def _torchscript(call: TrainedCall, batched: Mapping[str, int]) -> Artifact:
     written = BytesIO()
     torch.onnx.export(
         call.module,
         call.args,
         written,
-        kwargs=call.kwargs,
+        kwargs=call.kwargs or None,  # of an empty dict it makes arguments that forward does not get otherwise
         dynamo=False,
-        dynamic_axes={name: {0: BATCH} for name in batched},
+        dynamic_axes={name: {axis: BATCH} for name, axis in batched.items()},
         input_names=list(call.inputs),
         output_names=list(call.outputs),
         # By default it exports in inference mode whatever the module's own.
         training=torch.onnx.TrainingMode.PRESERVE,
     )
     return exported(written.getvalue(), "torchscript")
-
-
-def _first_line(error: Exception) -> str:
-    from actconform_torch.exporters import refusal_of_export
-
-    return str(refusal_of_export(error))

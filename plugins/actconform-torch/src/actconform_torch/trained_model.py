@@ -157,7 +157,7 @@ class TorchTrainedModel(TrainedModel):
         args, kwargs = arguments
         try:
             outputs = output_tensors(compute(*args, **kwargs))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever the user's code raises is explained
             self._explain(error, module, mode)
         if not outputs:
             raise SourceError(f"{_class_of(self.module)} gives no tensor")

@@ -6,7 +6,7 @@ import inspect
 import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,7 +61,7 @@ def opened_source(source: TrainedSource) -> Opened:
 
 def opened_object(value: object, example: object = None, name: str = "the model") -> Opened:
     """Return a module of the user's, or a tuple of one and example inputs, opened: not copied."""
-    if isinstance(value, tuple | list) and len(value) == 2 and not isinstance(value[0], torch.Tensor):
+    if isinstance(value, tuple | list) and len(value) == 2 and (_is_module(value[0]) or _framework_of(value[0])):
         value, example = value[0], value[1] if example is None else example
     if isinstance(value, torch.export.ExportedProgram):
         return _of_program(value)
@@ -106,9 +106,8 @@ def _is_module(value: object) -> bool:
 
 
 def _no_module(value: object, name: str) -> Exception:
-    for package in frameworks_of(value):
-        if package in OTHERS:
-            return Unsupported(f"{name} gives {OTHERS[package]} ({described(value)}), not torch's")
+    if framework := _framework_of(value):
+        return Unsupported(f"{name} gives {framework} ({described(value)}), not torch's")
     if isinstance(value, tuple | list):
         kinds = ", ".join(described(part) for part in value[:4])
         return SourceError(f"{name} gives {described(value)} of {len(value)} ({kinds}): {WANTED}")
@@ -119,15 +118,19 @@ def _no_module(value: object, name: str) -> Exception:
     return SourceError(f"{name} gives {described(value)}: {WANTED}")
 
 
+def _framework_of(value: object) -> str:
+    """Return of which other framework a model is, in words; "" where it is of none that is known."""
+    return next((OTHERS[package] for package in frameworks_of(value) if package in OTHERS), "")
+
+
 def _own_example(module: torch.nn.Module) -> object:
     """Return the example that a module has: Lightning's `example_input_array`, transformers' `dummy_inputs`."""
     for attribute in ("example_input_array", "dummy_inputs"):
-        try:
+        # It may be a property, of the user's or of a library, that raises: there is none then.
+        with suppress(Exception):
             example = getattr(module, attribute, None)
-        except Exception:  # a property of the user's or of a library: there is none then  # noqa: BLE001
-            continue
-        if example is not None:
-            return example
+            if example is not None:
+                return example
     return None
 
 

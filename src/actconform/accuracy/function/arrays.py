@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import ml_dtypes
@@ -118,7 +119,7 @@ def _parts(function: object) -> Iterator[object]:
         if part is not None:
             yield part
             yield from (part if isinstance(part, type) else type(part)).__mro__
-    name = getattr(function, "__name__", "")
+    name = getattr(function, "__name__", None)
     for framework in dict.fromkeys(FRAMEWORKS.values()):  # torch.tanh does not say where it comes from
         module = sys.modules.get(framework)
         if module is not None and isinstance(name, str) and vars(module).get(name) is function:
@@ -126,7 +127,6 @@ def _parts(function: object) -> Iterator[object]:
 
 
 def _package(part: object) -> str:
-    module = getattr(part, "__module__", None) or (
-        getattr(part, "__name__", "") if part in sys.modules.values() else ""
-    )
+    """Return the framework whose package a module, or the module of a function or type, belongs to; "" for none."""
+    module = part.__name__ if isinstance(part, ModuleType) else getattr(part, "__module__", None)
     return FRAMEWORKS.get(module.partition(".")[0], "") if isinstance(module, str) else ""

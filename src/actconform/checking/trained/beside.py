@@ -50,7 +50,6 @@ def open_beside(
     max_memory: int | None,
 ) -> tuple[list[Beside], list[Path]]:
     """Return the models that the user names, open, and the paths of saved outputs; `stack` ends their processes.
-
     Raises UsageError where one cannot be opened.
     """
     models, outputs = [], []
@@ -65,6 +64,11 @@ def open_beside(
             runs = stack.enter_context(GraphRuns(read_source(named.path, max_memory=max_memory)))
             models.append(Beside(runs, text, _opened(runs, text), is_graph=True))
     return models, outputs
+
+
+def live_beside(runs: Trained, text: str) -> Beside:
+    """Return a model of this process, as `text` names it. Raises UsageError where it cannot be opened."""
+    return Beside(runs, text, _opened(runs, text))
 
 
 def _opened(runs: Trained, text: str) -> OpenedModel:

@@ -257,7 +257,7 @@ class _Check:
                 layer_of=dict(matching.layer_of),
             )
         if self._weights is not None:
-            trained = replace(trained, weights=self._weights.checks, foreign=tuple(self._weights.foreign))
+            trained = replace(trained, weights=list(self._weights.checks), foreign=tuple(self._weights.foreign))
         return replace(trained, notes=tuple(dict.fromkeys(self._notes)))
 
 

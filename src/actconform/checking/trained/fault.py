@@ -126,8 +126,8 @@ def _blame(column: TrainedColumn, observed: Observed, *, exact: bool) -> tuple[B
     if not exact:
         return _blame_as_it_runs(name, observed)
     weights = observed.weights.checks if observed.weights else []
-    different = [check for check in weights if check.state == "different"]
-    if len(different) > 1 and len(different) > ANOTHER_MODEL * len(weights):
+    different = [check for check in weights if check.state in ("different", "missing")]
+    if len(different) > 1 and len(different) >= ANOTHER_MODEL * len(weights):
         return "graph", [
             f"{len(different)} of {len(weights)} weights are not those of the trained model: the file is of another checkpoint"
         ]

@@ -6,6 +6,7 @@ what the trained model computed.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,16 +14,19 @@ import numpy as np
 from actconform.checking.trained.layouts import laid_out, orders
 from actconform.checking.trained.matching_walk import Pair
 from actconform.checking.trained.source_names import function_of
+from actconform.checking.trained.trained_graph import layer_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from actconform.checking.flatten import Array
     from actconform.checking.trained.matching_walk import Evidence, Walk
+    from actconform.types.trained import LayerRecord
 
 REGION = 400  # nodes between the last matches and where the walk is lost
 WINDOW = 48  # trained tensors that are looked at
-TRIES = 40  # guesses for one place
+TRIES = 60  # guesses for one place
+FIRST, EACH = 8, 6  # of these: the best ones of all, and of each trained tensor
 FORWARD = 40  # nodes that are computed behind a guess
 WORK = 12  # times the nodes of the graph, that are computed for guesses in all
 ALIKE = 0.3  # of the root mean square: how far apart two tensors are that are taken for each other without a trial
@@ -41,36 +45,31 @@ class Guess(NamedTuple):
 
 class Recovery:
     """Finds the pair at which a walk goes on. `layer_of_node` gives the layer that a node belongs to by its names, "" where nothing
-    says so, `weights_of` the layers whose weights it reads.
-    """
+    says so, `weights_of` the layers whose weights it reads."""
 
-    def __init__(self, layer_of_node: Sequence[str], weights_of: Sequence[frozenset[str]]) -> None:
+    def __init__(
+        self, layer_of_node: Sequence[str], weights_of: Sequence[frozenset[str]], layers: Sequence[LayerRecord]
+    ) -> None:
         self._layer_of_node = layer_of_node
         self._weights_of = weights_of
+        self._outputs_of: dict[str, set[int]] = {}
+        for record in layers:
+            self._outputs_of.setdefault(layer_name(record), set()).update(record.outputs)
         self._work = 0
 
     def __call__(self, walk: Walk, lost: Sequence[str]) -> Pair | None:
         """Return the pair from which the walk goes on, or None where no guess holds."""
-        region = _region(walk, lost)
-        guesses = sorted(self._guesses(walk, region), key=lambda guess: -guess.score)[:TRIES]
-        for guess in guesses:
+        guesses = sorted(self._guesses(walk, _region(walk, lost)), key=lambda guess: -guess.score)
+        trial = _Trial(self, walk)
+        for guess in itertools.islice(_in_turn(guesses), TRIES):
             if self._work > WORK * len(walk.graph.nodes) + 1000:
                 break
-            if self._finds_its_way(walk, guess.pair):
-                return self._earlier(walk, guesses, guess.pair)
+            if trial(guess):
+                return _best(guesses, guess, trial, walk.trained.ancestors[guess.pair.trained]).pair
         for guess in guesses:
             if guess.output or (guess.distance <= ALIKE and guess.named):
                 return guess.pair
         return None
-
-    def _earlier(self, walk: Walk, guesses: Sequence[Guess], later: Pair) -> Pair:
-        """Return the first pair with which the walk finds its way, of those before `later`: the nearest to where the two part."""
-        behind = walk.trained.ancestors[later.trained]
-        before = [guess for guess in guesses if behind >> guess.pair.trained & 1 and guess.pair.node <= later.node]
-        for guess in sorted(before, key=lambda guess: (guess.pair.trained, -guess.score)):
-            if self._finds_its_way(walk, guess.pair):
-                return guess.pair
-        return later
 
     def _guesses(self, walk: Walk, region: Sequence[int]) -> Iterator[Guess]:
         names = [(place, name) for place in region for name in walk.graph.nodes[place].outputs]
@@ -86,21 +85,33 @@ class Recovery:
             if name in walk.pairs or name not in walk.lineages:
                 continue
             candidates = by_size.get(int(np.prod(walk.graph.shapes.get(name, (0,)), dtype=np.int64)), [])
-            candidates = [trained for trained in candidates if not walk.lineages[name].passed >> trained & 1]
+            candidates = [
+                trained
+                for trained in candidates
+                if not walk.lineages[name].passed >> trained & 1 and self._agrees(walk, place, trained)
+            ]
             if not candidates:
                 continue
-            walk.ensure([name], known)
+            known.update(walk.recomputed([name], known))
             array = known.get(name)
             if array is None or array.dtype.kind != "f":
                 continue
             for trained in candidates:
                 yield self._guess(walk, place, name, array, trained, outputs.get(name) == trained)
 
-    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:
+    def _agrees(self, walk: Walk, place: int, trained: int) -> bool:
+        """Return whether a node may give a trained tensor, by its name: it is the layer's, or its layer was folded into that one."""
+        source = self._layer_of_node[place]
+        outputs = self._outputs_of.get(source) if source else None
+        if not outputs or any(layer_name(record) == source for record in walk.trained.givers[trained]):
+            return True
+        return any(walk.trained.ancestors[trained] >> output & 1 for output in outputs)
+
+    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:  # noqa: FBT001, PLR0917
         permutation, distance = _nearest_layout(walk.trained.values(trained), array)
         score = 0.0
         by: Evidence = "order"
-        layers = {record.name.partition(":")[0].partition("#")[0] for record in walk.trained.givers[trained]}
+        layers = {layer_name(record) for record in walk.trained.givers[trained]}
         functions = {record.kind.rpartition(" ")[2].strip("_") for record in walk.trained.givers[trained]}
         source = self._layer_of_node[place]
         named = source != "" and source in layers
@@ -117,47 +128,91 @@ class Recovery:
         score += 3 * output
         return Guess(score, Pair(name, place, trained, permutation, by), distance, named, output)
 
-    def _finds_its_way(self, walk: Walk, pair: Pair) -> bool:
+    def finds_its_way(self, walk: Walk, pair: Pair) -> bool:
         """Return whether another trained tensor is found behind a pair, when its values are the trained ones."""
-        graph = walk.graph
-        replaced = walk.trained_values(pair)
-        same = {candidate.trained for candidate in walk.candidates(replaced)} | {pair.trained}
-        values: dict[str, Array] = {pair.tensor: replaced}
-        behind, beyond = {pair.tensor}, set()
-        count = 0
-        for place in range(pair.node, len(graph.nodes)):
-            node = graph.nodes[place]
-            if pair.tensor in node.outputs or not any(name in behind or name in beyond for name in node.inputs):
+        nodes = walk.graph.nodes
+        values = {pair.tensor: walk.trained_values(pair)}
+        same = {candidate.trained for candidate in walk.candidates(values[pair.tensor])} | {pair.trained}
+        behind, count = {pair.tensor}, 0
+        unknown: set[str] = set()
+        for place in range(pair.node + 1, len(nodes)):
+            node = nodes[place]
+            if not any(name in behind or name in unknown for name in node.inputs):
                 continue
-            if any(name in beyond for name in node.inputs):
-                beyond.update(node.outputs)
-                continue
-            if count >= FORWARD:
-                break
-            for name in node.inputs:
-                if name not in values and name in walk.values:
-                    values[name] = walk.values[name]
-            walk.ensure(node.inputs, values)
-            computed = walk.outputs(node, values)
+            computed: dict[str, Array] = {}
+            if not any(name in unknown for name in node.inputs):
+                values.update((name, walk.values[name]) for name in node.inputs if name in walk.values.keys() - behind)
+                values.update(walk.recomputed(node.inputs, values))
+                computed = walk.outputs(node, values)
+            fresh = [name for name in node.outputs if name not in walk.pairs]
+            unknown.update(name for name in fresh if name not in computed)
+            behind.update(name for name in fresh if name in computed)
+            values.update((name, computed[name]) for name in fresh if name in computed)
+            self._work += 1
             count += any(array.dtype.kind == "f" for array in computed.values())
-            for name in node.outputs:
-                if name in walk.pairs:
-                    continue
-                if name not in computed:
-                    beyond.add(name)
-                    continue
-                values[name] = computed[name]
-                behind.add(name)
-                found = [
-                    each.trained
-                    for each in walk.candidates(computed[name])
-                    if each.trained not in same and each.trained not in walk.taken and walk.trained.givers[each.trained]
-                ]
-                if found and not same & {each.trained for each in walk.candidates(computed[name])}:
-                    self._work += count
-                    return True
-        self._work += count
+            if any(self._is_new(walk, place, computed[name], same) for name in fresh if name in computed):
+                return True
+            if count >= FORWARD:
+                return False
         return False
+
+    def _is_new(self, walk: Walk, node: int, array: Array, same: set[int]) -> bool:
+        """Return whether `array` has the values of a trained tensor without a partner, and of none of `same`."""
+        places = [candidate.trained for candidate in walk.candidates(array)]
+        return not same & set(places) and any(
+            place not in walk.taken and walk.trained.givers[place] and self._agrees(walk, node, place)
+            for place in places
+        )
+
+
+class _Trial:
+    """Tries guesses, each once."""
+
+    def __init__(self, recovery: Recovery, walk: Walk) -> None:
+        self._recovery, self._walk = recovery, walk
+        self._results: dict[Pair, bool] = {}
+
+    def __call__(self, guess: Guess) -> bool:
+        if guess.pair not in self._results:
+            self._results[guess.pair] = self._recovery.finds_its_way(self._walk, guess.pair)
+        return self._results[guess.pair]
+
+
+def _in_turn(guesses: Sequence[Guess]) -> Iterator[Guess]:
+    """Yield guesses to try: those for which most speaks, then for each trained tensor in order some."""
+    yield from guesses[:FIRST]
+    by_trained: dict[int, list[Guess]] = {}
+    for guess in guesses[FIRST:]:
+        by_trained.setdefault(guess.pair.trained, []).append(guess)
+    for trained in sorted(by_trained):
+        yield from by_trained[trained][:EACH]
+
+
+def _best(guesses: Sequence[Guess], holding: Guess, trial: _Trial, ancestors: int) -> Guess:
+    """Return of the guesses that hold like `holding` the first trained tensor: there the two part. Of the graph's tensors that may be it the
+    nearest, of equally near ones, which are views of each other, the first."""
+    before = [
+        guess for guess in guesses if ancestors >> guess.pair.trained & 1 and guess.pair.node <= holding.pair.node
+    ]
+    tries: dict[int, int] = {}
+    for guess in sorted(before, key=lambda guess: (guess.pair.trained, -guess.score)):
+        tries[guess.pair.trained] = tries.get(guess.pair.trained, 0) + 1
+        if tries[guess.pair.trained] <= EACH and trial(guess):
+            holding = guess
+            break
+    alike = [
+        guess
+        for guess in guesses
+        if guess.pair.trained == holding.pair.trained and guess.distance <= holding.distance * (1 + 1e-9)
+    ]
+    return next(
+        (
+            guess
+            for guess in sorted(alike, key=lambda guess: (round(guess.distance, 12), guess.pair.node))
+            if trial(guess)
+        ),
+        holding,
+    )
 
 
 def _region(walk: Walk, lost: Sequence[str]) -> list[int]:
@@ -210,7 +265,7 @@ def _nearest_layout(trained: Array, array: Array) -> tuple[tuple[int, ...], floa
     """Return the order of axes in which a trained tensor is nearest to `array`, of those that give its shape, and how far it is."""
     goal = [size for size in array.shape if size > 1]
     fitting = [order for order in orders(trained.shape, array.shape) if _sizes(trained, order) == goal]
-    options = fitting[:8] or [tuple(range(trained.ndim))]
+    options = fitting[:8] or list(itertools.islice(orders(trained.shape, array.shape), 24))
     distances = [_distance(array, laid_out(trained, order, array.shape)) for order in options]
     best = int(np.argmin(distances))
     return options[best], distances[best]

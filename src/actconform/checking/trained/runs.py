@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actconform.checking.runs import RunFailure, failure_of_worker, run_failure
 from actconform.errors import WorkerError
@@ -18,12 +18,24 @@ if TYPE_CHECKING:
 
     from actconform.types import Artifact
     from actconform.types.trained import OpenedModel, TrainedRun, TrainedSource
-    from actconform.workers.client import Worker
-    from actconform.workers.protocol import TrainedResult
+    from actconform.workers.protocol import Handshake, TrainedResult
 
     Arrays = Mapping[str, NDArray[Any]]
 
 NATIVE = RunMode()
+
+
+class TrainedWorker(Protocol):
+    """What does the jobs of a trained model: a worker, or the framework in this process."""
+
+    def start(self) -> Handshake:
+        """Return what it is and has; raise WorkerError where it cannot be started."""
+
+    def trained(self, job: TrainedJob, timeout: float) -> TrainedResult:
+        """Do a job; raise WorkerError where no answer comes."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 class TrainedRuns:
@@ -33,7 +45,7 @@ class TrainedRuns:
     of kind "refused" where the model is none of this framework or cannot do what is asked.
     """
 
-    def __init__(self, name: str, source: TrainedSource, worker: Worker, timeout: float) -> None:
+    def __init__(self, name: str, source: TrainedSource, worker: TrainedWorker, timeout: float) -> None:
         self.name = name
         """The backend's."""
         self.source = source

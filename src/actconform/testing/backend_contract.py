@@ -1,4 +1,4 @@
-"""What the tests of a plugin subclass; it needs pytest, as nothing else here does."""
+"""The contract of a backend as tests of pytest, which a plugin's tests subclass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 
-from actconform.contract.check import Checked, check
+from actconform.contract.check import Checked, check_contract
 from actconform.contract.clauses import PROMISES
 from actconform.contract.evidence import Setting
 
@@ -45,4 +45,4 @@ class BackendContract:
 @cache
 def _checked(backend: str, subjects: tuple[str, ...]) -> Checked:
     """Return the outcome of the contract, checked once for all clauses."""
-    return check(backend, Setting(subjects=subjects))
+    return check_contract(backend, Setting(subjects=subjects))

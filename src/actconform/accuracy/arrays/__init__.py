@@ -1,0 +1,1 @@
+"""Arrays that something computed against those that are expected: actconform.compare."""

@@ -1,0 +1,156 @@
+"""`actconform.check`: the check of the command line, called from Python, of files and of models in memory."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from actconform.api.checked_model import CheckedModel
+from actconform.api.given import GivenFiles
+from actconform.checking.session import CheckRequest, FailedExport, check_graphs
+from actconform.errors import UsageError
+from actconform.files import temporary_folder
+from actconform.plugin.loader import load_plugins
+from actconform.report.check.check_files import write_check
+from actconform.report.terminal.check_progress import CheckProgress
+from actconform.report.terminal.console import open_console
+from actconform.say import say
+from actconform.settings import read_config
+from actconform.workers.from_settings import configured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from actconform.checking.checked_sample import Progress
+    from actconform.checking.result import CheckResult, OutputCheck
+    from actconform.checking.session import CheckedGraph
+
+PREFIX = "actconform-given-"
+
+
+def check(
+    model: Any,
+    *,
+    against: Any = (),
+    inputs: Any = None,
+    runtimes: str | Sequence[str] = ("ort-cpu",),
+    exporters: str | Sequence[str] = (),
+    gradients: bool = False,
+    train_mode: bool = False,
+    dtype: Literal["f16", "bf16"] | None = None,
+    autocast: Literal["f16", "bf16"] | None = None,
+    ranges: str | Sequence[str] = (),
+    samples: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    html: bool = False,
+    minimize: bool = False,
+    trust: bool = False,
+    max_memory: float | None = None,
+    timeout: float | None = None,
+    config: str | Path | None = None,
+    progress: bool = False,
+) -> CheckedModel:
+    """Return whether runtimes and frameworks compute a model as rounding allows, as `actconform check` does; the result is true where they do.
+
+    `model` is whatever the command takes (a path, "package.module:factory"), an onnx.ModelProto, a torch module or a Keras model of this
+    process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
+    are a path, a dict of arrays by name (one sample), a list of such dicts, a tuple in the model's order, or an array for a model of one
+    input; without them inputs are drawn. Arrays may be tensors of a framework. All other arguments are the options of the command;
+    `ranges` are "x=0:255".
+
+    Without `out` no file is left behind. With it check.json, drawn inputs, with `html` a page, and with `minimize` the smallest model
+    that shows the first fault are written there, and exports into folders of their name.
+
+    A model of this process is run here, not in a worker: a crash of the framework ends the process, and `timeout` does not hold for it.
+    Weights, modes and random states are left as they were.
+
+    Raises UsageError, saying what to do, for what the user must change; OSError where a file cannot be written.
+    """
+    if minimize and out is None:
+        raise UsageError("minimize=True writes a folder: name one with out=")
+    settings = read_config(None if config is None else Path(config))
+    catalog = configured(load_plugins(), settings)
+    with ExitStack() as stack:
+        folder = temporary_folder(PREFIX)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        memory = GivenFiles(folder, catalog, timeout or settings.timeout)
+        try:
+            source = memory.model(model, "model", inputs)
+            request = CheckRequest(
+                source=source,
+                against=tuple(memory.against(against)) if against is not None else (),
+                inputs=memory.inputs(inputs, source),
+                ranges=_several(ranges),
+                samples=samples,
+                seed=seed,
+                runtimes=_several(runtimes),
+                exporters=_several(exporters),
+                gradients=gradients,
+                train_mode=train_mode,
+                dtype=dtype,
+                autocast=autocast,
+                trust=trust,
+                max_memory=max_memory,
+                timeout=timeout,
+                out=folder / "exports" if out is None else Path(out),
+            )
+            hears: Progress = (
+                stack.enter_context(CheckProgress(open_console(to_stderr=True))) if progress else _Silent()
+            )
+            graphs = stack.enter_context(
+                closing(check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live))
+            )
+            files = None if out is None else _Files(Path(out), inputs=inputs is None, html=html, minimize=minimize)
+            return _collected(graphs, files)
+        except UsageError as error:
+            raise type(error)(memory.in_words(str(error))) from error
+
+
+class _Files(NamedTuple):
+    """What is written, and where."""
+
+    folder: Path
+    inputs: bool
+    html: bool
+    minimize: bool
+
+
+def _collected(graphs: Iterable[CheckedGraph | FailedExport], files: _Files | None) -> CheckedModel:
+    """Return what came of all graphs, and write their files while their runtimes are open."""
+    results: list[CheckResult] = []
+    failed: list[FailedExport] = []
+    wrote: list[str] = []
+    for graph in graphs:
+        if isinstance(graph, FailedExport):
+            failed.append(graph)
+            continue
+        results.append(graph.result)
+        if files is not None:
+            name = graph.exporter or (graph.source.path.stem if len(results) > 1 else "")
+            folder = files.folder / name if name else files.folder
+            wrote += write_check(graph, folder, inputs=files.inputs, html=files.html, minimize=files.minimize)
+    return CheckedModel(tuple(results), tuple(failed), tuple(wrote))
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _say_aside(text: str) -> None:
+    say(text, err=True)
+
+
+class _Silent:
+    """Hears how far a check is, and says nothing."""
+
+    def stage(self, name: str, total: int = 0) -> None:
+        pass
+
+    def step(self, count: int = 1) -> None:
+        pass
+
+    def outputs(self, runtime: str, outputs: Sequence[OutputCheck]) -> None:
+        pass

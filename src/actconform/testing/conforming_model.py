@@ -1,0 +1,174 @@
+"""A test's assertion that a model computes as rounding allows, with a message that says what is wrong, whose fault it is and what to do."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from actconform.api.checked_model import CheckedModel
+    from actconform.checking.result import CheckResult, ModelFault, RuntimeCheck
+
+COLUMNS_TOLD = 3  # that do not conform, in full
+EVIDENCE_TOLD = 4
+PAGE = "index.html"
+
+
+def assert_conforms(
+    model: Any,
+    inputs: Any = None,
+    routes: str | Sequence[str] = ("ort-cpu",),
+    against: Any = None,
+    *,
+    gradients: bool = False,
+    train_mode: bool = False,
+    dtype: Literal["f16", "bf16"] | None = None,
+    ranges: str | Sequence[str] = (),
+    samples: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    trust: bool = False,
+    max_memory: float | None = None,
+    timeout: float | None = None,
+) -> CheckedModel:
+    """Raise AssertionError unless rounding explains every answer of a model on every route; return the check otherwise.
+
+    `routes` are runtimes ("ort-cpu", "openvino"), or for a trained model exporter and runtime ("torch-dynamo+ort-cpu"), of which a runtime alone
+    stands for every exporter that takes the model. `model`, `inputs`, `against` and the other arguments are those of `actconform.check`. A
+    route that is not there, or that refuses the model, does not conform.
+
+    The message names the layer, by how much it is off, whose fault it is with the evidence, and how to get a page about it. With `out` page,
+    inputs and results are written there. Raises UsageError for what the user must change. Needs no test framework.
+    """
+    __tracebackhide__ = True
+    from actconform.api.check import check
+
+    groups = _by_exporter([routes] if isinstance(routes, str) else routes)
+    checks = []
+    for exporter, runtimes in groups.items():
+        folder = out if out is None or len(groups) == 1 else Path(out) / (exporter or "all")
+        checks.append(
+            check(
+                model,
+                against=() if against is None else against,
+                inputs=inputs,
+                runtimes=runtimes,
+                exporters=(exporter,) if exporter else (),
+                gradients=gradients,
+                train_mode=train_mode,
+                dtype=dtype,
+                ranges=ranges,
+                samples=samples,
+                seed=seed,
+                out=folder,
+                html=out is not None,
+                trust=trust,
+                max_memory=max_memory,
+                timeout=timeout,
+            )
+        )
+    if all(checks):
+        return checks[0]
+    options = {
+        "--against": against,
+        "--inputs": inputs,
+        "--gradients": gradients,
+        "--train-mode": train_mode,
+        "--dtype": dtype,
+        "--range": ranges,
+        "--samples": samples,
+        "--seed": seed or None,
+        "--trust": trust,
+    }
+    failed = next(checked for checked in checks if not checked)
+    raise AssertionError("\n".join([*_wrong_columns(failed), *_way_to_page(model, groups, options, failed)]))
+
+
+def _by_exporter(routes: Sequence[str]) -> dict[str, list[str]]:
+    """Return the runtimes of the routes by exporter, "" for a runtime alone."""
+    groups: dict[str, list[str]] = {}
+    for route in routes:
+        exporter, _, runtime = route.rpartition("+")
+        groups.setdefault(exporter, []).append(runtime)
+    return groups
+
+
+def _wrong_columns(checked: CheckedModel) -> Iterator[str]:
+    """Yield what is wrong: a line for each column that does not conform, the first of them in full."""
+    from actconform.report.check.summary import name_shown
+    from actconform.text import one_line
+
+    wrong = [(graph, column) for graph in checked.graphs for column in graph.runtimes if column.status != "explained"]
+    for graph, column in wrong[:COLUMNS_TOLD]:
+        yield from _of_column(graph, column)
+    if len(wrong) > COLUMNS_TOLD:
+        yield f"and {len(wrong) - COLUMNS_TOLD} more do not conform: {', '.join(name_shown(column.name) for _, column in wrong[COLUMNS_TOLD:])}"
+    if not checked.graphs:
+        yield "no graph was made that could be checked"
+    for failed in checked.failed:
+        yield f"{name_shown(failed.exporter)} made no graph: {one_line(failed.reason, 400)}"
+
+
+def _of_column(graph: CheckResult, column: RuntimeCheck) -> Iterator[str]:
+    from actconform.report.check.summary import decisions, name_shown, output_words, worst_outputs
+    from actconform.text import one_line
+
+    maker = f" made by {graph.exporter}" if graph.exporter else ""
+    if column.status != "not explained":
+        yield f"{name_shown(graph.model)}{maker} on {name_shown(column.name)}: {column.status}: {one_line(column.reason, 400)}"
+        return
+    yield f"{name_shown(graph.model)}{maker} does not conform on {name_shown(column.name)}"
+    if column.fault is not None:
+        yield from _of_fault(graph, column.fault)
+    if column.mutated:
+        yield f"  it changed its inputs in place: {', '.join(map(name_shown, column.mutated))}"
+    for output in worst_outputs(column)[:COLUMNS_TOLD]:
+        alike, rows = decisions(column, output.name)
+        top = f", top-1 agrees {alike:,}/{rows:,}" if rows else ""
+        yield f"  output {name_shown(output.name)}: {output_words(output)}{top}"
+
+
+def _of_fault(graph: CheckResult, fault: ModelFault) -> Iterator[str]:
+    from actconform.report.check.summary import BLAME_MEANS, fault_place, fault_sentence, name_shown
+    from actconform.text import one_line
+
+    sample = f" (sample {fault.sample + 1} of {len(graph.samples)})" if len(graph.samples) > 1 else ""
+    yield f"  first: {fault_place(fault)}: {fault_sentence(fault)}{sample}"
+    if fault.layer:
+        yield f"  trained layer: {name_shown(fault.layer)}"
+    if fault.source:
+        yield f"  source line: {one_line(fault.source, 400)}"
+    means = BLAME_MEANS.get(fault.blame, "")
+    yield f"  blame: {fault.blame}{f': {means}' if means else ''}"
+    for sentence in fault.evidence[:EVIDENCE_TOLD]:
+        yield f"    - {one_line(sentence, 400)}"
+    if fault.cause:
+        yield f"  known cause: {fault.cause}"
+
+
+def _way_to_page(
+    model: Any, groups: dict[str, list[str]], options: dict[str, Any], checked: CheckedModel
+) -> Iterator[str]:
+    """Yield how to see every layer: the page that was written, the command that writes one, or what to give for it."""
+    pages = [path for path in checked.wrote if Path(path).name == PAGE]
+    if pages:
+        yield f"  page: {pages[0]}"
+        return
+    named = [options["--against"]] if isinstance(options["--against"], str | Path) else options["--against"] or ()
+    paths = [model, *named, *([] if options["--inputs"] is None else [options["--inputs"]])]
+    if not all(isinstance(path, str | Path) for path in paths):
+        yield '  a page with every layer: give assert_conforms(..., out="FOLDER")'
+        return
+    words = ["actconform", "check", str(model)]
+    for option, value in options.items():
+        several = value if isinstance(value, tuple | list) else [value]
+        for each in several:
+            if each is not None and each is not False:
+                words += [option] if each is True else [option, str(each)]
+    for exporter, runtimes in groups.items():
+        words += ["--exporter", exporter] if exporter else []
+        words += [word for runtime in runtimes for word in ("--runtime", runtime)]
+    yield f"  a page with every layer: {shlex.join([*words, '--html'])}"

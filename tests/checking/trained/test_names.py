@@ -1,0 +1,84 @@
+"""Which tensor of a graph is which of a trained model."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actconform.checking.trained.names import Pair, in_graph_layout, in_trained_layout, paired
+from actconform.errors import UsageError
+from actconform.types.trained import TensorSpec
+
+
+def spec(name, dims=(None, 3), dtype="float32"):
+    return TensorSpec(name, dtype, dims)
+
+
+def partners(graph, trained, what="input", **options):
+    pairs, notes = paired(graph, trained, what, **options)
+    return {pair.graph: pair.trained for pair in pairs}, notes
+
+
+def test_equal_names_decide_whatever_the_order():
+    assert partners([spec("a"), spec("b")], [spec("b"), spec("a")]) == ({"a": "a", "b": "b"}, [])
+
+
+@pytest.mark.parametrize("exported", ["x:0", "serving_default_x", "model/x:0", "X"])
+def test_what_exporters_add_to_a_name_does_not_hide_it(exported):
+    named, notes = partners([spec(exported)], [spec("x")])
+    assert named == {exported: "x"}
+    assert not notes
+
+
+def test_other_names_are_paired_by_their_order_which_is_noted():
+    named, notes = partners([spec("in"), spec("mask", dtype="int64")], [spec("x"), spec("m", dtype="int32")])
+    assert named == {"in": "x", "mask": "m"}
+    assert [note for note in notes if "in of the graph is x" in note and "order" in note]
+
+
+@pytest.mark.parametrize(
+    "trained",
+    [
+        [spec("p"), spec("q"), spec("r")],
+        [spec("p"), spec("q", dtype="int64")],
+        [spec("p"), spec("q", dims=(None, 3, 4))],
+    ],
+    ids=["more", "another-type", "another-rank"],
+)
+def test_tensors_that_cannot_be_told_apart_are_refused_with_both_lists(trained):
+    with pytest.raises(UsageError, match=r"cannot be told apart.*a \(float32.*p \(float32"):
+        paired([spec("a"), spec("b")], trained, "input")
+
+
+def test_an_output_that_the_trained_model_does_not_give_is_left_out_and_noted():
+    named, notes = partners([spec("y"), spec("hidden")], [spec("y")], "output", whole=False)
+    assert named == {"y": "y"}
+    assert any("hidden" in note for note in notes)
+
+
+def test_no_output_in_common_is_refused():
+    with pytest.raises(UsageError, match="outputs cannot be told apart"):
+        paired([spec("y"), spec("z")], [spec("p", dims=(2, 2, 2))], "output", whole=False)
+
+
+def test_channels_first_and_last_are_recognized_by_their_sizes():
+    (pair,), notes = paired([spec("x", ("n", 3, 8, 6))], [spec("x", (None, 8, 6, 3))], "input")
+    assert pair.permutation == (0, 3, 1, 2)
+    assert any("layout" in note for note in notes)
+    image = np.arange(2 * 8 * 6 * 3).reshape(2, 8, 6, 3)
+    assert pair.to_graph(image).shape == (2, 3, 8, 6)
+    assert np.array_equal(pair.to_trained(pair.to_graph(image)), image)
+
+
+def test_equal_sizes_are_no_reason_for_another_layout():
+    (pair,), _ = paired([spec("x", ("n", 8, 8, 8))], [spec("x", (None, 8, 8, 8))], "input")
+    assert pair.permutation == ()
+
+
+@given(st.permutations(range(4)))
+def test_layouts_go_there_and_back(permutation):
+    pair = Pair("g", "t", tuple(permutation))
+    array = np.arange(24).reshape(1, 2, 3, 4)
+    there = in_graph_layout([pair], {"t": array, "other": array})
+    assert set(there) == {"g"}
+    assert np.array_equal(in_trained_layout([pair], there)["t"], array)
