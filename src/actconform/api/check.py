@@ -62,7 +62,7 @@ def check(
     `ranges` are "x=0:255".
 
     Without `out` no file is left behind. With it check.json, drawn inputs, with `html` a page, and with `minimize` the smallest model
-    that shows the first fault are written there, and exports into folders of their own.
+    that shows the first fault are written there, and exports into folders of their name.
 
     A model of this process is run here, not in a worker: a crash of the framework ends the process, and `timeout` does not hold for it.
     Weights, modes and random states are left as they were.
@@ -76,13 +76,13 @@ def check(
     with ExitStack() as stack:
         folder = temporary_folder(PREFIX)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        given = GivenFiles(folder, catalog, timeout or settings.timeout)
+        memory = GivenFiles(folder, catalog, timeout or settings.timeout)
         try:
-            source = given.model(model, "model", inputs)
+            source = memory.model(model, "model", inputs)
             request = CheckRequest(
                 source=source,
-                against=tuple(given.against(against)) if against is not None else (),
-                inputs=given.inputs(inputs, source),
+                against=tuple(memory.against(against)) if against is not None else (),
+                inputs=memory.inputs(inputs, source),
                 ranges=_several(ranges),
                 samples=samples,
                 seed=seed,
@@ -101,12 +101,12 @@ def check(
                 stack.enter_context(CheckProgress(open_console(to_stderr=True))) if progress else _Silent()
             )
             graphs = stack.enter_context(
-                closing(check_graphs(request, catalog, settings, hears, _say_aside, live=given.live))
+                closing(check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live))
             )
             files = None if out is None else _Files(Path(out), inputs=inputs is None, html=html, minimize=minimize)
             return _collected(graphs, files)
         except UsageError as error:
-            raise type(error)(given.in_words(str(error))) from error
+            raise type(error)(memory.in_words(str(error))) from error
 
 
 class _Files(NamedTuple):
@@ -129,8 +129,8 @@ def _collected(graphs: Iterable[CheckedGraph | FailedExport], files: _Files | No
             continue
         results.append(graph.result)
         if files is not None:
-            own = graph.exporter or (graph.source.path.stem if len(results) > 1 else "")
-            folder = files.folder / own if own else files.folder
+            name = graph.exporter or (graph.source.path.stem if len(results) > 1 else "")
+            folder = files.folder / name if name else files.folder
             wrote += write_check(graph, folder, inputs=files.inputs, html=files.html, minimize=files.minimize)
     return CheckedModel(tuple(results), tuple(failed), tuple(wrote))
 

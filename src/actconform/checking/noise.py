@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
+from actconform.checking.flatten import wide
 from actconform.checking.format_noise import RELATIVE, FormatNoise, Quantizer, quantizer, side_by_side
 from actconform.checking.noise_events import noise_events
 from actconform.checking.noise_result import NoiseCheck, NoiseGot, NoiseLayer

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 BATCH = "batch"
 # Errors about an operator, which another shape does not mend.
-OF_OPERATORS = ("ConversionError", "UnsupportedOperatorError")
+OF_OPERATORS = ("DispatchError", "UnsupportedOperatorError")
 
 
 class TrainedCall(NamedTuple):
@@ -71,7 +71,7 @@ def _exported(model: TrainedModel, inputs: Bundle, export: Export, *, training: 
                 if isinstance(error, MemoryError | SourceError):
                     raise
                 failure = failure or error
-                if type(error).__name__ in OF_OPERATORS:
+                if _is_of_operator(error):
                     break
                 continue
             if failure is None:
@@ -79,6 +79,10 @@ def _exported(model: TrainedModel, inputs: Bundle, export: Export, *, training: 
             note = f"{attempt.note}: otherwise the export fails: {refusal_of_export(failure)}"
             return msgspec.structs.replace(artifact, warnings=(*artifact.warnings, note))
     raise failure or RuntimeError("nothing was tried")
+
+
+def _is_of_operator(error: BaseException | None) -> bool:
+    return error is not None and (type(error).__name__ in OF_OPERATORS or _is_of_operator(error.__cause__))
 
 
 class Attempt(NamedTuple):

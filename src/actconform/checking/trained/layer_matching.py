@@ -11,7 +11,7 @@ from actconform.checking.trained.layouts import laid_out
 from actconform.checking.trained.matching_walk import Evidence, Pair, Walk
 from actconform.checking.trained.recovery import Recovery
 from actconform.checking.trained.source_names import SourceNames
-from actconform.checking.trained.trained_graph import TrainedGraph
+from actconform.checking.trained.trained_graph import TrainedGraph, layer_name
 from actconform.onnx.evaluate.element_types import FORMATS
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def match_layers(graph: FlatGraph, sample: Bundle, run: TrainedRun, owners: Mapp
     trained = TrainedGraph(run)
     walk = Walk(graph, sample, trained, tolerance_of(graph, run))
     names = SourceNames(record.name for record in run.layers)
-    owner_of = {parameter: record.name for record in run.layers for parameter in record.parameters}
+    owner_of = {parameter: layer_name(record) for record in run.layers for parameter in record.parameters}
     owners = {**{name: name for name in graph.constants if name in owner_of}, **owners}
     layer_of_node = [names.layer(node.proto) for node in graph.nodes]
     weights_of = [
         frozenset(owner_of[owners[name]] for name in node.inputs if owners.get(name) in owner_of)
         for node in graph.nodes
     ]
-    walk.run(Recovery(layer_of_node, weights_of))
+    walk.run(Recovery(layer_of_node, weights_of, run.layers))
     matches = tuple(_match(graph, trained, pair) for pair in sorted(walk.pairs.values(), key=lambda pair: pair.node))
     return Matching(
         matches=matches,

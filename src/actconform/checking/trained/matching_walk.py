@@ -132,7 +132,8 @@ class Walk:
             lineage = lineage.joined(self.lineages.get(name, Lineage()))
         depth = max((self._depths.get(name, 0) for name in node.inputs), default=0)
         if not all(name in self.pairs for name in node.outputs):
-            self.ensure(node.inputs, self.values)
+            made = self.recomputed(node.inputs, self.values)
+            self.values.update((name, made[name]) for name in node.inputs if name in made)
         computed = self.outputs(node, self.values)
         for name, array in computed.items():
             if name in self.pairs:
@@ -148,21 +149,31 @@ class Walk:
                 self.take(pair)
         return [name for name in computed if name not in self.pairs and self._depths.get(name, 0) >= LOST]
 
-    def ensure(self, names: Iterable[str], values: dict[str, Array]) -> None:
-        """Compute those of the tensors again that `values` has no more, from the last matched ones."""
+    def recomputed(self, names: Iterable[str], values: Mapping[str, Array]) -> dict[str, Array]:
+        """Return those of the tensors that `values` has not, and what they are computed from, back to the last matched ones."""
         waiting, places = list(names), set()
+        made: dict[str, Array] = {}
         while waiting:
             name = waiting.pop()
-            if name in values or name in self.graph.constants or name not in self.producers:
+            if name in values or name in made or name in self.graph.constants:
                 continue
             if name in self.pairs:
-                values[name] = self.trained_values(self.pairs[name])
-            elif self.producers[name] not in places:
+                made[name] = self.trained_values(self.pairs[name])
+            elif name in self._given:
+                made[name] = self._given[name]
+            elif name in self.producers and self.producers[name] not in places:
                 places.add(self.producers[name])
                 waiting += self.graph.nodes[self.producers[name]].inputs
         for place in sorted(places):
-            for name, array in self.outputs(self.graph.nodes[place], values).items():
-                values.setdefault(name, array)
+            node = self.graph.nodes[place]
+            held = {
+                name: made[name] if name in made else values[name]
+                for name in node.inputs
+                if name in made or name in values
+            }
+            for name, array in self.outputs(node, held).items():
+                made.setdefault(name, array)
+        return made
 
     def outputs(self, node: FlatNode, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return what a node gives for what it reads; nothing where that is not known, or where it fails at these values."""
