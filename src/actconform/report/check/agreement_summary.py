@@ -55,7 +55,7 @@ def _of_output(output: OutputAgreement) -> Iterator[str]:
 
 def _of_metric(metric: MetricAgreement) -> str:
     if metric.actual is None or (metric.expected is None and not metric.compares):
-        return f"{name_shown(metric.name)}: gave no number for any sample"
+        return f"{name_shown(metric.name)}: undefined on every sample"
     if metric.compares or metric.expected is None:
         return f"{name_shown(metric.name)}: {number_shown(metric.actual)}"
     return (
