@@ -102,6 +102,11 @@ def test_a_tied_weight_has_no_single_owner():
     assert [checks[name].initializers for name in checks] == [("t",), ("t",)]
     assert "tied with head.weight" in checks["embed.weight"].words
     assert comparison.owners == {}
+    # Torch keeps the name of one of them.
+    nodes = [node("Gather", "embed.weight", "ids"), node("MatMul", "x", "embed.weight")]
+    parameters = {"embed.weight": trained, "head.weight": trained}
+    assert compared(parameters, {"embed.weight": trained}, nodes)[1].owners == {}
+    assert compared(parameters, {"embed.weight": trained}, nodes[:1])[1].owners == {"embed.weight": "embed.weight"}
 
 
 def test_lone_numbers_and_indices_need_their_name():
