@@ -8,6 +8,7 @@ import numpy as np
 
 from actconform.checking.flatten import flatten
 from actconform.checking.judge import PIECE_BYTES
+from actconform.checking.model_file import ModelFile
 from actconform.checking.noise import noise_check, truth_of
 from actconform.checking.runs import Marks, RunFailure
 from actconform.checking.trained.layer_matching import in_graph_layout
@@ -80,8 +81,9 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
     marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
     level = runs.levels[0] if runs.levels else ""
     shown: dict[str, Array] = {}
-    for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
-        shown.update(piece.values)
+    with ModelFile(graph.model) as file:  # that of the check itself is gone
+        for piece in runs.marked(file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
+            shown.update(piece.values)
     return shown
 
 

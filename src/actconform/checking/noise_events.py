@@ -64,10 +64,14 @@ def noise_events(graph: FlatGraph, check: NoiseCheck) -> NoiseCheck:
 
 
 def _losing(graph: FlatGraph, layers: Sequence[NoiseLayer]) -> list[NoiseLayer]:
-    """Return the layers that lose precision, those that lose most first, without those that read what is beyond the range already."""
+    """Return the layers that lose precision, those that lose most first, without those that give or read what is beyond the range."""
     gone = {layer.tensor for layer in layers if layer.lost or layer.overflowed}
     spoilt = {node.name for node in graph.nodes if not gone.isdisjoint(node.inputs)}
-    losing = [layer for layer in layers if layer.lost_bits > LOST_BITS and layer.node not in spoilt]
+    losing = [
+        layer
+        for layer in layers
+        if layer.lost_bits > LOST_BITS and layer.node not in spoilt and layer.tensor not in gone
+    ]
     return sorted(losing, key=lambda layer: -layer.lost_bits)
 
 

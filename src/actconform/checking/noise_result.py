@@ -72,7 +72,8 @@ class NoiseLayer(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def place(self) -> str:
         """Where it is, for people: the layer and the operator."""
-        return f"{self.layer} ({self.op_type} {self.node})" if self.layer else f"{self.node} ({self.op_type})"
+        named = self.layer and self.layer != self.node
+        return f"{self.layer} ({self.op_type} {self.node})" if named else f"{self.node} ({self.op_type})"
 
     @property
     def relative(self) -> float:
