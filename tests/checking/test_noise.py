@@ -318,6 +318,7 @@ def test_a_healthy_quantized_graph_has_the_noise_of_its_steps(alone):
         if layer.noise > 1e-6 * layer.magnitude:
             assert 1 / 3 < layer.got[0].ratio < 3, layer.node
     assert (check.clipping, check.coarse, check.precision_lost, check.converted_wrong) == ((), (), (), "")
+    assert check.is_the_model
     assert check.beyond == {}
 
 
@@ -337,6 +338,7 @@ def test_a_scale_that_is_10_times_wrong_is_named(scales, field, node, alone):
     check = quantized_check(quantized(**scales), alone=alone)
     assert getattr(check, field) == (node,)
     assert check.clipping if field == "clipping" else not check.clipping
+    assert not check.is_the_model
     assert check.beyond == {}  # it is what these scales do, and the runtime does it
     assert any(line.startswith(field) and node in line for line in check.summary)
 

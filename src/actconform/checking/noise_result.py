@@ -105,3 +105,8 @@ class NoiseCheck(msgspec.Struct, frozen=True, kw_only=True):
     """By column the first node whose error is more than the format's noise; columns that are within it are left out."""
     summary: tuple[str, ...] = ()
     """Sentences."""
+
+    @property
+    def is_the_model(self) -> bool:
+        """Whether the graph is the model of the truth brought into the format soundly, whatever noise that makes."""
+        return not (self.converted_wrong or self.range_lost or self.clipping or self.coarse)
