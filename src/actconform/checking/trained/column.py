@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from msgspec.structs import replace
 
-from actconform.checking.checked_sample import CheckedSample, Progress, judged_samples, output_check
+from actconform.checking.checked_sample import (
+    CheckedSample,
+    Progress,
+    depends_on_answers,
+    judged_samples,
+    output_check,
+)
 from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
@@ -296,6 +302,8 @@ def _verdict(sample: CheckedSample, place: int, name: str, array: Array | None) 
 def _exact_verdict(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
     """Return the verdict on an output that the framework computed in float64."""
     output = OutputCheck(name=name, sample=place, shape=array.shape)
+    if depends_on_answers(sample.graph, name):
+        return replace(output, unjudged="it depends on a node that cannot be evaluated here")
     if name not in sample.graph.truth:
         return replace(output, unjudged=sample.graph.unknown.get(name, "its true value is not known"))
     return output_verdict(output, array, sample.graph.truth[name], sample.draws, sample.graph.types.get(name, 0))
