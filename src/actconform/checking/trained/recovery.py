@@ -257,10 +257,21 @@ def _nearest_matched(walk: Walk, trained: int) -> int:
 
 def _outputs(walk: Walk) -> dict[str, int]:
     """Return the trained tensors that are the outputs of the graph by their order, where there are as many."""
-    model = next((record for record in reversed(walk.trained.records) if not record.name), None)
-    if model is None or len(model.outputs) != len(walk.graph.outputs):
+    run = walk.trained.run
+    if len(run.outputs) != len(walk.graph.outputs):
         return {}
-    return dict(zip(walk.graph.outputs, model.outputs, strict=True))
+    places: dict[str, int] = {}
+    for name, output in zip(walk.graph.outputs, run.outputs.values(), strict=True):
+        for place in range(len(run.tensors) - 1, -1, -1):
+            tensor = run.tensors[place]
+            if (
+                tensor.size == output.size
+                and walk.trained.givers[place]
+                and np.array_equal(tensor.ravel(), output.ravel())
+            ):
+                places[name] = place
+                break
+    return places
 
 
 def _nearest_layout(trained: Array, array: Array) -> tuple[tuple[int, ...], float]:
