@@ -300,3 +300,17 @@ def test_layers_of_another_size_are_unmatched_with_a_reason():
     (gone,) = matched(graph(), {"x": X}, run).unmatched
     assert gone.layer == "head"
     assert "[3, 7]" in gone.reason
+
+
+def test_a_fault_that_a_small_factor_hides_is_found_at_its_layer():
+    x = numbers(0, 4, 64)
+    wide = x.astype(np.float64)
+    run = Recorder(wide)
+    stem = run.give("stem", np.tanh(wide), wide)
+    branch = run.give("branch", gelu(stem), stem)
+    scaled = run.give("scale", np.float64(np.float32(1e-6)) * branch, branch)
+    total = run.give("block", stem + scaled, stem, scaled)
+    text = '(float[b, 64] x) => (float[b, 64] y) { a = Tanh (x) s = Gelu <approximate = "tanh"> (a) m = Mul (s, small) y = Add (a, m) }'
+    matching = matched(made(text, {"small": np.array(1e-6, np.float32)}, opset=20), {"x": x}, run.run(total))
+    assert partners(matching) == {"stem": "a", "branch": "s", "scale": "m", "block": "y"}
+    assert evidence(matching) == {"branch": "order"}

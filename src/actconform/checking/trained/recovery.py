@@ -98,7 +98,7 @@ class Recovery:
             if array is None or array.dtype.kind != "f":
                 continue
             for trained in candidates:
-                yield self._guess(walk, place, name, array, trained, outputs.get(name) == trained)
+                yield self.guess(walk, place, name, array, trained, output=outputs.get(name) == trained)
 
     def _agrees(self, walk: Walk, place: int, trained: int) -> bool:
         """Return whether a node may give a trained tensor, by its name: it is the layer's, or its layer was folded into that one."""
@@ -108,7 +108,8 @@ class Recovery:
             return True
         return any(walk.trained.ancestors[trained] >> output & 1 for output in outputs)
 
-    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:
+    def guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, *, output: bool = False) -> Guess:
+        """Return what speaks for the tensor NAME, which has the values `array`, being a trained one."""
         permutation, distance = _nearest_layout(walk.trained.values(trained), array)
         score = 0.0
         by: Evidence = "order"
