@@ -76,4 +76,5 @@ def _inner_calls(run: TrainedRun) -> dict[str, int]:
         while "." in path or "/" in path:
             path = path[: max(path.rfind("."), path.rfind("/"))]
             calls[path] = calls.get(path, 0) + 1
+        calls[""] = calls.get("", 0) + bool(path)
     return calls
