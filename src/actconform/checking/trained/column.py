@@ -243,14 +243,12 @@ class _Check:
         tensors = list(judge.take(shown))
         return replace(check, tensors=tensors, unjudged=_unspanned(judge, tensors))
 
-    def _rounded(self, graph: FlatGraph) -> set[str]:
-        """Return the constants that are no trained weight to the last bit: they were rounded, or computed, when the graph was made."""
-        same = (
-            {name for check in self._weights.checks if check.exact for name in check.initializers}
-            if self._weights
-            else set()
-        )
-        return set(graph.constants) - same
+    def _rounded(self, graph: FlatGraph) -> dict[str, float]:
+        """Return the constants that are no trained weight to the last bit, with their errors: they were computed when the graph was made."""
+        checks = self._weights.checks if self._weights else ()
+        same = {name for check in checks if check.exact for name in check.initializers}
+        errors = self._weights.rounding_errors if self._weights else {}
+        return {name: errors.get(name, 0.0) for name in graph.constants if name not in same}
 
     def _described(self, trained: TrainedCheck) -> TrainedCheck:
         matching = next(iter(self._matchings.values()), None)
