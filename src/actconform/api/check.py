@@ -21,7 +21,7 @@ from actconform.settings import read_config
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from actconform.checking.checked_sample import Progress
     from actconform.checking.result import CheckResult, OutputCheck
@@ -41,6 +41,10 @@ def check(
     train_mode: bool = False,
     dtype: Literal["f16", "bf16"] | None = None,
     autocast: Literal["f16", "bf16"] | None = None,
+    data: Any = None,
+    batch: int | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    worst: int = 5,
     ranges: str | Sequence[str] = (),
     samples: int | None = None,
     seed: int = 0,
@@ -59,7 +63,8 @@ def check(
     process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
     are a path, a dict of arrays by name (one sample), a list of such dicts, a tuple in the model's order, or an array for a model of one
     input; without them inputs are drawn. Arrays may be tensors of a framework. All other arguments are the options of the command;
-    `ranges` are "x=0:255".
+    `ranges` are "x=0:255". `data`, over which columns are compared, may also be a dict of arrays with samples along their first axis, a
+    function that yields samples, or an iterable of them, such as a DataLoader; `metric` may be a function.
 
     Without `out` no file is left behind. With it check.json, drawn inputs, with `html` a page, and with `minimize` the smallest model
     that shows the first fault are written there, and exports into folders of their name.
@@ -93,6 +98,10 @@ def check(
                 dtype=dtype,
                 autocast=autocast,
                 trust=trust,
+                data=memory.data(data),
+                batch=batch,
+                metric=metric,
+                worst=worst,
                 max_memory=max_memory,
                 timeout=timeout,
                 out=folder / "exports" if out is None else Path(out),

@@ -45,7 +45,7 @@ def test_any_other_number_is_a_difference_with_its_place_and_its_ulp(x, data):
         assert (worst.unequal, worst.place) == (1, (place,))
         np.testing.assert_equal((worst.got, worst.wanted), (float(changed[place]), float(x[place])))
         if np.isfinite([changed[place], x[place]]).all():
-            gap = 2.0 ** (max(math.frexp(float(x[place]))[1] - 1, -126) - 23)
+            gap = 2.0 ** (max(math.frexp(max(abs(float(x[place])), 2.0**-126))[1] - 1, -126) - 23)
             assert worst.ulp == pytest.approx(abs(float(changed[place]) - float(x[place])) / gap, rel=1e-6)
 
 

@@ -148,14 +148,13 @@ def _of_example(model: keras.Model, example: object, text: str) -> Signature:
         TensorSpec(name, array.dtype.name, tuple([None, *array.shape[1:]][: array.ndim]))
         for name, array in arrays.items()
     )
-    return Signature(specs, *labels, arrays)
+    return Signature(specs, labels[0], labels[1], arrays)
 
 
 def _labels(value: Any, prefix: str) -> Any:
     """Return a structure like `value`, with a name in place of each array."""
-    join = lambda key: f"{prefix}.{key}" if prefix else str(key)  # noqa: E731
     if isinstance(value, dict):
-        return {key: _labels(part, join(key)) for key, part in value.items()}
+        return {key: _labels(part, f"{prefix}.{key}" if prefix else str(key)) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_labels(part, f"{prefix}_{place}") for place, part in enumerate(value))
     return prefix

@@ -15,7 +15,7 @@ from actconform.text import one_line
 from actconform.types.trained import LayerRecord, OpenedModel, TensorSpec, TrainedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -100,7 +100,10 @@ class _FlatGraph(NamedTuple):
         values = self.function(*(tf.convert_to_tensor(arrays[name]) for name in self.feeds))
         recorded = [*self.feeds.values(), *self.tensors]
         places = {tensor.name: place for place, tensor in enumerate(recorded)}
-        at = lambda tensors: tuple(dict.fromkeys(places[each.name] for each in tensors if each.name in places))  # noqa: E731
+
+        def at(tensors: Iterable[Any]) -> tuple[int, ...]:
+            return tuple(dict.fromkeys(places[each.name] for each in tensors if each.name in places))
+
         records = [
             LayerRecord(
                 _node_name(operation.name),
@@ -209,7 +212,7 @@ def _forget_optimizers() -> None:
 def _optimizer() -> Any:
     import tensorflow as tf
 
-    class Optimizer(tf.Module):  # type: ignore[misc, name-defined]
+    class Optimizer(tf.Module):  # type: ignore[misc]
         def add_slot(self, var: Any, slot_name: str, initializer: object = None, shape: object = None) -> Any:  # noqa: ARG002
             return tf.Variable(tf.zeros_like(var), trainable=False)
 

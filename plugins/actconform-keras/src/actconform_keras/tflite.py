@@ -181,4 +181,5 @@ def _real(array: NDArray[Any], detail: Any) -> NDArray[Any]:
         shape = [1] * array.ndim
         shape[quantization["quantized_dimension"]] = -1
         scales, zeros = scales.reshape(shape), zeros.reshape(shape)
-    return ((array.astype(np.float64) - zeros) * scales).astype(np.float32)
+    numbers: NDArray[Any] = ((array.astype(np.float64) - zeros) * scales).astype(np.float32)
+    return numbers
