@@ -203,7 +203,7 @@ def _dynamic_shapes(call: TrainedCall, batched: Mapping[str, int]) -> Any:
 
 
 def _torchscript(call: TrainedCall, batched: Mapping[str, int]) -> Artifact:
-    written = BytesIO()
+    written, modes = BytesIO(), torch.onnx.TrainingMode
     torch.onnx.export(
         call.module,
         call.args,
@@ -214,7 +214,7 @@ def _torchscript(call: TrainedCall, batched: Mapping[str, int]) -> Artifact:
         input_names=list(call.inputs),
         output_names=list(call.outputs),
         # By default it exports in inference mode whatever the module's own.
-        training=torch.onnx.TrainingMode.PRESERVE,
+        training=modes.PRESERVE if call.module.training else modes.EVAL,
     )
     artifact = exported(written.getvalue(), "torchscript")
     notes = _fixed(onnx.load_model_from_string(artifact.model).graph, batched)
