@@ -361,6 +361,42 @@ def test_dynamic_quantization_and_integer_products_are_followed():
     assert check.beyond == {}
 
 
+def test_the_steps_of_a_dynamic_quantization_are_those_of_its_range():
+    model = made(
+        "(float[n, 8] x) => (float[n, 8] y) { q, s, z = DynamicQuantizeLinear (x)  y = DequantizeLinear (q, s, z) }"
+    )
+    got = shown(model, TOKENS)
+    check = noise_check(flatten(model, TOKENS), TOKENS, {"got": got})
+    layer = check.layers[0]
+    reach = float(TOKENS["x"].max() - TOKENS["x"].min())
+    assert layer.noise == pytest.approx(reach / 255 / np.sqrt(12), rel=0.2)  # 48 numbers
+    assert layer.got[0].error == pytest.approx(np.sqrt(np.mean((got["y"] - TOKENS["x"]) ** 2)), rel=1e-3)
+    assert check.precision_lost == ()
+
+
+def test_a_relu_that_a_quantization_does_is_compared_as_one():
+    """The float model has it in front of the tensor of that name, as quantizers rename what they fold."""
+    model = quantized()
+    for node in model.graph.node:
+        node.input[:] = ["r_before" if name == "p" else name for name in node.input]
+        node.output[:] = ["r_before" if name == "p" else name for name in node.output]
+    graph = flatten(model, {"x": DATA})
+    truth = truth_of(flatten(FLOAT, {"x": DATA}), {"x": DATA}, graph)
+    truth["r_before"] = truth["r"]
+    check = noise_check(graph, {"x": DATA}, {"got": shown(model, {"x": DATA})}, truth=truth)
+    assert (check.converted_wrong, check.beyond) == ("", {})
+
+
+def test_quantizing_again_in_the_same_steps_adds_nothing():
+    model = made(
+        "(float[n, 16] x) => (float[n, 16] y) { a = QuantizeLinear (x, s, z)  b = DequantizeLinear (a, s, z)  c = Neg (b)"
+        "  d = QuantizeLinear (c, s, z)  y = DequantizeLinear (d, s, z) }",
+        {"s": np.float32(0.03125), "z": np.int8(0)},
+    )
+    check = noise_check(flatten(model, {"x": DATA}), {"x": DATA}, {})
+    assert check.layers[-1].noise == pytest.approx(check.layers[0].noise)
+
+
 # What it costs
 
 

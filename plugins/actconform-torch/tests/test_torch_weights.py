@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,14 @@ def trained(torch, name):
     return made.eval(), torch.randn(shape, generator=generator)
 
 
-def exported(torch, made, sample, exporter):
+@cache  # an export by way of torch.export takes seconds
+def exported(torch, name, exporter):
+    """Return a trained module, a sample, and the graph that an exporter writes."""
+    made, sample = trained(torch, name)
+    return made, sample, written(torch, made, sample, exporter)
+
+
+def written(torch, made, sample, exporter):
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -106,8 +114,8 @@ def weights_in(made, sample, graph, *, layers=True):
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("layers", [True, False])
 def test_a_conv_net_with_its_batch_norms_folded(torch, exporter, layers):
-    made, sample = trained(torch, "conv net")
-    checks, comparison = weights_in(made, sample, exported(torch, made, sample, exporter), layers=layers)
+    made, sample, graph = exported(torch, "conv net", exporter)
+    checks, comparison = weights_in(made, sample, graph, layers=layers)
     states = {name: check.state for name, check in checks.items()}
     counters = {name for name in states if name.endswith("num_batches_tracked")}
     assert {states[name] for name in counters} == {"unused"}
@@ -121,14 +129,14 @@ def test_a_conv_net_with_its_batch_norms_folded(torch, exporter, layers):
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_an_encoder_loses_no_bit(torch, exporter):
-    made, sample = trained(torch, "encoder")
-    graph = exported(torch, made, sample, exporter)
+    made, sample, graph = exported(torch, "encoder", exporter)
     checks, comparison = weights_in(made, sample, graph)
     assert {check.state for check in checks.values()} <= {"identical", "transposed", "reshaped"}, checks
     assert all(check.exact for check in checks.values())
     assert set(comparison.owners.values()) == set(checks)
     # One weight in float16: it alone is told.
     (name,) = checks["layers.1.linear1.weight"].initializers
+    graph = onnx.load_from_string(graph.SerializeToString())
     for tensor in graph.graph.initializer:
         if tensor.name == name:
             rounded = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
@@ -144,8 +152,8 @@ def test_an_encoder_loses_no_bit(torch, exporter):
 @pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_gates_of_recurrent_layers_are_reordered_and_no_bit_is_lost(torch, exporter, name):
-    made, sample = trained(torch, name)
-    checks, comparison = weights_in(made, sample, exported(torch, made, sample, exporter))
+    made, sample, graph = exported(torch, name, exporter)
+    checks, comparison = weights_in(made, sample, graph)
     for path, check in checks.items():
         assert check.exact, check
         if path.startswith("rnn"):

@@ -137,7 +137,10 @@ class _Meter:
         counts = [
             (by.scale, by.zero) if by.stated else (lane[1], lane[2]) for lane in values.results if lane is not None
         ]
-        floats = [(array - zero) * scale for array, (scale, zero) in zip((own, *moved), counts, strict=True)]
+        floats = [
+            (array.astype(np.float64) - zero) * scale
+            for array, (scale, zero) in zip((own, *moved), counts, strict=True)
+        ]
         if by.folds_relu:
             truth = np.maximum(truth, 0.0)
         return _Tensor(name, STORAGE[kind].name, None, truth, matched, floats[0], floats[1:], by)

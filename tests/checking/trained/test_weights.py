@@ -102,6 +102,11 @@ def test_a_tied_weight_has_no_single_owner():
     assert [checks[name].initializers for name in checks] == [("t",), ("t",)]
     assert "tied with head.weight" in checks["embed.weight"].words
     assert comparison.owners == {}
+    # Torch keeps the name of one of them.
+    nodes = [node("Gather", "embed.weight", "ids"), node("MatMul", "x", "embed.weight")]
+    parameters = {"embed.weight": trained, "head.weight": trained}
+    assert compared(parameters, {"embed.weight": trained}, nodes)[1].owners == {}
+    assert compared(parameters, {"embed.weight": trained}, nodes[:1])[1].owners == {"embed.weight": "embed.weight"}
 
 
 def test_lone_numbers_and_indices_need_their_name():
@@ -379,6 +384,8 @@ def changed(kind):
         constant = np.rint(constant / step) * step
     elif kind == "not finite":
         constant[3, :2] = np.inf, np.nan
+    elif kind == "nan":
+        constant[3, :2] = np.nan
     elif kind == "uncorrelated":
         constant = numbers(8, 32, 20, scale=0.1)
     elif kind == "noise":
@@ -397,6 +404,7 @@ def changed(kind):
         ("truncated to 8 bits", "truncated to 8 bits"),
         ("truncated by rows", "truncated to 8 bits"),
         ("not finite", "not finite"),
+        ("nan", "not finite"),
         ("uncorrelated", "uncorrelated"),
         ("noise", ""),
     ],

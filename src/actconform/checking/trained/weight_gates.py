@@ -12,8 +12,9 @@ RECURRENT = ("LSTM", "GRU", "DynamicQuantizeLSTM")
 
 def may_have_gates(ledger: Ledger, parameter: str) -> bool:
     """Whether a weight may be of a recurrent layer that the graph computes by one node."""
-    kind = ledger.kind_of.get(parameter, "LSTM").upper()
-    return ("LSTM" in kind or "GRU" in kind) and any(node.proto.op_type in RECURRENT for node in ledger.graph.nodes)
+    names = (ledger.kind_of.get(parameter, "RNN") + parameter).upper()
+    named = any(word in names for word in ("LSTM", "GRU", "RNN", "BIDIRECTIONAL"))
+    return named and any(node.proto.op_type in RECURRENT for node in ledger.graph.nodes)
 
 
 def lacks_reordering(ledger: Ledger, parameter: str, initializer: str) -> str:
