@@ -158,3 +158,8 @@ def test_what_the_user_must_change_is_told_without_files_that_nobody_has_seen(ar
 def test_a_path_that_is_not_there_is_told():
     with pytest.raises(UsageError, match=r"gone\.onnx: there is no such file"):
         actconform.check(Path("gone.onnx"))
+
+
+def test_an_option_that_there_is_none_of_is_told_with_the_nearest():
+    with pytest.raises(TypeError, match=r"check\(\) has no option 'runtime'; did you mean runtimes"):
+        actconform.check(with_weights(), runtime="ort-cpu")

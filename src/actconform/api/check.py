@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from actconform.api.checked_model import CheckedModel
 from actconform.api.given import GivenFiles
+from actconform.api.options import CheckOptions, expect_known
 from actconform.checking.session import CheckRequest, FailedExport, check_graphs
 from actconform.errors import UsageError
 from actconform.files import temporary_folder
@@ -21,7 +22,7 @@ from actconform.settings import read_config
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from actconform.checking.checked_sample import Progress
     from actconform.checking.result import CheckResult, OutputCheck
@@ -35,87 +36,62 @@ def check(
     *,
     against: Any = (),
     inputs: Any = None,
-    runtimes: str | Sequence[str] = ("ort-cpu",),
-    exporters: str | Sequence[str] = (),
-    gradients: bool = False,
-    train_mode: bool = False,
-    dtype: Literal["f16", "bf16"] | None = None,
-    autocast: Literal["f16", "bf16"] | None = None,
-    data: Any = None,
-    batch: int | None = None,
-    metric: str | Callable[..., Any] | None = None,
-    worst: int = 5,
-    ranges: str | Sequence[str] = (),
-    samples: int | None = None,
-    seed: int = 0,
     out: str | Path | None = None,
     html: bool = False,
     minimize: bool = False,
-    trust: bool = False,
-    max_memory: float | None = None,
-    timeout: float | None = None,
-    config: str | Path | None = None,
     progress: bool = False,
+    **options: Unpack[CheckOptions],
 ) -> CheckedModel:
     """Return whether runtimes and frameworks compute a model as rounding allows, as `actconform check` does; the result is true where they do.
 
     `model` is whatever the command takes (a path, "package.module:factory"), an onnx.ModelProto, a torch module or a Keras model of this
     process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
     are a path, a dict of arrays by name (one sample), a list of such dicts, a tuple in the model's order, or an array for a model of one
-    input; without them inputs are drawn. Arrays may be tensors of a framework. All other arguments are the options of the command;
-    `ranges` are "x=0:255". `data`, over which columns are compared, may also be a dict of arrays with samples along their first axis, a
-    function that yields samples, or an iterable of them, such as a DataLoader; `metric` may be a function.
+    input; without them inputs are drawn. Arrays may be tensors of a framework. All other `options` are those of the command: see
+    `CheckOptions`.
 
     Without `out` no file is left behind. With it check.json, drawn inputs, with `html` a page, and with `minimize` the smallest model
-    that shows the first fault are written there, and exports into folders of their name.
+    that shows the first fault are written there, and exports into folders of their own. `progress` shows a bar on standard error.
 
     A model of this process is run here, not in a worker: a crash of the framework ends the process, and `timeout` does not hold for it.
     Weights, modes and random states are left as they were.
 
-    Raises UsageError, saying what to do, for what the user must change; OSError where a file cannot be written.
+    Raises UsageError, saying what to do, for what the user must change; OSError where a file cannot be written; TypeError for an
+    option that there is none of.
     """
+    expect_known(options, "check")
     if minimize and out is None:
         raise UsageError("minimize=True writes a folder: name one with out=")
+    config = options.pop("config", None)
     settings = read_config(None if config is None else Path(config))
     catalog = configured(load_plugins(), settings)
     with ExitStack() as stack:
         folder = temporary_folder(PREFIX)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        memory = GivenFiles(folder, catalog, timeout or settings.timeout)
+        memory = GivenFiles(folder, catalog, options.get("timeout") or settings.timeout)
+        hears: Progress = stack.enter_context(CheckProgress(open_console(to_stderr=True))) if progress else _Silent()
+        files = None if out is None else _Files(Path(out), inputs=inputs is None, html=html, minimize=minimize)
         try:
             source = memory.model(model, "model", inputs)
-            request = CheckRequest(
+            request = _request(options, memory)._replace(
                 source=source,
-                against=tuple(memory.against(against)) if against is not None else (),
+                against=tuple(memory.against(against)),
                 inputs=memory.inputs(inputs, source),
-                ranges=_several(ranges),
-                samples=samples,
-                seed=seed,
-                runtimes=_several(runtimes),
-                exporters=_several(exporters),
-                gradients=gradients,
-                train_mode=train_mode,
-                dtype=dtype,
-                autocast=autocast,
-                trust=trust,
-                data=memory.data(data),
-                batch=batch,
-                metric=metric,
-                worst=worst,
-                max_memory=max_memory,
-                timeout=timeout,
                 out=folder / "exports" if out is None else Path(out),
             )
-            hears: Progress = (
-                stack.enter_context(CheckProgress(open_console(to_stderr=True))) if progress else _Silent()
-            )
-            graphs = stack.enter_context(
-                closing(check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live))
-            )
-            files = None if out is None else _Files(Path(out), inputs=inputs is None, html=html, minimize=minimize)
-            return _collected(graphs, files)
+            graphs = check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live)
+            return _collected(stack.enter_context(closing(graphs)), files)
         except UsageError as error:
             raise type(error)(memory.in_words(str(error))) from error
+
+
+def _request(options: CheckOptions, memory: GivenFiles) -> CheckRequest:
+    """Return the options as a check takes them, of no model yet."""
+    plain: dict[str, Any] = dict(options)
+    for name in ("runtimes", "exporters", "ranges"):
+        plain[name] = _several(plain.get(name, ()))
+    plain["data"] = memory.data(plain.get("data"))
+    return CheckRequest(source="", **plain)
 
 
 class _Files(NamedTuple):

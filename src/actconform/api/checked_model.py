@@ -64,14 +64,15 @@ class CheckedModel:
 
     def __str__(self) -> str:
         """Return the text of the screen: each graph, then a line for each export where there are several."""
-        parts = [
-            "\n".join(line.plain for line in check_lines(graph, wrote=self.wrote if last else ()))
-            for graph, last in ((graph, graph is self.graphs[-1]) for graph in self.graphs)
-        ]
+        parts = []
+        for graph in self.graphs:
+            lines = check_lines(graph, wrote=self.wrote if graph is self.graphs[-1] else ())
+            heading = [f"Exported by {name_shown(graph.exporter)}", ""] if graph.exporter else []
+            parts.append("\n".join([*heading, *(line.plain for line in lines)]))
         if self.failed or len(self.graphs) > 1:
-            lines = [f"{name_shown(graph.exporter or graph.model)}: {check_verdict(graph)}" for graph in self.graphs]
-            lines += [
-                f"{name_shown(failed.exporter)}: not exported: {one_line(failed.reason, 400)}" for failed in self.failed
+            verdicts = [f"{name_shown(graph.exporter or graph.model)}: {check_verdict(graph)}" for graph in self.graphs]
+            refused = [
+                f"{name_shown(each.exporter)}: not exported: {one_line(each.reason, 400)}" for each in self.failed
             ]
-            parts.append("\n".join(lines))
+            parts.append("\n".join([*verdicts, *refused]))
         return "\n\n".join(parts)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from actconform.api.checked_model import CheckedModel
+    from actconform.api.options import CheckOptions
     from actconform.checking.result import CheckResult, ModelFault, RuntimeCheck
 
 COLUMNS_TOLD = 3  # that do not conform, in full
 EVIDENCE_TOLD = 4
 PAGE = "index.html"
+RENAMED = {"ranges": "range"}  # options that the command calls otherwise
 
 
 def assert_conforms(
@@ -23,21 +25,13 @@ def assert_conforms(
     routes: str | Sequence[str] = ("ort-cpu",),
     against: Any = None,
     *,
-    gradients: bool = False,
-    train_mode: bool = False,
-    dtype: Literal["f16", "bf16"] | None = None,
-    ranges: str | Sequence[str] = (),
-    samples: int | None = None,
-    seed: int = 0,
     out: str | Path | None = None,
-    trust: bool = False,
-    max_memory: float | None = None,
-    timeout: float | None = None,
+    **options: Unpack[CheckOptions],
 ) -> CheckedModel:
     """Raise AssertionError unless rounding explains every answer of a model on every route; return the check otherwise.
 
     `routes` are runtimes ("ort-cpu", "openvino"), or for a trained model exporter and runtime ("torch-dynamo+ort-cpu"), of which a runtime alone
-    stands for every exporter that takes the model. `model`, `inputs`, `against` and the other arguments are those of `actconform.check`. A
+    stands for every exporter that takes the model. `model`, `inputs`, `against` and `options` are those of `actconform.check`. A
     route that is not there, or that refuses the model, does not conform.
 
     The message names the layer, by how much it is off, whose fault it is with the evidence, and how to get a page about it. With `out` page,
@@ -49,42 +43,15 @@ def assert_conforms(
     groups = _by_exporter([routes] if isinstance(routes, str) else routes)
     checks = []
     for exporter, runtimes in groups.items():
+        routed: CheckOptions = {**options, "runtimes": runtimes, "exporters": (exporter,) if exporter else ()}
         folder = out if out is None or len(groups) == 1 else Path(out) / (exporter or "all")
-        checks.append(
-            check(
-                model,
-                against=() if against is None else against,
-                inputs=inputs,
-                runtimes=runtimes,
-                exporters=(exporter,) if exporter else (),
-                gradients=gradients,
-                train_mode=train_mode,
-                dtype=dtype,
-                ranges=ranges,
-                samples=samples,
-                seed=seed,
-                out=folder,
-                html=out is not None,
-                trust=trust,
-                max_memory=max_memory,
-                timeout=timeout,
-            )
-        )
+        beside = () if against is None else against
+        checks.append(check(model, against=beside, inputs=inputs, out=folder, html=out is not None, **routed))
     if all(checks):
         return checks[0]
-    options = {
-        "--against": against,
-        "--inputs": inputs,
-        "--gradients": gradients,
-        "--train-mode": train_mode,
-        "--dtype": dtype,
-        "--range": ranges,
-        "--samples": samples,
-        "--seed": seed or None,
-        "--trust": trust,
-    }
     failed = next(checked for checked in checks if not checked)
-    raise AssertionError("\n".join([*_wrong_columns(failed), *_way_to_page(model, groups, options, failed)]))
+    command = _command(model, groups, {"against": against, "inputs": inputs, **options})
+    raise AssertionError("\n".join([*_wrong_columns(failed), _way_to_page(command, failed)]))
 
 
 def _by_exporter(routes: Sequence[str]) -> dict[str, list[str]]:
@@ -149,26 +116,25 @@ def _of_fault(graph: CheckResult, fault: ModelFault) -> Iterator[str]:
         yield f"  known cause: {fault.cause}"
 
 
-def _way_to_page(
-    model: Any, groups: dict[str, list[str]], options: dict[str, Any], checked: CheckedModel
-) -> Iterator[str]:
-    """Yield how to see every layer: the page that was written, the command that writes one, or what to give for it."""
+def _way_to_page(command: str, checked: CheckedModel) -> str:
+    """Return how to see every layer: the page that was written, the command that writes one, or what to give for it."""
     pages = [path for path in checked.wrote if Path(path).name == PAGE]
     if pages:
-        yield f"  page: {pages[0]}"
-        return
-    named = [options["--against"]] if isinstance(options["--against"], str | Path) else options["--against"] or ()
-    paths = [model, *named, *([] if options["--inputs"] is None else [options["--inputs"]])]
-    if not all(isinstance(path, str | Path) for path in paths):
-        yield '  a page with every layer: give assert_conforms(..., out="FOLDER")'
-        return
-    words = ["actconform", "check", str(model)]
-    for option, value in options.items():
-        several = value if isinstance(value, tuple | list) else [value]
-        for each in several:
+        return f"  page: {pages[0]}"
+    return "  a page with every layer: " + (command or 'give assert_conforms(..., out="FOLDER")')
+
+
+def _command(model: Any, groups: dict[str, list[str]], options: dict[str, Any]) -> str:
+    """Return the command that does the same; "" where something of it is in memory alone."""
+    words = ["actconform", "check", model]
+    for name, value in options.items():
+        option = "--" + RENAMED.get(name, name).replace("_", "-")
+        for each in value if isinstance(value, tuple | list) else [value]:
             if each is not None and each is not False:
-                words += [option] if each is True else [option, str(each)]
+                words += [option] if each is True else [option, each]
     for exporter, runtimes in groups.items():
         words += ["--exporter", exporter] if exporter else []
         words += [word for runtime in runtimes for word in ("--runtime", runtime)]
-    yield f"  a page with every layer: {shlex.join([*words, '--html'])}"
+    if not all(isinstance(word, str | Path | int | float) for word in words):
+        return ""
+    return shlex.join([*map(str, words), "--html"])

@@ -16,22 +16,27 @@ OUTPUTS_SHOWN = 4
 
 
 def agreement_sentences(agreements: Sequence[Agreement]) -> Iterator[str]:
-    """Yield for each column how far it agrees: decisions, rankings, angles, the largest error, the user's metric, failures."""
+    """Yield a sentence for each column on how far it agrees: decisions, rankings, angles, the largest error, the user's metric, failures."""
     for agreement in agreements:
         who = f"{name_shown(agreement.actual)} with {name_shown(agreement.expected)}"
-        if agreement.status != "compared":
-            yield f"{who} over {name_shown(agreement.data)}: {agreement.status}"
-        else:
-            yield f"{who} over {agreement.samples:,} samples of {name_shown(agreement.data)}"
-        for output in agreement.outputs[:OUTPUTS_SHOWN]:
-            yield f"  {name_shown(output.name)}: {', '.join(_of_output(output))}"
-        if len(agreement.outputs) > OUTPUTS_SHOWN:
-            yield f"  and {len(agreement.outputs) - OUTPUTS_SHOWN} more outputs, all in check.json"
-        if agreement.metric is not None:
-            yield f"  {_of_metric(agreement.metric)}"
-        for failure in agreement.failures[:1]:
-            yield f"  {agreement.failed:,} samples without an answer; the first, {failure.index}, on {name_shown(failure.column)}: {one_line(failure.message, SENTENCE_LETTERS)}"
-        yield from (one_line(note, SENTENCE_LETTERS) for note in agreement.notes)
+        samples = f"{agreement.samples:,} sample{'' if agreement.samples == 1 else 's'} of {name_shown(agreement.data)}"
+        words = f"{who} over {samples}{'' if agreement.status == 'compared' else f' ({agreement.status})'}"
+        yield ": ".join(filter(None, [words, "; ".join(_details(agreement))]))
+
+
+def _details(agreement: Agreement) -> Iterator[str]:
+    for output in agreement.outputs[:OUTPUTS_SHOWN]:
+        yield f"{name_shown(output.name)} {', '.join(_of_output(output))}"
+    if len(agreement.outputs) > OUTPUTS_SHOWN:
+        yield f"{len(agreement.outputs) - OUTPUTS_SHOWN} more outputs, all in check.json"
+    if agreement.metric is not None:
+        yield _of_metric(agreement.metric)
+    for failure in agreement.failures[:1]:
+        yield (
+            f"{agreement.failed:,} without an answer, the first, {failure.index}, on {name_shown(failure.column)}: "
+            f"{one_line(failure.message, SENTENCE_LETTERS)}"
+        )
+    yield from (one_line(note, SENTENCE_LETTERS) for note in agreement.notes)
 
 
 def _of_output(output: OutputAgreement) -> Iterator[str]:
