@@ -61,6 +61,11 @@ class TrainedGraph:
         return tuple(dict.fromkeys(record.name for record in self.givers[place] if record.name != name))
 
 
+def layer_name(record: LayerRecord) -> str:
+    """Return the path of the layer that was called, or in which a function was: "encoder.norm" of "encoder.norm#2" and "encoder.norm:add"."""
+    return record.name.partition(":")[0].partition("#")[0]
+
+
 def _inner_calls(run: TrainedRun) -> dict[str, int]:
     """Return for each layer how many layers and functions were called within it, directly or deeper."""
     calls: dict[str, int] = {}

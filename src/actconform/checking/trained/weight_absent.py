@@ -30,8 +30,13 @@ def _reason_unused(ledger: Ledger, parameter: str) -> str:
     # A bias of zeros and a factor of ones, one number a channel, change nothing.
     if trained.ndim == 1 and is_constant(trained) and trained[0] in {0, 1}:
         return f"it is {trained[0]:.0f} throughout"
+    return "no layer of this run owns it" if is_idle(ledger, parameter) else ""
+
+
+def is_idle(ledger: Ledger, parameter: str) -> bool:
+    """Whether no layer of the run has this weight, as far as there was a run."""
     if not ledger.layers or parameter in ledger.layer_of:
-        return ""
+        return False
     # Attention of torch computes with the weights of its output layer itself, without calling that.
     kinds = {layer.kind for layer in ledger.layers if layer.name.split("#")[0] == owner_path(owner_path(parameter))}
-    return "" if any("Attention" in kind for kind in kinds) else "no layer of this run owns it"
+    return not any("Attention" in kind for kind in kinds)

@@ -88,7 +88,7 @@ class FoldedWeight(NamedTuple):
 
 
 def folded_weights(ledger: Ledger) -> list[FoldedWeight]:
-    """Return what each open BatchNorm makes of the open weight and bias before it, with the usual epsilon; without a weight, its factor."""
+    """Return what each open BatchNorm makes of the open weight and bias before it, with the usual epsilon, and its own factor."""
     folded = []
     for norm in _batch_norms(ledger):
         if norm.names[3] in ledger.checks:
@@ -98,8 +98,7 @@ def folded_weights(ledger: Ledger) -> list[FoldedWeight]:
             view = next(_channel_views(ledger.parameters[weight].shape, norm.mean.size))
             folded.append(FoldedWeight(weight, norm, partial(_folded, ledger, norm, weight, view)))
             bias = _bias_beside(ledger, norm, weight)
-        if not folded or folded[-1].norm is not norm:
-            folded.append(FoldedWeight(norm.names[0] or norm.names[3], norm, partial(_factor, norm)))
+        folded.append(FoldedWeight(norm.names[0] or norm.names[3], norm, partial(_factor, norm)))
         owner = bias or norm.names[1] or norm.names[2]
         if owner not in ledger.checks:
             folded.append(FoldedWeight(owner, norm, partial(_folded_bias, ledger, norm, bias)))
@@ -163,10 +162,7 @@ def _match(ledger: Ledger, norm: BatchNorm) -> None:
         fold = _best_fold(ledger, norm, weight)
         if fold:
             _settle_weight(ledger, norm, weight, fold)
-            bias = next(
-                (name for name in ledger.siblings(weight) if ledger.parameters[name].shape == norm.mean.shape), ""
-            )
-            _settle_norm(ledger, norm, fold, bias if bias not in ledger.checks else "")
+            _settle_norm(ledger, norm, fold, _bias_beside(ledger, norm, weight))
             return
     fold = None if norm.names[3] in ledger.checks else _best_fold(ledger, norm, "")
     if fold and not fold.differing:
@@ -183,7 +179,8 @@ def _weights_before(ledger: Ledger, norm: BatchNorm) -> list[str]:
     fits = [
         name
         for name in before
-        if name not in ledger.checks
+        if name in ledger.parameters
+        and name not in ledger.checks
         and ledger.parameters[name].ndim > 1
         and next(_channel_views(ledger.parameters[name].shape, norm.mean.size), None)
     ]
@@ -205,10 +202,8 @@ def _best_fold(ledger: Ledger, norm: BatchNorm, weight: str) -> Fold | None:
     """Return the open constant that is a weight (for "": the number 1) times the factor of the BatchNorm, if there is one."""
     trained = ledger.trained(weight) if weight else np.ones(norm.mean.shape, np.float32)
     best: Fold | None = None
-    for initializer in _by_likeness(ledger, norm):
+    for initializer in _by_likeness(ledger, norm, trained.size):
         constant = ledger.constants[initializer]
-        if constant.size != trained.size or ledger.constant(initializer).dtype.kind != "f":
-            continue
         for layout in islice(candidates(trained.shape, constant.shape), MOST_LAYOUTS):
             for view in _channel_views(trained.shape, norm.mean.size):
                 fold = _fold(norm, trained, initializer, constant, layout, view)
@@ -219,10 +214,12 @@ def _best_fold(ledger: Ledger, norm: BatchNorm, weight: str) -> Fold | None:
     return best
 
 
-def _by_likeness(ledger: Ledger, norm: BatchNorm) -> list[str]:
-    """Return the open constants, those first whose names are like the layer's: untrained layers have equal factors."""
+def _by_likeness(ledger: Ledger, norm: BatchNorm, size: int) -> list[str]:
+    """Return the open constants of a size, those first whose names are like the layer's: untrained layers have equal factors."""
     path = words(norm.path)
-    return sorted(ledger.open_constants(), key=lambda name: -likeness(path, ledger.hints[name]))
+    fits = [name for name in ledger.open_constants() if ledger.constants[name].size == size]
+    floats = [name for name in fits if ledger.constant(name).dtype.kind == "f"]
+    return sorted(floats, key=lambda name: -likeness(path, ledger.hints[name]))
 
 
 def _fold(
@@ -338,9 +335,5 @@ def _open_of(ledger: Ledger, norm: BatchNorm, places: tuple[int, ...]) -> list[s
 def _shift_constants(ledger: Ledger, norm: BatchNorm, fold: Fold) -> Sequence[str]:
     """Return the open constants that may hold the shift, those first that the same nodes read."""
     nodes = {node.name for node in ledger.readers[fold.initializer]}
-    names = [
-        name
-        for name in _by_likeness(ledger, norm)
-        if ledger.constants[name].size == norm.mean.size and ledger.constant(name).dtype.kind == "f"
-    ]
+    names = _by_likeness(ledger, norm, norm.mean.size)
     return sorted(names, key=lambda name: not nodes & {node.name for node in ledger.readers[name]})

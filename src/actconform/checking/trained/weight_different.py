@@ -6,6 +6,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+from actconform.checking.trained.weight_absent import is_idle
 from actconform.checking.trained.weight_difference import Difference, difference
 from actconform.checking.trained.weight_layouts import Layout, candidates
 from actconform.checking.trained.weight_names import pair_by_names
@@ -31,8 +32,9 @@ def match_different(ledger: Ledger) -> None:
 
 
 def _is_float(ledger: Ledger, parameter: str) -> bool:
+    """Whether a weight has numbers to compare, and is used at all."""
     trained = ledger.trained(parameter)
-    return trained.dtype.kind == "f" and trained.size > 1
+    return trained.dtype.kind == "f" and trained.size > 1 and not is_idle(ledger, parameter)
 
 
 def _holds_weights(ledger: Ledger, initializer: str) -> bool:
@@ -48,26 +50,26 @@ def _likely_layout(ledger: Ledger, parameter: str, initializer: str) -> Layout |
 
 
 def _settle(ledger: Ledger, parameter: str, initializer: str, layout: Layout) -> None:
-    found = difference(ledger.trained(parameter), ledger.constant(initializer), layout)
+    result = difference(ledger.trained(parameter), ledger.constant(initializer), layout)
     turned = "" if layout.in_order(ledger.parameters[parameter].shape) else "; transposed"
-    attention = _attention_factor(ledger, parameter, found)
+    attention = _attention_factor(ledger, parameter, result)
     if attention:
         ledger.settle(
-            parameter, [initializer], "folded", f"{found.words} = {attention}{turned}", deviation=found.deviation
+            parameter, [initializer], "folded", f"{result.words} = {attention}{turned}", deviation=result.deviation
         )
     else:
-        text = found.words + turned
-        ledger.settle(parameter, [initializer], "different", text, kind=found.kind, deviation=found.deviation)
+        text = result.words + turned
+        ledger.settle(parameter, [initializer], "different", text, kind=result.kind, deviation=result.deviation)
     ledger.own(parameter, [initializer])
 
 
-def _attention_factor(ledger: Ledger, parameter: str, found: Difference) -> str:
+def _attention_factor(ledger: Ledger, parameter: str, result: Difference) -> str:
     """Return what a factor is if it is one that exporters fold into weights: 1 / sqrt(d), its root, or sqrt(d), d dividing a dimension."""
-    if found.kind != "scaled" or found.factor <= 0:
+    if result.kind != "scaled" or result.factor <= 0:
         return ""
     sizes = {size for name in (parameter, *ledger.siblings(parameter)) for size in ledger.parameters[name].shape}
     for power, words in ((-2, "1 / sqrt({})"), (-4, "1 / sqrt(sqrt({}))"), (2, "sqrt({})")):
-        depth = found.factor**power
+        depth = result.factor**power
         nearest_integer = round(depth)
         if abs(depth - nearest_integer) > 1e-6 * depth or nearest_integer < 2:
             continue
@@ -79,7 +81,7 @@ def _attention_factor(ledger: Ledger, parameter: str, found: Difference) -> str:
 def _by_siblings(ledger: Ledger) -> dict[str, str]:
     """Return pairs where nodes that read another weight of the same layer read one open constant that would fit."""
     pairs: dict[str, list[str]] = defaultdict(list)
-    for parameter in ledger.open_parameters():
+    for parameter in filter(partial(_is_float, ledger), ledger.open_parameters()):
         for sibling in ledger.siblings(parameter):
             check = ledger.checks.get(sibling)
             for name in (

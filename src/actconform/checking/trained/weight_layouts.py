@@ -26,6 +26,12 @@ class Layout(NamedTuple):
         """Return a trained weight as the constant lays it out."""
         return trained.transpose(self.permutation).reshape(self.shape)
 
+    def pick(self, trained: Array, places: Array) -> Array:
+        """Return the elements of a trained weight at places of the flattened constant."""
+        turned = trained.transpose(self.permutation)
+        picked: Array = turned[np.unravel_index(places, turned.shape)] if turned.ndim else turned.reshape(1)[places]
+        return picked
+
     def restore(self, constant: Array, trained_shape: tuple[int, ...]) -> Array:
         """Return a constant as the trained weight lays it out."""
         turned = constant.reshape([trained_shape[axis] for axis in self.permutation])
@@ -69,13 +75,10 @@ def exact_layout(trained: Array, constant: Array) -> Layout | None:
     """Return how a canonical constant lays out a canonical weight, bit for bit; None where it does not."""
     if trained.dtype != constant.dtype or trained.size != constant.size:
         return None
-    flat = bits_of(constant).reshape(-1)
-    index = np.unique(np.linspace(0, max(0, trained.size - 1), min(SAMPLED, trained.size)).astype(np.int64))
+    places = np.unique(np.linspace(0, max(0, trained.size - 1), min(SAMPLED, trained.size)).astype(np.int64))
+    wanted = bits_of(constant).reshape(-1)[places]
     bits = bits_of(trained)
     for layout in candidates(trained.shape, constant.shape):
-        turned = bits.transpose(layout.permutation)
-        if not np.array_equal(turned[np.unravel_index(index, turned.shape)], flat[index]):
-            continue
-        if equal_bits(layout.apply(trained), constant):
+        if np.array_equal(layout.pick(bits, places), wanted) and equal_bits(layout.apply(trained), constant):
             return layout
     return None

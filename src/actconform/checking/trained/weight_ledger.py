@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from actconform.checking.trained.weight_check import DifferenceKind, WeightCheck, WeightsComparison, WeightState
 from actconform.checking.trained.weight_names import initializer_hints
-from actconform.checking.trained.weight_values import Array, canonical
+from actconform.checking.trained.weight_values import Array, Fingerprint, canonical, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +54,8 @@ class Ledger:
                     self.readers[name].append(node)
         self.checks: dict[str, WeightCheck] = {}
         self.owners: dict[str, str] = {}
+        self.fingerprints: dict[str, Fingerprint] = {}
+        """Of constants, once they were needed."""
         self.taken: set[str] = set()
         """Constants that are explained."""
 
@@ -60,6 +64,18 @@ class Ledger:
 
     def constant(self, initializer: str) -> Array:
         return canonical(self.constants[initializer])
+
+    def constant_at(self, initializer: str, places: Array) -> Array:
+        """Return some elements of a flattened constant as `constant` has them."""
+        array = self.constants[initializer]
+        if array.dtype == np.float64:  # whether float32 holds it depends on all elements
+            return self.constant(initializer).reshape(-1)[places]
+        return canonical(array.reshape(-1)[places])
+
+    def fingerprint(self, initializer: str) -> Fingerprint:
+        if initializer not in self.fingerprints:
+            self.fingerprints[initializer] = fingerprint(self.constant(initializer))
+        return self.fingerprints[initializer]
 
     def open_parameters(self) -> list[str]:
         return [name for name in self.parameters if name not in self.checks]

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actconform.checking.trained.weight_gates import lacks_reordering, may_have_gates
 from actconform.checking.trained.weight_ledger import owner_path
 from actconform.checking.trained.weight_parts import find_parts
-from actconform.checking.trained.weight_values import is_constant
+from actconform.checking.trained.weight_rounding import deviation_of
+from actconform.checking.trained.weight_values import fingerprint, is_constant
 from actconform.checking.trained.weight_whole import settle_rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actconform.checking.trained.weight_ledger import Ledger
+    from actconform.checking.trained.weight_ledger import Deviation, Ledger
     from actconform.checking.trained.weight_parts import Part
     from actconform.checking.trained.weight_rounding import Rounding
-    from actconform.checking.trained.weight_values import Array
+    from actconform.checking.trained.weight_values import Array, Fingerprint
 
 MOST_RUNS = 64  # heads of an attention whose weights are interleaved; more are a permutation
 
@@ -28,14 +30,25 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
     """Settle the weights that, once rounded, are parts of a constant, or have constants as their parts."""
     parameters = _open_weights(ledger, rounding)
     constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
-    merged = find_parts(parameters, constants)
+
+    @cache
+    def weight_fingerprint(parameter: str) -> Fingerprint:
+        return fingerprint(parameters[parameter]())
+
+    def unlike(parameter: str, initializer: str) -> bool:
+        return weight_fingerprint(parameter) != ledger.fingerprint(initializer)
+
+    merged = find_parts(parameters, constants, unlike, partial(may_have_gates, ledger))
     for part in merged:
         _settle_merged(ledger, part, rounding)
     for part in merged:
         ledger.own(part.part, [part.whole])
     wholes = _open_weights(ledger, rounding)
     pieces: dict[str, list[Part]] = defaultdict(list)
-    for part in find_parts({name: fetch for name, fetch in constants.items() if name not in ledger.taken}, wholes):
+    left = {name: fetch for name, fetch in constants.items() if name not in ledger.taken}
+    for part in find_parts(
+        left, wholes, lambda initializer, parameter: unlike(parameter, initializer), lambda _: False
+    ):
         pieces[part.whole].append(part)
     for parameter, parts in pieces.items():
         _settle_split(ledger, parameter, parts, rounding)
@@ -49,7 +62,7 @@ def match_sums(ledger: Ledger) -> None:
     pairs = {name: other for name, other in pairs.items() if other in ledger.open_parameters()}
     sums = {name: partial(_sum, ledger, name, other) for name, other in pairs.items()}
     constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
-    for part in find_parts(sums, constants):
+    for part in find_parts(sums, constants, lambda _part, _whole: False, partial(may_have_gates, ledger)):
         text = f"the sum of both biases: {_sliced(part, ledger.constants[part.whole].ndim)}"
         text += f", gates {part.gates}" if part.gates else ""
         for name in (part.part, pairs[part.part]):
@@ -76,16 +89,26 @@ def _settle_merged(ledger: Ledger, part: Part, rounding: Rounding | None) -> Non
     text = f"{_sliced(part, whole.ndim)} of {list(whole.shape)}"
     text += f", gates {part.gates}" if part.gates else ""
     trained = ledger.parameters[part.part]
+    wrong = "" if part.gates else lacks_reordering(ledger, part.part, part.whole)
     if rounding is not None:
-        settle_rounded(ledger, part.part, [part.whole], rounding, text)
+        settle_rounded(ledger, part.part, [part.whole], rounding, _lost(ledger, part.part, rounding), text)
+    elif wrong:
+        ledger.settle(part.part, [part.whole], "different", f"{text}: {wrong}", kind="permuted")
     elif part.gates and whole.size == trained.size:
         ledger.settle(part.part, [part.whole], "reordered", f"gates {part.gates}")
-    elif part.gates or (whole.size > trained.size and len(runs) <= MOST_RUNS):
+    elif part.gates or (
+        whole.size > trained.size and len(runs) <= MOST_RUNS and list(part.places) == sorted(part.places)
+    ):
         ledger.settle(part.part, [part.whole], "merged", text)
     else:
         count = sum(place != i for i, place in enumerate(part.places))
         text = f"{count:,} of {len(part.places):,} slices along axis {part.axis} stand elsewhere: the order is permuted"
         ledger.settle(part.part, [part.whole], "different", text, kind="permuted")
+
+
+def _lost(ledger: Ledger, parameter: str, rounding: Rounding) -> Deviation:
+    trained = ledger.trained(parameter)
+    return deviation_of(trained, rounding.apply(trained))
 
 
 def _sliced(part: Part, rank: int) -> str:
@@ -113,7 +136,7 @@ def _settle_split(ledger: Ledger, parameter: str, parts: list[Part], rounding: R
     text = f"along axis {axis} into {len(names)} constants" if covered == size else ""
     text = text or f"only {covered:,} of {size:,} slices along axis {axis}, in {', '.join(names[:3])}"
     if rounding is not None:
-        settle_rounded(ledger, parameter, names, rounding, f"split {text}")
+        settle_rounded(ledger, parameter, names, rounding, _lost(ledger, parameter, rounding), f"split {text}")
     else:
         ledger.settle(parameter, names, "split", text, exact=covered == size)
     ledger.own(parameter, names)

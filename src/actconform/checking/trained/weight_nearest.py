@@ -101,8 +101,7 @@ def _alike(parameter: str, trained: Array, sample: Sample) -> Iterator[Partner]:
     threshold = max(0.5, (1 - CHANCE ** (2 / max(1, count - 2))) ** 0.5)
     best: dict[str, Partner] = {}
     for layout in islice(candidates(trained.shape, sample.shape), MOST_LAYOUTS):
-        turned = trained.transpose(layout.permutation)
-        values = turned[np.unravel_index(sample.places, turned.shape)].astype(np.float64)
+        values = layout.pick(trained, sample.places).astype(np.float64)
         correlation = np.abs(sample.directions @ _directions(values)) if count > 3 else np.zeros(1)
         telling = values != 0
         equal = np.mean(sample.values[:, telling] == values[telling], axis=1) if telling.any() else np.zeros(1)

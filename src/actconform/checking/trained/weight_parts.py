@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actconform.checking.trained.weight_layouts import exact_layout
-from actconform.checking.trained.weight_values import Array, Bits, is_constant, slice_totals
+from actconform.checking.trained.weight_values import (
+    Array,
+    Bits,
+    fingerprint,
+    is_constant,
+    slice_totals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     Arrays = Mapping[str, Callable[[], Array]]
+    Unlike = Callable[[str, str], bool]
 
 MOST_SLICES = 1 << 18
 MOST_ENTRIES = 8  # of the first axis: directions of a recurrent layer, or query, key and value
@@ -23,16 +30,14 @@ GATES = {(0, 3, 1, 2): "i, f, c, o as ONNX's i, o, f, c", (1, 0, 2): "r, z, h as
 
 
 class Slices(NamedTuple):
-    """An array seen as slices along an axis, or as a single one."""
+    """An array, or one entry along its first axis, seen as slices along an axis."""
 
     name: str
-    axis: int | None
+    entry: int | None
+    """The entry that is seen alone, such as one direction of a recurrent layer; None for all."""
+    axis: int
     totals: Bits
-    """The fingerprint of each, whatever the order within it."""
-    size: int
-    """Elements of a slice."""
-    entry: int | None = None
-    """The entry along the first axis that is seen alone, such as one direction of a recurrent layer; None for all."""
+    """The fingerprint of each slice, whatever the order within it."""
 
 
 class Part(NamedTuple):
@@ -62,58 +67,76 @@ class Part(NamedTuple):
         return ranges
 
 
-def find_parts(parts: Arrays, wholes: Arrays) -> list[Part]:
+def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike, gated: Callable[[str], bool]) -> list[Part]:
     """Return for each array its places in the first other that has all of its slices, bit for bit.
 
-    Both are given as functions that return canonical arrays. Arrays of one value throughout are nowhere and everywhere: they are left out.
+    Both are given as functions that return canonical arrays, not all of which need be in memory at once; `unlike` tells of a part and
+    a whole of equal size whether their elements are known to be others, `gated` of a part whether its slices may be those of gates. Arrays of one value throughout are nowhere and everywhere: they are left out.
     """
+    shapes = {name: fetch().shape for name, fetch in parts.items()}
     index: dict[tuple[int, int], list[Slices]] = defaultdict(list)
     for name, fetch in wholes.items():
-        for slices in (*_slices(name, fetch()), *_slices_of_entries(name, fetch())):
-            if slices.axis is not None:
+        whole = fetch()
+        sizes = _slice_sizes(name, whole, shapes, unlike)
+        if sizes and not is_constant(whole):
+            for slices in _slices(name, whole, sizes):
                 for total in np.unique(slices.totals).tolist():
-                    index[slices.size, total].append(slices)
-    return [part for name, fetch in parts.items() if (part := _part(name, fetch, wholes, index))]
+                    index[whole.size // _entries(whole, slices) // len(slices.totals), total].append(slices)
+    if not index:
+        return []
+    return [part for name, fetch in parts.items() if (part := _part(name, fetch(), wholes, index, gated=gated(name)))]
 
 
-def _slices(name: str, array: Array) -> Iterator[Slices]:
-    if array.size < 2 or array.dtype.kind != "f" or is_constant(array):
-        return
-    totals = slice_totals(array)
-    yield Slices(name, None, totals[0].sum(keepdims=True), array.size)
-    for axis, total in enumerate(totals):
-        if 1 < len(total) <= MOST_SLICES:
-            yield Slices(name, axis, total, array.size // len(total))
+def _entries(whole: Array, slices: Slices) -> int:
+    return 1 if slices.entry is None else len(whole)
 
 
-def _slices_of_entries(name: str, array: Array) -> Iterator[Slices]:
-    if array.ndim > 1 and len(array) <= MOST_ENTRIES:
-        for entry, inner in enumerate(array):
-            for slices in _slices(name, inner):
-                yield slices._replace(entry=entry)
+def _slice_sizes(name: str, whole: Array, shapes: Mapping[str, tuple[int, ...]], unlike: Unlike) -> set[int]:
+    """Return how large the slices of arrays are that may lie in another: smaller ones, and those of equal size with the same elements."""
+    if whole.size < 2 or whole.dtype.kind != "f":
+        return set()
+    sizes: set[int] = set()
+    for part, shape in shapes.items():
+        size = int(np.prod(shape, dtype=np.int64))
+        if 1 < size < whole.size or (size == whole.size and not unlike(part, name)):
+            sizes |= {size, *(size // length for length in shape if length > 1)}
+    return sizes
+
+
+def _slices(name: str, whole: Array, sizes: set[int]) -> Iterator[Slices]:
+    """Yield an array as slices of any of some sizes, and likewise each entry along its first axis."""
+    entries: list[tuple[int | None, Array]] = [(None, whole)]
+    if whole.ndim > 1 and len(whole) <= MOST_ENTRIES:
+        entries += enumerate(whole)
+    for entry, array in entries:
+        for axis, length in enumerate(array.shape):
+            if 1 < length <= MOST_SLICES and array.size // length in sizes:
+                yield Slices(name, entry, axis, slice_totals(array, axis))
 
 
 def _part(
-    name: str, fetch: Callable[[], Array], wholes: Arrays, index: Mapping[tuple[int, int], list[Slices]]
+    name: str, array: Array, wholes: Arrays, index: Mapping[tuple[int, int], list[Slices]], *, gated: bool
 ) -> Part | None:
-    array = fetch()
-    for slices in _slices(name, array):
-        for whole in index.get((slices.size, int(slices.totals[0])), ())[:MOST_CANDIDATES]:
-            if len(slices.totals) > len(whole.totals):
-                continue
-            for places, gates in _places(slices.totals, whole.totals):
-                other = wholes[whole.name]()
-                other = other if whole.entry is None else other[whole.entry]
-                axis = whole.axis or 0
-                if exact_layout(array, np.take(other, places, axis)):
-                    return Part(name, slices.axis, whole.name, whole.entry, axis, tuple(places.tolist()), gates)
+    if array.size < 2 or array.dtype.kind != "f" or is_constant(array):
+        return None
+    for axis in (None, *(axis for axis in range(array.ndim) if array.shape[axis] > 1)):
+        first = array if axis is None else np.take(array, 0, axis)
+        for slices in index.get((first.size, fingerprint(first).total), ())[:MOST_CANDIDATES]:
+            totals = np.array([fingerprint(array).total], np.uint64) if axis is None else slice_totals(array, axis)
+            whole = wholes[slices.name]()
+            whole = whole if slices.entry is None else whole[slices.entry]
+            for places, gates in _places(totals, slices.totals, gated=gated):
+                if exact_layout(array, np.take(whole, places, slices.axis)):
+                    return Part(name, axis, slices.name, slices.entry, slices.axis, tuple(places.tolist()), gates)
     return None
 
 
-def _places(part: Bits, whole: Bits) -> Iterator[tuple[Array, str]]:
+def _places(part: Bits, whole: Bits, *, gated: bool) -> Iterator[tuple[Array, str]]:
     """Yield where the slices of a part may lie in a whole: in a row, gates reordered, each where it is found first."""
+    if len(part) > len(whole):
+        return
     orders: list[tuple[Array, str]] = [(np.arange(len(part)), "")]
-    for gates, words in GATES.items():
+    for gates, words in GATES.items() if gated else ():
         if len(part) % len(gates) == 0 and len(part) > 1:
             blocks = np.arange(len(part)).reshape(len(gates), -1)
             orders.append((blocks[list(gates)].reshape(-1), words))

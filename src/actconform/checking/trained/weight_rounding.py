@@ -9,10 +9,12 @@ import numpy as np
 
 from actconform.checking.trained.weight_layouts import Layout
 from actconform.checking.trained.weight_ledger import Deviation
-from actconform.checking.trained.weight_values import CHUNK, Array, bits_of, trailing_zeros
+from actconform.checking.trained.weight_values import CHUNK, Array, bits_of, is_constant, trailing_zeros
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
+
+    from actconform.checking.trained.weight_ledger import Ledger
 
 
 class Rounding(NamedTuple):
@@ -49,10 +51,11 @@ ROUNDINGS = (
 )
 
 
-def possible_roundings(trained: Iterable[Array], constants: Iterable[Array]) -> list[Rounding]:
-    """Return the roundings after which some of the canonical weights might be some of the canonical constants."""
-    wide = any(array.dtype == np.float64 for array in trained)
-    zeros = [trailing_zeros(array) for array in constants if array.dtype == np.float32 and array.size > 1]
+def possible_roundings(ledger: Ledger) -> list[Rounding]:
+    """Return the roundings after which some open weight might be an open constant, or a part of it."""
+    wide = any(ledger.trained(name).dtype == np.float64 for name in ledger.open_parameters())
+    constants = map(ledger.constant, ledger.open_constants())
+    zeros = [trailing_zeros(array) for array in constants if array.dtype == np.float32 and not is_constant(array)]
     most = max(zeros, default=-1)
     return [rounding for rounding in ROUNDINGS if (rounding.low_bits or wide) and rounding.low_bits <= most]
 
@@ -70,14 +73,15 @@ def deviation_of(expected: Array, constant: Array, layout: Layout | None = None)
     differing, largest, index = 0, -1.0, 0
     for start in range(0, wanted.size, 16 * CHUNK):
         left, right = wanted[start : start + 16 * CHUNK], got[start : start + 16 * CHUNK]
-        unlike = np.flatnonzero(bits_of(left) != bits_of(right))
-        if unlike.size:
-            differing += unlike.size
+        unlike = bits_of(left) != bits_of(right)
+        if unlike.any():
+            differing += int(np.count_nonzero(unlike))
             with np.errstate(all="ignore"):
-                gap = np.abs(left[unlike].astype(np.float64) - right[unlike].astype(np.float64))
+                gap = np.abs(np.subtract(left, right, dtype=np.float64))
+            gap[~unlike] = -1.0
             gap[np.isnan(gap)] = np.inf
             if gap.max() > largest:
-                largest, index = float(gap.max()), start + int(unlike[gap.argmax()])
+                largest, index = float(gap.max()), start + int(gap.argmax())
     if not differing:
         return Deviation()
     return Deviation(differing, largest, layout.place(index, expected.shape))

@@ -14,9 +14,7 @@ Array: TypeAlias = NDArray[Any]
 Bits: TypeAlias = NDArray[np.uint64]
 
 CHUNK = 1 << 16  # elements: what is computed with them stays in the cache
-# Two odd numbers of 64 random bits, for a hash by multiplication.
-FIRST_FACTOR = np.uint64(0x9E3779B97F4A7C15)
-SECOND_FACTOR = np.uint64(0xD6E8FEB86659FD93)
+OFFSET = np.uint64(0x9E3779B97F4A7C15)  # of random bits
 
 
 class Fingerprint(NamedTuple):
@@ -60,20 +58,18 @@ def fingerprint(array: Array) -> Fingerprint:
     return Fingerprint(array.dtype.name, array.size, total % 2**64)
 
 
-def slice_totals(array: Array) -> list[Bits]:
-    """Return for every axis the total of each slice along it, as `Fingerprint.total` is computed, of a canonical array."""
+def slice_totals(array: Array, axis: int) -> Bits:
+    """Return the total of each slice along an axis of a canonical array, as `Fingerprint.total` is computed."""
     bits = bits_of(array)
-    totals = [np.zeros(size, np.uint64) for size in array.shape]
-    rows = max(1, CHUNK * len(array) // max(1, array.size)) if array.ndim else 1
-    for start in range(0, len(array) if array.ndim else 0, rows):
-        hashed = _hashed(bits[start : start + rows])
-        for axis in range(array.ndim):
-            others = tuple(i for i in range(array.ndim) if i != axis)
-            part = np.sum(hashed, axis=others, dtype=np.uint64)
-            if axis == 0:
-                totals[0][start : start + rows] = part
-            else:
-                totals[axis] += part
+    totals = np.zeros(array.shape[axis], np.uint64)
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    rows = max(1, CHUNK * len(array) // max(1, array.size))
+    for start in range(0, len(array), rows):
+        part = np.sum(_hashed(bits[start : start + rows]), axis=others, dtype=np.uint64)
+        if axis == 0:
+            totals[start : start + rows] = part
+        else:
+            totals += part
     return totals
 
 
@@ -90,11 +86,10 @@ def equal_bits(left: Array, right: Array) -> bool:
 
 
 def _hashed(bits: Array) -> Bits:
+    """Return (bits + offset)^2: the sums of these depend on the sums of the bits and of their squares, modulo 2^64."""
     hashed = bits.astype(np.uint64)
-    hashed *= FIRST_FACTOR
-    hashed ^= hashed >> np.uint64(32)
-    hashed *= SECOND_FACTOR
-    hashed ^= hashed >> np.uint64(29)
+    hashed += OFFSET
+    hashed *= hashed
     return hashed
 
 

@@ -6,65 +6,98 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
-from actconform.checking.trained.weight_layouts import Layout, candidates, exact_layout
+from actconform.checking.trained.weight_gates import lacks_reordering
+from actconform.checking.trained.weight_layouts import Layout, candidates
 from actconform.checking.trained.weight_names import pair_by_names, words
 from actconform.checking.trained.weight_rounding import Rounding, deviation_of
-from actconform.checking.trained.weight_values import Array, Fingerprint, fingerprint, is_constant
+from actconform.checking.trained.weight_values import Array, bits_of, equal_bits, is_constant
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actconform.checking.trained.weight_check import WeightState
-    from actconform.checking.trained.weight_ledger import Ledger
+    from actconform.checking.trained.weight_ledger import Deviation, Ledger
+
+SAMPLED = 64  # elements by which constants are looked up
 
 
 def match_whole(ledger: Ledger, rounding: Rounding | None = None) -> None:
     """Settle the weights that, once rounded, a constant holds whole."""
-    groups: dict[Fingerprint, list[str]] = defaultdict(list)
-    for name in ledger.open_parameters():
-        if not rounding or ledger.trained(name).dtype.kind == "f":
-            groups[fingerprint(_rounded(ledger, name, rounding))].append(name)
-    partners: dict[Fingerprint, list[str]] = defaultdict(list)
-    sizes = {group.size for group in groups}
-    for name in ledger.open_constants():
-        if ledger.constants[name].size in sizes:
-            partners[fingerprint(ledger.constant(name))].append(name)
-    for group, names in groups.items():
-        if partners[group]:
-            _settle_equal(ledger, names, partners[group], rounding)
+    index = _Index(ledger)
+    groups: dict[tuple[str, ...], dict[str, dict[str, Layout]]] = defaultdict(dict)
+    for parameter in ledger.open_parameters():
+        layouts = _layouts(ledger, parameter, index, rounding)
+        if layouts:
+            groups[tuple(layouts)][parameter] = layouts
+    for initializers, group in groups.items():
+        _settle_equal(ledger, group, initializers, rounding)
 
 
-def _rounded(ledger: Ledger, parameter: str, rounding: Rounding | None) -> Array:
+class _Index:
+    """Open constants by shape and some of their elements."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.places: dict[tuple[int, ...], Array] = {}
+        """By shape, where elements are compared: in the flattened constant."""
+        self.shapes: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+        self.names: dict[tuple[tuple[int, ...], bytes], list[str]] = defaultdict(list)
+        for name in ledger.open_constants():
+            shape, size = ledger.constants[name].shape, ledger.constants[name].size
+            if shape not in self.places:
+                chosen = np.random.default_rng(0).integers(0, size, SAMPLED) if size > SAMPLED else np.arange(size)
+                self.places[shape] = np.unique(chosen)
+                self.shapes[size].append(shape)
+            values = ledger.constant_at(name, self.places[shape])
+            self.names[shape, _key(values)].append(name)
+
+
+def _key(values: Array) -> bytes:
+    return values.dtype.char.encode() + bits_of(values).tobytes()
+
+
+def _layouts(ledger: Ledger, parameter: str, index: _Index, rounding: Rounding | None) -> dict[str, Layout]:
+    """Return the constants that are a weight, and how each lays it out."""
     trained = ledger.trained(parameter)
-    return rounding.apply(trained) if rounding else trained
+    layouts: dict[str, Layout] = {}
+    if rounding and trained.dtype.kind != "f":
+        return layouts
+    rounded: Array | None = None
+    for shape in index.shapes.get(trained.size, ()):
+        for layout in candidates(trained.shape, shape):
+            values = layout.pick(trained, index.places[shape])
+            for name in index.names.get((shape, _key(rounding.apply(values) if rounding else values)), ()):
+                if name in layouts or not _is_evidence(parameter, trained, name):
+                    continue
+                if rounded is None:
+                    rounded = rounding.apply(trained) if rounding else trained
+                if equal_bits(layout.apply(rounded), ledger.constant(name)):
+                    layouts[name] = layout
+    return {name: layouts[name] for name in sorted(layouts)}
+
+
+def _is_evidence(parameter: str, trained: Array, initializer: str) -> bool:
+    """Whether equal values say that a constant is this weight: a lone number, an index or a size says so only by its name."""
+    if trained.size > 1 and (trained.dtype.kind == "f" or not is_constant(trained)):
+        return True
+    return words(parameter) == words(initializer)
 
 
 def _settle_equal(
-    ledger: Ledger, parameters: Sequence[str], initializers: Sequence[str], rounding: Rounding | None
+    ledger: Ledger, group: Mapping[str, dict[str, Layout]], initializers: Sequence[str], rounding: Rounding | None
 ) -> None:
-    """Settle weights and constants that have the same elements, as far as they have them in the same places."""
-    layouts: dict[str, dict[str, Layout]] = {}
-    for parameter in parameters:
-        trained = _rounded(ledger, parameter, rounding)
-        layouts[parameter] = {
-            initializer: layout
-            for initializer in initializers
-            if _is_evidence(parameter, trained, initializer)
-            and (layout := exact_layout(trained, ledger.constant(initializer)))
-        }
-    alike = [name for name in parameters if layouts[name]]
-    equal = [name for name in initializers if any(name in pairs for pairs in layouts.values())]
-    owners = owners_of_equal(ledger, alike, equal)
-    for parameter in alike:
-        pairs = layouts[parameter]
-        own = [name for name in pairs if owners.get(name) == parameter]
-        _settle(ledger, parameter, own or list(pairs), pairs, rounding)
+    """Settle weights that are equal, and the constants that are each of them."""
+    in_order = [name for name in ledger.constants if name in set(initializers)]
+    owners = _owners_of_equal(ledger, list(group), in_order)
+    for parameter, layouts in group.items():
+        own = [name for name in in_order if owners.get(name) == parameter]
+        _settle(ledger, parameter, own or in_order, layouts, rounding)
         ledger.own(parameter, own)
-        _name_copies(ledger, parameter, alike)
+        _name_copies(ledger, parameter, list(group))
 
 
-def owners_of_equal(ledger: Ledger, parameters: Sequence[str], initializers: Sequence[str]) -> dict[str, str]:
+def _owners_of_equal(ledger: Ledger, parameters: Sequence[str], initializers: Sequence[str]) -> dict[str, str]:
     """Return the weight that each constant is, where all of them have equal values."""
     if len(parameters) == 1:
         return dict.fromkeys(initializers, parameters[0])
@@ -75,18 +108,11 @@ def owners_of_equal(ledger: Ledger, parameters: Sequence[str], initializers: Seq
     return {name: parameter for name, parameter in pairs.items() if len(ledger.readers[name]) < 2}
 
 
-def _is_evidence(parameter: str, trained: Array, initializer: str) -> bool:
-    """Whether equal values say that a constant is this weight: a lone number, an index or a size says so only by its name."""
-    if trained.size > 1 and (trained.dtype.kind == "f" or not is_constant(trained)):
-        return True
-    return words(parameter) == words(initializer)
-
-
 def _settle(
     ledger: Ledger,
     parameter: str,
     initializers: Sequence[str],
-    layouts: dict[str, Layout],
+    layouts: Mapping[str, Layout],
     rounding: Rounding | None,
 ) -> None:
     trained, constant = ledger.parameters[parameter], ledger.constants[initializers[0]]
@@ -98,11 +124,24 @@ def _settle(
             _settle_wrong_shape(ledger, parameter, initializers)
             return
         state, text = "transposed", f"transposed to {list(constant.shape)}"
+    wrong = "" if is_constant(ledger.trained(parameter)) else lacks_reordering(ledger, parameter, initializers[0])
+    if wrong and rounding is None:
+        ledger.settle(parameter, initializers, "different", f"{text}: {wrong}", kind="permuted")
+        return
     if rounding is None:
         suffix = f", as {constant.dtype.name}" if constant.dtype != trained.dtype else ""
         ledger.settle(parameter, initializers, state, text + suffix)
         return
-    settle_rounded(ledger, parameter, initializers, rounding, "" if state == "identical" else text)
+    deviation = deviation_of(ledger.trained(parameter), ledger.constant(initializers[0]), layout)
+    settle_rounded(ledger, parameter, initializers, rounding, deviation, "" if state == "identical" else text)
+
+
+def _arrangement(layout: Layout, trained: tuple[int, ...], shape: tuple[int, ...]) -> tuple[WeightState, str]:
+    if not layout.in_order(trained):
+        return "transposed", f"transposed to {list(shape)}"
+    if trained != shape:
+        return "reshaped", f"reshaped to {list(shape)}"
+    return "identical", "identical"
 
 
 def _settle_wrong_shape(ledger: Ledger, parameter: str, initializers: Sequence[str]) -> None:
@@ -115,29 +154,24 @@ def _settle_wrong_shape(ledger: Ledger, parameter: str, initializers: Sequence[s
 
 
 def settle_rounded(
-    ledger: Ledger, parameter: str, initializers: Sequence[str], rounding: Rounding, arrangement: str
+    ledger: Ledger,
+    parameter: str,
+    initializers: Sequence[str],
+    rounding: Rounding,
+    deviation: Deviation,
+    arrangement: str,
 ) -> None:
     """Settle a weight that was rounded: `different` where the constant's own format would hold it unrounded."""
     trained = ledger.trained(parameter)
-    deviation = deviation_of(trained, rounding.apply(trained))
     back = all(ledger.constants[name].dtype.itemsize >= trained.dtype.itemsize for name in initializers)
-    overflows = deviation.largest == float("inf")
     text = f"{rounding.words}{f' and back to {ledger.constants[initializers[0]].dtype.name}' if back else ''}"
     text += f": {deviation.differing:,} of {trained.size:,} values, by up to {deviation.largest:.3g}"
-    text += "; the largest are beyond its range" if overflows else ""
+    text += "; the largest are beyond its range" if deviation.largest == float("inf") else ""
     text += f"; {arrangement}" if arrangement else ""
     if back:
         ledger.settle(parameter, initializers, "different", text, kind="rounded and back", deviation=deviation)
     else:
         ledger.settle(parameter, initializers, "rounded", text, deviation=deviation)
-
-
-def _arrangement(layout: Layout, trained: tuple[int, ...], shape: tuple[int, ...]) -> tuple[WeightState, str]:
-    if not layout.in_order(trained):
-        return "transposed", f"transposed to {list(shape)}"
-    if trained != shape:
-        return "reshaped", f"reshaped to {list(shape)}"
-    return "identical", "identical"
 
 
 def _name_copies(ledger: Ledger, parameter: str, alike: Sequence[str]) -> None:

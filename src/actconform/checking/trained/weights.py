@@ -36,11 +36,11 @@ def compare_weights(
     """
     ledger = Ledger(parameters, graph, layers)
     match_whole(ledger)
-    match_merged(ledger)
-    for rounding in possible_roundings(
-        map(ledger.trained, ledger.open_parameters()), map(ledger.constant, ledger.open_constants())
-    ):
+    roundings = possible_roundings(ledger)
+    for rounding in roundings:
         match_whole(ledger, rounding)
+    match_merged(ledger)
+    for rounding in roundings:
         match_merged(ledger, rounding)
     match_sums(ledger)
     match_batch_norms(ledger)
