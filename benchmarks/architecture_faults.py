@@ -207,7 +207,7 @@ INJECTIONS = (
     # runtimes
     Injection("epsilon", "bert_small", DYNAMO, "LayerNormalization", f"{ENCODER}.8.attention", (f"{ENCODER}.8.attention.output.LayerNorm",), "runtime"),
     Injection("recurrent-bias", "gru", TRACED, "GRU", "/gru/GRU", ("gru",), "runtime"),
-    Injection("resize-corners", "pyramid", TRACED, "Resize", "/Resize", ("",), "runtime"),
+    Injection("resize-corners", "pyramid", TRACED, "Resize", "/upsample_1/", ("upsample",), "runtime"),
     Injection("relu-leaky", "small_net", TF2ONNX, "Relu", "/act1_1/", ("small_net/act1", "act1"), "runtime"),
     Injection("product-f16", "vit", TRACED, "MatMul", "/vit/layers.3/mlp/fc2", ("vit.layers.3.mlp.fc2",), "runtime"),
     Injection("weight-f16-optimized", "resnet", TRACED, "Conv", "/layer3/layer3.1/conv1", ("layer3.1.conv1", "layer3.1.bn1", "layer3.1.relu"), "runtime:optimizer"),
