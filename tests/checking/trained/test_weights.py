@@ -384,6 +384,8 @@ def changed(kind):
         constant = np.rint(constant / step) * step
     elif kind == "not finite":
         constant[3, :2] = np.inf, np.nan
+    elif kind == "nan":
+        constant[3, :2] = np.nan
     elif kind == "uncorrelated":
         constant = numbers(8, 32, 20, scale=0.1)
     elif kind == "noise":
@@ -402,6 +404,7 @@ def changed(kind):
         ("truncated to 8 bits", "truncated to 8 bits"),
         ("truncated by rows", "truncated to 8 bits"),
         ("not finite", "not finite"),
+        ("nan", "not finite"),
         ("uncorrelated", "uncorrelated"),
         ("noise", ""),
     ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from actconform.checking.trained.absorbed import Absorbed
 from actconform.checking.trained.layouts import laid_out
 from actconform.checking.trained.matching_walk import Evidence, Pair, Walk
 from actconform.checking.trained.recovery import Recovery
@@ -89,7 +90,8 @@ def match_layers(graph: FlatGraph, sample: Bundle, run: TrainedRun, owners: Mapp
         frozenset(owner_of[owners[name]] for name in node.inputs if owners.get(name) in owner_of)
         for node in graph.nodes
     ]
-    walk.run(Recovery(layer_of_node, weights_of, run.layers))
+    recovery = Recovery(layer_of_node, weights_of, run.layers)
+    walk.run(recovery, Absorbed(recovery))
     remainder = Remainder(walk)
     pairs = sorted(walk.pairs.values(), key=lambda pair: pair.node)
     return Matching(

@@ -101,14 +101,23 @@ class Walk:
                 self.lineages[name] = Lineage(1 << candidate.trained, 1 << candidate.trained)
                 return
 
-    def run(self, recover: Callable[[Walk, Sequence[str]], Pair | None] | None = None) -> None:
-        """Walk through all nodes; `recover` gives, for tensors behind which the walk is lost, where it goes on from."""
+    def run(
+        self,
+        recover: Callable[[Walk, Sequence[str]], Pair | None] = lambda _, __: None,
+        overlooked: Callable[[Walk], Pair | None] = lambda _: None,
+    ) -> None:
+        """Walk through all nodes; `recover` gives, for tensors behind which the walk is lost, where it goes on from.
+
+        At the end `overlooked` gives pairs that are left over, one at a time.
+        """
         dead = self.graph.last_readers()
         nodes, place = self.graph.nodes, 0
         with np.errstate(all="ignore"):
             while True:
                 lost = self._step(place, nodes[place]) if place < len(nodes) else self._lost_outputs()
-                pair = recover(self, lost) if recover and lost else None
+                pair = recover(self, lost) if lost else None
+                if pair is None and place >= len(nodes):
+                    pair = overlooked(self)
                 if pair is not None:
                     self.take(pair)
                     self.values = dict(

@@ -98,7 +98,7 @@ class Recovery:
             if array is None or array.dtype.kind != "f":
                 continue
             for trained in candidates:
-                yield self._guess(walk, place, name, array, trained, outputs.get(name) == trained)
+                yield self.guess(walk, place, name, array, trained, output=outputs.get(name) == trained)
 
     def _agrees(self, walk: Walk, place: int, trained: int) -> bool:
         """Return whether a node may give a trained tensor, by its name: it is the layer's, or its layer was folded into that one."""
@@ -108,7 +108,8 @@ class Recovery:
             return True
         return any(walk.trained.ancestors[trained] >> output & 1 for output in outputs)
 
-    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:
+    def guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, *, output: bool = False) -> Guess:
+        """Return what speaks for the tensor NAME, which has the values `array`, being a trained one."""
         permutation, distance = _nearest_layout(walk.trained.values(trained), array)
         score = 0.0
         by: Evidence = "order"
@@ -257,10 +258,21 @@ def _nearest_matched(walk: Walk, trained: int) -> int:
 
 def _outputs(walk: Walk) -> dict[str, int]:
     """Return the trained tensors that are the outputs of the graph by their order, where there are as many."""
-    model = next((record for record in reversed(walk.trained.records) if not record.name), None)
-    if model is None or len(model.outputs) != len(walk.graph.outputs):
+    run = walk.trained.run
+    if len(run.outputs) != len(walk.graph.outputs):
         return {}
-    return dict(zip(walk.graph.outputs, model.outputs, strict=True))
+    places: dict[str, int] = {}
+    for name, output in zip(walk.graph.outputs, run.outputs.values(), strict=True):
+        for place in range(len(run.tensors) - 1, -1, -1):
+            tensor = run.tensors[place]
+            if (
+                tensor.size == output.size
+                and walk.trained.givers[place]
+                and np.array_equal(tensor.ravel(), output.ravel())
+            ):
+                places[name] = place
+                break
+    return places
 
 
 def _nearest_layout(trained: Array, array: Array) -> tuple[tuple[int, ...], float]:

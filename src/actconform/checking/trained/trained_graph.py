@@ -51,7 +51,7 @@ class TrainedGraph:
         records = self.givers[place]
         for record in records[1:]:
             owner, _, function = records[0].name.rpartition(":")
-            if function and record.name == owner and self._inner_calls.get(owner, 0) == 1:
+            if function and owner and record.name == owner and self._inner_calls.get(owner, 0) == 1:
                 return record
         return records[0]
 
@@ -76,4 +76,5 @@ def _inner_calls(run: TrainedRun) -> dict[str, int]:
         while "." in path or "/" in path:
             path = path[: max(path.rfind("."), path.rfind("/"))]
             calls[path] = calls.get(path, 0) + 1
+        calls[""] = calls.get("", 0) + bool(path)
     return calls
