@@ -34,7 +34,7 @@ class Injection(NamedTuple):
     at: str
     """What a name of the node has in it: its own, that of a weight, or that of a layer in its metadata."""
     layers: tuple[str, ...]
-    """Names of layers, one of which must be told first; "LAYER:" takes every function within LAYER."""
+    """Names of layers, one of which, or a function that it calls, must be told first; "" is the model itself, for its functions."""
     blame: str = "exporter"
     mode: str = "evaluation"
     length: int = 0
@@ -194,7 +194,7 @@ INJECTIONS = (
     Injection("weight-f16", "resnet", DYNAMO, "Conv", "layer2.1.conv1.weight", ("layer2.1.conv1", "layer2.1.bn1")),
     Injection("bias-element", "convnext", DYNAMO, "Add", "blocks.1.project.bias", ("blocks.1.project",)),
     # attributes
-    Injection("axis", "whisper", DYNAMO, "Softmax", "layers.1.self_attn", ("layers.1.self_attn:",)),
+    Injection("axis", "whisper", DYNAMO, "Softmax", "layers.1.self_attn", ("layers.1.self_attn",)),
     Injection("pads-shifted", "resnet", TRACED, "Conv", "/layer2/layer2.1/conv2", ("layer2.1.conv2", "layer2.1.bn2")),
     Injection("pads-shifted", "small_net", TF2ONNX, "Conv", "/conv1_1/", ("small_net/conv1", "small_net/norm1", "conv1", "norm1")),
     Injection("alpha", "unet", TRACED, "LeakyRelu", "/merge.0/merge.0.2", ("merge.0.2",)),
@@ -202,16 +202,16 @@ INJECTIONS = (
     Injection("reset-before", "gru", TRACED, "GRU", "/gru/GRU", ("gru",)),
     # operators and what was lost
     Injection("relu6-unbounded", "depthwise", TRACED, "Clip", "/blocks/blocks.1/blocks.1.0", ("blocks.1.0.2",)),
-    Injection("left-out", "unet", TRACED, "Sub", "/Sub", (":",)),
-    Injection("length-baked", "pooled", TRACED, "", "", (":",), length=17),
+    Injection("left-out", "unet", TRACED, "Sub", "/Sub", ("",)),
+    Injection("length-baked", "pooled", TRACED, "", "", ("",), length=17),
     # runtimes
     Injection("epsilon", "bert_small", DYNAMO, "LayerNormalization", f"{ENCODER}.8.attention", (f"{ENCODER}.8.attention.output.LayerNorm",), "runtime"),
     Injection("recurrent-bias", "gru", TRACED, "GRU", "/gru/GRU", ("gru",), "runtime"),
-    Injection("resize-corners", "pyramid", TRACED, "Resize", "/Resize", (":",), "runtime"),
+    Injection("resize-corners", "pyramid", TRACED, "Resize", "/upsample_1/", ("upsample",), "runtime"),
     Injection("relu-leaky", "small_net", TF2ONNX, "Relu", "/act1_1/", ("small_net/act1", "act1"), "runtime"),
     Injection("product-f16", "vit", TRACED, "MatMul", "/vit/layers.3/mlp/fc2", ("vit.layers.3.mlp.fc2",), "runtime"),
     Injection("weight-f16-optimized", "resnet", TRACED, "Conv", "/layer3/layer3.1/conv1", ("layer3.1.conv1", "layer3.1.bn1", "layer3.1.relu"), "runtime:optimizer"),
-    Injection("gelu-tanh-optimized", "convnext", DYNAMO, "Gelu", "blocks.2", ("blocks.2:",), "runtime:optimizer"),
+    Injection("gelu-tanh-optimized", "convnext", DYNAMO, "Gelu", "blocks.2", ("blocks.2",), "runtime:optimizer"),
     # a framework
     Injection("half", "half_conv", TRACED, "", "", ("conv2",), "framework"),
 )  # fmt: skip

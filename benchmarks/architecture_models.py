@@ -91,7 +91,7 @@ class Pair(NamedTuple):
 SILERO, PITCH = "silero_vad/data", "basic_pitch/saved_models/icassp_2022"
 
 PAIRS = (
-    Pair("silero-vad, TorchScript", f"{SILERO}/silero_vad.onnx", f"{SILERO}/silero_vad.jit", ("--trust",)),
+    Pair("silero-vad, TorchScript", f"{SILERO}/silero_vad_16k_op15.onnx", "benchmarks.published_architectures:silero"),
     Pair("basic-pitch, SavedModel", f"{PITCH}/nmp.onnx", f"{PITCH}/nmp"),
     Pair("basic-pitch, TFLite", f"{PITCH}/nmp.onnx", f"{PITCH}/nmp.tflite"),
 )

@@ -171,12 +171,17 @@ def injected_row(injection: Injection, folder: Path) -> Row:
 
 def _wrong(faults: Sequence[ModelFault], injection: Injection) -> Iterator[str]:
     first = faults[0]
-    layer = first.layer
-    if not any(layer == name or (name.endswith(":") and layer.startswith(name)) for name in injection.layers):
-        yield f"told at {layer or 'no layer'} (node {first.node})"
+    if not any(_within(first.layer, name) for name in injection.layers):
+        yield f"told at {first.layer or 'no layer'} (node {first.node})"
     blames = list(dict.fromkeys(fault.blame for fault in faults))
     if blames != [injection.blame]:
         yield f"blamed on {', '.join(blames)}"
+
+
+def _within(layer: str, name: str) -> bool:
+    """Return whether a layer is the one of that name, in any of its calls, or a function that it calls itself."""
+    path, _, function = layer.partition(":")
+    return path.partition("#")[0] == name and (bool(path) or bool(function))
 
 
 def _longer(model: onnx.ModelProto, length: int, path: Path) -> Path:
@@ -216,8 +221,8 @@ the clock and of the processors for all exports of a model, MiB the peak of all 
 
 ## With a fault
 
-In the export (blame `exporter`), in the runtime, in its optimizer, in the framework. Each is told first at its layer, and nothing else is
-blamed; a name that ends in ":" stands for every function in that layer. The time includes opening the framework.
+In the export (blame `exporter`), in the runtime, in its optimizer, in the framework. Each is told first at its layer or at a function that
+the layer calls ("LAYER:FUNCTION"; "" is the model itself), and nothing else is blamed. The time includes opening the framework.
 
 {table(FOUND, injected)}
 """
@@ -268,7 +273,8 @@ def main(
 
 def _rows(model: Architecture | Pair, shown: str, published: Path, env: Mapping[str, str]) -> Iterator[Row]:
     if isinstance(model, Pair):
-        options = ("--against", str(published / model.against), *model.options)
+        against = model.against if ":" in model.against else str(published / model.against)
+        options = ("--against", against, *model.options)
         return healthy_rows(shown, str(published / model.onnx), model.seconds, (), *options, env=env)
     return healthy_rows(shown, model.source, model.seconds, model.refused, env=env)
 
