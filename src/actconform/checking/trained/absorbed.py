@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.checking.trained.layouts import scale_of, worst_error
-from actconform.checking.trained.matching_walk import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from actconform.checking.flatten import Array
-    from actconform.checking.trained.matching_walk import Walk
+    from actconform.checking.trained.matching_walk import Pair, Walk
     from actconform.checking.trained.recovery import Recovery
 
 CLOSER = 8.0  # how much nearer the next matched tensor must come to its trained values
