@@ -17,7 +17,7 @@ from actconform.checking.trained.source_names import function_of
 from actconform.checking.trained.trained_graph import layer_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actconform.checking.flatten import Array
     from actconform.checking.trained.matching_walk import Evidence, Walk
@@ -60,19 +60,44 @@ class Recovery:
 
     def __call__(self, walk: Walk, lost: Sequence[str]) -> Pair | None:
         """Return the pair from which the walk goes on, or None where no guess holds."""
-        guesses = sorted(self._guesses(walk, _region(walk, lost)), key=lambda guess: -guess.score)
-        trial = _Trial(self, walk)
+        region, trial = _region(walk, lost), _Trial(self, walk)
+        named = sorted(
+            self._guesses(walk, region, self._is_named), key=lambda guess: (guess.pair.trained, -guess.score)
+        )
+        for guess in named[:TRIES]:
+            if trial(guess):
+                return self._first(walk, region, guess, trial)
+        guesses = sorted(self._guesses(walk, region), key=lambda guess: -guess.score)
         for guess in itertools.islice(_in_turn(guesses), TRIES):
             if self._work > WORK * len(walk.graph.nodes) + 1000:
                 break
             if trial(guess):
-                return _best(guesses, guess, trial, walk.trained.ancestors[guess.pair.trained]).pair
+                return self._first(walk, region, guess, trial)
         for guess in guesses:
             if guess.output or (guess.distance <= ALIKE and guess.named):
                 return guess.pair
         return None
 
-    def _guesses(self, walk: Walk, region: Sequence[int]) -> Iterator[Guess]:
+    def _is_named(self, walk: Walk, place: int, trained: int) -> bool:
+        """Return whether a node is one of the layer that gave a trained tensor, by its name."""
+        source = self._layer_of_node[place]
+        return source != "" and any(layer_name(record) == source for record in walk.trained.givers[trained])
+
+    def _first(self, walk: Walk, region: Sequence[int], holding: Guess, trial: _Trial) -> Pair:
+        """Return the first pair that holds: of the trained tensors before, and of the tensors that may be the same."""
+        before = walk.trained.ancestors[holding.pair.trained]
+        guesses = list(
+            self._guesses(walk, region, lambda _, __, place: place == holding.pair.trained or bool(before >> place & 1))
+        )
+        return _best(guesses, holding, trial, before).pair
+
+    def _guesses(
+        self,
+        walk: Walk,
+        region: Sequence[int],
+        wanted: Callable[[Walk, int, int], bool] = lambda _, __, ___: True,
+    ) -> Iterator[Guess]:
+        """Yield the pairs of the region that may be; `wanted` says of a node and a trained tensor whether they are looked at."""
         names = [(place, name) for place in region for name in walk.graph.nodes[place].outputs]
         frontier = 0
         for _, name in names:
@@ -89,7 +114,9 @@ class Recovery:
             candidates = [
                 trained
                 for trained in candidates
-                if not walk.lineages[name].passed >> trained & 1 and self._agrees(walk, place, trained)
+                if wanted(walk, place, trained)
+                and not walk.lineages[name].passed >> trained & 1
+                and self._agrees(walk, place, trained)
             ]
             if not candidates:
                 continue
@@ -116,7 +143,7 @@ class Recovery:
         layers = {layer_name(record) for record in walk.trained.givers[trained]}
         functions = {record.kind.rpartition(" ")[2].strip("_") for record in walk.trained.givers[trained]}
         source = self._layer_of_node[place]
-        named = source != "" and source in layers
+        named = self._is_named(walk, place, trained)
         if named:
             score, by = score + 4, "source"
             leaves = any(self._layer_of_node[reader] != source for reader in walk.readers.get(name, []))

@@ -33,7 +33,7 @@ class TrainedGraph:
                 if not self.givers[place]:
                     self._derive(place, record)
                 self.givers[place].append(record)
-        self._inner_calls = _inner_calls(run)
+        self._composed = _composed(run)
 
     def _derive(self, place: int, record: LayerRecord) -> None:
         parents = frozenset(record.inputs) - {place}
@@ -47,12 +47,11 @@ class TrainedGraph:
         return wide(np.asarray(self.run.tensors[place]))
 
     def namer(self, place: int) -> LayerRecord:
-        """Return the layer that a tensor is named after: the innermost, or the layer that is nothing but this function."""
+        """Return the layer that a tensor is named after: the innermost, functions aside of which a layer without layers within consists."""
         records = self.givers[place]
         for record in records[1:]:
-            owner, _, function = records[0].name.rpartition(":")
-            if function and owner and record.name == owner and self._inner_calls.get(owner, 0) == 1:
-                return record
+            if ":" in records[0].name and ":" not in record.name and layer_name(records[0]) == layer_name(record):
+                return records[0] if layer_name(record) in self._composed else record
         return records[0]
 
     def aliases(self, place: int) -> tuple[str, ...]:
@@ -66,15 +65,12 @@ def layer_name(record: LayerRecord) -> str:
     return record.name.partition(":")[0].partition("#")[0]
 
 
-def _inner_calls(run: TrainedRun) -> dict[str, int]:
-    """Return for each layer how many layers and functions were called within it, directly or deeper."""
-    calls: dict[str, int] = {}
+def _composed(run: TrainedRun) -> set[str]:
+    """Return the layers within which other layers were called."""
+    composed = {""}
     for record in run.layers:
-        path, _, _ = record.name.partition(":")
-        if path != record.name:
-            calls[path] = calls.get(path, 0) + 1
-        while "." in path or "/" in path:
+        path = record.name
+        while ":" not in path and ("." in path or "/" in path):
             path = path[: max(path.rfind("."), path.rfind("/"))]
-            calls[path] = calls.get(path, 0) + 1
-        calls[""] = calls.get("", 0) + bool(path)
-    return calls
+            composed.add(path)
+    return composed

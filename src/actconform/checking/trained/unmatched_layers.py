@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from actconform.checking.trained.trained_graph import layer_name
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actconform.checking.trained.matching_walk import Walk
     from actconform.types.trained import LayerRecord
+
+
+MOVES = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 
 
 class Absence(NamedTuple):
@@ -89,13 +94,15 @@ class Remainder:
         walk, sentences = self._walk, []
         for trained, inside in sorted(self._inside.items()):
             if inside and len(self.segment(trained)) == 1:
-                names = list(dict.fromkeys(walk.trained.namer(place).name for place in (*inside, trained)))
+                names = list(dict.fromkeys(layer_name(walk.trained.namer(place)) for place in (*inside, trained)))
+                if len(names) < 2:
+                    continue
                 node = walk.graph.nodes[walk.pairs[walk.taken[trained]].node]
                 sentences.append(f"{', '.join(names[:-1])} and {names[-1]} are one {node.proto.op_type}")
         return sentences
 
     def segment(self, trained: int) -> list[int]:
-        """Return the nodes that compute a matched tensor from the matched ones before it; those that compute sizes are left out."""
+        """Return the nodes that compute a matched tensor from the matched ones before it; what computes sizes or moves elements is left out."""
         walk = self._walk
         waiting, places = [walk.taken[trained]], set()
         while waiting:
@@ -105,7 +112,7 @@ class Remainder:
                 continue
             places.add(place)
             waiting += [read for read in walk.graph.nodes[place].inputs if read not in walk.pairs]
-        return sorted(places)
+        return sorted(place for place in places if walk.graph.nodes[place].proto.op_type not in MOVES)
 
 
 def layers_of_nodes(walk: Walk, by_name: Sequence[str], weights_of: Sequence[frozenset[str]]) -> dict[str, str]:
