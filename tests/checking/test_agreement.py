@@ -74,7 +74,7 @@ def test_a_column_that_gives_the_same_agrees_and_has_no_worst_sample(source):
 
 def test_the_worst_samples_are_kept_and_written_with_what_was_expected(source):
     right, wrong = agreed(source, negative, off_at(3, 17, 30, 5), keep=3)
-    assert right.kept == []
+    assert right.worst == []
     x = np.load("data.npz")["x"]
     errors = {index: (1 + k) / np.abs(x[index]).max() for k, index in enumerate((3, 17, 30, 5))}
     worst = sorted(errors, key=errors.get, reverse=True)[:3]

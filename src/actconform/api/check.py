@@ -21,7 +21,7 @@ from actconform.settings import read_config
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from actconform.checking.checked_sample import Progress
     from actconform.checking.result import CheckResult, OutputCheck
@@ -41,6 +41,10 @@ def check(
     train_mode: bool = False,
     dtype: Literal["f16", "bf16"] | None = None,
     autocast: Literal["f16", "bf16"] | None = None,
+    data: Any = None,
+    batch: int | None = None,
+    metric: str | Callable[..., Any] | None = None,
+    worst: int = 5,
     ranges: str | Sequence[str] = (),
     samples: int | None = None,
     seed: int = 0,
@@ -59,10 +63,11 @@ def check(
     process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
     are a path, a dict of arrays by name (one sample), a list of such dicts, a tuple in the model's order, or an array for a model of one
     input; without them inputs are drawn. Arrays may be tensors of a framework. All other arguments are the options of the command;
-    `ranges` are "x=0:255".
+    `ranges` are "x=0:255". `data`, over which columns are compared, may also be a dict of arrays with samples along their first axis, a
+    function that yields samples, or an iterable of them, such as a DataLoader; `metric` may be a function.
 
     Without `out` no file is left behind. With it check.json, drawn inputs, with `html` a page, and with `minimize` the smallest model
-    that shows the first fault are written there, and exports into folders of their own.
+    that shows the first fault are written there, and exports into folders of their name.
 
     A model of this process is run here, not in a worker: a crash of the framework ends the process, and `timeout` does not hold for it.
     Weights, modes and random states are left as they were.
@@ -76,13 +81,13 @@ def check(
     with ExitStack() as stack:
         folder = temporary_folder(PREFIX)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        given = GivenFiles(folder, catalog, timeout or settings.timeout)
+        memory = GivenFiles(folder, catalog, timeout or settings.timeout)
         try:
-            source = given.model(model, "model", inputs)
+            source = memory.model(model, "model", inputs)
             request = CheckRequest(
                 source=source,
-                against=tuple(given.against(against)) if against is not None else (),
-                inputs=given.inputs(inputs, source),
+                against=tuple(memory.against(against)) if against is not None else (),
+                inputs=memory.inputs(inputs, source),
                 ranges=_several(ranges),
                 samples=samples,
                 seed=seed,
@@ -93,6 +98,10 @@ def check(
                 dtype=dtype,
                 autocast=autocast,
                 trust=trust,
+                data=memory.data(data),
+                batch=batch,
+                metric=metric,
+                worst=worst,
                 max_memory=max_memory,
                 timeout=timeout,
                 out=folder / "exports" if out is None else Path(out),
@@ -101,12 +110,12 @@ def check(
                 stack.enter_context(CheckProgress(open_console(to_stderr=True))) if progress else _Silent()
             )
             graphs = stack.enter_context(
-                closing(check_graphs(request, catalog, settings, hears, _say_aside, live=given.live))
+                closing(check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live))
             )
             files = None if out is None else _Files(Path(out), inputs=inputs is None, html=html, minimize=minimize)
             return _collected(graphs, files)
         except UsageError as error:
-            raise type(error)(given.in_words(str(error))) from error
+            raise type(error)(memory.in_words(str(error))) from error
 
 
 class _Files(NamedTuple):
@@ -129,8 +138,8 @@ def _collected(graphs: Iterable[CheckedGraph | FailedExport], files: _Files | No
             continue
         results.append(graph.result)
         if files is not None:
-            own = graph.exporter or (graph.source.path.stem if len(results) > 1 else "")
-            folder = files.folder / own if own else files.folder
+            name = graph.exporter or (graph.source.path.stem if len(results) > 1 else "")
+            folder = files.folder / name if name else files.folder
             wrote += write_check(graph, folder, inputs=files.inputs, html=files.html, minimize=files.minimize)
     return CheckedModel(tuple(results), tuple(failed), tuple(wrote))
 

@@ -93,6 +93,10 @@ class GivenFiles:
         np.save(path, _savable(array_of(inputs, "inputs=")))
         return path
 
+    def data(self, data: Any) -> Any:
+        """Return a data set as a check takes it: a dict of arrays as a file, all else as it is."""
+        return str(self._arrays("data", data)) if isinstance(data, Mapping) else data
+
     def against(self, against: Any) -> list[str]:
         """Return what names the models and saved outputs beside the model; a dict of arrays is saved outputs."""
         if isinstance(against, str | Path | onnx.ModelProto | Mapping) or not isinstance(against, list | tuple):

@@ -72,7 +72,7 @@ def truth_column(source: Source) -> AnsweringColumn:
     return sample_by_sample(TRUTH, answer)
 
 
-class KeptSample(NamedTuple):
+class AnsweredSample(NamedTuple):
     """A sample that agrees least, with what came."""
 
     sample: DataSample
@@ -86,7 +86,7 @@ class ColumnAgreement(NamedTuple):
     """How far a column agrees, and its worst samples."""
 
     agreement: Agreement
-    kept: list[KeptSample]
+    worst: list[AnsweredSample]
 
 
 def agreements(
@@ -138,9 +138,9 @@ def write_worst(agreed: ColumnAgreement, folder: Path, source: Source) -> Agreem
     Raises OSError.
     """
     worst = []
-    for k, kept in enumerate(agreed.kept):
+    for k, answered in enumerate(agreed.worst):
         place = folder / f"test_data_set_{k}"
-        write_sample(place, kept.sample.inputs, source, kept.expected)
+        write_sample(place, answered.sample.inputs, source, answered.expected)
         worst.append(replace(agreed.agreement.worst[k], folder=str(place)))
     return replace(agreed.agreement, worst=worst)
 
@@ -175,7 +175,7 @@ class _ColumnTally:
         self._data = data
         self._metric = MetricTally(metric) if metric else None
         self._outputs: dict[str, OutputTally] = {}
-        self._worst: list[tuple[float, int, KeptSample]] = []  # a heap, the least bad first
+        self._worst: list[tuple[float, int, AnsweredSample]] = []  # a heap, the least bad first
         self._keep = keep
         self._samples = self._failed = 0
         self._failures: list[SampleFailure] = []
@@ -207,7 +207,7 @@ class _ColumnTally:
             self._metric.add(sample, wanted, got, self._names)
         output = max(errors, key=lambda name: errors[name], default="")
         if output and errors[output] > 0:
-            self._keep_worst(KeptSample(sample, wanted, got, errors[output], output))
+            self._keep_worst(AnsweredSample(sample, wanted, got, errors[output], output))
 
     def _add_failure(self, index: int, column: str, failure: RunFailure) -> None:
         self._failed += 1
@@ -217,13 +217,13 @@ class _ColumnTally:
     def _tally(self, name: str) -> OutputTally:
         return self._outputs.setdefault(name, OutputTally(name))
 
-    def _keep_worst(self, kept: KeptSample) -> None:
-        heapq.heappush(self._worst, (kept.error, -kept.sample.index, kept))
+    def _keep_worst(self, answered: AnsweredSample) -> None:
+        heapq.heappush(self._worst, (answered.error, -answered.sample.index, answered))
         if len(self._worst) > self._keep:
             heapq.heappop(self._worst)
 
     def result(self, notes: tuple[str, ...], *, given_up: bool) -> ColumnAgreement:
-        kept = [entry[2] for entry in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
+        samples = [entry[2] for entry in sorted(self._worst, key=lambda entry: entry[:2], reverse=True)]
         status: Literal["compared", "nothing compared", "given up"] = (
             "compared" if self._samples else "nothing compared"
         )
@@ -237,10 +237,10 @@ class _ColumnTally:
             status="given up" if given_up or self.asked.hopeless else status,
             outputs=[tally.result() for tally in self._outputs.values()],
             metric=self._metric.result() if self._metric else None,
-            worst=[WorstSample(index=each.sample.index, error=each.error, output=each.output) for each in kept],
+            worst=[WorstSample(index=each.sample.index, error=each.error, output=each.output) for each in samples],
             notes=notes,
         )
-        return ColumnAgreement(agreement, kept)
+        return ColumnAgreement(agreement, samples)
 
 
 def _names(expected: Arrays, actual: Arrays) -> Iterable[str]:

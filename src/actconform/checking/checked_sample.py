@@ -66,12 +66,15 @@ def output_check(sample: CheckedSample, place: int, name: str, array: Array | No
     truth = graph.truth.get(name)
     if truth is None:
         return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
-    if name not in graph.types or (graph.answered and _depends_on_answers(graph, name)):
+    if name not in graph.types or depends_on_answers(graph, name):
         return replace(output, unjudged="it depends on a node that cannot be evaluated here")
     return output_verdict(output, array, truth, sample.draws, graph.types.get(name, 0))
 
 
-def _depends_on_answers(graph: FlatGraph, output: str) -> bool:
+def depends_on_answers(graph: FlatGraph, output: str) -> bool:
+    """Return whether an output is made of what a runtime answered in place of the truth."""
+    if not graph.answered:
+        return False
     doubtful = set(graph.answered)
     for node in graph.nodes:
         if not doubtful.isdisjoint(node.inputs):

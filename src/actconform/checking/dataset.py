@@ -97,27 +97,32 @@ class DataSet:
 
 
 def data_set(
-    text: str, source: Source, *, batch: int | None = None, most: int | None = None, max_memory: int | None = None
+    data: Any, source: Source, *, batch: int | None = None, most: int | None = None, max_memory: int | None = None
 ) -> DataSet:
-    """Return the data set that a path or "module:function" names, for a model.
+    """Return the data set that a path or "module:function" names, or that a function or iterable in memory gives, for a model.
 
     - An .npz: all its arrays have the samples along their first axis. Where an array has as many axes as the model's input, a sample is a
       slice of `batch` of them (by default as many as the model declares, else 1); where it has one axis more, a sample is one of them.
     - A .npy is the same for a model of one input.
     - A folder has a sample in each folder or file, in every form that --inputs takes; saved outputs count as labels.
     - "module:function" is called without arguments, or iterated over where it is no function, and yields a dict of arrays by name, a tuple in
-      the order of the model's inputs, an array for a model of one input, or (inputs, label) with any of these.
+      the order of the model's inputs, an array for a model of one input, or (inputs, label) with any of these. So is a function, or an
+      iterable that can be iterated over more than once, in place of a name.
 
     Arrays that are no inputs of the model are labels. `most` is how many samples are taken. Raises UsageError, naming what is wrong and what is
     expected, for what is none of these; files are looked at here, all that is within a sample when it is read.
     """
-    path = Path(text)
-    shown = one_line(text)
+    if not isinstance(data, str | Path):
+        shown = one_line(getattr(data, "__name__", type(data).__name__), 80)
+        _expect_no_batch(shown, batch, "yields")
+        return DataSet(shown, _Yielded(data, shown, source), source, most=most, max_memory=max_memory)
+    path = Path(data)
+    shown = one_line(str(data))
     if not path.exists():
-        if ":" not in text:
+        if ":" not in shown:
             raise UsageError(f"--data {shown}: there is no such file or folder; expected {_FORMS}")
         _expect_no_batch(shown, batch, "yields")
-        iterate = _Yielded(text, source)
+        iterate = _Yielded(user_object(str(data), "--data"), shown, source)
         return DataSet(shown, iterate, source, most=most, max_memory=max_memory)
     if path.is_dir():
         _expect_no_batch(shown, batch, "holds")
@@ -237,15 +242,16 @@ def _slices(path: Path, source: Source, cut: _Cut) -> Iterator[Arrays]:
 
 
 class _Yielded:
-    """The samples that a function of the user's yields."""
+    """The samples that a function of the user's yields, or an iterable."""
 
-    def __init__(self, text: str, source: Source) -> None:
-        self._text = text
-        self._shown = f"--data {one_line(text)}"
+    def __init__(self, yields: Any, shown: str, source: Source) -> None:
+        self._shown = f"--data {shown}"
         self._source = source
-        self._yields = user_object(text, "--data")
-        if not callable(self._yields) and not hasattr(self._yields, "__iter__"):
-            raise UsageError(f"{self._shown}: is {_kind(self._yields)}; expected {_FORMS}")
+        self._yields = yields
+        if not callable(yields) and not hasattr(yields, "__iter__"):
+            raise UsageError(f"{self._shown}: is {_kind(yields)}; expected {_FORMS}")
+        if hasattr(yields, "__next__"):
+            raise UsageError(f"{self._shown}: ends after one pass over it: give the function that makes it")
 
     def __call__(self) -> Iterator[Arrays]:
         index = 0

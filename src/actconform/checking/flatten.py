@@ -288,7 +288,15 @@ class _Flattening:
         elif flat.computation is None:
             self._ask(flat)
         else:
-            self._set(flat, node_outputs(flat, flat.computation, [self._value(name) for name in node.input]))
+            try:
+                results = node_outputs(flat, flat.computation, [self._value(name) for name in node.input])
+            except ValueError as error:
+                if not isinstance(error.__cause__, Unsupported):
+                    raise
+                flat = self._graph.nodes[-1] = flat._replace(computation=None, unsupported=str(error.__cause__))
+                self._ask(flat)  # the inputs decide that it cannot be evaluated, as a Dropout that is told to drop
+            else:
+                self._set(flat, results)
 
     def _flat_node(self, node: onnx.NodeProto) -> FlatNode:
         try:

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 # Of rounding to nearest the error is uniform in +-u 2^e, and |x| = m 2^e with 1 <= m < 2; for leading digits spread as they are in data
 # (log m uniform, Benford) the root mean square of error over |x| is u sqrt(1/3 * 3/(8 ln 2)).
 RELATIVE = 0.4247
-# What reads integers with a scale as numbers: the places of such weights among its inputs.
+# What reads integers with a scale as numbers: the places of such tensors among its inputs, and of their zero points.
 QUANTIZED_OPERANDS = {
-    "DequantizeLinear": (0,),
-    "MatMulInteger": (0, 1),
-    "ConvInteger": (0, 1),
-    "QLinearMatMul": (0, 3),
-    "QLinearConv": (0, 3),
+    "DequantizeLinear": ((0, 2),),
+    "MatMulInteger": ((0, 2), (1, 3)),
+    "ConvInteger": ((0, 2), (1, 3)),
+    "QLinearMatMul": ((0, 2), (3, 5)),
+    "QLinearConv": ((0, 2), (3, 5)),
 }
 
 
@@ -48,16 +48,25 @@ class Quantizer(NamedTuple):
     lowest: int
     highest: int
     """The codes."""
+    stated: bool = True
+    """Whether scale and zero are those of the graph, and not found from the values."""
+
+    @property
+    def is_accumulator(self) -> bool:
+        """Whether the codes are those of a bias, in steps of a product: its scale fits no range."""
+        return self.highest - self.lowest >= 1 << 16
 
     @property
     def folds_relu(self) -> bool:
         """Whether the codes begin at 0: quantizers leave out a Relu before such a one, so that clipping below is no loss."""
-        return bool(np.all(self.zero == self.lowest))
+        return self.stated and bool(np.all(self.zero == self.lowest))
 
 
-def quantizer(node: FlatNode, inputs: Sequence[Array | None]) -> Quantizer | None:
-    """Return how a QuantizeLinear, or a DequantizeLinear, counts what it reads or gives; None for another node and for floats of 8 bits."""
+def quantizer(node: FlatNode, inputs: Sequence[Array | None], results: Sequence[Array]) -> Quantizer | None:
+    """Return how a node counts what it quantizes or dequantizes; None for other nodes and for floats of 8 bits."""
     op_type = node.proto.op_type
+    if op_type == "DynamicQuantizeLinear":
+        return Quantizer(results[1], results[2].astype(np.float64), 0, 255, stated=False)
     if node.computation is None or op_type not in ("QuantizeLinear", "DequantizeLinear"):
         return None
     x, scale, *rest = inputs
@@ -80,22 +89,25 @@ class FormatNoise:
     """The arithmetic of one draw: each result off by a rounding of its format, up or down by chance.
 
     A result of a node that rounds is moved by RELATIVE u |y|: 16-bit kernels add up in float32 or wider and round once. What is beyond
-    the range becomes infinite, what is below its normal numbers is rounded. What is exactly representable stays. A QuantizeLinear gives
-    x / scale + zero, moved by at most half a step, and clipped, unrounded: so that its error has the root mean square step / sqrt(12).
-    `stored`: weights and inputs are moved too, as they were rounded when the model was brought into the format. Without `seed` nothing is
-    moved, rounded or clipped: the graph in float64, quantization taken out of it.
+    the range becomes infinite, what is below its normal numbers is rounded. What is exactly representable stays. A QuantizeLinear rounds
+    and clips as it does: over the elements of a tensor its error has the root mean square step / sqrt(12).
+    `stored`: weights and inputs are moved too, as they were rounded when the model was brought into the format, quantized ones by at most
+    half a step. Without `seed` nothing is moved, rounded or clipped: the graph in float64, quantization taken out of it.
     """
 
     def __init__(self, graph: FlatGraph, seed: int | None, *, stored: bool) -> None:
         self._generator = None if seed is None else np.random.default_rng(seed)
         self._stored = stored
         self._structural = structural_inputs(graph)
-        self._codes = {
-            node.proto.input[place]
+        self._zeros = {
+            node.proto.input[place]: graph.constants.get(node.proto.input[zero])
+            if zero < len(node.proto.input)
+            else None
             for node in graph.nodes
-            for place in QUANTIZED_OPERANDS.get(node.proto.op_type, ())
+            for place, zero in QUANTIZED_OPERANDS.get(node.proto.op_type, ())
             if place < len(node.proto.input)
         }
+        """The zero points of quantized tensors, where they are constants."""
         self._seeds: dict[str, int] = {}
 
     def data(self, name: str, array: Array, element_type: int) -> Array:
@@ -105,41 +117,30 @@ class FormatNoise:
         seed = self._seeds.setdefault(name, int(self._generator.integers(1 << 32)))
         fmt = FORMATS.get(element_type)
         if fmt is not None:
-            whole = (np.rint(array) == array) & (
-                np.abs(array) < 2.0 ** (fmt.precision - 1)
-            )  # above it all numbers are integers
-            return _moved(array, fmt, np.random.default_rng(seed), whole)
-        if name in self._codes:
-            codes: Array = array.astype(np.float64) + _uniform(array.shape, np.random.default_rng(seed))
-            return codes
-        return array
+            among = np.abs(array) < 2.0 ** (fmt.precision - 1)  # above all numbers of the format are integers
+            return _moved(array, fmt, np.random.default_rng(seed), (np.rint(array) == array) & among)
+        return self._moved_codes(name, array, seed) if name in self._zeros else array
+
+    def _moved_codes(self, name: str, array: Array, seed: int) -> Array:
+        """Return quantized weights, off by at most half a step; what stands for 0 stays."""
+        zero = self._zeros[name]
+        codes: Array = array.astype(np.float64)
+        exact = codes == (float(zero.flat[0]) if zero is not None and zero.size else 0.0)
+        return np.where(exact, codes, codes + _uniform(array.shape, np.random.default_rng(seed)))
 
     def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node as later nodes read them."""
         arrays = list(results)
         op_type = node.proto.op_type
-        if op_type in ("QuantizeLinear", "DynamicQuantizeLinear"):
-            return self._quantized(node, inputs, arrays)
-        if self._generator is None or op_type in EXACT:
+        if self._generator is None:
+            by, x = quantizer(node, inputs, arrays), inputs[0]
+            if by is None or x is None or op_type == "DequantizeLinear":
+                return arrays
+            codes = x / by.scale + by.zero
+            return [np.maximum(codes, by.lowest) if by.folds_relu else codes, *arrays[1:]]
+        if op_type in EXACT or op_type in ("QuantizeLinear", "DynamicQuantizeLinear"):
             return arrays
         return [self._result(array, kind) for array, kind in zip(arrays, node.types, strict=False)]
-
-    def _quantized(self, node: FlatNode, inputs: Sequence[Array | None], results: list[Array]) -> list[Array]:
-        x = inputs[0]
-        if x is None:
-            return results
-        if node.proto.op_type == "DynamicQuantizeLinear":
-            by = Quantizer(results[1], results[2].astype(np.float64), 0, 255)
-        elif (stated := quantizer(node, inputs)) is not None:
-            by = stated
-        else:
-            return results
-        codes = x / by.scale + by.zero
-        if self._generator is not None:
-            codes = np.clip(codes + _uniform(codes.shape, self._generator), by.lowest, by.highest)
-        elif by.folds_relu:
-            codes = np.maximum(codes, by.lowest)
-        return [codes, *results[1:]]
 
     def _result(self, array: Array, element_type: int) -> Array:
         fmt = FORMATS.get(element_type)

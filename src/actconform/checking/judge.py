@@ -16,7 +16,7 @@ from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.tolerance.row_bounds import flushes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array, FlatGraph, FlatNode
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 PIECE_BYTES = 256 << 20  # of marked tensors that a runtime shows in one run
+NOTHING_ROUNDED: Mapping[str, float] = {}
 BINS = 24  # of a histogram
 
 
@@ -35,7 +36,8 @@ class Judge:
     """Holds the nodes of a flat graph against their bounds, piece by piece as a run shows its tensors.
 
     `seen` are the tensors that the run will show; all others are carried from the last ones that were, with their errors.
-    Of the graph's outputs `expected` keeps the values and bounds. `rounded` are constants that are right to a rounding alone.
+    Of the graph's outputs `expected` keeps the values and bounds. `rounded` are constants that are right but for rounding, with
+    the error that this may be, absolute; 0 where nothing is known of how they were computed.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class Judge:
         seen: Iterable[str],
         *,
         doubt: bool = True,
-        rounded: Container[str] = (),
+        rounded: Mapping[str, float] = NOTHING_ROUNDED,
     ) -> None:
         self.unjudged: list[Unjudged] = []
         self.expected: dict[str, Approximation] = {}
@@ -126,13 +128,13 @@ class Judge:
         return self._values.get(name)
 
     def _rounding(self, name: str, value: Array) -> Array | None:
-        """Return the error of a constant that was rounded, and may have been computed from rounded ones: two roundings of its largest."""
+        """Return the error of a constant that was rounded: two roundings of its largest value, or more where it was computed by more."""
         fmt = FORMATS.get(self._graph.types.get(name, 0))
         if name not in self._rounded or fmt is None or value.size == 0 or (np.rint(value) == value).all():
             return None
         with np.errstate(all="ignore"):
             largest = np.max(np.abs(value), where=np.isfinite(value), initial=0.0)
-        return np.full(value.shape, 2.0 * fmt.unit_roundoff * float(largest))
+        return np.full(value.shape, max(2.0 * fmt.unit_roundoff * float(largest), self._rounded[name]))
 
 
 def judged_level(

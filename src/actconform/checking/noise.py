@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
+from actconform.checking.flatten import wide
 from actconform.checking.format_noise import RELATIVE, FormatNoise, Quantizer, quantizer, side_by_side
 from actconform.checking.noise_events import noise_events
 from actconform.checking.noise_result import NoiseCheck, NoiseGot, NoiseLayer
 from actconform.checking.truth import evaluated
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
+from actconform.onnx.evaluate.quantized import code_limits
 
 if TYPE_CHECKING:
     from actconform.checking.flatten import Array, FlatGraph, FlatNode
@@ -94,6 +96,7 @@ class _Meter:
         self._got = got
         self._truth = truth
         self._layer_of = layer_of
+        self._rectified = _rectified(graph)
         self._relative = {
             name: RELATIVE * FORMATS[graph.types[name]].unit_roundoff if stored else 0.0
             for name in (*graph.inputs, *graph.constants)
@@ -120,17 +123,31 @@ class _Meter:
         if kind in FORMATS:
             known, fmt = self._truth.get(name), FORMATS[kind]
             truth, matched = (known, True) if known is not None and known.shape == own.shape else (own, False)
+            if name in self._rectified:
+                truth, own, *moved = (np.maximum(array, 0.0) for array in (truth, own, *moved))
             return _Tensor(name, fmt.name, fmt, truth, matched, own, moved)
-        by = quantizer(node, values.inputs) if i == 0 and node.proto.op_type == "QuantizeLinear" else None
-        read = values.inputs[0]
+        read = values.inputs[0] if values.inputs else None
+        first = values.results[0] or []
+        by = quantizer(node, values.inputs, first) if i == 0 and node.proto.op_type != "DequantizeLinear" else None
         if by is None or read is None:
+            self._relative[name] = self._read(node)
             return None
         known = self._truth.get(node.proto.input[0])
         truth, matched = (known, True) if known is not None and known.shape == own.shape else (read, False)
+        counts = [
+            (by.scale, by.zero) if by.stated else (lane[1], lane[2]) for lane in values.results if lane is not None
+        ]
+        floats = [
+            (array.astype(np.float64) - zero) * scale
+            for array, (scale, zero) in zip((own, *moved), counts, strict=True)
+        ]
         if by.folds_relu:
             truth = np.maximum(truth, 0.0)
-        floats = [(array - by.zero) * by.scale for array in (own, *moved)]
         return _Tensor(name, STORAGE[kind].name, None, truth, matched, floats[0], floats[1:], by)
+
+    def _read(self, node: FlatNode) -> float:
+        """Return the largest relative noise of what a node reads."""
+        return max((self._relative.get(name, 0.0) for name in node.inputs), default=0.0)
 
     def _layer(self, values: NodeValues, tensor: _Tensor) -> NoiseLayer:
         node, fmt, truth = values.node, tensor.fmt, tensor.truth
@@ -143,7 +160,7 @@ class _Meter:
         nonzero = whole & (size > 0)
         relative = noise / magnitude if magnitude > 0 else 0.0
         floor = _floor(values, tensor, magnitude)
-        read = max((self._relative.get(name, 0.0) for name in node.inputs), default=0.0)
+        read = self._read(node)
         self._relative[tensor.name] = relative
         certain = np.logical_and.reduce([usable, *finite])
         counts = _range_counts(size, nonzero, fmt) if fmt else _clipping(truth, tensor)
@@ -166,7 +183,13 @@ class _Meter:
             conversion=conversion,
             conversion_ratio=_ratio(conversion or 0.0, max(noise, rounding)),
             got=[
-                _got(column, self._floats(tensors[tensor.name], tensor), truth, (usable, certain), max(noise, rounding))
+                _got(
+                    column,
+                    self._floats(tensors[tensor.name], tensor, rectified=tensor.name in self._rectified),
+                    truth,
+                    (usable, certain),
+                    max(noise, rounding),
+                )
                 for column, tensors in self._got.items()
                 if tensor.name in tensors and tensors[tensor.name].shape == truth.shape
             ],
@@ -176,9 +199,37 @@ class _Meter:
         return replace(layer, **counts)
 
     @staticmethod
-    def _floats(shown: Array, tensor: _Tensor) -> Array:
+    def _floats(shown: Array, tensor: _Tensor, *, rectified: bool) -> Array:
         numbers = shown.astype(np.float64)
+        if rectified:
+            return np.maximum(numbers, 0.0)
         return numbers if tensor.by is None else (numbers - tensor.by.zero) * tensor.by.scale
+
+
+def _rectified(graph: FlatGraph) -> set[str]:
+    """Return the tensors that only quantizations read which do a Relu: they are compared as it leaves them, as the float model may have it."""
+    readers: dict[str, list[FlatNode]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    return {
+        name
+        for name, nodes in readers.items()
+        if name not in graph.outputs and all(_does_relu(graph, node, name) for node in nodes)
+    }
+
+
+def _does_relu(graph: FlatGraph, node: FlatNode, name: str) -> bool:
+    places = node.proto.input
+    if (
+        node.proto.op_type != "QuantizeLinear"
+        or places[0] != name
+        or len(places) < 3
+        or places[2] not in graph.constants
+    ):
+        return False
+    zero = graph.constants[places[2]]
+    return "int" in zero.dtype.name and bool(np.all(zero.astype(np.int64) == code_limits(zero.dtype)[0]))
 
 
 def _root_mean_square(array: Array, where: Array) -> float:
@@ -208,7 +259,9 @@ def _noise(tensor: _Tensor, finite: Sequence[Array]) -> float:
 def _floor(values: NodeValues, tensor: _Tensor, magnitude: float) -> float:
     """Return the relative noise that a tensor of its kind has at best: one rounding, or the steps of a scale that just fits."""
     stored = values.node.proto.op_type == "DequantizeLinear"
-    by = tensor.by or (quantizer(values.node, values.inputs) if stored else None)
+    by = tensor.by or (quantizer(values.node, values.inputs, []) if stored else None)
+    if by is not None and by.is_accumulator and magnitude > 0:
+        return float(np.max(by.scale)) / float(np.sqrt(12.0)) / magnitude
     if by is not None and magnitude > 0:
         values_there = tensor.truth[np.isfinite(tensor.truth)]
         reach = float(values_there.max(initial=0.0) - values_there.min(initial=0.0))
@@ -251,8 +304,8 @@ def _clipping(truth: Array, tensor: _Tensor) -> dict[str, float]:
 
 def _stored_codes(values: NodeValues) -> dict[str, float]:
     """Return the step of a quantized weight, and how much of its range the numbers span."""
-    by, codes = quantizer(values.node, values.inputs), values.inputs[0]
-    if by is None or codes is None or not codes.size:
+    by, codes = quantizer(values.node, values.inputs, []), values.inputs[0]
+    if by is None or codes is None or not codes.size or by.is_accumulator:
         return {}
     span = float(codes.max()) - float(codes.min())
     return {"step": float(np.max(by.scale)), "codes_used": span / (by.highest - by.lowest)}

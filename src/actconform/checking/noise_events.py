@@ -40,7 +40,7 @@ def noise_events(graph: FlatGraph, check: NoiseCheck) -> NoiseCheck:
     leaving = _first_leaving(graph, layers)
     losing = _losing(graph, layers)
     coarse = [layer for layer in layers if layer.step and 0 < layer.codes_used < 2.0**-LOST_BITS]
-    clipping = [layer for layer in layers if layer.clip_loss > layer.step / 12**0.5]
+    clipping = [layer for layer in layers if layer.clip_loss > 2.0**LOST_BITS * layer.step / 12**0.5]
     wrong = next((layer for layer in layers if layer.conversion_ratio > LIMIT), None)
     beyond = _beyond(layers)
     serious = leaving is not None and (leaving.victims > 0 or leaving.is_output)

@@ -96,7 +96,7 @@ class NoiseCheck(msgspec.Struct, frozen=True, kw_only=True):
     coarse: tuple[str, ...] = ()
     """Nodes whose quantized numbers are so far apart that a quarter of the codes would do."""
     clipping: tuple[str, ...] = ()
-    """Nodes of which clipping takes more than the steps do."""
+    """Nodes of which clipping takes LOST_BITS bits more than the steps do."""
     converted_wrong: str = ""
     """The first node at which the graph in float64 is further from the truth than the format explains."""
     beyond: dict[str, str] = {}

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from actconform.checking.agreement_result import Agreement  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.checking.noise_result import NoiseCheck  # noqa: TC001  likewise
 from actconform.checking.trained.layer_matching import LayerMatch, Unmatched  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.checking.trained.weights import WeightCheck  # noqa: TC001  likewise
@@ -227,6 +228,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """The columns: trained models first, then runtimes, then saved outputs."""
     trained: list[TrainedCheck] = []
     """The trained models beside the graph."""
+    agreement: list[Agreement] = []
+    """Over a data set, of each column beside the first trained model, or the graph in float64."""
     noise: NoiseCheck | None = None
     """Of a graph in low precision: what its format is expected to do to each layer, and what came."""
     exporter: str = ""

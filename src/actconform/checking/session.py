@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from msgspec.structs import replace
 
+from actconform.checking.agreement_columns import DataAgreement
 from actconform.checking.draw import parsed_range
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
 from actconform.checking.inputs import InputSample
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from actconform.checking.agreement import ColumnAgreement
     from actconform.checking.checked_sample import CheckedSample, Progress
     from actconform.checking.result import CheckResult
     from actconform.checking.runs import RuntimeRuns
@@ -67,6 +69,14 @@ class CheckRequest(NamedTuple):
     """GiB."""
     timeout: float | None = None
     """Seconds a call."""
+    data: Any = None
+    """A data set over which columns are compared, as `checking.dataset.data_set` takes it."""
+    batch: int | None = None
+    """Samples of it at once."""
+    metric: Any = None
+    """The user's own, as `checking.user_metric.user_metric` takes it."""
+    worst: int = 5
+    """How many samples of it that agree least are kept."""
     out: Path = Path("actconform-check")
     """Where exported graphs go."""
 
@@ -90,6 +100,8 @@ class CheckedGraph(NamedTuple):
     source: Source
     samples: Sequence[CheckedSample]
     runtimes: Sequence[RuntimeRuns]
+    agreed: Sequence[ColumnAgreement] = ()
+    """Over the data set, with the worst samples."""
     exporter: str = ""
     """That made it of the trained model; "" for a file of the user."""
 
@@ -109,6 +121,8 @@ def expect_consistent(request: CheckRequest) -> None:
         raise UsageError("--reference has the outputs for certain inputs: give these with --inputs")
     if request.reference is not None and (request.gradients or request.dtype):
         raise UsageError("--reference has outputs of the model as it is: leave out --gradients and --dtype")
+    if request.data is None and (request.metric is not None or request.batch):
+        raise UsageError("--metric and --batch are for a data set: name it with --data")
     if request.autocast and request.dtype:
         raise UsageError("--autocast runs the trained model in mixed precision, --dtype the graph in another: choose")
 
@@ -238,6 +252,7 @@ class _Session:
         request, progress = self._request, self._progress
         progress.stage("inputs")
         columns, samples, notes = self._prepared(source, exporter)
+        data = DataAgreement(request, source) if request.data is not None else None
         self._begin()
         try:
             checked = self._variant(source, samples, notes)
@@ -251,7 +266,9 @@ class _Session:
             noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
             result = replace(result, noise=noise)
         result = replace(result, notes=(*result.notes, *notes))
-        return CheckedGraph(result, checked, samples, self._runtimes, exporter)
+        agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
+        result = replace(result, agreement=[column.agreement for column in agreed])
+        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter)
 
     def _prepared(self, source: Source, exporter: str) -> tuple[list[TrainedColumn], list[CheckedSample], list[str]]:
         """Return the trained models as columns, the user's samples or drawn ones, and notes about them."""

@@ -60,12 +60,12 @@ def raised(error: BaseException) -> str:
     """
     message = "".join(traceback.format_exception_only(error)).strip()
     words = one_line(f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else message, 400)
-    own = [
+    lines = [
         f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}: `{one_line(frame.line or '', 120)}`"
         for frame in _frames(error)
         if _is_users(frame.filename)
     ]
-    shown = ["...", *own[-LINES_SHOWN:]] if len(own) > LINES_SHOWN else own
+    shown = ["...", *lines[-LINES_SHOWN:]] if len(lines) > LINES_SHOWN else lines
     return f"raised {words}" + (f" ({'; '.join(map(one_line, shown))})" if shown else "")
 
 

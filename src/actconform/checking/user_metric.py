@@ -71,12 +71,13 @@ class UserMetric:
             raise UsageError(f"{where}: {raised(error)}") from error
 
 
-def user_metric(text: str) -> UserMetric:
-    """Return the metric "module:function". Raises UsageError where there is no such function."""
-    function = user_object(text, "--metric")
+def user_metric(metric: Any) -> UserMetric:
+    """Return the metric "module:function", or a function in memory. Raises UsageError where there is no such function."""
+    function = user_object(metric, "--metric") if isinstance(metric, str) else metric
+    name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
     if not callable(function):
-        raise UsageError(f"--metric {one_line(text)}: is of type {type(function).__name__}; expected a function")
-    return UserMetric(function, text)
+        raise UsageError(f"--metric {one_line(name)}: is of type {type(function).__name__}; expected a function")
+    return UserMetric(function, name)
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:

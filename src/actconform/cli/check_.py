@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from actconform.checking.inputs import write_sample
 from actconform.checking.session import CheckRequest, FailedExport, check_graphs, expect_consistent
 from actconform.checking.trained.sources import named_source
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
-from actconform.report.check.check_json import CHECK, write_json
+from actconform.report.check.check_files import check_files, write_smallest
+from actconform.report.check.check_json import CHECK
 from actconform.report.check.exports import EXPORTS, ExportCheck, ExportsResult, write_exports
-from actconform.report.check.node_data import NODE_DATA, write_node_data
-from actconform.report.check.page import PAGE, write_page
-from actconform.report.issue.from_check import MINIMAL, attach
+from actconform.report.check.node_data import NODE_DATA
+from actconform.report.check.page import PAGE
+from actconform.report.issue.from_check import MINIMAL
 from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.check_screen import print_check, print_exports
 from actconform.report.terminal.console import open_console
@@ -30,8 +30,6 @@ from actconform.text import one_line
 from actconform.workers.from_settings import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from actconform.checking.session import CheckedGraph
 
 
@@ -67,6 +65,14 @@ if TYPE_CHECKING:
 @click.option(
     "--autocast", type=click.Choice(["f16", "bf16"]), help="Run the trained model in automatic mixed precision."
 )
+@click.option(
+    "--data", help="A data set to compare over: .npz, .npy, a folder of samples, or module:function that yields them."
+)
+@click.option("--batch", type=click.IntRange(1), help="Samples of --data at once (default: what the model declares).")
+@click.option(
+    "--metric", help="Your own over --data: module:function of outputs and sample, or of expected and actual."
+)
+@click.option("--worst", type=click.IntRange(0, 1000), default=5, show_default=True, help="Samples of --data to keep.")
 @click.option(
     "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
 )
@@ -126,6 +132,10 @@ class _Options(NamedTuple):
     train_mode: bool
     dtype: str | None
     autocast: str | None
+    data: str | None
+    batch: int | None
+    metric: str | None
+    worst: int
     trust: bool
     out: Path
     html: bool
@@ -205,18 +215,11 @@ def _remove_earlier(options: _Options, out: Path) -> None:
 
 def _write(options: _Options, graph: CheckedGraph, out: Path) -> tuple[list[str], OSError | None]:
     """Write the files of a check; return their names, and the first error, which names its file."""
-    result = graph.result
-    written: dict[Path, Callable[[], object]] = {out / CHECK: lambda: write_json(result, out)}
-    for i, sample in enumerate(graph.samples if options.inputs is None else ()):
-        folder = out / f"test_data_set_{i}"
-        written[folder] = partial(write_sample, folder, sample.inputs, graph.source)
-    if options.html:
-        written[out / PAGE] = lambda: write_page(result, out)
-        written[out / NODE_DATA] = lambda: write_node_data(result, out)
     names: list[str] = []
-    for path, write in written.items():
+    for path, write in check_files(graph, out, inputs=options.inputs is None, html=options.html).items():
         try:
             if not names:
+                out.mkdir(parents=True, exist_ok=True)
                 _remove_earlier(options, out)
             write()
         except OSError as error:
@@ -227,12 +230,8 @@ def _write(options: _Options, graph: CheckedGraph, out: Path) -> tuple[list[str]
 
 def _minimal(graph: CheckedGraph, out: Path) -> str:
     """Cut the first fault of a runtime out of the model; return what was written, or why nothing was."""
-    result = graph.result
-    for runs in graph.runtimes:
-        checked = next((runtime for runtime in result.runtimes if runtime.name == runs.name), None)
-        if checked is not None and checked.fault is not None:
-            attach(result, checked.fault, graph.samples[checked.fault.sample], runs, out)
-            return f"WROTE    {out / MINIMAL}: model.onnx, test_data_set_0, repro.py, issue.md"
-    if result.explained:
+    if write_smallest(graph, out):
+        return f"WROTE    {out / MINIMAL}: model.onnx, test_data_set_0, repro.py, issue.md"
+    if graph.result.explained:
         return "--minimize: rounding explains every answer, there is nothing to cut out"
     return "--minimize: no runtime has a fault of its own that could be cut out of the model"

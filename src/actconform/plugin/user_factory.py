@@ -124,13 +124,16 @@ def _forget_namesake(name: str, folder: str) -> None:
 def _no_module(name: str, missing: str, folder: str) -> str:
     parent, _, last = missing.rpartition(".")
     within = Path(folder, *parent.split(".")) if parent else Path(folder)
-    return f"no module {missing!r} for {one_line(name)} in {one_line(folder)}{near(last, sorted(_modules_in(within)))}"
+    wanted = "" if missing == name else f", of {one_line(name)},"
+    return f"no module {missing!r}{wanted} in {one_line(folder)}{near(last, sorted(_modules_in(within)))}"
 
 
 def _modules_in(folder: Path) -> Iterator[str]:
     if folder.is_dir():
         for entry in folder.iterdir():
-            if entry.suffix == ".py" or (entry / "__init__.py").is_file():
+            if (entry.suffix == ".py" and entry.stem.isidentifier() and entry.stem != "__init__") or (
+                entry / "__init__.py"
+            ).is_file():
                 yield entry.stem
 
 

@@ -84,7 +84,7 @@ def assert_conforms(
         "--trust": trust,
     }
     failed = next(checked for checked in checks if not checked)
-    raise AssertionError("\n".join([*_told(failed), *_way_to_page(model, groups, options, failed)]))
+    raise AssertionError("\n".join([*_wrong_columns(failed), *_way_to_page(model, groups, options, failed)]))
 
 
 def _by_exporter(routes: Sequence[str]) -> dict[str, list[str]]:
@@ -96,7 +96,7 @@ def _by_exporter(routes: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _told(checked: CheckedModel) -> Iterator[str]:
+def _wrong_columns(checked: CheckedModel) -> Iterator[str]:
     """Yield what is wrong: a line for each column that does not conform, the first of them in full."""
     from actconform.report.check.summary import name_shown
     from actconform.text import one_line
@@ -116,11 +116,11 @@ def _of_column(graph: CheckResult, column: RuntimeCheck) -> Iterator[str]:
     from actconform.report.check.summary import decisions, name_shown, output_words, worst_outputs
     from actconform.text import one_line
 
-    made = f" made by {graph.exporter}" if graph.exporter else ""
+    maker = f" made by {graph.exporter}" if graph.exporter else ""
     if column.status != "not explained":
-        yield f"{name_shown(graph.model)}{made} on {name_shown(column.name)}: {column.status}: {one_line(column.reason, 400)}"
+        yield f"{name_shown(graph.model)}{maker} on {name_shown(column.name)}: {column.status}: {one_line(column.reason, 400)}"
         return
-    yield f"{name_shown(graph.model)}{made} does not conform on {name_shown(column.name)}"
+    yield f"{name_shown(graph.model)}{maker} does not conform on {name_shown(column.name)}"
     if column.fault is not None:
         yield from _of_fault(graph, column.fault)
     if column.mutated:

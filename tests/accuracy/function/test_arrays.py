@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import ml_dtypes
@@ -130,3 +131,24 @@ def test_a_write_to_a_tensor_is_found():
     torch = pytest.importorskip("torch")
     found = {str(finding.class_) for finding in measure(torch.nn.ReLU(inplace=True), "relu", "bf16").findings}
     assert "mutates-input" in found
+
+
+@pytest.mark.parametrize("when", ["before fn was called", "since fn was called"])
+def test_a_thread_that_flushes_subnormal_numbers_is_refused(when):
+    torch = pytest.importorskip("torch")
+
+    def flushing(x):
+        torch.set_flush_denormal(True)
+        return x
+
+    def measured_in_a_thread():  # the setting is the thread's
+        if not torch.set_flush_denormal(True):
+            return "this processor cannot: " + when
+        torch.set_flush_denormal(when.startswith("before"))
+        try:
+            return str(measure(flushing, "linear", "bf16", arrays="numpy"))
+        except UsageError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(1) as pool:
+        assert when in pool.submit(measured_in_a_thread).result()

@@ -360,6 +360,37 @@ def test_a_kernel_of_ones_own_brings_limits_at_infinity_and_conventions():
     assert {finding.deviation for finding in measured.findings} == {"convention"}
 
 
+def test_limits_at_infinity_that_arb_does_not_decide_are_taken_from_the_kernel():
+    flint = pytest.importorskip("flint")
+    kernel = Kernel(name="own", definition="", source="", scale="input", at_infinity=(0.0, math.inf))
+
+    def definition(x):
+        return x / 2 * (-x / flint.arb(2).sqrt()).erfc()
+
+    assert measure(gelu, "own", truth=definition).not_judged == "-inf; inf: truth= decides nothing there"
+    assert not measure(gelu, kernel, truth=definition).not_judged
+    assert measure(gelu, kernel, truth=definition).conforms
+    wrong = measure(lambda x: np.where(np.isposinf(x), 1, gelu(x)).astype(x.dtype), kernel, truth=definition)
+    assert classes(wrong) == {FindingClass.INF}
+
+
+def test_the_sign_of_a_zero_of_ones_own_is_not_judged():
+    pytest.importorskip("flint")
+    assert not measure(np.negative, "negative", truth=lambda x: -x).findings
+
+
+def test_one_answer_that_no_convention_allows_is_a_finding_among_others_that_one_does():
+    relu = wide(lambda x: np.maximum(x, 0))
+    for slope in (1.0, 5.0):
+
+        @wide
+        def gradient(x, ct, slope=slope):
+            at_nan = np.where(np.signbit(x), slope, 1.0)  # at NaN the slope of a piece is a convention
+            return np.where(np.isnan(x), at_nan, x > 0) * ct
+
+        assert measure(relu, "relu", "bf16", gradient).conforms == (slope == 1.0)
+
+
 def test_a_constant_is_taken_for_the_one_that_it_is():
     pytest.importorskip("flint")
     third = wide(lambda x: x / 3)

@@ -71,11 +71,16 @@ def output_names(model: keras.Model, outputs: Any) -> list[tuple[str, Any]]:
     flat = _named(outputs, "")
     keyed = isinstance(outputs, dict) or any(name for name, _ in flat if not name.replace("_", "").isdigit())
     if not keyed:
-        names = getattr(model, "output_names", None)
+        names = getattr(functional_of(model), "output_names", None)
         if not names or len(names) != len(flat) or len(set(names)) != len(names):
             names = [f"output_{place}" for place in range(len(flat))]
         flat = [(name, tensor) for name, (_, tensor) in zip(names, flat, strict=True)]
     return [(name, tensor) for name, tensor in flat if tensor is not None]
+
+
+def functional_of(model: keras.Model) -> keras.Model:
+    """Return the functional model within a sequential one, and any other model itself."""
+    return getattr(model, "_functional", None) or model
 
 
 def _symbols(model: keras.Model) -> Any:
@@ -114,8 +119,6 @@ def _of_symbols(symbols: Any, example: object | None, text: str) -> Signature:
 
 
 def _of_example(model: keras.Model, example: object, text: str) -> Signature:
-    import keras
-
     given = _arrays(example, text)
     parameters = [
         parameter
@@ -137,20 +140,21 @@ def _of_example(model: keras.Model, example: object, text: str) -> Signature:
     else:
         args = (given,)
         labels = ((_labels(given, "" if isinstance(given, dict) else first),), {})
-    flat_labels, flat = keras.tree.flatten(labels), keras.tree.flatten((args, kwargs))
-    arrays = dict(zip(flat_labels, flat, strict=True))
+    named = [
+        name for _, name in _named(labels, "")
+    ]  # in the order of the model, where Keras would sort the keys of a dict
+    arrays = dict(zip(named, [array for _, array in _named((args, kwargs), "")], strict=True))
     specs = tuple(
         TensorSpec(name, array.dtype.name, tuple([None, *array.shape[1:]][: array.ndim]))
         for name, array in arrays.items()
     )
-    return Signature(specs, *labels, arrays)
+    return Signature(specs, labels[0], labels[1], arrays)
 
 
 def _labels(value: Any, prefix: str) -> Any:
     """Return a structure like `value`, with a name in place of each array."""
-    join = lambda key: f"{prefix}.{key}" if prefix else str(key)  # noqa: E731
     if isinstance(value, dict):
-        return {key: _labels(part, join(key)) for key, part in value.items()}
+        return {key: _labels(part, f"{prefix}.{key}" if prefix else str(key)) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_labels(part, f"{prefix}_{place}") for place, part in enumerate(value))
     return prefix

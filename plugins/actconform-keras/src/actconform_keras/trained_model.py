@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ PRECISIONS: tuple[Precision, ...] = (
     "bfloat16",
     "autocast-float16",
     "autocast-bfloat16",
+)
+_COLOURS = re.compile(r"\\x1b\[[0-9;]*m")  # as one_line writes them out
+_WRAPPED = re.compile(
+    r"(?:\w+\.)*(?P<kind>\w+): Exception encountered when calling (?P<layer>[^ ]+)\. (?P<words>.*?)(?: Arguments received by .*)?$"
 )
 # The dtype in which float inputs are given.
 _INPUTS: dict[Precision, str] = {"float64": "float64", "float16": "float16", "bfloat16": "bfloat16"}
@@ -183,7 +188,17 @@ def _faults_told(mode: RunMode) -> Iterator[None]:
     except (SourceError, Unsupported, MemoryError):
         raise
     except Exception as error:
-        fault = fault_with_lines(error.with_traceback(error.__traceback__))
+        fault = keras_fault(error)
         if mode.precision != "native":
             raise Unsupported(f"cannot run in {mode.precision}: {fault}") from error
         raise SourceError(f"the model cannot be run: {fault}") from error
+
+
+def keras_fault(error: BaseException, folder: str = "") -> str:
+    """Return an error with the user's lines, without the colours and the arguments that Keras writes around it."""
+    words, _, lines = fault_with_lines(error, folder).partition("\n")
+    words = _COLOURS.sub("", words)
+    wrapped = _WRAPPED.match(words)
+    if wrapped:
+        words = f"{wrapped['kind']}: {wrapped['words'].strip()} (in {wrapped['layer']})"
+    return f"{words}\n{lines}" if lines else words

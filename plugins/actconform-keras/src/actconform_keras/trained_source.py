@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actconform import SourceError, Unsupported
 from actconform.plugin.user_factory import described, frameworks_of, made_by_factory
+from actconform_keras.keras_file import load_keras_file
 from actconform_keras.model_signature import signature_of
+from actconform_keras.saved_model import open_saved_model
+from actconform_keras.tflite import open_tflite
 from actconform_keras.trained_model import KerasTrained
 
 if TYPE_CHECKING:
@@ -31,6 +35,12 @@ def open_source(source: TrainedSource, asked: str = "") -> TrainedModel:
             given = made_by_factory(source, _is_model)
             model, example = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
             return opened(model, example, source.text, notes)
+        case "keras":
+            return opened(load_keras_file(source), None, Path(source.text).name)
+        case "saved-model":
+            return open_saved_model(source)
+        case "tflite":
+            return open_tflite(source)
         case _:
             raise Unsupported(f"keras opens no {source.kind}")
 

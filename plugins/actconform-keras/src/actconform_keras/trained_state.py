@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Unsupported
+from actconform_keras.model_signature import functional_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,18 +62,38 @@ class ModelState:
         if not mode.training:
             self._randomness = randomness
         with ExitStack() as stack:
+            for layer in layers:
+                _keep_buffers(stack, layer)
             stack.enter_context(randomness.drawn_from())
-            dtype = ""
             if mode.precision != "native":
+                _step_by_step(stack)
                 policy, dtype = _POLICIES[mode.precision]
                 for layer in layers:
                     _swap_policy(stack, layer, policy)
                     if dtype:
                         _swap_input_types(stack, layer, dtype)
-            variables = {id(variable): variable for layer in layers for variable in own_variables(layer)}
-            for variable in variables.values():
-                _swap_variable(stack, variable, dtype)
+                        for variable in own_variables(layer):
+                            _swap_variable(stack, variable, dtype)
             yield
+
+
+def _step_by_step(stack: ExitStack) -> None:
+    """Run functions that tf.function compiled step by step: what it compiled holds the weights and types of its first call."""
+    import tensorflow as tf
+
+    stack.callback(tf.config.run_functions_eagerly, tf.config.functions_run_eagerly())
+    tf.config.run_functions_eagerly(True)  # noqa: FBT003  positional in TensorFlow
+
+
+def _keep_buffers(stack: ExitStack, layer: keras.layers.Layer) -> None:
+    """Give what a call may assign, statistics and states, its value again at the end."""
+    import tensorflow as tf
+
+    held = [variable._value for variable in layer._non_trainable_variables]  # noqa: SLF001
+    held += [value for value in vars(layer).values() if isinstance(value, tf.Variable)]
+    for variable in held:
+        if variable is not None:
+            stack.callback(variable.assign, tf.identity(variable))
 
 
 def _swap(stack: ExitStack, owner: object, name: str, value: object) -> None:
@@ -106,27 +127,21 @@ def _swap_input_types(stack: ExitStack, layer: keras.layers.Layer, dtype: str) -
 
     holders: list[Any] = [layer] if isinstance(layer, keras.layers.InputLayer) else []
     if isinstance(layer, keras.Model):
-        functional = getattr(layer, "_functional", None) or layer  # a sequential model's is no layer of it
-        holders += getattr(functional, "_inputs", None) or []
+        holders += getattr(functional_of(layer), "_inputs", None) or []
     for holder in holders:
         if keras.backend.is_float_dtype(holder.dtype):
             _swap(stack, holder, "_dtype", dtype)
 
 
 def _swap_variable(stack: ExitStack, variable: keras.Variable, dtype: str) -> None:
-    """Put a copy in place of a variable's value: of `dtype` where that is given and it holds floats; trainable ones stay without one."""
+    """Put a copy of `dtype` in place of a variable's value where it holds floats."""
     import keras
     import tensorflow as tf
 
-    widened = bool(dtype) and keras.backend.is_float_dtype(variable.dtype)
     value = variable._value  # noqa: SLF001  `value` is cast as the policy says
-    if value is None or (variable.trainable and not widened):
-        return
-    if widened:
+    if value is not None and value.dtype.name != dtype and keras.backend.is_float_dtype(variable.dtype):
         _swap(stack, variable, "_dtype", dtype)
         _swap(stack, variable, "_value", tf.Variable(tf.cast(value, dtype), trainable=variable.trainable))
-    else:
-        _swap(stack, variable, "_value", tf.Variable(tf.identity(value), trainable=variable.trainable))
 
 
 class _Randomness:
@@ -139,7 +154,7 @@ class _Randomness:
 
         generators = [generator for layer in layers for generator in layer._seed_generators]  # noqa: SLF001  nothing public has them
         states = {id(generator.state): generator.state for generator in generators}
-        self._states = [(state, tf.Variable(tf.identity(state._value), trainable=False)) for state in states.values()]  # noqa: SLF001
+        self._states = [(state._value, tf.identity(state._value)) for state in states.values()]  # noqa: SLF001
         shared = global_state.get_global_attribute(_GLOBAL_SEED)
         self._shared = None
         if shared is not None:
@@ -151,11 +166,13 @@ class _Randomness:
     @contextmanager
     def drawn_from(self) -> Iterator[None]:
         """Let layers draw from these states, which move on; those of the process are as before at the end."""
+        import tensorflow as tf
         from keras.src.backend.common import global_state
 
         with ExitStack() as stack:
             for state, own in self._states:
-                _swap(stack, state, "_value", own)
+                stack.callback(state.assign, tf.identity(state))
+                state.assign(own)
             stack.callback(random.setstate, random.getstate())
             stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
             stack.callback(
@@ -167,5 +184,6 @@ class _Randomness:
             try:
                 yield
             finally:
+                self._states = [(state, tf.identity(state)) for state, _ in self._states]
                 self._shared = global_state.get_global_attribute(_GLOBAL_SEED)
                 self._python, self._numpy = random.getstate(), np.random.get_state()  # noqa: NPY002

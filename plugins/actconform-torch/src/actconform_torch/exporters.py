@@ -8,7 +8,7 @@ from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from actconform import Artifact, Exporter, SourceError, Unavailable, Unsupported
+from actconform import Artifact, Exporter, Unavailable, Unsupported
 from actconform.plugin.framework import exported
 from actconform.plugin.import_failure import imported
 from actconform.types.model import LOSS, OUTPUT
@@ -127,12 +127,7 @@ def _export_trained(function: str, model: TrainedModel, inputs: Bundle, *, train
     imported("onnxscript", INSTALL, plugin="actconform-torch")
     from actconform_torch import trained_export  # it imports torch
 
-    try:
-        artifact: Artifact = getattr(trained_export, function)(model, inputs, training=training)
-    except SourceError:
-        raise
-    except Exception as error:
-        raise refusal_of_export(error) from error
+    artifact: Artifact = getattr(trained_export, function)(model, inputs, training=training)
     return artifact
 
 

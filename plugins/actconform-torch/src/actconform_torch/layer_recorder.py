@@ -123,11 +123,8 @@ class LayerRecorder(TorchFunctionMode):
         for part in self._module.modules():
             if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
                 continue
-            for register, hook in (
-                (part.register_forward_pre_hook, self._begin),
-                (part.register_forward_hook, self._end),
-            ):
-                self._stack.callback(register(hook, with_kwargs=True).remove)  # type: ignore[operator]
+            self._stack.callback(part.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
+            self._stack.callback(part.register_forward_hook(self._end, with_kwargs=True).remove)
         super().__enter__()
         return self
 

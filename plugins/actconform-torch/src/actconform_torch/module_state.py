@@ -32,7 +32,7 @@ def as_for_call(module: torch.nn.Module, mode: RunMode, seed: int) -> Iterator[N
 
     `seed` is that of torch's, NumPy's and Python's random numbers meanwhile, all of which go on afterwards where they were.
     """
-    device = device_of(module)
+    device, native = device_of(module), float_dtype(module)
     with ExitStack() as stack:
         stack.enter_context(_seeded(device, seed))
         stack.enter_context(_structure_kept(module))
@@ -40,7 +40,7 @@ def as_for_call(module: torch.nn.Module, mode: RunMode, seed: int) -> Iterator[N
         if mode.training or any(part.training for part in module.modules()):
             module.train(mode.training)  # a module of torch.export takes neither train() nor eval()
         if mode.precision == "float64":
-            stack.enter_context(wide_arithmetic(float_dtype(module)))
+            stack.enter_context(wide_arithmetic(native))
         if mode.precision in AUTOCAST:
             stack.enter_context(torch.autocast(device.type, dtype=AUTOCAST[mode.precision]))
         yield

@@ -159,9 +159,9 @@ def _named(arguments: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, torch.Te
 def _tensors_in(value: object) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
         return torch.as_tensor(value)
-    if type(value) in (tuple, list):
-        return type(value)(_tensors_in(part) for part in value)  # type: ignore[call-overload,attr-defined]
-    if type(value) is dict:
+    if isinstance(value, tuple | list) and type(value) in (tuple, list):
+        return type(value)(_tensors_in(part) for part in value)
+    if isinstance(value, dict) and type(value) is dict:
         return {key: _tensors_in(part) for key, part in value.items()}
     return value
 

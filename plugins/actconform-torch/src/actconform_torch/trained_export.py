@@ -9,13 +9,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import onnx
 import torch
 from torch.utils import _pytree as pytree
 
-from actconform import Artifact, SourceError
+from actconform import Artifact, SourceError, Unsupported
 from actconform.plugin.framework import exported
 from actconform.types.trained import RunMode
 from actconform_torch.exporters import refusal_of_export
+from actconform_torch.failed_layer import failed_layer
 from actconform_torch.module_state import as_for_call
 from actconform_torch.trained_call import output_tensors
 from actconform_torch.trained_model import TRAINING_SEED, TorchTrainedModel
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 BATCH = "batch"
 # Errors about an operator, which another shape does not mend.
-OF_OPERATORS = ("ConversionError", "UnsupportedOperatorError")
+OF_OPERATORS = ("DispatchError", "UnsupportedOperatorError")
 
 
 class TrainedCall(NamedTuple):
@@ -46,14 +48,14 @@ class TrainedCall(NamedTuple):
 
 
 def exported_dynamo(model: TrainedModel, inputs: Bundle, *, training: bool) -> Artifact:
-    """Return the graph that torch.export and torch.onnx make; raise whatever they raise."""
+    """Return the graph that torch.export and torch.onnx make; raise `Unsupported` in their words, naming the layer."""
     # It says at every export that torchvision's operators are not there: nothing about the graph.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     return _exported(model, inputs, _dynamo, training=training, flattens=False)
 
 
 def exported_torchscript(model: TrainedModel, inputs: Bundle, *, training: bool) -> Artifact:
-    """Return the graph that TorchScript's tracing makes; raise whatever it raises."""
+    """Return the graph that TorchScript's tracing makes; raise `Unsupported` in its words, naming the layer."""
     return _exported(model, inputs, _torchscript, training=training, flattens=True)
 
 
@@ -71,14 +73,21 @@ def _exported(model: TrainedModel, inputs: Bundle, export: Export, *, training: 
                 if isinstance(error, MemoryError | SourceError):
                     raise
                 failure = failure or error
-                if type(error).__name__ in OF_OPERATORS:
+                if _is_of_operator(error):
                     break
                 continue
             if failure is None:
                 return artifact
             note = f"{attempt.note}: otherwise the export fails: {refusal_of_export(failure)}"
             return msgspec.structs.replace(artifact, warnings=(*artifact.warnings, note))
-    raise failure or RuntimeError("nothing was tried")
+        if failure is None:
+            raise RuntimeError("nothing was tried")
+        refusal, layer = refusal_of_export(failure), failed_layer(failure, module)
+    raise Unsupported(f"{refusal} (in layer {layer})") if isinstance(refusal, Unsupported) and layer else refusal
+
+
+def _is_of_operator(error: BaseException | None) -> bool:
+    return error is not None and (type(error).__name__ in OF_OPERATORS or _is_of_operator(error.__cause__))
 
 
 class Attempt(NamedTuple):
@@ -167,7 +176,15 @@ def _dynamo(call: TrainedCall, batched: Mapping[str, int]) -> Artifact:
         raise RuntimeError("torch.onnx.export gave no program")
     proto = program.model_proto
     opset = next(entry.version for entry in proto.opset_import if not entry.domain)
-    return Artifact(proto.SerializeToString(), opset, "dynamo", ir_version=proto.ir_version)
+    notes = _fixed(proto.graph, batched)
+    return Artifact(proto.SerializeToString(), opset, "dynamo", notes, ir_version=proto.ir_version)
+
+
+def _fixed(graph: Any, batched: Mapping[str, int]) -> tuple[str, ...]:
+    """Return a note where the exporter made the batch of an input a constant, though it was asked for a dynamic one."""
+    dims = {entry.name: entry.type.tensor_type.shape.dim for entry in graph.input}
+    fixed = [name for name, axis in batched.items() if name in dims and dims[name][axis].HasField("dim_value")]
+    return (f"the exporter fixed the batch of {', '.join(fixed)}",) if fixed else ()
 
 
 def _dynamic_shapes(call: TrainedCall, batched: Mapping[str, int]) -> Any:
@@ -199,4 +216,6 @@ def _torchscript(call: TrainedCall, batched: Mapping[str, int]) -> Artifact:
         # By default it exports in inference mode whatever the module's own.
         training=torch.onnx.TrainingMode.PRESERVE,
     )
-    return exported(written.getvalue(), "torchscript")
+    artifact = exported(written.getvalue(), "torchscript")
+    notes = _fixed(onnx.load_model_from_string(artifact.model).graph, batched)
+    return msgspec.structs.replace(artifact, warnings=notes)

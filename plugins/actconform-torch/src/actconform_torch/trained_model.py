@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import traceback
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +14,7 @@ from actconform import SourceError, TrainedModel, Unsupported
 from actconform.plugin.user_factory import fault_with_lines
 from actconform.text import one_line
 from actconform.types.trained import OpenedModel, RunMode, TensorSpec, TrainedRun
+from actconform_torch.failed_layer import failed_layer
 from actconform_torch.layer_recorder import LayerRecorder
 from actconform_torch.module_state import DTYPES, as_for_call, device_of, float_dtype, plain_tensors
 from actconform_torch.torch_module import array_of, tensor_of
@@ -167,7 +167,8 @@ class TorchTrainedModel(TrainedModel):
         """Raise what a fault of `forward` is: short memory itself, a precision that torch lacks, or the user's to change."""
         if isinstance(error, MemoryError | SourceError) or "OutOfMemory" in type(error).__name__:
             raise error
-        place = _failed_layer(error, module)
+        name = failed_layer(error, module)
+        place = f"layer {name} ({type(module.get_submodule(name)).__name__})" if name else type(module).__name__
         words = one_line(str(error), 600)
         if mode.precision != "native" and _DTYPE_WORDS.search(words):
             raise Unsupported(f"{place} does not run in {mode.precision}: {words}") from error
@@ -242,15 +243,3 @@ def _name_of(dtype: torch.dtype) -> str:
 def _class_of(module: torch.nn.Module) -> str:
     original = getattr(module, "original_name", None)
     return f"{original} (TorchScript)" if isinstance(original, str) else f"{type(module).__name__} (torch.nn.Module)"
-
-
-def _failed_layer(error: BaseException, module: torch.nn.Module) -> str:
-    """Return the innermost module in whose code an error was raised, with its path."""
-    names = {id(part): name for name, part in module.named_modules()}
-    place: torch.nn.Module = module
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        holder = frame.f_locals.get("self")
-        if isinstance(holder, torch.nn.Module) and id(holder) in names:
-            place = holder
-    name = names[id(place)]
-    return f"layer {name} ({type(place).__name__})" if name else type(place).__name__

@@ -61,7 +61,7 @@ def opened_source(source: TrainedSource) -> Opened:
 
 def opened_object(value: object, example: object = None, name: str = "the model") -> Opened:
     """Return a module of the user's, or a tuple of one and example inputs, opened: not copied."""
-    if isinstance(value, tuple | list) and len(value) == 2 and not isinstance(value[0], torch.Tensor):
+    if isinstance(value, tuple | list) and len(value) == 2 and (_is_module(value[0]) or _framework_of(value[0])):
         value, example = value[0], value[1] if example is None else example
     if isinstance(value, torch.export.ExportedProgram):
         return _of_program(value)
@@ -106,9 +106,8 @@ def _is_module(value: object) -> bool:
 
 
 def _no_module(value: object, name: str) -> Exception:
-    for package in frameworks_of(value):
-        if package in OTHERS:
-            return Unsupported(f"{name} gives {OTHERS[package]} ({described(value)}), not torch's")
+    if framework := _framework_of(value):
+        return Unsupported(f"{name} gives {framework} ({described(value)}), not torch's")
     if isinstance(value, tuple | list):
         kinds = ", ".join(described(part) for part in value[:4])
         return SourceError(f"{name} gives {described(value)} of {len(value)} ({kinds}): {WANTED}")
@@ -117,6 +116,11 @@ def _no_module(value: object, name: str) -> Exception:
     if isinstance(value, Mapping) and any(isinstance(part, torch.Tensor) for part in value.values()):
         return SourceError(f"{name} gives weights alone, a dict of {len(value)}: load them into the module; {WANTED}")
     return SourceError(f"{name} gives {described(value)}: {WANTED}")
+
+
+def _framework_of(value: object) -> str:
+    """Return of which other framework a model is, in words; "" where it is of none that is known."""
+    return next((OTHERS[package] for package in frameworks_of(value) if package in OTHERS), "")
 
 
 def _own_example(module: torch.nn.Module) -> object:

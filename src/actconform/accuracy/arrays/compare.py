@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, ComparedArrays, Difference
+from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, ComparedArrays, DifferenceKind
 from actconform.accuracy.arrays.conversion import array_of
 from actconform.accuracy.arrays.of_kernel import compared_with_kernel
 from actconform.errors import UsageError, near
@@ -100,7 +100,7 @@ def _by_name(
     name: str, actual: Mapping[str, Any], expected: Mapping[str, Any], dtype: str | None, tolerance: float
 ) -> ComparedArray:
     if name not in actual:
-        problem = f"it is missing{near(name, [str(other) for other in actual if other not in expected])}"
+        problem = f"it is missing{near(name, [str(key) for key in actual if key not in expected])}"
         return ComparedArray(name=name, conforms=False, problem=problem)
     if name not in expected:
         return ComparedArray(name=name, conforms=False, problem="it is not among what is expected")
@@ -147,7 +147,7 @@ def _of_exact(name: str, got: Array, wanted: Array) -> ComparedArray:
         shape=got.shape,
         elements=got.size,
         unequal=count,
-        differences=(Difference("unequal", count, place),) if count else (),
+        differences=(DifferenceKind("unequal", count, place),) if count else (),
         place=place,
         got=float(got[place]) if numeric else 0.0,
         wanted=float(wanted[place]) if numeric else 0.0,
@@ -171,7 +171,7 @@ def _of_floats(name: str, actual: Array, expected: Array, fmt: FloatFormat, tole
     kinds = dict(errors.kinds)
     kinds["scaled-error"] = ~errors.same & ~np.logical_or.reduce(list(kinds.values())) & ~(errors.scaled <= tolerance)
     differences = tuple(
-        Difference(kind, int(np.count_nonzero(mask)), _place(int(np.argmax(mask)), actual.shape))
+        DifferenceKind(kind, int(np.count_nonzero(mask)), _place(int(np.argmax(mask)), actual.shape))
         for kind, mask in kinds.items()
         if mask.any()
     )

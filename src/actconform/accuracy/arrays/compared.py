@@ -14,11 +14,17 @@ SPECIAL = ("nan-made", "nan-lost", "inf")
 MEANS = {
     "nan-made": "NaN where a number is expected",
     "nan-lost": "a number where NaN is expected",
-    "inf": "infinite, or of another infinity, where the other is not",
+    "inf": "infinite where the other is not, or of the other sign",
+    "scaled-error": "beyond the limit",
+    "tail": "more than 8 ULP off where the kernel is small",
+    "kink": "no slope of either side of a kink",
+    "range": "outside of the kernel's range",
+    "zero-sign": "zero of the other sign",
+    "subnormal-flush": "zero, or what zero gives, where numbers are below normal",
 }
 
 
-class Difference(msgspec.Struct, frozen=True):
+class DifferenceKind(msgspec.Struct, frozen=True):
     """Elements that differ in one way."""
 
     kind: str
@@ -44,7 +50,7 @@ class ComparedArray(msgspec.Struct, frozen=True, kw_only=True):
     elements: int = 0
     unequal: int = 0
     """Elements that are not the expected ones rounded to the format; two NaN are equal, and so are 0 and -0."""
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[DifferenceKind, ...] = ()
     """Which of them are beyond the limit, by kind."""
     place: Numbers = ()
     """Of the worst element: NaN and infinities before numbers, and of these the one with the largest scaled error."""
@@ -74,11 +80,13 @@ class ComparedArray(msgspec.Struct, frozen=True, kw_only=True):
         at = f" at {list(self.place)}" if self.place else ""
         words.append(f"worst{at}: {_number(self.got)} where {_number(self.wanted)} is expected")
         if math.isfinite(self.got) and math.isfinite(self.wanted) and self.unit:
-            words.append(f"{self.ulp:.3g} ULP of {self.dtype}, {self.scaled:.3g} {self.unit} (limit {self.limit:g})")
+            words.append(
+                f"largest errors: {self.ulp:.3g} ULP of {self.dtype}, {self.scaled:.3g} {self.unit} (limit {self.limit:g})"
+            )
         kinds = [
             f"{difference.count:,} {difference.kind}"
             + (f", {MEANS[difference.kind]}" if difference.kind in MEANS else "")
-            + (f", first at {list(difference.place)}" if difference.place else "")
+            + (f", as at {list(difference.place)}" if difference.place else "")
             + (" (a convention allows it)" if difference.accepted else "")
             for difference in self.differences
         ]

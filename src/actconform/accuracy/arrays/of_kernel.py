@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, Difference
+from actconform.accuracy.arrays.compared import SPECIAL, ComparedArray, DifferenceKind
 from actconform.accuracy.arrays.conversion import array_of
 from actconform.comparison.classify import locate
 from actconform.comparison.elementwise import Sample, elementwise_errors
@@ -51,12 +51,12 @@ def compared_with_kernel(
     ct = None if cotangent is None else array_of(cotangent, "cotangent").astype(np.float64)
     name = "y" if ct is None else "d_x"
     try:
-        own = {name: expected.astype(np.float64)} if expected is not None else truth(kernel, read, _cotangents(ct))
+        outputs = {name: expected.astype(np.float64)} if expected is not None else truth(kernel, read, _cotangents(ct))
     except (Unsupported, ValueError) as error:
         raise UsageError(
             f"kernel {kernel.name}: {one_line(str(error))}; are the inputs of the shapes that it takes?"
         ) from error
-    wanted = np.asarray(own[name], np.float64)
+    wanted = np.asarray(outputs[name], np.float64)
     if actual.shape != wanted.shape:
         problem = f"its shape is {list(actual.shape)}, and {list(wanted.shape)} is expected"
         return ComparedArray(name="", conforms=False, problem=problem)
@@ -113,19 +113,27 @@ def _judged(
     )
 
 
-def _difference(located: Located, free: bool, shape: tuple[int, ...]) -> Difference:
+def _difference(located: Located, free: bool, shape: tuple[int, ...]) -> DifferenceKind:
     finding = located.finding
     flat = finding.worst.index if finding.worst is not None else int(located.elements[0])
-    return Difference(
+    return DifferenceKind(
         str(finding.class_), finding.count, tuple(int(axis) for axis in np.unravel_index(flat, shape)), free
     )
 
 
 def _worst(located: list[Located]) -> int | None:
-    """Return the flat index of the worst element of findings: NaN and infinities first."""
-    worst = [(str(each.finding.class_) in SPECIAL, each.finding.magnitude, each.finding.worst) for each in located]
-    top = max((entry for entry in worst if entry[2] is not None), key=lambda entry: entry[:2], default=None)
-    return top[2].index if top is not None and top[2] is not None else None
+    """Return the flat index of the worst element of findings: NaN and infinities first, then the largest in the unit of the limit."""
+    worst = [
+        (
+            str(each.finding.class_) in SPECIAL,
+            each.finding.worst.scaled,
+            each.finding.worst.ulp,
+            each.finding.worst.index,
+        )
+        for each in located
+        if each.finding.worst is not None
+    ]
+    return max(worst, default=(False, 0.0, 0.0, None))[-1]
 
 
 def _furthest(sample: Sample, fmt: FloatFormat) -> int:

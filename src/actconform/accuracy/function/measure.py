@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from actconform.types.dtypes import FloatFormat
 
 CONVENTION = "convention"
+SUBNORMAL = np.full(64, 1, np.uint32)  # patterns of the smallest float32, enough for a vector loop
 
 
 def measure(
@@ -61,7 +62,8 @@ def measure(
     NaN, infinities, signed zeros, subnormal numbers, writes to inputs and outputs of another shape, dtype or value the second
     time are judged as in a run. Nothing of the process is changed but by `fn` itself; results do not depend on threads.
 
-    Raises UsageError where the arguments or what `fn` returned cannot be used, with what to do. What `fn` raises passes through,
+    Raises UsageError where the arguments or what `fn` returned cannot be used, with what to do, and where the processor is set to
+    take subnormal numbers for 0 in this thread. What `fn` raises passes through,
     with a note that says at which inputs.
     """
     fmt = _format(dtype)
@@ -71,6 +73,7 @@ def measure(
     subject = held_against.kernel
     if gradient is not None and not subject.differentiable:
         raise UsageError(f"{subject.name} has no gradient, by declaration: leave gradient= out")
+    _require_subnormals("before fn was called")
     caller = Caller(fn, gradient, subject, fmt, array_kind(arrays, (fn, gradient)))
     return FunctionMeasurement(
         function=function_name(fn),
@@ -89,6 +92,15 @@ def _format(dtype: str) -> FloatFormat:
     return DTYPES[dtype]
 
 
+def _require_subnormals(since: str) -> None:
+    """Raise UsageError where this thread takes subnormal numbers for 0: then inputs, outputs and truth could not be told apart."""
+    if not SUBNORMAL.view(np.float32).astype(np.float64).all():
+        raise UsageError(
+            f"this thread takes subnormal numbers for 0, {since}, so what fn does with them cannot be seen: "
+            "switch that off (torch.set_flush_denormal(False)), or measure in a process without the library that does it"
+        )
+
+
 def _measured(aspect: Aspect, held_against: Standard, fmt: FloatFormat, caller: Caller) -> AspectMeasurement:
     """Take one aspect down the line of a run: vectors, calls, comparison, conventions, severity."""
     kernel = held_against.kernel
@@ -97,6 +109,7 @@ def _measured(aspect: Aspect, held_against: Standard, fmt: FloatFormat, caller: 
     relation_checks = RelationChecks(kernel.name, aspect, test_vectors)
     calls = [(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
     outcome = caller.all([*calls, *relation_checks.calls()])
+    _require_subnormals("since fn was called")
     outputs, of_relations = outcome.outputs[: len(calls)], outcome.outputs[len(calls) :]
     samples = {place: questions.judged(sample) for place, sample in joined(test_vectors, outputs).items()}
     samples = {place: sample for place, sample in samples.items() if sample.x.size}

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from msgspec.structs import replace
 
-from actconform.checking.checked_sample import CheckedSample, Progress, judged_samples, output_check
+from actconform.checking.checked_sample import (
+    CheckedSample,
+    Progress,
+    depends_on_answers,
+    judged_samples,
+    output_check,
+)
 from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
@@ -237,14 +243,12 @@ class _Check:
         tensors = list(judge.take(shown))
         return replace(check, tensors=tensors, unjudged=_unspanned(judge, tensors))
 
-    def _rounded(self, graph: FlatGraph) -> set[str]:
-        """Return the constants that are no trained weight to the last bit: they were rounded, or computed, when the graph was made."""
-        same = (
-            {name for check in self._weights.checks if check.exact for name in check.initializers}
-            if self._weights
-            else set()
-        )
-        return set(graph.constants) - same
+    def _rounded(self, graph: FlatGraph) -> dict[str, float]:
+        """Return the constants that are no trained weight to the last bit, with their errors: they were computed when the graph was made."""
+        checks = self._weights.checks if self._weights else ()
+        same = {name for check in checks if check.exact for name in check.initializers}
+        errors = self._weights.rounding_errors if self._weights else {}
+        return {name: errors.get(name, 0.0) for name in graph.constants if name not in same}
 
     def _described(self, trained: TrainedCheck) -> TrainedCheck:
         matching = next(iter(self._matchings.values()), None)
@@ -296,6 +300,8 @@ def _verdict(sample: CheckedSample, place: int, name: str, array: Array | None) 
 def _exact_verdict(sample: CheckedSample, place: int, name: str, array: Array) -> OutputCheck:
     """Return the verdict on an output that the framework computed in float64."""
     output = OutputCheck(name=name, sample=place, shape=array.shape)
+    if depends_on_answers(sample.graph, name):
+        return replace(output, unjudged="it depends on a node that cannot be evaluated here")
     if name not in sample.graph.truth:
         return replace(output, unjudged=sample.graph.unknown.get(name, "its true value is not known"))
     return output_verdict(output, array, sample.graph.truth[name], sample.draws, sample.graph.types.get(name, 0))

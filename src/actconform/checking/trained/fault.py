@@ -47,6 +47,8 @@ def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Obser
             wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
             if level.name == name and wrong is not None:
                 return _of_layer(column, opened, observed, level, wrong)
+    if not column.mode.training and (fault := _left_in_training(column, observed)) is not None:
+        return fault
     for output in (*observed.exact, *observed.outputs):
         if not output.explained:
             return _of_output(column, observed, output, is_exact=any(output is each for each in observed.exact))
@@ -85,6 +87,28 @@ def _of_layer(
         source=source_line(sample.graph, tensor.node),
         evidence=tuple(evidence),
     )
+
+
+def _left_in_training(column: TrainedColumn, observed: Observed) -> ModelFault | None:
+    """Return the fault of a graph that has a Dropout in training mode, which drops at random: nothing behind it can be judged."""
+    for place, sample in enumerate(observed.samples):
+        graph = sample.graph
+        for node in graph.nodes:
+            if node.proto.op_type == "Dropout" and node.computation is None:
+                by = f" by {column.exporter}" if column.exporter else ""
+                return ModelFault(
+                    blame="exporter",
+                    node=node.name,
+                    op_type="Dropout",
+                    sample=place,
+                    layer=layer_name(observed.matchings.get(place), node.proto.output[0], node.name),
+                    source=source_line(graph, node.name),
+                    evidence=(
+                        f"it was exported{by} in training mode: the Dropout drops at random, and what is behind it cannot be judged",
+                        "export it after model.eval(), or with training=False",
+                    ),
+                )
+    return None
 
 
 def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *, is_exact: bool) -> ModelFault:

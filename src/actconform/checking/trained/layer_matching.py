@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from actconform.checking.trained.absorbed import Absorbed
 from actconform.checking.trained.layouts import laid_out
 from actconform.checking.trained.matching_walk import Evidence, Pair, Walk
 from actconform.checking.trained.recovery import Recovery
 from actconform.checking.trained.source_names import SourceNames
-from actconform.checking.trained.trained_graph import TrainedGraph
+from actconform.checking.trained.trained_graph import TrainedGraph, layer_name
+from actconform.checking.trained.unmatched_layers import Remainder, layers_of_nodes
 from actconform.onnx.evaluate.element_types import FORMATS
 
 if TYPE_CHECKING:
@@ -81,19 +83,22 @@ def match_layers(graph: FlatGraph, sample: Bundle, run: TrainedRun, owners: Mapp
     trained = TrainedGraph(run)
     walk = Walk(graph, sample, trained, tolerance_of(graph, run))
     names = SourceNames(record.name for record in run.layers)
-    owner_of = {parameter: record.name for record in run.layers for parameter in record.parameters}
+    owner_of = {parameter: layer_name(record) for record in run.layers for parameter in record.parameters}
     owners = {**{name: name for name in graph.constants if name in owner_of}, **owners}
     layer_of_node = [names.layer(node.proto) for node in graph.nodes]
     weights_of = [
         frozenset(owner_of[owners[name]] for name in node.inputs if owners.get(name) in owner_of)
         for node in graph.nodes
     ]
-    walk.run(Recovery(layer_of_node, weights_of))
-    matches = tuple(_match(graph, trained, pair) for pair in sorted(walk.pairs.values(), key=lambda pair: pair.node))
+    recovery = Recovery(layer_of_node, weights_of, run.layers)
+    walk.run(recovery, Absorbed(recovery))
+    remainder = Remainder(walk)
+    pairs = sorted(walk.pairs.values(), key=lambda pair: pair.node)
     return Matching(
-        matches=matches,
-        unmatched=_unmatched(trained, walk),
-        layer_of={match.node: match.layer for match in matches},
+        matches=tuple(_match(walk, pair, remainder.other_names(pair.trained)) for pair in pairs),
+        unmatched=tuple(Unmatched(gone.record.name, gone.record.kind, gone.reason) for gone in remainder.absences()),
+        layer_of=layers_of_nodes(walk, layer_of_node, weights_of),
+        folded=tuple(remainder.folded()),
     )
 
 
@@ -113,24 +118,16 @@ def tolerance_of(graph: FlatGraph, run: TrainedRun) -> float:
     return float(min(0.05, SUMS + CONSTANTS * max(units, default=0.0) + RUN * native))
 
 
-def _match(graph: FlatGraph, trained: TrainedGraph, pair: Pair) -> LayerMatch:
-    layer = trained.namer(pair.trained)
+def _match(walk: Walk, pair: Pair, aliases: tuple[str, ...]) -> LayerMatch:
+    layer = walk.trained.namer(pair.trained)
     return LayerMatch(
         layer=layer.name,
         kind=layer.kind,
         tensor=pair.tensor,
-        node=graph.nodes[pair.node].name,
+        node=walk.graph.nodes[pair.node].name,
         trained=pair.trained,
         permutation=pair.permutation,
         by=pair.by,
-        aliases=trained.aliases(pair.trained),
-        shape=tuple(graph.shapes[pair.tensor]),
-    )
-
-
-def _unmatched(trained: TrainedGraph, walk: Walk) -> tuple[Unmatched, ...]:
-    return tuple(
-        Unmatched(record.name, record.kind, "no tensor of the graph has its values")
-        for record in trained.records
-        if record.outputs and not any(place in walk.taken for place in record.outputs)
+        aliases=aliases,
+        shape=tuple(walk.graph.shapes[pair.tensor]),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from actconform import __version__
+from actconform._version import __version__
 from actconform.checking.trained.runs import TrainedRuns
 from actconform.errors import SourceError, Unavailable, Unsupported, UsageError
 from actconform.text import one_line
@@ -54,26 +54,22 @@ def live_runs(model: object, example: object | None, catalog: Catalog, timeout: 
         try:
             backend = catalog.backends[name]()
             worker = LiveWorker(backend, backend.adopt_trained(model, example), catalog)
-        except (Unsupported, Unavailable) as error:
+        except (Unsupported, Unavailable, SourceError) as error:
             reasons.append(f"{name}: {one_line(str(error))}")
             continue
-        except SourceError as error:
-            raise UsageError(f"{shown}: {one_line(str(error))}") from error
         return TrainedRuns(name, TrainedSource("factory", shown), worker, timeout)
-    raise UsageError(
-        f"{shown}: is no model; expected a path, package.module:factory, an onnx.ModelProto, a torch module or a Keras model"
-        + (f" ({'; '.join(reasons)})" if reasons else "")
-    )
+    words = "is no model; expected a path, package.module:factory, an onnx.ModelProto, a torch module or a Keras model"
+    raise UsageError(f"{shown}: {'; '.join(reasons) or words}")
 
 
 def _frameworks(model: object, catalog: Catalog) -> list[str]:
     """Return the backends that may take a model: those of the packages that its class comes from, else all that are imported here."""
     packages = {parent.__module__.partition(".")[0] for parent in type(model).__mro__}
     names = [name for name, backend in catalog.backends.items() if _opens(backend)]
-    own = [name for name in names if name in packages]
-    if own or type(model).__module__.partition(".")[0] in NO_MODELS:
-        return own
-    return [name for name in names if name in sys.modules or catalog.backends[name].__module__ in sys.modules]
+    fitting = [name for name in names if name in packages]
+    if fitting or type(model).__module__.partition(".")[0] in NO_MODELS:
+        return fitting
+    return [name for name in names if name in sys.modules]
 
 
 def _opens(backend: type[Any]) -> bool:

@@ -78,7 +78,8 @@ class Walk:
             for name in node.inputs:
                 self.readers.setdefault(name, []).append(place)
         self._equal: dict[str, int] = {}
-        self._depths: dict[str, int] = {}
+        self.depths: dict[str, int] = {}
+        """How many nodes lie between each tensor of floats and the last matched ones."""
         self._scales: dict[int, float] = {}
         self.prints = {
             place: made for place in range(len(trained.run.tensors)) if (made := fingerprint(trained.values(place)))
@@ -93,21 +94,30 @@ class Walk:
 
     def _enter(self, name: str) -> None:
         """Find an input of the graph among what no layer gave."""
-        self._depths[name] = 0
+        self.depths[name] = 0
         for candidate in self.candidates(self._given[name]):
             if not self.trained.givers[candidate.trained]:
                 self._equal[name] = candidate.trained
                 self.lineages[name] = Lineage(1 << candidate.trained, 1 << candidate.trained)
                 return
 
-    def run(self, recover: Callable[[Walk, Sequence[str]], Pair | None] | None = None) -> None:
-        """Walk through all nodes; `recover` gives, for tensors behind which the walk is lost, where it goes on from."""
+    def run(
+        self,
+        recover: Callable[[Walk, Sequence[str]], Pair | None] = lambda _, __: None,
+        overlooked: Callable[[Walk], Pair | None] = lambda _: None,
+    ) -> None:
+        """Walk through all nodes; `recover` gives, for tensors behind which the walk is lost, where it goes on from.
+
+        At the end `overlooked` gives pairs that are left over, one at a time.
+        """
         dead = self.graph.last_readers()
         nodes, place = self.graph.nodes, 0
         with np.errstate(all="ignore"):
             while True:
                 lost = self._step(place, nodes[place]) if place < len(nodes) else self._lost_outputs()
-                pair = recover(self, lost) if recover and lost else None
+                pair = recover(self, lost) if lost else None
+                if pair is None and place >= len(nodes):
+                    pair = overlooked(self)
                 if pair is not None:
                     self.take(pair)
                     self.values = dict(
@@ -119,20 +129,21 @@ class Walk:
                 for name in () if pair is not None else dead[place]:
                     self.values.pop(name, None)
                 if pair is None and lost:
-                    self._depths.update(dict.fromkeys(lost, 0))
+                    self.depths.update(dict.fromkeys(lost, 0))
                 place += 1
 
     def _lost_outputs(self) -> list[str]:
-        return [name for name in self.graph.outputs if name not in self.pairs and self._depths.get(name, 0) > 0]
+        return [name for name in self.graph.outputs if name not in self.pairs and self.depths.get(name, 0) > 0]
 
     def _step(self, place: int, node: FlatNode) -> list[str]:
         """Compute a node and find its outputs; return those behind which the walk is lost."""
         lineage = Lineage()
         for name in node.inputs:
             lineage = lineage.joined(self.lineages.get(name, Lineage()))
-        depth = max((self._depths.get(name, 0) for name in node.inputs), default=0)
+        depth = max((self.depths.get(name, 0) for name in node.inputs), default=0)
         if not all(name in self.pairs for name in node.outputs):
-            self.ensure(node.inputs, self.values)
+            made = self.recomputed(node.inputs, self.values)
+            self.values.update((name, made[name]) for name in node.inputs if name in made)
         computed = self.outputs(node, self.values)
         for name, array in computed.items():
             if name in self.pairs:
@@ -142,27 +153,37 @@ class Walk:
             if (
                 array.dtype.kind == "f"
             ):  # sizes and places of elements are computed on many nodes, and are no way of the data
-                self._depths[name] = depth + 1
+                self.depths[name] = depth + 1
             pair = self._partner(place, node, name, array, lineage)
             if pair is not None:
                 self.take(pair)
-        return [name for name in computed if name not in self.pairs and self._depths.get(name, 0) >= LOST]
+        return [name for name in computed if name not in self.pairs and self.depths.get(name, 0) >= LOST]
 
-    def ensure(self, names: Iterable[str], values: dict[str, Array]) -> None:
-        """Compute those of the tensors again that `values` has no more, from the last matched ones."""
+    def recomputed(self, names: Iterable[str], values: Mapping[str, Array]) -> dict[str, Array]:
+        """Return those of the tensors that `values` has not, and what they are computed from, back to the last matched ones."""
         waiting, places = list(names), set()
+        made: dict[str, Array] = {}
         while waiting:
             name = waiting.pop()
-            if name in values or name in self.graph.constants or name not in self.producers:
+            if name in values or name in made or name in self.graph.constants:
                 continue
             if name in self.pairs:
-                values[name] = self.trained_values(self.pairs[name])
-            elif self.producers[name] not in places:
+                made[name] = self.trained_values(self.pairs[name])
+            elif name in self._given:
+                made[name] = self._given[name]
+            elif name in self.producers and self.producers[name] not in places:
                 places.add(self.producers[name])
                 waiting += self.graph.nodes[self.producers[name]].inputs
         for place in sorted(places):
-            for name, array in self.outputs(self.graph.nodes[place], values).items():
-                values.setdefault(name, array)
+            node = self.graph.nodes[place]
+            held = {
+                name: made[name] if name in made else values[name]
+                for name in node.inputs
+                if name in made or name in values
+            }
+            for name, array in self.outputs(node, held).items():
+                made.setdefault(name, array)
+        return made
 
     def outputs(self, node: FlatNode, values: Mapping[str, Array]) -> dict[str, Array]:
         """Return what a node gives for what it reads; nothing where that is not known, or where it fails at these values."""
@@ -190,7 +211,7 @@ class Walk:
         self.pairs[pair.tensor] = pair
         self.taken[pair.trained] = pair.tensor
         self._equal[pair.tensor] = pair.trained
-        self._depths[pair.tensor] = 0
+        self.depths[pair.tensor] = 0
         self.values[pair.tensor] = self.trained_values(pair)
         passed = self.lineages[pair.tensor].passed | self.trained.ancestors[pair.trained]
         self.lineages[pair.tensor] = Lineage(1 << pair.trained, passed | 1 << pair.trained)

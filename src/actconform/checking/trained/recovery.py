@@ -14,12 +14,14 @@ import numpy as np
 from actconform.checking.trained.layouts import laid_out, orders
 from actconform.checking.trained.matching_walk import Pair
 from actconform.checking.trained.source_names import function_of
+from actconform.checking.trained.trained_graph import layer_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from actconform.checking.flatten import Array
     from actconform.checking.trained.matching_walk import Evidence, Walk
+    from actconform.types.trained import LayerRecord
 
 REGION = 400  # nodes between the last matches and where the walk is lost
 WINDOW = 48  # trained tensors that are looked at
@@ -46,9 +48,14 @@ class Recovery:
     says so, `weights_of` the layers whose weights it reads.
     """
 
-    def __init__(self, layer_of_node: Sequence[str], weights_of: Sequence[frozenset[str]]) -> None:
+    def __init__(
+        self, layer_of_node: Sequence[str], weights_of: Sequence[frozenset[str]], layers: Sequence[LayerRecord]
+    ) -> None:
         self._layer_of_node = layer_of_node
         self._weights_of = weights_of
+        self._outputs_of: dict[str, set[int]] = {}
+        for record in layers:
+            self._outputs_of.setdefault(layer_name(record), set()).update(record.outputs)
         self._work = 0
 
     def __call__(self, walk: Walk, lost: Sequence[str]) -> Pair | None:
@@ -79,21 +86,34 @@ class Recovery:
             if name in walk.pairs or name not in walk.lineages:
                 continue
             candidates = by_size.get(int(np.prod(walk.graph.shapes.get(name, (0,)), dtype=np.int64)), [])
-            candidates = [trained for trained in candidates if not walk.lineages[name].passed >> trained & 1]
+            candidates = [
+                trained
+                for trained in candidates
+                if not walk.lineages[name].passed >> trained & 1 and self._agrees(walk, place, trained)
+            ]
             if not candidates:
                 continue
-            walk.ensure([name], known)
+            known.update(walk.recomputed([name], known))
             array = known.get(name)
             if array is None or array.dtype.kind != "f":
                 continue
             for trained in candidates:
-                yield self._guess(walk, place, name, array, trained, outputs.get(name) == trained)
+                yield self.guess(walk, place, name, array, trained, output=outputs.get(name) == trained)
 
-    def _guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, output: bool) -> Guess:
+    def _agrees(self, walk: Walk, place: int, trained: int) -> bool:
+        """Return whether a node may give a trained tensor, by its name: it is the layer's, or its layer was folded into that one."""
+        source = self._layer_of_node[place]
+        outputs = self._outputs_of.get(source) if source else None
+        if not outputs or any(layer_name(record) == source for record in walk.trained.givers[trained]):
+            return True
+        return any(walk.trained.ancestors[trained] >> output & 1 for output in outputs)
+
+    def guess(self, walk: Walk, place: int, name: str, array: Array, trained: int, *, output: bool = False) -> Guess:
+        """Return what speaks for the tensor NAME, which has the values `array`, being a trained one."""
         permutation, distance = _nearest_layout(walk.trained.values(trained), array)
         score = 0.0
         by: Evidence = "order"
-        layers = {record.name.partition(":")[0].partition("#")[0] for record in walk.trained.givers[trained]}
+        layers = {layer_name(record) for record in walk.trained.givers[trained]}
         functions = {record.kind.rpartition(" ")[2].strip("_") for record in walk.trained.givers[trained]}
         source = self._layer_of_node[place]
         named = source != "" and source in layers
@@ -124,7 +144,7 @@ class Recovery:
             computed: dict[str, Array] = {}
             if not any(name in unknown for name in node.inputs):
                 values.update((name, walk.values[name]) for name in node.inputs if name in walk.values.keys() - behind)
-                walk.ensure(node.inputs, values)
+                values.update(walk.recomputed(node.inputs, values))
                 computed = walk.outputs(node, values)
             fresh = [name for name in node.outputs if name not in walk.pairs]
             unknown.update(name for name in fresh if name not in computed)
@@ -132,11 +152,19 @@ class Recovery:
             values.update((name, computed[name]) for name in fresh if name in computed)
             self._work += 1
             count += any(array.dtype.kind == "f" for array in computed.values())
-            if any(_is_new(walk, computed[name], same) for name in fresh if name in computed):
+            if any(self._is_new(walk, place, computed[name], same) for name in fresh if name in computed):
                 return True
             if count >= FORWARD:
                 return False
         return False
+
+    def _is_new(self, walk: Walk, node: int, array: Array, same: set[int]) -> bool:
+        """Return whether `array` has the values of a trained tensor without a partner, and of none of `same`."""
+        places = [candidate.trained for candidate in walk.candidates(array)]
+        return not same & set(places) and any(
+            place not in walk.taken and walk.trained.givers[place] and self._agrees(walk, node, place)
+            for place in places
+        )
 
 
 class _Trial:
@@ -190,12 +218,6 @@ def _best(guesses: Sequence[Guess], holding: Guess, trial: _Trial, ancestors: in
     )
 
 
-def _is_new(walk: Walk, array: Array, same: set[int]) -> bool:
-    """Return whether `array` has the values of a trained tensor without a partner, and of none of `same`."""
-    places = [candidate.trained for candidate in walk.candidates(array)]
-    return not same & set(places) and any(place not in walk.taken and walk.trained.givers[place] for place in places)
-
-
 def _region(walk: Walk, lost: Sequence[str]) -> list[int]:
     """Return the nodes between the last matched tensors and those behind which the walk is lost, in order."""
     places: set[int] = set()
@@ -236,17 +258,28 @@ def _nearest_matched(walk: Walk, trained: int) -> int:
 
 def _outputs(walk: Walk) -> dict[str, int]:
     """Return the trained tensors that are the outputs of the graph by their order, where there are as many."""
-    model = next((record for record in reversed(walk.trained.records) if not record.name), None)
-    if model is None or len(model.outputs) != len(walk.graph.outputs):
+    run = walk.trained.run
+    if len(run.outputs) != len(walk.graph.outputs):
         return {}
-    return dict(zip(walk.graph.outputs, model.outputs, strict=True))
+    places: dict[str, int] = {}
+    for name, output in zip(walk.graph.outputs, run.outputs.values(), strict=True):
+        for place in range(len(run.tensors) - 1, -1, -1):
+            tensor = run.tensors[place]
+            if (
+                tensor.size == output.size
+                and walk.trained.givers[place]
+                and np.array_equal(tensor.ravel(), output.ravel())
+            ):
+                places[name] = place
+                break
+    return places
 
 
 def _nearest_layout(trained: Array, array: Array) -> tuple[tuple[int, ...], float]:
     """Return the order of axes in which a trained tensor is nearest to `array`, of those that give its shape, and how far it is."""
     goal = [size for size in array.shape if size > 1]
     fitting = [order for order in orders(trained.shape, array.shape) if _sizes(trained, order) == goal]
-    options = fitting[:8] or [tuple(range(trained.ndim))]
+    options = fitting[:8] or list(itertools.islice(orders(trained.shape, array.shape), 24))
     distances = [_distance(array, laid_out(trained, order, array.shape)) for order in options]
     best = int(np.argmin(distances))
     return options[best], distances[best]

@@ -51,7 +51,7 @@ class TrainedGraph:
         records = self.givers[place]
         for record in records[1:]:
             owner, _, function = records[0].name.rpartition(":")
-            if function and record.name == owner and self._inner_calls.get(owner, 0) == 1:
+            if function and owner and record.name == owner and self._inner_calls.get(owner, 0) == 1:
                 return record
         return records[0]
 
@@ -59,6 +59,11 @@ class TrainedGraph:
         """Return the names of the other layers that gave it."""
         name = self.namer(place).name
         return tuple(dict.fromkeys(record.name for record in self.givers[place] if record.name != name))
+
+
+def layer_name(record: LayerRecord) -> str:
+    """Return the path of the layer that was called, or in which a function was: "encoder.norm" of "encoder.norm#2" and "encoder.norm:add"."""
+    return record.name.partition(":")[0].partition("#")[0]
 
 
 def _inner_calls(run: TrainedRun) -> dict[str, int]:
@@ -71,4 +76,5 @@ def _inner_calls(run: TrainedRun) -> dict[str, int]:
         while "." in path or "/" in path:
             path = path[: max(path.rfind("."), path.rfind("/"))]
             calls[path] = calls.get(path, 0) + 1
+        calls[""] = calls.get("", 0) + bool(path)
     return calls

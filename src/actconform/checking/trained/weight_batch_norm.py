@@ -296,6 +296,8 @@ def _of(norm: BatchNorm, fold: Fold) -> str:
 
 def _settle_norm(ledger: Ledger, norm: BatchNorm, fold: Fold, bias: str) -> None:
     """Settle the weights of a BatchNorm, and the bias before it, by the constant that has the shift."""
+    largest = float(np.max(np.abs(fold.expected.astype(np.float64)), initial=0.0))
+    ledger.rounding_errors[fold.initializer] = _unit(ledger.constants[fold.initializer]) * largest
     factor = norm.factor(fold.epsilon)
     shift_names = _shift_constants(ledger, norm, fold)
     biases = (
@@ -321,6 +323,7 @@ def _settle_norm(ledger: Ledger, norm: BatchNorm, fold: Fold, bias: str) -> None
     for name in _open_of(ledger, norm, (0, 3)):
         ledger.settle(name, [fold.initializer, *([shift] if shift else [])], "folded", text)
     if shift:
+        ledger.rounding_errors[shift] = _unit(ledger.constants[shift]) * float(np.max(size, initial=0.0))
         for name in _open_of(ledger, norm, (1, 2)):
             ledger.settle(name, [shift], "folded", f"folded into {shift}")
         if bias and before is biases[0]:

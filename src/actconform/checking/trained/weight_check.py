@@ -72,5 +72,7 @@ class WeightsComparison(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of the weights."""
     owners: dict[str, str] = {}
     """Of an initializer: the weight that it is, also where it is rounded, folded or different; left out where several would do."""
+    rounding_errors: dict[str, float] = {}
+    """Of folded initializers: how far roundings on the way allow a value to be off, absolute."""
     foreign: tuple[str, ...] = ()
     """Initializers that are no trained weight, in the order of the graph."""

@@ -54,6 +54,8 @@ class Ledger:
                     self.readers[name].append(node)
         self.checks: dict[str, WeightCheck] = {}
         self.owners: dict[str, str] = {}
+        self.rounding_errors: dict[str, float] = {}
+        """Of folded constants how far roundings allow a value to be off, absolute."""
         self.fingerprints: dict[str, Fingerprint] = {}
         """Of constants, once they were needed."""
         self.taken: set[str] = set()
@@ -127,6 +129,7 @@ class Ledger:
         return WeightsComparison(
             checks=tuple(self.checks[name] for name in self.parameters),
             owners={name: self.owners[name] for name in self.graph.constants if self.owners.get(name)},
+            rounding_errors=self.rounding_errors,
             foreign=tuple(name for name in self.graph.constants if name not in self.taken),
         )
 

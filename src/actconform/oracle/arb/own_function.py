@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Definition: TypeAlias = "Callable[[Any], Any]"
 
 LAST_BITS = 1 << 12  # at 65,536 points of a definition that has no number there, more would take minutes
+MOST_NANS = 3  # of a ball that holds a pole Arb knows nothing, until it has shrunk; of what is not defined, ever
 NO_NUMBER = (ArithmeticError, ValueError)  # what a definition may raise where it is not defined
 _PRECISION = threading.RLock()  # the precision of python-flint is one of the process
 
@@ -75,8 +76,18 @@ def derivative_by_series(definition: Definition) -> Definition:
 
 
 def _nearest(definition: Definition, point: float) -> float | None:
+    nans = 0
+
+    def value(x: Any) -> Any:
+        nonlocal nans
+        result = _real(definition(x))
+        nans += math.isnan(result) if isinstance(result, float) else result.is_nan()
+        if nans == MOST_NANS:
+            raise ArithmeticError("no number")
+        return result
+
     try:
-        return nearest(lambda x: _real(definition(x)), point, _without_sign_of_zero, LAST_BITS)
+        return nearest(value, point, _without_sign_of_zero, LAST_BITS)
     except NO_NUMBER:
         return None
     except UsageError:

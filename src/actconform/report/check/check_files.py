@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from actconform.checking.agreement import write_worst
 from actconform.checking.inputs import write_sample
-from actconform.report.check.check_json import write_json
+from actconform.report.check.check_json import CHECK, write_json
 from actconform.report.check.node_data import NODE_DATA, write_node_data
 from actconform.report.check.page import PAGE, write_page
 from actconform.report.issue.from_check import MINIMAL, attach
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from actconform.checking.session import CheckedGraph
 
+WORST = "worst"
 
-def write_check(graph: CheckedGraph, folder: Path, *, inputs: bool, html: bool, minimize: bool) -> list[str]:
-    """Write what a check found, and return the paths; the runtimes of the graph are still open.
 
-    With `inputs` its samples are written as test_data_set_K, with `html` the page and node_data.json, with `minimize` the smallest part of the
-    model that shows the first fault of a runtime, where there is one. Raises OSError.
+def check_files(graph: CheckedGraph, folder: Path, *, inputs: bool, html: bool) -> dict[Path, Callable[[], object]]:
+    """Return the files of a check, each with what writes it and may raise OSError, check.json first.
+
+    With `inputs` its samples are written as test_data_set_K, with `html` the page and node_data.json; the worst samples of a data set always.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    wrote = [write_json(graph.result, folder)]
+    result = graph.result
+    files: dict[Path, Callable[[], object]] = {folder / CHECK: lambda: _write_result(graph, folder)}
     for k, sample in enumerate(graph.samples if inputs else ()):
         place = folder / f"test_data_set_{k}"
-        write_sample(place, sample.inputs, graph.source)
-        wrote.append(place)
+        files[place] = partial(write_sample, place, sample.inputs, graph.source)
     if html:
-        write_page(graph.result, folder)
-        write_node_data(graph.result, folder)
-        wrote += [folder / PAGE, folder / NODE_DATA]
-    columns = {runtime.name: runtime for runtime in graph.result.runtimes}
-    faulty = [(runs, columns[runs.name].fault) for runs in graph.runtimes if runs.name in columns]
-    for runs, fault in [pair for pair in faulty if pair[1] is not None][:1] if minimize else ():
-        assert fault is not None
-        attach(graph.result, fault, graph.samples[fault.sample], runs, folder)
-        wrote.append(folder / MINIMAL)
+        files[folder / PAGE] = lambda: write_page(result, folder)
+        files[folder / NODE_DATA] = lambda: write_node_data(result, folder)
+    return files
+
+
+def _write_result(graph: CheckedGraph, folder: Path) -> None:
+    """Write check.json, and before it the worst samples of a data set, of which it says where they lie."""
+    agreement = [write_worst(agreed, folder / WORST / agreed.agreement.actual, graph.source) for agreed in graph.agreed]
+    write_json(replace(graph.result, agreement=agreement), folder)
+
+
+def write_check(graph: CheckedGraph, folder: Path, *, inputs: bool, html: bool, minimize: bool) -> list[str]:
+    """Write all files of a check, and return the paths; the runtimes of the graph are still open.
+
+    With `minimize` the smallest part of the model is written too that shows the first fault of a runtime, where there is one. Raises OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = check_files(graph, folder, inputs=inputs, html=html)
+    for write in files.values():
+        write()
+    wrote = [*files, *([folder / MINIMAL] if minimize and write_smallest(graph, folder) else [])]
     return [str(path) for path in wrote]
+
+
+def write_smallest(graph: CheckedGraph, folder: Path) -> bool:
+    """Cut the first fault of a runtime out of the model into `folder`/minimal; return whether there is one. Raises OSError."""
+    columns = {runtime.name: runtime for runtime in graph.result.runtimes}
+    for runs in graph.runtimes:
+        fault = columns[runs.name].fault if runs.name in columns else None
+        if fault is not None:
+            attach(graph.result, fault, graph.samples[fault.sample], runs, folder)
+            return True
+    return False

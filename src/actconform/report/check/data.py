@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from actconform.checking.spread import LIMIT
+from actconform.report.check.agreement_summary import agreement_sentences
 from actconform.report.check.summary import (
     BLAME_MEANS,
     SPREAD_MEANS,
@@ -25,6 +26,7 @@ from actconform.text import shortened, visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from actconform.checking.noise_result import NoiseCheck
     from actconform.checking.result import (
         CheckResult,
         LevelCheck,
@@ -81,6 +83,8 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
         ],
         "answered": result.answered,
         "notes": result.notes,
+        "agreement": list(agreement_sentences(result.agreement)),
+        "noise": _noise(result.noise),
         "command": check_command(result),
         "actconform": result.actconform,
         "seconds": short_number(result.seconds),
@@ -96,6 +100,22 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
     ]
     trained = [_trained(each, texts) for each in result.trained]
     return {**_brief(page), "layers": layers, "weights": weights, "trained": trained, "texts": shown(texts.all())}
+
+
+def _noise(noise: NoiseCheck | None) -> dict[str, Any] | None:
+    """Return a graph in low precision: sentences, and a row for each layer: truth, expected noise, what came."""
+    if noise is None:
+        return None
+    columns = list(dict.fromkeys(got.name for layer in noise.layers for got in layer.got))
+    rows = []
+    for layer in noise.layers:
+        errors = {got.name: [short_number(got.error), short_number(got.ratio)] for got in layer.got}
+        numbers = (layer.magnitude, layer.largest, layer.noise, layer.relative, layer.lost_bits)
+        beyond = layer.overflowed + layer.underflowed + layer.clipped
+        rows.append(
+            [layer.place, layer.format, *map(short_number, numbers), beyond, [errors.get(name) for name in columns]]
+        )
+    return {"format": noise.format, "truth": noise.truth, "summary": noise.summary, "columns": columns, "rows": rows}
 
 
 def _trained(trained: TrainedCheck, texts: Texts) -> dict[str, Any]:

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 PAGE = "index.html"
 SHARED = ("elements.js", "svg.js", "theme.js")
-SCRIPTS = ("long_table.js", "parts.js", "layers.js", "layer.js", "trained.js", "start.js")  # in the order of their use
+SCRIPTS = (
+    "long_table.js",
+    "parts.js",
+    "layers.js",
+    "layer.js",
+    "trained.js",
+    "noise.js",
+    "start.js",
+)  # in the order of their use
 
 
 def write_page(result: CheckResult, folder: Path) -> Path:

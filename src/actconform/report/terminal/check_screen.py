@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from actconform.report.check.agreement_summary import agreement_sentences
 from actconform.report.check.summary import (
     BLAME_MEANS,
     SENTENCE_LETTERS,
@@ -107,6 +108,7 @@ def check_lines(result: CheckResult, width: int = WIDEST, wrote: Sequence[str] =
         if runtime.status != "unavailable":
             lines += [Text(), *_runtime(result, runtime, width)]
     rest = [
+        *_sentences("AGREES", agreement_sentences(result.agreement), width),
         *_sentences("FORMAT", _of_format(result), width),
         *_sentences("GRAPH", _of_graph(result), width),
         *_sentences("NOTE", _notes(result), width),

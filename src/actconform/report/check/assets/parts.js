@@ -27,7 +27,7 @@ function header() {
       element(
         "nav",
         { "aria-label": "parts" },
-        ["outputs", "layers", data.trained.length && "trained", "inputs", data.weights.length && "weights", "facts", "again"]
+        ["outputs", "layers", data.trained.length && "trained", data.noise && "noise", data.agreement.length && "agreement", "inputs", data.weights.length && "weights", "facts", "again"]
           .filter(Boolean)
           .map((name) => element("a", { href: `#${name}` }, name)),
       ),

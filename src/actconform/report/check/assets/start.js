@@ -5,7 +5,7 @@ let lastLayer = null;
 
 function showAll() {
   main.replaceChildren(
-    ...[verdicts(), outputs(), layerSection(), trainedModels(), inputs(), weights(), facts(), again()].filter(Boolean),
+    ...[verdicts(), outputs(), agreementOverData(), layerSection(), trainedModels(), noiseOfFormat(), inputs(), weights(), facts(), again()].filter(Boolean),
   );
   document.title = `${data.model}: ${data.verdict.toLowerCase()} · actconform`;
 }
