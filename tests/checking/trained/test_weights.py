@@ -437,6 +437,14 @@ def test_a_factor_of_attention_is_folded_and_another_is_not(factor, state):
     assert (check.state, check.exact) == (state, False)
 
 
+def test_the_likest_layout_of_a_nearly_symmetric_matrix_is_taken():
+    half = numbers(1, 16, 16)
+    trained = half + half.T + numbers(2, 16, 16, scale=0.5)
+    check = compared({"w": trained}, {"c": trained.T + numbers(3, 16, 16, scale=1e-3)})[0]["w"]
+    assert check.words.endswith("transposed")
+    assert check.largest_difference < 1e-2
+
+
 def test_each_of_many_alike_finds_its_own_constant():
     parameters = {f"l{i}.weight": numbers(i, 16, 16) for i in range(12)}
     noisy = {f"c{11 - i}": array.T + numbers(99, 16, 16, scale=1e-3) for i, array in enumerate(parameters.values())}
@@ -472,6 +480,22 @@ def test_absent_weights_are_unused_or_missing():
     checks, comparison = compared(parameters, {"shape": np.array([1, 2, 3]), "c": numbers(3, 5)}, layers=layers)
     assert [check.state for check in checks.values()] == ["unused", "unused", "missing", "unused"]
     assert comparison.foreign == ("shape", "c")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_layer_on_which_no_output_depends_is_unused(broken):
+    parameters = {"first.weight": numbers(1, 8, 4), "fc.weight": numbers(2, 8, 8), "pooler.weight": numbers(3, 8, 8)}
+    layers = [
+        layer("first", LINEAR, "weight", reads=0, gives=1),
+        layer("fc", LINEAR, "weight", reads=9 if broken else 1, gives=2),
+        layer("pooler", LINEAR, "weight", reads=2, gives=3),
+        layer("", "Net", reads=0, gives=2),
+    ]
+    constants = {"a": parameters["first.weight"], "b": parameters["fc.weight"]}
+    checks, _ = compared(parameters, constants, layers=layers)
+    assert checks["pooler.weight"].state == ("missing" if broken else "unused")
+    checks, _ = compared(parameters, {"a": constants["a"]}, layers=layers)
+    assert checks["fc.weight"].state == "missing"
 
 
 def test_no_weights_and_no_constants():

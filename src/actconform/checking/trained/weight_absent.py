@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def settle_absent(ledger: Ledger) -> None:
     """Settle what is open as unused, if nothing is lost without it, else as missing."""
+    unread = _unread(ledger)
     for parameter in ledger.open_parameters():
-        reason = _reason_unused(ledger, parameter)
+        reason = "no output depends on its layer" if parameter in unread else _reason_unused(ledger, parameter)
         if reason:
             ledger.settle(parameter, (), "unused", f"not in the graph: {reason}")
         else:
@@ -40,3 +41,17 @@ def is_idle(ledger: Ledger, parameter: str) -> bool:
     # Attention of torch computes with the weights of its output layer itself, without calling that.
     kinds = {layer.kind for layer in ledger.layers if layer.name.split("#")[0] == owner_path(owner_path(parameter))}
     return not any("Attention" in kind for kind in kinds)
+
+
+def _unread(ledger: Ledger) -> set[str]:
+    """Return the weights of layers on which no output of the model depends, as far as the run shows the way of its tensors whole."""
+    needed = {place for layer in ledger.layers if not layer.name for place in layer.outputs}
+    reached: set[str] = set()
+    for layer in reversed(ledger.layers):
+        if needed & set(layer.outputs):
+            needed |= set(layer.inputs)
+            reached |= set(layer.parameters)
+    unread = ledger.layer_of.keys() - reached
+    # A weight that the graph has is read: where the run does not show it, a tensor was lost between two layers, and nothing is known.
+    lost = {name for name in unread if name in ledger.checks and ledger.checks[name].initializers}
+    return set() if not reached or any(not is_constant(ledger.trained(name)) for name in lost) else unread
