@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from actconform.checking.flatten import flatten
 from actconform.checking.judge import PIECE_BYTES
 from actconform.checking.model_file import ModelFile
 from actconform.checking.noise import noise_check, truth_of
+from actconform.checking.result import ModelFault
 from actconform.checking.runs import Marks, RunFailure
 from actconform.checking.trained.layer_matching import in_graph_layout
 from actconform.checking.trained.names import in_trained_layout
@@ -56,7 +58,7 @@ def noise_of(
     for column, trained in zip(columns, result.trained, strict=True):
         exact = _of_trained(column, trained, sample, RunMode("float64", column.mode.training))
         if exact and truth is None:
-            truth, name = exact, f"{column.source} in float64"
+            truth, name = exact, _truth_name(column)
         if not column.is_graph:
             got[f"{column.runs.name} {column.mode.precision}"] = _of_trained(column, trained, sample, column.mode)
     if truth is None and converted_from is not None:
@@ -72,6 +74,46 @@ def noise_of(
     if truth is None:
         return noise_check(graph, sample.inputs, got, layer_of=layer_of)
     return noise_check(graph, sample.inputs, got, truth=truth, truth_name=name, layer_of=layer_of)
+
+
+def judged_by_noise(result: CheckResult, columns: Sequence[TrainedColumn]) -> CheckResult:
+    """Return the result of a quantized graph with trained models held against what quantization does: rounding in floats does not explain it.
+
+    Where the graph is the first trained model, soundly quantized, that column is explained; else its fault is the layer that was not.
+    """
+    noise = result.noise
+    if noise is None or "int" not in noise.format or not columns or noise.truth != _truth_name(columns[0]):
+        return result
+    column = result.runtimes[0]
+    if column.status not in ("explained", "not explained"):
+        return result
+    if noise.is_the_model:
+        words = f"within the noise of {noise.format}"
+        outputs = [
+            output if output.explained else replace(output, explained=True, reason=words) for output in column.outputs
+        ]
+        column = replace(column, status="explained", fault=None, outputs=outputs)
+    else:
+        column = replace(column, status="not explained", fault=_fault_of_noise(noise, columns[0]))
+    return replace(result, runtimes=[column, *result.runtimes[1:]])
+
+
+def _fault_of_noise(noise: NoiseCheck, column: TrainedColumn) -> ModelFault:
+    """Return the fault of a graph that is not the trained model brought into its format soundly."""
+    suspects = [noise.range_lost, noise.converted_wrong, *noise.clipping, *noise.coarse]
+    layer = next(layer for name in suspects if name for layer in noise.layers if layer.node == name)
+    return ModelFault(
+        blame="graph" if column.is_graph else "exporter",
+        node=layer.node,
+        op_type=layer.op_type,
+        sample=noise.sample,
+        layer=layer.layer,
+        evidence=(f"quantization to {noise.format} loses more there than its steps explain", *noise.summary),
+    )
+
+
+def _truth_name(column: TrainedColumn) -> str:
+    return f"{column.source} in float64"
 
 
 def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:

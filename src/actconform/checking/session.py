@@ -15,7 +15,7 @@ from actconform.checking.gradients import add_cotangents, difference_note, with_
 from actconform.checking.inputs import InputSample
 from actconform.checking.low_precision import conversion_note, lowered, lowered_sample, overflowing_weights
 from actconform.checking.model_check import check_model
-from actconform.checking.noise_columns import is_low_precision, noise_of
+from actconform.checking.noise_columns import is_low_precision, judged_by_noise, noise_of
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
@@ -264,7 +264,7 @@ class _Session:
         if is_low_precision(samples[0].graph):
             progress.stage("noise of the format")
             noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
-            result = replace(result, noise=noise)
+            result = judged_by_noise(replace(result, noise=noise), columns)
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
         result = replace(result, agreement=[column.agreement for column in agreed])

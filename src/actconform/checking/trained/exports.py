@@ -118,7 +118,7 @@ def _lively(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]
 
 def _signature(runs: TrainedRuns, opened: OpenedModel) -> Source:
     """Return a source whose graph has the model's inputs and nothing else, to read or draw inputs by."""
-    if not opened.inputs:
+    if not opened.inputs or not all(spec.dtype for spec in opened.inputs):
         raise UsageError(
             f"{one_line(runs.source.text)}: the model does not say what it takes: let the factory give (model, inputs), with inputs as a "
             "tuple or a dict"

@@ -44,7 +44,9 @@ def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Obser
     """Return the first layer, or output, at which the graph is not what the framework computes; None where rounding explains all."""
     for name in (EXACT, ""):
         for level in observed.levels:
-            wrong = next((tensor for tensor in level.tensors if not tensor.explained), None)
+            wrong = next(
+                (tensor for tensor in level.tensors if not tensor.explained and _counts(observed, level, tensor)), None
+            )
             if level.name == name and wrong is not None:
                 return _of_layer(column, opened, observed, level, wrong)
     if not column.mode.training and (fault := _left_in_training(column, observed)) is not None:
@@ -87,6 +89,16 @@ def _of_layer(
         source=source_line(sample.graph, tensor.node),
         evidence=tuple(evidence),
     )
+
+
+def _counts(observed: Observed, level: LevelCheck, tensor: TensorCheck) -> bool:
+    """Return whether a tensor over its bound is evidence: a partner by order alone is a guess, unless the outputs part too."""
+    matching = observed.matchings.get(level.sample)
+    match = next((match for match in matching.matches if match.tensor == tensor.tensor), None) if matching else None
+    if match is None or match.by != "order":
+        return True
+    outputs = observed.exact if level.name == EXACT else observed.outputs
+    return any(not output.explained for output in outputs if output.sample == level.sample)
 
 
 def _left_in_training(column: TrainedColumn, observed: Observed) -> ModelFault | None:
