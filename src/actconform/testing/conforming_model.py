@@ -45,8 +45,8 @@ def assert_conforms(
     for exporter, runtimes in groups.items():
         routed: CheckOptions = {**options, "runtimes": runtimes, "exporters": (exporter,) if exporter else ()}
         folder = out if out is None or len(groups) == 1 else Path(out) / (exporter or "all")
-        beside = () if against is None else against
-        checks.append(check(model, against=beside, inputs=inputs, out=folder, html=out is not None, **routed))
+        other_models = () if against is None else against
+        checks.append(check(model, against=other_models, inputs=inputs, out=folder, html=out is not None, **routed))
     if all(checks):
         return checks[0]
     failed = next(checked for checked in checks if not checked)
