@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import zipfile
@@ -339,3 +340,27 @@ def test_a_config_that_is_too_large_is_refused(tmp_path: Path) -> None:
     (tmp_path / "net.keras").write_bytes(content.getvalue())
     with pytest.raises(SourceError, match="more than 64 MiB"):
         opened("keras", tmp_path / "net.keras")
+
+
+CLASSES = """
+import keras
+
+@keras.saving.register_keras_serializable(package="users")
+class Half(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+"""
+
+
+def test_a_class_of_the_users_is_loaded_from_the_users_folder_where_it_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "users_layers.py").write_text(CLASSES, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    half = importlib.import_module("users_layers").Half
+    x = keras.Input((3,), name="x")
+    keras.Model(x, half(name="half")(x)).save(tmp_path / "net.keras")
+    with pytest.raises(SourceError, match=r"Half of layer half is a class .*--trust"):
+        opened("keras", tmp_path / "net.keras")
+    run = opened("keras", tmp_path / "net.keras", trusted=True).run({"x": np.ones((1, 3))}, NATIVE)
+    np.testing.assert_array_equal(run.outputs["half"], [[0.5, 0.5, 0.5]])

@@ -294,6 +294,13 @@ def test_faults_of_a_call_are_told() -> None:
         open_model.gradients({"x": np.ones((1, 5))}, {"z": np.ones(1)}, NATIVE)
 
 
+def test_keras_on_another_backend_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network()
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(Unsupported, match="keras runs on jax in this process"):
+        adopted(model)
+
+
 def test_what_is_no_keras_model_is_told() -> None:
     with pytest.raises(SourceError, match=r"gives a layer.*keras\.Sequential"):
         adopted(keras.layers.Dense(1))

@@ -81,11 +81,10 @@ class KerasBackend(FrameworkBackend):
         return open_source(source, asked)
 
     def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
-        """Return a Keras model of this process, opened."""
-        from actconform_keras.trained_source import opened
+        """Return a Keras model of this process, opened; nothing is imported for what is none, and no setting is changed."""
+        from actconform_keras.trained_source import adopted
 
-        self._framework()
-        return opened(model, example, "the model")
+        return adopted(model, example)
 
     def _framework(self) -> Any:
         """Return tensorflow, which sees no GPU: one that it saw it would compute on, and take all memory of."""

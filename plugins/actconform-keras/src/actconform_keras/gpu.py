@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from actconform.machine.gpu import first_gpu
 from actconform.plugin.framework import fate_of_subnormals
 from actconform_keras.backend import KerasBackend
 from actconform_keras.keras_module import keras_on
+
+if TYPE_CHECKING:
+    from actconform.types.trained import SourceKind
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever TensorFlow says
 
@@ -24,6 +27,7 @@ class KerasGpu(KerasBackend):
     """
 
     name: ClassVar[str] = "keras-gpu"
+    opens: ClassVar[tuple[SourceKind, ...]] = ()
     device: ClassVar[str | None] = "/GPU:0"
     optional: ClassVar[bool] = True
 

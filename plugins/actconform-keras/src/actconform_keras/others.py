@@ -21,12 +21,14 @@ from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from actconform import Library
+    from actconform.types.trained import SourceKind
 
 
 class KerasXla(KerasBackend):
     """What `keras` calls, within tf.function(jit_compile=True), and for gradients the tape too; on the CPU."""
 
     name: ClassVar[str] = "keras-xla"
+    opens: ClassVar[tuple[SourceKind, ...]] = ()
     extra: ClassVar[bool] = True
 
     def facts(self) -> dict[str, str]:
@@ -48,6 +50,7 @@ class KerasJax(KerasBackend):
     """keras.activations, keras.layers and keras.ops on JAX with jax.vjp on the CPU, each operation as it is called."""
 
     name: ClassVar[str] = "keras-jax"
+    opens: ClassVar[tuple[SourceKind, ...]] = ()
     extra: ClassVar[bool] = True
 
     def facts(self) -> dict[str, str]:
@@ -78,6 +81,7 @@ class KerasTorch(KerasBackend):
     """keras.activations, keras.layers and keras.ops on PyTorch with torch.autograd on the CPU, eagerly."""
 
     name: ClassVar[str] = "keras-torch"
+    opens: ClassVar[tuple[SourceKind, ...]] = ()
     extra: ClassVar[bool] = True
 
     def facts(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,19 @@ def open_source(source: TrainedSource, asked: str = "") -> TrainedModel:
             return open_tflite(source)
         case _:
             raise Unsupported(f"keras opens no {source.kind}")
+
+
+def adopted(model: object, example: object | None) -> TrainedModel:
+    """Return a model of this process, open. Raises `Unsupported` where Keras is not imported, or runs on another backend."""
+    if "keras" not in sys.modules:
+        raise Unsupported(f"{described(model)} is no Keras model")
+    import keras
+
+    if isinstance(model, keras.Model) and keras.config.backend() != "tensorflow":
+        raise Unsupported(
+            f"keras runs on {keras.config.backend()} in this process: models are opened on tensorflow alone"
+        )
+    return opened(model, example, "the model")
 
 
 def opened(model: object, example: object | None, text: str, notes: tuple[str, ...] = ()) -> TrainedModel:
