@@ -205,7 +205,10 @@ OPTIONS = {
     "metric-alone": (["model.onnx", "--metric", "mine:f"], ["--data"]),
     "no-exporter": (["net:make", "--exporter", "tf2onnx"], ["tf2onnx", "torch-dynamo"]),
     "pickled": (["model.onnx", "--against", "weights.pt"], ["pickled", "factory"]),
-    "two-outputs": (["model.onnx", "--against", "out.npz", "--against", "out.npz", "--inputs", "in.npz"], ["more than one"]),
+    "two-outputs": (
+        ["model.onnx", "--against", "out.npz", "--against", "out.npz", "--inputs", "in.npz"],
+        ["more than one"],
+    ),
 }
 
 

@@ -100,7 +100,7 @@ def judged_by_noise(result: CheckResult, columns: Sequence[TrainedColumn]) -> Ch
 
 def _fault_of_noise(noise: NoiseCheck, column: TrainedColumn) -> ModelFault:
     """Return the fault of a graph that is not the trained model brought into its format soundly."""
-    suspects = [noise.range_lost, noise.converted_wrong, *noise.clipping, *noise.coarse]
+    suspects = [noise.range_lost, noise.converted_wrong]
     layer = next(layer for name in suspects if name for layer in noise.layers if layer.node == name)
     return ModelFault(
         blame="graph" if column.is_graph else "exporter",

@@ -108,5 +108,9 @@ class NoiseCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_the_model(self) -> bool:
-        """Whether the graph is the model of the truth brought into the format soundly, whatever noise that makes."""
-        return not (self.converted_wrong or self.range_lost or self.clipping or self.coarse)
+        """Whether the graph is the model of the truth brought into the format, whatever noise that makes.
+
+        Coarse and clipping quantizations are choices of whoever calibrated it, on other data than this sample perhaps: they are told, and
+        are no fault.
+        """
+        return not (self.converted_wrong or self.range_lost)
