@@ -33,6 +33,10 @@ class Absorbed:
                 continue
             self._tried.add(trained)
             for behind in _next_matched(walk, trained):
+                before = _unmatched_before(walk, behind)
+                if before and (pair := self._recovery(walk, before, tried_only=True)):
+                    self._tried.discard(trained)
+                    return pair
                 if pair := self._between(walk, trained, behind):
                     return pair
         return None

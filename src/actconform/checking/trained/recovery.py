@@ -59,8 +59,8 @@ class Recovery:
             self._outputs_of.setdefault(layer_name(record), set()).update(record.outputs)
         self._work = 0
 
-    def __call__(self, walk: Walk, lost: Sequence[str]) -> Pair | None:
-        """Return the pair from which the walk goes on, or None where no guess holds."""
+    def __call__(self, walk: Walk, lost: Sequence[str], *, tried_only: bool = False) -> Pair | None:
+        """Return the pair from which the walk goes on, or None where no guess holds; `tried_only` none that no trial can show."""
         region, trial = _region(walk, lost), _Trial(self, walk)
         named = sorted(
             self._guesses(walk, region, self._is_named), key=lambda guess: (guess.pair.trained, -guess.score)
@@ -74,7 +74,7 @@ class Recovery:
                 break
             if trial(guess):
                 return self._first(walk, region, guess, trial)
-        for guess in guesses:
+        for guess in () if tried_only else guesses:
             if guess.output or (guess.distance <= ALIKE and guess.named):
                 return guess.pair
         return None
