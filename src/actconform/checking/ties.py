@@ -10,6 +10,7 @@ implementations differ among each other, and what they decide is left to the dra
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[Any]
 
 COMPARISONS = frozenset(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"))
-STEPS = COMPARISONS | {"Cast", "CastLike", "Ceil", "Floor", "Round", "Sign"}
+STEPS_OF_FLOATS = frozenset(("Ceil", "Floor", "Round", "Sign"))
+STEPS = COMPARISONS | STEPS_OF_FLOATS | {"Cast", "CastLike"}  # casts to integers and booleans
 # Each element of the output is computed from one element of each input, in a few roundings.
 ELEMENTWISE = frozenset(
     """
@@ -40,12 +42,10 @@ ELEMENTWISE = frozenset(
     Sqrt Sub Sum Tan Tanh Where
     """.split()  # noqa: SIM905  a list to read
 )
+OF_SHAPES = frozenset(("Shape", "Size"))  # whatever the elements
 ROUNDS = ELEMENTWISE - {"Abs", "Clip", "Max", "Min", "Neg", "Relu", "Where"} | {"Range"}
 FOLLOWED = (
-    ELEMENTWISE
-    | STEPS
-    | (MOVES - {"Dropout"})
-    | {"And", "ConstantOfShape", "Not", "Or", "Range", "Shape", "Size", "Xor"}
+    ELEMENTWISE | STEPS | (MOVES - {"Dropout"}) | {"And", "ConstantOfShape", "Not", "Or", "Range", "Xor"} | OF_SHAPES
 )
 
 
@@ -94,32 +94,38 @@ class TieSearch:
     def take(self, node: FlatNode, inputs: Sequence[Array | None], results: Sequence[Array]) -> Tie | None:
         """Follow the outputs of a node, whose inputs and results in float64 these are; return what rounding decides there, if anything."""
         op_type = node.proto.op_type
-        if node.computation is None or node.proto.domain not in STANDARD or op_type not in FOLLOWED:
+        read = self._read(node, inputs)
+        if read is None:
             return None
-        read = [self._reading(name, array) for name, array in zip(node.proto.input, inputs, strict=True)]
-        if any(each is None for name, each in zip(node.proto.input, read, strict=True) if name):
-            return None
-        if all(each is None or each.error is None for each in read) and not _rounds(node):
+        if op_type in OF_SHAPES or (all(each is None or each.error is None for each in read) and not _rounds(node)):
             self._keep(node, [_Followed(array, None) for array in results])
-            return None
-        if op_type in STEPS and (op_type not in ("Cast", "CastLike") or node.types[0] not in FORMATS):
-            return self._step(node, inputs, read, results)
-        try:
-            self._keep(node, _computed(node, inputs, read))
-        except Exception:  # noqa: BLE001  an operator without a bound, or one that fails at what rounding makes of its input
-            return None
+        elif op_type in STEPS and node.types[0] not in FORMATS or op_type in STEPS_OF_FLOATS:
+            return self._step(node, inputs, read, results[0])
+        else:
+            with suppress(
+                Exception
+            ):  # an operator without a bound, or one that fails at what rounding makes of its input
+                self._keep(node, _computed(node, inputs, read))
         return None
 
-    def _reading(self, name: str, array: Array | None) -> _Followed | None:
-        if array is not None and any(name in names for names in self._exact):
-            return _Followed(array, None)
-        return self._followed.get(name)
+    def _read(self, node: FlatNode, inputs: Sequence[Array | None]) -> list[_Followed | None] | None:
+        """Return the inputs as they are followed; None where one is not, or the operator is none that is."""
+        op_type = node.proto.op_type
+        if node.computation is None or node.proto.domain not in STANDARD or op_type not in FOLLOWED:
+            return None
+        read: list[_Followed | None] = []
+        for name, array in zip(node.proto.input, inputs, strict=True):
+            exact = op_type in OF_SHAPES or any(name in names for names in self._exact)
+            read.append(_Followed(array, None) if exact and array is not None else self._followed.get(name))
+            if name and read[-1] is None:
+                return None
+        return read
 
     def _keep(self, node: FlatNode, followed: Sequence[_Followed]) -> None:
         self._followed.update((name, each) for name, each in zip(node.proto.output, followed, strict=False) if name)
 
     def _step(
-        self, node: FlatNode, inputs: Sequence[Array | None], read: Sequence[_Followed | None], results: Sequence[Array]
+        self, node: FlatNode, inputs: Sequence[Array | None], read: Sequence[_Followed | None], value: Array
     ) -> Tie | None:
         """Decide a step function: elements of which nothing is known stay in doubt."""
         decided = _outputs(node, [None if each is None else each.rounded for each in read])[0]
@@ -128,7 +134,6 @@ class TieSearch:
             signs = [side if i == 0 else -side for i in range(len(inputs))]
             ends = [_moved(x, each, sign) for x, each, sign in zip(inputs, read, signs, strict=True)]
             ways.append(_outputs(node, ends)[0])
-        value = results[0]
         unknown = _unbounded(read, value.shape)
         close = np.asarray((_differ(ways[0], ways[1]) | _differ(decided, value)) & ~unknown)
         tie = Tie(close, decided, (ways[0], ways[1]))
@@ -214,7 +219,8 @@ def leading_to_steps(graph: onnx.GraphProto) -> set[str]:
         standard = node.domain in STANDARD
         nested = list(subgraphs(node))
         step = standard and node.op_type in STEPS and not _gives_floats(node)
-        if nested or step or (standard and node.op_type in FOLLOWED and not leading.isdisjoint(node.output)):
+        passed_on = standard and node.op_type in FOLLOWED - OF_SHAPES
+        if nested or step or (passed_on and not leading.isdisjoint(node.output)):
             leading.update((*reads(node), *node.output))
     return leading
 
