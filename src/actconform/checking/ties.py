@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from actconform.onnx.evaluate.element_types import FORMATS, held
+from actconform.onnx.evaluate.element_types import FORMATS, STORAGE, held
 from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.onnx.evaluate.error_bounds.exact import MOVES
 from actconform.onnx.evaluate.node_label import STANDARD
@@ -99,12 +99,10 @@ class TieSearch:
             return None
         if op_type in OF_SHAPES or (all(each is None or each.error is None for each in read) and not _rounds(node)):
             self._keep(node, [_Followed(array, None) for array in results])
-        elif op_type in STEPS and node.types[0] not in FORMATS or op_type in STEPS_OF_FLOATS:
+        elif op_type in STEPS_OF_FLOATS or (op_type in STEPS and _gives_whole_numbers(node)):
             return self._step(node, inputs, read, results[0])
         else:
-            with suppress(
-                Exception
-            ):  # an operator without a bound, or one that fails at what rounding makes of its input
+            with suppress(Exception):  # no bound goes so far, or it fails at what rounding makes of its input
                 self._keep(node, _computed(node, inputs, read))
         return None
 
@@ -140,6 +138,11 @@ class TieSearch:
         settled = tie.settled(value)
         self._keep(node, [_Followed(settled, np.where(unknown, np.inf, 0.0) if unknown.any() else None)])
         return tie if close.any() else None
+
+
+def _gives_whole_numbers(node: FlatNode) -> bool:
+    """Return whether an operator gives integers or booleans; narrower ones are quantized numbers."""
+    return node.types[0] in STORAGE and STORAGE[node.types[0]].kind in "iub"
 
 
 def _rounds(node: FlatNode) -> bool:
@@ -191,7 +194,7 @@ def _outputs(node: FlatNode, inputs: Sequence[Array | None]) -> list[Array]:
 
 def _moved(x: Array | None, followed: _Followed | None, side: float) -> Array | None:
     """Return an input at an end of its error."""
-    if x is None or followed is None or followed.error is None:
+    if x is None or x.dtype.kind != "f" or followed is None or followed.error is None:
         return x
     return x + side * np.where(np.isfinite(followed.error) & np.isfinite(x), followed.error, 0.0)
 

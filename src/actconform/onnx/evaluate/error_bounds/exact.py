@@ -72,7 +72,7 @@ def _gathered_in_doubt(
     if context.node.op_type == "GatherElements":
         return places
     if context.node.op_type == "GatherND":
-        places = places.any(axis=-1)
+        places = np.asarray(places.any(axis=-1))
         before = 0
     else:
         before = int(context.node.attributes.get("axis", 0)) % max(np.ndim(data.value) if data else 1, 1)
