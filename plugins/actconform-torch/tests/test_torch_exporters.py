@@ -16,7 +16,8 @@ from actconform.oracle import truth
 from actconform.plugin.framework import Implementation
 from actconform_torch import TorchDynamo, TorchScript, plugin
 from actconform_torch import torch_module as module
-from actconform_torch.exporters import SIZES, refusal_of_export
+from actconform_torch.export_refusal import refusal_of_export
+from actconform_torch.exporters import SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +168,7 @@ def test_the_hook_offers_both() -> None:
     }
 
 
-def test_an_onnxscript_that_torch_cannot_use_is_unavailable_and_norefusal_of_export() -> None:
+def test_an_onnxscript_that_torch_cannot_use_is_unavailable_and_no_refusal() -> None:
     missing = ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_2_11'")
     refusal = refusal_of_export(RuntimeError("export failed"))
     assert isinstance(refusal, Unsupported)

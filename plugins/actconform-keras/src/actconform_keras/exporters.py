@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar
 
 import ml_dtypes
@@ -12,14 +9,13 @@ import numpy as np
 
 from actconform import Artifact, Exporter, Unsupported
 from actconform.plugin.framework import exported
-from actconform.plugin.import_failure import imported
-from actconform_keras.keras_module import INSTALL, KERAS_DTYPES, PLUGIN, keras_on
+from actconform_keras.conversion import MODEL_EXPORT, model_export, refusal, tf2onnx_module
+from actconform_keras.keras_module import KERAS_DTYPES, keras_on
 from actconform_keras.kernels import implement
 from actconform_keras.models import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import ModuleType
 
     import keras
     import tensorflow as tf
@@ -27,12 +23,6 @@ if TYPE_CHECKING:
     from actconform import Kernel, Model
     from actconform.plugin.trained_model import TrainedModel
     from actconform.types import Bundle
-
-# Keras on torch would try two exporters in turn; on TensorFlow it has one.
-MODEL_EXPORT = "model.export on tensorflow: tf2onnx"
-
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-
 
 FROM_FUNCTION = """import functools
 
@@ -141,7 +131,7 @@ class KerasExport(Exporter):
             layer, weight = implement(kernel, KERAS_DTYPES[dtype]).text, kernel.inputs[1]
             raise Unsupported(f"{layer} holds {weight} as a weight of fixed width: a model of it takes none")
         try:
-            written = _written(_model(kernel, dtype))
+            written = model_export(_model(kernel, dtype))
         except Exception as error:
             raise refusal(error) from error
         return exported(written, MODEL_EXPORT)
@@ -158,7 +148,7 @@ class KerasExport(Exporter):
             sizes = {name: (model.batch, *symbol.shape[1:]) for name, symbol in network.symbols.items()}
             # A model that was never called does not export.
             shipped({name: tf.zeros(size, KERAS_DTYPES[dtype]) for name, size in sizes.items()})
-            written = _written(shipped)
+            written = model_export(shipped)
         except Exception as error:
             raise refusal(error) from error
         return exported(written, MODEL_EXPORT)
@@ -168,13 +158,6 @@ class KerasExport(Exporter):
         from actconform_keras.trained_export import by_model_export
 
         return by_model_export(model, inputs, training=training)
-
-
-def _written(model: keras.Model) -> bytes:
-    with TemporaryDirectory(prefix="actconform-") as folder:
-        path = Path(folder) / "model.onnx"
-        model.export(path, format="onnx", verbose=False)
-        return path.read_bytes()
 
 
 def _model(kernel: Kernel, dtype: str) -> keras.Model:
@@ -194,20 +177,3 @@ def _model(kernel: Kernel, dtype: str) -> keras.Model:
 
 def _shape(kernel: Kernel, name: str) -> list[None]:
     return [None] * len(kernel.dims(name))
-
-
-def tf2onnx_module() -> ModuleType:
-    """Return tf2onnx; raise `Unavailable` where it is not installed."""
-    return imported("tf2onnx", INSTALL, plugin=PLUGIN)
-
-
-def refusal(error: Exception) -> Exception:
-    """Return `Unsupported` in the error's words, without the frames that TensorFlow and Keras write around them."""
-    if isinstance(error, MemoryError):
-        return error
-    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()] or [""]
-    kind = f"{type(error).__name__}: "
-    if lines[0].startswith("in user code"):  # a stack follows, and after it the error itself
-        return Unsupported(next((line for line in reversed(lines) if line.startswith(kind)), kind + lines[-1]))
-    wrapped = lines[0].startswith("Exception encountered when calling") and len(lines) > 1
-    return Unsupported(kind + lines[1 if wrapped else 0])

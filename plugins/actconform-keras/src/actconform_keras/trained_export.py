@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from actconform import Artifact, Unsupported
 from actconform.plugin.framework import exported
 from actconform.text import one_line
 from actconform.types.trained import RunMode
-from actconform_keras.exporters import MODEL_EXPORT, refusal, tf2onnx_module
+from actconform_keras.conversion import MODEL_EXPORT, model_export, refusal, tf2onnx_module
 from actconform_keras.model_signature import functional_of
 from actconform_keras.saved_model import SavedModelTrained
 from actconform_keras.tflite import TfliteTrained
@@ -55,10 +53,8 @@ def by_model_export(model: TrainedModel, inputs: Arrays, *, training: bool) -> A
     tf2onnx_module()
     model.run(inputs, RunMode())  # a model that was never called does not export
     try:
-        with model.state.prepared(RunMode()), TemporaryDirectory(prefix="actconform-") as folder:
-            path = Path(folder) / "model.onnx"
-            model.model.export(path, format="onnx", verbose=False)
-            written = path.read_bytes()
+        with model.state.prepared(RunMode()):
+            written = model_export(model.model)
     except Exception as error:
         raise refusal(error) from error
     return _checked(written, MODEL_EXPORT, model)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
-from importlib.metadata import version
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from actconform import Artifact, Exporter, Unavailable, Unsupported
+from actconform import Artifact, Exporter
 from actconform.plugin.framework import exported
 from actconform.plugin.import_failure import imported
 from actconform.types.model import LOSS, OUTPUT
+from actconform_torch.export_refusal import refusal_of_export
 from actconform_torch.kernels import implement
 from actconform_torch.models import Network
 from actconform_torch.torch_module import import_torch
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 TORCH_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 
 INSTALL = "pip install actconform[torch]"
-UPGRADE = "pip install --upgrade onnxscript"
 
 # The sizes exported at: none is 0 or 1, which exporters take for constants, no two are equal, n can be halved.
 SIZES = {"b": 5, "n": 6, "m": 3}
@@ -65,11 +63,6 @@ TORCHSCRIPT = (
         Function().eval(), (x,), path, dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"], output_names=["y"]
     )
 """
-)
-
-# Colours, the class of a wrapped error, objects' addresses, where to ask for support, values of the trace.
-_NOISE = re.compile(
-    r"\x1b\[[0-9;]*m|<class '[^']*'>: | object at 0x[0-9a-f]+|\.? Please feel free to request support.*|  \[Caused by .*"
 )
 
 
@@ -215,18 +208,3 @@ def _sample(shape: Sequence[int], dtype: str) -> Tensor:
     torch = import_torch()
     zeros: Tensor = torch.zeros(tuple(shape), dtype=getattr(torch, TORCH_DTYPES[dtype]))
     return zeros
-
-
-def refusal_of_export(error: Exception) -> Exception:
-    """Return `Unsupported` in the words of the first cause; what is short of memory stays what it is, what is missing is `Unavailable`."""
-    if isinstance(error, MemoryError):
-        return error
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    if isinstance(error, ImportError):  # torch wants a part of onnxscript that an old release has not
-        return Unavailable(f"torch {version('torch')} and what it exports with do not fit: {error}: {UPGRADE}")
-    lines = [line.strip() for line in _NOISE.sub("", str(error)).splitlines() if line.strip()]
-    said = lines[0] if lines else ""
-    if said.endswith(":"):  # a heading: the first point below it says what
-        said = " ".join([said, *lines[1:2]])
-    return Unsupported(f"{type(error).__name__}: {said}")

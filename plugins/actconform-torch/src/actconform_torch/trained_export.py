@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from actconform import Artifact, SourceError, Unsupported
 from actconform.plugin.framework import exported
 from actconform.types.trained import RunMode
-from actconform_torch.exporters import refusal_of_export
+from actconform_torch.export_refusal import refusal_of_export
 from actconform_torch.failed_layer import failed_layer
 from actconform_torch.module_state import as_for_call
 from actconform_torch.trained_call import output_tensors
