@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from actconform.checking.flatten import flatten
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import read_source
 from actconform.checking.trained.column import TrainedColumn
 from actconform.checking.trained.graph_runs import GraphRuns
-from actconform.checking.trained.names import in_graph_layout, in_trained_layout, paired
+from actconform.checking.trained.names import in_graph_layout, in_trained_layout, nearest_by_values, paired
 from actconform.checking.trained.sources import named_source, open_trained
-from actconform.errors import UsageError
+from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
 from actconform.types.trained import RunMode, TensorSpec
 
@@ -90,7 +91,9 @@ def column_of(beside: Beside, source: Source, example: Arrays, mode: RunMode, ex
         raise UsageError(f"{one_line(beside.text)}: fails at inputs of the graph: {result.message}")
     given = result.run.outputs if result.run else {}
     specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in given.items()]
-    outputs, more = paired(_specs(source.outputs), specs, "output", whole=False)
+    outputs, more = paired(
+        _specs(source.outputs), specs, "output", whole=False, by_values=lambda: _nearest(source, example, given)
+    )
     return TrainedColumn(
         beside.runs,
         beside.text,
@@ -101,6 +104,16 @@ def column_of(beside: Beside, source: Source, example: Arrays, mode: RunMode, ex
         exporter=exporter,
         notes=[*notes, *more, *beside.opened.notes],
     )
+
+
+def _nearest(source: Source, example: Arrays, given: Arrays) -> dict[str, str]:
+    """Return which output of the trained model each of the graph is, by their values at the example; {} where that does not tell."""
+    if len(source.outputs) == 1 and len(given) == 1:
+        return {}  # the order tells
+    try:
+        return nearest_by_values(flatten(source.model, example).truth, given)
+    except (Unsupported, ValueError):
+        return {}
 
 
 def _expect_mode(beside: Beside, mode: RunMode) -> None:
