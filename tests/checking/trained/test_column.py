@@ -11,7 +11,7 @@ from actconform.checking.result import SampleFacts
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import source_of_model
 from actconform.checking.trained.column import TrainedColumn
-from actconform.checking.trained.names import Pair
+from actconform.checking.trained.names import NamedPair
 from actconform.types.trained import LayerRecord, OpenedModel, RunMode, TrainedRun
 from actconform.workers.protocol import TrainedResult
 
@@ -117,7 +117,7 @@ def check(model, framework, **column):
             {"input": generator.standard_normal((BATCH, WIDE)).astype(np.float32)}, SampleFacts(origin="drawn")
         )
     ]
-    beside = TrainedColumn(framework, "net:make", [Pair("input", "x")], [Pair("y", "out")], **column)
+    beside = TrainedColumn(framework, "net:make", [NamedPair("input", "x")], [NamedPair("y", "out")], **column)
     result = check_model(source_of_model(model, "model.onnx"), samples, [], Silent(), trained=[beside])
     return result, result.runtimes[0]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Pair(NamedTuple):
+class NamedPair(NamedTuple):
     """A tensor of the graph and the same one of the trained model; graph = trained.transpose(permutation), () where the layout is the same."""
 
     graph: str
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
 
 def paired(
     graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], what: str, *, whole: bool = True
-) -> tuple[list[Pair], list[str]]:
+) -> tuple[list[NamedPair], list[str]]:
     """Return which tensor is which, and notes about those that are told apart by order or have another layout.
 
     `what` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then
@@ -58,7 +58,7 @@ def paired(
             continue
         partner = partners[spec.name]
         permutation = _permutation(partner.dims, spec.dims)
-        pairs.append(Pair(spec.name, partner.name, permutation))
+        pairs.append(NamedPair(spec.name, partner.name, permutation))
         if _bare(spec.name) != _bare(partner.name):
             notes.append(
                 f"{what} {one_line(spec.name)} of the graph is {one_line(partner.name)} of the trained model, by their order"
@@ -143,11 +143,11 @@ def _shape(dims: Dims | None) -> str:
     return "of any shape" if dims is None else f"[{', '.join('?' if dim is None else str(dim) for dim in dims)}]"
 
 
-def in_trained_layout(pairs: Sequence[Pair], arrays: Mapping[str, Array]) -> dict[str, Array]:
+def arrays_in_trained_layout(pairs: Sequence[NamedPair], arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return arrays of the graph under the trained model's names, in its layout."""
     return {pair.trained: pair.to_trained(arrays[pair.graph]) for pair in pairs if pair.graph in arrays}
 
 
-def in_graph_layout(pairs: Sequence[Pair], arrays: Mapping[str, Array]) -> dict[str, Array]:
+def arrays_in_graph_layout(pairs: Sequence[NamedPair], arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return arrays of the trained model under the graph's names, in its layout."""
     return {pair.graph: pair.to_graph(arrays[pair.trained]) for pair in pairs if pair.trained in arrays}
