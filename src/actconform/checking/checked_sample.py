@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 
 from actconform.checking.result import OutputCheck, SampleFacts
 from actconform.checking.spread import output_verdict
+from actconform.checking.truth import draws
 from actconform.onnx.evaluate.element_types import STORAGE
 
 if TYPE_CHECKING:
@@ -50,6 +52,25 @@ class CheckedSample:
     draws: list[dict[str, Array]] = field(init=False)
     """The outputs of the draws of rounding."""
 
+    @cached_property
+    def swayed_draws(self) -> list[dict[str, Array]]:
+        """The outputs of draws in which all that rounding decides goes both ways."""
+        return draws(self.graph, self.inputs, swayed=True)
+
+    def verdict(self, output: OutputCheck, array: Array) -> OutputCheck:
+        """Return `output`, which has its name, sample and shape, with the verdict on an answer whose truth there is.
+
+        One that rounding does not explain may be explained by what it decides at a step function: then the truth is as far away as the
+        decisions carry it.
+        """
+        graph, name = self.graph, output.name
+        truth, element_type = graph.truth[name], graph.types.get(name, 0)
+        verdict = output_verdict(output, array, truth, self.draws, element_type)
+        if verdict.explained or not any(node.tie for node in graph.nodes):
+            return verdict
+        swayed = output_verdict(output, array, truth, self.swayed_draws, element_type)
+        return replace(swayed, tied=True) if swayed.explained else verdict
+
 
 def output_check(sample: CheckedSample, place: int, name: str, array: Array | None) -> OutputCheck:
     """Return the verdict end to end on an output of sample number `place`, which `evaluate` has seen; None is no answer at all."""
@@ -68,7 +89,7 @@ def output_check(sample: CheckedSample, place: int, name: str, array: Array | No
         return replace(output, unjudged=graph.unknown.get(name, "its true value is not known"))
     if name not in graph.types or depends_on_answers(graph, name):
         return replace(output, unjudged="it depends on a node that cannot be evaluated here")
-    return output_verdict(output, array, truth, sample.draws, graph.types.get(name, 0))
+    return sample.verdict(output, array)
 
 
 def depends_on_answers(graph: FlatGraph, output: str) -> bool:

@@ -12,7 +12,7 @@ from actconform.checking.judge import judged_level
 from actconform.checking.known_cause import known_cause
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 from actconform.checking.runs import RunFailure
-from actconform.checking.spread import LIMIT, output_verdict
+from actconform.checking.spread import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -261,9 +261,8 @@ def _again(
     answer = runs.outputs(file, sample.inputs, level)
     if answer.failure or output.name not in answer.outputs:
         return None
-    graph, array = sample.graph, answer.outputs[output.name]
-    again = OutputCheck(name=output.name, sample=output.sample, shape=array.shape)
-    return output_verdict(again, array, graph.truth[output.name], sample.draws, graph.types.get(output.name, 0))
+    array = answer.outputs[output.name]
+    return sample.verdict(OutputCheck(name=output.name, sample=output.sample, shape=array.shape), array)
 
 
 def fault_of_saved(outputs: Sequence[OutputCheck]) -> ModelFault | None:

@@ -13,6 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from actconform.checking.ties import Tie, TieSearch, leading_to_steps
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.computation import Computation, attributes_of, computation
 from actconform.onnx.evaluate.element_types import FORMATS, held, output_types
@@ -43,6 +44,8 @@ class FlatNode(NamedTuple):
     """None for an operator that cannot be evaluated."""
     unsupported: str = ""
     """Why not."""
+    tie: Tie | None = None
+    """Elements of its output that rounding decides in this sample, where there are any."""
 
     @property
     def name(self) -> str:
@@ -169,7 +172,9 @@ class _Flattening:
         self._answers = answers
         self._graph = FlatGraph(_without_graph(model))
         self._values: dict[str, Array] = {}
+        self._ties = TieSearch((sample, self._graph.constants))
         self._constant_names: dict[tuple[int, str], str] = {}
+        self._leading: dict[int, set[str]] = {}
         self._tensor_names = _FreshNames(own_names(model.graph), "'")
         self._node_names = _FreshNames((), "#")
 
@@ -212,12 +217,20 @@ class _Flattening:
             raise Unsupported("sparse initializers are not taken: save the model with dense ones")
         last = {name: place for place, node in enumerate(graph.node) for name in reads(node)}
         results = {value.name for value in graph.output}
+        leading = self._leading_to_steps(graph)
         for place, original in enumerate(graph.node):
-            self._add(original, prefix, names)
+            self._add(original, prefix, names, followed=not leading.isdisjoint(original.output))
             for name in (*reads(original), *original.output):
                 if name in names and name not in outer and last.get(name, -1) <= place and name not in results:
                     self._values.pop(names[name], None)
+                    self._ties.drop(names[name])
         return names
+
+    def _leading_to_steps(self, graph: onnx.GraphProto) -> set[str]:
+        """Return the tensors of a graph that are followed to where rounding may decide, worked out once, however often a loop runs it."""
+        if id(graph) not in self._leading:
+            self._leading[id(graph)] = leading_to_steps(graph)
+        return self._leading[id(graph)]
 
     def _constant(self, graph: onnx.GraphProto, tensor: TensorProto, prefix: str) -> str:
         """Keep an initializer once, however often a loop runs its body; return its flat name."""
@@ -247,7 +260,7 @@ class _Flattening:
         """Return what a tensor is called in the flat graph: those of the main graph keep their names."""
         return self._tensor_names.fresh(prefix + name) if prefix else name
 
-    def _add(self, original: onnx.NodeProto, prefix: str, names: dict[str, str]) -> None:
+    def _add(self, original: onnx.NodeProto, prefix: str, names: dict[str, str], *, followed: bool) -> None:
         node = onnx.NodeProto()
         node.CopyFrom(original)
         node.input[:] = [names.get(name, name) for name in original.input]
@@ -260,7 +273,7 @@ class _Flattening:
         elif standard and node.op_type in FLOW:
             self._add_flow(node, names)
         else:
-            self._add_plain(node)
+            self._add_plain(node, followed=followed)
 
     def _node_name(self, prefix: str, node: onnx.NodeProto) -> str:
         outputs = [name for name in node.output if name]
@@ -276,7 +289,7 @@ class _Flattening:
         tensor.name = node.output[0]
         self._keep_constant(node.output[0], element_type, numpy_helper.to_array(tensor))
 
-    def _add_plain(self, node: onnx.NodeProto) -> None:
+    def _add_plain(self, node: onnx.NodeProto, *, followed: bool = True) -> None:
         if len(self._graph.nodes) >= MOST_NODES:
             raise Unsupported(f"once its loops are unrolled the model has more than {MOST_NODES:,} nodes")
         flat = self._flat_node(node)
@@ -288,14 +301,19 @@ class _Flattening:
         elif flat.computation is None:
             self._ask(flat)
         else:
+            inputs = [self._value(name) for name in node.input]
             try:
-                results = node_outputs(flat, flat.computation, [self._value(name) for name in node.input])
+                results = node_outputs(flat, flat.computation, inputs)
             except ValueError as error:
                 if not isinstance(error.__cause__, Unsupported):
                     raise
                 flat = self._graph.nodes[-1] = flat._replace(computation=None, unsupported=str(error.__cause__))
                 self._ask(flat)  # the inputs decide that it cannot be evaluated, as a Dropout that is told to drop
             else:
+                tie = self._ties.take(flat, inputs, results) if followed else None
+                if tie is not None:
+                    flat = self._graph.nodes[-1] = flat._replace(tie=tie)
+                    results[0] = tie.settled(results[0])
                 self._set(flat, results)
 
     def _flat_node(self, node: onnx.NodeProto) -> FlatNode:
@@ -468,7 +486,10 @@ class _Flattening:
 
 
 def node_outputs(node: FlatNode, by: Computation, inputs: Sequence[Array | None]) -> list[Array]:
-    """Return the outputs of a node, each as its type holds it, unrounded. Raises ValueError, naming the node, where it fails."""
+    """Return the outputs of a node, each as its type holds it, unrounded; what rounding decides as it decides it where all is correctly rounded.
+
+    Raises ValueError, naming the node, where it fails.
+    """
     try:
         results = by.compute(inputs)
     except Exception as error:
@@ -477,10 +498,13 @@ def node_outputs(node: FlatNode, by: Computation, inputs: Sequence[Array | None]
         raise ValueError(
             f"{node.proto.op_type} at node {node.name} gives {len(results)} outputs here, and more are read"
         )
-    return [
+    arrays = [
         held(np.asarray(array), kind) if kind else np.asarray(array)
         for array, kind in zip(results, node.types, strict=False)
     ]
+    if node.tie is not None:
+        arrays[0] = node.tie.settled(arrays[0])
+    return arrays
 
 
 def _without_graph(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -21,6 +21,7 @@ from actconform.checking.result import (
     Conditioning,
     LevelCheck,
     OutputCheck,
+    RoundingTie,
     RuntimeCheck,
     TrainedCheck,
     Weight,
@@ -82,6 +83,7 @@ def check_model(
         trained=[each for _, each in beside],
         exporter=next((column.exporter for column in trained), ""),
         graph=[each for i, sample in enumerate(samples) for each in _conditioning(sample, i)],
+        ties=[each for i, sample in enumerate(samples) for each in _ties(sample, i)],
         weights=_weights(graph),
         answered=tuple(node.name for node in graph.nodes if any(name in graph.answered for name in node.outputs)),
         notes=(*source.notes, *_nonfinite_notes(samples)),
@@ -241,6 +243,15 @@ def _conditioning(sample: CheckedSample, place: int) -> Iterator[Conditioning]:
             **ill_conditioned(truth, moved, FORMATS.get(graph.types.get(name, 0))),
             overflows=graph.overflow.words if graph.overflow else "",
         )
+
+
+def _ties(sample: CheckedSample, place: int) -> Iterator[RoundingTie]:
+    for node in sample.graph.nodes:
+        if node.tie is not None:
+            close = node.tie.close
+            elements = int(np.count_nonzero(close))
+            op_type = node.proto.op_type
+            yield RoundingTie(node=node.name, op_type=op_type, sample=place, elements=elements, size=close.size)
 
 
 def _nonfinite_notes(samples: Sequence[CheckedSample]) -> Iterator[str]:

@@ -90,6 +90,8 @@ class OutputCheck(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     """Why it is not explained, where numbers do not say it."""
     explained: bool = True
+    tied: bool = False
+    """Whether it is explained only since rounding decides at some of `CheckResult.ties`, and went another way here."""
 
 
 class LevelCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +206,21 @@ class Conditioning(msgspec.Struct, frozen=True, kw_only=True):
     """The first node whose true values lie beyond the range of its format."""
 
 
+class RoundingTie(msgspec.Struct, frozen=True, kw_only=True):
+    """A step function of the graph, as a cast to integers or a comparison, some of whose inputs lie within their own rounding of its jump.
+
+    The truth goes the way of an implementation that rounds every operator correctly.
+    """
+
+    node: str
+    op_type: str
+    sample: int
+    elements: int
+    """How many lie there."""
+    size: int
+    """Of how many."""
+
+
 class Weight(msgspec.Struct, frozen=True, kw_only=True):
     """The range of one initializer."""
 
@@ -235,6 +252,8 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     exporter: str = ""
     """What made the graph of a trained model just now; "" for a file of the user."""
     graph: list[Conditioning] = []
+    ties: list[RoundingTie] = []
+    """Where rounding decides."""
     weights: list[Weight] = []
     answered: tuple[str, ...] = ()
     """Nodes that cannot be evaluated here: the runtime's answer was taken."""

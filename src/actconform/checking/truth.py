@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actconform.types.case import Bundle
 
 DRAWS = 8
+ALIKE = 2  # pairs of draws in which all ties of a node go the same way
 # Inputs that say how large an output is, or where it is read, and are no data: (operator, first such input).
 STRUCTURAL = {"NonMaxSuppression": 2, "OneHot": 1, "Range": 0, "Resize": 1, "TopK": 1, "Upsample": 1}
 # What moves, compares, chooses or counts: it gives numbers that it read, or integers, and rounds nothing.
@@ -118,10 +119,15 @@ class RoundingDraw:
     as they are computed. A sum of k terms is rounded k times: its result is moved by sqrt(k) u |y|, as rounding errors
     of mean zero add up; where terms cancel, what its inputs were moved by is larger. What is exactly representable stays (Parker's random rounding of Monte Carlo arithmetic): integers held
     in floats, masks, x ** 2. Weights that are integers stay too, and all that says how large a tensor is.
+    What rounding decides at a step function (FlatNode.tie) is decided as in the truth; where ties are `swayed`, the other way too:
+    each element in one of seeds 2 k and 2 k + 1, all of a node alike in the first of these pairs, each by chance in the others.
     """
 
-    def __init__(self, graph: FlatGraph, seed: int) -> None:
+    def __init__(self, graph: FlatGraph, seed: int, *, swayed: bool = False) -> None:
         self._generator = np.random.default_rng(seed)
+        self._ways = np.random.default_rng(seed // 2) if swayed else None
+        self._odd = bool(seed % 2)
+        self._alike = seed // 2 < ALIKE
         self._weights: dict[str, int] = {}
         self._structural = structural_inputs(graph)
 
@@ -135,6 +141,10 @@ class RoundingDraw:
 
     def results(self, node: FlatNode, inputs: Sequence[Array | None], results: Iterable[Array]) -> list[Array]:
         """Return the outputs of a node, each off by a rounding where its operator rounds."""
+        if node.tie is not None and self._ways is not None:
+            ways = self._ways.integers(0, 2, () if self._alike else node.tie.close.shape) == int(self._odd)
+            output, *others = results
+            return [node.tie.swayed(output, ways), *others]
         if node.computation is None or node.proto.op_type in EXACT:
             return list(results)
         return [
@@ -173,13 +183,21 @@ def moved_by(array: Array, by: Array, generator: np.random.Generator, kept: Arra
 
 
 def draws(
-    graph: FlatGraph, sample: Bundle, count: int = DRAWS, progress: Progress = lambda: None
+    graph: FlatGraph,
+    sample: Bundle,
+    count: int = DRAWS,
+    progress: Progress = lambda: None,
+    *,
+    swayed: bool = False,
 ) -> list[dict[str, Array]]:
-    """Return the outputs of `count` draws of rounding, computed on two processors at a time where there are two."""
+    """Return the outputs of `count` draws of rounding, computed on two processors at a time where there are two.
+
+    What rounding decides is decided as in the truth, or both ways where it is `swayed`.
+    """
 
     def outputs(seed: int) -> dict[str, Array]:
         try:
-            return evaluated(graph, sample, RoundingDraw(graph, seed))
+            return evaluated(graph, sample, RoundingDraw(graph, seed, swayed=swayed))
         except ValueError:  # rounding decides a shape, at which a later node fails
             return {}
         finally:

@@ -314,3 +314,28 @@ def test_a_fault_that_a_small_factor_hides_is_found_at_its_layer():
     matching = matched(made(text, {"small": np.array(1e-6, np.float32)}, opset=20), {"x": x}, run.run(total))
     assert partners(matching) == {"stem": "a", "branch": "s", "scale": "m", "block": "y"}
     assert evidence(matching) == {"branch": "order"}
+
+
+def test_a_run_in_float32_may_differ_by_its_own_rounding():
+    run, generator = block(), np.random.default_rng(0)
+    noisy = [(array + 2e-5 * generator.uniform(-1, 1, array.shape)).astype(np.float32) for array in run.tensors]
+    native = TrainedRun(outputs={"y": noisy[-1]}, layers=run.layers, tensors=noisy)
+    matching = matched(graph(), {"x": X}, native)
+    assert partners(matching) == WHOLE
+    assert evidence(matching) == {}
+
+
+def test_layers_with_equal_weights_are_not_taken_for_each_other():
+    x = wide = numbers(0, 4, 16).astype(np.float64)
+    weight = numbers(1, 16, 16, scale=0.5)
+    run = Recorder(wide)
+    for place in range(4):
+        wide = run.give(f"{place}.linear", wide @ weight.astype(np.float64), wide)
+        wide = run.give(f"{place}.act", np.tanh(wide), wide)
+    nodes = [
+        f"a{i} = MatMul ({f't{i - 1}' if i else 'x'}, w) t{i} = {'Sin' if i == 1 else 'Tanh'} (a{i})" for i in range(4)
+    ]
+    text = f"(float[b, 16] x) => (float[b, 16] t3) {{ {' '.join(nodes)} }}"
+    matching = matched(made(text, {"w": weight}), {"x": x.astype(np.float32)}, run.run(wide))
+    assert partners(matching) == {f"{i}.linear": f"a{i}" for i in range(4)} | {f"{i}.act": f"t{i}" for i in range(4)}
+    assert evidence(matching) == {"1.act": "order"}

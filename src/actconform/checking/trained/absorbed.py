@@ -33,6 +33,10 @@ class Absorbed:
                 continue
             self._tried.add(trained)
             for behind in _next_matched(walk, trained):
+                before = _unmatched_before(walk, behind)
+                if before and (pair := self._recovery(walk, before, tried_only=True)):
+                    self._tried.discard(trained)
+                    return pair
                 if pair := self._between(walk, trained, behind):
                     return pair
         return None
@@ -43,7 +47,7 @@ class Absorbed:
         before = _error(walk, behind, {}, wanted, scale)
         if before is None:
             return None
-        best = None
+        holding = []
         for name in _unmatched_before(walk, behind):
             values = walk.recomputed([name], {})
             if name not in values or values[name].size != walk.trained.run.tensors[trained].size:
@@ -51,8 +55,9 @@ class Absorbed:
             guess = self._recovery.guess(walk, walk.producers[name], name, values[name], trained)
             after = _error(walk, behind, {name: walk.trained_values(guess.pair)}, wanted, scale)
             if after is not None and after * CLOSER < before:
-                best, before = guess.pair, after
-        return best
+                holding.append(guess)
+        # what a Relu gave may stand for what it read, too: the nearest one is meant, of equal ones the first
+        return min(holding, key=lambda guess: round(guess.distance, 12)).pair if holding else None
 
 
 def _error(walk: Walk, pair: Pair, values: Mapping[str, Array], wanted: Array, scale: float) -> float | None:

@@ -19,7 +19,6 @@ from actconform.checking.checked_sample import (
 from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
-from actconform.checking.spread import output_verdict
 from actconform.checking.trained.backward import backward, has_gradients
 from actconform.checking.trained.fault import EXACT, TRAINING, Observations, fault_of_trained
 from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
@@ -305,4 +304,4 @@ def _exact_verdict(sample: CheckedSample, place: int, name: str, array: Array) -
         return replace(output, unjudged="it depends on a node that cannot be evaluated here")
     if name not in sample.graph.truth:
         return replace(output, unjudged=sample.graph.unknown.get(name, "its true value is not known"))
-    return output_verdict(output, array, sample.graph.truth[name], sample.draws, sample.graph.types.get(name, 0))
+    return sample.verdict(output, array)

@@ -15,6 +15,7 @@ from actconform.checking.trained.layouts import laid_out, orders
 from actconform.checking.trained.matching_walk import Pair
 from actconform.checking.trained.source_names import framework_function
 from actconform.checking.trained.trained_graph import layer_name
+from actconform.checking.trained.unmatched_layers import MOVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,8 +59,8 @@ class Recovery:
             self._outputs_of.setdefault(layer_name(record), set()).update(record.outputs)
         self._work = 0
 
-    def __call__(self, walk: Walk, lost: Sequence[str]) -> Pair | None:
-        """Return the pair from which the walk goes on, or None where no guess holds."""
+    def __call__(self, walk: Walk, lost: Sequence[str], *, tried_only: bool = False) -> Pair | None:
+        """Return the pair from which the walk goes on, or None where no guess holds; `tried_only` none that no trial can show."""
         region, trial = _region(walk, lost), _Trial(self, walk)
         named = sorted(
             self._guesses(walk, region, self._is_named), key=lambda guess: (guess.pair.trained, -guess.score)
@@ -73,7 +74,7 @@ class Recovery:
                 break
             if trial(guess):
                 return self._first(walk, region, guess, trial)
-        for guess in guesses:
+        for guess in () if tried_only else guesses:
             if guess.output or (guess.distance <= ALIKE and guess.named):
                 return guess.pair
         return None
@@ -179,19 +180,21 @@ class Recovery:
             values.update((name, computed[name]) for name in fresh if name in computed)
             self._work += 1
             count += any(array.dtype.kind == "f" for array in computed.values())
-            if any(self._is_new(walk, place, computed[name], same) for name in fresh if name in computed):
-                return True
+            for name in fresh:
+                places = (
+                    {candidate.trained for candidate in walk.candidates(computed[name])} if name in computed else set()
+                )
+                if same & places and node.proto.op_type not in MOVES:
+                    return False  # a Relu that changes nothing: what it gives is the trained tensor, not what it reads
+                if not same & places and any(self._is_new(walk, place, trained) for trained in places):
+                    return True
             if count >= FORWARD:
                 return False
         return False
 
-    def _is_new(self, walk: Walk, node: int, array: Array, same: set[int]) -> bool:
-        """Return whether `array` has the values of a trained tensor without a partner, and of none of `same`."""
-        places = [candidate.trained for candidate in walk.candidates(array)]
-        return not same & set(places) and any(
-            place not in walk.taken and walk.trained.givers[place] and self._agrees(walk, node, place)
-            for place in places
-        )
+    def _is_new(self, walk: Walk, node: int, trained: int) -> bool:
+        """Return whether a trained tensor has no partner, and may be what a node gives."""
+        return trained not in walk.taken and bool(walk.trained.givers[trained]) and self._agrees(walk, node, trained)
 
 
 class _Trial:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from actconform.types.trained import LayerRecord
 
 
-MOVES = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+MOVES = frozenset(("Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
 
 
 class Absence(NamedTuple):

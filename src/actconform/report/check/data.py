@@ -15,6 +15,7 @@ from actconform.report.check.summary import (
     fault_sentence,
     powers,
     relative_error,
+    tie_sentences,
     unjudged_nodes,
     worst_tensor,
 )
@@ -82,7 +83,7 @@ def check_page_data(result: CheckResult) -> dict[str, Any]:
             for each in result.graph
         ],
         "answered": result.answered,
-        "notes": result.notes,
+        "notes": [*result.notes, *tie_sentences(result.ties)],
         "agreement": list(agreement_sentences(result.agreement)),
         "noise": _noise(result.noise),
         "command": check_command(result),

@@ -10,9 +10,17 @@ from actconform.checking.spread import LIMIT
 from actconform.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from actconform.checking.result import CheckResult, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
+    from actconform.checking.result import (
+        CheckResult,
+        LevelCheck,
+        ModelFault,
+        OutputCheck,
+        RoundingTie,
+        RuntimeCheck,
+        TensorCheck,
+    )
 
 NAME_LETTERS = 60  # of a name in a sentence
 SENTENCE_LETTERS = 400  # of a foreign sentence
@@ -123,7 +131,19 @@ def output_words(output: OutputCheck) -> str:
         return f"{verdict}: {output.nonfinite:,} elements are NaN or infinite, or should be"
     if math.isinf(output.spreads):
         return f"{verdict}: {output.got:.9g} where no rounding makes it other than {output.wanted:.9g}"
-    return f"{number_shown(output.spreads)} spreads (limit {LIMIT:g}): {verdict}"
+    words = f"{number_shown(output.spreads)} spreads (limit {LIMIT:g}): {verdict}"
+    return f"{words}, where rounding decides otherwise" if output.tied else words
+
+
+def tie_sentences(ties: Sequence[RoundingTie]) -> Iterator[str]:
+    """Yield where rounding decides: a sentence for each node, of the sample in which most elements are concerned."""
+    most: dict[str, RoundingTie] = {}
+    for tie in ties:
+        if tie.node not in most or tie.elements > most[tie.node].elements:
+            most[tie.node] = tie
+    for tie in most.values():
+        count = f"{tie.elements:,} of {tie.size:,} elements {'lies' if tie.elements == 1 else 'lie'}"
+        yield f"rounding decides at {name_shown(tie.node)} ({name_shown(tie.op_type)}): {count} within rounding of its jump"
 
 
 def relative_error(output: OutputCheck) -> float:

@@ -24,6 +24,7 @@ from actconform.report.check.summary import (
     powers,
     relative_error,
     share_shown,
+    tie_sentences,
     unjudged_nodes,
     worst_outputs,
     worst_tensor,
@@ -246,6 +247,7 @@ def _of_graph(result: CheckResult) -> Iterator[str]:
                 f"and its largest value is {number_shown(each.magnitude)}"
             )
     yield from (one_line(each.overflows, SENTENCE_LETTERS) for each in result.graph if each.overflows)
+    yield from tie_sentences(result.ties)
 
 
 def _of_format(result: CheckResult) -> Iterator[str]:

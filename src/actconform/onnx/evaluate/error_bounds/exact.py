@@ -44,21 +44,39 @@ def _in_doubt(x: Approximation | None) -> bool:
 
 @error_bound(*MOVES, arithmetic=False)
 def _move(context: BoundContext, *inputs: Approximation | None) -> Several:
-    """The errors move as the elements do; with places or shapes in doubt anything is possible."""
+    """The errors move as the elements do; with places or shapes in doubt anything is possible, where places are those of what is gathered, there."""
     values = context.values(inputs)
     moved = range(len(inputs))[MOVED.get(context.node.op_type, slice(1))]
     if not any(_in_doubt(x) for x in inputs):
         return tuple(Approximation(value) for value in values)
-    if any(_in_doubt(x) for i, x in enumerate(inputs) if i not in moved):
+    doubtful = [x for i, x in enumerate(inputs) if i not in moved and x is not None and _in_doubt(x)]
+    if doubtful and not context.node.op_type.startswith("Gather"):
         return _undecided(values)
     parts = [None if x is None else np.array(errors(x)) if i in moved else x.value for i, x in enumerate(inputs)]
     moved_errors = context.compute(parts)
     if context.node.attributes.get("value"):  # of Pad before opset 11: what it pads with is exact
         parts[0] = np.zeros_like(parts[0])
         moved_errors = [moved_errors[0] - context.compute(parts)[0]]
+    if doubtful:
+        place_in_doubt = _gathered_in_doubt(context, errors(doubtful[0]) > 0.0, inputs[0], np.ndim(values[0]))
+        moved_errors = [np.where(place_in_doubt, np.inf, moved_errors[0])]
     if context.node.op_type == "Dropout":
         return Approximation(values[0], moved_errors[0]), *(Approximation(mask) for mask in values[1:])
     return tuple(Approximation(value, error) for value, error in zip(values, moved_errors, strict=True))
+
+
+def _gathered_in_doubt(
+    context: BoundContext, places: NDArray[np.bool_], data: Approximation | None, rank: int
+) -> NDArray[np.bool_]:
+    """Return which elements of what is gathered, of that rank, have a place in doubt; it broadcasts."""
+    if context.node.op_type == "GatherElements":
+        return places
+    if context.node.op_type == "GatherND":
+        places = np.asarray(places.any(axis=-1))
+        before = 0
+    else:
+        before = int(context.node.attributes.get("axis", 0)) % max(np.ndim(data.value) if data else 1, 1)
+    return places.reshape((1,) * before + places.shape + (1,) * (rank - before - places.ndim))
 
 
 @error_bound("Shape", "Size", "Constant", "ConstantOfShape", "EyeLike", arithmetic=False)
