@@ -68,6 +68,7 @@ def changed(model: ModelProto, injection: Injection) -> ModelProto:
 
 def node_at(model: ModelProto, operator: str, at: str) -> NodeProto:
     """Return the first node of an operator that has `at` in a name: its own, of an input, or of a layer in its metadata."""
+    node: NodeProto
     for node in model.graph.node:
         scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPES]
         if node.op_type == operator and any(at in name for name in (node.name, *node.input, *scopes)):

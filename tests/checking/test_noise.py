@@ -15,7 +15,7 @@ from torch.nn import functional
 from actconform.checking import format_noise
 from actconform.checking.flatten import flatten
 from actconform.checking.low_precision import lowered, lowered_sample
-from actconform.checking.noise import DRAWS, noise_check, truth_of
+from actconform.checking.noise import DRAWS, noise_check, truth_of_original
 from actconform.checking.noise_result import NoiseCheck
 
 HALF = {"f16": torch.float16, "bf16": torch.bfloat16}
@@ -25,7 +25,7 @@ def checked(model, inputs, dtype="f16", got=None, *, alone=False, between_casts=
     """Check a float32 model that is converted; `alone`: the converted one is all there is."""
     sample = lowered_sample(inputs, dtype)
     graph = flatten(lowered(model, dtype, between_casts=between_casts).model, sample)
-    truth = None if alone else truth_of(flatten(model, inputs), inputs, graph)
+    truth = None if alone else truth_of_original(flatten(model, inputs), inputs, graph)
     return noise_check(graph, sample, {} if got is None else {"got": got}, truth=truth)
 
 
@@ -246,7 +246,7 @@ def test_a_file_in_float16_with_another_weight_is_no_conversion_of_the_model():
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) + np.float16(0.1), "shift"))
     sample = lowered_sample(TOKENS)
     graph = flatten(half, sample)
-    truth = truth_of(flatten(ENCODER, TOKENS), TOKENS, graph)
+    truth = truth_of_original(flatten(ENCODER, TOKENS), TOKENS, graph)
     check = noise_check(
         graph, sample, {"got": shown(half, sample)}, truth=truth, layer_of={"LayerNormalization:l": "norm"}
     )
@@ -303,7 +303,7 @@ def quantized(x=1.0, hidden=1.0, weight=1.0):
 
 def quantized_check(model, *, alone=False):
     graph = flatten(model, {"x": DATA})
-    truth = None if alone else truth_of(flatten(FLOAT, {"x": DATA}), {"x": DATA}, graph)
+    truth = None if alone else truth_of_original(flatten(FLOAT, {"x": DATA}), {"x": DATA}, graph)
     return noise_check(graph, {"x": DATA}, {"got": shown(model, {"x": DATA})}, truth=truth)
 
 
@@ -386,7 +386,7 @@ def test_a_relu_that_a_quantization_does_is_compared_as_one():
         node.input[:] = ["r_before" if name == "p" else name for name in node.input]
         node.output[:] = ["r_before" if name == "p" else name for name in node.output]
     graph = flatten(model, {"x": DATA})
-    truth = truth_of(flatten(FLOAT, {"x": DATA}), {"x": DATA}, graph)
+    truth = truth_of_original(flatten(FLOAT, {"x": DATA}), {"x": DATA}, graph)
     truth["r_before"] = truth["r"]
     check = noise_check(graph, {"x": DATA}, {"got": shown(model, {"x": DATA})}, truth=truth)
     assert (check.converted_wrong, check.beyond) == ("", {})

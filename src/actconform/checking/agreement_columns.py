@@ -15,7 +15,7 @@ from actconform.checking.dataset import data_set
 from actconform.checking.low_precision import lowered_sample
 from actconform.checking.model_file import ModelFile
 from actconform.checking.runs import RunFailure
-from actconform.checking.trained.names import in_graph_layout, in_trained_layout
+from actconform.checking.trained.names import arrays_in_graph_layout, arrays_in_trained_layout
 from actconform.checking.user_metric import user_metric
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def _lowered(column: AnsweringColumn, dtype: LowPrecision) -> AnsweringColumn:
 
 def _trained_answer(column: TrainedColumn) -> Callable[[Arrays], Arrays | RunFailure]:
     def answer(inputs: Arrays) -> Arrays | RunFailure:
-        result = column.runs.run(in_trained_layout(column.inputs, inputs), column.mode)
+        result = column.runs.run(arrays_in_trained_layout(column.inputs, inputs), column.mode)
         if isinstance(result, RunFailure):
             return result
-        return in_graph_layout(column.outputs, result.run.outputs if result.run else {})
+        return arrays_in_graph_layout(column.outputs, result.run.outputs if result.run else {})
 
     return answer

@@ -12,7 +12,7 @@ import onnx
 
 from actconform.checking.inputs import Array, InputSample
 from actconform.checking.sample_size import expect_sample_fits, inferred_shapes
-from actconform.checking.size_search import described, sizings
+from actconform.checking.size_search import sizing_in_words, sizings
 from actconform.checking.sizes import Symbol, readings, shape_at, symbols_of
 from actconform.checking.value_domains import Domain, domain_of
 from actconform.checking.value_flow import value_flow
@@ -170,7 +170,7 @@ class _Drawer:
 
     def _needs_too_much(self, sizing: Sizing) -> str | None:
         try:
-            expect_sample_fits(self._source, self._inferred(sizing), self._max_memory, f" at {described(sizing)}")
+            expect_sample_fits(self._source, self._inferred(sizing), self._max_memory, f" at {sizing_in_words(sizing)}")
         except UsageError as error:
             return str(error)
         return None

@@ -56,7 +56,7 @@ def noise_check(  # noqa: PLR0913  each says another thing of the check
     return noise_events(graph, check)
 
 
-def truth_of(model_graph: FlatGraph, sample: Bundle, graph: FlatGraph) -> dict[str, Array]:
+def truth_of_original(model_graph: FlatGraph, sample: Bundle, graph: FlatGraph) -> dict[str, Array]:
     """Return the float64 tensors of the float32 model that `graph` was converted from, those that both have under one name and shape.
 
     `sample` are inputs of the float32 model.

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from actconform.checking.flatten import flatten
 from actconform.checking.judge import PIECE_BYTES
 from actconform.checking.model_file import ModelFile
-from actconform.checking.noise import noise_check, truth_of
+from actconform.checking.noise import noise_check, truth_of_original
 from actconform.checking.result import ModelFault
 from actconform.checking.runs import Marks, RunFailure
 from actconform.checking.trained.layer_matching import in_graph_layout
-from actconform.checking.trained.names import in_trained_layout
+from actconform.checking.trained.names import arrays_in_trained_layout
 from actconform.onnx.evaluate.element_types import FORMATS
 from actconform.types.trained import RunMode
 
@@ -67,7 +67,7 @@ def noise_of(
             for name, array in sample.inputs.items()
             if name in converted_from.inputs or name in converted_from.optional_inputs
         }
-        truth = truth_of(flatten(converted_from.model, inputs), inputs, graph)
+        truth = truth_of_original(flatten(converted_from.model, inputs), inputs, graph)
         name = f"{converted_from.path.name} in float64"
     layer_of = next((each.layer_of for each in result.trained if each.layer_of), {})
     got = {column: tensors for column, tensors in got.items() if tensors}
@@ -131,7 +131,7 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
 
 def _of_trained(column: TrainedColumn, trained: TrainedCheck, sample: CheckedSample, mode: RunMode) -> dict[str, Array]:
     """Return the tensors of a trained model that the graph has too, under the graph's names."""
-    run = column.runs.layers(in_trained_layout(column.inputs, sample.inputs), mode)
+    run = column.runs.layers(arrays_in_trained_layout(column.inputs, sample.inputs), mode)
     if isinstance(run, RunFailure) or not trained.matches:
         return {}
     return {

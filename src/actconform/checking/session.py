@@ -113,7 +113,7 @@ class FailedExport(NamedTuple):
     reason: str
 
 
-def expect_consistent(request: CheckRequest) -> None:
+def expect_consistent_request(request: CheckRequest) -> None:
     """Raise UsageError for wishes that do not go together."""
     if request.inputs is not None and (request.ranges or request.samples):
         raise UsageError("--range and --samples are for inputs that are drawn: leave them out, or leave out --inputs")
@@ -142,7 +142,7 @@ def check_graphs(
 
     Raises UsageError for what the user must change, OSError where an exported graph cannot be written.
     """
-    expect_consistent(request)
+    expect_consistent_request(request)
     with ExitStack() as stack:
         runtimes = [
             stack.enter_context(open_runtime(name, catalog, config, say, timeout=request.timeout))
@@ -185,7 +185,7 @@ def _with_saved(request: CheckRequest, saved: Sequence[Path]) -> CheckRequest:
     if len(saved) > 1 or request.reference is not None:
         raise UsageError("more than one file of saved outputs: check each by itself")
     request = request._replace(reference=saved[0])
-    expect_consistent(request)
+    expect_consistent_request(request)
     return request
 
 

@@ -59,11 +59,11 @@ def search(symbols: Sequence[Symbol], refusal: Refusal, fixed: Sizing, most_trie
         words = refusal(sizing)
         if words is None:
             return sizing, first_refusal
-        first_refusal = first_refusal or f"{described(sizing)}: {words}"
+        first_refusal = first_refusal or f"{sizing_in_words(sizing)}: {words}"
     return None, first_refusal
 
 
-def described(sizing: Mapping[str, int]) -> str:
+def sizing_in_words(sizing: Mapping[str, int]) -> str:
     """Return sizes in words."""
     return ", ".join(f"{one_line(name, 60)} = {size}" for name, size in sizing.items()) or "the sizes that it declares"
 

@@ -42,7 +42,7 @@ Progress: TypeAlias = Callable[[], None]
 Observer: TypeAlias = "Callable[[FlatNode, Sequence[Array]], None]"
 
 
-class Arithmetic(Protocol):
+class NodeArithmetic(Protocol):
     """What becomes of the numbers of an evaluation: how inputs, weights and results are rounded or moved."""
 
     def data(self, name: str, array: Array, element_type: int) -> Array:
@@ -53,7 +53,7 @@ class Arithmetic(Protocol):
 
 
 def evaluated(
-    graph: FlatGraph, sample: Bundle, draw: Arithmetic | None = None, observe: Observer | None = None
+    graph: FlatGraph, sample: Bundle, draw: NodeArithmetic | None = None, observe: Observer | None = None
 ) -> dict[str, Array]:
     """Return the outputs of the graph in float64, by name, without those that depend on an unknown value.
 
@@ -81,7 +81,7 @@ def evaluated(
     return {name: values[name] for name in graph.outputs if name in values}
 
 
-def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: Arithmetic | None) -> Array:
+def _input(graph: FlatGraph, values: Mapping[str, Array], name: str, draw: NodeArithmetic | None) -> Array:
     if name not in graph.constants:
         return values[name]
     array = wide(graph.constants[name])

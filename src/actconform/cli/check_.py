@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from actconform.checking.session import CheckRequest, FailedExport, check_graphs, expect_consistent
+from actconform.checking.session import CheckRequest, FailedExport, check_graphs, expect_consistent_request
 from actconform.checking.trained.sources import named_source
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
@@ -94,7 +94,7 @@ def command(**arguments: Any) -> int:
     """
     options = _Options(**arguments)
     request = options.request
-    expect_consistent(request)
+    expect_consistent_request(request)
     _expect_folder(options)
     config = read_config(options.config_path)
     catalog = configured(load_plugins(), config)

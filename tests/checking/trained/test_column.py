@@ -11,7 +11,7 @@ from actconform.checking.result import SampleFacts
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import source_of_model
 from actconform.checking.trained.column import TrainedColumn
-from actconform.checking.trained.names import Pair
+from actconform.checking.trained.names import NamedPair
 from actconform.types.trained import LayerRecord, OpenedModel, RunMode, TrainedRun
 from actconform.workers.protocol import TrainedResult
 
@@ -36,7 +36,7 @@ class Framework:
     name = "numpy"
     facts = {"numpy": np.__version__}  # noqa: RUF012
 
-    def __init__(self, wrong="", precisions=("native", "float64"), unsteady=False, mutates=False):
+    def __init__(self, wrong="", precisions=("native", "float64"), *, unsteady=False, mutates=False):
         self.weights = weights()
         self.wrong, self.precisions, self.unsteady, self.mutates = wrong, precisions, unsteady, mutates
 
@@ -117,7 +117,7 @@ def check(model, framework, **column):
             {"input": generator.standard_normal((BATCH, WIDE)).astype(np.float32)}, SampleFacts(origin="drawn")
         )
     ]
-    beside = TrainedColumn(framework, "net:make", [Pair("input", "x")], [Pair("y", "out")], **column)
+    beside = TrainedColumn(framework, "net:make", [NamedPair("input", "x")], [NamedPair("y", "out")], **column)
     result = check_model(source_of_model(model, "model.onnx"), samples, [], Silent(), trained=[beside])
     return result, result.runtimes[0]
 
@@ -155,7 +155,7 @@ FAULTS = {set_epsilon: "norm", set_relu: "relu", round_weight: "last", drop_bias
 
 @pytest.mark.parametrize("change", FAULTS, ids=lambda change: change.__name__)
 def test_a_fault_of_the_export_is_named_at_its_layer_and_nothing_behind_it(change):
-    result, column = check(graph(change), Framework(), exporter="an-exporter")
+    _, column = check(graph(change), Framework(), exporter="an-exporter")
     assert column.status == "not explained"
     fault = column.fault
     assert (fault.blame, fault.layer, fault.level) == ("exporter", FAULTS[change], "float64")
@@ -229,7 +229,7 @@ def test_a_framework_that_dies_costs_its_column_alone():
         def run(self, inputs, mode=RunMode(), *, layers=False, twice=False):  # noqa: B008
             return RunFailure("crash", "the torch worker was killed by SIGSEGV")
 
-    result, column = check(graph(), Dies())
+    _, column = check(graph(), Dies())
     assert (column.status, column.fault) == ("failed", None)
     assert "SIGSEGV" in column.reason
 

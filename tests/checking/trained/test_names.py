@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.checking.trained.names import Pair, in_graph_layout, in_trained_layout, nearest_by_values, paired
+from actconform.checking.trained.names import NamedPair, arrays_in_graph_layout, arrays_in_trained_layout, nearest_by_values, paired
 from actconform.errors import UsageError
 from actconform.types.trained import TensorSpec
 
@@ -101,8 +101,8 @@ def test_equal_sizes_are_no_reason_for_another_layout():
 
 @given(st.permutations(range(4)))
 def test_layouts_go_there_and_back(permutation):
-    pair = Pair("g", "t", tuple(permutation))
+    pair = NamedPair("g", "t", tuple(permutation))
     array = np.arange(24).reshape(1, 2, 3, 4)
-    there = in_graph_layout([pair], {"t": array, "other": array})
+    there = arrays_in_graph_layout([pair], {"t": array, "other": array})
     assert set(there) == {"g"}
-    assert np.array_equal(in_trained_layout([pair], there)["t"], array)
+    assert np.array_equal(arrays_in_trained_layout([pair], there)["t"], array)

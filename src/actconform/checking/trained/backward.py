@@ -9,7 +9,7 @@ import numpy as np
 
 from actconform.checking.gradients import COTANGENT, GRADIENT
 from actconform.checking.runs import RunFailure
-from actconform.checking.trained.names import in_trained_layout
+from actconform.checking.trained.names import arrays_in_trained_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.flatten import FlatGraph
     from actconform.checking.trained.column import Trained
-    from actconform.checking.trained.names import Pair
+    from actconform.checking.trained.names import NamedPair
     from actconform.checking.trained.weights import WeightsComparison
     from actconform.types.case import Bundle
     from actconform.types.trained import RunMode
@@ -33,7 +33,7 @@ def has_gradients(sample: Bundle) -> bool:
 
 def backward(
     runs: Trained,
-    pairs: tuple[Sequence[Pair], Sequence[Pair]],
+    pairs: tuple[Sequence[NamedPair], Sequence[NamedPair]],
     graph: FlatGraph,
     sample: Bundle,
     mode: RunMode,
@@ -49,7 +49,7 @@ def backward(
         for pair in outputs
         if COTANGENT + pair.graph in sample
     }
-    gradients = runs.gradients(in_trained_layout(inputs, sample), cotangents, mode)
+    gradients = runs.gradients(arrays_in_trained_layout(inputs, sample), cotangents, mode)
     if isinstance(gradients, RunFailure):
         return gradients
     named = dict(_of_weights(graph, gradients, weights))

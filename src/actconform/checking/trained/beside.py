@@ -9,7 +9,7 @@ from actconform.checking.runs import RunFailure
 from actconform.checking.source import read_source
 from actconform.checking.trained.column import TrainedColumn
 from actconform.checking.trained.graph_runs import GraphRuns
-from actconform.checking.trained.names import in_graph_layout, in_trained_layout, nearest_by_values, paired
+from actconform.checking.trained.names import arrays_in_graph_layout, arrays_in_trained_layout, nearest_by_values, paired
 from actconform.checking.trained.sources import named_source, open_trained
 from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
@@ -86,7 +86,7 @@ def column_of(beside: Beside, source: Source, example: Arrays, mode: RunMode, ex
     """
     _expect_mode(beside, mode)
     inputs, notes = paired(_specs(source.inputs), beside.opened.inputs or _specs(source.inputs), "input")
-    result = beside.runs.run(in_trained_layout(inputs, example))
+    result = beside.runs.run(arrays_in_trained_layout(inputs, example))
     if isinstance(result, RunFailure):
         raise UsageError(f"{one_line(beside.text)}: fails at inputs of the graph: {result.message}")
     given = result.run.outputs if result.run else {}
@@ -130,7 +130,7 @@ def refusal_of(column: TrainedColumn) -> Callable[[Arrays], str | None]:
     """Return what says why the trained model refuses inputs of the graph, None where it takes them."""
 
     def refusal(arrays: Arrays) -> str | None:
-        result = column.runs.run(in_trained_layout(column.inputs, arrays), column.mode)
+        result = column.runs.run(arrays_in_trained_layout(column.inputs, arrays), column.mode)
         return result.message if isinstance(result, RunFailure) else None
 
     return refusal
@@ -139,7 +139,7 @@ def refusal_of(column: TrainedColumn) -> Callable[[Arrays], str | None]:
 def example_for(source: Source, opened: OpenedModel, arrays: Arrays) -> Arrays:
     """Return inputs of the trained model as inputs of the graph."""
     pairs, _ = paired(_specs(source.inputs), opened.inputs or _array_specs(arrays), "input")
-    return in_graph_layout(pairs, arrays)
+    return arrays_in_graph_layout(pairs, arrays)
 
 
 def _array_specs(arrays: Arrays) -> list[TensorSpec]:

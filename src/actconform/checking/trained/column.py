@@ -20,10 +20,9 @@ from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
 from actconform.checking.trained.backward import backward, has_gradients
-from actconform.checking.trained.fault import EXACT, TRAINING, Observed, fault_of_trained
+from actconform.checking.trained.fault import EXACT, TRAINING, Observations, fault_of_trained
 from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
-from actconform.checking.trained.names import in_graph_layout as outputs_in_graph_layout
-from actconform.checking.trained.names import in_trained_layout
+from actconform.checking.trained.names import arrays_in_graph_layout, arrays_in_trained_layout
 from actconform.checking.trained.runs import NATIVE
 from actconform.checking.trained.weights import compare_weights
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.flatten import Array, FlatGraph
     from actconform.checking.trained.layer_matching import Matching
-    from actconform.checking.trained.names import Pair
+    from actconform.checking.trained.names import NamedPair
     from actconform.checking.trained.weights import WeightsComparison
     from actconform.types.trained import OpenedModel
     from actconform.workers.protocol import TrainedResult
@@ -71,8 +70,8 @@ class TrainedColumn:
     runs: Trained
     source: str
     """As the user names it."""
-    inputs: Sequence[Pair]
-    outputs: Sequence[Pair]
+    inputs: Sequence[NamedPair]
+    outputs: Sequence[NamedPair]
     mode: RunMode = NATIVE
     """How it runs in production: the precision that is checked, training mode or not."""
     is_graph: bool = False
@@ -123,7 +122,9 @@ class _Check:
         levels: list[LevelCheck] = []
         for place in judged_samples(outputs, len(self._samples)):
             levels += self._levels(place, opened)
-        observed = Observed(self._samples, outputs, self._exact, levels, self._matchings, self._weights, self._layers)
+        observed = Observations(
+            self._samples, outputs, self._exact, levels, self._matchings, self._weights, self._layers
+        )
         fault = fault_of_trained(self._column, opened, observed)
         column = replace(
             column,
@@ -144,13 +145,13 @@ class _Check:
         outputs = []
         for place, sample in enumerate(self._samples):
             result = self._runs.run(
-                in_trained_layout(self._column.inputs, sample.inputs), self._column.mode, twice=True
+                arrays_in_trained_layout(self._column.inputs, sample.inputs), self._column.mode, twice=True
             )
             if isinstance(result, RunFailure):
                 return result
             self._mutated.update(dict.fromkeys(result.mutated))
-            given = outputs_in_graph_layout(self._column.outputs, result.run.outputs if result.run else {})
-            again = outputs_in_graph_layout(self._column.outputs, result.second)
+            given = arrays_in_graph_layout(self._column.outputs, result.run.outputs if result.run else {})
+            again = arrays_in_graph_layout(self._column.outputs, result.second)
             for pair in self._column.outputs:
                 first = _verdict(sample, place, pair.graph, given.get(pair.graph))
                 if pair.trained in result.unsteady:
@@ -187,7 +188,7 @@ class _Check:
     def _levels(self, place: int, opened: OpenedModel) -> Iterator[LevelCheck]:
         """Judge the layers of one sample: in float64 where the framework can, and as it runs."""
         sample = self._samples[place]
-        inputs = in_trained_layout(self._column.inputs, sample.inputs)
+        inputs = arrays_in_trained_layout(self._column.inputs, sample.inputs)
         exact: TrainedRun | RunFailure = RunFailure("refused", "")
         if "float64" in opened.precisions:
             exact = self._runs.layers(inputs, RunMode("float64", self._column.mode.training))
@@ -204,7 +205,7 @@ class _Check:
         owners = self._weights.owners if self._weights else {}
         matching = self._matchings[place] = match_layers(sample.graph, sample.inputs, whole, owners)
         if isinstance(exact, TrainedRun):
-            given = outputs_in_graph_layout(self._column.outputs, exact.outputs)
+            given = arrays_in_graph_layout(self._column.outputs, exact.outputs)
             self._exact += [_exact_verdict(sample, place, name, array) for name, array in given.items()]
             yield self._judged(sample, LevelCheck(name=EXACT, sample=place, marks="surviving"), matching, exact, exact)
         if isinstance(native, TrainedRun) and not self._column.is_graph:
@@ -234,7 +235,7 @@ class _Check:
     ) -> LevelCheck:
         """Return the verdicts on a run's layers; `matched` is the run that the matching speaks of."""
         shown = dict(_shown(matching, matched, run))
-        given = outputs_in_graph_layout(self._column.outputs, run.outputs)
+        given = arrays_in_graph_layout(self._column.outputs, run.outputs)
         shown |= {
             name: array for name, array in given.items() if name not in shown and _is_shown(sample.graph, name, array)
         }

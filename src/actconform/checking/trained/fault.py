@@ -25,7 +25,7 @@ MOST_WEIGHTS = 3  # that evidence names
 ANOTHER_MODEL = 0.5  # share of the weights that differ from which on the file is of another checkpoint
 
 
-class Observed(NamedTuple):
+class Observations(NamedTuple):
     """What a trained model and a graph were seen to do on the samples."""
 
     samples: Sequence[CheckedSample]
@@ -40,7 +40,7 @@ class Observed(NamedTuple):
     """Those that were matched, for the layers' own weights."""
 
 
-def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Observed) -> ModelFault | None:
+def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Observations) -> ModelFault | None:
     """Return the first layer, or output, at which the graph is not what the framework computes; None where rounding explains all."""
     for name in (EXACT, ""):
         for level in observed.levels:
@@ -58,10 +58,10 @@ def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Obser
 
 
 def _of_layer(
-    column: TrainedColumn, opened: OpenedModel, observed: Observed, level: LevelCheck, tensor: TensorCheck
+    column: TrainedColumn, opened: OpenedModel, observed: Observations, level: LevelCheck, tensor: TensorCheck
 ) -> ModelFault:
     matching = observed.matchings.get(level.sample)
-    layer = layer_name(matching, tensor.tensor, tensor.node)
+    layer = layer_of_tensor(matching, tensor.tensor, tensor.node)
     blame, evidence = _blame(column, observed, exact=level.name == EXACT)
     words = f"{opened.framework} gives {measure_words(tensor)}"
     evidence = [
@@ -91,7 +91,7 @@ def _of_layer(
     )
 
 
-def _counts(observed: Observed, level: LevelCheck, tensor: TensorCheck) -> bool:
+def _counts(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> bool:
     """Return whether a tensor over its bound is evidence: a partner by order alone is a guess, unless the outputs part too."""
     matching = observed.matchings.get(level.sample)
     match = next((match for match in matching.matches if match.tensor == tensor.tensor), None) if matching else None
@@ -101,7 +101,7 @@ def _counts(observed: Observed, level: LevelCheck, tensor: TensorCheck) -> bool:
     return any(not output.explained for output in outputs if output.sample == level.sample)
 
 
-def _left_in_training(column: TrainedColumn, observed: Observed) -> ModelFault | None:
+def _left_in_training(column: TrainedColumn, observed: Observations) -> ModelFault | None:
     """Return the fault of a graph that has a Dropout in training mode, which drops at random: nothing behind it can be judged."""
     for place, sample in enumerate(observed.samples):
         graph = sample.graph
@@ -113,7 +113,7 @@ def _left_in_training(column: TrainedColumn, observed: Observed) -> ModelFault |
                     node=node.name,
                     op_type="Dropout",
                     sample=place,
-                    layer=layer_name(observed.matchings.get(place), node.proto.output[0], node.name),
+                    layer=layer_of_tensor(observed.matchings.get(place), node.proto.output[0], node.name),
                     source=source_line(graph, node.name),
                     evidence=(
                         f"it was exported{by} in training mode: the Dropout drops at random, and what is behind it cannot be judged",
@@ -123,7 +123,7 @@ def _left_in_training(column: TrainedColumn, observed: Observed) -> ModelFault |
     return None
 
 
-def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *, is_exact: bool) -> ModelFault:
+def _of_output(column: TrainedColumn, observed: Observations, output: OutputCheck, *, is_exact: bool) -> ModelFault:
     graph = observed.samples[output.sample].graph
     node, op_type = producer(graph, output.name)
     blame, evidence = _blame(column, observed, exact=is_exact)
@@ -136,7 +136,7 @@ def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *
         level=EXACT if is_exact else "",
         output=output,
         layer=_layer_of_gradient(observed, output.name)
-        or layer_name(observed.matchings.get(output.sample), output.name, node),
+        or layer_of_tensor(observed.matchings.get(output.sample), output.name, node),
         source=source_line(graph, node),
         evidence=(
             f"{where}{end_to_end_words(output)}",
@@ -147,14 +147,14 @@ def _of_output(column: TrainedColumn, observed: Observed, output: OutputCheck, *
     )
 
 
-def _layer_of_gradient(observed: Observed, output: str) -> str:
+def _layer_of_gradient(observed: Observations, output: str) -> str:
     """Return the layer whose weight an output is the gradient of; "" where it is none."""
     weight = output.removeprefix(GRADIENT)
     checks = observed.weights.checks if observed.weights and weight != output else ()
     return next((check.layer or check.parameter for check in checks if weight in check.initializers), "")
 
 
-def _blame(column: TrainedColumn, observed: Observed, *, exact: bool) -> tuple[Blame, list[str]]:
+def _blame(column: TrainedColumn, observed: Observations, *, exact: bool) -> tuple[Blame, list[str]]:
     """Return whose fault it is that the two part, in float64 or only as the framework runs, and what shows it."""
     name = column.runs.name
     if column.is_graph:
@@ -173,7 +173,7 @@ def _blame(column: TrainedColumn, observed: Observed, *, exact: bool) -> tuple[B
     ]
 
 
-def _blame_as_it_runs(name: str, observed: Observed) -> tuple[Blame, list[str]]:
+def _blame_as_it_runs(name: str, observed: Observations) -> tuple[Blame, list[str]]:
     if not observed.exact:
         differing = any(check.state == "different" for check in _changed(observed))
         return (
@@ -186,11 +186,11 @@ def _blame_as_it_runs(name: str, observed: Observed) -> tuple[Blame, list[str]]:
     return "exporter", [f"{name} in float64 does not give what the graph gives either"]
 
 
-def _changed(observed: Observed) -> list[WeightCheck]:
+def _changed(observed: Observations) -> list[WeightCheck]:
     return [check for check in observed.weights.checks if not check.exact] if observed.weights else []
 
 
-def _of_weights(observed: Observed, layer: str) -> Iterator[str]:
+def _of_weights(observed: Observations, layer: str) -> Iterator[str]:
     """Yield what became of the weights that belong to the layer, or of all where there is no layer, unless they are as trained."""
     owned = {
         name for run in observed.runs for record in run.layers if record.name == layer for name in record.parameters
@@ -208,7 +208,7 @@ def _of_weights(observed: Observed, layer: str) -> Iterator[str]:
         yield "its weights are as they were trained" if owned else "it has no weights of its own"
 
 
-def _training_mode(observed: Observed, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:
+def _training_mode(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:
     """Yield whether the graph is right for the model in training mode."""
     nodes = {node.name: node.proto for node in observed.samples[level.sample].graph.nodes}
     for name in tensor.segment:
@@ -224,7 +224,7 @@ def _training_mode(observed: Observed, level: LevelCheck, tensor: TensorCheck) -
                 )
 
 
-def layer_name(matching: Matching | None, tensor: str, node: str) -> str:
+def layer_of_tensor(matching: Matching | None, tensor: str, node: str) -> str:
     """Return the layer of the trained model that gives a tensor of the graph, else the one that its node belongs to; "" for none."""
     if matching is None:
         return ""

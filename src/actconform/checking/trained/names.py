@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Pair(NamedTuple):
+class NamedPair(NamedTuple):
     """A tensor of the graph and the same one of the trained model; graph = trained.transpose(permutation), () where the layout is the same."""
 
     graph: str
@@ -44,7 +44,7 @@ def paired(
     *,
     whole: bool = True,
     by_values: Callable[[], Mapping[str, str]] = dict,
-) -> tuple[list[Pair], list[str]]:
+) -> tuple[list[NamedPair], list[str]]:
     """Return which tensor is which, and notes about those that are told apart otherwise than by name, or have another layout.
 
     `what` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then `by_values`, which
@@ -65,7 +65,7 @@ def paired(
             "as with input_names and output_names of the exporter"
         )
     pairs = [
-        Pair(spec.name, partners[spec.name].name, _permutation(partners[spec.name].dims, spec.dims))
+        NamedPair(spec.name, partners[spec.name].name, _permutation(partners[spec.name].dims, spec.dims))
         for spec in graph
         if spec.name in partners
     ]
@@ -77,7 +77,7 @@ def paired(
     return pairs, notes
 
 
-def _notes(pair: Pair, what: str, how: str) -> Iterator[str]:
+def _notes(pair: NamedPair, what: str, how: str) -> Iterator[str]:
     if how and _bare(pair.graph) != _bare(pair.trained):
         yield f"{what} {one_line(pair.graph)} of the graph is {one_line(pair.trained)} of the trained model, {how}"
     if pair.permutation:
@@ -174,11 +174,11 @@ def _shape(dims: Dims | None) -> str:
     return "of any shape" if dims is None else f"[{', '.join('?' if dim is None else str(dim) for dim in dims)}]"
 
 
-def in_trained_layout(pairs: Sequence[Pair], arrays: Mapping[str, Array]) -> dict[str, Array]:
+def arrays_in_trained_layout(pairs: Sequence[NamedPair], arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return arrays of the graph under the trained model's names, in its layout."""
     return {pair.trained: pair.to_trained(arrays[pair.graph]) for pair in pairs if pair.graph in arrays}
 
 
-def in_graph_layout(pairs: Sequence[Pair], arrays: Mapping[str, Array]) -> dict[str, Array]:
+def arrays_in_graph_layout(pairs: Sequence[NamedPair], arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return arrays of the trained model under the graph's names, in its layout."""
     return {pair.graph: pair.to_graph(arrays[pair.trained]) for pair in pairs if pair.trained in arrays}

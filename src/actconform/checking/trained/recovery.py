@@ -13,7 +13,7 @@ import numpy as np
 
 from actconform.checking.trained.layouts import laid_out, orders
 from actconform.checking.trained.matching_walk import Pair
-from actconform.checking.trained.source_names import function_of
+from actconform.checking.trained.source_names import framework_function
 from actconform.checking.trained.trained_graph import layer_name
 from actconform.checking.trained.unmatched_layers import MOVES
 
@@ -149,7 +149,7 @@ class Recovery:
             score, by = score + 4, "source"
             leaves = any(self._layer_of_node[reader] != source for reader in walk.readers.get(name, []))
             score += 2 * (leaves or name in walk.graph.outputs)
-            score += 2 * (function_of(walk.graph.nodes[place].proto) in functions)
+            score += 2 * (framework_function(walk.graph.nodes[place].proto) in functions)
         elif self._weights_of[place] & layers:
             score, by, named = score + 4, "weights", True
         score += 2 * (distance < 0.1) + (distance < 0.5)

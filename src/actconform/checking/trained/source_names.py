@@ -64,7 +64,7 @@ def scopes(node: onnx.NodeProto) -> list[str]:
     return [part.partition(":")[0] for part in namespace.split("/")] if namespace else []
 
 
-def function_of(node: onnx.NodeProto) -> str:
+def framework_function(node: onnx.NodeProto) -> str:
     """Return the function of the framework that a node is a part of, "layer_norm"; "" where its metadata hold none."""
     names = scopes(node)
     return re.sub(r"_\d+$", "", names[-1]) if names else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.checking.trained.weight_layouts import Layout, candidates
+from actconform.checking.trained.weight_layouts import WeightLayout, candidates
 from actconform.checking.trained.weight_ledger import owner_path
 from actconform.checking.trained.weight_names import likeness, words
 from actconform.checking.trained.weight_rounding import deviation_of
@@ -55,7 +55,7 @@ class Fold(NamedTuple):
     """A constant that is, channel by channel, a weight times the factor of a BatchNorm."""
 
     initializer: str
-    layout: Layout
+    layout: WeightLayout
     epsilon: float
     certain: bool
     """Whether no other usual epsilon would do."""
@@ -223,7 +223,7 @@ def _by_likeness(ledger: Ledger, norm: BatchNorm, size: int) -> list[str]:
 
 
 def _fold(
-    norm: BatchNorm, trained: Array, initializer: str, constant: Array, layout: Layout, view: tuple[int, int, int]
+    norm: BatchNorm, trained: Array, initializer: str, constant: Array, layout: WeightLayout, view: tuple[int, int, int]
 ) -> Fold | None:
     turned = layout.restore(constant, trained.shape)
     if not _plausible(norm, trained, turned, view):

@@ -12,14 +12,14 @@ from actconform.checking.trained.weight_values import Array, bits_of
 
 if TYPE_CHECKING:
     from actconform.checking.trained.weight_check import DifferenceKind
-    from actconform.checking.trained.weight_layouts import Layout
+    from actconform.checking.trained.weight_layouts import WeightLayout
 
 SAMPLED = 4096
 UNIT = 2.0**-24  # unit roundoff of float32
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it roundings are absolute
 
 
-class Difference(NamedTuple):
+class WeightDifference(NamedTuple):
     """How a constant differs from a trained weight."""
 
     kind: DifferenceKind
@@ -29,21 +29,21 @@ class Difference(NamedTuple):
     """Of `scaled`: the constant is the weight times this."""
 
 
-NONE = Difference("", "")
+NONE = WeightDifference("", "")
 
 
-def difference(trained: Array, constant: Array, layout: Layout) -> Difference:
+def difference(trained: Array, constant: Array, layout: WeightLayout) -> WeightDifference:
     """Return how a constant in a layout differs from a weight, both canonical and of equal size."""
     deviation = deviation_of(trained, constant, layout)
     wanted = layout.apply(trained)
     count = f"{deviation.differing:,} of {trained.size:,} values"
     if deviation.differing == 1 < trained.size:
-        return Difference("one element", _one_element(trained, wanted, constant, deviation), deviation)
+        return WeightDifference("one element", _one_element(trained, wanted, constant, deviation), deviation)
     if not np.isfinite(deviation.largest):
         lost = np.count_nonzero(np.isfinite(wanted) & ~np.isfinite(constant))
-        return Difference("not finite", f"{lost:,} of {trained.size:,} values are infinite or NaN", deviation)
+        return WeightDifference("not finite", f"{lost:,} of {trained.size:,} values are infinite or NaN", deviation)
     if not deviation.largest:
-        return Difference("sign of zero", f"{count} are zeros of the other sign", deviation)
+        return WeightDifference("sign of zero", f"{count} are zeros of the other sign", deviation)
     places = np.unique(np.random.default_rng(0).integers(0, trained.size, SAMPLED))
     sample = wanted.reshape(-1)[places], constant.reshape(-1)[places]
     for classify in (_signs, _partly_rounded, _scaled):
@@ -63,25 +63,25 @@ def _one_element(trained: Array, wanted: Array, constant: Array, deviation: Devi
     return words + (f" (bit {flipped.bit_length() - 1} is flipped)" if flipped.bit_count() == 1 else "")
 
 
-def _signs(wanted: Array, constant: Array, count: str) -> Difference:
+def _signs(wanted: Array, constant: Array, count: str) -> WeightDifference:
     if np.array_equal(wanted, -constant):
-        return Difference("sign flipped", "the sign of all values is flipped")
+        return WeightDifference("sign flipped", "the sign of all values is flipped")
     if np.array_equal(np.abs(wanted), np.abs(constant)):
-        return Difference("sign flipped", f"the sign of {count} is flipped")
+        return WeightDifference("sign flipped", f"the sign of {count} is flipped")
     return NONE
 
 
-def _partly_rounded(wanted: Array, constant: Array, count: str) -> Difference:
+def _partly_rounded(wanted: Array, constant: Array, count: str) -> WeightDifference:
     """Whether each value that differs is the trained one rounded, while others are not."""
     unlike = wanted != constant
     left, right = wanted[unlike], constant[unlike]
     for rounding in ROUNDINGS:
         if rounding.low_bits and np.array_equal(rounding.apply(left), right, equal_nan=True):
-            return Difference("rounded and back", f"{count} are {rounding.words} and back")
+            return WeightDifference("rounded and back", f"{count} are {rounding.words} and back")
     return NONE
 
 
-def _scaled(wanted: Array, constant: Array, _count: str) -> Difference:
+def _scaled(wanted: Array, constant: Array, _count: str) -> WeightDifference:
     """Whether the constant is the weight times one factor.
 
     The product is rounded once, and so may be the factor; the factor fitted here is as near to it as the mean of these roundings.
@@ -91,10 +91,10 @@ def _scaled(wanted: Array, constant: Array, _count: str) -> Difference:
     factor = float(left @ right) / square if square else 0.0
     if not factor or left.size < 4 or not np.all(np.abs(right - factor * left) <= 3 * UNIT * np.abs(right) + SMALLEST):
         return NONE
-    return Difference("scaled", f"all values are multiplied by {factor:.7g}", factor=factor)
+    return WeightDifference("scaled", f"all values are multiplied by {factor:.7g}", factor=factor)
 
 
-def _grid(wanted: Array, constant: Array, deviation: Deviation) -> Difference | None:
+def _grid(wanted: Array, constant: Array, deviation: Deviation) -> WeightDifference | None:
     """Whether the constant lies on 256 equidistant values, of all or of each slice along an axis, and within half a step of the weight."""
     for axis in (None, *(axis for axis in range(constant.ndim) if constant.shape[axis] > 1)):
         length = 1 if axis is None else constant.shape[axis]
@@ -109,7 +109,7 @@ def _grid(wanted: Array, constant: Array, deviation: Deviation) -> Difference | 
         if _on_grid(wanted, constant, axis):
             where = "" if axis is None else f" of each slice along axis {axis}"
             words = f"truncated to 256 equidistant values{where}"
-            return Difference("truncated to 8 bits", words, deviation)
+            return WeightDifference("truncated to 8 bits", words, deviation)
     return None
 
 
@@ -126,7 +126,7 @@ def _on_grid(wanted: Array, constant: Array, axis: int | None) -> bool:
     return False
 
 
-def _unlike(wanted: Array, constant: Array, deviation: Deviation, count: str) -> Difference:
+def _unlike(wanted: Array, constant: Array, deviation: Deviation, count: str) -> WeightDifference:
     left, right = wanted.astype(np.float64), constant.astype(np.float64)
     left_gap, right_gap = left - left.mean(), right - right.mean()
     norm = float(np.sqrt((left_gap @ left_gap) * (right_gap @ right_gap)))
@@ -134,10 +134,10 @@ def _unlike(wanted: Array, constant: Array, deviation: Deviation, count: str) ->
     # The correlation of n independent pairs has a standard deviation of 1 / sqrt(n).
     if left.size >= 64 and abs(correlation) < min(0.5, 6 / left.size**0.5):
         words = f"other values altogether (their correlation is {correlation:.2g}): of another layer or checkpoint"
-        return Difference("uncorrelated", words, deviation)
+        return WeightDifference("uncorrelated", words, deviation)
     mean_square = float(np.sqrt(np.mean((left - right) ** 2)))
     spread = float(left.std()) or float(np.abs(left).max())
     share = f", {mean_square / spread:.2g} of their spread in the mean" if spread else ""
-    return Difference(
+    return WeightDifference(
         "", f"{count} differ, by up to {deviation.largest:.3g} at {list(deviation.place)}{share}", deviation
     )

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actconform.checking.trained.weight_absent import is_idle
-from actconform.checking.trained.weight_difference import Difference, difference
-from actconform.checking.trained.weight_layouts import Layout, candidates
+from actconform.checking.trained.weight_difference import WeightDifference, difference
+from actconform.checking.trained.weight_layouts import WeightLayout, candidates
 from actconform.checking.trained.weight_names import pair_by_names
-from actconform.checking.trained.weight_nearest import nearest
+from actconform.checking.trained.weight_nearest import nearest_partners
 
 if TYPE_CHECKING:
     from actconform.checking.trained.weight_ledger import Ledger
@@ -22,7 +22,7 @@ def match_different(ledger: Ledger) -> None:
     constants = {
         name: partial(ledger.constant, name) for name in ledger.open_constants() if _holds_weights(ledger, name)
     }
-    for pair in nearest(parameters, constants):
+    for pair in nearest_partners(parameters, constants):
         _settle(ledger, pair.parameter, pair.initializer, pair.layout)
     for by in (_by_siblings, _by_names):
         for parameter, initializer in by(ledger).items():
@@ -42,14 +42,14 @@ def _holds_weights(ledger: Ledger, initializer: str) -> bool:
     return constant.dtype.kind == "f" and constant.size > 1
 
 
-def _likely_layout(ledger: Ledger, parameter: str, initializer: str) -> Layout | None:
+def _likely_layout(ledger: Ledger, parameter: str, initializer: str) -> WeightLayout | None:
     """Return the first layout of a weight that keeps its axes whole; None where only a reshaping would do."""
     trained_shape = ledger.parameters[parameter].shape
     layouts = candidates(trained_shape, ledger.constants[initializer].shape)
     return next((layout for layout in layouts if layout.keeps_axes(trained_shape)), None)
 
 
-def _settle(ledger: Ledger, parameter: str, initializer: str, layout: Layout) -> None:
+def _settle(ledger: Ledger, parameter: str, initializer: str, layout: WeightLayout) -> None:
     result = difference(ledger.trained(parameter), ledger.constant(initializer), layout)
     turned = "" if layout.in_order(ledger.parameters[parameter].shape) else "; transposed"
     attention = _attention_factor(ledger, parameter, result)
@@ -63,7 +63,7 @@ def _settle(ledger: Ledger, parameter: str, initializer: str, layout: Layout) ->
     ledger.own(parameter, [initializer])
 
 
-def _attention_factor(ledger: Ledger, parameter: str, result: Difference) -> str:
+def _attention_factor(ledger: Ledger, parameter: str, result: WeightDifference) -> str:
     """Return what a factor is if it is one that exporters fold into weights: 1 / sqrt(d), its root, or sqrt(d), d dividing a dimension."""
     if result.kind != "scaled" or result.factor <= 0:
         return ""

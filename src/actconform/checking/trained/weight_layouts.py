@@ -16,7 +16,7 @@ MOST_AXES = 6  # longer than 1: 720 orders
 SAMPLED = 64  # elements that are compared before all are
 
 
-class Layout(NamedTuple):
+class WeightLayout(NamedTuple):
     """The axes of a trained weight in the order in which a constant has them; its shape is the constant's then."""
 
     permutation: tuple[int, ...]
@@ -54,7 +54,7 @@ class Layout(NamedTuple):
         return long == sorted(long)
 
 
-def candidates(trained_shape: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[Layout]:
+def candidates(trained_shape: tuple[int, ...], shape: tuple[int, ...]) -> Iterator[WeightLayout]:
     """Yield the layouts that a constant of this shape may have, likely ones first: in order, then those that need no reshaping.
 
     Axes of length 1 are nowhere. There is none where the sizes differ.
@@ -62,16 +62,16 @@ def candidates(trained_shape: tuple[int, ...], shape: tuple[int, ...]) -> Iterat
     if np.prod(trained_shape, dtype=np.int64) != np.prod(shape, dtype=np.int64):
         return
     identity = tuple(range(len(trained_shape)))
-    yield Layout(identity, shape)
+    yield WeightLayout(identity, shape)
     long = [axis for axis in identity if trained_shape[axis] > 1]
     if not 1 < len(long) <= MOST_AXES:
         return
     short = tuple(axis for axis in identity if trained_shape[axis] <= 1)
-    turned = [Layout((*short, *order), shape) for order in permutations(long) if list(order) != long]
+    turned = [WeightLayout((*short, *order), shape) for order in permutations(long) if list(order) != long]
     yield from sorted(turned, key=lambda layout: not layout.keeps_axes(trained_shape))
 
 
-def exact_layout(trained: Array, constant: Array) -> Layout | None:
+def exact_layout(trained: Array, constant: Array) -> WeightLayout | None:
     """Return how a canonical constant lays out a canonical weight, bit for bit; None where it does not."""
     if trained.dtype != constant.dtype or trained.size != constant.size:
         return None

@@ -9,7 +9,7 @@ import numpy as np
 
 from actconform.checking.trained.weight_check import DifferenceKind, WeightCheck, WeightsComparison, WeightState
 from actconform.checking.trained.weight_names import initializer_hints
-from actconform.checking.trained.weight_values import Array, Fingerprint, canonical, fingerprint
+from actconform.checking.trained.weight_values import Array, WeightFingerprint, canonical, weight_fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class Ledger:
         self.owners: dict[str, str] = {}
         self.rounding_errors: dict[str, float] = {}
         """Of folded constants how far roundings allow a value to be off, absolute."""
-        self.fingerprints: dict[str, Fingerprint] = {}
+        self.fingerprints: dict[str, WeightFingerprint] = {}
         """Of constants, once they were needed."""
         self.taken: set[str] = set()
         """Constants that are explained."""
@@ -74,9 +74,9 @@ class Ledger:
             return self.constant(initializer).reshape(-1)[places]
         return canonical(array.reshape(-1)[places])
 
-    def fingerprint(self, initializer: str) -> Fingerprint:
+    def fingerprint(self, initializer: str) -> WeightFingerprint:
         if initializer not in self.fingerprints:
-            self.fingerprints[initializer] = fingerprint(self.constant(initializer))
+            self.fingerprints[initializer] = weight_fingerprint(self.constant(initializer))
         return self.fingerprints[initializer]
 
     def open_parameters(self) -> list[str]:

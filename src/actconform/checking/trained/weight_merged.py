@@ -12,16 +12,16 @@ from actconform.checking.trained.weight_gates import lacks_reordering, may_have_
 from actconform.checking.trained.weight_ledger import owner_path
 from actconform.checking.trained.weight_parts import find_parts
 from actconform.checking.trained.weight_rounding import deviation_of
-from actconform.checking.trained.weight_values import fingerprint, is_constant
+from actconform.checking.trained.weight_values import is_constant, weight_fingerprint
 from actconform.checking.trained.weight_whole import settle_rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actconform.checking.trained.weight_ledger import Deviation, Ledger
-    from actconform.checking.trained.weight_parts import Part
+    from actconform.checking.trained.weight_parts import WeightPart
     from actconform.checking.trained.weight_rounding import Rounding
-    from actconform.checking.trained.weight_values import Array, Fingerprint
+    from actconform.checking.trained.weight_values import Array, WeightFingerprint
 
 MOST_RUNS = 64  # heads of an attention whose weights are interleaved; more are a permutation
 
@@ -32,11 +32,11 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
     constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
 
     @cache
-    def weight_fingerprint(parameter: str) -> Fingerprint:
-        return fingerprint(parameters[parameter]())
+    def fingerprint_of(parameter: str) -> WeightFingerprint:
+        return weight_fingerprint(parameters[parameter]())
 
     def unlike(parameter: str, initializer: str) -> bool:
-        return weight_fingerprint(parameter) != ledger.fingerprint(initializer)
+        return fingerprint_of(parameter) != ledger.fingerprint(initializer)
 
     merged = find_parts(parameters, constants, unlike, partial(may_have_gates, ledger))
     for part in merged:
@@ -44,7 +44,7 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
     for part in merged:
         ledger.own(part.part, [part.whole])
     wholes = _open_weights(ledger, rounding)
-    pieces: dict[str, list[Part]] = defaultdict(list)
+    pieces: dict[str, list[WeightPart]] = defaultdict(list)
     left = {name: fetch for name, fetch in constants.items() if name not in ledger.taken}
     for part in find_parts(
         left, wholes, lambda initializer, parameter: unlike(parameter, initializer), lambda _: False
@@ -83,7 +83,7 @@ def _open_weights(ledger: Ledger, rounding: Rounding | None) -> dict[str, Callab
     return {name: partial(fetch, name) for name in ledger.open_parameters()}
 
 
-def _settle_merged(ledger: Ledger, part: Part, rounding: Rounding | None) -> None:
+def _settle_merged(ledger: Ledger, part: WeightPart, rounding: Rounding | None) -> None:
     whole = ledger.constants[part.whole]
     runs = part.runs()
     text = f"{_sliced(part, whole.ndim)} of {list(whole.shape)}"
@@ -111,7 +111,7 @@ def _lost(ledger: Ledger, parameter: str, rounding: Rounding) -> Deviation:
     return deviation_of(trained, rounding.apply(trained))
 
 
-def _sliced(part: Part, rank: int) -> str:
+def _sliced(part: WeightPart, rank: int) -> str:
     """Return the place of a part as Python writes it: "W[:, 0:768]"."""
     runs = part.runs()
     ranges = " and ".join(f"{start}:{end}" for start, end in sorted(runs)[:4]) + (" ..." if runs[4:] else "")
@@ -125,7 +125,7 @@ def _sliced(part: Part, rank: int) -> str:
     return f"{part.whole}[{', '.join(indices)}]"
 
 
-def _settle_split(ledger: Ledger, parameter: str, parts: list[Part], rounding: Rounding | None) -> None:
+def _settle_split(ledger: Ledger, parameter: str, parts: list[WeightPart], rounding: Rounding | None) -> None:
     """Settle a weight of which constants are parts, along the axis along which most lie."""
     places = [(part.entry is not None, part.whole_axis) for part in parts]
     chosen = [part for part, place in zip(parts, places, strict=True) if place == max(places, key=places.count)]

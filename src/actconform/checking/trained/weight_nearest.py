@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from actconform.checking.trained.weight_layouts import Layout, candidates
+from actconform.checking.trained.weight_layouts import WeightLayout, candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,12 +27,12 @@ class Partner(NamedTuple):
 
     parameter: str
     initializer: str
-    layout: Layout
+    layout: WeightLayout
     likeness: float
     """The correlation, either sign, or the share of equal elements where that is larger."""
 
 
-class Sample(NamedTuple):
+class ElementSample(NamedTuple):
     """Some elements of each constant of one shape: a row for each constant."""
 
     shape: tuple[int, ...]
@@ -44,13 +44,13 @@ class Sample(NamedTuple):
     """The values less their mean, each row of length 1."""
 
 
-def nearest(parameters: Arrays, constants: Arrays) -> list[Partner]:
+def nearest_partners(parameters: Arrays, constants: Arrays) -> list[Partner]:
     """Return pairs whose values are alike, the likest first, each weight and each constant once.
 
     Both are given as functions that return a canonical array, since not all need be in memory at once. What is no more alike than
     independent values are by chance is left out.
     """
-    samples: dict[int, list[Sample]] = defaultdict(list)
+    samples: dict[int, list[ElementSample]] = defaultdict(list)
     for sample in _samples(constants):
         samples[int(np.prod(sample.shape, dtype=np.int64))].append(sample)
     pairs: list[Partner] = []
@@ -69,7 +69,7 @@ def nearest(parameters: Arrays, constants: Arrays) -> list[Partner]:
     return best
 
 
-def _samples(constants: Arrays) -> Iterator[Sample]:
+def _samples(constants: Arrays) -> Iterator[ElementSample]:
     by_shape: dict[tuple[int, ...], dict[str, Array]] = defaultdict(dict)
     places: dict[tuple[int, ...], Array] = {}
     for name, fetch in constants.items():
@@ -81,7 +81,7 @@ def _samples(constants: Arrays) -> Iterator[Sample]:
         by_shape[shape][name] = constant.reshape(-1)[places[shape]].astype(np.float64)
     for shape, rows in by_shape.items():
         values = np.array(list(rows.values()))
-        yield Sample(shape, list(rows), places[shape], values, _directions(values))
+        yield ElementSample(shape, list(rows), places[shape], values, _directions(values))
 
 
 def _directions(values: Array) -> Array:
@@ -94,7 +94,7 @@ def _directions(values: Array) -> Array:
     return directions
 
 
-def _alike(parameter: str, trained: Array, sample: Sample) -> Iterator[Partner]:
+def _alike(parameter: str, trained: Array, sample: ElementSample) -> Iterator[Partner]:
     """Yield the constants of a sample that are like a weight in some layout, each in its best one."""
     # The correlation r of n independent normal pairs exceeds this with a chance of about (1 - r^2)^((n - 2) / 2).
     count = len(sample.places)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, TypeAlias
 
-from actconform.checking.trained.weight_layouts import Layout
+from actconform.checking.trained.weight_layouts import WeightLayout
 from actconform.checking.trained.weight_rounding import deviation_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _settle_wrong(ledger: Ledger, parameter: str, right: str) -> None:
     check = ledger.checks[parameter]
     constant = ledger.constant(check.initializers[0])
     axes = (0, 1) if right == AS_TRAINED else (1, 0)
-    deviation = deviation_of(ledger.trained(parameter), constant, Layout(axes, constant.shape))
+    deviation = deviation_of(ledger.trained(parameter), constant, WeightLayout(axes, constant.shape))
     if deviation.differing:
         text = f"{'transposed' if right == AS_TRAINED else 'not transposed'}, contrary to what its use needs"
         ledger.settle(parameter, check.initializers, "different", text, kind="transposed wrongly", deviation=deviation)

@@ -11,9 +11,9 @@ from actconform.checking.trained.weight_layouts import exact_layout
 from actconform.checking.trained.weight_values import (
     Array,
     Bits,
-    fingerprint,
     is_constant,
     slice_totals,
+    weight_fingerprint,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Slices(NamedTuple):
     """The fingerprint of each slice, whatever the order within it."""
 
 
-class Part(NamedTuple):
+class WeightPart(NamedTuple):
     """An array, `part`, whose slices along an axis are slices of another, `whole`."""
 
     part: str
@@ -67,7 +67,7 @@ class Part(NamedTuple):
         return ranges
 
 
-def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike, gated: Callable[[str], bool]) -> list[Part]:
+def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike, gated: Callable[[str], bool]) -> list[WeightPart]:
     """Return for each array its places in the first other that has all of its slices, bit for bit.
 
     Both are given as functions that return canonical arrays, not all of which need be in memory at once; `unlike` tells of a part and
@@ -116,18 +116,20 @@ def _slices(name: str, whole: Array, sizes: set[int]) -> Iterator[Slices]:
 
 def _part(
     name: str, array: Array, wholes: Arrays, index: Mapping[tuple[int, int], list[Slices]], *, gated: bool
-) -> Part | None:
+) -> WeightPart | None:
     if array.size < 2 or array.dtype.kind != "f" or is_constant(array):
         return None
     for axis in (None, *(axis for axis in range(array.ndim) if array.shape[axis] > 1)):
         first = array if axis is None else np.take(array, 0, axis)
-        for slices in index.get((first.size, fingerprint(first).total), ())[:MOST_CANDIDATES]:
-            totals = np.array([fingerprint(array).total], np.uint64) if axis is None else slice_totals(array, axis)
+        for slices in index.get((first.size, weight_fingerprint(first).total), ())[:MOST_CANDIDATES]:
+            totals = (
+                np.array([weight_fingerprint(array).total], np.uint64) if axis is None else slice_totals(array, axis)
+            )
             whole = wholes[slices.name]()
             whole = whole if slices.entry is None else whole[slices.entry]
             for places, gates in _places(totals, slices.totals, gated=gated):
                 if exact_layout(array, np.take(whole, places, slices.axis)):
-                    return Part(name, axis, slices.name, slices.entry, slices.axis, tuple(places.tolist()), gates)
+                    return WeightPart(name, axis, slices.name, slices.entry, slices.axis, tuple(places.tolist()), gates)
     return None
 
 

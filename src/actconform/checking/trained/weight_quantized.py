@@ -9,7 +9,7 @@ import numpy as np
 
 from actconform.checking.trained.weight_batch_norm import EPSILONS, FoldedWeight, folded_weights
 from actconform.checking.trained.weight_ledger import Deviation
-from actconform.checking.trained.weight_nearest import nearest
+from actconform.checking.trained.weight_nearest import nearest_partners
 from actconform.checking.trained.weight_values import canonical
 from actconform.onnx.evaluate.contrib.blockwise import unpacked
 from actconform.onnx.evaluate.quantized import spread_over
@@ -76,7 +76,7 @@ def match_quantized(ledger: Ledger) -> None:
         for key, weight in weights.items()
         if weight.values().dtype.kind == "f" and weight.values().size > 1
     }
-    for pair in nearest(fetched, {name: partial(_values, ledger, name, node) for name, node in nodes.items()}):
+    for pair in nearest_partners(fetched, {name: partial(_values, ledger, name, node) for name, node in nodes.items()}):
         weight = weights[pair.parameter]
         codes = _codes(ledger, pair.initializer, nodes[pair.initializer])
         if weight.parameter not in ledger.checks and codes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from actconform.checking.trained.weight_layouts import Layout
+from actconform.checking.trained.weight_layouts import WeightLayout
 from actconform.checking.trained.weight_ledger import Deviation
 from actconform.checking.trained.weight_values import CHUNK, Array, bits_of, is_constant, trailing_zeros
 
@@ -60,13 +60,13 @@ def possible_roundings(ledger: Ledger) -> list[Rounding]:
     return [rounding for rounding in ROUNDINGS if (rounding.low_bits or wide) and rounding.low_bits <= most]
 
 
-def deviation_of(expected: Array, constant: Array, layout: Layout | None = None) -> Deviation:
+def deviation_of(expected: Array, constant: Array, layout: WeightLayout | None = None) -> Deviation:
     """Return how far a constant is from what was expected, bit for bit; both canonical, of the shape of the trained weight.
 
     With a layout the constant has that, and the expected values have the trained shape. NaN in place of a number, or the other way about,
     is an infinite difference.
     """
-    layout = layout or Layout(tuple(range(expected.ndim)), constant.shape)
+    layout = layout or WeightLayout(tuple(range(expected.ndim)), constant.shape)
     wanted, got = layout.apply(expected).reshape(-1), constant.reshape(-1)
     if wanted.dtype != got.dtype:
         wanted, got = wanted.astype(np.float64), got.astype(np.float64)

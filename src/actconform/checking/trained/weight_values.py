@@ -17,7 +17,7 @@ CHUNK = 1 << 16  # elements: what is computed with them stays in the cache
 OFFSET = np.uint64(0x9E3779B97F4A7C15)  # of random bits
 
 
-class Fingerprint(NamedTuple):
+class WeightFingerprint(NamedTuple):
     """What two arrays of the same values have in common, in whatever order they stand."""
 
     format: str
@@ -50,16 +50,16 @@ def is_constant(array: Array) -> bool:
     return bool(flat[0] == flat[-1]) and all(bool(np.all(chunk == flat[0])) for chunk in _chunks(flat))
 
 
-def fingerprint(array: Array) -> Fingerprint:
+def weight_fingerprint(array: Array) -> WeightFingerprint:
     """Return the fingerprint of a canonical array."""
     total = 0
     for chunk in _chunks(bits_of(array).reshape(-1)):
         total += int(np.sum(_hashed(chunk), dtype=np.uint64))
-    return Fingerprint(array.dtype.name, array.size, total % 2**64)
+    return WeightFingerprint(array.dtype.name, array.size, total % 2**64)
 
 
 def slice_totals(array: Array, axis: int) -> Bits:
-    """Return the total of each slice along an axis of a canonical array, as `Fingerprint.total` is computed."""
+    """Return the total of each slice along an axis of a canonical array, as `WeightFingerprint.total` is computed."""
     bits = bits_of(array)
     totals = np.zeros(array.shape[axis], np.uint64)
     others = tuple(i for i in range(array.ndim) if i != axis)

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from actconform.checking.trained.weight_gates import lacks_reordering
-from actconform.checking.trained.weight_layouts import Layout, candidates
+from actconform.checking.trained.weight_layouts import WeightLayout, candidates
 from actconform.checking.trained.weight_names import pair_by_names, words
 from actconform.checking.trained.weight_rounding import Rounding, deviation_of
 from actconform.checking.trained.weight_values import Array, bits_of, equal_bits, is_constant
@@ -26,7 +26,7 @@ SAMPLED = 64  # elements by which constants are looked up
 def match_whole(ledger: Ledger, rounding: Rounding | None = None) -> None:
     """Settle the weights that, once rounded, a constant holds whole."""
     index = _Index(ledger)
-    groups: dict[tuple[str, ...], dict[str, dict[str, Layout]]] = defaultdict(dict)
+    groups: dict[tuple[str, ...], dict[str, dict[str, WeightLayout]]] = defaultdict(dict)
     for parameter in ledger.open_parameters():
         layouts = _layouts(ledger, parameter, index, rounding)
         if layouts:
@@ -57,10 +57,10 @@ def _key(values: Array) -> bytes:
     return values.dtype.char.encode() + bits_of(values).tobytes()
 
 
-def _layouts(ledger: Ledger, parameter: str, index: _Index, rounding: Rounding | None) -> dict[str, Layout]:
+def _layouts(ledger: Ledger, parameter: str, index: _Index, rounding: Rounding | None) -> dict[str, WeightLayout]:
     """Return the constants that are a weight, and how each lays it out."""
     trained = ledger.trained(parameter)
-    layouts: dict[str, Layout] = {}
+    layouts: dict[str, WeightLayout] = {}
     if rounding and trained.dtype.kind != "f":
         return layouts
     rounded: Array | None = None
@@ -85,7 +85,7 @@ def _is_evidence(parameter: str, trained: Array, initializer: str) -> bool:
 
 
 def _settle_equal(
-    ledger: Ledger, group: Mapping[str, dict[str, Layout]], initializers: Sequence[str], rounding: Rounding | None
+    ledger: Ledger, group: Mapping[str, dict[str, WeightLayout]], initializers: Sequence[str], rounding: Rounding | None
 ) -> None:
     """Settle weights that are equal, and the constants that are each of them."""
     in_order = [name for name in ledger.constants if name in set(initializers)]
@@ -112,7 +112,7 @@ def _settle(
     ledger: Ledger,
     parameter: str,
     initializers: Sequence[str],
-    layouts: Mapping[str, Layout],
+    layouts: Mapping[str, WeightLayout],
     rounding: Rounding | None,
 ) -> None:
     trained, constant = ledger.parameters[parameter], ledger.constants[initializers[0]]
@@ -136,7 +136,7 @@ def _settle(
     settle_rounded(ledger, parameter, initializers, rounding, deviation, "" if state == "identical" else text)
 
 
-def _arrangement(layout: Layout, trained: tuple[int, ...], shape: tuple[int, ...]) -> tuple[WeightState, str]:
+def _arrangement(layout: WeightLayout, trained: tuple[int, ...], shape: tuple[int, ...]) -> tuple[WeightState, str]:
     if not layout.in_order(trained):
         return "transposed", f"transposed to {list(shape)}"
     if trained != shape:
