@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.checking.trained.names import NamedPair, arrays_in_graph_layout, arrays_in_trained_layout, nearest_by_values, paired
+from actconform.checking.trained.names import (
+    NamedPair,
+    arrays_in_graph_layout,
+    arrays_in_trained_layout,
+    nearest_by_values,
+    paired,
+)
 from actconform.errors import UsageError
 from actconform.types.trained import TensorSpec
 

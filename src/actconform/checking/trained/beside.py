@@ -9,7 +9,12 @@ from actconform.checking.runs import RunFailure
 from actconform.checking.source import read_source
 from actconform.checking.trained.column import TrainedColumn
 from actconform.checking.trained.graph_runs import GraphRuns
-from actconform.checking.trained.names import arrays_in_graph_layout, arrays_in_trained_layout, nearest_by_values, paired
+from actconform.checking.trained.names import (
+    arrays_in_graph_layout,
+    arrays_in_trained_layout,
+    nearest_by_values,
+    paired,
+)
 from actconform.checking.trained.sources import named_source, open_trained
 from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from actconform.checking.result import CheckResult, RuntimeCheck, TrainedCheck
 
 LAYERS_SHOWN = 5  # of those without a partner
-TOLD_ELSEWHERE = ("folded into", "it gives no floats")  # in a sentence of its own, or nothing that could differ by rounding
+TOLD_ELSEWHERE = (
+    "folded into",
+    "it gives no floats",
+)  # in a sentence of its own, or nothing that could differ by rounding
 WEIGHTS_SHOWN = 5  # of those that are not as trained
 EXACT = ("transposed", "reshaped", "reordered", "merged", "split")
 HARMLESS = ("identical", *EXACT, "unused", "folded")

@@ -136,7 +136,11 @@ def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator
     versions = [f"{name} {runtime.facts[name]}" for name in VERSIONS_SHOWN if name in runtime.facts]
     versions += [runtime.facts[name] for name in DETAILS_SHOWN if name in runtime.facts]
     trained = trained_of(result, runtime)
-    versions = [name_shown(trained.source), *(text for text in versions if not text.startswith("onnx "))] if trained else versions
+    versions = (
+        [name_shown(trained.source), *(text for text in versions if not text.startswith("onnx "))]
+        if trained
+        else versions
+    )
     about = f"{name_shown(runtime.name)}   {one_line(' · '.join(versions), SENTENCE_LETTERS)}".rstrip()
     verdict = {"explained": "explained by rounding", "not explained": "NOT explained by rounding"}
     first, *rest = _wrapped(about, width - 28)
