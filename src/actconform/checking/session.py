@@ -276,13 +276,15 @@ class _Session:
         if request.inputs is not None and self._example is None:
             samples, notes = read_user_samples(request.inputs, source, request.reference, request.memory)
             return self._columns(source, samples[0].inputs, exporter), samples, notes
-        samples = []
+        samples, notes = [], list[str]()
         if self._example is not None:
             arrays, origin = self._example
             inputs = dict(example_for(source, self._beside[0].opened, arrays))
             samples.append(checked_sample(InputSample("example", inputs), origin))
             if request.inputs is not None:
                 return self._columns(source, inputs, exporter), samples, []
+        elif request.reference is None:
+            samples, notes = self._example_samples(source)
         columns = self._columns(source, samples[0].inputs, exporter) if samples else []
         drawn = draw_user_samples(
             source,
@@ -294,7 +296,23 @@ class _Session:
             beside=[refusal_of(column) for column in columns],
         )
         samples += [sample for sample in drawn if not samples or sample.facts.shapes != samples[0].facts.shapes]
-        return columns or self._columns(source, samples[0].inputs, exporter), samples, []
+        return columns or self._columns(source, samples[0].inputs, exporter), samples, notes
+
+    def _example_samples(self, source: Source) -> tuple[list[CheckedSample], list[str]]:
+        """Return the inputs that a factory gave beside its model, where they fit the graph, and a note where they do not."""
+        factory = next((beside for beside in self._beside if beside.opened.example), None)
+        if factory is None or not isinstance(factory.runs, TrainedRuns):
+            return [], []
+        arrays, origin = example_inputs(
+            factory.runs, factory.opened, None, seed=self._request.seed, max_memory=self._request.memory
+        )
+        try:
+            inputs = dict(example_for(source, factory.opened, arrays))
+        except UsageError as error:
+            return [], [f"the example inputs of {one_line(factory.text)} are not used: {one_line(str(error))}"]
+        if misfit := misfits(source, inputs):
+            return [], [f"the example inputs of {one_line(factory.text)} are not used: {misfit}"]
+        return [checked_sample(InputSample("example", inputs), origin)], []
 
     def _columns(self, source: Source, example: Arrays, exporter: str) -> list[TrainedColumn]:
         mode = self._request.mode
