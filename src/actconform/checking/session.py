@@ -19,7 +19,15 @@ from actconform.checking.noise_columns import is_low_precision, judged_by_noise,
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
-from actconform.checking.trained.beside import Beside, column_of, example_for, live_beside, open_beside, refusal_of
+from actconform.checking.trained.beside import (
+    Beside,
+    column_of,
+    example_for,
+    live_beside,
+    misfits,
+    open_beside,
+    refusal_of,
+)
 from actconform.checking.trained.exports import Export, chosen_exporters, example_inputs, export_all
 from actconform.checking.trained.runs import TrainedRuns
 from actconform.checking.trained.sources import NamedSource, named_source

@@ -147,6 +147,23 @@ def example_for(source: Source, opened: OpenedModel, arrays: Arrays) -> Arrays:
     return arrays_in_graph_layout(pairs, arrays)
 
 
+def misfits(source: Source, inputs: Arrays) -> str:
+    """Return why arrays are no inputs of the graph, "" where they fit."""
+    for name, declared in source.inputs.items():
+        array = inputs.get(name)
+        if array is None:
+            return f"the graph also takes {one_line(name)}"
+        sizes = declared.dims is None or (
+            len(declared.dims) == array.ndim
+            and all(
+                not isinstance(dim, int) or dim == size for dim, size in zip(declared.dims, array.shape, strict=True)
+            )
+        )
+        if array.dtype != declared.dtype or not sizes:
+            return f"{one_line(name)} is {array.dtype.name} {list(array.shape)}, and the graph takes {declared}"
+    return ""
+
+
 def _array_specs(arrays: Arrays) -> list[TensorSpec]:
     return [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
 

@@ -126,9 +126,13 @@ class _Check:
             self._samples, outputs, self._exact, levels, self._matchings, self._weights, self._layers
         )
         fault = fault_of_trained(self._column, opened, observed)
+        judged = any(level.tensors for level in levels) or not all(output.unjudged for output in outputs)
         column = replace(
             column,
-            status="explained" if fault is None and not self._mutated else "not explained",
+            status="not explained" if fault or self._mutated else "explained" if judged else "not judged",
+            reason=""
+            if judged or fault
+            else f"nothing of it could be judged: {outputs[0].unjudged if outputs else 'it gave no output'}",
             outputs=outputs,
             levels=levels,
             unsteady=tuple(self._unsteady),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import onnx
+
 from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line
 from actconform.checking.gradients import GRADIENT
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
 from actconform.checking.spread import LIMIT
+from actconform.onnx.evaluate.node_label import STANDARD
+from actconform.onnx.gates import standard_opset
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 EXACT = "float64"  # the level at which the framework computes in float64
 TRAINING = "float64, training mode"
 MOST_WEIGHTS = 3  # that evidence names
+LAST_BITS = 1e-5  # of weights of usual size: what is smaller is no other training, but the same done again
 ANOTHER_MODEL = 0.5  # share of the weights that differ from which on the file is of another checkpoint
 
 
@@ -42,6 +47,8 @@ class Observations(NamedTuple):
 
 def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Observations) -> ModelFault | None:
     """Return the first layer, or output, at which the graph is not what the framework computes; None where rounding explains all."""
+    if (fault := _undefined_operator(column, observed)) is not None:
+        return fault
     for name in (EXACT, ""):
         for level in observed.levels:
             wrong = next(
@@ -99,6 +106,29 @@ def _counts(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> b
         return True
     outputs = observed.exact if level.name == EXACT else observed.outputs
     return any(not output.explained for output in outputs if output.sample == level.sample)
+
+
+def _undefined_operator(column: TrainedColumn, observed: Observations) -> ModelFault | None:
+    """Return the fault of a graph with an operator of the standard's domain that the standard does not have: nothing can run it."""
+    for place, sample in enumerate(observed.samples):
+        graph = sample.graph
+        opset = standard_opset(graph.model)
+        for node in graph.nodes:
+            if node.proto.domain in STANDARD and not onnx.defs.has(node.proto.op_type, opset, ""):
+                writer = f"{column.exporter} wrote" if column.exporter else "the file has"
+                operator = one_line(node.proto.op_type)
+                return ModelFault(
+                    blame="exporter",
+                    node=node.name,
+                    op_type=node.proto.op_type,
+                    sample=place,
+                    layer=layer_name(observed.matchings.get(place), node.proto.output[0], node.name),
+                    source=source_line(graph, node.name),
+                    evidence=(
+                        f"{writer} the operator {operator}, which the standard does not have at opset {opset}: no runtime need run it",
+                    ),
+                )
+    return None
 
 
 def _left_in_training(column: TrainedColumn, observed: Observations) -> ModelFault | None:
@@ -164,13 +194,18 @@ def _blame(column: TrainedColumn, observed: Observations, *, exact: bool) -> tup
     weights = observed.weights.checks if observed.weights else []
     different = [check for check in weights if check.state in ("different", "missing")]
     if len(different) > 1 and len(different) >= ANOTHER_MODEL * len(weights):
-        return "graph", [
-            f"{len(different)} of {len(weights)} weights are not those of the trained model: the file is of another checkpoint"
-        ]
+        return "graph", [_of_other_weights(different, len(weights))]
     by = f"exported by {column.exporter}: " if column.exporter else ""
     return "exporter", [
         f"{by}the trained model in float64, and the graph in float64, part there: no runtime is involved"
     ]
+
+
+def _of_other_weights(different: Sequence[WeightCheck], count: int) -> str:
+    words = f"{len(different)} of {count} weights are not those of the trained model"
+    if all(check.state == "different" and check.largest_difference < LAST_BITS for check in different):
+        return f"{words}, all in their last bits alone: does the factory give the same weights at each call?"
+    return f"{words}: the file is of another checkpoint"
 
 
 def _blame_as_it_runs(name: str, observed: Observations) -> tuple[Blame, list[str]]:

@@ -95,6 +95,7 @@ class Remainder:
         for trained, inside in sorted(self._inside.items()):
             if inside and len(self.segment(trained)) == 1:
                 names = list(dict.fromkeys(layer_name(walk.trained.namer(place)) for place in (*inside, trained)))
+                names = [name or "the model's own" for name in names]
                 if len(names) < 2:
                     continue
                 node = walk.graph.nodes[walk.pairs[walk.taken[trained]].node]

@@ -124,6 +124,8 @@ def _subject(result: CheckResult) -> str:
     words = [_count(result.nodes, "node"), f"opset {result.opset}", _count(len(result.samples), "sample")]
     if batches := batch_sizes(result):
         words.append(f"batch {'/'.join(map(str, batches))}")
+    if result.trained and (origins := list(dict.fromkeys(sample.origin for sample in result.samples))):
+        words.append(f"inputs: {one_line('; '.join(origins), SENTENCE_LETTERS)}")
     made = f"{name_shown(result.exporter)}/" if result.exporter else ""
     return f"{made}{name_shown(result.model)}   {', '.join(words)}"
 
