@@ -122,7 +122,7 @@ def _undefined_operator(column: TrainedColumn, observed: Observations) -> ModelF
                     node=node.name,
                     op_type=node.proto.op_type,
                     sample=place,
-                    layer=layer_name(observed.matchings.get(place), node.proto.output[0], node.name),
+                    layer=layer_of_tensor(observed.matchings.get(place), node.proto.output[0], node.name),
                     source=source_line(graph, node.name),
                     evidence=(
                         f"{writer} the operator {operator}, which the standard does not have at opset {opset}: no runtime need run it",
