@@ -15,7 +15,7 @@ from actconform.errors import UsageError
 from actconform_faulty.model_faults import MODEL_FAULTS, inject_into
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from onnx import ModelProto
 
@@ -68,8 +68,8 @@ def changed(model: ModelProto, injection: Injection) -> ModelProto:
 
 def node_at(model: ModelProto, operator: str, at: str) -> NodeProto:
     """Return the first node of an operator that has `at` in a name: its own, of an input, or of a layer in its metadata."""
-    node: NodeProto
-    for node in model.graph.node:
+    nodes: Iterable[NodeProto] = model.graph.node
+    for node in nodes:
         scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPES]
         if node.op_type == operator and any(at in name for name in (node.name, *node.input, *scopes)):
             return node

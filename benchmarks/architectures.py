@@ -200,6 +200,8 @@ FOUND = ("architecture", "fault", "must be told at", "blame", "told at", "error 
 
 def document(clean: Sequence[Row], injected: Sequence[Row]) -> str:
     """Return the page about both, in Markdown."""
+    failures = [f"- {row.cells[0]}, {row.cells[1]}: {row.failure}" for row in (*clean, *injected) if row.failure]
+    failed = "\n".join(["", "## What failed in this run", "", *failures, ""]) if failures else ""
     described = "\n".join(f"- `{each.name}`: {each.what}" for each in ARCHITECTURES)
     return f"""# Architectures beside their exports
 
@@ -212,7 +214,7 @@ ONNX file of the same wheel.
 
 ## As they are
 
-Each is exported by every exporter that takes it, each graph runs in ONNX Runtime beside the framework, and rounding explains every answer.
+Each is exported by every exporter that takes it, and each graph runs in ONNX Runtime beside the framework. Rounding must explain every answer.
 Layers matched: names of layers, and of functions within them, that have a tensor of the graph as partner. Spreads: the worst error of an
 output, in how far rounding moves it. Error / bound: the largest of all layers and nodes; above 1 would be an alarm. Seconds are those of
 the clock and of the processors for all exports of a model, MiB the peak of all processes together.
@@ -221,11 +223,11 @@ the clock and of the processors for all exports of a model, MiB the peak of all 
 
 ## With a fault
 
-In the export (blame `exporter`), in the runtime, in its optimizer, in the framework. Each is told first at its layer or at a function that
-the layer calls ("LAYER:FUNCTION"; "" is the model itself), and nothing else is blamed. The time includes opening the framework.
+In the export (blame `exporter`), in the runtime, in its optimizer, in the framework. Each must be told first at its layer or at a function that
+the layer calls ("LAYER:FUNCTION"; "" is the model itself), and nothing else be blamed. The time includes opening the framework.
 
 {table(FOUND, injected)}
-"""
+{failed}"""
 
 
 @click.command()

@@ -273,8 +273,10 @@ def test_both_tables_are_written_and_a_failure_ends_with_1(answer, tmp_path, mon
     assert done.exit_code == 0, done.output
     assert "1 exports; 0 of 0 faults told; 0 failures" in done.output
     assert "| lstm | torch-dynamo | explained |" in into.read_text(encoding="utf-8")
+    assert "What failed" not in into.read_text(encoding="utf-8")
     answer()
     assert CliRunner().invoke(architectures.main, words).exit_code == 1
+    assert "- lstm, : error: words" in into.read_text(encoding="utf-8")
 
 
 def test_statistics_gains_and_biases_are_not_those_of_a_fresh_layer():
