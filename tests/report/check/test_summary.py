@@ -5,7 +5,7 @@ from __future__ import annotations
 import made_check
 import pytest
 
-from actconform.checking.result import Unjudged
+from actconform.checking.result import RoundingTie, Unjudged
 from actconform.checking.spread import LIMIT
 from actconform.report.check import summary
 
@@ -32,6 +32,10 @@ def test_what_is_wrong_with_a_layer_is_said_as_what_it_is(fields, words):
     [
         ({}, f"380 spreads (limit {LIMIT:g}): NOT explained by rounding"),
         ({"spreads": 3.2}, f"3.2 spreads (limit {LIMIT:g}): explained"),
+        (
+            {"spreads": 3.2, "tied": True},
+            f"3.2 spreads (limit {LIMIT:g}): explained, where rounding decides otherwise",
+        ),
         ({"unjudged": "rounding decides its shape"}, "not judged: rounding decides its shape"),
         ({"reason": "its shape is [2]"}, "NOT explained by rounding: its shape is [2]"),
         ({"nonfinite": 2}, "NOT explained by rounding: 2 elements are NaN or infinite, or should be"),
@@ -43,6 +47,17 @@ def test_what_is_wrong_with_a_layer_is_said_as_what_it_is(fields, words):
 )
 def test_the_verdict_of_an_output_in_words(fields, words):
     assert summary.output_words(made_check.output(**{"spreads": 380.0, **fields})) == words
+
+
+def test_where_rounding_decides_is_told_once_a_node_of_the_sample_with_most():
+    ties = [
+        RoundingTie(node=node, op_type="Cast", sample=sample, elements=elements, size=1000 * elements)
+        for node, sample, elements in (("c", 0, 1), ("d", 0, 3), ("d", 1, 5), ("d", 2, 4))
+    ]
+    assert list(summary.tie_sentences(ties)) == [
+        "rounding decides at c (Cast): 1 of 1,000 elements lies within rounding of its jump",
+        "rounding decides at d (Cast): 5 of 5,000 elements lie within rounding of its jump",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import io
 
 import made_check
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
+from actconform.checking.result import RoundingTie
 from actconform.checking.spread import LIMIT
 from actconform.report.terminal.check_screen import check_lines, print_check
 
@@ -80,6 +82,9 @@ def test_the_graphs_own_part_is_told_beside_the_runtimes():
     shown = text(made_check.ill_conditioned())
     assert "GRAPH    logits is ill-conditioned: rounding alone moves it by 0.8, and its largest value is 2.5" in shown
     assert "         Mul mul_3 gives 160,000, and f16 ends at 65,504" in shown
+    tie = RoundingTie(node="bucket", op_type="Cast", sample=0, elements=2, size=289)
+    shown = text(replace(made_check.ill_conditioned(), ties=[tie]))
+    assert "rounding decides at bucket (Cast): 2 of 289 elements lie within rounding of its jump" in shown
 
 
 def test_an_unbounded_layer_is_no_power():
