@@ -78,38 +78,38 @@ def _opened(runs: Trained, text: str) -> OpenedModel:
     return opened
 
 
-def column_of(beside: Beside, source: Source, example: Arrays, mode: RunMode, exporter: str = "") -> TrainedColumn:
+def column_of(model: Beside, source: Source, example: Arrays, mode: RunMode, exporter: str = "") -> TrainedColumn:
     """Return a model as a column beside a graph; `example` are inputs of the graph, for what the model's outputs are.
 
     Raises UsageError where inputs or outputs cannot be paired, or the model cannot run in `mode`.
     """
-    _expect_mode(beside, mode)
-    inputs, notes = paired(_specs(source.inputs), beside.opened.inputs or _specs(source.inputs), "input")
-    result = beside.runs.run(arrays_in_trained_layout(inputs, example))
+    _expect_mode(model, mode)
+    inputs, notes = paired(_specs(source.inputs), model.opened.inputs or _specs(source.inputs), "input")
+    result = model.runs.run(arrays_in_trained_layout(inputs, example))
     if isinstance(result, RunFailure):
-        raise UsageError(f"{one_line(beside.text)}: fails at inputs of the graph: {result.message}")
-    given = result.run.outputs if result.run else {}
-    specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in given.items()]
-    outputs, more = paired(_specs(source.outputs), specs, "output", whole=False)
+        raise UsageError(f"{one_line(model.text)}: fails at inputs of the graph: {result.message}")
+    arrays = result.run.outputs if result.run else {}
+    specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
+    outputs, more = paired(_specs(source.outputs), specs, "output", complete=False)
     return TrainedColumn(
-        beside.runs,
-        beside.text,
+        model.runs,
+        model.text,
         inputs,
         outputs,
         mode,
-        is_graph=beside.is_graph,
+        is_graph=model.is_graph,
         exporter=exporter,
-        notes=[*notes, *more, *beside.opened.notes],
+        notes=[*notes, *more, *model.opened.notes],
     )
 
 
-def _expect_mode(beside: Beside, mode: RunMode) -> None:
-    opened = beside.opened
+def _expect_mode(model: Beside, mode: RunMode) -> None:
+    opened = model.opened
     if mode.training and not opened.trainable:
-        raise UsageError(f"--train-mode: {one_line(beside.text)} has no training mode")
+        raise UsageError(f"--train-mode: {one_line(model.text)} has no training mode")
     if mode.precision not in opened.precisions:
         raise UsageError(
-            f"--dtype: {one_line(beside.text)} cannot run in {mode.precision}; it can in {', '.join(opened.precisions)}"
+            f"--dtype: {one_line(model.text)} cannot run in {mode.precision}; it can in {', '.join(opened.precisions)}"
         )
 
 

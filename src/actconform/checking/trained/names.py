@@ -37,19 +37,19 @@ class NamedPair(NamedTuple):
 
 
 def paired(
-    graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], what: str, *, whole: bool = True
+    graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], role: str, *, complete: bool = True
 ) -> tuple[list[NamedPair], list[str]]:
     """Return which tensor is which, and notes about those that are told apart by order or have another layout.
 
-    `what` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then
-    the order, where types and ranks fit. With `whole` each tensor of the graph needs a partner; otherwise those without one are left out.
+    `role` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then
+    the order, where types and ranks fit. With `complete` each tensor of the graph needs a partner; otherwise those without one are left out.
     Raises UsageError, with both lists, where it cannot be told.
     """
     partners = _by_name(graph, trained) or _by_order(graph, trained) or _by_some_names(graph, trained)
     missing = [spec.name for spec in graph if spec.name not in partners]
-    if missing and (whole or not partners):
+    if missing and (complete or not partners):
         raise UsageError(
-            f"{what}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
+            f"{role}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
             "as with input_names and output_names of the exporter"
         )
     pairs, notes = [], []
@@ -61,15 +61,15 @@ def paired(
         pairs.append(NamedPair(spec.name, partner.name, permutation))
         if _bare(spec.name) != _bare(partner.name):
             notes.append(
-                f"{what} {one_line(spec.name)} of the graph is {one_line(partner.name)} of the trained model, by their order"
+                f"{role} {one_line(spec.name)} of the graph is {one_line(partner.name)} of the trained model, by their order"
             )
         if permutation:
             notes.append(
-                f"{what} {one_line(spec.name)} has another layout than in the trained model: axes {list(permutation)} of it"
+                f"{role} {one_line(spec.name)} has another layout than in the trained model: axes {list(permutation)} of it"
             )
     if missing:
         notes.append(
-            f"{what}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
+            f"{role}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
         )
     return pairs, notes
 

@@ -46,10 +46,10 @@ def weight_sentences(trained: TrainedCheck) -> Iterator[str]:
     if not trained.weights:
         return
     states = Counter(check.state for check in trained.weights)
-    kept = sum(check.exact for check in trained.weights)
+    exact = sum(check.exact for check in trained.weights)
     ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in HARMLESS[1:-1])
     folded = f", {states['folded']:,} folded into others" if states["folded"] else ""
-    yield f"{kept:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}{folded}"
+    yield f"{exact:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}{folded}"
     changed = [check for check in trained.weights if check.state not in HARMLESS]
     changed.sort(key=lambda check: check.state not in ("different", "missing"))
     for check in changed[:WEIGHTS_SHOWN]:
