@@ -60,15 +60,15 @@ class CheckedSample:
     def verdict(self, output: OutputCheck, array: Array) -> OutputCheck:
         """Return `output`, which has its name, sample and shape, with the verdict on an answer whose truth there is.
 
-        One that rounding does not explain may be explained by what it decides at a step function: then the truth is as far away as the
-        decisions carry it.
+        One that rounding does not explain may be explained by what it decides at a step function: each element by as much as
+        these decisions move it.
         """
         graph, name = self.graph, output.name
         truth, element_type = graph.truth[name], graph.types.get(name, 0)
         verdict = output_verdict(output, array, truth, self.draws, element_type)
         if verdict.explained or not any(node.tie for node in graph.nodes):
             return verdict
-        swayed = output_verdict(output, array, truth, self.swayed_draws, element_type)
+        swayed = output_verdict(output, array, truth, self.draws, element_type, self.swayed_draws)
         return replace(swayed, tied=True) if swayed.explained else verdict
 
 

@@ -217,7 +217,7 @@ class _Flattening:
             raise Unsupported("sparse initializers are not taken: save the model with dense ones")
         last = {name: place for place, node in enumerate(graph.node) for name in reads(node)}
         results = {value.name for value in graph.output}
-        leading = self._leading_to_steps(graph)
+        leading = self._leading_to_steps(graph, is_body=bool(prefix))
         for place, original in enumerate(graph.node):
             self._add(original, prefix, names, followed=not leading.isdisjoint(original.output))
             for name in (*reads(original), *original.output):
@@ -226,10 +226,10 @@ class _Flattening:
                     self._ties.drop(names[name])
         return names
 
-    def _leading_to_steps(self, graph: onnx.GraphProto) -> set[str]:
+    def _leading_to_steps(self, graph: onnx.GraphProto, *, is_body: bool) -> set[str]:
         """Return the tensors of a graph that are followed to where rounding may decide, worked out once, however often a loop runs it."""
         if id(graph) not in self._leading:
-            self._leading[id(graph)] = leading_to_steps(graph)
+            self._leading[id(graph)] = leading_to_steps(graph, is_body=is_body)
         return self._leading[id(graph)]
 
     def _constant(self, graph: onnx.GraphProto, tensor: TensorProto, prefix: str) -> str:

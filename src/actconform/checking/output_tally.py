@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from actconform.checking.agreement_result import OutputAgreement
 
@@ -155,6 +154,8 @@ def rank_correlations(a: F64, b: F64) -> F64:
 
     1 where both rows are of equal values throughout, 0 where one is. NaN make no sense here.
     """
+    from scipy.stats import rankdata  # a second to import, which only a data set needs
+
     if not a.size:
         return np.zeros(a.shape[0])
     ranks = [rankdata(array, axis=1) for array in (a, b)]

@@ -28,11 +28,19 @@ MOST_ABOVE = 1024.0  # times the median spread: one huge element must not lend i
 
 
 def output_verdict(
-    output: OutputCheck, got: Array, truth: Array, draws: Sequence[Bundle], element_type: int
+    output: OutputCheck,
+    got: Array,
+    truth: Array,
+    draws: Sequence[Bundle],
+    element_type: int,
+    swayed: Sequence[Bundle] = (),
 ) -> OutputCheck:
-    """Return `output`, which has its name, sample and shape, with its verdict; `draws` are the outputs of the draws of rounding."""
+    """Return `output`, which has its name, sample and shape, with its verdict; `draws` are the outputs of the draws of rounding.
+
+    With the outputs of draws whose ties are `swayed`, each element may be off by as much as these move it as well.
+    """
     name, value = output.name, wide(got)
-    steady = all(name in draw and draw[name].shape == truth.shape for draw in draws)
+    steady = all(name in draw and draw[name].shape == truth.shape for draw in (*draws, *swayed))
     if not steady:
         return replace(output, unjudged="rounding decides its shape")
     if value.shape != truth.shape:
@@ -40,10 +48,10 @@ def output_verdict(
         return replace(output, spreads=np.inf, reason=reason, explained=False)
     if value.size == 0:
         return output
-    moved = [draw[name] for draw in draws]
+    moved, decided = [draw[name] for draw in draws], [draw[name] for draw in swayed]
     if truth.dtype.kind != "f":
-        return _of_integers(output, value, truth, moved)
-    return _of_floats(output, value, truth, moved, element_type)
+        return _of_integers(output, value, truth, moved + decided)
+    return _of_floats(output, value, truth, moved, decided, element_type)
 
 
 def _of_integers(output: OutputCheck, got: Array, truth: Array, moved: Sequence[Array]) -> OutputCheck:
@@ -70,10 +78,19 @@ def _of_integers(output: OutputCheck, got: Array, truth: Array, moved: Sequence[
     )
 
 
-def _of_floats(output: OutputCheck, got: Array, truth: Array, moved: Sequence[Array], element_type: int) -> OutputCheck:
+def _of_floats(
+    output: OutputCheck,
+    got: Array,
+    truth: Array,
+    moved: Sequence[Array],
+    swayed: Sequence[Array],
+    element_type: int,
+) -> OutputCheck:
     fmt = FORMATS.get(element_type)
     unit, mean = spread_units(truth, moved, element_type)
     with np.errstate(all="ignore"):
+        if swayed:
+            unit = np.fmax(unit, np.sqrt(_mean_squares(truth, swayed)))
         size = np.abs(truth)
         overflowed = np.zeros(truth.shape, bool)
         if fmt is not None:

@@ -212,12 +212,12 @@ def _differ(a: Array, b: Array) -> NDArray[np.bool_]:
     return np.asarray((a != b) & ~np.asarray(both_nan))
 
 
-def leading_to_steps(graph: onnx.GraphProto) -> set[str]:
+def leading_to_steps(graph: onnx.GraphProto, *, is_body: bool) -> set[str]:
     """Return the tensors of a graph that a step function gives, or from which one is reached through operators that are followed.
 
-    What control flow reads, or takes from its body, counts as such.
+    What control flow reads counts as such, and what a graph gives that is the body of one.
     """
-    leading: set[str] = set()
+    leading = {value.name for value in graph.output} if is_body else set()
     for node in reversed(graph.node):
         standard = node.domain in STANDARD
         nested = list(subgraphs(node))

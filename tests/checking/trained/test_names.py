@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actconform.checking.trained.names import NamedPair, arrays_in_graph_layout, arrays_in_trained_layout, paired
+from actconform.checking.trained.names import (
+    NamedPair,
+    arrays_in_graph_layout,
+    arrays_in_trained_layout,
+    nearest_by_values,
+    paired,
+)
 from actconform.errors import UsageError
 from actconform.types.trained import TensorSpec
 
@@ -54,6 +60,30 @@ def test_an_output_that_the_trained_model_does_not_give_is_left_out_and_noted():
     named, notes = partners([spec("y"), spec("hidden")], [spec("y")], "output", complete=False)
     assert named == {"y": "y"}
     assert any("hidden" in note for note in notes)
+
+
+def test_outputs_with_names_that_say_nothing_are_paired_by_their_values():
+    graph = [spec("StatefulPartitionedCall:2"), spec("StatefulPartitionedCall:1")]
+    trained = [spec("contour"), spec("note")]
+    named, notes = partners(
+        graph,
+        trained,
+        "output",
+        by_values=lambda: {"StatefulPartitionedCall:2": "note", "StatefulPartitionedCall:1": "contour"},
+    )
+    assert named == {"StatefulPartitionedCall:2": "note", "StatefulPartitionedCall:1": "contour"}
+    assert all("by their values" in note for note in notes)
+
+
+def test_the_nearest_array_of_the_same_shape_is_the_partner():
+    a, b = np.zeros(3), np.ones(3)
+    assert nearest_by_values({"p": a + 0.1, "q": b}, {"one": b, "zero": a, "long": np.zeros(4)}) == {
+        "p": "zero",
+        "q": "one",
+    }
+    assert nearest_by_values({"p": a, "q": a}, {"zero": a, "one": b}) == {}
+    assert nearest_by_values({"p": np.zeros(5)}, {"zero": a}) == {}
+    assert nearest_by_values({"p": np.full(3, np.nan)}, {"zero": a}) == {}
 
 
 def test_no_output_in_common_is_refused():

@@ -69,8 +69,30 @@ def test_moved_elements_are_exact_and_keep_their_errors(op_type, inputs, attribu
 
 
 def test_places_in_doubt_leave_nothing_certain():
-    (bound,) = bounds("Gather", X, np.array([1, 0]), errors=(None, np.array([0.0, np.inf])))
+    (bound,) = bounds("Slice", X, np.array([0]), np.array([2]), np.array([2]), errors=(None, np.array([1.0])))
     assert np.isinf(bound.error).all()
+
+
+@pytest.mark.parametrize(
+    ("op_type", "places", "attributes"),
+    [
+        ("Gather", np.array([2, 0]), {"axis": 1}),
+        ("Gather", np.array([[2, 0], [1, 1], [0, 2]]), {"axis": -1}),
+        ("Gather", np.array(1), {"axis": 0}),
+        ("GatherElements", np.array([[[1, 0, 2], [0, 1, 1]]]), {"axis": 1}),
+        ("GatherND", np.array([[1, 2], [0, 0]]), {}),
+        ("GatherND", np.array([[[1, 2], [0, 0]], [[2, 0], [2, 2]], [[0, 1], [1, 0]]]), {"batch_dims": 1}),
+    ],
+)
+def test_a_place_in_doubt_makes_what_is_gathered_there_doubtful_and_nothing_else(op_type, places, attributes):
+    cube = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
+    for flat in range(places.size):
+        doubt, moved = np.zeros(places.shape), places.copy()
+        doubt.flat[flat], moved.flat[flat] = np.inf, (places.flat[flat] + 1) % 3
+        (bound,) = bounds(op_type, cube, places, errors=(cube / 100, doubt), **attributes)
+        (certain,) = bounds(op_type, cube, places, errors=(cube / 100, None), **attributes)
+        (before,), (after,) = (run(op_type, cube, each, **attributes) for each in (places, moved))
+        np.testing.assert_array_equal(bound.error, np.where(before != after, np.inf, certain.error))
 
 
 def test_a_condition_in_doubt_lets_either_input_through():

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from actconform.checking.flatten import flatten
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import read_source
 from actconform.checking.trained.column import TrainedColumn
 from actconform.checking.trained.graph_runs import GraphRuns
-from actconform.checking.trained.names import arrays_in_graph_layout, arrays_in_trained_layout, paired
+from actconform.checking.trained.names import (
+    arrays_in_graph_layout,
+    arrays_in_trained_layout,
+    nearest_by_values,
+    paired,
+)
 from actconform.checking.trained.sources import named_source, open_trained
-from actconform.errors import UsageError
+from actconform.errors import Unsupported, UsageError
 from actconform.text import one_line
 from actconform.types.trained import RunMode, TensorSpec
 
@@ -90,7 +96,9 @@ def column_of(model: Beside, source: Source, example: Arrays, mode: RunMode, exp
         raise UsageError(f"{one_line(model.text)}: fails at inputs of the graph: {result.message}")
     arrays = result.run.outputs if result.run else {}
     specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
-    outputs, more = paired(_specs(source.outputs), specs, "output", complete=False)
+    outputs, more = paired(
+        _specs(source.outputs), specs, "output", complete=False, by_values=lambda: _nearest(source, example, arrays)
+    )
     return TrainedColumn(
         model.runs,
         model.text,
@@ -101,6 +109,16 @@ def column_of(model: Beside, source: Source, example: Arrays, mode: RunMode, exp
         exporter=exporter,
         notes=[*notes, *more, *model.opened.notes],
     )
+
+
+def _nearest(source: Source, example: Arrays, arrays: Arrays) -> dict[str, str]:
+    """Return which output of the trained model each of the graph is, by their values at the example; {} where that does not tell."""
+    if len(source.outputs) == 1 and len(arrays) == 1:
+        return {}  # the order tells
+    try:
+        return nearest_by_values(flatten(source.model, example).truth, arrays)
+    except (Unsupported, ValueError):
+        return {}
 
 
 def _expect_mode(model: Beside, mode: RunMode) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from actconform.errors import UsageError
 from actconform.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,41 +38,69 @@ class NamedPair(NamedTuple):
 
 
 def paired(
-    graph: Sequence[TensorSpec], trained: Sequence[TensorSpec], role: str, *, complete: bool = True
+    graph: Sequence[TensorSpec],
+    trained: Sequence[TensorSpec],
+    role: str,
+    *,
+    complete: bool = True,
+    by_values: Callable[[], Mapping[str, str]] = dict,
 ) -> tuple[list[NamedPair], list[str]]:
-    """Return which tensor is which, and notes about those that are told apart by order or have another layout.
+    """Return which tensor is which, and notes about those that are told apart otherwise than by name, or have another layout.
 
-    `role` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then
-    the order, where types and ranks fit. With `complete` each tensor of the graph needs a partner; otherwise those without one are left out.
-    Raises UsageError, with both lists, where it cannot be told.
+    `role` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then `by_values`, which
+    gives the trained name by the graph's, then the order, where types and ranks fit. With `complete` each tensor of the graph needs a partner;
+    otherwise those without one are left out. Raises UsageError, with both lists, where it cannot be told.
     """
-    partners = _by_name(graph, trained) or _by_order(graph, trained) or _by_some_names(graph, trained)
+    partners, how = _by_name(graph, trained), ""
+    if partners is None:
+        specs = {spec.name: spec for spec in trained}
+        partners, how = {name: specs[partner] for name, partner in by_values().items()}, "by their values"
+    if len(partners) < len(graph) and (ordered := _by_order(graph, trained)):
+        partners, how = ordered, "by their order"
+    partners = {**partners, **_by_some_names(graph, trained)} if len(partners) < len(graph) else partners
     missing = [spec.name for spec in graph if spec.name not in partners]
     if missing and (complete or not partners):
         raise UsageError(
             f"{role}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
             "as with input_names and output_names of the exporter"
         )
-    pairs, notes = [], []
-    for spec in graph:
-        if spec.name not in partners:
-            continue
-        partner = partners[spec.name]
-        permutation = _permutation(partner.dims, spec.dims)
-        pairs.append(NamedPair(spec.name, partner.name, permutation))
-        if _bare(spec.name) != _bare(partner.name):
-            notes.append(
-                f"{role} {one_line(spec.name)} of the graph is {one_line(partner.name)} of the trained model, by their order"
-            )
-        if permutation:
-            notes.append(
-                f"{role} {one_line(spec.name)} has another layout than in the trained model: axes {list(permutation)} of it"
-            )
+    pairs = [
+        NamedPair(spec.name, partners[spec.name].name, _permutation(partners[spec.name].dims, spec.dims))
+        for spec in graph
+        if spec.name in partners
+    ]
+    notes = [note for pair in pairs for note in _notes(pair, role, how)]
     if missing:
         notes.append(
             f"{role}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
         )
     return pairs, notes
+
+
+def _notes(pair: NamedPair, role: str, how: str) -> Iterator[str]:
+    if how and _bare(pair.graph) != _bare(pair.trained):
+        yield f"{role} {one_line(pair.graph)} of the graph is {one_line(pair.trained)} of the trained model, {how}"
+    if pair.permutation:
+        yield f"{role} {one_line(pair.graph)} has another layout than in the trained model: axes {list(pair.permutation)} of it"
+
+
+def nearest_by_values(graph: Mapping[str, Array], trained: Mapping[str, Array]) -> dict[str, str]:
+    """Return for each array of the graph the trained one of its shape that is nearest; {} where two would share one, or none fits.
+
+    The distance is the norm of the difference; arrays with NaN are nearest to none.
+    """
+    partners: dict[str, str] = {}
+    for name, array in graph.items():
+        distances = {
+            partner: float(np.linalg.norm(array.astype(np.float64) - other.astype(np.float64)))
+            for partner, other in trained.items()
+            if array.shape == other.shape and array.size and array.dtype.kind in "fiub" and other.dtype.kind in "fiub"
+        }
+        finite = {partner: distance for partner, distance in distances.items() if np.isfinite(distance)}
+        if not finite:
+            return {}
+        partners[name] = min(finite, key=lambda partner: finite[partner])
+    return partners if len(set(partners.values())) == len(partners) else {}
 
 
 def _by_name(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dict[str, TensorSpec] | None:
@@ -81,10 +110,12 @@ def _by_name(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dict
 
 def _by_some_names(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dict[str, TensorSpec]:
     exact = {spec.name: spec for spec in trained}
+    alike = Counter(_bare(spec.name) for spec in (*graph, *trained))
     bare = {_bare(spec.name): spec for spec in trained}
     partners = {}
     for spec in graph:
-        partner = exact.get(spec.name) or bare.get(_bare(spec.name))
+        short = _bare(spec.name)
+        partner = exact.get(spec.name) or (bare.get(short) if alike[short] == 2 else None)
         if partner is not None:
             partners[spec.name] = partner
     return partners

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.flatten import FlatGraph
 
+MOST_TIED = 4  # weights that share one constant, and have it for their own
 SCOPES = ("pkg.torch.onnx.name_scopes", "namespace")  # metadata in which exporters keep the path of a layer
 
 
@@ -52,6 +53,8 @@ def pair_by_names(
     Pairs whose names are liker than those of any rival come first; what is left goes by order where the numbers are equal, and is left out
     where they are not.
     """
+    if len(initializers) == 1 and len(parameters) > MOST_TIED:
+        return {}  # zeros or ones that stand for all of them
     scores = {
         (parameter, initializer): likeness(words(parameter), hints[initializer])
         for parameter in parameters

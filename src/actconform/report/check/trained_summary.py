@@ -14,8 +14,13 @@ if TYPE_CHECKING:
     from actconform.checking.result import CheckResult, RuntimeCheck, TrainedCheck
 
 LAYERS_SHOWN = 5  # of those without a partner
+TOLD_ELSEWHERE = (
+    "folded into",
+    "it gives no floats",
+)  # in a sentence of its own, or nothing that could differ by rounding
 WEIGHTS_SHOWN = 5  # of those that are not as trained
-HARMLESS = ("identical", "transposed", "reshaped", "reordered", "merged", "split", "unused", "folded")
+EXACT = ("transposed", "reshaped", "reordered", "merged", "split")
+HARMLESS = ("identical", *EXACT, "unused", "folded")
 
 
 def trained_of(result: CheckResult, runtime: RuntimeCheck) -> TrainedCheck | None:
@@ -35,10 +40,13 @@ def layer_sentences(trained: TrainedCheck) -> Iterator[str]:
     by = ", ".join(f"{count:,} by {way}" for way, count in how.most_common())
     yield f"{len(names):,} of {len(names) + len(trained.unmatched):,} have a partner in the graph ({by})"
     yield from (one_line(sentence, SENTENCE_LETTERS) for sentence in trained.fused[:LAYERS_SHOWN])
-    for layer in trained.unmatched[:LAYERS_SHOWN]:
-        yield f"{name_shown(layer.layer)} has none: {one_line(layer.reason, SENTENCE_LETTERS)}"
-    if len(trained.unmatched) > LAYERS_SHOWN:
-        yield f"and {len(trained.unmatched) - LAYERS_SHOWN:,} more without a partner, all in check.json"
+    if len(trained.fused) > LAYERS_SHOWN:
+        yield f"and {len(trained.fused) - LAYERS_SHOWN:,} more that are fused"
+    alone = [layer for layer in trained.unmatched if not layer.reason.startswith(TOLD_ELSEWHERE)]
+    for layer in alone[:LAYERS_SHOWN]:
+        yield f"{name_shown(layer.layer) or 'the model itself'} has none: {one_line(layer.reason, SENTENCE_LETTERS)}"
+    if len(alone) > LAYERS_SHOWN:
+        yield f"and {len(alone) - LAYERS_SHOWN:,} more without a partner, all in check.json"
 
 
 def weight_sentences(trained: TrainedCheck) -> Iterator[str]:
@@ -47,9 +55,11 @@ def weight_sentences(trained: TrainedCheck) -> Iterator[str]:
         return
     states = Counter(check.state for check in trained.weights)
     exact = sum(check.exact for check in trained.weights)
-    ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in HARMLESS[1:-1])
-    folded = f", {states['folded']:,} folded into others" if states["folded"] else ""
-    yield f"{exact:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}{folded}"
+    ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in EXACT)
+    rest = [f"{states['folded']:,} folded into others"] if states["folded"] else []
+    rest += [f"{states['unused']:,} that no output needs"] if states["unused"] else []
+    bits = f"{exact - states['unused']:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}"
+    yield ", ".join([bits, *rest])
     changed = [check for check in trained.weights if check.state not in HARMLESS]
     changed.sort(key=lambda check: check.state not in ("different", "missing"))
     for check in changed[:WEIGHTS_SHOWN]:

@@ -124,7 +124,8 @@ def _subject(result: CheckResult) -> str:
     words = [_count(result.nodes, "node"), f"opset {result.opset}", _count(len(result.samples), "sample")]
     if batches := batch_sizes(result):
         words.append(f"batch {'/'.join(map(str, batches))}")
-    return f"{name_shown(result.model)}   {', '.join(words)}"
+    made = f"{name_shown(result.exporter)}/" if result.exporter else ""
+    return f"{made}{name_shown(result.model)}   {', '.join(words)}"
 
 
 def _has_spreads(result: CheckResult) -> bool:
@@ -135,7 +136,11 @@ def _runtime(result: CheckResult, runtime: RuntimeCheck, width: int) -> Iterator
     versions = [f"{name} {runtime.facts[name]}" for name in VERSIONS_SHOWN if name in runtime.facts]
     versions += [runtime.facts[name] for name in DETAILS_SHOWN if name in runtime.facts]
     trained = trained_of(result, runtime)
-    versions = [name_shown(trained.source), *versions] if trained else versions
+    versions = (
+        [name_shown(trained.source), *(text for text in versions if not text.startswith("onnx "))]
+        if trained
+        else versions
+    )
     about = f"{name_shown(runtime.name)}   {one_line(' · '.join(versions), SENTENCE_LETTERS)}".rstrip()
     verdict = {"explained": "explained by rounding", "not explained": "NOT explained by rounding"}
     first, *rest = _wrapped(about, width - 28)
