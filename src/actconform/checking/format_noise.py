@@ -146,18 +146,18 @@ class FormatNoise:
         fmt = FORMATS.get(element_type)
         if fmt is None or element_type == TensorProto.DOUBLE or self._generator is None:
             return array
-        kept = array.astype(STORAGE[element_type]).astype(np.float64) == array
-        return _moved(array, fmt, self._generator, kept)
+        exact = array.astype(STORAGE[element_type]).astype(np.float64) == array
+        return _moved(array, fmt, self._generator, exact)
 
 
-def _moved(array: Array, fmt: FloatFormat, generator: np.random.Generator, kept: Array) -> Array:
-    """Return numbers off by a rounding, but those that are `kept`; infinite beyond the range, rounded below the normal numbers."""
+def _moved(array: Array, fmt: FloatFormat, generator: np.random.Generator, exact: Array) -> Array:
+    """Return numbers off by a rounding, but those that are `exact`; infinite beyond the range, rounded below the normal numbers."""
     size = np.abs(array)
     largest, least = size.max(initial=0.0), size.min(initial=np.inf)
     beyond = size >= fmt.overflow if not largest < fmt.overflow else None
     small = (size < fmt.smallest_normal) & (size > 0) if least < fmt.smallest_normal else None
     size *= RELATIVE * fmt.unit_roundoff
-    moved = moved_by(array, size, generator, kept)
+    moved = moved_by(array, size, generator, exact)
     if beyond is not None:
         moved[beyond] = np.copysign(np.inf, array[beyond])
     if small is not None and small.any():

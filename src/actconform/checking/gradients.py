@@ -52,12 +52,12 @@ def _smallest(model: onnx.ModelProto) -> list[str]:
         if tensor.data_type in FORMATS and tensor.dims
     }
     read = {name for node in model.graph.node for name in node.input}
-    taken, total = set(), 0
+    chosen, total = set(), 0
     for name in sorted(sizes, key=lambda name: sizes[name]):
         total += sizes[name]
         if total <= MOST_ELEMENTS and name in read:
-            taken.add(name)
-    return [name for name in sizes if name in taken]
+            chosen.add(name)
+    return [name for name in sizes if name in chosen]
 
 
 def add_cotangents(model: onnx.ModelProto, sample: Bundle, seed: int) -> Bundle:

@@ -35,7 +35,7 @@ BINS = 24  # of a histogram
 class Judge:
     """Holds the nodes of a flat graph against their bounds, piece by piece as a run shows its tensors.
 
-    `seen` are the tensors that the run will show; all others are carried from the last ones that were, with their errors.
+    `visible` are the tensors that the run will show; all others are carried from the last ones that were, with their errors.
     Of the graph's outputs `expected` keeps the values and bounds. `rounded` are constants that are right but for rounding, with
     the error that this may be, absolute; 0 where nothing is known of how they were computed.
     """
@@ -44,7 +44,7 @@ class Judge:
         self,
         graph: FlatGraph,
         sample: Bundle,
-        seen: Iterable[str],
+        visible: Iterable[str],
         *,
         doubt: bool = True,
         rounded: Mapping[str, float] = NOTHING_ROUNDED,
@@ -52,7 +52,7 @@ class Judge:
         self.unjudged: list[Unjudged] = []
         self.expected: dict[str, Approximation] = {}
         self._graph = graph
-        self._seen = set(seen)
+        self._visible = set(visible)
         self._doubt = doubt
         self._rounded = rounded
         self._values = {name: Approximation(wide(array)) for name, array in sample.items()}
@@ -68,7 +68,7 @@ class Judge:
         self._shown.update(piece)
         while self.place < len(self._graph.nodes):
             node = self._graph.nodes[self.place]
-            if any(name in self._seen and name not in self._shown for name in node.outputs):
+            if any(name in self._visible and name not in self._shown for name in node.outputs):
                 return
             yield from self._judged(node)
             for name in self._dead[self.place]:
@@ -78,7 +78,7 @@ class Judge:
 
     def hide(self, names: Iterable[str]) -> None:
         """Carry tensors that the run cannot show after all."""
-        self._seen.difference_update(names)
+        self._visible.difference_update(names)
 
     def _judged(self, node: FlatNode) -> Iterator[TensorCheck]:
         bounded = self._bounded(node)

@@ -155,8 +155,8 @@ class _Converter:
         """Return the types of a node's outputs in the model as it was, 0 for unknown ones; convert the graphs inside the node."""
         inner = [self.convert(body, types) for body in subgraphs(node)]
         if inner:
-            given = inner[0][len(inner[0]) - len(node.output) :]  # a Loop's body gives its condition first
-            return given + [0] * (len(node.output) - len(given))
+            body_types = inner[0][len(inner[0]) - len(node.output) :]  # a Loop's body gives its condition first
+            return body_types + [0] * (len(node.output) - len(body_types))
         try:
             return output_types(node, self._opset, [types.get(name, 0) for name in node.input])
         except Unsupported:

@@ -65,9 +65,9 @@ def check_model(
     started = time.perf_counter()
     with ExitStack() as files:
         original = evaluate(source, samples, runtimes, progress, files)
-        beside = [check_trained(column, samples, progress) for column in trained]
-        matching = next((each for _, each in beside if each.layer_of), None)
-        results = [column for column, _ in beside]
+        compared = [check_trained(column, samples, progress) for column in trained]
+        matching = next((each for _, each in compared if each.layer_of), None)
+        results = [column for column, _ in compared]
         results += [_with_layer(_checked(runs, original, samples, progress), matching) for runs in runtimes]
         if any(sample.saved is not None for sample in samples):
             results.append(_saved(samples))
@@ -80,7 +80,7 @@ def check_model(
         operators=dict(Counter(node.proto.op_type for node in graph.nodes).most_common()),
         samples=[sample.facts for sample in samples],
         runtimes=attributed(results),
-        trained=[each for _, each in beside],
+        trained=[each for _, each in compared],
         exporter=next((column.exporter for column in trained), ""),
         graph=[each for i, sample in enumerate(samples) for each in _conditioning(sample, i)],
         ties=[each for i, sample in enumerate(samples) for each in _ties(sample, i)],

@@ -65,9 +65,9 @@ def _expect_runtime(text: str, stage: str, catalog: Catalog) -> None:
 def bisection(first: ModelRoute, second: ModelRoute, request: CheckRequest) -> CheckRequest:
     """Return the check that tells where `second` parts from `first`: on the graph of `second`, else on that of `first`."""
     runtimes = tuple(dict.fromkeys(filter(None, (first.runtime, second.runtime))))
-    with_graph, other = (second, first) if second.exporter or _is_file(second.source) else (first, second)
+    with_graph, without_graph = (second, first) if second.exporter or _is_file(second.source) else (first, second)
     exporters = (with_graph.exporter,) if with_graph.exporter else ()
-    against = (other.source,) if other.source != with_graph.source else ()
+    against = (without_graph.source,) if without_graph.source != with_graph.source else ()
     return request._replace(source=with_graph.source, against=against, exporters=exporters, runtimes=runtimes)
 
 

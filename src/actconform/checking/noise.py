@@ -81,7 +81,7 @@ class _Tensor(NamedTuple):
     truth: Array
     matched: bool
     """Whether the truth is that of another model."""
-    own: Array
+    computed: Array
     """The graph in float64."""
     draws: list[Array]
     by: Quantizer | None = None
@@ -110,7 +110,7 @@ class _Meter:
         layers = []
         for i in range(len(values.node.proto.output)):
             tensor = self._tensor(values, i)
-            if tensor is not None and tensor.truth.size and tensor.truth.shape == tensor.own.shape:
+            if tensor is not None and tensor.truth.size and tensor.truth.shape == tensor.computed.shape:
                 layers.append(self._layer(values, tensor))
         return layers
 
@@ -118,30 +118,34 @@ class _Meter:
         node = values.node
         name, kind = node.proto.output[i], node.types[i] if i < len(node.types) else 0
         lanes = [None if lane is None or i >= len(lane) else lane[i] for lane in values.results]
-        own = lanes[0]
-        if not name or own is None:
+        computed = lanes[0]
+        if not name or computed is None:
             return None
-        moved = [array for array in lanes[1:] if array is not None and array.shape == own.shape]
+        moved = [array for array in lanes[1:] if array is not None and array.shape == computed.shape]
         if kind in FORMATS:
-            known, fmt = self._truth.get(name), FORMATS[kind]
-            truth, matched = (known, True) if known is not None and known.shape == own.shape else (own, False)
+            original, fmt = self._truth.get(name), FORMATS[kind]
+            truth, matched = (
+                (original, True) if original is not None and original.shape == computed.shape else (computed, False)
+            )
             if name in self._rectified:
-                truth, own, *moved = (np.maximum(array, 0.0) for array in (truth, own, *moved))
-            return _Tensor(name, fmt.name, fmt, truth, matched, own, moved)
+                truth, computed, *moved = (np.maximum(array, 0.0) for array in (truth, computed, *moved))
+            return _Tensor(name, fmt.name, fmt, truth, matched, computed, moved)
         read = values.inputs[0] if values.inputs else None
         first = values.results[0] or []
         by = quantizer(node, values.inputs, first) if i == 0 and node.proto.op_type != "DequantizeLinear" else None
         if by is None or read is None:
             self._relative[name] = self._read(node)
             return None
-        known = self._truth.get(node.proto.input[0])
-        truth, matched = (known, True) if known is not None and known.shape == own.shape else (read, False)
+        original = self._truth.get(node.proto.input[0])
+        truth, matched = (
+            (original, True) if original is not None and original.shape == computed.shape else (read, False)
+        )
         counts = [
             (by.scale, by.zero) if by.stated else (lane[1], lane[2]) for lane in values.results if lane is not None
         ]
         floats = [
             (array.astype(np.float64) - zero) * scale
-            for array, (scale, zero) in zip((own, *moved), counts, strict=True)
+            for array, (scale, zero) in zip((computed, *moved), counts, strict=True)
         ]
         if by.folds_relu:
             truth = np.maximum(truth, 0.0)
@@ -159,8 +163,8 @@ class _Meter:
         finite = [np.isfinite(array) & usable for array in tensor.draws]
         magnitude = _root_mean_square(truth, usable)
         noise = _noise(tensor, finite)
-        whole = np.isfinite(truth)
-        nonzero = whole & (size > 0)
+        is_finite = np.isfinite(truth)
+        nonzero = is_finite & (size > 0)
         relative = noise / magnitude if magnitude > 0 else 0.0
         floor = _floor(values, tensor, magnitude)
         read = self._read(node)
@@ -170,7 +174,7 @@ class _Meter:
         if node.proto.op_type == "DequantizeLinear" and node.proto.input[0] in self._graph.constants:
             counts |= _stored_codes(values)
         rounding = floor * magnitude
-        conversion = _root_mean_square(tensor.own - truth, certain) if tensor.matched else None
+        conversion = _root_mean_square(tensor.computed - truth, certain) if tensor.matched else None
         layer = NoiseLayer(
             node=computing.name,
             op_type=computing.proto.op_type,
@@ -179,7 +183,7 @@ class _Meter:
             format=tensor.format,
             shape=truth.shape,
             magnitude=magnitude,
-            largest=float(np.max(size, where=whole, initial=0.0)),
+            largest=float(np.max(size, where=is_finite, initial=0.0)),
             smallest=float(np.min(size, where=nonzero, initial=np.inf)) if nonzero.any() else 0.0,
             noise=noise,
             lost_bits=_lost_bits(relative, max(read, floor)),
@@ -261,7 +265,7 @@ def _root_mean_square(array: Array, where: Array) -> float:
 
 def _noise(tensor: _Tensor, finite: Sequence[Array]) -> float:
     """Return the root mean square of how far the draws are from the graph in float64, or from the truth where that is a number and this is not."""
-    around = np.where(np.isfinite(tensor.own), tensor.own, tensor.truth)
+    around = np.where(np.isfinite(tensor.computed), tensor.computed, tensor.truth)
     squares = [
         _root_mean_square(array - around, chosen) ** 2 for array, chosen in zip(tensor.draws, finite, strict=True)
     ]
@@ -306,9 +310,9 @@ def _clipping(truth: Array, tensor: _Tensor) -> dict[str, float]:
     if by is None:
         return {}
     lowest, highest = (by.lowest - by.zero) * by.scale, (by.highest - by.zero) * by.scale
-    known = np.isfinite(truth)
-    cut = np.where(known, np.maximum(np.maximum(lowest - truth, truth - highest), 0.0), 0.0)
-    codes = np.clip(np.where(known, truth, 0.0) / by.scale, by.lowest - by.zero, by.highest - by.zero)
+    is_finite = np.isfinite(truth)
+    cut = np.where(is_finite, np.maximum(np.maximum(lowest - truth, truth - highest), 0.0), 0.0)
+    codes = np.clip(np.where(is_finite, truth, 0.0) / by.scale, by.lowest - by.zero, by.highest - by.zero)
     span = float(codes.max() - codes.min())
     return {
         "step": float(np.max(by.scale)),

@@ -55,11 +55,11 @@ def draw_user_samples(
     count: int | None,
     ranges: Mapping[str, Range],
     max_memory: int | None,
-    beside: Sequence[Callable[[Bundle], str | None]] = (),
+    refusals: Sequence[Callable[[Bundle], str | None]] = (),
 ) -> list[CheckedSample]:
     """Return samples drawn from the model's signature, at sizes that the first runtime which is available takes.
 
-    Each of `beside` says why a trained model refuses inputs, or None. Raises UsageError where none are taken.
+    Each of `refusals` says why a trained model refuses inputs, or None. Raises UsageError where none are taken.
     """
     usable = [runs for runs in runtimes if not isinstance(runs.start(), RunFailure)]
     with ModelFile(source.model) as file:
@@ -78,7 +78,7 @@ def draw_user_samples(
             return None
 
         def refusal_of_any(arrays: Bundle) -> str | None:
-            words = (refuses(arrays) for refuses in (refusal, *beside))
+            words = (refuses(arrays) for refuses in (refusal, *refusals))
             return next((text for text in words if text is not None), None)
 
         drawn = draw_samples(

@@ -167,8 +167,8 @@ def check_graphs(
                 f"{one_line(request.source)}: holds outputs: name the model first, and this with --against"
             )
         texts = [*([request.source] if named.kind == "trained" else []), *request.against]
-        own = [read_source(named.path, max_memory=request.memory)] if named.kind == "onnx" else []
-        beside = [live_beside(live[text], text) for text in texts if text in live]
+        graphs = [read_source(named.path, max_memory=request.memory)] if named.kind == "onnx" else []
+        models = [live_beside(live[text], text) for text in texts if text in live]
         opened, saved = open_beside(
             [text for text in texts if text not in live],
             catalog,
@@ -178,10 +178,10 @@ def check_graphs(
             timeout=request.timeout,
             max_memory=request.memory,
         )
-        beside = sorted([*beside, *opened], key=lambda model: texts.index(model.text))
-        session = _Session(_with_saved(request, saved), runtimes, beside, progress, begin)
-        if own:
-            yield session.check(own[0])
+        models = sorted([*models, *opened], key=lambda model: texts.index(model.text))
+        session = _Session(_with_saved(request, saved), runtimes, models, progress, begin)
+        if graphs:
+            yield session.check(graphs[0])
         else:
             yield from session.check_exports()
 
@@ -202,34 +202,34 @@ class _Session:
         self,
         request: CheckRequest,
         runtimes: Sequence[RuntimeRuns],
-        beside: Sequence[Beside],
+        models: Sequence[Beside],
         progress: Progress,
         begin: Callable[[], None],
     ) -> None:
         self._request = request
         self._runtimes = runtimes
-        self._beside = beside
+        self._models = models
         self._progress = progress
         self._begin = begin
         self._example: tuple[Arrays, str] | None = None
 
     def check_exports(self) -> Iterator[CheckedGraph | FailedExport]:
         """Yield what came of each export of the first trained model, and of ONNX files beside it."""
-        request, first = self._request, self._beside[0]
+        request, first = self._request, self._models[0]
         if not isinstance(first.runs, TrainedRuns):
             raise TypeError("a graph exports nothing")
         exporters = chosen_exporters(request.exporters, first.opened)
         self._example = example_inputs(
             first.runs, first.opened, request.inputs, seed=request.seed, max_memory=request.memory
         )
-        files = [beside for beside in self._beside if beside.is_graph]
+        files = [model for model in self._models if model.is_graph]
         if not exporters and not files:
             raise UsageError(
                 f"{one_line(request.source)}: no exporter takes {first.opened.about}: name its ONNX file first, and this with --against"
             )
         self._begin()
         self._progress.stage("exporting", len(exporters))
-        made = export_all(
+        exports = export_all(
             first.runs,
             exporters,
             self._example[0],
@@ -238,12 +238,12 @@ class _Session:
             training=request.train_mode,
             max_memory=request.memory,
         )
-        for export in made:
+        for export in exports:
             yield self._of_export(export)
-        for beside in files:
-            source = read_source(Path(beside.text), max_memory=request.memory)
-            others = [other for other in self._beside if other is not beside]
-            yield _Session(request, self._runtimes, others, self._progress, self._begin).check(source)
+        for file in files:
+            source = read_source(Path(file.text), max_memory=request.memory)
+            rest = [model for model in self._models if model is not file]
+            yield _Session(request, self._runtimes, rest, self._progress, self._begin).check(source)
 
     def _of_export(self, export: Export) -> CheckedGraph | FailedExport:
         if export.source is None:
@@ -287,7 +287,7 @@ class _Session:
         samples, notes = [], list[str]()
         if self._example is not None:
             arrays, origin = self._example
-            inputs = dict(example_for(source, self._beside[0].opened, arrays))
+            inputs = dict(example_for(source, self._models[0].opened, arrays))
             samples.append(checked_sample(InputSample("example", inputs), origin))
             if request.inputs is not None:
                 return self._columns(source, inputs, exporter), samples, []
@@ -301,7 +301,7 @@ class _Session:
             count=request.samples,
             ranges=dict(map(parsed_range, request.ranges)),
             max_memory=request.memory,
-            beside=[refusal_of(column) for column in columns],
+            refusals=[refusal_of(column) for column in columns],
         )
         samples += [sample for sample in drawn if not samples or sample.facts.shapes != samples[0].facts.shapes]
         return columns or self._columns(source, samples[0].inputs, exporter), samples, notes
@@ -325,8 +325,8 @@ class _Session:
     def _columns(self, source: Source, example: Arrays, exporter: str) -> list[TrainedColumn]:
         mode = self._request.mode
         return [
-            column_of(beside, source, example, mode, exporter if place == 0 else "")
-            for place, beside in enumerate(self._beside)
+            column_of(model, source, example, mode, exporter if place == 0 else "")
+            for place, model in enumerate(self._models)
         ]
 
     def _forward(self, source: Source) -> onnx.ModelProto:
@@ -345,7 +345,7 @@ class _Session:
         if self._request.gradients:
             for sample in samples:
                 sample.inputs = add_cotangents(model, sample.inputs, self._request.seed)
-            model = with_gradients(model, beside_trained=bool(self._beside))
+            model = with_gradients(model, beside_trained=bool(self._models))
         return source if model is source.model else source.with_model(model)
 
     def _second_looks(self, source: Source, sample: CheckedSample) -> list[str]:

@@ -148,8 +148,8 @@ class _Options(NamedTuple):
     @property
     def request(self) -> CheckRequest:
         """What is checked."""
-        asked = self._asdict()
-        return CheckRequest(**{name: asked[name] for name in CheckRequest._fields})
+        options = self._asdict()
+        return CheckRequest(**{name: options[name] for name in CheckRequest._fields})
 
 
 def _expect_folder(options: _Options) -> None:

@@ -21,12 +21,12 @@ def check_command(result: CheckResult) -> str:
 
     It names files without their folders, and lacks what a result does not keep, such as `--range` and `--dtype`.
     """
-    beside = [trained.source for trained in result.trained]
+    sources = [trained.source for trained in result.trained]
     if result.exporter:
-        words = ["actconform", "check", beside.pop(0), "--exporter", result.exporter]
+        words = ["actconform", "check", sources.pop(0), "--exporter", result.exporter]
     else:
         words = ["actconform", "check", result.model]
-    for source in beside:
+    for source in sources:
         words += ["--against", source]
     for runtime in result.runtimes[len(result.trained) :]:
         words += ["--runtime", runtime.name]

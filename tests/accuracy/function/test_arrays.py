@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.accuracy.function.arrays import array_kind, taken
+from actconform.accuracy.function.arrays import array_kind, numpy_array
 from actconform.accuracy.function.measure import measure
 from actconform.errors import UsageError
 
@@ -95,7 +95,7 @@ def test_an_unknown_kind_is_refused(kind):
 @pytest.mark.parametrize("returned", [None, 1.0, [1.0], "1", object()])
 def test_what_is_no_array_is_refused(returned):
     with pytest.raises(UsageError, match="wanted an array"):
-        taken(returned)
+        numpy_array(returned)
 
 
 @pytest.mark.parametrize("dtype", FORMATS, ids=str)

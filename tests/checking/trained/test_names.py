@@ -57,7 +57,7 @@ def test_tensors_that_cannot_be_told_apart_are_refused_with_both_lists(trained):
 
 
 def test_an_output_that_the_trained_model_does_not_give_is_left_out_and_noted():
-    named, notes = partners([spec("y"), spec("hidden")], [spec("y")], "output", whole=False)
+    named, notes = partners([spec("y"), spec("hidden")], [spec("y")], "output", complete=False)
     assert named == {"y": "y"}
     assert any("hidden" in note for note in notes)
 
@@ -88,7 +88,7 @@ def test_the_nearest_array_of_the_same_shape_is_the_partner():
 
 def test_no_output_in_common_is_refused():
     with pytest.raises(UsageError, match="outputs cannot be told apart"):
-        paired([spec("y"), spec("z")], [spec("p", dims=(2, 2, 2))], "output", whole=False)
+        paired([spec("y"), spec("z")], [spec("p", dims=(2, 2, 2))], "output", complete=False)
 
 
 def test_channels_first_and_last_are_recognized_by_their_sizes():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from actconform import Artifact, Backend, Kernel, Model
     from actconform.types import Bundle
+    from actconform.types.trained import SourceKind
 
 
 def _variants(into: str) -> tuple[str, ...]:
@@ -29,6 +30,7 @@ class FaultyTorch(TorchBackend):
     name: ClassVar[str] = "faulty-torch"
     variants = _variants("torch")
     stands_for: ClassVar[str] = "torch"
+    opens: ClassVar[tuple[SourceKind, ...]] = ()  # a user's models are none of its business
     injected: Injected | None = None
 
     def variant(self, name: str) -> Backend:

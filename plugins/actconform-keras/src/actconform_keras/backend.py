@@ -76,9 +76,9 @@ class KerasBackend(FrameworkBackend):
         """Return a factory's Keras model, a `.keras` file, a SavedModel or a TFLite file, opened on the CPU."""
         from actconform_keras.trained_source import asked_backend, open_source
 
-        asked = asked_backend()
+        wanted = asked_backend()
         self._framework()
-        return open_source(source, asked)
+        return open_source(source, wanted)
 
     def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
         """Return a Keras model of this process, opened; nothing is imported for what is none, and no setting is changed."""

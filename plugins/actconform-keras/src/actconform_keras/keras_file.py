@@ -124,8 +124,8 @@ def _refuse_code(config: Any) -> None:
         reason = _CODE.get(str(name), "")
         if not reason and name == "function":
             name = entry.get("config")
-            own = module in (None, "builtins") or (isinstance(module, str) and _FUNCTIONS.match(module))
-            reason = "" if own else f"is a function of {module}"
+            is_of_keras = module in (None, "builtins") or (isinstance(module, str) and _FUNCTIONS.match(module))
+            reason = "" if is_of_keras else f"is a function of {module}"
         elif not reason and isinstance(module, str) and not _OWN.match(module):
             reason = f"is a class of {module}"
         elif not reason and isinstance(registered, str) and ">" in registered:

@@ -93,20 +93,20 @@ class LayerRecorder:
             if isinstance(operation, keras.layers.Layer) is not layers or not tf.executing_eagerly():
                 return original(operation, *args, **kwargs)
             name = self._name(operation, layers=layers)
-            read = self._known(_eager((args, kwargs)))
+            read = self._places_of(_eager((args, kwargs)))
             self._path.append(name)
             try:
                 outputs = original(operation, *args, **kwargs)
             finally:
                 self._path.pop()
-            given = tuple(dict.fromkeys(self.add(tensor) for tensor in _eager(outputs)))
+            written = tuple(dict.fromkeys(self.add(tensor) for tensor in _eager(outputs)))
             kind = type(operation)
             self.records.append(
                 LayerRecord(
                     self._numbered(name),
                     f"{kind.__module__}.{kind.__qualname__}",
                     read,
-                    given,
+                    written,
                     self._parameters(operation) if layers else (),
                 )
             )
@@ -137,25 +137,25 @@ class LayerRecorder:
         kind = op_type.decode() if isinstance(op_type, bytes) else op_type
         if graph is not None or kind in _ABOUT_SHAPES or not self._path:
             return
-        read = self._known(_eager(inputs))
+        read = self._places_of(_eager(inputs))
         if not read:
             return
         if kind in _VIEWS:
-            for given, taken in zip(outputs, inputs, strict=False):
-                if id(taken) in self._places:
-                    self._share(given, self._places[id(taken)])
+            for view, tensor in zip(outputs, inputs, strict=False):
+                if id(tensor) in self._places:
+                    self._share(view, self._places[id(tensor)])
             return
-        given = tuple(self.add(tensor) for tensor in _eager(outputs))
-        if given:
+        written = tuple(self.add(tensor) for tensor in _eager(outputs))
+        if written:
             function = _FUNCTION.sub(r"\1", kind)
             name = self._numbered(f"{self._path[-1].partition(':')[0]}:{function}")
-            self.records.append(LayerRecord(name, f"function {function}", read, given))
+            self.records.append(LayerRecord(name, f"function {function}", read, written))
 
     def _share(self, tensor: Any, place: int) -> None:
         self._places.setdefault(id(tensor), place)
         self._kept.append(tensor)
 
-    def _known(self, tensors: Iterable[Any]) -> tuple[int, ...]:
+    def _places_of(self, tensors: Iterable[Any]) -> tuple[int, ...]:
         return tuple(dict.fromkeys(self._places[id(tensor)] for tensor in tensors if id(tensor) in self._places))
 
 

@@ -101,13 +101,13 @@ def _of_symbols(symbols: Any, example: object | None, text: str) -> Signature:
     names = keras.tree.map_structure(lambda symbol: symbol.name, symbols)
     arrays: dict[str, NDArray[Any]] = {}
     if example is not None:
-        given = _arrays(example, text)
-        if isinstance(given, dict) and set(given) == {spec.name for spec in specs}:
-            arrays = {spec.name: given[spec.name] for spec in specs}
+        arguments = _arrays(example, text)
+        if isinstance(arguments, dict) and set(arguments) == {spec.name for spec in specs}:
+            arrays = {spec.name: arguments[spec.name] for spec in specs}
         else:
-            leaves = keras.tree.flatten(given)
-            if isinstance(given, dict) and isinstance(symbols, dict) and set(given) != set(symbols):
-                raise SourceError(f"{text} gives inputs {', '.join(given)}: the model takes {', '.join(symbols)}")
+            leaves = keras.tree.flatten(arguments)
+            if isinstance(arguments, dict) and isinstance(symbols, dict) and set(arguments) != set(symbols):
+                raise SourceError(f"{text} gives inputs {', '.join(arguments)}: the model takes {', '.join(symbols)}")
             if len(leaves) != len(specs):
                 raise SourceError(
                     f"{text} gives {len(leaves)} example inputs: the model takes {len(specs)} ({', '.join(spec.name for spec in specs)})"
@@ -119,7 +119,7 @@ def _of_symbols(symbols: Any, example: object | None, text: str) -> Signature:
 
 
 def _of_example(model: keras.Model, example: object, text: str) -> Signature:
-    given = _arrays(example, text)
+    arguments = _arrays(example, text)
     parameters = [
         parameter
         for parameter in inspect.signature(model.call).parameters.values()
@@ -129,17 +129,17 @@ def _of_example(model: keras.Model, example: object, text: str) -> Signature:
     first = names[0] if names else "inputs"
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = {}
-    if isinstance(given, dict) and names and set(given) <= set(names):
-        args, kwargs = (), given
-        labels: Any = ((), {name: _labels(value, name) for name, value in given.items()})
-    elif isinstance(given, tuple) and (len(given) == 1 or len(names) > 1):
-        if len(given) > len(names):
-            raise SourceError(f"{text} gives {len(given)} inputs: call takes {', '.join(names)}")
-        args = given
-        labels = (tuple(_labels(value, name) for name, value in zip(names, given, strict=False)), {})
+    if isinstance(arguments, dict) and names and set(arguments) <= set(names):
+        args, kwargs = (), arguments
+        labels: Any = ((), {name: _labels(value, name) for name, value in arguments.items()})
+    elif isinstance(arguments, tuple) and (len(arguments) == 1 or len(names) > 1):
+        if len(arguments) > len(names):
+            raise SourceError(f"{text} gives {len(arguments)} inputs: call takes {', '.join(names)}")
+        args = arguments
+        labels = (tuple(_labels(value, name) for name, value in zip(names, arguments, strict=False)), {})
     else:
-        args = (given,)
-        labels = ((_labels(given, "" if isinstance(given, dict) else first),), {})
+        args = (arguments,)
+        labels = ((_labels(arguments, "" if isinstance(arguments, dict) else first),), {})
     named = [
         name for _, name in _named(labels, "")
     ]  # in the order of the model, where Keras would sort the keys of a dict

@@ -65,8 +65,9 @@ class SavedModelTrained(TrainedModel):
         native_only(mode, "a SavedModel")
         arrays = checked_inputs(inputs, self._about)
         with tf.device("CPU:0"):
-            given = self._function(**{name: tf.convert_to_tensor(array) for name, array in arrays.items()})
-            outputs = {name: np.asarray(given[name].numpy()) for name in sorted(given)}  # TensorFlow's own order varies
+            results = self._function(**{name: tf.convert_to_tensor(array) for name, array in arrays.items()})
+            # TensorFlow's own order varies
+            outputs = {name: np.asarray(results[name].numpy()) for name in sorted(results)}
             if not layers:
                 return TrainedRun(outputs=outputs)
             if self._graph is None:
@@ -140,12 +141,12 @@ def open_saved_model(source: TrainedSource) -> TrainedModel:
     return SavedModelTrained(path, loaded, SIGNATURE if SIGNATURE in names else names[0])
 
 
-def native_only(mode: RunMode, what: str) -> None:
+def native_only(mode: RunMode, model: str) -> None:
     """Raise `Unsupported` for every way of running but the one in which the file was saved."""
     if mode.precision != "native":
-        raise Unsupported(f"{what} computes as it was saved: not in {mode.precision}")
+        raise Unsupported(f"{model} computes as it was saved: not in {mode.precision}")
     if mode.training:
-        raise Unsupported(f"{what} computes as it was saved: not in training")
+        raise Unsupported(f"{model} computes as it was saved: not in training")
 
 
 def checked_inputs(inputs: Arrays, about: OpenedModel) -> dict[str, NDArray[Any]]:
@@ -162,12 +163,12 @@ def checked_inputs(inputs: Arrays, about: OpenedModel) -> dict[str, NDArray[Any]
 def _refuse_code(path: Path) -> None:
     for name, node in _nodes(path):
         if node.op in _PYTHON:
-            what = "calls a Python function (tf.py_function, tf.numpy_function), which a SavedModel does not hold"
+            danger = "calls a Python function (tf.py_function, tf.numpy_function), which a SavedModel does not hold"
         elif node.op in _FILES and "saver" not in name:
-            what = "reads or writes files"
+            danger = "reads or writes files"
         else:
             continue
-        raise SourceError(f"node {one_line(node.name)} ({node.op}) {what}: it is opened only with --trust")
+        raise SourceError(f"node {one_line(node.name)} ({node.op}) {danger}: it is opened only with --trust")
 
 
 def _nodes(path: Path) -> Iterator[tuple[str, Any]]:

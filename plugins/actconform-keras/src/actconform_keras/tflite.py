@@ -68,13 +68,13 @@ class TfliteTrained(TrainedModel):
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return the constants that operators read, in the types in which they are stored."""
         interpreter = self._native
-        given = {index for detail in _operators(interpreter) for index in detail["outputs"]}
-        given |= {detail["index"] for detail in interpreter.get_input_details()}
+        computed = {index for detail in _operators(interpreter) for index in detail["outputs"]}
+        computed |= {detail["index"] for detail in interpreter.get_input_details()}
         details = {detail["index"]: detail for detail in interpreter.get_tensor_details()}
         constants: dict[str, NDArray[Any]] = {}
         for operator in _operators(interpreter):
             for index in operator["inputs"]:
-                if index >= 0 and index not in given and details[index]["name"] not in constants:
+                if index >= 0 and index not in computed and details[index]["name"] not in constants:
                     try:
                         constants[details[index]["name"]] = np.array(interpreter.get_tensor(index))
                     except ValueError:  # states that variables of the model hold
@@ -99,15 +99,15 @@ class TfliteTrained(TrainedModel):
                     continue
                 places[index] = len(tensors)
                 tensors.append(_real(np.array(array), details[index]))
-            given = tuple(places[index] for index in operator["outputs"] if index in places)
-            if given:
+            written = tuple(places[index] for index in operator["outputs"] if index in places)
+            if written:
                 names = (details[index]["name"] for index in operator["inputs"] if index >= 0)
                 records.append(
                     LayerRecord(
                         details[operator["outputs"][0]]["name"],
                         f"tflite {operator['op_name']}",
                         read,
-                        given,
+                        written,
                         tuple(name for name in names if name in owned),
                     )
                 )

@@ -28,13 +28,17 @@ _FOREIGN = {
 }
 
 
-def open_source(source: TrainedSource, asked: str = "") -> TrainedModel:
-    """Return the model; `asked` is the backend of Keras that the user's environment names, which this process does not run."""
+def open_source(source: TrainedSource, wanted_backend: str = "") -> TrainedModel:
+    """Return the model; `wanted_backend` is the one of Keras that the user's environment names, which this process does not run."""
     match source.kind:
         case "factory":
-            notes = (f"keras runs on tensorflow here, not on {asked} as KERAS_BACKEND says",) if asked else ()
-            given = made_by_factory(source, _is_model)
-            model, example = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+            notes = (
+                (f"keras runs on tensorflow here, not on {wanted_backend} as KERAS_BACKEND says",)
+                if wanted_backend
+                else ()
+            )
+            result = made_by_factory(source, _is_model)
+            model, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
             return opened(model, example, source.text, notes)
         case "keras":
             return opened(load_keras_file(source), None, Path(source.text).name)
@@ -75,8 +79,8 @@ def opened(model: object, example: object | None, text: str, notes: tuple[str, .
 
 def asked_backend() -> str:
     """Return the backend of Keras that the environment names where it is another than tensorflow; "" otherwise."""
-    asked = os.environ.get("KERAS_BACKEND", "")
-    return "" if asked == "tensorflow" else asked
+    backend = os.environ.get("KERAS_BACKEND", "")
+    return "" if backend == "tensorflow" else backend
 
 
 def _is_model(value: object) -> bool:

@@ -89,9 +89,9 @@ def _keep_buffers(stack: ExitStack, layer: keras.layers.Layer) -> None:
     """Give what a call may assign, statistics and states, its value again at the end."""
     import tensorflow as tf
 
-    held = [variable._value for variable in layer._non_trainable_variables]  # noqa: SLF001
-    held += [value for value in vars(layer).values() if isinstance(value, tf.Variable)]
-    for variable in held:
+    variables = [variable._value for variable in layer._non_trainable_variables]  # noqa: SLF001
+    variables += [value for value in vars(layer).values() if isinstance(value, tf.Variable)]
+    for variable in variables:
         if variable is not None:
             stack.callback(variable.assign, tf.identity(variable))
 
@@ -170,9 +170,9 @@ class _Randomness:
         from keras.src.backend.common import global_state
 
         with ExitStack() as stack:
-            for state, own in self._states:
+            for state, value in self._states:
                 stack.callback(state.assign, tf.identity(state))
-                state.assign(own)
+                state.assign(value)
             stack.callback(random.setstate, random.getstate())
             stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
             stack.callback(

@@ -164,11 +164,11 @@ class LayerRecorder(TorchFunctionMode):
     def _record_function(
         self, name: str, read: Sequence[torch.Tensor], before: Mapping[int, int], result: object
     ) -> None:
-        given = list(_tensors(result))
-        given += [read[index] for index in before if self._place(read[index]) is None]  # written in place
-        fresh = [tensor for tensor in given if self._place(tensor) is None]
-        if name in LAYOUT and len(given) == 1 and given[0].dtype == read[0].dtype:
-            self._lay_out(given[0], before)
+        tensors = list(_tensors(result))
+        tensors += [read[index] for index in before if self._place(read[index]) is None]  # written in place
+        fresh = [tensor for tensor in tensors if self._place(tensor) is None]
+        if name in LAYOUT and len(tensors) == 1 and tensors[0].dtype == read[0].dtype:
+            self._lay_out(tensors[0], before)
             return
         recorded = [tensor for tensor in fresh if tensor.numel() > 1 and tensor.dtype != torch.bool]
         if not recorded:
@@ -203,9 +203,11 @@ class LayerRecorder(TorchFunctionMode):
             alone = len(frame.functions) == 1 and not frame.children
             if alone and self.layers[-1] is frame.functions[0] and set(self.layers[-1].outputs) <= set(outputs):
                 self.layers.pop()  # the module is this one function
-            own = [name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))]
+            names = [
+                name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+            ]
             prefix = f"{frame.path}." if frame.path else ""
-            parameters = tuple(f"{prefix}{name}" for name in own)
+            parameters = tuple(f"{prefix}{name}" for name in names)
             record = LayerRecord(self._numbered(frame.path), _kind(module), frame.inputs, outputs, parameters)
             self.layers.append(record)
 

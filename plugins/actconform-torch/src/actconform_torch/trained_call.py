@@ -83,9 +83,9 @@ class Call:
             elif name not in self._arguments and parameter.default is parameter.empty:
                 raise SourceError(f"no input {name!r}: the model takes {', '.join(self.names)}")
         if left:
-            known = [*self.names, *(name for name in self.parameters if name not in self.names)]
+            names = [*self.names, *(name for name in self.parameters if name not in self.names)]
             name = next(iter(left))
-            raise SourceError(f"the model takes no input {name!r}{near(name, known)}")
+            raise SourceError(f"the model takes no input {name!r}{near(name, names)}")
         return self._separated(filled)
 
     def _takes_keywords(self, keywords: Mapping[str, Any]) -> bool:

@@ -196,15 +196,15 @@ class TorchTrainedModel(TrainedModel):
         return tuple(specs)
 
     def _weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        seen = set()
+        names = set()
         for named in (
             self.module.named_parameters(remove_duplicate=False),
             self.module.named_buffers(remove_duplicate=False),
             _attributes(self.module),
         ):
             for name, tensor in named:
-                if name not in seen and not tensor.is_quantized and tensor.layout is torch.strided:
-                    seen.add(name)
+                if name not in names and not tensor.is_quantized and tensor.layout is torch.strided:
+                    names.add(name)
                     yield name, tensor
 
     def _precisions(self) -> tuple[Precision, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.accuracy.function.arrays import taken
+from actconform.accuracy.function.arrays import numpy_array
 from actconform.errors import UsageError
 from actconform.text import one_line
 
@@ -19,7 +19,7 @@ PLAIN = (int, float, bool, str, list, tuple)
 def array_of(value: Any, argument: str) -> NDArray[Any]:
     """Return an array of NumPy, a framework's tensor, a number or a list of numbers as an array; raise UsageError, naming the `argument`, for others."""
     try:
-        array = np.asarray(value) if isinstance(value, PLAIN) else taken(value)
+        array = np.asarray(value) if isinstance(value, PLAIN) else numpy_array(value)
     except Exception as error:  # a tensor of a framework may raise anything
         kind = one_line(type(value).__name__, 80)
         raise UsageError(

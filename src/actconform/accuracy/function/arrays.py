@@ -57,10 +57,10 @@ def array_kind(arrays: str | tuple[Give, Take] | None, functions: Iterable[objec
         raise UsageError(
             f"arrays={kind!r}: {name} is not imported in this process, so the function cannot take its arrays"
         )
-    return ArrayKind(kind, _giving(name, device), taken)
+    return ArrayKind(kind, _giving(name, device), numpy_array)
 
 
-def taken(returned: Any) -> NDArray[Any]:
+def numpy_array(returned: Any) -> NDArray[Any]:
     """Return what a function returned as an array of NumPy; raise UsageError for what is no array of NumPy or of a framework."""
     if isinstance(returned, np.ndarray | np.generic):
         return np.asarray(returned)

@@ -61,15 +61,17 @@ class Caller:
         tensors = {name: inputs[name] for name in self._kernel.inputs}
         if cotangents is not None:
             tensors[COTANGENT] = cotangents["y"]
-        given = {name: self._arrays.give(aligned_copy(array)) for name, array in tensors.items()}
+        arguments = {name: self._arrays.give(aligned_copy(array)) for name, array in tensors.items()}
         try:
-            returned = self._silently(function, list(given.values()))
+            returned = self._silently(function, list(arguments.values()))
         except Exception as error:
             self._annotate(error, function, tensors, regime)
             raise
         try:
             outputs = self._outputs(returned, gradient=cotangents is not None)
-            changed = [name for name, array in tensors.items() if not same_bytes(self._arrays.take(given[name]), array)]
+            changed = [
+                name for name, array in tensors.items() if not same_bytes(self._arrays.take(arguments[name]), array)
+            ]
         except UsageError as error:
             raise UsageError(f"{function_name(function)}, called with {_sizes(tensors)}: {error}") from None
         return outputs, changed

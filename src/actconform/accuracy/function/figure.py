@@ -42,10 +42,10 @@ def draw(measurement: FunctionMeasurement, ax: Any = None) -> Any:
     for aspect in measurement.aspects:
         chosen = finite & (columns["aspect"] == aspect.aspect)
         at, share = binades(columns["input"][chosen], fmt), columns["share"][chosen]
-        known = np.isfinite(share)
-        points = ax.plot(at[known], np.maximum(share[known], LEAST), ",", label=NAMES[aspect.aspect])
-        if not known.all():
-            ax.plot(at[~known], np.full(np.count_nonzero(~known), top), "x", color=points[0].get_color())
+        is_finite = np.isfinite(share)
+        points = ax.plot(at[is_finite], np.maximum(share[is_finite], LEAST), ",", label=NAMES[aspect.aspect])
+        if not is_finite.all():
+            ax.plot(at[~is_finite], np.full(np.count_nonzero(~is_finite), top), "x", color=points[0].get_color())
     ax.axhline(1.0, color="black", linewidth=1.0, label="limit")
     ax.set_yscale("log")
     ax.set_ylim(LEAST / 2.0, 1.5 * top)

@@ -84,50 +84,52 @@ def _opened(runs: Trained, text: str) -> OpenedModel:
     return opened
 
 
-def column_of(beside: Beside, source: Source, example: Arrays, mode: RunMode, exporter: str = "") -> TrainedColumn:
+def column_of(model: Beside, source: Source, example: Arrays, mode: RunMode, exporter: str = "") -> TrainedColumn:
     """Return a model as a column beside a graph; `example` are inputs of the graph, for what the model's outputs are.
 
     Raises UsageError where inputs or outputs cannot be paired, or the model cannot run in `mode`.
     """
-    _expect_mode(beside, mode)
-    inputs, notes = paired(_specs(source.inputs), beside.opened.inputs or _specs(source.inputs), "input")
-    result = beside.runs.run(arrays_in_trained_layout(inputs, example))
-    if isinstance(result, RunFailure):
-        raise UsageError(f"{one_line(beside.text)}: fails at inputs of the graph: {result.message}")
-    given = result.run.outputs if result.run else {}
-    specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in given.items()]
+    _expect_mode(model, mode)
+    inputs, notes = paired(_specs(source.inputs), model.opened.inputs or _specs(source.inputs), "input")
+    result = model.runs.run(arrays_in_trained_layout(inputs, example))
+    if isinstance(result, RunFailure) and result.kind in ("source", "refused"):
+        raise UsageError(f"{one_line(model.text)}: does not take the graph's inputs: {result.message}")
+    if isinstance(result, RunFailure):  # it costs this column alone
+        return TrainedColumn(model.runs, model.text, inputs, (), mode, is_graph=model.is_graph, failure=result)
+    arrays = result.run.outputs if result.run else {}
+    specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in arrays.items()]
     outputs, more = paired(
-        _specs(source.outputs), specs, "output", whole=False, by_values=lambda: _nearest(source, example, given)
+        _specs(source.outputs), specs, "output", complete=False, by_values=lambda: _nearest(source, example, arrays)
     )
     return TrainedColumn(
-        beside.runs,
-        beside.text,
+        model.runs,
+        model.text,
         inputs,
         outputs,
         mode,
-        is_graph=beside.is_graph,
+        is_graph=model.is_graph,
         exporter=exporter,
-        notes=[*notes, *more, *beside.opened.notes],
+        notes=[*notes, *more, *model.opened.notes],
     )
 
 
-def _nearest(source: Source, example: Arrays, given: Arrays) -> dict[str, str]:
+def _nearest(source: Source, example: Arrays, arrays: Arrays) -> dict[str, str]:
     """Return which output of the trained model each of the graph is, by their values at the example; {} where that does not tell."""
-    if len(source.outputs) == 1 and len(given) == 1:
+    if len(source.outputs) == 1 and len(arrays) == 1:
         return {}  # the order tells
     try:
-        return nearest_by_values(flatten(source.model, example).truth, given)
+        return nearest_by_values(flatten(source.model, example).truth, arrays)
     except (Unsupported, ValueError):
         return {}
 
 
-def _expect_mode(beside: Beside, mode: RunMode) -> None:
-    opened = beside.opened
+def _expect_mode(model: Beside, mode: RunMode) -> None:
+    opened = model.opened
     if mode.training and not opened.trainable:
-        raise UsageError(f"--train-mode: {one_line(beside.text)} has no training mode")
+        raise UsageError(f"--train-mode: {one_line(model.text)} has no training mode")
     if mode.precision not in opened.precisions:
         raise UsageError(
-            f"--dtype: {one_line(beside.text)} cannot run in {mode.precision}; it can in {', '.join(opened.precisions)}"
+            f"--dtype: {one_line(model.text)} cannot run in {mode.precision}; it can in {', '.join(opened.precisions)}"
         )
 
 
@@ -135,6 +137,8 @@ def refusal_of(column: TrainedColumn) -> Callable[[Arrays], str | None]:
     """Return what says why the trained model refuses inputs of the graph, None where it takes them."""
 
     def refusal(arrays: Arrays) -> str | None:
+        if column.failure is not None:
+            return None
         result = column.runs.run(arrays_in_trained_layout(column.inputs, arrays), column.mode)
         return result.message if isinstance(result, RunFailure) else None
 

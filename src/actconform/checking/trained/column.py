@@ -78,6 +78,8 @@ class TrainedColumn:
     """Whether it is an ONNX file in the role of the trained model."""
     exporter: str = ""
     """That made the graph from it just now; "" for a file of the user."""
+    failure: RunFailure | None = None
+    """Why it gave no outputs at the first inputs: then it is not run again."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -112,7 +114,7 @@ class _Check:
         if isinstance(opened, RunFailure):
             return replace(column, status="unavailable", reason=opened.message), trained
         trained = replace(trained, about=opened.about)
-        outputs = self._outputs()
+        outputs = self._column.failure or self._outputs()
         if not isinstance(outputs, RunFailure) and any(has_gradients(sample.inputs) for sample in self._samples):
             outputs += self._gradients(opened)
         if isinstance(outputs, RunFailure):
@@ -154,10 +156,10 @@ class _Check:
             if isinstance(result, RunFailure):
                 return result
             self._mutated.update(dict.fromkeys(result.mutated))
-            given = arrays_in_graph_layout(self._column.outputs, result.run.outputs if result.run else {})
+            arrays = arrays_in_graph_layout(self._column.outputs, result.run.outputs if result.run else {})
             again = arrays_in_graph_layout(self._column.outputs, result.second)
             for pair in self._column.outputs:
-                first = _verdict(sample, place, pair.graph, given.get(pair.graph))
+                first = _verdict(sample, place, pair.graph, arrays.get(pair.graph))
                 if pair.trained in result.unsteady:
                     self._unsteady[pair.graph] = None
                     second = _verdict(sample, place, pair.graph, again.get(pair.graph))
@@ -201,25 +203,25 @@ class _Check:
         native = self._runs.layers(inputs, self._column.mode)
         if isinstance(native, RunFailure):
             yield LevelCheck(name="", sample=place, marks="surviving", failure=f"{native.kind}: {native.message}")
-        whole = exact if isinstance(exact, TrainedRun) else native
-        if isinstance(whole, RunFailure):
+        recorded = exact if isinstance(exact, TrainedRun) else native
+        if isinstance(recorded, RunFailure):
             return
-        self._compare_weights(sample.graph, whole)
-        self._layers.append(TrainedRun(layers=whole.layers))
+        self._compare_weights(sample.graph, recorded)
+        self._layers.append(TrainedRun(layers=recorded.layers))
         owners = self._weights.owners if self._weights else {}
-        matching = self._matchings[place] = match_layers(sample.graph, sample.inputs, whole, owners)
+        matching = self._matchings[place] = match_layers(sample.graph, sample.inputs, recorded, owners)
         if isinstance(exact, TrainedRun):
-            given = arrays_in_graph_layout(self._column.outputs, exact.outputs)
-            self._exact += [_exact_verdict(sample, place, name, array) for name, array in given.items()]
+            arrays = arrays_in_graph_layout(self._column.outputs, exact.outputs)
+            self._exact += [_exact_verdict(sample, place, name, array) for name, array in arrays.items()]
             yield self._judged(sample, LevelCheck(name=EXACT, sample=place, marks="surviving"), matching, exact, exact)
         if isinstance(native, TrainedRun) and not self._column.is_graph:
-            yield self._judged(sample, LevelCheck(name="", sample=place, marks="surviving"), matching, whole, native)
+            yield self._judged(sample, LevelCheck(name="", sample=place, marks="surviving"), matching, recorded, native)
         fault = isinstance(exact, TrainedRun)
         if fault and opened.trainable and not self._column.mode.training and self._part(place):
             training = self._runs.layers(inputs, RunMode("float64", training=True))
             if isinstance(training, TrainedRun):
                 check = LevelCheck(name=TRAINING, sample=place, marks="surviving")
-                yield self._judged(sample, check, matching, whole, training)
+                yield self._judged(sample, check, matching, recorded, training)
 
     def _part(self, place: int) -> bool:
         """Return whether the float64 outputs of a sample are not those of the graph."""
@@ -239,9 +241,9 @@ class _Check:
     ) -> LevelCheck:
         """Return the verdicts on a run's layers; `matched` is the run that the matching speaks of."""
         shown = dict(_shown(matching, matched, run))
-        given = arrays_in_graph_layout(self._column.outputs, run.outputs)
+        arrays = arrays_in_graph_layout(self._column.outputs, run.outputs)
         shown |= {
-            name: array for name, array in given.items() if name not in shown and _is_shown(sample.graph, name, array)
+            name: array for name, array in arrays.items() if name not in shown and _is_shown(sample.graph, name, array)
         }
         judge = Judge(sample.graph, sample.inputs, shown, rounded=self._rounded(sample.graph))
         tensors = list(judge.take(shown))
@@ -278,9 +280,9 @@ def _unspanned(judge: Judge, tensors: Sequence[TensorCheck]) -> list[Any]:
 def _shown(matching: Matching, matched: TrainedRun, run: TrainedRun) -> Iterator[tuple[str, Array]]:
     """Yield the tensors of the graph that a run shows, by the layers and their outputs that were matched in another run of the model."""
     places = {index: (layer.name, k) for layer in reversed(matched.layers) for k, index in enumerate(layer.outputs)}
-    there = {(layer.name, k): index for layer in run.layers for k, index in enumerate(layer.outputs)}
+    places_in_run = {(layer.name, k): index for layer in run.layers for k, index in enumerate(layer.outputs)}
     for match in matching.matches:
-        index = match.trained if run is matched else there.get(places.get(match.trained, ("", -1)), -1)
+        index = match.trained if run is matched else places_in_run.get(places.get(match.trained, ("", -1)), -1)
         if index < 0:
             continue
         array = run.tensors[index]

@@ -64,21 +64,21 @@ def export_all(
 
     One that fails costs its own graph alone. Raises OSError where a graph cannot be written.
     """
-    made = []
+    exports = []
     for name in exporters:
         step(name)
         artifact = runs.export(name, inputs, training=training)
         if isinstance(artifact, RunFailure):
-            made.append(Export(name, None, artifact.message))
+            exports.append(Export(name, None, artifact.message))
             continue
         path = folder / name / MODEL
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, artifact.model)
         try:
-            made.append(Export(name, read_source(path, max_memory=max_memory), "", artifact.warnings))
+            exports.append(Export(name, read_source(path, max_memory=max_memory), "", artifact.warnings))
         except UsageError as error:
-            made.append(Export(name, None, str(error), artifact.warnings))
-    return made
+            exports.append(Export(name, None, str(error), artifact.warnings))
+    return exports
 
 
 def example_inputs(

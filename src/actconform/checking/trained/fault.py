@@ -250,9 +250,9 @@ def _training_mode(observed: Observations, level: LevelCheck, tensor: TensorChec
         node = nodes[name]
         if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
             yield f"{one_line(name)} is a BatchNormalization in training mode: it was exported so, and uses the moments of the batch"
-    for other in observed.levels:
-        if other.name == TRAINING and other.sample == level.sample:
-            same = next((each for each in other.tensors if each.tensor == tensor.tensor), None)
+    for training in observed.levels:
+        if training.name == TRAINING and training.sample == level.sample:
+            same = next((each for each in training.tensors if each.tensor == tensor.tensor), None)
             if same is not None and same.explained:
                 yield (
                     "with Dropout and BatchNorm in training mode the trained model gives what the graph gives: it was exported in training mode"

@@ -40,15 +40,15 @@ class NamedPair(NamedTuple):
 def paired(
     graph: Sequence[TensorSpec],
     trained: Sequence[TensorSpec],
-    what: str,
+    role: str,
     *,
-    whole: bool = True,
+    complete: bool = True,
     by_values: Callable[[], Mapping[str, str]] = dict,
 ) -> tuple[list[NamedPair], list[str]]:
     """Return which tensor is which, and notes about those that are told apart otherwise than by name, or have another layout.
 
-    `what` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then `by_values`, which
-    gives the trained name by the graph's, then the order, where types and ranks fit. With `whole` each tensor of the graph needs a partner;
+    `role` is "input" or "output". Names decide, then names without what exporters add (":0", a prefix of the signature), then `by_values`, which
+    gives the trained name by the graph's, then the order, where types and ranks fit. With `complete` each tensor of the graph needs a partner;
     otherwise those without one are left out. Raises UsageError, with both lists, where it cannot be told.
     """
     partners, how = _by_name(graph, trained), ""
@@ -59,9 +59,9 @@ def paired(
         partners, how = ordered, "by their order"
     partners = {**partners, **_by_some_names(graph, trained)} if len(partners) < len(graph) else partners
     missing = [spec.name for spec in graph if spec.name not in partners]
-    if missing and (whole or not partners):
+    if missing and (complete or not partners):
         raise UsageError(
-            f"{what}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
+            f"{role}s cannot be told apart: the graph has {_listed(graph)}, the trained model {_listed(trained)}; rename one side's, "
             "as with input_names and output_names of the exporter"
         )
     pairs = [
@@ -69,19 +69,19 @@ def paired(
         for spec in graph
         if spec.name in partners
     ]
-    notes = [note for pair in pairs for note in _notes(pair, what, how)]
+    notes = [note for pair in pairs for note in _notes(pair, role, how)]
     if missing:
         notes.append(
-            f"{what}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
+            f"{role}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"
         )
     return pairs, notes
 
 
-def _notes(pair: NamedPair, what: str, how: str) -> Iterator[str]:
+def _notes(pair: NamedPair, role: str, how: str) -> Iterator[str]:
     if how and _bare(pair.graph) != _bare(pair.trained):
-        yield f"{what} {one_line(pair.graph)} of the graph is {one_line(pair.trained)} of the trained model, {how}"
+        yield f"{role} {one_line(pair.graph)} of the graph is {one_line(pair.trained)} of the trained model, {how}"
     if pair.permutation:
-        yield f"{what} {one_line(pair.graph)} has another layout than in the trained model: axes {list(pair.permutation)} of it"
+        yield f"{role} {one_line(pair.graph)} has another layout than in the trained model: axes {list(pair.permutation)} of it"
 
 
 def nearest_by_values(graph: Mapping[str, Array], trained: Mapping[str, Array]) -> dict[str, str]:

@@ -133,8 +133,12 @@ def open_trained(
             if not isinstance(opened, RunFailure):
                 stack.push(opening.pop_all())
                 return runs
-        if opened.kind == "source":
-            raise UsageError(f"{one_line(source.text)}: {opened.message}")
+        if opened.kind not in (
+            "refused",
+            "unavailable",
+        ):  # the user's own, or a crash or hang in which no other framework would fare better
+            message = opened.message.removeprefix(f"{source.text} ").removeprefix(f"{source.text}: ")
+            raise UsageError(f"{one_line(source.text)}: {message}")
         reasons.append(f"{name}: {opened.message}")
     if not reasons:
         raise UsageError(

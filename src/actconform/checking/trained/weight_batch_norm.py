@@ -139,9 +139,10 @@ def _batch_norms(ledger: Ledger) -> Iterator[BatchNorm]:
         last = name.rsplit(".", 1)[-1].rsplit("/", 1)[-1]
         if last not in MEANS:
             continue
-        own = {text.rsplit(".", 1)[-1].rsplit("/", 1)[-1]: text for text in (name, *ledger.siblings(name))}
-        variance = next((own[text] for text in VARIANCES if text in own), "")
-        gamma, beta = own.get("weight", own.get("gamma", "")), own.get("bias", own.get("beta", ""))
+        parameters = {text.rsplit(".", 1)[-1].rsplit("/", 1)[-1]: text for text in (name, *ledger.siblings(name))}
+        variance = next((parameters[text] for text in VARIANCES if text in parameters), "")
+        gamma = parameters.get("weight", parameters.get("gamma", ""))
+        beta = parameters.get("bias", parameters.get("beta", ""))
         shape = ledger.parameters[name].shape
         if (
             len(shape) == 1
@@ -287,7 +288,7 @@ def _settle_weight(ledger: Ledger, norm: BatchNorm, weight: str, fold: Fold) -> 
         ledger.settle(weight, [fold.initializer], "different", text, deviation=deviation)
     else:
         ledger.settle(weight, [fold.initializer], "folded", text, deviation=deviation)
-    ledger.own(weight, [fold.initializer])
+    ledger.enter_owner(weight, [fold.initializer])
 
 
 def _of(norm: BatchNorm, fold: Fold) -> str:
@@ -328,7 +329,7 @@ def _settle_norm(ledger: Ledger, norm: BatchNorm, fold: Fold, bias: str) -> None
             ledger.settle(name, [shift], "folded", f"folded into {shift}")
         if bias and before is biases[0]:
             ledger.settle(bias, [shift], "folded", f"{_of(norm, fold)} folded in", deviation=rest)
-        ledger.own(bias or norm.names[1] or norm.names[2], [shift])
+        ledger.enter_owner(bias or norm.names[1] or norm.names[2], [shift])
 
 
 def _open_of(ledger: Ledger, norm: BatchNorm, places: tuple[int, ...]) -> list[str]:

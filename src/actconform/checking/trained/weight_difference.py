@@ -114,9 +114,9 @@ def _grid(wanted: Array, constant: Array, deviation: Deviation) -> WeightDiffere
 
 
 def _on_grid(wanted: Array, constant: Array, axis: int | None) -> bool:
-    others = tuple(i for i in range(constant.ndim) if i != axis)
-    lowest = constant.min(others, keepdims=True).astype(np.float64)
-    highest = constant.max(others, keepdims=True).astype(np.float64)
+    axes = tuple(i for i in range(constant.ndim) if i != axis)
+    lowest = constant.min(axes, keepdims=True).astype(np.float64)
+    highest = constant.max(axes, keepdims=True).astype(np.float64)
     largest = np.maximum(np.abs(lowest), np.abs(highest))
     for step, start in ((largest / 127, 0.0), (largest / 128, 0.0), ((highest - lowest) / 255, lowest)):
         steps = (constant - start) / np.where(step > 0, step, 1.0)

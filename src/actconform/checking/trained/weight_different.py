@@ -60,7 +60,7 @@ def _settle(ledger: Ledger, parameter: str, initializer: str, layout: WeightLayo
     else:
         text = result.words + turned
         ledger.settle(parameter, [initializer], "different", text, kind=result.kind, deviation=result.deviation)
-    ledger.own(parameter, [initializer])
+    ledger.enter_owner(parameter, [initializer])
 
 
 def _attention_factor(ledger: Ledger, parameter: str, result: WeightDifference) -> str:
@@ -97,8 +97,8 @@ def _by_siblings(ledger: Ledger) -> dict[str, str]:
 
 def _neighbours(ledger: Ledger, initializer: str) -> list[str]:
     """Return the constants near one: of the nodes that read it, and of those that read what these give."""
-    given = {name for node in ledger.readers[initializer] for name in node.outputs}
-    nodes = [*ledger.readers[initializer], *(node for node in ledger.graph.nodes if given & set(node.inputs))]
+    results = {name for node in ledger.readers[initializer] for name in node.outputs}
+    nodes = [*ledger.readers[initializer], *(node for node in ledger.graph.nodes if results & set(node.inputs))]
     return [name for node in nodes for name in node.inputs if name in ledger.constants and _holds_weights(ledger, name)]
 
 

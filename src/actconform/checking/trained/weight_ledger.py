@@ -118,7 +118,7 @@ class Ledger:
             place=deviation.place,
         )
 
-    def own(self, parameter: str, initializers: Sequence[str]) -> None:
+    def enter_owner(self, parameter: str, initializers: Sequence[str]) -> None:
         """Enter that constants are a weight, or a part of it; one of two weights of two layers belongs to none."""
         for name in initializers:
             owner = self.owners.setdefault(name, parameter)

@@ -42,14 +42,14 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
     for part in merged:
         _settle_merged(ledger, part, rounding)
     for part in merged:
-        ledger.own(part.part, [part.whole])
-    wholes = _open_weights(ledger, rounding)
+        ledger.enter_owner(part.part, [part.container])
+    containers = _open_weights(ledger, rounding)
     pieces: dict[str, list[WeightPart]] = defaultdict(list)
     left = {name: fetch for name, fetch in constants.items() if name not in ledger.taken}
     for part in find_parts(
-        left, wholes, lambda initializer, parameter: unlike(parameter, initializer), lambda _: False
+        left, containers, lambda initializer, parameter: unlike(parameter, initializer), lambda _: False
     ):
-        pieces[part.whole].append(part)
+        pieces[part.container].append(part)
     for parameter, parts in pieces.items():
         _settle_split(ledger, parameter, parts, rounding)
     if rounding is None:
@@ -59,19 +59,19 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
 def match_sums(ledger: Ledger) -> None:
     """Settle the two biases of a recurrent layer, of the input and of the state, of which a constant holds the sum."""
     pairs = {name: name.replace("bias_ih", "bias_hh") for name in ledger.open_parameters() if "bias_ih" in name}
-    pairs = {name: other for name, other in pairs.items() if other in ledger.open_parameters()}
-    sums = {name: partial(_sum, ledger, name, other) for name, other in pairs.items()}
+    pairs = {name: state_bias for name, state_bias in pairs.items() if state_bias in ledger.open_parameters()}
+    sums = {name: partial(_sum, ledger, name, state_bias) for name, state_bias in pairs.items()}
     constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
-    for part in find_parts(sums, constants, lambda _part, _whole: False, partial(may_have_gates, ledger)):
-        text = f"the sum of both biases: {_sliced(part, ledger.constants[part.whole].ndim)}"
+    for part in find_parts(sums, constants, lambda _part, _container: False, partial(may_have_gates, ledger)):
+        text = f"the sum of both biases: {_sliced(part, ledger.constants[part.container].ndim)}"
         text += f", gates {part.gates}" if part.gates else ""
         for name in (part.part, pairs[part.part]):
-            ledger.settle(name, [part.whole], "merged", text, exact=False)
-        ledger.own(part.part, [part.whole])
+            ledger.settle(name, [part.container], "merged", text, exact=False)
+        ledger.enter_owner(part.part, [part.container])
 
 
-def _sum(ledger: Ledger, name: str, other: str) -> Array:
-    total: Array = ledger.trained(name) + ledger.trained(other)
+def _sum(ledger: Ledger, name: str, state_bias: str) -> Array:
+    total: Array = ledger.trained(name) + ledger.trained(state_bias)
     return total
 
 
@@ -84,26 +84,26 @@ def _open_weights(ledger: Ledger, rounding: Rounding | None) -> dict[str, Callab
 
 
 def _settle_merged(ledger: Ledger, part: WeightPart, rounding: Rounding | None) -> None:
-    whole = ledger.constants[part.whole]
+    container = ledger.constants[part.container]
     runs = part.runs()
-    text = f"{_sliced(part, whole.ndim)} of {list(whole.shape)}"
+    text = f"{_sliced(part, container.ndim)} of {list(container.shape)}"
     text += f", gates {part.gates}" if part.gates else ""
     trained = ledger.parameters[part.part]
-    wrong = "" if part.gates else lacks_reordering(ledger, part.part, part.whole)
+    wrong = "" if part.gates else lacks_reordering(ledger, part.part, part.container)
     if rounding is not None:
-        settle_rounded(ledger, part.part, [part.whole], rounding, _lost(ledger, part.part, rounding), text)
+        settle_rounded(ledger, part.part, [part.container], rounding, _lost(ledger, part.part, rounding), text)
     elif wrong:
-        ledger.settle(part.part, [part.whole], "different", f"{text}: {wrong}", kind="permuted")
-    elif part.gates and whole.size == trained.size:
-        ledger.settle(part.part, [part.whole], "reordered", f"gates {part.gates}")
+        ledger.settle(part.part, [part.container], "different", f"{text}: {wrong}", kind="permuted")
+    elif part.gates and container.size == trained.size:
+        ledger.settle(part.part, [part.container], "reordered", f"gates {part.gates}")
     elif part.gates or (
-        whole.size > trained.size and len(runs) <= MOST_RUNS and list(part.places) == sorted(part.places)
+        container.size > trained.size and len(runs) <= MOST_RUNS and list(part.places) == sorted(part.places)
     ):
-        ledger.settle(part.part, [part.whole], "merged", text)
+        ledger.settle(part.part, [part.container], "merged", text)
     else:
         count = sum(place != i for i, place in enumerate(part.places))
         text = f"{count:,} of {len(part.places):,} slices along axis {part.axis} stand elsewhere: the order is permuted"
-        ledger.settle(part.part, [part.whole], "different", text, kind="permuted")
+        ledger.settle(part.part, [part.container], "different", text, kind="permuted")
 
 
 def _lost(ledger: Ledger, parameter: str, rounding: Rounding) -> Deviation:
@@ -119,17 +119,17 @@ def _sliced(part: WeightPart, rank: int) -> str:
         ranges = f"{min(part.places)}:{max(part.places) + 1}"
     indices = [":"] * rank
     if part.entry is None:
-        indices[part.whole_axis] = ranges
+        indices[part.container_axis] = ranges
     else:
-        indices[0], indices[part.whole_axis + 1] = str(part.entry), ranges
-    return f"{part.whole}[{', '.join(indices)}]"
+        indices[0], indices[part.container_axis + 1] = str(part.entry), ranges
+    return f"{part.container}[{', '.join(indices)}]"
 
 
 def _settle_split(ledger: Ledger, parameter: str, parts: list[WeightPart], rounding: Rounding | None) -> None:
     """Settle a weight of which constants are parts, along the axis along which most lie."""
-    places = [(part.entry is not None, part.whole_axis) for part in parts]
+    places = [(part.entry is not None, part.container_axis) for part in parts]
     chosen = [part for part, place in zip(parts, places, strict=True) if place == max(places, key=places.count)]
-    axis = chosen[0].whole_axis
+    axis = chosen[0].container_axis
     size = ledger.parameters[parameter].shape[axis]
     covered = len({place for part in chosen for place in part.places})
     names = [part.part for part in chosen]
@@ -139,7 +139,7 @@ def _settle_split(ledger: Ledger, parameter: str, parts: list[WeightPart], round
         settle_rounded(ledger, parameter, names, rounding, _lost(ledger, parameter, rounding), f"split {text}")
     else:
         ledger.settle(parameter, names, "split", text, exact=covered == size)
-    ledger.own(parameter, names)
+    ledger.enter_owner(parameter, names)
 
 
 def _settle_uniform(ledger: Ledger) -> None:
@@ -159,7 +159,7 @@ def _settle_uniform(ledger: Ledger) -> None:
             ):
                 text = f"{trained.flat[0]:.6g} throughout, as a part of {name} {list(constant.shape)}"
                 ledger.settle(parameter, [name], "merged", text)
-                ledger.own(parameter, [name])
+                ledger.enter_owner(parameter, [name])
                 break
 
 

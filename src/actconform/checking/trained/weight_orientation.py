@@ -56,7 +56,7 @@ def _read(node: FlatNode, name: str) -> str:
     return " ".join([node.proto.op_type, str(list(node.proto.input).index(name)), *sorted(turns)])
 
 
-def _right_state(use: Use, others: Counter[str], squares: Counter[str]) -> str:
+def _right_state(use: Use, rectangles: Counter[str], squares: Counter[str]) -> str:
     """Return how a weight must lie for this use; "" where nothing shows it."""
     kind, _, reads = use
     if kind in OUT_FIRST or kind in IN_FIRST:
@@ -64,7 +64,7 @@ def _right_state(use: Use, others: Counter[str], squares: Counter[str]) -> str:
             return TURNED if kind in OUT_FIRST else AS_TRAINED
         if reads == ("Gemm 1 transB",):
             return AS_TRAINED if kind in OUT_FIRST else TURNED
-    for votes, share in ((others, 1.0), (squares, 0.75)):
+    for votes, share in ((rectangles, 1.0), (squares, 0.75)):
         if votes:
             state, count = votes.most_common(1)[0]
             return state if count >= share * votes.total() and votes.total() > 1 else ""

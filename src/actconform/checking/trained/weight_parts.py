@@ -41,23 +41,23 @@ class Slices(NamedTuple):
 
 
 class WeightPart(NamedTuple):
-    """An array, `part`, whose slices along an axis are slices of another, `whole`."""
+    """An array, `part`, whose slices along an axis are slices of another, `container`."""
 
     part: str
     axis: int | None
-    """Of the part; None where all of it is one slice of the whole."""
-    whole: str
+    """Of the part; None where all of it is one slice of the container."""
+    container: str
     entry: int | None
-    """The entry of the whole along its first axis, and nothing outside it; None where that is not so."""
-    whole_axis: int
+    """The entry of the container along its first axis, and nothing outside it; None where that is not so."""
+    container_axis: int
     """The axis, that entry apart."""
     places: tuple[int, ...]
-    """Of each slice of the part: its place in the whole."""
+    """Of each slice of the part: its place in the container."""
     gates: str
     """How gates were reordered, "" where they were not."""
 
     def runs(self) -> list[tuple[int, int]]:
-        """Return the places in the whole as ranges: start and end."""
+        """Return the places in the container as ranges: start and end."""
         ranges: list[tuple[int, int]] = []
         for place in self.places:
             if ranges and ranges[-1][1] == place:
@@ -67,47 +67,49 @@ class WeightPart(NamedTuple):
         return ranges
 
 
-def find_parts(parts: Arrays, wholes: Arrays, unlike: Unlike, gated: Callable[[str], bool]) -> list[WeightPart]:
+def find_parts(parts: Arrays, containers: Arrays, unlike: Unlike, gated: Callable[[str], bool]) -> list[WeightPart]:
     """Return for each array its places in the first other that has all of its slices, bit for bit.
 
     Both are given as functions that return canonical arrays, not all of which need be in memory at once; `unlike` tells of a part and
-    a whole of equal size whether their elements are known to be others, `gated` of a part whether its slices may be those of gates. Arrays of one value throughout are nowhere and everywhere: they are left out.
+    a container of equal size whether their elements are known to be others, `gated` of a part whether its slices may be those of gates. Arrays of one value throughout are nowhere and everywhere: they are left out.
     """
     shapes = {name: fetch().shape for name, fetch in parts.items()}
     index: dict[tuple[int, int], list[Slices]] = defaultdict(list)
-    for name, fetch in wholes.items():
-        whole = fetch()
-        sizes = _slice_sizes(name, whole, shapes, unlike)
-        if sizes and not is_constant(whole):
-            for slices in _slices(name, whole, sizes):
+    for name, fetch in containers.items():
+        container = fetch()
+        sizes = _slice_sizes(name, container, shapes, unlike)
+        if sizes and not is_constant(container):
+            for slices in _slices(name, container, sizes):
                 for total in np.unique(slices.totals).tolist():
-                    index[whole.size // _entries(whole, slices) // len(slices.totals), total].append(slices)
+                    index[container.size // _entries(container, slices) // len(slices.totals), total].append(slices)
     if not index:
         return []
-    return [part for name, fetch in parts.items() if (part := _part(name, fetch(), wholes, index, gated=gated(name)))]
+    return [
+        part for name, fetch in parts.items() if (part := _part(name, fetch(), containers, index, gated=gated(name)))
+    ]
 
 
-def _entries(whole: Array, slices: Slices) -> int:
-    return 1 if slices.entry is None else len(whole)
+def _entries(container: Array, slices: Slices) -> int:
+    return 1 if slices.entry is None else len(container)
 
 
-def _slice_sizes(name: str, whole: Array, shapes: Mapping[str, tuple[int, ...]], unlike: Unlike) -> set[int]:
+def _slice_sizes(name: str, container: Array, shapes: Mapping[str, tuple[int, ...]], unlike: Unlike) -> set[int]:
     """Return how large the slices of arrays are that may lie in another: smaller ones, and those of equal size with the same elements."""
-    if whole.size < 2 or whole.dtype.kind != "f":
+    if container.size < 2 or container.dtype.kind != "f":
         return set()
     sizes: set[int] = set()
     for part, shape in shapes.items():
         size = int(np.prod(shape, dtype=np.int64))
-        if 1 < size < whole.size or (size == whole.size and not unlike(part, name)):
+        if 1 < size < container.size or (size == container.size and not unlike(part, name)):
             sizes |= {size, *(size // length for length in shape if length > 1)}
     return sizes
 
 
-def _slices(name: str, whole: Array, sizes: set[int]) -> Iterator[Slices]:
+def _slices(name: str, container: Array, sizes: set[int]) -> Iterator[Slices]:
     """Yield an array as slices of any of some sizes, and likewise each entry along its first axis."""
-    entries: list[tuple[int | None, Array]] = [(None, whole)]
-    if whole.ndim > 1 and len(whole) <= MOST_ENTRIES:
-        entries += enumerate(whole)
+    entries: list[tuple[int | None, Array]] = [(None, container)]
+    if container.ndim > 1 and len(container) <= MOST_ENTRIES:
+        entries += enumerate(container)
     for entry, array in entries:
         for axis, length in enumerate(array.shape):
             if 1 < length <= MOST_SLICES and array.size // length in sizes:
@@ -115,7 +117,7 @@ def _slices(name: str, whole: Array, sizes: set[int]) -> Iterator[Slices]:
 
 
 def _part(
-    name: str, array: Array, wholes: Arrays, index: Mapping[tuple[int, int], list[Slices]], *, gated: bool
+    name: str, array: Array, containers: Arrays, index: Mapping[tuple[int, int], list[Slices]], *, gated: bool
 ) -> WeightPart | None:
     if array.size < 2 or array.dtype.kind != "f" or is_constant(array):
         return None
@@ -125,17 +127,17 @@ def _part(
             totals = (
                 np.array([weight_fingerprint(array).total], np.uint64) if axis is None else slice_totals(array, axis)
             )
-            whole = wholes[slices.name]()
-            whole = whole if slices.entry is None else whole[slices.entry]
+            container = containers[slices.name]()
+            container = container if slices.entry is None else container[slices.entry]
             for places, gates in _places(totals, slices.totals, gated=gated):
-                if exact_layout(array, np.take(whole, places, slices.axis)):
+                if exact_layout(array, np.take(container, places, slices.axis)):
                     return WeightPart(name, axis, slices.name, slices.entry, slices.axis, tuple(places.tolist()), gates)
     return None
 
 
-def _places(part: Bits, whole: Bits, *, gated: bool) -> Iterator[tuple[Array, str]]:
-    """Yield where the slices of a part may lie in a whole: in a row, gates reordered, each where it is found first."""
-    if len(part) > len(whole):
+def _places(part: Bits, container: Bits, *, gated: bool) -> Iterator[tuple[Array, str]]:
+    """Yield where the slices of a part may lie in a container: in a row, gates reordered, each where it is found first."""
+    if len(part) > len(container):
         return
     orders: list[tuple[Array, str]] = [(np.arange(len(part)), "")]
     for gates, words in GATES.items() if gated else ():
@@ -146,19 +148,19 @@ def _places(part: Bits, whole: Bits, *, gated: bool) -> Iterator[tuple[Array, st
     repeated = len(np.unique(part)) < len(part)
     for order, words in orders[::-1] if repeated else orders:
         wanted = part[order]
-        for start in np.flatnonzero(whole == wanted[0])[:MOST_CANDIDATES].tolist():
-            if np.array_equal(whole[start : start + len(part)], wanted):
+        for start in np.flatnonzero(container == wanted[0])[:MOST_CANDIDATES].tolist():
+            if np.array_equal(container[start : start + len(part)], wanted):
                 places = np.empty(len(part), np.int64)
                 places[order] = np.arange(start, start + len(part))
                 yield places, words
-    if np.isin(part, whole).all():
-        yield _scattered(part, whole), ""
+    if np.isin(part, container).all():
+        yield _scattered(part, container), ""
 
 
-def _scattered(part: Bits, whole: Bits) -> Array:
+def _scattered(part: Bits, container: Bits) -> Array:
     """Return a place for each slice: next to the one before where that fits, else the first that is free."""
     free: dict[int, list[int]] = defaultdict(list)
-    for place, total in reversed(list(enumerate(whole.tolist()))):
+    for place, total in reversed(list(enumerate(container.tolist()))):
         free[total].append(place)
     places: list[int] = []
     for total in part.tolist():

@@ -182,7 +182,7 @@ def _settle(ledger: Ledger, weight: FoldedWeight, codes: Codes, pair: Partner) -
     text += "" if pair.layout.in_order(shape) else "; transposed"
     state: WeightState = "different" if steps.max() > 1 else "quantized"
     ledger.settle(weight.parameter, [codes.initializer], state, text, deviation=deviation)
-    ledger.own(weight.parameter, [codes.initializer])
+    ledger.enter_owner(weight.parameter, [codes.initializer])
 
 
 def _errors(ledger: Ledger, trained: Array, codes: Codes, pair: Partner) -> tuple[Array, Array, Array]:
@@ -204,10 +204,10 @@ def _per(step: Array, codes: Codes) -> str:
 
 def _step_elsewhere(ledger: Ledger, wanted: Array, codes: Codes) -> Array:
     """Return the step of integers that no scale is read with: a constant near what fits best, else that itself."""
-    others = tuple(i for i in range(wanted.ndim) if i != codes.axis)
+    axes = tuple(i for i in range(wanted.ndim) if i != codes.axis)
     products, squares = wanted * codes.integers, codes.integers**2
     fits: list[Array] = [np.sum(products, keepdims=True) / max(1.0, float(np.sum(squares)))]
-    fits.append(np.sum(products, others, keepdims=True) / np.maximum(1.0, np.sum(squares, others, keepdims=True)))
+    fits.append(np.sum(products, axes, keepdims=True) / np.maximum(1.0, np.sum(squares, axes, keepdims=True)))
     steps = list(fits)
     for name in ledger.open_constants():
         constant = ledger.constants[name]

@@ -62,10 +62,10 @@ def slice_totals(array: Array, axis: int) -> Bits:
     """Return the total of each slice along an axis of a canonical array, as `WeightFingerprint.total` is computed."""
     bits = bits_of(array)
     totals = np.zeros(array.shape[axis], np.uint64)
-    others = tuple(i for i in range(array.ndim) if i != axis)
+    axes = tuple(i for i in range(array.ndim) if i != axis)
     rows = max(1, CHUNK * len(array) // max(1, array.size))
     for start in range(0, len(array), rows):
-        part = np.sum(_hashed(bits[start : start + rows]), axis=others, dtype=np.uint64)
+        part = np.sum(_hashed(bits[start : start + rows]), axis=axes, dtype=np.uint64)
         if axis == 0:
             totals[start : start + rows] = part
         else:

@@ -91,9 +91,9 @@ def _settle_equal(
     in_order = [name for name in ledger.constants if name in set(initializers)]
     owners = _owners_of_equal(ledger, list(group), in_order)
     for parameter, layouts in group.items():
-        own = [name for name in in_order if owners.get(name) == parameter]
-        _settle(ledger, parameter, own or in_order, layouts, rounding)
-        ledger.own(parameter, own)
+        owned = [name for name in in_order if owners.get(name) == parameter]
+        _settle(ledger, parameter, owned or in_order, layouts, rounding)
+        ledger.enter_owner(parameter, owned)
         _name_copies(ledger, parameter, list(group))
 
 
@@ -179,5 +179,5 @@ def _name_copies(ledger: Ledger, parameter: str, alike: Sequence[str]) -> None:
     copies = [name for name in alike if name != parameter]
     if copies and not is_constant(ledger.trained(parameter)):
         check = ledger.checks[parameter]
-        others = f"{', '.join(copies[:3])}{' ...' if copies[3:] else ''}"
-        ledger.checks[parameter] = msgspec.structs.replace(check, words=f"{check.words}; tied with {others}, or a copy")
+        named = f"{', '.join(copies[:3])}{' ...' if copies[3:] else ''}"
+        ledger.checks[parameter] = msgspec.structs.replace(check, words=f"{check.words}; tied with {named}, or a copy")

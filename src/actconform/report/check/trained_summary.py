@@ -54,11 +54,11 @@ def weight_sentences(trained: TrainedCheck) -> Iterator[str]:
     if not trained.weights:
         return
     states = Counter(check.state for check in trained.weights)
-    kept = sum(check.exact for check in trained.weights)
+    exact = sum(check.exact for check in trained.weights)
     ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in EXACT)
     others = [f"{states['folded']:,} folded into others"] if states["folded"] else []
     others += [f"{states['unused']:,} that no output needs"] if states["unused"] else []
-    bits = f"{kept - states['unused']:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}"
+    bits = f"{exact:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}"
     yield ", ".join([bits, *others])
     changed = [check for check in trained.weights if check.state not in HARMLESS]
     changed.sort(key=lambda check: check.state not in ("different", "missing"))
