@@ -308,7 +308,7 @@ class _Session:
 
     def _example_samples(self, source: Source) -> tuple[list[CheckedSample], list[str]]:
         """Return the inputs that a factory gave beside its model, where they fit the graph, and a note where they do not."""
-        factory = next((beside for beside in self._beside if beside.opened.example), None)
+        factory = next((model for model in self._models if model.opened.example), None)
         if factory is None or not isinstance(factory.runs, TrainedRuns):
             return [], []
         arrays, origin = example_inputs(
