@@ -234,7 +234,7 @@ def _choice_of(name: str) -> str:
 
 
 def _mask(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Return rows of ones, then zeros: the first row all ones, the others at least half, so that what reads them has work.
+    """Return rows of ones, then zeros, at least half of each ones, so that what reads them has work.
 
     A row that is masked altogether would give NaN in models that are right.
     """
@@ -242,8 +242,6 @@ def _mask(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return np.ones((), bool)
     length = shape[-1]
     ends = generator.integers((length + 1) // 2, length, (*shape[:-1], 1), endpoint=True)
-    if ends.size:
-        ends.reshape(-1)[0] = length
     return np.broadcast_to(np.arange(length) < ends, shape)
 
 
