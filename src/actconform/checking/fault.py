@@ -93,12 +93,7 @@ def _of_node(
     cause = None if optimized else known_cause(runs, sample, level, tensor)
     if cause is not None:
         evidence.append(cause.words)
-    off = [output.name for output in outputs if not output.explained and output.sample == level.sample]
-    evidence.append(
-        f"end to end {_names(off)} is off by more than {LIMIT:g} spreads"
-        if off
-        else "end to end rounding still hides it"
-    )
+    evidence.append(visible_end_to_end(outputs, level.sample))
     return ModelFault(
         blame="runtime:optimizer" if fused else "undetermined" if optimized else "runtime",
         node=tensor.node,
@@ -305,6 +300,16 @@ def end_to_end_words(output: OutputCheck) -> str:
     return (
         f"output {output.name} is {output.got:.9g} at {list(output.place)} where {output.wanted:.9g} is right: "
         f"{output.spreads:,.3g} spreads, and at most {LIMIT:g} are explained by rounding"
+    )
+
+
+def visible_end_to_end(outputs: Sequence[OutputCheck], sample: int) -> str:
+    """Return which outputs of a sample are off by more than rounding explains, as a sentence."""
+    off = [output.name for output in outputs if not output.explained and output.sample == sample]
+    return (
+        f"end to end {_names(off)} is off by more than {LIMIT:g} spreads"
+        if off
+        else "end to end rounding still hides it"
     )
 
 

@@ -72,11 +72,18 @@ def foreign_file(path: Path, head: bytes) -> str | None:
     return _text(head)
 
 
-def _archive(path: Path) -> str:
+def archive_members(path: Path) -> list[str] | None:
+    """Return the names of the files in a zip archive; None where it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            return archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+
+
+def _archive(path: Path) -> str:
+    names = archive_members(path)
+    if names is None:
         return "is a damaged zip archive: fetch it again, and name the .onnx file"
     for pattern, kind, advice in _MEMBERS:
         if any(re.search(pattern, name) for name in names):

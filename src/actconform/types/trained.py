@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations when it decodes
@@ -10,6 +10,7 @@ from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations w
 Dims: TypeAlias = tuple[int | str | None, ...]
 SourceKind = Literal["factory", "keras", "saved-model", "tflite", "pt2", "torchscript", "onnx"]
 Precision = Literal["native", "float64", "float16", "bfloat16", "autocast-float16", "autocast-bfloat16"]
+ALL_PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class TrainedSource(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from actconform.checking.result import SampleFacts
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import source_of_model
 from actconform.checking.trained.column import TrainedColumn
-from actconform.checking.trained.names import Pair
+from actconform.checking.trained.names import NamedPair
 from actconform.types.trained import LayerRecord, OpenedModel, RunMode, TrainedRun
 from actconform.workers.protocol import TrainedResult
 
@@ -82,7 +82,7 @@ class Silent:
 
 def check(framework):
     samples = [CheckedSample({"x": X}, SampleFacts(origin="written down"))]
-    beside = TrainedColumn(framework, "net:make", [Pair("x", "x")], [Pair("y", "out")], exporter="an-exporter")
+    beside = TrainedColumn(framework, "net:make", [NamedPair("x", "x")], [NamedPair("y", "out")], exporter="an-exporter")
     result = check_model(source_of_model(graph(), "model.onnx"), samples, [], Silent(), trained=[beside])
     return result, result.runtimes[0]
 

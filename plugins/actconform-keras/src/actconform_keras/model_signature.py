@@ -13,7 +13,7 @@ from actconform.text import one_line
 from actconform.types.trained import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import keras
     from numpy.typing import NDArray
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 _CONTEXT = ("training", "mask")  # what Keras itself passes
+
+
+def expect_inputs(arrays: Arrays, specs: Sequence[TensorSpec]) -> None:
+    """Raise SourceError for a name that is no input of the model, and for an input that is missing."""
+    names = [spec.name for spec in specs]
+    for name in arrays:
+        if name not in names:
+            raise SourceError(f"the model has no input {one_line(name)}{near(name, names)}")
+    if missing := [name for name in names if name not in arrays]:
+        raise SourceError(f"no array for input {', '.join(map(one_line, missing))}")
 
 
 class Signature(NamedTuple):
@@ -41,13 +51,8 @@ class Signature(NamedTuple):
 
     def checked(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Return the inputs in order, floats in the dtype of the model's. Raises SourceError for a wrong name or kind."""
-        names = [spec.name for spec in self.specs]
-        for name in arrays:
-            if name not in names:
-                raise SourceError(f"the model has no input {one_line(name)}{near(name, names)}")
-        if missing := [name for name in names if name not in arrays]:
-            raise SourceError(f"no array for input {', '.join(map(one_line, missing))}")
-        return {name: np.asarray(arrays[name]) for name in names}
+        expect_inputs(arrays, self.specs)
+        return {spec.name: np.asarray(arrays[spec.name]) for spec in self.specs}
 
 
 def signature_of(model: keras.Model, example: object | None, text: str) -> Signature:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from actconform import SourceError, Unsupported
-from actconform.errors import near
 from actconform.plugin.trained_model import TrainedModel
 from actconform.text import one_line
 from actconform.types.trained import LayerRecord, OpenedModel, TensorSpec, TrainedRun
+from actconform_keras.model_signature import expect_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -151,12 +151,7 @@ def native_only(mode: RunMode, model: str) -> None:
 
 def checked_inputs(inputs: Arrays, about: OpenedModel) -> dict[str, NDArray[Any]]:
     """Return the inputs in order, in the types of the model. Raises SourceError for a wrong name."""
-    names = [spec.name for spec in about.inputs]
-    for name in inputs:
-        if name not in names:
-            raise SourceError(f"the model has no input {one_line(name)}{near(name, names)}")
-    if missing := [name for name in names if name not in inputs]:
-        raise SourceError(f"no array for input {', '.join(map(one_line, missing))}")
+    expect_inputs(inputs, about.inputs)
     return {spec.name: np.asarray(inputs[spec.name]).astype(spec.dtype, copy=False) for spec in about.inputs}
 
 

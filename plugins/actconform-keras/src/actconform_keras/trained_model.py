@@ -11,7 +11,7 @@ import numpy as np
 from actconform import SourceError, Unsupported
 from actconform.plugin.trained_model import TrainedModel
 from actconform.plugin.user_factory import fault_with_lines
-from actconform.types.trained import OpenedModel, RunMode, TensorSpec, TrainedRun
+from actconform.types.trained import ALL_PRECISIONS, OpenedModel, RunMode, TensorSpec, TrainedRun
 from actconform_keras.layer_recorder import LayerRecorder
 from actconform_keras.model_signature import output_names
 from actconform_keras.trained_state import ModelState, layers_of, own_variables
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
-PRECISIONS: tuple[Precision, ...] = (
-    "native",
-    "float64",
-    "float16",
-    "bfloat16",
-    "autocast-float16",
-    "autocast-bfloat16",
-)
 _COLOURS = re.compile(r"\\x1b\[[0-9;]*m")  # as one_line writes them out
 _WRAPPED = re.compile(
     r"(?:\w+\.)*(?P<kind>\w+): Exception encountered when calling (?P<layer>[^ ]+)\. (?P<words>.*?)(?: Arguments received by .*)?$"
@@ -143,7 +135,7 @@ class KerasTrained(TrainedModel):
                 TensorSpec(name, variable._value.dtype.name, tuple(variable.shape))  # noqa: SLF001
                 for name, variable in self._weights.items()
             ),
-            precisions=PRECISIONS,
+            precisions=ALL_PRECISIONS,
             trainable=True,
             differentiable=True,
             exporters=("tf2onnx", "keras-export"),

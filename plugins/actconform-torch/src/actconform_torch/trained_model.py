@@ -13,7 +13,7 @@ import torch
 from actconform import SourceError, TrainedModel, Unsupported
 from actconform.plugin.user_factory import fault_with_lines
 from actconform.text import one_line
-from actconform.types.trained import OpenedModel, RunMode, TensorSpec, TrainedRun
+from actconform.types.trained import ALL_PRECISIONS, OpenedModel, RunMode, TensorSpec, TrainedRun
 from actconform_torch.failed_layer import failed_layer
 from actconform_torch.layer_recorder import LayerRecorder
 from actconform_torch.module_state import DTYPES, as_for_call, device_of, float_dtype, plain_tensors
@@ -30,14 +30,6 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
-PRECISIONS: tuple[Precision, ...] = (
-    "native",
-    "float64",
-    "float16",
-    "bfloat16",
-    "autocast-float16",
-    "autocast-bfloat16",
-)
 NATIVE = RunMode()
 TRAINING_SEED = 18  # a training run draws the same each time
 # What torch says of a dtype that a function lacks, or of two that do not go together.
@@ -208,7 +200,7 @@ class TorchTrainedModel(TrainedModel):
                     yield name, tensor
 
     def _precisions(self) -> tuple[Precision, ...]:
-        return ("native",) if self.scripted else PRECISIONS
+        return ("native",) if self.scripted else ALL_PRECISIONS
 
     def _exporters(self) -> tuple[str, ...]:
         if self.scripted:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.checking.flatten import FlatGraph
-    from actconform.checking.trained.column import Trained
+    from actconform.checking.trained.model_runs import ModelRuns
     from actconform.checking.trained.names import NamedPair
     from actconform.checking.trained.weights import WeightsComparison
     from actconform.types.case import Bundle
@@ -32,7 +32,7 @@ def has_gradients(sample: Bundle) -> bool:
 
 
 def backward(
-    runs: Trained,
+    runs: ModelRuns,
     pairs: tuple[Sequence[NamedPair], Sequence[NamedPair]],
     graph: FlatGraph,
     sample: Bundle,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.checking.source import Source, TensorType
-    from actconform.checking.trained.column import Trained
+    from actconform.checking.trained.model_runs import ModelRuns
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.types.trained import OpenedModel
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 class Beside(NamedTuple):
     """What stands beside a graph: an open model, and what the user called it."""
 
-    runs: Trained
+    runs: ModelRuns
     text: str
     opened: OpenedModel
     is_graph: bool = False
@@ -64,7 +64,7 @@ def open_beside(
         if named.kind == "outputs":
             outputs.append(named.path)
         elif named.trained is not None:
-            runs: Trained = open_trained(named.trained, catalog, config, stack, timeout=timeout)
+            runs: ModelRuns = open_trained(named.trained, catalog, config, stack, timeout=timeout)
             models.append(Beside(runs, text, _opened(runs, text)))
         else:
             runs = stack.enter_context(GraphRuns(read_source(named.path, max_memory=max_memory)))
@@ -72,12 +72,12 @@ def open_beside(
     return models, outputs
 
 
-def live_beside(runs: Trained, text: str) -> Beside:
+def live_beside(runs: ModelRuns, text: str) -> Beside:
     """Return a model of this process, as `text` names it. Raises UsageError where it cannot be opened."""
     return Beside(runs, text, _opened(runs, text))
 
 
-def _opened(runs: Trained, text: str) -> OpenedModel:
+def _opened(runs: ModelRuns, text: str) -> OpenedModel:
     opened = runs.open()
     if isinstance(opened, RunFailure):
         raise UsageError(f"{one_line(text)}: {opened.message}")

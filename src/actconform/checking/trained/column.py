@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -22,52 +22,28 @@ from actconform.checking.runs import RunFailure
 from actconform.checking.trained.backward import backward, has_gradients
 from actconform.checking.trained.fault import EXACT, TRAINING, Observations, fault_of_trained
 from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
+from actconform.checking.trained.model_runs import NATIVE
 from actconform.checking.trained.names import arrays_in_graph_layout, arrays_in_trained_layout
-from actconform.checking.trained.runs import NATIVE
 from actconform.checking.trained.weights import compare_weights
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.types.trained import RunMode, TrainedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from actconform.checking.flatten import Array, FlatGraph
     from actconform.checking.trained.layer_matching import Matching
+    from actconform.checking.trained.model_runs import ModelRuns
     from actconform.checking.trained.names import NamedPair
     from actconform.checking.trained.weights import WeightsComparison
     from actconform.types.trained import OpenedModel
-    from actconform.workers.protocol import TrainedResult
-
-
-class Trained(Protocol):
-    """What answers for a trained model: `TrainedRuns`, or an ONNX file in that role."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def facts(self) -> Mapping[str, str]: ...
-
-    def open(self) -> OpenedModel | RunFailure: ...
-
-    def run(
-        self, inputs: Mapping[str, Array], mode: RunMode = ..., *, layers: bool = False, twice: bool = False
-    ) -> TrainedResult | RunFailure: ...
-
-    def layers(self, inputs: Mapping[str, Array], mode: RunMode = ...) -> TrainedRun | RunFailure: ...
-
-    def gradients(
-        self, inputs: Mapping[str, Array], cotangents: Mapping[str, Array], mode: RunMode = ...
-    ) -> Mapping[str, Array] | RunFailure: ...
-
-    def parameters(self) -> Mapping[str, Array] | RunFailure: ...
 
 
 @dataclass
 class TrainedColumn:
     """A trained model beside a graph, and which of their tensors are the same."""
 
-    runs: Trained
+    runs: ModelRuns
     source: str
     """As the user names it."""
     inputs: Sequence[NamedPair]

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 
-from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line
+from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line, visible_end_to_end
 from actconform.checking.gradients import GRADIENT
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
+<<<<<<< HEAD
 from actconform.checking.spread import LIMIT
 from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
+=======
+>>>>>>> t-house
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.text import one_line
@@ -78,12 +81,7 @@ def _of_layer(
         *_training_mode(observed, level, tensor),
         *evidence,
     ]
-    off = [output.name for output in observed.outputs if not output.explained and output.sample == level.sample]
-    evidence.append(
-        f"end to end {', '.join(off[:3])} is off by more than {LIMIT:g} spreads"
-        if off
-        else "end to end rounding still hides it"
-    )
+    evidence.append(visible_end_to_end(observed.outputs, level.sample))
     sample = observed.samples[level.sample]
     return ModelFault(
         blame=blame,

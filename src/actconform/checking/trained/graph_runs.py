@@ -12,6 +12,7 @@ from actconform.checking.flatten import flatten
 from actconform.checking.judge import PIECE_BYTES
 from actconform.checking.model_file import ModelFile
 from actconform.checking.runs import Marks, RunFailure
+from actconform.checking.trained.model_runs import NATIVE, ModelRuns
 from actconform.checking.truth import CorrectRounding, evaluated
 from actconform.errors import GradientError, Unsupported, UnsupportedOperator, UsageError, near
 from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
@@ -22,8 +23,6 @@ from actconform.workers.protocol import TrainedResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -34,12 +33,11 @@ if TYPE_CHECKING:
 
     Arrays = Mapping[str, NDArray[Any]]
 
-NATIVE = RunMode()
 COTANGENT, GRADIENT = "ct_", "d_"
 
 
-class GraphRuns:
-    """A graph with the methods of TrainedRuns, evaluated in this process.
+class GraphRuns(ModelRuns):
+    """A graph in the role of the trained model, evaluated in this process.
 
     float64 is the truth of the graph, its inputs unrounded. native is each node rounded once to its format, or what `runtime` gives.
     Layers are the nodes of the flat graph, and of their tensors those of floats. No method raises for a fault of the model or of the
@@ -93,13 +91,6 @@ class GraphRuns:
             result.seconds = time.perf_counter() - started
         return result
 
-    def layers(self, inputs: Arrays, mode: RunMode = NATIVE) -> TrainedRun | RunFailure:
-        """Return one run with the values of all layers."""
-        result = self.run(inputs, mode, layers=True)
-        if isinstance(result, RunFailure):
-            return result
-        return result.run or RunFailure("error", f"{self.name} gave no run")
-
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode = NATIVE) -> Arrays | RunFailure:
         """Return the gradients of float inputs and float weights as "d_NAME", of a graph extended by them; `cotangents` are by output name.
 
@@ -145,14 +136,6 @@ class GraphRuns:
     def close(self) -> None:
         """Free what it holds; the runtime belongs to whom opened it."""
         self._last = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _described(self) -> OpenedModel:
         source = self._graph_source

@@ -5,24 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actconform.checking.runs import RunFailure, failure_of_worker, run_failure
+from actconform.checking.trained.model_runs import NATIVE, ModelRuns
 from actconform.errors import WorkerError
 from actconform.types.trained import RunMode
 from actconform.workers.protocol import TrainedJob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
-    from typing import Self
 
     from numpy.typing import NDArray
 
     from actconform.types import Artifact
-    from actconform.types.trained import OpenedModel, TrainedRun, TrainedSource
+    from actconform.types.trained import OpenedModel, TrainedSource
     from actconform.workers.protocol import Handshake, TrainedResult
 
     Arrays = Mapping[str, NDArray[Any]]
-
-NATIVE = RunMode()
 
 
 class TrainedWorker(Protocol):
@@ -38,7 +35,7 @@ class TrainedWorker(Protocol):
         """End it."""
 
 
-class TrainedRuns:
+class TrainedRuns(ModelRuns):
     """A trained model in the process of its framework, which is replaced after a crash, a timeout or Ctrl-C.
 
     No method raises for a fault of the framework or of the model: it is a RunFailure, of kind "source" where the user must change something,
@@ -80,13 +77,6 @@ class TrainedRuns:
             TrainedJob(source=self.source, action="run", inputs=inputs, mode=mode, layers=layers, twice=twice)
         )
 
-    def layers(self, inputs: Arrays, mode: RunMode = NATIVE) -> TrainedRun | RunFailure:
-        """Return one run with the values of all layers."""
-        result = self.run(inputs, mode, layers=True)
-        if isinstance(result, RunFailure):
-            return result
-        return result.run or RunFailure("error", f"{self.name} gave no run")
-
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode = NATIVE) -> Arrays | RunFailure:
         """Return the gradients of float inputs and parameters as "d_NAME"; `cotangents` are by output name."""
         result = self._result(
@@ -112,14 +102,6 @@ class TrainedRuns:
     def close(self) -> None:
         """End the process."""
         self._worker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _result(self, job: TrainedJob) -> TrainedResult | RunFailure:
         try:

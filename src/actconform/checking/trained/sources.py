@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from actconform.checking.file_kinds import archive_members
 from actconform.checking.runs import RunFailure
 from actconform.checking.trained.runs import TrainedRuns
 from actconform.errors import UsageError
@@ -108,11 +108,7 @@ def _kind_of_path(path: Path) -> str:
 
 
 def _kind_of_archive(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return "onnx"
+    members = archive_members(path) or []
     kinds = (kind for pattern, kind in _ARCHIVES if any(re.search(pattern, member) for member in members))
     return next(kinds, "onnx")
 

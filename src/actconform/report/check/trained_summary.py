@@ -20,7 +20,7 @@ TOLD_ELSEWHERE = (
 )  # in a sentence of its own, or nothing that could differ by rounding
 WEIGHTS_SHOWN = 5  # of those that are not as trained
 EXACT = ("transposed", "reshaped", "reordered", "merged", "split")
-HARMLESS = ("identical", *EXACT, "unused", "folded")
+HARMLESS = ("identical", *EXACT, "unused", "indistinct", "folded")
 
 
 def trained_of(result: CheckResult, runtime: RuntimeCheck) -> TrainedCheck | None:
