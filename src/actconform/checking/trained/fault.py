@@ -9,11 +9,7 @@ import onnx
 from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line, visible_end_to_end
 from actconform.checking.gradients import GRADIENT
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
-<<<<<<< HEAD
-from actconform.checking.spread import LIMIT
 from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
-=======
->>>>>>> t-house
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.text import one_line
@@ -191,7 +187,12 @@ def _blame(column: TrainedColumn, observed: Observations, *, exact: bool) -> tup
     if not exact:
         return _blame_as_it_runs(name, observed)
     weights = observed.weights.checks if observed.weights else []
-    different = [check for check in weights if check.state in ("different", "missing")]
+    statistics = (*MEANS, *VARIANCES)  # an export in training mode has none
+    different = [
+        check
+        for check in weights
+        if check.state == "different" or (check.state == "missing" and not check.parameter.endswith(statistics))
+    ]
     if len(different) > 1 and len(different) >= ANOTHER_MODEL * len(weights):
         return "graph", [_of_other_weights(different, len(weights))]
     by = f"exported by {column.exporter}: " if column.exporter else ""
