@@ -23,6 +23,10 @@ class FirstFault(NamedTuple):
     fault: ModelFault
     """With `blame`, `node`, `layer` and `evidence`."""
 
+    def __repr__(self) -> str:
+        fault = self.fault
+        return f"<{fault.blame} at {fault.layer or fault.node!r} ({fault.op_type}) on {self.column.name}: {'; '.join(fault.evidence[:1])}>"
+
 
 @dataclass(frozen=True)
 class CheckedModel:

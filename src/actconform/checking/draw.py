@@ -233,6 +233,18 @@ def _choice_of(name: str) -> str:
     return f"the value of {name}"
 
 
+def _mask(generator: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Return rows of ones, then zeros, at least half of each ones, so that what reads them has work.
+
+    A row that is masked altogether would give NaN in models that are right.
+    """
+    if not shape:
+        return np.ones((), bool)
+    length = shape[-1]
+    ends = generator.integers((length + 1) // 2, length, (*shape[:-1], 1), endpoint=True)
+    return np.broadcast_to(np.arange(length) < ends, shape)
+
+
 def _values(generator: np.random.Generator, domain: Domain, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return values of a domain."""
     match domain.kind:
@@ -244,10 +256,8 @@ def _values(generator: np.random.Generator, domain: Domain, shape: tuple[int, ..
             values = generator.uniform(domain.low, domain.high, shape)
         case "choice":
             values = np.full(shape, domain.low)
-        case "mask":  # ones, then zeros: what is masked altogether gives NaN in models that are right
-            length = shape[-1] if shape else 1
-            ends = generator.integers(1, max(length, 1), (*shape[:-1], 1) if shape else (), endpoint=True)
-            values = np.broadcast_to(np.arange(length) < ends, shape) if shape else ends
+        case "mask":
+            values = _mask(generator, shape)
         case "boxes":
             values = generator.uniform(domain.low, domain.high, shape)
             if shape and shape[-1] == 4:  # x1, y1, x2, y2

@@ -154,7 +154,10 @@ def _checked(
     levels: list[LevelCheck] = []
     for place in judged_samples(outputs, len(samples)):
         levels += _levels(runs, samples[place], place, progress)
-    if not any(level.tensors for level in levels) and all(output.unjudged for output in outputs):
+    drawn = all(
+        output.name in answer.unsteady for output in outputs for answer in answers
+    )  # random numbers in the graph
+    if all(output.unjudged for output in outputs) and (drawn or not any(level.tensors for level in levels)):
         reason = f"nothing of what it gave could be judged: {outputs[0].unjudged if outputs else 'it gave no output'}"
         seconds = time.perf_counter() - started
         return replace(runtime, status="not judged", reason=reason, outputs=outputs, levels=levels, seconds=seconds)

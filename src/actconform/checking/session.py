@@ -131,6 +131,9 @@ def expect_consistent_request(request: CheckRequest) -> None:
         raise UsageError("--reference has outputs of the model as it is: leave out --gradients and --dtype")
     if request.data is None and (request.metric is not None or request.batch):
         raise UsageError("--metric and --batch are for a data set: name it with --data")
+    for option, value in (("dtype", request.dtype), ("autocast", request.autocast)):
+        if value not in (None, *PRECISIONS):
+            raise UsageError(f"--{option} {one_line(str(value))}: expected one of {', '.join(PRECISIONS)}")
     if request.autocast and request.dtype:
         raise UsageError("--autocast runs the trained model in mixed precision, --dtype the graph in another: choose")
 

@@ -82,7 +82,9 @@ class Silent:
 
 def check(framework):
     samples = [CheckedSample({"x": X}, SampleFacts(origin="written down"))]
-    beside = TrainedColumn(framework, "net:make", [NamedPair("x", "x")], [NamedPair("y", "out")], exporter="an-exporter")
+    beside = TrainedColumn(
+        framework, "net:make", [NamedPair("x", "x")], [NamedPair("y", "out")], exporter="an-exporter"
+    )
     result = check_model(source_of_model(graph(), "model.onnx"), samples, [], Silent(), trained=[beside])
     return result, result.runtimes[0]
 

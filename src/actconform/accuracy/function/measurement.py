@@ -201,6 +201,9 @@ class FunctionMeasurement(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """Whether neither values nor gradients have a finding that is not a convention."""
         return all(aspect.conforms for aspect in self.aspects)
 
+    def __bool__(self) -> bool:
+        return self.conforms
+
     @property
     def findings(self) -> tuple[Finding, ...]:
         """Those of values and gradients, gravest first; the `tensor` of a gradient is "d_" and its input."""

@@ -104,7 +104,9 @@ class _Check:
             self._samples, outputs, self._exact, levels, self._matchings, self._weights, self._layers
         )
         fault = fault_of_trained(self._column, opened, observed)
-        judged = any(level.tensors for level in levels) or not all(output.unjudged for output in outputs)
+        judged = not all(output.unjudged for output in outputs) or (
+            any(level.tensors for level in levels) and not self._unsteady
+        )
         column = replace(
             column,
             status="not explained" if fault or self._mutated else "explained" if judged else "not judged",

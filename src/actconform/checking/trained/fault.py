@@ -9,6 +9,7 @@ import onnx
 from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line, visible_end_to_end
 from actconform.checking.gradients import GRADIENT
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
+from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.text import one_line
@@ -221,8 +222,13 @@ def _changed(observed: Observations) -> list[WeightCheck]:
 
 def _of_weights(observed: Observations, layer: str) -> Iterator[str]:
     """Yield what became of the weights that belong to the layer, or of all where there is no layer, unless they are as trained."""
+    path = _path(layer)
     owned = {
-        name for run in observed.runs for record in run.layers if record.name == layer for name in record.parameters
+        name
+        for run in observed.runs
+        for record in run.layers
+        if _path(record.name) == path
+        for name in record.parameters
     }
     changed = [
         check
@@ -237,6 +243,11 @@ def _of_weights(observed: Observations, layer: str) -> Iterator[str]:
         yield "its weights are as they were trained" if owned else "it has no weights of its own"
 
 
+def _path(layer: str) -> str:
+    """Return the path of the layer that was called, or in which a function was."""
+    return layer.partition(":")[0].partition("#")[0]
+
+
 def _training_mode(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:
     """Yield whether the graph is right for the model in training mode."""
     nodes = {node.name: node.proto for node in observed.samples[level.sample].graph.nodes}
@@ -244,6 +255,7 @@ def _training_mode(observed: Observations, level: LevelCheck, tensor: TensorChec
         node = nodes[name]
         if node.op_type == "BatchNormalization" and any(a.name == "training_mode" and a.i for a in node.attribute):
             yield f"{one_line(name)} is a BatchNormalization in training mode: it was exported so, and uses the moments of the batch"
+    yield from _of_the_batch(observed, level, tensor)
     for training in observed.levels:
         if training.name == TRAINING and training.sample == level.sample:
             same = next((each for each in training.tensors if each.tensor == tensor.tensor), None)
@@ -251,6 +263,18 @@ def _training_mode(observed: Observations, level: LevelCheck, tensor: TensorChec
                 yield (
                     "with Dropout and BatchNorm in training mode the trained model gives what the graph gives: it was exported in training mode"
                 )
+
+
+def _of_the_batch(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:
+    """Yield whether the graph has the layer's scale or shift, and not its running statistics, which training alone does without."""
+    path = _path(layer_of_tensor(observed.matchings.get(level.sample), tensor.tensor, tensor.node))
+    checks = [check for check in observed.weights.checks if _path(check.layer) == path] if observed.weights else []
+    statistics = [check for check in checks if check.parameter.endswith((*MEANS, *VARIANCES))]
+    lost = [check for check in statistics if check.state == "missing"]
+    present = [check for check in checks if check not in statistics and check.state != "missing"]
+    if lost and len(lost) == len(statistics) and present:
+        names = " and ".join(one_line(check.parameter, 120) for check in lost)
+        yield f"the graph does not have {names}: it uses the statistics of the batch, as BatchNorm does in training mode: it was exported so"
 
 
 def layer_of_tensor(matching: Matching | None, tensor: str, node: str) -> str:

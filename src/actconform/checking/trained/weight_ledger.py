@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from actconform.types.trained import LayerRecord
 
 
+FEW_VALUES = 2
+MOST_LOOKED_AT = 4096  # elements: an array that begins with so many of two values is taken for one of them
+
+
 class Deviation(NamedTuple):
     """How far a constant is from what it should be."""
 
@@ -125,9 +129,19 @@ class Ledger:
             if owner_path(owner) != owner_path(parameter):
                 self.owners[name] = ""
 
+    def _says_nothing(self, name: str) -> bool:
+        """Return whether a weight was not found, and is one that nobody could tell: zeros, ones, biases of both.
+
+        Exporters leave out a bias of zeros, and what holds two values is in many constants.
+        """
+        if self.checks[name].state not in ("different", "missing"):
+            return False
+        array = self.parameters[name]
+        return array.size > 0 and np.unique(array.reshape(-1)[:MOST_LOOKED_AT]).size <= FEW_VALUES
+
     def result(self) -> WeightsComparison:
         return WeightsComparison(
-            checks=tuple(self.checks[name] for name in self.parameters),
+            checks=tuple(self.checks[name] for name in self.parameters if not self._says_nothing(name)),
             owners={name: self.owners[name] for name in self.graph.constants if self.owners.get(name)},
             rounding_errors=self.rounding_errors,
             foreign=tuple(name for name in self.graph.constants if name not in self.taken),
