@@ -81,7 +81,7 @@ def healthy_rows(
         if export.result is None:
             if export.failure and export.exporter not in refused:
                 failures.append(f"{export.exporter} failed: {export.failure}")
-            cells: tuple[str, ...] = (name, export.exporter, f"refused: {export.failure}"[:120], *("",) * 4)
+            cells: tuple[str, ...] = (name, export.exporter, f"refused: {export.failure}"[:120], *("",) * 3)
         else:
             failures += _failures(export.result)
             cells = (name, export.exporter or "the file", *_numbers(export.result))

@@ -202,6 +202,7 @@ def test_a_line_for_each_export_and_an_exporter_may_be_known_to_refuse(answer):
     explained, refused = rows(["torch-torchscript"])
     assert explained.cells == ("net", "torch-dynamo", "explained", "1 of 2", "2", "0.5", "1.0 (1.0)", "0")
     assert refused.cells[:3] == ("net", "torch-torchscript", "refused: no such operator")
+    assert len(refused.cells) == len(explained.cells) == len(architectures.HEALTHY)
     assert [row.failure for row in (explained, refused)] == ["", ""]
     assert [row.failure for row in rows()] == ["", "torch-torchscript failed: no such operator"]
 

@@ -166,6 +166,16 @@ def test_numbers_that_are_nan_or_infinite_lie_at_no_jump():
     assert not ties(flatten(model, {"x": np.float32([0, -1, np.inf, np.nan, 5])}))
 
 
+def test_numbers_of_which_rounding_leaves_nothing_are_left_to_the_draws():
+    model = made(
+        "(float[n] x) => (float[n] y) { l = Log (x)  s = Sub (l, log_2)  d = Div (x, s)  y = Floor (d) }",
+        {"log_2": np.float32(np.log(2))},
+    )
+    graph = flatten(model, {"x": np.float32([2, 2.3])})
+    assert abs(graph.truth["y"][0]) > 1e8  # a quotient by the error of a logarithm
+    assert not ties(graph)
+
+
 def test_behind_sums_decisions_are_left_to_the_draws():
     model = made(
         "(float[n, 8] x) => (int64[n, 8] y) { p = MatMul (x, w)  y = Cast <to = 7> (p) }",

@@ -187,7 +187,12 @@ def _blame(column: TrainedColumn, observed: Observations, *, exact: bool) -> tup
     if not exact:
         return _blame_as_it_runs(name, observed)
     weights = observed.weights.checks if observed.weights else []
-    different = [check for check in weights if check.state in ("different", "missing")]
+    statistics = (*MEANS, *VARIANCES)  # an export in training mode has none
+    different = [
+        check
+        for check in weights
+        if check.state == "different" or (check.state == "missing" and not check.parameter.endswith(statistics))
+    ]
     if len(different) > 1 and len(different) >= ANOTHER_MODEL * len(weights):
         return "graph", [_of_other_weights(different, len(weights))]
     by = f"exported by {column.exporter}: " if column.exporter else ""

@@ -18,6 +18,7 @@ WeightState = Literal[
     "folded",
     "different",
     "unused",
+    "indistinct",
     "missing",
 ]
 DifferenceKind = Literal[
@@ -49,7 +50,8 @@ class WeightCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The constants of the graph that hold it, or a part of it; those of equal values where they cannot be told apart."""
     state: WeightState
     """`reordered`: gates of a recurrent layer in the order of ONNX. `merged`: a part of a larger constant. `split`: in several constants.
-    `rounded`: to the narrower format of the constant. `folded`: with a BatchNorm or a factor. `unused`: left out, and nothing is lost by it.
+    `rounded`: to the narrower format of the constant. `folded`: with a BatchNorm or a factor. `unused`: left out, and nothing is lost by it. `indistinct`: of one or two values, and not
+    found as it is.
     """
     kind: DifferenceKind = ""
     """Of `different`: what it looks like, "" where nothing fits."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from actconform.checking.trained.weight_check import DifferenceKind, WeightCheck, WeightsComparison, WeightState
 from actconform.checking.trained.weight_names import initializer_hints
@@ -129,19 +130,22 @@ class Ledger:
             if owner_path(owner) != owner_path(parameter):
                 self.owners[name] = ""
 
-    def _says_nothing(self, name: str) -> bool:
-        """Return whether a weight was not found, and is one that nobody could tell: zeros, ones, biases of both.
-
-        Exporters leave out a bias of zeros, and what holds two values is in many constants.
-        """
-        if self.checks[name].state not in ("different", "missing"):
-            return False
+    def _check(self, name: str) -> WeightCheck:
+        """Return what became of a weight; one that was not found and has one or two values cannot be told from many constants."""
+        check = self.checks[name]
         array = self.parameters[name]
-        return array.size > 0 and np.unique(array.reshape(-1)[:MOST_LOOKED_AT]).size <= FEW_VALUES
+        if check.state not in ("different", "missing") or not array.size:
+            return check
+        if np.unique(array.reshape(-1)[:MOST_LOOKED_AT]).size > FEW_VALUES:
+            return check
+        words = "has one or two values, which many constants hold: which of them it is cannot be told"
+        return replace(
+            check, state="indistinct", kind="", words=words, initializers=(), differing=0, largest_difference=0.0
+        )
 
     def result(self) -> WeightsComparison:
         return WeightsComparison(
-            checks=tuple(self.checks[name] for name in self.parameters if not self._says_nothing(name)),
+            checks=tuple(self._check(name) for name in self.parameters),
             owners={name: self.owners[name] for name in self.graph.constants if self.owners.get(name)},
             rounding_errors=self.rounding_errors,
             foreign=tuple(name for name in self.graph.constants if name not in self.taken),

@@ -20,7 +20,7 @@ TOLD_ELSEWHERE = (
 )  # in a sentence of its own, or nothing that could differ by rounding
 WEIGHTS_SHOWN = 5  # of those that are not as trained
 EXACT = ("transposed", "reshaped", "reordered", "merged", "split")
-HARMLESS = ("identical", *EXACT, "unused", "folded")
+HARMLESS = ("identical", *EXACT, "unused", "indistinct", "folded")
 
 
 def trained_of(result: CheckResult, runtime: RuntimeCheck) -> TrainedCheck | None:
@@ -58,6 +58,7 @@ def weight_sentences(trained: TrainedCheck) -> Iterator[str]:
     ways = ", ".join(f"{count:,} {state}" for state, count in states.items() if state in EXACT)
     others = [f"{states['folded']:,} folded into others"] if states["folded"] else []
     others += [f"{states['unused']:,} that no output needs"] if states["unused"] else []
+    others += [f"{states['indistinct']:,} of one or two values that cannot be told"] if states["indistinct"] else []
     bits = f"{exact:,} of {len(trained.weights):,} are in the graph bit for bit{f' ({ways})' if ways else ''}"
     yield ", ".join([bits, *others])
     changed = [check for check in trained.weights if check.state not in HARMLESS]
