@@ -59,7 +59,7 @@ class DataAgreement:
         `model` is what runtimes get: the graph, in the precision that is asked for. Raises UsageError, naming the sample, for what is wrong in
         the data set, and for what the metric raises.
         """
-        dtype = self._request.dtype
+        dtype = self._request.graph_dtype
         progress.stage(f"agreement over {self._data.name}", self._data.count or 0)
         done = 0
 

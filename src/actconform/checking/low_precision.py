@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from actconform.checking.flatten import flatten
 from actconform.errors import Unsupported, UsageError
 from actconform.onnx.evaluate.contrib.registry import CONTRIB
-from actconform.onnx.evaluate.element_types import output_types
+from actconform.onnx.evaluate.element_types import FORMATS, output_types
 from actconform.onnx.evaluate.node_label import STANDARD
 from actconform.onnx.gates import standard_opset
 from actconform.onnx.nested_graphs import graphs, own_names, subgraphs
@@ -23,12 +23,14 @@ from actconform.types.dtypes import DTYPES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from actconform.checking.flatten import Array
+    from actconform.checking.flatten import Array, FlatGraph
     from actconform.types.case import Bundle
 
 LowPrecision: TypeAlias = Literal["f16", "bf16"]
 
 FLOAT = TensorProto.FLOAT
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+FULL_BITS = 32  # formats of fewer are low precision
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype")  # that hold an element type; stash_type stays, as exporters write it
 
 
@@ -249,3 +251,11 @@ def _to_dtype(array: Array, target: _Target) -> Array:
     """Return float32 numbers rounded once to a format, to nearest, in its dtype."""
     with np.errstate(over="ignore"):
         return array.astype(target.dtype)
+
+
+def is_low_precision(graph: FlatGraph) -> bool:
+    """Return whether a graph computes in fewer bits than float32, or quantized."""
+    formats = {FORMATS[element_type].bits for element_type in graph.types.values() if element_type in FORMATS}
+    return any(bits < FULL_BITS for bits in formats) or any(
+        node.proto.op_type in QUANTIZED or node.proto.op_type.startswith("QLinear") for node in graph.nodes
+    )

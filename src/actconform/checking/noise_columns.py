@@ -22,23 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from actconform.checking.checked_sample import CheckedSample
-    from actconform.checking.flatten import Array, FlatGraph
+    from actconform.checking.flatten import Array
     from actconform.checking.noise_result import NoiseCheck
     from actconform.checking.result import CheckResult, TrainedCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
     from actconform.checking.trained.column import TrainedColumn
-
-QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-FULL_BITS = 32  # formats of fewer are low precision
-
-
-def is_low_precision(graph: FlatGraph) -> bool:
-    """Return whether a graph computes in fewer bits than float32, or quantized."""
-    formats = {FORMATS[element_type].bits for element_type in graph.types.values() if element_type in FORMATS}
-    return any(bits < FULL_BITS for bits in formats) or any(
-        node.proto.op_type in QUANTIZED or node.proto.op_type.startswith("QLinear") for node in graph.nodes
-    )
 
 
 def noise_of(
@@ -60,7 +49,7 @@ def noise_of(
         if exact and truth is None:
             truth, name = exact, _truth_name(column)
         if not column.is_graph:
-            got[f"{column.runs.name} {column.mode.precision}"] = _of_trained(column, trained, sample, column.mode)
+            got[_column_name(column)] = _of_trained(column, trained, sample, column.mode)
     if truth is None and converted_from is not None:
         inputs = {
             name: array.astype(np.float32) if graph.types.get(name) in FORMATS else array
@@ -82,6 +71,8 @@ def judged_by_noise(result: CheckResult, columns: Sequence[TrainedColumn]) -> Ch
     Where the graph is the first trained model, soundly quantized, that column is explained; else its fault is the layer that was not.
     """
     noise = result.noise
+    if noise is not None:
+        result = _without_noise_for_fault(result, noise, columns)
     if noise is None or "int" not in noise.format or not columns or noise.truth != _truth_name(columns[0]):
         return result
     column = result.runtimes[0]
@@ -96,6 +87,26 @@ def judged_by_noise(result: CheckResult, columns: Sequence[TrainedColumn]) -> Ch
     else:
         column = replace(column, status="not explained", fault=_fault_of_noise(noise, columns[0]))
     return replace(result, runtimes=[column, *result.runtimes[1:]])
+
+
+def _without_noise_for_fault(result: CheckResult, noise: NoiseCheck, columns: Sequence[TrainedColumn]) -> CheckResult:
+    """Return the result in which no framework is accused of what the format's noise explains: it rounds elsewhere than the graph does."""
+    runtimes = list(result.runtimes)
+    for place, column in enumerate(columns):
+        fault, name = runtimes[place].fault, _column_name(column)
+        compared = any(got.name == name for layer in noise.layers for got in layer.got)
+        if fault is not None and fault.blame == "framework" and compared and name not in noise.beyond:
+            words = f"within the noise of {noise.format}"
+            outputs = [
+                output if output.explained else replace(output, explained=True, reason=words)
+                for output in runtimes[place].outputs
+            ]
+            runtimes[place] = replace(runtimes[place], status="explained", fault=None, outputs=outputs)
+    return replace(result, runtimes=runtimes)
+
+
+def _column_name(column: TrainedColumn) -> str:
+    return f"{column.runs.name} {column.mode.precision}"
 
 
 def _fault_of_noise(noise: NoiseCheck, column: TrainedColumn) -> ModelFault:
@@ -132,11 +143,16 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
 def _of_trained(column: TrainedColumn, trained: TrainedCheck, sample: CheckedSample, mode: RunMode) -> dict[str, Array]:
     """Return the tensors of a trained model that the graph has too, under the graph's names."""
     run = column.runs.layers(arrays_in_trained_layout(column.inputs, sample.inputs), mode)
-    if isinstance(run, RunFailure) or not trained.matches:
+    if isinstance(run, RunFailure):
         return {}
-    return {
-        match.tensor: in_graph_layout(match, run.tensors[match.trained])
-        for match in trained.matches
-        if match.trained < len(run.tensors)
-        and run.tensors[match.trained].size == int(np.prod(sample.graph.shapes.get(match.tensor, ())))
-    }
+    outputs = {record.name: record.outputs for record in reversed(run.layers)}
+    tensors = {}
+    for match in trained.matches:
+        place = (
+            match.trained if mode.precision == "float64" else next(iter(outputs.get(match.layer, ())), len(run.tensors))
+        )
+        array = run.tensors[place] if place < len(run.tensors) else None
+        size = int(np.prod(sample.graph.shapes.get(match.tensor, ())))
+        if array is not None and array.ndim == len(match.permutation) and array.size == size:
+            tensors[match.tensor] = in_graph_layout(match, array)
+    return tensors

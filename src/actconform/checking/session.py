@@ -13,9 +13,15 @@ from actconform.checking.agreement_columns import DataAgreement
 from actconform.checking.draw import parsed_range
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
 from actconform.checking.inputs import InputSample
-from actconform.checking.low_precision import conversion_note, lowered, lowered_sample, overflowing_weights
+from actconform.checking.low_precision import (
+    conversion_note,
+    is_low_precision,
+    lowered,
+    lowered_sample,
+    overflowing_weights,
+)
 from actconform.checking.model_check import check_model
-from actconform.checking.noise_columns import is_low_precision, judged_by_noise, noise_of
+from actconform.checking.noise_columns import judged_by_noise, noise_of
 from actconform.checking.open_runtime import open_runtime
 from actconform.checking.samples import checked_sample, draw_user_samples, read_user_samples
 from actconform.checking.source import read_source
@@ -94,6 +100,11 @@ class CheckRequest(NamedTuple):
         return None if self.max_memory is None else int(self.max_memory * 2**30)
 
     @property
+    def graph_dtype(self) -> Literal["f16", "bf16"] | None:
+        """The format to which the graph is converted: of autocast too, since no graph of float32 allows for its rounding."""
+        return self.dtype or self.autocast
+
+    @property
     def mode(self) -> RunMode:
         """How trained models run beside the graph."""
         if self.autocast:
@@ -135,7 +146,7 @@ def expect_consistent_request(request: CheckRequest) -> None:
         if value not in (None, *PRECISIONS):
             raise UsageError(f"--{option} {one_line(str(value))}: expected one of {', '.join(PRECISIONS)}")
     if request.autocast and request.dtype:
-        raise UsageError("--autocast runs the trained model in mixed precision, --dtype the graph in another: choose")
+        raise UsageError("--autocast and --dtype both convert the graph: choose one")
 
 
 def check_graphs(
@@ -182,11 +193,19 @@ def check_graphs(
             max_memory=request.memory,
         )
         models = sorted([*models, *opened], key=lambda model: texts.index(model.text))
+        _expect_trained(request, models)
         session = _Session(_with_saved(request, saved), runtimes, models, progress, begin)
         if graphs:
             yield session.check(graphs[0])
         else:
             yield from session.check_exports()
+
+
+def _expect_trained(request: CheckRequest, models: Sequence[Beside]) -> None:
+    """Raise UsageError where a trained model is spoken of, and none is named."""
+    if (request.autocast or request.train_mode) and all(model.is_graph for model in models):
+        option = "--autocast" if request.autocast else "--train-mode"
+        raise UsageError(f"{option} is for a trained model: name it, or name it with --against")
 
 
 def _with_saved(request: CheckRequest, saved: Sequence[Path]) -> CheckRequest:
@@ -274,7 +293,7 @@ class _Session:
             raise UsageError(f"{one_line(str(source.path))} cannot be evaluated: {one_line(str(error))}") from error
         if is_low_precision(samples[0].graph):
             progress.stage("noise of the format")
-            noise = noise_of(samples[0], self._runtimes, columns, result, source if request.dtype else None)
+            noise = noise_of(samples[0], self._runtimes, columns, result, source if request.graph_dtype else None)
             result = judged_by_noise(replace(result, noise=noise), columns)
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
@@ -334,13 +353,13 @@ class _Session:
 
     def _forward(self, source: Source) -> onnx.ModelProto:
         """Return the graph in the precision that is asked for. Of bfloat16 runtimes on the CPU have next to no kernels: each result is rounded once."""
-        dtype = self._request.dtype
+        dtype = self._request.graph_dtype
         return lowered(source.model, dtype, between_casts=dtype == "bf16").model if dtype else source.model
 
     def _variant(self, source: Source, samples: Sequence[CheckedSample], notes: list[str]) -> Source:
         """Return what is checked: the model, converted or with gradients where that is asked for; samples follow it."""
         model = self._forward(source)
-        if dtype := self._request.dtype:
+        if dtype := self._request.graph_dtype:
             if beyond := overflowing_weights(source.model, dtype):
                 notes.append(f"weights with values beyond {dtype}, which become infinite: {', '.join(beyond[:5])}")
             for sample in samples:
@@ -354,7 +373,7 @@ class _Session:
     def _second_looks(self, source: Source, sample: CheckedSample) -> list[str]:
         """Return what says whether a converted model, or gradients, are those of the model itself."""
         notes = []
-        if self._request.dtype:
+        if self._request.graph_dtype:
             inputs = {name: array for name, array in sample.inputs.items() if name in source.inputs}
             notes.append(conversion_note(source.model, inputs, sample.graph.truth))
         if self._request.gradients:

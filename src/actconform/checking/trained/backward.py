@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 def has_gradients(sample: Bundle) -> bool:
     """Return whether the inputs have cotangents."""
     return any(name.startswith(COTANGENT) for name in sample)
+
+
+def forward_part(graph: FlatGraph) -> FlatGraph:
+    """Return the graph without what computes gradients alone: layers are none of its tensors."""
+    outputs = [name for name in graph.outputs if not name.startswith(GRADIENT)]
+    if outputs == graph.outputs:
+        return graph
+    needed, nodes = set(outputs), []
+    for node in reversed(graph.nodes):
+        if not needed.isdisjoint(node.outputs):
+            needed.update(node.inputs)
+            nodes.append(node)
+    return replace(graph, nodes=nodes[::-1], outputs=outputs)
 
 
 def backward(
@@ -80,3 +94,19 @@ def _of_weights(
             yield GRADIENT + name, gradient
         elif check.state == "transposed" and gradient.ndim == 2:
             yield GRADIENT + name, np.ascontiguousarray(gradient.T)
+
+
+def without_padding_row(gradient: Array, truth: Array) -> tuple[Array, int | None]:
+    """Return the gradient of an embedding with the row of the padding index as the graph has it, and that row; None where there is none.
+
+    A framework gives the row no gradient by definition, and ONNX has no such thing: so one row of zeros where the graph has others is a
+    convention.
+    """
+    if gradient.ndim != 2 or gradient.shape != truth.shape or len(gradient) < 2:
+        return gradient, None
+    rows = np.flatnonzero(~gradient.any(axis=1) & truth.any(axis=1))
+    if len(rows) != 1:
+        return gradient, None
+    filled = gradient.copy()
+    filled[rows[0]] = truth[rows[0]]
+    return filled, int(rows[0])

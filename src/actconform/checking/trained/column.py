@@ -16,10 +16,11 @@ from actconform.checking.checked_sample import (
     judged_samples,
     output_check,
 )
+from actconform.checking.gradients import COTANGENT
 from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
-from actconform.checking.trained.backward import backward, has_gradients
+from actconform.checking.trained.backward import backward, forward_part, has_gradients, without_padding_row
 from actconform.checking.trained.fault import EXACT, TRAINING, Observations, fault_of_trained
 from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
 from actconform.checking.trained.model_runs import NATIVE
@@ -29,7 +30,7 @@ from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.types.trained import RunMode, TrainedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from actconform.checking.flatten import Array, FlatGraph
     from actconform.checking.trained.layer_matching import Matching
@@ -91,8 +92,6 @@ class _Check:
             return replace(column, status="unavailable", reason=opened.message), trained
         trained = replace(trained, about=opened.about)
         outputs = self._column.failure or self._outputs()
-        if not isinstance(outputs, RunFailure) and any(has_gradients(sample.inputs) for sample in self._samples):
-            outputs += self._gradients(opened)
         if isinstance(outputs, RunFailure):
             reason = f"{outputs.kind}: {outputs.message}"
             return replace(column, reason=reason, seconds=time.perf_counter() - started), trained
@@ -100,6 +99,8 @@ class _Check:
         levels: list[LevelCheck] = []
         for place in judged_samples(outputs, len(self._samples)):
             levels += self._levels(place, opened)
+        if any(has_gradients(sample.inputs) for sample in self._samples):
+            outputs += self._gradients(opened)
         observed = Observations(
             self._samples, outputs, self._exact, levels, self._matchings, self._weights, self._layers
         )
@@ -153,7 +154,6 @@ class _Check:
         column, checks = self._column, []
         training = column.mode.training
         for place, sample in enumerate(self._samples):
-            self._compare_weights(sample.graph, TrainedRun())
             for mode in (
                 (RunMode("float64", training), column.mode) if "float64" in opened.precisions else (column.mode,)
             ):
@@ -163,6 +163,14 @@ class _Check:
                 if isinstance(gradients, RunFailure):
                     self._notes.append(f"gradients of {self._runs.name} were not compared: {gradients.message}")
                     break
+                for name in list(gradients):
+                    gradients[name], row = without_padding_row(
+                        gradients[name], sample.graph.truth.get(name, gradients[name])
+                    )
+                    if row is not None:
+                        self._notes.append(
+                            f"row {row} of {name} is 0 in {self._runs.name}: a padding index has no gradient there, by convention"
+                        )
                 if mode.precision == "float64":
                     self._exact += [_exact_verdict(sample, place, name, array) for name, array in gradients.items()]
                 else:
@@ -184,10 +192,13 @@ class _Check:
         recorded = exact if isinstance(exact, TrainedRun) else native
         if isinstance(recorded, RunFailure):
             return
-        self._compare_weights(sample.graph, recorded)
+        graph = forward_part(sample.graph)
+        self._compare_weights(graph, recorded)
         self._layers.append(TrainedRun(layers=recorded.layers))
         owners = self._weights.owners if self._weights else {}
-        matching = self._matchings[place] = match_layers(sample.graph, sample.inputs, recorded, owners)
+        matching = self._matchings[place] = match_layers(
+            graph, _without_cotangents(graph, sample.inputs), recorded, owners
+        )
         if isinstance(exact, TrainedRun):
             arrays = arrays_in_graph_layout(self._column.outputs, exact.outputs)
             self._exact += [_exact_verdict(sample, place, name, array) for name, array in arrays.items()]
@@ -218,12 +229,13 @@ class _Check:
         self, sample: CheckedSample, check: LevelCheck, matching: Matching, matched: TrainedRun, run: TrainedRun
     ) -> LevelCheck:
         """Return the verdicts on a run's layers; `matched` is the run that the matching speaks of."""
+        graph = forward_part(sample.graph)
         shown = dict(_shown(matching, matched, run))
         arrays = arrays_in_graph_layout(self._column.outputs, run.outputs)
-        shown |= {
-            name: array for name, array in arrays.items() if name not in shown and _is_shown(sample.graph, name, array)
-        }
-        judge = Judge(sample.graph, sample.inputs, shown, rounded=self._rounded(sample.graph))
+        shown |= {name: array for name, array in arrays.items() if name not in shown and _is_shown(graph, name, array)}
+        if check.name not in (EXACT, TRAINING):
+            shown = {name: _as_stored(graph, name, array) for name, array in shown.items()}
+        judge = Judge(graph, _without_cotangents(graph, sample.inputs), shown, rounded=self._rounded(graph))
         tensors = list(judge.take(shown))
         return replace(check, tensors=tensors, unjudged=_unspanned(judge, tensors))
 
@@ -247,6 +259,20 @@ class _Check:
         if self._weights is not None:
             trained = replace(trained, weights=list(self._weights.checks), foreign=tuple(self._weights.foreign))
         return replace(trained, notes=tuple(dict.fromkeys(self._notes)))
+
+
+def _without_cotangents(graph: FlatGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the inputs that the forward part of a graph reads, or that no node reads at all."""
+    return {name: array for name, array in inputs.items() if not name.startswith(COTANGENT) or name not in graph.inputs}
+
+
+def _as_stored(graph: FlatGraph, name: str, array: Array) -> Array:
+    """Return a tensor as the graph's 16-bit format holds it: within a layer a framework may have kept more digits than it passed on."""
+    dtype = STORAGE.get(graph.types.get(name, 0))
+    if dtype is None or dtype.itemsize != 2 or array.dtype == dtype or graph.types[name] not in FORMATS:
+        return array
+    with np.errstate(all="ignore"):
+        return array.astype(dtype)
 
 
 def _unspanned(judge: Judge, tensors: Sequence[TensorCheck]) -> list[Any]:

@@ -8,6 +8,7 @@ import onnx
 
 from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line, visible_end_to_end
 from actconform.checking.gradients import GRADIENT
+from actconform.checking.low_precision import is_low_precision
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
 from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
 from actconform.onnx.evaluate.node_label import STANDARD
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EXACT = "float64"  # the level at which the framework computes in float64
 TRAINING = "float64, training mode"
+MOST_NODES = 8
 MOST_WEIGHTS = 3  # that evidence names
 LAST_BITS = 1e-5  # of weights of usual size: what is smaller is no other training, but the same done again
 ANOTHER_MODEL = 0.5  # share of the weights that differ from which on the file is of another checkpoint
@@ -56,6 +58,8 @@ def fault_of_trained(column: TrainedColumn, opened: OpenedModel, observed: Obser
             )
             if level.name == name and wrong is not None:
                 return _of_layer(column, opened, observed, level, wrong)
+    if (fault := _other_weight(column, observed)) is not None:
+        return fault
     if not column.mode.training and (fault := _left_in_training(column, observed)) is not None:
         return fault
     for output in (*observed.exact, *observed.outputs):
@@ -73,6 +77,7 @@ def _of_layer(
     words = f"{opened.framework} gives {measure_words(tensor)}"
     evidence = [
         f"layer {one_line(layer, 120)}: {words}" if layer else words,
+        *_of_segment(observed, level, tensor),
         *_of_weights(observed, layer),
         *_training_mode(observed, level, tensor),
         *evidence,
@@ -91,6 +96,32 @@ def _of_layer(
         source=source_line(sample.graph, tensor.node),
         evidence=tuple(evidence),
     )
+
+
+def _other_weight(column: TrainedColumn, observed: Observations) -> ModelFault | None:
+    """Return the fault of a graph with a weight that is not the trained one, though these inputs do not show it: a row that none of them picks."""
+    graph = observed.samples[0].graph
+    if is_low_precision(graph) or observed.weights is None:
+        return None
+    different = [check for check in observed.weights.checks if check.state == "different" and check.largest_difference]
+    for check in different:
+        node = next((node for node in graph.nodes if not set(check.initializers).isdisjoint(node.inputs)), None)
+        if node is not None:
+            blame, evidence = _blame(column, observed, exact=True)
+            return ModelFault(
+                blame=blame,
+                node=node.name,
+                op_type=node.proto.op_type,
+                sample=0,
+                layer=check.layer or layer_of_tensor(observed.matchings.get(0), node.proto.output[0], node.name),
+                source=source_line(graph, node.name),
+                evidence=(
+                    f"weight {one_line(check.parameter, 120)}: {check.words}",
+                    "at these inputs rounding would explain what comes of it",
+                    *evidence[: int(blame == "graph")],
+                ),
+            )
+    return None
 
 
 def _counts(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> bool:
@@ -246,6 +277,15 @@ def _of_weights(observed: Observations, layer: str) -> Iterator[str]:
         yield f"and {len(changed) - MOST_WEIGHTS} more weights are not as they were trained"
     if layer and not changed and observed.weights:
         yield "its weights are as they were trained" if owned else "it has no weights of its own"
+
+
+def _of_segment(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:
+    """Yield which nodes lie between what was read and the tensor, where there are several: any of them may be at fault."""
+    if len(tensor.segment) > 1:
+        operators = {node.name: node.proto.op_type for node in observed.samples[level.sample].graph.nodes}
+        nodes = [f"{operators.get(name, '')} {one_line(name, 80)}" for name in tensor.segment[:MOST_NODES]]
+        rest = f" and {len(tensor.segment) - MOST_NODES} more" if len(tensor.segment) > MOST_NODES else ""
+        yield f"at fault is one of {', '.join(nodes)}{rest}"
 
 
 def _path(layer: str) -> str:

@@ -128,7 +128,7 @@ def _by_order(graph: Sequence[TensorSpec], trained: Sequence[TensorSpec]) -> dic
 
 
 def _fits(graph: TensorSpec, trained: TensorSpec) -> bool:
-    if _is_float(graph.dtype) != _is_float(trained.dtype):
+    if graph.dtype and trained.dtype and _is_float(graph.dtype) != _is_float(trained.dtype):
         return False
     return graph.dims is None or trained.dims is None or len(graph.dims) == len(trained.dims)
 
