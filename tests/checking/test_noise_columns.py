@@ -6,8 +6,8 @@ import pytest
 from small_models import ENCODER, QUANTIZED, TOKENS, checked_all, sample_of
 
 from actconform.checking.flatten import flatten
-from actconform.checking.low_precision import lowered, lowered_sample
-from actconform.checking.noise_columns import is_low_precision, noise_of
+from actconform.checking.low_precision import is_low_precision, lowered, lowered_sample
+from actconform.checking.noise_columns import noise_of
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actconform.types.case import Bundle
 
 MOST_SAMPLES = 2  # that are judged node by node, beside those whose outputs are not explained
+LARGE_BYTES = 2**28  # of all tensors of one sample, in float64
 MOST_WORSE = 2  # of these
 
 
@@ -103,8 +104,13 @@ def depends_on_answers(graph: FlatGraph, output: str) -> bool:
     return output in doubtful
 
 
-def judged_samples(outputs: Sequence[OutputCheck], count: int) -> list[int]:
-    """Return the places of the samples that are judged node by node: the first ones, and the first of those that are not explained."""
-    chosen = list(range(min(count, MOST_SAMPLES)))
+def judged_samples(outputs: Sequence[OutputCheck], samples: Sequence[CheckedSample]) -> list[int]:
+    """Return the places of the samples that are judged node by node: the first ones, and the first of those that are not explained.
+
+    Of a model whose tensors are large the first sample alone: the others tell little more of its nodes, and take as long.
+    """
+    graph = samples[0].graph
+    large = sum(graph.nbytes(name) for node in graph.nodes for name in node.outputs) > LARGE_BYTES
+    chosen = list(range(min(len(samples), 1 if large else MOST_SAMPLES)))
     worse = dict.fromkeys(output.sample for output in outputs if not output.explained)
     return chosen + [place for place in worse if place not in chosen][:MOST_WORSE]

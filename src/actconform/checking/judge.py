@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array, FlatGraph, FlatNode
     from actconform.checking.result import LevelCheck
-    from actconform.checking.runs import RuntimeRuns
+    from actconform.checking.runs import MarkedTensors, RuntimeRuns
     from actconform.oracle.rounding import F64
     from actconform.types.case import Bundle
     from actconform.types.dtypes import FloatFormat
@@ -144,16 +145,24 @@ def judged_level(
     level: str,
     surviving: Sequence[str] | None,
     step: Callable[[int], None] = lambda _: None,
+    earlier: list[ShownLevel] | None = None,
 ) -> LevelCheck:
     """Return `check` with its verdicts: of a run at `level` with all tensors marked, or those that survive optimization.
 
     A tensor that the runtime cannot show is carried with its error as one that was not marked; its node is unjudged where nothing
-    that was shown depends on it.
+    that was shown depends on it. `earlier` are levels of the same sample: what shows the same bits is judged alike; this one is added.
     """
     graph = sample.graph
     markable = graph.types if surviving is None else {*surviving, *graph.outputs}
     names = [name for node in graph.nodes for name in node.outputs if name in graph.types and name in markable]
     marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
+    for shown in earlier or ():
+        if shown.names == names and shown.is_shown_by(
+            runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level)
+        ):
+            step(len(graph.nodes))
+            return replace(shown.check, name=check.name)
+    digests: list[bytes] = []
     judge = Judge(graph, sample.inputs, names)
     tensors: list[TensorCheck] = []
     moved: dict[str, None] = {}
@@ -161,6 +170,7 @@ def judged_level(
     failure = ""
     for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
         moved.update(dict.fromkeys(piece.moved))
+        digests.append(_digest(piece))
         done = judge.place
         if piece.failure:
             failure = f"{piece.failure.kind}: {piece.failure.message}"
@@ -170,7 +180,36 @@ def judged_level(
         step(judge.place - done)
     tensors += judge.take({})  # nodes none of whose tensors can be marked
     unjudged = [*judge.unjudged, *_unseen(graph, hidden, tensors, judge.unjudged)]
-    return replace(check, tensors=tensors, unjudged=unjudged, moved=tuple(moved), failure=failure)
+    check = replace(check, tensors=tensors, unjudged=unjudged, moved=tuple(moved), failure=failure)
+    if earlier is not None and not failure:
+        earlier.append(ShownLevel(names, digests, check))
+    return check
+
+
+class ShownLevel(NamedTuple):
+    """A level that was judged, and what it showed."""
+
+    names: list[str]
+    digests: list[bytes]
+    """Of each piece of its tensors."""
+    check: LevelCheck
+
+    def is_shown_by(self, pieces: Iterable[MarkedTensors]) -> bool:
+        """Return whether a run shows the same bits, and moves the same outputs."""
+        count = 0
+        for piece in pieces:
+            if count >= len(self.digests) or _digest(piece) != self.digests[count]:
+                return False
+            count += 1
+        return count == len(self.digests)
+
+
+def _digest(piece: MarkedTensors) -> bytes:
+    digest = hashlib.blake2b(repr((piece.names, piece.moved, piece.failure)).encode(), digest_size=16)
+    for name in piece.names:
+        if name in piece.values:
+            digest.update(np.ascontiguousarray(piece.values[name]).view(np.uint8).data)
+    return digest.digest()
 
 
 def _unseen(

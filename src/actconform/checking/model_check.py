@@ -14,7 +14,7 @@ from actconform._version import __version__
 from actconform.checking.checked_sample import judged_samples, output_check
 from actconform.checking.fault import attributed, fault_of_saved, first_fault
 from actconform.checking.flatten import FlatGraph, flatten, wide
-from actconform.checking.judge import judged_level
+from actconform.checking.judge import ShownLevel, judged_level
 from actconform.checking.model_file import ModelFile
 from actconform.checking.result import (
     CheckResult,
@@ -152,7 +152,7 @@ def _checked(
     ]
     progress.outputs(runs.name, outputs)
     levels: list[LevelCheck] = []
-    for place in judged_samples(outputs, len(samples)):
+    for place in judged_samples(outputs, samples):
         levels += _levels(runs, samples[place], place, progress)
     drawn = all(
         output.name in answer.unsteady for output in outputs for answer in answers
@@ -208,14 +208,15 @@ def _answered(sample: CheckedSample, place: int, name: str, answer: RuntimeOutpu
 
 def _levels(runs: RuntimeRuns, sample: CheckedSample, place: int, progress: Progress) -> Iterator[LevelCheck]:
     """Judge nodes at each level: all tensors marked where nothing is optimized, those that survive where it is."""
+    earlier: list[ShownLevel] = []
     if runs.levels:
-        yield _level(runs, sample, place, runs.levels[0], None, progress)
+        yield _level(runs, sample, place, runs.levels[0], None, progress, earlier)
     for level in [level for level in runs.levels[-2:] if level != runs.levels[0]] if runs.levels else [""]:
         surviving = runs.surviving(sample.file, level)
         if not isinstance(surviving, RunFailure):
-            yield _level(runs, sample, place, level, surviving, progress)
+            yield _level(runs, sample, place, level, surviving, progress, earlier)
         elif not runs.levels:
-            yield _level(runs, sample, place, level, None, progress)
+            yield _level(runs, sample, place, level, None, progress, earlier)
         else:
             failure = f"which tensors survive is not known: {surviving.kind}: {surviving.message}"
             yield LevelCheck(name=level, sample=place, marks="surviving", failure=failure)
@@ -228,10 +229,11 @@ def _level(
     level: str,
     surviving: Sequence[str] | None,
     progress: Progress,
+    earlier: list[ShownLevel],
 ) -> LevelCheck:
     progress.stage(f"{runs.name}: nodes{' at level ' + level if level else ''}", len(sample.graph.nodes))
     check = LevelCheck(name=level, sample=place, marks="all" if surviving is None else "surviving")
-    return judged_level(check, runs, sample, level, surviving, progress.step)
+    return judged_level(check, runs, sample, level, surviving, progress.step, earlier)
 
 
 def _conditioning(sample: CheckedSample, place: int) -> Iterator[Conditioning]:

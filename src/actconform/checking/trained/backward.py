@@ -42,7 +42,13 @@ def forward_part(graph: FlatGraph) -> FlatGraph:
         if not needed.isdisjoint(node.outputs):
             needed.update(node.inputs)
             nodes.append(node)
-    return replace(graph, nodes=nodes[::-1], outputs=outputs)
+    inputs = [name for name in graph.inputs if not name.startswith(COTANGENT)]
+    return replace(graph, nodes=nodes[::-1], inputs=inputs, outputs=outputs)
+
+
+def inputs_of(graph: FlatGraph, sample: Bundle) -> dict[str, Array]:
+    """Return the arrays that are inputs of a graph, or of its forward part."""
+    return {name: array for name, array in sample.items() if name in graph.inputs}
 
 
 def backward(

@@ -16,11 +16,10 @@ from actconform.checking.checked_sample import (
     judged_samples,
     output_check,
 )
-from actconform.checking.gradients import COTANGENT
 from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
-from actconform.checking.trained.backward import backward, forward_part, has_gradients, without_padding_row
+from actconform.checking.trained.backward import backward, forward_part, has_gradients, inputs_of, without_padding_row
 from actconform.checking.trained.fault import EXACT, TRAINING, Observations, fault_of_trained
 from actconform.checking.trained.layer_matching import in_graph_layout, match_layers
 from actconform.checking.trained.model_runs import NATIVE
@@ -30,7 +29,7 @@ from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.types.trained import RunMode, TrainedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from actconform.checking.flatten import Array, FlatGraph
     from actconform.checking.trained.layer_matching import Matching
@@ -97,7 +96,7 @@ class _Check:
             return replace(column, reason=reason, seconds=time.perf_counter() - started), trained
         self._progress.outputs(self._runs.name, outputs)
         levels: list[LevelCheck] = []
-        for place in judged_samples(outputs, len(self._samples)):
+        for place in judged_samples(outputs, self._samples):
             levels += self._levels(place, opened)
         if any(has_gradients(sample.inputs) for sample in self._samples):
             outputs += self._gradients(opened)
@@ -196,9 +195,7 @@ class _Check:
         self._compare_weights(graph, recorded)
         self._layers.append(TrainedRun(layers=recorded.layers))
         owners = self._weights.owners if self._weights else {}
-        matching = self._matchings[place] = match_layers(
-            graph, _without_cotangents(graph, sample.inputs), recorded, owners
-        )
+        matching = self._matchings[place] = match_layers(graph, inputs_of(graph, sample.inputs), recorded, owners)
         if isinstance(exact, TrainedRun):
             arrays = arrays_in_graph_layout(self._column.outputs, exact.outputs)
             self._exact += [_exact_verdict(sample, place, name, array) for name, array in arrays.items()]
@@ -235,7 +232,7 @@ class _Check:
         shown |= {name: array for name, array in arrays.items() if name not in shown and _is_shown(graph, name, array)}
         if check.name not in (EXACT, TRAINING):
             shown = {name: _as_stored(graph, name, array) for name, array in shown.items()}
-        judge = Judge(graph, _without_cotangents(graph, sample.inputs), shown, rounded=self._rounded(graph))
+        judge = Judge(graph, inputs_of(graph, sample.inputs), shown, rounded=self._rounded(graph))
         tensors = list(judge.take(shown))
         return replace(check, tensors=tensors, unjudged=_unspanned(judge, tensors))
 
@@ -259,11 +256,6 @@ class _Check:
         if self._weights is not None:
             trained = replace(trained, weights=list(self._weights.checks), foreign=tuple(self._weights.foreign))
         return replace(trained, notes=tuple(dict.fromkeys(self._notes)))
-
-
-def _without_cotangents(graph: FlatGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the inputs that the forward part of a graph reads, or that no node reads at all."""
-    return {name: array for name, array in inputs.items() if not name.startswith(COTANGENT) or name not in graph.inputs}
 
 
 def _as_stored(graph: FlatGraph, name: str, array: Array) -> Array:
