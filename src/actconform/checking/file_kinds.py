@@ -84,7 +84,7 @@ def archive_members(path: Path) -> list[str] | None:
 def _archive(path: Path) -> str:
     names = archive_members(path)
     if names is None:
-        return "is a damaged zip archive: fetch it again, and name the .onnx file"
+        return "is a damaged zip archive: fetch it, or save it, again"
     for pattern, kind, advice in _MEMBERS:
         if any(re.search(pattern, name) for name in names):
             return f"is {kind}: {advice}"

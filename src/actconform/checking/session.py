@@ -137,7 +137,7 @@ def expect_consistent_request(request: CheckRequest) -> None:
     if request.inputs is not None and (request.ranges or request.samples):
         raise UsageError("--range and --samples are for inputs that are drawn: leave them out, or leave out --inputs")
     if request.reference is not None and request.inputs is None:
-        raise UsageError("--reference has the outputs for certain inputs: give these with --inputs")
+        raise UsageError("outputs that were saved belong to certain inputs: give these with --inputs")
     if request.reference is not None and (request.gradients or request.dtype):
         raise UsageError("--reference has outputs of the model as it is: leave out --gradients and --dtype")
     if request.data is None and (request.metric is not None or request.batch):
@@ -203,8 +203,9 @@ def check_graphs(
 
 def _expect_trained(request: CheckRequest, models: Sequence[Beside]) -> None:
     """Raise UsageError where a trained model is spoken of, and none is named."""
-    if (request.autocast or request.train_mode) and all(model.is_graph for model in models):
-        option = "--autocast" if request.autocast else "--train-mode"
+    wishes = {"--autocast": request.autocast, "--train-mode": request.train_mode, "--exporter": request.exporters}
+    option = next((option for option, value in wishes.items() if value), "")
+    if option and all(model.is_graph for model in models):
         raise UsageError(f"{option} is for a trained model: name it, or name it with --against")
 
 

@@ -46,7 +46,9 @@ def chosen_exporters(wanted: Sequence[str], opened: OpenedModel) -> tuple[str, .
     """Return the exporters that the user named, or all that take the model. Raises UsageError where there is none of that name."""
     for name in wanted:
         if name not in opened.exporters:
-            raise UsageError(f"--exporter {name}: does not take {opened.about}{near(name, list(opened.exporters))}")
+            raise UsageError(
+                f"--exporter {name}: no exporter of that name takes {opened.about}{near(name, list(opened.exporters))}"
+            )
     return tuple(wanted) or opened.exporters
 
 

@@ -276,7 +276,11 @@ def _of_weights(observed: Observations, layer: str) -> Iterator[str]:
     if len(changed) > MOST_WEIGHTS:
         yield f"and {len(changed) - MOST_WEIGHTS} more weights are not as they were trained"
     if layer and not changed and observed.weights:
-        yield "its weights are as they were trained" if owned else "it has no weights of its own"
+        yield (
+            "the weights of the layer itself are in the graph as they were trained"
+            if owned
+            else "it has no weights of its own"
+        )
 
 
 def _of_segment(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> Iterator[str]:

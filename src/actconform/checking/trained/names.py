@@ -70,6 +70,11 @@ def paired(
         if spec.name in partners
     ]
     notes = [note for pair in pairs for note in _notes(pair, role, how)]
+    places = [[spec.name for spec in trained].index(pair.trained) for pair in pairs]
+    if how == "by their values" and places != sorted(places):
+        notes.append(
+            f"{role}s stand in ANOTHER ORDER in the graph than in the trained model: who reads them by their place gets another one"
+        )
     if missing:
         notes.append(
             f"{role}s of the graph that the trained model does not have: {', '.join(map(one_line, missing[:5]))}"

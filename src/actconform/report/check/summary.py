@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
 
 NAME_LETTERS = 60  # of a name in a sentence
+BARELY = 1.05  # times a bound: "1 times" would say nothing
 SENTENCE_LETTERS = 400  # of a foreign sentence
 SPREAD_MEANS = "how far the truth moves when every tensor is off by one rounding"
 ROUNDED_ONCE = ("Add", "Sub", "Mul", "Cast")
@@ -117,6 +118,8 @@ def _of_tensor(tensor: TensorCheck) -> str:
         return f"{tensor.nonfinite:,} elements are NaN or infinite, or should be"
     if tensor.bound == 0 or math.isinf(tensor.ratio):
         return f"{tensor.got:.9g} where it must be exactly {tensor.wanted:.9g}"
+    if tensor.ratio < BARELY:
+        return "just over its bound"
     return f"{number_shown(tensor.ratio)} times its bound"
 
 

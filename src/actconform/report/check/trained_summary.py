@@ -38,7 +38,7 @@ def layer_sentences(trained: TrainedCheck) -> Iterator[str]:
     names = {match.layer for match in trained.matches} | {alias for match in trained.matches for alias in match.aliases}
     how = Counter(match.by for match in trained.matches)
     by = ", ".join(f"{count:,} by {way}" for way, count in how.most_common())
-    yield f"{len(names):,} of {len(names) + len(trained.unmatched):,} have a partner in the graph ({by})"
+    yield f"{len(names):,} of {len(names) + len(trained.unmatched):,} have a partner in the graph{f' ({by})' if by else ''}"
     yield from (one_line(sentence, SENTENCE_LETTERS) for sentence in trained.fused[:LAYERS_SHOWN])
     if len(trained.fused) > LAYERS_SHOWN:
         yield f"and {len(trained.fused) - LAYERS_SHOWN:,} more that are fused"
