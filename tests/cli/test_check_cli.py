@@ -142,7 +142,7 @@ WRONG = {
     "dtype": (["model.onnx", "--inputs", "other-dtype.npz"], ["x", "int64"]),
     "range-and-inputs": (["model.onnx", "--inputs", "in.npz", "--range", "x=0:1"], ["--range", "--inputs"]),
     "samples-and-inputs": (["model.onnx", "--inputs", "in.npz", "--samples", "2"], ["--samples", "--inputs"]),
-    "reference-alone": (["model.onnx", "--reference", "in.npz"], ["--reference", "--inputs"]),
+    "reference-alone": (["model.onnx", "--reference", "in.npz"], ["outputs that were saved", "--inputs"]),
     "reference-and-gradients": (
         ["model.onnx", "--inputs", "in.npz", "--reference", "in.npz", "--gradients"],
         ["--reference", "--gradients"],
