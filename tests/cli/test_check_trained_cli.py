@@ -180,6 +180,38 @@ def test_a_conversion_to_float16_tells_its_noise_beside_the_trained_model(net):
     assert {got.name for layer in noise.layers for got in layer.got} >= {"torch float16"}
 
 
+@pytest.mark.parametrize("options", [("--dtype", "bf16"), ("--autocast", "bf16")], ids=" ".join)
+def test_no_framework_is_accused_of_what_a_format_does_to_a_healthy_model(net, options):
+    net("check", "model.onnx", "--against", "net:make", *options)
+    column = read_json(Path("actconform-check")).runtimes[0]
+    assert (column.name, column.status) == ("torch", "explained")
+
+
+def test_a_weight_that_these_inputs_do_not_show_is_told(cli):
+    Path("table.py").write_text(
+        "import torch\n\ndef make():\n    torch.manual_seed(0)\n    return torch.nn.Embedding(50, 4).eval(), torch.tensor([[1, 2, 3]])\n"
+    )
+    assert cli("check", "table:make", "--exporter", "torch-torchscript", "--range", "input=0:9").code == 0
+    model = onnx.load("actconform-check/torch-torchscript/model.onnx")
+    (tensor,) = [tensor for tensor in model.graph.initializer if numpy_helper.to_array(tensor).shape == (50, 4)]
+    array = numpy_helper.to_array(tensor).copy()
+    array[40] *= 1.5
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    onnx.save(model, "model.onnx")
+    np.savez("in.npz", **{model.graph.input[0].name: np.array([[1, 2, 3]])})
+    said = cli("check", "model.onnx", "--against", "table:make", "--inputs", "in.npz")
+    assert said.code == 1, said.out
+    fault = read_json(Path("actconform-check")).runtimes[0].fault
+    assert (fault.blame, fault.op_type) == ("exporter", "Gather")
+    assert "weight" in fault.evidence[0]
+
+
+def test_the_example_of_the_factory_is_used_beside_a_file(net):
+    net("check", "model.onnx", "--against", "net:make")
+    origins = [sample.origin for sample in read_json(Path("actconform-check")).samples]
+    assert origins[0] == "example of net:make"
+
+
 WRONG = {
     "raises": ("net:raises", ["KeyError", "net.py", "missing"]),
     "needs-arguments": ("net:needs", ["path"]),

@@ -47,6 +47,8 @@ class CheckedSample:
     facts: SampleFacts
     saved: Bundle | None = None
     """Outputs that were saved elsewhere, of the framework for example."""
+    original: FlatGraph | None = None
+    """Of a graph that was converted to another format: the graph before, at the same inputs; its tensors have the same names."""
     graph: FlatGraph = field(init=False)
     file: ModelFile = field(init=False)
     """The flat graph, for runtimes."""

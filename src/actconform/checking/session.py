@@ -7,10 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.agreement_columns import DataAgreement
 from actconform.checking.draw import parsed_range
+from actconform.checking.flatten import flatten
 from actconform.checking.gradients import add_cotangents, difference_note, with_gradients
 from actconform.checking.inputs import InputSample
 from actconform.checking.low_precision import (
@@ -364,6 +366,11 @@ class _Session:
             if beyond := overflowing_weights(source.model, dtype):
                 notes.append(f"weights with values beyond {dtype}, which become infinite: {', '.join(beyond[:5])}")
             for sample in samples:
+                widened = {
+                    name: array.astype(np.float32) if array.dtype != sample.inputs[name].dtype else array
+                    for name, array in lowered_sample(sample.inputs, dtype).items()
+                }
+                sample.original = flatten(source.model, widened) if self._models else None
                 sample.inputs = lowered_sample(sample.inputs, dtype)
         if self._request.gradients:
             for sample in samples:

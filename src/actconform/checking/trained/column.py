@@ -16,6 +16,7 @@ from actconform.checking.checked_sample import (
     judged_samples,
     output_check,
 )
+from actconform.checking.flatten import wide
 from actconform.checking.judge import Judge
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
@@ -29,7 +30,7 @@ from actconform.onnx.evaluate.element_types import FORMATS, STORAGE
 from actconform.types.trained import RunMode, TrainedRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from actconform.checking.flatten import Array, FlatGraph
     from actconform.checking.trained.layer_matching import Matching
@@ -195,7 +196,7 @@ class _Check:
         self._compare_weights(graph, recorded)
         self._layers.append(TrainedRun(layers=recorded.layers))
         owners = self._weights.owners if self._weights else {}
-        matching = self._matchings[place] = match_layers(graph, inputs_of(graph, sample.inputs), recorded, owners)
+        matching = self._matchings[place] = _matching(sample, graph, recorded, owners)
         if isinstance(exact, TrainedRun):
             arrays = arrays_in_graph_layout(self._column.outputs, exact.outputs)
             self._exact += [_exact_verdict(sample, place, name, array) for name, array in arrays.items()]
@@ -265,6 +266,19 @@ def _as_stored(graph: FlatGraph, name: str, array: Array) -> Array:
         return array
     with np.errstate(all="ignore"):
         return array.astype(dtype)
+
+
+def _matching(sample: CheckedSample, graph: FlatGraph, run: TrainedRun, owners: Mapping[str, str]) -> Matching:
+    """Return the layers that the graph has; of a converted graph by the values that it had before, which its format does not blur."""
+    original = sample.original
+    if original is None:
+        return match_layers(graph, inputs_of(graph, sample.inputs), run, owners)
+    inputs = {
+        name: wide(array) if original.types.get(name) in FORMATS else array for name, array in sample.inputs.items()
+    }
+    matching = match_layers(original, inputs_of(original, inputs), run, owners)
+    kept = tuple(match for match in matching.matches if graph.shapes.get(match.tensor) == match.shape)
+    return replace(matching, matches=kept)
 
 
 def _unspanned(judge: Judge, tensors: Sequence[TensorCheck]) -> list[Any]:
