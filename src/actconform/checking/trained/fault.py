@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
@@ -103,8 +104,7 @@ def _other_weight(column: TrainedColumn, observed: Observations) -> ModelFault |
     graph = observed.samples[0].graph
     if is_low_precision(graph) or observed.weights is None:
         return None
-    different = [check for check in observed.weights.checks if check.state == "different" and check.largest_difference]
-    for check in different:
+    for check in filter(_is_proof, observed.weights.checks):
         node = next((node for node in graph.nodes if not set(check.initializers).isdisjoint(node.inputs)), None)
         if node is not None:
             blame, evidence = _blame(column, observed, exact=True)
@@ -122,6 +122,13 @@ def _other_weight(column: TrainedColumn, observed: Observations) -> ModelFault |
                 ),
             )
     return None
+
+
+def _is_proof(check: WeightCheck) -> bool:
+    """Return whether a constant is this weight for certain, and not as it was trained: what differs throughout may be another's, or folded."""
+    known_kind = check.kind in ("one element", "rounded and back", "truncated to 8 bits")
+    mostly_equal = 0 < check.differing <= math.prod(check.shape) // 2
+    return check.state == "different" and check.largest_difference > 0 and (known_kind or mostly_equal)
 
 
 def _counts(observed: Observations, level: LevelCheck, tensor: TensorCheck) -> bool:
