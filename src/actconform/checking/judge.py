@@ -17,7 +17,7 @@ from actconform.onnx.evaluate.error_bounds import Approximation, bounded_outputs
 from actconform.tolerance.row_bounds import flushes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array, FlatGraph, FlatNode
@@ -154,8 +154,8 @@ def judged_level(
     """
     graph = sample.graph
     markable = graph.types if surviving is None else {*surviving, *graph.outputs}
-    names = [name for node in graph.nodes for name in node.outputs if name in graph.types and name in markable]
-    marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
+    marks = marks_of(graph, markable)
+    names = list(marks.names)
     for shown in earlier or ():
         if shown.names == names and shown.is_shown_by(
             runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level)
@@ -170,7 +170,8 @@ def judged_level(
     failure = ""
     for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
         moved.update(dict.fromkeys(piece.moved))
-        digests.append(_digest(piece))
+        if earlier is not None:
+            digests.append(_digest(piece))
         done = judge.place
         if piece.failure:
             failure = f"{piece.failure.kind}: {piece.failure.message}"
@@ -184,6 +185,12 @@ def judged_level(
     if earlier is not None and not failure:
         earlier.append(ShownLevel(names, digests, check))
     return check
+
+
+def marks_of(graph: FlatGraph, markable: Container[str]) -> Marks:
+    """Return marks for the tensors of known type that nodes give, as far as they are markable, in the order of the graph."""
+    names = [name for node in graph.nodes for name in node.outputs if name in graph.types and name in markable]
+    return Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
 
 
 class ShownLevel(NamedTuple):

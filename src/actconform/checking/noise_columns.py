@@ -8,11 +8,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.flatten import flatten
-from actconform.checking.judge import PIECE_BYTES
+from actconform.checking.judge import PIECE_BYTES, marks_of
 from actconform.checking.model_file import ModelFile
 from actconform.checking.noise import noise_check, truth_of_original
 from actconform.checking.result import ModelFault
-from actconform.checking.runs import Marks, RunFailure
+from actconform.checking.runs import RunFailure
 from actconform.checking.trained.layer_matching import in_graph_layout
 from actconform.checking.trained.names import arrays_in_trained_layout
 from actconform.onnx.evaluate.element_types import FORMATS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array
     from actconform.checking.noise_result import NoiseCheck
-    from actconform.checking.result import CheckResult, TrainedCheck
+    from actconform.checking.result import CheckResult, RuntimeCheck, TrainedCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
     from actconform.checking.trained.column import TrainedColumn
@@ -79,11 +79,7 @@ def judged_by_noise(result: CheckResult, columns: Sequence[TrainedColumn]) -> Ch
     if column.status not in ("explained", "not explained"):
         return result
     if noise.is_the_model:
-        words = f"within the noise of {noise.format}"
-        outputs = [
-            output if output.explained else replace(output, explained=True, reason=words) for output in column.outputs
-        ]
-        column = replace(column, status="explained", fault=None, outputs=outputs)
+        column = _within(noise, column)
     else:
         column = replace(column, status="not explained", fault=_fault_of_noise(noise, columns[0]))
     return replace(result, runtimes=[column, *result.runtimes[1:]])
@@ -96,13 +92,17 @@ def _without_noise_for_fault(result: CheckResult, noise: NoiseCheck, columns: Se
         fault, name = runtimes[place].fault, _column_name(column)
         compared = any(got.name == name for layer in noise.layers for got in layer.got)
         if fault is not None and fault.blame == "framework" and compared and name not in noise.beyond:
-            words = f"within the noise of {noise.format}"
-            outputs = [
-                output if output.explained else replace(output, explained=True, reason=words)
-                for output in runtimes[place].outputs
-            ]
-            runtimes[place] = replace(runtimes[place], status="explained", fault=None, outputs=outputs)
+            runtimes[place] = _within(noise, runtimes[place])
     return replace(result, runtimes=runtimes)
+
+
+def _within(noise: NoiseCheck, column: RuntimeCheck) -> RuntimeCheck:
+    """Return a column as explained by the noise of the format."""
+    words = f"within the noise of {noise.format}"
+    outputs = [
+        output if output.explained else replace(output, explained=True, reason=words) for output in column.outputs
+    ]
+    return replace(column, status="explained", fault=None, outputs=outputs)
 
 
 def _column_name(column: TrainedColumn) -> str:
@@ -130,12 +130,12 @@ def _truth_name(column: TrainedColumn) -> str:
 def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
     """Return all tensors of the graph as a runtime shows them where it optimizes nothing."""
     graph = sample.graph
-    names = [name for node in graph.nodes for name in node.outputs if name in graph.types]
-    marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
     level = runs.levels[0] if runs.levels else ""
     shown: dict[str, Array] = {}
     with ModelFile(graph.model) as file:  # that of the check itself is gone
-        for piece in runs.marked(file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level):
+        for piece in runs.marked(
+            file, sample.inputs, marks_of(graph, graph.types), budget_bytes=PIECE_BYTES, level=level
+        ):
             shown.update(piece.values)
     return shown
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.agreement_columns import DataAgreement
@@ -366,12 +365,13 @@ class _Session:
             if beyond := overflowing_weights(source.model, dtype):
                 notes.append(f"weights with values beyond {dtype}, which become infinite: {', '.join(beyond[:5])}")
             for sample in samples:
-                widened = {
-                    name: array.astype(np.float32) if array.dtype != sample.inputs[name].dtype else array
-                    for name, array in lowered_sample(sample.inputs, dtype).items()
-                }
-                sample.original = flatten(source.model, widened) if self._models else None
-                sample.inputs = lowered_sample(sample.inputs, dtype)
+                inputs = lowered_sample(sample.inputs, dtype)
+                if self._models:
+                    widened = {
+                        name: array.astype(sample.inputs[name].dtype, copy=False) for name, array in inputs.items()
+                    }
+                    sample.original = flatten(source.model, widened)
+                sample.inputs = inputs
         if self._request.gradients:
             for sample in samples:
                 sample.inputs = add_cotangents(model, sample.inputs, self._request.seed)

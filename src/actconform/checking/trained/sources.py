@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 from actconform.checking.file_kinds import archive_members
 from actconform.checking.runs import RunFailure
@@ -77,19 +77,7 @@ def named_source(text: str, *, trusted: bool = False) -> NamedSource:
     if kind in ("onnx", "outputs"):
         return NamedSource(text, "onnx" if kind == "onnx" else "outputs")
     where = text if kind == "factory" else str(path.resolve())
-    return NamedSource(text, "trained", TrainedSource(_source_kind(kind), where, str(Path.cwd()), trusted))
-
-
-def _source_kind(kind: str) -> SourceKind:
-    kinds: dict[str, SourceKind] = {
-        "factory": "factory",
-        "keras": "keras",
-        "saved-model": "saved-model",
-        "tflite": "tflite",
-        "pt2": "pt2",
-        "torchscript": "torchscript",
-    }
-    return kinds[kind]
+    return NamedSource(text, "trained", TrainedSource(cast("SourceKind", kind), where, str(Path.cwd()), trusted))
 
 
 def _kind_of_path(path: Path) -> str:
