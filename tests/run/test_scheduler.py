@@ -282,6 +282,17 @@ def test_an_interrupt_does_not_wait_for_a_case_that_hangs() -> None:
     assert none_left(before)
 
 
+def test_an_interrupt_that_wakes_nothing_ends_the_run_all_the_same() -> None:
+    def interrupt(backend: str, hello: Handshake | str, seconds: float) -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # as one that comes just before the wait for results
+
+    before, started = children(os.getpid()), time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(plan(("celu",), timeout=300.0), interrupt, Seen().result)
+    assert time.monotonic() - started < 60  # celu sleeps for 600 s
+    assert none_left(before)
+
+
 def test_a_worker_killed_from_outside_costs_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTCONFORM_TEST_MARKS", str(tmp_path))
     monkeypatch.setenv("ACTCONFORM_TEST_CALL_SECONDS", "0")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Handshake
 
 JOIN_SECONDS = 5.0  # for a thread that compares or explains when the run is interrupted
+WAKE_SECONDS = 0.5  # a Ctrl-C that comes just before a wait without end would not end it
 PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker reports of its own process
 
 
@@ -109,11 +110,11 @@ def run(
             inbox.put(error)
 
     threads = [threading.Thread(target=line_results, args=(number,), daemon=True) for number in range(len(lines))]
-    for thread in threads:
-        thread.start()
     try:
+        for thread in threads:
+            thread.start()
         for _ in threads:
-            while (item := inbox.get()) is not None:
+            while (item := _next_item(inbox)) is not None:
                 if isinstance(item, BaseException):
                     raise item
                 on_result(item)
@@ -122,11 +123,20 @@ def run(
         _end([worker for pair in workers for worker in pair if worker], threads)
 
 
+def _next_item(inbox: queue.Queue[Result | BaseException | None]) -> Result | BaseException | None:
+    while True:
+        try:
+            return inbox.get(timeout=WAKE_SECONDS)
+        except queue.Empty:
+            continue
+
+
 def _end(workers: Iterable[Worker], threads: Iterable[threading.Thread]) -> None:
     for worker in workers:
         worker.close()
     for thread in threads:
-        thread.join(JOIN_SECONDS)
+        if thread.is_alive():  # one that was never started cannot be joined
+            thread.join(JOIN_SECONDS)
 
 
 def facts_of(hello: Handshake) -> dict[str, str]:
