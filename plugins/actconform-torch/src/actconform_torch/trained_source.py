@@ -15,6 +15,7 @@ import torch
 from actconform import SourceError, Unsupported
 from actconform.plugin.user_factory import described, fault_with_lines, frameworks_of, made_by_factory
 from actconform.text import one_line
+from actconform_torch.module_state import is_training
 from actconform_torch.untrusted_files import code_of_pickle, code_of_program
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def opened_object(value: object, example: object = None, name: str = "the model"
             raise SourceError(f"{name}: {path} has no shape yet: call the model once in the factory")
         if weight.is_meta:
             raise SourceError(f"{name}: {path} is on the device meta, which holds no values: load the weights")
-    if any(part.training for part in value.modules()):
+    if is_training(value):
         notes.append(
             "it was left in training mode: it is run as in inference, after eval(), unless training is asked for"
         )
