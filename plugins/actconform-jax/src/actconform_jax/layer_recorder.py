@@ -6,12 +6,12 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
 from actconform.types.trained import LayerRecord
+from actconform_jax.called_function import JAX, called_function
 from actconform_jax.trained_jaxpr import Evaluator, computed
 from actconform_jax.trained_weights import is_float, modules_of
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from jax.extend import core
 
+    from actconform_jax.called_function import CalledFunction
     from actconform_jax.trained_jaxpr import Inner
 
 SCOPE = "actconform-call-"  # of a module's call in the stack of names, with its place among all calls
 LIBRARIES = ("flax", "equinox")
-JAX = str(Path(jax.__file__).parent)
 # What gives the values that it reads in another shape or order.
 LAYOUT = frozenset(
     ["reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "copy", "copy_p", "stop_gradient", "device_put", "name",
@@ -126,7 +126,7 @@ class Value:
 class LayerRecorder(Evaluator):
     """Records while it computes: tensors of floats with more than one element that depend on the model's inputs.
 
-    A module of a library in which no other module is called is one layer, and so is a function of JAX's that it compiles as one (`relu`).
+    A module of a library in which no other module is called is one layer, and so is a function of JAX's (`jax.nn.gelu`).
     What only lays a recorded tensor out anew counts as that tensor. Control flow is one layer.
     """
 
@@ -138,6 +138,9 @@ class LayerRecorder(Evaluator):
         self._owned = _owned([call.path for call in calls], parameters)
         self._scopes: tuple[str, ...] = ()
         self._functions: tuple[Frame, ...] = ()
+        """That of JAX's which an inner program is."""
+        self._last: tuple[CalledFunction | None, Frame | None] = (None, None)
+        """The function of the last equation."""
         self._time = itertools.count()
         self._frames: dict[Frame, list[int]] = {}
         """Of each frame when it began and when it ended."""
@@ -186,10 +189,8 @@ class LayerRecorder(Evaluator):
         """Return what an inner program gives; one that JAX itself is made of is a function."""
         scopes, functions = self._scopes, self._functions
         self._scopes = (*scopes, *_scopes(eqn))
-        if inner.file.startswith(JAX) and not any(frame.closed for frame in self._stack()):
-            place = len(self._calls) + next(self._time)
-            name = f"{self._path()}:{inner.name.strip('_')}"
-            self._functions = (Frame(place, name, f"function {inner.name.strip('_')}", closed=True),)
+        if inner.file.startswith(JAX) and not any(frame.closed for frame in self._stack(eqn)):
+            self._functions = (self._function(inner.name.strip("_")),)
         try:
             return super().call(eqn, inner, operands)
         finally:
@@ -204,7 +205,7 @@ class LayerRecorder(Evaluator):
             self._scopes = scopes
 
     def _operation(self, eqn: core.JaxprEqn, operands: Sequence[Value]) -> list[Value]:
-        stack, now = self._stack(), next(self._time)
+        stack, now = self._stack(eqn), next(self._time)
         for frame in stack:
             self._frames.setdefault(frame, [now, now])[1] = now
             for each in (self._reads, self._gives, self._weights):
@@ -265,8 +266,8 @@ class LayerRecorder(Evaluator):
             return tuple(dict.fromkeys(self._weights[frame]))
         return self._owned.get(frame.path, ())
 
-    def _stack(self) -> tuple[Frame, ...]:
-        """Return the calls of modules that are open, the outermost first, then that of a function."""
+    def _stack(self, eqn: core.JaxprEqn) -> tuple[Frame, ...]:
+        """Return the calls of modules that are open at an equation, the outermost first, then that of a function."""
         frames = []
         for scope in self._scopes:
             if scope.startswith(SCOPE):
@@ -274,7 +275,20 @@ class LayerRecorder(Evaluator):
                 call = self._calls[place]
                 library = type(call.module).__module__.partition(".")[0] in LIBRARIES
                 frames.append(Frame(place, call.path, call.kind, closed=library and place not in self._composed))
-        return (*frames, *self._functions)
+        if self._functions or any(frame.closed for frame in frames):
+            self._last = (None, None)
+            return (*frames, *self._functions)
+        function = called_function(eqn)
+        if function is None:
+            self._last = (None, None)
+            return tuple(frames)
+        path = f"{self._path()}:{function.name}"
+        if self._last[0] != function or self._last[1] is None or self._last[1].path != path:
+            self._last = (function, self._function(function.name))
+        return (*frames, self._last[1])  # type: ignore[arg-type]
+
+    def _function(self, name: str) -> Frame:
+        return Frame(len(self._calls) + next(self._time), f"{self._path()}:{name}", f"function {name}", closed=True)
 
     def _path(self) -> str:
         """Return the path of the innermost module, and the user's own scopes within it."""
