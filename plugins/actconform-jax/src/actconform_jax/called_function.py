@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 JAX = str(Path(jax.__file__).parent)
 # Where the functions stand that consist of several primitives: of jax.nn the innermost is named, of the others the outermost.
 _NN = f"{JAX}/_src/nn/"
-_OTHERS = tuple(f"{JAX}/_src/{file}.py" for file in ("numpy/reductions", "numpy/linalg", "numpy/einsum", "scipy/special"))
+_OTHERS = tuple(
+    f"{JAX}/_src/{file}.py" for file in ("numpy/reductions", "numpy/linalg", "numpy/einsum", "scipy/special")
+)
 
 
 class CalledFunction(NamedTuple):

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import msgspec
 
 from actconform.types.trained import LayerRecord
 from actconform_jax.called_function import JAX, called_function
@@ -152,24 +153,26 @@ class LayerRecorder(Evaluator):
     def layers(self, kind: str, inputs: Sequence[int], outputs: Sequence[int]) -> list[LayerRecord]:
         """Return the calls in the order in which they ended, last the model itself."""
         counts: Counter[str] = Counter()
-        begun = [(began, ended, depth, frame) for depth, (frame, (began, ended)) in enumerate(self._frames.items())]
-        entries = [(time, time, len(begun), record) for time, record in self._records]
+        begun: list[tuple[list[int], int, Frame | LayerRecord]] = [
+            (span, depth, frame) for depth, (frame, span) in enumerate(self._frames.items())
+        ]
+        entries: list[tuple[list[int], int, Frame | LayerRecord]] = [
+            ([time, time], len(begun), record) for time, record in self._records
+        ]
         ended = []
-        for began, end, depth, entry in sorted([*begun, *entries], key=lambda each: (each[0], each[2])):
-            name = entry.name if isinstance(entry, LayerRecord) else entry.path
-            counts[name] += 1
-            name = name if counts[name] == 1 else f"{name}#{counts[name]}"
-            record = LayerRecord(
-                name,
-                entry.kind,
-                entry.inputs if isinstance(entry, LayerRecord) else tuple(dict.fromkeys(self._reads[entry])),
-                entry.outputs if isinstance(entry, LayerRecord) else tuple(dict.fromkeys(self._gives[entry])),
-                entry.parameters if isinstance(entry, LayerRecord) else self._parameters(entry),
-            )
+        for (_, end), depth, entry in sorted([*begun, *entries], key=lambda each: (each[0][0], each[1])):
+            record = entry if isinstance(entry, LayerRecord) else self._call_record(entry)
+            counts[record.name] += 1
+            if counts[record.name] > 1:
+                record = msgspec.structs.replace(record, name=f"{record.name}#{counts[record.name]}")
             ended.append((end, -depth, record))
         own = tuple(dict.fromkeys(inputs)), tuple(dict.fromkeys(outputs))
         records = [record for _, _, record in sorted(ended, key=lambda each: each[:2]) if record.outputs]
         return [*records, LayerRecord("", kind, *own, self._owned.get("", ()))]
+
+    def _call_record(self, frame: Frame) -> LayerRecord:
+        reads, gives = tuple(dict.fromkeys(self._reads[frame])), tuple(dict.fromkeys(self._gives[frame]))
+        return LayerRecord(frame.path, frame.kind, reads, gives, self._parameters(frame))
 
     def input(self, array: Any) -> Value:
         """Return an input of the model, recorded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -39,7 +39,14 @@ class TracedModel:
     With `wide` the same program is computed with every float in float64, whatever formats it converts to. Its arguments may then be float64.
     """
 
-    def __init__(self, parts: Parts, call: Call, tensors: Arrays, calls: ModuleCalls) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        call: Call,
+        tensors: Arrays,
+        calls: ModuleCalls,
+        held: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
         self.outputs: list[str] = []
         self._calls = calls
         self._compiled: dict[tuple[str, bool], Callable[..., Any]] = {}
@@ -58,9 +65,10 @@ class TracedModel:
         if not self.outputs:
             raise SourceError("the model gives no array")
         self.constants: dict[str, Array] = {
-            f"constant_{place}": jax.numpy.asarray(value) for place, value in enumerate(self._program.consts)
+            held.get(id(value), f"constant_{place}"): jax.numpy.asarray(value)
+            for place, value in enumerate(self._program.consts)
         }
-        """Arrays that the function holds, which are no arguments of it."""
+        """Arrays that the function holds, which are no arguments of it, named by `held` as far as it has their ids."""
 
     def run(self, arrays: Arrays, tensors: Arrays, *, wide: bool) -> dict[str, Array]:
         """Return the outputs by name."""
@@ -83,9 +91,7 @@ class TracedModel:
                 Value(recorder.constant(array, array.dtype).array, weights=known & {name})
                 for name, array in self.constants.items()
             ]
-            results = recorder.run(
-                self._program.jaxpr, constants, [*weights, *(inputs[name] for name in self._inputs)]
-            )
+            results = recorder.run(self._program.jaxpr, constants, [*weights, *(inputs[name] for name in self._inputs)])
             places = [place for value in results if (place := recorder.output(value)) is not None]
             self._layers = recorder.layers(kind, range(len(inputs)), places)
             return [value.array for value in results], recorder.tensors
@@ -117,9 +123,14 @@ class TracedModel:
         inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._program.in_avals]
         # Traced as it is and then widened: so the rules of jax.custom_vjp are differentiated, and not what they replace.
         program = jax.make_jaxpr(backward)(inputs, seeds)
-        given = [jax.numpy.asarray(cotangents[name], spec.dtype) if not wide else cotangents[name] for name, spec in zip(cotangents, seeds, strict=True)]
+        given = [
+            jax.numpy.asarray(cotangents[name], spec.dtype) if not wide else cotangents[name]
+            for name, spec in zip(cotangents, seeds, strict=True)
+        ]
         key = f"gradients of {', '.join(cotangents)}"
-        pulled = self._called(key, _evaluation(program, wide=wide), [*self._operands(arrays, tensors), *given], wide=wide)
+        pulled = self._called(
+            key, _evaluation(program, wide=wide), [*self._operands(arrays, tensors), *given], wide=wide
+        )
         return dict(zip(moving, pulled, strict=True))
 
     def _operands(self, arrays: Arrays, tensors: Arrays) -> list[Array]:
@@ -127,7 +138,7 @@ class TracedModel:
 
     def _called(self, what: str, function: Callable[..., Any], operands: Sequence[Array], *, wide: bool) -> Any:
         """Return what a function gives, compiled once for each thing to be done with the model."""
-        with jax.enable_x64(True) if wide else nullcontext():
+        with jax.enable_x64(wide or bool(getattr(jax.config, "jax_enable_x64", False))):
             if wide:
                 operands = [widened(jax.numpy.asarray(each)) for each in operands]
             compiled = self._compiled.setdefault((what, wide), jax.jit(function))

@@ -74,14 +74,16 @@ class Call:
             known = list(dict.fromkeys((*self.names, *self._signature.parameters)))
             name = next(iter(left))
             raise SourceError(f"the model takes no input {name!r}{near(name, known)}")
-        arguments = inspect.BoundArguments(self._signature, filled)  # type: ignore[arg-type]
+        arguments = inspect.BoundArguments(self._signature, filled)
         return arguments.args, dict(arguments.kwargs)
 
     def _arguments_of(self, example: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if isinstance(example, Mapping):
             keywords = {str(name): value for name, value in example.items()}
             kinds = [parameter.kind for parameter in self._signature.parameters.values()]
-            one_dict = len(kinds) == 1 and kinds[0] not in _VARIADIC and not set(keywords) <= set(self._signature.parameters)
+            one_dict = (
+                len(kinds) == 1 and kinds[0] not in _VARIADIC and not set(keywords) <= set(self._signature.parameters)
+            )
             return ((keywords,), {}) if one_dict else ((), keywords)
         return (tuple(example), {}) if isinstance(example, tuple | list) else ((example,), {})
 

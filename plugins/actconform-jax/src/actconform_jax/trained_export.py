@@ -32,7 +32,7 @@ def exported_trained(model: TrainedModel, inputs: Bundle, *, training: bool) -> 
     mode = RunMode(training=training)
     tensors = model.input_arrays(inputs, mode)
     outputs = list(model.run(inputs, mode).outputs)
-    called = model.in_inference(training=training)
+    called = model.in_mode(training=training)
     function = called if model.call.is_positional else _flat(called, model, list(tensors))
     failure: Exception | None = None
     for batched in _attempts(tensors):
@@ -40,7 +40,7 @@ def exported_trained(model: TrainedModel, inputs: Bundle, *, training: bool) -> 
             artifact = _converted(function, tensors, batched, outputs)
         except (MemoryError, SourceError, Unavailable):
             raise
-        except Exception as error:  # whatever the exporter raises has no common base
+        except Exception as error:  # noqa: BLE001  what the exporter raises has no common base
             failure = failure or error
             continue
         if failure is None:
@@ -101,4 +101,3 @@ def _converted(
     fixed = [name for name, axis in batched.items() if name in dims and dims[name][axis].HasField("dim_value")]
     notes = (f"the exporter fixed the batch of {', '.join(fixed)}",) if fixed else ()
     return msgspec.structs.replace(exported(proto.SerializeToString(), "to_onnx"), warnings=notes)
-

@@ -52,7 +52,7 @@ class Evaluator:
         known: dict[core.Var, Operand] = {}
 
         def read(atom: Any) -> Operand:
-            return self.constant(atom.val, atom.aval.dtype) if isinstance(atom, core.Literal) else known[atom]
+            return self.constant(atom.val, _dtype(atom)) if isinstance(atom, core.Literal) else known[atom]
 
         known.update(zip(jaxpr.constvars, consts, strict=True))
         known.update(zip(jaxpr.invars, operands, strict=True))
@@ -95,7 +95,7 @@ def computed(eqn: core.JaxprEqn, operands: Sequence[Any], *, wide: bool) -> list
         if eqn.primitive.name == "reduce_precision":
             return list(operands)
         if eqn.primitive.name in _OF_BITS:
-            operands = [jax.numpy.asarray(each, atom.aval.dtype) for each, atom in zip(operands, eqn.invars, strict=True)]
+            operands = [jax.numpy.asarray(each, _dtype(atom)) for each, atom in zip(operands, eqn.invars, strict=True)]
         else:
             params = {name: _wide_parameter(value) for name, value in params.items()}
             if "precision" in params:  # by which algorithm a product of narrower formats is computed
@@ -136,3 +136,7 @@ def _wide_program(program: core.ClosedJaxpr) -> core.ClosedJaxpr:
         for each in program.in_avals
     ]
     return jax.make_jaxpr(function)(*avals)
+
+
+def _dtype(atom: Any) -> Any:
+    return atom.aval.dtype

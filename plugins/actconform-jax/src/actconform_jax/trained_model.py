@@ -17,7 +17,7 @@ from actconform.types.trained import OpenedModel, RunMode, TensorSpec, TrainedRu
 from actconform_jax.layer_recorder import ModuleCalls
 from actconform_jax.traced_model import TracedModel
 from actconform_jax.trained_call import Call
-from actconform_jax.trained_weights import is_array, is_float, is_key, is_nnx_module, taken_apart
+from actconform_jax.trained_weights import held_names, is_float, is_key, is_nnx_module, taken_apart
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +85,9 @@ class JaxTrainedModel(TrainedModel):
             known = list(self._weights(parts, traced))
             values = traced.layers(parts.arrays, tensors, kind=self.kind, parameters=known, wide=wide)
             return TrainedRun(
-                outputs=_arrays(values.outputs), layers=values.layers, tensors=[np.array(each) for each in values.tensors]
+                outputs=_arrays(values.outputs),
+                layers=values.layers,
+                tensors=[np.array(each) for each in values.tensors],
             )
 
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode) -> dict[str, NDArray[Any]]:
@@ -103,10 +105,11 @@ class JaxTrainedModel(TrainedModel):
         """Return all arrays but states of random numbers; of a function that holds its weights itself, those by number."""
         return _arrays(self._weights())
 
-    def in_inference(self, *, training: bool = False) -> Callable[..., Any]:
+    def in_mode(self, *, training: bool) -> Callable[..., Any]:
         """Return the model as it is called in inference or in training, its own class, sharing nothing that a call can change."""
         parts = taken_apart(self.model, training=training)
-        return parts.rebuilt(parts.arrays)
+        model: Callable[..., Any] = parts.rebuilt(parts.arrays)
+        return model
 
     def input_arrays(self, inputs: Arrays, mode: RunMode) -> dict[str, Array]:
         """Return inputs in the dtypes that the model wants; raise SourceError where the example has numbers of another kind."""
@@ -139,7 +142,7 @@ class JaxTrainedModel(TrainedModel):
         if key not in self._traces:
             calls = ModuleCalls()
             with self._explained(mode, calls):
-                traced = TracedModel(parts, self.call, tensors, calls)
+                traced = TracedModel(parts, self.call, tensors, calls, held_names(self.model))
             while len(self._traces) >= TRACES:
                 self._traces.pop(next(iter(self._traces)))
             self._traces[key] = traced
@@ -152,7 +155,9 @@ class JaxTrainedModel(TrainedModel):
         if weights:
             return weights
         if traced is None and self.call.example:
-            traced = self._traced(parts, {name: np.asarray(each) for name, each in self.call.example.items()}, RunMode())
+            traced = self._traced(
+                parts, {name: np.asarray(each) for name, each in self.call.example.items()}, RunMode()
+            )
         traced = traced or next(reversed(self._traces.values()), None)
         constants = traced.constants if traced else {}
         return {name: each for name, each in constants.items() if is_float(each) and each.size > 1}
@@ -196,9 +201,9 @@ def _family(model: object) -> str:
 
 
 def _kind_of(dtype: Any) -> str:
-    if jax.numpy.issubdtype(dtype, jax.numpy.floating):
+    if jax.numpy.issubdtype(dtype, jax.numpy.floating):  # bfloat16 too
         return "float"
-    return "bool" if dtype == bool else "complex" if np.dtype(dtype).kind == "c" else "int"
+    return {"b": "bool", "c": "complex"}.get(np.dtype(dtype).kind, "int")
 
 
 def _arrays(arrays: Mapping[str, Array]) -> dict[str, NDArray[Any]]:

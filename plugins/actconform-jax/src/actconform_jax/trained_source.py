@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -15,7 +14,6 @@ from actconform_jax.trained_weights import is_array, is_nnx_module, is_pytree_mo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from actconform.types.trained import TrainedSource
 
@@ -46,18 +44,16 @@ def opened_source(source: TrainedSource) -> Opened:
     return opened_object(made_by_factory(source, _is_model), name=source.text)
 
 
-def opened_object(value: object, example: object = None, name: str = "the model") -> Opened:
+def opened_object(value: Any, example: object = None, name: str = "the model") -> Opened:
     """Return a model of the user's, or a tuple of one and example inputs, opened: not copied."""
     if isinstance(value, tuple | list) and len(value) == 2 and callable(value[0]):
         value, example = value[0], value[1] if example is None else example
     if refusal := _refusal(value, name):
         raise refusal
-    notes = ()
+    notes: tuple[str, ...] = ()
     if is_nnx_module(value) and _is_training(value):
-        notes = (
-            "it was left in training mode: it is run as in inference, after eval(), unless training is asked for",
-        )
-    return Opened(value, example, notes)  # type: ignore[arg-type]
+        notes = ("it was left in training mode: it is run as in inference, after eval(), unless training is asked for",)
+    return Opened(value, example, notes)
 
 
 def _is_model(value: object) -> bool:
@@ -72,25 +68,23 @@ def _refusal(value: object, name: str) -> Exception | None:
     framework = next((OTHERS[package] for package in frameworks_of(value) if package in OTHERS), "")
     if framework:
         return Unsupported(f"{name} gives {framework} ({described(value)}), not JAX's")
-    if isinstance(value, type):
-        return SourceError(f"{name} gives the class {value.__qualname__}, not a model: call it; {WANTED}")
     linen = sys.modules.get("flax.linen")
     if linen is not None and isinstance(value, linen.Module):
-        return SourceError(
-            f"{name} gives {described(value)}, a module of flax.linen without its variables: give functools.partial(model.apply, variables)"
-        )
-    if callable(value):
+        words = f"{described(value)}, a module of flax.linen without its variables: give functools.partial(model.apply, variables)"
+    elif isinstance(value, type):
+        words = f"the class {value.__qualname__}, not a model: call it; {WANTED}"
+    elif callable(value):
         return None
-    if isinstance(value, tuple | list):
+    elif isinstance(value, tuple | list):
         kinds = ", ".join(described(part) for part in value[:4])
-        return SourceError(f"{name} gives {described(value)} of {len(value)} ({kinds}): {WANTED}")
-    if isinstance(value, dict) and any(map(is_array, jax.tree_util.tree_leaves(value))):
-        return SourceError(f"{name} gives weights alone, a dict of {len(value)}: bind them to the function; {WANTED}")
-    return SourceError(f"{name} gives {described(value)}: {WANTED}")
+        words = f"{described(value)} of {len(value)} ({kinds}): {WANTED}"
+    elif isinstance(value, dict) and any(map(is_array, jax.tree_util.tree_leaves(value))):
+        words = f"weights alone, a dict of {len(value)}: bind them to the function; {WANTED}"
+    else:
+        words = f"{described(value)}: {WANTED}"
+    return SourceError(f"{name} gives {words}")
 
 
 def _is_training(model: Any) -> bool:
     modes = [vars(module) for _, module in sys.modules["flax.nnx"].iter_modules(model)]
     return any(mode.get("deterministic") is False or mode.get("use_running_average") is False for mode in modes)
-
-

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = Any
 """An array of JAX's or NumPy's, or a tracer in its place."""
-Model: TypeAlias = "Callable[..., Any]"
+Model: TypeAlias = Any
+"""What can be called."""
 
 
 class Parts(NamedTuple):
@@ -57,6 +58,15 @@ def modules_of(model: Model, path: str = "") -> Iterator[tuple[str, Any]]:
     elif is_pytree_model(model):
         yield path, model
         yield from _modules_in_tree(model, path)
+    elif hasattr(model, "__wrapped__"):
+        yield from modules_of(model.__wrapped__, path)
+
+
+def held_names(model: Model) -> dict[int, str]:
+    """Return by id the names of the arrays of a module that a function holds, as `jax.vmap(module)` does; {} of other functions."""
+    while not inspect.ismethod(model) and hasattr(model, "__wrapped__"):
+        model = model.__wrapped__
+    return {id(array): name for name, array in taken_apart(model, training=False).arrays.items()}
 
 
 def is_nnx_module(value: object) -> bool:
@@ -108,8 +118,7 @@ def _of_nnx(model: Any, *, training: bool) -> Parts:
             (path, leaf.replace(given[name]) if hasattr(leaf, "get_value") else given[name])
             for name, (path, leaf) in leaves.items()
         ]
-        merged: Model = nnx.merge(graph, nnx.from_flat_state(flat))
-        return merged
+        return nnx.merge(graph, nnx.from_flat_state(flat))
 
     random = [name for name, (_, leaf) in leaves.items() if isinstance(leaf, nnx.RngState)]
     return Parts(arrays, rebuilt, frozenset(random))
