@@ -45,8 +45,8 @@ def check(
 ) -> CheckedModel:
     """Return whether runtimes and frameworks compute a model as rounding allows, as `actconform check` does; the result is true where they do.
 
-    `model` is whatever the command takes (a path, "package.module:factory"), an onnx.ModelProto, a torch module or a Keras model of this
-    process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
+    `model` is whatever the command takes (a path, "package.module:factory"), an onnx.ModelProto, a torch module, a Keras or a JAX model of
+    this process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
     are a path, a dict of arrays by name (one sample), a list of such dicts, a tuple in the model's order, or an array for a model of one
     input; without them inputs are drawn. Arrays may be tensors of a framework. All other `options` are those of the command: see
     `CheckOptions`.

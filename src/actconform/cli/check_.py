@@ -87,8 +87,8 @@ if TYPE_CHECKING:
 def command(**arguments: Any) -> int:
     """Tell whether SOURCE computes as rounding allows: an ONNX file in runtimes, or a trained model with its exports.
 
-    SOURCE is an ONNX file, package.module:factory (a torch module or Keras model, with or without example inputs), .keras, a SavedModel, .tflite,
-    .pt2 or TorchScript. The truth of a graph is the graph in float64. Each output is held against how far rounding moves it, and each layer
+    SOURCE is an ONNX file, package.module:factory (a torch module, Keras or JAX model, with or without example inputs), .keras, a SavedModel,
+    .tflite, .pt2 or TorchScript. The truth of a graph is the graph in float64. Each output is held against how far rounding moves it, and each layer
     against an error bound given what it read: the first that rounding does not explain is named, with whose fault it is.
 
     Exit code 0: rounding explains every answer; 1: it does not; 2: wrong usage, or a file that cannot be read.
