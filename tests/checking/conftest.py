@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from actconform.checking.runs import RuntimeRuns
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # small_models.py can be imported here and by the tests beside it
+sys.path[:0] = [
+    str(HERE),
+    str(HERE / "trained"),
+]  # small_models.py and perceptron.py can be imported by the tests beside them
 PLUGIN = "planted:Plugin"
 MODEL = """
 <ir_version: 8, opset_import: ["" : 17]>
