@@ -18,7 +18,7 @@ from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import check_files, write_smallest
 from actconform.report.check.check_json import CHECK
-from actconform.report.check.exports import EXPORTS, ExportsResult, collected, write_exports
+from actconform.report.check.exports import EXPORTS, ExportsResult, collect_exports, write_exports
 from actconform.report.check.node_data import NODE_DATA
 from actconform.report.check.page import PAGE
 from actconform.report.issue.from_check import MINIMAL
@@ -103,7 +103,7 @@ def command(**arguments: Any) -> int:
         progress = stack.enter_context(CheckProgress(open_console(to_stderr=True)))
         graphs = check_graphs(request, catalog, config, progress, _say_aside, partial(_make_folder, options.out))
         stack.callback(graphs.close)
-        result = collected(options.source, graphs, partial(_report, options, progress))
+        result = collect_exports(options.source, graphs, partial(_report, options, progress))
     return _conclude(options, result)
 
 
