@@ -296,7 +296,7 @@ def _shown(matching: Matching, matched: TrainedRun, run: TrainedRun) -> Iterator
         if index < 0:
             continue
         array = run.tensors[index]
-        if array.size == matched.tensors[match.trained].size:
+        if array.shape == matched.tensors[match.trained].shape:
             yield match.tensor, in_graph_layout(match, array)
 
 
