@@ -61,6 +61,9 @@ class TrainedSession:
                 case "parameters":
                     with stage("run"):
                         result.arrays = checked_arrays(model.parameters(), "parameters")
+                case "layer call":
+                    with stage("run"):
+                        result.layer_call = model.layer_call(job.inputs, job.layer)
                 case "export":
                     result.artifact = self._export(model, job)
         except StoppedError as stopped:
