@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from actconform.comparison.bias import locate_bias
 from actconform.comparison.classify import Located, locate
 from actconform.comparison.elementwise import Sample, elementwise_errors
-from actconform.tolerance.limits import BIAS_POINTS
+from actconform.comparison.nearest import locate_inexact
 from actconform.tolerance.ulp import to_hex
 from actconform.types import NOWHERE, Finding, FindingClass, Interval, Measurement
 
@@ -60,10 +61,11 @@ def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) 
         errors = elementwise_errors(sample, tolerance)
         located = locate(sample, tolerance, errors, regime, tensor)
         measurements.append(measurement(sample, tolerance, errors, [item.finding for item in located], regime, tensor))
+        located += locate_bias(sample, tolerance, errors, regime, tensor)
+        located += locate_inexact(sample, tolerance, errors, regime, tensor)
         located += _position(sample, tolerance, regime, tensor)
         elements.update({item.finding.place: item.elements for item in located})
         findings += [item.finding for item in located]
-        findings += _bias(sample, tolerance, errors, regime, tensor)
     return Comparison(measurements, findings, samples, elements)
 
 
@@ -177,22 +179,6 @@ def _kinks(sample: Sample, tolerance: Tolerance) -> dict[str, str]:
         }
         sides[to_hex(kink.x, tolerance.fmt)] = next((side for side, is_near in near.items() if is_near), "other")
     return sides
-
-
-def _bias(sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str) -> Iterator[Finding]:
-    if errors.within < BIAS_POINTS or abs(errors.bias) <= tolerance.bias_limit:
-        return
-    finite = sample.x[np.isfinite(sample.x)]
-    yield Finding(
-        class_=FindingClass.BIAS,
-        count=errors.within,
-        regime=regime,
-        tensor=tensor,
-        interval=Interval(to_hex(float(finite.min()), tolerance.fmt), to_hex(float(finite.max()), tolerance.fmt)),
-        worst=None,
-        magnitude=abs(errors.bias),
-        evidence=f"mean signed error {errors.bias:.3g} units over {errors.within} elements that are each within their limit",
-    )
 
 
 def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) -> Iterator[Located]:
