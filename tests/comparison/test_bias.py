@@ -52,10 +52,10 @@ def test_a_bias_of_one_binade_is_found_where_the_mean_over_all_is_small():
     assert 4 <= low < high < 8
 
 
-@pytest.mark.parametrize("shift", [lambda x, _: 3.0 * (-1.0) ** np.arange(x.size), lambda x, _: np.full(x.size, 0.8)])
-def test_errors_that_cancel_or_are_small_are_no_bias(shift):
-    assert [finding.class_ for finding in findings("sigmoid", shift)] == []
+@pytest.mark.parametrize("size", [3.0 * (-1.0) ** np.arange(3073), 0.8])
+def test_errors_that_cancel_or_are_small_are_no_bias(size):
+    assert [finding.class_ for finding in findings("sigmoid", lambda _, truth: np.where(truth > 0.2, size, 0.0))] == []
 
 
 def test_a_few_points_at_many_places_have_no_bias():
-    assert [finding.class_ for finding in findings("tanh", saturating, "special")] == []
+    assert "bias" not in {finding.class_ for finding in findings("tanh", saturating, "special")}

@@ -66,9 +66,7 @@ def _biased(x: F64, error: F64, limit: float) -> tuple[NDArray[np.int64], float]
     return np.flatnonzero(biased[binade]), float(means[biased][np.argmax(np.abs(means[biased]))])
 
 
-def _located(
-    x: F64, elements: NDArray[np.int64], mean: float, tolerance: Tolerance, place: tuple[str, str]
-) -> Located:
+def _located(x: F64, elements: NDArray[np.int64], mean: float, tolerance: Tolerance, place: tuple[str, str]) -> Located:
     side = "away from 0" if mean > 0 else "towards 0"
     finding = Finding(
         class_=FindingClass.BIAS,

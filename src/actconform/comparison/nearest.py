@@ -96,7 +96,9 @@ def _of_one_sign(
             FindingClass.BIAS, sample, tolerance, indices[biased[binade] & (off != 0)], abs(worst), words, place
         )
     if share > NEAREST_SHARE_LIMIT:
-        words = f"{share:.0%} of {indices.size:,} results are not the nearest number: allowed are {NEAREST_SHARE_LIMIT:.0%}"
+        words = (
+            f"{share:.0%} of {indices.size:,} results are not the nearest number: allowed are {NEAREST_SHARE_LIMIT:.0%}"
+        )
         size = float(np.abs(off).max())
         yield _located(FindingClass.SCALED_ERROR, sample, tolerance, indices[off != 0], size, words, place)
 
