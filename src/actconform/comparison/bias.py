@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     F64 = NDArray[np.float64]
 
-REPEATED = "special"  # a regime of few points, each at many places: its mean is that of those points
+# Few points at many places, whose mean is that of those points; all numbers of a format, which nearest.py judges more closely
+NOT_JUDGED = ("special", "exhaustive")
 
 
 def locate_bias(
@@ -34,7 +35,7 @@ def locate_bias(
     over the elements within their limit: over one sign of x, then over each binade, of at least BIAS_POINTS and
     BINADE_POINTS distinct numbers. Beyond `tolerance.bias_limit` it is a finding, which counts the elements of the groups.
     """
-    if not tolerance.unary or not np.isfinite(tolerance.bias_limit) or regime == REPEATED:
+    if not tolerance.unary or not np.isfinite(tolerance.bias_limit) or regime in NOT_JUDGED:
         return
     with np.errstate(all="ignore"):
         judged = np.isfinite(sample.x) & np.isfinite(sample.truth) & np.isfinite(sample.got.astype(np.float64))

@@ -127,7 +127,7 @@ def _outliers(
         yield _located(FindingClass.SCALED_ERROR, sample, tolerance, chosen, size, words, place)
 
 
-def _located(  # noqa: PLR0913  the parts of a finding
+def _located(
     class_: FindingClass,
     sample: Sample,
     tolerance: Tolerance,
