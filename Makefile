@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	"$$took" -c 'import sys; print("$(VENV) with Python", sys.version.split()[0], "of", sys.base_prefix)'; \
 	[ "$$took" = $(BIN)/python ] || "$$took" -m venv $(VENV)
 	@echo "Making $(VENV): downloads about 1.4 GB on Linux x86-64 (tensorflow 572 MB, onnxruntime-gpu 256 MB, torch 192 MB as CPU build,"
-	@echo "jaxlib 85 MB, openvino 59 MB, the rest 150 MB), 4 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
+	@echo "jaxlib 85 MB, openvino 59 MB, the rest 190 MB), 4 GB unpacked. The index's default torch for Linux brings CUDA libraries of several GB on top: point"
 	@echo "PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL to PyTorch's CPU builds to avoid that."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]" \
 		$(patsubst %,-e '%',$(PLUGINS:%onnxruntime=%onnxruntime[default]))

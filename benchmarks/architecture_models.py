@@ -28,7 +28,7 @@ class Architecture(NamedTuple):
     """A model as it was trained, or made as if it had been."""
 
     name: str
-    framework: Literal["torch", "keras"]
+    framework: Literal["torch", "keras", "jax"]
     module: str
     what: str
     seconds: float = 90.0
@@ -43,6 +43,7 @@ class Architecture(NamedTuple):
 
 
 TORCH, HUB, KERAS = "torch_architectures", "transformers_architectures", "keras_architectures"
+JAX = "jax_architectures"
 
 ARCHITECTURES = (
     Architecture("lstm", "torch", TORCH, "two LSTM layers"),
@@ -73,6 +74,8 @@ ARCHITECTURES = (
     Architecture("densenet121", "keras", KERAS, "DenseNet121 at 64 x 64", 180.0),
     Architecture("resnet50_v2", "keras", KERAS, "ResNet50V2 at 64 x 64", 180.0),
     Architecture("convnext_tiny", "keras", KERAS, "ConvNeXtTiny at 64 x 64", 180.0),
+    Architecture("nnx_decoder", "jax", JAX, "decoder in flax.nnx: RMSNorm, gated products, tied embedding"),
+    Architecture("equinox_tagger", "jax", JAX, "GRU by scan in equinox, under vmap"),
 )
 
 FAULTY = Architecture("half_conv", "torch", TORCH, "a convolution that the framework computes in bfloat16")

@@ -205,7 +205,7 @@ def document(clean: Sequence[Row], injected: Sequence[Row]) -> str:
     described = "\n".join(f"- `{each.name}`: {each.what}" for each in ARCHITECTURES)
     return f"""# Architectures beside their exports
 
-Written by `make architectures ARGS='--into docs/architectures.md'`: `actconform check` on models in torch, Keras and transformers that
+Written by `make architectures ARGS='--into docs/architectures.md'`: `actconform check` on models in torch, Keras, JAX and transformers that
 nobody here tuned to. Weights are random by a fixed seed; gains, biases and the statistics of BatchNorm are moved away from one and zero.
 The last lines are published pairs out of the wheels {" and ".join(WHEELS)}: a TorchScript, a SavedModel and a TFLite file beside the
 ONNX file of the same wheel.

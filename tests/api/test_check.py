@@ -10,31 +10,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
+from softmax_model import softmax_model
 
 import actconform
 from actconform.errors import UsageError
 from actconform.report.check.check_json import read_json
 
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[n, 4] x) => (float[n, 3] y)
-{
-    l = LayerNormalization <axis = -1> (x, scale)
-    p = MatMul (l, w)
-    y = Softmax <axis = -1> (p)
-}
-"""
 TWO = '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 3] a, float[n, 3] b) => (float[n, 3] y) { y = Sub(a, b) }'
-
-
-def with_weights(text=TEXT):
-    proto = parser.parse_model(text)
-    generator = np.random.default_rng(0)
-    for name, shape in {"scale": 4, "w": (4, 3)}.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
-        )
-    return proto
 
 
 def x(rows=2):
@@ -54,7 +36,7 @@ def empty_folder(tmp_path, monkeypatch):
 
 
 def test_a_model_in_memory_is_checked_and_nothing_is_left_behind():
-    checked = actconform.check(with_weights(), samples=1)
+    checked = actconform.check(softmax_model(), samples=1)
     assert checked
     assert checked.first is None
     assert checked.result.runtimes[0].status == "explained"
@@ -64,7 +46,7 @@ def test_a_model_in_memory_is_checked_and_nothing_is_left_behind():
 
 
 def test_the_first_fault_is_named_with_its_column(monkeypatch):
-    onnx.save(with_weights(), "model.onnx")
+    onnx.save(softmax_model(), "model.onnx")
     monkeypatch.setenv("ACTCONFORM_FAULTY_TENSOR", "l")
     checked = actconform.check(
         "model.onnx",
@@ -98,7 +80,7 @@ INPUTS = {
 
 @pytest.mark.parametrize(("inputs", "shapes"), INPUTS.values(), ids=INPUTS)
 def test_inputs_in_memory_are_taken_in_every_form(inputs, shapes):
-    checked = actconform.check(with_weights(), inputs=inputs, out="written", html=True)
+    checked = actconform.check(softmax_model(), inputs=inputs, out="written", html=True)
     assert checked
     got = [list(sample.shapes["x"]) for sample in checked.result.samples]
     assert shapes is None or got == shapes
@@ -122,15 +104,15 @@ def test_formats_that_files_do_not_know_arrive():
 
 
 def test_saved_outputs_in_memory_are_held_against_the_graph():
-    checked = actconform.check(with_weights(), inputs=x(), against={"y": np.full((2, 3), 1 / 3, np.float32)})
+    checked = actconform.check(softmax_model(), inputs=x(), against={"y": np.full((2, 3), 1 / 3, np.float32)})
     assert (checked.first.column.name, checked.first.fault.blame) == ("saved outputs", "graph")
 
 
 def test_another_model_in_memory_stands_beside_it():
-    other = with_weights()
+    other = softmax_model()
     other.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones((4, 3), np.float32), "w"))
-    assert actconform.check(with_weights(), inputs=x(), against=with_weights())
-    checked = actconform.check(with_weights(), inputs=x(), against=[other])
+    assert actconform.check(softmax_model(), inputs=x(), against=softmax_model())
+    checked = actconform.check(softmax_model(), inputs=x(), against=[other])
     assert not checked
     assert checked.first.fault.op_type in ("MatMul", "Softmax")
 
@@ -150,7 +132,7 @@ WRONG = {
 @pytest.mark.parametrize(("arguments", "words"), WRONG.values(), ids=WRONG)
 def test_what_the_user_must_change_is_told_without_files_that_nobody_has_seen(arguments, words):
     with pytest.raises(UsageError) as refusal:
-        actconform.check(with_weights(), **arguments)
+        actconform.check(softmax_model(), **arguments)
     assert words in str(refusal.value)
     assert "actconform-given" not in str(refusal.value)
 
@@ -162,4 +144,4 @@ def test_a_path_that_is_not_there_is_told():
 
 def test_an_option_that_there_is_none_of_is_told_with_the_nearest():
     with pytest.raises(TypeError, match=r"check\(\) has no option 'runtime'; did you mean runtimes"):
-        actconform.check(with_weights(), runtime="ort-cpu")
+        actconform.check(softmax_model(), runtime="ort-cpu")

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from actconform.checking.runs import RuntimeRuns
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # small_models.py can be imported by the tests beside it
+sys.path[:0] = [
+    str(HERE),
+    str(HERE / "trained"),
+]  # small_models.py and perceptron.py can be imported by the tests beside them
 PLUGIN = "planted:Plugin"
 MODEL = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -46,17 +49,6 @@ g (float[n, 8] x) => (float[n, 8] y, float[n, 8] z)
 """
 
 
-class Silent:
-    def stage(self, name, total=0):
-        pass
-
-    def step(self, count=1):
-        pass
-
-    def outputs(self, runtime, outputs):
-        pass
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
     proto = parser.parse_model(MODEL)
@@ -72,6 +64,8 @@ def model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def checked(model: Path) -> Iterator[Callable[..., Any]]:
     """Check the model on a runtime, and return its check, the sample, and the runtime, still open."""
+    from small_models import Silent
+
     opened = []
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(HERE))

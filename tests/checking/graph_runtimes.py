@@ -104,6 +104,22 @@ class Fatal(Graph):
         return super().forward(inputs)
 
 
+class Upward(Graph):
+    """A program that rounds sums up wherever the error stays below 2^-24 of the sum, the bound that a node has."""
+
+    def forward(self, inputs: Arrays) -> Arrays:
+        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in self.model.graph.initializer} | inputs
+        for node in self.model.graph.node:
+            read = [tensors[name] for name in node.input]
+            result = COMPUTE[node.op_type](*read)
+            if node.op_type == "Add":
+                exact = np.add(*read, dtype=np.float64)
+                above = np.where(result < exact, np.nextafter(result, np.float32(np.inf)), result)
+                result = np.where(above - exact < 2.0**-24 * np.abs(exact), above, result)
+            tensors[node.output[0]] = result
+        return {name: tensors[name] for name in self.outputs}
+
+
 class Choosy(Graph):
     def __init__(self, artifact: Artifact) -> None:
         super().__init__(artifact)
@@ -134,6 +150,11 @@ class Forgets(Right):
 class Dies(Right):
     name = "dies"
     program = Fatal
+
+
+class RoundsUp(Right):
+    name = "rounds-up"
+    program = Upward
 
 
 class Refuses(Right):
@@ -278,6 +299,6 @@ class Framework(Backend):
 class Plugin:
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, Refuses, Silent, NoDevice, Versioned]
+        runtimes = [Right, Unsteady, Mutates, Fuses, Forgets, Dies, RoundsUp, Refuses, Silent, NoDevice, Versioned]
         runtimes += [Shows, Doubles, Late, Widens, Branches, NothingSurvives, Secretive]
         return [*runtimes, Framework]

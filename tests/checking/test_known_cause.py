@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import parser
+from small_models import Silent
 
 from actconform.checking.checked_sample import CheckedSample
 from actconform.checking.model_check import check_model
@@ -31,17 +32,6 @@ NAN = np.nan
 X = np.random.default_rng(3).normal(0, 2, (3, 4, 5)).astype(np.float32)
 WITH_NAN = X.copy()
 WITH_NAN[1, 2, 3] = WITH_NAN[0, 0, 0] = NAN
-
-
-class Silent:
-    def stage(self, name, total=0):
-        pass
-
-    def step(self, count=1):
-        pass
-
-    def outputs(self, runtime, outputs):
-        pass
 
 
 @pytest.fixture(scope="module")

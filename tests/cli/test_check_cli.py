@@ -10,31 +10,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from softmax_model import softmax_model
 
 from actconform.report.check.check_json import read_json
-
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[n, 4] x) => (float[n, 3] y)
-{
-    l = LayerNormalization <axis = -1> (x, scale)
-    p = MatMul (l, w)
-    y = Softmax <axis = -1> (p)
-}
-"""
 
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     """It lies in model.onnx of the folder in which the command runs."""
     monkeypatch.chdir(tmp_path)
-    proto = parser.parse_model(TEXT)
-    generator = np.random.default_rng(0)
-    for name, shape in {"scale": 4, "w": (4, 3)}.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
-        )
+    proto = softmax_model()
     onnx.save(proto, "model.onnx")
     return proto
 

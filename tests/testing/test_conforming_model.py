@@ -10,21 +10,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from softmax_model import softmax_model
 
 from actconform.cli import main
 from actconform.errors import UsageError
 from actconform.testing import assert_conforms
 
-TEXT = """
-<ir_version: 8, opset_import: ["" : 17]>
-g (float[n, 4] x) => (float[n, 3] y)
-{
-    l = LayerNormalization <axis = -1> (x, scale)
-    p = MatMul (l, w)
-    y = Softmax <axis = -1> (p)
-}
-"""
 LIGHT = """
 import sys
 from actconform.testing import assert_conforms
@@ -35,12 +26,7 @@ assert "pytest" not in sys.modules and "onnx" not in sys.modules and "numpy" not
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    proto = parser.parse_model(TEXT)
-    generator = np.random.default_rng(0)
-    for name, shape in {"scale": 4, "w": (4, 3)}.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
-        )
+    proto = softmax_model()
     onnx.save(proto, "model.onnx")
     return proto
 

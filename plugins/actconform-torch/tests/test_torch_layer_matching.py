@@ -43,7 +43,7 @@ def recorded(module, x, dtype):
     module = copy.deepcopy(module).to(dtype)
     recorder = LayerRecorder(module, [x := x.to(dtype)])
     with torch.no_grad(), recorder:
-        y = recorder.call(x)
+        y = module(x)
     return TrainedRun(outputs={"output": y.numpy()}, layers=recorder.layers, tensors=recorder.tensors)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch_networks import UNet, drawn, made
+from torch_networks import Casting, UNet, drawn, made
 
 from actconform import SourceError, Unsupported
 from actconform.types.trained import RunMode, TrainedSource
@@ -231,6 +231,16 @@ def test_a_program_of_torch_export_has_its_layers_and_example(files, trusted):
         model.run(about.example, RunMode(training=True))
 
 
+def test_a_program_that_converts_to_float32_stays_in_float64(tmp_path):
+    module, x = made(Casting), drawn(2, 3, 10)
+    torch.export.save(torch.export.export(module, (x,)), tmp_path / "net.pt2")
+    model = open_file(tmp_path / "net.pt2", "pt2")
+    wanted = TorchBackend().adopt_trained(module, x).run({"x": x.numpy()}, RunMode("float64"), layers=True)
+    run = model.run({"x": x.numpy()}, RunMode("float64"), layers=True)
+    np.testing.assert_allclose(run.outputs["output"], wanted.outputs["output"], rtol=1e-13, atol=1e-13)
+    assert {layer.name for layer in wanted.layers} <= {layer.name for layer in run.layers}
+
+
 def test_torchscript_runs_where_it_is_trusted(files):
     with pytest.raises(SourceError, match=r"net.ts is TorchScript, which runs code that is in the file.*--trust"):
         open_file(files / "net.ts", "torchscript")
@@ -240,7 +250,7 @@ def test_torchscript_runs_where_it_is_trusted(files):
     x = drawn(2, 1, 8, 8)
     run = model.run({"x": x.numpy()}, RunMode(), layers=True)
     np.testing.assert_allclose(run.outputs["output"], made(UNet)(x).detach(), rtol=1e-5, atol=1e-6)
-    assert [layer.name for layer in run.layers] == [""]
+    assert {"down.0", "down.1", "middle", "up", ":cat", "out", ""} <= {layer.name for layer in run.layers}
 
 
 def test_torchscript_that_remembers_starts_anew_at_every_call(tmp_path):

@@ -50,6 +50,23 @@ class Recurrent(nn.Module):
         return y, state, last
 
 
+class Casting(nn.Module):
+    """Converts to float32 on the way, has constants of float32, and holds submodules in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 4, 3, padding=1)
+        self.norm = nn.LayerNorm(10)
+        self.layers = nn.ModuleList([nn.Linear(10, 10), nn.Linear(10, 6)])
+        self.register_buffer("factor", drawn(6))
+
+    def forward(self, x):
+        y = functional.gelu(self.norm(self.conv(x)).float())
+        for layer in self.layers:
+            y = torch.tanh(layer(y)).to(torch.float32)
+        return y * self.factor + torch.tensor([0.25, 0.5, 0.75, 1.0, 1.25, 1.5], dtype=torch.float32)
+
+
 class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()

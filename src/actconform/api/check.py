@@ -15,6 +15,7 @@ from actconform.errors import UsageError
 from actconform.files import temporary_folder
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import write_check
+from actconform.report.check.exports import collected
 from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.console import open_console
 from actconform.say import say
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from actconform.checking.checked_sample import Progress
-    from actconform.checking.result import CheckResult, OutputCheck
+    from actconform.checking.result import OutputCheck
     from actconform.checking.session import CheckedGraph
 
 PREFIX = "actconform-given-"
@@ -44,8 +45,8 @@ def check(
 ) -> CheckedModel:
     """Return whether runtimes and frameworks compute a model as rounding allows, as `actconform check` does; the result is true where they do.
 
-    `model` is whatever the command takes (a path, "package.module:factory"), an onnx.ModelProto, a torch module or a Keras model of this
-    process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
+    `model` is whatever the command takes (a path, "package.module:factory"), an onnx.ModelProto, a torch module, a Keras or a JAX model of
+    this process. `against` is one of these or several in a list: what was trained; or outputs that were saved, a path or a dict of arrays. `inputs`
     are a path, a dict of arrays by name (one sample), a list of such dicts, a tuple in the model's order, or an array for a model of one
     input; without them inputs are drawn. Arrays may be tensors of a framework. All other `options` are those of the command: see
     `CheckOptions`.
@@ -80,7 +81,7 @@ def check(
                 out=folder / "exports" if out is None else Path(out),
             )
             graphs = check_graphs(request, catalog, settings, hears, _say_aside, live=memory.live)
-            return _collected(stack.enter_context(closing(graphs)), files)
+            return _checked_model(stack.enter_context(closing(graphs)), files)
         except UsageError as error:
             raise type(error)(memory.in_words(str(error))) from error
 
@@ -103,21 +104,21 @@ class _Files(NamedTuple):
     minimize: bool
 
 
-def _collected(graphs: Iterable[CheckedGraph | FailedExport], files: _Files | None) -> CheckedModel:
+def _checked_model(graphs: Iterable[CheckedGraph | FailedExport], files: _Files | None) -> CheckedModel:
     """Return what came of all graphs, and write their files while their runtimes are open."""
-    results: list[CheckResult] = []
-    failed: list[FailedExport] = []
     wrote: list[str] = []
-    for graph in graphs:
-        if isinstance(graph, FailedExport):
-            failed.append(graph)
-            continue
-        results.append(graph.result)
+
+    def write(graph: CheckedGraph) -> None:
         if files is not None:
-            name = graph.exporter or (graph.source.path.stem if len(results) > 1 else "")
-            folder = files.folder / name if name else files.folder
-            wrote += write_check(graph, folder, inputs=files.inputs, html=files.html, minimize=files.minimize)
-    return CheckedModel(tuple(results), tuple(failed), tuple(wrote))
+            folder = files.folder / graph.folder
+            wrote.extend(write_check(graph, folder, inputs=files.inputs, html=files.html, minimize=files.minimize))
+
+    exports = collected("", graphs, write).exports
+    return CheckedModel(
+        tuple(export.result for export in exports if export.result is not None),
+        tuple(FailedExport(export.exporter, export.failure) for export in exports if export.result is None),
+        tuple(wrote),
+    )
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from actconform.checking.alone import ratio_alone
 from actconform.checking.judge import judged_level
 from actconform.checking.known_cause import known_cause
+from actconform.checking.known_rewrite import known_rewrite
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, RuntimeCheck, TensorCheck
 from actconform.checking.runs import RunFailure
 from actconform.checking.spread import LIMIT
@@ -90,7 +91,7 @@ def _of_node(
         evidence.append(
             f"without optimization ({runs.levels[0]}) it was not judged, so it may be the optimizer's or not"
         )
-    cause = None if optimized else known_cause(runs, sample, level, tensor)
+    cause = (known_rewrite if optimized else known_cause)(runs, sample, level, tensor)
     if cause is not None:
         evidence.append(cause.words)
     evidence.append(visible_end_to_end(outputs, level.sample))

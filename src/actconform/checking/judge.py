@@ -193,6 +193,17 @@ def marks_of(graph: FlatGraph, markable: Container[str]) -> Marks:
     return Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
 
 
+def shown_values(runs: RuntimeRuns, sample: CheckedSample, names: Iterable[str], level: str) -> dict[str, Array]:
+    """Return the tensors `names` of a graph as a runtime shows them at a level, and the inputs; one that it does not show is left out."""
+    graph = sample.graph
+    wanted = [name for name in dict.fromkeys(names) if name not in graph.constants and name not in sample.inputs]
+    marks = Marks(wanted, graph.types, {name: graph.nbytes(name) for name in wanted})
+    values: dict[str, Array] = dict(sample.inputs)
+    for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level, final={}):
+        values.update(piece.values)
+    return values
+
+
 class ShownLevel(NamedTuple):
     """A level that was judged, and what it showed."""
 

@@ -9,8 +9,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.flatten import wide
-from actconform.checking.judge import PIECE_BYTES, against_bound, read_as, with_exact_specials
-from actconform.checking.runs import Marks, RunFailure
+from actconform.checking.judge import against_bound, read_as, shown_values, with_exact_specials
+from actconform.checking.runs import RunFailure
 from actconform.comparison.elementwise import Sample
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import author
@@ -58,6 +58,11 @@ class KnownCause(NamedTuple):
 
     id: str
     words: str
+
+
+def cause_words(cause: Cause) -> str:
+    """Return what a cause is, and where it is reported."""
+    return f"{cause.reason} ({cause.link})"
 
 
 class _Shown(NamedTuple):
@@ -128,10 +133,10 @@ def known_cause(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, ten
     matched = [(_situation(runs, facts, call), call) for call in calls if call is not None]
     for situation, call in matched:
         for cause in _by_formula(situation, call):
-            return KnownCause(cause.id, f"known cause {cause.id}: {_reason(cause)}")
+            return KnownCause(cause.id, f"known cause {cause.id}: {cause_words(cause)}")
     for situation, call in matched:
         for cause in _plainly(situation, call):
-            return KnownCause(cause.id, f"may be known cause {cause.id}: {_reason(cause)}")
+            return KnownCause(cause.id, f"may be known cause {cause.id}: {cause_words(cause)}")
     return None
 
 
@@ -205,10 +210,6 @@ def _findings(call: _Call) -> Iterator[Finding]:
             )
 
 
-def _reason(cause: Cause) -> str:
-    return f"{cause.reason} ({cause.link})"
-
-
 def _as_kernel(node: FlatNode, kernel: Kernel, dtype: str) -> Kernel | None:
     """Return the kernel, with the node's parameters, where its authored graph is this one node; None elsewhere."""
     written = _written(kernel, dtype)
@@ -246,14 +247,10 @@ def _attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shown(runs: RuntimeRuns, sample: CheckedSample, level: LevelCheck, node: FlatNode) -> _Shown | None:
     """Run the node once more, and return what it read and gave; None where the runtime does not show it."""
-    graph = sample.graph
-    names = [
-        name for name in (*node.inputs, node.outputs[0]) if name not in graph.constants and name not in sample.inputs
-    ]
-    marks = Marks(names, graph.types, {name: graph.nbytes(name) for name in names})
-    values: dict[str, Array] = {**graph.constants, **sample.inputs}
-    for piece in runs.marked(sample.file, sample.inputs, marks, budget_bytes=PIECE_BYTES, level=level.name):
-        values.update(piece.values)
+    values = {
+        **sample.graph.constants,
+        **shown_values(runs, sample, [*node.inputs, node.outputs[0]], level.name),
+    }
     if node.computation is None or any(name not in values for name in (*node.inputs, node.outputs[0])):
         return None
     got = values[node.outputs[0]]

@@ -12,11 +12,8 @@ from actconform.checking.judge import PIECE_BYTES, marks_of
 from actconform.checking.model_file import ModelFile
 from actconform.checking.noise import noise_check, truth_of_original
 from actconform.checking.result import ModelFault
-from actconform.checking.runs import RunFailure
-from actconform.checking.trained.layer_matching import in_graph_layout
-from actconform.checking.trained.names import arrays_in_trained_layout
+from actconform.checking.trained.fault import EXACT
 from actconform.onnx.evaluate.element_types import FORMATS
-from actconform.types.trained import RunMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.checking.checked_sample import CheckedSample
     from actconform.checking.flatten import Array
     from actconform.checking.noise_result import NoiseCheck
-    from actconform.checking.result import CheckResult, RuntimeCheck, TrainedCheck
+    from actconform.checking.result import CheckResult, RuntimeCheck
     from actconform.checking.runs import RuntimeRuns
     from actconform.checking.source import Source
     from actconform.checking.trained.column import TrainedColumn
@@ -44,12 +41,11 @@ def noise_of(
     graph = sample.graph
     got: dict[str, Mapping[str, Array]] = {runs.name: _shown(runs, sample) for runs in runtimes}
     truth, name = None, ""
-    for column, trained in zip(columns, result.trained, strict=True):
-        exact = _of_trained(column, trained, sample, RunMode("float64", column.mode.training))
+    for column in columns:
+        exact = column.shown.get(EXACT)
         if exact and truth is None:
             truth, name = exact, _truth_name(column)
-        if not column.is_graph:
-            got[_column_name(column)] = _of_trained(column, trained, sample, column.mode)
+        got[_column_name(column)] = column.shown.get("", {})
     if truth is None and converted_from is not None:
         inputs = {
             name: array.astype(np.float32) if graph.types.get(name) in FORMATS else array
@@ -134,25 +130,7 @@ def _shown(runs: RuntimeRuns, sample: CheckedSample) -> dict[str, Array]:
     shown: dict[str, Array] = {}
     with ModelFile(graph.model) as file:  # that of the check itself is gone
         for piece in runs.marked(
-            file, sample.inputs, marks_of(graph, graph.types), budget_bytes=PIECE_BYTES, level=level
+            file, sample.inputs, marks_of(graph, graph.types), budget_bytes=PIECE_BYTES, level=level, final={}
         ):
             shown.update(piece.values)
     return shown
-
-
-def _of_trained(column: TrainedColumn, trained: TrainedCheck, sample: CheckedSample, mode: RunMode) -> dict[str, Array]:
-    """Return the tensors of a trained model that the graph has too, under the graph's names."""
-    run = column.runs.layers(arrays_in_trained_layout(column.inputs, sample.inputs), mode)
-    if isinstance(run, RunFailure):
-        return {}
-    outputs = {record.name: record.outputs for record in reversed(run.layers)}
-    tensors = {}
-    for match in trained.matches:
-        place = (
-            match.trained if mode.precision == "float64" else next(iter(outputs.get(match.layer, ())), len(run.tensors))
-        )
-        array = run.tensors[place] if place < len(run.tensors) else None
-        size = int(np.prod(sample.graph.shapes.get(match.tensor, ())))
-        if array is not None and array.ndim == len(match.permutation) and array.size == size:
-            tensors[match.tensor] = in_graph_layout(match, array)
-    return tensors

@@ -124,6 +124,8 @@ class CheckedGraph(NamedTuple):
     """Over the data set, with the worst samples."""
     exporter: str = ""
     """That made it of the trained model; "" for a file of the user."""
+    folder: str = ""
+    """Below that of the check, for its files; "" for the only graph of a check, whose files lie there."""
 
 
 class FailedExport(NamedTuple):
@@ -267,7 +269,8 @@ class _Session:
         for file in files:
             source = read_source(Path(file.text), max_memory=request.memory)
             rest = [model for model in self._models if model is not file]
-            yield _Session(request, self._runtimes, rest, self._progress, self._begin).check(source)
+            checked = _Session(request, self._runtimes, rest, self._progress, self._begin).check(source)
+            yield checked._replace(folder=source.path.stem if exports or len(files) > 1 else "")
 
     def _of_export(self, export: Export) -> CheckedGraph | FailedExport:
         if export.source is None:
@@ -300,7 +303,7 @@ class _Session:
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
         result = replace(result, agreement=[column.agreement for column in agreed])
-        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter)
+        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter, exporter)
 
     def _prepared(self, source: Source, exporter: str) -> tuple[list[TrainedColumn], list[CheckedSample], list[str]]:
         """Return the trained models as columns, the user's samples or drawn ones, and notes about them."""

@@ -15,7 +15,7 @@ from actconform.onnx.size_limits import expect_sane_size
 from actconform.text import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 OLDEST_OPSET = 7
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
@@ -59,14 +59,24 @@ def undefined_operators(model: onnx.ModelProto) -> list[str]:
     functions = {(_domain(function.domain), function.name) for function in model.functions}
     undefined = []
     for holder, body in ((model, model.graph), *((function, function) for function in model.functions)):
-        opsets = {_domain(entry.domain): entry.version for entry in holder.opset_import}
+        opsets = opsets_of(holder)
         for node in deep(body.node):
             domain = _domain(node.domain)
-            if (domain, node.op_type) in functions or domain.startswith(CONTRIB_PREFIXES):
-                continue
-            if not onnx.defs.has(node.op_type, min(max(opsets.get(domain, 1), 1), _NO_OPSET), domain):
+            if (domain, node.op_type) not in functions and not is_defined(node, opsets):
                 undefined.append(one_line(f"{domain or 'ai.onnx'}:{node.op_type}"))
     return list(dict.fromkeys(undefined))
+
+
+def opsets_of(holder: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
+    """Return the versions of operators that a model or a function states, by domain; the standard's is ""."""
+    return {_domain(entry.domain): entry.version for entry in holder.opset_import}
+
+
+def is_defined(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+    """Return whether the standard, at that version, or ONNX Runtime's domains define the operator of a node; functions aside."""
+    domain = _domain(node.domain)
+    version = min(max(opsets.get(domain, 1), 1), _NO_OPSET)
+    return domain.startswith(CONTRIB_PREFIXES) or onnx.defs.has(node.op_type, version, domain)
 
 
 def label(node: onnx.NodeProto) -> str:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from msgspec.structs import replace
 
-from actconform.checking.session import CheckRequest, FailedExport, check_graphs, expect_consistent_request
+from actconform.checking.session import CheckRequest, check_graphs, expect_consistent_request
 from actconform.checking.trained.sources import named_source
 from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import check_files, write_smallest
 from actconform.report.check.check_json import CHECK
-from actconform.report.check.exports import EXPORTS, ExportCheck, ExportsResult, write_exports
+from actconform.report.check.exports import EXPORTS, ExportsResult, collected, write_exports
 from actconform.report.check.node_data import NODE_DATA
 from actconform.report.check.page import PAGE
 from actconform.report.issue.from_check import MINIMAL
@@ -86,8 +87,8 @@ if TYPE_CHECKING:
 def command(**arguments: Any) -> int:
     """Tell whether SOURCE computes as rounding allows: an ONNX file in runtimes, or a trained model with its exports.
 
-    SOURCE is an ONNX file, package.module:factory (a torch module or Keras model, with or without example inputs), .keras, a SavedModel, .tflite,
-    .pt2 or TorchScript. The truth of a graph is the graph in float64. Each output is held against how far rounding moves it, and each layer
+    SOURCE is an ONNX file, package.module:factory (a torch module, Keras or JAX model, with or without example inputs), .keras, a SavedModel,
+    .tflite, .pt2 or TorchScript. The truth of a graph is the graph in float64. Each output is held against how far rounding moves it, and each layer
     against an error bound given what it read: the first that rounding does not explain is named, with whose fault it is.
 
     Exit code 0: rounding explains every answer; 1: it does not; 2: wrong usage, or a file that cannot be read.
@@ -98,22 +99,12 @@ def command(**arguments: Any) -> int:
     _expect_folder(options)
     config = read_config(options.config_path)
     catalog = configured(load_plugins(), config)
-    exports: list[ExportCheck] = []
     with ExitStack() as stack:
         progress = stack.enter_context(CheckProgress(open_console(to_stderr=True)))
         graphs = check_graphs(request, catalog, config, progress, _say_aside, partial(_make_folder, options.out))
         stack.callback(graphs.close)
-        for graph in graphs:
-            if isinstance(graph, FailedExport):
-                exports.append(ExportCheck(exporter=graph.exporter, failure=graph.reason))
-            elif graph.exporter or exports:  # a trained model: each of its graphs has a folder
-                folder = options.out / (graph.exporter or graph.source.path.stem)
-                _report(options, graph, folder, progress, aside=options.as_json)
-                exports.append(ExportCheck(exporter=graph.exporter, folder=folder.name, result=graph.result))
-            else:
-                _report(options, graph, options.out, progress)
-                return 0 if graph.result.explained else 1
-    return _conclude(options, exports)
+        result = collected(options.source, graphs, partial(_report, options, progress))
+    return _conclude(options, result)
 
 
 class _Options(NamedTuple):
@@ -164,12 +155,11 @@ def _say_aside(text: str) -> None:
     say(text, err=True)
 
 
-def _report(
-    options: _Options, graph: CheckedGraph, folder: Path, progress: CheckProgress, *, aside: bool | None = None
-) -> None:
-    """Write the files of one graph and print its screen; `aside` prints nothing on standard output."""
+def _report(options: _Options, progress: CheckProgress, graph: CheckedGraph) -> None:
+    """Write the files of one graph and print its screen, or its check.json where it is the only one."""
+    folder = options.out / graph.folder
     wrote, unwritten = _write(options, graph, folder)
-    if options.as_json and not unwritten and aside is None:
+    if options.as_json and not unwritten and not graph.folder:
         sys.stdout.buffer.write((folder / CHECK).read_bytes())
     print_check(open_console(to_stderr=options.as_json), graph.result, wrote)
     if unwritten:
@@ -179,14 +169,15 @@ def _report(
         say(_minimal(graph, folder), err=options.as_json)
 
 
-def _conclude(options: _Options, exports: list[ExportCheck]) -> int:
-    """Write what came of all exports and print it; return the exit code."""
-    named = named_source(options.source)
-    result = ExportsResult(source=options.source, kind=named.trained.kind if named.trained else "", exports=exports)
-    write_exports(result, options.out)
-    if options.as_json:
-        sys.stdout.buffer.write((options.out / EXPORTS).read_bytes())
-    print_exports(open_console(to_stderr=options.as_json), result)
+def _conclude(options: _Options, result: ExportsResult) -> int:
+    """Write what came of all exports and print it, where there are any; return the exit code."""
+    if all(export.folder or export.failure for export in result.exports):
+        named = named_source(options.source)
+        result = replace(result, kind=named.trained.kind if named.trained else "")
+        write_exports(result, options.out)
+        if options.as_json:
+            sys.stdout.buffer.write((options.out / EXPORTS).read_bytes())
+        print_exports(open_console(to_stderr=options.as_json), result)
     return 0 if result.explained else 1
 
 

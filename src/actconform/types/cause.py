@@ -92,6 +92,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     same_as: dict[str, str] = {}
     """Kernel to the kernel that is really computed, by which it is judged."""
     covers: tuple[Cover, ...] = ()
+    rewrite: str = ""
+    """What an optimizer makes of a graph, by a name of `verdict.causes.rewrites`: the graph rewritten is the formula. Of a user's model alone."""
     test: bool = True
     """Whether an element outside the formulas is a finding of class `formula`."""
     blame: str = ""
@@ -134,6 +136,12 @@ class Register(msgspec.Struct, frozen=True):
     def active(self, case: Case, facts: Mapping[str, str]) -> list[Cause]:
         """Return the causes registered for the case that hold under the facts."""
         return [cause for cause in self.causes if cause.concerns(case) and holds(cause.when, facts)]
+
+    def rewriting(self, route: str, facts: Mapping[str, str]) -> list[Cause]:
+        """Return the causes of a route that are rewritings of the graph and hold under the facts."""
+        return [
+            cause for cause in self.causes if cause.rewrite and _any(route, cause.routes) and holds(cause.when, facts)
+        ]
 
 
 def join_registers(registers: Iterable[Register]) -> Register:

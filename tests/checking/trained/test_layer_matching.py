@@ -1,16 +1,11 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from framework import Recorder, conv2d, evidence, gelu, layer_norm, matched, partners, softmax
 from onnx import helper
+from small_models import made, numbers
 
 from actconform.checking.trained.layer_matching import in_graph_layout
 from actconform.types.trained import LayerRecord, TrainedRun
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from framework import Recorder, conv2d, evidence, gelu, layer_norm, matched, partners, softmax  # noqa: E402
-from small_models import made, numbers  # noqa: E402
 
 X = numbers(0, 2, 5, 16)
 BLOCK = """(float[b, s, 16] x) => (float[b, s, 16] y)

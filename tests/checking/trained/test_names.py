@@ -113,3 +113,52 @@ def test_layouts_go_there_and_back(permutation):
     there = arrays_in_graph_layout([pair], {"t": array, "other": array})
     assert set(there) == {"g"}
     assert np.array_equal(arrays_in_trained_layout([pair], there)["t"], array)
+
+
+def test_outputs_paired_by_their_values_in_the_same_order_are_no_warning():
+    named, notes = partners(
+        [spec("p"), spec("q")], [spec("one"), spec("two")], "output", by_values=lambda: {"p": "one", "q": "two"}
+    )
+    assert named == {"p": "one", "q": "two"}
+    assert not any("ANOTHER ORDER" in note for note in notes)
+
+
+def test_a_name_to_the_letter_goes_before_one_without_what_exporters_add():
+    graph = [spec("a/x"), spec("x"), spec("b/x")]
+    assert partners(graph, [spec("b/x"), spec("x"), spec("a/x")])[0] == {"a/x": "a/x", "x": "x", "b/x": "b/x"}
+
+
+def test_a_short_name_that_two_tensors_bear_decides_nothing():
+    assert partners([spec("m/x"), spec("n/x")], [spec("y"), spec("x")])[0] == {"m/x": "y", "n/x": "x"}
+
+
+@pytest.mark.parametrize(("graph", "trained"), [(None, (None, 3)), ((None, 3), None), (None, None)])
+def test_a_shape_that_nobody_states_fits_every_rank(graph, trained):
+    assert partners([spec("a", graph)], [spec("b", trained)])[0] == {"a": "b"}
+
+
+@pytest.mark.parametrize(
+    ("trained", "graph", "permutation"),
+    [
+        (
+            (None, 3, 3, 8),
+            ("n", 3, 8, 3),
+            (0, 2, 3, 1),
+        ),  # two orders fit: channels go to the end, and nothing else moves
+        ((None, 3, 8, 6), ("n", 8, 3, 6), (0, 2, 1, 3)),
+        ((None, 4, 7), ("n", 3, 5), ()),
+        ((None, 3, 8, 6), ("n", 3, "h", "w"), ()),
+        ((None, 3, 8, 6), ("n", "h", "w", 3), (0, 2, 3, 1)),
+        ((None, 1, 2, 3, 4, 5), ("n", 5, 4, 3, 2, 1), ()),
+        (None, ("n", 3), ()),
+        ((None, 3), None, ()),
+    ],
+)
+def test_the_layout_is_told_by_sizes_alone(trained, graph, permutation):
+    (pair,), _ = paired([spec("x", graph)], [spec("x", trained)], "input")
+    assert pair.permutation == permutation
+
+
+def test_a_refusal_shows_shapes_as_far_as_they_are_stated():
+    with pytest.raises(UsageError, match=r"a \(float32 \[\?, n, 3\]\), b \(float32 of any shape\).* model none"):
+        paired([spec("a", (None, "n", 3)), spec("b", None)], [], "input")

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from jax import Array
     from numpy.typing import NDArray
 
-    from actconform import Kernel, Model
+    from actconform import Kernel, Model, TrainedModel
     from actconform.plugin.framework import Implementation
     from actconform.types import Bundle
+    from actconform.types.trained import SourceKind, TrainedSource
 
 ISA = "xla_cpu_max_isa"
 
@@ -40,6 +41,7 @@ class JaxBackend(FrameworkBackend):
 
     name: ClassVar[str] = "jax"
     extra: ClassVar[bool] = True
+    opens: ClassVar[tuple[SourceKind, ...]] = ("factory",)
 
     def facts(self) -> dict[str, str]:
         """Return versions, what of JAX's settings may explain a number, threads and the fate of subnormals.
@@ -86,6 +88,22 @@ class JaxBackend(FrameworkBackend):
         """Return the model of functions of JAX; raise `Unsupported` where it has none for a kind of layer."""
         import_jax()
         return JaxModel(model)
+
+    def open_trained(self, source: TrainedSource) -> TrainedModel:
+        """Return what a factory gives: a flax.nnx or equinox Module, or a function of arrays."""
+        import_jax()
+        from actconform_jax.trained_model import JaxTrainedModel
+        from actconform_jax.trained_source import opened_source
+
+        return JaxTrainedModel(opened_source(source), source.folder)
+
+    def adopt_trained(self, model: object, example: object | None) -> TrainedModel:
+        """Return a model of this process, with example inputs as a factory gives them."""
+        import_jax()
+        from actconform_jax.trained_model import JaxTrainedModel
+        from actconform_jax.trained_source import opened_object
+
+        return JaxTrainedModel(opened_object(model, example))
 
 
 class JaxProgram(Program):

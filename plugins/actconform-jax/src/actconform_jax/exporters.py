@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jax import Array
 
-    from actconform import Kernel, Model
+    from actconform import Kernel, Model, TrainedModel
     from actconform.types import Bundle
 
 JAX_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -74,6 +74,13 @@ class Jax2Onnx(Exporter):
             return tuple(map(jax.numpy.copy, (found[model.output], found[LOSS], *found.values())))
 
         return _converted(values, shapes, [OUTPUT, LOSS, *(f"layer.{layer.name}" for layer in model.layers)], dtype)
+
+    def export_trained(self, model: TrainedModel, inputs: Bundle, *, training: bool = False) -> Artifact:
+        """Return the graph of a user's model in inference or training mode, its batch dynamic where jax2onnx lets it be."""
+        import_jax()
+        from actconform_jax.trained_export import exported_trained  # it imports jax
+
+        return exported_trained(model, inputs, training=training)
 
 
 def _converted(

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 # What a factory may give that another framework takes, by the package of its class.
 _FOREIGN = {
     "torch": "a torch module",
-    "jax": "a JAX model",
+    "jax": "a function of JAX",
+    "jaxlib": "a function of JAX",
     "flax": "a Flax model",
+    "equinox": "an Equinox model",
     "tf_keras": "a model of Keras 2 (tf_keras), which this plugin does not open",
 }
 
@@ -37,7 +39,7 @@ def open_source(source: TrainedSource, wanted_backend: str = "") -> TrainedModel
                 if wanted_backend
                 else ()
             )
-            result = made_by_factory(source, _is_model)
+            result = made_by_factory(source, _is_any_model)
             model, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
             return opened(model, example, source.text, notes)
         case "keras":
@@ -69,12 +71,13 @@ def opened(model: object, example: object | None, text: str, notes: tuple[str, .
 
     if isinstance(model, keras.Model):
         return KerasTrained(model, signature_of(model, example, text), notes)
-    for package in frameworks_of(model):
-        if package in _FOREIGN:
-            raise Unsupported(f"{text} gives {_FOREIGN[package]}: {described(model)}")
+    if foreign := _foreign(model):
+        raise Unsupported(f"{text} gives {foreign}: {described(model)}")
     if isinstance(model, keras.layers.Layer):
         raise SourceError(f"{text} gives a layer, {described(model)}: give a model, such as keras.Sequential([layer])")
-    raise SourceError(f"{text} gives {described(model)}: wanted a keras.Model, or (model, inputs)")
+    # A model of another framework may be a function.
+    refusal = Unsupported if callable(model) and not isinstance(model, type) else SourceError
+    raise refusal(f"{text} gives {described(model)}: wanted a keras.Model, or (model, inputs)")
 
 
 def asked_backend() -> str:
@@ -83,7 +86,13 @@ def asked_backend() -> str:
     return "" if backend == "tensorflow" else backend
 
 
-def _is_model(value: object) -> bool:
+def _is_any_model(value: object) -> bool:
+    """Whether it is a model of some framework: no factory, then."""
     import keras
 
-    return isinstance(value, keras.Model)
+    return isinstance(value, keras.Model) or (not isinstance(value, type) and bool(_foreign(value)))
+
+
+def _foreign(value: object) -> str:
+    """Return of which other framework a model is, in words; "" where it is of none that is known."""
+    return next((_FOREIGN[package] for package in frameworks_of(value) if package in _FOREIGN), "")

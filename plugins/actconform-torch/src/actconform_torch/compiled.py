@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actconform import Kernel, Model, Program
+    from actconform.types.trained import SourceKind
 
 BY = ", by torch.compile"  # after what computes
 SHAPES = 64  # how often one function is compiled at most: all shapes of a case, where each needs code of its own
@@ -36,6 +37,7 @@ class TorchCompile(TorchBackend):
 
     name: ClassVar[str] = "torch-compile"
     extra: ClassVar[bool] = True
+    opens: ClassVar[tuple[SourceKind, ...]] = ()  # users' models are opened by torch itself
 
     def facts(self) -> dict[str, str]:
         """Return torch's facts, the compiler, the instructions that it is set to use, and the fate of subnormals in compiled code.

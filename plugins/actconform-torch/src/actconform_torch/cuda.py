@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from actconform.machine.gpu import first_gpu
 from actconform.plugin.framework import fate_of_subnormals
 from actconform_torch.backend import TorchBackend
 from actconform_torch.torch_module import import_torch
+
+if TYPE_CHECKING:
+    from actconform.types.trained import SourceKind
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever torch says
 
@@ -22,6 +25,7 @@ class TorchCuda(TorchBackend):
     name: ClassVar[str] = "torch-cuda"
     device: ClassVar[str] = "cuda"
     optional: ClassVar[bool] = True
+    opens: ClassVar[tuple[SourceKind, ...]] = ()  # users' models are opened by torch itself
 
     def facts(self) -> dict[str, str]:
         """Return versions, the device, TF32, cuDNN's search of algorithms and the fate of subnormals.

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from actconform.types.trained import LayerRecord
+from actconform_torch.script_steps import listening, methods_of, python_class_of
 from actconform_torch.torch_module import array_of
 from actconform_torch.trained_call import flattened
 
@@ -111,20 +112,25 @@ class LayerRecorder(TorchFunctionMode):
         self._places: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self._module = module
         self._names = {id(part): name for name, part in module.named_modules()}
+        self._modules = dict(module.named_modules(remove_duplicate=False))
         self._weights = {id(weight): name for name, weight in (*module.named_parameters(), *module.named_buffers())}
         self._frames: list[_Frame] = []
         self._calls: dict[str, int] = {}
+        self._read: tuple[list[torch.Tensor], dict[int, int]] = [], {}
+        """By the function of TorchScript that runs: what it reads, and the places of that."""
         self._stack = ExitStack()
         for tensor in inputs:
             self._add(tensor)
 
     def __enter__(self) -> Self:
         self._stack.enter_context(_every_function_seen())
+        self._stack.enter_context(listening(self))
         for part in self._module.modules():
             if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
+                self._watch_script(part)
                 continue
-            self._stack.callback(part.register_forward_pre_hook(self._begin, with_kwargs=True).remove)
-            self._stack.callback(part.register_forward_hook(self._end, with_kwargs=True).remove)
+            self._stack.callback(part.register_forward_pre_hook(self._begin_module, with_kwargs=True).remove)
+            self._stack.callback(part.register_forward_hook(self._end_module, with_kwargs=True).remove)
         super().__enter__()
         return self
 
@@ -132,14 +138,19 @@ class LayerRecorder(TorchFunctionMode):
         super().__exit__(*error)
         self._stack.close()
 
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the module, and return what it gives; of TorchScript only the module itself is recorded."""
-        if not isinstance(self._module, torch.jit.ScriptModule):
-            return self._module(*args, **kwargs)
-        self._begin(self._module, args, kwargs)
-        result = self._module(*args, **kwargs)
-        self._end(self._module, args, kwargs, result)
-        return result
+    def script_step(self, event: str, name: str, value: Any) -> None:
+        """Record a step of a module of TorchScript, as `ScriptListener` tells it."""
+        with UNSEEN():
+            if event == "call":
+                path = ".".join(part for part in (self._frames[-1].path, name) if part)
+                self._begin(path, value)
+            elif event == "called":
+                self._end(self._frames[-1].path, value, is_layer=name.startswith("forward"))
+            elif event == "read":
+                read = [tensor for _, tensor in flattened(value, "")]
+                self._read = read, self._places_of(read)
+            elif (short := name.strip("_")) not in FILLED and self._read[0]:
+                self._record_function(short, *self._read, value)
 
     def __torch_function__(
         self,
@@ -154,7 +165,7 @@ class LayerRecorder(TorchFunctionMode):
         if not self._frames or not name or name in FILLED:
             return func(*args, **kwargs)
         read = [tensor for _, tensor in flattened([args, kwargs], "") if isinstance(tensor, torch.Tensor)]
-        before = {index: place for index, tensor in enumerate(read) if (place := self._place(tensor)) is not None}
+        before = self._places_of(read)
         result = func(*args, **kwargs)
         if read:
             with UNSEEN():
@@ -186,30 +197,53 @@ class LayerRecorder(TorchFunctionMode):
         if self._place(tensor) is None and 0 in before:
             self._places[tensor] = (_version(tensor), before[0])
 
-    def _begin(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
-        with UNSEEN():
-            path = self._names[id(module)]
-            if self._frames:
-                self._frames[-1].children.append(path)
-            places = [self._place(tensor) for _, tensor in flattened([args, kwargs], "")]
-            inputs = tuple(dict.fromkeys(place for place in places if place is not None))
-            self._frames.append(_Frame(path, inputs, [], []))
+    def _watch_script(self, part: torch.nn.Module) -> None:
+        """Let the methods of a module of TorchScript be seen that Python calls."""
+        path = self._names[id(part)]
+        for name in methods_of(part):
+            method = getattr(part, name)
 
-    def _end(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ARG002  torch hands them over
+            def watched(*args: Any, _name: str = name, _method: Callable[..., Any] = method, **kwargs: Any) -> Any:
+                with UNSEEN():
+                    self._begin(path, [args, kwargs])
+                result = _method(*args, **kwargs)
+                with UNSEEN():
+                    self._end(path, result, is_layer=_name.startswith("forward"))
+                return result
+
+            part.__dict__[name] = watched
+            self._stack.callback(part.__dict__.pop, name, None)
+
+    def _begin_module(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         with UNSEEN():
-            frame = self._frames.pop()
-            tensors = [tensor for _, tensor in flattened(result, "")]
-            outputs = tuple(dict.fromkeys(self._output(tensor) for tensor in tensors))
-            alone = len(frame.functions) == 1 and not frame.children
-            if alone and self.layers[-1] is frame.functions[0] and set(self.layers[-1].outputs) <= set(outputs):
-                self.layers.pop()  # the module is this one function
-            names = [
-                name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-            ]
-            prefix = f"{frame.path}." if frame.path else ""
-            parameters = tuple(f"{prefix}{name}" for name in names)
-            record = LayerRecord(self._numbered(frame.path), _kind(module), frame.inputs, outputs, parameters)
-            self.layers.append(record)
+            self._begin(self._names[id(module)], [args, kwargs])
+
+    def _end_module(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:  # noqa: ARG002  torch hands them over
+        with UNSEEN():
+            self._end(self._names[id(module)], result)
+
+    def _begin(self, path: str, values: object) -> None:
+        places = [self._place(tensor) for _, tensor in flattened(values, "")]
+        inputs = tuple(dict.fromkeys(place for place in places if place is not None))
+        self._frames.append(_Frame(path, inputs, [], []))
+
+    def _end(self, path: str, result: object, *, is_layer: bool = True) -> None:
+        """Leave what was called last, and record it if it is a layer: no other method, and a module that is known."""
+        frame = self._frames.pop()
+        module = self._modules.get(path)
+        if module is None or not is_layer:
+            self._frames[-1].functions.extend(frame.functions)
+            self._frames[-1].children.extend(frame.children)
+            return
+        if self._frames:
+            self._frames[-1].children.append(path)
+        outputs = tuple(dict.fromkeys(self._output(tensor) for _, tensor in flattened(result, "")))
+        alone = len(frame.functions) == 1 and not frame.children
+        if alone and self.layers[-1] is frame.functions[0] and set(self.layers[-1].outputs) <= set(outputs):
+            self.layers.pop()  # the module is this one function
+        names = [name for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))]
+        parameters = tuple(f"{path}.{name}" if path else name for name in names)
+        self.layers.append(LayerRecord(self._numbered(path), _kind(module), frame.inputs, outputs, parameters))
 
     def _output(self, tensor: torch.Tensor) -> int:
         place = self._place(tensor)
@@ -220,6 +254,10 @@ class LayerRecorder(TorchFunctionMode):
     def _place(self, tensor: torch.Tensor) -> int | None:
         entry = self._places.get(tensor)
         return entry[1] if entry is not None and entry[0] == _version(tensor) else None
+
+    def _places_of(self, read: Sequence[torch.Tensor]) -> dict[int, int]:
+        """Return where the tensors are that were recorded, by their place among those that are read."""
+        return {index: place for index, tensor in enumerate(read) if (place := self._place(tensor)) is not None}
 
     def _add(self, tensor: torch.Tensor) -> int:
         place = self._place(tensor)
@@ -287,9 +325,8 @@ def _version(tensor: torch.Tensor) -> int:
 
 
 def _kind(module: torch.nn.Module) -> str:
-    original = getattr(module, "original_name", None)  # of TorchScript
-    if isinstance(original, str):
-        return original
+    if isinstance(module, torch.jit.ScriptModule):
+        return python_class_of(module)
     type_name = getattr(module, "type_name", None)  # of torch.export
     if callable(type_name) and isinstance(name := type_name(), str):
         return name

@@ -37,13 +37,19 @@ def as_for_call(module: torch.nn.Module, mode: RunMode, seed: int) -> Iterator[N
         stack.enter_context(_seeded(device, seed))
         stack.enter_context(_structure_kept(module))
         stack.enter_context(_in_memory_of_its_own(module, DTYPES.get(mode.precision), wide=mode.precision == "float64"))
-        if mode.training or any(part.training for part in module.modules()):
+        if mode.training or is_training(module):
             module.train(mode.training)  # a module of torch.export takes neither train() nor eval()
         if mode.precision == "float64":
-            stack.enter_context(wide_arithmetic(native))
+            scripted = any(isinstance(part, torch.jit.ScriptModule) for part in module.modules())
+            stack.enter_context(wide_arithmetic(native, scripted=scripted))
         if mode.precision in AUTOCAST:
             stack.enter_context(torch.autocast(device.type, dtype=AUTOCAST[mode.precision]))
         yield
+
+
+def is_training(module: torch.nn.Module) -> bool:
+    """Return whether a part of a module is in training mode; a module that torch.jit.freeze made has no such flag, and is in none."""
+    return any(getattr(part, "training", False) for part in module.modules())
 
 
 def float_dtype(module: torch.nn.Module) -> torch.dtype | None:

@@ -144,7 +144,7 @@ class _Flat(torch.nn.Module):
         self.model = model
         self._bound = opened.call.bound
         self._names = names
-        self.training = model.training
+        self.training = getattr(model, "training", False)  # a frozen module of TorchScript has no such flag
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         args, kwargs = self._bound(dict(zip(self._names, tensors, strict=True)))

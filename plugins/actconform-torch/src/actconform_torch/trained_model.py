@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,11 +16,12 @@ from actconform.types.trained import ALL_PRECISIONS, OpenedModel, RunMode, Tenso
 from actconform_torch.failed_layer import failed_layer
 from actconform_torch.layer_recorder import LayerRecorder
 from actconform_torch.module_state import DTYPES, as_for_call, device_of, float_dtype, plain_tensors
+from actconform_torch.script_copies import ScriptCopies
 from actconform_torch.torch_module import array_of, tensor_of
 from actconform_torch.trained_call import Call, output_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -37,15 +37,18 @@ _DTYPE_WORDS = re.compile(
     r"not implemented for|expected .*(dtype|scalar type)|same dtype|Input type .* should be the same|unsupported (dtype|scalar type)",
     re.IGNORECASE,
 )
+# What TorchScript puts before an error: the lines of its code.
+_SCRIPT_LINES = re.compile(r"\AThe following operation failed in the TorchScript interpreter\..*\n(?=\w+: )", re.DOTALL)
 
 
 class TorchTrainedModel(TrainedModel):
-    """A module of the user's, not copied; a module of TorchScript is copied for each call, since its attributes can be kept in no other way."""
+    """A module of the user's, not copied but for modules of TorchScript, which are for each call."""
 
     def __init__(self, opened: Opened, folder: str = "") -> None:
         self.module, self.program = opened.module, opened.program
         self.call = Call(opened.signature, opened.example)
         self._notes, self._folder = opened.notes, folder
+        self._scripts = ScriptCopies(opened.module)
         self._runs = 0
 
     @property
@@ -67,7 +70,7 @@ class TorchTrainedModel(TrainedModel):
                 TensorSpec(name, _name_of(tensor.dtype), tuple(tensor.shape)) for name, tensor in self._weights()
             ),
             precisions=self._precisions(),
-            trainable=self.program is None,
+            trainable=self._trains,
             differentiable=True,
             exporters=self._exporters(),
             notes=self._notes,
@@ -78,12 +81,12 @@ class TorchTrainedModel(TrainedModel):
 
         Raises SourceError where the inputs do not fit or `forward` raises, naming the layer; Unsupported where torch cannot compute in the precision.
         """
-        with self._called(inputs, mode) as (module, tensors), torch.no_grad():
+        with self._called(inputs, mode, layers=layers) as (module, tensors), torch.no_grad():
             arguments = self.call.bound(tensors)
             if not layers:
-                return TrainedRun(outputs=_arrays(self._forward(module, module, arguments, mode)))
+                return TrainedRun(outputs=_arrays(self._forward(module, arguments, mode)))
             with LayerRecorder(module, tensors.values()) as recorder:
-                outputs = self._forward(recorder.call, module, arguments, mode)
+                outputs = self._forward(module, arguments, mode)
             return TrainedRun(outputs=_arrays(outputs), layers=recorder.layers, tensors=recorder.tensors)
 
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode) -> dict[str, NDArray[Any]]:
@@ -98,7 +101,7 @@ class TorchTrainedModel(TrainedModel):
             arguments = self.call.bound(
                 {name: tensor.clone() if _is_float(tensor) else tensor for name, tensor in tensors.items()}
             )
-            outputs = self._forward(module, module, arguments, mode)
+            outputs = self._forward(module, arguments, mode)
             pulled = {name: outputs[name] for name in cotangents if name in outputs and outputs[name].requires_grad}
             if missing := [name for name in cotangents if name not in outputs]:
                 raise SourceError(f"no output {missing[0]!r}: the model gives {', '.join(outputs)}")
@@ -126,29 +129,29 @@ class TorchTrainedModel(TrainedModel):
         return {name: array_of(tensor, {}).copy() for name, tensor in self._weights()}
 
     @contextmanager
-    def _called(self, inputs: Arrays, mode: RunMode) -> Iterator[tuple[torch.nn.Module, dict[str, torch.Tensor]]]:
+    def _called(
+        self, inputs: Arrays, mode: RunMode, *, layers: bool = False
+    ) -> Iterator[tuple[torch.nn.Module, dict[str, torch.Tensor]]]:
         """Prepare for one call: yield the module and the inputs as tensors."""
         if mode.precision not in self._precisions():
             raise Unsupported(f"{_class_of(self.module)} does not run in {mode.precision}")
-        if mode.training and self.program is not None:
-            raise Unsupported("a program of torch.export does not train: name the factory of the module")
+        if mode.training and not self._trains:
+            kind = "a program of torch.export" if self.program is not None else "a frozen module of TorchScript"
+            raise Unsupported(f"{kind} does not train: name the factory of the module")
         self._runs += 1
         with ExitStack() as stack:
-            module = copy.deepcopy(self.module) if self.scripted else self.module
+            wide = mode.precision == "float64"
+            module = stack.enter_context(self._scripts.in_place(layers=layers, wide=wide))
             # What an untrained model draws by chance must show as such when it runs again.
             stack.enter_context(as_for_call(module, mode, TRAINING_SEED if mode.training else self._runs))
             yield module, self.input_tensors(inputs, mode)
 
     def _forward(
-        self,
-        compute: Callable[..., Any],
-        module: torch.nn.Module,
-        arguments: tuple[tuple[Any, ...], dict[str, Any]],
-        mode: RunMode,
+        self, module: torch.nn.Module, arguments: tuple[tuple[Any, ...], dict[str, Any]], mode: RunMode
     ) -> dict[str, torch.Tensor]:
         args, kwargs = arguments
         try:
-            outputs = output_tensors(compute(*args, **kwargs))
+            outputs = output_tensors(module(*args, **kwargs))
         except Exception as error:  # noqa: BLE001  whatever the user's code raises is explained
             self._explain(error, module, mode)
         if not outputs:
@@ -160,9 +163,11 @@ class TorchTrainedModel(TrainedModel):
         if isinstance(error, MemoryError | SourceError) or "OutOfMemory" in type(error).__name__:
             raise error
         name = failed_layer(error, module)
-        place = f"layer {name} ({type(module.get_submodule(name)).__name__})" if name else type(module).__name__
-        words = one_line(str(error), 600)
-        if mode.precision != "native" and _DTYPE_WORDS.search(words):
+        layer = module.get_submodule(name or "")
+        kind = getattr(layer, "original_name", type(layer).__name__)  # TorchScript has the class's own name there
+        place = f"layer {name} ({kind})" if name else kind
+        words = one_line(_SCRIPT_LINES.sub("", str(error)), 600)
+        if mode.precision != "native" and (self._scripts or _DTYPE_WORDS.search(words)):
             raise Unsupported(f"{place} does not run in {mode.precision}: {words}") from error
         raise SourceError(f"{place} raised {fault_with_lines(error, self._folder)}") from error
 
@@ -199,8 +204,12 @@ class TorchTrainedModel(TrainedModel):
                     names.add(name)
                     yield name, tensor
 
+    @property
+    def _trains(self) -> bool:
+        return self.program is None and hasattr(self.module, "training")
+
     def _precisions(self) -> tuple[Precision, ...]:
-        return ("native",) if self.scripted else ALL_PRECISIONS
+        return ("native", "float64") if self.scripted else ALL_PRECISIONS
 
     def _exporters(self) -> tuple[str, ...]:
         if self.scripted:

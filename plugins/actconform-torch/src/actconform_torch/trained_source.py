@@ -15,6 +15,7 @@ import torch
 from actconform import SourceError, Unsupported
 from actconform.plugin.user_factory import described, fault_with_lines, frameworks_of, made_by_factory
 from actconform.text import one_line
+from actconform_torch.module_state import is_training
 from actconform_torch.untrusted_files import code_of_pickle, code_of_program
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ OTHERS = {
     "tf_keras": "a Keras model",
     "tensorflow": "a TensorFlow model",
     "flax": "a Flax model",
+    "equinox": "an Equinox model",
+    "jax": "a function of JAX",
+    "jaxlib": "a function of JAX",
 }
 WANTED = "wanted a torch.nn.Module, or a tuple of one and its example inputs"
 TRUST = "If you trust who made it, say so: --trust"
@@ -48,7 +52,7 @@ class Opened(NamedTuple):
 def opened_source(source: TrainedSource) -> Opened:
     """Return what a user names, opened; raise SourceError or Unsupported as `Backend.open_trained` does."""
     if source.kind == "factory":
-        return opened_object(made_by_factory(source, _is_module), name=source.text)
+        return opened_object(made_by_factory(source, _is_any_model), name=source.text)
     path = Path(source.folder, source.text)
     if not path.is_file():
         raise SourceError(f"no such file: {one_line(str(path))}")
@@ -76,7 +80,7 @@ def opened_object(value: object, example: object = None, name: str = "the model"
             raise SourceError(f"{name}: {path} has no shape yet: call the model once in the factory")
         if weight.is_meta:
             raise SourceError(f"{name}: {path} is on the device meta, which holds no values: load the weights")
-    if any(part.training for part in value.modules()):
+    if is_training(value):
         notes.append(
             "it was left in training mode: it is run as in inference, after eval(), unless training is asked for"
         )
@@ -105,17 +109,29 @@ def _is_module(value: object) -> bool:
     return isinstance(value, torch.nn.Module | torch.export.ExportedProgram)
 
 
+def _is_any_model(value: object) -> bool:
+    """Whether it is a model of some framework: no factory, then."""
+    return _is_module(value) or (not isinstance(value, type) and bool(_framework_of(value)))
+
+
 def _no_module(value: object, name: str) -> Exception:
     if framework := _framework_of(value):
         return Unsupported(f"{name} gives {framework} ({described(value)}), not torch's")
     if isinstance(value, tuple | list):
         kinds = ", ".join(described(part) for part in value[:4])
-        return SourceError(f"{name} gives {described(value)} of {len(value)} ({kinds}): {WANTED}")
+        refusal = Unsupported if len(value) == 2 and _is_function(value[0]) else SourceError
+        return refusal(f"{name} gives {described(value)} of {len(value)} ({kinds}): {WANTED}")
     if isinstance(value, type) and issubclass(value, torch.nn.Module):
         return SourceError(f"{name} gives the class {value.__qualname__}, not a model: call it; {WANTED}")
     if isinstance(value, Mapping) and any(isinstance(part, torch.Tensor) for part in value.values()):
         return SourceError(f"{name} gives weights alone, a dict of {len(value)}: load them into the module; {WANTED}")
-    return SourceError(f"{name} gives {described(value)}: {WANTED}")
+    refusal = Unsupported if _is_function(value) else SourceError
+    return refusal(f"{name} gives {described(value)}: {WANTED}")
+
+
+def _is_function(value: object) -> bool:
+    """Whether it may be a model of a framework whose models are functions."""
+    return callable(value) and not isinstance(value, type)
 
 
 def _framework_of(value: object) -> str:

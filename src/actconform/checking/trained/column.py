@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from actconform.checking.checked_sample import (
 )
 from actconform.checking.flatten import wide
 from actconform.checking.judge import Judge
+from actconform.checking.low_precision import is_low_precision
 from actconform.checking.result import LevelCheck, OutputCheck, RuntimeCheck, TensorCheck, TrainedCheck
 from actconform.checking.runs import RunFailure
 from actconform.checking.trained.backward import backward, forward_part, has_gradients, inputs_of, without_padding_row
@@ -58,6 +59,8 @@ class TrainedColumn:
     failure: RunFailure | None = None
     """Why it gave no outputs at the first inputs: then it is not run again."""
     notes: list[str] = field(default_factory=list)
+    shown: dict[str, Mapping[str, Array]] = field(default_factory=dict)
+    """Beside a graph in low precision, by level: the tensors of the graph that it showed on the first sample."""
 
 
 def check_trained(
@@ -178,37 +181,61 @@ class _Check:
         return checks
 
     def _levels(self, place: int, opened: OpenedModel) -> Iterator[LevelCheck]:
-        """Judge the layers of one sample: in float64 where the framework can, and as it runs."""
-        sample = self._samples[place]
-        inputs = arrays_in_trained_layout(self._column.inputs, sample.inputs)
-        exact: TrainedRun | RunFailure = RunFailure("refused", "")
-        if "float64" in opened.precisions:
-            exact = self._runs.layers(inputs, RunMode("float64", self._column.mode.training))
-        if isinstance(exact, RunFailure) and exact.message:
-            self._notes.append(f"{self._runs.name} does not compute it in float64: {exact.message}")
-        native = self._runs.layers(inputs, self._column.mode)
-        if isinstance(native, RunFailure):
-            yield LevelCheck(name="", sample=place, marks="surviving", failure=f"{native.kind}: {native.message}")
-        recorded = exact if isinstance(exact, TrainedRun) else native
-        if isinstance(recorded, RunFailure):
-            return
-        graph = forward_part(sample.graph)
-        self._compare_weights(graph, recorded)
-        self._layers.append(TrainedRun(layers=recorded.layers))
-        owners = self._weights.owners if self._weights else {}
-        matching = self._matchings[place] = _matching(sample, graph, recorded, owners)
-        if isinstance(exact, TrainedRun):
+        """Judge the layers of one sample: in float64 where the framework can, and as it runs. One run is held at a time."""
+        inputs = arrays_in_trained_layout(self._column.inputs, self._samples[place].inputs)
+        exact = self._exact_run(inputs, opened)
+        has_exact, partners = exact is not None, None
+        if exact is not None:
+            partners = self._partners(place, exact)
             arrays = arrays_in_graph_layout(self._column.outputs, exact.outputs)
-            self._exact += [_exact_verdict(sample, place, name, array) for name, array in arrays.items()]
-            yield self._judged(sample, LevelCheck(name=EXACT, sample=place, marks="surviving"), matching, exact, exact)
-        if isinstance(native, TrainedRun) and not self._column.is_graph:
-            yield self._judged(sample, LevelCheck(name="", sample=place, marks="surviving"), matching, recorded, native)
-        fault = isinstance(exact, TrainedRun)
-        if fault and opened.trainable and not self._column.mode.training and self._part(place):
-            training = self._runs.layers(inputs, RunMode("float64", training=True))
-            if isinstance(training, TrainedRun):
-                check = LevelCheck(name=TRAINING, sample=place, marks="surviving")
-                yield self._judged(sample, check, matching, recorded, training)
+            self._exact += [_exact_verdict(self._samples[place], place, name, array) for name, array in arrays.items()]
+            yield self._judged(place, EXACT, partners, exact)
+        exact = None  # before the next run is as large
+        if not (has_exact and self._column.is_graph):
+            yield from self._native_level(place, inputs, partners)
+        if has_exact and opened.trainable and not self._column.mode.training and self._part(place):
+            yield from self._training_level(place, inputs, partners)
+
+    def _exact_run(self, inputs: Mapping[str, Array], opened: OpenedModel) -> TrainedRun | None:
+        """Return the run in float64; None, with a note, where the framework does not compute the model so."""
+        if "float64" not in opened.precisions:
+            return None
+        run = self._runs.layers(inputs, RunMode("float64", self._column.mode.training))
+        if isinstance(run, RunFailure):
+            self._notes.append(f"{self._runs.name} does not compute it in float64: {run.message}")
+            return None
+        return run
+
+    def _partners(self, place: int, run: TrainedRun) -> _Partners:
+        """Return which tensors of the graph are those of a run, and compare the weights, whose owners help to tell."""
+        sample = self._samples[place]
+        graph = forward_part(sample.graph)
+        self._compare_weights(graph, run)
+        self._layers.append(TrainedRun(layers=run.layers))
+        owners = self._weights.owners if self._weights else {}
+        matching = self._matchings[place] = _matching(sample, graph, run, owners)
+        return _Partners.of(matching, run)
+
+    def _native_level(
+        self, place: int, inputs: Mapping[str, Array], partners: _Partners | None
+    ) -> Iterator[LevelCheck]:
+        """Judge the layers of one sample as the framework runs; without `partners` these layers are matched themselves."""
+        run = self._runs.layers(inputs, self._column.mode)
+        if isinstance(run, RunFailure):
+            failure = f"{run.kind}: {run.message}"
+            yield LevelCheck(name="", sample=place, marks="surviving", failure=failure)
+            return
+        partners = partners or self._partners(place, run)
+        if not self._column.is_graph:
+            yield self._judged(place, "", partners, run)
+
+    def _training_level(
+        self, place: int, inputs: Mapping[str, Array], partners: _Partners | None
+    ) -> Iterator[LevelCheck]:
+        """Judge the layers of one sample in training mode, which the export may have been made in."""
+        run = self._runs.layers(inputs, RunMode("float64", training=True))
+        if isinstance(run, TrainedRun) and partners is not None:
+            yield self._judged(place, TRAINING, partners, run)
 
     def _part(self, place: int) -> bool:
         """Return whether the float64 outputs of a sample are not those of the graph."""
@@ -223,18 +250,20 @@ class _Check:
         elif parameters:
             self._weights = compare_weights(parameters, graph, run.layers)
 
-    def _judged(
-        self, sample: CheckedSample, check: LevelCheck, matching: Matching, matched: TrainedRun, run: TrainedRun
-    ) -> LevelCheck:
-        """Return the verdicts on a run's layers; `matched` is the run that the matching speaks of."""
+    def _judged(self, place: int, level: str, partners: _Partners, run: TrainedRun) -> LevelCheck:
+        """Return the verdicts on a run's layers, and keep what it showed where the noise of a format is to be held against it."""
+        sample = self._samples[place]
         graph = forward_part(sample.graph)
-        shown = dict(_shown(matching, matched, run))
+        shown = dict(partners.shown(run))
+        if place == 0 and level != TRAINING and is_low_precision(sample.graph):
+            self._column.shown[level] = dict(shown)
         arrays = arrays_in_graph_layout(self._column.outputs, run.outputs)
         shown |= {name: array for name, array in arrays.items() if name not in shown and _is_shown(graph, name, array)}
-        if check.name not in (EXACT, TRAINING):
+        if level not in (EXACT, TRAINING):
             shown = {name: _as_stored(graph, name, array) for name, array in shown.items()}
         judge = Judge(graph, inputs_of(graph, sample.inputs), shown, rounded=self._rounded(graph))
         tensors = list(judge.take(shown))
+        check = LevelCheck(name=level, sample=place, marks="surviving")
         return replace(check, tensors=tensors, unjudged=_unspanned(judge, tensors))
 
     def _rounded(self, graph: FlatGraph) -> dict[str, float]:
@@ -257,6 +286,35 @@ class _Check:
         if self._weights is not None:
             trained = replace(trained, weights=list(self._weights.checks), foreign=tuple(self._weights.foreign))
         return replace(trained, notes=tuple(dict.fromkeys(self._notes)))
+
+
+class _Partners(NamedTuple):
+    """Which tensors of a graph the layers of a model give, as they were matched in one run of it: so they do in every run."""
+
+    matching: Matching
+    givers: Mapping[int, tuple[str, int]]
+    """The layer that gave each tensor of that run, and as which of its outputs."""
+    sizes: Sequence[int]
+
+    @classmethod
+    def of(cls, matching: Matching, run: TrainedRun) -> _Partners:
+        """Return the partners that were matched in `run`, none of whose tensors is kept."""
+        return cls(matching, _givers(run), [array.size for array in run.tensors])
+
+    def shown(self, run: TrainedRun) -> Iterator[tuple[str, Array]]:
+        """Yield the tensors of the graph that a run of the model shows."""
+        givers = _givers(run)
+        places = {giver: place for place, giver in givers.items()}
+        for match in self.matching.matches:
+            giver = self.givers.get(match.trained)
+            place = match.trained if givers.get(match.trained) == giver else places.get(giver or ("", -1), -1)
+            if place >= 0 and run.tensors[place].size == self.sizes[match.trained]:
+                yield match.tensor, in_graph_layout(match, run.tensors[place])
+
+
+def _givers(run: TrainedRun) -> dict[int, tuple[str, int]]:
+    """Return by the place of a tensor the first layer that gave it, and as which of its outputs."""
+    return {place: (layer.name, k) for layer in reversed(run.layers) for k, place in enumerate(layer.outputs)}
 
 
 def _as_stored(graph: FlatGraph, name: str, array: Array) -> Array:
@@ -285,19 +343,6 @@ def _unspanned(judge: Judge, tensors: Sequence[TensorCheck]) -> list[Any]:
     """Return the nodes that were not judged, and that no verdict spans."""
     spanned = {name for tensor in tensors for name in tensor.segment}
     return [node for node in judge.unjudged if node.node not in spanned]
-
-
-def _shown(matching: Matching, matched: TrainedRun, run: TrainedRun) -> Iterator[tuple[str, Array]]:
-    """Yield the tensors of the graph that a run shows, by the layers and their outputs that were matched in another run of the model."""
-    places = {index: (layer.name, k) for layer in reversed(matched.layers) for k, index in enumerate(layer.outputs)}
-    places_in_run = {(layer.name, k): index for layer in run.layers for k, index in enumerate(layer.outputs)}
-    for match in matching.matches:
-        index = match.trained if run is matched else places_in_run.get(places.get(match.trained, ("", -1)), -1)
-        if index < 0:
-            continue
-        array = run.tensors[index]
-        if array.size == matched.tensors[match.trained].size:
-            yield match.tensor, in_graph_layout(match, array)
 
 
 def _is_shown(graph: FlatGraph, name: str, array: Array) -> bool:

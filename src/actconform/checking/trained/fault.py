@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import onnx
-
 from actconform.checking.fault import end_to_end_words, measure_words, producer, source_line, visible_end_to_end
 from actconform.checking.gradients import GRADIENT
 from actconform.checking.low_precision import is_low_precision
 from actconform.checking.result import Blame, LevelCheck, ModelFault, OutputCheck, TensorCheck
+from actconform.checking.structure import is_defined, opsets_of
 from actconform.checking.trained.weight_batch_norm import MEANS, VARIANCES
 from actconform.onnx.evaluate.node_label import STANDARD
-from actconform.onnx.gates import standard_opset
 from actconform.text import one_line
 
 if TYPE_CHECKING:
@@ -145,9 +143,9 @@ def _undefined_operator(column: TrainedColumn, observed: Observations) -> ModelF
     """Return the fault of a graph with an operator of the standard's domain that the standard does not have: nothing can run it."""
     for place, sample in enumerate(observed.samples):
         graph = sample.graph
-        opset = standard_opset(graph.model)
+        opsets = opsets_of(graph.model)
         for node in graph.nodes:
-            if node.proto.domain in STANDARD and not onnx.defs.has(node.proto.op_type, opset, ""):
+            if node.proto.domain in STANDARD and not is_defined(node.proto, opsets):
                 writer = f"{column.exporter} wrote" if column.exporter else "the file has"
                 operator = one_line(node.proto.op_type)
                 return ModelFault(
@@ -158,7 +156,7 @@ def _undefined_operator(column: TrainedColumn, observed: Observations) -> ModelF
                     layer=layer_of_tensor(observed.matchings.get(place), node.proto.output[0], node.name),
                     source=source_line(graph, node.name),
                     evidence=(
-                        f"{writer} the operator {operator}, which the standard does not have at opset {opset}: no runtime need run it",
+                        f"{writer} the operator {operator}, which the standard does not have at opset {opsets['']}: no runtime need run it",
                     ),
                 )
     return None

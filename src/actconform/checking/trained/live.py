@@ -1,4 +1,4 @@
-"""A model that lives in this process, a torch module or a Keras model, beside its graphs: no worker, no copy."""
+"""A model that lives in this process, a torch module, a Keras or a JAX model, beside its graphs: no worker, no copy."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def live_runs(model: object, example: object | None, catalog: Catalog, timeout: 
             reasons.append(f"{name}: {one_line(str(error))}")
             continue
         return TrainedRuns(name, TrainedSource("factory", shown), worker, timeout)
-    words = "is no model; expected a path, package.module:factory, an onnx.ModelProto, a torch module or a Keras model"
+    words = "is no model; expected a path, package.module:factory, an onnx.ModelProto, a torch module, a Keras or a JAX model"
     raise UsageError(f"{shown}: {'; '.join(reasons) or words}")
 
 
@@ -73,4 +73,4 @@ def _frameworks(model: object, catalog: Catalog) -> list[str]:
 
 
 def _opens(backend: type[Any]) -> bool:
-    return "factory" in backend.opens and not backend.extra and not backend.optional
+    return "factory" in backend.opens

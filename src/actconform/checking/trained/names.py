@@ -83,7 +83,7 @@ def paired(
 
 
 def _notes(pair: NamedPair, role: str, how: str) -> Iterator[str]:
-    if how and _bare(pair.graph) != _bare(pair.trained):
+    if _bare(pair.graph) != _bare(pair.trained):
         yield f"{role} {one_line(pair.graph)} of the graph is {one_line(pair.trained)} of the trained model, {how}"
     if pair.permutation:
         yield f"{role} {one_line(pair.graph)} has another layout than in the trained model: axes {list(pair.permutation)} of it"
@@ -99,7 +99,7 @@ def nearest_by_values(graph: Mapping[str, Array], trained: Mapping[str, Array]) 
         distances = {
             partner: float(np.linalg.norm(array.astype(np.float64) - other.astype(np.float64)))
             for partner, other in trained.items()
-            if array.shape == other.shape and array.size and array.dtype.kind in "fiub" and other.dtype.kind in "fiub"
+            if array.shape == other.shape and array.dtype.kind in "fiub" and other.dtype.kind in "fiub"
         }
         finite = {partner: distance for partner, distance in distances.items() if np.isfinite(distance)}
         if not finite:

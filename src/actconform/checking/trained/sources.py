@@ -45,6 +45,7 @@ _MAGIC = (
 _IMPORTS = {
     "torch": re.compile(r"^\s*(import|from)\s+(torch|transformers|timm|lightning)", re.MULTILINE),
     "keras": re.compile(r"^\s*(import|from)\s+(keras|tensorflow|tf_keras)", re.MULTILINE),
+    "jax": re.compile(r"^\s*(import|from)\s+(jax|flax|equinox|haiku)", re.MULTILINE),
 }
 
 
@@ -126,18 +127,14 @@ def open_trained(
         reasons.append(f"{name}: {opened.message}")
     if not reasons:
         raise UsageError(
-            f"{one_line(source.text)}: no installed plugin opens this kind of model ({source.kind}): pip install actconform[torch] or actconform[keras]"
+            f"{one_line(source.text)}: no installed plugin opens this kind of model ({source.kind}): pip install actconform[torch], actconform[keras] or actconform[jax]"
         )
     raise UsageError(f"{one_line(source.text)}: no framework opens it: {'; '.join(reasons)}")
 
 
 def _frameworks(source: TrainedSource, catalog: Catalog) -> Sequence[str]:
     """Return the backends that open this kind of model, those first that the user's module imports."""
-    names = [
-        name
-        for name, backend in catalog.backends.items()
-        if source.kind in backend.opens and not backend.extra and not backend.optional
-    ]
+    names = [name for name, backend in catalog.backends.items() if source.kind in backend.opens]
     text = _module_text(source) if source.kind == "factory" else ""
     return sorted(names, key=lambda name: not (name in _IMPORTS and _IMPORTS[name].search(text)))
 

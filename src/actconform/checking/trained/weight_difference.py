@@ -136,7 +136,7 @@ def _unlike(wanted: Array, constant: Array, deviation: Deviation, count: str) ->
         words = f"other values altogether (their correlation is {correlation:.2g}): of another layer or checkpoint"
         return WeightDifference("uncorrelated", words, deviation)
     mean_square = float(np.sqrt(np.mean((left - right) ** 2)))
-    spread = float(left.std()) or float(np.abs(left).max())
+    spread = float(left.std())
     share = f", {mean_square / spread:.2g} of their spread in the mean" if spread else ""
     return WeightDifference(
         "", f"{count} differ, by up to {deviation.largest:.3g} at {list(deviation.place)}{share}", deviation

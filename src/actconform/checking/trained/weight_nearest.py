@@ -74,6 +74,8 @@ def _samples(constants: Arrays) -> Iterator[ElementSample]:
     places: dict[tuple[int, ...], Array] = {}
     for name, fetch in constants.items():
         constant = fetch()
+        if not constant.size:
+            continue  # nothing to compare, such as integers whose scale is computed
         shape = constant.shape
         if shape not in places:
             spread = np.random.default_rng(0).choice(constant.size, SAMPLED) if constant.size > SAMPLED else None

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.checking.result import CheckResult  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.checking.session import FailedExport
 from actconform.files import write_bytes
 from actconform.types.json import finite
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from actconform.checking.session import CheckedGraph
 
 EXPORTS = "exports.json"
 EXPORTS_SCHEMA = 1
@@ -23,7 +27,7 @@ class ExportCheck(msgspec.Struct, frozen=True, kw_only=True):
     exporter: str = ""
     """"" for a file of the user."""
     folder: str = ""
-    """Where its check.json lies, below that of exports.json."""
+    """Where its check.json lies, below that of exports.json; "" for a check of one file, whose files lie there."""
     failure: str = ""
     """Why there is no graph that could be checked, in the exporter's words."""
     result: CheckResult | None = None
@@ -41,6 +45,20 @@ class ExportsResult(msgspec.Struct, frozen=True, kw_only=True):
         """Whether some export was checked, and rounding explains every answer on each that was; an exporter that refuses the model is no difference."""
         checked = [export.result for export in self.exports if export.result is not None]
         return bool(checked) and all(result.explained for result in checked)
+
+
+def collected(
+    source: str, graphs: Iterable[CheckedGraph | FailedExport], report: Callable[[CheckedGraph], None]
+) -> ExportsResult:
+    """Return what came of all graphs of a check; `report` hears of each while its runtimes are open, and what it held is freed then."""
+    exports = []
+    for graph in graphs:
+        if isinstance(graph, FailedExport):
+            exports.append(ExportCheck(exporter=graph.exporter, failure=graph.reason))
+        else:
+            report(graph)
+            exports.append(ExportCheck(exporter=graph.exporter, folder=graph.folder, result=graph.result))
+    return ExportsResult(source=source, exports=exports)
 
 
 def write_exports(result: ExportsResult, folder: Path) -> Path:

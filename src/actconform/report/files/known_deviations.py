@@ -57,6 +57,8 @@ def _cause(cause: Cause, proof: tuple[int, float] | None) -> Iterator[str]:
     yield " ".join(words) + "\n"
     if cause.graph:
         yield "The graph is the formula, where computed exactly it is the definition.\n"
+    if cause.rewrite:
+        yield f"In models that `actconform check` is given: the graph rewritten by `{cause.rewrite}` is the formula.\n"
     rows = [[f"{kernel}", "value", _texts(texts)] for kernel, texts in cause.value.items()]
     rows += [[f"{kernel}", "gradient", _texts(texts)] for kernel, texts in cause.gradient.items()]
     rows += [[kernel, "both", f"as {name}"] for kernel, name in cause.same_as.items()]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import msgspec
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from actconform.errors import FormulaError, RegisterError, UsageError
+from actconform.errors import FormulaError, RegisterError, UsageError, near
 from actconform.files import read_text
 from actconform.types.cause import Cause, LibraryAccuracy, Register, When, join_registers
 from actconform.verdict.causes.formula import Formula
 from actconform.verdict.causes.graph import OPERATORS
+from actconform.verdict.causes.rewrites import REWRITES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ def read_register(text: str, where: str) -> Register:
     """Return the register of a TOML text of `[[library]]` and `[[cause]]` tables.
 
     Raises RegisterError, naming `where`, the entry and the field, on bad TOML, an unknown or missing field, a repeated id, a bad
-    version range, a formula that does not parse, a cause that covers nothing or has formulas and no library.
+    version range, a formula that does not parse, a rewriting that there is none of, a cause that covers nothing or has formulas and no library.
     """
     try:
         file = msgspec.convert(tomllib.loads(text), _File)
@@ -88,8 +89,12 @@ def _check_cause(cause: Cause, where: str) -> None:
     _check_when(cause.when, where)
     if not cause.reason.strip() or not cause.link.strip():
         raise RegisterError(f'{where}: reason and link must say something; link may be "unreported"')
-    if not (cause.value or cause.gradient or cause.graph or cause.same_as or cause.covers):
-        raise RegisterError(f"{where}: it covers nothing: expected value, gradient, graph, same_as or covers")
+    if not (cause.value or cause.gradient or cause.graph or cause.same_as or cause.covers or cause.rewrite):
+        raise RegisterError(f"{where}: it covers nothing: expected value, gradient, graph, same_as, covers or rewrite")
+    if cause.rewrite and cause.rewrite not in REWRITES:
+        raise RegisterError(
+            f"{where}: no rewriting is called {cause.rewrite!r}{near(cause.rewrite, list(REWRITES))}; expected one of {', '.join(REWRITES)}"
+        )
     native = [route for route in cause.routes if "+" not in route]
     if (cause.graph or ((cause.value or cause.gradient) and native)) and not cause.library:
         raise RegisterError(f"{where}: a formula needs the library whose primitives it uses")

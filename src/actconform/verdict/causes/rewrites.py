@@ -1,0 +1,86 @@
+"""Rewritings of graphs that optimizers do and that change what is computed: the formula of such a cause is the graph rewritten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from actconform.onnx.evaluate.node_label import STANDARD
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+# Rewrites a graph in place, everywhere that its optimizer does, and returns whether it did anywhere.
+Rewrite: TypeAlias = "Callable[[GraphProto], bool]"
+
+
+def pad_into_max_pool(graph: GraphProto) -> bool:
+    """Make each Pad of zeros the padding of the MaxPool that alone reads it, which pads with less than any number.
+
+    So where the Pad is constant with a value of 0 or none, its pads are constants, none is negative, there are none of batch and
+    channels, and no axes are named; and the MaxPool pads as it states (no auto_pad) and gives no indices.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    given = {name: node for node in graph.node for name in node.output}
+    fused = []
+    for pool in graph.node:
+        pad = given.get(pool.input[0]) if _is(pool, "MaxPool") and len(pool.output) == 1 else None
+        if pad is None or not _is(pad, "Pad") or _read_elsewhere(graph, pad.output[0]):
+            continue
+        pads = _pads_of_zeros(pad, constants)
+        if pads is None or _attribute(pool, "auto_pad", b"NOTSET") != b"NOTSET":
+            continue
+        own = _attribute(pool, "pads", [0] * len(pads))
+        _set_attribute(pool, "pads", [int(each) + int(more) for each, more in zip(own, pads, strict=True)])
+        pool.input[0] = pad.input[0]
+        fused.append(pad)
+    for pad in fused:
+        graph.node.remove(pad)
+    return bool(fused)
+
+
+REWRITES: dict[str, Rewrite] = {"pad-into-max-pool": pad_into_max_pool}
+"""By the name that a register gives them."""
+
+
+def _pads_of_zeros(pad: NodeProto, constants: dict[str, NDArray[Any]]) -> list[int] | None:
+    """Return by how much a Pad pads the spatial axes with zeros, begins before ends; None where it does anything else."""
+    if _attribute(pad, "mode", b"constant") != b"constant" or len(pad.input) > 3:
+        return None
+    if len(pad.input) > 1:  # from opset 11 on
+        names = [name for name in pad.input[1:] if name]
+        if not names or any(name not in constants for name in names):
+            return None
+        pads = [int(count) for count in constants[names[0]]]
+        value = constants[names[1]].astype(np.float64).item() if len(names) > 1 else 0.0
+    else:
+        pads = [int(count) for count in _attribute(pad, "pads", [])]
+        value = float(_attribute(pad, "value", 0.0))
+    begins, ends = pads[: len(pads) // 2], pads[len(pads) // 2 :]
+    if value != 0 or np.signbit(value) or min(pads, default=0) < 0 or any(begins[:2]) or any(ends[:2]):
+        return None
+    return begins[2:] + ends[2:]
+
+
+def _read_elsewhere(graph: GraphProto, name: str) -> bool:
+    readings = sum(list(node.input).count(name) for node in graph.node)
+    return readings > 1 or any(value.name == name for value in graph.output)
+
+
+def _is(node: NodeProto, op_type: str) -> bool:
+    return node.op_type == op_type and node.domain in STANDARD
+
+
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
+    stated = next((attribute for attribute in node.attribute if attribute.name == name), None)
+    return default if stated is None else helper.get_attribute_value(stated)
+
+
+def _set_attribute(node: NodeProto, name: str, value: list[int]) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
