@@ -101,7 +101,7 @@ def nnx_decoder() -> tuple[Decoder, tuple[jax.Array]]:
     """Return a decoder in inference mode."""
     graph, state = nnx.split(Decoder(nnx.Rngs(SEED)))
     model = nnx.merge(graph, moved(state))
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     return model, (jax.random.randint(jax.random.key(SEED), (2, 12), 0, 50),)
 
 

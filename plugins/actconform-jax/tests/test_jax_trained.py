@@ -110,6 +110,12 @@ def test_what_a_model_narrows_itself_stays_wide_in_float64():
     assert abs(model.run({"x": x}, RunMode()).outputs["output"] - total / total.sum()).max() > 1e-5
 
 
+def test_a_narrower_format_of_the_models_own_is_noted():
+    layer = nnx.Linear(4, 3, dtype=jax.numpy.bfloat16, rngs=nnx.Rngs(1))
+    (note,) = JaxBackend().adopt_trained(layer, (jax_networks.drawn(2, 4),)).about.notes
+    assert note.startswith("parts of it are computed in bfloat16")
+
+
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_narrow_formats_round_weights_and_inputs(precision):
     model = opened("mlp")

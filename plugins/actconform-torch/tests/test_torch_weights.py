@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+import actconform
 from actconform.checking.flatten import flatten
 from actconform.checking.trained.weights import compare_weights
 from actconform.types.trained import LayerRecord
@@ -162,3 +163,19 @@ def test_gates_of_recurrent_layers_are_reordered_and_no_bit_is_lost(torch, expor
     assert set(comparison.owners.values()) >= {
         f"rnn.{part}_l{i}" for part in ("weight_ih", "weight_hh", "bias_ih") for i in (0, 1)
     }
+
+
+def test_one_changed_element_of_a_gru_is_named_and_blamed(torch):
+    made, sample, graph = exported(torch, "gru", "torchscript")
+    graph = onnx.load_from_string(graph.SerializeToString())
+    (first,) = [node for node in graph.graph.node if node.op_type == "GRU"][:1]
+    (tensor,) = [tensor for tensor in graph.graph.initializer if tensor.name == first.input[1]]
+    array = numpy_helper.to_array(tensor).copy()
+    array[1, 7, 3] *= np.float32(1.001)  # the reverse direction, gate r: row 2 as torch has it
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    inputs = {graph.graph.input[0].name: sample.numpy()}
+    checked = actconform.check(graph, against=made, inputs=inputs, runtimes=("onnx-reference",))
+    fault = checked.first.fault
+    assert (fault.blame, fault.layer) == ("exporter", "rnn")
+    words = next(words for words in fault.evidence if words.startswith("weight"))
+    assert words.startswith("weight rnn.weight_ih_l0_reverse: one of 90 values, at [2, 3]: ")

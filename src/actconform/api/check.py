@@ -15,7 +15,7 @@ from actconform.errors import UsageError
 from actconform.files import temporary_folder
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import write_check
-from actconform.report.check.exports import collected
+from actconform.report.check.exports import collect_exports
 from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.console import open_console
 from actconform.say import say
@@ -113,7 +113,7 @@ def _checked_model(graphs: Iterable[CheckedGraph | FailedExport], files: _Files 
             folder = files.folder / graph.folder
             wrote.extend(write_check(graph, folder, inputs=files.inputs, html=files.html, minimize=files.minimize))
 
-    exports = collected("", graphs, write).exports
+    exports = collect_exports("", graphs, write).exports
     return CheckedModel(
         tuple(export.result for export in exports if export.result is not None),
         tuple(FailedExport(export.exporter, export.failure) for export in exports if export.result is None),

@@ -93,9 +93,14 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
     program: str = ""
     """The whole program, where it is not made of `source`."""
     packages: tuple[str, ...] = ()
+    graph: tuple[str, ...] = ()
+    """Lines of the graph in words, where it is none of the folder's files."""
     level: str = ""
     criterion: str = "bound"
-    """What rounding explains: up to the error bound "bound", the "spread" end to end, or the "limit" of the kernel."""
+    """What rounding explains: up to the error bound "bound", the "spread" end to end, or the "limit" of the kernel.
+
+    "layer": beside a layer of the trained model that is exported alone; "trained": beside what the trained model has at these nodes.
+    """
     reproduced: bool = True
     facts: dict[str, str] = {}
     blame: str = ""

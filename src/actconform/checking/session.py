@@ -126,6 +126,8 @@ class CheckedGraph(NamedTuple):
     """That made it of the trained model; "" for a file of the user."""
     folder: str = ""
     """Below that of the check, for its files; "" for the only graph of a check, whose files lie there."""
+    columns: Sequence[TrainedColumn] = ()
+    """The trained models beside it, in the order of the result's columns."""
 
 
 class FailedExport(NamedTuple):
@@ -303,7 +305,7 @@ class _Session:
         result = replace(result, notes=(*result.notes, *notes))
         agreed = data.of_columns(self._forward(source), self._runtimes, columns, progress) if data else []
         result = replace(result, agreement=[column.agreement for column in agreed])
-        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter, exporter)
+        return CheckedGraph(result, checked, samples, self._runtimes, agreed, exporter, exporter, columns)
 
     def _prepared(self, source: Source, exporter: str) -> tuple[list[TrainedColumn], list[CheckedSample], list[str]]:
         """Return the trained models as columns, the user's samples or drawn ones, and notes about them."""

@@ -18,10 +18,11 @@ from actconform.errors import UsageError
 from actconform.plugin.loader import load_plugins
 from actconform.report.check.check_files import check_files, write_smallest
 from actconform.report.check.check_json import CHECK
-from actconform.report.check.exports import EXPORTS, ExportsResult, collected, write_exports
+from actconform.report.check.exports import EXPORTS, ExportsResult, collect_exports, write_exports
 from actconform.report.check.node_data import NODE_DATA
 from actconform.report.check.page import PAGE
-from actconform.report.issue.from_check import MINIMAL
+from actconform.report.issue.exported_layer import exporter_fault
+from actconform.report.issue.from_check import MINIMAL, MINIMAL_EXPORTER
 from actconform.report.terminal.check_progress import CheckProgress
 from actconform.report.terminal.check_screen import print_check, print_exports
 from actconform.report.terminal.console import open_console
@@ -103,7 +104,7 @@ def command(**arguments: Any) -> int:
         progress = stack.enter_context(CheckProgress(open_console(to_stderr=True)))
         graphs = check_graphs(request, catalog, config, progress, _say_aside, partial(_make_folder, options.out))
         stack.callback(graphs.close)
-        result = collected(options.source, graphs, partial(_report, options, progress))
+        result = collect_exports(options.source, graphs, partial(_report, options, progress))
     return _conclude(options, result)
 
 
@@ -193,7 +194,7 @@ def _remove_earlier(options: _Options, out: Path) -> None:
     """Take out of the folder what an earlier check wrote, but for what this one reads: its model, its inputs. Raises OSError."""
     paths = (Path(options.source), *map(Path, options.against), options.inputs, options.reference)
     read = [path.resolve() for path in paths if path is not None]
-    earlier = [out / name for name in (CHECK, PAGE, NODE_DATA, MINIMAL)]
+    earlier = [out / name for name in (CHECK, PAGE, NODE_DATA, MINIMAL, MINIMAL_EXPORTER)]
     earlier += [folder for folder in out.glob("test_data_set_*") if any(folder.glob("input_*.pb"))]
     for path in earlier:
         if any(kept.is_relative_to(path.resolve()) for kept in read):
@@ -220,9 +221,18 @@ def _write(options: _Options, graph: CheckedGraph, out: Path) -> tuple[list[str]
 
 
 def _minimal(graph: CheckedGraph, out: Path) -> str:
-    """Cut the first fault of a runtime out of the model; return what was written, or why nothing was."""
-    if write_smallest(graph, out):
-        return f"WROTE    {out / MINIMAL}: model.onnx, test_data_set_0, repro.py, issue.md"
+    """Cut the first fault of an exporter, and of a runtime, out of the model; return what was written, or why nothing was."""
+    lines = [f"WROTE    {folder}: {_listed(folder)}" for folder in write_smallest(graph, out)]
+    fault = exporter_fault(graph)
+    if fault is not None and not any(MINIMAL_EXPORTER in line for line in lines):
+        lines.append("--minimize: neither a layer exported alone nor a part of the graph shows the exporter's fault")
+    if lines:
+        return "\n".join(lines)
     if graph.result.explained:
         return "--minimize: rounding explains every answer, there is nothing to cut out"
-    return "--minimize: no runtime has a fault of its own that could be cut out of the model"
+    return "--minimize: no runtime or exporter has a fault of its own that could be cut out of the model"
+
+
+def _listed(folder: Path) -> str:
+    names = ("model.onnx", "test_data_set_0", "inputs.npz", "repro.py", "issue.md")
+    return ", ".join(name for name in names if (folder / name).exists())

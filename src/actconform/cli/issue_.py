@@ -20,7 +20,7 @@ from actconform.text import one_line
 def command(finding: str, run_folder: Path, out: Path | None, config_path: Path | None) -> int:
     """Write what goes with a bug report: the model, its inputs and outputs, repro.py, which needs one package alone, and issue.md.
 
-    FINDING is the folder of `actconform check --minimize`, or the id of a case of a run, as in its report.json, whose gravest
+    FINDING is the folder of `actconform check --minimize` (its minimal, else its minimal-exporter), or the id of a case of a run, as in its report.json, whose gravest
     finding is told. Of a graph the smallest part is attached that shows it. Exit code 0: written; 2: wrong usage, or
     there is no such finding.
     """

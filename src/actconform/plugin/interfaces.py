@@ -253,6 +253,16 @@ class Exporter(ABC):
         """
         return ""
 
+    @classmethod
+    def layer_reproduction(cls) -> str:
+        """Return Python source that loads a user's trained model and exports one of its layers without actconform; "" where there is none, as here.
+
+        It defines `opened(source, kind, *, trusted)`, which returns the model as `TrainedSource` names it; `layer_at(model, path)`;
+        `computed(layer, call, inputs)`, which returns what the layer gives as flat arrays, where `call(layer, *tensors)` calls it;
+        and `export_layer(layer, call, inputs, path)`, which writes its graph with the inputs `input_0` and so on, and its outputs in that order.
+        """
+        return ""
+
     @abstractmethod
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         """Return the graph of `kernel` at `dtype`, with every dimension of `kernel.dims` dynamic that the exporter lets be.

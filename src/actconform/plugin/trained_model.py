@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.types.trained import OpenedModel, RunMode, TrainedRun
+    from actconform.types.trained import LayerCall, OpenedModel, RunMode, TrainedRun
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -40,6 +40,14 @@ class TrainedModel(ABC):
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode) -> dict[str, NDArray[Any]]:
         """Return the cotangents of outputs, by output name, pulled back: "d_NAME" of each float input and each parameter."""
         raise Unsupported("computes no gradients")
+
+    def layer_call(self, inputs: Arrays, layer: str) -> LayerCall:
+        """Return the call of `layer`, named as in `LayerRecord`, in a run; of a function, of the layer that calls it.
+
+        Of a layer that is not called as a whole, or whose arguments no program can write down, the call of the next layer around it.
+        Raises `Unsupported` where there is none.
+        """
+        raise Unsupported("shows no calls of layers")
 
     @abstractmethod
     def parameters(self) -> dict[str, NDArray[Any]]:

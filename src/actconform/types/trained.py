@@ -71,6 +71,24 @@ class TrainedRun(msgspec.Struct, kw_only=True):
     """Each distinct tensor once, in the framework's own layout; the inputs of the model first."""
 
 
+class LayerCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a layer in a run, such that a program can make it again for the layer alone."""
+
+    path: str
+    """Of the layer; "" for the model itself."""
+    about: str
+    """The layer as its framework shows it: "LayerNorm((8,), eps=1e-05)"."""
+    around: str | None
+    """The path of the layer around it; None for the model itself."""
+    arguments: str
+    """Python source of the arguments, with `input_0` and so on for tensors: "input_0, mask=input_1, need_weights=False"."""
+    inputs: tuple[NDArray[Any], ...]
+    outputs: tuple[NDArray[Any], ...]
+    """What the layer alone gives for `inputs`, flat."""
+    exact: tuple[NDArray[Any], ...] = ()
+    """The same in float64; empty where the framework cannot compute it so."""
+
+
 class OpenedModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a framework says of a model that it has opened."""
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from actconform.errors import ProtocolError
 from actconform.types import Artifact, Case  # noqa: TC001  msgspec reads the annotations when it decodes
-from actconform.types.trained import OpenedModel, RunMode, TrainedRun, TrainedSource
+from actconform.types.trained import LayerCall, OpenedModel, RunMode, TrainedRun, TrainedSource
 
 Bundle: TypeAlias = Mapping[str, NDArray[Any]]
 Message = TypeVar("Message")
@@ -156,17 +156,18 @@ class TrainedJob(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What to do with a user's trained model, which is opened first unless it is the one that is open.
 
     open: say what it is. run: its outputs for `inputs`, with `layers` the values of all layers; `twice` runs it again. gradients: of `inputs` and parameters,
-    by `cotangents`. parameters: all weights. export: its graph, by `exporter`.
+    by `cotangents`. parameters: all weights. export: its graph, by `exporter`. layer call: the call of `layer` for `inputs`.
     """
 
     source: TrainedSource
-    action: Literal["open", "run", "gradients", "parameters", "export"]
+    action: Literal["open", "run", "gradients", "parameters", "export", "layer call"]
     inputs: Bundle = {}
     cotangents: Bundle = {}
     mode: RunMode = RunMode()
     layers: bool = False
     twice: bool = False
     exporter: str = ""
+    layer: str = ""
 
     @property
     def id(self) -> str:
@@ -184,6 +185,7 @@ class TrainedResult(msgspec.Struct, kw_only=True, tag=True):
     run: TrainedRun | None = None
     arrays: Bundle = {}
     artifact: Artifact | None = None
+    layer_call: LayerCall | None = None
     unsteady: list[str] = []
     second: Bundle = {}
     mutated: list[str] = []

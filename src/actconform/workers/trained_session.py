@@ -11,6 +11,7 @@ from actconform.plugin.trained_model import TrainedModel
 from actconform.types import Artifact
 from actconform.types.trained import TrainedRun
 from actconform.workers.captured_warnings import capture_warnings
+from actconform.workers.garbage import collected_garbage
 from actconform.workers.protocol import TrainedResult, aligned_copy
 from actconform.workers.session import (
     StoppedError,
@@ -60,6 +61,9 @@ class TrainedSession:
                 case "parameters":
                     with stage("run"):
                         result.arrays = checked_arrays(model.parameters(), "parameters")
+                case "layer call":
+                    with stage("run"):
+                        result.layer_call = model.layer_call(job.inputs, job.layer)
                 case "export":
                     result.artifact = self._export(model, job)
         except StoppedError as stopped:
@@ -84,7 +88,7 @@ class TrainedSession:
         return model
 
     def _export(self, model: TrainedModel, job: TrainedJob) -> Artifact:
-        with stage("export"), capture_warnings() as captured:
+        with stage("export"), collected_garbage(), capture_warnings() as captured:
             exporter = self._session.exporter_of(job.exporter)
             artifact = exporter.export_trained(model, job.inputs, training=job.mode.training)
             if not isinstance(artifact, Artifact):

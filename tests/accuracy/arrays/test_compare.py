@@ -216,3 +216,35 @@ def test_arguments_that_do_not_go_together_are_told(arguments, words):
 
 def test_it_is_a_function_of_the_package():
     assert actconform.compare is compare
+
+
+def test_a_stated_format_goes_before_that_of_the_array():
+    x = np.float32([0.5, 0.25])
+    narrow = np.tanh(x.astype(np.float64)).astype(ml_dtypes.bfloat16).astype(np.float32)
+    assert compare(narrow, kernel="tanh", inputs=x, dtype="bf16").worst.dtype == "bf16"
+    assert not compare(narrow, kernel="tanh", inputs=x)
+
+
+def test_two_formats_are_compared_in_a_stated_third():
+    x = np.float32([0.5, 0.25])
+    assert "convert one of both" in compare(x, x.astype(np.float16)).worst.problem
+    assert compare(x, x.astype(np.float16), dtype="bf16")
+
+
+def test_an_array_without_a_name_is_the_array():
+    x = np.float32([0.5, 0.25])
+    assert str(compare(x, x)).startswith("the array: equal")
+    assert str(compare({"y": x}, {"y": x})).startswith("y: equal")
+
+
+def test_the_largest_errors_are_told_where_the_worst_is_finite():
+    x = np.float32([1.0, 2.0])
+    assert "largest errors" in str(compare(x + np.float32(0.5), x))
+    assert "largest errors" not in str(compare(np.float32([np.nan, 2.0]), x))
+    assert "largest errors" not in str(compare(x, np.float32([1.0, np.inf])))
+
+
+def test_the_ends_of_float64_conform_to_themselves():
+    ends = np.array([5e-324, -2.3e-308, 1.7976931348623157e308, 1 / 3])
+    assert compare(ends, ends.copy())
+    assert not compare(ends, np.nextafter(ends, 0))

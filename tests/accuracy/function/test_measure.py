@@ -322,7 +322,7 @@ def test_a_function_of_ones_own_is_judged_where_its_definition_decides():
     assert measured.conforms
     assert measured.correctly_rounded == 1.0
     assert measured.value.n == 0x7BFF + 1 + 2 * 0x3FF  # the positive numbers, +inf, NaN
-    assert measured.not_judged == "-inf; 31,745 numbers, -65504 (0xfbff) to -0 (0x8000): truth= decides nothing there"
+    assert measured.not_judged == "-inf; 31,745 numbers, -65504 (0xfbff) to 0 (0x0000): truth= decides nothing there"
     wrong = measure(
         lambda x: np.where(np.isnan(x), 0, np.log(x)).astype(x.dtype), "log", "f16", truth=lambda x: x.log()
     )

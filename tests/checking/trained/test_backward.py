@@ -117,8 +117,8 @@ def test_one_row_of_zeros_is_the_padding_index(zeros, row):
     truth = numbers(5, 4, 3)
     gradient = truth * np.float32(1.5)
     gradient[zeros] = 0
-    filled, found = without_padding_row(gradient, truth)
-    assert found == row
+    filled, padding_row = without_padding_row(gradient, truth)
+    assert padding_row == row
     np.testing.assert_array_equal(filled[zeros], truth[zeros] if row is not None else 0 * truth[zeros])
     truth[1] = 0
     assert without_padding_row(gradient, truth)[1] == (2 if zeros == [1, 2] else None)

@@ -3,9 +3,18 @@
 import numpy as np
 import pytest
 from onnx import helper
-from perceptron import EPSILON, Framework, check, graph, weights
+from perceptron import BATCH, EPSILON, WIDE, Framework, check, graph, weights
+from small_models import Silent
 
+from actconform.checking.checked_sample import CheckedSample
+from actconform.checking.low_precision import lowered
+from actconform.checking.model_check import check_model
+from actconform.checking.noise_columns import noise_of
+from actconform.checking.result import SampleFacts
 from actconform.checking.runs import RunFailure
+from actconform.checking.source import source_of_model
+from actconform.checking.trained.column import TrainedColumn
+from actconform.checking.trained.names import NamedPair
 from actconform.types.trained import RunMode, TrainedRun
 
 
@@ -130,6 +139,29 @@ def test_an_output_alone_that_is_off_is_told_where_no_layer_shows_it():
     _, column = check(graph(set_epsilon), Bare())
     assert column.fault.blame == "exporter"
     assert column.fault.node == "n3"
+
+
+def test_the_noise_of_a_format_is_held_against_the_runs_of_the_check_itself():
+    class Counts(Framework):
+        calls = 0
+
+        def layers(self, inputs, mode=RunMode()):  # noqa: B008
+            self.calls += 1
+            return super().layers(inputs, mode)
+
+    framework = Counts()
+    inputs = {"input": np.random.default_rng(0).standard_normal((BATCH, WIDE)).astype(np.float16)}
+    sample = CheckedSample(inputs, SampleFacts(origin="drawn"))
+    beside = TrainedColumn(framework, "net:make", [NamedPair("input", "x")], [NamedPair("y", "out")])
+    source = source_of_model(lowered(graph()).model, "model.onnx")
+    result = check_model(source, [sample], [], Silent(), trained=[beside])
+    calls = framework.calls
+    noise = noise_of(sample, [], [beside], result, None)
+    assert framework.calls == calls
+    assert (noise.format, noise.truth) == ("f16", "net:make in float64")
+    assert {layer.tensor: [got.name for got in layer.got] for layer in noise.layers} == {
+        name: ["numpy native"] for name in ("t0", "t1", "t2", "y")
+    }
 
 
 def test_the_result_goes_to_json_and_back(tmp_path):

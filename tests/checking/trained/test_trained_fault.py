@@ -10,7 +10,7 @@ from perceptron import Framework, check, graph
 from actconform.types.trained import RunMode
 
 
-def said(column, *words):
+def sentences(column, *words):
     return [sentence for sentence in column.fault.evidence if all(word in sentence for word in words)]
 
 
@@ -33,7 +33,7 @@ def off(*names, by=0.1):
 def test_two_graphs_that_part_are_the_graphs():
     _, column = check(graph(set_relu), Framework(), is_graph=True)
     assert (column.fault.blame, column.fault.layer) == ("graph", "relu")
-    assert said(column, "both graphs were evaluated in float64", "net:make")
+    assert sentences(column, "both graphs were evaluated in float64", "net:make")
     assert "" not in {level.name for level in column.levels}, "a graph does not run as it is"
 
 
@@ -41,26 +41,26 @@ def test_two_graphs_that_part_are_the_graphs():
 def test_an_exporter_is_named_where_the_graph_was_made_just_now(exporter):
     _, column = check(graph(set_relu), Framework(), exporter=exporter)
     assert column.fault.blame == "exporter"
-    assert len(said(column, "no runtime is involved")) == 1
-    assert bool(said(column, "exported by an-exporter: ")) is bool(exporter)
+    assert len(sentences(column, "no runtime is involved")) == 1
+    assert bool(sentences(column, "exported by an-exporter: ")) is bool(exporter)
 
 
 def test_the_weights_of_the_layer_tell_whether_they_are_at_fault():
     _, column = check(graph(set_epsilon), Framework())
-    assert said(column, "the weights of the layer itself are in the graph as they were trained")
+    assert sentences(column, "the weights of the layer itself are in the graph as they were trained")
     _, column = check(graph(set_relu), Framework())
-    assert said(column, "it has no weights of its own")
+    assert sentences(column, "it has no weights of its own")
     _, column = check(graph(off("c1")), Framework())
-    assert said(column, "weight first.bias: 8 of 8 values differ")
-    assert not said(column, "last.weight")
-    assert not said(column, "as they were trained")
+    assert sentences(column, "weight first.bias: 8 of 8 values differ")
+    assert not sentences(column, "last.weight")
+    assert not sentences(column, "as they were trained")
 
 
 def test_one_other_weight_of_five_is_the_exporters_fault_and_three_are_of_another_checkpoint():
     assert check(graph(off("c0")), Framework())[1].fault.blame == "exporter"
     _, column = check(graph(off("c0", "c1", "c4")), Framework())
     assert column.fault.blame == "graph"
-    assert said(column, "3 of 5 weights", "another checkpoint")
+    assert sentences(column, "3 of 5 weights", "another checkpoint")
 
 
 def test_weights_that_differ_in_their_last_bits_alone_are_told_as_those_of_another_call():
@@ -72,8 +72,8 @@ def test_weights_that_differ_in_their_last_bits_alone_are_told_as_those_of_anoth
 
     _, column = check(graph(nudged), Framework())
     assert column.fault.blame == "graph"
-    assert said(column, "does the factory give the same weights at each call?")
-    assert not said(column, "another checkpoint")
+    assert sentences(column, "does the factory give the same weights at each call?")
+    assert not sentences(column, "another checkpoint")
 
 
 def test_a_weight_that_these_inputs_do_not_show_is_a_fault_all_the_same():
@@ -86,8 +86,8 @@ def test_a_weight_that_these_inputs_do_not_show_is_a_fault_all_the_same():
     _, column = check(graph(one_bit), Framework(), exporter="an-exporter")
     assert column.status == "not explained"
     assert (column.fault.blame, column.fault.layer, column.fault.node) == ("exporter", "first", "n0")
-    assert said(column, "weight first.weight", "bit 0 is flipped")
-    assert said(column, "at these inputs rounding would explain what comes of it")
+    assert sentences(column, "weight first.weight", "bit 0 is flipped")
+    assert sentences(column, "at these inputs rounding would explain what comes of it")
 
 
 def test_an_operator_that_the_standard_does_not_have_is_the_exporters_fault():
@@ -97,7 +97,7 @@ def test_an_operator_that_the_standard_does_not_have_is_the_exporters_fault():
     for exporter, words in (("", "the file has the operator Relux"), ("an-exporter", "an-exporter wrote the operator")):
         _, column = check(graph(unknown), Framework(), exporter=exporter)
         assert (column.fault.blame, column.fault.op_type, column.fault.node) == ("exporter", "Relux", "n2")
-        assert said(column, words, "opset 17")
+        assert sentences(column, words, "opset 17")
 
 
 def test_a_batch_norm_in_training_mode_is_named():
@@ -107,9 +107,9 @@ def test_a_batch_norm_in_training_mode_is_named():
 
     _, column = check(graph(train), Framework())
     assert (column.fault.blame, column.fault.layer) == ("exporter", "norm")
-    assert said(column, "n1 is a BatchNormalization in training mode")
-    assert said(column, "with Dropout and BatchNorm in training mode the trained model gives what the graph gives")
-    assert not said(check(graph(set_epsilon), Framework())[1], "training mode")
+    assert sentences(column, "n1 is a BatchNormalization in training mode")
+    assert sentences(column, "with Dropout and BatchNorm in training mode the trained model gives what the graph gives")
+    assert not sentences(check(graph(set_epsilon), Framework())[1], "training mode")
 
 
 def test_a_dropout_that_drops_is_told_with_what_to_do():
@@ -119,8 +119,8 @@ def test_a_dropout_that_drops_is_told_with_what_to_do():
 
     _, column = check(graph(drop), Framework(), exporter="an-exporter")
     assert (column.fault.blame, column.fault.op_type, column.fault.node) == ("exporter", "Dropout", "n2")
-    assert said(column, "exported by an-exporter in training mode")
-    assert said(column, "model.eval()")
+    assert sentences(column, "exported by an-exporter in training mode")
+    assert sentences(column, "model.eval()")
     _, column = check(graph(drop), Framework(), mode=RunMode(training=True))
     assert column.fault is None or column.fault.op_type != "Dropout"
 
@@ -135,15 +135,15 @@ def test_the_nodes_between_two_layers_are_all_suspects():
 
     _, column = check(graph(split), Framework())
     assert column.fault.layer == "relu"
-    assert said(column, "at fault is one of Mul n2a, Max n2b")
-    assert not said(check(graph(set_relu), Framework())[1], "at fault is one of")
+    assert sentences(column, "at fault is one of Mul n2a, Max n2b")
+    assert not sentences(check(graph(set_relu), Framework())[1], "at fault is one of")
 
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_without_float64_other_weights_are_the_exporters_fault(changed):
     _, column = check(graph(off("c1") if changed else set_epsilon), Framework(precisions=("native",)))
     assert column.fault.blame == ("exporter" if changed else "undetermined")
-    assert bool(said(column, "cannot compute it in float64, so it may be either's")) is not changed
+    assert bool(sentences(column, "cannot compute it in float64, so it may be either's")) is not changed
 
 
 def test_what_is_off_in_float64_too_is_not_blamed_on_the_framework_as_it_runs():

@@ -16,14 +16,14 @@ FACTOR = np.float32(1.5)
 
 
 def scaled_twice(first="first", second="second"):
-    """Return the run of two factors in a row and a tanh; the graph of `ONE` has their product as one."""
+    """Return the run of two factors in a row and a tanh; the graph of `PRODUCT` has their product as one."""
     run = Recorder(WIDE)
     half = run.give(first, WIDE * FACTOR, WIDE)
     whole = run.give(second, half * FACTOR, half)
     return run.run(run.give("act", np.tanh(whole), whole))
 
 
-ONE = "(float[b, 16] x) => (float[b, 16] y) { m = Mul (x, f) y = Tanh (m) }"
+PRODUCT = "(float[b, 16] x) => (float[b, 16] y) { m = Mul (x, f) y = Tanh (m) }"
 
 
 def reasons(matching):
@@ -31,7 +31,7 @@ def reasons(matching):
 
 
 def test_what_one_node_computes_is_folded():
-    matching = matched(made(ONE, {"f": FACTOR * FACTOR}), {"x": X}, scaled_twice())
+    matching = matched(made(PRODUCT, {"f": FACTOR * FACTOR}), {"x": X}, scaled_twice())
     assert partners(matching) == {"second": "m", "act": "y"}
     assert reasons(matching) == {"first": "folded into second: the Mul Mul:m computes both"}
     assert matching.folded == ("first and second are one Mul",)
@@ -61,7 +61,7 @@ def test_nodes_that_only_move_elements_are_no_other_way():
     ],
 )
 def test_functions_are_named_by_the_layer_that_calls_them(first, second, folded):
-    matching = matched(made(ONE, {"f": FACTOR * FACTOR}), {"x": X}, scaled_twice(first, second))
+    matching = matched(made(PRODUCT, {"f": FACTOR * FACTOR}), {"x": X}, scaled_twice(first, second))
     assert matching.folded == folded
 
 
@@ -70,7 +70,7 @@ def test_layers_that_give_no_floats_are_told_as_that():
     run.tensors.append(np.arange(64).reshape(4, 16))
     run.layers.append(LayerRecord("argmax", "ArgMax", (0,), (len(run.tensors) - 1,)))
     run.layers.append(LayerRecord("quiet", "Quiet", (0,), ()))  # gives nothing that could be missed
-    matching = matched(made(ONE, {"f": FACTOR * FACTOR}), {"x": X}, run)
+    matching = matched(made(PRODUCT, {"f": FACTOR * FACTOR}), {"x": X}, run)
     assert reasons(matching)["argmax"] == "it gives no floats, and others are not matched"
     assert "quiet" not in reasons(matching)
 
@@ -79,7 +79,7 @@ def test_a_layer_that_is_nowhere_is_told_as_that():
     run = scaled_twice()
     run.tensors.append(np.sin(WIDE))
     run.layers.append(LayerRecord("lost", "Sin", (0,), (len(run.tensors) - 1,)))
-    matching = matched(made(ONE, {"f": FACTOR * FACTOR}), {"x": X}, run)
+    matching = matched(made(PRODUCT, {"f": FACTOR * FACTOR}), {"x": X}, run)
     assert reasons(matching)["lost"].startswith("no tensor of the graph has its values")
 
 

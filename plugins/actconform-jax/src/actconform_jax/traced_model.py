@@ -11,7 +11,7 @@ from jax.extend import core
 from actconform import SourceError
 from actconform_jax.layer_recorder import LayerRecorder, Value
 from actconform_jax.trained_call import output_arrays
-from actconform_jax.trained_jaxpr import Evaluator, widened
+from actconform_jax.trained_jaxpr import Evaluator, dtypes_of, widened
 from actconform_jax.trained_weights import is_float
 
 if TYPE_CHECKING:
@@ -69,6 +69,12 @@ class TracedModel:
             for place, value in enumerate(self._program.consts)
         }
         """Arrays that the function holds, which are no arguments of it, named by `held` as far as it has their ids."""
+
+    def formats(self) -> set[str]:
+        """Return the floating formats in which the program computes, by name."""
+        return {
+            str(dtype) for dtype in dtypes_of(self._program.jaxpr) if jax.numpy.issubdtype(dtype, jax.numpy.floating)
+        }
 
     def run(self, arrays: Arrays, tensors: Arrays, *, wide: bool) -> dict[str, Array]:
         """Return the outputs by name."""

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend import core
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 WIDE = {
     "float16": np.dtype("float64"),
@@ -76,6 +76,15 @@ class Evaluator:
         """Return what an inner program gives."""
         consts = [self.constant(value, jax.numpy.asarray(value).dtype) for value in inner.consts]
         return self.run(inner.jaxpr, consts, operands)
+
+
+def dtypes_of(jaxpr: core.Jaxpr) -> Iterator[Any]:
+    """Yield the dtypes of what all equations give, those of inner programs too."""
+    for eqn in jaxpr.eqns:
+        yield from (atom.aval.dtype for atom in eqn.outvars if hasattr(atom.aval, "dtype"))
+        inner = inner_program(eqn)
+        if inner is not None:
+            yield from dtypes_of(inner.jaxpr)
 
 
 def inner_program(eqn: core.JaxprEqn) -> Inner | None:

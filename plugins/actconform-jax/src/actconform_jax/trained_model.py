@@ -60,7 +60,7 @@ class JaxTrainedModel(TrainedModel):
             trainable=trainable,
             differentiable=True,
             exporters=EXPORTERS,
-            notes=self._notes,
+            notes=(*self._notes, *self._narrowed(weights)),
         )
 
     @property
@@ -155,12 +155,24 @@ class JaxTrainedModel(TrainedModel):
         if weights:
             return weights
         if traced is None and self.call.example:
-            traced = self._traced(
-                parts, {name: np.asarray(each) for name, each in self.call.example.items()}, RunMode()
-            )
+            traced = self._traced_example()
         traced = traced or next(reversed(self._traces.values()), None)
         constants = traced.constants if traced else {}
         return {name: each for name, each in constants.items() if is_float(each) and each.size > 1}
+
+    def _narrowed(self, weights: Mapping[str, Array]) -> Iterator[str]:
+        """Yield a note where the model computes in a narrower format than its weights have, which float64 and an export may not follow."""
+        try:
+            formats = self._traced_example().formats() if self.call.example else set()
+        except (SourceError, Unsupported):  # it is told when the model is run
+            return
+        narrow = sorted(formats & set(NARROW) - {str(each.dtype) for each in weights.values()})
+        if narrow:
+            yield f"parts of it are computed in {' and '.join(narrow)} by its own dtype, as it runs: not in float64, and an exporter may leave that out"
+
+    def _traced_example(self) -> TracedModel:
+        example = {name: np.asarray(each) for name, each in self.call.example.items()}
+        return self._traced(self._parts(RunMode()), example, RunMode())
 
     def _input(self, name: str) -> TensorSpec:
         example = self.call.example.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import ml_dtypes
@@ -69,6 +70,10 @@ class Tf2Onnx(Exporter):
     def reproduction(cls) -> str:
         return FROM_FUNCTION
 
+    @classmethod
+    def layer_reproduction(cls) -> str:
+        return _layer_program("export_tf2onnx")
+
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         keras_on("tensorflow")
         function = implement(kernel, KERAS_DTYPES[dtype]).function
@@ -91,6 +96,11 @@ class Tf2Onnx(Exporter):
         from actconform_keras.trained_export import by_tf2onnx
 
         return by_tf2onnx(model, inputs, training=training)
+
+
+def _layer_program(function: str) -> str:
+    text = Path(__file__).with_name("layer_standalone.py").read_text(encoding="utf-8")
+    return f"{text}\n\nexport_layer = {function}\n"
 
 
 def _converted(
@@ -123,6 +133,10 @@ class KerasExport(Exporter):
     @classmethod
     def reproduction(cls) -> str:
         return MODEL_EXPORT_PROGRAM
+
+    @classmethod
+    def layer_reproduction(cls) -> str:
+        return _layer_program("export_model")
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         keras_on("tensorflow")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from actconform import SourceError, Unsupported
 from actconform.plugin.trained_model import TrainedModel
 from actconform.plugin.user_factory import fault_with_lines
 from actconform.types.trained import ALL_PRECISIONS, OpenedModel, RunMode, TensorSpec, TrainedRun
+from actconform_keras.layer_call import CalledLayers, flat_arrays, widened
 from actconform_keras.layer_recorder import LayerRecorder
 from actconform_keras.model_signature import output_names
 from actconform_keras.trained_state import ModelState, layers_of, own_variables
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
 
-    from actconform.types.trained import Precision
+    from actconform.types.trained import LayerCall, Precision
     from actconform_keras.model_signature import Signature
 
     Arrays = Mapping[str, NDArray[Any]]
@@ -64,6 +66,24 @@ class KerasTrained(TrainedModel):
             with recorder.recording():
                 outputs = self.outputs(tensors, training=mode.training)
             return TrainedRun(outputs=_as_arrays(outputs), layers=recorder.records, tensors=recorder.arrays())
+
+    def layer_call(self, inputs: Arrays, layer: str) -> LayerCall:
+        """Return the call of a layer in a run of the model; of a function, of the layer that calls it."""
+        import tensorflow as tf
+
+        native = RunMode()
+        with tf.device("CPU:0"), _faults_told(native), self.state.prepared(native):
+            called = CalledLayers()
+            with called.recording():
+                self.outputs(self._tensors(inputs, native))
+            call, part, (args, kwargs) = called.written(layer)
+            outputs = flat_arrays(part(*args, **kwargs))
+        wide = RunMode("float64")
+        exact: tuple[NDArray[Any], ...] = ()
+        with suppress(SourceError, Unsupported), tf.device("CPU:0"), _faults_told(wide), self.state.prepared(wide):
+            args, kwargs = widened((args, kwargs))
+            exact = flat_arrays(part(*args, **kwargs))
+        return msgspec.structs.replace(call, outputs=outputs, exact=exact)
 
     def gradients(self, inputs: Arrays, cotangents: Arrays, mode: RunMode) -> dict[str, NDArray[Any]]:
         """Return the gradients of float inputs and of weights that training may change; zeros where no path leads to one."""

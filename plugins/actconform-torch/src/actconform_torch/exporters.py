@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from actconform import Artifact, Exporter
@@ -76,6 +77,10 @@ class TorchDynamo(Exporter):
     def reproduction(cls) -> str:
         return DYNAMO
 
+    @classmethod
+    def layer_reproduction(cls) -> str:
+        return _layer_program("export_dynamo")
+
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         return _dynamo(_kernel_call(kernel, dtype))
 
@@ -96,6 +101,10 @@ class TorchScript(Exporter):
     def reproduction(cls) -> str:
         return TORCHSCRIPT
 
+    @classmethod
+    def layer_reproduction(cls) -> str:
+        return _layer_program("export_torchscript")
+
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
         return _torchscript(_kernel_call(kernel, dtype))
 
@@ -113,6 +122,11 @@ class Call(NamedTuple):
     samples: tuple[Tensor, ...]
     dynamic: dict[str, dict[int, str]]
     outputs: tuple[str, ...]
+
+
+def _layer_program(function: str) -> str:
+    text = Path(__file__).with_name("layer_standalone.py").read_text(encoding="utf-8")
+    return f"{text}\n\nexport_layer = {function}\n"
 
 
 def _export_trained(function: str, model: TrainedModel, inputs: Bundle, *, training: bool) -> Artifact:

@@ -123,7 +123,7 @@ class LayerRecorder(TorchFunctionMode):
             self._add(tensor)
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(_every_function_seen())
+        self._stack.enter_context(every_function_seen())
         self._stack.enter_context(listening(self))
         for part in self._module.modules():
             if isinstance(part, torch.jit.ScriptModule):  # takes no hooks
@@ -278,7 +278,7 @@ def copied(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 @contextmanager
-def _every_function_seen() -> Iterator[None]:
+def every_function_seen() -> Iterator[None]:
     """Let functions that torch writes in Python, as multi_head_attention_forward, show the functions that they are made of; keep to the layers.
 
     The fused path of inference goes around the layers within torch.nn.TransformerEncoderLayer.

@@ -6,6 +6,7 @@ import re
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
 import numpy as np
 import torch
 
@@ -14,6 +15,7 @@ from actconform.plugin.user_factory import fault_with_lines
 from actconform.text import one_line
 from actconform.types.trained import ALL_PRECISIONS, OpenedModel, RunMode, TensorSpec, TrainedRun
 from actconform_torch.failed_layer import failed_layer
+from actconform_torch.layer_call import called_layer, outputs_of, widened
 from actconform_torch.layer_recorder import LayerRecorder
 from actconform_torch.module_state import DTYPES, as_for_call, device_of, float_dtype, plain_tensors
 from actconform_torch.script_copies import ScriptCopies
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.types.trained import Precision
+    from actconform.types.trained import LayerCall, Precision
+    from actconform_torch.layer_call import Arguments
     from actconform_torch.trained_source import Opened
 
     Arrays = Mapping[str, NDArray[Any]]
 
-NATIVE = RunMode()
+NATIVE, WIDE = RunMode(), RunMode("float64")
 TRAINING_SEED = 18  # a training run draws the same each time
 # What torch says of a dtype that a function lacks, or of two that do not go together.
 _DTYPE_WORDS = re.compile(
@@ -120,6 +123,28 @@ class TorchTrainedModel(TrainedModel):
                 f"d_{name}": array_of(gradient, {}).copy() for name, gradient in zip(leaves, gradients, strict=True)
             }
 
+    def layer_call(self, inputs: Arrays, layer: str) -> LayerCall:
+        """Return the call of a layer in a run of the module; of a function, of the module that calls it."""
+        with self._called(inputs, NATIVE) as (module, tensors), torch.no_grad():
+            try:
+                call, part, arguments = called_layer(module, self.call.bound(tensors), layer)
+                outputs = outputs_of(part, arguments)
+            except Exception as error:  # noqa: BLE001  whatever the user's code raises is explained
+                self._explain(error, module, NATIVE)
+        return msgspec.structs.replace(call, outputs=outputs, exact=self._exact_outputs(inputs, call.path, arguments))
+
+    def _exact_outputs(self, inputs: Arrays, path: str, arguments: Arguments) -> tuple[NDArray[Any], ...]:
+        """Return what a layer gives in float64; nothing where it cannot compute so."""
+        if "float64" not in self._precisions():
+            return ()
+        with self._called(inputs, WIDE) as (module, _), torch.no_grad():
+            try:
+                return outputs_of(module.get_submodule(path) if path else module, widened(arguments))
+            except Exception as error:
+                if isinstance(error, MemoryError):
+                    raise
+                return ()
+
     def input_tensors(self, inputs: Arrays, mode: RunMode = NATIVE) -> dict[str, torch.Tensor]:
         """Return inputs as tensors in the dtypes that the model wants; raise SourceError where the example has numbers of another kind."""
         return {name: self._tensor(name, array, mode) for name, array in inputs.items()}
@@ -160,7 +185,7 @@ class TorchTrainedModel(TrainedModel):
 
     def _explain(self, error: Exception, module: torch.nn.Module, mode: RunMode) -> NoReturn:
         """Raise what a fault of `forward` is: short memory itself, a precision that torch lacks, or the user's to change."""
-        if isinstance(error, MemoryError | SourceError) or "OutOfMemory" in type(error).__name__:
+        if isinstance(error, MemoryError | SourceError | Unsupported) or "OutOfMemory" in type(error).__name__:
             raise error
         name = failed_layer(error, module)
         layer = module.get_submodule(name or "")

@@ -73,14 +73,13 @@ def _error(walk: Walk, pair: Pair, values: Mapping[str, Array], wanted: Array, s
 
 def _next_matched(walk: Walk, trained: int) -> Iterator[Pair]:
     """Yield the matched tensors that were computed from a trained tensor, through few that have no partner."""
-    level, visited = [trained], {trained}
+    level = [trained]
     for _ in range(NEXT):
-        readers = [reader for place in level for reader in walk.trained.readers[place] if reader not in visited]
-        visited.update(readers)
-        for reader in dict.fromkeys(readers):
+        readers = dict.fromkeys(reader for place in level for reader in walk.trained.readers[place])
+        for reader in readers:
             if reader in walk.taken:
                 yield walk.pairs[walk.taken[reader]]
-        level = [reader for reader in dict.fromkeys(readers) if reader not in walk.taken]
+        level = [reader for reader in readers if reader not in walk.taken]
 
 
 def _unmatched_before(walk: Walk, pair: Pair) -> list[str]:

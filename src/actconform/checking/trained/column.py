@@ -294,12 +294,12 @@ class _Partners(NamedTuple):
     matching: Matching
     givers: Mapping[int, tuple[str, int]]
     """The layer that gave each tensor of that run, and as which of its outputs."""
-    sizes: Sequence[int]
+    shapes: Sequence[tuple[int, ...]]
 
     @classmethod
     def of(cls, matching: Matching, run: TrainedRun) -> _Partners:
         """Return the partners that were matched in `run`, none of whose tensors is kept."""
-        return cls(matching, _givers(run), [array.size for array in run.tensors])
+        return cls(matching, _givers(run), [array.shape for array in run.tensors])
 
     def shown(self, run: TrainedRun) -> Iterator[tuple[str, Array]]:
         """Yield the tensors of the graph that a run of the model shows."""
@@ -308,7 +308,7 @@ class _Partners(NamedTuple):
         for match in self.matching.matches:
             giver = self.givers.get(match.trained)
             place = match.trained if givers.get(match.trained) == giver else places.get(giver or ("", -1), -1)
-            if place >= 0 and run.tensors[place].size == self.sizes[match.trained]:
+            if place >= 0 and run.tensors[place].shape == self.shapes[match.trained]:
                 yield match.tensor, in_graph_layout(match, run.tensors[place])
 
 

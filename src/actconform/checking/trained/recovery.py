@@ -295,11 +295,7 @@ def _outputs(walk: Walk) -> dict[str, int]:
     for name, output in zip(walk.graph.outputs, run.outputs.values(), strict=True):
         for place in range(len(run.tensors) - 1, -1, -1):
             tensor = run.tensors[place]
-            if (
-                tensor.size == output.size
-                and walk.trained.givers[place]
-                and np.array_equal(tensor.ravel(), output.ravel())
-            ):
+            if walk.trained.givers[place] and np.array_equal(tensor.ravel(), output.ravel()):
                 places[name] = place
                 break
     return places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actconform.checking.runs import RunFailure, failure_of_worker, run_failure
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.types import Artifact
-    from actconform.types.trained import OpenedModel, TrainedSource
+    from actconform.types.trained import LayerCall, OpenedModel, TrainedSource
     from actconform.workers.protocol import Handshake, TrainedResult
 
     Arrays = Mapping[str, NDArray[Any]]
@@ -42,12 +43,23 @@ class TrainedRuns(ModelRuns):
     of kind "refused" where the model is none of this framework or cannot do what is asked.
     """
 
-    def __init__(self, name: str, source: TrainedSource, worker: TrainedWorker, timeout: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: TrainedSource,
+        worker: TrainedWorker,
+        timeout: float,
+        reproductions: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.name = name
         """The backend's."""
         self.source = source
         self.facts: Mapping[str, str] = {}
         """Versions, threads, device, once it is open."""
+        self.executable = ""
+        """The interpreter of the framework, once it is open; "" for a model of this process."""
+        self.reproductions = reproductions
+        """By exporter the source of `Exporter.layer_reproduction`."""
         self._worker = worker
         self._timeout = timeout
         self._opened: OpenedModel | None = None
@@ -63,6 +75,7 @@ class TrainedRuns(ModelRuns):
         if hello.unavailable:
             return RunFailure("unavailable", hello.unavailable)
         self.facts = hello.facts
+        self.executable = hello.executable
         result = self._result(TrainedJob(source=self.source, action="open"))
         if isinstance(result, RunFailure):
             return result
@@ -98,6 +111,13 @@ class TrainedRuns(ModelRuns):
         if isinstance(result, RunFailure):
             return result
         return result.artifact or RunFailure("error", f"{exporter} gave no graph")
+
+    def layer_call(self, inputs: Arrays, layer: str) -> LayerCall | RunFailure:
+        """Return the call of a layer in the run for `inputs`: see `TrainedModel.layer_call`."""
+        result = self._result(TrainedJob(source=self.source, action="layer call", inputs=inputs, layer=layer))
+        if isinstance(result, RunFailure):
+            return result
+        return result.layer_call or RunFailure("error", f"{self.name} shows no call of {layer}")
 
     def close(self) -> None:
         """End the process."""

@@ -113,7 +113,10 @@ def open_trained(
     for name in _frameworks(source, catalog):
         with ExitStack() as opening:
             worker = configured_worker(name, config)
-            runs = opening.enter_context(TrainedRuns(name, source, worker, timeout or config.timeout))
+            reproductions = {
+                each.name: each.layer_reproduction() for each in catalog.exporters.values() if each.source == name
+            }
+            runs = opening.enter_context(TrainedRuns(name, source, worker, timeout or config.timeout, reproductions))
             opened = runs.open()
             if not isinstance(opened, RunFailure):
                 stack.push(opening.pop_all())

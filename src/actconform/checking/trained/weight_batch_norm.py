@@ -20,7 +20,7 @@ from actconform.checking.trained.weight_values import canonical
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from actconform.checking.trained.weight_ledger import Ledger
+    from actconform.checking.trained.weight_ledger import Deviation, Ledger
     from actconform.checking.trained.weight_values import Array
 
 MEANS = ("running_mean", "moving_mean")
@@ -63,6 +63,19 @@ class Fold(NamedTuple):
     """As the weight lays it out, in the dtype of the constant."""
     differing: int
     """How many elements roundings do not explain."""
+
+
+class Shift(NamedTuple):
+    """A constant that is, channel by channel, the shift of a BatchNorm with the bias before it folded in."""
+
+    initializer: str
+    before: Array
+    """That bias, or zeros."""
+    differing: int
+    """How many elements roundings do not explain."""
+    deviation: Deviation
+    largest_error: float
+    """How far roundings allow a value to be off."""
 
 
 class FoldedWeight(NamedTuple):
@@ -281,14 +294,30 @@ def _fitted_epsilon(norm: BatchNorm, ratios: Array, unit: float) -> tuple[float,
 
 def _settle_weight(ledger: Ledger, norm: BatchNorm, weight: str, fold: Fold) -> None:
     constant = canonical(fold.layout.restore(ledger.constants[fold.initializer], ledger.parameters[weight].shape))
-    deviation = deviation_of(canonical(fold.expected), constant)
     text = f"{_of(norm, fold)} folded in"
     if fold.differing:
-        text += f", but {fold.differing:,} of {constant.size:,} values differ by more than roundings"
+        unit = _unit(ledger.constants[fold.initializer])
+        deviation = _beyond_roundings(fold.expected, constant, unit * np.abs(fold.expected))
+        text += _differing_words(deviation, constant.size)
         ledger.settle(weight, [fold.initializer], "different", text, deviation=deviation)
     else:
+        deviation = deviation_of(canonical(fold.expected), constant)
         ledger.settle(weight, [fold.initializer], "folded", text, deviation=deviation)
     ledger.enter_owner(weight, [fold.initializer])
+
+
+def _beyond_roundings(expected: Array, constant: Array, error: Array) -> Deviation:
+    """Return how far a constant is from what it should be where that is more than an error; elsewhere it counts as equal."""
+    gap = np.abs(constant.astype(np.float64) - expected.astype(np.float64))
+    beyond = ~(gap <= error + np.finfo(np.float32).tiny)
+    return deviation_of(np.where(beyond, canonical(expected.astype(constant.dtype)), constant), constant)
+
+
+def _differing_words(deviation: Deviation, count: int) -> str:
+    return (
+        f", but {deviation.differing:,} of {count:,} values differ by more than roundings, by up to {deviation.largest:.3g} "
+        f"at {list(deviation.place)}"
+    )
 
 
 def _of(norm: BatchNorm, fold: Fold) -> str:
@@ -304,32 +333,44 @@ def _settle_norm(ledger: Ledger, norm: BatchNorm, fold: Fold, bias: str) -> None
     biases = (
         [ledger.parameters[bias].astype(np.float64), np.zeros(norm.mean.shape)] if bias else [np.zeros(norm.mean.shape)]
     )
-    shift, rest = "", None
+    shift = _best_shift(ledger, norm, factor, biases, shift_names)
+    text = f"folded into {fold.initializer}"
+    for name in _open_of(ledger, norm, (0, 3)):
+        ledger.settle(name, [fold.initializer, *([shift.initializer] if shift else [])], "folded", text)
+    if shift:
+        owner = bias if bias and shift.before is biases[0] else norm.names[1] or norm.names[2]
+        ledger.rounding_errors[shift.initializer] = shift.largest_error
+        for name in _open_of(ledger, norm, (1, 2)):
+            if name != owner or not shift.differing:
+                ledger.settle(name, [shift.initializer], "folded", f"folded into {shift.initializer}")
+        text = f"{_of(norm, fold)} folded in"
+        if shift.differing:
+            text += _differing_words(shift.deviation, norm.mean.size)
+            ledger.settle(owner, [shift.initializer], "different", text, deviation=shift.deviation)
+        elif owner == bias:
+            ledger.settle(bias, [shift.initializer], "folded", text, deviation=shift.deviation)
+        ledger.enter_owner(bias or norm.names[1] or norm.names[2], [shift.initializer])
+
+
+def _best_shift(
+    ledger: Ledger, norm: BatchNorm, factor: Array, biases: Sequence[Array], initializers: Sequence[str]
+) -> Shift | None:
+    """Return the first constant that is the shift, of any of the biases before, up to roundings; else the one that is in most of its values."""
+    best: Shift | None = None
     for before in biases:
         expected = norm.beta + (before - norm.mean) * factor
         size = np.abs(norm.beta) + (np.abs(before) + np.abs(norm.mean)) * np.abs(factor)
-        for name in shift_names:
-            values = ledger.constants[name].reshape(-1).astype(np.float64)
-            if np.all(np.abs(values - expected) <= _unit(ledger.constants[name]) * size + np.finfo(np.float32).tiny):
-                shift, rest = (
-                    name,
-                    deviation_of(
-                        canonical(expected.astype(ledger.constants[name].dtype)), ledger.constant(name).reshape(-1)
-                    ),
-                )
-                break
-        if shift:
-            break
-    text = f"folded into {fold.initializer}"
-    for name in _open_of(ledger, norm, (0, 3)):
-        ledger.settle(name, [fold.initializer, *([shift] if shift else [])], "folded", text)
-    if shift:
-        ledger.rounding_errors[shift] = _unit(ledger.constants[shift]) * float(np.max(size, initial=0.0))
-        for name in _open_of(ledger, norm, (1, 2)):
-            ledger.settle(name, [shift], "folded", f"folded into {shift}")
-        if bias and before is biases[0]:
-            ledger.settle(bias, [shift], "folded", f"{_of(norm, fold)} folded in", deviation=rest)
-        ledger.enter_owner(bias or norm.names[1] or norm.names[2], [shift])
+        for name in initializers:
+            constant, unit = ledger.constant(name).reshape(-1), _unit(ledger.constants[name])
+            deviation = _beyond_roundings(expected, constant, unit * size)
+            if deviation.differing <= (best.differing - 1 if best else norm.mean.size // 2):
+                differing = deviation.differing
+                if not differing:
+                    deviation = deviation_of(canonical(expected.astype(ledger.constants[name].dtype)), constant)
+                best = Shift(name, before, differing, deviation, unit * float(np.max(size, initial=0.0)))
+            if best and not best.differing:
+                return best
+    return best
 
 
 def _open_of(ledger: Ledger, norm: BatchNorm, places: tuple[int, ...]) -> list[str]:

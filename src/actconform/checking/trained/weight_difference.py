@@ -37,7 +37,7 @@ def difference(trained: Array, constant: Array, layout: WeightLayout) -> WeightD
     deviation = deviation_of(trained, constant, layout)
     wanted = layout.apply(trained)
     count = f"{deviation.differing:,} of {trained.size:,} values"
-    if deviation.differing == 1 < trained.size:
+    if deviation.differing == 1:
         return WeightDifference("one element", _one_element(trained, wanted, constant, deviation), deviation)
     if not np.isfinite(deviation.largest):
         lost = np.count_nonzero(np.isfinite(wanted) & ~np.isfinite(constant))
@@ -59,7 +59,8 @@ def _one_element(trained: Array, wanted: Array, constant: Array, deviation: Devi
     unlike = bits_of(wanted) != bits_of(constant)
     left, right = wanted[unlike][0], constant[unlike][0]
     flipped = int(bits_of(np.array([left]))[0]) ^ int(bits_of(np.array([right]))[0])
-    words = f"one of {trained.size:,} values, at {list(deviation.place)}: {left:.9g} was trained, {right:.9g} is there"
+    which = f"one of {trained.size:,} values, at {list(deviation.place)}" if trained.size > 1 else "its one value"
+    words = f"{which}: {left:.9g} was trained, {right:.9g} is there"
     return words + (f" (bit {flipped.bit_length() - 1} is flipped)" if flipped.bit_count() == 1 else "")
 
 

@@ -4,31 +4,52 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.checking.trained.weight_absent import is_idle
 from actconform.checking.trained.weight_difference import WeightDifference, difference
 from actconform.checking.trained.weight_layouts import WeightLayout, candidates
-from actconform.checking.trained.weight_names import pair_by_names
+from actconform.checking.trained.weight_merged import pairs_of_biases, sum_of_biases
+from actconform.checking.trained.weight_names import pair_by_names, words
+from actconform.checking.trained.weight_near_parts import near_parts
 from actconform.checking.trained.weight_nearest import nearest_partners
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actconform.checking.trained.weight_ledger import Ledger
+    from actconform.checking.trained.weight_near_parts import NearPart
+    from actconform.checking.trained.weight_values import Array
+
+
+class _Weight(NamedTuple):
+    """A weight, or the two biases of a recurrent layer together."""
+
+    names: tuple[str, ...]
+    fetch: Callable[[], Array]
+    """Its canonical values."""
 
 
 def match_different(ledger: Ledger) -> None:
-    """Settle the weights that are like a constant, then those that must be one by their place in the graph, name, or by elimination."""
-    parameters = {name: partial(ledger.trained, name) for name in ledger.open_parameters() if _is_float(ledger, name)}
+    """Settle the weights that are like a constant or a part of one, then those that must be one by their place in the graph, name, or by elimination."""
+    weights = [_Weight((name,), partial(ledger.trained, name)) for name in ledger.open_parameters()]
+    weights = [weight for weight in weights if _is_float(ledger, weight.names[0])]
+    parts = near_parts(ledger, {ledger.parameters[weight.names[0]].size for weight in weights})
+    weights += [_Weight(names, partial(sum_of_biases, ledger, *names)) for names in pairs_of_biases(ledger).items()]
+    labelled = {" + ".join(weight.names): weight for weight in weights}
     constants = {
         name: partial(ledger.constant, name) for name in ledger.open_constants() if _holds_weights(ledger, name)
     }
-    for pair in nearest_partners(parameters, constants):
-        _settle(ledger, pair.parameter, pair.initializer, pair.layout)
-    for by in (_by_siblings, _by_names):
+    fetched = {label: weight.fetch for label, weight in labelled.items()}
+    for pair in nearest_partners(fetched, constants | {label: part.fetch for label, part in parts.items()}):
+        weight = labelled[pair.parameter]
+        if ledger.checks.keys().isdisjoint(weight.names):
+            _settle(ledger, weight, pair.initializer, pair.layout, parts.get(pair.initializer))
+    for by in (_by_siblings, _by_names, _by_own_name):
         for parameter, initializer in by(ledger).items():
             layout = _likely_layout(ledger, parameter, initializer)
             if layout is not None and parameter not in ledger.checks and initializer not in ledger.taken:
-                _settle(ledger, parameter, initializer, layout)
+                _settle(ledger, _Weight((parameter,), partial(ledger.trained, parameter)), initializer, layout)
 
 
 def _is_float(ledger: Ledger, parameter: str) -> bool:
@@ -49,18 +70,25 @@ def _likely_layout(ledger: Ledger, parameter: str, initializer: str) -> WeightLa
     return next((layout for layout in layouts if layout.keeps_axes(trained_shape)), None)
 
 
-def _settle(ledger: Ledger, parameter: str, initializer: str, layout: WeightLayout) -> None:
-    result = difference(ledger.trained(parameter), ledger.constant(initializer), layout)
-    turned = "" if layout.in_order(ledger.parameters[parameter].shape) else "; transposed"
-    attention = _attention_factor(ledger, parameter, result)
-    if attention:
-        ledger.settle(
-            parameter, [initializer], "folded", f"{result.words} = {attention}{turned}", deviation=result.deviation
-        )
-    else:
-        text = result.words + turned
-        ledger.settle(parameter, [initializer], "different", text, kind=result.kind, deviation=result.deviation)
-    ledger.enter_owner(parameter, [initializer])
+def _settle(
+    ledger: Ledger, weight: _Weight, initializer: str, layout: WeightLayout, part: NearPart | None = None
+) -> None:
+    """Settle a weight, or two of which there is the sum, by a constant or by a part of one."""
+    trained = weight.fetch()
+    constant = part.fetch() if part else ledger.constant(initializer)
+    result = difference(trained, constant, layout)
+    text = result.words if len(weight.names) == 1 else f"of the sum of both biases: {result.words}"
+    attention = _attention_factor(ledger, weight.names[0], result)
+    text += f" = {attention}" if attention else ""
+    text += "" if layout.in_order(trained.shape) else "; transposed"
+    text += f"; in {initializer}" if part else ""
+    names = [part.container if part else initializer]
+    for name in weight.names:
+        if attention:
+            ledger.settle(name, names, "folded", text, deviation=result.deviation)
+        else:
+            ledger.settle(name, names, "different", text, kind=result.kind, deviation=result.deviation)
+    ledger.enter_owner(weight.names[0], names)
 
 
 def _attention_factor(ledger: Ledger, parameter: str, result: WeightDifference) -> str:
@@ -68,13 +96,13 @@ def _attention_factor(ledger: Ledger, parameter: str, result: WeightDifference) 
     if result.kind != "scaled" or result.factor <= 0:
         return ""
     sizes = {size for name in (parameter, *ledger.siblings(parameter)) for size in ledger.parameters[name].shape}
-    for power, words in ((-2, "1 / sqrt({})"), (-4, "1 / sqrt(sqrt({}))"), (2, "sqrt({})")):
+    for power, formula in ((-2, "1 / sqrt({})"), (-4, "1 / sqrt(sqrt({}))"), (2, "sqrt({})")):
         depth = result.factor**power
         nearest_integer = round(depth)
         if abs(depth - nearest_integer) > 1e-6 * depth or nearest_integer < 2:
             continue
         if any(size % nearest_integer == 0 for size in sizes):
-            return words.format(nearest_integer)
+            return formula.format(nearest_integer)
     return ""
 
 
@@ -116,3 +144,14 @@ def _by_names(ledger: Ledger) -> dict[str, str]:
     for shape, names in groups.items():
         pairs |= {parameter: name for name, parameter in pair_by_names(names, constants[shape], ledger.hints).items()}
     return pairs
+
+
+def _by_own_name(ledger: Ledger) -> dict[str, str]:
+    """Return the weights of one element whose name a constant of one element has."""
+    named = {tuple(words(name)): name for name in ledger.open_constants() if ledger.constants[name].size == 1}
+    lone = [
+        name
+        for name in ledger.open_parameters()
+        if ledger.trained(name).dtype.kind == "f" and ledger.trained(name).size == 1
+    ]
+    return {name: named[tuple(words(name))] for name in lone if tuple(words(name)) in named}

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from actconform.checking.trained.weight_check import DifferenceKind, WeightCheck, WeightsComparison, WeightState
-from actconform.checking.trained.weight_names import initializer_hints
+from actconform.checking.trained.weight_names import initializer_hints, words
 from actconform.checking.trained.weight_values import Array, WeightFingerprint, canonical, weight_fingerprint
 
 if TYPE_CHECKING:
@@ -136,12 +136,15 @@ class Ledger:
         array = self.parameters[name]
         if check.state not in ("different", "missing") or not array.size:
             return check
-        if np.unique(array.reshape(-1)[:MOST_LOOKED_AT]).size > FEW_VALUES:
+        if np.unique(array.reshape(-1)[:MOST_LOOKED_AT]).size > FEW_VALUES or self._has_own_name(check):
             return check
-        words = "has one or two values, which many constants hold: which of them it is cannot be told"
+        text = "has one or two values, which many constants hold: which of them it is cannot be told"
         return replace(
-            check, state="indistinct", kind="", words=words, initializers=(), differing=0, largest_difference=0.0
+            check, state="indistinct", kind="", words=text, initializers=(), differing=0, largest_difference=0.0
         )
+
+    def _has_own_name(self, check: WeightCheck) -> bool:
+        return any(words(name) == words(check.parameter) for name in check.initializers)
 
     def result(self) -> WeightsComparison:
         return WeightsComparison(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actconform.checking.trained.weight_difference import difference
 from actconform.checking.trained.weight_gates import lacks_reordering, may_have_gates
 from actconform.checking.trained.weight_ledger import owner_path
+from actconform.checking.trained.weight_nearest import nearest_partners
 from actconform.checking.trained.weight_parts import find_parts
 from actconform.checking.trained.weight_rounding import deviation_of
 from actconform.checking.trained.weight_values import is_constant, weight_fingerprint
@@ -18,6 +20,7 @@ from actconform.checking.trained.weight_whole import settle_rounded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actconform.checking.trained.weight_difference import WeightDifference
     from actconform.checking.trained.weight_ledger import Deviation, Ledger
     from actconform.checking.trained.weight_parts import WeightPart
     from actconform.checking.trained.weight_rounding import Rounding
@@ -58,9 +61,8 @@ def match_merged(ledger: Ledger, rounding: Rounding | None = None) -> None:
 
 def match_sums(ledger: Ledger) -> None:
     """Settle the two biases of a recurrent layer, of the input and of the state, of which a constant holds the sum."""
-    pairs = {name: name.replace("bias_ih", "bias_hh") for name in ledger.open_parameters() if "bias_ih" in name}
-    pairs = {name: state_bias for name, state_bias in pairs.items() if state_bias in ledger.open_parameters()}
-    sums = {name: partial(_sum, ledger, name, state_bias) for name, state_bias in pairs.items()}
+    pairs = pairs_of_biases(ledger)
+    sums = {name: partial(sum_of_biases, ledger, name, state_bias) for name, state_bias in pairs.items()}
     constants = {name: partial(ledger.constant, name) for name in ledger.open_constants()}
     for part in find_parts(sums, constants, lambda _part, _container: False, partial(may_have_gates, ledger)):
         text = f"the sum of both biases: {_sliced(part, ledger.constants[part.container].ndim)}"
@@ -70,7 +72,14 @@ def match_sums(ledger: Ledger) -> None:
         ledger.enter_owner(part.part, [part.container])
 
 
-def _sum(ledger: Ledger, name: str, state_bias: str) -> Array:
+def pairs_of_biases(ledger: Ledger) -> dict[str, str]:
+    """Return for each open bias of the input of a recurrent layer of torch the open one of its state."""
+    pairs = {name: name.replace("bias_ih", "bias_hh") for name in ledger.open_parameters() if "bias_ih" in name}
+    return {name: state_bias for name, state_bias in pairs.items() if state_bias in ledger.open_parameters()}
+
+
+def sum_of_biases(ledger: Ledger, name: str, state_bias: str) -> Array:
+    """Return the sum of both, as an exporter computes it."""
     total: Array = ledger.trained(name) + ledger.trained(state_bias)
     return total
 
@@ -137,9 +146,42 @@ def _settle_split(ledger: Ledger, parameter: str, parts: list[WeightPart], round
     text = text or f"only {covered:,} of {size:,} slices along axis {axis}, in {', '.join(names[:3])}"
     if rounding is not None:
         settle_rounded(ledger, parameter, names, rounding, _lost(ledger, parameter, rounding), f"split {text}")
+    elif covered < size and (missing := _near_piece(ledger, parameter, axis, chosen)):
+        name, result = missing
+        names.append(name)
+        ledger.settle(
+            parameter,
+            names,
+            "different",
+            f"split; of the part in {name}: {result.words}",
+            kind=result.kind,
+            deviation=result.deviation,
+        )
     else:
         ledger.settle(parameter, names, "split", text, exact=covered == size)
     ledger.enter_owner(parameter, names)
+
+
+def _near_piece(
+    ledger: Ledger, parameter: str, axis: int, pieces: list[WeightPart]
+) -> tuple[str, WeightDifference] | None:
+    """Return the open constant that is most like a piece of a weight that no constant is, and how it differs; the place is in the weight."""
+    trained = ledger.trained(parameter)
+    lengths = {len(piece.places) for piece in pieces}
+    covered = {place for piece in pieces for place in piece.places}
+    starts = [start for length in lengths for start in range(0, trained.shape[axis], length) if start not in covered]
+    wanted = {
+        str(start): partial(np.take, trained, np.arange(start, min(start + length, trained.shape[axis])), axis)
+        for length in lengths
+        for start in starts
+    }
+    constants = {name: partial(ledger.constant, name) for name in ledger.open_constants() if ledger.readers[name]}
+    floats = {name: fetch for name, fetch in constants.items() if fetch().dtype.kind == "f" and fetch().size > 1}
+    for pair in nearest_partners(wanted, floats)[:1]:
+        result = difference(wanted[pair.parameter](), floats[pair.initializer](), pair.layout)
+        place = tuple(i + int(pair.parameter) * (at == axis) for at, i in enumerate(result.deviation.place))
+        return pair.initializer, result._replace(deviation=result.deviation._replace(place=place))
+    return None
 
 
 def _settle_uniform(ledger: Ledger) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from actconform.checking.trained.weight_absent import settle_absent
 from actconform.checking.trained.weight_batch_norm import match_batch_norms
 from actconform.checking.trained.weight_check import WeightCheck, WeightsComparison
-from actconform.checking.trained.weight_copies import settle_copies
+from actconform.checking.trained.weight_copies import settle_altered_copies, settle_copies
 from actconform.checking.trained.weight_different import match_different
 from actconform.checking.trained.weight_ledger import Ledger
 from actconform.checking.trained.weight_merged import match_merged, match_sums
@@ -48,6 +48,7 @@ def compare_weights(
     settle_copies(ledger)
     match_different(ledger)
     settle_copies(ledger)
+    settle_altered_copies(ledger)
     settle_absent(ledger)
     check_orientations(ledger)
     return ledger.result()

@@ -12,7 +12,8 @@ from actconform.checking.inputs import write_sample
 from actconform.report.check.check_json import CHECK, write_json
 from actconform.report.check.node_data import NODE_DATA, write_node_data
 from actconform.report.check.page import PAGE, write_page
-from actconform.report.issue.from_check import MINIMAL, attach
+from actconform.report.issue.exported_layer import attach_exporter_fault, exporter_fault
+from actconform.report.issue.from_check import MINIMAL, MINIMAL_EXPORTER, attach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,22 +49,26 @@ def _write_result(graph: CheckedGraph, folder: Path) -> None:
 def write_check(graph: CheckedGraph, folder: Path, *, inputs: bool, html: bool, minimize: bool) -> list[str]:
     """Write all files of a check, and return the paths; the runtimes of the graph are still open.
 
-    With `minimize` the smallest part of the model is written too that shows the first fault of a runtime, where there is one. Raises OSError.
+    With `minimize` the smallest part of the model is written too that shows the first fault of an exporter, and of a runtime, where there is one. Raises OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = check_files(graph, folder, inputs=inputs, html=html)
     for write in files.values():
         write()
-    wrote = [*files, *([folder / MINIMAL] if minimize and write_smallest(graph, folder) else [])]
+    wrote = [*files, *(write_smallest(graph, folder) if minimize else ())]
     return [str(path) for path in wrote]
 
 
-def write_smallest(graph: CheckedGraph, folder: Path) -> bool:
-    """Cut the first fault of a runtime out of the model into `folder`/minimal; return whether there is one. Raises OSError."""
+def write_smallest(graph: CheckedGraph, folder: Path) -> list[Path]:
+    """Write what shows the first fault of an exporter, and of a runtime, alone; return the folders within `folder`. Raises OSError."""
+    written = []
+    of_exporter = exporter_fault(graph)
+    if of_exporter is not None and attach_exporter_fault(of_exporter, folder):
+        written.append(folder / MINIMAL_EXPORTER)
     columns = {runtime.name: runtime for runtime in graph.result.runtimes}
     for runs in graph.runtimes:
         fault = columns[runs.name].fault if runs.name in columns else None
         if fault is not None:
             attach(graph.result, fault, graph.samples[fault.sample], runs, folder)
-            return True
-    return False
+            return [*written, folder / MINIMAL]
+    return written

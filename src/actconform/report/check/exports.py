@@ -47,7 +47,7 @@ class ExportsResult(msgspec.Struct, frozen=True, kw_only=True):
         return bool(checked) and all(result.explained for result in checked)
 
 
-def collected(
+def collect_exports(
     source: str, graphs: Iterable[CheckedGraph | FailedExport], report: Callable[[CheckedGraph], None]
 ) -> ExportsResult:
     """Return what came of all graphs of a check; `report` hears of each while its runtimes are open, and what it held is freed then."""

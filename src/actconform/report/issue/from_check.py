@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from actconform.checking.layer_standalone import ALLOWED, INPUTS
 from actconform.checking.minimize import minimize
 from actconform.checking.reproduction import (
     EXPECTED,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from actconform.checking.runs import RuntimeRuns
 
 MINIMAL = "minimal"
+MINIMAL_EXPORTER = "minimal-exporter"
 CHECK = "check.json"
 MOST_OPERATORS = 4  # that a title names
 
@@ -78,7 +80,9 @@ def write_minimal(
     Without `runs` the source and packages are those of `finding`; `zero_signs` are outputs in which the sign of a zero counts.
     """
     part = minimal.part
-    opinions, disagreeing = second_opinions(part.model, part.inputs, minimal.accepted)
+    opinions, disagreeing = (
+        ({}, {}) if minimal.criterion == "trained" else second_opinions(part.model, part.inputs, minimal.accepted)
+    )
     named = {title: opinions[proof.__name__] for proof, title in PROOFS.items() if proof.__name__ in opinions}
     worst = tuple(worst_elements(minimal.got, minimal.accepted, named))
     if runs is not None:
@@ -106,7 +110,7 @@ def issue_of_check(folder: Path, out: Path | None) -> Path:
 
     Raises UsageError where there is none, and OSError.
     """
-    minimal = folder / MINIMAL if (folder / MINIMAL).is_dir() else folder
+    minimal = next((folder / name for name in (MINIMAL, MINIMAL_EXPORTER) if (folder / name).is_dir()), folder)
     if not (minimal / FINDING).exists():
         made = "no fault was cut out of the model" if (folder / CHECK).exists() else "is no folder of a check"
         raise UsageError(
@@ -115,9 +119,11 @@ def issue_of_check(folder: Path, out: Path | None) -> Path:
     finding = read_finding(minimal)
     target = out or minimal
     with replaced(target) as fresh:
-        for name in (MODEL, EXPECTED):
-            shutil.copyfile(minimal / name, fresh / name)
-        shutil.copytree(minimal / DATA, fresh / DATA)
+        for name in (MODEL, EXPECTED, INPUTS, ALLOWED):
+            if (minimal / name).exists():
+                shutil.copyfile(minimal / name, fresh / name)
+        if (minimal / DATA).exists():
+            shutil.copytree(minimal / DATA, fresh / DATA)
         write_texts(fresh, finding)
     return target
 
@@ -162,6 +168,9 @@ def _search(minimal: Minimal) -> str:
         return "no part of the model shows it alone, nor does the model without the marks of the check"
     if minimal.criterion == "limit":
         return "the graph is attached whole, with the fewest inputs that show it"
+    if minimal.criterion == "trained":
+        what = "the graph whole" if minimal.is_whole_model else f"{count} node{'s' * (count != 1)} of the graph"
+        return f"attached is {what}, with what the trained model has before and behind"
     if minimal.is_whole_model:
         return "the model is attached whole: no part of it shows it alone"
     return f"cut to {count} node{'s' * (count != 1)} of the model in {minimal.runs} runs, on the inputs that they read there"

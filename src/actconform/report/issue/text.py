@@ -26,6 +26,10 @@ MOST_LINES = 40  # of the printed graph
 WIDEST = 400  # letters of a line of it
 MOST_NODES = 12  # that are named where it is longer
 DIGITS = 9
+OF_TRAINED = {
+    "layer": "The right output is that of the layer itself, called in its framework with the same inputs.",
+    "trained": "The right output is what the trained model has there, given what it has where these nodes begin.",
+}
 EXPLAINED = {
     "bound": (
         "The bound is what any order of summation and one rounding of every step may be off, given the very inputs "
@@ -35,6 +39,14 @@ EXPLAINED = {
         "What is allowed is 64 times how far the true result moves where every tensor is off by one rounding "
         "(8 draws of stochastic arithmetic); a result outside of it is no matter of rounding."
     ),
+    "layer": (
+        "What is allowed is twice the error bound of the exported nodes, given the very inputs in `inputs.npz`, and 16 times what the "
+        "layer itself is off in float32; a larger difference is no matter of rounding."
+    ),
+    "trained": (
+        "What is allowed is twice the error bound of these nodes, given the very inputs in `{data}`: once for the graph and once "
+        "for the trained model; a larger difference is no matter of rounding."
+    ),
     "limit": "What is allowed is the limit of this function: the accuracy that a careful implementation has, with room to spare.",
 }
 
@@ -43,8 +55,11 @@ def issue_text(reproduction: Reproduction, folder: Path) -> str:
     """Return the text about the finding in a folder; names that are not ours are escaped."""
     graph = list(_graph(onnx.load_from_string(read_bytes(folder / MODEL)))) if (folder / MODEL).exists() else []
     lines = [f"# {literal(reproduction.title)}", "", *_what_happens(reproduction), ""]
+    if reproduction.worst and (graph or reproduction.graph):
+        lines += ["## Which output is right", "", *_proof(reproduction), ""]
+    if reproduction.graph:
+        lines += ["## The exported graph", "", *_shortened(reproduction.graph), ""]
     if graph:
-        lines += ["## Which output is right", "", *_proof(reproduction), ""] if reproduction.worst else []
         lines += ["## The graph", "", *graph, ""]
     if reproduction.exporting:
         lines += ["## The program that exports", "", *fenced(reproduction.exporting.splitlines(), "python"), ""]
@@ -96,6 +111,9 @@ def _pattern(pattern: str) -> str:
 
 
 def _proof(reproduction: Reproduction) -> Iterator[str]:
+    if reproduction.criterion in OF_TRAINED:
+        yield OF_TRAINED[reproduction.criterion]
+        return
     yield (
         "The right output is the function's true value, rounded once: from goldens computed in high precision."
         if reproduction.criterion == "limit"
@@ -119,9 +137,9 @@ def _graph(model: onnx.ModelProto) -> Iterator[str]:
     count = len(model.graph.node)
     yield f"`{MODEL}`: {count} node{'s' * (count != 1)}, opset {opsets}, IR version {model.ir_version}."
     yield ""
-    printed = [shortened(line, WIDEST) for line in visible(printer.to_text(model)).splitlines()]
-    if len(printed) <= MOST_LINES:
-        yield from fenced(printed)
+    lines = visible(printer.to_text(model)).splitlines()
+    if len(lines) <= MOST_LINES:
+        yield from _shortened(lines)
         return
     nodes = [f"{node.op_type} {code(node.name or node.output[0])}" for node in model.graph.node]
     yield from (f"- {node}" for node in nodes[:MOST_NODES])
@@ -129,7 +147,15 @@ def _graph(model: onnx.ModelProto) -> Iterator[str]:
         yield f"- and {count - MOST_NODES:,} more"
 
 
+def _shortened(lines: Sequence[str]) -> list[str]:
+    rest = [f"... {len(lines) - MOST_LINES:,} more lines"] if len(lines) > MOST_LINES else []
+    return fenced([*(shortened(line, WIDEST) for line in lines[:MOST_LINES]), *rest])
+
+
 def _how_to_run(reproduction: Reproduction, *, with_graph: bool) -> Iterator[str]:
+    if reproduction.criterion == "layer":
+        yield from _how_to_export(reproduction)
+        return
     packages = " ".join(dict.fromkeys((*reproduction.packages[:1], *(("onnx", "numpy") if with_graph else ()))))
     yield f"Unpack the folder, `pip install {packages}`, and run:"
     yield ""
@@ -137,6 +163,17 @@ def _how_to_run(reproduction: Reproduction, *, with_graph: bool) -> Iterator[str
     yield ""
     loads = f"loads `{MODEL}` with the inputs of `{DATA}`, " if with_graph else ""
     yield f"It {loads}prints what it got, and ends with 1 while the fault is there, with 0 once it is mended."
+
+
+def _how_to_export(reproduction: Reproduction) -> Iterator[str]:
+    yield f"Unpack the folder, `pip install {' '.join(reproduction.packages)}`, and run, in the directory from which the model is loaded:"
+    yield ""
+    yield from fenced([f"python FOLDER/{PROGRAM}"])
+    yield ""
+    yield (
+        "It loads the model, exports the layer alone, runs the graph on what the layer read (`inputs.npz`), and ends with 1 while the "
+        "graph differs from the layer, with 0 once it does not, with 2 where something is missing. The model is not attached: add it, or the layer's class."
+    )
 
 
 def _origin(reproduction: Reproduction) -> Iterator[str]:
