@@ -192,10 +192,11 @@ def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) ->
     if not tolerance.unary or not candidates.size:
         return
     order = candidates[np.argsort(sample.x[candidates].view(np.uint64), kind="stable")]
-    x, slope = sample.x[order], sample.got[order].astype(np.float64)
+    x = sample.x[order]
     patterns = x.view(np.uint64)
     starts = np.flatnonzero(np.diff(patterns, prepend=~patterns[:1]))
     with np.errstate(all="ignore"):
+        slope = sample.got[order].astype(np.float64)  # a signalling NaN warns
         slope = slope if sample.cotangent is None else slope / sample.cotangent[order]
         classes = np.where(np.isnan(slope), 5, np.sign(slope) * (1 + np.isinf(slope)))
         differs = np.maximum.reduceat(classes, starts) > np.minimum.reduceat(classes, starts)

@@ -45,6 +45,7 @@ STORAGE: dict[str, Any] = {
 
 ORDINARY = 8.0  # |x| of ordinary points
 COTANGENT_POINTS = 1024  # at which cotangents of all kinds are asked
+KINK_RADIUS = 2.0**-6  # around a kink, where they are not
 STEEP = 1 / 16  # of a derivative, from which on it is multiplied by infinity and NaN
 STEEP_POINTS = 48
 
@@ -188,12 +189,14 @@ def _further_cotangents(
 
     Infinity and NaN only where the derivative is far from 0: an implementation may select 0 instead of multiplying by it.
     """
-    chosen = np.flatnonzero((np.abs(x[: points.special]) <= ORDINARY) & (x[: points.special] != 0))[-COTANGENT_POINTS:]
+    chosen = np.flatnonzero((np.abs(x[: points.special]) <= ORDINARY) & (x[: points.special] != 0))
     for kink in kernel.kinks:
-        chosen = chosen[np.abs(x[chosen] - kink.x) > 2.0**-6]
+        chosen = chosen[np.abs(x[chosen] - kink.x) > KINK_RADIUS]
+    chosen = chosen[np.linspace(0, chosen.size - 1, COTANGENT_POINTS).astype(np.int64)]
     mixed = round_to(mixed_cotangents(f"{kernel.name}/cotangents", chosen.size).astype(np.float64), _format_of(inputs))
     yield _unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
-    steep = chosen[np.abs(result[chosen]) >= STEEP][:STEEP_POINTS]
+    steep = chosen[np.abs(result[chosen]) >= STEEP]
+    steep = steep[:: max(steep.size // STEEP_POINTS, 1)]
     if steep.size:
         special = np.resize([np.inf, -np.inf, np.nan], steep.size)
         yield _unary_vector("cotangent", inputs[steep], x[steep], result[steep], special)
