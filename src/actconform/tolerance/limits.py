@@ -2,7 +2,7 @@
 
 Tier exact: error in ULP, 0 or `exact_ulp` in f32 (1 in 16 bits where it is not 0). Tier scaled: |y-f| / (u max(|f|, s, 2**emin)),
 at most 8 for f32 values, 16 for f32 gradients, 5 and 10 in 16 bits; where |f| < s/8 and away from roots also at most 8 ULP,
-counted between FTZ-contracted numbers (tier tail). Rows: |y-f| / bound, at most 1, the bound computed from the data a priori.
+counted between numbers contracted by what hardware may flush, in f16 by nothing (tier tail). Rows: |y-f| / bound, at most 1, the bound computed from the data a priori.
 The constants were chosen above what healthy kernels show (5.9 at most in f32) and far below what defects show (1e3 and more).
 """
 

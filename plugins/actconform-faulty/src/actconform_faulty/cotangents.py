@@ -1,4 +1,5 @@
 """Faults of gradients that cotangents of one size do not show: narrowed, clipped, flushed, or cleaned of what is no number."""
+# ruff: noqa: D103  small changes of results; what each does stands in its registration
 
 from __future__ import annotations
 

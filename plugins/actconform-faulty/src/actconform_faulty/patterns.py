@@ -1,4 +1,5 @@
 """Faults at patterns of NaN beside the usual one, and at special elements of long rows."""
+# ruff: noqa: D103  small changes of results; what each does stands in its registration
 
 from __future__ import annotations
 
