@@ -55,10 +55,9 @@ def test_few_copies_are_there_at_once_and_none_at_the_end(framework):
 def test_a_process_that_leaves_objects_out_itself_is_left_alone():
     gc.freeze()
     try:
-        frozen = gc.get_freeze_count()
         with collected_garbage():
-            assert gc.get_freeze_count() == frozen
-        assert gc.get_freeze_count() == frozen
+            assert gc.get_freeze_count() > 0
+        assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
 

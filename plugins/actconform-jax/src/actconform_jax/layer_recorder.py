@@ -166,9 +166,9 @@ class LayerRecorder(Evaluator):
             if counts[record.name] > 1:
                 record = msgspec.structs.replace(record, name=f"{record.name}#{counts[record.name]}")
             ended.append((end, -depth, record))
-        own = tuple(dict.fromkeys(inputs)), tuple(dict.fromkeys(outputs))
+        ends = tuple(dict.fromkeys(inputs)), tuple(dict.fromkeys(outputs))
         records = [record for _, _, record in sorted(ended, key=lambda each: each[:2]) if record.outputs]
-        return [*records, LayerRecord("", kind, *own, self._owned.get("", ()))]
+        return [*records, LayerRecord("", kind, *ends, self._owned.get("", ()))]
 
     def _call_record(self, frame: Frame) -> LayerRecord:
         reads, gives = tuple(dict.fromkeys(self._reads[frame])), tuple(dict.fromkeys(self._gives[frame]))
@@ -316,9 +316,9 @@ def _defining(kind: type) -> type | None:
 def _owned(paths: Sequence[str], parameters: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the parameters of each module itself: those whose path begins with its own and with that of no module within."""
     owned: dict[str, list[str]] = {}
-    known = set(paths)
+    modules = set(paths)
     for name in parameters:
         parts = name.split(".")
-        owner = next((path for end in range(len(parts) - 1, 0, -1) if (path := ".".join(parts[:end])) in known), "")
+        owner = next((path for end in range(len(parts) - 1, 0, -1) if (path := ".".join(parts[:end])) in modules), "")
         owned.setdefault(owner, []).append(name)
     return {path: tuple(names) for path, names in owned.items()}

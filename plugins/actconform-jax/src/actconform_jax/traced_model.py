@@ -86,15 +86,15 @@ class TracedModel:
         self, arrays: Arrays, tensors: Arrays, *, kind: str, parameters: Sequence[str], wide: bool
     ) -> LayerValues:
         """Return the outputs and the values of all layers, computed by one compiled program; `kind` is the class of the model."""
-        known = frozenset(parameters)
+        trained = frozenset(parameters)
 
         def function(*operands: Array) -> tuple[list[Array], list[Array]]:
             recorder = LayerRecorder(self._calls.calls, parameters, wide=wide)
             arrays = dict(zip((*self._arrays, *self._inputs), operands, strict=True))
             inputs = {name: recorder.input(arrays[name]) for name in tensors}
-            weights = [Value(arrays[name], weights=known & {name}) for name in self._arrays]
+            weights = [Value(arrays[name], weights=trained & {name}) for name in self._arrays]
             constants = [
-                Value(recorder.constant(array, array.dtype).array, weights=known & {name})
+                Value(recorder.constant(array, array.dtype).array, weights=trained & {name})
                 for name, array in self.constants.items()
             ]
             results = recorder.run(self._program.jaxpr, constants, [*weights, *(inputs[name] for name in self._inputs)])
@@ -129,25 +129,25 @@ class TracedModel:
         inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in self._program.in_avals]
         # Traced as it is and then widened: so the rules of jax.custom_vjp are differentiated, and not what they replace.
         program = jax.make_jaxpr(backward)(inputs, seeds)
-        given = [
+        numbers = [
             jax.numpy.asarray(cotangents[name], spec.dtype) if not wide else cotangents[name]
             for name, spec in zip(cotangents, seeds, strict=True)
         ]
         key = f"gradients of {', '.join(cotangents)}"
         pulled = self._called(
-            key, _evaluation(program, wide=wide), [*self._operands(arrays, tensors), *given], wide=wide
+            key, _evaluation(program, wide=wide), [*self._operands(arrays, tensors), *numbers], wide=wide
         )
         return dict(zip(moving, pulled, strict=True))
 
     def _operands(self, arrays: Arrays, tensors: Arrays) -> list[Array]:
         return [*(arrays[name] for name in self._arrays), *(tensors[name] for name in self._inputs)]
 
-    def _called(self, what: str, function: Callable[..., Any], operands: Sequence[Array], *, wide: bool) -> Any:
+    def _called(self, key: str, function: Callable[..., Any], operands: Sequence[Array], *, wide: bool) -> Any:
         """Return what a function gives, compiled once for each thing to be done with the model."""
         with jax.enable_x64(wide or bool(getattr(jax.config, "jax_enable_x64", False))):
             if wide:
                 operands = [widened(jax.numpy.asarray(each)) for each in operands]
-            compiled = self._compiled.setdefault((what, wide), jax.jit(function))
+            compiled = self._compiled.setdefault((key, wide), jax.jit(function))
             return jax.block_until_ready(compiled(*operands))
 
 

@@ -71,9 +71,9 @@ class Call:
             elif parameter.default is parameter.empty:
                 raise SourceError(f"no input {name!r}: the model takes {', '.join(self.names)}")
         if left:
-            known = list(dict.fromkeys((*self.names, *self._signature.parameters)))
+            names = list(dict.fromkeys((*self.names, *self._signature.parameters)))
             name = next(iter(left))
-            raise SourceError(f"the model takes no input {name!r}{near(name, known)}")
+            raise SourceError(f"the model takes no input {name!r}{near(name, names)}")
         arguments = inspect.BoundArguments(self._signature, filled)
         return arguments.args, dict(arguments.kwargs)
 

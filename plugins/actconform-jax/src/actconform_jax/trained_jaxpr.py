@@ -49,18 +49,18 @@ class Evaluator:
 
     def run(self, jaxpr: core.Jaxpr, consts: Sequence[Operand], operands: Sequence[Operand]) -> list[Operand]:
         """Return the outputs of a program."""
-        known: dict[core.Var, Operand] = {}
+        environment: dict[core.Var, Operand] = {}
 
         def read(atom: Any) -> Operand:
-            return self.constant(atom.val, _dtype(atom)) if isinstance(atom, core.Literal) else known[atom]
+            return self.constant(atom.val, _dtype(atom)) if isinstance(atom, core.Literal) else environment[atom]
 
-        known.update(zip(jaxpr.constvars, consts, strict=True))
-        known.update(zip(jaxpr.invars, operands, strict=True))
+        environment.update(zip(jaxpr.constvars, consts, strict=True))
+        environment.update(zip(jaxpr.invars, operands, strict=True))
         for eqn in jaxpr.eqns:
             inner = inner_program(eqn)
             values = [read(atom) for atom in eqn.invars]
             results = self.operation(eqn, values) if inner is None else self.call(eqn, inner, values)
-            known.update(zip(eqn.outvars, results, strict=True))
+            environment.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
     def constant(self, value: Any, dtype: Any) -> Operand:

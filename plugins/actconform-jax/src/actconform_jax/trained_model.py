@@ -82,8 +82,8 @@ class JaxTrainedModel(TrainedModel):
         with self._explained(mode):
             if not layers:
                 return TrainedRun(outputs=_arrays(traced.run(parts.arrays, tensors, wide=wide)))
-            known = list(self._weights(parts, traced))
-            values = traced.layers(parts.arrays, tensors, kind=self.kind, parameters=known, wide=wide)
+            names = list(self._weights(parts, traced))
+            values = traced.layers(parts.arrays, tensors, kind=self.kind, parameters=names, wide=wide)
             return TrainedRun(
                 outputs=_arrays(values.outputs),
                 layers=values.layers,

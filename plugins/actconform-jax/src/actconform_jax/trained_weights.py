@@ -38,7 +38,7 @@ def taken_apart(model: Model, *, training: bool) -> Parts:
         return _of_partial(model, training=training)
     if inspect.ismethod(model) and (is_nnx_module(model.__self__) or is_pytree_model(model.__self__)):
         arrays, rebuilt, random = taken_apart(model.__self__, training=training)
-        return Parts(arrays, lambda given: getattr(rebuilt(given), model.__name__), random)
+        return Parts(arrays, lambda weights: getattr(rebuilt(weights), model.__name__), random)
     if is_pytree_model(model):
         equinox = sys.modules.get("equinox")
         return _of_tree(equinox.nn.inference_mode(model) if equinox is not None else model)
@@ -113,9 +113,9 @@ def _of_nnx(model: Any, *, training: bool) -> Parts:
     leaves = {".".join(map(str, path)): (path, leaf) for path, leaf in nnx.to_flat_state(state)}
     arrays = {name: leaf.get_value() if hasattr(leaf, "get_value") else leaf for name, (_, leaf) in leaves.items()}
 
-    def rebuilt(given: Mapping[str, Array]) -> Model:
+    def rebuilt(weights: Mapping[str, Array]) -> Model:
         flat = [
-            (path, leaf.replace(given[name]) if hasattr(leaf, "get_value") else given[name])
+            (path, leaf.replace(weights[name]) if hasattr(leaf, "get_value") else weights[name])
             for name, (path, leaf) in leaves.items()
         ]
         return nnx.merge(graph, nnx.from_flat_state(flat))
@@ -130,8 +130,8 @@ def _of_tree(tree: Any) -> Parts:
     names = [path_name(path) for path, _ in leaves]
     arrays = {name: leaf for name, (_, leaf) in zip(names, leaves, strict=True) if is_array(leaf)}
 
-    def rebuilt(given: Mapping[str, Array]) -> Any:
-        values = [given.get(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
+    def rebuilt(weights: Mapping[str, Array]) -> Any:
+        values = [weights.get(name, leaf) for name, (_, leaf) in zip(names, leaves, strict=True)]
         return jax.tree_util.tree_unflatten(structure, values)
 
     return Parts(arrays, rebuilt, frozenset(name for name, array in arrays.items() if is_key(array)))
@@ -142,19 +142,19 @@ def _of_partial(model: functools.partial[Any], *, training: bool) -> Parts:
     inner = taken_apart(model.func, training=training)
     bound = _bound(model)
     tree = _of_tree(bound)
-    own = {name: f"bound.{name}" if name in inner.arrays else name for name in tree.arrays}
+    renamed = {name: f"bound.{name}" if name in inner.arrays else name for name in tree.arrays}
     holding = [key for key, value in bound.items() if any(map(is_array, jax.tree_util.tree_leaves(value)))]
     if len(holding) == 1 and not is_array(bound[holding[0]]) and not inner.arrays:
-        own = {name: name.removeprefix(f"{holding[0]}.") for name in tree.arrays}
+        renamed = {name: name.removeprefix(f"{holding[0]}.") for name in tree.arrays}
 
-    def rebuilt(given: Mapping[str, Array]) -> Model:
-        values = tree.rebuilt({name: given[new] for name, new in own.items()})
+    def rebuilt(weights: Mapping[str, Array]) -> Model:
+        values = tree.rebuilt({name: weights[new] for name, new in renamed.items()})
         positions = [values[key] for key in list(bound)[: len(model.args)]]
         keywords = {key: values[key] for key in model.keywords}
-        return functools.partial(inner.rebuilt(given), *positions, **keywords)
+        return functools.partial(inner.rebuilt(weights), *positions, **keywords)
 
-    arrays = {**inner.arrays, **{own[name]: array for name, array in tree.arrays.items()}}
-    return Parts(arrays, rebuilt, inner.random | {own[name] for name in tree.random})
+    arrays = {**inner.arrays, **{renamed[name]: array for name, array in tree.arrays.items()}}
+    return Parts(arrays, rebuilt, inner.random | {renamed[name] for name in tree.random})
 
 
 def _bound(model: functools.partial[Any]) -> dict[str, Any]:

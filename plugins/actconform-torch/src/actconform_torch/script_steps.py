@@ -196,9 +196,9 @@ def _marks(graph: Any, event: str, name: str, values: Sequence[Any]) -> list[Any
         constant = graph.create("prim::Constant", [], 1).s_("value", text)
         constant.output().setType(torch._C.StringType.get())  # noqa: SLF001
         texts.append(constant)
-    held = [value for value in values if _holds_tensors(value.type())]
-    joined = graph.create("prim::TupleConstruct", held, 1)
-    joined.output().setType(torch._C.TupleType([value.type() for value in held]))  # noqa: SLF001
+    tensors = [value for value in values if _holds_tensors(value.type())]
+    joined = graph.create("prim::TupleConstruct", tensors, 1)
+    joined.output().setType(torch._C.TupleType([value.type() for value in tensors]))  # noqa: SLF001
     return [*texts, joined, graph.create(_MARK, [*(text.output() for text in texts), joined.output()], 0)]
 
 

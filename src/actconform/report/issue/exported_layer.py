@@ -224,8 +224,8 @@ def _accepted(call: LayerCall, names: Sequence[str], bounds: Mapping[str, Accept
             continue
         with np.errstate(invalid="ignore"):
             off = np.abs(number - call.exact[k]) if call.exact else np.zeros(1)
-        own = np.max(off, initial=0.0, where=np.isfinite(off))
-        accepted[name] = within(number, TWICE * bound_of(right) + NATIVE_ERRORS * own)
+        native_error = np.max(off, initial=0.0, where=np.isfinite(off))
+        accepted[name] = within(number, TWICE * bound_of(right) + NATIVE_ERRORS * native_error)
     return accepted
 
 

@@ -154,7 +154,8 @@ def test_quantized_products_by_powers_of_two_have_exact_ties(node):
 
 def test_quantized_convolutions(node, share):
     rng = np.random.default_rng(0)
-    x, kernel = rng.integers(0, 255, (1, 6, 9, 9), np.uint8), rng.integers(-127, 127, (4, 6, 3, 3), np.int8)
+    # weights of 7 bits: without VNNI, AVX2 saturates the sum of two products of 8 bits at 32767
+    x, kernel = rng.integers(0, 255, (1, 6, 9, 9), np.uint8), rng.integers(-63, 64, (4, 6, 3, 3), np.int8)
     scales = [np.array(0.02, np.float32), rng.uniform(0.001, 0.01, 4).astype(np.float32), np.array(0.05, np.float32)]
     zeros = [np.array(128, np.uint8), np.zeros(4, np.int8), np.array(100, np.uint8)]
     bias = rng.integers(-2000, 2000, 4, np.int32)
