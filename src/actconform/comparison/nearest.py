@@ -64,7 +64,7 @@ def locate_inexact(
         unit = np.maximum(units(part, tolerance, ulps[where])[0], ulps[where])
         deviation = np.zeros(got.size)
         deviation[where] = np.sign(part.truth) * (got[where] - round_to(part.truth, fmt)) / unit
-    located = []
+    located: list[Located] = []
     for negative in (False, True):
         side = judged & (np.signbit(sample.x) == negative)
         located += _of_one_sign(sample, tolerance, side & (error > 0), deviation, (regime, tensor))

@@ -154,10 +154,11 @@ def unary_regimes(kernel: Kernel) -> dict[str, F32]:
 
 def mixed_cotangents(name: str, n: int) -> F32:
     """Return n cotangents of all 24 bits of a significand, about 1, 2**-20 and 2**10 in size, every sixteenth 0."""
-    size = np.float32([1.0, 2.0**-20, 1024.0, 1.0])[(raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)]
-    drawn = (
-        uniform(name, n, 1.0, 2.0) * size * np.where(raw(f"{name}/sign", n) >> np.uint64(63), -1, 1).astype(np.float32)
-    )
+    size = np.array([1.0, 2.0**-20, 1024.0, 1.0], np.float32)[
+        (raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)
+    ]
+    sign = np.where(raw(f"{name}/sign", n) >> np.uint64(63), -1.0, 1.0).astype(np.float32)
+    drawn: F32 = uniform(name, n, 1.0, 2.0) * size * sign
     drawn[::16] = 0.0
     return drawn
 
