@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from actconform.checking.trained.weights import WeightCheck, WeightsComparison
 
 
+GATES = {"LSTM": (4, [0, 3, 1, 2]), "GRU": (3, [1, 0, 2])}
+"""How many gates a cell of torch has, and in which order ONNX has them."""
+
+
+def onnx_gates(array: Any, cell: str, axis: int = 0) -> Any:
+    """Return the blocks of torch's gates in ONNX's order."""
+    count, order = GATES[cell]
+    blocks = np.split(array, count, axis)
+    return np.concatenate([blocks[i] for i in order], axis)
+
+
 def numbers(seed: int, *shape: int, scale: float = 1.0) -> Any:
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
 

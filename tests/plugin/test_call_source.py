@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actconform import Unsupported
-from actconform.plugin.call_source import call_source
+from actconform.plugin.call_source import call_source, called_path
 
 CALLS = [
     ((), {}),
@@ -37,3 +37,20 @@ def test_tensors_are_named_wherever_they_stand():
 def test_what_no_source_can_say_is_refused(args, kwargs):
     with pytest.raises(Unsupported, match="a program cannot write"):
         call_source(args, kwargs, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("enc", ("enc", 1)),
+        ("enc.norm#3", ("enc.norm", 3)),
+        ("enc:gelu", ("enc", 1)),
+        ("enc:gelu#2", ("enc", 1)),
+        ("encoder", ("", 1)),
+        ("enc.norm.x", ("", 1)),
+        ("", ("", 1)),
+        ("a#b#2", ("a#b", 2)),
+    ],
+)
+def test_the_longest_path_that_a_record_begins_with_is_its_layer_and_the_number_its_call(name, expected):
+    assert called_path(name, ["", "enc", "enc.norm", "a", "a#b"]) == expected

@@ -82,18 +82,18 @@ class LayerExport(NamedTuple):
 
 def layer_program(title: str, source: TrainedSource, named: str, call: LayerCall, export: LayerExport) -> str:
     """Return the text of the program; `named` is the source as the user names it."""
-    own, framework, runtime = Copied(), Copied(), Copied()
-    own.add(module_text(layer_standalone.__name__))
+    common, framework, runtime = Copied(), Copied(), Copied()
+    common.add(module_text(layer_standalone.__name__))
     framework.add(export.framework)
     runtime.add(export.runtime)
     texts = (
-        framework.text(OF_FRAMEWORK, own.names()),
-        runtime.text(set(), own.names() | framework.names()),
-        own.text(USED, set()),
+        framework.text(OF_FRAMEWORK, common.names()),
+        runtime.text(set(), common.names() | framework.names()),
+        common.text(USED, set()),
     )
     body = "\n\n\n".join(texts)
-    own.imports |= framework.imports | runtime.imports | IMPORTS
-    standard, _, others = own.import_lines(f"{body}\nos tempfile traceback").partition("\n\n")
+    common.imports |= framework.imports | runtime.imports | IMPORTS
+    standard, _, others = common.import_lines(f"{body}\nos tempfile traceback").partition("\n\n")
     return PROGRAM.format(
         title=_plain(title),
         shown=_plain(named),

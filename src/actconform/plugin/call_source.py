@@ -1,16 +1,31 @@
-"""The arguments of a call as Python source, with names in place of tensors: for programs that make the call again. Imports no framework."""
+"""The call of one layer in words of Python, for programs that make it again: which call a name means, and its arguments as source. Imports no framework."""
 
 from __future__ import annotations
 
 import keyword
 import math
+import re
 from typing import TYPE_CHECKING
 
 from actconform.errors import Unsupported
 from actconform.plugin.user_factory import described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+_NUMBER = re.compile(r"#(\d+)$")
+
+
+def called_path(name: str, paths: Iterable[str]) -> tuple[str, int]:
+    """Return the path of the layer that the name of a record begins with, the longest that there is, and which of its calls is meant, from 1.
+
+    A record is called "PATH", "PATH#2" at its second call, and "PATH:gelu" for a function within; "" is the model itself.
+    """
+    path = max(
+        (path for path in paths if name == path or name.startswith((f"{path}:", f"{path}#"))), key=len, default=""
+    )
+    number = _NUMBER.fullmatch(name.removeprefix(path)) if path else None
+    return path, int(number[1]) if number else 1
 
 
 def call_source(args: Sequence[object], kwargs: Mapping[str, object], name_of: Callable[[object], str | None]) -> str:

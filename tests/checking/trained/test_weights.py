@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weight_graphs import compared, layer, node, numbers
+from weight_graphs import GATES, compared, layer, node, numbers, onnx_gates
 
 LINEAR, DENSE = "torch.nn.modules.linear.Linear", "keras.src.layers.core.dense.Dense"
 FEW = settings(max_examples=40, deadline=None)
@@ -200,15 +200,6 @@ def test_what_is_left_of_a_cropped_weight_is_told():
     checks, _ = compared({"positions": trained}, {"c": trained[:10]})
     assert (checks["positions"].state, checks["positions"].exact) == ("split", False)
     assert "only 10 of 32" in checks["positions"].words
-
-
-GATES = {"LSTM": (4, [0, 3, 1, 2]), "GRU": (3, [1, 0, 2])}
-
-
-def onnx_gates(array, cell, axis=0):
-    count, order = GATES[cell]
-    blocks = np.split(array, count, axis)
-    return np.concatenate([blocks[i] for i in order], axis)
 
 
 @pytest.mark.parametrize("cell", GATES)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from weight_graphs import compared, layer, node, numbers
+from weight_graphs import GATES, compared, layer, node, numbers, onnx_gates
 
-GATES = {"LSTM": (4, [0, 3, 1, 2]), "GRU": (3, [1, 0, 2])}
 CHANGES = {
     "a thousandth": lambda value: value * np.float32(1.001),
     "the last bit": lambda value: np.nextafter(value, np.float32(np.inf)),
@@ -33,12 +32,6 @@ def assert_one_is_named(checks, parameter, place, value, change):
     assert (check.state, check.kind, check.differing, check.place) == ("different", "one element", 1, place)
     assert check.largest_difference == abs(float(change(value)) - float(value))
     assert f"{value:.9g} was trained" in check.words
-
-
-def onnx_gates(array, cell, axis=0):
-    count, order = GATES[cell]
-    blocks = np.split(array, count, axis)
-    return np.concatenate([blocks[i] for i in order], axis)
 
 
 @pytest.mark.parametrize("cell", GATES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Unsupported
-from actconform.plugin.call_source import call_source
+from actconform.plugin.call_source import call_source, called_path
 from actconform.text import one_line
 from actconform.types.trained import LayerCall
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-_NUMBER = re.compile(r"#(\d+)$")
 MOST_LETTERS = 300  # of a layer in words
 
 
@@ -63,21 +61,18 @@ class CalledLayers:
 
         Raises Unsupported where not even the call of the model itself can be written.
         """
-        paths = [path for path in self.calls if name == path or name.startswith((f"{path}:", f"{path}#"))]
-        path = max(paths, key=len, default="")
-        number = _NUMBER.fullmatch(name.removeprefix(path))
-        place = int(number[1]) - 1 if number and path else 0
+        path, number = called_path(name, self.calls)
         while True:
             around = path.rpartition("/")[0] if path else None
             if path in self.calls:
-                layer, arguments = self.calls[path][min(place, len(self.calls[path]) - 1)]
+                layer, arguments = self.calls[path][min(number, len(self.calls[path])) - 1]
                 try:
                     return _written(layer, arguments, path, around), layer, arguments
                 except Unsupported:
                     if around is None:
                         raise
             assert around is not None
-            path, place = around, 0
+            path, number = around, 1
 
 
 def flat_arrays(outputs: Any) -> tuple[NDArray[Any], ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree as pytree
 
 from actconform import Unsupported
-from actconform.plugin.call_source import call_source
+from actconform.plugin.call_source import call_source, called_path
 from actconform.text import one_line
 from actconform.types.trained import LayerCall
 from actconform_torch.layer_recorder import copied, every_function_seen
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-_NUMBER = re.compile(r"#(\d+)$")
 MOST_LETTERS = 300  # of a layer in words
 
 
@@ -36,7 +35,7 @@ def called_layer(
 
     Raises Unsupported where not even the call of the model itself can be written.
     """
-    path, number = _path_and_number(module, layer)
+    path, number = called_path(layer, (path for path, _ in module.named_modules()))
     while True:
         part = module.get_submodule(path) if path else module
         called = _arguments_of(module, arguments, part, number) if path else copy.deepcopy(arguments)
@@ -67,18 +66,6 @@ def widened(arguments: Arguments) -> Arguments:
     return args, kwargs
 
 
-def _path_and_number(module: torch.nn.Module, layer: str) -> tuple[str, int]:
-    """Return the path of the module that a layer's name begins with, the longest that there is, and which of its calls is meant."""
-    paths = [path for path, _ in module.named_modules() if _begins_with(layer, path)]
-    path = max(paths, key=len, default="")
-    number = _NUMBER.fullmatch(layer.removeprefix(path)) if path else None
-    return path, int(number[1]) if number else 1
-
-
-def _begins_with(layer: str, path: str) -> bool:
-    return layer == path or layer.startswith((f"{path}:", f"{path}#"))
-
-
 def _arguments_of(
     module: torch.nn.Module, arguments: Arguments, part: torch.nn.Module, number: int
 ) -> Arguments | None:
@@ -95,10 +82,8 @@ def _arguments_of(
     handle = part.register_forward_pre_hook(see, with_kwargs=True)
     args, kwargs = copy.deepcopy(arguments)
     try:
-        with every_function_seen():
+        with suppress(_Seen), every_function_seen():
             module(*args, **kwargs)
-    except _Seen:
-        pass
     finally:
         handle.remove()
     return called[-1] if called else None

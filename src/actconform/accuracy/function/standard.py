@@ -153,9 +153,10 @@ def _undecided(x: F64, decided: NDArray[np.bool_], fmt: FloatFormat) -> str:
     """Return in words at which inputs there is no truth: NaN, the infinities, how many numbers and between which."""
     left = x[~decided]
     numbers = left[np.isfinite(left)]
-    numbers = numbers[
-        np.lexsort((~np.signbit(numbers), numbers))
-    ]  # -0 before 0, as processors sort them in either order
+    order = np.lexsort(
+        (~np.signbit(numbers), numbers)
+    )  # -0 before 0: by value alone processors sort them in either order
+    numbers = numbers[order]
     parts = ["NaN"] if np.isnan(left).any() else []
     parts += [f"{point:g}" for point in (-np.inf, np.inf) if point in left]
     if numbers.size:

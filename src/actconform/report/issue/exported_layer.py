@@ -141,17 +141,17 @@ def _exported_alone(
         text = layer_program("", runs.source, fault.column.source, call, export)
         (place / PROGRAM).write_text(text, encoding="utf-8")
         np.savez(place / ALLOWED)
-        kept = place / "layer.onnx"
-        _program_result(runs, place, str(kept))
-        shown = _compared(call, exporter, kept, fault.graph.runtimes) if kept.is_file() else None
+        exported = place / "layer.onnx"
+        _program_result(runs, place, str(exported))
+        shown = _compared(call, exporter, exported, fault.graph.runtimes) if exported.is_file() else None
         if shown is None:
             return None
         allowed: dict[str, Any] = {
             f"allowed_{k}": right.highest - right.truth for k, right in enumerate(shown.accepted.values())
         }
         np.savez(place / ALLOWED, **allowed)
-        code, said = _program_result(runs, place)
-        if code == 1 and "the fault is there" in said:
+        code, printed = _program_result(runs, place)
+        if code == 1 and "the fault is there" in printed:
             return _finding(fault, shown, export, evaluation, tried)
         if code != 2:  # which says that something is missing there
             return None
