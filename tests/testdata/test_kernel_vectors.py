@@ -10,7 +10,7 @@ from actconform.catalog.kernels import ROWS, UNARY
 from actconform.oracle import truth
 from actconform.testdata.golden.store import Golden, golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import STORAGE, generate
-from actconform.testdata.regimes import SPECIALS
+from actconform.testdata.regimes import NAN_PATTERNS, SPECIALS
 from actconform.types import ASPECTS
 from actconform.types.dtypes import DTYPES
 
@@ -203,3 +203,53 @@ def test_the_same_exam_is_drawn_every_time():
         assert [[bits(array) for array in (q.inputs | q.truth | q.cotangents).values()] for q in first] == [
             [bits(array) for array in (q.inputs | q.truth | q.cotangents).values()] for q in second
         ]
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+def test_every_pattern_of_nan_stands_in_arrays_of_each_length_in_float32(aspect: str):
+    vectors = [v for v in exam_of("sigmoid", aspect, "f32").vectors if v.regime == "special"]
+    lengths: dict[int, set[int]] = {}
+    for vector in vectors:
+        x = vector.inputs["x"]
+        seen = set(x.view(np.uint32)[np.isnan(x)].tolist())
+        for pattern in seen:
+            lengths.setdefault(pattern, set()).add(x.size)
+            assert np.isnan(next(iter(vector.truth.values()))[np.isnan(x)]).all()
+    assert lengths == {int(p): {1, 8, 17, 67} for p in (0x7FC00000, *NAN_PATTERNS.tolist())}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["sigmoid", "hard-tanh", "softplus"])
+def test_gradients_are_asked_with_cotangents_that_round_vanish_and_are_no_numbers(name: str, dtype: str):
+    kernel, fmt = BY_NAME[name], DTYPES[dtype]
+    mixed, special = [v for v in exam_of(name, "gradient", dtype).vectors if v.regime == "cotangent"]
+    ct = mixed.cotangents["y"].astype(np.float64)
+    assert (ct == 0).sum() >= ct.size // 16
+    assert {2.0**-20, 2.0**10} <= {2.0 ** np.floor(np.log2(abs(c))) for c in ct[ct != 0]}
+    _, exponents = np.frexp(ct[ct != 0])
+    assert ((np.ldexp(ct[ct != 0], fmt.precision - exponents) % 2) != 0).any()  # the last bit of a significand is set
+    with np.errstate(all="ignore"):
+        slopes = truth(kernel, {"x": special.inputs["x"].astype(np.float64)}, {"y": np.ones(special.inputs["x"].size)})
+    assert {str(c) for c in special.cotangents["y"].astype(np.float64)} == {"inf", "-inf", "nan"}
+    assert (np.abs(slopes["d_x"]) >= 1 / 16).all()
+    for kink in kernel.kinks:
+        assert (np.abs(mixed.inputs["x"].astype(np.float64) - kink.x) > 2.0**-6).all()
+    np.testing.assert_array_equal(
+        mixed.truth["d_x"], ct * truth(kernel, {"x": mixed.input_at["d_x"]}, {"y": np.ones(ct.size)})["d_x"]
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["softmax", "max", "log-softmax-axis1", "glu", "prelu"])
+def test_special_elements_stand_in_long_rows_too(name: str, dtype: str):
+    kernel = BY_NAME[name]
+    lengths = set()
+    for vector in exam_of(name, "value", dtype).vectors:
+        x = vector.inputs["x"].astype(np.float64)
+        axis = x.shape[kernel.axis]
+        if vector.regime == "special" and axis > 8:
+            lengths.add(axis)
+            assert np.isnan(x).any()
+            assert np.isinf(x).any()
+    halved = name == "glu"
+    assert lengths == {34 if halved else 17, 1000, 4096}

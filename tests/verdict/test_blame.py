@@ -43,6 +43,10 @@ GATED = Kernel(
 )
 
 
+AT_BOTH_ENDS = structs.replace(GATED, conventions=(Convention("value", (-math.inf, math.inf), "inf - inf"),))
+WITH_ANSWERS = structs.replace(GATED, conventions=(Convention("value", (-math.inf,), "inf - inf", (math.nan,)),))
+
+
 def finding(class_="inf", low=1.0, high=None, dtype="f32", evidence=""):
     ends = (
         NOWHERE if low is None else Interval(*(to_hex(x, DTYPES[dtype]) for x in (low, low if high is None else high)))
@@ -96,6 +100,8 @@ def test_where_both_answers_are_defensible_it_is_convention(kernel, seen, aspect
         (GATED, finding("nan-made", -math.inf, 1.0), "value"),
         (GATED, finding("nan-made", math.nan), "value"),
         (GATED, finding("names", None), "value"),
+        (AT_BOTH_ENDS, finding("nan-lost", -math.inf, math.inf), "value"),  # all numbers lie between
+        (WITH_ANSWERS, finding("nan-lost", -math.inf), "value"),  # such an answer would be covered
     ],
 )
 def test_a_convention_holds_for_its_aspect_and_inputs_only(kernel, seen, aspect):

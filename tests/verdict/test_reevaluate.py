@@ -329,6 +329,27 @@ HIDDEN = next(model for model in networks() if model.name == "regression-softmax
 TENSORS = {**draw_inputs(HIDDEN), **draw_parameters(HIDDEN)}
 
 
+def test_what_only_many_elements_show_is_gone_only_where_those_are() -> None:
+    test_vectors = exam_of("sigmoid", "f16")
+
+    def truncated(answers: Bundles) -> Bundles:
+        def towards_zero(y: NDArray[Any], exact: NDArray[Any]) -> NDArray[Any]:
+            rounded = y.astype(np.float16)
+            beyond = np.abs(rounded.astype(np.float64)) > np.abs(exact)
+            return np.where(beyond, np.nextafter(rounded, np.float16(0)), rounded)
+
+        return [
+            {"y": towards_zero(answer["y"], vector.truth["y"])}
+            for answer, vector in zip(answers, test_vectors.vectors, strict=True)
+        ]
+
+    wrong = truncated(truths(test_vectors))
+    _, findings = compare(test_vectors, wrong)
+    (finding, *_) = [each for each in findings if each.class_ == "bias" and each.worst]
+    assert still(finding, test_vectors, wrong)
+    assert not still(finding, test_vectors, truths(test_vectors))
+
+
 def with_epsilon(layer: str, epsilon: float) -> Artifact:
     """Return the authored graph of HIDDEN with another epsilon in one layer."""
     artifact = author_model(HIDDEN, "f32")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from actconform.comparison.bias import locate_bias
 from actconform.comparison.classify import Located, locate
 from actconform.comparison.elementwise import Sample, elementwise_errors
-from actconform.tolerance.limits import BIAS_POINTS
+from actconform.comparison.nearest import locate_inexact
 from actconform.tolerance.ulp import to_hex
 from actconform.types import NOWHERE, Finding, FindingClass, Interval, Measurement
 
@@ -60,10 +61,11 @@ def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) 
         errors = elementwise_errors(sample, tolerance)
         located = locate(sample, tolerance, errors, regime, tensor)
         measurements.append(measurement(sample, tolerance, errors, [item.finding for item in located], regime, tensor))
+        located += locate_bias(sample, tolerance, errors, regime, tensor)
+        located += locate_inexact(sample, tolerance, errors, regime, tensor)
         located += _position(sample, tolerance, regime, tensor)
         elements.update({item.finding.place: item.elements for item in located})
         findings += [item.finding for item in located]
-        findings += _bias(sample, tolerance, errors, regime, tensor)
     return Comparison(measurements, findings, samples, elements)
 
 
@@ -179,22 +181,6 @@ def _kinks(sample: Sample, tolerance: Tolerance) -> dict[str, str]:
     return sides
 
 
-def _bias(sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str) -> Iterator[Finding]:
-    if errors.within < BIAS_POINTS or abs(errors.bias) <= tolerance.bias_limit:
-        return
-    finite = sample.x[np.isfinite(sample.x)]
-    yield Finding(
-        class_=FindingClass.BIAS,
-        count=errors.within,
-        regime=regime,
-        tensor=tensor,
-        interval=Interval(to_hex(float(finite.min()), tolerance.fmt), to_hex(float(finite.max()), tolerance.fmt)),
-        worst=None,
-        magnitude=abs(errors.bias),
-        evidence=f"mean signed error {errors.bias:.3g} units over {errors.within} elements that are each within their limit",
-    )
-
-
 def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) -> Iterator[Located]:
     """Yield a finding for each input of a unary kernel that gives different outputs at different places of arrays.
 
@@ -206,10 +192,11 @@ def _position(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) ->
     if not tolerance.unary or not candidates.size:
         return
     order = candidates[np.argsort(sample.x[candidates].view(np.uint64), kind="stable")]
-    x, slope = sample.x[order], sample.got[order].astype(np.float64)
+    x = sample.x[order]
     patterns = x.view(np.uint64)
     starts = np.flatnonzero(np.diff(patterns, prepend=~patterns[:1]))
     with np.errstate(all="ignore"):
+        slope = sample.got[order].astype(np.float64)  # a signalling NaN warns
         slope = slope if sample.cotangent is None else slope / sample.cotangent[order]
         classes = np.where(np.isnan(slope), 5, np.sign(slope) * (1 + np.isinf(slope)))
         differs = np.maximum.reduceat(classes, starts) > np.minimum.reduceat(classes, starts)

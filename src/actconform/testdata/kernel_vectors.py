@@ -10,7 +10,17 @@ import numpy as np
 
 from actconform.oracle import truth
 from actconform.oracle.rounding import all_patterns, round_to
-from actconform.testdata.regimes import LONG, SPECIALS, long_row, signed_powers, special_placements
+from actconform.testdata.regimes import (
+    LONG,
+    NAN_PATTERNS,
+    SPECIAL_ROW_LENGTHS,
+    SPECIALS,
+    long_row,
+    long_special_rows,
+    mixed_cotangents,
+    signed_powers,
+    special_placements,
+)
 from actconform.tolerance.limits import Tolerance, row_tolerance, unary_tolerance
 from actconform.tolerance.row_bounds import row_bound
 from actconform.types.dtypes import DTYPES
@@ -31,6 +41,13 @@ STORAGE: dict[str, Any] = {
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
 }
+
+
+ORDINARY = 8.0  # |x| of ordinary points
+COTANGENT_POINTS = 1024  # at which cotangents of all kinds are asked
+KINK_RADIUS = 2.0**-6  # around a kink, where they are not
+STEEP = 1 / 16  # of a derivative, from which on it is multiplied by infinity and NaN
+STEEP_POINTS = 48
 
 
 class TestVector(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +161,49 @@ def _calls(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, points: UnaryPoints
         if regime != "special":
             powers = signed_powers(f"{kernel.name}/powers/{regime}", elements[0].size).astype(np.float64)
             yield _unary_vector(regime, *elements, powers)
+    if fmt.bits == 32:
+        for index in special_placements(points.special):
+            if points.special in index:  # the first special point is NaN
+                for pattern in NAN_PATTERNS:
+                    of_pattern = _with_nan(inputs[index], pattern)
+                    yield _unary_vector("special", of_pattern, x[index], result[index], _ones_of(aspect, index.size))
+    if aspect == "gradient":
+        yield from _further_cotangents(kernel, inputs, x, result, points)
+
+
+def _with_nan(elements: NDArray[Any], pattern: np.uint32) -> NDArray[Any]:
+    """Return float32 elements with every NaN of that bit pattern."""
+    bits = elements.view(np.uint32).copy()
+    bits[np.isnan(elements)] = pattern
+    return bits.view(np.float32)
+
+
+def _ones_of(aspect: Aspect, size: int) -> F64 | None:
+    return np.ones(size) if aspect == "gradient" else None
+
+
+def _further_cotangents(
+    kernel: Kernel, inputs: NDArray[Any], x: F64, result: F64, points: UnaryPoints
+) -> Iterator[TestVector]:
+    """Yield the calls with cotangents that round, vanish, or are no numbers, at ordinary points away from kinks.
+
+    Infinity and NaN only where the derivative is far from 0: an implementation may select 0 instead of multiplying by it.
+    """
+    chosen = np.flatnonzero((np.abs(x[: points.special]) <= ORDINARY) & (x[: points.special] != 0))
+    for kink in kernel.kinks:
+        chosen = chosen[np.abs(x[chosen] - kink.x) > KINK_RADIUS]
+    chosen = chosen[np.linspace(0, chosen.size - 1, COTANGENT_POINTS).astype(np.int64)]
+    mixed = round_to(mixed_cotangents(f"{kernel.name}/cotangents", chosen.size).astype(np.float64), _format_of(inputs))
+    yield _unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
+    steep = chosen[np.abs(result[chosen]) >= STEEP]
+    steep = steep[:: max(steep.size // STEEP_POINTS, 1)]
+    if steep.size:
+        special = np.resize([np.inf, -np.inf, np.nan], steep.size)
+        yield _unary_vector("cotangent", inputs[steep], x[steep], result[steep], special)
+
+
+def _format_of(inputs: NDArray[Any]) -> FloatFormat:
+    return next(DTYPES[name] for name, storage in STORAGE.items() if storage == inputs.dtype)
 
 
 def _kinks(kernel: Kernel, x: F64) -> list[int]:
@@ -187,15 +247,22 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
         else:
             outputs = truth(kernel, wide, cotangents)
         yield _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
+    for n in SPECIAL_ROW_LENGTHS:
+        yield _unstored(kernel, fmt, aspect, "special", long_special_rows(kernel, n))
     row = long_row(kernel) if fmt.largest < LONG else None
     if row is not None:
-        wide = {name: round_to(array.astype(np.float64), fmt) for name, array in row.items()}
-        outputs = truth(kernel, wide, None)
-        cotangents = None
-        if aspect == "gradient":  # of ones, whose sum is the length
-            cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
-            outputs = truth(kernel, wide, cotangents)
-        yield _row_vector(kernel, fmt, "long", wide, cotangents, outputs)
+        yield _unstored(kernel, fmt, aspect, "long", row)
+
+
+def _unstored(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, regime: str, inputs: dict[str, Any]) -> TestVector:
+    """Return a call whose truth is computed here; its cotangents are ones, whose sum is the length."""
+    wide = {name: round_to(array.astype(np.float64), fmt) for name, array in inputs.items()}
+    outputs = truth(kernel, wide, None)
+    cotangents = None
+    if aspect == "gradient":
+        cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
+        outputs = truth(kernel, wide, cotangents)
+    return _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
 
 
 def _row_vector(

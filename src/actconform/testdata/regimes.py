@@ -112,6 +112,8 @@ SPECIALS = np.array(
     ],
     np.float32,
 )
+# Float32's NaN beside the quiet positive one: negative, signalling of both signs, with a payload
+NAN_PATTERNS = np.array([0xFFC00000, 0x7F800001, 0xFF800001, 0x7FC12345], np.uint32)
 # Where exp, x*x, x*x*x, cosh overflow or vanish in float32
 OVERFLOW_EDGES = [
     88.72284,
@@ -150,6 +152,17 @@ def unary_regimes(kernel: Kernel) -> dict[str, F32]:
     }
 
 
+def mixed_cotangents(name: str, n: int) -> F32:
+    """Return n cotangents of all 24 bits of a significand, about 1, 2**-20 and 2**10 in size, every sixteenth 0."""
+    size = np.array([1.0, 2.0**-20, 1024.0, 1.0], np.float32)[
+        (raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)
+    ]
+    sign = np.where(raw(f"{name}/sign", n) >> np.uint64(63), -1.0, 1.0).astype(np.float32)
+    drawn: F32 = uniform(name, n, 1.0, 2.0) * size * sign
+    drawn[::16] = 0.0
+    return drawn
+
+
 def special_placements(start: int, kinks: Sequence[int] = ()) -> list[NDArray[np.int64]]:
     """Return, for the `special` points that begin at `start` and the points `kinks`, the index array of each call.
 
@@ -177,6 +190,7 @@ SPECIAL_ROWS: list[list[float]] = [
     [-0.0, 0.0, -0.0, 0.0],
 ]
 WORKED_ROWS = [[3.0, 2.0, 1.0, 0.1], [2.0, 4.3, 1.2, -3.1]]  # textbook examples of softmax and argmax
+SPECIAL_ROW_LENGTHS = (17, 1000, 4096)
 LONG = 1 << 17  # a vocabulary: its sums leave float16
 REDUCING = ("softmax", "softmin", "log-softmax", "max", "argmax", "hardmax")
 HALVED = ("glu", "reglu", "swiglu", "geglu", "maxout")
@@ -217,6 +231,19 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
     draws.append(RowDraw("kink", _row_inputs(kernel, ties.reshape(4, 16))))
     draws += [RowDraw("special", _row_inputs(kernel, np.array([row], np.float32))) for row in SPECIAL_ROWS]
     return draws
+
+
+def long_special_rows(kernel: Kernel, n: int) -> dict[str, F32]:
+    """Return the special rows at length n, never stored: their elements a third of the way, half of it, and last, among drawn ones.
+
+    Where a special row has nothing but -inf beside at most one number, -inf fills it.
+    """
+    rows = normal(f"{kernel.name}/special/{n}", len(SPECIAL_ROWS) * n, 3.0).reshape(len(SPECIAL_ROWS), n)
+    for row, special in zip(rows, SPECIAL_ROWS, strict=True):
+        if special.count(-INF) >= len(special) - 1:
+            row[:] = -INF
+        row[[n // 3, n // 2, n - 2, n - 1]] = special
+    return _row_inputs(kernel, rows)
 
 
 def long_row(kernel: Kernel) -> dict[str, F32] | None:

@@ -70,9 +70,13 @@ def _convention(finding: Finding, kernel: Kernel, case: Case) -> str:
         return "the width of an index is a choice"
     if finding.interval == NOWHERE:
         return ""
-    ends = set(finding.interval.ends(DTYPES[case.dtype]))
-    conventions = (item for item in kernel.conventions if item.aspect == case.aspect and ends <= set(item.inputs))
-    return next((item.why for item in conventions), "")
+    low, high = finding.interval.ends(DTYPES[case.dtype])
+    if low != high:  # other inputs lie between
+        return ""
+    at = (item for item in kernel.conventions if item.aspect == case.aspect and low in item.inputs)
+    return next(
+        (item.why for item in at if not item.answers), ""
+    )  # answers that are conventions are covered one by one
 
 
 def breach(class_: FindingClass, evidence: str) -> Finding:

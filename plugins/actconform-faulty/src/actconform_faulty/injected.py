@@ -120,6 +120,10 @@ ROOMS = (
     "shipped",
     "optimization",
     "behaviour",
+    "sixteen_bits",
+    "one_sided",
+    "patterns",
+    "cotangents",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")

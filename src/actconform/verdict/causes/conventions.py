@@ -39,7 +39,7 @@ def accepted(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, sample: Sample) -
             if np.isnan(answer):
                 mask |= at & np.isnan(got)
                 continue
-            slack = SLOPE_ULP * fmt.unit_roundoff * np.abs(answer * g) if aspect == "gradient" else 0.0
-            with np.errstate(invalid="ignore"):
+            with np.errstate(invalid="ignore"):  # 0 times an infinite cotangent
+                slack = SLOPE_ULP * fmt.unit_roundoff * np.abs(answer * g) if aspect == "gradient" else 0.0
                 mask |= at & (np.abs(got - answer * g) <= slack)
     return mask

@@ -288,10 +288,10 @@ class Explainer:
         fmt, x = self._test_vectors.tolerance.fmt, sample.x
         if not self._test_vectors.tolerance.unary:
             return np.ones(got.shape, np.bool_)
-        unit = fmt.unit_roundoff * np.maximum(1.0, np.abs(x))
-        if sample.cotangent is not None:
-            unit = unit * np.abs(sample.cotangent)
+        cotangent = 1.0 if sample.cotangent is None else np.abs(sample.cotangent)
         with np.errstate(invalid="ignore"):
+            # what is rounded on the way may be subnormal where the cotangent is small
+            unit = np.maximum(fmt.unit_roundoff * cotangent, fmt.smallest_subnormal) * np.maximum(1.0, np.abs(x))
             off = np.abs(got - truth)
         near_kink = np.zeros(got.shape, np.bool_)
         for kink in self._kernel.kinks:  # where rounding turns a comparison, the error is the whole jump
