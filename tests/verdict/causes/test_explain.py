@@ -289,3 +289,14 @@ def test_a_stated_flush_of_subnormal_numbers_explains_what_it_does_and_no_more(n
 def test_a_flush_that_is_not_stated_is_no_excuse(name: str) -> None:
     compared, explained, _ = judged(name, flushing(name), OF_ANOTHER, facts={"subnormals": "kept"})
     assert "subnormal-flush" in open_classes(compared, explained)
+
+
+@pytest.mark.parametrize("name", ["gelu-erf", "exponential", "relu", "hard-swish"])
+@pytest.mark.parametrize(("at", "wrong"), [(np.inf, 0.37), (np.nan, 0.0)])
+def test_a_stated_flush_explains_no_number_where_an_infinity_or_nan_is_right(name: str, at: float, wrong: float) -> None:
+    def special_lost(x: Any, g: Any) -> Any:
+        same = np.isnan(x) if np.isnan(at) else x == at
+        return np.where(same, np.float32(wrong), flushing(name)(x, g))
+
+    compared, explained, _ = judged(name, special_lost, OF_ANOTHER, facts={"subnormals": "flushed"})
+    assert open_classes(compared, explained) & {"nan-lost", "inf"}
