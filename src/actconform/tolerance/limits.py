@@ -70,8 +70,10 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
         return self.scale is not None
 
     def scales(self, x: F64) -> F64:
-        """Return s(x), a new array."""
-        return SCALES[self.scale or "one"](x)
+        """Return s(x), a new array; 1 at an infinity, where results are limits and nothing is rounded."""
+        scales = SCALES[self.scale or "one"](x)
+        scales[np.isinf(x)] = 1.0
+        return scales
 
     def near_root(self, x: F64) -> NDArray[np.bool_]:
         """Tell where relative error means nothing because the derivative crosses zero."""
