@@ -34,6 +34,7 @@ ROOT_RADIUS = 0.3
 NEAREST_SHARE_LIMIT = 0.1
 NEAREST_BIAS_LIMIT = 0.4
 OUTLIER_LIMIT = 2.0  # healthy kernels reach 1.5
+END_ULP = 2.0**-10  # from the value that a function saturates at: nothing is left to round
 BINADE_POINTS = 64  # of a binade: bfloat16 has 128
 
 SCALES: dict[str, Callable[[F64], F64]] = {
