@@ -107,12 +107,12 @@ def image_cnn(head: str, *, published: bool, training: bool = False) -> Model:
 
 
 def bare_pools() -> Model:
-    """Pools that read their input bare, or a convolution without relu: overlapping windows, padding beside numbers below 0."""
+    """Two pools that read their input bare, without a relu: overlapping windows, padding beside numbers below 0."""
     layers = [
         layer("pool1", "max-pool", "x", size=(3, 3), strides=(2, 2), padding="same"),
-        layer("conv", "conv2d", "pool1", filters=4, size=(2, 2), padding="same"),
-        layer("pool2", "max-pool", "conv", size=(2, 3), strides=(1, 2), padding="same"),
-        layer("flatten", "flatten", "pool2"),
+        layer("pool2", "max-pool", "pool1", size=(2, 2), strides=(1, 2), padding="same"),
+        layer("conv", "conv2d", "pool2", filters=4, size=(2, 2), padding="same"),
+        layer("flatten", "flatten", "conv"),
         layer("dense", "dense", "flatten", units=3),
         _mse("dense"),
     ]
