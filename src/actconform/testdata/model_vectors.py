@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
 
 from actconform.catalog.models.zoo import PUBLISHED
 from actconform.errors import Unsupported
-from actconform.oracle.layers.model import gradients, values
+from actconform.oracle.layers.model import gradients, statistics, values
 from actconform.oracle.rounding import round_to
-from actconform.testdata.golden.model_goldens import LAYER
+from actconform.testdata.golden.model_goldens import LAYER, REGIME
 from actconform.testdata.kernel_vectors import STORAGE, TestVector, TestVectors
-from actconform.testdata.model_questions import CLIPPED, draw_question, questions_of
+from actconform.testdata.model_questions import CLIPPED, Question, draw_question, questions_of
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.regimes import raw
+from actconform.tolerance.layer_bounds import MOVING
 from actconform.tolerance.limits import Tolerance
 from actconform.tolerance.row_bounds import flushes
 from actconform.types.dtypes import DTYPES
@@ -25,14 +26,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.testdata.model_questions import Question
     from actconform.types import Aspect, Bundle
     from actconform.types.dtypes import FloatFormat
     from actconform.types.model import Model
 
     F64 = NDArray[np.float64]
     Touch: TypeAlias = Callable[[str, F64], F64]
+    Computed: TypeAlias = Aspect | Literal["statistics"]
 
+STATISTICS: Final = "statistics"  # the regime of what a call in training leaves
 RUNS = 8  # of perturbed evaluations: enough to see every direction in which rounding moves a result
 POOL_RUNS = 24  # in 16 bits, where many pools have two largest elements within a rounding
 # Of the spread. Healthy routes reach 5 in small models; 34 in published ones, which sum up to 3,600 terms and have up to a
@@ -65,6 +67,34 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
     return TestVectors(Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False), present)
 
 
+def statistics_vectors(model: Model, dtype: str) -> tuple[TestVectors, TestVectors]:
+    """Return what the running statistics are after the ordinary question, regime "statistics", of biased variances and of unbiased ones.
+
+    Each has one test vector, whose truth is named as the parameters are: "LAYER.mean", "LAYER.variance". Limits are those of `generate_model`.
+    """
+    storage, question = STORAGE[dtype], Question(REGIME, model.batch)
+    drawn: Bundle = {**draw_question(model, question), **draw_parameters(model)}
+    stored = {name: array.astype(storage) for name, array in drawn.items()}
+    truth = evaluated(model, STATISTICS, stored)
+    bounds = _bounds(model, STATISTICS, stored, dtype, question, truth)
+
+    def of(variance: str) -> TestVectors:
+        keys = {name.replace(f".{variance}", ".variance"): name for name in truth if name.endswith((".mean", f".{variance}"))}
+        expected = {name: truth[key] for name, key in keys.items()}
+        vector = TestVector(
+            regime=STATISTICS,
+            inputs=stored,
+            cotangents=None,
+            truth=expected,
+            input_at=expected,
+            dtypes=dict.fromkeys(expected, storage),
+            bounds={name: bounds[key] for name, key in keys.items()},
+        )
+        return TestVectors(Tolerance(fmt=DTYPES[dtype], limit=1.0, exact=False, unary=False), [vector])
+
+    return of("variance"), of("unbiased")
+
+
 def _vector(model: Model, aspect: Aspect, dtype: str, question: Question, *, constants: bool) -> TestVector | None:
     """Return the test vector of a question; None for gradients of the logarithm of a probability that rounds to 1."""
     storage = STORAGE[dtype]
@@ -94,7 +124,7 @@ def _vector(model: Model, aspect: Aspect, dtype: str, question: Question, *, con
 
 
 def _bounds(
-    model: Model, aspect: Aspect, tensors: Bundle, dtype: str, question: Question, truth: Mapping[str, F64]
+    model: Model, aspect: Computed, tensors: Bundle, dtype: str, question: Question, truth: Mapping[str, F64]
 ) -> dict[str, F64]:
     """Return the allowed error of every element of `truth`, 0 where that is not finite, infinity for a loss that is not judged."""
     fmt = DTYPES[dtype]
@@ -107,7 +137,9 @@ def _bounds(
     with np.errstate(invalid="ignore"):
         spreads = {
             name: np.where(
-                np.isfinite(array), np.sqrt(np.mean([(run[_key(model, name)] - array) ** 2 for run in moved], axis=0)), 0.0
+                np.isfinite(array),
+                np.sqrt(np.mean([(run[_key(model, name)] - array) ** 2 for run in moved], axis=0)),
+                0.0,
             )
             for name, array in truth.items()
         }
@@ -137,37 +169,54 @@ def _lost(fmt: FloatFormat) -> float:
 
 
 def evaluated(
-    model: Model, aspect: Aspect, tensors: Bundle, touch: Callable[[str], Touch] = lambda _: lambda _, array: array
+    model: Model, aspect: Computed, tensors: Bundle, touch: Callable[[str], Touch] = lambda _: lambda _, array: array
 ) -> dict[str, F64]:
-    """Return the float64 values of all layers as "layer.NAME", or the gradients of the loss as "d_NAME".
+    """Return the float64 values of all layers as "layer.NAME", the gradients of the loss as "d_NAME", or the running statistics.
 
-    `touch("value")`, `touch("cotangent")` and `touch("gradient")` change what is computed, as `values` and `gradients` have it.
+    `touch("value")`, `touch("cotangent")`, `touch("gradient")` and `touch("statistics")` change what is computed.
     """
     layers = values(model, tensors, touch("value"))
     if aspect == "value":
         return {LAYER + name: np.asarray(value, np.float64) for name, value in layers.items()}
+    if aspect == STATISTICS:
+        return {name: touch(STATISTICS)(name, array) for name, array in statistics(model, tensors, layers).items()}
     d_tensors = gradients(model, tensors, layers, touch("cotangent"))
     return {f"d_{name}": touch("gradient")(name, value) for name, value in d_tensors.items()}
 
 
 def perturbed(
-    model: Model, aspect: Aspect, tensors: Bundle, unit: float, run: int, *, exact_inputs: bool = False
+    model: Model, aspect: Computed, tensors: Bundle, unit: float, run: int, *, exact_inputs: bool = False
 ) -> dict[str, F64]:
     """Return the truths of an aspect with every number off by `unit` of itself, up or down, as the run's signs say; targets and noise stay.
 
-    With `exact_inputs` inputs stay too.
+    With `exact_inputs` inputs stay too, and what layers make of them that only move numbers.
     """
+    exact = _moved_alone(model) if exact_inputs else set()
 
     def touch(of: str) -> Touch:
-        return lambda name, array: array * (1.0 + unit * _signs(f"{model.name}/{of}/{name}/{run}", array.shape))
+        def off(name: str, array: F64) -> F64:
+            if of == "value" and name in exact:
+                return array
+            return array * (1.0 + unit * _signs(f"{model.name}/{of}/{name}/{run}", array.shape))
+
+        return off
 
     moving = {parameter.name for parameter in model.parameters}
-    moving |= {one.name for one in model.inputs if one.role == "data" and not exact_inputs}
+    moving |= {one.name for one in model.inputs if one.role == "data" and one.name not in exact}
     moved = {
         name: touch("tensor")(name, np.asarray(array, np.float64)) if name in moving else array
         for name, array in tensors.items()
     }
     return evaluated(model, aspect, moved, touch)
+
+
+def _moved_alone(model: Model) -> set[str]:
+    """Return the names of inputs, and of the layers that give numbers of theirs as they are."""
+    names = {model_input.name for model_input in model.inputs}
+    for layer in model.layers:
+        if layer.kind in MOVING and names.issuperset(layer.inputs):
+            names.add(layer.name)
+    return names
 
 
 def _typical(name: str, spreads: Mapping[str, F64]) -> float:
