@@ -8,12 +8,13 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.models.zoo import PUBLISHED
+from actconform.oracle.layers.model import values
 from actconform.testdata.golden.model_goldens import REGIME
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
+from actconform.types.model import LOSS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 LARGE, FAR = 100.0, 1000.0  # what inputs are multiplied by, and where their mean lies
-SAFE_IN_F16 = 64.0  # of layer values: a product of two, eight of which are added, is no overflow
+SAFE_IN_F16 = 128.0  # of layer values: the square of one is no overflow, sums of squares are
 FULL_MANTISSA, LOSS_SCALE = 0.37, 1024.0  # cotangents of a loss
 EXTREME = ("large", "far-from-0")
 CLIPPED = ("binary-cross-entropy", "categorical-cross-entropy")  # where their logarithms end is each framework's choice
 REFUSING = "binary-cross-entropy"  # of probabilities that are NaN: torch raises
+BATCHES = (7, 11)  # that leave a remainder of several, whatever number of samples is taken at once
 UNSTABLE = "sharpen"  # a power of probabilities is 0 / 0 in float32 where gamma is large, whoever computes it
 
 
@@ -41,6 +43,8 @@ class Question(NamedTuple):
     """Of the loss, where gradients are asked for."""
     scale: float = 1.0
     shift: float = 0.0
+    logits: float = 1.0
+    """What the parameters are multiplied by that give the loss its logits."""
     integers: bool = False
     """Inputs are rounded to integers, so that windows of a pool have equal maxima; rounding cannot break these ties."""
     nan: bool = False
@@ -49,8 +53,10 @@ class Question(NamedTuple):
     """Whether more is asked of the loss than to be a number."""
 
 
-def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat) -> Iterator[Question]:
+def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: bool) -> Iterator[Question]:
     """Yield the questions of a model in an aspect, the ordinary one first; published sizes have that alone.
+
+    With `constants` parameters are as they are.
 
     Left out is what has no one answer: the statistics of a batch of one number; gradients of saturated functions, which are
     what cancellation leaves, and those behind NaN; a loss of NaN that frameworks refuse; in 16 bits ties, which rounding makes and breaks,
@@ -61,7 +67,7 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat) -> Iterator[Que
         return
     if not _one_value_a_channel(model):
         yield Question("batch-1", 1, cotangent=FULL_MANTISSA)
-    yield Question("another-batch", 2 * model.batch + 1, cotangent=LOSS_SCALE)
+    yield Question("another-batch", next(batch for batch in BATCHES if batch != model.batch), cotangent=LOSS_SCALE)
     kinds = {layer.kind for layer in model.layers}
     if "max-pool" in kinds and fmt.bits > 16:
         yield Question("ties", model.batch, integers=True)
@@ -71,6 +77,8 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat) -> Iterator[Que
         loss_clips = model.layers[-1].kind in CLIPPED
         scale = _safe_scale(model) if fmt.emax < 16 else LARGE
         yield Question(EXTREME[0], model.batch, scale=scale, loss_judged=not loss_clips)
+        if "cross-entropy" in model.layers[-1].kind and not constants and fmt.emax > 16:
+            yield Question("large-logits", model.batch, logits=LARGE, loss_judged=not loss_clips)
         if fmt.bits > 16:
             yield Question(EXTREME[1], model.batch, shift=FAR, loss_judged=not loss_clips)
     if REFUSING not in kinds:
@@ -78,7 +86,7 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat) -> Iterator[Que
 
 
 def draw_question(model: Model, question: Question) -> dict[str, F32]:
-    """Return every input of a model for a question in float32, the batch first: each question has numbers of its own."""
+    """Return every input and parameter of a model for a question in float32, the batch first: each question has data of its own."""
     regime = "" if question.regime == REGIME else f"/{question.regime}"
     inputs = draw_inputs(msgspec.structs.replace(model, batch=question.batch, name=f"{model.name}{regime}"))
     normal = [one.name for one in model.inputs if one.role == "data" and one.draw == "normal"]
@@ -88,7 +96,18 @@ def draw_question(model: Model, question: Question) -> dict[str, F32]:
     if question.nan and normal:
         sample = inputs[normal[0]][-1].reshape(-1)
         sample[sample.size // 2] = np.nan
-    return inputs
+    parameters = draw_parameters(model)
+    if question.logits != 1.0:
+        parameters |= {name: parameters[name] * np.float32(question.logits) for name in _of_logits(model)}
+    return {**inputs, **parameters}
+
+
+def _of_logits(model: Model) -> list[str]:
+    """Return the parameters of the last layer before the loss that has any."""
+    source = model.layers[-1].inputs[0]
+    while not model.parameters_of(source):
+        source = model.layer(source).inputs[0]
+    return [parameter.name for parameter in model.parameters_of(source)]
 
 
 def _one_value_a_channel(model: Model) -> bool:
@@ -100,13 +119,10 @@ def _one_value_a_channel(model: Model) -> bool:
 
 def _safe_scale(model: Model) -> float:
     """Return the largest power of two up to `LARGE` by which inputs can be multiplied before a layer's value is beyond `SAFE_IN_F16`."""
-    from actconform.oracle.layers.model import values
-
     scale = 2.0 ** np.floor(np.log2(LARGE))
     while scale > 1.0:
-        question = Question("large", model.batch, scale=scale)
-        tensors: dict[str, Any] = {**draw_question(model, question), **draw_parameters(model)}
-        if all(np.abs(value).max() <= SAFE_IN_F16 for value in values(model, tensors).values()):
+        layers = values(model, draw_question(model, Question("large", model.batch, scale=scale)))
+        if all(np.abs(value).max() <= SAFE_IN_F16 for name, value in layers.items() if name != LOSS):
             break
         scale /= 2.0
     return scale

@@ -13,7 +13,6 @@ from actconform.oracle.rounding import round_to
 from actconform.testdata.golden.model_goldens import LAYER, REGIME
 from actconform.testdata.kernel_vectors import STORAGE, TestVector, TestVectors
 from actconform.testdata.model_questions import CLIPPED, Question, draw_question, questions_of
-from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.regimes import raw
 from actconform.tolerance.layer_bounds import MOVING
 from actconform.tolerance.limits import Tolerance
@@ -57,7 +56,8 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
     """
     fmt = DTYPES[dtype]
     vectors = [
-        _vector(model, aspect, dtype, question, constants=constants) for question in questions_of(model, aspect, fmt)
+        _vector(model, aspect, dtype, question, constants=constants)
+        for question in questions_of(model, aspect, fmt, constants=constants)
     ]
     present = [vector for vector in vectors if vector is not None]
     if not present:
@@ -73,13 +73,16 @@ def statistics_vectors(model: Model, dtype: str) -> tuple[TestVectors, TestVecto
     Each has one test vector, whose truth is named as the parameters are: "LAYER.mean", "LAYER.variance". Limits are those of `generate_model`.
     """
     storage, question = STORAGE[dtype], Question(REGIME, model.batch)
-    drawn: Bundle = {**draw_question(model, question), **draw_parameters(model)}
-    stored = {name: array.astype(storage) for name, array in drawn.items()}
+    stored = {name: array.astype(storage) for name, array in draw_question(model, question).items()}
     truth = evaluated(model, STATISTICS, stored)
     bounds = _bounds(model, STATISTICS, stored, dtype, question, truth)
 
     def of(variance: str) -> TestVectors:
-        keys = {name.replace(f".{variance}", ".variance"): name for name in truth if name.endswith((".mean", f".{variance}"))}
+        keys = {
+            name.replace(f".{variance}", ".variance"): name
+            for name in truth
+            if name.endswith((".mean", f".{variance}"))
+        }
         expected = {name: truth[key] for name, key in keys.items()}
         vector = TestVector(
             regime=STATISTICS,
@@ -98,8 +101,7 @@ def statistics_vectors(model: Model, dtype: str) -> tuple[TestVectors, TestVecto
 def _vector(model: Model, aspect: Aspect, dtype: str, question: Question, *, constants: bool) -> TestVector | None:
     """Return the test vector of a question; None for gradients of the logarithm of a probability that rounds to 1."""
     storage = STORAGE[dtype]
-    drawn: Bundle = {**draw_question(model, question), **draw_parameters(model)}
-    stored = {name: array.astype(storage) for name, array in drawn.items()}
+    stored = {name: array.astype(storage) for name, array in draw_question(model, question).items()}
     cotangent = np.asarray(question.cotangent, storage)
     if _rounds_to_1(model, stored, DTYPES[dtype]):
         if aspect == "gradient":
