@@ -95,6 +95,20 @@ def layer_norm_one_pass(program: Program, _: object) -> Program:
 
 
 @fault(
+    "torch", "batch-norm-one-pass", FAMILY, "variance of the batch is the mean of squares less the square of the mean",
+    "image-cnn-softmax2@training/value/f32", findings="scaled-error nan-made", **FRAMEWORK,
+)  # fmt: skip
+def batch_norm_one_pass(program: Program, _: object) -> Program:
+    def one_pass(healthy: Any, x: Tensor) -> Tensor:
+        norm, over = healthy[0], (0, 2, 3)
+        mean = x.mean(over, keepdim=True)
+        variance = (x * x).mean(over, keepdim=True) - mean * mean
+        return (x - mean) / (variance + norm.eps).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+    return in_layer(program, "norm1", one_pass)
+
+
+@fault(
     "torch", "layer-softmax-unshifted", FAMILY, "a softmax does not take off the maximum",
     "mlp-softmax/value/f32", findings="nan-made", **FRAMEWORK,
 )  # fmt: skip
