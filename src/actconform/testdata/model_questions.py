@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 LARGE, FAR = 100.0, 1000.0  # what inputs are multiplied by, and where their mean lies
+LARGE_LOGITS = 400.0  # what the parameters of logits are multiplied by: their exponentials overflow
 SAFE_IN_F16 = 128.0  # of layer values: the square of one is no overflow, sums of squares are
 FULL_MANTISSA, LOSS_SCALE = 0.37, 1024.0  # cotangents of a loss
 EXTREME = ("large", "far-from-0")
@@ -78,7 +79,7 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: b
         scale = _safe_scale(model) if fmt.emax < 16 else LARGE
         yield Question(EXTREME[0], model.batch, scale=scale, loss_judged=not loss_clips)
         if "cross-entropy" in model.layers[-1].kind and not constants and fmt.emax > 16:
-            yield Question("large-logits", model.batch, logits=LARGE, loss_judged=not loss_clips)
+            yield Question("large-logits", model.batch, logits=LARGE_LOGITS, loss_judged=not loss_clips)
         if fmt.bits > 16:
             yield Question(EXTREME[1], model.batch, shift=FAR, loss_judged=not loss_clips)
     if REFUSING not in kinds:
