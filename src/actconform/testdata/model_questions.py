@@ -120,7 +120,7 @@ def _one_value_a_channel(model: Model) -> bool:
 
 def _safe_scale(model: Model) -> float:
     """Return the largest power of two up to `LARGE` by which inputs can be multiplied before a layer's value is beyond `SAFE_IN_F16`."""
-    scale = 2.0 ** np.floor(np.log2(LARGE))
+    scale = float(2.0 ** np.floor(np.log2(LARGE)))
     while scale > 1.0:
         layers = values(model, draw_question(model, Question("large", model.batch, scale=scale)))
         if all(np.abs(value).max() <= SAFE_IN_F16 for name, value in layers.items() if name != LOSS):
