@@ -40,6 +40,9 @@ class Answering(Program):
     def intermediates(self, inputs: Bundle) -> Bundle:
         return self._healthy.intermediates(inputs)
 
+    def statistics(self, inputs: Bundle) -> Bundle:
+        return self._healthy.statistics(inputs)
+
 
 class Injected(NamedTuple):
     """A fault and how it is injected.
@@ -124,6 +127,8 @@ ROOMS = (
     "one_sided",
     "patterns",
     "cotangents",
+    "questions",
+    "narrow_models",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")
