@@ -57,6 +57,11 @@ def _input(stream: str, model_input: Input, shape: tuple[int, ...]) -> F32:
             drawn = -np.log(-np.log((words + 0.5) / 2.0**32))
         case "mask":
             drawn = uniform(stream, n, 0.0, 1.0) >= np.float32(number)
+        case "padding":
+            lengths = 1 + (raw(stream, n // width) >> np.uint64(32)) % np.uint64(width)
+            drawn = np.arange(width) < lengths.astype(np.int64)[:, None]
+        case "ids":
+            drawn = (raw(stream, n) >> np.uint64(32)) % np.uint64(int(number))
         case _:
             raise ValueError(f"input {model_input.name}: no way to draw is called {model_input.draw!r}")
     single: F32 = drawn.astype(np.float32).reshape(shape)
