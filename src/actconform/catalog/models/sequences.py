@@ -8,7 +8,7 @@ from actconform.types.model import Input, Model
 
 def token_tagger() -> Model:
     """Tokens, padded, through LSTM and GRU; the steps that are no padding are weighed by a masked softmax and read."""
-    steps, tokens, classes = 6, 9, 4
+    steps, tokens, tags = 6, 9, 4
     layers = [
         layer("embedded", "embedding", "ids", tokens=tokens, units=5),
         layer("lstm", "lstm", "embedded", units=4),
@@ -17,13 +17,13 @@ def token_tagger() -> Model:
         layer("scores", "reshape", "score", shape=(steps,)),
         layer("weights", "masked-softmax", "scores", "mask"),
         layer("pooled", "read", "weights", "gru"),
-        layer("head", "dense", "pooled", units=classes),
-        layer("loss", "categorical-cross-entropy-from-logits", "head", "target"),
+        layer("head", "dense", "pooled", units=tags),
+        layer("loss", "mean-squared-error", "head", "target"),
     ]
     inputs = [
         Input(name="ids", shape=(steps,), draw=f"ids:{tokens}", role="noise"),
         Input(name="mask", shape=(steps,), draw="padding", role="noise"),
-        Input(name="target", shape=(classes,), draw="one-hot", role="target"),
+        Input(name="target", shape=(tags,), draw="binary", role="target"),
     ]
     source = "Hochreiter and Schmidhuber 1997; Cho et al. 2014; Bahdanau, Cho and Bengio 2015"
     return describe("token-tagger", source, inputs, layers, output="head", batch=4)

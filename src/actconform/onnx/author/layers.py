@@ -95,8 +95,9 @@ def _image_norm(g: Nodes, at: Wiring) -> str:
     epsilon = at.number("epsilon")
     if at.layer.kind == "instance-norm":
         return _channels_last(g, g.InstanceNormalization(x, gamma, beta, epsilon=epsilon), 4)
-    groups = int(at.number("groups"))
-    return _channels_last(g, g.GroupNormalization(x, gamma, beta, num_groups=groups, epsilon=epsilon), 4)
+    y = g.GroupNormalization(x, gamma, beta, num_groups=int(at.number("groups")), epsilon=epsilon)
+    height, width, channels = at.shapes[0]
+    return _channels_last(g, g.typed(y, (None, channels, height, width)), 4)
 
 
 @layer_graph("rms-norm")
