@@ -8,7 +8,7 @@ from actconform.types.model import Input, Model
 
 def token_tagger() -> Model:
     """Tokens, padded, through LSTM and GRU; the steps that are no padding are weighed by a masked softmax and read."""
-    steps, tokens, tags = 6, 9, 4
+    steps, tokens, tags = 4, 9, 4
     layers = [
         layer("embedded", "embedding", "ids", tokens=tokens, units=5),
         layer("lstm", "lstm", "embedded", units=4),
