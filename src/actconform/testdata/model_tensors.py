@@ -58,8 +58,9 @@ def _input(stream: str, model_input: Input, shape: tuple[int, ...]) -> F32:
         case "mask":
             drawn = uniform(stream, n, 0.0, 1.0) >= np.float32(number)
         case "padding":
-            lengths = 1 + (raw(stream, n // width) >> np.uint64(32)) % np.uint64(width)
-            drawn = np.arange(width) < lengths.astype(np.int64)[:, None]
+            start = int(raw(stream, 1)[0] >> np.uint64(32))
+            lengths = 1 + (start + np.arange(n // width)) % width
+            drawn = np.arange(width) < lengths[:, None]
         case "ids":
             drawn = (raw(stream, n) >> np.uint64(32)) % np.uint64(int(number))
         case _:
