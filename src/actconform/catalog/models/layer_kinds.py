@@ -22,12 +22,12 @@ reshape              settings shape
 activation           a kernel over the last axis; settings kernel: the name of a built-in one, or a plugin's Kernel itself
 add, multiply        of two inputs, broadcast as in NumPy
 affine               scale x + shift; settings scale, shift
-embedding            of ids, whole numbers from 0 on, the rows of a table; settings tokens, units; parameters table (tokens, units)
+embedding            of ids, whole numbers from 0 on, the rows of a table; settings tokens, units, init; parameters table (tokens, units)
 lstm                 of x (t, d) the states h of all steps, from h = c = 0: with the gates i, f, g, o = x W + h U + b,
-                     c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c'); settings units; parameters kernel (d, 4 u),
+                     c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c'); settings units, init, bias; parameters kernel (d, 4 u),
                      recurrent (u, 4 u), bias (4 u), each gate by gate in that order
 gru                  the same from h = 0 with z, r, n: h' = z h + (1 - z) tanh(x W_n + b_n + r (h U_n + c_n)), z and r the sigmoids of
-                     x W + b + h U + c; settings units; parameters kernel (d, 3 u), recurrent (u, 3 u), bias (2, 3 u): b and c
+                     x W + b + h U + c; settings units, init, bias; parameters kernel (d, 3 u), recurrent (u, 3 u), bias (2, 3 u): b and c
 masked-softmax       inputs x, mask, of one shape: softmax over the last axis of the x whose mask is 1, and 0 where it is 0
 attention            inputs q, k, v (t, d): softmax(q k^T / sqrt(d)) v; with a mask (s) as fourth input keys whose mask is 0 are not
                      attended to
@@ -178,7 +178,7 @@ def _embedding_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
 
 def _embedding_parameters(layer: Layer, _: Sequence[Shape]) -> list[Parameter]:
     tokens, units = (int(layer.settings[name]) for name in ("tokens", "units"))  # type: ignore[arg-type]
-    return [_parameter(layer, "table", (tokens, units), "near:0")]
+    return [_parameter(layer, "table", (tokens, units), str(layer.settings["init"]))]
 
 
 def _recurrent_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
@@ -191,9 +191,9 @@ def _recurrent_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Paramet
     gates = {"lstm": 4, "gru": 3}[layer.kind] * units
     kernel, recurrent = ((shapes[0][-1], gates), (units, gates))
     return [
-        _parameter(layer, "kernel", kernel, "glorot_uniform"),
-        _parameter(layer, "recurrent", recurrent, "glorot_uniform"),
-        _parameter(layer, "bias", (gates,) if layer.kind == "lstm" else (2, gates), "near:0"),
+        _parameter(layer, "kernel", kernel, str(layer.settings["init"])),
+        _parameter(layer, "recurrent", recurrent, str(layer.settings["init"])),
+        _parameter(layer, "bias", (gates,) if layer.kind == "lstm" else (2, gates), str(layer.settings["bias"])),
     ]
 
 
@@ -344,9 +344,9 @@ KINDS: dict[str, Kind] = {
     "add": Kind((2,), {}, _broadcast),
     "multiply": Kind((2,), {}, _broadcast),
     "affine": Kind((1,), {"scale": 1.0, "shift": 0.0}, _same),
-    "embedding": Kind((1,), {"tokens": None, "units": None}, _embedding_shape, _embedding_parameters),
-    "lstm": Kind((1,), {"units": None}, _recurrent_shape, _recurrent_parameters),
-    "gru": Kind((1,), {"units": None}, _recurrent_shape, _recurrent_parameters),
+    "embedding": Kind((1,), {"tokens": None, "units": None, "init": "he_uniform"}, _embedding_shape, _embedding_parameters),
+    "lstm": Kind((1,), {"units": None, **_INIT}, _recurrent_shape, _recurrent_parameters),
+    "gru": Kind((1,), {"units": None, **_INIT}, _recurrent_shape, _recurrent_parameters),
     "masked-softmax": Kind((2,), {}, _mask_shape),
     "attention": Kind((3, 4), {}, _attention_shape),
     "multi-head-attention": Kind((1,), {"heads": None}, _heads_shape, _heads_parameters),

@@ -11,8 +11,8 @@ def token_tagger() -> Model:
     steps, tokens, tags = 4, 9, 4
     layers = [
         layer("embedded", "embedding", "ids", tokens=tokens, units=5),
-        layer("lstm", "lstm", "embedded", units=4),
-        layer("gru", "gru", "lstm", units=3),
+        layer("lstm", "lstm", "embedded", units=4, init="he_uniform", bias="near:1"),
+        layer("gru", "gru", "lstm", units=3, init="he_uniform"),
         layer("score", "dense", "gru", units=1),
         layer("scores", "reshape", "score", shape=(steps,)),
         layer("weights", "masked-softmax", "scores", "mask"),
