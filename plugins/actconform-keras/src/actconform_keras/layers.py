@@ -170,8 +170,10 @@ def _recurrent(context: KerasContext) -> BuiltLayer:
 def _masked_softmax(context: KerasContext) -> BuiltLayer:
     from keras import layers, ops
 
-    layer = layers.Softmax(**context.common)
-    return own(layer, lambda x, mask: layer(x, mask=ops.cast(mask, "bool")))
+    # Not called as a layer: it would hand its mask on, up to the loss, which would leave out what is masked.
+    softmax = layers.Softmax(dtype=context.dtype).call
+    masked = composed(context, lambda x, mask: softmax(x, mask=ops.cast(mask, "bool")))
+    return masked._replace(room=LAYERS, text="Softmax(mask)")
 
 
 def _dropout(context: KerasContext) -> BuiltLayer:

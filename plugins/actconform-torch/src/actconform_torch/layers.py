@@ -170,7 +170,7 @@ def _embedding(context: LayerContext) -> BuiltLayer:
             return super().forward(ids.long())  # a model's tensors are of floating point all
 
     module = Embedding(int(context.number("tokens")), int(context.number("units")))
-    return BuiltLayer("torch.nn.Embedding", module, lambda p: {"weight": p["table"]})
+    return BuiltLayer("torch.nn.Embedding", module, lambda p: {"weight": p["table"]}, channels_last=True)
 
 
 def _lstm(context: LayerContext) -> BuiltLayer:
