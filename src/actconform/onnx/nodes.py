@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # 24 brought Swish, and ONNX Runtime 1.31 runs it at 24 alone; from 22 on all but Celu and Shrink take bfloat16.
 OPSET = 24
 
+BATCH = "b"  # the name of a model's first dimension
+
 ELEMENT_TYPES: dict[str, int] = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _SPELLED = {"f32": "tensor(float)", "f16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
@@ -142,8 +144,8 @@ class Nodes:
         self.nodes.append(operator_node(operator, read, names, name=name, **attributes))
         return names
 
-    def typed(self, tensor: str, dims: Sequence[int | None]) -> str:
-        """Write down a tensor's shape, None for what is dynamic, where onnx infers none, and return the tensor."""
+    def typed(self, tensor: str, dims: Sequence[str | int]) -> str:
+        """Write down a tensor's dimensions where onnx infers none, and return the tensor."""
         self.shapes.append(helper.make_tensor_value_info(tensor, self.element_type, dims))
         return tensor
 

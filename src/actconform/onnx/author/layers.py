@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
-from actconform.onnx.nodes import graph_of, layer_graph
+from actconform.onnx.nodes import BATCH, graph_of, layer_graph
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def _image_norm(g: Nodes, at: Wiring) -> str:
         return _channels_last(g, g.InstanceNormalization(x, gamma, beta, epsilon=epsilon), 4)
     y = g.GroupNormalization(x, gamma, beta, num_groups=int(at.number("groups")), epsilon=epsilon)
     height, width, channels = at.shapes[0]
-    return _channels_last(g, g.typed(y, (None, channels, height, width)), 4)
+    return _channels_last(g, g.typed(y, (BATCH, channels, height, width)), 4)
 
 
 @layer_graph("rms-norm")
