@@ -354,7 +354,9 @@ def by_torch(read):
         "activation": lambda: {"relu": torch.relu, "sigmoid": torch.sigmoid, "softmax": lambda v: v.softmax(-1)}[
             s["kernel"]
         ](x[0]),
-        "group-norm": lambda: F.group_norm(x[0].permute(first), s["groups"], p["gamma"], p["beta"], s["epsilon"]).permute(last),
+        "group-norm": lambda: F.group_norm(
+            x[0].permute(first), s["groups"], p["gamma"], p["beta"], s["epsilon"]
+        ).permute(last),
         "rms-norm": lambda: F.rms_norm(x[0], x[0].shape[-1:], p["gamma"], s["epsilon"]),
         "l2-normalize": lambda: F.normalize(x[0], dim=-1),
         "lstm": lambda: recurrent_by_torch(torch.nn.LSTM, x[0], p, (0, 1, 2, 3)),

@@ -362,7 +362,9 @@ def _l2(reading: Reading, fmt: FloatFormat) -> Bounded:
     by_length = x * squares.inverse_root(least=epsilon**2)
     by_epsilon = x / epsilon
     long = squares.value >= epsilon**2
-    value, error = (np.where(long, *parts) for parts in ((by_length.value, by_epsilon.value), (by_length.error, by_epsilon.error)))
+    value, error = (
+        np.where(long, *parts) for parts in ((by_length.value, by_epsilon.value), (by_length.error, by_epsilon.error))
+    )
     return Bounded(value, error, fmt)
 
 

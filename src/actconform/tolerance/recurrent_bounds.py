@@ -39,7 +39,9 @@ def gru_bound(x: Bounded, parameters: Mapping[str, Bounded]) -> Bounded:
     units = h.value.shape[-1]
     states = []
     for time in range(x.value.shape[1]):
-        both = projected(_joined([x[:, time], h], -1), weights[:, : 2 * units], bias[0, : 2 * units] + bias[1, : 2 * units])
+        both = projected(
+            _joined([x[:, time], h], -1), weights[:, : 2 * units], bias[0, : 2 * units] + bias[1, : 2 * units]
+        )
         z, r = map(_sigmoid, _gates(both, 2))
         inner = projected(h, parameters["recurrent"][:, 2 * units :], bias[1, 2 * units :])
         outer = projected(x[:, time], parameters["kernel"][:, 2 * units :], bias[0, 2 * units :])
@@ -59,7 +61,9 @@ def _weights(parameters: Mapping[str, Bounded]) -> Bounded:
 
 
 def _joined(parts: list[Bounded], axis: int) -> Bounded:
-    value, error = (np.concatenate(arrays, axis) for arrays in zip(*((part.value, part.error) for part in parts), strict=True))
+    value, error = (
+        np.concatenate(arrays, axis) for arrays in zip(*((part.value, part.error) for part in parts), strict=True)
+    )
     return Bounded(value, error, parts[0].fmt)
 
 

@@ -27,7 +27,7 @@ WRONG = {"findings": "scaled-error", "blames": "framework"}
 # Recurrent layers
 
 
-def _lstm(  # noqa: PLR0913  each argument is what one fault changes
+def _lstm(
     layer: Any,
     x: Tensor,
     *,
@@ -253,7 +253,9 @@ def attention_mask_of_queries(program: Program, _: object) -> Program:
 @fault("torch", "attention-mask-by-one", FAMILY, "the last step that is no padding is left out",
        f"{ATTENTION}/value/f32", tensor="attention", findings="nan-made scaled-error", blames="framework")  # fmt: skip
 def attention_mask_by_one(program: Program, _: object) -> Program:
-    return in_layer(program, "attention", lambda healthy, q, k, v, mask: healthy(q, k, v, mask.roll(-1, 1).cummin(1)[0]))
+    return in_layer(
+        program, "attention", lambda healthy, q, k, v, mask: healthy(q, k, v, mask.roll(-1, 1).cummin(1)[0])
+    )
 
 
 @fault("torch", "attention-padding-has-gradient", FAMILY, "the values of padding have a gradient",

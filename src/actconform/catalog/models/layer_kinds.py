@@ -344,7 +344,9 @@ KINDS: dict[str, Kind] = {
     "add": Kind((2,), {}, _broadcast),
     "multiply": Kind((2,), {}, _broadcast),
     "affine": Kind((1,), {"scale": 1.0, "shift": 0.0}, _same),
-    "embedding": Kind((1,), {"tokens": None, "units": None, "init": "he_uniform"}, _embedding_shape, _embedding_parameters),
+    "embedding": Kind(
+        (1,), {"tokens": None, "units": None, "init": "he_uniform"}, _embedding_shape, _embedding_parameters
+    ),
     "lstm": Kind((1,), {"units": None, **_INIT}, _recurrent_shape, _recurrent_parameters),
     "gru": Kind((1,), {"units": None, **_INIT}, _recurrent_shape, _recurrent_parameters),
     "masked-softmax": Kind((2,), {}, _mask_shape),

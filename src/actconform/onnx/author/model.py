@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from actconform.types import Artifact
     from actconform.types.model import Layer, Model
 
+
 def author_model(model: Model, dtype: str) -> Artifact:
     """Return the graph of `model` at `dtype` ("f32", "f16", "bf16"): standard operators, passed by onnx's checker.
 
