@@ -106,7 +106,7 @@ def _image_norm(context: LayerContext) -> BuiltLayer:
     epsilon = context.number("epsilon")
 
     def normalize(p: Named, x: Array) -> Array:
-        grouped = x.reshape(len(x), -1, groups, channels // groups)
+        grouped = x.reshape(x.shape[0], -1, groups, channels // groups)
         return standardize(grouped, (1, 3), epsilon=epsilon).reshape(x.shape) * p["gamma"] + p["beta"]
 
     return BuiltLayer("composition: jax.nn.standardize(x by groups) * gamma + beta", normalize)
@@ -157,7 +157,7 @@ def _lstm(_: LayerContext) -> BuiltLayer:
             h = sigmoid(o) * tanh(c)
             return (h, c), h
 
-        start = zeros((len(x), len(p["recurrent"])), x.dtype)
+        start = zeros((x.shape[0], len(p["recurrent"])), x.dtype)
         return _scanned(step, (start, start), x @ p["kernel"] + p["bias"])
 
     return BuiltLayer("composition: jax.lax.scan of jax.nn.sigmoid, jnp.tanh", lstm)
@@ -175,7 +175,7 @@ def _gru(_: LayerContext) -> BuiltLayer:
             h = z * h + (1.0 - z) * tanh(n + sigmoid(r + u_r) * u_n)
             return h, h
 
-        start = zeros((len(x), len(p["recurrent"])), x.dtype)
+        start = zeros((x.shape[0], len(p["recurrent"])), x.dtype)
         return _scanned(step, start, x @ p["kernel"] + p["bias"][0])
 
     return BuiltLayer("composition: jax.lax.scan of jax.nn.sigmoid, jnp.tanh", gru)
