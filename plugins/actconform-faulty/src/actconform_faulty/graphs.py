@@ -20,9 +20,12 @@ BLAMES = {"export": "exporter", "ort": "runtime"}
 
 
 def graph_fault(
-    into: str, name: str, what: str, *cases: str, **expected: Any
+    into: str, name: str, what: str, *cases: str, family: str = "", **expected: Any
 ) -> Callable[[Callable[[ModelProto], None]], Callable[[bytes], bytes]]:
-    """Register the fault of an exporter or a runtime whose function changes a ModelProto in place; no node to change, no fault."""
+    """Register the fault of an exporter or a runtime whose function changes a ModelProto in place; no node to change, no fault.
+
+    `family` is by default that of all such faults.
+    """
 
     def register(change: Callable[[ModelProto], None]) -> Callable[[bytes], bytes]:
         def inject(model: bytes) -> bytes:
@@ -30,7 +33,9 @@ def graph_fault(
             change(proto)
             return bytes(proto.SerializeToString())
 
-        fault(into, name, FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(inject)
+        fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(
+            inject
+        )
         return inject
 
     return register

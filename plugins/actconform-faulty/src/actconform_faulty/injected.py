@@ -129,6 +129,7 @@ ROOMS = (
     "cotangents",
     "questions",
     "narrow_models",
+    "sequences",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")
