@@ -124,6 +124,8 @@ ROOMS = (
     "one_sided",
     "patterns",
     "cotangents",
+    "memory_layout",
+    "repetition",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")
