@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from actconform.comparison.layerwise import layerwise, locate_layer, top_1
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
@@ -11,6 +13,7 @@ from actconform.onnx.gates import inspect, inspect_model
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
 from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.kernel_vectors import generate
+from actconform.testdata.memory_vectors import with_layouts
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
 from actconform.types.dtypes import DTYPES
@@ -18,7 +21,6 @@ from actconform.types.model import LOSS, Model
 from actconform.verdict.blame import blame
 from actconform.verdict.causes.explain import Explainer, Explanation, plainly
 from actconform.verdict.reevaluate import LayerReevaluation
-from actconform.workers.protocol import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Aspect, Bundle, Case, Finding, Kernel, Measurement
     from actconform.verdict.causes.explain import Situation
-    from actconform.workers.protocol import Job, JobResult
+    from actconform.workers.protocol import Call, Job, JobResult
 
 
 class LayerRun(NamedTuple):
@@ -92,7 +94,7 @@ class KernelSubject:
         self._kernel = kernel
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:
-        return generate(self._kernel, case.aspect, case.dtype, golden)
+        return with_layouts(self._kernel, case.aspect, generate(self._kernel, case.aspect, case.dtype, golden))
 
     def author(self, dtype: str) -> Artifact:
         return author(self._kernel, dtype)
@@ -107,7 +109,7 @@ class KernelSubject:
         return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact
 
     def call_for(self, call: Call, graph: Artifact) -> Call:  # noqa: ARG002  it takes all inputs
-        return Call(call.regime, with_cotangents(call.inputs, call.cotangents))
+        return _with_cotangents(call)
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:  # noqa: ARG002
         return [], []
@@ -135,7 +137,8 @@ class ModelSubject:
         self._model = model
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:  # noqa: ARG002  its goldens hold the oracle, which is asked
-        return generate_model(self._model, case.aspect, case.dtype, constants=case.constants)
+        vectors = generate_model(self._model, case.aspect, case.dtype, constants=case.constants)
+        return with_layouts(self._model, case.aspect, vectors)
 
     def author(self, dtype: str) -> Artifact:
         return author_model(self._model, dtype)
@@ -152,7 +155,7 @@ class ModelSubject:
         return subgraph_to(artifact, outputs)
 
     def call_for(self, call: Call, graph: Artifact) -> Call:
-        return call_with_inputs_of(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)
+        return call_with_inputs_of(_with_cotangents(call), graph)
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
         case = run.job.case
@@ -179,6 +182,10 @@ class ModelSubject:
 
     def candidates(self, *_: object) -> tuple[str, ...]:
         return ()
+
+
+def _with_cotangents(call: Call) -> Call:
+    return msgspec.structs.replace(call, inputs=with_cotangents(call.inputs, call.cotangents), cotangents=None)
 
 
 def subject_of(subject: Kernel | Model) -> Subject:
