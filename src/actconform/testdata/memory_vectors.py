@@ -39,27 +39,32 @@ POINTS = 480  # ordinary ones of a unary kernel
 SHAPE = (5, 18)  # of the rows
 OF_VECTORS = ("offset", "strided", "reversed", "read-only")
 OF_ROWS = (*OF_VECTORS, "padded", "transposed")
+OF_MODELS = ("offset", "strided", "transposed", "read-only")  # a call of a model takes as long as many of a kernel
 
 
-def with_layouts(subject: Kernel | Model, aspect: Aspect, dtype_vectors: TestVectors) -> TestVectors:
+def with_layouts(subject: Kernel | Model, aspect: Aspect, vectors: TestVectors) -> TestVectors:
     """Return the test vectors of a case with further ones, of the regime "memory", in each layout that its arrays can have.
 
     Of unary kernels ordinary numbers, special ones and kinks in disorder; of row kernels ordinary and special rows; of models
     their own tensors, but for published sizes. Cotangents are also laid out alone, and expanded from one element (stride 0).
     """
-    fmt = dtype_vectors.tolerance.fmt
+    fmt = vectors.tolerance.fmt
     if isinstance(subject, Model):
-        further = [] if PUBLISHED in subject.name else list(_in(OF_ROWS, dtype_vectors.vectors[0]))
+        further = [] if PUBLISHED in subject.name else [*_in(OF_MODELS, vectors.vectors[0])]
     elif subject.form == "row":
         further = list(_of_rows(subject, aspect, fmt))
     else:
         further = list(_of_points(subject, aspect, fmt))
-    return msgspec.structs.replace(dtype_vectors, vectors=[*dtype_vectors.vectors, *further])
+    return msgspec.structs.replace(vectors, vectors=[*vectors.vectors, *further])
 
 
 def _in(layouts: Iterable[str], vector: TestVector) -> Iterator[TestVector]:
     for layout in layouts:
         yield msgspec.structs.replace(vector, regime=REGIME, layout=layout)
+
+
+def _of_kernel(layouts: Iterable[str], vector: TestVector) -> Iterator[TestVector]:
+    yield from _in(layouts, vector)
     if len(vector.inputs) + len(vector.cotangents or ()) > 1:
         yield msgspec.structs.replace(vector, regime=REGIME, layout="strided", first_plain=True)
 
@@ -73,10 +78,10 @@ def _of_points(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Iterator[Tes
         inputs = x.astype(STORAGE[fmt.name])
     result = truth_of(kernel, x, gradient=aspect == "gradient")
     if aspect == "value":
-        yield from _in(OF_VECTORS, unary_vector(REGIME, inputs, x, result, None))
+        yield from _of_kernel(OF_VECTORS, unary_vector(REGIME, inputs, x, result, None))
         return
     powers = signed_powers(f"{stream}/powers", x.size).astype(np.float64)
-    yield from _in(OF_VECTORS, unary_vector(REGIME, inputs, x, result, powers))
+    yield from _of_kernel(OF_VECTORS, unary_vector(REGIME, inputs, x, result, powers))
     yield from _in(("broadcast",), unary_vector(REGIME, inputs, x, result, np.ones(x.size)))
 
 
@@ -86,11 +91,11 @@ def _of_rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Iterator[TestV
     inputs = row_inputs(kernel, np.concatenate([rows, special]))
     of_ones = unstored_vector(kernel, fmt, aspect, REGIME, inputs)
     if aspect == "value":
-        yield from _in(OF_ROWS, of_ones)
+        yield from _of_kernel(OF_ROWS, of_ones)
         alike = row_inputs(kernel, np.tile(rows[:1], (SHAPE[0], 1)))
         yield from _in(("broadcast",), unstored_vector(kernel, fmt, aspect, REGIME, alike))
         return
     ((_, ones),) = (of_ones.cotangents or {}).items()
     drawn = row_cotangent(kernel, len(SPECIAL_ROWS), RowDraw(REGIME, inputs), ones.shape).astype(np.float64)
-    yield from _in(OF_ROWS, unstored_vector(kernel, fmt, aspect, REGIME, inputs, drawn))
+    yield from _of_kernel(OF_ROWS, unstored_vector(kernel, fmt, aspect, REGIME, inputs, drawn))
     yield from _in(("broadcast",), of_ones)

@@ -12,27 +12,30 @@ from actconform.testdata.regimes import raw
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CALLS = 256  # of a case in all: compilers change tiers after as many, and one call in fifty shows
+KERNEL_CALLS = 160  # of a case in all: one in fifty shows, and what a compiler does after a hundred
+MODEL_CALLS = 12  # a call of a model takes as long as many of a kernel
 SMALL = 1024  # numbers that a call may take to be made more than twice
-BUDGET = 1 << 16  # numbers that further calls take together
+BUDGET = 1 << 16  # numbers that calls take together which are made more than twice
 
 
-def repeated_calls(sizes: Sequence[int]) -> tuple[int, ...]:
-    """Return the calls to make again after the last one, by index: all in disorder, then small ones in turn.
+def repeated_calls(sizes: Sequence[int], calls: int) -> tuple[int, ...]:
+    """Return which of the calls, by index, to make again after the last one: in disorder until there are `calls` of them in all.
 
-    `sizes` are the numbers that each call takes. There are CALLS calls in all, or fewer where those that are repeated more than
-    once have taken BUDGET numbers. Where none is small it is the smallest that is repeated.
+    `sizes` are the numbers that each call takes. The first is always made again. Where all have been, small ones are in turn, or
+    the smallest where none is small, until they have taken BUDGET numbers.
     """
     if not sizes:
         return ()
     order = np.argsort(raw(f"repetition/{len(sizes)}", len(sizes)), kind="stable").tolist()
+    order.insert(0, order.pop(order.index(0)))
     small = [index for index in order if sizes[index] <= SMALL] or [int(np.argmin(sizes))]
-    further = islice(cycle(small), max(CALLS - 2 * len(sizes), 0))
     taken = 0
 
-    def within(index: int) -> bool:
+    def within_budget(index: int) -> bool:
         nonlocal taken
         taken += sizes[index]
         return taken <= BUDGET
 
-    return (*order, *takewhile(within, further))
+    again = max(calls - len(sizes), 1)
+    further = islice(cycle(small), max(again - len(order), 0))
+    return (*order[:again], *takewhile(within_budget, further))

@@ -76,7 +76,7 @@ def _strided(shape: tuple[int, ...]) -> Placement:
 
 
 def _reversed(shape: tuple[int, ...]) -> Placement:
-    return Placement(shape, lambda elements: elements[(slice(None, None, -1),) * len(shape)])
+    return Placement(shape, lambda elements: elements[(..., *(slice(None, None, -1) for _ in shape))])
 
 
 def _padded(shape: tuple[int, ...]) -> Placement:
