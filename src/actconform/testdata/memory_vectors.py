@@ -11,7 +11,6 @@ from actconform.catalog.models.zoo import PUBLISHED
 from actconform.oracle.rounding import round_to
 from actconform.testdata.kernel_vectors import STORAGE, TestVectors, truth_of, unary_vector, unstored_vector
 from actconform.testdata.regimes import (
-    SPECIAL_ROWS,
     SPECIALS,
     RowDraw,
     normal,
@@ -45,7 +44,7 @@ OF_MODELS = ("offset", "strided", "transposed", "read-only")  # a call of a mode
 def with_layouts(subject: Kernel | Model, aspect: Aspect, vectors: TestVectors) -> TestVectors:
     """Return the test vectors of a case with further ones, of the regime "memory", in each layout that its arrays can have.
 
-    Of unary kernels ordinary numbers, special ones and kinks in disorder; of row kernels ordinary and special rows; of models
+    Of unary kernels ordinary numbers, special ones and kinks in disorder; of row kernels ordinary rows; of models
     their own tensors, but for published sizes. Cotangents are also laid out alone, and expanded from one element (stride 0).
     """
     fmt = vectors.tolerance.fmt
@@ -87,8 +86,7 @@ def _of_points(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Iterator[Tes
 
 def _of_rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Iterator[TestVector]:
     rows = normal(f"{kernel.name}/memory", SHAPE[0] * SHAPE[1], 3.0).reshape(SHAPE)
-    special = np.array([np.resize(row, SHAPE[1]) for row in SPECIAL_ROWS], np.float32)
-    inputs = row_inputs(kernel, np.concatenate([rows, special]))
+    inputs = row_inputs(kernel, rows)
     of_ones = unstored_vector(kernel, fmt, aspect, REGIME, inputs)
     if aspect == "value":
         yield from _of_kernel(OF_ROWS, of_ones)
@@ -96,6 +94,6 @@ def _of_rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Iterator[TestV
         yield from _in(("broadcast",), unstored_vector(kernel, fmt, aspect, REGIME, alike))
         return
     ((_, ones),) = (of_ones.cotangents or {}).items()
-    drawn = row_cotangent(kernel, len(SPECIAL_ROWS), RowDraw(REGIME, inputs), ones.shape).astype(np.float64)
+    drawn = row_cotangent(kernel, 0, RowDraw(REGIME, inputs), ones.shape).astype(np.float64)
     yield from _of_kernel(OF_ROWS, unstored_vector(kernel, fmt, aspect, REGIME, inputs, drawn))
     yield from _in(("broadcast",), of_ones)
