@@ -63,7 +63,9 @@ class Plugin:
         return [Numpy]
 
 
-def outcome_of(before: Callable[[dict[str, Any], int], object], *calls: Call, repeated: tuple[int, ...] = ()) -> JobResult:
+def outcome_of(
+    before: Callable[[dict[str, Any], int], object], *calls: Call, repeated: tuple[int, ...] = ()
+) -> JobResult:
     backend = Numpy()
     backend.program = Asked(before)
     session = Session(backend, load_plugins([Plugin()], entry_points=[]))

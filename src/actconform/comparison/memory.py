@@ -26,9 +26,7 @@ def with_layouts_named(test_vectors: TestVectors, compared: Comparison) -> list[
 
 
 def _layouts(finding: Finding, test_vectors: TestVectors, compared: Comparison) -> str:
-    vectors = [
-        vector for vector in test_vectors.vectors if vector.regime == REGIME and finding.tensor in vector.truth
-    ]
+    vectors = [vector for vector in test_vectors.vectors if vector.regime == REGIME and finding.tensor in vector.truth]
     elements = compared.elements.get(finding.place)
     ends = np.cumsum([vector.truth[finding.tensor].size for vector in vectors])
     sample = compared.samples.get((REGIME, finding.tensor))

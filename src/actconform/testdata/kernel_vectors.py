@@ -265,9 +265,7 @@ def unstored_vector(
     outputs = truth(kernel, wide, None)
     cotangents = None
     if aspect == "gradient":
-        cotangents = {
-            name: np.ones(array.shape) if cotangent is None else cotangent for name, array in outputs.items()
-        }
+        cotangents = {name: np.ones(array.shape) if cotangent is None else cotangent for name, array in outputs.items()}
         outputs = truth(kernel, wide, cotangents)
     return _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
 

@@ -220,9 +220,7 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
             draws += [RowDraw("ordinary", inputs, one_hot) for one_hot in range(n)]
     draws.append(RowDraw("ordinary", row_inputs(kernel, np.array(WORKED_ROWS, np.float32))))
     for n, size in ((8, 80.0), (17, 1e4), (18, 3e38)):
-        draws.append(
-            RowDraw("huge", row_inputs(kernel, uniform(f"{name}/huge/{n}", 3 * n, -size, size).reshape(3, n)))
-        )
+        draws.append(RowDraw("huge", row_inputs(kernel, uniform(f"{name}/huge/{n}", 3 * n, -size, size).reshape(3, n))))
     for n, size in ((16, 1e-30), (18, 1e-40)):
         draws.append(
             RowDraw("subnormal", row_inputs(kernel, uniform(f"{name}/tiny/{n}", 3 * n, -size, size).reshape(3, n)))

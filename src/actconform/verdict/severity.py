@@ -12,7 +12,17 @@ import msgspec
 from actconform.tolerance.limits import BIAS_LIMIT, TAIL_LIMIT
 from actconform.types import Blame, FindingClass
 from actconform.types.dtypes import DTYPES
-from actconform.types.finding import CLASSES, CONVENTION, CRITICAL, FIXED_SHAPE, MAJOR, MINOR, WITHIN_LIMITS, Severity, Where
+from actconform.types.finding import (
+    CLASSES,
+    CONVENTION,
+    CRITICAL,
+    FIXED_SHAPE,
+    MAJOR,
+    MINOR,
+    WITHIN_LIMITS,
+    Severity,
+    Where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -187,7 +187,9 @@ class Session:
                 if not call.layout:
                     raise
                 calls[index] = msgspec.structs.replace(call, layout="")
-                outputs, mutated = _call(program, calls[index], index, outcome.timings)  # what raises here too is no refusal
+                outputs, mutated = _call(
+                    program, calls[index], index, outcome.timings
+                )  # what raises here too is no refusal
                 outcome.refused[index] = stopped.failure.message
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
