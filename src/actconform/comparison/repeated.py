@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from actconform.types.finding import CLASSES, CRITICAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from actconform.comparison.comparator import Comparison
     from actconform.testdata.kernel_vectors import TestVector, TestVectors
@@ -60,19 +62,19 @@ def _sorted(vectors: Sequence[TestVector], first: Bundle, second: Bundle) -> tup
     """Return two answers with each element exchanged so that those of the first bundle are nearer to the truth."""
     nearest, farthest = dict(first), dict(second)
     for name, truth in (vectors[0].truth if vectors else {}).items():
-        pair = first.get(name), second.get(name)
-        if pair[0] is None or pair[1] is None or not pair[0].shape == pair[1].shape == truth.shape:
+        answer, again = first.get(name), second.get(name)
+        if answer is None or again is None or not answer.shape == again.shape == truth.shape:
             continue
         with np.errstate(all="ignore"):
-            off = [_distance(array.astype(np.float64), truth) for array in pair]
-        exchanged = off[1] < off[0]
-        nearest[name] = np.where(exchanged, pair[1], pair[0])
-        farthest[name] = np.where(exchanged, pair[0], pair[1])
+            exchanged = _distance(again, truth) < _distance(answer, truth)
+        nearest[name] = np.where(exchanged, again, answer)
+        farthest[name] = np.where(exchanged, answer, again)
     return nearest, farthest
 
 
-def _distance(got: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _distance(answer: NDArray[Any], truth: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how far numbers are from the truth: 0 for the same number or NaN, infinitely where one alone is finite or NaN."""
+    got = answer.astype(np.float64)
     same = (got == truth) | (np.isnan(got) & np.isnan(truth))
     return np.where(same, 0.0, np.nan_to_num(np.abs(got - truth), nan=np.inf))
 

@@ -71,12 +71,13 @@ class Placement(NamedTuple):
 def _strided(shape: tuple[int, ...]) -> Placement:
     """Every second element of the last two axes, which cannot be taken for one axis then."""
     doubled = [2 * n for n in shape[-2:]]
-    every = (..., *(slice(None, None, 2) for _ in doubled))
+    every: Any = (..., *(slice(None, None, 2) for _ in doubled))
     return Placement((*shape[:-2], *doubled), lambda elements: elements[every])
 
 
 def _reversed(shape: tuple[int, ...]) -> Placement:
-    return Placement(shape, lambda elements: elements[(..., *(slice(None, None, -1) for _ in shape))])
+    backwards: Any = (..., *(slice(None, None, -1) for _ in shape))
+    return Placement(shape, lambda elements: elements[backwards])
 
 
 def _padded(shape: tuple[int, ...]) -> Placement:
