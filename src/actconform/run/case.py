@@ -13,8 +13,8 @@ import msgspec
 from actconform.comparison.comparator import comparison
 from actconform.comparison.memory import with_layouts_named
 from actconform.comparison.metamorphic import RelationChecks
-from actconform.comparison.repeated import repeated
 from actconform.comparison.side_effects import behaviour, refusals
+from actconform.comparison.varying import varying_answers
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
 from actconform.run.subject import LayerRun, subject_of
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actconform.comparison.comparator import Comparison
-    from actconform.comparison.repeated import Repeated
+    from actconform.comparison.varying import VaryingAnswers
     from actconform.onnx.gates import Breach
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
@@ -144,7 +144,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     with clock("compare"):
-        answers = repeated(test_vectors, outcome)
+        answers = varying_answers(test_vectors, outcome)
         compared = comparison(test_vectors, answers.nearest[: len(test_vectors.vectors)])
         compared = compared._replace(findings=with_layouts_named(test_vectors, compared))
     measurements, findings = compared.measurements, compared.findings
@@ -183,7 +183,7 @@ def _beside_numbers(
     test_vectors: TestVectors,
     relation_checks: RelationChecks,
     outcome: JobResult,
-    answers: Repeated,
+    answers: VaryingAnswers,
     compared: Comparison,
     case: Case,
     context: CaseContext,

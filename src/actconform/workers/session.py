@@ -280,18 +280,18 @@ def _call(
 
 def _copies(call: Call) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]], Callable[[], list[str]]]:
     """Return copies of a call's inputs and cotangents, laid out as it says, and what names those that were written to."""
-    given = [*call.inputs.items(), *((f"cotangent {name}", array) for name, array in (call.cotangents or {}).items())]
+    arrays = [*call.inputs.items(), *((f"cotangent {name}", array) for name, array in (call.cotangents or {}).items())]
     laid_out = {
         name: lay_out(array, call.layout)
-        for number, (name, array) in enumerate(given)
+        for number, (name, array) in enumerate(arrays)
         if call.layout and (number or not call.first_plain)
     }
-    copies = {name: laid_out[name].array if name in laid_out else aligned_copy(array) for name, array in given}
+    copies = {name: laid_out[name].array if name in laid_out else aligned_copy(array) for name, array in arrays}
 
     def changed() -> list[str]:
         return [
             name
-            for name, array in given
+            for name, array in arrays
             if (laid_out[name].changed() if name in laid_out else not same_bytes(copies[name], array))
         ]
 

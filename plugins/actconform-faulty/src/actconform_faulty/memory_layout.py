@@ -62,11 +62,11 @@ def by_last_stride(array: Array) -> Array:
     base = array
     while isinstance(base.base, np.ndarray):
         base = base.base
-    whole = base.reshape(-1).view(np.uint8)
+    memory_of_base = base.reshape(-1).view(np.uint8)
     step = array.strides[-1]
-    places = (address(array) - address(whole)) + step * np.arange(array.size)
-    places %= whole.size - array.itemsize
-    picked: Array = whole[places[:, None] + np.arange(array.itemsize)]
+    places = (address(array) - address(memory_of_base)) + step * np.arange(array.size)
+    places %= memory_of_base.size - array.itemsize
+    picked: Array = memory_of_base[places[:, None] + np.arange(array.itemsize)]
     return np.ascontiguousarray(picked).view(array.dtype).reshape(array.shape)
 
 
@@ -90,24 +90,24 @@ class Reading(Program):
         self._healthy, self._read, self._names = healthy, read, names
         self.implementation, self.placement = healthy.implementation, healthy.placement
 
-    def _seen(self, tensors: Bundle, prefix: str = "") -> Bundle:
+    def _as_read(self, tensors: Bundle, prefix: str = "") -> Bundle:
         return {
             name: self._read(array) if not self._names or prefix + name in self._names else array
             for name, array in tensors.items()
         }
 
     def forward(self, inputs: Bundle) -> Bundle:
-        return self._healthy.forward(self._seen(inputs))
+        return self._healthy.forward(self._as_read(inputs))
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
-        return self._healthy.vjp(self._seen(inputs), self._seen(cotangents, "ct_"))
+        return self._healthy.vjp(self._as_read(inputs), self._as_read(cotangents, "ct_"))
 
     def intermediates(self, inputs: Bundle) -> Bundle:
         return self._healthy.intermediates(inputs)
 
 
 WRONG = "scaled-error nan-made nan-lost inf position-dependent kink range"
-for into, name, what, case, read, names in (
+for into, name, description, case, read, names in (
     ("torch", "strides-ignored", "strides are ignored", "tanh/value/f32", flat, ()),
     ("torch", "half-strides-ignored", "strides are ignored", "sigmoid/value/f16", flat, ()),
     ("torch", "rows-strides-ignored", "strides are ignored", "softmax/value/f32", flat, ()),
@@ -130,7 +130,7 @@ for into, name, what, case, read, names in (
     ("ort", "memory-order", "a transposed array is read as it lies", "softmax/value/f32", in_memory_order, ()),
     ("ort", "aligned-loads", "addresses are rounded down to a cache line", "tanh/value/f32", rounded_down, ()),
 ):  # fmt: skip
-    fault(into, f"layout-{name}", FAMILY, what, case, findings=WRONG, blames="framework" if into == "torch" else "runtime")(
+    fault(into, f"layout-{name}", FAMILY, description, case, findings=WRONG, blames="framework" if into == "torch" else "runtime")(
         lambda program, _, read=read, names=names: Reading(program, read, *names)
     )  # fmt: skip
 
@@ -152,7 +152,7 @@ def writing(where: Callable[[Array], int | None], name: str = "x") -> Callable[[
     return lambda program, _: Answering(program, write, write)
 
 
-for into, name, what, case, tensor, inject in (
+for into, name, description, case, tensor, inject in (
     ("torch", "read-only-written", "an array that may not be written to is", "relu/value/f32", "x", writing(lambda x: None if x.flags.writeable else 0)),
     ("torch", "read-only-cotangent-written", "a cotangent that may not be written to is", "relu/gradient/f32", "cotangent y", writing(lambda x: None if x.flags.writeable else 1, "ct_y")),
     ("torch", "gaps-written", "bytes between the elements of a strided array are overwritten", "tanh/value/f32", "x", writing(lambda x: x.itemsize if x.ndim and x.strides[-1] == 2 * x.itemsize else None)),
@@ -161,6 +161,6 @@ for into, name, what, case, tensor, inject in (
     ("ort", "gaps-written", "bytes between the elements of a strided array are overwritten", "softplus/value/f32", "x", writing(lambda x: x.itemsize if x.ndim and x.strides[-1] == 2 * x.itemsize else None)),
 ):  # fmt: skip
     fault(
-        into, f"layout-{name}", FAMILY, what, case,
+        into, f"layout-{name}", FAMILY, description, case,
         findings="mutates-input", blames="framework" if into == "torch" else "runtime", tensor=tensor,
     )(inject)  # fmt: skip

@@ -64,12 +64,12 @@ class HotShape:
     """Change the answers for a shape that has come so often."""
 
     def __init__(self, calls: int) -> None:
-        self._calls, self._seen = calls, dict[tuple[int, ...], int]()
+        self._calls, self._times = calls, dict[tuple[int, ...], int]()
 
     def __call__(self, tensors: Tensors, outputs: Tensors) -> Tensors:
         shape = tensors["x"].shape
-        self._seen[shape] = self._seen.get(shape, 0) + 1
-        return in_all(outputs, halved) if self._seen[shape] > self._calls else outputs
+        self._times[shape] = self._times.get(shape, 0) + 1
+        return in_all(outputs, halved) if self._times[shape] > self._calls else outputs
 
 
 class Sticky:
@@ -134,7 +134,7 @@ class Second:
         return in_all(outputs, halved) if self._calls == 2 else outputs
 
 
-for into, name, what, case, make in (
+for into, name, description, case, make in (
     ("torch", "one-in-fifty", "the last element of every 50th answer is halved", "relu/value/f32", lambda: Every(50)),
     ("torch", "one-in-fifty-gradients", "the last element of every 50th answer is halved", "tanh/gradient/f32", lambda: Every(50)),
     ("torch", "one-in-fifty-rows", "one ULP in every 50th answer", "softmax/value/f32", lambda: Every(50, one_up)),
@@ -162,6 +162,6 @@ for into, name, what, case, make in (
         return Answering(program, change, change)
 
     fault(
-        into, f"again-{name}", FAMILY, what, case,
+        into, f"again-{name}", FAMILY, description, case,
         findings="nondeterministic", blames="framework" if into == "torch" else "runtime",
     )(inject)  # fmt: skip

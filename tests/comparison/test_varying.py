@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actconform.comparison.comparator import comparison
-from actconform.comparison.repeated import repeated
+from actconform.comparison.varying import varying_answers
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
 from actconform.tolerance.limits import Tolerance
 from actconform.types.dtypes import DTYPES
@@ -30,14 +30,14 @@ VECTORS = TestVectors(Tolerance(fmt=DTYPES["f32"], limit=8.0, exact=False), [vec
 def judged(first: np.ndarray, second: np.ndarray) -> tuple[list[str], bool]:
     """Return what is wrong whatever the answer, and whether the answers to the second call break a limit by their difference."""
     outcome = JobResult(outputs=[{"y": RIGHT}, {"y": first}], unsteady=[(1, "y")], second={1: {"y": second}})
-    answers = repeated(VECTORS, outcome)
+    answers = varying_answers(VECTORS, outcome)
     compared = comparison(VECTORS, answers.nearest)
     return [finding.class_ for finding in compared.findings], answers.breaks_limits(VECTORS, compared)
 
 
 def test_where_nothing_varies_the_answers_are_those_of_the_job():
     outcome = JobResult(outputs=[{"y": RIGHT}, {"y": HALVED}])
-    answers = repeated(VECTORS, outcome)
+    answers = varying_answers(VECTORS, outcome)
     assert not answers.vary
     assert answers.nearest is outcome.outputs
 
@@ -72,6 +72,6 @@ def test_another_shape_breaks_the_limits():
 
 def test_an_output_without_truth_keeps_its_first_answer():
     outcome = JobResult(outputs=[{"y": RIGHT}, {"y": RIGHT}, {"y": RIGHT}], second={2: {"y": HALVED}})
-    answers = repeated(VECTORS, outcome)
+    answers = varying_answers(VECTORS, outcome)
     np.testing.assert_array_equal(answers.nearest[2]["y"], RIGHT)
     np.testing.assert_array_equal(answers.farthest[2]["y"], HALVED)

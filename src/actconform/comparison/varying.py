@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import JobResult
 
 
-class Repeated(NamedTuple):
+class VaryingAnswers(NamedTuple):
     """The answers to all calls of a case, each element as near to the truth, and as far from it, as any answer had it.
 
     Where nothing varies both are the same bundles. Calls without a truth have the first answer as the nearest, the other as the
@@ -47,15 +47,15 @@ class Repeated(NamedTuple):
         return bool(_wrong(farthest) - _wrong(compared))
 
 
-def repeated(test_vectors: TestVectors, outcome: JobResult) -> Repeated:
+def varying_answers(test_vectors: TestVectors, outcome: JobResult) -> VaryingAnswers:
     """Return the answers of a job whose calls were made more than once."""
     if not outcome.second:
-        return Repeated(outcome.outputs, outcome.outputs)
+        return VaryingAnswers(outcome.outputs, outcome.outputs)
     nearest, farthest = list(outcome.outputs), list(outcome.outputs)
     for index, second in outcome.second.items():
         vectors = test_vectors.vectors[index : index + 1]
         nearest[index], farthest[index] = _sorted(vectors, outcome.outputs[index], second)
-    return Repeated(nearest, farthest)
+    return VaryingAnswers(nearest, farthest)
 
 
 def _sorted(vectors: Sequence[TestVector], first: Bundle, second: Bundle) -> tuple[Bundle, Bundle]:
