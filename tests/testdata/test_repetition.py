@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from actconform.testdata.repetition import BUDGET, SMALL, repeated_calls
+from actconform.plugin.loader import load_plugins
+from actconform.testdata.repetition import BUDGET, FEWEST, KERNEL_CALLS, SMALL, calls_of, repeated_calls
 
 
 def test_all_calls_come_again_in_another_order_and_then_in_turn():
@@ -39,3 +40,9 @@ def test_the_smallest_is_repeated_where_none_is_small_until_the_budget_is_spent(
     counts = Counter(repeated_calls(sizes, 1000))
     assert counts[0] == 1
     assert counts[1] == 1 + BUDGET // (SMALL + 1)
+
+
+def test_a_model_of_many_layers_is_called_less_often_than_one_of_few_and_a_kernel_most_often():
+    catalog = load_plugins()
+    few, many = (calls_of(catalog.subject(name)) for name in ("linear-stack", "dnc-memory"))
+    assert FEWEST == many < few < calls_of(catalog.subject("relu")) == KERNEL_CALLS

@@ -19,7 +19,7 @@ from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, 
 from actconform.onnx.gates import facts
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
-from actconform.testdata.repetition import KERNEL_CALLS, MODEL_CALLS, repeated_calls
+from actconform.testdata.repetition import calls_of, repeated_calls
 from actconform.types import Blame, Case, Kernel, Result, Verdict
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
@@ -215,7 +215,7 @@ def job_for(
     ]
     calls += [Call(*call) for call in relation_checks.calls()]
     sizes = [sum(array.size for array in (*call.inputs.values(), *(call.cotangents or {}).values())) for call in calls]
-    again = repeated_calls(sizes, MODEL_CALLS if line.layered else KERNEL_CALLS)
+    again = repeated_calls(sizes, calls_of(subject))
     if graph is None:
         return Job(case, None, calls, repeated=again, intermediates=line.layered and case.aspect == "value")
     part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))

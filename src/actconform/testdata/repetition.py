@@ -8,14 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.testdata.regimes import raw
+from actconform.types.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-KERNEL_CALLS = 160  # of a case in all: one in fifty shows, and what a compiler does after a hundred
-MODEL_CALLS = 12  # a call of a model takes as long as many of a kernel
+    from actconform.types import Kernel
+
+KERNEL_CALLS = (
+    208  # of a case in all: those of unary kernels twice; one in fifty shows, and what a compiler does after 200
+)
+LAYER_CALLS = 160  # of a model's layers in all: it takes as long as its layers do
+FEWEST = 10  # calls of a model
 SMALL = 1024  # numbers that a call may take to be made more than twice
 BUDGET = 1 << 16  # numbers that calls take together which are made more than twice
+
+
+def calls_of(subject: Kernel | Model) -> int:
+    """Return how many calls a case has in all, those that are made again among them."""
+    return max(LAYER_CALLS // len(subject.layers), FEWEST) if isinstance(subject, Model) else KERNEL_CALLS
 
 
 def repeated_calls(sizes: Sequence[int], calls: int) -> tuple[int, ...]:

@@ -149,12 +149,12 @@ for into, name, description, case, make in (
     ("torch", "large-race", "every 4th answer for more than 2,000 elements", "tanh/value/f32", lambda: Larger(2000, 4)),
     ("torch", "by-pointer", "a cache by pointer and shape gives every other answer", "softsign/value/f32", ByPointer),
     ("torch", "second-answer", "the second answer alone is halved", "relu/value/f32", Second),
-    ("torch", "model-one-in-twenty", "the last element of every 20th answer is halved", "mlp-softmax/value/f32", lambda: Every(20)),
-    ("torch", "model-one-in-fifty", "the last element of every 50th answer is halved", "mlp-softmax/value/f32", lambda: Every(50)),
-    ("torch", "model-gradient-tier", "halved after 12 calls", "mlp-softmax/gradient/f32", lambda: After(12)),
+    ("torch", "model-one-in-twenty", "the last element of every 20th answer is halved", "linear-stack/value/f32", lambda: Every(20)),
+    ("torch", "model-one-in-seven", "one ULP in every 7th answer", "dnc-memory/value/f32", lambda: Every(7, one_up)),
+    ("torch", "model-gradient-tier", "halved after 8 calls", "mlp-softmax/gradient/f32", lambda: After(8)),
     ("ort", "one-in-fifty", "the last element of every 50th answer is halved", "softplus/value/f32", lambda: Every(50)),
     ("ort", "second-tier-gradients", "halved after 100 calls", "sigmoid/gradient/f16", lambda: After(100)),
-    ("ort", "model-one-in-twenty", "the last element of every 20th answer is halved", "mlp-softmax/value/f32", lambda: Every(20)),
+    ("ort", "model-one-in-twenty", "the last element of every 20th answer is halved", "linear-stack/value/f32", lambda: Every(20)),
 ):  # fmt: skip
 
     def inject(program: Program, _: object, make: Callable[[], Change] = make) -> Program:
