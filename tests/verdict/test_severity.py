@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Finding, FindingClass, Interval, Measurement, Result, Verdict, Worst
 from actconform.types.dtypes import DTYPES
-from actconform.types.finding import CLASSES, FIXED_SHAPE, Severity, Where
+from actconform.types.finding import CLASSES, FIXED_SHAPE, WITHIN_LIMITS, Severity, Where
 from actconform.verdict.severity import (
     CRITICAL_FROM,
     MAJOR_FROM,
@@ -148,7 +148,8 @@ def test_a_format_that_is_not_known_goes_by_the_regime_alone() -> None:
         ("shape", "ordinary", {}, "critical"),
         ("shape", "", {}, "major"),  # a graph that takes one size alone
         ("mutates-input", "ordinary", {}, "critical"),
-        ("nondeterministic", "ordinary", {}, "major"),
+        ("nondeterministic", "ordinary", {"magnitude": 0.0}, "major"),
+        ("nondeterministic", "ordinary", {"magnitude": 1.0}, "critical"),
         ("property", "property", {}, "critical"),
         ("formula", "ordinary", {"magnitude": 1.5}, "minor"),
         ("formula", "ordinary", {"magnitude": 1e4}, "critical"),
@@ -190,7 +191,7 @@ def test_one_ulp_outside_of_the_range_is_minor_and_far_outside_is_critical() -> 
 
 
 def test_every_class_has_a_row_and_says_what_it_means() -> None:
-    assert {*CLASSES} == {*FindingClass, FIXED_SHAPE}
+    assert {*CLASSES} == {*FindingClass, FIXED_SHAPE, WITHIN_LIMITS}
     assert all(row.meaning and row.reason and row.unit in ("", "scaled", "ulp", "bound") for row in CLASSES.values())
     assert [row.meaning for row in CLASSES.values() if row.sized and not row.unit] == []
 

@@ -242,7 +242,10 @@ class RuntimeRuns:
         if not (model.single or self._backend.loads_files):
             return RunFailure("refused", f"{self.name} takes graphs of at most 2 GiB, and this one has more")
         artifact = Artifact(b"", 0, MODEL, file=str(path))
-        job = Job(self._case, artifact, calls, level, twice=twice, surviving=surviving, name="the model")
+        repeated = tuple(range(len(calls) if twice else 1))
+        job = Job(
+            self._case, artifact, calls, level, repeated=repeated, growth=False, surviving=surviving, name="the model"
+        )
         try:
             result = self._worker.run(job, self._timeout * max(len(calls), 1))
         except WorkerError as error:

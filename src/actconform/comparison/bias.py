@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     F64 = NDArray[np.float64]
 
 # Few points at many places, whose mean is that of those points; all numbers of a format, which nearest.py judges more closely
-NOT_JUDGED = ("special", "exhaustive")
+NOT_JUDGED = ("special", "exhaustive", "memory")
 
 
 def locate_bias(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from actconform.comparison.comparator import structural
 from actconform.types import FindingClass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Finding
     from actconform.workers.protocol import JobResult
@@ -15,10 +19,19 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-def behaviour(test_vectors: TestVectors, outcome: JobResult, provider: str) -> list[Finding]:
+def refusals(outcome: JobResult, layouts: Sequence[str]) -> str:
+    """Return in words in which layouts a program took no arrays, by call, and why; "" where it took all."""
+    refused = dict.fromkeys(layouts[call] for call in outcome.refused)
+    return f"takes no arrays that lie {', '.join(refused)}: {next(iter(outcome.refused.values()))}" if refused else ""
+
+
+def behaviour(
+    test_vectors: TestVectors, outcome: JobResult, provider: str, *, unlimited: bool = False
+) -> list[Finding]:
     """Return the findings for inputs changed in place, outputs that differ between two runs, memory and placement.
 
-    `provider` is the execution provider that every node must have been given; empty where nothing is promised.
+    `provider` is the execution provider that every node must have been given; empty where nothing is promised. `unlimited` is
+    whether outputs differ by more than limits allow: their findings have the magnitude 1 then, not 0.
     """
     findings = []
     for class_, calls_and_tensors in (
@@ -29,7 +42,10 @@ def behaviour(test_vectors: TestVectors, outcome: JobResult, provider: str) -> l
             calls = [call for call, name in calls_and_tensors if name == tensor]
             regime = test_vectors.vectors[calls[0]].regime if calls[0] < len(test_vectors.vectors) else ""
             evidence = f"seen in {len(calls)} call{'s' if len(calls) > 1 else ''}"
-            findings.append(structural(class_, regime, tensor, evidence, len(calls)))
+            finding = structural(class_, regime, tensor, evidence, len(calls))
+            if class_ == FindingClass.NONDETERMINISTIC and unlimited:
+                finding = msgspec.structs.replace(finding, magnitude=1.0)
+            findings.append(finding)
     if outcome.grown:
         evidence = f"the process grows by {outcome.grown / MIB:.1f} MiB at every further call of the same inputs"
         findings.append(structural(FindingClass.MEMORY_GROWTH, "", "", evidence))

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from actconform.comparison.comparator import comparison
+from actconform.comparison.memory import with_layouts_named
 from actconform.comparison.metamorphic import RelationChecks
-from actconform.comparison.side_effects import behaviour
+from actconform.comparison.side_effects import behaviour, refusals
+from actconform.comparison.varying import varying_answers
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
+from actconform.testdata.repetition import calls_of, repeated_calls
 from actconform.types import Blame, Case, Kernel, Result, Verdict
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actconform.comparison.comparator import Comparison
+    from actconform.comparison.varying import VaryingAnswers
     from actconform.onnx.gates import Breach
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
@@ -140,10 +144,11 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     with clock("compare"):
-        compared = comparison(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
+        answers = varying_answers(test_vectors, outcome)
+        compared = comparison(test_vectors, answers.nearest[: len(test_vectors.vectors)])
+        compared = compared._replace(findings=with_layouts_named(test_vectors, compared))
     measurements, findings = compared.measurements, compared.findings
-    findings += relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
-    findings += behaviour(test_vectors, outcome, context.catalog.backends[context.catalog.worker(case)].provider)
+    findings += _beside_numbers(test_vectors, relation_checks, outcome, answers, compared, case, context)
     with clock("blame"):
         findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
     if line.layered and case.aspect == "value" and not case.constants:
@@ -158,10 +163,11 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         explained = _explained(line, test_vectors, compared, findings, situation)
     findings += explained.outside
     result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
-    first = line.first_error(test_vectors, outcome.outputs[0], findings)
+    first = line.first_error(test_vectors, answers.nearest[0], findings)
+    refused = refusals(outcome, [call.layout for call in job.calls])
     result = msgspec.structs.replace(
         result,
-        reason="; ".join(filter(None, (result.reason, first, silent))),
+        reason="; ".join(filter(None, (result.reason, first, silent, refused))),
         findings=tuple(
             finding
             if finding.deviation
@@ -175,6 +181,27 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
 
+def _beside_numbers(
+    test_vectors: TestVectors,
+    relation_checks: RelationChecks,
+    outcome: JobResult,
+    answers: VaryingAnswers,
+    compared: Comparison,
+    case: Case,
+    context: CaseContext,
+) -> list[Finding]:
+    """Return the findings of metamorphic relations, where every answer breaks them, and of what a program did beside its outputs."""
+    asked = len(test_vectors.vectors)
+    broken = relation_checks.violations(answers.nearest[asked:])
+    unlimited = answers.vary and answers.breaks_limits(test_vectors, compared)
+    if answers.vary:
+        always = {finding.relation for finding in relation_checks.violations(answers.farthest[asked:])}
+        unlimited |= {finding.relation for finding in broken} != always
+        broken = [finding for finding in broken if finding.relation in always]
+    provider = context.catalog.backends[context.catalog.worker(case)].provider
+    return broken + behaviour(test_vectors, outcome, provider, unlimited=unlimited)
+
+
 def job_for(
     subject: Kernel | Model,
     case: Case,
@@ -182,15 +209,20 @@ def job_for(
     relation_checks: RelationChecks,
     graph: Artifact | None,
 ) -> Job:
-    """Return the worker's job: a call for each test vector, in order, then the calls that the metamorphic relations need."""
+    """Return the worker's job: a call for each test vector, in order, then those of the metamorphic relations, then all again."""
     line = subject_of(subject)
-    calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
+    calls = [
+        Call(vector.regime, vector.inputs, vector.cotangents, vector.layout, vector.first_plain)
+        for vector in test_vectors.vectors
+    ]
     calls += [Call(*call) for call in relation_checks.calls()]
+    sizes = [sum(array.size for array in (*call.inputs.values(), *(call.cotangents or {}).values())) for call in calls]
+    again = repeated_calls(sizes, calls_of(subject))
     if graph is None:
         shown = line.layered and case.aspect == "value"
-        return Job(case, None, calls, intermediates=shown, statistics=shown and line.trained)
+        return Job(case, None, calls, repeated=again, intermediates=shown, statistics=shown and line.trained)
     part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))
-    return Job(case, part, [line.call_for(call, part) for call in calls])
+    return Job(case, part, [line.call_for(call, part) for call in calls], repeated=again)
 
 
 def _refused(case: Case, context: CaseContext, graph: Artifact, breaches: Sequence[Breach]) -> Result:
@@ -225,7 +257,7 @@ def _blamed(
 def _answers(job: Job, level: str, test_vectors: TestVectors, context: CaseContext) -> list[Bundle] | None:
     """Return the answers at another optimization level, or None where the runtime does not answer there."""
     try:
-        outcome = context.worker.run(msgspec.structs.replace(job, level=level), context.timeout)
+        outcome = context.worker.run(msgspec.structs.replace(job, level=level, repeated=()), context.timeout)
     except WorkerError:
         return None
     return outcome.outputs[: len(test_vectors.vectors)] if outcome.failure is None else None

@@ -9,7 +9,7 @@ import msgspec
 from actconform.onnx.gates import io_names
 from actconform.onnx.subgraph import extract_subgraph
 from actconform.testdata.golden.model_goldens import LAYER
-from actconform.workers.protocol import Call, Job
+from actconform.workers.protocol import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from actconform.types import Artifact, Bundle
     from actconform.types.model import Model
-    from actconform.workers.protocol import JobResult
+    from actconform.workers.protocol import Call, JobResult
 
 
 def layer_values(model: Model, graph: Artifact, job: Job, run: Callable[[Job], JobResult]) -> Bundle:
@@ -43,4 +43,4 @@ def subgraph_to(artifact: Artifact, outputs: Sequence[str]) -> Artifact:
 def call_with_inputs_of(call: Call, artifact: Artifact) -> Call:
     """Return the call with the inputs that the graph has: exporters drop what nothing reads."""
     names, _ = io_names(artifact.model)
-    return Call(call.regime, {name: call.inputs[name] for name in names if name in call.inputs}, call.cotangents)
+    return msgspec.structs.replace(call, inputs={name: call.inputs[name] for name in names if name in call.inputs})

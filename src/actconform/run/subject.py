@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from actconform.comparison.layerwise import layerwise, locate_layer, top_1
 from actconform.comparison.running_statistics import compare_statistics, has_statistics
 from actconform.onnx.author.exporter import author
@@ -12,6 +14,7 @@ from actconform.onnx.gates import inspect, inspect_model
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
 from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.kernel_vectors import generate
+from actconform.testdata.memory_vectors import with_layouts
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
 from actconform.types import Blame
@@ -20,7 +23,6 @@ from actconform.types.model import LOSS, Model
 from actconform.verdict.blame import blame
 from actconform.verdict.causes.explain import CONVENTION, Coverage, Explainer, Explanation, plainly
 from actconform.verdict.reevaluate import LayerReevaluation
-from actconform.workers.protocol import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Aspect, Bundle, Case, Finding, Kernel, Measurement
     from actconform.verdict.causes.explain import Situation
-    from actconform.workers.protocol import Job, JobResult
+    from actconform.workers.protocol import Call, Job, JobResult
 
 
 class LayerRun(NamedTuple):
@@ -102,7 +104,7 @@ class KernelSubject:
         self._kernel = kernel
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:
-        return generate(self._kernel, case.aspect, case.dtype, golden)
+        return with_layouts(self._kernel, case.aspect, generate(self._kernel, case.aspect, case.dtype, golden))
 
     def author(self, dtype: str) -> Artifact:
         return author(self._kernel, dtype)
@@ -117,7 +119,7 @@ class KernelSubject:
         return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact
 
     def call_for(self, call: Call, graph: Artifact) -> Call:  # noqa: ARG002  it takes all inputs
-        return Call(call.regime, with_cotangents(call.inputs, call.cotangents))
+        return _with_cotangents(call)
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:  # noqa: ARG002
         return [], []
@@ -148,7 +150,8 @@ class ModelSubject:
         self._model, self.trained = model, has_statistics(model)
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:  # noqa: ARG002  its goldens hold the oracle, which is asked
-        return generate_model(self._model, case.aspect, case.dtype, constants=case.constants)
+        vectors = generate_model(self._model, case.aspect, case.dtype, constants=case.constants)
+        return with_layouts(self._model, case.aspect, vectors)
 
     def author(self, dtype: str) -> Artifact:
         return author_model(self._model, dtype)
@@ -165,7 +168,7 @@ class ModelSubject:
         return subgraph_to(artifact, outputs)
 
     def call_for(self, call: Call, graph: Artifact) -> Call:
-        return call_with_inputs_of(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)
+        return call_with_inputs_of(_with_cotangents(call), graph)
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
         of_layers, of_statistics = self._layer_findings(run), self._statistics_findings(run)
@@ -213,6 +216,10 @@ class ModelSubject:
 
     def candidates(self, *_: object) -> tuple[str, ...]:
         return ()
+
+
+def _with_cotangents(call: Call) -> Call:
+    return msgspec.structs.replace(call, inputs=with_cotangents(call.inputs, call.cotangents), cotangents=None)
 
 
 def subject_of(subject: Kernel | Model) -> Subject:

@@ -58,7 +58,7 @@ STEEP_POINTS = 48
 
 
 class TestVector(msgspec.Struct, frozen=True, kw_only=True):
-    """One call and the truth of its outputs."""
+    """One call and the truth of its outputs; `layout` and `first_plain` are those of `Call`."""
 
     __test__: ClassVar[bool] = False  # pytest: no class of tests
     regime: str
@@ -68,6 +68,8 @@ class TestVector(msgspec.Struct, frozen=True, kw_only=True):
     input_at: dict[str, F64]
     dtypes: dict[str, Any]
     bounds: dict[str, F64] = {}
+    layout: str = ""
+    first_plain: bool = False
 
 
 class TestVectors(msgspec.Struct, frozen=True):
@@ -162,18 +164,18 @@ def _calls(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, points: UnaryPoints
     for regime, index in calls:
         elements = inputs[index], x[index], result[index]
         if aspect == "value":
-            yield _unary_vector(regime, *elements, None)
+            yield unary_vector(regime, *elements, None)
             continue
-        yield _unary_vector(regime, *elements, np.ones(elements[0].size))
+        yield unary_vector(regime, *elements, np.ones(elements[0].size))
         if regime != "special":
             powers = signed_powers(f"{kernel.name}/powers/{regime}", elements[0].size).astype(np.float64)
-            yield _unary_vector(regime, *elements, powers)
+            yield unary_vector(regime, *elements, powers)
     if fmt.bits == 32:
         for index in special_placements(points.special):
             if points.special in index:  # the first special point is NaN
                 for pattern in NAN_PATTERNS:
                     of_pattern = _with_nan(inputs[index], pattern)
-                    yield _unary_vector("special", of_pattern, x[index], result[index], _ones_of(aspect, index.size))
+                    yield unary_vector("special", of_pattern, x[index], result[index], _ones_of(aspect, index.size))
     if aspect == "gradient":
         yield from _further_cotangents(kernel, inputs, x, result, points)
 
@@ -201,12 +203,12 @@ def _further_cotangents(
         chosen = chosen[np.abs(x[chosen] - kink.x) > KINK_RADIUS]
     chosen = chosen[np.linspace(0, chosen.size - 1, COTANGENT_POINTS).astype(np.int64)]
     mixed = round_to(mixed_cotangents(f"{kernel.name}/cotangents", chosen.size).astype(np.float64), _format_of(inputs))
-    yield _unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
+    yield unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
     steep = chosen[np.abs(result[chosen]) >= STEEP]
     steep = steep[:: max(steep.size // STEEP_POINTS, 1)]
     if steep.size:
         special = np.resize([np.inf, -np.inf, np.nan], steep.size)
-        yield _unary_vector("cotangent", inputs[steep], x[steep], result[steep], special)
+        yield unary_vector("cotangent", inputs[steep], x[steep], result[steep], special)
 
 
 def _format_of(inputs: NDArray[Any]) -> FloatFormat:
@@ -218,7 +220,8 @@ def _kinks(kernel: Kernel, x: F64) -> list[int]:
     return [int(np.nanargmin(np.abs(x - kink.x))) for kink in kernel.kinks if kink.x not in SPECIALS]
 
 
-def _unary_vector(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> TestVector:
+def unary_vector(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> TestVector:
+    """Return a call of a unary kernel: its `inputs`, which are the numbers `x`, and the values or derivatives there."""
     if cotangent is None:
         return TestVector(
             regime=regime,
@@ -256,16 +259,16 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
         yield _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
     ones = np.ones if aspect == "gradient" else None
     for n in SPECIAL_ROW_LENGTHS:
-        yield _unstored(kernel, fmt, "special", long_special_rows(kernel, n), ones)
+        yield unstored_vector(kernel, fmt, "special", long_special_rows(kernel, n), ones)
     for n in HUGE_ROW_LENGTHS:
-        yield _unstored(kernel, fmt, "huge", huge_rows(kernel, n), ones)
+        yield unstored_vector(kernel, fmt, "huge", huge_rows(kernel, n), ones)
     if aspect == "gradient":
         for n in COTANGENT_ROW_LENGTHS:
             drawn = partial(_cotangents_of_rows, kernel, fmt)
-            yield _unstored(kernel, fmt, "cotangent", cotangent_rows(kernel, n), drawn)
+            yield unstored_vector(kernel, fmt, "cotangent", cotangent_rows(kernel, n), drawn)
     row = long_row(kernel) if fmt.largest < LONG else None
     if row is not None:
-        yield _unstored(kernel, fmt, "long", row, ones)
+        yield unstored_vector(kernel, fmt, "long", row, ones)
 
 
 def _cotangents_of_rows(kernel: Kernel, fmt: FloatFormat, shape: tuple[int, ...]) -> F64:
@@ -276,14 +279,14 @@ def _cotangents_of_rows(kernel: Kernel, fmt: FloatFormat, shape: tuple[int, ...]
     return drawn
 
 
-def _unstored(
+def unstored_vector(
     kernel: Kernel,
     fmt: FloatFormat,
     regime: str,
     inputs: dict[str, Any],
     cotangents_of: Callable[[tuple[int, ...]], F64] | None,
 ) -> TestVector:
-    """Return a call whose truth is computed here, of the gradient where there is what gives the cotangents of a shape."""
+    """Return a call of a row kernel whose truth is computed here, of the gradient where there is what gives the cotangents of a shape."""
     wide = {name: round_to(array.astype(np.float64), fmt) for name, array in inputs.items()}
     outputs = truth(kernel, wide, None)
     cotangents = None

@@ -230,22 +230,20 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
     name = kernel.name
     draws = []
     for rows, n in ((4, 1), (4, 2), (5, 3), (3, 17), (2, 1000), (2, 4096)):
-        inputs = _row_inputs(kernel, normal(f"{name}/ordinary/{n}", rows * n, 3.0).reshape(rows, n))
+        inputs = row_inputs(kernel, normal(f"{name}/ordinary/{n}", rows * n, 3.0).reshape(rows, n))
         draws.append(RowDraw("ordinary", inputs))
         if n <= 3 and name not in SHRINKING:
             draws += [RowDraw("ordinary", inputs, one_hot) for one_hot in range(n)]
-    draws.append(RowDraw("ordinary", _row_inputs(kernel, np.array(WORKED_ROWS, np.float32))))
+    draws.append(RowDraw("ordinary", row_inputs(kernel, np.array(WORKED_ROWS, np.float32))))
     for n, size in ((8, 80.0), (17, 1e4), (18, 3e38)):
-        draws.append(
-            RowDraw("huge", _row_inputs(kernel, uniform(f"{name}/huge/{n}", 3 * n, -size, size).reshape(3, n)))
-        )
+        draws.append(RowDraw("huge", row_inputs(kernel, uniform(f"{name}/huge/{n}", 3 * n, -size, size).reshape(3, n))))
     for n, size in ((16, 1e-30), (18, 1e-40)):
         draws.append(
-            RowDraw("subnormal", _row_inputs(kernel, uniform(f"{name}/tiny/{n}", 3 * n, -size, size).reshape(3, n)))
+            RowDraw("subnormal", row_inputs(kernel, uniform(f"{name}/tiny/{n}", 3 * n, -size, size).reshape(3, n)))
         )
     ties = (raw(f"{name}/ties", 4 * 16) >> np.uint64(62)).astype(np.float32) - np.float32(1)
-    draws.append(RowDraw("kink", _row_inputs(kernel, ties.reshape(4, 16))))
-    draws += [RowDraw("special", _row_inputs(kernel, np.array([row], np.float32))) for row in SPECIAL_ROWS]
+    draws.append(RowDraw("kink", row_inputs(kernel, ties.reshape(4, 16))))
+    draws += [RowDraw("special", row_inputs(kernel, np.array([row], np.float32))) for row in SPECIAL_ROWS]
     return draws
 
 
@@ -262,29 +260,30 @@ def long_special_rows(kernel: Kernel, n: int) -> dict[str, F32]:
         if special.count(-INF) >= len(special) - 1:
             row[:] = -INF
         row[[n // 3, n // 2, n - 2, n - 1]] = special
-    return _row_inputs(kernel, rows)
+    return row_inputs(kernel, rows)
 
 
 def huge_rows(kernel: Kernel, n: int) -> dict[str, F32]:
     """Return rows of n large logits, never stored: within 1e4, within 3e38, all below -1e38, and ordinary ones 1e4 higher or lower."""
     drawn = uniform(f"{kernel.name}/huge/{n}", 5 * n, -1.0, 1.0).reshape(5, n)
     rows = drawn * np.array([[1e4], [3e38], [1e38], [8.0], [8.0]], np.float32)
-    return _row_inputs(kernel, rows + np.array([[0.0], [0.0], [-2e38], [1e4], [-1e4]], np.float32))
+    return row_inputs(kernel, rows + np.array([[0.0], [0.0], [-2e38], [1e4], [-1e4]], np.float32))
 
 
 def cotangent_rows(kernel: Kernel, n: int) -> dict[str, F32]:
     """Return six rows of ordinary numbers, never stored, whose gradient is asked with cotangents of all sizes."""
-    return _row_inputs(kernel, normal(f"{kernel.name}/cotangent/{n}", 6 * n, 3.0).reshape(6, n))
+    return row_inputs(kernel, normal(f"{kernel.name}/cotangent/{n}", 6 * n, 3.0).reshape(6, n))
 
 
 def long_row(kernel: Kernel) -> dict[str, F32] | None:
     """Return one row of 2**17 of a kernel that reduces its axis, used where its sums leave the format and never stored; None for others."""
     if kernel.name not in REDUCING:
         return None
-    return _row_inputs(kernel, normal(f"{kernel.name}/long", LONG, 3.0).reshape(1, LONG))
+    return row_inputs(kernel, normal(f"{kernel.name}/long", LONG, 3.0).reshape(1, LONG))
 
 
-def _row_inputs(kernel: Kernel, x: F32) -> dict[str, F32]:
+def row_inputs(kernel: Kernel, x: F32) -> dict[str, F32]:
+    """Return the inputs of a row kernel whose x is made of these rows: as long as it takes them, on its axis, with its slopes."""
     if kernel.name in HALVED and x.shape[1] % 2:
         x = np.concatenate([x, -x], axis=1)
     if kernel.axis == 1:

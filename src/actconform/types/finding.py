@@ -47,6 +47,7 @@ class FindingClass(StrEnum):
     The order is that among findings of equal severity.
     """
 
+    NONDETERMINISTIC = "nondeterministic"
     INVALID_MODEL = "invalid-model"
     NAMES = "names"
     SHAPE = "shape"
@@ -59,7 +60,6 @@ class FindingClass(StrEnum):
     DTYPE = "dtype"
     PROPERTY = "property"
     MUTATES_INPUT = "mutates-input"
-    NONDETERMINISTIC = "nondeterministic"
     POSITION_DEPENDENT = "position-dependent"
     MEMORY_GROWTH = "memory-growth"
     PLACEMENT = "placement"
@@ -112,9 +112,17 @@ _ALWAYS_CRITICAL, _ALWAYS_MAJOR, _ALWAYS_MINOR = ((severity,) * 4 for severity i
 _VALUE = (CRITICAL, MAJOR, MAJOR, MAJOR)
 _NUMBER = (CRITICAL, MAJOR, MAJOR, MINOR)
 FIXED_SHAPE = "shape, of a graph"  # what the gates say of an exported graph's inputs, not of an output
+WITHIN_LIMITS = "nondeterministic, within the limits"  # of answers that differ by no more than rounding
 
 # The gravest class first: the order among findings of equal severity. Every class stands here.
 CLASSES: dict[str, ClassRow] = {
+    FindingClass.NONDETERMINISTIC: ClassRow(
+        *_ALWAYS_CRITICAL,
+        "an answer is right at times; a number that is wrong in all of them is a finding of its own",
+        "the same call gives other outputs",
+        of_call=True,
+        short="random",
+    ),
     FindingClass.INVALID_MODEL: ClassRow(
         *_ALWAYS_CRITICAL,
         "no runtime has to load the graph, and nothing was raised at its export",
@@ -169,9 +177,9 @@ CLASSES: dict[str, ClassRow] = {
         of_call=True,
         short="mutates",
     ),
-    FindingClass.NONDETERMINISTIC: ClassRow(
+    WITHIN_LIMITS: ClassRow(
         *_ALWAYS_MAJOR,
-        "a run cannot be repeated; a wrong number is a finding of its own",
+        "a run cannot be repeated; every answer is within the limits",
         "the same call gives other outputs",
         of_call=True,
         short="random",
@@ -295,7 +303,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, rename={"class_": "clas
     interval: Interval
     worst: Worst | None
     magnitude: float
-    """How large it is, in the unit of its class; 0 for classes that are there or not."""
+    """How large it is, in the unit of its class; 0 for classes that are there or not, and 1 where answers differ beyond the limits."""
     deviation: str | None = None
     """The id of the registered cause that covers it, or "convention"."""
     blame: Blame = Blame.UNDETERMINED

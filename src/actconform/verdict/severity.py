@@ -12,7 +12,17 @@ import msgspec
 from actconform.tolerance.limits import BIAS_LIMIT, TAIL_LIMIT
 from actconform.types import Blame, FindingClass
 from actconform.types.dtypes import DTYPES
-from actconform.types.finding import CLASSES, CONVENTION, CRITICAL, FIXED_SHAPE, MAJOR, MINOR, Severity, Where
+from actconform.types.finding import (
+    CLASSES,
+    CONVENTION,
+    CRITICAL,
+    FIXED_SHAPE,
+    MAJOR,
+    MINOR,
+    WITHIN_LIMITS,
+    Severity,
+    Where,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,7 +138,11 @@ def counted(results: Sequence[Result], word: str) -> str:
 
 
 def _row_name(finding: Finding) -> str:
-    return FIXED_SHAPE if finding.class_ == FindingClass.SHAPE and not finding.regime else str(finding.class_)
+    if finding.class_ == FindingClass.SHAPE and not finding.regime:
+        return FIXED_SHAPE
+    if finding.class_ == FindingClass.NONDETERMINISTIC and not finding.magnitude:
+        return WITHIN_LIMITS
+    return str(finding.class_)
 
 
 def _by_size(finding: Finding, measurements: Iterable[Measurement]) -> Severity:

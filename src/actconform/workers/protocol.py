@@ -67,18 +67,25 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of the program: inputs of one regime, and the cotangents of its outputs where the aspect is gradient."""
+    """One call of the program: inputs of one regime, and the cotangents of its outputs where the aspect is gradient.
+
+    Its arrays lie aligned and contiguous in the worker, or as the `layout` says (see `layouts`), all or, with `first_plain`, all
+    but the first.
+    """
 
     regime: str
     inputs: Bundle
     cotangents: Bundle | None = None
+    layout: str = ""
+    first_plain: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
     """One case: what to build or load, and the calls to make on it.
 
-    With `twice` each call is made a second time, not the first alone, and growth of memory is not measured. With `surviving` no
-    call is made: the tensors that survive optimization are asked for. `name` is what messages call it, by default the case.
+    `repeated` are the calls, by index, that are made again after the last one, in that order. Without `growth` that of memory is
+    not measured. With `surviving` no call is made: the tensors that survive optimization are asked for. `name` is what messages
+    call it, by default the case.
     """
 
     case: Case
@@ -88,7 +95,8 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     intermediates: bool = False  # whether the layers' values at the first call are wanted
     statistics: bool = False  # whether the running statistics after the first call are wanted
     batch: int = 0  # of a model, where it is not the model's own
-    twice: bool = False
+    repeated: tuple[int, ...] = (0,)
+    growth: bool = True
     surviving: bool = False
     name: str = ""
 
@@ -126,18 +134,20 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
     None where the job does not want them, or the program has none.
 
     `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
-    `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
-    output name) whose bits differed when the call was made again after the last one; NaN payloads do not count. `second` has the outputs of such a
-    call the second time. `surviving` has
-    the names of the tensors that survive optimization, None where the job does not ask for them.
+    `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `refused` has, by call, why the
+    program raised where its arrays lay as `Call.layout` says; it was then made with aligned ones. `unsteady` lists (call, output
+    name) whose bits differed when the call was made again; NaN payloads do not count. `second` has the outputs of such a call when
+    they first differed. `surviving` has the names of the tensors that survive optimization, None where the job does not ask for
+    them.
     """
 
     outputs: list[Bundle] = []
     intermediates: Bundle | None = None
     statistics: Bundle | None = None
     mutated: list[tuple[int, str]] = []
+    refused: dict[int, str] = {}
     unsteady: list[tuple[int, str]] = []
-    second: dict[int, Bundle] = {}
+    second: dict[int, dict[str, NDArray[Any]]] = {}
     implementation: str = ""
     placement: dict[str, tuple[str, ...]] = {}
     grown: int = 0
@@ -239,15 +249,18 @@ def aligned_copy(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def write_message(stream: Stream, message: object) -> None:
-    """Write `message`, a struct of this module, as one frame; its arrays may have any layout and byte order.
+    """Write `message`, a struct of this module, as one frame; its arrays may have any layout and byte order, and one that it has twice is sent once.
 
     Raises ProtocolError for an array that cannot be sent, before anything is written, and what the stream raises.
     """
     chunks: list[NDArray[np.uint8]] = []
     offset = 0
+    written: dict[int, msgspec.msgpack.Ext] = {}
 
     def describe(value: object) -> msgspec.msgpack.Ext:
         nonlocal offset
+        if id(value) in written:
+            return written[id(value)]
         if not isinstance(value, np.ndarray):
             raise ProtocolError(f"a {type(value).__name__} cannot be sent: wanted numpy arrays")
         name = wire_name(value.dtype)
@@ -255,7 +268,8 @@ def write_message(stream: Stream, message: object) -> None:
         described = msgspec.msgpack.encode([name, value.shape, offset])
         chunks.append(chunk)
         offset += _padded(chunk.nbytes)
-        return msgspec.msgpack.Ext(ARRAY, described)
+        written[id(value)] = msgspec.msgpack.Ext(ARRAY, described)
+        return written[id(value)]
 
     header = msgspec.msgpack.Encoder(enc_hook=describe).encode(message)
     if len(header) >= 1 << 32:

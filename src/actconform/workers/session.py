@@ -19,11 +19,12 @@ from actconform.text import shortened
 from actconform.types import Artifact, Support
 from actconform.types.model import Model
 from actconform.workers.captured_warnings import capture_warnings
+from actconform.workers.layouts import lay_out
 from actconform.workers.memory_growth import SUSPECT, growth, resident
 from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,7 +71,7 @@ class Session:
         self.unavailable = unavailable
 
     def run(self, job: Job) -> JobResult:
-        """Build or load the program, make the calls, then the first one or all again; faults of the backend are not raised.
+        """Build or load the program, make the calls, then those that are to be repeated; faults of the backend are not raised.
 
         Calls with cotangents go to `vjp`, others to `forward`, each time on copies of the inputs. `timings` has the seconds
         of "build" or "load", of "run" (inside the program's calls alone) and of the "worker" altogether.
@@ -180,22 +181,38 @@ class Session:
 
     def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
         at_first = 0
-        for index, call in enumerate(job.calls):
-            outputs, mutated = _call(program, call, index, outcome.timings)
+        calls = list(job.calls)
+        for index, call in enumerate(calls):
+            try:
+                outputs, mutated = _call(program, call, index, outcome.timings)
+            except StoppedError as stopped:
+                if not call.layout:
+                    raise
+                calls[index] = msgspec.structs.replace(call, layout="")
+                outputs, mutated = _call(
+                    program, calls[index], index, outcome.timings
+                )  # what raises here too is no refusal
+                outcome.refused[index] = stopped.failure.message
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
             at_first = at_first or resident()
-        # Last, not second: state left behind by the calls in between must not show in the outputs either.
-        for index, call in enumerate(job.calls if job.twice else job.calls[:1]):
-            again, _ = _call(program, call, index, outcome.timings)
-            if differing := differing_names(outcome.outputs[index], again):
-                outcome.unsteady.extend((index, name) for name in differing)
-                outcome.second[index] = again
-            del again  # it would count as growth
-        if job.calls and not job.twice:
+        _repeat(program, calls, job.repeated if calls else (), outcome)
+        if job.calls and job.growth:
             output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
             if resident() - at_first - output_bytes > SUSPECT:
                 outcome.grown = growth(lambda: _call(program, job.calls[0], 0, {"run": 0.0}))
+
+
+def _repeat(program: Program, calls: Sequence[Call], indices: Sequence[int], outcome: JobResult) -> None:
+    """Make calls again, after all others: state that any of them left behind must not show in the outputs."""
+    for index in indices:
+        outputs, mutated = _call(program, calls[index], index, outcome.timings)
+        outcome.mutated.extend((index, name) for name in mutated if (index, name) not in outcome.mutated)
+        for name in differing_names(outcome.outputs[index], outputs):
+            second = outcome.second.setdefault(index, outputs)
+            if (index, name) not in outcome.unsteady:
+                outcome.unsteady.append((index, name))
+                second.update({name: outputs[name]} if name in outputs else {})
 
 
 def _load_arguments(job: Job, backend: Backend) -> tuple[Any, ...]:
@@ -250,8 +267,7 @@ def _call(
     """Call the program on copies; return copies of its outputs, which it may reuse, and the names of changed inputs."""
     method = "forward" if call.cotangents is None else "vjp"  # a graph of gradients has cotangents among its inputs
     with stage("run", index):
-        inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
-        cotangents = {name: aligned_copy(array) for name, array in (call.cotangents or {}).items()}
+        inputs, cotangents, changed = _copies(call)
         started = time.perf_counter()
         try:
             returned = (
@@ -260,11 +276,28 @@ def _call(
         finally:
             timings["run"] += time.perf_counter() - started
         outputs = checked_arrays(returned, method)
-    mutated = [name for name, array in inputs.items() if not same_bytes(array, call.inputs[name])]
-    for name, array in cotangents.items():
-        if call.cotangents is not None and not same_bytes(array, call.cotangents[name]):
-            mutated.append(f"cotangent {name}")
-    return outputs, mutated
+    return outputs, changed()
+
+
+def _copies(call: Call) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]], Callable[[], list[str]]]:
+    """Return copies of a call's inputs and cotangents, laid out as it says, and what names those that were written to."""
+    arrays = [*call.inputs.items(), *((f"cotangent {name}", array) for name, array in (call.cotangents or {}).items())]
+    laid_out = {
+        name: lay_out(array, call.layout)
+        for number, (name, array) in enumerate(arrays)
+        if call.layout and (number or not call.first_plain)
+    }
+    copies = {name: laid_out[name].array if name in laid_out else aligned_copy(array) for name, array in arrays}
+
+    def changed() -> list[str]:
+        return [
+            name
+            for name, array in arrays
+            if (laid_out[name].changed() if name in laid_out else not same_bytes(copies[name], array))
+        ]
+
+    cotangents = {name: copies[f"cotangent {name}"] for name in call.cotangents or {}}
+    return {name: copies[name] for name in call.inputs}, cotangents, changed
 
 
 def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:

@@ -130,6 +130,8 @@ ROOMS = (
     "questions",
     "narrow_models",
     "sequences",
+    "memory_layout",
+    "repetition",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")

@@ -56,6 +56,8 @@ def tensor_of(array: NDArray[Any], device: str = "cpu") -> Tensor:
     torch = import_torch()
     # torch takes only C-ordered writable memory without complaint; anything else is copied.
     array = np.require(array, requirements=["C", "W"])
+    if any(stride < 0 for stride in array.strides):  # of an axis of length 1, which is contiguous all the same
+        array = array.copy()
     bits = array.dtype == ml_dtypes.bfloat16
     tensor: Tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if bits else torch.from_numpy(array)
     return tensor.to(device)

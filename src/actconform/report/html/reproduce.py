@@ -101,12 +101,15 @@ def reproduction(result: Result) -> str:
 def cotangent_of(finding: Finding, result: Result) -> float:
     """Return what the answer's element was multiplied by on the way back: 1 for values, 0 where it is not known.
 
-    A regime of a unary kernel is asked with ones first, then with signed powers of two; `special` with ones alone.
+    A regime of a unary kernel is asked with ones first, then with signed powers of two; `special` with ones alone; those of
+    `cotangent` and `memory` are not known here.
     """
     if result.aspect != "gradient":
         return 1.0
     n = next((m.n for m in result.measurements if (m.tensor, m.regime) == (finding.tensor, finding.regime)), 0)
     if finding.worst is None or result.subject not in KERNELS or not finding.worst.index < n:
+        return 0.0
+    if finding.regime in ("cotangent", "memory"):
         return 0.0
     if finding.regime == "special" or finding.worst.index < n // 2:
         return 1.0

@@ -120,7 +120,8 @@ class Number:
     @property
     def surely_nan(self) -> Mask:
         """Where it is NaN, without doubt: then so is what is computed with it."""
-        return np.isnan(self.value) & (self.error == 0)
+        certain: Mask = np.isnan(self.value) & (self.error == 0)
+        return certain
 
     def operand(self, number: Number | float) -> Number:
         """Return a plain number as a constant of the format, with the error of its rounding."""
