@@ -66,7 +66,8 @@ def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bo
 
     "invalid-model" as in `inspect`. "names": an input that the model lacks (with `constants` only those of roles "data" and
     "noise" are known; what nothing reads may be left out), or outputs other than "y", "loss" and "layer.NAME" for every layer
-    (with `constants`: "y"). "shape": an input of another rank, with another fixed size, or with a fixed batch. "dtype":
+    (with `constants`: "y"), or either in another order than that, and not in that of their names, in which frameworks lay out
+    dicts. "shape": an input of another rank, with another fixed size, or with a fixed batch. "dtype":
     declared element types other than those of `dtype`. Raises nothing.
     """
     proto, breaches = _loaded(artifact)
@@ -86,7 +87,8 @@ def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bo
     ]
     gives = [(value, Wanted("", (), element_type)) for value in outputs]
     names = (*_unknown_inputs(inputs, expected_dims), *_output_names(outputs, wanted))
-    return [*breaches, *names, *_shapes(takes), *_dtypes("input", takes), *_dtypes("output", gives)]
+    order = (*_order("inputs", inputs, list(expected_dims)), *_order("outputs", outputs, wanted))
+    return [*breaches, *names, *order, *_shapes(takes), *_dtypes("input", takes), *_dtypes("output", gives)]
 
 
 def _loaded(artifact: Artifact) -> tuple[onnx.ModelProto | None, list[Breach]]:
@@ -233,6 +235,14 @@ def _output_names(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iter
         yield FindingClass.NAMES, f"outputs {missing} are missing among {names}"
     if added:
         yield FindingClass.NAMES, f"outputs {added} are none of the model's"
+
+
+def _order(kind: str, values: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Breach]:
+    """Yield what is wrong with the order, by which runtimes take inputs and give outputs where they are not named."""
+    names = [value.name for value in values if value.name in wanted]
+    expected = [name for name in wanted if name in names]
+    if names not in (expected, sorted(expected)):
+        yield FindingClass.NAMES, f"{kind} in the order {names}: expected {expected}"
 
 
 def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:

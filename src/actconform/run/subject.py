@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from actconform.comparison.layerwise import layerwise, locate_layer, top_1
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
-from actconform.onnx.gates import inspect, inspect_model
+from actconform.onnx.gates import inspect, inspect_model, io_names
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
+from actconform.run.graph_findings import draws, of_model
 from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
 from actconform.types.dtypes import DTYPES
-from actconform.types.model import LOSS, Model
+from actconform.types.model import LOSS, OUTPUT, Model
 from actconform.verdict.blame import blame
 from actconform.verdict.causes.explain import Explainer, Explanation, plainly
 from actconform.verdict.reevaluate import LayerReevaluation
@@ -60,6 +61,9 @@ class Subject(Protocol):
     def gates(self, artifact: Artifact, case: Case) -> list[Breach]:
         """Return how a graph breaks what the graph of this case must be."""
 
+    def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:
+        """Return what an exported graph shows without being run, though a runtime takes it."""
+
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:
         """Return what of a graph is run for an aspect: of a gradient the vector-Jacobian products, else the `outputs`."""
 
@@ -103,6 +107,9 @@ class KernelSubject:
     def gates(self, artifact: Artifact, case: Case) -> list[Breach]:
         return inspect(artifact, self._kernel, case.dtype)
 
+    def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:  # noqa: ARG002  whatever the case
+        return draws(artifact, io_names(artifact.model)[1])
+
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:  # noqa: ARG002  it has one
         return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact
 
@@ -145,6 +152,10 @@ class ModelSubject:
 
     def gates(self, artifact: Artifact, case: Case) -> list[Breach]:
         return inspect_model(artifact, self._model, case.dtype, constants=case.constants)
+
+    def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:
+        outputs = [OUTPUT] if case.constants else [OUTPUT, LOSS]
+        return of_model(artifact, self._model, outputs, case.dtype, self.constants(case))
 
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:
         if aspect == "gradient":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from actconform.catalog.models.zoo import PUBLISHED
@@ -33,7 +34,9 @@ LIMIT, PUBLISHED_LIMIT = 16.0, 64.0
 
 
 def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> TestVectors:
-    """Return the one test vector of a case: the model's inputs and parameters, its truth, and what rounding may do to that.
+    """Return the test vectors of a case: the model's inputs and parameters, its truth, and what rounding may do to that.
+
+    Values are asked at the model's batch, then at 1 and at 3 more than its own: a size that an export bakes in shows.
 
     Of values it has "y" and "loss", with `constants` "y" alone and no targets among the inputs; of gradients "d_NAME", the
     loss's cotangent being 1. An element's allowed error is 16 times its spread (64 in published
@@ -41,6 +44,15 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
     cotangent is off by one rounding, in eight draws of signs. A tensor that does not move must be exact, but for a gradient
     beside others of the same layer that do: the bias of attention's keys has a gradient of 0, as a sum that cancels.
     """
+    batches = [1, model.batch + 3] if aspect == "value" else []
+    vectors = [_vector(model, aspect, dtype, REGIME, constants=constants)]
+    for batch in batches:
+        other = msgspec.structs.replace(model, batch=batch)
+        vectors.append(_vector(other, aspect, dtype, f"batch {batch}", constants=constants))
+    return TestVectors(Tolerance(fmt=DTYPES[dtype], limit=1.0, exact=False, unary=False), vectors)
+
+
+def _vector(model: Model, aspect: Aspect, dtype: str, regime: str, *, constants: bool) -> TestVector:
     fmt = DTYPES[dtype]
     tensors: Bundle = {**draw_inputs(model), **draw_parameters(model)}
     expected = _of_aspect(model, aspect, truths(model, tensors), constants=constants)
@@ -57,8 +69,8 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
     input_names = [model_input.name for model_input in model.inputs if not constants or model_input.role != "target"]
     input_names += [parameter.name for parameter in model.parameters if not constants]
     storage = STORAGE[dtype]
-    vector = TestVector(
-        regime=REGIME,
+    return TestVector(
+        regime=regime,
         inputs={name: np.asarray(tensors[name]).astype(storage) for name in input_names},
         cotangents={LOSS: np.ones((), storage)} if aspect == "gradient" else None,
         truth=expected,
@@ -66,7 +78,6 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
         dtypes=dict.fromkeys(expected, storage),
         bounds=bounds,
     )
-    return TestVectors(Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False), [vector])
 
 
 def perturbed(model: Model, aspect: Aspect, tensors: Bundle, unit: float, run: int) -> dict[str, F64]:
