@@ -2,7 +2,8 @@
 
 Tier exact: error in ULP, 0 or `exact_ulp` in f32 (1 in 16 bits where it is not 0). Tier scaled: |y-f| / (u max(|f|, s, 2**emin)),
 at most 8 for f32 values, 16 for f32 gradients, 5 and 10 in 16 bits; where |f| < s/8 and away from roots also at most 8 ULP,
-counted between numbers contracted by what hardware may flush, in f16 by nothing (tier tail). Rows: |y-f| / bound, at most 1, the bound computed from the data a priori.
+counted between numbers contracted by what hardware may flush, in f16 by nothing (tier tail), and more where roundings of an
+argument weigh: see `Tolerance.tail_condition`. Rows: |y-f| / bound, at most 1, the bound computed from the data a priori.
 The constants were chosen above what healthy kernels show (5.9 at most in f32) and far below what defects show (1e3 and more).
 """
 
@@ -36,6 +37,8 @@ NEAREST_BIAS_LIMIT = 0.4
 OUTLIER_LIMIT = 2.0  # healthy kernels reach 1.5
 BINADE_POINTS = 64  # of a binade: bfloat16 has 128
 
+SUBNORMALS_KEPT = -100  # the exponent from which on no hardware flushes: float16's
+
 SCALES: dict[str, Callable[[F64], F64]] = {
     "one": np.ones_like,
     "input": np.abs,
@@ -63,6 +66,8 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     at_zero: float = 0.0
     zero_sign: bool = False
     bias_limit: float = inf
+    argument: str = ""
+    argument_factor: float = 1.0
 
     @property
     def tail(self) -> bool:
@@ -72,6 +77,23 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     def scales(self, x: F64) -> F64:
         """Return s(x), a new array."""
         return SCALES[self.scale or "one"](x)
+
+    def tail_condition(self, x: F64) -> F64:
+        """Return by how much the unit of the tail exceeds a ULP: what roundings of an exponential's argument do to it.
+
+        A relative error of d in z is one of |z| d in exp(z), and of 2 t^2 d in erfc(t). A product is rounded once: |z| u, at
+        most |z| ULP beside the limit of 8. x / sqrt 2 is rounded as a product and has a rounded constant: 2 x^2 u.
+        """
+        if self.fmt.bits == 16:  # where arguments are float32's
+            return np.ones(x.shape)
+        if self.argument == "product":
+            return 1.0 + np.abs(self.argument_factor * x) / self.tail_limit
+        return 1.0 + 2.0 * x * x / self.tail_limit if self.argument == "square" else np.ones(x.shape)
+
+    def tail_lost(self, x: F64) -> F64:
+        """Return the absolute error of a product of x where its other factor falls below the normal range and may be flushed."""
+        flushed = self.argument and self.fmt.emin < SUBNORMALS_KEPT
+        return np.abs(x) * self.fmt.smallest_normal if flushed else np.zeros(x.shape)
 
     def near_root(self, x: F64) -> NDArray[np.bool_]:
         """Tell where relative error means nothing because the derivative crosses zero."""
@@ -96,6 +118,8 @@ def unary_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: f
         at_zero=at_zero,
         zero_sign=value,
         bias_limit=inf if exact else BIAS_LIMIT,
+        argument=kernel.argument,
+        argument_factor=next(iter(kernel.parameters.values()), 1.0),
     )
 
 

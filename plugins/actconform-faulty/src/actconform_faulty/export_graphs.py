@@ -183,9 +183,9 @@ def batch_norm_trains(model: ModelProto) -> None:
         node.output.extend([f"{mean}.running", f"{variance}.running"])
 
 
-def with_dropout(model: ModelProto, ratio: float) -> None:
-    """Let all that reads x read it through a Dropout that trains."""
-    more = constant(model, "ratio", np.array(ratio, np.float32)), constant(model, "training", np.array(True))
+def with_dropout(model: ModelProto, ratio: float, *, training: bool = True) -> None:
+    """Let all that reads x read it through a Dropout."""
+    more = constant(model, "ratio", np.array(ratio, np.float32)), constant(model, "training", np.array(training))
     read_through(model, "Dropout", *more)
 
 
