@@ -66,10 +66,10 @@ def altered_parameters(graph: bytes, model: Model, parameters: Bundle, dtype: st
     proto = onnx.load_from_string(extract_subgraph(graph, [OUTPUT]))
     constants = _constants(proto, storage)
     in_gates = any(node.op_type in RECURRENT for node in deep(proto.graph.node))
-    given = {name: parameters[name].astype(storage) for name in _needed(model) if name in parameters}
-    absent = [name for name, array in given.items() if not _held(array, constants, in_gates=in_gates)]
-    folded = _folded(model, given, absent, constants, DTYPES[dtype].unit_roundoff)
-    return [_nearest(name, given[name], constants) for name in absent if name not in folded]
+    drawn = {name: parameters[name].astype(storage) for name in _needed(model) if name in parameters}
+    absent = [name for name, array in drawn.items() if not _contained(array, constants, in_gates=in_gates)]
+    folded = _folded(model, drawn, absent, constants, DTYPES[dtype].unit_roundoff)
+    return [_nearest(name, drawn[name], constants) for name in absent if name not in folded]
 
 
 def near_epsilons(graph: bytes, model: Model, outputs: Sequence[str]) -> list[tuple[str, float, float]]:
@@ -93,13 +93,13 @@ def near_epsilons(graph: bytes, model: Model, outputs: Sequence[str]) -> list[tu
     ]
     arrays = [numpy_helper.to_array(tensor) for tensor in tensors(proto) if tensor.data_type in FLOATS]
     numbers = dict.fromkeys([*attributes, *(array.reshape(-1)[0] for array in arrays if array.size == 1)])
-    found = []
+    near_numbers = []
     for number in numbers:
         # As float32 and then narrower, or at once: both are ways to write it.
         exact = any(number in (number.dtype.type(epsilon), number.dtype.type(np.float32(epsilon))) for epsilon in of_layers)
         near = [epsilon for epsilon in of_layers if abs(float(number) - epsilon) < epsilon / 2]
-        found += [(of_layers[epsilon], float(number), epsilon) for epsilon in near[:1] if not exact]
-    return found
+        near_numbers += [(of_layers[epsilon], float(number), epsilon) for epsilon in near[:1] if not exact]
+    return near_numbers
 
 
 def _reached(model: Model) -> list[Layer]:
@@ -137,7 +137,7 @@ def _layouts(array: Array) -> Iterator[Array]:
         yield np.ascontiguousarray(core.transpose(axes))
 
 
-def _held(parameter: Array, constants: Sequence[Array], *, in_gates: bool) -> bool:
+def _contained(parameter: Array, constants: Sequence[Array], *, in_gates: bool) -> bool:
     if not parameter.size or any((parameter == value).all() for value in TRIVIAL):
         return True
     numbers = np.unique(parameter)
@@ -156,10 +156,10 @@ def _within(parameter: Array, constants: Sequence[Array]) -> bool:
     )
 
 
-def _aligned(held: bytes, pattern: bytes, itemsize: int) -> bool:
-    at = held.find(pattern)
+def _aligned(content: bytes, pattern: bytes, itemsize: int) -> bool:
+    at = content.find(pattern)
     while at > 0 and at % itemsize:
-        at = held.find(pattern, at + 1)
+        at = content.find(pattern, at + 1)
     return at >= 0
 
 
@@ -177,7 +177,7 @@ def _in_parts(parameter: Array, constants: Sequence[Array], *, in_gates: bool) -
 
 
 def _folded(
-    model: Model, given: Mapping[str, Array], absent: Sequence[str], constants: Sequence[Array], unit: float
+    model: Model, drawn: Mapping[str, Array], absent: Sequence[str], constants: Sequence[Array], unit: float
 ) -> set[str]:
     """Return which absent parameters the constants account for as batch normalizations that are folded."""
     explained: set[str] = set()
@@ -186,24 +186,24 @@ def _folded(
         if layer.kind != "batch-norm" or model.training or not set(statistics) & set(absent):
             continue
         before = next((candidate for candidate in model.layers if candidate.name == layer.inputs[0]), None)
-        alone = _folds(layer, given, unit)
+        alone = _folds(layer, drawn, unit)
         if _near(alone, constants):
             explained.update(statistics)
-        elif before and _near(_folds(layer, given, unit, before), constants):
+        elif before and _near(_folds(layer, drawn, unit, before), constants):
             explained.update([*statistics, f"{before.name}.kernel", f"{before.name}.bias"])
     return explained
 
 
-def _folds(norm: Layer, given: Mapping[str, Array], unit: float, before: Layer | None = None) -> list[Fold]:
+def _folds(norm: Layer, drawn: Mapping[str, Array], unit: float, before: Layer | None = None) -> list[Fold]:
     """Return the factor and shift of a batch normalization, or the kernel and bias of the layer before it with both folded in."""
     gamma, beta, mean, variance = (
-        given[f"{norm.name}.{name}"].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
+        drawn[f"{norm.name}.{name}"].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
     )
     factor = gamma / np.sqrt(variance + float(norm.settings["epsilon"]))  # type: ignore[arg-type]
     kernel, bias = np.ones(1), np.zeros(1)
     if before:
         kernel, bias = (
-            given.get(f"{before.name}.{name}", np.empty(0)).astype(np.float64) for name in ("kernel", "bias")
+            drawn.get(f"{before.name}.{name}", np.empty(0)).astype(np.float64) for name in ("kernel", "bias")
         )
         if kernel.shape[-1:] != factor.shape or bias.shape != factor.shape:
             return []

@@ -237,6 +237,14 @@ def inputs_reordered(model: ModelProto) -> None:
 
 
 @graph_fault(
+    "export", "output-batch-declared", "the output is declared with the batch of the sample",
+    f"{STACK}/value/f32", constants=True, findings="shape",
+)  # fmt: skip
+def output_batch_declared(model: ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = BATCH
+
+
+@graph_fault(
     "export", "opset-lies", "the graph states opset 6, and has nodes of a later one",
     f"{REGRESSION}/value/f32", constants=True, findings="invalid-model",
 )  # fmt: skip
