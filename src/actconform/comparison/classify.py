@@ -103,7 +103,6 @@ def _classes(s: Sample, tolerance: Tolerance) -> Iterator[tuple[FindingClass, Ma
     scaled, ulp = np.abs(finite_got - truth) / unit, np.abs(finite_got - truth) / ulps
     # hardware that flushes does so below float32's exponents, not below float16's
     small_ulp = np.abs(contracted(finite_got, fmt) - contracted(truth, fmt)) / ulps if flushes(fmt) else ulp
-    small_ulp = small_ulp / tolerance.tail_condition(x)
 
     # an infinite cotangent may meet itself with the other sign in a derivative that is a sum
     open_ = ~(np.isnan(got) & (np.isnan(truth) | np.isinf(ct)))
@@ -119,7 +118,7 @@ def _classes(s: Sample, tolerance: Tolerance) -> Iterator[tuple[FindingClass, Ma
     outside = (got < low) | (got > high)
     allowed = (scaled <= tolerance.limit) | (finite_got == truth)
     if tolerance.tail:
-        accurate = small_ulp <= tolerance.tail_limit
+        accurate = small_ulp <= tolerance.tail_limit * tolerance.tail_condition(x)
         accurate |= np.abs(finite_got - truth) <= tolerance.tail_lost(x) * np.abs(ct)
         allowed &= accurate | (np.abs(truth) >= scales / 8) | tolerance.near_root(x)
     signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & tolerance.zero_sign

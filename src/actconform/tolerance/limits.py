@@ -79,7 +79,7 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
         return SCALES[self.scale or "one"](x)
 
     def tail_condition(self, x: F64) -> F64:
-        """Return by how much the unit of the tail exceeds a ULP: what roundings of an exponential's argument do to it.
+        """Return by what the tail's limit grows at x: what roundings of an exponential's argument do to it.
 
         A relative error of d in z is one of |z| d in exp(z), and of 2 t^2 d in erfc(t). A product is rounded once: |z| u, at
         most |z| ULP beside the limit of 8. x / sqrt 2 is rounded as a product and has a rounded constant: 2 x^2 u.
