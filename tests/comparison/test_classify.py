@@ -112,14 +112,17 @@ def test_a_constant_answer_is_found_at_every_point_where_it_is_wrong(aspect, dty
         if regime == "special" and whole.got.size != 17:
             continue  # the same inputs come at every length
         sample = whole.part(np.arange(0, whole.got.size, 13)) if regime == "exhaustive" else whole
-        for constant in (math.nan, math.inf, -math.inf, 777.0):
+        for constant in (math.nan, math.inf, -math.inf, 30000.0):
             got = np.full_like(sample.got, constant)
             answer = Sample(got=got, truth=sample.truth, x=sample.x, cotangent=sample.cotangent)
             found = sum(
                 finding.count
                 for finding in classify(answer, tolerance, elementwise_errors(answer, tolerance), regime, "y")
             )
-            assert found >= got.size - near(sample.truth, constant, tolerance.fmt).sum(), (name, regime, constant)
+            allowed = near(sample.truth, constant, tolerance.fmt)
+            if math.isnan(constant) and sample.cotangent is not None:
+                allowed |= np.isinf(sample.cotangent)  # a derivative that is a difference may give NaN
+            assert found >= got.size - allowed.sum(), (name, regime, constant)
 
 
 @pytest.mark.parametrize("name", sorted(KERNELS))

@@ -6,11 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform.catalog.kernels import UNARY
-from actconform.comparison.comparator import comparison_of
+from actconform.catalog.kernels import ROWS, UNARY
+from actconform.comparison.comparator import comparison, comparison_of
 from actconform.comparison.elementwise import Sample
 from actconform.oracle import truth as exact
 from actconform.oracle.rounding import all_patterns, round_to
+from actconform.testdata.golden.store import golden_dir, load, read_manifest
+from actconform.testdata.kernel_vectors import generate
 from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 
@@ -101,3 +103,23 @@ def test_a_few_units_of_float32_rounded_once_are_left_alone(name, dtype):
         single = (data.truth * off).astype(np.float32).astype(np.float64)
         got = round_to(single, data.fmt)
     assert [finding for finding in data.findings(got) if "nearest" in finding.evidence] == []
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize(("name", "biased"), [("prelu", True), ("reglu", True), ("softmax", False)])
+def test_rows_that_are_one_product_are_held_against_the_nearest_numbers_too(name, biased, dtype):
+    kernel = next(kernel for kernel in ROWS if kernel.name == name)
+    test_vectors = generate(kernel, "value", dtype, load(golden_dir(), read_manifest(golden_dir()), name))
+
+    def findings(rounded):
+        with np.errstate(all="ignore"):
+            answers = [{"y": rounded(vector.truth["y"]).astype(NATIVE[dtype])} for vector in test_vectors.vectors]
+        return comparison(test_vectors, answers).findings
+
+    def towards_zero(truth):
+        nearest = round_to(truth, DTYPES[dtype])
+        below = np.nextafter(nearest.astype(NATIVE[dtype]), NATIVE[dtype](0)).astype(np.float64)
+        return np.where(np.isfinite(truth) & (np.abs(nearest) > np.abs(truth)), below, nearest)
+
+    assert findings(lambda truth: round_to(truth, DTYPES[dtype])) == []
+    assert ("bias" in {finding.class_ for finding in findings(towards_zero)}) is biased

@@ -10,22 +10,11 @@ from actconform.plugin.loader import load_plugins
 from actconform.run.select import all_cases
 from actconform.types import CONSTANTS, Verdict
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch, plugin
-from actconform_faulty.injected import BACKENDS, INJECTED, UNUSUAL, fault
+from actconform_faulty.injected import BACKENDS, INJECTED, ROOMS, UNUSUAL, fault
 
 REGISTERED = {one.name: one for one in plugin.actconform_faults()}
 FAULTS = {name: one for name, one in REGISTERED.items() if not one.healthy}
 HEALTHY = {name: one for name, one in REGISTERED.items() if one.healthy}
-FAMILIES = {
-    "definition",
-    "precision",
-    "special values",
-    "structure",
-    "gradients",
-    "layers",
-    "export",
-    "graph optimization",
-    "behaviour",
-}
 CLASSES = {
     "scaled-error",
     "tail",
@@ -56,7 +45,7 @@ BY_NAME = pytest.mark.parametrize("name", FAULTS)
 @BY_NAME
 def test_a_fault_says_what_must_be_found(name: str) -> None:
     one = FAULTS[name]
-    assert one.family in FAMILIES
+    assert one.family
     assert one.what
     assert set(one.findings) <= CLASSES
     assert set(one.blames) <= BLAMES
@@ -105,9 +94,10 @@ def test_what_is_healthy_says_what_is_unusual_and_concerns_cases_that_there_are(
     assert {name.partition("@")[0] for name in HEALTHY} == set(UNUSUAL.values())
 
 
-def test_there_are_faults_of_every_family_and_no_two_are_described_alike() -> None:
-    assert {one.family for one in FAULTS.values()} == FAMILIES
-    assert len(FAULTS) >= 80
+def test_there_are_faults_in_every_room_and_no_two_are_described_alike() -> None:
+    families = Counter(one.family for one in FAULTS.values())
+    assert len(families) >= len(ROOMS)
+    assert min(families.values()) >= 8
     said = Counter((one.what, one.cases[0].rpartition("/")[0], INJECTED[one.name].into) for one in FAULTS.values())
     assert {words: count for words, count in said.items() if count > 1} == {}
 

@@ -1,4 +1,4 @@
-"""All results of a 16-bit format beside the numbers nearest to the truth: what no single element's limit can see."""
+"""Results of a 16-bit format beside the numbers nearest to the truth: what no single element's limit can see."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ BESIDE = 4  # neighbours on each side of a lone outlier
 def locate_inexact(
     sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str
 ) -> list[Located]:
-    """Return what is wrong with elements within their limits where the inputs are all numbers of a 16-bit format.
+    """Return what is wrong with elements within their limits in 16 bits: of unary kernels at all numbers of the format, of rows
+    where a result is rounded once (its bound is one unit, as of a product).
 
     A result computed in float32 and rounded once is the nearest number but where it lies within float32's error of a tie. For
     each sign of x: `bias` where results deviate from the nearest numbers away from zero, or towards it, by more than
@@ -46,7 +47,7 @@ def locate_inexact(
     element that is further off than the eight beside it by OUTLIER_LIMIT units. Findings count the results that are not nearest.
     """
     fmt = tolerance.fmt
-    if fmt.bits != 16 or regime != EXHAUSTIVE or not tolerance.unary:
+    if fmt.bits != 16 or (tolerance.unary and regime != EXHAUSTIVE) or (not tolerance.unary and sample.bound is None):
         return []
     with np.errstate(all="ignore"):
         got = sample.got.astype(np.float64)
@@ -55,6 +56,8 @@ def locate_inexact(
         judged = np.isfinite(sample.x) & np.isfinite(sample.truth) & np.isfinite(got)
         if flushes(fmt):
             judged &= np.abs(sample.truth) >= fmt.smallest_normal
+        if sample.bound is not None:
+            judged &= sample.bound <= ulps
         judged[errors.suspects] = False
         inexact = judged & (error > 0.5 * ulps)
         if not inexact.any():

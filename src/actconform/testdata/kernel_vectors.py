@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import ml_dtypes
@@ -11,13 +12,17 @@ import numpy as np
 from actconform.oracle import truth
 from actconform.oracle.rounding import all_patterns, round_to
 from actconform.testdata.regimes import (
+    COTANGENT_ROW_LENGTHS,
     LONG,
     NAN_PATTERNS,
+    SMOOTH,
     SPECIAL_ROW_LENGTHS,
     SPECIALS,
+    cotangent_rows,
     long_row,
     long_special_rows,
     mixed_cotangents,
+    row_cotangents,
     signed_powers,
     special_placements,
 )
@@ -26,7 +31,7 @@ from actconform.tolerance.row_bounds import row_bound
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -247,20 +252,39 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
         else:
             outputs = truth(kernel, wide, cotangents)
         yield _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
+    ones = np.ones if aspect == "gradient" else None
     for n in SPECIAL_ROW_LENGTHS:
-        yield _unstored(kernel, fmt, aspect, "special", long_special_rows(kernel, n))
+        yield _unstored(kernel, fmt, "special", long_special_rows(kernel, n), ones)
+    if aspect == "gradient":
+        for n in COTANGENT_ROW_LENGTHS:
+            drawn = partial(_cotangents_of_rows, kernel, fmt)
+            yield _unstored(kernel, fmt, "cotangent", cotangent_rows(kernel, n), drawn)
     row = long_row(kernel) if fmt.largest < LONG else None
     if row is not None:
-        yield _unstored(kernel, fmt, aspect, "long", row)
+        yield _unstored(kernel, fmt, "long", row, ones)
 
 
-def _unstored(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, regime: str, inputs: dict[str, Any]) -> TestVector:
-    """Return a call whose truth is computed here; its cotangents are ones, whose sum is the length."""
+def _cotangents_of_rows(kernel: Kernel, fmt: FloatFormat, shape: tuple[int, ...]) -> F64:
+    """Return cotangents of a format; where every slope reads its whole row, one of the last row is NaN."""
+    drawn = round_to(row_cotangents(f"{kernel.name}/cotangents", shape).astype(np.float64), fmt)
+    if kernel.name in SMOOTH:
+        drawn[-1].flat[0] = np.nan
+    return drawn
+
+
+def _unstored(
+    kernel: Kernel,
+    fmt: FloatFormat,
+    regime: str,
+    inputs: dict[str, Any],
+    cotangents_of: Callable[[tuple[int, ...]], F64] | None,
+) -> TestVector:
+    """Return a call whose truth is computed here, of the gradient where there is what gives the cotangents of a shape."""
     wide = {name: round_to(array.astype(np.float64), fmt) for name, array in inputs.items()}
     outputs = truth(kernel, wide, None)
     cotangents = None
-    if aspect == "gradient":
-        cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
+    if cotangents_of is not None:
+        cotangents = {name: cotangents_of(array.shape) for name, array in outputs.items()}
         outputs = truth(kernel, wide, cotangents)
     return _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
 

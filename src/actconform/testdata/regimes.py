@@ -6,6 +6,7 @@ All draws come from a counter-based generator seeded by name, read as raw 64-bit
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -152,13 +153,24 @@ def unary_regimes(kernel: Kernel) -> dict[str, F32]:
     }
 
 
+COTANGENT_SIZES = np.array([1.0, 2.0**-20, 1024.0, 1.0], np.float32)
+
+
 def mixed_cotangents(name: str, n: int) -> F32:
     """Return n cotangents of all 24 bits of a significand, about 1, 2**-20 and 2**10 in size, every sixteenth 0."""
-    size = np.array([1.0, 2.0**-20, 1024.0, 1.0], np.float32)[
-        (raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)
-    ]
+    size = COTANGENT_SIZES[(raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)]
+    return _full_significands(name, n) * size
+
+
+def row_cotangents(name: str, shape: tuple[int, ...]) -> F32:
+    """Return cotangents of rows of all 24 bits of a significand, each row of one size of `mixed_cotangents`, every sixteenth 0."""
+    size = np.resize(COTANGENT_SIZES, shape[0]).reshape(-1, *([1] * (len(shape) - 1)))
+    return _full_significands(name, math.prod(shape)).reshape(shape) * size
+
+
+def _full_significands(name: str, n: int) -> F32:
     sign = np.where(raw(f"{name}/sign", n) >> np.uint64(63), -1.0, 1.0).astype(np.float32)
-    drawn: F32 = uniform(name, n, 1.0, 2.0) * size * sign
+    drawn: F32 = uniform(name, n, 1.0, 2.0) * sign
     drawn[::16] = 0.0
     return drawn
 
@@ -191,6 +203,8 @@ SPECIAL_ROWS: list[list[float]] = [
 ]
 WORKED_ROWS = [[3.0, 2.0, 1.0, 0.1], [2.0, 4.3, 1.2, -3.1]]  # textbook examples of softmax and argmax
 SPECIAL_ROW_LENGTHS = (17, 1000, 4096)
+COTANGENT_ROW_LENGTHS = (17, 1000)
+SMOOTH = ("softmax", "softmax-axis1", "softmin", "log-softmax", "log-softmax-axis1")  # each slope reads the whole row
 LONG = 1 << 17  # a vocabulary: its sums leave float16
 REDUCING = ("softmax", "softmin", "log-softmax", "max", "argmax", "hardmax")
 HALVED = ("glu", "reglu", "swiglu", "geglu", "maxout")
@@ -244,6 +258,11 @@ def long_special_rows(kernel: Kernel, n: int) -> dict[str, F32]:
             row[:] = -INF
         row[[n // 3, n // 2, n - 2, n - 1]] = special
     return _row_inputs(kernel, rows)
+
+
+def cotangent_rows(kernel: Kernel, n: int) -> dict[str, F32]:
+    """Return six rows of ordinary numbers, never stored, whose gradient is asked with cotangents of all sizes."""
+    return _row_inputs(kernel, normal(f"{kernel.name}/cotangent/{n}", 6 * n, 3.0).reshape(6, n))
 
 
 def long_row(kernel: Kernel) -> dict[str, F32] | None:

@@ -9,7 +9,7 @@ The constants were chosen above what healthy kernels show (5.9 at most in f32) a
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -82,18 +82,26 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
         """Return by what the tail's limit grows at x: what roundings of an exponential's argument do to it.
 
         A relative error of d in z is one of |z| d in exp(z), and of 2 t^2 d in erfc(t). A product is rounded once: |z| u, at
-        most |z| ULP beside the limit of 8. x / sqrt 2 is rounded as a product and has a rounded constant: 2 x^2 u.
+        most |z| ULP beside the limit of 8. x / sqrt 2 is rounded as a product and has a rounded constant: 2 x^2 u. No z counts
+        beyond which exp(-z) is 0.
         """
         if self.fmt.bits == 16:  # where arguments are float32's
             return np.ones(x.shape)
         if self.argument == "product":
-            return 1.0 + np.abs(self.argument_factor * x) / self.tail_limit
-        return 1.0 + 2.0 * x * x / self.tail_limit if self.argument == "square" else np.ones(x.shape)
+            return 1.0 + np.minimum(np.abs(self.argument_factor * x), self._deepest) / self.tail_limit
+        if self.argument == "square":
+            return 1.0 + 4.0 * np.minimum(x * x / 2.0, self._deepest) / self.tail_limit
+        return np.ones(x.shape)
 
     def tail_lost(self, x: F64) -> F64:
         """Return the absolute error of a product of x where its other factor falls below the normal range and may be flushed."""
-        flushed = self.argument and self.fmt.emin < SUBNORMALS_KEPT
-        return np.abs(x) * self.fmt.smallest_normal if flushed else np.zeros(x.shape)
+        if not self.argument or self.fmt.emin >= SUBNORMALS_KEPT:
+            return np.zeros(x.shape)
+        return np.minimum(np.abs(x), self._deepest) * self.fmt.smallest_normal
+
+    @property
+    def _deepest(self) -> float:
+        return -log(self.fmt.smallest_subnormal)
 
     def near_root(self, x: F64) -> NDArray[np.bool_]:
         """Tell where relative error means nothing because the derivative crosses zero."""

@@ -82,25 +82,29 @@ class Reevaluation:
         if finding.regime in self._failing:
             return "absent", f"no second evaluation of the graph: {self._failing[finding.regime]}"
         key = (finding.regime, finding.tensor)
-        wrong = [
-            any(self._alike(violation, finding) for violation in evaluation.findings) for evaluation in evaluations
-        ]
+        alike = [self._alike(evaluation, finding) for evaluation in evaluations]
+        wrong = [violation is not None for violation in alike]
         if finding.worst is None:
             return _verdict(wrong), f"the graph itself shows it {SHOWN[wrong[0], wrong[1]]}"
         if any(key not in evaluation.samples for evaluation in evaluations):
             return "absent", f"no second evaluation of the graph: it gives no {finding.tensor} of this shape"
         at = np.array([finding.worst.index])
         parts = [evaluation.samples[key].part(at) for evaluation in evaluations]
-        wrong = [alike or _breaks(part, finding, self._test_vectors) for alike, part in zip(wrong, parts, strict=True)]
+        wrong = [shown or _breaks(part, finding, self._test_vectors) for shown, part in zip(wrong, parts, strict=True)]
         first, second = (float(part.got[0]) for part in parts)
         numbers = f"at x={finding.worst.input_hex} the graph gives {first:.9g} correctly rounded, {second:.9g} in onnx's reference"
-        elsewhere = next((violation for violation in evaluations[0].findings if self._alike(violation, finding)), None)
+        elsewhere = alike[0]
         if all(wrong) and elsewhere and elsewhere.worst:
             numbers += f"; at x={elsewhere.worst.input_hex} correctly rounded {elsewhere.worst.got:.9g}"
         return _verdict(wrong), numbers
 
-    def _alike(self, violation: Finding, finding: Finding) -> bool:
-        return finding.same(violation, anywhere=not self._test_vectors.tolerance.unary or finding.interval == NOWHERE)
+    def _alike(self, evaluation: GraphOutputs, finding: Finding) -> Finding | None:
+        """Return the first finding of an evaluation that shows the same: of single elements like it, or of all together like it."""
+        anywhere = not self._test_vectors.tolerance.unary or finding.interval == NOWHERE
+        sample = evaluation.samples.get((finding.regime, finding.tensor))
+        single = _of_single_elements(finding, sample, self._test_vectors)
+        same = (violation for violation in evaluation.findings if finding.same(violation, anywhere=anywhere))
+        return next((it for it in same if _of_single_elements(it, sample, self._test_vectors) == single), None)
 
     def _evaluate(self) -> list[GraphOutputs]:
         if self._evaluations is None:
@@ -198,15 +202,22 @@ def still(finding: Finding, test_vectors: TestVectors, outputs: Sequence[Bundle]
     """
     key = (finding.regime, finding.tensor)
     sample = joined(test_vectors, outputs).get(key)
-    worst = finding.worst
-    assert worst is not None  # callers pass findings of elements alone
+    assert finding.worst is not None  # callers pass findings of elements alone
     if sample is None:
         return True
+    if _of_single_elements(finding, sample, test_vectors):
+        return _breaks(sample.part(np.array([finding.worst.index])), finding, test_vectors)
+    return any(map(finding.same, comparison_of({key: sample}, test_vectors.tolerance).findings))
+
+
+def _of_single_elements(finding: Finding, sample: Sample | None, test_vectors: TestVectors) -> bool:
+    """Tell whether the worst element of a finding breaks a limit by itself; `sample` has the inputs and the truth."""
+    worst = finding.worst
+    if sample is None or worst is None:
+        return False
     part = sample.part(np.array([worst.index]))
     answered = msgspec.structs.replace(part, got=np.array([worst.got], part.got.dtype))
-    if _breaks(answered, finding, test_vectors):
-        return _breaks(part, finding, test_vectors)
-    return any(map(finding.same, comparison_of({key: sample}, test_vectors.tolerance).findings))
+    return _breaks(answered, finding, test_vectors)
 
 
 def _breaks(part: Sample, finding: Finding, test_vectors: TestVectors) -> bool:

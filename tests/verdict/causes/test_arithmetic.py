@@ -194,3 +194,11 @@ def test_conversion_to_a_narrower_format_rounds_once() -> None:
     narrow = quiet(lambda: wide.rounded_to(Arithmetic(F16)))
     assert narrow.error[0] == 2.0**-11
     assert quiet(lambda: narrow.rounded_to(Arithmetic(F32))).error[0] == 2.0**-11
+
+
+def test_what_is_computed_with_a_certain_nan_is_nan_without_doubt() -> None:
+    inexact = Number(np.array([0.3]), np.array([1e-3]), numbers(0.0).arithmetic)
+    for result in (numbers(NAN) * inexact, inexact * numbers(NAN), numbers(NAN) / inexact, inexact / numbers(NAN)):
+        assert math.isnan(result.value[0])
+        assert result.error[0] == 0.0
+        assert not admits(result, np.array([0.3]), zero_sign=False).any()

@@ -145,14 +145,17 @@ def test_a_smooth_kernel_has_no_slope_at_nan() -> None:
 
 
 def test_an_element_outside_its_formula_is_a_finding_below_every_limit() -> None:
-    clamped = lambda x, _: np.tanh(np.clip(x, -8, 8))  # noqa: E731  3.8 units off, where 8 are allowed
-    compared, explained, _ = judged("tanh", clamped, '[cause.value]\ntanh = "tanh(x)"')
+    def steps(x: Any, _: Any) -> Any:  # 6 units to either side, where 8 are allowed
+        units = np.where(np.arange(x.size) % 2, 6, -6) * (np.abs(x) < 4)
+        return (np.tanh(x.astype(np.float64)) * (1 + units * 2.0**-24)).astype(np.float32)
+
+    compared, explained, _ = judged("tanh", steps, '[cause.value]\ntanh = "tanh(x)"')
     assert not compared.findings
     assert {finding.class_ for finding in explained.outside} == {FindingClass.FORMULA}
     assert all(
         finding.count and finding.worst and "outside tanh(x)" in finding.evidence for finding in explained.outside
     )
-    _, explained, _ = judged("tanh", clamped, 'test = false\n[cause.value]\ntanh = "tanh(x)"')
+    _, explained, _ = judged("tanh", steps, 'test = false\n[cause.value]\ntanh = "tanh(x)"')
     assert not explained.outside
     _, explained, _ = judged("tanh", lambda x, _: np.tanh(x), '[cause.value]\ntanh = "tanh(x)"')
     assert not explained.outside
@@ -286,3 +289,14 @@ def test_a_stated_flush_of_subnormal_numbers_explains_what_it_does_and_no_more(n
 def test_a_flush_that_is_not_stated_is_no_excuse(name: str) -> None:
     compared, explained, _ = judged(name, flushing(name), OF_ANOTHER, facts={"subnormals": "kept"})
     assert "subnormal-flush" in open_classes(compared, explained)
+
+
+@pytest.mark.parametrize("name", ["gelu-erf", "exponential", "relu", "hard-swish"])
+@pytest.mark.parametrize(("at", "wrong"), [(np.inf, 0.37), (np.nan, 0.0)])
+def test_a_stated_flush_explains_no_number_where_an_infinity_or_nan_is_right(name: str, at: float, wrong: float) -> None:
+    def special_lost(x: Any, g: Any) -> Any:
+        same = np.isnan(x) if np.isnan(at) else x == at
+        return np.where(same, np.float32(wrong), flushing(name)(x, g))
+
+    compared, explained, _ = judged(name, special_lost, OF_ANOTHER, facts={"subnormals": "flushed"})
+    assert open_classes(compared, explained) & {"nan-lost", "inf"}

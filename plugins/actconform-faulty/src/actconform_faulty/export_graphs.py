@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from actconform_faulty.graphs import change_parameter, graph_fault, nodes, set_attribute
+from actconform_faulty import graphs
+from actconform_faulty.graphs import change_parameter, nodes, set_attribute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
     Change = Callable[[Array], Array]
 
+graph_fault = partial(graphs.graph_fault, family="baked sizes and near numbers")
 BLOCK, CNN, STACK, MLP, REGRESSION = (
     "attention-block",
     "image-cnn-softmax2",

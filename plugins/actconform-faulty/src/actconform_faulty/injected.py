@@ -134,10 +134,7 @@ ROOMS = (
     "patterns",
     "cotangents",
     "export_graphs",
-    "healthy",
-    "healthy_habits",
-    "healthy_layers",
-    "healthy_graphs",
 )
-for _room in ROOMS:
+HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
+for _room in (*ROOMS, *HEALTHY_ROOMS):
     import_module(f"actconform_faulty.{_room}")

@@ -34,6 +34,9 @@ EXACT: dict[str, Callable[[Array], Array]] = {
     "leaky-relu": lambda x: np.where(x < 0, np.float32(0.01) * x, x),
     "elu": lambda x: np.where(x < 0, np.expm1(x), x),
     "softsign": lambda x: x / (1 + np.abs(x)),
+    "reglu": lambda x: np.multiply(
+        *np.split(np.where(np.arange(x.shape[-1]) < x.shape[-1] // 2, np.maximum(x, 0), x), 2, -1)
+    ),
 }
 
 
@@ -101,6 +104,8 @@ for into, name, what, case, findings, change in (
     ("torch", "softsign-truncates", "results are truncated, not rounded", "softsign/value/bf16", TRUNCATED, truncated("softsign")),
     ("torch", "leaky-relu-truncates-half", "the product is truncated, not rounded", "leaky-relu/value/f16", TRUNCATED, truncated("leaky-relu")),
     ("ort", "softplus-truncates", "results are truncated, not rounded", "softplus/value/f16", TRUNCATED, truncated("softplus")),
+    ("torch", "reglu-truncates-half", "the product is truncated, not rounded", "reglu/value/f16", TRUNCATED, truncated("reglu")),
+    ("ort", "reglu-truncates-half", "the product is truncated, not rounded", "reglu/value/f16", TRUNCATED, truncated("reglu")),
     ("torch", "elu-away", "results are rounded away from 0", "elu/value/bf16", TRUNCATED, raised("elu")),
     ("torch", "exponential-one-binade", "results are truncated for inputs from 1/2 to 1", "exponential/value/f16", TRUNCATED, within(0.5, 1, truncated("exponential"))),
     ("torch", "swish-dithers", "a third of the results is one unit off, without order", "swish/value/f16", TRUNCATED, lambda x, y: stepped(y, np.select([scattered(x) < 3, scattered(x) > 12], [1, -1], 0))),
@@ -122,7 +127,7 @@ for into, name, what, case, wrap in (
     ("torch", "log-sigmoid-half-flushes", "0 above x = 9.7", "log-sigmoid/value/f16", values(flushed)),
     ("torch", "silu-half-vanishes", "0 from x = -11.1 down", "silu/value/f16", values(within(-65504, -11.1, lambda _, y: y * 0))),
     ("torch", "sigmoid-half-vanishes", "0 from x = -11.1 down", "sigmoid/value/f16", values(within(-65504, -11.1, lambda _, y: y * 0))),
-    ("torch", "tanh-slope-half-flushes", "slopes below 2**-14 are 0", "sigmoid/gradient/f16", slopes(flushed)),
+    ("torch", "sigmoid-slope-half-flushes", "slopes below 2**-14 are 0", "sigmoid/gradient/f16", slopes(flushed)),
     ("torch", "softplus-slope-half-flushes", "slopes below 2**-14 are 0", "softplus/gradient/f16", slopes(flushed)),
     ("ort", "softplus-half-flushes", "0 below 2**-14, from x = -9.7 down", "softplus/value/f16", values(flushed)),
 ):  # fmt: skip

@@ -117,6 +117,11 @@ class Number:
         """Where its error reaches beyond zero."""
         return (np.abs(self.value) <= self.error) & (self.error > 0)
 
+    @property
+    def surely_nan(self) -> Mask:
+        """Where it is NaN, without doubt: then so is what is computed with it."""
+        return np.isnan(self.value) & (self.error == 0)
+
     def operand(self, number: Number | float) -> Number:
         """Return a plain number as a constant of the format, with the error of its rounding."""
         if isinstance(number, Number):
@@ -160,6 +165,7 @@ class Number:
             certain = (np.isinf(a) & (self.error == 0) & (b > factor.error)) | (
                 np.isinf(b) & (factor.error == 0) & (a > self.error)
             )
+            certain |= self.surely_nan | factor.surely_nan
             wild = (np.isinf(self.error) & (b <= factor.error)) | (np.isinf(factor.error) & (a <= self.error))
             wild |= np.isnan(self.error) | np.isnan(factor.error)
             error = np.where(certain, 0.0, np.where(wild, np.nan, error))
@@ -188,7 +194,7 @@ class Number:
         error = np.where(np.isinf(divisor.value), by_infinity, error)
         sure = np.isinf(self.value) & (self.error == 0) & (least > 0)
         sure |= (divisor.value == 0) & (divisor.error == 0) & (nonzero | (self.error == 0))
-        sure |= np.isnan(quotient) & (self.error + divisor.error == 0)
+        sure |= np.isnan(quotient) & (self.error + divisor.error == 0) | self.surely_nan | divisor.surely_nan
         return np.where(sure, 0.0, np.where(least > 0, error, np.where(nonzero, np.inf, np.nan)))
 
     def __radd__(self, addend: float) -> Number:

@@ -194,6 +194,7 @@ class Evaluation:
 
         def lost(value: NDArray[np.float64], error: NDArray[np.float64]) -> Number:
             gone = np.abs(value) < least * (1.0 + 2.0 * self._fmt.unit_roundoff)
+            error = np.where(np.isfinite(value), error, 0.0)  # no limit is one of an infinity or NaN
             return Number(value, np.where(gone, np.maximum(error, np.abs(value)), error), Arithmetic(self._fmt))
 
         def value(vectors: Sequence[TestVector]) -> list[Number]:
