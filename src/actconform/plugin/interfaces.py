@@ -64,6 +64,14 @@ class Program(ABC):
         """
         raise Unsupported("shows no values of layers")
 
+    def statistics(self, inputs: Bundle) -> Bundle:
+        """Return the running statistics of a model in training after one call of `forward`, by the parameter that each replaces.
+
+        These are "LAYER.mean" and "LAYER.variance" of every batch normalization; nothing of them is left in the program. A program
+        that gives none raises `Unsupported`, as this one does: then nothing is said against it.
+        """
+        raise Unsupported("gives no running statistics")
+
     def prepare_call(self, inputs: Bundle, cotangents: Bundle | None = None) -> Callable[[], object]:
         """Return what computes once, to be timed: `forward`, or with cotangents `vjp`, without the way in and out.
 

@@ -133,7 +133,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     if graph and breaches:
         result = _refused(case, context, graph, [breach(*broken) for broken in breaches])
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
-    relation_checks = RelationChecks(case.subject, case.aspect, test_vectors)
+    relation_checks, silent = RelationChecks(case.subject, case.aspect, test_vectors), ""
     with clock("export"):
         job = job_for(subject, case, test_vectors, relation_checks, graph)
     with clock("worker"):
@@ -154,8 +154,10 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         findings = seen + [by_drawing(finding, seen) for finding in findings]
     if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
-            layers = LayerRun(graph, job, test_vectors.vectors[0].inputs, outcome.intermediates, _run_job(context))
+            shown = (outcome.intermediates, outcome.statistics)
+            layers = LayerRun(graph, job, test_vectors.vectors[0].inputs, *shown, _run_job(context))
             of_layers, wrong_layers = line.layer_findings(layers)
+            silent = line.not_given(layers)
         measurements, findings = measurements + of_layers, wrong_layers + findings
     situation = _situation(case, context, job.artifact)
     with clock("causes"):
@@ -165,7 +167,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     first = line.first_error(test_vectors, outcome.outputs[0], findings)
     result = msgspec.structs.replace(
         result,
-        reason="; ".join(filter(None, (result.reason, first))),
+        reason="; ".join(filter(None, (result.reason, first, silent))),
         findings=tuple(
             finding
             if finding.deviation
@@ -191,7 +193,8 @@ def job_for(
     calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     if graph is None:
-        return Job(case, None, calls, intermediates=line.layered and case.aspect == "value")
+        shown = line.layered and case.aspect == "value"
+        return Job(case, None, calls, intermediates=shown, statistics=shown and line.trained)
     part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))
     return Job(case, part, [line.call_for(call, part) for call in calls])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 EXPORTED_DTYPES = ("f32", "f16")
-MODEL_DTYPES = ("f32",)
+SHIPPED_DTYPES = ("f32",)  # of models that an exporter made a graph of, most of a run's time, and of published sizes
 ALL = "all"  # as --backend: every backend, those among them that run only where they are asked for
 
 
@@ -88,7 +88,8 @@ def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str]
     """Return every case, kernel by kernel and then model by model, those of published size where `full`.
 
     Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported
-    graphs come in f32 and f16. Models are computed in f32, and graphs that hold their parameters have values alone.
+    graphs come in f32 and f16. Models of exported graphs and of published size come in f32, and graphs that hold their parameters
+    have values alone.
     """
     kernels = [
         Case(kernel.name, aspect, dtype, route)
@@ -104,10 +105,11 @@ def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str]
         if full or PUBLISHED not in model.name
         for aspect in ASPECTS
         if aspect == "value" or model.differentiable
-        for dtype in MODEL_DTYPES
+        for dtype in (SHIPPED_DTYPES if PUBLISHED in model.name else DTYPES)
         for route in routes(catalog, selected)
     ]
-    return [case for case in kernels if not case.constants and _exported(case)] + list(filter(_exported, models))
+    models = [case for case in models if _exported(case) and (_by_us(case) or case.dtype in SHIPPED_DTYPES)]
+    return [case for case in kernels if not case.constants and _exported(case)] + models
 
 
 def backends_of(results: Iterable[Result], catalog: Catalog) -> dict[str, tuple[str, ...]]:
@@ -120,8 +122,12 @@ def backends_of(results: Iterable[Result], catalog: Catalog) -> dict[str, tuple[
 
 def _exported(case: Case) -> bool:
     """Tell whether a case is one as far as its graph is concerned."""
-    by_driver = case.exporter in (None, DRIVER_EXPORTER)
-    return by_driver or (case.dtype in EXPORTED_DTYPES and not (case.constants and case.aspect == "gradient"))
+    return _by_us(case) or (case.dtype in EXPORTED_DTYPES and not (case.constants and case.aspect == "gradient"))
+
+
+def _by_us(case: Case) -> bool:
+    """Tell whether no exporter made the case's graph: it has none, or we wrote it."""
+    return case.exporter in (None, DRIVER_EXPORTER)
 
 
 def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from actconform.comparison.layerwise import layerwise, locate_layer, top_1
+from actconform.comparison.running_statistics import compare_statistics, has_statistics
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gates import inspect, inspect_model, io_names
@@ -14,10 +15,11 @@ from actconform.run.layer_values import call_with_inputs_of, layer_values, subgr
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
+from actconform.types import Blame
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT, Model
 from actconform.verdict.blame import blame
-from actconform.verdict.causes.explain import Explainer, Explanation, plainly
+from actconform.verdict.causes.explain import CONVENTION, Coverage, Explainer, Explanation, plainly
 from actconform.verdict.reevaluate import LayerReevaluation
 from actconform.workers.protocol import Call
 
@@ -40,6 +42,7 @@ class LayerRun(NamedTuple):
     job: Job
     inputs: Bundle
     intermediates: Bundle | None
+    statistics: Bundle | None
     run: Callable[[Job], JobResult]
 
 
@@ -48,6 +51,8 @@ class Subject(Protocol):
 
     layered: bool
     """Whether it has layers, whose values are compared too."""
+    trained: bool
+    """Whether a call leaves running statistics, which are compared too."""
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:
         """Return the test vectors of a case. Raises Unsupported where there are none."""
@@ -71,7 +76,12 @@ class Subject(Protocol):
         """Return a call as that graph takes it."""
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
-        """Return the measurements and findings of the layers' values, first layer first, blamed; nothing without layers."""
+        """Return the measurements and findings of the layers' values, first layer first, blamed, then of running statistics; nothing
+        without layers.
+        """
+
+    def not_given(self, run: LayerRun) -> str:
+        """Return in words what a route does not show and nothing is said against; empty where it shows all."""
 
     def first_error(self, test_vectors: TestVectors, outputs: Bundle, findings: Sequence[Finding]) -> str:
         """Return in words at which layer errors begin and whether they change the choice; empty without layers."""
@@ -90,7 +100,7 @@ class Subject(Protocol):
 class KernelSubject:
     """A kernel: its graph is run whole."""
 
-    layered = False
+    layered, trained = False, False
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -119,6 +129,9 @@ class KernelSubject:
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:  # noqa: ARG002
         return [], []
 
+    def not_given(self, run: LayerRun) -> str:  # noqa: ARG002
+        return ""
+
     def first_error(self, test_vectors: TestVectors, outputs: Bundle, findings: Sequence[Finding]) -> str:  # noqa: ARG002
         return ""
 
@@ -139,7 +152,7 @@ class ModelSubject:
     layered = True
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self._model, self.trained = model, has_statistics(model)
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:  # noqa: ARG002  its goldens hold the oracle, which is asked
         return generate_model(self._model, case.aspect, case.dtype, constants=case.constants)
@@ -166,6 +179,10 @@ class ModelSubject:
         return call_with_inputs_of(Call(call.regime, with_cotangents(call.inputs, call.cotangents)), graph)
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
+        of_layers, of_statistics = self._layer_findings(run), self._statistics_findings(run)
+        return of_layers[0] + of_statistics[0], of_layers[1] + of_statistics[1]
+
+    def _layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
         case = run.job.case
         tensors, fmt = run.inputs, DTYPES[case.dtype]
         values = run.intermediates if run.graph is None else layer_values(self._model, run.graph, run.job, run.run)
@@ -174,6 +191,18 @@ class ModelSubject:
         measurements, findings = layerwise(self._model, tensors, values, fmt, fused=run.graph is not None)
         reevaluation = LayerReevaluation(run.graph, self._model, tensors, fmt) if run.graph and findings else None
         return measurements, [blame(finding, self._model, case, reevaluation) for finding in findings]
+
+    def _statistics_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:
+        if run.statistics is None:
+            return [], []
+        case = run.job.case
+        measurements, findings = compare_statistics(self._model, case.dtype, run.statistics)
+        return measurements, [
+            finding if finding.blame == Blame.CONVENTION else blame(finding, self._model, case) for finding in findings
+        ]
+
+    def not_given(self, run: LayerRun) -> str:
+        return "running statistics: not given" if self.trained and run.statistics is None else ""
 
     def first_error(self, test_vectors: TestVectors, outputs: Bundle, findings: Sequence[Finding]) -> str:
         chosen = top_1(self._model, test_vectors.vectors[0].truth, outputs) if findings else ""
@@ -186,7 +215,12 @@ class ModelSubject:
         findings: Sequence[Finding],
         situation: Situation,
     ) -> Explanation:
-        return Explanation(plainly(findings, situation.case, situation.active), [])
+        by_convention = {
+            finding.place: Coverage(CONVENTION, CONVENTION, 0.0, "")
+            for finding in findings
+            if finding.blame == Blame.CONVENTION
+        }
+        return Explanation({**plainly(findings, situation.case, situation.active), **by_convention}, [])
 
     def candidates(self, *_: object) -> tuple[str, ...]:
         return ()

@@ -86,6 +86,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     calls: list[Call]
     level: str = ""
     intermediates: bool = False  # whether the layers' values at the first call are wanted
+    statistics: bool = False  # whether the running statistics after the first call are wanted
     batch: int = 0  # of a model, where it is not the model's own
     twice: bool = False
     surviving: bool = False
@@ -121,8 +122,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class JobResult(msgspec.Struct, kw_only=True, tag=True):
-    """The result of a job: one bundle a call, in order, up to the failure where there was one; `intermediates` is None where the
-    job does not want them, or the program has none.
+    """The result of a job: one bundle a call, in order, up to the failure where there was one; `intermediates` and `statistics` are
+    None where the job does not want them, or the program has none.
 
     `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
@@ -133,6 +134,7 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
 
     outputs: list[Bundle] = []
     intermediates: Bundle | None = None
+    statistics: Bundle | None = None
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []
     second: dict[int, Bundle] = {}

@@ -23,7 +23,7 @@ from actconform.workers.memory_growth import SUSPECT, growth, resident
 from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -92,7 +92,9 @@ class Session:
         try:
             self._call_all(program, job, outcome)
             if job.intermediates:
-                outcome.intermediates = _intermediates(program, job.calls[0])
+                outcome.intermediates = _shown(program.intermediates, job.calls[0])
+            if job.statistics:
+                outcome.statistics = _shown(program.statistics, job.calls[0])
         finally:
             _close(program, outcome)
 
@@ -212,13 +214,12 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
     return exporter.export(subject, job.dtype)
 
 
-def _intermediates(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
+def _shown(method: Callable[[Bundle], Bundle], call: Call) -> dict[str, NDArray[Any]] | None:
+    """Return what `intermediates` or `statistics` of a program gives for a call; None where it shows none."""
     with stage("run", 0):
         try:
-            return checked_arrays(
-                program.intermediates({name: aligned_copy(array) for name, array in call.inputs.items()}),
-                "intermediates",
-            )
+            arrays = method({name: aligned_copy(array) for name, array in call.inputs.items()})
+            return checked_arrays(arrays, method.__name__)
         except Unsupported:
             return None
 

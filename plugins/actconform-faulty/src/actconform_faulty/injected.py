@@ -42,6 +42,9 @@ class Answering(Program):
     def intermediates(self, inputs: Bundle) -> Bundle:
         return self._healthy.intermediates(inputs)
 
+    def statistics(self, inputs: Bundle) -> Bundle:
+        return self._healthy.statistics(inputs)
+
 
 class Injected(NamedTuple):
     """A fault and how it is injected.
@@ -134,6 +137,8 @@ ROOMS = (
     "patterns",
     "cotangents",
     "export_graphs",
+    "questions",
+    "narrow_models",
 )
 HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
 for _room in (*ROOMS, *HEALTHY_ROOMS):

@@ -61,17 +61,31 @@ class Network:
         return "; ".join(f"{room}: {', '.join(texts)}" for room, texts in self._texts.items())
 
     def __call__(self, tensors: Named) -> Outputs:
-        own = self.keras_model
-        given = {name: tensors[name] for name in self.symbols}
-        values, _ = own.stateless_call(
-            self._given(own.trainable_variables, tensors),
-            self._given(own.non_trainable_variables, tensors),
-            given,
-            training=self.model.training,
-        )
+        values, _ = self._called(tensors)
         prediction, target = self.model.layer(LOSS).inputs
         known = {**tensors, **values}
         return {**values, LOSS: self._loss(known[target], known[prediction])}
+
+    def statistics(self, tensors: Named) -> Outputs:
+        """Return what becomes of the variables that no gradient changes, by the names of the parameters that they are."""
+        _, left = self._called(tensors)
+        variables = self.keras_model.non_trainable_variables
+        return {
+            self._parameters[variable.path]: value
+            for variable, value in zip(variables, left, strict=True)
+            if variable.path in self._parameters
+        }
+
+    def _called(self, tensors: Named) -> tuple[Outputs, list[Any]]:
+        """Return every layer's value but the loss's, and the variables that are not trained as the call leaves them."""
+        own = self.keras_model
+        values, left = own.stateless_call(
+            self._given(own.trainable_variables, tensors),
+            self._given(own.non_trainable_variables, tensors),
+            {name: tensors[name] for name in self.symbols},
+            training=self.model.training,
+        )
+        return values, left
 
     def outputs(self, tensors: Named) -> Outputs:
         """Return what a graph of the model gives: "y", "loss", and "layer.NAME" for each layer, the loss among them."""
@@ -116,7 +130,7 @@ class KerasModelProgram(Program):
     def __init__(self, model: Model, dtype: str, engine: Engine) -> None:
         self._model, self._network, self._engine = model, Network(model, dtype), engine
         self.implementation = self._network.text + engine.by
-        self._layers = engine.compiled(self._network)
+        self._layers, self._statistics = engine.compiled(self._network), engine.compiled(self._network.statistics)
         self._values, self._pulled = engine.compiled(self._outputs), engine.compiled(self._gradients)
 
     def forward(self, inputs: Bundle) -> Bundle:
@@ -127,6 +141,11 @@ class KerasModelProgram(Program):
         """Return the value of every layer, of a run as `forward` makes it."""
         tensors = self._engine.tensors(inputs)
         return self._engine.arrays(self._engine.whole(self._layers, tensors)())
+
+    def statistics(self, inputs: Bundle) -> Bundle:
+        """Return the moving means and variances after one call, which the layers themselves never see."""
+        tensors = self._engine.tensors(inputs)
+        return self._engine.arrays(self._engine.whole(self._statistics, tensors)())
 
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` for every differentiable name, from the cotangent of "loss"."""

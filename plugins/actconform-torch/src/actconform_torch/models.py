@@ -53,6 +53,14 @@ class TorchModel(Program):
             values = _computed(self._layers, tensors, self._network.state(tensors))
         return arrays_of(values, inputs)
 
+    def statistics(self, inputs: Bundle) -> Bundle:
+        """Return what torch writes into `running_mean` and `running_var`, here of copies, in one call in training."""
+        tensors = self._tensors(inputs)
+        state = self._network.state(tensors)
+        with import_torch().no_grad():
+            _computed(self._ends, tensors, state)
+        return arrays_of(self._network.statistics(state), inputs)
+
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>`, canonical, for every name of `model.differentiable`, by torch.autograd from the loss."""
         return arrays_of(self.prepare_call(inputs, cotangents)(), {**inputs, **cotangents})
@@ -124,6 +132,16 @@ class Network:
                 f"layers.{_key(name)}.{place}": tensor.contiguous() for place, tensor in built.state(short).items()
             }
         return state
+
+    def statistics(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the running means and variances that a state of `module` holds, by the canonical names."""
+        endings = {"running_mean": "mean", "running_var": "variance"}
+        return {
+            f"{name}.{short}": tensor
+            for name in self._built
+            for place, tensor in state.items()
+            if place.startswith(f"layers.{_key(name)}.") and (short := endings.get(place.rpartition(".")[2]))
+        }
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return every layer's value for the model's inputs and parameters, all canonical, differentiable in them."""

@@ -106,6 +106,29 @@ def image_cnn(head: str, *, published: bool, training: bool = False) -> Model:
     )
 
 
+def bare_pools() -> Model:
+    """Two pools that read their input bare, without a relu: overlapping windows, padding beside numbers below 0."""
+    layers = [
+        layer("pool1", "max-pool", "x", size=(3, 3), strides=(2, 2), padding="same"),
+        layer("pool2", "max-pool", "pool1", size=(2, 2), strides=(1, 2), padding="same"),
+        layer("conv", "conv2d", "pool2", filters=4, size=(2, 2), padding="same"),
+        layer("flatten", "flatten", "conv"),
+        layer("dense", "dense", "flatten", units=3),
+        _mse("dense"),
+    ]
+    return describe(
+        "bare-pools",
+        "max pooling of whatever it is given: Ranzato et al. 2007",
+        [
+            Input(name="x", shape=(9, 8, 2), draw="normal"),
+            Input(name="target", shape=(3,), draw="normal", role="target"),
+        ],
+        layers,
+        output="dense",
+        batch=4,
+    )
+
+
 def blobs(*, published: bool) -> Model:
     """Four Gaussian clusters in the plane; already small, the published one has its batch of five."""
     sizes = (12, 8, 4)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from actconform.catalog.models.feedforward import (
     autoencoder,
+    bare_pools,
     blobs,
     image_cnn,
     linear_stack,
@@ -42,4 +43,4 @@ def networks() -> tuple[Model, ...]:
             multinomial_latent(published=published),
             maxout(published=published),
         ]
-    return (*models, linear_stack())
+    return (*models, linear_stack(), bare_pools())

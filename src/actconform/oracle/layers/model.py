@@ -9,8 +9,8 @@ import numpy as np
 import actconform.oracle.layers.attention
 import actconform.oracle.layers.dense
 import actconform.oracle.layers.losses
-import actconform.oracle.layers.memory
-import actconform.oracle.layers.normalization  # noqa: F401  registers the built-in kinds, as those above do
+import actconform.oracle.layers.memory  # noqa: F401  registers the built-in kinds, as those above and normalization do
+from actconform.oracle.layers.normalization import running_statistics
 from actconform.oracle.layers.registry import Reading, formula_of
 from actconform.types.model import LOSS
 
@@ -40,6 +40,20 @@ def values(model: Model, tensors: Bundle, touch: Touch = lambda _, value: value)
     for layer in model.layers:
         computed[layer.name] = arrays[layer.name] = touch(layer.name, layer_value(model, layer, arrays))
     return computed
+
+
+def statistics(model: Model, tensors: Bundle, layer_values: Mapping[str, F64]) -> dict[str, F64]:
+    """Return the running statistics after one step in training, "LAYER.mean", "LAYER.variance" and "LAYER.unbiased" of each batch-norm.
+
+    Empty for a model that is not trained. `layer_values` are those of the step.
+    """
+    arrays: dict[str, F64] = {**{name: np.asarray(array) for name, array in tensors.items()}, **layer_values}
+    norms = [layer for layer in model.layers if layer.kind == "batch-norm" and model.training]
+    return {
+        f"{layer.name}.{name}": array
+        for layer in norms
+        for name, array in running_statistics(reading(model, layer, arrays)).items()
+    }
 
 
 def gradients(

@@ -74,6 +74,23 @@ def _norm(reading: Reading) -> F64:
     return y
 
 
+def running_statistics(reading: Reading) -> dict[str, F64]:
+    """Return the running mean and variance after one step of a batch-norm in training, by short name.
+
+    Each is momentum times what it was plus 1 - momentum times the batch's own, the variance the biased one (Ioffe and Szegedy 2015
+    normalize by it); "unbiased" is what it would be with the unbiased one, which they estimate the population's by.
+    """
+    x, kept = reading.inputs[0], _number(reading.layer, "momentum")
+    axes = _all_but_last(x)
+    n, mean, variance = x[..., 0].size, x.mean(axis=axes), x.var(axis=axes)
+    old, unbiased = reading.parameters, variance * (n / (n - 1) if n > 1 else np.nan)
+    return {
+        "mean": kept * old["mean"] + (1.0 - kept) * mean,
+        "variance": kept * old["variance"] + (1.0 - kept) * variance,
+        "unbiased": kept * old["variance"] + (1.0 - kept) * unbiased,
+    }
+
+
 def _dropout_factor(reading: Reading) -> F64 | float:
     """Return what dropout multiplies x by; raise ValueError in training without a mask, as the truth must not be random."""
     if not reading.training:
