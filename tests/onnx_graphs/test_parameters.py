@@ -101,8 +101,8 @@ def last_bit(value: Array) -> Array:
 def test_one_element_in_its_last_bit_is_named_with_both_numbers() -> None:
     kernel = draw_parameters(STACK)["dense2.kernel"]
     entry = altered(with_value(shipped(STACK), "dense2.kernel", lambda value: last_bit(value).T))["dense2.kernel"]
-    assert (entry.differing, entry.index) == (1, (1, 2))
-    assert np.float32(entry.given) == kernel[1, 2]
+    assert (entry.differing, entry.place) == (1, (1, 2))
+    assert np.float32(entry.expected) == kernel[1, 2]
     assert np.float32(entry.got) == np.nextafter(kernel[1, 2], np.float32(9))
 
 
@@ -157,7 +157,9 @@ def test_a_folded_batch_normalization_is_computed_anew() -> None:
 
 
 def test_a_batch_normalization_folded_with_another_epsilon_is_told() -> None:
-    assert {f"norm{number}.{name}" for number in (1, 2) for name in ("gamma", "variance")} <= set(altered(folded(1e-5), CNN))
+    assert {f"norm{number}.{name}" for number in (1, 2) for name in ("gamma", "variance")} <= set(
+        altered(folded(1e-5), CNN)
+    )
 
 
 def test_parameters_of_the_loss_alone_are_not_needed() -> None:

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from actconform.catalog.models.zoo import networks
 from actconform.onnx.author.model import author_model
 from actconform.onnx.subgraph import extract_subgraph
-from actconform.run.graph_findings import draws, of_model
+from actconform.run.graph_findings import drawing_findings, of_model
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.types import Artifact, Blame, Finding
 
@@ -83,6 +83,6 @@ def test_a_graph_that_draws_is_not_deterministic_by_the_exporters_hand() -> None
     proto.graph.node.append(helper.make_node("Add", ["y", "n"], ["z"]))
     proto.graph.output[0].name = "z"
     artifact = Artifact(proto.SerializeToString(), 20, "converted")
-    (finding,) = draws(artifact, ["z"])
+    (finding,) = drawing_findings(artifact, ["z"])
     assert (finding.class_, finding.blame) == ("nondeterministic", Blame.EXPORTER)
-    assert draws(artifact, ["y"]) == []
+    assert drawing_findings(artifact, ["y"]) == []

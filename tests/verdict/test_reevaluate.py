@@ -462,4 +462,6 @@ def test_a_call_at_which_the_graph_fails_leaves_the_others_judged() -> None:
     mine = [finding for finding in findings if finding.regime == regime and finding.worst]
     others = [finding for finding in findings if finding.regime not in (regime, "special") and finding.worst]
     assert {witness.agreement(finding)[0] for finding in mine} == {"wrong"}
-    assert all(witness.agreement(finding)[0] == "absent" for finding in others if sizes[finding.regime] != sizes[regime])
+    assert all(
+        witness.agreement(finding)[0] == "absent" for finding in others if sizes[finding.regime] != sizes[regime]
+    )

@@ -53,7 +53,12 @@ def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
         takes = [Wanted(f", the kernel's {name},", kernel.dims(name), element_type) for name in kernel.inputs]
         gives = Wanted("", (), TensorProto.INT64 if kernel.output_dtype == "int64" else element_type)
         pairs = list(zip(inputs, takes, strict=True))
-        return [*breaches, *_shapes("input", pairs), *_dtypes("input", pairs), *_dtypes("output", [(outputs[0], gives)])]
+        return [
+            *breaches,
+            *_shapes("input", pairs),
+            *_dtypes("input", pairs),
+            *_dtypes("output", [(outputs[0], gives)]),
+        ]
     evidence = (
         f"inputs {[value.name for value in inputs]}, outputs {[value.name for value in outputs]}: "
         f"expected {len(kernel.inputs)} for {list(kernel.inputs)}, and one output"
@@ -87,7 +92,9 @@ def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bo
     ]
     of_outputs = {OUTPUT: model.output, LOSS: LOSS, **{f"layer.{layer.name}": layer.name for layer in model.layers}}
     gives = [
-        (value, Wanted("", _dims(model, of_outputs[value.name]), element_type)) for value in outputs if value.name in wanted
+        (value, Wanted("", _dims(model, of_outputs[value.name]), element_type))
+        for value in outputs
+        if value.name in wanted
     ]
     others = [(value, Wanted("", (), element_type)) for value in outputs if value.name not in wanted]
     names = (*_unknown_inputs(inputs, expected_dims), *_output_names(outputs, wanted))

@@ -41,13 +41,13 @@ class Altered(NamedTuple):
     parameter: str
     differing: int
     """Elements that differ from the nearest constant; all where no constant is of this size."""
-    index: tuple[int, ...]
-    given: float
+    place: tuple[int, ...]
+    expected: float
     got: float
     """NaN where no constant is of this size."""
 
 
-class Fold(NamedTuple):
+class FoldedNumbers(NamedTuple):
     """What a folded batch normalization makes of parameters, and how far roundings allow each element to be off."""
 
     expected: Array
@@ -96,7 +96,9 @@ def near_epsilons(graph: bytes, model: Model, outputs: Sequence[str]) -> list[tu
     near_numbers = []
     for number in numbers:
         # As float32 and then narrower, or at once: both are ways to write it.
-        exact = any(number in (number.dtype.type(epsilon), number.dtype.type(np.float32(epsilon))) for epsilon in of_layers)
+        exact = any(
+            number in (number.dtype.type(epsilon), number.dtype.type(np.float32(epsilon))) for epsilon in of_layers
+        )
         near = [epsilon for epsilon in of_layers if abs(float(number) - epsilon) < epsilon / 2]
         near_numbers += [(of_layers[epsilon], float(number), epsilon) for epsilon in near[:1] if not exact]
     return near_numbers
@@ -194,7 +196,7 @@ def _folded(
     return explained
 
 
-def _folds(norm: Layer, drawn: Mapping[str, Array], unit: float, before: Layer | None = None) -> list[Fold]:
+def _folds(norm: Layer, drawn: Mapping[str, Array], unit: float, before: Layer | None = None) -> list[FoldedNumbers]:
     """Return the factor and shift of a batch normalization, or the kernel and bias of the layer before it with both folded in."""
     gamma, beta, mean, variance = (
         drawn[f"{norm.name}.{name}"].astype(np.float64) for name in ("gamma", "beta", "mean", "variance")
@@ -208,12 +210,12 @@ def _folds(norm: Layer, drawn: Mapping[str, Array], unit: float, before: Layer |
         if kernel.shape[-1:] != factor.shape or bias.shape != factor.shape:
             return []
     sizes = np.abs(beta) + (np.abs(bias) + np.abs(mean)) * np.abs(factor)
-    folds = Fold(kernel * factor, np.abs(kernel * factor)), Fold(beta + (bias - mean) * factor, sizes)
-    return [Fold(fold.expected, ROUNDINGS * unit * fold.allowed) for fold in folds]
+    folds = FoldedNumbers(kernel * factor, np.abs(kernel * factor)), FoldedNumbers(beta + (bias - mean) * factor, sizes)
+    return [FoldedNumbers(fold.expected, ROUNDINGS * unit * fold.allowed) for fold in folds]
 
 
-def _near(folds: Sequence[Fold], constants: Sequence[Array]) -> bool:
-    def is_near(fold: Fold, constant: Array) -> bool:
+def _near(folds: Sequence[FoldedNumbers], constants: Sequence[Array]) -> bool:
+    def is_near(fold: FoldedNumbers, constant: Array) -> bool:
         wide = constant.reshape(-1).astype(np.float64)
         pairs = zip(_layouts(fold.expected), _layouts(fold.allowed), strict=True)
         return any((np.abs(wide - expected.ravel()) <= allowed.ravel()).all() for expected, allowed in pairs)

@@ -55,7 +55,7 @@ def _constants(proto: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     constants = {tensor.name: tensor for tensor in proto.graph.initializer}
     for node in deep(proto.graph.node):
         if node.op_type == "Constant":
-            constants |= {node.output[0]: attribute.t for attribute in node.attribute if attribute.name == "value"}
+            constants.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value")
     try:
         return constants | infer_constants(proto)[1]
     except onnx.shape_inference.InferenceError:

@@ -128,7 +128,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     with clock("export"):
         graph = artifact_for(subject, case, context)
         breaches = line.gates(graph, case) if graph and context.exports else []
-        seen = line.graph_findings(graph, case) if graph and context.exports and not breaches else []
+        of_graph = line.graph_findings(graph, case) if graph and context.exports and not breaches else []
     described = facts(graph) if graph and context.exports else {}
     if graph and breaches:
         result = _refused(case, context, graph, [breach(*broken) for broken in breaches])
@@ -139,9 +139,9 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     with clock("worker"):
         outcome = context.worker.run(job, context.timeout)
     if outcome.failure is not None:
-        seen += _fails_itself(job, outcome.failure)
-        if seen and graph:
-            result = _refused(case, context, graph, seen)
+        of_graph += _fails_itself(job, outcome.failure)
+        if of_graph and graph:
+            result = _refused(case, context, graph, of_graph)
             return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
         return _failed(case, outcome.failure, outcome)
     with clock("compare"):
@@ -151,7 +151,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     findings += behaviour(test_vectors, outcome, context.catalog.backends[context.catalog.worker(case)].provider)
     with clock("blame"):
         findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
-        findings = seen + [by_drawing(finding, seen) for finding in findings]
+        findings = of_graph + [by_drawing(finding, of_graph) for finding in findings]
     if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
             shown = (outcome.intermediates, outcome.statistics)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from actconform.onnx.parameters import altered_parameters, near_epsilons
 from actconform.onnx.training_mode import drawing_nodes, training_norms
 from actconform.types import NOWHERE, Blame, Finding, FindingClass
@@ -23,7 +21,7 @@ DRAWS = "the graph draws random numbers"
 ANOTHER = 2.0**24  # roundings: how far another number altogether is off
 
 
-def draws(artifact: Artifact, outputs: Sequence[str]) -> list[Finding]:
+def drawing_findings(artifact: Artifact, outputs: Sequence[str]) -> list[Finding]:
     """Return a finding `nondeterministic` where the outputs need nodes that draw random numbers."""
     nodes = drawing_nodes(artifact.model, outputs)
     return [_finding(FindingClass.NONDETERMINISTIC, "", f"{DRAWS}: {', '.join(nodes)}", len(nodes))] if nodes else []
@@ -34,10 +32,10 @@ def of_model(
 ) -> list[Finding]:
     """Return the findings of a model's graph; with `parameters`, those that it was given to hold, what it holds in their place.
 
-    `nondeterministic` as `draws`; `scaled-error` for batch normalization that trains in inference, an epsilon that is near a layer's
+    `nondeterministic` as `drawing_findings`; `scaled-error` for batch normalization that trains in inference, an epsilon that is near a layer's
     and not its, and a parameter of which an element differs, in units of its rounding.
     """
-    findings = draws(artifact, outputs)
+    findings = drawing_findings(artifact, outputs)
     norms = [] if model.training else training_norms(artifact.model, outputs)
     if norms:
         evidence = f"the batch's own statistics in inference: {', '.join(norms)}"
@@ -53,14 +51,14 @@ def of_model(
 
 
 def _altered(altered: Altered, unit: float) -> Finding:
-    size = abs(altered.got - altered.given) / (unit * max(abs(altered.given), np.finfo(np.float32).tiny))
+    size = abs(altered.got - altered.expected) / (unit * max(abs(altered.expected), DTYPES["f32"].smallest_normal))
     if math.isnan(altered.got):
         size = ANOTHER
         evidence = f"no constant of the graph holds parameter {altered.parameter}"
     else:
         evidence = (
-            f"parameter {altered.parameter}: {altered.differing} elements differ, most {list(altered.index)}: "
-            f"{altered.got:.9g} in the graph, {altered.given:.9g} was given"
+            f"parameter {altered.parameter}: {altered.differing} elements differ, most {list(altered.place)}: "
+            f"{altered.got:.9g} in the graph, {altered.expected:.9g} was given"
         )
     return _finding(FindingClass.SCALED_ERROR, altered.parameter, evidence, altered.differing, size)
 

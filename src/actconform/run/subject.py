@@ -10,7 +10,7 @@ from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
 from actconform.onnx.gates import inspect, inspect_model, io_names
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
-from actconform.run.graph_findings import draws, of_model
+from actconform.run.graph_findings import drawing_findings, of_model
 from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.model_tensors import draw_parameters
@@ -118,7 +118,7 @@ class KernelSubject:
         return inspect(artifact, self._kernel, case.dtype)
 
     def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:  # noqa: ARG002  whatever the case
-        return draws(artifact, io_names(artifact.model)[1])
+        return drawing_findings(artifact, io_names(artifact.model)[1])
 
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:  # noqa: ARG002  it has one
         return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact

@@ -99,7 +99,7 @@ def by_drawing(finding: Finding, of_graph: Sequence[Finding]) -> Finding:
 
     `of_graph` are the findings that the graph shows without being run.
     """
-    drawing = next((seen for seen in of_graph if seen.class_ == FindingClass.NONDETERMINISTIC), None)
+    drawing = next((shown for shown in of_graph if shown.class_ == FindingClass.NONDETERMINISTIC), None)
     if drawing is None or not (finding.class_ == FindingClass.NONDETERMINISTIC or finding.blame == Blame.UNDETERMINED):
         return finding
     return _blamed(finding, drawing.blame, drawing.evidence)

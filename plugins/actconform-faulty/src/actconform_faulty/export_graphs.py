@@ -42,11 +42,11 @@ def constant(model: ModelProto, name: str, value: Array) -> str:
     return name
 
 
-def read_through(model: ModelProto, operator: str, *others: str, **attributes: Any) -> None:
+def read_through(model: ModelProto, operator: str, *inputs: str, **attributes: Any) -> None:
     """Let all that reads x read an operator's output of it instead."""
     for node in model.graph.node:
         node.input[:] = ["between" if name == "x" else name for name in node.input]
-    model.graph.node.insert(0, helper.make_node(operator, ["x", *others], ["between"], **attributes))
+    model.graph.node.insert(0, helper.make_node(operator, ["x", *inputs], ["between"], **attributes))
 
 
 @graph_fault(
@@ -102,7 +102,9 @@ def batch_in_mean(model: ModelProto) -> None:
         node.op_type = "ReduceSum"
         mean, node.output[0] = node.output[0], "total"
         size = constant(model, "size", np.array(BATCH * 3, np.float32))
-        model.graph.node.insert(list(model.graph.node).index(node) + 1, helper.make_node("Div", ["total", size], [mean]))
+        model.graph.node.insert(
+            list(model.graph.node).index(node) + 1, helper.make_node("Div", ["total", size], [mean])
+        )
 
 
 def last_bit(index: int) -> Change:
@@ -118,8 +120,8 @@ def last_bit(index: int) -> Change:
 
 def in_bf16(value: Array) -> Array:
     """Keep the upper half of each number."""
-    kept: Array = (value.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
-    return kept
+    upper: Array = (value.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+    return upper
 
 
 def first_in_f16(value: Array) -> Array:
@@ -138,7 +140,7 @@ def rows_exchanged(value: Array) -> Array:
     return value[order]
 
 
-for name, what, subject, layer, of_layer, change in (
+for name, words, subject, layer, of_layer, change in (
     ("last-bit", "one weight is off in its last bit", STACK, "dense2", "weight", last_bit(7)),
     ("last-bits", "all weights of a layer are off in their last bits", MLP, "dense3", "weight", lambda value: np.nextafter(value, np.float32(0))),
     ("seven-digits", "weights are written with seven decimals", STACK, "dense1", "weight", lambda value: np.round(value.astype(np.float64), 7)),
@@ -154,7 +156,7 @@ for name, what, subject, layer, of_layer, change in (
     def alter(model: ModelProto, layer: str = layer, of_layer: str = of_layer, change: Change = change) -> None:
         change_parameter(model, layer, of_layer, change)
 
-    graph_fault("export", f"weight-{name}", what, f"{subject}/value/f32", **NUMBER)(alter)
+    graph_fault("export", f"weight-{name}", words, f"{subject}/value/f32", **NUMBER)(alter)
 
 
 @graph_fault(
@@ -182,7 +184,7 @@ def batch_norm_epsilon_near(model: ModelProto) -> None:
 def batch_norm_trains(model: ModelProto) -> None:
     for node in nodes(model, "BatchNormalization"):
         set_attribute(node, "training_mode", 1)
-        scale, _, mean, variance = node.input[1:5]
+        mean, variance = node.input[3:5]
         node.output.extend([f"{mean}.running", f"{variance}.running"])
 
 

@@ -27,7 +27,9 @@ def graph_fault(
 
     def register(change: Callable[[ModelProto], None]) -> Callable[[bytes], bytes]:
         inject = partial(on_model, change)
-        fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(inject)
+        fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(
+            inject
+        )
         return inject
 
     return register

@@ -53,13 +53,13 @@ def by_slope(slope: Callable[[Array], Array]) -> Callable[[Array, Array], Array]
 
 def computes(
     name: str,
-    what: str,
+    words: str,
     *cases: str,
     value: Callable[[Array], Array] = lambda x: x,
     pull: Callable[[Array, Array], Array] = lambda _, g: g,
 ) -> None:
     """Register a way to compute a kernel."""
-    healthy("torch", name, what, *cases)(lambda _, __: Computing(value, pull))
+    healthy("torch", name, words, *cases)(lambda _, __: Computing(value, pull))
 
 
 @healthy(
@@ -192,7 +192,9 @@ def pairwise_sum(terms: Array) -> Array:
 
 
 def split_sum(terms: Array, ways: int = 4) -> Array:
-    return running_sum(np.concatenate([running_sum(terms[..., k::ways]) for k in range(min(ways, terms.shape[-1]))], -1))
+    return running_sum(
+        np.concatenate([running_sum(terms[..., k::ways]) for k in range(min(ways, terms.shape[-1]))], -1)
+    )
 
 
 def kahan_sum(terms: Array) -> Array:
@@ -215,7 +217,7 @@ def softmax_pulled(x: Array, g: Array, add: Sum) -> Array:
     return p * (g - add(p * g))
 
 
-for name, what, add in (
+for name, words, add in (
     ("sums-reversed", "sums from the last term to the first", reversed_sum),
     ("sums-running", "sums one term after another", running_sum),
     ("sums-permuted", "sums in an order that looks random, and is fixed", permuted_sum),
@@ -224,7 +226,7 @@ for name, what, add in (
     ("sums-compensated", "sums by Kahan", kahan_sum),
 ):
     computes(
-        f"softmax-{name}", what, "softmax/value/f32", "softmax/gradient/f32",
+        f"softmax-{name}", words, "softmax/value/f32", "softmax/gradient/f32",
         value=partial(softmax, add=add), pull=partial(softmax_pulled, add=add),
     )  # fmt: skip
 

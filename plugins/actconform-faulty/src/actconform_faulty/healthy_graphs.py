@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 STACK, CNN, BLOCK = "linear-stack/value/f32", "image-cnn-softmax2/value/f32", "attention-block/value/f32"
 
 
-def graph(name: str, what: str, case: str) -> Callable[[Callable[[ModelProto], None]], Callable[[ModelProto], None]]:
+def graph(name: str, words: str, case: str) -> Callable[[Callable[[ModelProto], None]], Callable[[ModelProto], None]]:
     """Register a way to write the graph that users ship of a case."""
 
     def register(change: Callable[[ModelProto], None]) -> Callable[[ModelProto], None]:
-        healthy("export", name, what, case, on_graph=True, constants=True)(partial(on_model, change))
+        healthy("export", name, words, case, on_graph=True, constants=True)(partial(on_model, change))
         return change
 
     return register

@@ -88,7 +88,7 @@ def with_other_nan(array: Array) -> Array:
     return changed
 
 
-for name, what, habit in (
+for name, words, habit in (
     ("fortran-order", "answers in Fortran order", in_fortran_order),
     ("strides", "answers that are every other element of larger arrays", with_strides),
     ("backwards", "answers with negative strides", backwards),
@@ -97,7 +97,7 @@ for name, what, habit in (
     ("fresh-pages", "answers in pages mapped for each", in_fresh_pages),
     ("nan-payload", "NaN is negative and has a payload", with_other_nan),
 ):
-    healthy("torch", f"answers-{name}", what, *KERNELS, MODEL)(
+    healthy("torch", f"answers-{name}", words, *KERNELS, MODEL)(
         lambda program, _, habit=habit: applied(program, habit)  # type: ignore[misc]
     )
 healthy("ort", "answers-strides", "answers that are every other element of larger arrays", "softplus/value/f32", MODEL)(
@@ -187,7 +187,9 @@ class Late:
         return array
 
 
-@healthy("torch", "late-start", "the first call waits, starts four threads and opens a file, all of which stay", *KERNELS)
+@healthy(
+    "torch", "late-start", "the first call waits, starts four threads and opens a file, all of which stay", *KERNELS
+)
 @healthy("ort", "late-start", "the first call waits, starts four threads and opens a file, all of which stay", "softplus/value/f32")  # fmt: skip
 def late_start(program: Program, _: object) -> Program:
     return applied(program, Late())

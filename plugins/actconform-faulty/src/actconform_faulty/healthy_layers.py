@@ -24,11 +24,11 @@ STACK, BLOCK, CNN, REGRESSION, ATTENTION = (
 )
 
 
-def dense(name: str, what: str, compute: Callable[[Tensor, Tensor, Tensor], Tensor], *, gradient: bool = False) -> None:
+def dense(name: str, words: str, compute: Callable[[Tensor, Tensor, Tensor], Tensor], *, gradient: bool = False) -> None:
     """Register a way to compute x W^T + b, asked in two layers."""
     cases = [STACK, "linear-stack/gradient/f32"] if gradient else [STACK, REGRESSION]
 
-    @healthy("torch", f"dense-{name}", what, *cases)
+    @healthy("torch", f"dense-{name}", words, *cases)
     def _(program: Program, _: object) -> Program:
         def changed(layer: Any, x: Tensor) -> Tensor:
             return compute(x, layer[0].weight, layer[0].bias)
@@ -106,7 +106,13 @@ def conv_winograd(program: Program, _: object) -> Program:
     return in_layer(in_layer(program, "conv1", winograd), "conv2", winograd)
 
 
-@healthy("torch", "conv-as-product", "a convolution as one matrix product of its patches", CNN, "image-cnn-softmax2/gradient/f32")
+@healthy(
+    "torch",
+    "conv-as-product",
+    "a convolution as one matrix product of its patches",
+    CNN,
+    "image-cnn-softmax2/gradient/f32",
+)
 def conv_as_product(program: Program, _: object) -> Program:
     def patches(layer: Any, x: Tensor) -> Tensor:
         from torch.nn.functional import unfold
@@ -195,7 +201,9 @@ def gradient_recomputed(program: Program, _: object) -> Program:
         from torch.utils.checkpoint import checkpoint
 
         weight, bias = layer[0].weight, layer[0].bias
-        again: Tensor = checkpoint(lambda *tensors: tensors[0] @ tensors[1].T + tensors[2], x, weight, bias, use_reentrant=False)
+        again: Tensor = checkpoint(
+            lambda *tensors: tensors[0] @ tensors[1].T + tensors[2], x, weight, bias, use_reentrant=False
+        )
         return again
 
     return in_layer(program, "dense2", checkpointed)
