@@ -20,7 +20,11 @@ LIMITS = {
     ("torch", np.float64): 1e-10,
     ("jax", np.float32): 2e-5,
 }
-OF_FLOAT32 = ("attention-softmax", "attention-block")  # Keras takes the softmax of attention in float32
+OF_FLOAT32 = (
+    "attention-softmax",
+    "attention-block",
+    "masked-attention",
+)  # Keras takes the softmax of attention in float32
 LEAST = {"keras": 0.01, "torch": 0.1, "jax": 0.1}  # where all of a tensor is smaller, its error is one of this
 SOFTMAX_OF_ONE = "image-cnn-softmax1"  # it is 1; where 0 is wanted the definition clips it
 

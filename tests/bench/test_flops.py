@@ -32,6 +32,12 @@ def test_an_attention_block_by_hand():
     assert flops(MODELS["attention-block"], 1, "forward") == 2 * each
 
 
+def test_recurrent_layers_by_hand():
+    each = 4 * (16 * (5 + 4) + 9 * (4 + 3))
+    each += 4 * 3 + 4 * 3 + 3 * 4  # scores, what is read, head
+    assert flops(MODELS["token-tagger"], 1, "forward") == 2 * each
+
+
 def test_a_memory_by_its_graph_which_shifts_by_a_product_of_7_by_3():
     model = MODELS["ntm-addressing"]
     assert flops(model, BATCH, "forward") == 2 * (counted(author_model(model, "f32").model) - BATCH * 7 * 3)
@@ -47,7 +53,7 @@ def test_models_by_their_graphs(name):
 def counted(graph):
     """The multiply-adds of a graph's MatMul, Gemm and Conv at BATCH, from inferred shapes."""
     read = onnx.load_from_string(graph)
-    for value in read.graph.input:
+    for value in (*read.graph.input, *read.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
                 axis.dim_value = BATCH
@@ -62,4 +68,7 @@ def counted(graph):
             total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
         if node.op_type == "Conv":
             total += math.prod(shapes[node.output[0]]) * math.prod(shapes[node.input[1]][1:])
+        if node.op_type in ("LSTM", "GRU"):
+            steps, batch, _ = shapes[node.input[0]]
+            total += steps * batch * sum(math.prod(shapes[matrix]) for matrix in node.input[1:3])
     return total

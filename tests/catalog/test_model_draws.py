@@ -74,6 +74,20 @@ def test_masks_are_0_for_about_their_rate_and_else_1(rate):
     assert abs(mask.mean() - (1 - rate)) < 4 * math.sqrt(rate * (1 - rate) / mask.size)
 
 
+def test_padding_has_every_length():
+    rows = one_input("padding", width=5, batch=20)
+    lengths = rows.sum(axis=1)
+    assert_array_equal(rows, np.arange(5) < lengths[:, None])
+    assert_array_equal(np.unique(lengths, return_counts=True), [[1, 2, 3, 4, 5], [4] * 5])
+
+
+def test_ids_are_whole_numbers_that_all_come():
+    ids = one_input("ids:7")
+    values, counts = np.unique(ids, return_counts=True)
+    assert_array_equal(values, np.arange(7))
+    assert abs(counts - ids.size / 7).max() < 5 * math.sqrt(ids.size / 7)
+
+
 def test_rows_of_one_hot_have_one_1_and_all_classes_come():
     rows = one_input("one-hot", width=8, batch=400)
     assert set(np.unique(rows)) == {0.0, 1.0}

@@ -59,3 +59,15 @@ def test_errors_that_cancel_or_are_small_are_no_bias(size):
 
 def test_a_few_points_at_many_places_have_no_bias():
     assert "bias" not in {finding.class_ for finding in findings("tanh", saturating, "special")}
+
+
+@pytest.mark.parametrize(("name", "end"), [("tanh", 1.0), ("sigmoid", 1.0), ("elu", -1.0)])
+def test_an_end_that_no_result_reaches_is_a_bias_and_one_that_some_reach_is_none(name, end):
+    def short(x, truth):
+        return np.where(np.abs(truth - end) < 2.0**-30, -np.sign(end), 0.0)  # the number before it
+
+    (finding,) = [f for f in findings(name, short, "tail") if "never reached" in f.evidence]
+    assert finding.class_ == "bias"
+    assert f"{end:.9g} is never reached" in finding.evidence
+    sometimes = lambda x, truth: np.where(np.arange(x.size) % 2, short(x, truth), 0.0)  # noqa: E731
+    assert not [f for f in findings(name, sometimes, "tail") if "never reached" in f.evidence]

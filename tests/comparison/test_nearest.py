@@ -123,3 +123,11 @@ def test_rows_that_are_one_product_are_held_against_the_nearest_numbers_too(name
 
     assert findings(lambda truth: round_to(truth, DTYPES[dtype])) == []
     assert ("bias" in {finding.class_ for finding in findings(towards_zero)}) is biased
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_share_is_of_inputs_at_which_rounding_shows(dtype):
+    data = Exhaustive("exponential", dtype)  # 1 at half of all numbers, 0 or an overflow at most others
+    steps = np.where(np.abs(data.x) < 3, (np.arange(data.x.size) % 5 < 2) * (1 - 2 * (np.arange(data.x.size) % 2)), 0)
+    moved = np.where((np.abs(data.x) > 0.05) & (steps != 0), data.beside(data.nearest, steps), data.nearest)
+    assert "scaled-error" in {finding.class_ for finding in data.findings(moved)}

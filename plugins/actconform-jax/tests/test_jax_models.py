@@ -36,6 +36,10 @@ def alone(kind: str, *shapes: tuple[int, ...], training: bool = False, **setting
     inputs = [Input(name=f"x{number}", shape=shape, draw="unit") for number, shape in enumerate(shapes)]
     if kind == "dropout":
         inputs[1:] = [Input(name="mask", shape=shape, draw="mask:0.4", role="noise") for shape in shapes[1:]]
+    if kind == "embedding":
+        inputs = [Input(name="ids", shape=shapes[0], draw=f"ids:{settings['tokens']}", role="noise")]
+    masks = {"masked-softmax": 1, "attention": 3}.get(kind, len(shapes))
+    inputs[masks:] = [Input(name="mask", shape=shape, draw="padding", role="noise") for shape in shapes[masks:]]
     it = layer("it", kind, *(one.name for one in inputs), **{**KINDS[kind].settings, **settings})
     target = Input(name="target", shape=KINDS[kind].shape(it, shapes), draw="binary", role="target")
     layers = [it, layer("loss", "mean-squared-error", "it", "target")]
@@ -52,6 +56,8 @@ ALONE = {
     "batch-norm-image": alone("batch-norm", IMAGE, epsilon=1e-3, momentum=0.9),
     "batch-norm-training": alone("batch-norm", IMAGE, epsilon=1e-3, momentum=0.9, training=True),
     "layer-norm": alone("layer-norm", (5, 8), epsilon=1e-5),
+    "embedding": alone("embedding", (2, 5), tokens=3, units=4),
+    "attention-masked-narrow-values": alone("attention", (3, 4), (5, 4), (5, 2), (5,)),
     "dropout-training": alone("dropout", (7,), (7,), rate=0.4, training=True),
     "dropout": alone("dropout", (7,), rate=0.4),
     "reshape": alone("reshape", (4, 6), shape=(3, 8)),

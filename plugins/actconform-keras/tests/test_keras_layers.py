@@ -34,6 +34,16 @@ CASES: dict[str, tuple[str, tuple[tuple[int, ...], ...], dict[str, Any], str]] =
     "batch-norm": ("batch-norm", ((4,),), {"epsilon": 1e-2, "momentum": 0.9}, "normal"),
     "batch-norm of images": ("batch-norm", IMAGE, {"epsilon": 1e-2, "momentum": 0.9}, "normal"),
     "layer-norm": ("layer-norm", ((5, 4),), {"epsilon": 1e-2}, "normal"),
+    "group-norm": ("group-norm", ((5, 7, 4),), {"groups": 2, "epsilon": 1e-2}, "normal"),
+    "instance-norm": ("instance-norm", IMAGE, {"epsilon": 1e-2}, "normal"),
+    "rms-norm": ("rms-norm", ((5, 4),), {"epsilon": 1e-2}, "normal"),
+    "l2-normalize": ("l2-normalize", ((5, 4),), {}, "normal"),
+    "l2-normalize of short rows": ("l2-normalize", ((5, 4),), {"epsilon": 1.0}, "unit"),
+    "embedding": ("embedding", ((5,),), {"tokens": 3, "units": 4}, "ids:3"),
+    "lstm": ("lstm", ((5, 3),), {"units": 4}, "normal"),
+    "gru": ("gru", ((5, 3),), {"units": 4}, "normal"),
+    "masked-softmax": ("masked-softmax", ((5,), (5,)), {}, "normal"),
+    "attention with a mask": ("attention", ((5, 4), (3, 4), (3, 2), (3,)), {}, "normal"),
     "dropout": ("dropout", ((4,),), {"rate": 0.3}, "normal"),
     "flatten": ("flatten", IMAGE, {}, "normal"),
     "reshape": ("reshape", ((6,),), {"shape": (2, 3)}, "normal"),
@@ -79,7 +89,10 @@ def keras() -> Any:
 def model_of(case: str, *, training: bool = False) -> Model:
     """Return the model of one layer and a loss that weighs its elements differently."""
     kind, shapes, settings, draw = CASES[case]
-    inputs = [Input(name=f"x{n}", shape=shape, draw=draw) for n, shape in enumerate(shapes)]
+    role = "noise" if draw.startswith("ids") else "data"
+    inputs = [Input(name=f"x{n}", shape=shape, draw=draw, role=role) for n, shape in enumerate(shapes)]
+    masks = {"masked-softmax": 1, "attention": 3}.get(kind, len(shapes))
+    inputs[masks:] = [Input(name="mask", shape=shape, draw="padding", role="noise") for shape in shapes[masks:]]
     if kind == "dropout" and training:
         inputs.append(Input(name="mask", shape=shapes[0], draw="mask:0.3", role="noise"))
     only = layer("only", kind, *(one.name for one in inputs), **settings)

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from actconform import Case, Unavailable
+from actconform import Case, Unavailable, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.oracle.float64.registry import FORMULAS
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS}
-LINEAR_STACK = next(model for model in networks() if model.name == "linear-stack")
+LINEAR_STACK, TAGGER = (
+    next(model for model in networks() if model.name == name) for name in ("linear-stack", "token-tagger")
+)
 
 # torch says once a process that its profile-guided choices are kept in a file; and it deprecates what it calls itself.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -139,6 +141,13 @@ def test_a_model_agrees_with_the_eager_one() -> None:
         assert set(got) == set(wanted)
         for name, array in wanted.items():
             np.testing.assert_allclose(got[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_layer_that_the_compiler_does_not_take_is_unsupported_in_its_words(traced: list[int]) -> None:
+    program = TorchCompile().build_model(TAGGER, "f32")
+    with pytest.raises(Unsupported, match="RNN, GRU, or LSTM"):
+        program.forward({**draw_inputs(TAGGER), **draw_parameters(TAGGER)})
+    assert traced == []
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ def alone(kind: str, *shapes: tuple[int, ...], draw: str = "unit", training: boo
     inputs = [Input(name=f"x{number}", shape=shape, draw=draw) for number, shape in enumerate(shapes)]
     if kind == "dropout":
         inputs[1:] = [Input(name="mask", shape=shape, draw="mask:0.4", role="noise") for shape in shapes[1:]]
+    if kind == "embedding":
+        inputs = [Input(name="ids", shape=shapes[0], draw=f"ids:{settings['tokens']}", role="noise")]
+    masks = {"masked-softmax": 1, "attention": 3}.get(kind, len(shapes))
+    inputs[masks:] = [Input(name="mask", shape=shape, draw="padding", role="noise") for shape in shapes[masks:]]
     settings = {**KINDS[kind].settings, **settings}
     it = layer("it", kind, *(one.name for one in inputs), **settings)
     shape = KINDS[kind].shape(it, shapes)
@@ -70,6 +74,18 @@ ALONE = {
         for shape in (IMAGE, (5, 4), (4,))
         for training in (False, True)
     },
+    "group-norm": alone("group-norm", IMAGE, groups=2, epsilon=1e-2),
+    "instance-norm": alone("instance-norm", IMAGE, epsilon=1e-2),
+    "rms-norm-of-an-image": alone("rms-norm", IMAGE, epsilon=1e-2),
+    "l2-normalize-of-an-image": alone("l2-normalize", IMAGE),
+    "l2-normalize-of-short-rows": alone("l2-normalize", (5, 4), epsilon=1.0),
+    "embedding": alone("embedding", (5,), tokens=3, units=4),
+    "embedding-of-rows": alone("embedding", (2, 5), tokens=3, units=4),
+    "lstm": alone("lstm", (5, 3), units=4, draw="normal"),
+    "gru": alone("gru", (5, 3), units=4, draw="normal"),
+    "masked-softmax": alone("masked-softmax", (5,), (5,), draw="normal"),
+    "masked-softmax-of-an-image": alone("masked-softmax", IMAGE, IMAGE, draw="normal"),
+    "attention-masked": alone("attention", (5, 4), (6, 4), (6, 3), (6,), draw="normal"),
     "layer-norm-of-an-image": alone("layer-norm", IMAGE, epsilon=1e-2),
     "dropout": alone("dropout", (4,), rate=0.4),
     "dropout-of-an-image": alone("dropout", IMAGE, IMAGE, rate=0.4, training=True),

@@ -28,13 +28,18 @@ def _convolution(layer: Layer, inputs: Sequence[Shape], output: Shape) -> int:
 
 
 def _attention(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
-    q, k, v = inputs
+    q, k, v = inputs[:3]
     return q[0] * k[0] * (q[1] + v[1])
 
 
 def _heads(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
     time, width = inputs[0]
     return 4 * time * width * width + 2 * time * time * width
+
+
+def _recurrent(layer: Layer, inputs: Sequence[Shape], output: Shape) -> int:
+    gates = {"lstm": 4, "gru": 3}[layer.kind]
+    return math.prod(output) * gates * (inputs[0][-1] + output[-1])
 
 
 def _read(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
@@ -57,6 +62,8 @@ MULTIPLY_ADDS: dict[str, Count] = {
     "conv2d": _convolution,
     "attention": _attention,
     "multi-head-attention": _heads,
+    "lstm": _recurrent,
+    "gru": _recurrent,
     "read": _read,
     "cosine-similarity": _similarity,
     "directional": _directional,
@@ -67,8 +74,8 @@ def flops(model: Model, batch: int, direction: Direction) -> int:
     """Return the floating-point operations of one call: two for each multiply-add of layers that multiply matrices.
 
     dense: rows in out; conv2d: pixels of the output filters window channels; attention: t s (d + m); multi-head-attention:
-    4 t d d + 2 t t d; read: r n m; cosine-similarity: r n w; directional: r n n. All other layers count as nothing. Backward
-    counts as twice the forward.
+    4 t d d + 2 t t d; lstm and gru: t gates u (d + u); read: r n m; cosine-similarity: r n w; directional: r n n. All other
+    layers count as nothing. Backward counts as twice the forward.
     """
     shapes = {tensor.name: tensor.shape for tensor in model.inputs} | model.shapes
     multiply_adds = sum(

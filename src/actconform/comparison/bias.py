@@ -8,7 +8,8 @@ import numpy as np
 
 from actconform.comparison.classify import Located
 from actconform.comparison.elementwise import units
-from actconform.tolerance.limits import BIAS_POINTS, BINADE_POINTS
+from actconform.oracle.rounding import round_to
+from actconform.tolerance.limits import BIAS_POINTS, BINADE_POINTS, END_ULP
 from actconform.tolerance.ulp import to_hex, ulp_of
 from actconform.types import Finding, FindingClass, Interval
 
@@ -50,6 +51,38 @@ def locate_bias(
             chosen, worst = _biased(part.x, error, tolerance.bias_limit)
             if chosen.size:
                 yield _located(part.x[chosen], indices[chosen], worst, tolerance, (regime, tensor))
+
+
+def unreached_ends(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) -> Iterator[Finding]:
+    """Yield a `bias` finding for each value that a unary function saturates at and that none of the results has.
+
+    A value is an end where the truth is within END_ULP of it, rounded, at BINADE_POINTS inputs or more: whatever way of computing is
+    accurate reaches it at some of them. No formula of a cause explains that.
+    """
+    if not tolerance.unary or regime in NOT_JUDGED:
+        return
+    with np.errstate(all="ignore"):
+        nearest = round_to(sample.truth, tolerance.fmt)
+        near = np.abs(sample.truth - nearest) <= END_ULP * ulp_of(sample.truth, tolerance.fmt)
+        at_end = np.flatnonzero(near & np.isfinite(sample.x) & np.isfinite(nearest) & (nearest != 0))
+        got = sample.got.astype(np.float64)
+    ends, group = np.unique(nearest[at_end], return_inverse=True)
+    for end in np.flatnonzero(np.bincount(group) >= BINADE_POINTS):
+        elements = at_end[group == end]
+        if (got[elements] == ends[end]).any():
+            continue
+        x = sample.x[elements]
+        closest = got[elements][np.argmin(np.abs(got[elements] - ends[end]))]
+        yield Finding(
+            class_=FindingClass.BIAS,
+            count=int(elements.size),
+            regime=regime,
+            tensor=tensor,
+            interval=Interval(to_hex(float(x.min()), tolerance.fmt), to_hex(float(x.max()), tolerance.fmt)),
+            worst=None,
+            magnitude=float(np.abs(closest - ends[end]) / ulp_of(ends[end : end + 1], tolerance.fmt)[0]),
+            evidence=f"{ends[end]:.9g} is never reached: {closest:.9g} is the closest of {elements.size} results where it is right",
+        )
 
 
 def _biased(x: F64, error: F64, limit: float) -> tuple[NDArray[np.int64], float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from actconform.comparison.bias import locate_bias
+from actconform.comparison.bias import locate_bias, unreached_ends
 from actconform.comparison.classify import Located, locate
 from actconform.comparison.elementwise import Sample, elementwise_errors
 from actconform.comparison.nearest import locate_inexact
@@ -66,6 +66,7 @@ def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) 
         located += _position(sample, tolerance, regime, tensor)
         elements.update({item.finding.place: item.elements for item in located})
         findings += [item.finding for item in located]
+        findings += unreached_ends(sample, tolerance, regime, tensor)
     return Comparison(measurements, findings, samples, elements)
 
 

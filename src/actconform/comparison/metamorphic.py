@@ -33,8 +33,8 @@ class RelationChecks:
 
     def calls(self) -> Iterator[tuple[str, Bundle, Bundle | None]]:
         """Yield (regime, inputs, cotangents) of each further call, in order, in the case's dtype."""
-        storage = self._inputs["x"].dtype
         for relation in self._relations:
+            storage = self._inputs["x"].dtype
             for number, x in enumerate(relation.inputs):
                 cotangents = (
                     {"y": relation.cotangents[number].astype(storage)} if relation.cotangents is not None else None

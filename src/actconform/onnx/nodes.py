@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # 24 brought Swish, and ONNX Runtime 1.31 runs it at 24 alone; from 22 on all but Celu and Shrink take bfloat16.
 OPSET = 24
 
+BATCH = "b"  # the name of a model's first dimension
+
 ELEMENT_TYPES: dict[str, int] = {"f32": TensorProto.FLOAT, "f16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 _SPELLED = {"f32": "tensor(float)", "f16": "tensor(float16)", "bf16": "tensor(bfloat16)"}
 
@@ -113,19 +115,20 @@ class Nodes:
         self.element_type = ELEMENT_TYPES[dtype]
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.shapes: list[onnx.ValueInfoProto] = []
         self._scope = scope
         self._stand_ins = stand_ins or {}
 
     def within(self, scope: str, **stand_ins: str) -> Nodes:
         """Return what writes into the same graph with names under SCOPE/; given x="t", tensor "t" is what "x" means there."""
         inner = Nodes(self.dtype, f"{scope}/", stand_ins)
-        inner.nodes, inner.initializers = self.nodes, self.initializers
+        inner.nodes, inner.initializers, inner.shapes = self.nodes, self.initializers, self.shapes
         return inner
 
     def in_float32(self) -> Nodes:
         """Return what writes float32 numbers into the same graph."""
         inner = Nodes("f32", self._scope, self._stand_ins)
-        inner.nodes, inner.initializers = self.nodes, self.initializers
+        inner.nodes, inner.initializers, inner.shapes = self.nodes, self.initializers, self.shapes
         return inner
 
     def __getattr__(self, operator: str) -> Callable[..., str]:
@@ -140,6 +143,11 @@ class Nodes:
         names = [f"{name}_{i}" for i in range(count)]
         self.nodes.append(operator_node(operator, read, names, name=name, **attributes))
         return names
+
+    def typed(self, tensor: str, dims: Sequence[str | int]) -> str:
+        """Write down a tensor's dimensions where onnx infers none, and return the tensor."""
+        self.shapes.append(helper.make_tensor_value_info(tensor, self.element_type, dims))
+        return tensor
 
     def rename(self, old: str, new: str) -> None:
         """Call a tensor by another name, wherever it is written or read."""

@@ -13,12 +13,14 @@ from actconform.oracle import truth
 from actconform.oracle.rounding import all_patterns, round_to
 from actconform.testdata.regimes import (
     COTANGENT_ROW_LENGTHS,
+    HUGE_ROW_LENGTHS,
     LONG,
     NAN_PATTERNS,
     SMOOTH,
     SPECIAL_ROW_LENGTHS,
     SPECIALS,
     cotangent_rows,
+    huge_rows,
     long_row,
     long_special_rows,
     mixed_cotangents,
@@ -255,6 +257,8 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
     ones = np.ones if aspect == "gradient" else None
     for n in SPECIAL_ROW_LENGTHS:
         yield _unstored(kernel, fmt, "special", long_special_rows(kernel, n), ones)
+    for n in HUGE_ROW_LENGTHS:
+        yield _unstored(kernel, fmt, "huge", huge_rows(kernel, n), ones)
     if aspect == "gradient":
         for n in COTANGENT_ROW_LENGTHS:
             drawn = partial(_cotangents_of_rows, kernel, fmt)

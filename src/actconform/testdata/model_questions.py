@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     F32 = NDArray[np.float32]
 
 LARGE, FAR = 100.0, 1000.0  # what inputs are multiplied by, and where their mean lies
+LARGE_LOGITS = 400.0  # what the parameters of logits are multiplied by: their exponentials overflow
 SAFE_IN_F16 = 128.0  # of layer values: the square of one is no overflow, sums of squares are
 FULL_MANTISSA, LOSS_SCALE = 0.37, 1024.0  # cotangents of a loss
 EXTREME = ("large", "far-from-0")
@@ -78,7 +79,7 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: b
         scale = _safe_scale(model) if fmt.emax < 16 else LARGE
         yield Question(EXTREME[0], model.batch, scale=scale, loss_judged=not loss_clips)
         if "cross-entropy" in model.layers[-1].kind and not constants and fmt.emax > 16:
-            yield Question("large-logits", model.batch, logits=LARGE, loss_judged=not loss_clips)
+            yield Question("large-logits", model.batch, logits=LARGE_LOGITS, loss_judged=not loss_clips)
         if fmt.bits > 16:
             yield Question(EXTREME[1], model.batch, shift=FAR, loss_judged=not loss_clips)
     if REFUSING not in kinds:
@@ -119,7 +120,7 @@ def _one_value_a_channel(model: Model) -> bool:
 
 def _safe_scale(model: Model) -> float:
     """Return the largest power of two up to `LARGE` by which inputs can be multiplied before a layer's value is beyond `SAFE_IN_F16`."""
-    scale = 2.0 ** np.floor(np.log2(LARGE))
+    scale = float(2.0 ** np.floor(np.log2(LARGE)))
     while scale > 1.0:
         layers = values(model, draw_question(model, Question("large", model.batch, scale=scale)))
         if all(np.abs(value).max() <= SAFE_IN_F16 for name, value in layers.items() if name != LOSS):

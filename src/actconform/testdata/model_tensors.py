@@ -36,9 +36,8 @@ def draw_parameters(model: Model) -> dict[str, F32]:
 
 def _input(stream: str, model_input: Input, shape: tuple[int, ...]) -> F32:
     n, width = math.prod(shape), shape[-1]
-    how, _, number = model_input.draw.partition(":")
     drawn: NDArray[Any]
-    match how:
+    match model_input.draw:
         case "normal":
             drawn = normal(stream, n, 1.0)
         case "uniform":
@@ -48,19 +47,35 @@ def _input(stream: str, model_input: Input, shape: tuple[int, ...]) -> F32:
         case "softmax":
             weights = uniform(stream, n, 1 / 8, 1.0).astype(np.float64).reshape(-1, width)
             drawn = weights / weights.sum(axis=1, keepdims=True)
-        case "one-hot":
-            drawn = np.eye(width)[(raw(stream, n // width) >> np.uint64(32)) % np.uint64(width)]
-        case "binary":
-            drawn = raw(stream, n) >> np.uint64(63)
         case "gumbel":
-            words = (raw(stream, n) >> np.uint64(32)).astype(np.float64)
+            words = _words(stream, n).astype(np.float64)
             drawn = -np.log(-np.log((words + 0.5) / 2.0**32))
-        case "mask":
-            drawn = uniform(stream, n, 0.0, 1.0) >= np.float32(number)
         case _:
-            raise ValueError(f"input {model_input.name}: no way to draw is called {model_input.draw!r}")
+            drawn = _discrete(stream, model_input, n, width)
     single: F32 = drawn.astype(np.float32).reshape(shape)
     return single
+
+
+def _discrete(stream: str, model_input: Input, n: int, width: int) -> NDArray[Any]:
+    how, _, number = model_input.draw.partition(":")
+    match how:
+        case "one-hot":
+            rows: NDArray[Any] = np.eye(width)[_words(stream, n // width) % np.uint64(width)]
+            return rows
+        case "binary":
+            return raw(stream, n) >> np.uint64(63)
+        case "mask":
+            return uniform(stream, n, 0.0, 1.0) >= np.float32(number)
+        case "padding":
+            lengths = 1 + (int(_words(stream, 1)[0]) + np.arange(n // width)) % width
+            return np.arange(width) < lengths[:, None]
+        case "ids":
+            return _words(stream, n) % np.uint64(int(number))
+    raise ValueError(f"input {model_input.name}: no way to draw is called {model_input.draw!r}")
+
+
+def _words(stream: str, n: int) -> NDArray[np.uint64]:
+    return raw(stream, n) >> np.uint64(32)
 
 
 def _parameter(stream: str, parameter: Parameter) -> F32:

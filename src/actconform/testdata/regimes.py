@@ -203,7 +203,9 @@ SPECIAL_ROWS: list[list[float]] = [
 ]
 WORKED_ROWS = [[3.0, 2.0, 1.0, 0.1], [2.0, 4.3, 1.2, -3.1]]  # textbook examples of softmax and argmax
 SPECIAL_ROW_LENGTHS = (17, 1000, 4096)
+ROTATED = 1000
 COTANGENT_ROW_LENGTHS = (17, 1000)
+HUGE_ROW_LENGTHS = (67, 1000)
 SMOOTH = ("softmax", "softmax-axis1", "softmin", "log-softmax", "log-softmax-axis1")  # each slope reads the whole row
 LONG = 1 << 17  # a vocabulary: its sums leave float16
 REDUCING = ("softmax", "softmin", "log-softmax", "max", "argmax", "hardmax")
@@ -250,14 +252,24 @@ def row_draws(kernel: Kernel) -> list[RowDraw]:
 def long_special_rows(kernel: Kernel, n: int) -> dict[str, F32]:
     """Return the special rows at length n, never stored: their elements a third of the way, half of it, and last, among drawn ones.
 
-    Where a special row has nothing but -inf beside at most one number, -inf fills it.
+    Where a special row has nothing but -inf beside at most one number, -inf fills it. Rows up to 1000 come in two orders, so that
+    each element is the last of one.
     """
-    rows = normal(f"{kernel.name}/special/{n}", len(SPECIAL_ROWS) * n, 3.0).reshape(len(SPECIAL_ROWS), n)
-    for row, special in zip(rows, SPECIAL_ROWS, strict=True):
+    orders = (0, 1) if n <= ROTATED else (0,)
+    specials = [[*row[turn:], *row[:turn]] for turn in orders for row in SPECIAL_ROWS]
+    rows = normal(f"{kernel.name}/special/{n}", len(specials) * n, 3.0).reshape(len(specials), n)
+    for row, special in zip(rows, specials, strict=True):
         if special.count(-INF) >= len(special) - 1:
             row[:] = -INF
         row[[n // 3, n // 2, n - 2, n - 1]] = special
     return _row_inputs(kernel, rows)
+
+
+def huge_rows(kernel: Kernel, n: int) -> dict[str, F32]:
+    """Return rows of n large logits, never stored: within 1e4, within 3e38, all below -1e38, and ordinary ones 1e4 higher or lower."""
+    drawn = uniform(f"{kernel.name}/huge/{n}", 5 * n, -1.0, 1.0).reshape(5, n)
+    rows = drawn * np.array([[1e4], [3e38], [1e38], [8.0], [8.0]], np.float32)
+    return _row_inputs(kernel, rows + np.array([[0.0], [0.0], [-2e38], [1e4], [-1e4]], np.float32))
 
 
 def cotangent_rows(kernel: Kernel, n: int) -> dict[str, F32]:

@@ -19,7 +19,9 @@ from actconform.catalog.kernels.rows import ROWS
 from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
 from actconform.oracle import truth
 from actconform.oracle.float64.rows import log_probabilities, probabilities
+from actconform.oracle.layers.attention import masked
 from actconform.tolerance.limits import unary_tolerance
+from actconform.tolerance.recurrent_bounds import gru_bound, lstm_bound
 from actconform.tolerance.row_bounds import flushes, row_bound
 from actconform.tolerance.running_error import Axes, Bounded, exact_inputs, projected, widest
 from actconform.tolerance.ulp import ulp_of
@@ -79,15 +81,33 @@ def softmax_of(x: Bounded) -> Bounded:
     return Bounded(p, np.minimum(rounding + passed_on, 1.0 + 4.0 * x.fmt.unit_roundoff), x.fmt)
 
 
-def _attend(q: Bounded, k: Bounded, v: Bounded) -> Bounded:
+def _attend(q: Bounded, k: Bounded, v: Bounded, mask: F64 | None = None) -> Bounded:
     """softmax(q k^T / sqrt(d)) v; both factors may be divided by the root of sqrt(d) before they meet."""
     root = float(q.value.shape[-1]) ** 0.25
-    return softmax_of((q / root) @ _turned(k / root)) @ v
+    scores = (q / root) @ _turned(k / root)
+    return softmax_of(scores if mask is None else _masked(scores, mask[:, None])) @ v
+
+
+def _masked(scores: Bounded, mask: F64) -> Bounded:
+    return Bounded(masked(scores.value, mask), np.where(mask > 0.5, scores.error, 0.0), scores.fmt)
 
 
 def _attention(reading: Reading, fmt: FloatFormat) -> Bounded:
-    q, k, v = bounded_inputs(reading, fmt)
-    return _attend(q, k, v)
+    q, k, v, *_ = bounded_inputs(reading, fmt)
+    return _attend(q, k, v, *reading.inputs[3:])
+
+
+def _masked_softmax(reading: Reading, fmt: FloatFormat) -> Bounded:
+    scores, _ = bounded_inputs(reading, fmt)
+    return softmax_of(_masked(scores, reading.inputs[1]))
+
+
+def _recurrent(bound: Callable[[Bounded, Mapping[str, Bounded]], Bounded]) -> Bound:
+    def states(reading: Reading, fmt: FloatFormat) -> Bounded:
+        (x,) = bounded_inputs(reading, fmt)
+        return bound(x, {name: exact_inputs(array, fmt) for name, array in reading.parameters.items()})
+
+    return states
 
 
 def _multi_head(reading: Reading, fmt: FloatFormat) -> Bounded:
@@ -293,6 +313,18 @@ def _moments(x: Bounded, axes: Axes) -> tuple[Bounded, Bounded]:
     return mean, widest((centred * centred).mean(axes), (x * x).mean(axes) - mean * mean)
 
 
+def _moments_of_groups(x: Bounded, reading: Reading) -> tuple[Bounded, Bounded]:
+    """Return them for each channel of an image, whose group has them: (b, 1, 1, c)."""
+    batch, *_, channels = x.value.shape
+    groups = int(reading.layer.settings.get("groups", channels))  # type: ignore[arg-type]
+    mean, variance = _moments(x.moved(lambda v: v.reshape(batch, -1, groups, channels // groups)), (1, 3))
+
+    def by_channel(v: F64) -> F64:
+        return np.repeat(v.reshape(batch, 1, 1, groups), channels // groups, axis=-1)
+
+    return mean.moved(by_channel), variance.moved(by_channel)
+
+
 def _norm(reading: Reading, fmt: FloatFormat) -> Bounded:
     """With s = gamma / sqrt(variance + epsilon), (x - mean) s + beta, or folded, x s + (beta - mean s), of terms that may cancel.
 
@@ -301,7 +333,9 @@ def _norm(reading: Reading, fmt: FloatFormat) -> Bounded:
     (x,) = bounded_inputs(reading, fmt)
     gamma, beta = (_parameter(reading, name, fmt) for name in ("gamma", "beta"))
     epsilon = _number(reading, "epsilon")
-    if reading.layer.kind == "layer-norm":
+    if reading.layer.kind in ("group-norm", "instance-norm"):
+        mean, variance = _moments_of_groups(x, reading)
+    elif reading.layer.kind == "layer-norm":
         mean, variance = _moments(x, -1)
     elif reading.training:
         mean, variance = _moments(x, tuple(range(x.value.ndim - 1)))
@@ -312,6 +346,26 @@ def _norm(reading: Reading, fmt: FloatFormat) -> Bounded:
     # the errors of scale and mean are in y; a folded form adds the roundings of its own terms
     terms = x.reach * scale.reach + 2.0 * mean.reach * scale.reach + beta.reach
     return Bounded(y.value, y.error + fmt.unit_roundoff * terms, fmt)
+
+
+def _rms(reading: Reading, fmt: FloatFormat) -> Bounded:
+    (x,) = bounded_inputs(reading, fmt)
+    epsilon = _number(reading, "epsilon")
+    scale = ((x * x).mean(-1) + epsilon).inverse_root(least=epsilon)
+    return x * scale * _parameter(reading, "gamma", fmt)
+
+
+def _l2(reading: Reading, fmt: FloatFormat) -> Bounded:
+    """As x / |x|, or x times 1 / |x|; where epsilon stands for |x| by a constant."""
+    (x,) = bounded_inputs(reading, fmt)
+    squares, epsilon = (x * x).sum(-1), _number(reading, "epsilon")
+    by_length = x * squares.inverse_root(least=epsilon**2)
+    by_epsilon = x / epsilon
+    long = squares.value >= epsilon**2
+    value, error = (
+        np.where(long, *parts) for parts in ((by_length.value, by_epsilon.value), (by_length.error, by_epsilon.error))
+    )
+    return Bounded(value, error, fmt)
 
 
 def _dropout(reading: Reading, fmt: FloatFormat) -> Bounded:
@@ -385,7 +439,7 @@ def _categorical_from_logits(reading: Reading, fmt: FloatFormat) -> Bounded:
     return _mean_of_rows(exact_inputs(t, fmt) * Bounded(y, error, fmt))
 
 
-MOVING = ("flatten", "reshape", "max-pool", "up-sampling")  # kinds that move numbers and compute none
+MOVING = ("flatten", "reshape", "max-pool", "up-sampling", "embedding")  # kinds that move numbers and compute none
 
 
 BOUNDS: Mapping[str, Bound] = {
@@ -393,6 +447,10 @@ BOUNDS: Mapping[str, Bound] = {
     "conv2d": _conv2d,
     "batch-norm": _norm,
     "layer-norm": _norm,
+    "group-norm": _norm,
+    "instance-norm": _norm,
+    "rms-norm": _rms,
+    "l2-normalize": _l2,
     "dropout": _dropout,
     "add": _add,
     "multiply": _multiply,
@@ -403,6 +461,9 @@ BOUNDS: Mapping[str, Bound] = {
     "binary-cross-entropy-from-logits": _binary_from_logits,
     "categorical-cross-entropy": _categorical,
     "categorical-cross-entropy-from-logits": _categorical_from_logits,
+    "lstm": _recurrent(lstm_bound),
+    "gru": _recurrent(gru_bound),
+    "masked-softmax": _masked_softmax,
     "attention": _attention,
     "multi-head-attention": _multi_head,
     "cosine-similarity": _cosine,

@@ -35,6 +35,7 @@ ROOT_RADIUS = 0.3
 NEAREST_SHARE_LIMIT = 0.1
 NEAREST_BIAS_LIMIT = 0.4
 OUTLIER_LIMIT = 2.0  # healthy kernels reach 1.5
+END_ULP = 2.0**-10  # from the value that a function saturates at: nothing is left to round
 BINADE_POINTS = 64  # of a binade: bfloat16 has 128
 
 SUBNORMALS_KEPT = -100  # the exponent from which on no hardware flushes: float16's
@@ -75,8 +76,10 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
         return self.scale is not None
 
     def scales(self, x: F64) -> F64:
-        """Return s(x), a new array."""
-        return SCALES[self.scale or "one"](x)
+        """Return s(x), a new array; 1 at an infinity, where results are limits and nothing is rounded."""
+        scales = SCALES[self.scale or "one"](x)
+        scales[np.isinf(x)] = 1.0
+        return scales
 
     def tail_condition(self, x: F64) -> F64:
         """Return by what the tail's limit grows at x: what roundings of an exponential's argument do to it.

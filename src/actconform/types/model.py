@@ -20,8 +20,9 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     """One input of a model: its shape without the batch, and what its numbers are drawn from.
 
     `draw`: "normal"; "uniform" in [-1, 1); "unit" in (0, 1); "softmax", rows of positive numbers that sum to 1;
-    "one-hot" rows; "binary", 0 or 1; "gumbel"; "mask:R", 0 for the fraction R and else 1.
-    `role`: "data" has a gradient, "target" and "noise" (masks, Gumbel noise) have none; only the loss reads a target.
+    "one-hot" rows; "binary", 0 or 1; "gumbel"; "mask:R", 0 for the fraction R and else 1; "padding", ones and
+    then zeros, each row one 1 more than the row before, and 1 behind a full one; "ids:N", whole numbers from 0 to N - 1, repeated ones among them.
+    `role`: "data" has a gradient, "target" and "noise" (masks, ids, Gumbel noise) have none; only the loss reads a target.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Attention against torch's own in float64, complex steps, and scores where a plain softmax overflows."""
+"""Attention and masks against torch's own in float64, complex steps, and scores where a plain softmax overflows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ B, T, S, D, M = 2, 3, 4, 6, 5  # examples, queries, keys, their width, the value
 CASES = {
     "attention": ("attention", {}, [(T, D), (S, D), (S, M)]),
     "attention-one-key": ("attention", {}, [(T, D), (1, D), (1, M)]),
+    "attention-masked": ("attention", {}, [(T, D), (S, D), (S, M), (S,)]),
+    "masked-softmax": ("masked-softmax", {}, [(S,), (S,)]),
+    "masked-softmax-of-rows": ("masked-softmax", {}, [(T, S), (T, S)]),
     "heads-1": ("multi-head-attention", {"heads": 1}, [(T, D)]),
     "heads-2": ("multi-head-attention", {"heads": 2}, [(T, D)]),
     "heads-6": ("multi-head-attention", {"heads": 6}, [(T, D)]),
@@ -33,7 +36,10 @@ def drawn(case, scale=1.0):
     layer = Layer(name="one", kind=kind, inputs=(), settings=settings)
     own = KINDS[kind].parameters(layer, shapes)
     parameters = {one.name.removeprefix("one."): rng.normal(0, 0.5, one.shape) for one in own}
-    reading = reading_of(kind, settings, [rng.normal(0, scale, (B, *shape)) for shape in shapes], parameters)
+    inputs = [rng.normal(0, scale, (B, *shape)) for shape in shapes]
+    if "masked" in case:
+        inputs[-1] = (rng.permuted(np.broadcast_to(np.arange(S), inputs[-1].shape), axis=-1) % 3 > 0).astype(float)
+    reading = reading_of(kind, settings, inputs, parameters)
     return reading, rng.normal(0, 1, (B, *KINDS[kind].shape(layer, shapes)))
 
 
@@ -44,14 +50,19 @@ def forward(reading):
 def pulled(reading, g):
     """Return the cotangents of inputs, by number, and parameters, by name."""
     found = formula_of(reading.layer).vjp(reading, forward(reading), g)
-    return dict(enumerate(found.inputs)) | dict(found.parameters)
+    return {n: d for n, d in enumerate(found.inputs) if d is not None} | dict(found.parameters)
 
 
 def torch_answer(torch, reading, g):
     """Return the value, and gradients as `pulled` gives them, of torch's own attention."""
-    tensors = [torch.tensor(x, requires_grad=True) for x in reading.inputs]
-    if reading.layer.kind == "attention":
-        y = torch.nn.functional.scaled_dot_product_attention(*tensors)
+    masks = {"attention": 3, "masked-softmax": 1}.get(reading.layer.kind, 1)
+    tensors = [torch.tensor(x, requires_grad=True) for x in reading.inputs[:masks]]
+    mask = [torch.tensor(x).bool() for x in reading.inputs[masks:]]
+    if reading.layer.kind != "multi-head-attention":
+        if reading.layer.kind == "attention":
+            y = torch.nn.functional.scaled_dot_product_attention(*tensors, *(keys[:, None] for keys in mask))
+        else:
+            y = tensors[0].masked_fill(~mask[0], -torch.inf).softmax(-1)
         return y.detach().numpy(), dict(enumerate(part.numpy() for part in torch.autograd.grad(y, tensors, g)))
     own = {name: torch.tensor(array) for name, array in reading.parameters.items()}
     heads = torch.nn.MultiheadAttention(D, reading.layer.settings["heads"], batch_first=True, dtype=torch.float64)
@@ -104,10 +115,11 @@ def test_a_value_has_the_shape_that_its_kind_promises_and_examples_do_not_meet(c
     assert forward(reading).shape == g.shape
     assert_allclose(forward(reading)[1:], forward(alone), rtol=1e-13, atol=1e-14)
     for number in range(len(reading.inputs)):
-        assert_allclose(pulled(reading, g)[number][1:], pulled(alone, g[1:])[number], rtol=1e-12, atol=1e-14)
+        if number in pulled(reading, g):
+            assert_allclose(pulled(reading, g)[number][1:], pulled(alone, g[1:])[number], rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("case", ["attention", "heads-2"])
+@pytest.mark.parametrize("case", ["attention", "attention-masked", "masked-softmax", "heads-2"])
 def test_scores_of_any_size_give_finite_numbers(case: str):
     reading, g = drawn(case, scale=1e4)
     with np.errstate(over="raise", invalid="raise"):
@@ -129,6 +141,18 @@ def test_a_saturated_row_keeps_the_digits_of_its_gradient():
     found = pulled(reading_of("attention", {}, [q, k, v], {}), np.ones((1, 1, 1)))
     assert_allclose(found[0], [[[-40.0 * 0.4 * e]]], rtol=1e-12)
     assert_allclose(found[1], [[[-0.4 * e], [0.4 * e]]], rtol=1e-12)
+
+
+def test_what_is_masked_is_not_read_whatever_it_is():
+    reading, g = drawn("attention-masked")
+    q, k, v, mask = reading.inputs
+    odd = reading._replace(inputs=[q, np.where(mask[..., None] > 0, k, 1e3), v, mask])
+    assert_array_equal(forward(odd), forward(reading))
+    for number in (1, 2):
+        assert_array_equal(pulled(reading, g)[number][mask == 0], 0.0)
+    p, _ = drawn("masked-softmax")
+    assert_allclose(forward(p).sum(-1), 1.0, rtol=1e-15)
+    assert_array_equal(forward(p)[p.inputs[1] == 0], 0.0)
 
 
 def test_equal_keys_give_the_mean_of_the_values():

@@ -113,6 +113,59 @@ def test_batch_norm_agrees_with_torch_and_complex_steps(array, epsilon, training
     held_to_torch(reading, y, leaves, rng)
 
 
+def leaves_of(x, reading):
+    torch = pytest.importorskip("torch")
+    return {key: torch.tensor(tensor, requires_grad=True) for key, tensor in {0: x, **reading.parameters}.items()}
+
+
+@pytest.mark.parametrize("epsilon", EPSILONS)
+@pytest.mark.parametrize("shape", [(2, 3, 6, 3), (1, 1, 8, 2), (3, 2, 2, 1)])
+def test_group_norm_and_instance_norm_agree_with_torch_and_complex_steps(shape, epsilon):
+    """Each image has its own mean and variance: of groups of channels side by side, or of each channel."""
+    F, rng = pytest.importorskip("torch").nn.functional, np.random.default_rng(1)
+    *pixels, channels, groups = shape
+    x = rng.normal(0.5, 2.0, (2, *pixels, channels))
+    parameters = {"gamma": rng.uniform(0.5, 1.5, channels), "beta": rng.normal(size=channels)}
+    reading = read("group-norm", x, parameters=parameters, groups=groups, epsilon=epsilon)
+    leaves = leaves_of(x, reading)
+    y = F.group_norm(leaves[0].movedim(-1, 1), groups, leaves["gamma"], leaves["beta"], epsilon)
+    held_to_torch(reading, y.movedim(1, -1), leaves, rng)
+    if pixels != [1, 1]:  # torch refuses to normalize one number
+        reading = read("instance-norm", x, parameters=parameters, epsilon=epsilon)
+        leaves = leaves_of(x, reading)
+        y = F.instance_norm(leaves[0].movedim(-1, 1), weight=leaves["gamma"], bias=leaves["beta"], eps=epsilon)
+        held_to_torch(reading, y.movedim(1, -1), leaves, rng)
+
+
+@settings(max_examples=20, deadline=None)
+@given(arrays(), st.sampled_from(EPSILONS))
+def test_rms_norm_agrees_with_torch_and_complex_steps(array, epsilon):
+    rng, x = array
+    reading = read("rms-norm", x, parameters={"gamma": rng.uniform(0.5, 1.5, x.shape[-1])}, epsilon=epsilon)
+    leaves = leaves_of(x, reading)
+    y = pytest.importorskip("torch").nn.functional.rms_norm(leaves[0], x.shape[-1:], leaves["gamma"], epsilon)
+    held_to_torch(reading, y, leaves, rng)
+
+
+@settings(max_examples=20, deadline=None)
+@given(arrays(), st.sampled_from([1e-12, 1e9]))
+def test_l2_normalize_agrees_with_torch_and_complex_steps(array, epsilon):
+    """Where epsilon stands for the length, it is a constant."""
+    rng, x = array
+    reading = read("l2-normalize", x, epsilon=epsilon)
+    leaves = leaves_of(x, reading)
+    y = pytest.importorskip("torch").nn.functional.normalize(leaves[0], dim=-1, eps=epsilon)
+    held_to_torch(reading, y, leaves, rng)
+
+
+def test_a_row_of_zeros_has_no_direction_and_nan_stays_in_its_row():
+    x = np.array([[0.0, 0.0], [3.0, np.nan], [3.0, 4.0]])
+    y = value(read("l2-normalize", x, epsilon=1e-12))
+    assert_array_equal(y[0], 0.0)
+    assert np.isnan(y[1]).all()
+    assert_allclose(y[2], [0.6, 0.8], rtol=1e-15)
+
+
 def test_training_uses_the_biased_variance_of_the_whole_batch():
     x = np.array([1.0, 3.0, 5.0, 7.0]).reshape(2, 2, 1)
     parameters = {"gamma": np.ones(1), "beta": np.zeros(1), "mean": np.full(1, 100.0), "variance": np.full(1, 4.0)}

@@ -293,7 +293,9 @@ def test_a_flush_that_is_not_stated_is_no_excuse(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gelu-erf", "exponential", "relu", "hard-swish"])
 @pytest.mark.parametrize(("at", "wrong"), [(np.inf, 0.37), (np.nan, 0.0)])
-def test_a_stated_flush_explains_no_number_where_an_infinity_or_nan_is_right(name: str, at: float, wrong: float) -> None:
+def test_a_stated_flush_explains_no_number_where_an_infinity_or_nan_is_right(
+    name: str, at: float, wrong: float
+) -> None:
     def special_lost(x: Any, g: Any) -> Any:
         same = np.isnan(x) if np.isnan(at) else x == at
         return np.where(same, np.float32(wrong), flushing(name)(x, g))

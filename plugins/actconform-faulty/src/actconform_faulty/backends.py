@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from actconform import Exporter, Program, Unsupported
-from actconform.types import CONSTANTS
 from actconform_faulty.injected import INJECTED, Injected
 from actconform_onnxruntime.backend import OrtCpu
 from actconform_torch.backend import TorchBackend
@@ -110,12 +109,11 @@ class FaultyExport(Exporter):
         return exporter
 
     def export(self, kernel: Kernel, dtype: str) -> Artifact:
-        return self._changed(_exported(("", kernel.name, dtype), lambda: TorchDynamo().export(kernel, dtype)))
+        return self._changed(_exported((kernel.name, dtype), lambda: TorchDynamo().export(kernel, dtype)))
 
     def export_model(self, model: Model, dtype: str, constants: Bundle | None) -> Artifact:
-        shipped = "" if constants is None else CONSTANTS
-        export = lambda: TorchDynamo().export_model(model, dtype, constants)  # noqa: E731  called once at most
-        return self._changed(_exported((shipped, model.name, dtype), export))
+        form = (model.name, dtype, str(constants is None))
+        return self._changed(_exported(form, lambda: TorchDynamo().export_model(model, dtype, constants)))
 
     def _changed(self, artifact: Artifact) -> Artifact:
         if self.injected is None:
@@ -130,14 +128,14 @@ class UnusualExport(FaultyExport):
     variants = _variants("unusual-export")
 
 
-_HEALTHY: dict[tuple[str, str, str], Artifact] = {}
+_EXPORTS: dict[tuple[str, ...], Artifact] = {}
 
 
-def _exported(key: tuple[str, str, str], export: Callable[[], Artifact]) -> Artifact:
-    """Return the healthy graph, which one worker exports once for all faults: an export takes seconds."""
-    if key not in _HEALTHY:
-        _HEALTHY[key] = export()
-    return _HEALTHY[key]
+def _exported(form: tuple[str, ...], export: Callable[[], Artifact]) -> Artifact:
+    """Return what the healthy exporter makes, once for all faults: it takes longer than everything else."""
+    if form not in _EXPORTS:
+        _EXPORTS[form] = export()
+    return _EXPORTS[form]
 
 
 def _injected(full: str) -> Injected:

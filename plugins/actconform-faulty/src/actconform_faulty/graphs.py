@@ -23,7 +23,10 @@ BLAMES = {"export": "exporter", "ort": "runtime"}
 def graph_fault(
     into: str, name: str, what: str, *cases: str, family: str = "", **expected: Any
 ) -> Callable[[Callable[[ModelProto], None]], Callable[[bytes], bytes]]:
-    """Register the fault of an exporter or a runtime whose function changes a ModelProto in place; no node to change, no fault."""
+    """Register the fault of an exporter or a runtime whose function changes a ModelProto in place; no node to change, no fault.
+
+    `family` is by default that of all such faults.
+    """
 
     def register(change: Callable[[ModelProto], None]) -> Callable[[bytes], bytes]:
         inject = partial(on_model, change)

@@ -24,7 +24,9 @@ STACK, BLOCK, CNN, REGRESSION, ATTENTION = (
 )
 
 
-def dense(name: str, words: str, compute: Callable[[Tensor, Tensor, Tensor], Tensor], *, gradient: bool = False) -> None:
+def dense(
+    name: str, words: str, compute: Callable[[Tensor, Tensor, Tensor], Tensor], *, gradient: bool = False
+) -> None:
     """Register a way to compute x W^T + b, asked in two layers."""
     cases = [STACK, "linear-stack/gradient/f32"] if gradient else [STACK, REGRESSION]
 

@@ -139,6 +139,7 @@ ROOMS = (
     "export_graphs",
     "questions",
     "narrow_models",
+    "sequences",
 )
 HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
 for _room in (*ROOMS, *HEALTHY_ROOMS):

@@ -52,6 +52,8 @@ for into, name, what, case, change in (
     ("torch", "sigmoid-one-binade", "2 units too much from 4 to 8", "sigmoid/value/f32", between(4, 8, 2)),
     ("torch", "tanh-one-side", "2 units too small in size below 0", "tanh/value/f32", lambda x, y: np.where(x < 0, smaller(2)(x, y), y)),
     ("torch", "elu-floor", "-1 is not reached: 3 units", "elu/value/f32", lambda _, y: np.where(y == -1, -1 + 3 * UNIT, y)),
+    ("torch", "sigmoid-never-one", "1 is never reached: 1 - 2**-24 at most", "sigmoid/value/f32", lambda _, y: np.minimum(y, 1 - UNIT)),
+    ("torch", "tanh-never-one", "1 and -1 are never reached: one step before at most", "tanh/value/f32", lambda _, y: np.clip(y, UNIT - 1, 1 - UNIT)),
     ("ort", "softplus-smaller", "5 units too small in size", "softplus/value/f32", smaller(5)),
 ):  # fmt: skip
     fault(into, name, FAMILY, what, case, findings="bias", blames="framework" if into == "torch" else "runtime")(

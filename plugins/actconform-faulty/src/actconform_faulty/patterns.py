@@ -85,6 +85,9 @@ for into, name, what, case, findings, change in (
     ("torch", "softmin-long-nan", "NaN is no element of rows from 16 on", "softmin/value/f32", "nan-lost", skipping(16, without_nan, lambda x: softmax(-np.where(x == -np.inf, np.inf, x)))),
     ("torch", "max-long-infinity", "rows from 1000 on saturate at the largest number", "max/value/f32", "inf", lambda x, y: np.clip(y, -3e38, 3e38) if x.shape[-1] >= 1000 else y),
     ("torch", "log-softmax-long-masks", "-inf of rows from 1000 on is -1e4", "log-softmax/value/f32", "inf nan-lost", lambda x, y: np.where(np.isneginf(y) | np.isnan(y), -1e4, y) if x.shape[-1] >= 1000 else y),
+    ("torch", "log-softmax-tail-mask", "-inf as the last logit of a row that fills no vector is -87", "log-softmax/value/f32", "inf", lambda x, y: np.where(np.isneginf(y) & (np.arange(x.shape[-1]) == x.shape[-1] - 1) & (x.shape[-1] % 8 > 0) & (x.shape[-1] > 8), -87, y)),
+    ("torch", "softmax-finite-start", "the running maximum of rows from 64 on starts at -1e30", "softmax/value/f32", "nan-made", lambda x, y: np.where((x.shape[-1] >= 64) & (x.max(axis=-1, keepdims=True) < -1e30), np.nan, y)),
+    ("torch", "softmin-huge-long", "rows from 64 on are shifted by nothing above 1e3", "softmin/value/f32", "nan-made inf", lambda x, y: np.where((x.shape[-1] >= 64) & (-x.min(axis=-1, keepdims=True) > 1e3), np.nan, y)),
     ("torch", "argmax-long-nan", "NaN is no element of rows from 16 on", "argmax/value/f32", "scaled-error", lambda x, y: np.argmax(without_nan(x), axis=-1) if x.shape[-1] >= 16 else y),
 ):  # fmt: skip
     fault(into, name, LONG_ROWS, what, case, findings=findings, blames="framework")(

@@ -109,6 +109,7 @@ for into, name, what, case, findings, change in (
     ("torch", "elu-away", "results are rounded away from 0", "elu/value/bf16", TRUNCATED, raised("elu")),
     ("torch", "exponential-one-binade", "results are truncated for inputs from 1/2 to 1", "exponential/value/f16", TRUNCATED, within(0.5, 1, truncated("exponential"))),
     ("torch", "swish-dithers", "a third of the results is one unit off, without order", "swish/value/f16", TRUNCATED, lambda x, y: stepped(y, np.select([scattered(x) < 3, scattered(x) > 12], [1, -1], 0))),
+    ("torch", "exponential-dithers", "a quarter of the results for inputs from -3 to 3 is one unit off", "exponential/value/bf16", TRUNCATED, within(-3, 3, lambda x, y: stepped(y, np.select([scattered(x) < 2, scattered(x) > 13], [1, -1], 0)))),
     ("torch", "sigmoid-table-entry", "one entry of a table is 1.2 % off", "sigmoid/value/bf16", "scaled-error", entry(1.25, 3)),
     ("torch", "gelu-table-entry", "one entry of a table is 3 units off", "gelu-erf/value/f16", "scaled-error", entry(0.75, 3)),
     ("ort", "softplus-table-entry", "one entry of a table is 3 units off", "softplus/value/f16", "scaled-error", entry(1.5, -3)),

@@ -8,7 +8,7 @@ left as users get it.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform import Unsupported
 from actconform.catalog.models.layer_kinds import CLIP
@@ -98,6 +98,95 @@ def _layer_norm(context: LayerContext) -> BuiltLayer:
     return BuiltLayer("composition: jax.nn.standardize(x) * gamma + beta", normalize)
 
 
+def _image_norm(context: LayerContext) -> BuiltLayer:
+    from jax.nn import standardize
+
+    *_, channels = context.shapes[0]
+    groups = int(context.number("groups")) if context.layer.kind == "group-norm" else channels
+    epsilon = context.number("epsilon")
+
+    def normalize(p: Named, x: Array) -> Array:
+        grouped = x.reshape(x.shape[0], -1, groups, channels // groups)
+        return standardize(grouped, (1, 3), epsilon=epsilon).reshape(x.shape) * p["gamma"] + p["beta"]
+
+    return BuiltLayer("composition: jax.nn.standardize(x by groups) * gamma + beta", normalize)
+
+
+def _rms_norm(context: LayerContext) -> BuiltLayer:
+    from jax.lax import rsqrt
+    from jax.numpy import square
+
+    epsilon = context.number("epsilon")
+
+    def normalize(p: Named, x: Array) -> Array:
+        return x * rsqrt(square(x).mean(axis=-1, keepdims=True) + epsilon) * p["gamma"]
+
+    return BuiltLayer("composition: x * jax.lax.rsqrt(jnp.square(x).mean(-1) + epsilon) * gamma", normalize)
+
+
+def _l2_normalize(context: LayerContext) -> BuiltLayer:
+    from jax.numpy import maximum
+    from jax.numpy.linalg import norm
+
+    epsilon = context.number("epsilon")
+    text = "composition: x / jnp.maximum(jnp.linalg.norm(x), epsilon)"
+    return plain(text, lambda x: x / maximum(norm(x, axis=-1, keepdims=True), epsilon))
+
+
+def _embedding(_: LayerContext) -> BuiltLayer:
+    return BuiltLayer("composition: table[ids]", lambda p, ids: p["table"][ids.astype(int)])
+
+
+def _scanned(step: Callable[[Any, Array], tuple[Any, Array]], state: Any, x: Array) -> Array:
+    """Return the states of all steps, the batch first."""
+    from jax.lax import scan
+
+    states: Array = scan(step, state, x.swapaxes(0, 1))[1].swapaxes(0, 1)
+    return states
+
+
+def _lstm(_: LayerContext) -> BuiltLayer:
+    from jax.nn import sigmoid
+    from jax.numpy import split, tanh, zeros
+
+    def lstm(p: Named, x: Array) -> Array:
+        def step(state: tuple[Array, Array], gates: Array) -> tuple[tuple[Array, Array], Array]:
+            h, c = state
+            i, f, g, o = split(gates + h @ p["recurrent"], 4, axis=-1)
+            c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+            h = sigmoid(o) * tanh(c)
+            return (h, c), h
+
+        start = zeros((x.shape[0], len(p["recurrent"])), x.dtype)
+        return _scanned(step, (start, start), x @ p["kernel"] + p["bias"])
+
+    return BuiltLayer("composition: jax.lax.scan of jax.nn.sigmoid, jnp.tanh", lstm)
+
+
+def _gru(_: LayerContext) -> BuiltLayer:
+    from jax.nn import sigmoid
+    from jax.numpy import split, tanh, zeros
+
+    def gru(p: Named, x: Array) -> Array:
+        def step(h: Array, gates: Array) -> tuple[Array, Array]:
+            z, r, n = split(gates, 3, axis=-1)
+            u_z, u_r, u_n = split(h @ p["recurrent"] + p["bias"][1], 3, axis=-1)
+            z = sigmoid(z + u_z)
+            h = z * h + (1.0 - z) * tanh(n + sigmoid(r + u_r) * u_n)
+            return h, h
+
+        start = zeros((x.shape[0], len(p["recurrent"])), x.dtype)
+        return _scanned(step, start, x @ p["kernel"] + p["bias"][0])
+
+    return BuiltLayer("composition: jax.lax.scan of jax.nn.sigmoid, jnp.tanh", gru)
+
+
+def _masked_softmax(_: LayerContext) -> BuiltLayer:
+    from jax.nn import softmax
+
+    return plain("jax.nn.softmax(where=mask)", lambda x, mask: softmax(x, where=mask.astype(bool)))
+
+
 def _dropout(context: LayerContext) -> BuiltLayer:
     rate = context.number("rate")
     if not context.training:
@@ -183,11 +272,17 @@ def _attention(context: LayerContext) -> BuiltLayer:
     scale = context.shapes[0][-1] ** -0.5
     if context.shapes[1] != context.shapes[2]:  # dot_product_attention wants values as wide as keys
         text = "composition: jax.nn.softmax(q @ k.T / sqrt(d)) @ v"
-        return plain(text, lambda q, k, v: softmax(q @ k.swapaxes(-1, -2) * scale) @ v)
 
-    def attention(q: Array, k: Array, v: Array) -> Array:
+        def product(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+            where = None if mask is None else mask.astype(bool)[:, None]
+            return softmax(q @ k.swapaxes(-1, -2) * scale, where=where) @ v
+
+        return plain(text, product)
+
+    def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
         # (batch, t, heads, d), of one head
-        mixed: Array = dot_product_attention(q[:, :, None], k[:, :, None], v[:, :, None])
+        keys = None if mask is None else mask.astype(bool)[:, None, None]
+        mixed: Array = dot_product_attention(q[:, :, None], k[:, :, None], v[:, :, None], mask=keys)
         return mixed[:, :, 0]
 
     return plain("jax.nn.dot_product_attention", attention)
@@ -301,6 +396,14 @@ BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "up-sampling": _up_sampling,
     "batch-norm": _batch_norm,
     "layer-norm": _layer_norm,
+    "group-norm": _image_norm,
+    "instance-norm": _image_norm,
+    "rms-norm": _rms_norm,
+    "l2-normalize": _l2_normalize,
+    "embedding": _embedding,
+    "lstm": _lstm,
+    "gru": _gru,
+    "masked-softmax": _masked_softmax,
     "dropout": _dropout,
     "flatten": _flatten,
     "reshape": _reshape,

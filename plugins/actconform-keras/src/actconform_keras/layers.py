@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LAYERS = "keras.layers"
 COMPOSITION = "composition of keras.ops"
+UNIT_EPSILON = 1e-12  # of UnitNormalization, which takes no other
 
 
 class KerasContext(LayerContext, frozen=True, kw_only=True):
@@ -127,6 +128,54 @@ def _layer_norm(context: KerasContext) -> BuiltLayer:
     return own(layers.LayerNormalization(epsilon=context.number("epsilon"), **context.common))
 
 
+def _group_norm(context: KerasContext) -> BuiltLayer:
+    """Keras says groups of -1 for one channel each, an instance normalization."""
+    from keras import layers
+
+    groups = int(context.number("groups")) if context.layer.kind == "group-norm" else -1
+    return own(layers.GroupNormalization(groups, epsilon=context.number("epsilon"), **context.common))
+
+
+def _rms_norm(context: KerasContext) -> BuiltLayer:
+    from keras import layers
+
+    return own(layers.RMSNormalization(epsilon=context.number("epsilon"), **context.common))
+
+
+def _l2_normalize(context: KerasContext) -> BuiltLayer:
+    from keras import layers, ops
+
+    epsilon = context.number("epsilon")
+    if epsilon == UNIT_EPSILON:
+        return own(layers.UnitNormalization(**context.common))
+    return composed(context, lambda x: ops.normalize(x, epsilon=epsilon))
+
+
+def _embedding(context: KerasContext) -> BuiltLayer:
+    from keras import layers
+
+    sizes = int(context.number("tokens")), int(context.number("units"))
+    return own(layers.Embedding(*sizes, embeddings_initializer="zeros", **context.common))
+
+
+def _recurrent(context: KerasContext) -> BuiltLayer:
+    """Of all steps. Keras's GRU resets after its product by default."""
+    from keras import layers
+
+    kind = layers.LSTM if context.layer.kind == "lstm" else layers.GRU
+    zeros = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
+    return own(kind(int(context.number("units")), return_sequences=True, **zeros, **context.common))
+
+
+def _masked_softmax(context: KerasContext) -> BuiltLayer:
+    from keras import layers, ops
+
+    # Not called as a layer: it would hand its mask on, up to the loss, which would leave out what is masked.
+    softmax = layers.Softmax(dtype=context.dtype).call
+    masked = composed(context, lambda x, mask: softmax(x, mask=ops.cast(mask, "bool")))
+    return masked._replace(room=LAYERS, text="Softmax(mask)")
+
+
 def _dropout(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
@@ -182,9 +231,11 @@ def _affine(context: KerasContext) -> BuiltLayer:
 def _attention(context: KerasContext) -> BuiltLayer:
     from keras import ops
 
-    def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor) -> tf.Tensor:
+    def attend(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, *masks: tf.Tensor) -> tf.Tensor:
         # Of one head. keras.layers.Attention does not divide by sqrt(d).
-        return ops.squeeze(ops.dot_product_attention(*(ops.expand_dims(x, 2) for x in (q, k, v))), 2)
+        queries, keys, values = (ops.expand_dims(x, 2) for x in (q, k, v))
+        attended = [ops.cast(mask, "bool")[:, None, None] for mask in masks]
+        return ops.squeeze(ops.dot_product_attention(queries, keys, values, None, *attended), 2)
 
     return composed(context, attend)._replace(room="keras.ops", text="dot_product_attention")
 
@@ -311,6 +362,14 @@ BUILDERS: Mapping[str, Callable[[KerasContext], BuiltLayer]] = {
     "up-sampling": _up_sampling,
     "batch-norm": _batch_norm,
     "layer-norm": _layer_norm,
+    "group-norm": _group_norm,
+    "instance-norm": _group_norm,
+    "rms-norm": _rms_norm,
+    "l2-normalize": _l2_normalize,
+    "embedding": _embedding,
+    "lstm": _recurrent,
+    "gru": _recurrent,
+    "masked-softmax": _masked_softmax,
     "dropout": _dropout,
     "flatten": _flatten,
     "reshape": _reshape,

@@ -134,6 +134,87 @@ def _layer_norm(context: LayerContext) -> BuiltLayer:
     return own(module, state=lambda p: {"0.weight": p["gamma"], "0.bias": p["beta"]}, channels_last=True)
 
 
+def _group_norm(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    module = nn.GroupNorm(int(context.number("groups")), context.shapes[0][-1], eps=context.number("epsilon"))
+    return own(module, state=lambda p: {"0.weight": p["gamma"], "0.bias": p["beta"]})
+
+
+def _instance_norm(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    module = nn.InstanceNorm2d(context.shapes[0][-1], eps=context.number("epsilon"), affine=True)
+    return own(module, state=lambda p: {"0.weight": p["gamma"], "0.bias": p["beta"]})
+
+
+def _rms_norm(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    module = nn.RMSNorm(context.shapes[0][-1], eps=context.number("epsilon"))
+    return own(module, state=lambda p: {"0.weight": p["gamma"]}, channels_last=True)
+
+
+def _l2_normalize(context: LayerContext) -> BuiltLayer:
+    from torch.nn.functional import normalize
+
+    epsilon = context.number("epsilon")
+    return BuiltLayer("torch.nn.functional.normalize", lambda x: normalize(x, dim=-1, eps=epsilon), channels_last=True)
+
+
+def _embedding(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    class Embedding(nn.Embedding):
+        def forward(self, ids: Tensor) -> Tensor:
+            return super().forward(ids.long())  # a model's tensors are of floating point all
+
+    module = Embedding(int(context.number("tokens")), int(context.number("units")))
+    return BuiltLayer("torch.nn.Embedding", module, lambda p: {"weight": p["table"]}, channels_last=True)
+
+
+def _lstm(context: LayerContext) -> BuiltLayer:
+    from torch import nn, zeros_like
+
+    class LSTM(nn.LSTM):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            states: Tensor = super().forward(x)[0]
+            return states
+
+    def state(p: Named) -> dict[str, Tensor]:
+        biases = {"bias_ih_l0": p["bias"], "bias_hh_l0": zeros_like(p["bias"])}
+        return {"weight_ih_l0": p["kernel"].T, "weight_hh_l0": p["recurrent"].T, **biases}
+
+    module = LSTM(context.shapes[0][-1], int(context.number("units")), batch_first=True)
+    return BuiltLayer("torch.nn.LSTM", module, state)
+
+
+def _gru(context: LayerContext) -> BuiltLayer:
+    from torch import cat, nn
+
+    class GRU(nn.GRU):
+        def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+            states: Tensor = super().forward(x)[0]
+            return states
+
+    def gates(tensor: Tensor) -> Tensor:
+        """Return a parameter's gates in torch's order, r before z."""
+        z, r, n = tensor.chunk(3, dim=-1)
+        return cat([r, z, n], dim=-1)
+
+    def state(p: Named) -> dict[str, Tensor]:
+        of_x, of_state = gates(p["bias"]).unbind()
+        weights = {"weight_ih_l0": gates(p["kernel"]).T, "weight_hh_l0": gates(p["recurrent"]).T}
+        return {**weights, "bias_ih_l0": of_x, "bias_hh_l0": of_state}
+
+    module = GRU(context.shapes[0][-1], int(context.number("units")), batch_first=True)
+    return BuiltLayer("torch.nn.GRU", module, state)
+
+
+def _masked_softmax(x: Tensor, mask: Tensor) -> Tensor:
+    return x.masked_fill(mask == 0, -math.inf).softmax(dim=-1)
+
+
 def _dropout(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
@@ -214,9 +295,10 @@ def _rows(x: Tensor) -> Tensor:
 def _attention(_: LayerContext) -> BuiltLayer:
     from torch.nn.functional import scaled_dot_product_attention
 
-    def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         # (batch, heads, t, d), as documented; torch-dynamo refuses what has no axis of heads.
-        return scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)).squeeze(1)
+        keys = None if mask is None else mask.bool()[:, None, None]
+        return scaled_dot_product_attention(q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1), attn_mask=keys).squeeze(1)
 
     return BuiltLayer("torch.nn.functional.scaled_dot_product_attention", attention)
 
@@ -328,6 +410,10 @@ def _written(text: str, function: Callable[..., Tensor]) -> Callable[[LayerConte
     return lambda _: BuiltLayer(f"composition: {text}", function)
 
 
+def _written_of_rows(text: str, function: Callable[..., Tensor]) -> Callable[[LayerContext], BuiltLayer]:
+    return lambda _: BuiltLayer(f"composition: {text}", function, channels_last=True)
+
+
 BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
@@ -335,6 +421,13 @@ BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "up-sampling": _up_sampling,
     "batch-norm": _batch_norm,
     "layer-norm": _layer_norm,
+    "group-norm": _group_norm,
+    "instance-norm": _instance_norm,
+    "rms-norm": _rms_norm,
+    "l2-normalize": _l2_normalize,
+    "embedding": _embedding,
+    "lstm": _lstm,
+    "gru": _gru,
     "dropout": _dropout,
     "flatten": _flatten,
     "reshape": _reshape,
@@ -348,6 +441,7 @@ BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "binary-cross-entropy-from-logits": _loss("BCEWithLogitsLoss"),
     "categorical-cross-entropy": _categorical,
     "categorical-cross-entropy-from-logits": _categorical_from_logits,
+    "masked-softmax": _written_of_rows("x.masked_fill(mask == 0, -inf).softmax(-1)", _masked_softmax),
     "attention": _attention,
     "multi-head-attention": _multi_head_attention,
     "cosine-similarity": _cosine_similarity,

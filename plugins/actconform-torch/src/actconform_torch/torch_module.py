@@ -31,9 +31,10 @@ def import_torch() -> ModuleType:
 
 
 def refusal(error: RuntimeError) -> Exception:
-    """Return `error` itself, or `Unsupported` in its words where torch says that it has no such kernel."""
+    """Return `error` itself, or `Unsupported` in its words where torch has no such kernel or its compiler does not take a layer."""
     words = str(error).splitlines()[0]
-    return Unsupported(words) if "not implemented" in words else error
+    by_compiler = f"{type(error).__module__}.{type(error).__name__}" == "torch._dynamo.exc.Unsupported"
+    return Unsupported(words) if by_compiler or "not implemented" in words else error
 
 
 def when_done(compute: Callable[[], dict[str, Tensor]], device: str) -> Callable[[], dict[str, Tensor]]:

@@ -23,8 +23,8 @@ EXPECTED = {
     "transposed": "0 or 1",
 }
 ROLES = ("data", "target", "noise")
-DRAWS = ("normal", "uniform", "unit", "softmax", "one-hot", "binary", "gumbel", "mask")
-RATE = re.compile(r"0(\.\d+)?")  # a mask's, below 1
+DRAWS = ("normal", "uniform", "unit", "softmax", "one-hot", "binary", "gumbel", "mask", "ids", "padding")
+NUMBERS = {"mask": re.compile(r"0(\.\d+)?"), "ids": re.compile(r"[1-9]\d*")}  # a mask's rate, below 1, and how many ids
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
@@ -102,12 +102,13 @@ def _refuse_input(model: str, model_input: Input) -> None:
         raise DescriptionError(
             f"{label}: its shape without the batch is {model_input.shape}; expected positive integers"
         )
-    how, _, rate = model_input.draw.partition(":")
+    how, _, number = model_input.draw.partition(":")
     if how not in DRAWS:
         raise DescriptionError(f"{label}: no way to draw is called {model_input.draw!r}{near(how, list(DRAWS))}")
-    if (how == "mask") != bool(rate) or (rate and not RATE.fullmatch(rate)):
+    if (how in NUMBERS) != bool(number) or (number and not NUMBERS[how].fullmatch(number)):
         raise DescriptionError(
-            f"{label}: it draws {model_input.draw!r}; expected a rate for masks alone, such as mask:0.25"
+            f"{label}: it draws {model_input.draw!r}; expected a rate for masks alone, such as mask:0.25, and a number for ids, "
+            "such as ids:8"
         )
 
 
@@ -158,6 +159,8 @@ def _refuse_setting(setting: str, value: Setting) -> None:
         "units": type(value) is int and value > 0,
         "filters": type(value) is int and value > 0,
         "heads": type(value) is int and value > 0,
+        "groups": type(value) is int and value > 0,
+        "tokens": type(value) is int and value > 0,
         "rate": isinstance(value, float) and 0.0 <= value < 1.0,
         "epsilon": isinstance(value, float) and value >= 0.0,
         "momentum": isinstance(value, float) and 0.0 <= value <= 1.0,

@@ -11,13 +11,26 @@ up-sampling          every pixel repeated size = (rows, columns) times
 batch-norm           gamma (x - mean) / sqrt(variance + epsilon) + beta over the last axis; inference uses the parameters mean
                      and variance, training the batch's own mean and biased variance; settings epsilon, momentum (the kept part)
 layer-norm           the same over each row's last axis, biased variance; settings epsilon; parameters gamma, beta
+group-norm           the same over all pixels of an image (h, w, c) and the channels of a group; settings groups, epsilon: groups of
+                     c / groups channels side by side; parameters gamma, beta (c)
+instance-norm        the same over all pixels of one channel; settings epsilon; parameters gamma, beta
+rms-norm             gamma x / sqrt(mean(x^2) + epsilon) over each row's last axis; settings epsilon; parameters gamma
+l2-normalize         x / max(sqrt(sum x^2), epsilon) over each row's last axis; settings epsilon
 dropout              training: x mask / (1 - rate), inputs x, mask; inference: x; settings rate
 flatten              (h, w, c) -> (h w c), channels last
 reshape              settings shape
 activation           a kernel over the last axis; settings kernel: the name of a built-in one, or a plugin's Kernel itself
 add, multiply        of two inputs, broadcast as in NumPy
 affine               scale x + shift; settings scale, shift
-attention            inputs q, k, v (t, d): softmax(q k^T / sqrt(d)) v
+embedding            of ids, whole numbers from 0 on, the rows of a table; settings tokens, units, init; parameters table (tokens, units)
+lstm                 of x (t, d) the states h of all steps, from h = c = 0: with the gates i, f, g, o = x W + h U + b,
+                     c' = sigmoid(f) c + sigmoid(i) tanh(g), h' = sigmoid(o) tanh(c'); settings units, init, bias; parameters kernel (d, 4 u),
+                     recurrent (u, 4 u), bias (4 u), each gate by gate in that order
+gru                  the same from h = 0 with z, r, n: h' = z h + (1 - z) tanh(x W_n + b_n + r (h U_n + c_n)), z and r the sigmoids of
+                     x W + b + h U + c; settings units, init, bias; parameters kernel (d, 3 u), recurrent (u, 3 u), bias (2, 3 u): b and c
+masked-softmax       inputs x, mask, of one shape: softmax over the last axis of the x whose mask is 1, and 0 where it is 0
+attention            inputs q, k, v (t, d): softmax(q k^T / sqrt(d)) v; with a mask (s) as fourth input keys whose mask is 0 are not
+                     attended to
 multi-head-attention self-attention of x (t, d): softmax(q k^T / sqrt(d / heads)) v in each head; settings heads; parameters
                      q-kernel, q-bias, k-kernel, ..., o-kernel, o-bias; kernels (d, d), heads side by side in the columns
 cosine-similarity    inputs memory (n, w), key (w) or (r, w): memory . key / (|memory| |key|), (n) or (r, n)
@@ -38,6 +51,8 @@ Losses, of a prediction and a target of one shape, are means over all elements, 
 mean-squared-error, mean-absolute-error, binary-cross-entropy, binary-cross-entropy-from-logits,
 categorical-cross-entropy, categorical-cross-entropy-from-logits. Those of probabilities clip them into
 [f32(1e-7), 1 - 2^-23], as Keras does in float32; the categorical one first divides them by their sum.
+
+Masks are 0 or 1, with a 1 in every row. Masks and ids are inputs of role "noise": they have no gradient.
 """
 
 from __future__ import annotations
@@ -142,13 +157,47 @@ def _up_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
 def _norm_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
     width = shapes[0][-1:]
     parameters = [_parameter(layer, "gamma", width, "near:1"), _parameter(layer, "beta", width, "near:0")]
+    if layer.kind == "rms-norm":
+        return parameters[:1]
     if layer.kind == "batch-norm":
         parameters += [_parameter(layer, "mean", width, "near:0", trainable=False)]
         parameters += [_parameter(layer, "variance", width, "near:1", trainable=False)]
     return parameters
 
 
-def _dropout_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+def _image_norm_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    groups = int(layer.settings.get("groups", 1))  # type: ignore[arg-type]
+    fits = len(shapes[0]) == 3 and shapes[0][2] % groups == 0
+    _wanted(fits, shapes, f"(height, width, channels), channels a multiple of {groups} groups")
+    return shapes[0]
+
+
+def _embedding_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    return (*shapes[0], int(layer.settings["units"]))  # type: ignore[arg-type]
+
+
+def _embedding_parameters(layer: Layer, _: Sequence[Shape]) -> list[Parameter]:
+    tokens, units = (int(layer.settings[name]) for name in ("tokens", "units"))  # type: ignore[arg-type]
+    return [_parameter(layer, "table", (tokens, units), str(layer.settings["init"]))]
+
+
+def _recurrent_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    _wanted(len(shapes[0]) == 2, shapes, "(t, d)")
+    return shapes[0][0], int(layer.settings["units"])  # type: ignore[arg-type]
+
+
+def _recurrent_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
+    units = int(layer.settings["units"])  # type: ignore[arg-type]
+    gates = {"lstm": 4, "gru": 3}[layer.kind] * units
+    kernel, recurrent = ((shapes[0][-1], gates), (units, gates))
+    return [
+        _parameter(layer, "kernel", kernel, str(layer.settings["init"])),
+        _parameter(layer, "recurrent", recurrent, str(layer.settings["init"])),
+        _parameter(layer, "bias", (gates,) if layer.kind == "lstm" else (2, gates), str(layer.settings["bias"])),
+    ]
+
+
+def _mask_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     _wanted(len(set(shapes)) == 1, shapes, "a mask of the shape of x")
     return _same(layer, shapes)
 
@@ -213,9 +262,9 @@ def _broadcast(_: Layer, shapes: Sequence[Shape]) -> Shape:
 
 
 def _attention_shape(_: Layer, shapes: Sequence[Shape]) -> Shape:
-    q, k, v = shapes
-    fits = len(q) == len(k) == len(v) == 2 and q[1] == k[1] and k[0] == v[0]
-    _wanted(fits, shapes, "q (t, d), k (s, d), v (s, m)")
+    q, k, v, *mask = shapes
+    fits = len(q) == len(k) == len(v) == 2 and q[1] == k[1] and k[0] == v[0] and mask in ([], [k[:1]])
+    _wanted(fits, shapes, "q (t, d), k (s, d), v (s, m), and a mask (s) if any")
     return q[0], v[1]
 
 
@@ -284,14 +333,24 @@ KINDS: dict[str, Kind] = {
     "up-sampling": Kind((1,), {"size": None}, _up_shape),
     "batch-norm": Kind((1,), {"epsilon": None, "momentum": None}, _same, _norm_parameters),
     "layer-norm": Kind((1,), {"epsilon": None}, _same, _norm_parameters),
-    "dropout": Kind((1, 2), {"rate": None}, _dropout_shape),
+    "group-norm": Kind((1,), {"groups": None, "epsilon": None}, _image_norm_shape, _norm_parameters),
+    "instance-norm": Kind((1,), {"epsilon": None}, _image_norm_shape, _norm_parameters),
+    "rms-norm": Kind((1,), {"epsilon": None}, _same, _norm_parameters),
+    "l2-normalize": Kind((1,), {"epsilon": 1e-12}, _same),
+    "dropout": Kind((1, 2), {"rate": None}, _mask_shape),
     "flatten": Kind((1,), {}, lambda _, shapes: (math.prod(shapes[0]),)),
     "reshape": Kind((1,), {"shape": None}, _reshape_shape),
     "activation": Kind((1,), {"kernel": None}, _activation_shape),
     "add": Kind((2,), {}, _broadcast),
     "multiply": Kind((2,), {}, _broadcast),
     "affine": Kind((1,), {"scale": 1.0, "shift": 0.0}, _same),
-    "attention": Kind((3,), {}, _attention_shape),
+    "embedding": Kind(
+        (1,), {"tokens": None, "units": None, "init": "he_uniform"}, _embedding_shape, _embedding_parameters
+    ),
+    "lstm": Kind((1,), {"units": None, **_INIT}, _recurrent_shape, _recurrent_parameters),
+    "gru": Kind((1,), {"units": None, **_INIT}, _recurrent_shape, _recurrent_parameters),
+    "masked-softmax": Kind((2,), {}, _mask_shape),
+    "attention": Kind((3, 4), {}, _attention_shape),
     "multi-head-attention": Kind((1,), {"heads": None}, _heads_shape, _heads_parameters),
     "cosine-similarity": Kind((2,), {}, _either(_fits("nw,w", "n"), _fits("nw,rw", "rn"))),
     "interpolate": Kind((3,), {}, _either(_fits("1,n,n", "n"), _fits("n,n,n", "n"))),

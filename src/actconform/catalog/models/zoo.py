@@ -16,6 +16,7 @@ from actconform.catalog.models.feedforward import (
     regression,
 )
 from actconform.catalog.models.memory import attention, attention_block, dnc, ntm
+from actconform.catalog.models.sequences import group_norm_cnn, masked_attention, token_tagger
 
 if TYPE_CHECKING:
     from actconform.types.model import Model
@@ -43,4 +44,4 @@ def networks() -> tuple[Model, ...]:
             multinomial_latent(published=published),
             maxout(published=published),
         ]
-    return (*models, linear_stack(), bare_pools())
+    return (*models, linear_stack(), bare_pools(), token_tagger(), masked_attention(), group_norm_cnn())

@@ -52,6 +52,7 @@ def artifact_of(name: str, nodes: Nodes, inputs: Mapping[str, Sequence[str | int
         [helper.make_tensor_value_info(input_name, nodes.element_type, dims) for input_name, dims in inputs.items()],
         [onnx.ValueInfoProto(name=output_name) for output_name in outputs],
         initializer=nodes.initializers,
+        value_info=nodes.shapes,
     )
     _type_outputs(proto)
     model = next(model for model in map(partial(_at, proto), range(OLDEST_OPSET, OPSET + 1)) if _is_valid(model))

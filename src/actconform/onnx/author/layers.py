@@ -10,11 +10,14 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import TensorProto
 
 from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
-from actconform.onnx.nodes import graph_of, layer_graph
+from actconform.onnx.nodes import BATCH, graph_of, layer_graph
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actconform.onnx.nodes import Nodes, Wiring, WriteLayer
 
 
@@ -86,6 +89,22 @@ def _layer_norm(g: Nodes, at: Wiring) -> str:
     return g.LayerNormalization(x, gamma, beta, axis=-1, epsilon=at.number("epsilon"))
 
 
+@layer_graph("group-norm", "instance-norm")
+def _image_norm(g: Nodes, at: Wiring) -> str:
+    x, gamma, beta = _channels_first(g, at.inputs[0], 4), at.parameter("gamma"), at.parameter("beta")
+    epsilon = at.number("epsilon")
+    if at.layer.kind == "instance-norm":
+        return _channels_last(g, g.InstanceNormalization(x, gamma, beta, epsilon=epsilon), 4)
+    y = g.GroupNormalization(x, gamma, beta, num_groups=int(at.number("groups")), epsilon=epsilon)
+    height, width, channels = at.shapes[0]
+    return _channels_last(g, g.typed(y, (BATCH, channels, height, width)), 4)
+
+
+@layer_graph("rms-norm")
+def _rms_norm(g: Nodes, at: Wiring) -> str:
+    return g.RMSNormalization(at.inputs[0], at.parameter("gamma"), axis=-1, epsilon=at.number("epsilon"))
+
+
 @layer_graph("dropout")
 def _dropout(g: Nodes, at: Wiring) -> str:
     """The operator of the standard draws its own mask in training; with a mask as input it is a product."""
@@ -142,7 +161,7 @@ def _mean_of_rows(g: Nodes, terms: str) -> str:
 
 
 def _in_float32(write: WriteLayer) -> WriteLayer:
-    """Write a layer of a 16-bit model in float32, between casts: float16 cannot hold the bounds of a clipped probability."""
+    """Write a layer of a 16-bit model in float32, between casts: float16 cannot hold its constants, as those of a clip."""
 
     def written(g: Nodes, at: Wiring) -> str:
         if g.dtype == "f32":
@@ -152,6 +171,14 @@ def _in_float32(write: WriteLayer) -> WriteLayer:
         return g.Cast(write(wide, at._replace(inputs=inputs)), to=g.element_type)
 
     return written
+
+
+@layer_graph("l2-normalize")
+@_in_float32
+def _l2_normalize(g: Nodes, at: Wiring) -> str:
+    """LpNormalization has no epsilon, and float16 no number as small."""
+    length = g.ReduceL2(at.inputs[0], g.integers(-1), keepdims=1)
+    return g.Div(at.inputs[0], g.Max(length, g.scalar(at.number("epsilon"))))
 
 
 def _clipped(g: Nodes, p: str) -> str:
@@ -197,15 +224,60 @@ def _categorical_from_logits(g: Nodes, at: Wiring) -> str:
     return _mean_of_rows(g, g.Mul(at.inputs[1], g.LogSoftmax(at.inputs[0], axis=-1)))
 
 
+@layer_graph("embedding")
+def _embedding(g: Nodes, at: Wiring) -> str:
+    return g.Gather(at.parameter("table"), g.Cast(at.inputs[0], to=TensorProto.INT64), axis=0)
+
+
+def _gates(g: Nodes, at: Wiring, name: str, order: Sequence[int]) -> str:
+    """Return a parameter's gates in the order of ONNX's operator, one below the other, for one direction."""
+    parts = g.outputs(len(order), "Split", at.parameter(name), axis=-1, num_outputs=len(order))
+    ordered = g.Concat(*(parts[gate] for gate in order), axis=-1)
+    return g.Unsqueeze(ordered if name == "bias" else g.Transpose(ordered, perm=[1, 0]), g.integers(0))
+
+
+def _states(g: Nodes, y: str) -> str:
+    """Return the states of all steps, which the operators give as (t, 1, b, u), with the batch first."""
+    return g.Transpose(g.Squeeze(y, g.integers(1)), perm=[1, 0, 2])
+
+
+@layer_graph("lstm")
+def _lstm(g: Nodes, at: Wiring) -> str:
+    """Its gates are input, output, forget and cell."""
+    kernel, recurrent, bias = (_gates(g, at, name, (0, 3, 1, 2)) for name in ("kernel", "recurrent", "bias"))
+    units = int(at.number("units"))
+    both = g.Concat(bias, g.Expand(g.scalar(0.0), g.integers(1, 4 * units)), axis=-1)
+    return _states(g, g.LSTM(g.Transpose(at.inputs[0], perm=[1, 0, 2]), kernel, recurrent, both, hidden_size=units))
+
+
+@layer_graph("gru")
+def _gru(g: Nodes, at: Wiring) -> str:
+    kernel, recurrent = (_gates(g, at, name, (0, 1, 2)) for name in ("kernel", "recurrent"))
+    bias, units = g.Reshape(at.parameter("bias"), g.integers(1, -1)), int(at.number("units"))
+    x = g.Transpose(at.inputs[0], perm=[1, 0, 2])
+    return _states(g, g.GRU(x, kernel, recurrent, bias, hidden_size=units, linear_before_reset=1))
+
+
+def _masked(g: Nodes, scores: str, mask: str) -> str:
+    """Return the scores, and -inf where the mask is 0."""
+    return g.Where(g.Cast(mask, to=TensorProto.BOOL), scores, g.scalar(-math.inf))
+
+
+@layer_graph("masked-softmax")
+def _masked_softmax(g: Nodes, at: Wiring) -> str:
+    return g.Softmax(_masked(g, *at.inputs), axis=-1)
+
+
 @layer_graph("attention")
 def _attention(g: Nodes, at: Wiring) -> str:
-    q, k, v = at.inputs
-    return _attended(g, q, g.Transpose(k, perm=[0, 2, 1]), v, at.shapes[0][-1])
+    q, k, v, *mask = at.inputs
+    rows = _row(g, mask[0]) if mask else ""
+    return _attended(g, q, g.Transpose(k, perm=[0, 2, 1]), v, at.shapes[0][-1], rows)
 
 
-def _attended(g: Nodes, q: str, turned_k: str, v: str, width: int) -> str:
+def _attended(g: Nodes, q: str, turned_k: str, v: str, width: int, mask: str = "") -> str:
     scores = g.Div(g.MatMul(q, turned_k), g.scalar(math.sqrt(width)))
-    return g.MatMul(g.Softmax(scores, axis=-1), v)
+    return g.MatMul(g.Softmax(_masked(g, scores, mask) if mask else scores, axis=-1), v)
 
 
 @layer_graph("multi-head-attention")

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import actconform.onnx.author.layers  # noqa: F401  registers the built-in kinds
 from actconform.errors import Unsupported
 from actconform.onnx.author.exporter import artifact_of
-from actconform.onnx.nodes import LAYER_GRAPHS, Nodes, Wiring
+from actconform.onnx.nodes import BATCH, LAYER_GRAPHS, Nodes, Wiring
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
     from actconform.types import Artifact
     from actconform.types.model import Layer, Model
-
-BATCH = "b"
 
 
 def author_model(model: Model, dtype: str) -> Artifact:

@@ -26,26 +26,41 @@ def _turned(x: F64) -> F64:
     return np.swapaxes(x, -1, -2)
 
 
-def _weights(q: F64, k: F64) -> F64:
-    return probabilities(q @ _turned(k) / math.sqrt(q.shape[-1]), -1)
+def masked(scores: F64, mask: F64) -> F64:
+    """Return the scores where the mask is 1, and -inf, which no softmax chooses, elsewhere."""
+    return np.where(mask.real > 0.5, scores, -np.inf)
 
 
-def _attend_vjp(q: F64, k: F64, v: F64, g: F64) -> tuple[F64, F64, F64]:
+def _weights(q: F64, k: F64, mask: F64 | None = None) -> F64:
+    scores = q @ _turned(k) / math.sqrt(q.shape[-1])
+    return probabilities(scores if mask is None else masked(scores, mask[:, None]), -1)
+
+
+def _attend_vjp(q: F64, k: F64, v: F64, g: F64, mask: F64 | None = None) -> tuple[F64, F64, F64]:
     """With p the weights and d_s their scores' cotangent: d_q = d_s k / sqrt(d), d_k = d_s^T q / sqrt(d), d_v = p^T g."""
-    p = _weights(q, k)
+    p = _weights(q, k, mask)
     d_scores = p * centred(p, g @ _turned(v)) / math.sqrt(q.shape[-1])
     return d_scores @ k, _turned(d_scores) @ q, _turned(p) @ g
 
 
 def _attention_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
-    q, k, v = reading.inputs
-    return LayerGradients(_attend_vjp(q, k, v, g))
+    q, k, v, *mask = reading.inputs
+    return LayerGradients([*_attend_vjp(q, k, v, g, *mask), *(None for _ in mask)])
 
 
 @layer_formula("attention", vjp=_attention_vjp)
 def _attention(reading: Reading) -> F64:
-    q, k, v = reading.inputs
-    return _weights(q, k) @ v
+    q, k, v, *mask = reading.inputs
+    return _weights(q, k, *mask) @ v
+
+
+def _masked_softmax_vjp(_: Reading, p: F64, g: F64) -> LayerGradients:
+    return LayerGradients([p * centred(p, g), None])
+
+
+@layer_formula("masked-softmax", vjp=_masked_softmax_vjp)
+def _masked_softmax(reading: Reading) -> F64:
+    return probabilities(masked(*reading.inputs), -1)
 
 
 def _heads(reading: Reading, x: F64) -> F64:

@@ -15,6 +15,8 @@ from actconform.oracle import truth
 from actconform.oracle.layers.registry import LayerGradients, layer_formula
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from actconform.oracle.layers.registry import F64, Reading
     from actconform.types.model import Layer
 
@@ -89,6 +91,74 @@ def running_statistics(reading: Reading) -> dict[str, F64]:
         "variance": kept * old["variance"] + (1.0 - kept) * variance,
         "unbiased": kept * old["variance"] + (1.0 - kept) * unbiased,
     }
+
+
+def _grouped(reading: Reading, x: F64) -> F64:
+    """Return an image as (b, pixels, groups, channels of a group), where an instance normalization has one channel a group."""
+    groups = int(reading.layer.settings.get("groups", x.shape[-1]))  # type: ignore[arg-type]
+    return x.reshape(len(x), -1, groups, x.shape[-1] // groups)
+
+
+PIXELS = (1, 3)  # the axes of what `_grouped` gives that are normalized together
+
+
+def _image_norm_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    x = reading.inputs[0]
+    h, scale = _standardized(_grouped(reading, x), PIXELS, _number(reading.layer, "epsilon"))
+    d_x = _standardized_vjp(h, scale, _grouped(reading, g * reading.parameters["gamma"]), PIXELS)
+    rows = _all_but_last(g)
+    return LayerGradients(
+        [d_x.reshape(x.shape)], {"gamma": (g * h.reshape(x.shape)).sum(axis=rows), "beta": g.sum(axis=rows)}
+    )
+
+
+@layer_formula("group-norm", "instance-norm", vjp=_image_norm_vjp)
+def _image_norm(reading: Reading) -> F64:
+    x = reading.inputs[0]
+    h, _ = _standardized(_grouped(reading, x), PIXELS, _number(reading.layer, "epsilon"))
+    y: F64 = reading.parameters["gamma"] * h.reshape(x.shape) + reading.parameters["beta"]
+    return y
+
+
+def _scaled(reading: Reading) -> tuple[F64, F64]:
+    """Return h = x r and r = 1 / sqrt(mean(x^2) + epsilon)."""
+    x = reading.inputs[0]
+    r: F64 = 1.0 / np.sqrt((x * x).mean(axis=-1, keepdims=True) + _number(reading.layer, "epsilon"))
+    return x * r, r
+
+
+def _rms_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
+    """Pull g back: what it has along h itself is lost, for r moves with x."""
+    h, r = _scaled(reading)
+    g_h = g * reading.parameters["gamma"]
+    d_x = r * (g_h - h * (g_h * h).mean(axis=-1, keepdims=True))
+    return LayerGradients([d_x], {"gamma": (g * h).sum(axis=_all_but_last(g))})
+
+
+@layer_formula("rms-norm", vjp=_rms_vjp)
+def _rms_norm(reading: Reading) -> F64:
+    y: F64 = reading.parameters["gamma"] * _scaled(reading)[0]
+    return y
+
+
+def _length(reading: Reading) -> tuple[F64, NDArray[np.bool_]]:
+    """Return what each row is divided by, and where that is its own length."""
+    x, epsilon = reading.inputs[0], _number(reading.layer, "epsilon")
+    length = np.sqrt((x * x).sum(axis=-1, keepdims=True))
+    moves = ~(length.real < epsilon)  # NaN stays NaN
+    return np.where(moves, length, epsilon), moves
+
+
+def _l2_vjp(reading: Reading, y: F64, g: F64) -> LayerGradients:
+    """Pull g back: what it has along y is lost, for the length moves with x, but where epsilon stands for the length."""
+    length, moves = _length(reading)
+    along = np.where(moves, y * (g * y).sum(axis=-1, keepdims=True), 0.0)
+    return LayerGradients([(g - along) / length])
+
+
+@layer_formula("l2-normalize", vjp=_l2_vjp)
+def _l2_normalize(reading: Reading) -> F64:
+    return reading.inputs[0] / _length(reading)[0]
 
 
 def _dropout_factor(reading: Reading) -> F64 | float:

@@ -291,7 +291,8 @@ class Explainer:
         cotangent = 1.0 if sample.cotangent is None else np.abs(sample.cotangent)
         with np.errstate(invalid="ignore"):
             # what is rounded on the way may be subnormal where the cotangent is small
-            unit = np.maximum(fmt.unit_roundoff * cotangent, fmt.smallest_subnormal) * np.maximum(1.0, np.abs(x))
+            size = np.where(np.isinf(x), 1.0, np.maximum(1.0, np.abs(x)))
+            unit = np.maximum(fmt.unit_roundoff * cotangent, fmt.smallest_subnormal) * size
             off = np.abs(got - truth)
         near_kink = np.zeros(got.shape, np.bool_)
         for kink in self._kernel.kinks:  # where rounding turns a comparison, the error is the whole jump

@@ -113,7 +113,8 @@ def hypot(a: Number, b: Number | float) -> Number:
     b = a.operand(b)
     value = np.hypot(a.value, b.value)
     own_error = 2.0 * a.arithmetic.fmt.unit_roundoff * value
-    return settled(value, np.where(np.isinf(value), 0.0, a.error + b.error + own_error), a.arithmetic, 0)
+    error = a.error + b.error + np.where(np.isfinite(value), own_error, 0.0)
+    return settled(value, np.where(np.isinf(value), 0.0, error), a.arithmetic, 0)
 
 
 def where(condition: Condition, yes: Number, no: Number | float) -> Number:
