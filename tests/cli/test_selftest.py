@@ -144,7 +144,16 @@ def test_json_holds_every_detection(cli: Callable[..., Any], trial_gives: Callab
     said = cli("selftest", "--json")
     assert said.code == 1
     trial = json.loads(said.out)
-    assert trial.keys() == {"schema", "detections", "false_alarms", "healthy", "seconds", "timeouts", "unusual", "problems"}
+    assert trial.keys() == {
+        "schema",
+        "detections",
+        "false_alarms",
+        "healthy",
+        "seconds",
+        "timeouts",
+        "unusual",
+        "problems",
+    }
     assert (trial["schema"], trial["healthy"], trial["seconds"]) == (1, 7, 1.5)
     assert trial["false_alarms"] == ["relu/value/f32/torch: FAIL, made up"]
     assert len(trial["problems"]) == 4
