@@ -308,6 +308,18 @@ def test_a_limit_that_is_too_strict_is_a_false_alarm(trial: Callable[..., Detect
     assert done.problems == [f"false alarm: {alarm}"]
 
 
+def test_what_is_healthy_but_unusual_is_left_alone_or_a_false_alarm(
+    trial: Callable[..., DetectionReport], monkeypatch: Patch
+) -> None:
+    name = "unusual-torch@tanh-by-expm1"
+    alone = trial(name)
+    assert (alone.detections, alone.false_alarms, alone.healthy) == ([], [], 1)
+    assert alone.unusual[name].startswith("-expm1(-2|x|)")
+    monkeypatch.setitem(limits.SCALED_LIMITS, ("value", 32), 0.01)
+    (alarm,) = trial(name).false_alarms
+    assert alarm.startswith(f"tanh/value/f32/{name}: FAIL")
+
+
 def test_timeouts_are_those_of_the_settings_and_only_an_injected_hang_has_a_short_one(
     plan: Plan, monkeypatch: Patch
 ) -> None:

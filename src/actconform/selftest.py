@@ -1,4 +1,4 @@
-"""The detector on trial: every injected fault must be found, named and blamed, and every healthy twin left alone."""
+"""The detector on trial: every injected fault must be found, named and blamed, and every healthy twin, and what is healthy but unusual, left alone."""
 
 from __future__ import annotations
 
@@ -44,13 +44,17 @@ class Detection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DetectionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All detections, the healthy cases that were accused, those that ran out of time, and how many there were."""
+    """All detections, the healthy cases that were accused, those that ran out of time, and how many there were.
+
+    `unusual` are the healthy ones that compute otherwise than the backends that a fault is injected into, and what each does.
+    """
 
     detections: list[Detection]
     false_alarms: list[str]
     healthy: int
     seconds: float
     timeouts: list[str] = []
+    unusual: dict[str, str] = {}
 
     @property
     def problems(self) -> list[str]:
@@ -82,7 +86,9 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
             if case not in cases_by_id:
                 raise UsageError(f"fault {fault.name} names the case {case}, which there is not")
     faulty = [cases_by_id[case] for fault in faults for case in fault.cases]
-    healthy = list({twin.id: twin for twin in map(plan.catalog.registered, faulty)}.values())
+    unusual = [cases_by_id[case] for fault in faults if fault.healthy for case in fault.cases]
+    twins = [*map(plan.catalog.registered, faulty), *unusual]
+    healthy = list({twin.id: twin for twin in twins}.values())
     results: dict[str, Result] = {}
 
     def keep(result: Result) -> None:
@@ -99,7 +105,7 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
         run(msgspec.structs.replace(plan, cases=selected, config=config, earlier=None), lambda *_: None, keep)
     bad = [results[twin.id] for twin in healthy if results[twin.id].verdict in BAD]
     alarms = [result for result in bad if result.verdict != Verdict.TIMEOUT]
-    detections = [_detection(fault, results) for fault in faults]
+    detections = [_detection(fault, results) for fault in faults if not fault.healthy]
     if not names:
         detections += _of_goldens(plan.catalog.kernels[GOLDEN_SUBJECT], plan.folder)
     return DetectionReport(
@@ -107,6 +113,7 @@ def selftest(plan: Plan, names: Sequence[str], on_result: Callable[[Result], Non
         false_alarms=[f"{alarm.case}: {alarm.verdict}, {alarm.reason}" for alarm in alarms],
         timeouts=[result.case for result in bad if result.verdict == Verdict.TIMEOUT],
         healthy=len(healthy),
+        unusual={fault.name: fault.what for fault in faults if fault.healthy},
         seconds=time.perf_counter() - started,
     )
 

@@ -117,6 +117,20 @@ def test_every_outcome_has_its_column_and_every_problem_its_line(
     ]
 
 
+def test_what_is_healthy_but_unusual_is_listed_and_whether_it_was_accused(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unusual = {"odd@one": "counts backwards", "odd@one-more": "counts twice"}
+    alarms = ["relu/value/f32/authored+odd@one: FAIL, 1 finding"]
+    trial = DetectionReport(detections=[CAUGHT], false_alarms=alarms, healthy=9, seconds=1.5, unusual=unusual)
+    monkeypatch.setattr(selftest_, "selftest", lambda *_: trial)
+    said = cli("selftest")
+    assert said.code == 1
+    assert "| odd@one | counts backwards | accused |" in said.out
+    assert "| odd@one-more | counts twice | left alone |" in said.out
+    assert said.out.splitlines()[-1].endswith("1 false alarms in 9 healthy cases, of 2 unusual backends among them.")
+
+
 @pytest.mark.parametrize("one", WRONG[1:], ids=lambda one: one.outcome)
 def test_one_fault_that_is_not_caught_is_enough_for_exit_code_1(
     cli: Callable[..., Any], trial_gives: Callable[..., list[Any]], one: Detection
@@ -130,7 +144,16 @@ def test_json_holds_every_detection(cli: Callable[..., Any], trial_gives: Callab
     said = cli("selftest", "--json")
     assert said.code == 1
     trial = json.loads(said.out)
-    assert trial.keys() == {"schema", "detections", "false_alarms", "healthy", "seconds", "timeouts", "problems"}
+    assert trial.keys() == {
+        "schema",
+        "detections",
+        "false_alarms",
+        "healthy",
+        "seconds",
+        "timeouts",
+        "unusual",
+        "problems",
+    }
     assert (trial["schema"], trial["healthy"], trial["seconds"]) == (1, 7, 1.5)
     assert trial["false_alarms"] == ["relu/value/f32/torch: FAIL, made up"]
     assert len(trial["problems"]) == 4

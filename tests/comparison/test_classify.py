@@ -7,6 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from scipy import special
 
 from actconform.catalog.kernels import UNARY
 from actconform.comparison.classify import classify
@@ -288,6 +289,39 @@ def test_tail_is_relative_accuracy_where_the_function_is_small():
     assert finding.worst.scaled < 8
     assert answered("gelu-erf", "f32", {x: truth * (1 + 3e-7)}) == []
     only(answered("gelu-erf", "f32", {x: 0.0}), "tail")
+
+
+def in_tail(name, function):
+    """Return the findings of a float32 kernel that answers function(x) from -13 to -1."""
+    x = np.linspace(-13, -1, 4001).astype(np.float32)
+    wide = x.astype(np.float64)
+    truth = next(iter(exact(KERNELS[name], {"x": wide}, None).values()))
+    return by_rule(unary_tolerance(KERNELS[name], "value", F32, 0.0), wide, truth, function(x))
+
+
+def test_gelu_by_erfc_in_float32_is_as_accurate_as_its_argument_lets_it_be():
+    half, root = np.float32(0.5), np.float32(math.sqrt(0.5))
+    assert in_tail("gelu-erf", lambda x: x * (half * special.erfc(-x * root))) == []
+
+
+def test_a_tail_by_1_plus_erf_or_off_by_a_10000th_is_found_all_the_same():
+    root = np.float32(math.sqrt(0.5))
+    cancels = in_tail("gelu-erf", lambda x: np.float32(0.5) * x * (1 + special.erf(x * root)))
+    assert "tail" in names(cancels)
+    wide = in_tail("gelu-erf", lambda x: x * special.ndtr(x.astype(np.float64)) * (1 + 1e-4))
+    assert "tail" in names(wide)
+
+
+def test_swish_by_a_quotient_may_lose_what_overflow_of_the_exponential_loses():
+    x = np.linspace(-103, -80, 500).astype(np.float32)
+    wide = x.astype(np.float64)
+    truth = wide * special.expit(wide)
+    with np.errstate(over="ignore"):
+        answers = x / (1 + np.exp(-x))
+    assert (answers == 0).any()
+    tolerance = unary_tolerance(KERNELS["silu"], "value", F32, 0.0)
+    assert set(names(by_rule(tolerance, wide, truth, answers))) <= {"subnormal-flush"}
+    assert "tail" in names(by_rule(tolerance, wide, truth, np.where(x < -84, np.float32(-0.0), answers)))
 
 
 def test_near_the_root_of_a_gradient_relative_error_is_free():

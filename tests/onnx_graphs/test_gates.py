@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -275,6 +275,32 @@ def test_a_model_of_a_fixed_batch() -> None:
         named(graph, "x").type.tensor_type.shape.dim[0].dim_value = 4
 
     assert changed(fix) == [("shape", "input x takes b = 4 alone, not any size")]
+
+
+def test_a_model_whose_output_is_declared_otherwise() -> None:
+    def fix(graph: onnx.GraphProto) -> None:
+        named(graph, "y").type.tensor_type.shape.dim[0].dim_value = 4
+
+    assert changed(fix) == [("shape", "output y takes b = 4 alone, not any size")]
+
+
+def test_a_model_whose_inputs_or_outputs_stand_in_another_order() -> None:
+    def turn(values: Any) -> None:
+        turned = list(reversed(values))
+        del values[:]
+        values.extend(turned)
+
+    for values_of in ("input", "output"):
+        ((class_, evidence),) = changed(lambda graph, values_of=values_of: turn(getattr(graph, values_of)))
+        assert class_ == "names"
+        assert evidence.startswith(f"{values_of}s in the order [")
+
+    def by_name(graph: onnx.GraphProto) -> None:
+        ordered = sorted(graph.output, key=lambda value: value.name)
+        del graph.output[:]
+        graph.output.extend(ordered)
+
+    assert changed(by_name) == []  # as frameworks lay out dicts
 
 
 def test_a_model_of_other_sizes_or_ranks() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from onnx import parser
 
 from actconform.catalog.kernels import UNARY
 from actconform.run import case
 from actconform.testdata.golden.store import golden_dir, read_manifest
-from actconform.types import Case
+from actconform.types import Artifact, Case
+from actconform.workers.protocol import Call, Failure, Job
 
 BY_NAME = {kernel.name: kernel for kernel in UNARY}
 NAMES = ("relu", "sigmoid", "tanh")
@@ -47,3 +50,32 @@ def test_what_alone_is_too_large_is_kept_until_the_next(
     assert drawn(vector_cache, "relu", "keras") is relu
     drawn(vector_cache, "tanh", "torch")
     assert drawn(vector_cache, "relu", "keras") is not relu
+
+
+def job_of(body: str, rows: int) -> Job:
+    text = f'<ir_version: 8, opset_import: ["": 18]> g (float[n, 4] x) => (float[n, 4] y) {{ {body} }}'
+    artifact = Artifact(parser.parse_model(text).SerializeToString(), 18, "converted")
+    asked = Case(subject="relu", aspect="value", dtype="f32", route="tf2onnx+ort-cpu")
+    return Job(asked, artifact, [Call("ordinary", {"x": np.ones((rows, 4), np.float32)})])
+
+
+FOUR_ROWS = "n = Constant <value_ints = [4, 4]> () y = Reshape (x, n)"
+
+
+def test_a_graph_that_fails_by_itself_at_a_size_is_the_exporters_shape():
+    (finding,) = case._fails_itself(job_of(FOUR_ROWS, 7), Failure("run", "error", "cannot reshape", 0))
+    assert (finding.class_, finding.blame) == ("shape", "exporter")
+    assert "x [7, 4]" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("rows", "failure"),
+    [
+        (4, Failure("run", "error", "of its own", 0)),
+        (7, Failure("load", "error", "of its own")),
+        (7, Failure("run", "memory", "too much", 0)),
+    ],
+    ids=["the graph can", "before any call", "memory"],
+)
+def test_a_runtime_that_fails_by_itself_is_not_the_graphs_fault(rows: int, failure: Failure):
+    assert case._fails_itself(job_of(FOUR_ROWS, rows), failure) == []

@@ -110,3 +110,20 @@ def test_near_a_root_is_within_its_radius():
     tolerance = Tolerance(fmt=DTYPES["f32"], limit=16.0, scale="one", roots=(-1.25, 2.0))
     x = np.array([-1.25, -1.0, -1.25 - 1.01 * ROOT_RADIUS, 0.0, 2.0 + 0.9 * ROOT_RADIUS, math.nan])
     assert tolerance.near_root(x).tolist() == [True, True, False, False, True, False]
+
+
+def test_roundings_of_an_argument_weigh_in_the_tail_of_float32_alone():
+    x = np.array([-12.0, -0.5, 0.0])
+    expected = {"gelu-erf": 2.0 * x * x, "swish": 1.5 * np.abs(x), "silu": 0.0 * x, "sigmoid": 0.0 * x}
+    for name, ulps in expected.items():
+        single, half = (unary_tolerance(KERNELS[name], "value", DTYPES[dtype], 0.0) for dtype in ("f32", "f16"))
+        np.testing.assert_allclose(single.tail_condition(x) * TAIL_LIMIT, TAIL_LIMIT + ulps)
+        assert (half.tail_condition(x) == 1.0).all()
+
+
+def test_a_factor_below_the_normal_range_may_be_lost_with_what_it_is_multiplied_by():
+    x = np.array([-90.0, 0.0])
+    silu, half = (unary_tolerance(KERNELS["silu"], "value", DTYPES[dtype], 0.0) for dtype in ("f32", "f16"))
+    assert silu.tail_lost(x).tolist() == [90.0 * 2.0**-126, 0.0]
+    assert not half.tail_lost(x).any()
+    assert not unary_tolerance(KERNELS["sigmoid"], "value", DTYPES["f32"], 0.0).tail_lost(x).any()

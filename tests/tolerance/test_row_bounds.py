@@ -237,6 +237,18 @@ def exact_bound(name, x, g=None, dtype="f32", **inputs):
     return row_bound(kernel, DTYPES[dtype], wide, g, true)
 
 
+@pytest.mark.parametrize("shift", [0.0, 1000.0, -300.0])
+def test_log_softmax_may_be_the_difference_of_x_and_logsumexp(shift):
+    x = (np.random.default_rng(5).normal(0, 3, (64, 40)) + shift).astype(np.float32)
+    top = x.max(axis=-1, keepdims=True)
+    y = x - (top + np.log(np.exp(x - top).sum(axis=-1, keepdims=True)))
+    wide = x.astype(np.float64)
+    true = scipy.special.log_softmax(wide, -1)
+    bound = exact_bound("log-softmax", wide)["y"]
+    assert (np.abs(y - true) <= bound).all()
+    assert (bound <= 2.0**-24 * (abs(shift) + 200)).all()
+
+
 def test_selections_are_allowed_no_error():
     for name in ("max", "maxout", "argmax", "hardmax"):
         assert not exact_bound(name, [[1.0, 3.0, 2.0, 2.5]])["y"].any()

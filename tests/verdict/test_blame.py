@@ -25,10 +25,22 @@ from actconform.run.case import CaseContext, VectorCache, run_case
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import generate
 from actconform.tolerance.ulp import to_hex
-from actconform.types import NOWHERE, Artifact, Case, Convention, Finding, Interval, Kernel, Verdict, Worst
+from actconform.types import (
+    NOWHERE,
+    Artifact,
+    Blame,
+    Case,
+    Convention,
+    Finding,
+    FindingClass,
+    Interval,
+    Kernel,
+    Verdict,
+    Worst,
+)
 from actconform.types.cause import Register
 from actconform.types.dtypes import DTYPES
-from actconform.verdict.blame import blame, breach, by_optimizer
+from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
 from actconform.workers.protocol import Failure, Job, JobResult
 
 if TYPE_CHECKING:
@@ -344,10 +356,11 @@ class Tapped:
 
     def run(self, job: Job, timeout: float) -> JobResult:
         assert job.intermediates == (job.case.aspect == "value")
-        outputs = dict(CorrectlyRoundedEvaluator(self.graph).forward(job.calls[0].inputs))
-        layers = {name.removeprefix("layer."): outputs.pop(name) for name in list(outputs) if name.startswith("layer.")}
+        answers = [dict(CorrectlyRoundedEvaluator(self.graph).forward(call.inputs)) for call in job.calls]
+        outputs = [{name: array for name, array in each.items() if not name.startswith("layer.")} for each in answers]
+        layers = {name.removeprefix("layer."): array for name, array in answers[0].items() if name.startswith("layer.")}
         timings = {"build": 0.0, "run": 0.0, "worker": 0.0}
-        return JobResult(outputs=[outputs], intermediates=layers if self.intermediates else None, timings=timings)
+        return JobResult(outputs=outputs, intermediates=layers if self.intermediates else None, timings=timings)
 
 
 class Exported:
@@ -439,7 +452,7 @@ def test_a_graph_that_holds_its_parameters_is_judged_end_to_end() -> None:
         (Runtime(), Exported(injected), "exporter"),
     ):
         result = model_case("torch-dynamo@const+ort-cpu", runtime, exports)
-        assert [(found.tensor, found.blame) for found in result.findings] == [("y", who)]
+        assert {(found.tensor, found.blame) for found in result.findings} == {("y", who)}
         assert "layer" not in result.reason
 
 
@@ -467,3 +480,17 @@ def test_a_layer_that_the_runtime_refuses_alone_is_missing() -> None:
     result = model_case("authored+ort-cpu", Runtime(refusing))
     assert [(found.class_, found.tensor, found.blame) for found in result.findings] == [("names", "norm2", "runtime")]
     assert result.reason.endswith("first layer over its bound: norm2 (names)")
+
+
+def test_what_a_graph_that_draws_gives_is_its_exporters():
+    drawing = breach(FindingClass.NONDETERMINISTIC, "it draws")
+    twice = structs.replace(drawing, blame=Blame.RUNTIME, evidence="seen in 1 call")
+    lost = structs.replace(drawing, class_=FindingClass.SCALED_ERROR, blame=Blame.UNDETERMINED)
+    wrong = structs.replace(lost, blame=Blame.RUNTIME)
+    assert [by_drawing(finding, [drawing]).blame for finding in (twice, lost, wrong)] == [
+        "exporter",
+        "exporter",
+        "runtime",
+    ]
+    assert by_drawing(twice, [drawing]).evidence == "seen in 1 call; it draws"
+    assert by_drawing(twice, [wrong]) == by_drawing(twice, []) == twice

@@ -448,3 +448,20 @@ def test_layers_that_the_graph_does_not_give_are_missing_to_the_witnesses_too() 
     testimony, words = layer_witnesses(part).agreement(at_layer("norm2", "names"))
     assert testimony == "wrong"
     assert "layer norm2 of the graph is names correctly rounded" in words
+
+
+def test_a_call_at_which_the_graph_fails_leaves_the_others_judged() -> None:
+    """A batch that is baked in: the graph has answers at its own alone."""
+    exam = exam_of("relu")
+    regimes = {vector.regime for vector in exam.vectors}
+    sizes = {vector.regime: vector.inputs["x"].size for vector in exam.vectors}
+    regime = next(name for name in regimes if [vector.regime for vector in exam.vectors].count(name) == 1)
+    body = f"n = Constant <value_ints = [{sizes[regime]}]> () z = Neg(x) y = Reshape(z, n)"
+    findings = injected(exam, lambda x, y: np.where(np.isnan(x), x, -x))
+    witness = Reevaluation(parsed(body), exam)
+    mine = [finding for finding in findings if finding.regime == regime and finding.worst]
+    others = [finding for finding in findings if finding.regime not in (regime, "special") and finding.worst]
+    assert {witness.agreement(finding)[0] for finding in mine} == {"wrong"}
+    assert all(
+        witness.agreement(finding)[0] == "absent" for finding in others if sizes[finding.regime] != sizes[regime]
+    )

@@ -10,9 +10,11 @@ from actconform.plugin.loader import load_plugins
 from actconform.run.select import all_cases
 from actconform.types import CONSTANTS, Verdict
 from actconform_faulty import FaultyExport, FaultyOrt, FaultyTorch, plugin
-from actconform_faulty.injected import BACKENDS, INJECTED, ROOMS, fault
+from actconform_faulty.injected import BACKENDS, INJECTED, ROOMS, UNUSUAL, fault
 
-FAULTS = {one.name: one for one in plugin.actconform_faults()}
+REGISTERED = {one.name: one for one in plugin.actconform_faults()}
+FAULTS = {name: one for name, one in REGISTERED.items() if not one.healthy}
+HEALTHY = {name: one for name, one in REGISTERED.items() if one.healthy}
 CLASSES = {
     "scaled-error",
     "tail",
@@ -79,6 +81,17 @@ def test_a_name_is_a_variant_of_the_backend_or_exporter_that_holds_it() -> None:
     assert sorted(names) == sorted(FAULTS)
     assert len(set(names)) == len(names)
     assert {name.partition("@")[0] for name in names} == set(BACKENDS.values())
+
+
+def test_what_is_healthy_says_what_is_unusual_and_concerns_cases_that_there_are() -> None:
+    cases = {case.id for case in all_cases(load_plugins(), selected=set(HEALTHY))}
+    assert len(HEALTHY) >= 60
+    for one in HEALTHY.values():
+        assert one.what
+        assert one.cases
+        assert set(one.cases) <= cases, one.name
+        assert not one.findings
+    assert {name.partition("@")[0] for name in HEALTHY} == set(UNUSUAL.values())
 
 
 def test_there_are_faults_in_every_room_and_no_two_are_described_alike() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -36,6 +37,8 @@ BEGIN, END = "<!-- detection: make detection -->", "<!-- end of detection -->"
 def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
     """Run FAULTS (default: all) with every registered deviation active: caught, wrong class, wrong blame, missed, false alarms.
 
+    Among the healthy are backends, exporters and runtimes that compute otherwise than usual, and well; all are listed.
+
     Exit code 0: all caught and no false alarm; 1 otherwise. `--into` replaces the part of FILE between the two comments
     "detection: make detection" and "end of detection".
     """
@@ -56,12 +59,12 @@ def command(faults: tuple[str, ...], as_json: bool, into: Path | None) -> int:
         document = {"schema": 1, **msgspec.to_builtins(detection_report), "problems": detection_report.problems}
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=1))
     else:
-        say(_table(detection_report))
+        say(_tables(detection_report))
         for problem in detection_report.problems:
             say(problem)
         say(_verdict(detection_report))
     if into is not None:
-        write_between(into, BEGIN, END, f"{_table(detection_report)}\n\n{_verdict(detection_report)}")
+        write_between(into, BEGIN, END, f"{_tables(detection_report)}\n\n{_verdict(detection_report)}")
     return 1 if detection_report.problems else 0
 
 
@@ -85,6 +88,22 @@ def _table(detection_report: DetectionReport) -> str:
     return "\n".join(rows)
 
 
+def _tables(detection_report: DetectionReport) -> str:
+    """Return the table of faults, and where there are any that of what is healthy but unusual."""
+    if not detection_report.unusual:
+        return _table(detection_report)
+    accused = {
+        name: any(re.search(rf"{re.escape(name)}(@const)?[+:]", alarm) for alarm in detection_report.false_alarms)
+        for name in detection_report.unusual
+    }
+    rows = ["| healthy but unusual | what it does | |", "|---|---|---|"]
+    rows += [
+        f"| {name} | {what} | {'accused' if accused[name] else 'left alone'} |"
+        for name, what in detection_report.unusual.items()
+    ]
+    return "\n\n".join([_table(detection_report), "\n".join(rows)])
+
+
 def _late(detection_report: DetectionReport) -> int:
     return len(detection_report.timeouts) + sum(
         detection.outcome == "timeout" for detection in detection_report.detections
@@ -96,5 +115,6 @@ def _verdict(detection_report: DetectionReport) -> str:
     return (
         f"{caught} of {len(detection_report.detections)} injected faults caught, with the right class and blame; "
         f"{len(detection_report.false_alarms)} false alarms in {detection_report.healthy} healthy cases"
+        + (f", of {len(detection_report.unusual)} unusual backends among them" if detection_report.unusual else "")
         + (f"; {late} ran out of time." if (late := _late(detection_report)) else ".")
     )

@@ -118,7 +118,9 @@ def _classes(s: Sample, tolerance: Tolerance) -> Iterator[tuple[FindingClass, Ma
     outside = (got < low) | (got > high)
     allowed = (scaled <= tolerance.limit) | (finite_got == truth)
     if tolerance.tail:
-        allowed &= (small_ulp <= tolerance.tail_limit) | (np.abs(truth) >= scales / 8) | tolerance.near_root(x)
+        accurate = small_ulp <= tolerance.tail_limit * tolerance.tail_condition(x)
+        accurate |= np.abs(finite_got - truth) <= tolerance.tail_lost(x) * np.abs(ct)
+        allowed &= accurate | (np.abs(truth) >= scales / 8) | tolerance.near_root(x)
     signs_differ = (got == 0) & (np.signbit(got) != np.signbit(truth)) & tolerance.zero_sign
     if s.bound is not None:
         allowed |= np.abs(got - truth) <= s.bound

@@ -53,7 +53,12 @@ def inspect(artifact: Artifact, kernel: Kernel, dtype: str) -> list[Breach]:
         takes = [Wanted(f", the kernel's {name},", kernel.dims(name), element_type) for name in kernel.inputs]
         gives = Wanted("", (), TensorProto.INT64 if kernel.output_dtype == "int64" else element_type)
         pairs = list(zip(inputs, takes, strict=True))
-        return [*breaches, *_shapes(pairs), *_dtypes("input", pairs), *_dtypes("output", [(outputs[0], gives)])]
+        return [
+            *breaches,
+            *_shapes("input", pairs),
+            *_dtypes("input", pairs),
+            *_dtypes("output", [(outputs[0], gives)]),
+        ]
     evidence = (
         f"inputs {[value.name for value in inputs]}, outputs {[value.name for value in outputs]}: "
         f"expected {len(kernel.inputs)} for {list(kernel.inputs)}, and one output"
@@ -66,7 +71,8 @@ def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bo
 
     "invalid-model" as in `inspect`. "names": an input that the model lacks (with `constants` only those of roles "data" and
     "noise" are known; what nothing reads may be left out), or outputs other than "y", "loss" and "layer.NAME" for every layer
-    (with `constants`: "y"). "shape": an input of another rank, with another fixed size, or with a fixed batch. "dtype":
+    (with `constants`: "y"), or either in another order than that, and not in that of their names, in which frameworks lay out
+    dicts. "shape": an input or output declared of another rank, with another fixed size, or with a fixed batch. "dtype":
     declared element types other than those of `dtype`. Raises nothing.
     """
     proto, breaches = _loaded(artifact)
@@ -84,9 +90,21 @@ def inspect_model(artifact: Artifact, model: Model, dtype: str, *, constants: bo
     takes = [
         (value, Wanted("", expected_dims[value.name], element_type)) for value in inputs if value.name in expected_dims
     ]
-    gives = [(value, Wanted("", (), element_type)) for value in outputs]
+    of_outputs = {OUTPUT: model.output, LOSS: LOSS, **{f"layer.{layer.name}": layer.name for layer in model.layers}}
+    gives = [
+        (value, Wanted("", _dims(model, of_outputs[value.name]), element_type))
+        for value in outputs
+        if value.name in wanted
+    ]
+    others = [(value, Wanted("", (), element_type)) for value in outputs if value.name not in wanted]
     names = (*_unknown_inputs(inputs, expected_dims), *_output_names(outputs, wanted))
-    return [*breaches, *names, *_shapes(takes), *_dtypes("input", takes), *_dtypes("output", gives)]
+    order = (*_order("inputs", inputs, list(expected_dims)), *_order("outputs", outputs, wanted))
+    shapes = (*_shapes("input", takes), *_shapes("output", gives))
+    return [*breaches, *names, *order, *shapes, *_dtypes("input", takes), *_dtypes("output", [*gives, *others])]
+
+
+def _dims(model: Model, layer: str) -> tuple[str | int, ...]:
+    return () if layer == LOSS else ("b", *model.shapes[layer])
 
 
 def _loaded(artifact: Artifact) -> tuple[onnx.ModelProto | None, list[Breach]]:
@@ -235,7 +253,15 @@ def _output_names(outputs: list[onnx.ValueInfoProto], wanted: list[str]) -> Iter
         yield FindingClass.NAMES, f"outputs {added} are none of the model's"
 
 
-def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:
+def _order(kind: str, values: list[onnx.ValueInfoProto], wanted: list[str]) -> Iterator[Breach]:
+    """Yield what is wrong with the order, by which runtimes take inputs and give outputs where they are not named."""
+    names = [value.name for value in values if value.name in wanted]
+    expected = [name for name in wanted if name in names]
+    if names not in (expected, sorted(expected)):
+        yield FindingClass.NAMES, f"{kind} in the order {names}: expected {expected}"
+
+
+def _shapes(kind: str, pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:
     for value, wanted in pairs:
         if not value.type.tensor_type.HasField("shape"):
             continue
@@ -243,7 +269,7 @@ def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Bre
         if len(dims) != len(wanted.dims):
             yield (
                 FindingClass.SHAPE,
-                f"input {value.name}{wanted.called} has {len(dims)} dimensions, not {len(wanted.dims)}",
+                f"{kind} {value.name}{wanted.called} has {len(dims)} dimensions, not {len(wanted.dims)}",
             )
             continue
         fixed = [
@@ -253,11 +279,11 @@ def _shapes(pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Bre
         ]
         for dim, size in fixed:
             if isinstance(dim, str):
-                yield FindingClass.SHAPE, f"input {value.name}{wanted.called} takes {dim} = {size} alone, not any size"
+                yield FindingClass.SHAPE, f"{kind} {value.name}{wanted.called} takes {dim} = {size} alone, not any size"
         mismatched = [(size, dim) for dim, size in fixed if not isinstance(dim, str) and dim != size]
         if mismatched:
             sizes = [size for _, size in fixed]
-            yield FindingClass.SHAPE, f"input {value.name}{wanted.called} has sizes {sizes}, not {list(wanted.dims)}"
+            yield FindingClass.SHAPE, f"{kind} {value.name}{wanted.called} has sizes {sizes}, not {list(wanted.dims)}"
 
 
 def _dtypes(kind: str, pairs: Iterable[tuple[onnx.ValueInfoProto, Wanted]]) -> Iterator[Breach]:

@@ -16,12 +16,13 @@ from actconform.comparison.metamorphic import RelationChecks
 from actconform.comparison.side_effects import behaviour, refusals
 from actconform.comparison.varying import varying_answers
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import facts
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.repetition import calls_of, repeated_calls
-from actconform.types import Blame, Case, Kernel, Result, Verdict
-from actconform.verdict.blame import blame, breach, by_optimizer
+from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Verdict
+from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
 from actconform.verdict.judge import judge
 from actconform.verdict.reevaluate import Reevaluation
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from actconform.comparison.comparator import Comparison
     from actconform.comparison.varying import VaryingAnswers
-    from actconform.onnx.gates import Breach
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
     from actconform.run.subject import Subject
@@ -132,9 +132,10 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     with clock("export"):
         graph = artifact_for(subject, case, context)
         breaches = line.gates(graph, case) if graph and context.exports else []
+        of_graph = line.graph_findings(graph, case) if graph and context.exports and not breaches else []
     described = facts(graph) if graph and context.exports else {}
     if graph and breaches:
-        result = _refused(case, context, graph, breaches)
+        result = _refused(case, context, graph, [breach(*broken) for broken in breaches])
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
     relation_checks, silent = RelationChecks(case.subject, case.aspect, test_vectors), ""
     with clock("export"):
@@ -142,6 +143,10 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     with clock("worker"):
         outcome = context.worker.run(job, context.timeout)
     if outcome.failure is not None:
+        of_graph += _fails_itself(job, outcome.failure)
+        if of_graph and graph:
+            result = _refused(case, context, graph, of_graph)
+            return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
         return _failed(case, outcome.failure, outcome)
     with clock("compare"):
         answers = varying_answers(test_vectors, outcome)
@@ -151,6 +156,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     findings += _beside_numbers(test_vectors, relation_checks, outcome, answers, compared, case, context)
     with clock("blame"):
         findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
+        findings = of_graph + [by_drawing(finding, of_graph) for finding in findings]
     if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
             shown = (outcome.intermediates, outcome.statistics)
@@ -225,12 +231,28 @@ def job_for(
     return Job(case, part, [line.call_for(call, part) for call in calls], repeated=again)
 
 
-def _refused(case: Case, context: CaseContext, graph: Artifact, breaches: Sequence[Breach]) -> Result:
-    """Return the result of a case whose graph breaks a gate: no runtime sees it."""
-    findings = [breach(*broken) for broken in breaches]
+def _refused(case: Case, context: CaseContext, graph: Artifact, findings: Sequence[Finding]) -> Result:
+    """Return the result of a case whose graph breaks a gate, so that no runtime sees it, or fails in the runtime by itself."""
     situation = _situation(case, context, None)
     explained = Explanation(plainly(findings, situation.case, situation.active), [])
     return _judged(case, findings, explained, situation, graph.path, {})
+
+
+def _fails_itself(job: Job, failure: Failure) -> list[Finding]:
+    """Return a finding `shape` where the graph, evaluated by us, fails at the call at which the runtime failed."""
+    if job.artifact is None or failure.call is None or failure.kind != "error":
+        return []
+    call = job.calls[failure.call]
+    try:
+        CorrectlyRoundedEvaluator(job.artifact.model).forward(call.inputs)
+    except Unsupported:
+        return []
+    except ValueError as error:
+        sizes = ", ".join(f"{name} {list(array.shape)}" for name, array in list(call.inputs.items())[:2])
+        finding = breach(FindingClass.SHAPE, f"the graph itself fails with {sizes}: {error}")
+        authored = job.case.exporter == DRIVER_EXPORTER
+        return [msgspec.structs.replace(finding, blame=Blame.AUTHORED_GRAPH)] if authored else [finding]
+    return []
 
 
 def _run_job(context: CaseContext) -> Callable[[Job], JobResult]:

@@ -10,8 +10,9 @@ from actconform.comparison.layerwise import layerwise, locate_layer, top_1
 from actconform.comparison.running_statistics import compare_statistics, has_statistics
 from actconform.onnx.author.exporter import author
 from actconform.onnx.author.model import author_model
-from actconform.onnx.gates import inspect, inspect_model
+from actconform.onnx.gates import inspect, inspect_model, io_names
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
+from actconform.run.graph_findings import drawing_findings, of_model
 from actconform.run.layer_values import call_with_inputs_of, layer_values, subgraph_to
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.memory_vectors import with_layouts
@@ -19,7 +20,7 @@ from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
 from actconform.types import Blame
 from actconform.types.dtypes import DTYPES
-from actconform.types.model import LOSS, Model
+from actconform.types.model import LOSS, OUTPUT, Model
 from actconform.verdict.blame import blame
 from actconform.verdict.causes.explain import CONVENTION, Coverage, Explainer, Explanation, plainly
 from actconform.verdict.reevaluate import LayerReevaluation
@@ -66,6 +67,9 @@ class Subject(Protocol):
 
     def gates(self, artifact: Artifact, case: Case) -> list[Breach]:
         """Return how a graph breaks what the graph of this case must be."""
+
+    def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:
+        """Return what an exported graph shows without being run, though a runtime takes it."""
 
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:
         """Return what of a graph is run for an aspect: of a gradient the vector-Jacobian products, else the `outputs`."""
@@ -115,6 +119,9 @@ class KernelSubject:
     def gates(self, artifact: Artifact, case: Case) -> list[Breach]:
         return inspect(artifact, self._kernel, case.dtype)
 
+    def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:  # noqa: ARG002  whatever the case
+        return drawing_findings(artifact, io_names(artifact.model)[1])
+
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:  # noqa: ARG002  it has one
         return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact
 
@@ -161,6 +168,10 @@ class ModelSubject:
 
     def gates(self, artifact: Artifact, case: Case) -> list[Breach]:
         return inspect_model(artifact, self._model, case.dtype, constants=case.constants)
+
+    def graph_findings(self, artifact: Artifact, case: Case) -> list[Finding]:
+        outputs = [OUTPUT] if case.constants else [OUTPUT, LOSS]
+        return of_model(artifact, self._model, outputs, case.dtype, self.constants(case))
 
     def graph_for(self, artifact: Artifact, aspect: Aspect, outputs: Sequence[str]) -> Artifact:
         if aspect == "gradient":

@@ -2,13 +2,14 @@
 
 Tier exact: error in ULP, 0 or `exact_ulp` in f32 (1 in 16 bits where it is not 0). Tier scaled: |y-f| / (u max(|f|, s, 2**emin)),
 at most 8 for f32 values, 16 for f32 gradients, 5 and 10 in 16 bits; where |f| < s/8 and away from roots also at most 8 ULP,
-counted between numbers contracted by what hardware may flush, in f16 by nothing (tier tail). Rows: |y-f| / bound, at most 1, the bound computed from the data a priori.
+counted between numbers contracted by what hardware may flush, in f16 by nothing (tier tail), and more where roundings of an
+argument weigh: see `Tolerance.tail_condition`. Rows: |y-f| / bound, at most 1, the bound computed from the data a priori.
 The constants were chosen above what healthy kernels show (5.9 at most in f32) and far below what defects show (1e3 and more).
 """
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +38,8 @@ OUTLIER_LIMIT = 2.0  # healthy kernels reach 1.5
 END_ULP = 2.0**-10  # from the value that a function saturates at: nothing is left to round
 BINADE_POINTS = 64  # of a binade: bfloat16 has 128
 
+SUBNORMALS_KEPT = -100  # the exponent from which on no hardware flushes: float16's
+
 SCALES: dict[str, Callable[[F64], F64]] = {
     "one": np.ones_like,
     "input": np.abs,
@@ -64,6 +67,8 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     at_zero: float = 0.0
     zero_sign: bool = False
     bias_limit: float = inf
+    argument: str = ""
+    argument_factor: float = 1.0
 
     @property
     def tail(self) -> bool:
@@ -75,6 +80,31 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
         scales = SCALES[self.scale or "one"](x)
         scales[np.isinf(x)] = 1.0
         return scales
+
+    def tail_condition(self, x: F64) -> F64:
+        """Return by what the tail's limit grows at x: what roundings of an exponential's argument do to it.
+
+        A relative error of d in z is one of |z| d in exp(z), and of 2 t^2 d in erfc(t). A product is rounded once: |z| u, at
+        most |z| ULP beside the limit of 8. x / sqrt 2 is rounded as a product and has a rounded constant: 2 x^2 u. No z counts
+        beyond which exp(-z) is 0.
+        """
+        if self.fmt.bits == 16:  # where arguments are float32's
+            return np.ones(x.shape)
+        if self.argument == "product":
+            return 1.0 + np.minimum(np.abs(self.argument_factor * x), self._deepest) / self.tail_limit
+        if self.argument == "square":
+            return 1.0 + 4.0 * np.minimum(x * x / 2.0, self._deepest) / self.tail_limit
+        return np.ones(x.shape)
+
+    def tail_lost(self, x: F64) -> F64:
+        """Return the absolute error of a product of x where its other factor falls below the normal range and may be flushed."""
+        if not self.argument or self.fmt.emin >= SUBNORMALS_KEPT:
+            return np.zeros(x.shape)
+        return np.minimum(np.abs(x), self._deepest) * self.fmt.smallest_normal
+
+    @property
+    def _deepest(self) -> float:
+        return -log(self.fmt.smallest_subnormal)
 
     def near_root(self, x: F64) -> NDArray[np.bool_]:
         """Tell where relative error means nothing because the derivative crosses zero."""
@@ -99,6 +129,8 @@ def unary_tolerance(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, at_zero: f
         at_zero=at_zero,
         zero_sign=value,
         bias_limit=inf if exact else BIAS_LIMIT,
+        argument=kernel.argument,
+        argument_factor=next(iter(kernel.parameters.values()), 1.0),
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actconform.oracle.float64.rows import pieces, probabilities, project
-from actconform.tolerance.limits import SCALED_LIMITS
+from actconform.tolerance.limits import SCALED_LIMITS, SUBNORMALS_KEPT
 from actconform.tolerance.ulp import ulp_of
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def row_bound(
 
 def flushes(fmt: FloatFormat) -> bool:
     """Tell whether hardware may take subnormal numbers of the format for zero: not f16, whose conversions keep them."""
-    return fmt.emin < -100
+    return fmt.emin < SUBNORMALS_KEPT
 
 
 def dot_factor(k: int, u: float) -> float:
@@ -123,7 +123,7 @@ def _softmax(case: _Case) -> dict[str, F64]:
 
 
 def _log_softmax(case: _Case) -> dict[str, F64]:
-    """Of y_i = -a_i - lse: u (2 a_i + 2 |y_i| + 2 sum_j p_j a_j + 2 E + S + 2 lse), absolute.
+    """Of y_i = -a_i - lse: u (2 a_i + 2 |y_i| + 2 sum_j p_j a_j + 2 E + S + 2 lse), absolute; of x_i - (m + lse) u |m + lse| too.
 
     Of g_i - p_i G, G = sum_j g_j, with p_i = exp(y_i): the error of y_i and of another exp in p_i, the sum's, and twice two
     roundings.
@@ -135,7 +135,8 @@ def _log_softmax(case: _Case) -> dict[str, F64]:
     a = np.where(np.isneginf(x), 0.0, np.max(x, axis=axis, keepdims=True) - x)
     lse = np.log(np.sum(np.exp(-a), axis=axis, keepdims=True, where=~np.isneginf(x)))
     spread = np.sum(np.where(p > 0.0, p * a, 0.0), axis=axis, keepdims=True)
-    y_error = u * (2.0 * (a + np.abs(a + lse) + spread + e + lse) + s) + case.step
+    size = np.abs(np.max(x, axis=axis, keepdims=True) + lse)
+    y_error = u * (2.0 * (a + np.abs(a + lse) + spread + e + lse) + s + size) + case.step
     if case.g is None:
         return {"y": y_error}
     total = np.abs(np.sum(case.g, axis=axis, keepdims=True))

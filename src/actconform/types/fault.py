@@ -10,7 +10,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
     `name` is the variant, "faulty-torch@nan-lost"; `cases` are ids of cases on routes that hold it, the few that concern it.
     At least one of them must have an unregistered finding of a class among `findings` with a blame among `blames`, at `tensor`
-    where that is named; or, where `findings` is empty, end with the verdict `verdict`.
+    where that is named; or, where `findings` is empty, end with the verdict `verdict`. With the verdict PASS it is no fault: it
+    computes otherwise, and well, and none of its cases may have an unregistered finding.
     """
 
     name: str
@@ -21,3 +22,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     blames: tuple[str, ...] = ()
     tensor: str = ""
     verdict: str = "FAIL"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it must be left alone."""
+        return self.verdict == "PASS"

@@ -69,6 +69,8 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
     exact_ulp: float = 0.0
     scale: Literal["one", "input"] = "one"
     gradient_scale: Literal["one-or-input", "gelu-tanh"] = "one-or-input"
+    argument: Literal["", "x", "product", "square"] = ""
+    """Of x times a factor that an exponential makes small: its argument is x, x times the one parameter, or x^2 / 2, as in erfc(x / sqrt 2)."""
     kinks: tuple[Kink, ...] = ()
     gradient_roots: tuple[float, ...] = ()
     at_infinity: tuple[float, float] = (math.nan, math.nan)

@@ -94,6 +94,17 @@ def breach(class_: FindingClass, evidence: str) -> Finding:
     )
 
 
+def by_drawing(finding: Finding, of_graph: Sequence[Finding]) -> Finding:
+    """Return the finding, the exporter's where its graph draws random numbers: then no runtime gives the same twice.
+
+    `of_graph` are the findings that the graph shows without being run.
+    """
+    drawing = next((shown for shown in of_graph if shown.class_ == FindingClass.NONDETERMINISTIC), None)
+    if drawing is None or not (finding.class_ == FindingClass.NONDETERMINISTIC or finding.blame == Blame.UNDETERMINED):
+        return finding
+    return _blamed(finding, drawing.blame, drawing.evidence)
+
+
 def by_optimizer(
     findings: Sequence[Finding],
     test_vectors: TestVectors,

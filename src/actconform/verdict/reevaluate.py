@@ -64,6 +64,8 @@ class Reevaluation:
         self._relation_checks = relation_checks
         self._evaluations: list[GraphOutputs] | None = None
         self._absent = ""
+        self._failing: dict[str, str] = {}
+        """Of regimes in which an evaluator fails, why."""
 
     def agreement(self, finding: Finding) -> tuple[Agreement, str]:
         """Return what both evaluators say of the finding, and as evidence their numbers at its worst input, or which of them shows it.
@@ -77,6 +79,8 @@ class Reevaluation:
         evaluations = self._evaluate()
         if not evaluations:
             return "absent", f"no second evaluation of the graph: {self._absent}"
+        if finding.regime in self._failing:
+            return "absent", f"no second evaluation of the graph: {self._failing[finding.regime]}"
         key = (finding.regime, finding.tensor)
         alike = [self._alike(evaluation, finding) for evaluation in evaluations]
         wrong = [violation is not None for violation in alike]
@@ -119,23 +123,31 @@ class Reevaluation:
             inputs = with_cotangents(call.inputs, call.cotangents)
             return {name: np.asarray(array) for name, array in forward({name: inputs[name] for name in names}).items()}
 
-        vectors = self._test_vectors.vectors
+        vectors, all_outputs = [], []
         by_tensors: dict[tuple[int, int], Bundle] = {}  # layouts have these in common
-        for vector in vectors:
+        for vector in self._test_vectors.vectors:
             tensors = (id(vector.inputs), id(vector.cotangents))
-            if tensors not in by_tensors:
-                by_tensors[tensors] = outputs_of(Call(vector.regime, vector.inputs, vector.cotangents))
-        all_outputs = [by_tensors[id(vector.inputs), id(vector.cotangents)] for vector in vectors]
+            try:
+                if tensors not in by_tensors:
+                    by_tensors[tensors] = outputs_of(Call(vector.regime, vector.inputs, vector.cotangents))
+            except EVALUATION_ERRORS as error:  # at this size, it may be
+                self._failing[vector.regime] = f"{type(error).__name__}: {error}"
+                if len(self._test_vectors.vectors) == 1:
+                    raise
+                continue
+            all_outputs.append(by_tensors[tensors])
+            vectors.append(vector)
         typed: list[Bundle] = [
             {name: array.astype(vector.dtypes.get(name, array.dtype)) for name, array in outputs.items()}
             for vector, outputs in zip(vectors, all_outputs, strict=True)
         ]
-        findings = structure(self._test_vectors, all_outputs) + compare(self._test_vectors, typed)[1]
+        evaluated = msgspec.structs.replace(self._test_vectors, vectors=vectors)
+        findings = structure(evaluated, all_outputs) + compare(evaluated, typed)[1]
         if self._relation_checks:
             findings += self._relation_checks.violations(
                 [outputs_of(Call(*call)) for call in self._relation_checks.calls()]
             )
-        return GraphOutputs(joined(self._test_vectors, typed), findings)
+        return GraphOutputs(joined(evaluated, typed), findings)
 
 
 class LayerReevaluation:

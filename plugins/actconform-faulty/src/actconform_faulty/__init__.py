@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actconform import hookimpl
-from actconform_faulty.backends import FaultyExport, FaultyOrt, FaultyTorch
+from actconform_faulty.backends import (
+    FaultyExport,
+    FaultyOrt,
+    FaultyTorch,
+    UnusualExport,
+    UnusualFlushing,
+    UnusualOrt,
+    UnusualTorch,
+)
 from actconform_faulty.injected import INJECTED
 from actconform_faulty.model_runtime import FaultyModel
 
@@ -18,11 +26,11 @@ class FaultyPlugin:
 
     @hookimpl
     def actconform_backends(self) -> list[type[Backend]]:
-        return [FaultyTorch, FaultyOrt, FaultyModel]
+        return [FaultyTorch, FaultyOrt, FaultyModel, UnusualTorch, UnusualFlushing, UnusualOrt]
 
     @hookimpl
     def actconform_exporters(self) -> list[type[Exporter]]:
-        return [FaultyExport]
+        return [FaultyExport, UnusualExport]
 
     @hookimpl
     def actconform_faults(self) -> list[Fault]:

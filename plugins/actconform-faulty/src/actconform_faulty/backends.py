@@ -1,4 +1,4 @@
-"""The healthy backends and the healthy exporter, each with one injected fault: a variant is a fault."""
+"""The healthy backends and the healthy exporter, each with one injected fault: a variant is a fault, or unusual and none."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from actconform.types.trained import SourceKind
 
 
-def _variants(into: str) -> tuple[str, ...]:
-    return tuple(name.partition("@")[2] for name, injected in INJECTED.items() if injected.into == into)
+def _variants(backend: str) -> tuple[str, ...]:
+    return tuple(name.partition("@")[2] for name in INJECTED if name.startswith(f"{backend}@"))
 
 
 class FaultyTorch(TorchBackend):
     """torch with one fault."""
 
     name: ClassVar[str] = "faulty-torch"
-    variants = _variants("torch")
+    variants = _variants("faulty-torch")
     stands_for: ClassVar[str] = "torch"
     opens: ClassVar[tuple[SourceKind, ...]] = ()  # a user's models are none of its business
     injected: Injected | None = None
 
     def variant(self, name: str) -> Backend:
-        backend = FaultyTorch()
+        backend = type(self)()
         backend.injected = _injected(f"{self.name}@{name}")
         return backend
 
@@ -45,16 +45,34 @@ class FaultyTorch(TorchBackend):
         return _with_fault(self.injected, super().build_model, model, dtype)
 
 
+class UnusualTorch(FaultyTorch):
+    """torch, or what stands in for it, that computes otherwise, and well."""
+
+    name: ClassVar[str] = "unusual-torch"
+    variants = _variants("unusual-torch")
+    stands_for: ClassVar[str] = ""  # none of torch's deviations is its own
+
+
+class UnusualFlushing(UnusualTorch):
+    """What takes and gives subnormal numbers as 0, and says so."""
+
+    name: ClassVar[str] = "unusual-flushing"
+    variants = _variants("unusual-flushing")
+
+    def facts(self) -> dict[str, str]:
+        return {**super().facts(), "subnormals": "flushed"}
+
+
 class FaultyOrt(OrtCpu):
     """ort-cpu with one fault."""
 
     name = "faulty-ort"
-    variants = _variants("ort")
+    variants = _variants("faulty-ort")
     stands_for: ClassVar[str] = "ort-cpu"
     injected: Injected | None = None
 
     def variant(self, name: str) -> Backend:
-        backend = FaultyOrt()
+        backend = type(self)()
         backend.injected = _injected(f"{self.name}@{name}")
         return backend
 
@@ -69,17 +87,24 @@ class FaultyOrt(OrtCpu):
         return program
 
 
+class UnusualOrt(FaultyOrt):
+    """ort-cpu with other habits, none of them a fault."""
+
+    name = "unusual-ort"
+    variants = _variants("unusual-ort")
+
+
 class FaultyExport(Exporter):
     """torch-dynamo with one fault: the graph is changed after it was exported."""
 
     name: ClassVar[str] = "faulty-export"
     source: ClassVar[str] = "torch"
-    variants = _variants("export")
+    variants = _variants("faulty-export")
     stands_for: ClassVar[str] = "torch-dynamo"
     injected: Injected | None = None
 
     def variant(self, name: str) -> Exporter:
-        exporter = FaultyExport()
+        exporter = type(self)()
         exporter.injected = _injected(f"{self.name}@{name}")
         return exporter
 
@@ -94,6 +119,13 @@ class FaultyExport(Exporter):
         if self.injected is None:
             return artifact
         return msgspec.structs.replace(artifact, model=self.injected.inject(artifact.model))
+
+
+class UnusualExport(FaultyExport):
+    """torch-dynamo with graphs written otherwise, that compute the same."""
+
+    name: ClassVar[str] = "unusual-export"
+    variants = _variants("unusual-export")
 
 
 _EXPORTS: dict[tuple[str, ...], Artifact] = {}

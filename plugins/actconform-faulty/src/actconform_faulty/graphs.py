@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,17 +29,20 @@ def graph_fault(
     """
 
     def register(change: Callable[[ModelProto], None]) -> Callable[[bytes], bytes]:
-        def inject(model: bytes) -> bytes:
-            proto = onnx.load_from_string(model)
-            change(proto)
-            return bytes(proto.SerializeToString())
-
+        inject = partial(on_model, change)
         fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(
             inject
         )
         return inject
 
     return register
+
+
+def on_model(change: Callable[[ModelProto], None], model: bytes) -> bytes:
+    """Return the model changed."""
+    proto = onnx.load_from_string(model)
+    change(proto)
+    return bytes(proto.SerializeToString())
 
 
 def nodes(model: ModelProto, operator: str) -> Iterator[NodeProto]:

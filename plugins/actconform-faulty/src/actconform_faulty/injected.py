@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from actconform.types import Bundle
 
 BACKENDS = {"torch": "faulty-torch", "ort": "faulty-ort", "export": "faulty-export"}
+UNUSUAL = {"torch": "unusual-torch", "ort": "unusual-ort", "export": "unusual-export", "flushing": "unusual-flushing"}
+HEALTHY = "healthy but unusual"  # the family of what must be left alone
 
 
 class Answering(Program):
@@ -87,11 +89,11 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
 
     Raises ValueError where a name is taken.
     """
-    full = f"{BACKENDS[into]}@{name}"
+    full = f"{(UNUSUAL if family == HEALTHY else BACKENDS)[into]}@{name}"
     exporter = {"ort": "authored", "export": full}.get(into)
     if constants:
         exporter = f"{'torch-dynamo' if into == 'ort' else full}{CONSTANTS}"
-    route = {"torch": full, "ort": f"{exporter}+{full}", "export": f"{exporter}+ort-cpu"}[into]
+    route = {"torch": full, "flushing": full, "ort": f"{exporter}+{full}", "export": f"{exporter}+ort-cpu"}[into]
 
     def register(inject: Callable[..., Any]) -> Callable[..., Any]:
         if full in INJECTED:
@@ -112,6 +114,13 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
     return register
 
 
+def healthy(
+    into: str, name: str, what: str, *cases: str, on_graph: bool = False, constants: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register what computes otherwise, and well: as `fault`, but no case may have a finding that is not known."""
+    return fault(into, name, HEALTHY, what, *cases, verdict="PASS", on_graph=on_graph, constants=constants)
+
+
 ROOMS = (
     "definition",
     "precision",
@@ -127,11 +136,13 @@ ROOMS = (
     "one_sided",
     "patterns",
     "cotangents",
+    "export_graphs",
     "questions",
     "narrow_models",
     "sequences",
     "memory_layout",
     "repetition",
 )
-for _room in ROOMS:
+HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
+for _room in (*ROOMS, *HEALTHY_ROOMS):
     import_module(f"actconform_faulty.{_room}")

@@ -85,7 +85,7 @@ def peers(names: Sequence[str] = ()) -> Peers:
     if unknown:
         raise UsageError(f"unknown faults {', '.join(sorted(unknown))}; see actconform selftest --json")
     plan = plan_of(catalog, Config())
-    faults = [fault for fault in catalog.faults if not names or fault.name in names]
+    faults = [fault for fault in catalog.faults if not fault.healthy and (not names or fault.name in names)]
     trial = selftest(plan, [fault.name for fault in faults], lambda _: None)
     ours = {detection.fault for detection in trial.detections if detection.outcome == "caught"}
     passes = _all_passes(faults, plan)

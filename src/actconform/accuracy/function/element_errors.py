@@ -48,6 +48,9 @@ def element_errors(sample: Sample, tolerance: Tolerance) -> ElementErrors:
         share = scaled / limit if limit else np.where(error > 0, np.inf, 0.0)
         if tolerance.tail:
             steps = np.abs(contracted(finite, fmt) - contracted(truth, fmt)) / ulps / tolerance.tail_limit
+            steps /= tolerance.tail_condition(sample.x)
+            cotangent = 1.0 if sample.cotangent is None else np.abs(sample.cotangent)
+            steps[error <= tolerance.tail_lost(sample.x) * cotangent] = 0.0
             tail = (np.abs(truth) < scales / 8) & ~tolerance.near_root(sample.x) & np.isfinite(steps)
             share = np.where(tail, np.maximum(share, steps), share)
         if sample.bound is not None and tolerance.exact:
