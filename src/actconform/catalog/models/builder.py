@@ -158,6 +158,7 @@ def _refuse_setting(setting: str, value: Setting) -> None:
         "units": type(value) is int and value > 0,
         "filters": type(value) is int and value > 0,
         "heads": type(value) is int and value > 0,
+        "groups": type(value) is int and value > 0,
         "rate": isinstance(value, float) and 0.0 <= value < 1.0,
         "epsilon": isinstance(value, float) and value >= 0.0,
         "momentum": isinstance(value, float) and 0.0 <= value <= 1.0,

@@ -15,6 +15,7 @@ from actconform.catalog.models.feedforward import (
     regression,
 )
 from actconform.catalog.models.memory import attention, attention_block, dnc, ntm
+from actconform.catalog.models.windows import image_groups, image_windows
 
 if TYPE_CHECKING:
     from actconform.types.model import Model
@@ -42,4 +43,4 @@ def networks() -> tuple[Model, ...]:
             multinomial_latent(published=published),
             maxout(published=published),
         ]
-    return (*models, linear_stack())
+    return (*models, linear_stack(), image_windows(), image_groups())
