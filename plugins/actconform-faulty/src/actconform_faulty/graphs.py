@@ -20,7 +20,7 @@ BLAMES = {"export": "exporter", "ort": "runtime"}
 
 
 def graph_fault(
-    into: str, name: str, what: str, *cases: str, **expected: Any
+    into: str, name: str, what: str, *cases: str, family: str = "", **expected: Any
 ) -> Callable[[Callable[[ModelProto], None]], Callable[[bytes], bytes]]:
     """Register the fault of an exporter or a runtime whose function changes a ModelProto in place; no node to change, no fault."""
 
@@ -30,7 +30,7 @@ def graph_fault(
             change(proto)
             return bytes(proto.SerializeToString())
 
-        fault(into, name, FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(inject)
+        fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(inject)
         return inject
 
     return register
