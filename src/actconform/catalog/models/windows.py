@@ -22,7 +22,10 @@ def image_windows() -> Model:
         layer("resized", "bilinear-resize", "transposed", size=(9, 7)),
         layer("depthwise", "conv2d", "resized", filters=8, size=(3, 3), strides=(2, 2), groups=4),
         layer("smoothed", "average-pool", "depthwise", size=(3, 3), padding="same"),
-        layer("global", "global-average-pool", "smoothed"),
+        layer("separable", "conv2d", "smoothed", filters=8, size=(3, 3), groups=8, padding="same"),
+        layer("doubled", "bilinear-resize", "separable", size=(8, 6)),
+        layer("pooled", "average-pool", "doubled", size=(3, 3), strides=(2, 2)),
+        layer("global", "global-average-pool", "pooled"),
         layer("head", "dense", "global", units=2),
         layer("loss", "mean-squared-error", "head", "target"),
     ]
