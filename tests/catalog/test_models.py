@@ -149,7 +149,12 @@ def test_an_output_that_no_layer_bears_and_two_inputs_of_one_name_are_refused():
         ("conv2d", {"filters": 2, "size": (3, 3), "dilations": (0, 1)}, [(6, 6, 1)], "two positive integers"),
         ("conv2d", {"filters": 4, "size": (3, 3), "groups": 2}, [(6, 6, 3)], "fall into 2 groups"),
         ("conv2d", {"filters": 3, "size": (3, 3), "groups": 2}, [(6, 6, 4)], "fall into 2 groups"),
-        ("conv2d", {"filters": 3, "size": (3, 3), "groups": 0}, [(6, 6, 4)], "groups is 0; expected a positive integer"),
+        (
+            "conv2d",
+            {"filters": 3, "size": (3, 3), "groups": 0},
+            [(6, 6, 4)],
+            "groups is 0; expected a positive integer",
+        ),
         ("conv2d-transpose", {"filters": 2, "size": (3, 3)}, [(6, 6)], "(height, width, channels)"),
         ("conv2d-transpose", {"filters": 2, "size": (3, 3), "padding": "full"}, [(6, 6, 1)], "'valid' or 'same'"),
         ("average-pool", {"size": (3, 3)}, [(2, 6, 1)], "an image of at least (3, 3)"),

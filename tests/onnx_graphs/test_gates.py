@@ -71,7 +71,11 @@ def test_a_raw_node_of_tensorflow_in_the_standards_domain() -> None:
         ("Conv (x, w)", "6,2,1,1", "Conv y: a kernel of shape [6, 2, 1, 1] in 1 groups for 6 channels"),
         ("Conv <group = 3> (x, w)", "4,2,1,1", "Conv y: a kernel of shape [4, 2, 1, 1] in 3 groups for 6 channels"),
         ("ConvTranspose <group = 3> (x, w)", "6,2,1,1", ""),
-        ("ConvTranspose (x, w)", "3,6,1,1", "ConvTranspose y: a kernel of shape [3, 6, 1, 1] in 1 groups for 6 channels"),
+        (
+            "ConvTranspose (x, w)",
+            "3,6,1,1",
+            "ConvTranspose y: a kernel of shape [3, 6, 1, 1] in 1 groups for 6 channels",
+        ),
     ],
 )
 def test_a_kernel_that_does_not_fit_channels_and_groups(node: str, kernel: str, evidence: str) -> None:

@@ -202,7 +202,11 @@ class Steps:
         seen = self.windows(x, self.s.get("dilations", (1, 1)))
         split = (np.split(array, groups, axis=-1) for array in (seen, kernel, bias))
         return np.concatenate(
-            [self.dense(w.reshape(*w.shape[:3], -1), k.reshape(-1, k.shape[-1]), b) for w, k, b in zip(*split, strict=True)], -1
+            [
+                self.dense(w.reshape(*w.shape[:3], -1), k.reshape(-1, k.shape[-1]), b)
+                for w, k, b in zip(*split, strict=True)
+            ],
+            -1,
         )
 
     def conv2d_transpose(self):
@@ -222,7 +226,11 @@ class Steps:
 
     def average(self):
         seen, ones = self.windows(self.x[0]), self.windows(np.ones_like(self.x[0]))
-        counts = np.full(ones.shape[:3] + ones.shape[-1:], self.dtype(6)) if self.fault == "whole window" else ones.sum((3, 4))
+        counts = (
+            np.full(ones.shape[:3] + ones.shape[-1:], self.dtype(6))
+            if self.fault == "whole window"
+            else ones.sum((3, 4))
+        )
         return self.sum(seen, (3, 4)) / counts
 
     def resized(self, x, axis, count):

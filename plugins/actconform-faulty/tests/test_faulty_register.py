@@ -23,6 +23,7 @@ FAMILIES = {
     "export",
     "graph optimization",
     "behaviour",
+    "windows",
 }
 CLASSES = {
     "scaled-error",

@@ -66,11 +66,17 @@ ALONE = {
     "transposed-valid": alone("conv2d-transpose", IMAGE, filters=3, size=(3, 2), strides=(2, 2)),
     "transposed-valid-with-gaps": alone("conv2d-transpose", IMAGE, filters=3, size=(1, 2), strides=(2, 3)),
     "transposed-same": alone("conv2d-transpose", IMAGE, filters=3, size=(4, 5), strides=(2, 1), padding="same"),
-    "transposed-same-one-side": alone("conv2d-transpose", IMAGE, filters=3, size=(3, 4), strides=(2, 3), padding="same"),
-    "transposed-same-with-gaps": alone("conv2d-transpose", IMAGE, filters=3, size=(2, 3), strides=(3, 2), padding="same"),
+    "transposed-same-one-side": alone(
+        "conv2d-transpose", IMAGE, filters=3, size=(3, 4), strides=(2, 3), padding="same"
+    ),
+    "transposed-same-with-gaps": alone(
+        "conv2d-transpose", IMAGE, filters=3, size=(2, 3), strides=(3, 2), padding="same"
+    ),
     "average-valid": alone("average-pool", IMAGE, size=(2, 3), strides=(2, 2), draw="normal"),
     "average-same": alone("average-pool", IMAGE, size=(3, 3), padding="same", draw="normal"),
-    "average-same-one-side": alone("average-pool", (5, 5, 4), size=(3, 2), strides=(2, 2), padding="same", draw="normal"),
+    "average-same-one-side": alone(
+        "average-pool", (5, 5, 4), size=(3, 2), strides=(2, 2), padding="same", draw="normal"
+    ),
     "global-average": alone("global-average-pool", IMAGE, draw="normal"),
     "resize-larger": alone("bilinear-resize", IMAGE, size=(10, 7), draw="normal"),
     "resize-smaller": alone("bilinear-resize", IMAGE, size=(2, 3), draw="normal"),
@@ -148,7 +154,7 @@ def test_a_layer_alone_agrees_with_the_truth_in_float64(model: Model) -> None:
 
 
 def test_an_average_that_torch_cannot_pad_is_refused() -> None:
-    with pytest.raises(Unsupported, match="layer it: torch.nn.AvgPool2d pads both sides alike"):
+    with pytest.raises(Unsupported, match=r"layer it: torch\.nn\.AvgPool2d pads both sides alike"):
         TorchBackend().build_model(alone("average-pool", IMAGE, size=(2, 3), padding="same"), "f32")
 
 

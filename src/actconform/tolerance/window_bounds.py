@@ -13,6 +13,8 @@ from actconform.tolerance.running_error import Bounded, bounded_inputs, exact_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from actconform.oracle.layers.registry import Reading
     from actconform.tolerance.running_error import F64
     from actconform.types.dtypes import FloatFormat
@@ -92,7 +94,10 @@ def _conv2d_transpose(reading: Reading, fmt: FloatFormat) -> Bounded:
         seen = seen[:, spans[0][:, None], spans[1]].moved(_in_rows)
         turned = part.moved(lambda w: np.swapaxes(w[::-1, ::-1], 2, 3).reshape(-1, w.shape[2]))
         y = projected(seen, turned, bias)
-        at = tuple(slice((first - cut[0]) % stride, None, stride) for first, stride, cut in zip(residue, strides, cuts, strict=True))
+        at = tuple(
+            slice((first - cut[0]) % stride, None, stride)
+            for first, stride, cut in zip(residue, strides, cuts, strict=True)
+        )
         value[:, at[0], at[1]], error[:, at[0], at[1]] = y.value, y.error
     return Bounded(value, error, fmt)
 
@@ -117,7 +122,7 @@ def _resized(x: Bounded, axis: int, count: int) -> Bounded:
     along = [-1 if n == axis else 1 for n in range(x.value.ndim)]
     weight = Bounded(weights.reshape(along), moved.reshape(along), x.fmt)
 
-    def taken(places: F64 | np.ndarray) -> Bounded:  # type: ignore[type-arg]
+    def taken(places: NDArray[np.intp]) -> Bounded:
         return x.moved(lambda v: v.take(np.clip(places, 0, length - 1), axis))
 
     a, b = taken(low), taken(high)

@@ -364,11 +364,7 @@ RESIZED = {
 # Where onnx's reference does less: it works on a float32 copy, or takes a cubic's neighbours otherwise.
 NOT_IN_REFERENCE = {"group-norm", "bicubic"} | {
     # it has no absolute value in a norm, takes the batch for the channels, is in float32
-    *(
-        name
-        for name in CASES
-        if name.startswith(("rows-by", "nothing-by", "response", "mean-variance", "global-norm"))
-    ),
+    *(name for name in CASES if name.startswith(("rows-by", "nothing-by", "response", "mean-variance", "global-norm"))),
     "cumulative-sum-along-a-list",
 }
 

@@ -182,7 +182,9 @@ def test_dilated_grouped_and_depthwise_conv2d_agree_with_torch(channels, filters
     rng, size = np.random.default_rng(5), (3, 2)
     x = rng.normal(size=(1, 6, 5, channels))
     settings = {"strides": strides, "dilations": dilations, "groups": groups, "padding": padding}
-    reading = read("conv2d", x, weights(rng, *size, channels // groups, filters), filters=filters, size=size, **settings)
+    reading = read(
+        "conv2d", x, weights(rng, *size, channels // groups, filters), filters=filters, size=size, **settings
+    )
     reach = [(k - 1) * step + 1 for k, step in zip(size, dilations, strict=True)]
     pads = [(0, 0), (0, 0)]
     if padding == "same":

@@ -30,7 +30,9 @@ def graph_fault(
             change(proto)
             return bytes(proto.SerializeToString())
 
-        fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(inject)
+        fault(into, name, family or FAMILIES[into], what, *cases, blames=BLAMES[into], on_graph=True, **expected)(
+            inject
+        )
         return inject
 
     return register

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
     from torch import Tensor
 
-    from actconform import Program
-
 FAMILY = "windows"
 WINDOWS, GROUPS = "image-windows", "image-groups"
 
@@ -190,9 +188,9 @@ for name, what, model, layer, compute in (
     ("resize-antialiased", "what shrinks is smoothed", WINDOWS, "resized", interpolated(mode="bilinear", antialias=True)),
     ("resize-bicubic", "cubic for linear", WINDOWS, "resized", interpolated(mode="bicubic")),
 ):  # fmt: skip
-    fault(
-        "torch", name, FAMILY, what, f"{model}/value/f32", findings="scaled-error", blames="framework", tensor=layer
-    )(lambda program, _, layer=layer, compute=compute: in_layer(program, layer, compute))  # type: ignore[misc]
+    fault("torch", name, FAMILY, what, f"{model}/value/f32", findings="scaled-error", blames="framework", tensor=layer)(
+        lambda program, _, layer=layer, compute=compute: in_layer(program, layer, compute)
+    )  # type: ignore[misc]
 
 for name, what, model, layer, compute in (
     ("average-gradient-full-window", "it divides by the whole window at borders", WINDOWS, "average", full_window),
@@ -206,8 +204,14 @@ for name, what, model, layer, compute in (
     ("grouped-gradient-interleaved", "groups are interleaved", GROUPS, "grouped", groups_interleaved),
 ):  # fmt: skip
     fault(
-        "torch", name, FAMILY, f"the gradient: {what}", f"{model}/gradient/f32", findings="scaled-error", blames="framework"
-    )(lambda program, _, layer=layer, compute=with_backward_of(compute): in_layer(program, layer, compute))  # type: ignore[misc]
+        "torch",
+        name,
+        FAMILY,
+        f"the gradient: {what}",
+        f"{model}/gradient/f32",
+        findings="scaled-error",
+        blames="framework",
+    )(lambda program, _, layer=layer, compute=compute: in_layer(program, layer, with_backward_of(compute)))  # type: ignore[misc]
 
 
 # Graphs, by their exporter or in their runtime
@@ -294,12 +298,27 @@ for into, part in (("export", CHANGES), ("ort", CHANGES[:2] + CHANGES[3:5] + CHA
         graph_fault(into, f"{name}-{into}", what, f"{model}/value/f32", tensor=layer, **EXPECTED)(change)
 
 
-@graph_fault("export", "group-lost", "a grouped convolution loses its groups", f"{GROUPS}/value/f32", findings="invalid-model", family=FAMILY)
+@graph_fault(
+    "export",
+    "group-lost",
+    "a grouped convolution loses its groups",
+    f"{GROUPS}/value/f32",
+    findings="invalid-model",
+    family=FAMILY,
+)
 def group_lost(model: ModelProto) -> None:
     lose_groups(model)
 
 
-@graph_fault("ort", "average-counts-whole", "the gradient of averages divides by the whole window at borders", f"{WINDOWS}/gradient/f32", **EXPECTED)
+@graph_fault(
+    "ort",
+    "average-counts-whole",
+    "the gradient of averages divides by the whole window at borders",
+    f"{WINDOWS}/gradient/f32",
+    **EXPECTED,
+)
 def average_counts_whole(model: ModelProto) -> None:
     """The counts of windows are what constants of small whole numbers are that are not all equal."""
-    change_constants(model.graph, lambda v: np.full_like(v, v.max()) if v.size > 1 and set(v.ravel()) <= {1.0, 2.0, 3.0} else v)
+    change_constants(
+        model.graph, lambda v: np.full_like(v, v.max()) if v.size > 1 and set(v.ravel()) <= {1.0, 2.0, 3.0} else v
+    )

@@ -99,7 +99,9 @@ def _conv2d(context: KerasContext) -> BuiltLayer:
     filters, size, groups = int(context.number("filters")), context.pair("size"), int(context.number("groups"))
     settings = {"dilation_rate": context.pair("dilations"), **context.window, **context.common}
     if groups == context.shapes[0][-1] > 1:
-        return own(layers.DepthwiseConv2D(size, depth_multiplier=filters // groups, depthwise_initializer="zeros", **settings))
+        return own(
+            layers.DepthwiseConv2D(size, depth_multiplier=filters // groups, depthwise_initializer="zeros", **settings)
+        )
     return own(layers.Conv2D(filters, size, groups=groups, kernel_initializer="zeros", **settings))
 
 

@@ -116,10 +116,15 @@ def _average_pool(context: LayerContext) -> BuiltLayer:
     left, right, top, bottom = pads = _pads(context)
     size, strides = context.pair("size"), context.pair("strides")
     # Windows that reach over the end divide by the pixels that they have; at stride 1 there are no such.
-    if all(before == after or stride > 1 for before, after, stride in zip(pads[::2], pads[1::2], strides[::-1], strict=True)):
+    if all(
+        before == after or stride > 1
+        for before, after, stride in zip(pads[::2], pads[1::2], strides[::-1], strict=True)
+    ):
         ceil = (left, top) != (right, bottom)
         return own(nn.AvgPool2d(size, strides, (top, left), ceil_mode=ceil, count_include_pad=False))
-    raise Unsupported(f"layer {context.layer.name}: torch.nn.AvgPool2d pads both sides alike; at stride 1 that is no 'same'")
+    raise Unsupported(
+        f"layer {context.layer.name}: torch.nn.AvgPool2d pads both sides alike; at stride 1 that is no 'same'"
+    )
 
 
 def _global_average_pool(_: LayerContext) -> BuiltLayer:

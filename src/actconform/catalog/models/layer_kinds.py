@@ -52,7 +52,7 @@ categorical-cross-entropy, categorical-cross-entropy-from-logits. Those of proba
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from actconform.catalog.kernels import KERNELS
 from actconform.errors import ShapeError, Unsupported, near
@@ -103,8 +103,10 @@ def transposed_cut(window: int, stride: int, padding: str) -> tuple[int, int]:
 
 def extent(layer: Layer) -> tuple[int, int]:
     """Return how many rows and columns a window covers, those that dilation leaves out among them."""
-    (rows, columns), (down, right) = layer.settings["size"], layer.settings.get("dilations", (1, 1))  # type: ignore[misc,union-attr]
-    return (rows - 1) * down + 1, (columns - 1) * right + 1  # type: ignore[operator]
+    (rows, columns), (down, right) = (
+        cast("tuple[int, int]", layer.settings.get(name, (1, 1))) for name in ("size", "dilations")
+    )
+    return (rows - 1) * down + 1, (columns - 1) * right + 1
 
 
 def _wanted(condition: bool, shapes: Sequence[Shape], expected: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actconform.catalog.models.layer_kinds import CLIP, kernel_of
-from actconform.onnx.author.windows import channels_first, channels_last
+from actconform.onnx.author.windows import to_channels_first, to_channels_last
 from actconform.onnx.nodes import graph_of, layer_graph
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ def _batch_norm(g: Nodes, at: Wiring) -> str:
     """In training the second and third output, the running statistics, are unused: a model's parameters stay."""
     rank = len(at.shapes[0]) + 1
     tensors = [
-        channels_first(g, at.inputs[0], rank),
+        to_channels_first(g, at.inputs[0], rank),
         *(at.parameter(name) for name in ("gamma", "beta", "mean", "variance")),
     ]
     mode = {"training_mode": 1, "momentum": at.number("momentum")} if at.training else {}
     y, *_ = g.outputs(3 if at.training else 1, "BatchNormalization", *tensors, epsilon=at.number("epsilon"), **mode)
-    return channels_last(g, y, rank)
+    return to_channels_last(g, y, rank)
 
 
 @layer_graph("layer-norm")

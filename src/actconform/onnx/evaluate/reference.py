@@ -81,24 +81,27 @@ class Pad(OpRun):
 
     op_domain = ""
 
-    def _run(self, x: Any, pads: Any = None, value: Any = None, axes: Any = None, mode: str = "constant") -> tuple[Any]:
+    def _run(self, x: Any, pads: Any = None, value: Any = None, axes: Any = None, mode: Any = "constant") -> tuple[Any]:
         amounts = np.reshape([int(amount) for amount in pads], (2, -1)).T
         cuts, widths = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
         for axis, (before, after) in zip(range(x.ndim) if axes is None else axes, amounts, strict=True):
             cuts[axis] = slice(max(-before, 0), x.shape[axis] + min(after, 0))
             widths[axis] = max(before, 0), max(after, 0)
-        fill = {"constant_values": 0 if value is None else np.reshape(value, ())} if mode == "constant" else {}
-        return (np.pad(x[tuple(cuts)], widths, mode=mode, **fill).astype(x.dtype),)  # type: ignore[call-overload]
+        fill: dict[str, Any] = (
+            {"constant_values": 0 if value is None else np.reshape(value, ())} if mode == "constant" else {}
+        )
+        return (np.pad(x[tuple(cuts)], widths, mode=mode, **fill).astype(x.dtype),)
 
 
-class ConvTranspose(UngroupedConvTranspose):  # type: ignore[misc]
+class ConvTranspose(OpRun):
     """ConvTranspose group by group: onnx's own cuts the kernels of groups wrongly."""
 
     op_domain = ""
 
     def _run(self, x: Any, kernel: Any, bias: Any = None, group: int = 1, **attributes: Any) -> tuple[Any]:
         parts = zip(np.split(x, group, axis=1), np.split(kernel, group), strict=True)
-        y = np.concatenate([super(ConvTranspose, self)._run(*part, group=1, **attributes)[0] for part in parts], axis=1)
+        alone: Any = UngroupedConvTranspose._run  # noqa: SLF001  it reads nothing of its node
+        y = np.concatenate([alone(self, *part, group=1, **attributes)[0] for part in parts], axis=1)
         return (y if bias is None else y + np.reshape(bias, (-1, *[1] * (x.ndim - 2))),)
 
 

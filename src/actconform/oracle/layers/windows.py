@@ -79,7 +79,7 @@ def _conv2d(reading: Reading) -> F64:
     kernel, layer = reading.parameters["kernel"], reading.layer
     taps = _taps(layer, _padded(layer, reading.inputs[0], 0.0))
     products = (
-        np.concatenate([np.tensordot(*parts, axes=1) for parts in _groups(reading, pixels, matrix)], axis=-1)
+        np.concatenate([np.tensordot(part, w, axes=1) for part, w in _groups(reading, pixels, matrix)], axis=-1)
         for pixels, matrix in zip(taps, kernel.reshape(-1, *kernel.shape[2:]), strict=True)
     )
     y: F64 = sum(products) + reading.parameters["bias"]
@@ -99,7 +99,7 @@ def _transposed_vjp(reading: Reading, _: F64, g: F64) -> LayerGradients:
     pads = [(before, max(after, 0)) for before, after in _cuts(layer)]
     taps = _taps(layer, np.pad(g, [(0, 0), *pads, (0, 0)]))
     matrices = kernel.reshape(-1, *kernel.shape[2:])
-    d_x: F64 = sum(np.tensordot(pixels, matrix, axes=1) for pixels, matrix in zip(taps, matrices, strict=True))
+    d_x = np.add.reduce([np.tensordot(pixels, matrix, axes=1) for pixels, matrix in zip(taps, matrices, strict=True)])
     d_kernel = [np.tensordot(pixels, reading.inputs[0], axes=((0, 1, 2), (0, 1, 2))) for pixels in taps]
     return LayerGradients([d_x], {"kernel": np.stack(d_kernel).reshape(kernel.shape), "bias": g.sum(axis=(0, 1, 2))})
 
