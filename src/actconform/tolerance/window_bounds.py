@@ -67,6 +67,12 @@ def _conv2d(reading: Reading, fmt: FloatFormat) -> Bounded:
     return _joined(parts)
 
 
+def _of_residue(first: int, stride: int, before: int, out: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the places of the output, cut by `before`, that are `first` modulo the stride, and the last pixel that reaches each."""
+    at = np.arange((first - before) % stride, out, stride)
+    return at, (at + before) // stride
+
+
 def _conv2d_transpose(reading: Reading, fmt: FloatFormat) -> Bounded:
     """Of each residue of places modulo the strides a convolution of its own, with the part of the kernel that reaches there."""
     (x,) = bounded_inputs(reading, fmt)
@@ -78,28 +84,23 @@ def _conv2d_transpose(reading: Reading, fmt: FloatFormat) -> Bounded:
     error = np.zeros_like(value)
     for residue in np.ndindex(*strides):
         part = kernel[residue[0] :: strides[0], residue[1] :: strides[1]]
-        spans = [
-            np.arange(cut[0] + (first - cut[0]) % stride, cut[0] + out, stride) // stride
-            for first, stride, cut, out in zip(residue, strides, cuts, outs, strict=True)
-        ]
-        if not part.value.size or not all(span.size for span in spans):
+        if not part.value.size:
             continue  # nothing but the bias
-        rows, columns = part.value.shape[:2]
-        pads = [(0, 0), (rows - 1, rows), (columns - 1, columns), (0, 0)]
-        seen = x.moved(
-            lambda v, pads=pads, window=(rows, columns): np.moveaxis(  # type: ignore[misc]
-                np.lib.stride_tricks.sliding_window_view(np.pad(v, pads), window, axis=(1, 2)), 3, -1
-            )
-        )
-        seen = seen[:, spans[0][:, None], spans[1]].moved(_in_rows)
+        axes = zip(residue, strides, cuts, outs, strict=True)
+        (at_rows, rows), (at_columns, columns) = (_of_residue(r, s, cut[0], out) for r, s, cut, out in axes)
+        seen = _reaching(x, part.value.shape[:2])[:, rows[:, None], columns].moved(_in_rows)
         turned = part.moved(lambda w: np.swapaxes(w[::-1, ::-1], 2, 3).reshape(-1, w.shape[2]))
         y = projected(seen, turned, bias)
-        at = tuple(
-            slice((first - cut[0]) % stride, None, stride)
-            for first, stride, cut in zip(residue, strides, cuts, strict=True)
-        )
-        value[:, at[0], at[1]], error[:, at[0], at[1]] = y.value, y.error
+        value[:, at_rows[:, None], at_columns], error[:, at_rows[:, None], at_columns] = y.value, y.error
     return Bounded(value, error, fmt)
+
+
+def _reaching(x: Bounded, size: tuple[int, ...]) -> Bounded:
+    """Return for each pixel, and for as many behind the last, the window of that size that ends there; zeros beyond the image."""
+    pads = [(0, 0), *((n - 1, n) for n in size), (0, 0)]
+    return x.moved(
+        lambda v: np.moveaxis(np.lib.stride_tricks.sliding_window_view(np.pad(v, pads), size, axis=(1, 2)), 3, -1)
+    )
 
 
 def _average_pool(reading: Reading, fmt: FloatFormat) -> Bounded:
