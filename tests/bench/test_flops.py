@@ -27,6 +27,11 @@ def test_a_convolutional_network_by_hand():
     assert flops(MODELS["image-cnn-softmax2"], 1, "forward") == 2 * each
 
 
+def test_grouped_and_transposed_convolutions_by_hand():
+    each = 9 * 4 * 6 + 9 * 9 * (2 * 3 * 2) + 9 * 9 * (1 * 2 * 3) + 6 * 9 * 3 * 2
+    assert flops(MODELS["image-groups"], 1, "forward") == 2 * each
+
+
 def test_an_attention_block_by_hand():
     each = 4 * 5 * 8 * 8 + 2 * 5 * 5 * 8 + 2 * 5 * 8 * 32
     assert flops(MODELS["attention-block"], 1, "forward") == 2 * each
@@ -51,7 +56,7 @@ def test_models_by_their_graphs(name):
 
 
 def counted(graph):
-    """The multiply-adds of a graph's MatMul, Gemm and Conv at BATCH, from inferred shapes."""
+    """The multiply-adds of a graph's MatMul, Gemm, Conv and ConvTranspose at BATCH, from inferred shapes."""
     read = onnx.load_from_string(graph)
     for value in (*read.graph.input, *read.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
@@ -71,4 +76,6 @@ def counted(graph):
         if node.op_type in ("LSTM", "GRU"):
             steps, batch, _ = shapes[node.input[0]]
             total += steps * batch * sum(math.prod(shapes[matrix]) for matrix in node.input[1:3])
+        if node.op_type == "ConvTranspose":
+            total += math.prod(shapes[node.input[0]]) * math.prod(shapes[node.input[1]][1:])
     return total

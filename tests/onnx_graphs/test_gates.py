@@ -64,6 +64,28 @@ def test_a_raw_node_of_tensorflow_in_the_standards_domain() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("node", "kernel", "evidence"),
+    [
+        ("Conv <group = 3> (x, w)", "6,2,1,1", ""),
+        ("Conv (x, w)", "6,2,1,1", "Conv y: a kernel of shape [6, 2, 1, 1] in 1 groups for 6 channels"),
+        ("Conv <group = 3> (x, w)", "4,2,1,1", "Conv y: a kernel of shape [4, 2, 1, 1] in 3 groups for 6 channels"),
+        ("ConvTranspose <group = 3> (x, w)", "6,2,1,1", ""),
+        (
+            "ConvTranspose (x, w)",
+            "3,6,1,1",
+            "ConvTranspose y: a kernel of shape [3, 6, 1, 1] in 1 groups for 6 channels",
+        ),
+    ],
+)
+def test_a_kernel_that_does_not_fit_channels_and_groups(node: str, kernel: str, evidence: str) -> None:
+    """onnx's checker passes all of these."""
+    body = f"(float[n,6,4,4] x, float[{kernel}] w) => (float[n,c,h,k] y) {{ y = {node} }}"
+    breaches = [text for class_, text in inspect(artifact_of(parsed(body)), RELU, "f32") if class_ == "invalid-model"]
+    assert len(breaches) == bool(evidence)
+    assert all(text.startswith(evidence) for text in breaches)
+
+
 def test_an_operator_newer_than_the_stated_opset() -> None:
     model = parsed("(float[n] x) => (float[n] y) { y = Gelu(x) }")
     assert only_breach(model) == ("invalid-model", "no such operator: Gelu (opset 18, node y)")

@@ -78,6 +78,22 @@ CASES = {
         "conv2d",
         {"size": (2, 4), "strides": (2, 1), "padding": "same"},
         lambda d: [d.normal(2, 7, 6, 5)], lambda d: {"kernel": d.normal(2, 4, 5, 4), "bias": d.normal(4)}),
+    "conv2d dilated in groups": (
+        "conv2d",
+        {"size": (3, 2), "strides": (2, 1), "padding": "same", "dilations": (2, 3), "groups": 3},
+        lambda d: [d.normal(2, 7, 6, 6)], lambda d: {"kernel": d.normal(3, 2, 2, 9), "bias": d.normal(9)}),
+    "conv2d-transpose": (
+        "conv2d-transpose",
+        {"size": (3, 4), "strides": (2, 3), "padding": "same"},
+        lambda d: [d.normal(2, 4, 5, 6)], lambda d: {"kernel": d.normal(3, 4, 5, 6), "bias": d.normal(5)}),
+    "conv2d-transpose with gaps": (
+        "conv2d-transpose",
+        {"size": (1, 2), "strides": (2, 3), "padding": "valid"},
+        lambda d: [d.normal(2, 4, 5, 6)], lambda d: {"kernel": d.normal(1, 2, 5, 6), "bias": d.normal(5)}),
+    "average-pool": (
+        "average-pool", {"size": (3, 2), "strides": (2, 2), "padding": "same"}, lambda d: [d.normal(2, 5, 5, 4)], lambda _: {}),
+    "global-average-pool": ("global-average-pool", {}, lambda d: [d.normal(2, 5, 5, 4)], lambda _: {}),
+    "bilinear-resize": ("bilinear-resize", {"size": (9, 7)}, lambda d: [d.normal(2, 6, 9, 4)], lambda _: {}),
     "batch-norm": ("batch-norm", {"epsilon": 1e-3}, lambda d: [d.normal(4, 3, 3, 6)], lambda d: norm_parameters(d, 6)),
     "batch-norm training": ("batch-norm", {"epsilon": 1e-3}, lambda d: [d.normal(4, 3, 3, 6)], lambda d: norm_parameters(d, 6)),
     "layer-norm": ("layer-norm", {"epsilon": 1e-5}, lambda d: [d.normal(4, 3, 24)], lambda d: norm_parameters(d, 24)),
@@ -188,16 +204,64 @@ class Steps:
         # torch begins its sums with the bias, others end with it
         return self.matmul(np.concatenate([x, np.ones_like(x[..., :1])], -1), np.concatenate([kernel, bias[None]]))
 
-    def conv2d(self):
-        (x,), (kernel, bias) = self.x, (self.p["kernel"], self.p["bias"])
+    def windows(self, x, dilations=(1, 1)):
+        """Return the pixels of all windows, (b, rows, columns, height, width, channels)."""
+        reach = [(k - 1) * step + 1 for k, step in zip(self.s["size"], dilations, strict=True)]
         pads = [(0, 0)] * 4
         if self.s["padding"] == "same":
-            pads[1:3] = [same_pads(*axis) for axis in zip(x.shape[1:3], self.s["size"], self.s["strides"], strict=True)]
+            pads[1:3] = [same_pads(*axis) for axis in zip(x.shape[1:3], reach, self.s["strides"], strict=True)]
             if self.fault == "padding shifted":
                 pads = [(after, before) for before, after in pads]
-        seen = sliding_window_view(np.pad(x, pads), self.s["size"], axis=(1, 2))
-        seen = np.moveaxis(seen[:, :: self.s["strides"][0], :: self.s["strides"][1]], 3, -1)
-        return self.dense(seen.reshape(*seen.shape[:3], -1), kernel.reshape(-1, kernel.shape[-1]), bias)
+        seen = sliding_window_view(np.pad(x, pads), reach, axis=(1, 2))
+        seen = seen[:, :: self.s["strides"][0], :: self.s["strides"][1], :, :: dilations[0], :: dilations[1]]
+        return np.moveaxis(seen, 3, -1)
+
+    def conv2d(self):
+        (x,), (kernel, bias), groups = self.x, (self.p["kernel"], self.p["bias"]), self.s.get("groups", 1)
+        seen = self.windows(x, self.s.get("dilations", (1, 1)))
+        split = (np.split(array, groups, axis=-1) for array in (seen, kernel, bias))
+        return np.concatenate(
+            [
+                self.dense(w.reshape(*w.shape[:3], -1), k.reshape(-1, k.shape[-1]), b)
+                for w, k, b in zip(*split, strict=True)
+            ],
+            -1,
+        )
+
+    def conv2d_transpose(self):
+        """A convolution with the turned kernel of the image whose pixels stand `strides` apart."""
+        (x,), (kernel, bias), (down, right) = self.x, (self.p["kernel"], self.p["bias"]), self.s["strides"]
+        rows, columns = kernel.shape[:2]
+        longer, wider = (max(s - k, 0) for s, k in zip(self.s["strides"], self.s["size"], strict=True))
+        spread = np.zeros((len(x), (x.shape[1] - 1) * down + 1, (x.shape[2] - 1) * right + 1, x.shape[3]), self.dtype)
+        spread[:, ::down, ::right] = x
+        pads = [(0, 0), (rows - 1, rows - 1 + longer), (columns - 1, columns - 1 + wider), (0, 0)]
+        turned = kernel if self.fault == "not turned" else kernel[::-1, ::-1]
+        seen = np.moveaxis(sliding_window_view(np.pad(spread, pads), (rows, columns), axis=(1, 2)), 3, -1)
+        y = self.dense(seen.reshape(*seen.shape[:3], -1), turned.swapaxes(2, 3).reshape(-1, len(bias)), bias)
+        if self.s["padding"] == "valid":
+            return y
+        return y[:, : x.shape[1] * down, : x.shape[2] * right]  # an odd pixel too many is at the end
+
+    def average(self):
+        seen, ones = self.windows(self.x[0]), self.windows(np.ones_like(self.x[0]))
+        counts = (
+            np.full(ones.shape[:3] + ones.shape[-1:], self.dtype(6))
+            if self.fault == "whole window"
+            else ones.sum((3, 4))
+        )
+        return self.sum(seen, (3, 4)) / counts
+
+    def resized(self, x, axis, count):
+        length, half = x.shape[axis], self.dtype(0.5)
+        places = (np.arange(count).astype(self.dtype) + half) * self.dtype(length / count) - half
+        if self.fault == "corners aligned":
+            places = (np.arange(count) * ((length - 1) / (count - 1))).astype(self.dtype)
+        places = places.clip(0, length - 1)
+        low = np.floor(places).astype(int)
+        weight = (places - low.astype(self.dtype)).reshape([-1 if n == axis else 1 for n in range(4)])
+        a, b = x.take(low, axis), x.take(np.minimum(low + 1, length - 1), axis)
+        return (1 - weight) * a + weight * b
 
     def norm(self, axes, folded, one_pass):
         (x,), epsilon = self.x, self.dtype(1e-3 if self.fault == "epsilon" else self.s["epsilon"])
@@ -271,6 +335,10 @@ class Steps:
         formulas = {
             "dense": lambda: self.dense(x[0], p["kernel"], p["bias"]),
             "conv2d": self.conv2d,
+            "conv2d-transpose": self.conv2d_transpose,
+            "average-pool": self.average,
+            "global-average-pool": lambda: self.mean(x[0], (1, 2)),
+            "bilinear-resize": lambda: self.resized(self.resized(x[0], 1, self.s["size"][0]), 2, self.s["size"][1]),
             "batch-norm": lambda: self.norm(axes, folded, one_pass),
             "layer-norm": lambda: self.norm(axes, folded, one_pass),
             "group-norm": lambda: self.norm_of_groups(self.s["groups"]),
@@ -347,6 +415,14 @@ def by_torch(read):
         "conv2d": lambda: F.conv2d(
             F.pad(x[0].permute(first), pads), p["kernel"].permute(3, 2, 0, 1), p["bias"], s["strides"]
         ).permute(last),
+        "conv2d-transpose": lambda: F.conv_transpose2d(
+            x[0].permute(first), p["kernel"].permute(3, 2, 0, 1), p["bias"], s["strides"], output_padding=(1, 1)
+        ).permute(last),
+        "average-pool": lambda: F.avg_pool2d(
+            x[0].permute(first), s["size"], s["strides"], (1, 0), ceil_mode=True, count_include_pad=False
+        ).permute(last),
+        "global-average-pool": lambda: x[0].mean((1, 2)),
+        "bilinear-resize": lambda: F.interpolate(x[0].permute(first), s["size"], mode="bilinear").permute(last),
         "batch-norm": lambda: F.batch_norm(
             x[0].permute(first), p["mean"], p["variance"], p["gamma"], p["beta"], read.training, eps=s["epsilon"]
         ).permute(last),
@@ -374,7 +450,8 @@ def by_torch(read):
 
 
 TORCH = (
-    *("dense", "dense of rows", "dense with a large bias", "conv2d", "conv2d same", "batch-norm"),
+    *("dense", "dense of rows", "dense with a large bias", "conv2d", "conv2d same", "conv2d-transpose with gaps"),
+    *("average-pool", "global-average-pool", "bilinear-resize", "batch-norm"),
     *("batch-norm training", "layer-norm", "group-norm", "rms-norm", "l2-normalize", "lstm", "gru", "masked-softmax"),
     *("softmax", "masked attention"),
     *("relu", "sigmoid", "attention", "cosine-similarity", "mean-squared-error", "mean-absolute-error"),
@@ -395,6 +472,9 @@ def by_keras(read):
     layer = {
         "dense": lambda: keras.layers.Dense(p["bias"].size),
         "conv2d": lambda: keras.layers.Conv2D(p["bias"].size, s["size"], s["strides"], s["padding"]),
+        "conv2d-transpose": lambda: keras.layers.Conv2DTranspose(p["bias"].size, s["size"], s["strides"], s["padding"]),
+        "average-pool": lambda: keras.layers.AveragePooling2D(s["size"], s["strides"], s["padding"]),
+        "bilinear-resize": lambda: keras.layers.Resizing(*s["size"]),
         "batch-norm": lambda: keras.layers.BatchNormalization(epsilon=s["epsilon"]),
         "layer-norm": lambda: keras.layers.LayerNormalization(epsilon=s["epsilon"]),
         "binary-cross-entropy": losses.BinaryCrossentropy,
@@ -413,6 +493,7 @@ def by_keras(read):
 
 KERAS = (
     *("dense", "conv2d", "conv2d same", "batch-norm", "batch-norm training", "layer-norm", "binary-cross-entropy"),
+    *("conv2d-transpose", "conv2d-transpose with gaps", "average-pool", "bilinear-resize"),
     *("binary-cross-entropy-from-logits", "categorical-cross-entropy", "categorical-cross-entropy-from-logits"),
 )
 
@@ -433,6 +514,10 @@ def test_layers_of_keras_stay_within(name):
         ("softmax", "wrong axis"),
         ("attention", "wrong axis"),
         ("conv2d same", "padding shifted"),
+        ("conv2d dilated in groups", "padding shifted"),
+        ("conv2d-transpose", "not turned"),
+        ("average-pool", "whole window"),
+        ("bilinear-resize", "corners aligned"),
         ("multi-head-attention", "bias forgotten"),
     ],
 )

@@ -52,6 +52,14 @@ ALONE = {
     "conv-same-even": alone("conv2d", IMAGE, filters=2, size=(4, 2), padding="same"),
     "conv-same-strided": alone("conv2d", IMAGE, filters=2, size=(3, 3), strides=(2, 3), padding="same"),
     "pool-same": alone("max-pool", IMAGE, size=(2, 4), strides=(2, 3), padding="same"),
+    "conv-dilated-in-groups": alone(
+        "conv2d", IMAGE, filters=6, size=(2, 2), dilations=(2, 1), groups=2, padding="same"
+    ),
+    "transposed-same": alone("conv2d-transpose", IMAGE, filters=3, size=(3, 4), strides=(2, 3), padding="same"),
+    "transposed-with-gaps": alone("conv2d-transpose", IMAGE, filters=3, size=(1, 2), strides=(2, 3)),
+    "average-same": alone("average-pool", IMAGE, size=(3, 2), strides=(2, 2), padding="same"),
+    "global-average": alone("global-average-pool", IMAGE),
+    "resize": alone("bilinear-resize", IMAGE, size=(8, 3)),
     "up-sampling": alone("up-sampling", IMAGE, size=(2, 3)),
     "batch-norm-image": alone("batch-norm", IMAGE, epsilon=1e-3, momentum=0.9),
     "batch-norm-training": alone("batch-norm", IMAGE, epsilon=1e-3, momentum=0.9, training=True),

@@ -28,6 +28,30 @@ CASES: dict[str, tuple[str, tuple[tuple[int, ...], ...], dict[str, Any], str]] =
     "dense of rows": ("dense", ((5, 4),), {"units": 3}, "normal"),
     "conv2d valid": ("conv2d", IMAGE, {"filters": 4, **WINDOW}, "normal"),
     "conv2d same": ("conv2d", IMAGE, {"filters": 4, **WINDOW, "padding": "same"}, "normal"),
+    "conv2d dilated": (
+        "conv2d",
+        IMAGE,
+        {"filters": 4, "size": (2, 3), "dilations": (2, 2), "padding": "same"},
+        "normal",
+    ),
+    "conv2d grouped": ("conv2d", ((5, 7, 4),), {"filters": 6, **WINDOW, "groups": 2, "padding": "same"}, "normal"),
+    "conv2d depthwise": ("conv2d", IMAGE, {"filters": 6, **WINDOW, "groups": 3, "padding": "same"}, "normal"),
+    "conv2d-transpose": (
+        "conv2d-transpose",
+        IMAGE,
+        {"filters": 4, "size": (3, 4), "strides": (2, 3), "padding": "same"},
+        "normal",
+    ),
+    "conv2d-transpose with gaps": (
+        "conv2d-transpose",
+        IMAGE,
+        {"filters": 4, "size": (1, 2), "strides": (2, 3)},
+        "normal",
+    ),
+    "average-pool valid": ("average-pool", IMAGE, WINDOW, "normal"),
+    "average-pool same": ("average-pool", IMAGE, {"size": (3, 2), "strides": (2, 2), "padding": "same"}, "normal"),
+    "global-average-pool": ("global-average-pool", IMAGE, {}, "normal"),
+    "bilinear-resize": ("bilinear-resize", IMAGE, {"size": (8, 4)}, "normal"),
     "max-pool valid": ("max-pool", IMAGE, WINDOW, "normal"),
     "max-pool same": ("max-pool", IMAGE, {**WINDOW, "padding": "same"}, "normal"),
     "up-sampling": ("up-sampling", IMAGE, {"size": (2, 3)}, "normal"),
@@ -75,7 +99,7 @@ CASES: dict[str, tuple[str, tuple[tuple[int, ...], ...], dict[str, Any], str]] =
     "directional transposed": ("directional", ((5, 5), (2, 5)), {"transposed": 1}, "unit"),
     "mix": ("mix", ((2, 3), (2, 5), (2, 5), (2, 5)), {}, "unit"),
 }
-OF_FLOAT32 = ("attention", "multi-head-attention")  # their softmax is taken in float32
+OF_FLOAT32 = ("attention", "multi-head-attention", "bilinear-resize")  # their softmax, or image, is taken in float32
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -203,6 +203,18 @@ def test_a_graph_that_is_refused_only_when_it_runs_is_unsupported_too() -> None:
     assert not isinstance(error.value, Unsupported)
 
 
+def test_what_a_run_calls_not_supported_is_a_refusal() -> None:
+    """Dilation with padding that ONNX Runtime is to find itself."""
+    shapes = {"x": [1, 1, 5, 5], "w": [1, 1, 2, 2], "y": None}
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    conv = helper.make_node("Conv", ["x", "w"], ["y"], dilations=[2, 2], auto_pad="SAME_UPPER")
+    graph = helper.make_graph([conv], "dilated", ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    program = OrtCpu().load(Artifact(model, opset=20, path="by hand"), "f32")
+    with pytest.raises(Unsupported, match=r"INVALID_ARGUMENT: .*Dilation not supported"):
+        program.forward({"x": np.ones((1, 1, 5, 5), np.float32), "w": np.ones((1, 1, 2, 2), np.float32)})
+
+
 def test_a_damaged_model_is_an_error_not_a_refusal() -> None:
     with pytest.raises(Exception, match=r"(?i)protobuf") as error:
         OrtCpu().load(Artifact(model=b"\xff\xff damaged", opset=24, path="test"), "f32")

@@ -63,6 +63,27 @@ ALONE = {
     "conv-same-even": alone("conv2d", IMAGE, filters=2, size=(4, 2), padding="same"),
     "conv-same-strided": alone("conv2d", IMAGE, filters=2, size=(3, 3), strides=(2, 2), padding="same"),
     "conv-same-strided-one-side": alone("conv2d", IMAGE, filters=2, size=(2, 3), strides=(2, 2), padding="same"),
+    "conv-dilated": alone("conv2d", IMAGE, filters=3, size=(2, 2), dilations=(2, 3), padding="same"),
+    "conv-dilated-strided": alone("conv2d", (9, 8, 4), filters=2, size=(3, 2), dilations=(2, 3), strides=(2, 2)),
+    "conv-grouped": alone("conv2d", IMAGE, filters=6, size=(3, 2), groups=2, strides=(2, 1), padding="same"),
+    "conv-depthwise": alone("conv2d", IMAGE, filters=8, size=(3, 3), groups=4, padding="same"),
+    "transposed-valid": alone("conv2d-transpose", IMAGE, filters=3, size=(3, 2), strides=(2, 2)),
+    "transposed-valid-with-gaps": alone("conv2d-transpose", IMAGE, filters=3, size=(1, 2), strides=(2, 3)),
+    "transposed-same": alone("conv2d-transpose", IMAGE, filters=3, size=(4, 5), strides=(2, 1), padding="same"),
+    "transposed-same-one-side": alone(
+        "conv2d-transpose", IMAGE, filters=3, size=(3, 4), strides=(2, 3), padding="same"
+    ),
+    "transposed-same-with-gaps": alone(
+        "conv2d-transpose", IMAGE, filters=3, size=(2, 3), strides=(3, 2), padding="same"
+    ),
+    "average-valid": alone("average-pool", IMAGE, size=(2, 3), strides=(2, 2), draw="normal"),
+    "average-same": alone("average-pool", IMAGE, size=(3, 3), padding="same", draw="normal"),
+    "average-same-one-side": alone(
+        "average-pool", (5, 5, 4), size=(3, 2), strides=(2, 2), padding="same", draw="normal"
+    ),
+    "global-average": alone("global-average-pool", IMAGE, draw="normal"),
+    "resize-larger": alone("bilinear-resize", IMAGE, size=(10, 7), draw="normal"),
+    "resize-smaller": alone("bilinear-resize", IMAGE, size=(2, 3), draw="normal"),
     "pool-valid": alone("max-pool", IMAGE, size=(2, 3), strides=(2, 2), draw="normal"),
     "pool-same": alone("max-pool", (5, 5, 4), size=(3, 3), strides=(2, 2), padding="same", draw="normal"),
     "pool-same-one-side": alone("max-pool", IMAGE, size=(2, 3), strides=(2, 2), padding="same", draw="normal"),
@@ -146,6 +167,11 @@ def test_a_layer_alone_agrees_with_the_truth_in_float64(model: Model) -> None:
     got = program.vjp(tensors, {"loss": np.asarray(-2.0)})
     for name, wanted in gradients(model, tensors, truth).items():
         np.testing.assert_allclose(got[f"d_{name}"], -2.0 * wanted, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def test_an_average_that_torch_cannot_pad_is_refused() -> None:
+    with pytest.raises(Unsupported, match=r"layer it: torch\.nn\.AvgPool2d pads both sides alike"):
+        TorchBackend().build_model(alone("average-pool", IMAGE, size=(2, 3), padding="same"), "f32")
 
 
 def test_ties_of_usage_are_allocated_in_their_order() -> None:

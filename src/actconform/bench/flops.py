@@ -24,7 +24,13 @@ def _dense(_: Layer, inputs: Sequence[Shape], output: Shape) -> int:
 def _convolution(layer: Layer, inputs: Sequence[Shape], output: Shape) -> int:
     size = layer.settings["size"]
     assert isinstance(size, tuple)
-    return math.prod(output) * math.prod(size) * inputs[0][-1]
+    return math.prod(output) * math.prod(size) * inputs[0][-1] // int(layer.settings["groups"])  # type: ignore[arg-type]
+
+
+def _transposed_convolution(layer: Layer, inputs: Sequence[Shape], output: Shape) -> int:
+    size = layer.settings["size"]
+    assert isinstance(size, tuple)
+    return math.prod(inputs[0]) * math.prod(size) * output[-1]
 
 
 def _attention(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
@@ -60,6 +66,7 @@ def _directional(_: Layer, inputs: Sequence[Shape], __: Shape) -> int:
 MULTIPLY_ADDS: dict[str, Count] = {
     "dense": _dense,
     "conv2d": _convolution,
+    "conv2d-transpose": _transposed_convolution,
     "attention": _attention,
     "multi-head-attention": _heads,
     "lstm": _recurrent,
@@ -73,9 +80,10 @@ MULTIPLY_ADDS: dict[str, Count] = {
 def flops(model: Model, batch: int, direction: Direction) -> int:
     """Return the floating-point operations of one call: two for each multiply-add of layers that multiply matrices.
 
-    dense: rows in out; conv2d: pixels of the output filters window channels; attention: t s (d + m); multi-head-attention:
-    4 t d d + 2 t t d; lstm and gru: t gates u (d + u); read: r n m; cosine-similarity: r n w; directional: r n n. All other
-    layers count as nothing. Backward counts as twice the forward.
+    dense: rows in out; conv2d: pixels of the output filters window channels / groups; conv2d-transpose: pixels of the input
+    channels window filters; attention: t s (d + m); multi-head-attention: 4 t d d + 2 t t d; lstm and gru: t gates u (d + u);
+    read: r n m; cosine-similarity: r n w; directional: r n n. All other layers count as nothing. Backward counts as twice the
+    forward.
     """
     shapes = {tensor.name: tensor.shape for tensor in model.inputs} | model.shapes
     multiply_adds = sum(

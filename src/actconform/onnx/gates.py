@@ -11,7 +11,7 @@ from onnx import TensorProto
 from onnx.external_data_helper import uses_external_data
 
 from actconform.errors import TooLargeError, near
-from actconform.onnx.inference import expect_consistent
+from actconform.onnx.inference import expect_consistent, infer
 from actconform.onnx.nested_graphs import subgraphs
 from actconform.onnx.nodes import ELEMENT_TYPES
 from actconform.onnx.size_limits import expect_sane_size
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from actconform.types import Artifact, Kernel
     from actconform.types.model import Model
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
 Breach = tuple[FindingClass, str]  # the class of the finding, and the evidence
 
 
@@ -113,7 +114,7 @@ def _loaded(artifact: Artifact) -> tuple[onnx.ModelProto | None, list[Breach]]:
         model = onnx.load_from_string(artifact.model)
     except Exception as error:  # noqa: BLE001  protobuf's DecodeError, among others
         return None, [(FindingClass.INVALID_MODEL, f"{len(artifact.model)} bytes that are no ONNX model: {error}")]
-    invalid = _outside(model) or _unregistered(model) or _refused(model)
+    invalid = _outside(model) or _unregistered(model) or _refused(model) or _misfit(model)
     return model, [(FindingClass.INVALID_MODEL, invalid)] if invalid else []
 
 
@@ -234,6 +235,25 @@ def _refused(model: onnx.ModelProto) -> str:
         return str(error)
     except Exception as error:  # noqa: BLE001  whatever the checker raises is its verdict
         return f"onnx.checker: {' '.join(str(error).split())}"
+    return ""
+
+
+def _misfit(model: onnx.ModelProto) -> str:
+    """Return which convolution's kernel does not fit the channels that it reads and its groups: onnx's check passes them all."""
+    if not any(node.op_type in CONVOLUTIONS for node in model.graph.node):
+        return ""
+    graph = infer(model)
+    values = (*graph.input, *graph.value_info)
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in values}
+    shapes |= {tensor.name: [*tensor.dims] for tensor in graph.initializer}
+    for node in graph.node:
+        x, kernel = (shapes.get(name, []) for name in node.input[:2]) if node.op_type in CONVOLUTIONS else ([], [])
+        if len(x) < 2 or len(kernel) < 2 or 0 in (x[1], kernel[0], kernel[1]):  # open
+            continue
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        read = kernel[1] * groups if node.op_type == "Conv" else kernel[0]
+        if x[1] != read or kernel[0] % groups:
+            return f"{node.op_type} {node.name or node.output[0]}: a kernel of shape {kernel} in {groups} groups for {x[1]} channels"
     return ""
 
 

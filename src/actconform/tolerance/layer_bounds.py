@@ -10,21 +10,22 @@ excuse is not in the bounds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from actconform.catalog.kernels import KERNELS
 from actconform.catalog.kernels.rows import ROWS
-from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
+from actconform.catalog.models.layer_kinds import CLIP, kernel_of
 from actconform.oracle import truth
 from actconform.oracle.float64.rows import log_probabilities, probabilities
 from actconform.oracle.layers.attention import masked
 from actconform.tolerance.limits import unary_tolerance
 from actconform.tolerance.recurrent_bounds import gru_bound, lstm_bound
 from actconform.tolerance.row_bounds import flushes, row_bound
-from actconform.tolerance.running_error import Axes, Bounded, exact_inputs, projected, widest
+from actconform.tolerance.running_error import Axes, Bounded, bounded_inputs, exact_inputs, projected, widest
 from actconform.tolerance.ulp import ulp_of
+from actconform.tolerance.window_bounds import WINDOW_BOUNDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,14 +39,6 @@ if TYPE_CHECKING:
 
 
 SOFTMAX = next(kernel for kernel in ROWS if kernel.name == "softmax")
-
-
-def bounded_inputs(reading: Reading, fmt: FloatFormat) -> list[Bounded]:
-    """Return a layer's inputs, each with the error that its reading knows of."""
-    exact = [exact_inputs(array, fmt) for array in reading.inputs]
-    if not reading.errors:
-        return exact
-    return [Bounded(x.value, x.error + error, fmt) for x, error in zip(exact, reading.errors, strict=True)]
 
 
 def _turned(x: Bounded) -> Bounded:
@@ -288,24 +281,6 @@ def _dense(reading: Reading, fmt: FloatFormat) -> Bounded:
     return projected(x, _parameter(reading, "kernel", fmt), _parameter(reading, "bias", fmt))
 
 
-def _conv2d(reading: Reading, fmt: FloatFormat) -> Bounded:
-    """A dense layer of all windows; zeros of the padding count as terms."""
-    layer, shape = reading.layer, reading.inputs[0].shape
-    size, strides = (cast("tuple[int, int]", layer.settings[name]) for name in ("size", "strides"))
-    pads = [(0, 0)] * 4
-    if layer.settings["padding"] == "same":
-        pads[1:3] = [same_pads(*axis) for axis in zip(shape[1:3], size, strides, strict=True)]
-
-    def windows(x: F64) -> F64:
-        view = np.lib.stride_tricks.sliding_window_view(np.pad(x, pads), size, axis=(1, 2))
-        view = np.moveaxis(view[:, :: strides[0], :: strides[1]], 3, -1)
-        return view.reshape(*view.shape[:3], -1)
-
-    (x,) = bounded_inputs(reading, fmt)
-    kernel = _parameter(reading, "kernel", fmt).moved(lambda w: w.reshape(-1, w.shape[-1]))
-    return projected(x.moved(windows), kernel, _parameter(reading, "bias", fmt))
-
-
 def _moments(x: Bounded, axes: Axes) -> tuple[Bounded, Bounded]:
     """Return mean and biased variance, which may be the mean square less the square of the mean: off by kappa^2 as much."""
     mean = x.mean(axes)
@@ -444,7 +419,7 @@ MOVING = ("flatten", "reshape", "max-pool", "up-sampling", "embedding")  # kinds
 
 BOUNDS: Mapping[str, Bound] = {
     "dense": _dense,
-    "conv2d": _conv2d,
+    **WINDOW_BOUNDS,
     "batch-norm": _norm,
     "layer-norm": _norm,
     "group-norm": _norm,

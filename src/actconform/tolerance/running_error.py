@@ -22,6 +22,8 @@ from actconform.types.dtypes import FloatFormat  # noqa: TC001  part of a datacl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actconform.oracle.layers.registry import Reading
+
 F64: TypeAlias = NDArray[np.float64]
 Axes: TypeAlias = int | tuple[int, ...]
 
@@ -164,6 +166,14 @@ def exact_inputs(values: F64, fmt: FloatFormat) -> Bounded:
     """Return numbers of `fmt` as they are; subnormal ones may be read as zero where hardware flushes."""
     lost = np.abs(values) < (fmt.smallest_normal if flushes(fmt) else 0.0)
     return Bounded(values, np.where(lost, np.abs(values), 0.0), fmt)
+
+
+def bounded_inputs(reading: Reading, fmt: FloatFormat) -> list[Bounded]:
+    """Return a layer's inputs, each with the error that its reading knows of."""
+    exact = [exact_inputs(array, fmt) for array in reading.inputs]
+    if not reading.errors:
+        return exact
+    return [Bounded(x.value, x.error + error, fmt) for x, error in zip(exact, reading.errors, strict=True)]
 
 
 def widest(first: Bounded, *alternatives: Bounded) -> Bounded:

@@ -61,6 +61,20 @@ ODD = [
         ],
         (2, 2, 2),
     ),
+    described(
+        "windows",
+        IMAGE,
+        [
+            layer("conv", "conv2d", "x", filters=6, size=(2, 2), dilations=(2, 3), padding="same"),
+            layer("depthwise", "conv2d", "conv", filters=6, size=(3, 3), groups=6),
+            layer("up", "conv2d-transpose", "depthwise", filters=4, size=(3, 4), strides=(2, 3), padding="same"),
+            layer("gaps", "conv2d-transpose", "up", filters=3, size=(1, 2), strides=(2, 3)),
+            layer("pool", "average-pool", "gaps", size=(3, 2), strides=(2, 2), padding="same"),
+            layer("resize", "bilinear-resize", "pool", size=(5, 3)),
+            layer("mean", "global-average-pool", "resize"),
+        ],
+        (3,),
+    ),
     described("norm-of-sequence", SEQUENCE, [layer("norm", "batch-norm", "x", epsilon=1e-3, momentum=0.9)], (4, 6)),
     described("norm-of-each-row", SEQUENCE, [layer("norm", "layer-norm", "x", epsilon=1e-2)], (4, 6)),
     described(

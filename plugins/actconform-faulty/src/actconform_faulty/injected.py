@@ -142,6 +142,7 @@ ROOMS = (
     "sequences",
     "memory_layout",
     "repetition",
+    "windows",
 )
 HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
 for _room in (*ROOMS, *HEALTHY_ROOMS):

@@ -51,10 +51,26 @@ def _conv2d(context: LayerContext) -> BuiltLayer:
         lax.conv_general_dilated,
         window_strides=context.pair("strides"),
         padding=_padding(context),
+        rhs_dilation=context.pair("dilations"),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=int(context.number("groups")),
     )
     text = "composition: jax.lax.conv_general_dilated(x, kernel) + bias"
     return BuiltLayer(text, lambda p, x: convolve(x, p["kernel"]) + p["bias"])
+
+
+def _conv2d_transpose(context: LayerContext) -> BuiltLayer:
+    from jax import lax
+
+    transpose = partial(
+        lax.conv_transpose,
+        strides=context.pair("strides"),
+        padding=_padding(context),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        transpose_kernel=True,  # as that of the convolution whose transpose it is
+    )
+    text = "composition: jax.lax.conv_transpose(x, kernel) + bias"
+    return BuiltLayer(text, lambda p, x: transpose(x, p["kernel"]) + p["bias"])
 
 
 def _max_pool(context: LayerContext) -> BuiltLayer:
@@ -69,9 +85,38 @@ def _max_pool(context: LayerContext) -> BuiltLayer:
     )
 
 
+def _average_pool(context: LayerContext) -> BuiltLayer:
+    from jax import lax
+    from jax import numpy as jnp
+
+    window, strides = (1, *context.pair("size"), 1), (1, *context.pair("strides"), 1)
+
+    def total(x: Array) -> Array:
+        summed: Array = lax.reduce_window(x, 0.0, lax.add, window, strides, _padding(context))
+        return summed
+
+    return plain(
+        "composition: jax.lax.reduce_window(x, 0, jax.lax.add) / jax.lax.reduce_window(1, 0, jax.lax.add)",
+        lambda x: total(x) / total(jnp.ones((1, *x.shape[1:3], 1), x.dtype)),
+    )
+
+
+def _global_average_pool(_: LayerContext) -> BuiltLayer:
+    return plain("jax.numpy.mean", lambda x: x.mean(axis=(1, 2)))
+
+
 def _up_sampling(context: LayerContext) -> BuiltLayer:
     rows, columns = context.pair("size")
     return plain("jax.numpy.repeat", lambda x: x.repeat(rows, axis=1).repeat(columns, axis=2))
+
+
+def _bilinear_resize(context: LayerContext) -> BuiltLayer:
+    from jax.image import resize
+
+    def resized(x: Array) -> Array:
+        return resize(x, (len(x), *context.shape), "bilinear", antialias=False)
+
+    return plain("jax.image.resize", resized)
 
 
 def _batch_norm(context: LayerContext) -> BuiltLayer:
@@ -392,8 +437,12 @@ def _mix(modes: Array, a: Array, b: Array, c: Array) -> Array:
 BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
+    "conv2d-transpose": _conv2d_transpose,
     "max-pool": _max_pool,
+    "average-pool": _average_pool,
+    "global-average-pool": _global_average_pool,
     "up-sampling": _up_sampling,
+    "bilinear-resize": _bilinear_resize,
     "batch-norm": _batch_norm,
     "layer-norm": _layer_norm,
     "group-norm": _image_norm,

@@ -97,8 +97,20 @@ def _dense(context: KerasContext) -> BuiltLayer:
 def _conv2d(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
-    filters, size = int(context.number("filters")), context.layer.settings["size"]
-    return own(layers.Conv2D(filters, size, kernel_initializer="zeros", **context.window, **context.common))
+    filters, size, groups = int(context.number("filters")), context.pair("size"), int(context.number("groups"))
+    settings = {"dilation_rate": context.pair("dilations"), **context.window, **context.common}
+    if groups == context.shapes[0][-1] > 1:
+        return own(
+            layers.DepthwiseConv2D(size, depth_multiplier=filters // groups, depthwise_initializer="zeros", **settings)
+        )
+    return own(layers.Conv2D(filters, size, groups=groups, kernel_initializer="zeros", **settings))
+
+
+def _conv2d_transpose(context: KerasContext) -> BuiltLayer:
+    from keras import layers
+
+    filters, size = int(context.number("filters")), context.pair("size")
+    return own(layers.Conv2DTranspose(filters, size, kernel_initializer="zeros", **context.window, **context.common))
 
 
 def _max_pool(context: KerasContext) -> BuiltLayer:
@@ -107,10 +119,28 @@ def _max_pool(context: KerasContext) -> BuiltLayer:
     return own(layers.MaxPooling2D(context.layer.settings["size"], **context.window, **context.common))
 
 
+def _average_pool(context: KerasContext) -> BuiltLayer:
+    from keras import layers
+
+    return own(layers.AveragePooling2D(context.layer.settings["size"], **context.window, **context.common))
+
+
+def _global_average_pool(context: KerasContext) -> BuiltLayer:
+    from keras import layers
+
+    return own(layers.GlobalAveragePooling2D(**context.common))
+
+
 def _up_sampling(context: KerasContext) -> BuiltLayer:
     from keras import layers
 
     return own(layers.UpSampling2D(context.layer.settings["size"], interpolation="nearest", **context.common))
+
+
+def _bilinear_resize(context: KerasContext) -> BuiltLayer:
+    from keras import layers
+
+    return own(layers.Resizing(*context.pair("size"), interpolation="bilinear", **context.common))
 
 
 def _batch_norm(context: KerasContext) -> BuiltLayer:
@@ -358,8 +388,12 @@ def _mix(context: KerasContext) -> BuiltLayer:
 BUILDERS: Mapping[str, Callable[[KerasContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
+    "conv2d-transpose": _conv2d_transpose,
     "max-pool": _max_pool,
+    "average-pool": _average_pool,
+    "global-average-pool": _global_average_pool,
     "up-sampling": _up_sampling,
+    "bilinear-resize": _bilinear_resize,
     "batch-norm": _batch_norm,
     "layer-norm": _layer_norm,
     "group-norm": _group_norm,

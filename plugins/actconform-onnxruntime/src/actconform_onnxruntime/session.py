@@ -76,7 +76,7 @@ def refused_late() -> Iterator[None]:
     try:
         yield
     except InvalidArgument as error:
-        if "Unsupported" in str(error):
+        if "Unsupported" in str(error) or "not supported" in str(error):
             raise Unsupported(words(error)) from error
         raise
 

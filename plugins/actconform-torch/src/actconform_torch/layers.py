@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from actconform import Unsupported
-from actconform.catalog.models.layer_kinds import CLIP, same_pads
+from actconform.catalog.models.layer_kinds import CLIP, extent, same_pads, transposed_cut
 from actconform_torch.kernels import implement
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _pads(context: LayerContext) -> tuple[int, int, int, int]:
     rows, columns = (
         same_pads(length, window, stride)
         for length, window, stride in zip(
-            context.shapes[0], context.pair("size"), context.pair("strides"), strict=False
+            context.shapes[0], extent(context.layer), context.pair("strides"), strict=False
         )
     )
     return *columns, *rows
@@ -73,7 +73,8 @@ def _conv2d(context: LayerContext) -> BuiltLayer:
 
     def convolution(padding: str | tuple[int, int]) -> Module:
         channels, filters = context.shapes[0][-1], int(context.number("filters"))
-        return nn.Conv2d(channels, filters, context.pair("size"), context.pair("strides"), padding)
+        steps = context.pair("strides"), padding, context.pair("dilations")
+        return nn.Conv2d(channels, filters, context.pair("size"), *steps, groups=int(context.number("groups")))
 
     left, right, top, bottom = pads = _pads(context)
     if context.layer.settings["padding"] == "same" and context.pair("strides") == (1, 1):
@@ -86,6 +87,19 @@ def _conv2d(context: LayerContext) -> BuiltLayer:
     return own(*modules, state=lambda p: {f"{last}.weight": p["kernel"].permute(3, 2, 0, 1), f"{last}.bias": p["bias"]})
 
 
+def _conv2d_transpose(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    size, strides, padding = context.pair("size"), context.pair("strides"), str(context.layer.settings["padding"])
+    (top, bottom), (left, right) = (transposed_cut(*axis, padding) for axis in zip(size, strides, strict=True))
+    longer = max(top - bottom, 0), max(left - right, 0)
+    channels, filters = context.shapes[0][-1], int(context.number("filters"))
+    modules: list[Module] = [nn.ConvTranspose2d(channels, filters, size, strides, (top, left), longer)]
+    if bottom > top or right > left:  # torch cuts both sides alike
+        modules.append(nn.ZeroPad2d((0, -max(right - left, 0), 0, -max(bottom - top, 0))))
+    return own(*modules, state=lambda p: {"0.weight": p["kernel"].permute(3, 2, 0, 1), "0.bias": p["bias"]})
+
+
 def _max_pool(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
@@ -96,10 +110,39 @@ def _max_pool(context: LayerContext) -> BuiltLayer:
     return own(nn.ConstantPad2d(pads, -math.inf), nn.MaxPool2d(size, strides))
 
 
+def _average_pool(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    left, right, top, bottom = pads = _pads(context)
+    size, strides = context.pair("size"), context.pair("strides")
+    # Windows that reach over the end divide by the pixels that they have; at stride 1 there are no such.
+    if all(
+        before == after or stride > 1
+        for before, after, stride in zip(pads[::2], pads[1::2], strides[::-1], strict=True)
+    ):
+        ceil = (left, top) != (right, bottom)
+        return own(nn.AvgPool2d(size, strides, (top, left), ceil_mode=ceil, count_include_pad=False))
+    raise Unsupported(
+        f"layer {context.layer.name}: torch.nn.AvgPool2d pads both sides alike; at stride 1 that is no 'same'"
+    )
+
+
+def _global_average_pool(_: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    return own(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
 def _up_sampling(context: LayerContext) -> BuiltLayer:
     from torch import nn
 
     return own(nn.Upsample(scale_factor=context.pair("size"), mode="nearest"))
+
+
+def _bilinear_resize(context: LayerContext) -> BuiltLayer:
+    from torch import nn
+
+    return own(nn.Upsample(context.pair("size"), mode="bilinear", align_corners=False))
 
 
 def _batch_norm(context: LayerContext) -> BuiltLayer:
@@ -417,8 +460,12 @@ def _written_of_rows(text: str, function: Callable[..., Tensor]) -> Callable[[La
 BUILDERS: dict[str, Callable[[LayerContext], BuiltLayer]] = {
     "dense": _dense,
     "conv2d": _conv2d,
+    "conv2d-transpose": _conv2d_transpose,
     "max-pool": _max_pool,
+    "average-pool": _average_pool,
+    "global-average-pool": _global_average_pool,
     "up-sampling": _up_sampling,
+    "bilinear-resize": _bilinear_resize,
     "batch-norm": _batch_norm,
     "layer-norm": _layer_norm,
     "group-norm": _group_norm,

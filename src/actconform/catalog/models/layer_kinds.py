@@ -4,10 +4,19 @@ Shapes are without the batch, except the loss's, which is (). Every kind, by wha
 
 dense                y = x W + b over the last axis; settings units, init, bias (how each parameter is initialized);
                      parameters kernel (in, units), bias (units)
-conv2d               correlation of (h, w, c) with kernel (kh, kw, c, filters) plus bias; settings filters, size, strides,
-                     padding "valid" or "same" (the total max((ceil(n / s) - 1) s + k - n, 0), the smaller half first), init
+conv2d               correlation of (h, w, c) with kernel (kh, kw, c / groups, filters) plus bias; settings filters, size, strides,
+                     padding "valid" or "same" (the total max((ceil(n / s) - 1) s + k - n, 0), the smaller half first),
+                     dilations (k is then (k - 1) dilation + 1), groups (channels and filters fall into as many parts, in order,
+                     and each filter reads its own part: depthwise where there are as many as channels), init
+conv2d-transpose     each pixel times kernel (kh, kw, filters, c), added at s times its place, plus bias: n s + max(k - s, 0)
+                     pixels under "valid"; n s under "same", k - s fewer, the smaller half cut off first; settings filters, size,
+                     strides, padding, init
 max-pool             the maximum of each window; settings size, strides, padding; padding never wins
+average-pool         the mean of the pixels of each window; settings size, strides, padding; padding does not count
+global-average-pool  the mean of all pixels, (h, w, c) -> (c)
 up-sampling          every pixel repeated size = (rows, columns) times
+bilinear-resize      size = (rows, columns) pixels; of n, pixel i of m is at (i + 1/2) n / m - 1/2, within 0 and n - 1, between its
+                     two neighbours; nothing is smoothed where m < n
 batch-norm           gamma (x - mean) / sqrt(variance + epsilon) + beta over the last axis; inference uses the parameters mean
                      and variance, training the batch's own mean and biased variance; settings epsilon, momentum (the kept part)
 layer-norm           the same over each row's last axis, biased variance; settings epsilon; parameters gamma, beta
@@ -58,7 +67,7 @@ Masks are 0 or 1, with a 1 in every row. Masks and ids are inputs of role "noise
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from actconform.catalog.kernels import KERNELS
 from actconform.errors import ShapeError, Unsupported, near
@@ -98,6 +107,23 @@ def same_pads(length: int, window: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+def transposed_cut(window: int, stride: int, padding: str) -> tuple[int, int]:
+    """Return what a transposed convolution cuts off before and after an axis; less than 0 after it: what nothing reaches."""
+    total = window - stride
+    if padding == "valid":
+        total = min(total, 0)
+    before = max(total, 0) // 2
+    return before, total - before
+
+
+def extent(layer: Layer) -> tuple[int, int]:
+    """Return how many rows and columns a window covers, those that dilation leaves out among them."""
+    (rows, columns), (down, right) = (
+        cast("tuple[int, int]", layer.settings.get(name, (1, 1))) for name in ("size", "dilations")
+    )
+    return (rows - 1) * down + 1, (columns - 1) * right + 1
+
+
 def _wanted(condition: bool, shapes: Sequence[Shape], expected: str) -> None:
     if not condition:
         raise ShapeError(
@@ -130,22 +156,63 @@ def _dense_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
 def _window_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
     _wanted(len(shapes[0]) == 3, shapes, "(height, width, channels)")
     sizes = []
-    for length, window, stride in zip(shapes[0], _pair(layer, "size"), _pair(layer, "strides"), strict=False):
+    _refuse_padding(layer)
+    _pair(layer, "size")
+    for length, window, stride in zip(shapes[0], extent(layer), _pair(layer, "strides"), strict=False):
         if layer.settings["padding"] == "same":
             sizes.append(math.ceil(length / stride))
-        elif layer.settings["padding"] == "valid":
-            _wanted(length >= window, shapes, f"an image of at least {layer.settings['size']}")
-            sizes.append((length - window) // stride + 1)
         else:
-            raise ShapeError(f"its setting padding is {layer.settings['padding']!r}; expected 'valid' or 'same'")
+            _wanted(length >= window, shapes, f"an image of at least {extent(layer)}")
+            sizes.append((length - window) // stride + 1)
     return (*sizes, int(layer.settings.get("filters", shapes[0][2])))  # type: ignore[arg-type]
 
 
+def _refuse_padding(layer: Layer) -> None:
+    if layer.settings["padding"] not in ("valid", "same"):
+        raise ShapeError(f"its setting padding is {layer.settings['padding']!r}; expected 'valid' or 'same'")
+
+
+def _conv_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    _pair(layer, "dilations")
+    shape = _window_shape(layer, shapes)
+    groups = int(layer.settings["groups"])  # type: ignore[arg-type]
+    fits = shapes[0][2] % groups == 0 and shape[2] % groups == 0
+    _wanted(fits, shapes, f"channels and filters that fall into {groups} groups")
+    return shape
+
+
 def _conv_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
-    filters = int(layer.settings["filters"])  # type: ignore[arg-type]
-    shape = (*_pair(layer, "size"), shapes[0][2], filters)
-    kernel = _parameter(layer, "kernel", shape, str(layer.settings["init"]))
-    return [kernel, _parameter(layer, "bias", (filters,), str(layer.settings["bias"]))]
+    read = shapes[0][2] // int(layer.settings["groups"])  # type: ignore[arg-type]
+    return _kernel_and_bias(layer, (read, int(layer.settings["filters"])))  # type: ignore[arg-type]
+
+
+def _transposed_parameters(layer: Layer, shapes: Sequence[Shape]) -> list[Parameter]:
+    return _kernel_and_bias(layer, (int(layer.settings["filters"]), shapes[0][2]))  # type: ignore[arg-type]
+
+
+def _kernel_and_bias(layer: Layer, channels: tuple[int, int]) -> list[Parameter]:
+    kernel = _parameter(layer, "kernel", (*_pair(layer, "size"), *channels), str(layer.settings["init"]))
+    return [kernel, _parameter(layer, "bias", (int(layer.settings["filters"]),), str(layer.settings["bias"]))]  # type: ignore[arg-type]
+
+
+def _transposed_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    _wanted(len(shapes[0]) == 3, shapes, "(height, width, channels)")
+    _refuse_padding(layer)
+    sizes = []
+    for length, window, stride in zip(shapes[0], _pair(layer, "size"), _pair(layer, "strides"), strict=False):
+        cut = transposed_cut(window, stride, str(layer.settings["padding"]))
+        sizes.append((length - 1) * stride + window - sum(cut))
+    return (*sizes, int(layer.settings["filters"]))  # type: ignore[arg-type]
+
+
+def _resize_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
+    _wanted(len(shapes[0]) == 3, shapes, "(height, width, channels)")
+    return (*_pair(layer, "size"), shapes[0][2])
+
+
+def _global_shape(_: Layer, shapes: Sequence[Shape]) -> Shape:
+    _wanted(len(shapes[0]) == 3, shapes, "(height, width, channels)")
+    return shapes[0][2:]
 
 
 def _up_shape(layer: Layer, shapes: Sequence[Shape]) -> Shape:
@@ -328,9 +395,15 @@ _INIT: dict[str, Setting | None] = {"init": "glorot_uniform", "bias": "near:0"}
 
 KINDS: dict[str, Kind] = {
     "dense": Kind((1,), {"units": None, **_INIT}, _dense_shape, _dense_parameters),
-    "conv2d": Kind((1,), {"filters": None, **_WINDOW, **_INIT}, _window_shape, _conv_parameters),
+    "conv2d": Kind(
+        (1,), {"filters": None, **_WINDOW, "dilations": (1, 1), "groups": 1, **_INIT}, _conv_shape, _conv_parameters
+    ),
+    "conv2d-transpose": Kind((1,), {"filters": None, **_WINDOW, **_INIT}, _transposed_shape, _transposed_parameters),
     "max-pool": Kind((1,), _WINDOW, _window_shape),
+    "average-pool": Kind((1,), _WINDOW, _window_shape),
+    "global-average-pool": Kind((1,), {}, _global_shape),
     "up-sampling": Kind((1,), {"size": None}, _up_shape),
+    "bilinear-resize": Kind((1,), {"size": None}, _resize_shape),
     "batch-norm": Kind((1,), {"epsilon": None, "momentum": None}, _same, _norm_parameters),
     "layer-norm": Kind((1,), {"epsilon": None}, _same, _norm_parameters),
     "group-norm": Kind((1,), {"groups": None, "epsilon": None}, _image_norm_shape, _norm_parameters),

@@ -17,6 +17,7 @@ from actconform.catalog.models.feedforward import (
 )
 from actconform.catalog.models.memory import attention, attention_block, dnc, ntm
 from actconform.catalog.models.sequences import group_norm_cnn, masked_attention, token_tagger
+from actconform.catalog.models.windows import image_groups, image_windows
 
 if TYPE_CHECKING:
     from actconform.types.model import Model
@@ -44,4 +45,13 @@ def networks() -> tuple[Model, ...]:
             multinomial_latent(published=published),
             maxout(published=published),
         ]
-    return (*models, linear_stack(), bare_pools(), token_tagger(), masked_attention(), group_norm_cnn())
+    return (
+        *models,
+        linear_stack(),
+        bare_pools(),
+        token_tagger(),
+        masked_attention(),
+        group_norm_cnn(),
+        image_windows(),
+        image_groups(),
+    )

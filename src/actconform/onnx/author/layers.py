@@ -1,7 +1,6 @@
-"""The graphs of layers: dense and convolutional ones, normalization, activations, and losses.
+"""The graphs of layers: dense ones, normalization, activations, losses, and addressing of memory.
 
-Each is the standard's own operator where there is one. Images come with their channels last and leave so; between the two
-Transposes they are as ONNX has them.
+Each is the standard's own operator where there is one.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import TensorProto
 
-from actconform.catalog.models.layer_kinds import CLIP, kernel_of, same_pads
+from actconform.catalog.models.layer_kinds import CLIP, kernel_of
+from actconform.onnx.author.windows import to_channels_first, to_channels_last
 from actconform.onnx.nodes import BATCH, graph_of, layer_graph
 
 if TYPE_CHECKING:
@@ -30,57 +30,17 @@ def _dense(g: Nodes, at: Wiring) -> str:
     return g.Add(g.MatMul(at.inputs[0], at.parameter("kernel")), at.parameter("bias"))
 
 
-def _channels_first(g: Nodes, x: str, rank: int) -> str:
-    """Turn (b, ..., c) to (b, c, ...); of rank 2 both are one."""
-    return x if rank == 2 else g.Transpose(x, perm=[0, rank - 1, *range(1, rank - 1)])
-
-
-def _channels_last(g: Nodes, x: str, rank: int) -> str:
-    return x if rank == 2 else g.Transpose(x, perm=[0, *range(2, rank), 1])
-
-
-def _pads(at: Wiring) -> list[int]:
-    """Return the padding of rows and columns, first all before, then all after them."""
-    if at.layer.settings["padding"] == "valid":
-        return [0, 0, 0, 0]
-    inner = zip(at.shapes[0][:2], at.integers("size"), at.integers("strides"), strict=True)
-    (top, bottom), (left, right) = (same_pads(length, window, stride) for length, window, stride in inner)
-    return [top, left, bottom, right]
-
-
-@layer_graph("conv2d")
-def _conv2d(g: Nodes, at: Wiring) -> str:
-    x = _channels_first(g, at.inputs[0], 4)
-    kernel = g.Transpose(at.parameter("kernel"), perm=[3, 2, 0, 1])
-    window = {"kernel_shape": at.integers("size"), "strides": at.integers("strides"), "pads": _pads(at)}
-    return _channels_last(g, g.Conv(x, kernel, at.parameter("bias"), **window), 4)
-
-
-@layer_graph("max-pool")
-def _max_pool(g: Nodes, at: Wiring) -> str:
-    x = _channels_first(g, at.inputs[0], 4)
-    window = {"kernel_shape": at.integers("size"), "strides": at.integers("strides"), "pads": _pads(at)}
-    return _channels_last(g, g.MaxPool(x, **window), 4)
-
-
-@layer_graph("up-sampling")
-def _up_sampling(g: Nodes, at: Wiring) -> str:
-    scales = g.constant(np.array([1, 1, *at.integers("size")], np.float32))
-    nearest = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return _channels_last(g, g.Resize(_channels_first(g, at.inputs[0], 4), "", scales, **nearest), 4)
-
-
 @layer_graph("batch-norm")
 def _batch_norm(g: Nodes, at: Wiring) -> str:
     """In training the second and third output, the running statistics, are unused: a model's parameters stay."""
     rank = len(at.shapes[0]) + 1
     tensors = [
-        _channels_first(g, at.inputs[0], rank),
+        to_channels_first(g, at.inputs[0], rank),
         *(at.parameter(name) for name in ("gamma", "beta", "mean", "variance")),
     ]
     mode = {"training_mode": 1, "momentum": at.number("momentum")} if at.training else {}
     y, *_ = g.outputs(3 if at.training else 1, "BatchNormalization", *tensors, epsilon=at.number("epsilon"), **mode)
-    return _channels_last(g, y, rank)
+    return to_channels_last(g, y, rank)
 
 
 @layer_graph("layer-norm")
@@ -91,13 +51,13 @@ def _layer_norm(g: Nodes, at: Wiring) -> str:
 
 @layer_graph("group-norm", "instance-norm")
 def _image_norm(g: Nodes, at: Wiring) -> str:
-    x, gamma, beta = _channels_first(g, at.inputs[0], 4), at.parameter("gamma"), at.parameter("beta")
+    x, gamma, beta = to_channels_first(g, at.inputs[0], 4), at.parameter("gamma"), at.parameter("beta")
     epsilon = at.number("epsilon")
     if at.layer.kind == "instance-norm":
-        return _channels_last(g, g.InstanceNormalization(x, gamma, beta, epsilon=epsilon), 4)
+        return to_channels_last(g, g.InstanceNormalization(x, gamma, beta, epsilon=epsilon), 4)
     y = g.GroupNormalization(x, gamma, beta, num_groups=int(at.number("groups")), epsilon=epsilon)
     height, width, channels = at.shapes[0]
-    return _channels_last(g, g.typed(y, (BATCH, channels, height, width)), 4)
+    return to_channels_last(g, g.typed(y, (BATCH, channels, height, width)), 4)
 
 
 @layer_graph("rms-norm")

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_conv_transpose import ConvTranspose as UngroupedConvTranspose
 from scipy import special
 
 from actconform.oracle.float64.registry import FORMULAS
@@ -75,6 +76,35 @@ class GlobalMaxPool(OpRun):
         return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class Pad(OpRun):
+    """Pad whose negative amounts cut, as the standard says: onnx's own refuses them."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, pads: Any = None, value: Any = None, axes: Any = None, mode: Any = "constant") -> tuple[Any]:
+        amounts = np.reshape([int(amount) for amount in pads], (2, -1)).T
+        cuts, widths = [slice(None)] * x.ndim, [(0, 0)] * x.ndim
+        for axis, (before, after) in zip(range(x.ndim) if axes is None else axes, amounts, strict=True):
+            cuts[axis] = slice(max(-before, 0), x.shape[axis] + min(after, 0))
+            widths[axis] = max(before, 0), max(after, 0)
+        fill: dict[str, Any] = (
+            {"constant_values": 0 if value is None else np.reshape(value, ())} if mode == "constant" else {}
+        )
+        return (np.pad(x[tuple(cuts)], widths, mode=mode, **fill).astype(x.dtype),)
+
+
+class ConvTranspose(OpRun):
+    """ConvTranspose group by group: onnx's own cuts the kernels of groups wrongly."""
+
+    op_domain = ""
+
+    def _run(self, x: Any, kernel: Any, bias: Any = None, group: int = 1, **attributes: Any) -> tuple[Any]:
+        parts = zip(np.split(x, group, axis=1), np.split(kernel, group), strict=True)
+        alone: Any = UngroupedConvTranspose._run  # noqa: SLF001  it reads nothing of its node
+        y = np.concatenate([alone(self, *part, group=1, **attributes)[0] for part in parts], axis=1)
+        return (y if bias is None else y + np.reshape(bias, (-1, *[1] * (x.ndim - 2))),)
+
+
 def _spell_resize(node: onnx.NodeProto) -> None:
     """Write "tf_half_pixel_for_nn", which onnx knows at opset 11 alone, in words that it knows: floor((i + 1/2) / scale)."""
     attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -88,7 +118,8 @@ def reference(model: bytes) -> Callable[[Bundle], Mapping[str, Any]]:
     proto = onnx.load_from_string(model)
     for node in proto.graph.node:
         _spell_resize(node)
-    evaluator = ReferenceEvaluator(proto, new_ops=[Erf, Gelu, Swish, Softmax, LogSoftmax, GlobalMaxPool])
+    operators = [Erf, Gelu, Swish, Softmax, LogSoftmax, GlobalMaxPool, Pad, ConvTranspose]
+    evaluator = ReferenceEvaluator(proto, new_ops=operators)
 
     def forward(inputs: Bundle) -> Mapping[str, Any]:
         return dict(zip(evaluator.output_names, evaluator.run(None, dict(inputs)), strict=True))

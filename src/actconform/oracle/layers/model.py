@@ -10,7 +10,8 @@ import actconform.oracle.layers.attention
 import actconform.oracle.layers.dense
 import actconform.oracle.layers.losses
 import actconform.oracle.layers.memory
-import actconform.oracle.layers.recurrent  # noqa: F401  registers the built-in kinds, as those above and normalization do
+import actconform.oracle.layers.recurrent
+import actconform.oracle.layers.windows  # noqa: F401  registers the built-in kinds, as those above and normalization do
 from actconform.oracle.layers.normalization import running_statistics
 from actconform.oracle.layers.registry import Reading, formula_of
 from actconform.types.model import LOSS
