@@ -41,6 +41,7 @@ def test_the_layouts_that_show_a_finding_are_named():
     assert evidence(RIGHT, RIGHT, RIGHT, RIGHT * 2, RIGHT * 2) == [
         ("scaled-error", "where arrays lie strided, reversed")
     ]
+    assert evidence(RIGHT, RIGHT, RIGHT, RIGHT, RIGHT * 2) == [("scaled-error", "where arrays lie reversed")]
     assert evidence(RIGHT, RIGHT * 2, RIGHT, RIGHT, RIGHT) == [("scaled-error", "where arrays lie offset")]
 
 
