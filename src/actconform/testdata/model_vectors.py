@@ -21,7 +21,7 @@ from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -41,8 +41,12 @@ POOL_RUNS = 24  # in 16 bits, where many pools have two largest elements within 
 LIMIT, PUBLISHED_LIMIT = 16.0, 64.0
 
 
-def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> TestVectors:
+def generate_model(
+    model: Model, aspect: Aspect, dtype: str, *, constants: bool, regimes: Collection[str] = ()
+) -> TestVectors:
     """Return the test vectors of a case, one a question: inputs and parameters, their truth, and what rounding may do to that.
+
+    With `regimes` these questions alone.
 
     Of values each has "y" and "loss", with `constants` "y" alone and no targets among the inputs; of gradients "d_NAME", by the
     question's cotangent of the loss. An element's allowed error is 16 times its spread (64 in published
@@ -58,6 +62,7 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
     vectors = [
         _vector(model, aspect, dtype, question, constants=constants)
         for question in questions_of(model, aspect, fmt, constants=constants)
+        if not regimes or question.regime in regimes
     ]
     present = [vector for vector in vectors if vector is not None]
     if not present:
