@@ -12,7 +12,7 @@ from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.comparison.comparator import compare
 from actconform.errors import Unsupported
 from actconform.oracle.layers.model import values
-from actconform.testdata.model_questions import SAFE_IN_F16, Question, draw_question, questions_of
+from actconform.testdata.model_questions import SAFE_IN_F16, ModelQuestion, draw_question, questions_of
 from actconform.testdata.model_vectors import generate_model
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT, Input
@@ -20,7 +20,7 @@ from actconform.types.model import LOSS, OUTPUT, Input
 MODELS = {model.name: model for model in networks()}
 
 
-def asked(name: str, aspect: Any = "value", dtype: str = "f32", *, constants: bool = False) -> dict[str, Question]:
+def asked(name: str, aspect: Any = "value", dtype: str = "f32", *, constants: bool = False) -> dict[str, ModelQuestion]:
     questions = questions_of(MODELS[name], aspect, DTYPES[dtype], constants=constants)
     return {question.regime: question for question in questions}
 
@@ -73,7 +73,7 @@ def test_logits_are_enlarged_by_the_parameters_that_give_them() -> None:
     model = MODELS["multinomial-latent"]
     plain, large = (
         draw_question(model, question._replace(regime="large-logits")) for question in
-        (Question("", model.batch), asked(model.name)["large-logits"])
+        (ModelQuestion("", model.batch), asked(model.name)["large-logits"])
     )  # fmt: skip
     differing = {name for name in plain if plain[name].tobytes() != large[name].tobytes()}
     assert differing == {"bits.kernel", "bits.bias"}
