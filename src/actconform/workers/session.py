@@ -23,7 +23,7 @@ from actconform.workers.memory_growth import SUSPECT, growth, resident
 from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -92,9 +92,9 @@ class Session:
         try:
             self._call_all(program, job, outcome)
             if job.intermediates:
-                outcome.intermediates = _shown(program.intermediates, job.calls[0])
+                outcome.intermediates = _shown(program, "intermediates", job.calls[0])
             if job.statistics:
-                outcome.statistics = _shown(program.statistics, job.calls[0])
+                outcome.statistics = _shown(program, "statistics", job.calls[0])
         finally:
             _close(program, outcome)
 
@@ -214,12 +214,14 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
     return exporter.export(subject, job.dtype)
 
 
-def _shown(method: Callable[[Bundle], Bundle], call: Call) -> dict[str, NDArray[Any]] | None:
+def _shown(
+    program: Program, method: Literal["intermediates", "statistics"], call: Call
+) -> dict[str, NDArray[Any]] | None:
     """Return what `intermediates` or `statistics` of a program gives for a call; None where it shows none."""
     with stage("run", 0):
         try:
-            arrays = method({name: aligned_copy(array) for name, array in call.inputs.items()})
-            return checked_arrays(arrays, method.__name__)
+            inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
+            return checked_arrays(getattr(program, method)(inputs), method)
         except Unsupported:
             return None
 
