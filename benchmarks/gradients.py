@@ -59,7 +59,7 @@ def forward_and_backward() -> Iterator[Line]:
 
 def _job(model: Model, route: str) -> Job:
     case = Case(model.name, "gradient", "f32", route)
-    vector = generate_model(model, "gradient", "f32", constants=False).vectors[0]
+    (vector,) = generate_model(model, "gradient", "f32", constants=False, regimes=["ordinary"]).vectors
     call = Call(vector.regime, vector.inputs, vector.cotangents)
     if case.exporter is None:
         return Job(case, None, [call] * CALLS)

@@ -31,7 +31,7 @@ STACK = MODELS["linear-stack"]
 
 def pattern(model: Model) -> Job:
     """The job of a case, as the line makes it."""
-    vector = generate_model(model, "value", "f32", constants=False).vectors[0]
+    (vector,) = generate_model(model, "value", "f32", constants=False, regimes=["ordinary"]).vectors
     return Job(Case(model.name, "value", "f32", "authored+ideal"), None, [Call("ordinary", vector.inputs)])
 
 

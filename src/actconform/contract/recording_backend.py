@@ -154,6 +154,10 @@ class WatchedProgram(Program):
         with self._watch.over("intermediates", drawing=True):
             return self._inner.intermediates(inputs)
 
+    def statistics(self, inputs: Bundle) -> Bundle:
+        with self._watch.over("statistics", drawing=True):
+            return self._inner.statistics(inputs)
+
     def close(self) -> None:
         with self._watch.over("close", drawing=True):
             self._inner.close()

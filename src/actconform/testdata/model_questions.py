@@ -35,7 +35,7 @@ BATCHES = (39, 43)  # that leave a remainder of several, whatever number of samp
 UNSTABLE = "sharpen"  # a power of probabilities is 0 / 0 in float32 where gamma is large, whoever computes it
 
 
-class Question(NamedTuple):
+class ModelQuestion(NamedTuple):
     """One call of a model: the regime that it is reported under, its batch, and how inputs drawn "normal" are changed."""
 
     regime: str
@@ -54,7 +54,7 @@ class Question(NamedTuple):
     """Whether more is asked of the loss than to be a number."""
 
 
-def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: bool) -> Iterator[Question]:
+def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: bool) -> Iterator[ModelQuestion]:
     """Yield the questions of a model in an aspect, the ordinary one first; published sizes have that alone.
 
     With `constants` parameters are as they are.
@@ -63,30 +63,30 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: b
     what cancellation leaves, and those behind NaN; a loss of NaN that frameworks refuse; in 16 bits ties, which rounding makes and breaks,
     and means so far from 0 that nothing of the data is left.
     """
-    yield Question(REGIME, model.batch)
+    yield ModelQuestion(REGIME, model.batch)
     if PUBLISHED in model.name:
         return
     if not _one_value_a_channel(model):
-        yield Question("batch-1", 1, cotangent=FULL_MANTISSA)
-    yield Question("another-batch", next(batch for batch in BATCHES if batch != model.batch), cotangent=LOSS_SCALE)
+        yield ModelQuestion("batch-1", 1, cotangent=FULL_MANTISSA)
+    yield ModelQuestion("another-batch", next(batch for batch in BATCHES if batch != model.batch), cotangent=LOSS_SCALE)
     kinds = {layer.kind for layer in model.layers}
     if "max-pool" in kinds and fmt.bits > 16:
-        yield Question("ties", model.batch, integers=True)
+        yield ModelQuestion("ties", model.batch, integers=True)
     if aspect == "gradient":
         return
     if UNSTABLE not in kinds:
         loss_clips = model.layers[-1].kind in CLIPPED
         scale = _safe_scale(model) if fmt.emax < 16 else LARGE
-        yield Question(EXTREME[0], model.batch, scale=scale, loss_judged=not loss_clips)
+        yield ModelQuestion(EXTREME[0], model.batch, scale=scale, loss_judged=not loss_clips)
         if "cross-entropy" in model.layers[-1].kind and not constants and fmt.emax > 16:
-            yield Question("large-logits", model.batch, logits=LARGE_LOGITS, loss_judged=not loss_clips)
+            yield ModelQuestion("large-logits", model.batch, logits=LARGE_LOGITS, loss_judged=not loss_clips)
         if fmt.bits > 16:
-            yield Question(EXTREME[1], model.batch, shift=FAR, loss_judged=not loss_clips)
+            yield ModelQuestion(EXTREME[1], model.batch, shift=FAR, loss_judged=not loss_clips)
     if REFUSING not in kinds:
-        yield Question("nan", model.batch, nan=True)
+        yield ModelQuestion("nan", model.batch, nan=True)
 
 
-def draw_question(model: Model, question: Question) -> dict[str, F32]:
+def draw_question(model: Model, question: ModelQuestion) -> dict[str, F32]:
     """Return every input and parameter of a model for a question in float32, the batch first: each question has data of its own."""
     regime = "" if question.regime == REGIME else f"/{question.regime}"
     inputs = draw_inputs(msgspec.structs.replace(model, batch=question.batch, name=f"{model.name}{regime}"))
@@ -122,7 +122,7 @@ def _safe_scale(model: Model) -> float:
     """Return the largest power of two up to `LARGE` by which inputs can be multiplied before a layer's value is beyond `SAFE_IN_F16`."""
     scale = float(2.0 ** np.floor(np.log2(LARGE)))
     while scale > 1.0:
-        layers = values(model, draw_question(model, Question("large", model.batch, scale=scale)))
+        layers = values(model, draw_question(model, ModelQuestion("large", model.batch, scale=scale)))
         if all(np.abs(value).max() <= SAFE_IN_F16 for name, value in layers.items() if name != LOSS):
             break
         scale /= 2.0

@@ -12,7 +12,7 @@ from actconform.oracle.layers.model import gradients, statistics, values
 from actconform.oracle.rounding import round_to
 from actconform.testdata.golden.model_goldens import LAYER, REGIME
 from actconform.testdata.kernel_vectors import STORAGE, TestVector, TestVectors
-from actconform.testdata.model_questions import CLIPPED, Question, draw_question, questions_of
+from actconform.testdata.model_questions import CLIPPED, ModelQuestion, draw_question, questions_of
 from actconform.testdata.regimes import raw
 from actconform.tolerance.layer_bounds import MOVING
 from actconform.tolerance.limits import Tolerance
@@ -21,7 +21,7 @@ from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
 
@@ -41,8 +41,12 @@ POOL_RUNS = 24  # in 16 bits, where many pools have two largest elements within 
 LIMIT, PUBLISHED_LIMIT = 16.0, 64.0
 
 
-def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool) -> TestVectors:
+def generate_model(
+    model: Model, aspect: Aspect, dtype: str, *, constants: bool, regimes: Collection[str] = ()
+) -> TestVectors:
     """Return the test vectors of a case, one a question: inputs and parameters, their truth, and what rounding may do to that.
+
+    With `regimes` these questions alone.
 
     Of values each has "y" and "loss", with `constants` "y" alone and no targets among the inputs; of gradients "d_NAME", by the
     question's cotangent of the loss. An element's allowed error is 16 times its spread (64 in published
@@ -58,6 +62,7 @@ def generate_model(model: Model, aspect: Aspect, dtype: str, *, constants: bool)
     vectors = [
         _vector(model, aspect, dtype, question, constants=constants)
         for question in questions_of(model, aspect, fmt, constants=constants)
+        if not regimes or question.regime in regimes
     ]
     present = [vector for vector in vectors if vector is not None]
     if not present:
@@ -72,9 +77,9 @@ def statistics_vectors(model: Model, dtype: str) -> tuple[TestVectors, TestVecto
 
     Each has one test vector, whose truth is named as the parameters are: "LAYER.mean", "LAYER.variance". Limits are those of `generate_model`.
     """
-    storage, question = STORAGE[dtype], Question(REGIME, model.batch)
+    storage, question = STORAGE[dtype], ModelQuestion(REGIME, model.batch)
     stored = {name: array.astype(storage) for name, array in draw_question(model, question).items()}
-    truth = evaluated(model, STATISTICS, stored)
+    truth = evaluate_model(model, STATISTICS, stored)
     bounds = _bounds(model, STATISTICS, stored, dtype, question, truth)
 
     def of(variance: str) -> TestVectors:
@@ -98,7 +103,7 @@ def statistics_vectors(model: Model, dtype: str) -> tuple[TestVectors, TestVecto
     return of("variance"), of("unbiased")
 
 
-def _vector(model: Model, aspect: Aspect, dtype: str, question: Question, *, constants: bool) -> TestVector | None:
+def _vector(model: Model, aspect: Aspect, dtype: str, question: ModelQuestion, *, constants: bool) -> TestVector | None:
     """Return the test vector of a question; None for gradients of the logarithm of a probability that rounds to 1."""
     storage = STORAGE[dtype]
     stored = {name: array.astype(storage) for name, array in draw_question(model, question).items()}
@@ -107,7 +112,7 @@ def _vector(model: Model, aspect: Aspect, dtype: str, question: Question, *, con
         if aspect == "gradient":
             return None
         question = question._replace(loss_judged=False)
-    truth = _of_aspect(model, aspect, evaluated(model, aspect, stored), constants=constants)
+    truth = _of_aspect(model, aspect, evaluate_model(model, aspect, stored), constants=constants)
     bounds = _bounds(model, aspect, stored, dtype, question, truth)
     if aspect == "gradient":
         truth = {name: array * float(cotangent) for name, array in truth.items()}
@@ -126,7 +131,7 @@ def _vector(model: Model, aspect: Aspect, dtype: str, question: Question, *, con
 
 
 def _bounds(
-    model: Model, aspect: Computed, tensors: Bundle, dtype: str, question: Question, truth: Mapping[str, F64]
+    model: Model, aspect: Computed, tensors: Bundle, dtype: str, question: ModelQuestion, truth: Mapping[str, F64]
 ) -> dict[str, F64]:
     """Return the allowed error of every element of `truth`, 0 where that is not finite, infinity for a loss that is not judged."""
     fmt = DTYPES[dtype]
@@ -135,7 +140,7 @@ def _bounds(
         perturbed(model, aspect, tensors, fmt.unit_roundoff, run, exact_inputs=question.integers) for run in range(runs)
     ]
     if fmt.bits == 16:
-        moved.append(evaluated(model, aspect, tensors, lambda _: lambda _, array: round_to(array, fmt)))
+        moved.append(evaluate_model(model, aspect, tensors, lambda _: lambda _, array: round_to(array, fmt)))
     with np.errstate(invalid="ignore"):
         spreads = {
             name: np.where(
@@ -170,7 +175,7 @@ def _lost(fmt: FloatFormat) -> float:
     return fmt.smallest_normal if flushes(fmt) else fmt.smallest_subnormal
 
 
-def evaluated(
+def evaluate_model(
     model: Model, aspect: Computed, tensors: Bundle, touch: Callable[[str], Touch] = lambda _: lambda _, array: array
 ) -> dict[str, F64]:
     """Return the float64 values of all layers as "layer.NAME", the gradients of the loss as "d_NAME", or the running statistics.
@@ -209,7 +214,7 @@ def perturbed(
         name: touch("tensor")(name, np.asarray(array, np.float64)) if name in moving else array
         for name, array in tensors.items()
     }
-    return evaluated(model, aspect, moved, touch)
+    return evaluate_model(model, aspect, moved, touch)
 
 
 def _moved_alone(model: Model) -> set[str]:
@@ -242,5 +247,5 @@ def _of_aspect(model: Model, aspect: Aspect, tensors: Mapping[str, F64], *, cons
 
 
 def _key(model: Model, name: str) -> str:
-    """Return what `evaluated` calls an output."""
+    """Return what `evaluate_model` calls an output."""
     return {OUTPUT: LAYER + model.output, LOSS: LAYER + LOSS}.get(name, name)

@@ -93,9 +93,9 @@ class Session:
         try:
             self._call_all(program, job, outcome)
             if job.intermediates:
-                outcome.intermediates = _shown(program.intermediates, job.calls[0])
+                outcome.intermediates = _shown(program, "intermediates", job.calls[0])
             if job.statistics:
-                outcome.statistics = _shown(program.statistics, job.calls[0])
+                outcome.statistics = _shown(program, "statistics", job.calls[0])
         finally:
             _close(program, outcome)
 
@@ -231,12 +231,14 @@ def _exported(exporter: Exporter, subject: Kernel | Model, job: ExportJob) -> Ar
     return exporter.export(subject, job.dtype)
 
 
-def _shown(method: Callable[[Bundle], Bundle], call: Call) -> dict[str, NDArray[Any]] | None:
+def _shown(
+    program: Program, method: Literal["intermediates", "statistics"], call: Call
+) -> dict[str, NDArray[Any]] | None:
     """Return what `intermediates` or `statistics` of a program gives for a call; None where it shows none."""
     with stage("run", 0):
         try:
-            arrays = method({name: aligned_copy(array) for name, array in call.inputs.items()})
-            return checked_arrays(arrays, method.__name__)
+            inputs = {name: aligned_copy(array) for name, array in call.inputs.items()}
+            return checked_arrays(getattr(program, method)(inputs), method)
         except Unsupported:
             return None
 
