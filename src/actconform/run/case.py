@@ -15,9 +15,10 @@ from actconform.comparison.metamorphic import RelationChecks
 from actconform.comparison.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
+from actconform.run.other_ranks import OtherRanks, at_other_ranks, call_of, without_refused
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
-from actconform.types import Blame, Case, Kernel, Result, Verdict
+from actconform.types import DRIVER_EXPORTER, Blame, Case, Kernel, Result, Verdict
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
 from actconform.verdict.judge import judge
@@ -123,8 +124,10 @@ def run_case(case: Case, context: CaseContext) -> Result:
 def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     subject = context.catalog.subject(case.subject)
     line = subject_of(subject)
+    backend = context.catalog.backends[context.catalog.worker(case)]
     with clock("draw"):
-        test_vectors = context.vector_cache.generate(subject, case)
+        drawn = context.vector_cache.generate(subject, case)
+        test_vectors = drawn.asked(compiles_per_shape=backend.compiles_per_shape, graph=case.exporter is not None)
     with clock("export"):
         graph = artifact_for(subject, case, context)
         breaches = line.gates(graph, case) if graph and context.exports else []
@@ -139,13 +142,25 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         outcome = context.worker.run(job, context.timeout)
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
+    further = relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
+    further += behaviour(test_vectors, outcome, backend.provider)
+    test_vectors, job, outputs = without_refused(test_vectors, job, outcome)
+    ranks = OtherRanks([], [], {})
+    if case.exporter == DRIVER_EXPORTER and isinstance(subject, Kernel):
+        with clock("ranks"):
+            ranks = at_other_ranks(
+                subject, case, drawn.of_other_ranks(compiles_per_shape=backend.compiles_per_shape), _run_job(context)
+            )
+    of_job = test_vectors
+    test_vectors = msgspec.structs.replace(of_job, vectors=[*of_job.vectors, *ranks.vectors])
     with clock("compare"):
-        compared = comparison(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
-    measurements, findings = compared.measurements, compared.findings
-    findings += relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
-    findings += behaviour(test_vectors, outcome, context.catalog.backends[context.catalog.worker(case)].provider)
+        compared = comparison(test_vectors, [*outputs, *ranks.outputs])
+    measurements, findings = compared.measurements, compared.findings + further
     with clock("blame"):
-        findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
+        reevaluation = (
+            Reevaluation(job.artifact, test_vectors, relation_checks, ranks.artifacts) if job.artifact else None
+        )
+        findings = _blamed(findings, subject, job, of_job, reevaluation, context)
     if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
             layers = LayerRun(graph, job, test_vectors.vectors[0].inputs, outcome.intermediates, _run_job(context))
@@ -182,7 +197,7 @@ def job_for(
 ) -> Job:
     """Return the worker's job: a call for each test vector, in order, then the calls that the metamorphic relations need."""
     line = subject_of(subject)
-    calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
+    calls = [call_of(vector) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     if graph is None:
         return Job(case, None, calls, intermediates=line.layered and case.aspect == "value")
@@ -207,10 +222,9 @@ def _blamed(
     subject: Kernel | Model,
     job: Job,
     test_vectors: TestVectors,
-    relation_checks: RelationChecks,
+    reevaluation: Reevaluation | None,
     context: CaseContext,
 ) -> list[Finding]:
-    reevaluation = Reevaluation(job.artifact, test_vectors, relation_checks) if job.artifact else None
     blamed = [blame(finding, subject, job.case, reevaluation) for finding in findings]
     if job.artifact and any(finding.blame == Blame.RUNTIME and finding.worst for finding in blamed):
         backend = context.catalog.backends[context.catalog.worker(job.case)]

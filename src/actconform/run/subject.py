@@ -13,6 +13,7 @@ from actconform.run.layer_values import call_with_inputs_of, layer_values, subgr
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
+from actconform.testdata.sizes import with_sizes
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, Model
 from actconform.verdict.blame import blame
@@ -92,7 +93,8 @@ class KernelSubject:
         self._kernel = kernel
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:
-        return generate(self._kernel, case.aspect, case.dtype, golden)
+        test_vectors = generate(self._kernel, case.aspect, case.dtype, golden)
+        return with_sizes(self._kernel, case.aspect, case.dtype, test_vectors)
 
     def author(self, dtype: str) -> Artifact:
         return author(self._kernel, dtype)
@@ -107,7 +109,7 @@ class KernelSubject:
         return vjp_artifact(artifact, self._kernel) if aspect == "gradient" else artifact
 
     def call_for(self, call: Call, graph: Artifact) -> Call:  # noqa: ARG002  it takes all inputs
-        return Call(call.regime, with_cotangents(call.inputs, call.cotangents))
+        return Call(call.regime, with_cotangents(call.inputs, call.cotangents), may_refuse=call.may_refuse)
 
     def layer_findings(self, run: LayerRun) -> tuple[list[Measurement], list[Finding]]:  # noqa: ARG002
         return [], []

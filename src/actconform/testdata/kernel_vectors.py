@@ -26,7 +26,7 @@ from actconform.tolerance.row_bounds import row_bound
 from actconform.types.dtypes import DTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -61,6 +61,33 @@ class TestVector(msgspec.Struct, frozen=True, kw_only=True):
     input_at: dict[str, F64]
     dtypes: dict[str, Any]
     bounds: dict[str, F64] = {}
+    rows: int = 0
+    """Where it is not 0, the length to which the first axis of x and of the cotangents is repeated for the call; the truth is of one period."""
+    each_shape: bool = False
+    """Whether it is left out for a backend that compiles each shape."""
+    may_refuse: bool = False
+    """Whether an error is no fault: it is asked beyond what kernels declare."""
+
+    @property
+    def rank(self) -> int:
+        """The number of axes of its first input."""
+        return next(iter(self.inputs.values())).ndim
+
+    def asked(self) -> tuple[Bundle, Bundle | None]:
+        """Return the inputs and cotangents of the call."""
+        if not self.rows:
+            return self.inputs, self.cotangents
+        cotangents = self.cotangents
+        if cotangents is not None:
+            cotangents = {name: self._repeated(array) for name, array in cotangents.items()}
+        return {**self.inputs, "x": self._repeated(self.inputs["x"])}, cotangents
+
+    def _repeated(self, array: NDArray[Any]) -> NDArray[Any]:
+        return np.resize(array, self.shape_of(array))
+
+    def shape_of(self, array: NDArray[Any]) -> tuple[int, ...]:
+        """Return the shape of what is `array` in one period."""
+        return (self.rows, *array.shape[1:]) if self.rows else array.shape
 
 
 class TestVectors(msgspec.Struct, frozen=True):
@@ -69,13 +96,33 @@ class TestVectors(msgspec.Struct, frozen=True):
     __test__: ClassVar[bool] = False
     tolerance: Tolerance
     vectors: list[TestVector]
+    sizes: list[TestVector] = []
+    """Those of other lengths and shapes, which not every route is asked: see `testdata.sizes`."""
+
+    def asked(self, *, compiles_per_shape: bool, graph: bool) -> TestVectors:
+        """Return what a route is asked: of `sizes` few where each shape is compiled, and of a graph none of other ranks than it takes."""
+        left_out = self.of_other_ranks(compiles_per_shape=False) if graph else {}
+        chosen = [
+            vector
+            for vector in self.sizes
+            if not (compiles_per_shape and vector.each_shape) and vector.rank not in left_out
+        ]
+        return TestVectors(self.tolerance, [*self.vectors, *chosen])
+
+    def of_other_ranks(self, *, compiles_per_shape: bool) -> dict[int, list[TestVector]]:
+        """Return the test vectors of other ranks than kernels declare, by rank; few where each shape is compiled."""
+        by_rank: dict[int, list[TestVector]] = {}
+        for vector in self.sizes:
+            if vector.rank != self.vectors[0].rank and not (compiles_per_shape and vector.each_shape):
+                by_rank.setdefault(vector.rank, []).append(vector)
+        return by_rank
 
     @property
     def nbytes(self) -> int:
         """The bytes of its arrays, each array once."""
         arrays = (
             array
-            for vector in self.vectors
+            for vector in (*self.vectors, *self.sizes)
             for bundle in (vector.inputs, vector.cotangents or {}, vector.truth, vector.input_at, vector.bounds)
             for array in bundle.values()
         )
@@ -155,18 +202,18 @@ def _calls(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, points: UnaryPoints
     for regime, index in calls:
         elements = inputs[index], x[index], result[index]
         if aspect == "value":
-            yield _unary_vector(regime, *elements, None)
+            yield unary_vector(regime, *elements, None)
             continue
-        yield _unary_vector(regime, *elements, np.ones(elements[0].size))
+        yield unary_vector(regime, *elements, np.ones(elements[0].size))
         if regime != "special":
             powers = signed_powers(f"{kernel.name}/powers/{regime}", elements[0].size).astype(np.float64)
-            yield _unary_vector(regime, *elements, powers)
+            yield unary_vector(regime, *elements, powers)
     if fmt.bits == 32:
         for index in special_placements(points.special):
             if points.special in index:  # the first special point is NaN
                 for pattern in NAN_PATTERNS:
                     of_pattern = _with_nan(inputs[index], pattern)
-                    yield _unary_vector("special", of_pattern, x[index], result[index], _ones_of(aspect, index.size))
+                    yield unary_vector("special", of_pattern, x[index], result[index], _ones_of(aspect, index.size))
     if aspect == "gradient":
         yield from _further_cotangents(kernel, inputs, x, result, points)
 
@@ -194,12 +241,12 @@ def _further_cotangents(
         chosen = chosen[np.abs(x[chosen] - kink.x) > KINK_RADIUS]
     chosen = chosen[np.linspace(0, chosen.size - 1, COTANGENT_POINTS).astype(np.int64)]
     mixed = round_to(mixed_cotangents(f"{kernel.name}/cotangents", chosen.size).astype(np.float64), _format_of(inputs))
-    yield _unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
+    yield unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
     steep = chosen[np.abs(result[chosen]) >= STEEP]
     steep = steep[:: max(steep.size // STEEP_POINTS, 1)]
     if steep.size:
         special = np.resize([np.inf, -np.inf, np.nan], steep.size)
-        yield _unary_vector("cotangent", inputs[steep], x[steep], result[steep], special)
+        yield unary_vector("cotangent", inputs[steep], x[steep], result[steep], special)
 
 
 def _format_of(inputs: NDArray[Any]) -> FloatFormat:
@@ -211,7 +258,8 @@ def _kinks(kernel: Kernel, x: F64) -> list[int]:
     return [int(np.nanargmin(np.abs(x - kink.x))) for kink in kernel.kinks if kink.x not in SPECIALS]
 
 
-def _unary_vector(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> TestVector:
+def unary_vector(regime: str, inputs: NDArray[Any], x: F64, result: F64, cotangent: F64 | None) -> TestVector:
+    """Return the call of a unary kernel at `inputs`, x in float64, whose value there, or derivative, is `result`."""
     if cotangent is None:
         return TestVector(
             regime=regime,
@@ -248,21 +296,30 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
             outputs = truth(kernel, wide, cotangents)
         yield _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
     for n in SPECIAL_ROW_LENGTHS:
-        yield _unstored(kernel, fmt, aspect, "special", long_special_rows(kernel, n))
+        yield row_vector(kernel, fmt, aspect, "special", long_special_rows(kernel, n))
     row = long_row(kernel) if fmt.largest < LONG else None
     if row is not None:
-        yield _unstored(kernel, fmt, aspect, "long", row)
+        yield row_vector(kernel, fmt, aspect, "long", row)
 
 
-def _unstored(kernel: Kernel, fmt: FloatFormat, aspect: Aspect, regime: str, inputs: dict[str, Any]) -> TestVector:
-    """Return a call whose truth is computed here; its cotangents are ones, whose sum is the length."""
+def row_vector(
+    kernel: Kernel,
+    fmt: FloatFormat,
+    aspect: Aspect,
+    regime: str,
+    inputs: dict[str, Any],
+    cotangent: Callable[[tuple[int, ...]], NDArray[Any]] = np.ones,
+    **flags: bool,
+) -> TestVector:
+    """Return a call whose truth is computed here; of a gradient `cotangent` gives the cotangent of a shape, by default ones, whose sum is the length."""
     wide = {name: round_to(array.astype(np.float64), fmt) for name, array in inputs.items()}
     outputs = truth(kernel, wide, None)
     cotangents = None
     if aspect == "gradient":
-        cotangents = {name: np.ones(array.shape) for name, array in outputs.items()}
+        cotangents = {name: cotangent(array.shape).astype(np.float64) for name, array in outputs.items()}
         outputs = truth(kernel, wide, cotangents)
-    return _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
+    vector = _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
+    return msgspec.structs.replace(vector, **flags) if flags else vector
 
 
 def _row_vector(
@@ -281,7 +338,7 @@ def _row_vector(
         regime=regime,
         inputs=inputs,
         cotangents=None if cotangents is None else {name: g.astype(storage) for name, g in cotangents.items()},
-        truth={name: array.astype(np.float64) for name, array in outputs.items()},
+        truth={name: np.asarray(array, np.float64) for name, array in outputs.items()},
         input_at={name: _input_at(name, wide, array) for name, array in outputs.items()},
         dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
         bounds=bounds,
@@ -291,7 +348,6 @@ def _row_vector(
 def _input_at(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
     """Return an input number for each output element: its own, the gate's, or the largest of its row."""
     x = inputs[output[2:]] if output.startswith("d_") else inputs["x"]
-    if x.shape[:-1] == array.shape[:-1]:
+    if x.ndim == array.ndim and x.shape[:-1] == array.shape[:-1]:
         return x[..., : array.shape[-1]]
-    largest: F64 = x.max(axis=-1)
-    return largest
+    return np.asarray(x.max(axis=-1))

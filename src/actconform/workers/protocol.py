@@ -67,11 +67,15 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """One call of the program: inputs of one regime, and the cotangents of its outputs where the aspect is gradient."""
+    """One call of the program: inputs of one regime, and the cotangents of its outputs where the aspect is gradient.
+
+    What is raised where it `may_refuse` ends this call alone.
+    """
 
     regime: str
     inputs: Bundle
     cotangents: Bundle | None = None
+    may_refuse: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
@@ -128,10 +132,12 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `unsteady` lists (call,
     output name) whose bits differed when the call was made again after the last one; NaN payloads do not count. `second` has the outputs of such a
     call the second time. `surviving` has
-    the names of the tensors that survive optimization, None where the job does not ask for them.
+    the names of the tensors that survive optimization, None where the job does not ask for them. `refused` has why a call that may
+    be refused was: its bundle is empty.
     """
 
     outputs: list[Bundle] = []
+    refused: dict[int, str] = {}
     intermediates: Bundle | None = None
     mutated: list[tuple[int, str]] = []
     unsteady: list[tuple[int, str]] = []

@@ -179,12 +179,19 @@ class Session:
     def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
         at_first = 0
         for index, call in enumerate(job.calls):
-            outputs, mutated = _call(program, call, index, outcome.timings)
+            try:
+                outputs, mutated = _call(program, call, index, outcome.timings)
+            except StoppedError as stopped:
+                if not call.may_refuse:
+                    raise
+                outcome.refused[index], outputs, mutated = stopped.failure.message, {}, []
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
             at_first = at_first or resident()
         # Last, not second: state left behind by the calls in between must not show in the outputs either.
         for index, call in enumerate(job.calls if job.twice else job.calls[:1]):
+            if index in outcome.refused:
+                continue
             again, _ = _call(program, call, index, outcome.timings)
             if differing := differing_names(outcome.outputs[index], again):
                 outcome.unsteady.extend((index, name) for name in differing)

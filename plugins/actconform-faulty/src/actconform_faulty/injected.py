@@ -124,6 +124,7 @@ ROOMS = (
     "one_sided",
     "patterns",
     "cotangents",
+    "sizes",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")

@@ -1,0 +1,83 @@
+"""What a case is asked beside what its graph declares: our own graph again for inputs of other ranks; what was refused is left out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import onnx
+
+from actconform.errors import Unsupported
+from actconform.onnx.author.exporter import author
+from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
+from actconform.workers.protocol import Call, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from actconform.testdata.kernel_vectors import TestVector, TestVectors
+    from actconform.types import Artifact, Bundle, Case, Kernel
+    from actconform.workers.protocol import JobResult
+
+
+class OtherRanks(NamedTuple):
+    """The test vectors of other ranks that were answered, the answers, and the graph of each rank."""
+
+    vectors: list[TestVector]
+    outputs: list[Bundle]
+    artifacts: dict[int, Artifact]
+
+
+def call_of(vector: TestVector) -> Call:
+    """Return the call of a test vector."""
+    inputs, cotangents = vector.asked()
+    return Call(vector.regime, inputs, cotangents, vector.may_refuse)
+
+
+def without_refused(
+    test_vectors: TestVectors, job: Job, outcome: JobResult
+) -> tuple[TestVectors, Job, list[Bundle]]:
+    """Return the test vectors, the job, and the outputs of the vectors, all without the calls that were refused."""
+    count = len(test_vectors.vectors)
+    kept = [number for number in range(count) if number not in outcome.refused]
+    answered = msgspec.structs.replace(test_vectors, vectors=[test_vectors.vectors[number] for number in kept])
+    calls = [*(job.calls[number] for number in kept), *job.calls[count:]]
+    return answered, msgspec.structs.replace(job, calls=calls), [outcome.outputs[number] for number in kept]
+
+
+def at_other_ranks(
+    kernel: Kernel, case: Case, by_rank: Mapping[int, Sequence[TestVector]], run: Callable[[Job], JobResult]
+) -> OtherRanks:
+    """Ask the graph that we write for each rank; a rank at which it cannot be written, or is refused, is left out.
+
+    A runtime that dies raises its WorkerError.
+    """
+    answered = OtherRanks([], [], {})
+    for rank, vectors in by_rank.items():
+        artifact = _graph(kernel, case, rank)
+        if artifact is None:
+            continue
+        calls = [
+            Call(call.regime, with_cotangents(call.inputs, call.cotangents), may_refuse=True)
+            for call in map(call_of, vectors)
+        ]
+        outcome = run(Job(case, artifact, calls))
+        if outcome.failure is not None:
+            continue
+        kept = [number for number in range(len(vectors)) if number not in outcome.refused]
+        answered.vectors.extend(vectors[number] for number in kept)
+        answered.outputs.extend(outcome.outputs[number] for number in kept)
+        answered.artifacts[rank] = artifact
+    return answered
+
+
+def _graph(kernel: Kernel, case: Case, rank: int) -> Artifact | None:
+    """Return the graph of a case at a rank; None where its nodes do not give an output of the rank that is due."""
+    try:
+        artifact = author(kernel, case.dtype, rank)
+        (output,) = onnx.load_from_string(artifact.model).graph.output
+        if len(output.type.tensor_type.shape.dim) != rank - (kernel.output_width == "one"):
+            return None
+        return vjp_artifact(artifact, kernel) if case.aspect == "gradient" else artifact
+    except (Unsupported, onnx.shape_inference.InferenceError, ValueError):
+        return None
