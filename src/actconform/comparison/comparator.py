@@ -12,7 +12,7 @@ from actconform.comparison.classify import Located, locate
 from actconform.comparison.elementwise import Sample, elementwise_errors
 from actconform.comparison.nearest import locate_inexact
 from actconform.comparison.repeats import furthest, locate_moved
-from actconform.testdata.sizes import EMPTY, SHAPES, SIZES
+from actconform.testdata.sizes import OF_SIZES
 from actconform.tolerance.ulp import to_hex
 from actconform.types import NOWHERE, Finding, FindingClass, Interval, Measurement
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.tolerance.limits import Tolerance
     from actconform.types import Bundle, Place
-
-
-OF_SIZES = (SIZES, SHAPES, EMPTY)
 
 
 class Comparison(NamedTuple):

@@ -8,7 +8,6 @@ import msgspec
 import onnx
 
 from actconform.errors import Unsupported
-from actconform.onnx.author.exporter import author
 from actconform.onnx.gradient_artifact import vjp_artifact, with_cotangents
 from actconform.workers.protocol import Call, Job
 
@@ -46,15 +45,19 @@ def without_refused(
 
 
 def at_other_ranks(
-    kernel: Kernel, case: Case, by_rank: Mapping[int, Sequence[TestVector]], run: Callable[[Job], JobResult]
+    kernel: Kernel,
+    case: Case,
+    graph: Artifact,
+    by_rank: Mapping[int, Sequence[TestVector]],
+    run: Callable[[Job], JobResult],
 ) -> OtherRanks:
-    """Ask the graph that we write for each rank; a rank at which it cannot be written, or is refused, is left out.
+    """Ask the graph that we write, declared for each rank; a rank that its nodes do not take, or that is refused, is left out.
 
     A runtime that dies raises its WorkerError.
     """
     answered = OtherRanks([], [], {})
     for rank, vectors in by_rank.items():
-        artifact = _graph(kernel, case, rank)
+        artifact = _declared(graph, kernel, case, rank)
         if artifact is None:
             continue
         calls = [
@@ -71,13 +74,19 @@ def at_other_ranks(
     return answered
 
 
-def _graph(kernel: Kernel, case: Case, rank: int) -> Artifact | None:
-    """Return the graph of a case at a rank; None where its nodes do not give an output of the rank that is due."""
+def _declared(graph: Artifact, kernel: Kernel, case: Case, rank: int) -> Artifact | None:
+    """Return the graph of a case whose first input has that rank; None where its nodes do not give an output of the rank that is due."""
+    model = onnx.load_from_string(graph.model)
+    (output,) = model.graph.output
+    output.type.tensor_type.ClearField("shape")
+    declared = model.graph.input[0].type.tensor_type
+    dims = [onnx.TensorShapeProto.Dimension(dim_param=name) for name in kernel.dims("x", rank)]
+    declared.shape.CopyFrom(onnx.TensorShapeProto(dim=dims))
     try:
-        artifact = author(kernel, case.dtype, rank)
-        (output,) = onnx.load_from_string(artifact.model).graph.output
-        if len(output.type.tensor_type.shape.dim) != rank - (kernel.output_width == "one"):
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        if len(model.graph.output[0].type.tensor_type.shape.dim) != rank - (kernel.output_width == "one"):
             return None
+        artifact = msgspec.structs.replace(graph, model=model.SerializeToString())
         return vjp_artifact(artifact, kernel) if case.aspect == "gradient" else artifact
-    except (Unsupported, onnx.shape_inference.InferenceError, ValueError):
+    except (Unsupported, onnx.shape_inference.InferenceError):
         return None

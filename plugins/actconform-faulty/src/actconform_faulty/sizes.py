@@ -79,12 +79,12 @@ for into, name, what, case, change in (
 
 
 def narrow_sum(dtype: type) -> Change:
-    """Return the softmax of long rows whose sum is rounded to a narrow format."""
+    """Return the softmin of long rows whose sum is rounded to a narrow format."""
 
     def summed(x: Array, y: Array) -> Array:
         if x.shape[-1] <= INDICES:
             return y
-        e = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
+        e = np.exp(x.min(axis=-1, keepdims=True) - x.astype(np.float64))
         return e / e.sum(axis=-1, keepdims=True).astype(dtype).astype(np.float64)
 
     return summed
@@ -102,7 +102,7 @@ def softmax(x: Array, axis: int) -> Array:
 
 
 for into, name, what, case, findings, change in (
-    ("torch", "softmax-bf16-sum", "the sum of a row of 2**17 is rounded to bfloat16", "softmax/value/f32", "scaled-error", narrow_sum(ml_dtypes.bfloat16)),
+    ("torch", "softmin-bf16-sum", "the sum of a row of 2**17 is rounded to bfloat16", "softmin/value/f32", "scaled-error", narrow_sum(ml_dtypes.bfloat16)),
     ("ort", "softmax-truncated", "a sum stops at 65536 elements", "softmax/value/f32", "scaled-error", truncated_sum),
     ("torch", "argmax-16-bits", "an index has 16 bits", "argmax/value/f32", "scaled-error", lambda _, y: y % INDICES),
     ("torch", "max-of-first", "the maximum of the first 65536", "max/value/bf16", "scaled-error", lambda x, _: x[..., :INDICES].max(axis=-1)),

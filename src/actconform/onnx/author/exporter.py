@@ -25,18 +25,17 @@ OUTPUT = "y"
 OLDEST_OPSET = 16
 
 
-def author(kernel: Kernel, dtype: str, rank: int | None = None) -> Artifact:
+def author(kernel: Kernel, dtype: str) -> Artifact:
     """Return the graph of `kernel` at `dtype` ("f32", "f16", "bf16"): standard operators, passed by onnx's checker.
 
     Its inputs are `kernel.inputs`, its output is "y", every dimension is dynamic. A unary kernel takes (n); a row
     kernel (b, n), or (b, n, m) where it works on axis 1; a further input, prelu's slope, is (n). `path` reads
     "operator: Gelu" or "composition: Split, Sigmoid, Mul". Parameters are rounded to the graph's dtype, or are float32
-    attributes. With `rank` its first input declares that many axes. Raises `Unsupported` where no graph is registered under the
-    kernel's name.
+    attributes. Raises `Unsupported` where no graph is registered under the kernel's name.
     """
     write, nodes = graph_of(kernel), Nodes(dtype)
     nodes.rename(write(nodes, kernel), OUTPUT)
-    inputs = {name: kernel.dims(name, rank) for name in kernel.inputs}
+    inputs = {name: kernel.dims(name) for name in kernel.inputs}
     return artifact_of(kernel.name, nodes, inputs, [OUTPUT])
 
 
