@@ -15,7 +15,7 @@ from actconform.comparison.metamorphic import RelationChecks
 from actconform.comparison.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
-from actconform.run.other_ranks import OtherRanks, at_other_ranks, call_of, without_refused
+from actconform.run.other_ranks import OtherRanks, at_other_ranks, call_of, refusals, without_refused
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
 from actconform.types import DRIVER_EXPORTER, Blame, Case, Kernel, Result, Verdict
@@ -145,7 +145,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     further = relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
     further += behaviour(test_vectors, outcome, backend.provider)
     test_vectors, job, outputs = without_refused(test_vectors, job, outcome)
-    ranks = OtherRanks([], [], {})
+    ranks = OtherRanks([], [], {}, [])
     if graph and case.exporter == DRIVER_EXPORTER and isinstance(subject, Kernel):
         with clock("ranks"):
             further_vectors = drawn.of_other_ranks(compiles_per_shape=backend.compiles_per_shape)
@@ -171,9 +171,10 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     findings += explained.outside
     result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
     first = line.first_error(test_vectors, outcome.outputs[0], findings)
+    refused = refusals([*outcome.refused.values(), *ranks.refused])
     result = msgspec.structs.replace(
         result,
-        reason="; ".join(filter(None, (result.reason, first))),
+        reason="; ".join(filter(None, (result.reason, first, refused))),
         findings=tuple(
             finding
             if finding.deviation

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class OtherRanks(NamedTuple):
-    """The test vectors of other ranks that were answered, the answers, and the graph of each rank."""
+    """The test vectors of other ranks that were answered, the answers, the graph of each rank, and why others were refused."""
 
     vectors: list[TestVector]
     outputs: list[Bundle]
     artifacts: dict[int, Artifact]
+    refused: list[str]
 
 
 def call_of(vector: TestVector) -> Call:
@@ -44,6 +45,12 @@ def without_refused(
     return answered, msgspec.structs.replace(job, calls=calls), [outcome.outputs[number] for number in kept]
 
 
+def refusals(messages: Sequence[str]) -> str:
+    """Return in words that calls of other shapes were refused, with the first message; empty where none was."""
+    calls = f"{len(messages)} call{'s' if len(messages) > 1 else ''} of other shapes refused"
+    return f"{calls}: {messages[0].splitlines()[0]}" if messages else ""
+
+
 def at_other_ranks(
     kernel: Kernel,
     case: Case,
@@ -55,7 +62,7 @@ def at_other_ranks(
 
     A runtime that dies raises its WorkerError.
     """
-    answered = OtherRanks([], [], {})
+    answered = OtherRanks([], [], {}, [])
     for rank, vectors in by_rank.items():
         artifact = _declared(graph, kernel, case, rank)
         if artifact is None:
@@ -66,10 +73,12 @@ def at_other_ranks(
         ]
         outcome = run(Job(case, artifact, calls))
         if outcome.failure is not None:
+            answered.refused.append(outcome.failure.message)
             continue
         kept = [number for number in range(len(vectors)) if number not in outcome.refused]
         answered.vectors.extend(vectors[number] for number in kept)
         answered.outputs.extend(outcome.outputs[number] for number in kept)
+        answered.refused.extend(outcome.refused.values())
         answered.artifacts[rank] = artifact
     return answered
 
