@@ -40,7 +40,9 @@ def asked(name: str, aspect: str, run=evaluated) -> OtherRanks:
     )
 
 
-@pytest.mark.parametrize(("name", "aspect"), [("relu", "value"), ("softmax", "value"), ("relu", "gradient"), ("prelu", "gradient")])
+@pytest.mark.parametrize(
+    ("name", "aspect"), [("relu", "value"), ("softmax", "value"), ("relu", "gradient"), ("prelu", "gradient")]
+)
 def test_the_graph_answers_at_every_rank(name, aspect):
     ranks = asked(name, aspect)
     assert len(ranks.vectors) == len(ranks.outputs) > 1

@@ -85,7 +85,9 @@ def test_the_truth_of_rows_is_that_along_their_axis_in_any_shape(name):
         wanted = functions[name](inputs["x"].astype(np.float64), inputs.get("slope", np.zeros(1)).astype(np.float64))
         truth = vector.truth["y"]
         assert vector.shape_of(truth) == wanted.shape
-        np.testing.assert_allclose(np.resize(truth, wanted.shape) if vector.rows else truth, wanted, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            np.resize(truth, wanted.shape) if vector.rows else truth, wanted, rtol=1e-12, atol=1e-12
+        )
     assert ranks == ({2, 3, 4} if "axis1" in name else {1, 2, 3, 4})
 
 
@@ -122,7 +124,9 @@ def test_a_graph_is_asked_no_other_rank_than_it_declares(name):
     assert all(vector.may_refuse for vectors in others.values() for vector in vectors)
 
 
-@pytest.mark.parametrize(("name", "aspect"), [("relu", "value"), ("relu", "gradient"), ("max", "value"), ("prelu", "gradient")])
+@pytest.mark.parametrize(
+    ("name", "aspect"), [("relu", "value"), ("relu", "gradient"), ("max", "value"), ("prelu", "gradient")]
+)
 def test_empty_arrays_have_empty_truths_and_may_be_refused(name, aspect):
     empty = [vector for vector in exam_of(name, aspect).sizes if not vector.inputs["x"].size]
     assert empty

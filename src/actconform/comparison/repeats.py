@@ -50,7 +50,9 @@ def _distance(got: F64, truth: F64) -> F64:
     with np.errstate(invalid="ignore"):
         distance = np.abs(got - truth)
     distance = np.where(got == truth, 0.0, distance)
-    distance = np.where(np.isnan(got) | np.isnan(truth), np.where(np.isnan(got) & np.isnan(truth), 0.0, np.inf), distance)
+    distance = np.where(
+        np.isnan(got) | np.isnan(truth), np.where(np.isnan(got) & np.isnan(truth), 0.0, np.inf), distance
+    )
     return distance + SMALLEST * (np.signbit(got) != np.signbit(truth))
 
 

@@ -34,9 +34,7 @@ def call_of(vector: TestVector) -> Call:
     return Call(vector.regime, inputs, cotangents, vector.may_refuse)
 
 
-def without_refused(
-    test_vectors: TestVectors, job: Job, outcome: JobResult
-) -> tuple[TestVectors, Job, list[Bundle]]:
+def without_refused(test_vectors: TestVectors, job: Job, outcome: JobResult) -> tuple[TestVectors, Job, list[Bundle]]:
     """Return the test vectors, the job, and the outputs of the vectors, all without the calls that were refused."""
     count = len(test_vectors.vectors)
     kept = [number for number in range(count) if number not in outcome.refused]

@@ -73,9 +73,9 @@ for into, name, what, case, change in (
     ("torch", "last-of-million", "the last element of a million is its input", "sigmoid/value/f32", changed_at(-1, 1 << 20)),
     ("torch", "65536th", "the element at 65536 is its input", "tanh/value/bf16", changed_at(INDICES, 0)),
 ):  # fmt: skip
-    fault(
-        into, name, LENGTHS, what, case, findings="position-dependent", blames=BLAMES[into]
-    )(lambda program, _, change=change: with_y(program, change))  # type: ignore[misc]
+    fault(into, name, LENGTHS, what, case, findings="position-dependent", blames=BLAMES[into])(
+        lambda program, _, change=change: with_y(program, change)
+    )  # type: ignore[misc]
 
 
 def narrow_sum(dtype: type) -> Change:
