@@ -9,13 +9,12 @@ import pytest
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
-from actconform.run.other_ranks import OtherRanks, at_other_ranks, call_of, refusals, without_refused
+from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refusals, without_refused
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.sizes import with_sizes
 from actconform.types import Case
-from actconform.workers.protocol import Job, JobResult
-from actconform.workers.protocol import Failure
+from actconform.workers.protocol import Failure, Job, JobResult
 
 BY_NAME = {kernel.name: kernel for kernel in (*UNARY, *ROWS)}
 
@@ -70,7 +69,7 @@ def test_calls_that_were_refused_are_left_out():
     golden = load(golden_dir(), read_manifest(golden_dir()), "relu")
     test_vectors = generate(BY_NAME["relu"], "value", "f32", golden)
     test_vectors.vectors[3:] = []
-    calls = [call_of(vector) for vector in test_vectors.vectors]
+    calls = [asking(vector) for vector in test_vectors.vectors]
     relation = calls[0]
     job = Job(Case("relu", "value", "f32", "torch"), None, [*calls, relation])
     outcome = JobResult(outputs=[{"y": np.full(1, n)} for n in range(4)], refused={1: "no"})

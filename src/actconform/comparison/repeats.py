@@ -31,12 +31,12 @@ def furthest(got: NDArray[Any], truth: F64) -> NDArray[Any]:
     wrong sign is further than one of the right sign.
     """
     period = len(truth)
-    whole = len(got) // period
-    body, rest = got[: whole * period].reshape(whole, *truth.shape), got[whole * period :]
+    periods = len(got) // period
+    body, rest = got[: periods * period].reshape(periods, *truth.shape), got[periods * period :]
     bits = np.dtype(f"u{got.dtype.itemsize}")
     differs = (body.view(bits) != body[0].view(bits)).any(axis=0)
     differs[: len(rest)] |= rest.view(bits) != body[0, : len(rest)].view(bits)
-    answers = body[0].copy()
+    answers: NDArray[Any] = body[0].copy()
     if differs.any():
         padded = body[0].copy()
         padded[: len(rest)] = rest
@@ -48,12 +48,13 @@ def furthest(got: NDArray[Any], truth: F64) -> NDArray[Any]:
 
 def _distance(got: F64, truth: F64) -> F64:
     with np.errstate(invalid="ignore"):
-        distance = np.abs(got - truth)
+        distance: F64 = np.abs(got - truth)
     distance = np.where(got == truth, 0.0, distance)
     distance = np.where(
         np.isnan(got) | np.isnan(truth), np.where(np.isnan(got) & np.isnan(truth), 0.0, np.inf), distance
     )
-    return distance + SMALLEST * (np.signbit(got) != np.signbit(truth))
+    distance += SMALLEST * (np.signbit(got) != np.signbit(truth))
+    return distance
 
 
 def locate_moved(

@@ -15,10 +15,11 @@ from actconform.comparison.metamorphic import RelationChecks
 from actconform.comparison.side_effects import behaviour
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.gates import facts
-from actconform.run.other_ranks import OtherRanks, at_other_ranks, call_of, refusals, without_refused
+from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refusals, without_refused
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
 from actconform.types import DRIVER_EXPORTER, Blame, Case, Kernel, Result, Verdict
+from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
 from actconform.verdict.judge import judge
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Bundle, Finding
     from actconform.types.cause import Register
-    from actconform.types.model import Model
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, JobResult
 
@@ -145,21 +145,16 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     further = relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
     further += behaviour(test_vectors, outcome, backend.provider)
     test_vectors, job, outputs = without_refused(test_vectors, job, outcome)
-    ranks = OtherRanks([], [], {}, [])
-    if graph and case.exporter == DRIVER_EXPORTER and isinstance(subject, Kernel):
-        with clock("ranks"):
-            further_vectors = drawn.of_other_ranks(compiles_per_shape=backend.compiles_per_shape)
-            ranks = at_other_ranks(subject, case, graph, further_vectors, _run_job(context))
+    with clock("ranks"):
+        ranks = _at_other_ranks(subject, case, graph, drawn, context)
     of_job = test_vectors
     test_vectors = msgspec.structs.replace(of_job, vectors=[*of_job.vectors, *ranks.vectors])
     with clock("compare"):
         compared = comparison(test_vectors, [*outputs, *ranks.outputs])
     measurements, findings = compared.measurements, compared.findings + further
     with clock("blame"):
-        reevaluation = (
-            Reevaluation(job.artifact, test_vectors, relation_checks, ranks.artifacts) if job.artifact else None
-        )
-        findings = _blamed(findings, subject, job, of_job, reevaluation, context)
+        of_graph = _reevaluation(job, test_vectors, relation_checks, ranks)
+        findings = _blamed(findings, subject, job, of_job, of_graph, context)
     if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
             layers = LayerRun(graph, job, test_vectors.vectors[0].inputs, outcome.intermediates, _run_job(context))
@@ -171,10 +166,9 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     findings += explained.outside
     result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
     first = line.first_error(test_vectors, outcome.outputs[0], findings)
-    refused = refusals([*outcome.refused.values(), *ranks.refused])
-    result = msgspec.structs.replace(
+    return msgspec.structs.replace(
         result,
-        reason="; ".join(filter(None, (result.reason, first, refused))),
+        reason="; ".join(filter(None, (result.reason, first, refusals([*outcome.refused.values(), *ranks.refused])))),
         findings=tuple(
             finding
             if finding.deviation
@@ -183,9 +177,33 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
             )
             for finding in result.findings
         ),
+        export=described,
+        measurements=tuple(measurements),
+        timings=_timings(clock.seconds, outcome.timings),
     )
-    timings = _timings(clock.seconds, outcome.timings)
-    return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
+
+
+def _at_other_ranks(
+    subject: Kernel | Model,
+    case: Case,
+    graph: Artifact | None,
+    test_vectors: TestVectors,
+    context: CaseContext,
+) -> OtherRanks:
+    """Ask the graph that we write of a kernel again for each of these ranks; those of exporters take the ranks that they declare."""
+    if graph is None or case.exporter != DRIVER_EXPORTER or isinstance(subject, Model):
+        return OtherRanks([], [], {}, [])
+    backend = context.catalog.backends[context.catalog.worker(case)]
+    by_rank = test_vectors.of_other_ranks(compiles_per_shape=backend.compiles_per_shape)
+    return at_other_ranks(subject, case, graph, by_rank, _run_job(context))
+
+
+def _reevaluation(
+    job: Job, test_vectors: TestVectors, relation_checks: RelationChecks, ranks: OtherRanks
+) -> Reevaluation | None:
+    if job.artifact is None:
+        return None
+    return Reevaluation(job.artifact, test_vectors, relation_checks, ranks.artifacts)
 
 
 def job_for(
@@ -197,7 +215,7 @@ def job_for(
 ) -> Job:
     """Return the worker's job: a call for each test vector, in order, then the calls that the metamorphic relations need."""
     line = subject_of(subject)
-    calls = [call_of(vector) for vector in test_vectors.vectors]
+    calls = [asking(vector) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     if graph is None:
         return Job(case, None, calls, intermediates=line.layered and case.aspect == "value")

@@ -28,7 +28,7 @@ class OtherRanks(NamedTuple):
     refused: list[str]
 
 
-def call_of(vector: TestVector) -> Call:
+def asking(vector: TestVector) -> Call:
     """Return the call of a test vector."""
     inputs, cotangents = vector.asked()
     return Call(vector.regime, inputs, cotangents, vector.may_refuse)
@@ -37,10 +37,12 @@ def call_of(vector: TestVector) -> Call:
 def without_refused(test_vectors: TestVectors, job: Job, outcome: JobResult) -> tuple[TestVectors, Job, list[Bundle]]:
     """Return the test vectors, the job, and the outputs of the vectors, all without the calls that were refused."""
     count = len(test_vectors.vectors)
-    kept = [number for number in range(count) if number not in outcome.refused]
-    answered = msgspec.structs.replace(test_vectors, vectors=[test_vectors.vectors[number] for number in kept])
-    calls = [*(job.calls[number] for number in kept), *job.calls[count:]]
-    return answered, msgspec.structs.replace(job, calls=calls), [outcome.outputs[number] for number in kept]
+    answered_calls = [number for number in range(count) if number not in outcome.refused]
+    answered = msgspec.structs.replace(
+        test_vectors, vectors=[test_vectors.vectors[number] for number in answered_calls]
+    )
+    calls = [*(job.calls[number] for number in answered_calls), *job.calls[count:]]
+    return answered, msgspec.structs.replace(job, calls=calls), [outcome.outputs[number] for number in answered_calls]
 
 
 def refusals(messages: Sequence[str]) -> str:
@@ -67,15 +69,15 @@ def at_other_ranks(
             continue
         calls = [
             Call(call.regime, with_cotangents(call.inputs, call.cotangents), may_refuse=True)
-            for call in map(call_of, vectors)
+            for call in map(asking, vectors)
         ]
         outcome = run(Job(case, artifact, calls))
         if outcome.failure is not None:
             answered.refused.append(outcome.failure.message)
             continue
-        kept = [number for number in range(len(vectors)) if number not in outcome.refused]
-        answered.vectors.extend(vectors[number] for number in kept)
-        answered.outputs.extend(outcome.outputs[number] for number in kept)
+        answered_calls = [number for number in range(len(vectors)) if number not in outcome.refused]
+        answered.vectors.extend(vectors[number] for number in answered_calls)
+        answered.outputs.extend(outcome.outputs[number] for number in answered_calls)
         answered.refused.extend(outcome.refused.values())
         answered.artifacts[rank] = artifact
     return answered

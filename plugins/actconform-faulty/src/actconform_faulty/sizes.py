@@ -156,7 +156,7 @@ for into, rank in (("torch", 3), ("torch", 4), ("ort", 3), ("ort", 4)):
 @fault("torch", "softmax-slope-tail", LONG, "the gradient of long rows is 0 at the end", "softmax/gradient/f32",
        findings="scaled-error", blames="framework")  # fmt: skip
 def softmax_slope_tail(program: Program, _: object) -> Program:
-    return with_gradient(program, lambda tensors, d: np.where(np.arange(d.shape[-1]) < INDICES, d, 0))
+    return with_gradient(program, lambda _, d: np.where(np.arange(d.shape[-1]) < INDICES, d, 0))
 
 
 @fault("torch", "sigmoid-slope-tail", LENGTHS, "the last 10 slopes are lost", "sigmoid/gradient/f32",
