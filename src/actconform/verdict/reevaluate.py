@@ -106,15 +106,15 @@ class Reevaluation:
         return finding.same(violation, anywhere=not self._test_vectors.tolerance.unary or finding.interval == NOWHERE)
 
     def _evaluate(self, regime: str) -> list[GraphOutputs]:
-        if regime not in self._evaluations and not self._absent:
+        if regime not in self._evaluations:
             try:
                 with np.errstate(all="ignore"):
                     self._evaluations[regime] = [
                         self._run(evaluator, regime) for evaluator in (_correctly_rounded, reference)
                     ]
             except EVALUATION_ERRORS as error:
-                self._absent = f"{type(error).__name__}: {error}"
-        return self._evaluations.get(regime, [])
+                self._absent, self._evaluations[regime] = f"{type(error).__name__}: {error}", []
+        return self._evaluations[regime]
 
     def _run(self, evaluator: Callable[[bytes], Callable[[Bundle], Mapping[str, Any]]], regime: str) -> GraphOutputs:
         artifacts = {

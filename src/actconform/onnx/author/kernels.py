@@ -195,5 +195,5 @@ def _sparsemax(g: Nodes, _: Kernel) -> str:
     ranks = g.Cast(g.Range(one, g.Add(g.Squeeze(width), one), one), to=g.element_type)
     supported = g.Greater(g.Add(unit, g.Mul(ranks, descending)), sums)
     k = g.ReduceSum(g.Cast(supported, to=TensorProto.INT64), last, keepdims=1)
-    tau = g.Div(g.Sub(g.GatherElements(sums, g.Sub(k, one), axis=-1), unit), g.Cast(k, to=g.element_type))
+    tau = g.Div(g.Sub(g.GatherElements(sums, g.Sub(k, one), axis=1), unit), g.Cast(k, to=g.element_type))
     return g.Relu(g.Sub(z, tau))
