@@ -196,6 +196,22 @@ def test_gradients_of_a_model_are_of_its_loss() -> None:
         np.testing.assert_allclose(outcome.outputs[0][f"d_{name}"], array, rtol=1e-6)
 
 
+def test_what_is_raised_ends_a_call_alone_that_may_be_refused() -> None:
+    asked = job("tiny", intermediates=False)
+    nothing: dict[str, Any] = {}
+    outcome = SESSION.run(
+        Job(asked.case, None, [*asked.calls, Call("shapes", nothing, may_refuse=True), *asked.calls], twice=True)
+    )
+    assert outcome.failure is None
+    assert outcome.refused.keys() == {1}
+    assert "KeyError" in outcome.refused[1]
+    assert [sorted(bundle) for bundle in outcome.outputs] == [[LOSS, OUTPUT], [], [LOSS, OUTPUT]]
+    assert outcome.unsteady == []
+    stopped = SESSION.run(Job(asked.case, None, [*asked.calls, Call("ordinary", nothing)]))
+    assert stopped.failure is not None
+    assert stopped.failure.call == 1
+
+
 def test_a_program_without_intermediates_has_none_and_the_job_succeeds() -> None:
     outcome = SESSION.run(job("tapless"))
     assert outcome.failure is None

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-def refusals(outcome: JobResult, layouts: Sequence[str]) -> str:
+def refused_layouts(outcome: JobResult, layouts: Sequence[str]) -> str:
     """Return in words in which layouts a program took no arrays, by call, and why; "" where it took all."""
-    refused = dict.fromkeys(layouts[call] for call in outcome.refused)
-    return f"takes no arrays that lie {', '.join(refused)}: {next(iter(outcome.refused.values()))}" if refused else ""
+    refused = {layouts[call]: message for call, message in outcome.refused.items() if layouts[call]}
+    return f"takes no arrays that lie {', '.join(refused)}: {next(iter(refused.values()))}" if refused else ""
 
 
 def behaviour(

@@ -10,7 +10,7 @@ from actconform.comparison.comparator import comparison
 from actconform.types.finding import CLASSES, CRITICAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,6 +34,13 @@ class VaryingAnswers(NamedTuple):
     def vary(self) -> bool:
         """Whether any answer varies."""
         return self.nearest is not self.farthest
+
+    def without(self, calls: Container[int]) -> VaryingAnswers:
+        """Return the answers to the other calls."""
+        nearest = [bundle for call, bundle in enumerate(self.nearest) if call not in calls]
+        if not self.vary:
+            return VaryingAnswers(nearest, nearest)
+        return VaryingAnswers(nearest, [bundle for call, bundle in enumerate(self.farthest) if call not in calls])
 
     def breaks_limits(self, test_vectors: TestVectors, compared: Comparison) -> bool:
         """Tell whether the farthest answers break a limit of numbers, or differ in shape, where the nearest, `compared`, do not."""

@@ -146,6 +146,8 @@ class Backend(ABC):
     stands_for: ClassVar[str] = ""
     """The backend whose registered deviations hold for the variants too."""
 
+    compiles_per_shape: ClassVar[bool] = False
+    """Whether each shape of inputs costs a compilation: then a case asks a few lengths and shapes, not every one."""
     optional: ClassVar[bool] = False
     """Whether a run conforms without it, as where it needs a device that few machines have."""
     extra: ClassVar[bool] = False

@@ -13,15 +13,17 @@ import msgspec
 from actconform.comparison.comparator import comparison
 from actconform.comparison.memory import with_layouts_named
 from actconform.comparison.metamorphic import RelationChecks
-from actconform.comparison.side_effects import behaviour, refusals
+from actconform.comparison.side_effects import behaviour, refused_layouts
 from actconform.comparison.varying import varying_answers
 from actconform.errors import ExportError, GoldenError, NoGoldens, Unavailable, Unsupported, WorkerError
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import facts
+from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refused_shapes, without_refused
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.repetition import calls_of, repeated_calls
 from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Verdict
+from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
 from actconform.verdict.judge import judge
@@ -43,11 +45,10 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Bundle, Finding
     from actconform.types.cause import Register
-    from actconform.types.model import Model
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, JobResult
 
-CACHE_BYTES = 1 << 29  # bytes: those of the built-in subjects are 331 MB, and routes that start late generate none anew
+CACHE_BYTES = 5 << 27  # bytes: those of the built-in subjects are 580 MB, and routes that start late generate none anew
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -127,8 +128,10 @@ def run_case(case: Case, context: CaseContext) -> Result:
 def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     subject = context.catalog.subject(case.subject)
     line = subject_of(subject)
+    backend = context.catalog.backends[context.catalog.worker(case)]
     with clock("draw"):
-        test_vectors = context.vector_cache.generate(subject, case)
+        drawn = context.vector_cache.generate(subject, case)
+        test_vectors = drawn.asked(compiles_per_shape=backend.compiles_per_shape, graph=case.exporter is not None)
     with clock("export"):
         graph = artifact_for(subject, case, context)
         breaches = line.gates(graph, case) if graph and context.exports else []
@@ -148,64 +151,89 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
             result = _refused(case, context, graph, of_graph)
             return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
         return _failed(case, outcome.failure, outcome)
+    answers = varying_answers(test_vectors, outcome)
+    of_job, answered_job, answers = without_refused(test_vectors, job, outcome, answers)
+    with clock("ranks"):
+        ranks = _at_other_ranks(subject, case, graph, drawn, context)
+    answered = msgspec.structs.replace(of_job, vectors=[*of_job.vectors, *ranks.vectors])
     with clock("compare"):
-        answers = varying_answers(test_vectors, outcome)
-        compared = comparison(test_vectors, answers.nearest[: len(test_vectors.vectors)])
-        compared = compared._replace(findings=with_layouts_named(test_vectors, compared))
-    measurements, findings = compared.measurements, compared.findings
-    findings += _beside_numbers(test_vectors, relation_checks, outcome, answers, compared, case, context)
+        compared = comparison(answered, [*answers.nearest[: len(of_job.vectors)], *ranks.outputs])
+        compared = compared._replace(findings=with_layouts_named(answered, compared))
+        broken, unlimited = _broken_relations(of_job, relation_checks, answers, compared)
+    measurements, findings = compared.measurements, compared.findings + broken
+    findings += behaviour(test_vectors, outcome, backend.provider, unlimited=unlimited)
     with clock("blame"):
-        findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
+        reevaluation = _reevaluation(answered_job, answered, relation_checks, ranks)
+        findings = _blamed(findings, subject, answered_job, of_job, reevaluation, context)
         findings = of_graph + [by_drawing(finding, of_graph) for finding in findings]
     if line.layered and case.aspect == "value" and not case.constants:
         with clock("layers"):
             shown = (outcome.intermediates, outcome.statistics)
-            layers = LayerRun(graph, job, test_vectors.vectors[0].inputs, *shown, _run_job(context))
+            layers = LayerRun(graph, answered_job, of_job.vectors[0].inputs, *shown, _run_job(context))
             of_layers, wrong_layers = line.layer_findings(layers)
             silent = line.not_given(layers)
         measurements, findings = measurements + of_layers, wrong_layers + findings
     situation = _situation(case, context, job.artifact)
     with clock("causes"):
-        explained = _explained(line, test_vectors, compared, findings, situation)
+        explained = _explained(line, answered, compared, findings, situation)
     findings += explained.outside
     result = _judged(case, findings, explained, situation, outcome.implementation, outcome.placement)
-    first = line.first_error(test_vectors, answers.nearest[0], findings)
-    refused = refusals(outcome, [call.layout for call in job.calls])
-    result = msgspec.structs.replace(
+    reasons = [
+        result.reason,
+        line.first_error(answered, answers.nearest[0], findings),
+        silent,
+        refused_layouts(outcome, [call.layout for call in job.calls]),
+        refused_shapes(job, outcome, ranks),
+    ]
+    return msgspec.structs.replace(
         result,
-        reason="; ".join(filter(None, (result.reason, first, silent, refused))),
+        reason="; ".join(filter(None, reasons)),
         findings=tuple(
             finding
             if finding.deviation
-            else msgspec.structs.replace(
-                finding, candidates=line.candidates(test_vectors, compared, finding, situation)
-            )
+            else msgspec.structs.replace(finding, candidates=line.candidates(answered, compared, finding, situation))
             for finding in result.findings
         ),
+        export=described,
+        measurements=tuple(measurements),
+        timings=_timings(clock.seconds, outcome.timings),
     )
-    timings = _timings(clock.seconds, outcome.timings)
-    return msgspec.structs.replace(result, export=described, measurements=tuple(measurements), timings=timings)
 
 
-def _beside_numbers(
-    test_vectors: TestVectors,
-    relation_checks: RelationChecks,
-    outcome: JobResult,
-    answers: VaryingAnswers,
-    compared: Comparison,
+def _at_other_ranks(
+    subject: Kernel | Model,
     case: Case,
+    graph: Artifact | None,
+    test_vectors: TestVectors,
     context: CaseContext,
-) -> list[Finding]:
-    """Return the findings of metamorphic relations, where every answer breaks them, and of what a program did beside its outputs."""
+) -> OtherRanks:
+    """Ask the graph that we write of a kernel again for each of these ranks; those of exporters take the ranks that they declare."""
+    if graph is None or case.exporter != DRIVER_EXPORTER or isinstance(subject, Model):
+        return OtherRanks([], [], {}, [])
+    backend = context.catalog.backends[context.catalog.worker(case)]
+    by_rank = test_vectors.of_other_ranks(compiles_per_shape=backend.compiles_per_shape)
+    return at_other_ranks(subject, case, graph, by_rank, _run_job(context))
+
+
+def _reevaluation(
+    job: Job, test_vectors: TestVectors, relation_checks: RelationChecks, ranks: OtherRanks
+) -> Reevaluation | None:
+    if job.artifact is None:
+        return None
+    return Reevaluation(job.artifact, test_vectors, relation_checks, ranks.artifacts)
+
+
+def _broken_relations(
+    test_vectors: TestVectors, relation_checks: RelationChecks, answers: VaryingAnswers, compared: Comparison
+) -> tuple[list[Finding], bool]:
+    """Return the findings of metamorphic relations that every answer breaks, and whether answers differ by more than limits allow."""
     asked = len(test_vectors.vectors)
     broken = relation_checks.violations(answers.nearest[asked:])
-    unlimited = answers.vary and answers.breaks_limits(test_vectors, compared)
-    if answers.vary:
-        always = {finding.relation for finding in relation_checks.violations(answers.farthest[asked:])}
-        unlimited |= {finding.relation for finding in broken} != always
-        broken = [finding for finding in broken if finding.relation in always]
-    provider = context.catalog.backends[context.catalog.worker(case)].provider
-    return broken + behaviour(test_vectors, outcome, provider, unlimited=unlimited)
+    if not answers.vary:
+        return broken, False
+    always = {finding.relation for finding in relation_checks.violations(answers.farthest[asked:])}
+    unlimited = answers.breaks_limits(test_vectors, compared) or {finding.relation for finding in broken} != always
+    return [finding for finding in broken if finding.relation in always], unlimited
 
 
 def job_for(
@@ -217,10 +245,7 @@ def job_for(
 ) -> Job:
     """Return the worker's job: a call for each test vector, in order, then those of the metamorphic relations, then all again."""
     line = subject_of(subject)
-    calls = [
-        Call(vector.regime, vector.inputs, vector.cotangents, vector.layout, vector.first_plain)
-        for vector in test_vectors.vectors
-    ]
+    calls = [asking(vector) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     sizes = [sum(array.size for array in (*call.inputs.values(), *(call.cotangents or {}).values())) for call in calls]
     again = repeated_calls(sizes, calls_of(subject))
@@ -264,10 +289,9 @@ def _blamed(
     subject: Kernel | Model,
     job: Job,
     test_vectors: TestVectors,
-    relation_checks: RelationChecks,
+    reevaluation: Reevaluation | None,
     context: CaseContext,
 ) -> list[Finding]:
-    reevaluation = Reevaluation(job.artifact, test_vectors, relation_checks) if job.artifact else None
     blamed = [blame(finding, subject, job.case, reevaluation) for finding in findings]
     if job.artifact and any(finding.blame == Blame.RUNTIME and finding.worst for finding in blamed):
         backend = context.catalog.backends[context.catalog.worker(job.case)]

@@ -18,6 +18,7 @@ from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.memory_vectors import with_layouts
 from actconform.testdata.model_tensors import draw_parameters
 from actconform.testdata.model_vectors import generate_model
+from actconform.testdata.sizes import with_sizes
 from actconform.types import Blame
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT, Model
@@ -108,7 +109,9 @@ class KernelSubject:
         self._kernel = kernel
 
     def vectors(self, case: Case, golden: Golden) -> TestVectors:
-        return with_layouts(self._kernel, case.aspect, generate(self._kernel, case.aspect, case.dtype, golden))
+        test_vectors = generate(self._kernel, case.aspect, case.dtype, golden)
+        test_vectors = with_sizes(self._kernel, case.aspect, case.dtype, test_vectors)
+        return with_layouts(self._kernel, case.aspect, test_vectors)
 
     def author(self, dtype: str) -> Artifact:
         return author(self._kernel, dtype)

@@ -70,6 +70,33 @@ class TestVector(msgspec.Struct, frozen=True, kw_only=True):
     bounds: dict[str, F64] = {}
     layout: str = ""
     first_plain: bool = False
+    rows: int = 0
+    """Where it is not 0, the length to which the first axis of x and of the cotangents is repeated for the call; the truth is of one period."""
+    each_shape: bool = False
+    """Whether it is left out for a backend that compiles each shape."""
+    may_refuse: bool = False
+    """Whether an error is no fault: it is asked beyond what kernels declare."""
+
+    @property
+    def rank(self) -> int:
+        """The number of axes of its first input."""
+        return next(iter(self.inputs.values())).ndim
+
+    def asked(self) -> tuple[Bundle, Bundle | None]:
+        """Return the inputs and cotangents of the call."""
+        if not self.rows:
+            return self.inputs, self.cotangents
+        cotangents = self.cotangents
+        if cotangents is not None:
+            cotangents = {name: self._repeated(array) for name, array in cotangents.items()}
+        return {**self.inputs, "x": self._repeated(self.inputs["x"])}, cotangents
+
+    def _repeated(self, array: NDArray[Any]) -> NDArray[Any]:
+        return np.resize(array, self.shape_of(array))
+
+    def shape_of(self, array: NDArray[Any]) -> tuple[int, ...]:
+        """Return the shape of what is `array` in one period."""
+        return (self.rows, *array.shape[1:]) if self.rows else array.shape
 
 
 class TestVectors(msgspec.Struct, frozen=True):
@@ -78,13 +105,33 @@ class TestVectors(msgspec.Struct, frozen=True):
     __test__: ClassVar[bool] = False
     tolerance: Tolerance
     vectors: list[TestVector]
+    sizes: list[TestVector] = []
+    """Those of other lengths and shapes, which not every route is asked: see `testdata.sizes`."""
+
+    def asked(self, *, compiles_per_shape: bool, graph: bool) -> TestVectors:
+        """Return what a route is asked: of `sizes` few where each shape is compiled, and of a graph none of other ranks than it takes."""
+        left_out = self.of_other_ranks(compiles_per_shape=False) if graph else {}
+        chosen = [
+            vector
+            for vector in self.sizes
+            if not (compiles_per_shape and vector.each_shape) and vector.rank not in left_out
+        ]
+        return TestVectors(self.tolerance, [*self.vectors, *chosen])
+
+    def of_other_ranks(self, *, compiles_per_shape: bool) -> dict[int, list[TestVector]]:
+        """Return the test vectors of other ranks than kernels declare, by rank; few where each shape is compiled."""
+        by_rank: dict[int, list[TestVector]] = {}
+        for vector in self.sizes:
+            if vector.rank != self.vectors[0].rank and not (compiles_per_shape and vector.each_shape):
+                by_rank.setdefault(vector.rank, []).append(vector)
+        return by_rank
 
     @property
     def nbytes(self) -> int:
         """The bytes of its arrays, each array once."""
         arrays = (
             array
-            for vector in self.vectors
+            for vector in (*self.vectors, *self.sizes)
             for bundle in (vector.inputs, vector.cotangents or {}, vector.truth, vector.input_at, vector.bounds)
             for array in bundle.values()
         )
@@ -285,6 +332,7 @@ def unstored_vector(
     regime: str,
     inputs: dict[str, Any],
     cotangents_of: Callable[[tuple[int, ...]], F64] | None,
+    **flags: bool,
 ) -> TestVector:
     """Return a call of a row kernel whose truth is computed here, of the gradient where there is what gives the cotangents of a shape."""
     wide = {name: round_to(array.astype(np.float64), fmt) for name, array in inputs.items()}
@@ -293,7 +341,8 @@ def unstored_vector(
     if cotangents_of is not None:
         cotangents = {name: cotangents_of(array.shape) for name, array in outputs.items()}
         outputs = truth(kernel, wide, cotangents)
-    return _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
+    vector = _row_vector(kernel, fmt, regime, wide, cotangents, outputs)
+    return msgspec.structs.replace(vector, **flags) if flags else vector
 
 
 def _row_vector(
@@ -312,7 +361,7 @@ def _row_vector(
         regime=regime,
         inputs=inputs,
         cotangents=None if cotangents is None else {name: g.astype(storage) for name, g in cotangents.items()},
-        truth={name: array.astype(np.float64) for name, array in outputs.items()},
+        truth={name: np.asarray(array, np.float64) for name, array in outputs.items()},
         input_at={name: _input_at(name, wide, array) for name, array in outputs.items()},
         dtypes=dict.fromkeys(outputs, np.dtype(np.int64) if kernel.output_dtype == "int64" else storage),
         bounds=bounds,
@@ -322,7 +371,6 @@ def _row_vector(
 def _input_at(output: str, inputs: dict[str, F64], array: NDArray[Any]) -> F64:
     """Return an input number for each output element: its own, the gate's, or the largest of its row."""
     x = inputs[output[2:]] if output.startswith("d_") else inputs["x"]
-    if x.shape[:-1] == array.shape[:-1]:
+    if x.ndim == array.ndim and x.shape[:-1] == array.shape[:-1]:
         return x[..., : array.shape[-1]]
-    largest: F64 = x.max(axis=-1)
-    return largest
+    return np.asarray(x.max(axis=-1))

@@ -197,7 +197,10 @@ def _near_zero(case: _Case, x: F64) -> NDArray[np.bool_]:
 def _exact(case: _Case) -> dict[str, F64]:
     """The kernel's ULP of the result: `exact_ulp` in f32, 1 in 16 bits unless it is 0."""
     ulp = 1.0 if case.kernel.exact_ulp and case.fmt.bits == 16 else case.kernel.exact_ulp
-    return {name: ulp * ulp_of(truth.astype(np.float64), case.fmt) for name, truth in case.truth.items()}
+    return {
+        name: ulp * ulp_of(np.atleast_1d(truth).astype(np.float64), case.fmt).reshape(np.shape(truth))
+        for name, truth in case.truth.items()
+    }
 
 
 def _prelu(case: _Case) -> dict[str, F64]:

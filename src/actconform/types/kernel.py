@@ -92,11 +92,17 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True):
         at_nan = Convention("gradient", (math.nan,), DERIVATIVE_AT_NAN, answers)
         return msgspec.structs.replace(self, conventions=(*self.conventions, at_nan))
 
-    def dims(self, name: str) -> tuple[str, ...]:
+    def dims(self, name: str, rank: int | None = None) -> tuple[str, ...]:
         """Return the dimensions of input `name`, all dynamic in a graph; those of one name are equal in one call.
 
-        A unary kernel takes (n), a row kernel (b, n), or (b, n, m) where it works on axis 1; a further input is (n).
+        A unary kernel takes (n), a row kernel (b, n), or (b, n, m) where it works on axis 1; a further input is (n). With `rank` the
+        first input has that many axes.
         """
-        if self.form == "unary" or name != self.inputs[0]:
+        if name != self.inputs[0]:
             return ("n",)
-        return ("b", "n", "m") if self.axis == 1 else ("b", "n")
+        if rank is None:
+            return ("n",) if self.form == "unary" else ("b", "n", "m") if self.axis == 1 else ("b", "n")
+        axes = [f"d{axis}" for axis in range(rank)]
+        if self.form == "row":
+            axes[self.axis] = "n"
+        return tuple(axes)

@@ -18,6 +18,7 @@ from actconform.onnx.evaluate.reference import reference
 from actconform.onnx.gates import io_names
 from actconform.onnx.gradient_artifact import with_cotangents
 from actconform.testdata.golden.model_goldens import LAYER
+from actconform.testdata.metamorphic import REGIME as PROPERTY
 from actconform.types import NOWHERE, FindingClass
 from actconform.workers.protocol import Call
 
@@ -51,20 +52,25 @@ class GraphOutputs(msgspec.Struct, frozen=True):
 
 
 class Reevaluation:
-    """Says whether the graph itself shows a finding. Evaluated when it is first needed, all inputs at once.
+    """Says whether the graph itself shows a finding. The inputs of a regime are evaluated when it is first needed.
 
-    Without `relation_checks` findings of the class `property` are nobody's: no evaluator has the outputs that they need.
+    Without `relation_checks` findings of the class `property` are nobody's: no evaluator has the outputs that they need. `of_ranks`
+    are the graphs of the inputs that have another rank than `artifact` takes.
     """
 
     def __init__(
-        self, artifact: Artifact, test_vectors: TestVectors, relation_checks: RelationChecks | None = None
+        self,
+        artifact: Artifact,
+        test_vectors: TestVectors,
+        relation_checks: RelationChecks | None = None,
+        of_ranks: Mapping[int, Artifact] | None = None,
     ) -> None:
         self.artifact = artifact
         self._test_vectors = test_vectors
         self._relation_checks = relation_checks
-        self._evaluations: list[GraphOutputs] | None = None
-        self._absent = ""
-        self._failing: dict[str, str] = {}
+        self._of_ranks = of_ranks or {}
+        self._evaluations: dict[str, list[GraphOutputs]] = {}
+        self._absent: dict[str, str] = {}
         """Of regimes in which an evaluator fails, why."""
 
     def agreement(self, finding: Finding) -> tuple[Agreement, str]:
@@ -76,11 +82,9 @@ class Reevaluation:
         """
         if finding.class_ == FindingClass.PROPERTY and self._relation_checks is None:
             return "absent", ""
-        evaluations = self._evaluate()
+        evaluations = self._evaluate(finding.regime)
         if not evaluations:
-            return "absent", f"no second evaluation of the graph: {self._absent}"
-        if finding.regime in self._failing:
-            return "absent", f"no second evaluation of the graph: {self._failing[finding.regime]}"
+            return "absent", f"no second evaluation of the graph: {self._absent[finding.regime]}"
         key = (finding.regime, finding.tensor)
         alike = [self._alike(evaluation, finding) for evaluation in evaluations]
         wrong = [violation is not None for violation in alike]
@@ -106,48 +110,56 @@ class Reevaluation:
         same = (violation for violation in evaluation.findings if finding.same(violation, anywhere=anywhere))
         return next((it for it in same if _of_single_elements(it, sample, self._test_vectors) == single), None)
 
-    def _evaluate(self) -> list[GraphOutputs]:
-        if self._evaluations is None:
+    def _evaluate(self, regime: str) -> list[GraphOutputs]:
+        if regime not in self._evaluations:
             try:
                 with np.errstate(all="ignore"):
-                    runs = (CorrectlyRoundedEvaluator(self.artifact.model).forward, reference(self.artifact.model))
-                    self._evaluations = [self._run(forward) for forward in runs]
+                    self._evaluations[regime] = [
+                        self._run(evaluator, regime) for evaluator in (_correctly_rounded, reference)
+                    ]
             except EVALUATION_ERRORS as error:
-                self._absent, self._evaluations = f"{type(error).__name__}: {error}", []
-        return self._evaluations
+                self._absent[regime], self._evaluations[regime] = f"{type(error).__name__}: {error}", []
+        return self._evaluations[regime]
 
-    def _run(self, forward: Callable[[Bundle], Mapping[str, Any]]) -> GraphOutputs:
-        names, _ = io_names(self.artifact.model)
+    def _run(self, evaluator: Callable[[bytes], Callable[[Bundle], Mapping[str, Any]]], regime: str) -> GraphOutputs:
+        artifacts = {
+            vector.rank: self._of_ranks.get(vector.rank, self.artifact) for vector in self._test_vectors.vectors
+        }
+        forwards = {rank: evaluator(artifact.model) for rank, artifact in artifacts.items()}
+        names = {rank: io_names(artifact.model)[0] for rank, artifact in artifacts.items()}
 
         def outputs_of(call: Call) -> Bundle:
             inputs = with_cotangents(call.inputs, call.cotangents)
-            return {name: np.asarray(array) for name, array in forward({name: inputs[name] for name in names}).items()}
+            rank = next(iter(call.inputs.values())).ndim
+            outputs = forwards[rank]({name: inputs[name] for name in names[rank]})
+            return {name: np.asarray(array) for name, array in outputs.items()}
 
         vectors, all_outputs = [], []
         by_tensors: dict[tuple[int, int], Bundle] = {}  # layouts have these in common
         for vector in self._test_vectors.vectors:
-            tensors = (id(vector.inputs), id(vector.cotangents))
-            try:
-                if tensors not in by_tensors:
-                    by_tensors[tensors] = outputs_of(Call(vector.regime, vector.inputs, vector.cotangents))
-            except EVALUATION_ERRORS as error:  # at this size, it may be
-                self._failing[vector.regime] = f"{type(error).__name__}: {error}"
-                if len(self._test_vectors.vectors) == 1:
-                    raise
+            if vector.regime != regime:
                 continue
+            tensors = (id(vector.inputs), id(vector.cotangents))
+            if tensors not in by_tensors:
+                by_tensors[tensors] = outputs_of(Call(vector.regime, vector.inputs, vector.cotangents))
             all_outputs.append(by_tensors[tensors])
-            vectors.append(vector)
+            # one period is enough of what is repeated
+            vectors.append(msgspec.structs.replace(vector, rows=0) if vector.rows else vector)
+        test_vectors = msgspec.structs.replace(self._test_vectors, vectors=vectors)
         typed: list[Bundle] = [
             {name: array.astype(vector.dtypes.get(name, array.dtype)) for name, array in outputs.items()}
             for vector, outputs in zip(vectors, all_outputs, strict=True)
         ]
-        evaluated = msgspec.structs.replace(self._test_vectors, vectors=vectors)
-        findings = structure(evaluated, all_outputs) + compare(evaluated, typed)[1]
-        if self._relation_checks:
+        findings = structure(test_vectors, all_outputs) + compare(test_vectors, typed)[1]
+        if self._relation_checks and regime == PROPERTY:
             findings += self._relation_checks.violations(
                 [outputs_of(Call(*call)) for call in self._relation_checks.calls()]
             )
-        return GraphOutputs(joined(evaluated, typed), findings)
+        return GraphOutputs(joined(test_vectors, typed), findings)
+
+
+def _correctly_rounded(model: bytes) -> Callable[[Bundle], Mapping[str, Any]]:
+    return CorrectlyRoundedEvaluator(model).forward
 
 
 class LayerReevaluation:

@@ -70,7 +70,7 @@ class Call(msgspec.Struct, frozen=True):
     """One call of the program: inputs of one regime, and the cotangents of its outputs where the aspect is gradient.
 
     Its arrays lie aligned and contiguous in the worker, or as the `layout` says (see `layouts`), all or, with `first_plain`, all
-    but the first.
+    but the first. What is raised where it `may_refuse` ends this call alone.
     """
 
     regime: str
@@ -78,6 +78,7 @@ class Call(msgspec.Struct, frozen=True):
     cotangents: Bundle | None = None
     layout: str = ""
     first_plain: bool = False
+    may_refuse: bool = False
 
 
 class Job(msgspec.Struct, frozen=True, tag=True):
@@ -135,10 +136,10 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
 
     `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
     `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `refused` has, by call, why the
-    program raised where its arrays lay as `Call.layout` says; it was then made with aligned ones. `unsteady` lists (call, output
-    name) whose bits differed when the call was made again; NaN payloads do not count. `second` has the outputs of such a call when
-    they first differed. `surviving` has the names of the tensors that survive optimization, None where the job does not ask for
-    them.
+    program raised where its arrays lay as `Call.layout` says, when it was made with aligned ones, or where it `may_refuse`: then
+    its bundle is empty. `unsteady` lists (call, output name) whose bits differed when the call was made again; NaN payloads do not
+    count. `second` has the outputs of such a call when they first differed. `surviving` has the names of the tensors that survive
+    optimization, None where the job does not ask for them.
     """
 
     outputs: list[Bundle] = []

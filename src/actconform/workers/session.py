@@ -186,17 +186,19 @@ class Session:
             try:
                 outputs, mutated = _call(program, call, index, outcome.timings)
             except StoppedError as stopped:
-                if not call.layout:
+                if not (call.layout or call.may_refuse):
                     raise
+                outcome.refused[index], outputs, mutated = stopped.failure.message, {}, []
+            if index in outcome.refused and not call.may_refuse:
                 calls[index] = msgspec.structs.replace(call, layout="")
                 outputs, mutated = _call(
                     program, calls[index], index, outcome.timings
-                )  # what raises here too is no refusal
-                outcome.refused[index] = stopped.failure.message
+                )  # what raises here is no refusal
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
             at_first = at_first or resident()
-        _repeat(program, calls, job.repeated if calls else (), outcome)
+        repeated = [index for index in job.repeated if not (index in outcome.refused and calls[index].may_refuse)]
+        _repeat(program, calls, repeated if calls else (), outcome)
         if job.calls and job.growth:
             output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
             if resident() - at_first - output_bytes > SUSPECT:

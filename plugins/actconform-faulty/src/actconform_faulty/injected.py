@@ -143,6 +143,7 @@ ROOMS = (
     "memory_layout",
     "repetition",
     "windows",
+    "sizes",
 )
 HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
 for _room in (*ROOMS, *HEALTHY_ROOMS):

@@ -40,6 +40,7 @@ class JaxBackend(FrameworkBackend):
     """jax.nn, jax.numpy and jax.vjp on the CPU, each program one function under jax.jit."""
 
     name: ClassVar[str] = "jax"
+    compiles_per_shape: ClassVar[bool] = True
     extra: ClassVar[bool] = True
     opens: ClassVar[tuple[SourceKind, ...]] = ("factory",)
 

@@ -36,6 +36,7 @@ class TorchCompile(TorchBackend):
     """
 
     name: ClassVar[str] = "torch-compile"
+    compiles_per_shape: ClassVar[bool] = True
     extra: ClassVar[bool] = True
     opens: ClassVar[tuple[SourceKind, ...]] = ()  # users' models are opened by torch itself
 

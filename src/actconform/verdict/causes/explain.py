@@ -9,6 +9,7 @@ import numpy as np
 
 from actconform.comparison.comparator import comparison_of
 from actconform.testdata.kernel_vectors import TestVectors, truth_of
+from actconform.testdata.sizes import OF_SIZES
 from actconform.tolerance.limits import unary_tolerance
 from actconform.tolerance.row_bounds import flushes
 from actconform.tolerance.ulp import to_hex, ulp_of
@@ -128,7 +129,9 @@ class Explainer:
             pieces = []
             for regime, elements in counted.items():
                 sample = compared.samples[regime, tensor]
-                tested = np.union1d(elements, self._misrounded(sample)) if testing else elements
+                # other sizes hold the inputs of other regimes again
+                tests = testing and regime not in OF_SIZES
+                tested = np.union1d(elements, self._misrounded(sample)) if tests else elements
                 if tested.size:
                     pieces.append(Piece(regime, sample, tested))
             if not pieces:
