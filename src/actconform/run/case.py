@@ -137,13 +137,16 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         job = job_for(subject, case, test_vectors, relation_checks, graph)
     with clock("worker"):
         outcome = context.worker.run(job, context.timeout)
+        if outcome.altered:
+            context.worker.renew()  # the next case is to find the process as this one did
     if outcome.failure is not None:
         return _failed(case, outcome.failure, outcome)
     with clock("compare"):
         compared = comparison(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
     measurements, findings = compared.measurements, compared.findings
     findings += relation_checks.violations(outcome.outputs[len(test_vectors.vectors) :])
-    findings += behaviour(test_vectors, outcome, context.catalog.backends[context.catalog.worker(case)].provider)
+    provider = context.catalog.backends[context.catalog.worker(case)].provider
+    findings += behaviour(test_vectors, outcome, provider, context.facts)
     with clock("blame"):
         findings = _blamed(findings, subject, job, test_vectors, relation_checks, context)
     if line.layered and case.aspect == "value" and not case.constants:
@@ -185,9 +188,9 @@ def job_for(
     calls = [Call(vector.regime, vector.inputs, vector.cotangents) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     if graph is None:
-        return Job(case, None, calls, intermediates=line.layered and case.aspect == "value")
+        return Job(case, None, calls, intermediates=line.layered and case.aspect == "value", side_effects=True)
     part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))
-    return Job(case, part, [line.call_for(call, part) for call in calls])
+    return Job(case, part, [line.call_for(call, part) for call in calls], side_effects=True)
 
 
 def _refused(case: Case, context: CaseContext, graph: Artifact, breaches: Sequence[Breach]) -> Result:
@@ -222,7 +225,7 @@ def _blamed(
 def _answers(job: Job, level: str, test_vectors: TestVectors, context: CaseContext) -> list[Bundle] | None:
     """Return the answers at another optimization level, or None where the runtime does not answer there."""
     try:
-        outcome = context.worker.run(msgspec.structs.replace(job, level=level), context.timeout)
+        outcome = context.worker.run(msgspec.structs.replace(job, level=level, side_effects=False), context.timeout)
     except WorkerError:
         return None
     return outcome.outputs[: len(test_vectors.vectors)] if outcome.failure is None else None

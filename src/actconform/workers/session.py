@@ -14,13 +14,15 @@ import msgspec
 import numpy as np
 
 from actconform.errors import SourceError, Unavailable, Unsupported
+from actconform.onnx.author.exporter import author
 from actconform.plugin.interfaces import Backend, Program
 from actconform.text import shortened
 from actconform.types import Artifact, Support
 from actconform.types.model import Model
 from actconform.workers.captured_warnings import capture_warnings
-from actconform.workers.memory_growth import SUSPECT, growth, resident
-from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
+from actconform.workers.interference import Peers, ask
+from actconform.workers.process_state import StateWatch
+from actconform.workers.protocol import ExportResult, Failure, Job, JobResult, aligned_copy, wire_dtype, wire_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Exporter
     from actconform.plugin.loader import Catalog
     from actconform.types import Case, Kernel
-    from actconform.workers.protocol import Bundle, Call, ExportJob, Job
+    from actconform.workers.protocol import Bundle, Call, ExportJob
 
 Stage = Literal["supports", "build", "load", "open", "run", "export"]
 Kind = Literal["unsupported", "unavailable", "error", "memory", "source"]
@@ -39,6 +41,7 @@ Kind = Literal["unsupported", "unavailable", "error", "memory", "source"]
 MEMORY_ERRORS = ("OutOfMemoryError", "ResourceExhaustedError")
 MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to allocate) memory", re.IGNORECASE)
 LONGEST_MESSAGE = 2000  # letters
+NEIGHBOURS = ("tanh", "relu", "sigmoid")  # what most backends have
 
 
 class CommandError(Exception):
@@ -88,13 +91,22 @@ class Session:
         return outcome
 
     def _run(self, job: Job, outcome: JobResult) -> None:
+        watch = StateWatch() if job.side_effects else None
         program = self.open(job, outcome)
         try:
+            if watch:
+                watch.after("building")
             self._call_all(program, job, outcome)
             if job.intermediates:
                 outcome.intermediates = _intermediates(program, job.calls[0])
+            if watch:
+                watch.after("a call", drawing=True)
+                ask(program, job.calls, outcome, self._peers(job))
         finally:
             _close(program, outcome)
+            if watch:
+                watch.after("closing")
+                outcome.changed, outcome.altered = watch.changed, outcome.altered or watch.left_changed
 
     def export(self, job: ExportJob) -> ExportResult:
         """Make the graph, with the warnings captured meanwhile; faults of the exporter are not raised."""
@@ -177,23 +189,40 @@ class Session:
             raise LookupError(f"the {self.name} worker knows no kernel or model {name!r}: {advice}") from None
 
     def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
-        at_first = 0
         for index, call in enumerate(job.calls):
             outputs, mutated = _call(program, call, index, outcome.timings)
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
-            at_first = at_first or resident()
         # Last, not second: state left behind by the calls in between must not show in the outputs either.
         for index, call in enumerate(job.calls if job.twice else job.calls[:1]):
             again, _ = _call(program, call, index, outcome.timings)
             if differing := differing_names(outcome.outputs[index], again):
                 outcome.unsteady.extend((index, name) for name in differing)
                 outcome.second[index] = again
-            del again  # it would count as growth
-        if job.calls and not job.twice:
-            output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
-            if resident() - at_first - output_bytes > SUSPECT:
-                outcome.grown = growth(lambda: _call(program, job.calls[0], 0, {"run": 0.0}))
+
+    def _peers(self, job: Job) -> Peers:
+        return Peers(
+            again=lambda: self.open(job, JobResult()),
+            neighbour=lambda: self._neighbour(job.case),
+            call=_answer,
+            forward=_forward_of,
+            close=lambda program: _close(program, JobResult()),
+            differing=differing_names,
+            dtype=wire_dtype(job.case.dtype),
+            thread_safe=self.backend.thread_safe,
+            brief=job.case.subject in self.catalog.models,
+        )
+
+    def _neighbour(self, case: Case) -> Program | None:
+        """Return the program of another kernel, the first that the backend takes; None where it takes none."""
+        for name in NEIGHBOURS:
+            if name != case.subject:
+                try:
+                    artifact = None if self.backend.kind == "framework" else author(self.catalog.kernels[name], case.dtype)
+                    return self.open(Job(msgspec.structs.replace(case, subject=name), artifact, []), JobResult())
+                except (StoppedError, Unsupported):
+                    continue
+        return None
 
 
 def _load_arguments(job: Job, backend: Backend) -> tuple[Any, ...]:
@@ -264,6 +293,20 @@ def _call(
         if call.cotangents is not None and not same_bytes(array, call.cotangents[name]):
             mutated.append(f"cotangent {name}")
     return outputs, mutated
+
+
+def _answer(program: Program, call: Call) -> dict[str, NDArray[Any]]:
+    return _call(program, call, 0, {"run": 0.0})[0]
+
+
+def _forward_of(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
+    """Return what `forward` gives for the inputs of a call with cotangents; None where the backend has gradients alone."""
+    try:
+        return _answer(program, msgspec.structs.replace(call, cotangents=None))
+    except StoppedError as stopped:
+        if stopped.failure.kind == "unsupported":
+            return None
+        raise
 
 
 def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:

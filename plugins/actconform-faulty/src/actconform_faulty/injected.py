@@ -124,6 +124,8 @@ ROOMS = (
     "one_sided",
     "patterns",
     "cotangents",
+    "resources",
+    "state",
 )
 for _room in ROOMS:
     import_module(f"actconform_faulty.{_room}")

@@ -1,0 +1,142 @@
+"""Asks what calls and programs leave behind, and whether programs, methods and threads stay out of each other's way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from actconform.workers.interleaving import at_once, between_lines
+from actconform.workers.protocol import Call
+from actconform.workers.resources import LEAST_OF_PROGRAMS, leak, resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actconform.plugin.interfaces import Program
+    from actconform.workers.protocol import Bundle, JobResult
+
+MODERATE = 1 << 16  # elements of a call's inputs, at most, where there is such a call
+ROUNDS, STOPS = 4, 12  # in which two threads call at once; lines between which one of them calls
+BRIEF_ROUNDS, BRIEF_STOPS = 1, 4  # of a model, whose calls take longer
+PROGRAMS_PROBED = 2
+FULL = {"open files": 400, "threads": 200, "child processes": 50}
+"""As much as a process may have of what leaks before a new one does the cases that come: limits are 1,024 files and more."""
+
+
+class Peers(NamedTuple):
+    """How to get, call and close programs: the same one `again`, and that of another subject, for x of `dtype`.
+
+    `forward` calls forward with the inputs of a call with cotangents, and gives None where there is none; `differing` names
+    unequal outputs. With `brief` threads are asked less.
+    """
+
+    again: Callable[[], Program]
+    neighbour: Callable[[], Program | None]
+    call: Callable[[Program, Call], Bundle]
+    forward: Callable[[Program, Call], Bundle | None]
+    close: Callable[[Program], None]
+    differing: Callable[[Bundle, Bundle], list[str]]
+    dtype: np.dtype[Any]
+    thread_safe: bool
+    brief: bool
+
+
+def ask(program: Program, calls: Sequence[Call], outcome: JobResult, peers: Peers) -> None:
+    """Ask all of a program that has answered `calls`, and add what is found to `outcome`.
+
+    One call of moderate size is made again and again: while a second program of the subject and one of another are alive, after they are
+    closed, between calls of the other method, and by two threads at once. Raises what a call raises, in threads aside.
+    """
+    if not calls:
+        return
+    index = next((number for number, call in enumerate(calls) if _size(call) <= MODERATE), 0)
+    call, answer = calls[index], outcome.outputs[index]
+    if index in outcome.second:
+        return  # it answers one way or another in any case
+    if words := leak(lambda: peers.call(program, call)):
+        outcome.leaks.append(f"{words} at every further call of the same inputs")
+    mirrored = Call(call.regime, _mirrored(call.inputs), call.cotangents and _mirrored(call.cotangents))
+    entangled = _Entanglement(program, call, answer, peers)
+    of_mirrored = entangled.among_programs(mirrored)
+    if words := leak(lambda: peers.close(peers.again()), LEAST_OF_PROGRAMS, PROGRAMS_PROBED):
+        outcome.leaks.append(f"{words} for every program that is made and closed")
+    if peers.thread_safe:
+        entangled.between_threads(mirrored, of_mirrored)
+    outcome.entangled = entangled.seen
+    if outcome.leaks:
+        now = resources()
+        outcome.altered = any(now.get(name, 0) > most for name, most in FULL.items())
+
+
+class _Entanglement:
+    """A program, a call and its answer; `seen` has (what was done, output name) where the answer was another."""
+
+    def __init__(self, program: Program, call: Call, answer: Bundle, peers: Peers) -> None:
+        self._program, self._call, self._answer, self._peers = program, call, answer, peers
+        self.seen: list[tuple[str, str]] = []
+
+    def among_programs(self, mirrored: Call) -> Bundle:
+        """Call while other programs are alive, and after they are closed; return the answer to `mirrored`."""
+        peers, both = self._peers, self._call.cotangents is not None
+        second = peers.again()
+        try:
+            fresh = peers.forward(second, self._call) if both else None
+            of_mirrored = peers.call(second, mirrored)  # first, so that an answer to the call itself can be none of its own
+            self._compare("a second program that is alive", self._answer, peers.call(second, self._call))
+            if fresh is not None:
+                after = peers.forward(self._program, self._call) or {}
+                self._compare("forward after vjp, where a fresh program is asked too,", fresh, after)
+                self._compare("vjp after forward", self._answer, self._again())
+            self._beside_neighbour()
+        finally:
+            peers.close(second)
+        self._compare("a call after another program was closed", of_mirrored, peers.call(self._program, mirrored))
+        return of_mirrored
+
+    def between_threads(self, mirrored: Call, of_mirrored: Bundle) -> None:
+        """Call in two threads at once, each with inputs of its own, and in one between the lines of the other."""
+        call = self._peers.call
+        rounds, stops = (BRIEF_ROUNDS, BRIEF_STOPS) if self._peers.brief else (ROUNDS, STOPS)
+        here, there = at_once([lambda: self._again(), lambda: call(self._program, mirrored)], rounds)
+        stopped, between = between_lines(
+            self._program, lambda program: call(program, self._call), lambda: call(self._program, mirrored), stops
+        )
+        for first, answers in ((self._answer, here + stopped), (of_mirrored, there + between)):
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    self._add(f"a call while another thread calls raises {answer}", "")
+                else:
+                    self._compare("a call while another thread calls", first, answer)
+
+    def _beside_neighbour(self) -> None:
+        """Call while a program of another kernel, which was called too, is alive; without one the second program is the other."""
+        neighbour = self._peers.neighbour()
+        try:
+            if neighbour:
+                x = np.linspace(-2, 2, 17).astype(self._peers.dtype)
+                self._peers.call(neighbour, Call("", {"x": x}))
+            self._compare("a call while another program is alive", self._answer, self._again())
+        finally:
+            if neighbour:
+                self._peers.close(neighbour)
+
+    def _again(self) -> Bundle:
+        return self._peers.call(self._program, self._call)
+
+    def _compare(self, done: str, first: Bundle, again: Bundle) -> None:
+        for name in self._peers.differing(first, again):
+            self._add(f"{done} gives other bits", name)
+
+    def _add(self, words: str, name: str) -> None:
+        if (words, name) not in self.seen:
+            self.seen.append((words, name))
+
+
+def _size(call: Call) -> int:
+    return sum(array.size for array in call.inputs.values())
+
+
+def _mirrored(arrays: Bundle) -> Bundle:
+    """Return each array with the same numbers in the reverse order."""
+    return {name: array.reshape(-1)[::-1].copy().reshape(array.shape) for name, array in arrays.items()}
