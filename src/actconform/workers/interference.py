@@ -8,7 +8,7 @@ import numpy as np
 
 from actconform.workers.interleaving import at_once, between_lines
 from actconform.workers.protocol import Call
-from actconform.workers.resources import LEAST_OF_PROGRAMS, leak, resources
+from actconform.workers.resources import LEAST_OF_MODELS, LEAST_OF_PROGRAMS, PROBED, PROBED_OF_MODELS, growing, leak, little_garbage, resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Program
     from actconform.workers.protocol import Bundle, JobResult
 
-MODERATE = 1 << 16  # elements of a call's inputs, at most, where there is such a call
-ROUNDS, STOPS = 4, 12  # in which two threads call at once; lines between which one of them calls
-BRIEF_ROUNDS, BRIEF_STOPS = 1, 4  # of a model, whose calls take longer
-PROGRAMS_PROBED = 2
+MODERATE = 1 << 13  # elements of a call's inputs, at most, where there is such a call
+ROUNDS, STOPS = 2, (1, 2, 4, 8, 16, 32, 64)
+"""How often two threads call at once; before which lines of one call the other thread calls."""
+STOPS_OF_MODELS = (5, 55)  # whose calls take longer
 FULL = {"open files": 400, "threads": 200, "child processes": 50}
 """As much as a process may have of what leaks before a new one does the cases that come: limits are 1,024 files and more."""
 
@@ -54,13 +54,16 @@ def ask(program: Program, calls: Sequence[Call], outcome: JobResult, peers: Peer
     call, answer = calls[index], outcome.outputs[index]
     if index in outcome.second:
         return  # it answers one way or another in any case
-    if words := leak(lambda: peers.call(program, call)):
+    if words := leak(lambda: peers.call(program, call), probed=PROBED_OF_MODELS if peers.brief else PROBED):
         outcome.leaks.append(f"{words} at every further call of the same inputs")
     mirrored = Call(call.regime, _mirrored(call.inputs), call.cotangents and _mirrored(call.cotangents))
     entangled = _Entanglement(program, call, answer, peers)
-    of_mirrored = entangled.among_programs(mirrored)
-    if words := leak(lambda: peers.close(peers.again()), LEAST_OF_PROGRAMS, PROGRAMS_PROBED):
-        outcome.leaks.append(f"{words} for every program that is made and closed")
+    least = LEAST_OF_MODELS if peers.brief else LEAST_OF_PROGRAMS
+    with little_garbage():
+        before = resources()
+        of_mirrored = entangled.among_programs(mirrored)
+        if growing(before, least) and (words := leak(lambda: peers.close(peers.again()), least)):
+            outcome.leaks.append(f"{words} for every program that is made and closed")
     if peers.thread_safe:
         entangled.between_threads(mirrored, of_mirrored)
     outcome.entangled = entangled.seen
@@ -97,8 +100,9 @@ class _Entanglement:
     def between_threads(self, mirrored: Call, of_mirrored: Bundle) -> None:
         """Call in two threads at once, each with inputs of its own, and in one between the lines of the other."""
         call = self._peers.call
-        rounds, stops = (BRIEF_ROUNDS, BRIEF_STOPS) if self._peers.brief else (ROUNDS, STOPS)
-        here, there = at_once([lambda: self._again(), lambda: call(self._program, mirrored)], rounds)
+        brief = self._peers.brief
+        stops = STOPS_OF_MODELS if brief else STOPS
+        here, there = at_once([self._again, lambda: call(self._program, mirrored)], 0 if brief else ROUNDS)
         stopped, between = between_lines(
             self._program, lambda program: call(program, self._call), lambda: call(self._program, mirrored), stops
         )

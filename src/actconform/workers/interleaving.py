@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from actconform.plugin.interfaces import Program
 
 if TYPE_CHECKING:
@@ -46,16 +44,16 @@ def at_once(calls: Sequence[Callable[[], Bundle]], rounds: int) -> list[list[Ans
 
 
 def between_lines(
-    program: Program, first: Callable[[Program], Bundle], second: Callable[[], Bundle], stops: int
+    program: Program, first: Callable[[Program], Bundle], second: Callable[[], Bundle], stops: Sequence[int]
 ) -> tuple[list[Answer], list[Answer]]:
     """Return what `first` gives in a thread of its own that is stopped, and `second` in this one at each of the stops.
 
-    `first` calls the program that it is given. It is stopped before up to `stops` lines, evenly over all that the program's
-    methods, and what they call, execute. Where `second` waits for the stopped call, that goes on and is stopped no more.
+    `first` calls the program that it is given. It is stopped before the lines of these numbers, as far as there are so many, counted
+    over all that the program's methods, and what they call, execute. Where `second` waits for the stopped call, that goes on and
+    is stopped no more.
     """
-    counting = _Stopped(program, frozenset(), lambda: None)
-    answers_first, answers_second = [_answer(lambda: first(counting))], []
-    at = frozenset(np.linspace(0, max(counting.lines - 1, 0), stops).astype(int).tolist())
+    answers_first: list[Answer] = []
+    answers_second: list[Answer] = []
     requests: SimpleQueue[bool] = SimpleQueue()  # whether the call goes on
     done: SimpleQueue[None] = SimpleQueue()
 
@@ -70,7 +68,7 @@ def between_lines(
         answers_first.append(_answer(lambda: first(stopped)))
         requests.put(False)
 
-    stopped = _Stopped(program, at, stop)
+    stopped = _Stopped(program, frozenset(stops), stop)
     thread = threading.Thread(target=run)
     thread.start()
     while requests.get():
@@ -81,11 +79,11 @@ def between_lines(
 
 
 class _Stopped(Program):
-    """Calls on, counts the lines that the program executes in a call, and does `stop` before those `at`."""
+    """Calls on, counts the lines that the program executes, from 1, and does `stop` before those `at`."""
 
     def __init__(self, program: Program, at: frozenset[int], stop: Callable[[], None]) -> None:
-        self.at, self.lines = at, 0
-        self._program, self._stop = program, stop
+        self.at = at
+        self._program, self._stop, self._lines = program, stop, 0
         self._frames: list[FrameType] = []
 
     def forward(self, inputs: Bundle) -> Bundle:
@@ -113,9 +111,9 @@ class _Stopped(Program):
 
     def _step(self, frame: FrameType, event: str, _: Any) -> Any:
         if event == "line":
-            if self.lines in self.at:
+            self._lines += 1
+            if self._lines in self.at:
                 self._stop()
-            self.lines += 1
         elif event == "return" and self._frames and self._frames[-1] is frame:
             self._frames.pop()
         return self._step

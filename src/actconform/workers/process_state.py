@@ -102,9 +102,11 @@ def changed_settings(before: Mapping[str, str], after: Mapping[str, str], *, dra
 
     What only one side knows is no change, but for variables of the environment.
     """
+    if before == after:
+        return {}
     differing = {
         name
-        for name in (*before, *after)
+        for name in {**before, **after}
         if before.get(name) != after.get(name)
         and ((name in before and name in after) or name.startswith(VARIABLE))
         and (drawing or DRAWN not in name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import sys
 import tempfile
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 MEMORY, PAGES = "memory", "pages"
 LEAST = {MEMORY: 2 << 10, PAGES: 32 << 10}
 """Bytes at each call: of what malloc and Python's objects take, which is counted to the byte, and of all pages."""
-LEAST_OF_PROGRAMS = {MEMORY: 16 << 10, PAGES: 128 << 10}
+LEAST_OF_PROGRAMS, LEAST_OF_MODELS = {MEMORY: 32 << 10}, {MEMORY: 1 << 20}
+"""Bytes for each program, of a kernel and of a model; pages come and go by more than any leak."""
 SHARE = 0.25  # of the times must take one of whatever is counted
-PROBED = 4  # times that tell whether there is anything to measure
+PROBED, PROBED_OF_MODELS = 4, 3  # times that tell whether there is anything to measure
 FIRST = 6  # times in the first round; each round has twice as many as the one before
 COUNTED_ROUNDS, ROUNDS = 3, 7  # 42 and 762 times: memory may fill a cache with a limit first
 MOST = 512 << 20  # bytes, which no cache of one program's small outputs needs
@@ -61,41 +63,46 @@ def leak(do: Callable[[], object], least: Mapping[str, int] = LEAST, probed: int
     rest in a round is a cache with a limit, or garbage that Python collects. Of what is counted three rounds tell, of memory seven,
     or as many as it takes to 512 MiB. What other processes do to temporary files meanwhile is too little for that.
     """
-    with _little_garbage():
-        suspects = _growing(do, probed, least)
-        if not suspects:
-            return ""
+    with little_garbage():
         started, first = time.perf_counter(), resident()
         rates: dict[str, float] = {}
-        for number in range(ROUNDS):
-            times = FIRST << number
-            growing = _growing(do, times, least)
-            suspects = {name: growing[name] for name in suspects if name in growing}
-            counted = {name: rate for name, rate in suspects.items() if name not in least}
-            rates = {name: min(rate, rates.get(name, rate)) for name, rate in suspects.items()}
-            if not suspects:
+        before = resources()
+        for number in range(-1, ROUNDS):
+            times = FIRST << number if number >= 0 else probed
+            for _ in range(times):
+                do()
+            now = growing(before, least, times)
+            rates = {name: min(rate, rates.get(name, rate)) for name, rate in now.items() if number < 0 or name in rates}
+            if not rates:
                 return ""
+            counted = [name for name in rates if name not in LEAST]
             if counted and number + 1 >= COUNTED_ROUNDS:
                 return ", ".join(f"{rates[name]:.2g} more {name}" for name in counted)
             late = number + 1 >= FEWEST_ROUNDS and time.perf_counter() - started > SECONDS
             if late or resident() - first > MOST:
                 break
+            before = resources()
     return f"{max(rates.values()) / 1024:,.0f} KiB more memory"
 
 
-def _growing(do: Callable[[], object], times: int, least: Mapping[str, int]) -> dict[str, float]:
-    """Do it some times; return by name what grows, and how much at each time."""
-    before = resources()
-    for _ in range(times):
-        do()
-    gc.collect()
+def growing(before: Mapping[str, int], least: Mapping[str, int] = LEAST, times: int = 1) -> dict[str, float]:
+    """Return by name what has grown since `before`, garbage aside, and how much at each of the times, where it is much enough."""
+    rates = _rates(before, least, times)
+    if rates:
+        gc.collect()
+        rates = _rates(before, least, times)
+    return rates
+
+
+def _rates(before: Mapping[str, int], least: Mapping[str, int], times: int) -> dict[str, float]:
     after = resources()
     rates = {name: (after[name] - before[name]) / times for name in before if name in after}
-    return {name: rate for name, rate in rates.items() if rate >= least.get(name, SHARE)}
+    least = {name: least.get(name, math.inf if name in LEAST else SHARE) for name in rates}
+    return {name: rate for name, rate in rates.items() if rate >= least[name]}
 
 
 @contextmanager
-def _little_garbage() -> Iterator[None]:
+def little_garbage() -> Iterator[None]:
     """Leave what there is out of the search for garbage, so that a search costs nothing."""
     if gc.get_freeze_count():
         yield

@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
@@ -90,17 +89,17 @@ def temporary_folder(_: Bundle) -> Taken:
 
 
 def child(_: Bundle) -> Taken:
-    process = subprocess.Popen([sys.executable, "-Sc", "input()"], stdin=subprocess.PIPE)  # noqa: S603
+    process = subprocess.Popen(["sleep", "60"])  # noqa: S607
 
     def end() -> None:
         process.kill()
-        process.communicate()
+        process.wait()
 
     return process, end
 
 
 def unmourned_child(_: Bundle) -> Taken:
-    pid = os.posix_spawn("/bin/true", ["true"], {})
+    pid = os.posix_spawnp("true", ["true"], {})
     return pid, lambda: os.waitpid(pid, 0)
 
 

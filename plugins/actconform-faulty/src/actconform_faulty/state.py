@@ -286,6 +286,7 @@ def environment(value: str | None) -> Callable[[], object]:
 DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 HERE = os.getcwd()  # noqa: PTH109  a constant of the process
 FILTERS = list(warnings.filters)
+USUAL_LOCALE = locale.setlocale(locale.LC_CTYPE)
 for into, name, what, case, change, back, method in (
     ("torch", "flushes", "a call switches flushing of subnormals on", "relu/value/f32", torch_call("set_flush_denormal", True), torch_call("set_flush_denormal", False), "forward"),
     ("torch", "flushes-at-build", "building switches flushing of subnormals on", "relu/gradient/f32", torch_call("set_flush_denormal", True), torch_call("set_flush_denormal", False), "build"),
@@ -301,7 +302,7 @@ for into, name, what, case, change, back, method in (
     ("torch", "takes-signal", "a call puts a handler of its own in place of a signal's", "relu/value/f32", lambda: signal.signal(signal.SIGUSR2, signal.SIG_IGN), lambda: signal.signal(signal.SIGUSR2, signal.SIG_DFL), "forward"),
     ("torch", "hides-warnings", "building hides all warnings", "relu/value/f32", lambda: warnings.simplefilter("ignore"), lambda: warnings.filters.__setitem__(slice(None), FILTERS), "build"),
     ("ort", "deepens-recursion", "a call changes the limit of recursion", "softplus/value/f32", lambda: sys.setrecursionlimit(4321), lambda: sys.setrecursionlimit(1000), "forward"),
-    ("torch", "sets-locale", "a call sets the locale", "relu/value/f32", lambda: locale.setlocale(locale.LC_CTYPE, "C"), lambda: locale.setlocale(locale.LC_CTYPE, ""), "forward"),
+    ("torch", "sets-locale", "a call sets the locale", "relu/value/f32", lambda: locale.setlocale(locale.LC_CTYPE, "POSIX" if USUAL_LOCALE == "C" else "C"), lambda: locale.setlocale(locale.LC_CTYPE, USUAL_LOCALE), "forward"),
     ("torch", "close-flushes", "closing switches flushing of subnormals on", "sigmoid/value/f32", torch_call("set_flush_denormal", True), nothing, "close"),
 ):  # fmt: skip
     register(
