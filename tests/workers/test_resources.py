@@ -1,17 +1,23 @@
-"""A process that grows at every call is told from one that fills a cache, and from one that does nothing."""
+"""What a process takes at every call is told from a cache that fills and stops, from garbage, and from nothing at all."""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+import tempfile
+import threading
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from actconform.workers.memory_growth import CALLS, LEAK, MOST, growth, resident
+from actconform.workers.resources import leak, resident, resources
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's memory in /proc")
-MIB = 1 << 20
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells all of it in /proc")
+KIB, MIB = 1 << 10, 1 << 20
 
 
 def test_memory_that_is_held_is_seen():
@@ -21,18 +27,20 @@ def test_memory_that_is_held_is_seen():
     assert held.all()
 
 
-def test_a_hoard_grows_by_what_it_keeps_at_every_call():
+@pytest.mark.parametrize("size", [16 * KIB, 64 * KIB, MIB])
+def test_a_hoard_of_any_size_never_comes_to_rest(size: int):
     kept: list[Any] = []
-    assert 7 * MIB < growth(lambda: kept.append(np.ones(MIB))) < 9 * MIB
-    assert 2 * CALLS <= len(kept) <= MOST // (8 * MIB) * 3  # what is a leak is known long before memory ends
+    words = leak(lambda: kept.append(np.ones(size, np.uint8)))
+    assert words.endswith(" KiB more memory")
+    assert 0.6 * size / KIB < float(words.split()[0].replace(",", "")) < 1.2 * size / KIB
 
 
-def test_a_cache_that_is_full_after_some_calls_does_not_grow():
+def test_objects_of_python_are_memory_too():
     kept: list[Any] = []
-    assert growth(lambda: kept.append(np.ones(MIB if len(kept) < CALLS else 1))) == 0
+    assert "memory" in leak(lambda: kept.append([float(number) for number in range(1000)]))
 
 
-@pytest.mark.parametrize("entries", [10, 20, 40, 64, 100, 150])
+@pytest.mark.parametrize("entries", [3, 10, 64, 150])
 def test_a_cache_with_a_limit_that_is_still_filling_is_no_leak(entries: int):
     kept: list[Any] = []
 
@@ -40,18 +48,59 @@ def test_a_cache_with_a_limit_that_is_still_filling_is_no_leak(entries: int):
         kept.append(np.ones(MIB // 8))
         del kept[:-entries]
 
-    assert growth(call) == 0
+    assert leak(call) == ""
     assert len(kept) == entries
 
 
-@pytest.mark.parametrize("size", [MIB // 2, MIB, 4 * MIB, 32 * MIB])
-def test_a_hoard_of_any_size_never_comes_to_rest(size: int):
-    kept: list[Any] = []
-    assert 0.7 * size < growth(lambda: kept.append(np.ones(size // 8))) < 1.3 * size
-    assert sum(each.nbytes for each in kept) < 2 * MOST
+def test_garbage_in_cycles_and_what_is_given_back_are_no_leak():
+    def call() -> None:
+        cycle: list[Any] = [np.ones(64 * KIB, np.uint8)]
+        cycle.append(cycle)
+        os.close(os.open(os.devnull, os.O_RDONLY))
+
+    assert leak(call) == ""
 
 
-def test_what_keeps_nothing_or_little_does_not_grow():
-    kept: list[Any] = []
-    assert growth(lambda: np.ones(MIB)) == 0
-    assert growth(lambda: kept.append(np.ones(LEAK // 64))) == 0
+def descriptor() -> Callable[[], None]:
+    opened = os.open(os.devnull, os.O_RDONLY)
+    return lambda: os.close(opened)
+
+
+def thread() -> Callable[[], None]:
+    over = threading.Event()
+    threading.Thread(target=over.wait, daemon=True).start()
+    return over.set
+
+
+def temporary_file() -> Callable[[], None]:
+    file, name = tempfile.mkstemp()
+    os.close(file)
+    return lambda: os.unlink(name)
+
+
+def child() -> Callable[[], None]:
+    pid = os.posix_spawnp("true", ["true"], {})
+    return lambda: os.waitpid(pid, 0) and None
+
+
+TAKEN = [
+    (descriptor, "open files"),
+    (thread, "threads"),
+    (temporary_file, "temporary files"),
+    (child, "child processes"),
+]
+
+
+@pytest.mark.parametrize(("take", "name"), TAKEN)
+def test_what_is_taken_at_each_call_is_counted_and_what_stops_is_not(take, name, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if name not in resources():
+        pytest.skip(f"this system tells of no {name}")
+    backs: list[Callable[[], None]] = []
+    try:
+        assert f"1 more {name}" in leak(lambda: backs.append(take()))
+        assert leak(lambda: len(backs) > 70 or backs.append(take())) == ""
+        assert leak(lambda: len(backs) % 3 or None) == ""
+    finally:
+        for back in backs:
+            back()

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from actconform.types import Finding
     from actconform.workers.protocol import JobResult
 
-def behaviour(
-    test_vectors: TestVectors, outcome: JobResult, provider: str, facts: Mapping[str, str]
-) -> list[Finding]:
+
+def behaviour(test_vectors: TestVectors, outcome: JobResult, provider: str, facts: Mapping[str, str]) -> list[Finding]:
     """Return the findings for inputs changed in place, outputs that differ between two runs, what is left behind, and placement.
 
     `provider` is the execution provider that every node must have been given; empty where nothing is promised. Where the backend's

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from actconform.workers.interleaving import at_once, between_lines
 from actconform.workers.protocol import Call
-from actconform.workers.resources import LEAST_OF_MODELS, LEAST_OF_PROGRAMS, PROBED, PROBED_OF_MODELS, growing, leak, little_garbage, resources
+from actconform.workers.resources import (
+    LEAST_OF_MODELS,
+    LEAST_OF_PROGRAMS,
+    PROBED,
+    PROBED_OF_MODELS,
+    growing,
+    leak,
+    little_garbage,
+    resources,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +32,7 @@ FULL = {"open files": 400, "threads": 200, "child processes": 50}
 
 
 class Peers(NamedTuple):
-    """How to get, call and close programs: the same one `again`, and that of another subject, for x of `dtype`.
+    """How to get, call and close programs: the same one `again`, and that of another subject, called; None where there is none.
 
     `forward` calls forward with the inputs of a call with cotangents, and gives None where there is none; `differing` names
     unequal outputs. With `brief` threads are asked less.
@@ -37,7 +44,6 @@ class Peers(NamedTuple):
     forward: Callable[[Program, Call], Bundle | None]
     close: Callable[[Program], None]
     differing: Callable[[Bundle, Bundle], list[str]]
-    dtype: np.dtype[Any]
     thread_safe: bool
     brief: bool
 
@@ -85,7 +91,9 @@ class _Entanglement:
         second = peers.again()
         try:
             fresh = peers.forward(second, self._call) if both else None
-            of_mirrored = peers.call(second, mirrored)  # first, so that an answer to the call itself can be none of its own
+            of_mirrored = peers.call(
+                second, mirrored
+            )  # first, so that an answer to the call itself can be none of its own
             self._compare("a second program that is alive", self._answer, peers.call(second, self._call))
             if fresh is not None:
                 after = peers.forward(self._program, self._call) or {}
@@ -117,9 +125,6 @@ class _Entanglement:
         """Call while a program of another kernel, which was called too, is alive; without one the second program is the other."""
         neighbour = self._peers.neighbour()
         try:
-            if neighbour:
-                x = np.linspace(-2, 2, 17).astype(self._peers.dtype)
-                self._peers.call(neighbour, Call("", {"x": x}))
             self._compare("a call while another program is alive", self._answer, self._again())
         finally:
             if neighbour:

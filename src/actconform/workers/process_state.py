@@ -31,7 +31,19 @@ FRESH = {
 
 DRAWN = "random state"  # in the name of what every draw changes
 VARIABLE = "the environment's "  # before the name of a variable, which may be set and removed
-SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "SIGALRM", "SIGFPE", "SIGSEGV", "SIGABRT")
+SIGNALS = (
+    "SIGHUP",
+    "SIGINT",
+    "SIGTERM",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGCHLD",
+    "SIGPIPE",
+    "SIGALRM",
+    "SIGFPE",
+    "SIGSEGV",
+    "SIGABRT",
+)
 HIDDEN = "warnings that are hidden"
 UNTOLD = (DRAWN, VARIABLE, HIDDEN, "Python's path")  # nobody reads a hash; a variable may be a secret
 

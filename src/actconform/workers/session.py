@@ -22,7 +22,7 @@ from actconform.types.model import Model
 from actconform.workers.captured_warnings import capture_warnings
 from actconform.workers.interference import Peers, ask
 from actconform.workers.process_state import StateWatch
-from actconform.workers.protocol import ExportResult, Failure, Job, JobResult, aligned_copy, wire_dtype, wire_name
+from actconform.workers.protocol import Call, ExportResult, Failure, Job, JobResult, aligned_copy, wire_dtype, wire_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Exporter
     from actconform.plugin.loader import Catalog
     from actconform.types import Case, Kernel
-    from actconform.workers.protocol import Bundle, Call, ExportJob
+    from actconform.workers.protocol import Bundle, ExportJob
 
 Stage = Literal["supports", "build", "load", "open", "run", "export"]
 Kind = Literal["unsupported", "unavailable", "error", "memory", "source"]
@@ -208,20 +208,23 @@ class Session:
             forward=_forward_of,
             close=lambda program: _close(program, JobResult()),
             differing=differing_names,
-            dtype=wire_dtype(job.case.dtype),
             thread_safe=self.backend.thread_safe,
             brief=job.case.subject in self.catalog.models,
         )
 
     def _neighbour(self, case: Case) -> Program | None:
-        """Return the program of another kernel, the first that the backend takes; None where it takes none."""
+        """Return the program of another kernel, once called, the first that answers; None where none does."""
+        inputs = {"x": np.linspace(-2, 2, 17).astype(wire_dtype(case.dtype))}
         for name in NEIGHBOURS:
-            if name != case.subject:
-                try:
-                    artifact = None if self.backend.kind == "framework" else author(self.catalog.kernels[name], case.dtype)
-                    return self.open(Job(msgspec.structs.replace(case, subject=name), artifact, []), JobResult())
-                except (StoppedError, Unsupported):
-                    continue
+            if name == case.subject:
+                continue
+            try:
+                artifact = None if self.backend.kind == "framework" else author(self.catalog.kernels[name], case.dtype)
+                neighbour = self.open(Job(msgspec.structs.replace(case, subject=name), artifact, []), JobResult())
+                _answer(neighbour, Call("", inputs))
+            except (StoppedError, Unsupported):
+                continue  # what it does there is a case of its own
+            return neighbour
         return None
 
 
