@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def thread() -> Callable[[], None]:
 def temporary_file() -> Callable[[], None]:
     file, name = tempfile.mkstemp()
     os.close(file)
-    return lambda: os.unlink(name)
+    return Path(name).unlink
 
 
 def child() -> Callable[[], None]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Answer = Bundle | Exception
 
+STOPPED, ENDED = True, False  # what a call that is stopped says
 SWITCH_SECONDS = 1e-6  # between threads while they call at once: the usual 5 ms are longer than most calls
 DEPTH = 4  # of calls within the program's own, whose lines a call is stopped at
 BLOCKED_SECONDS = 0.2  # after which the other call waits for a lock that this one holds: such calls are in order anyway
@@ -54,11 +55,11 @@ def between_lines(
     """
     answers_first: list[Answer] = []
     answers_second: list[Answer] = []
-    requests: SimpleQueue[bool] = SimpleQueue()  # whether the call goes on
+    requests: SimpleQueue[bool] = SimpleQueue()
     done: SimpleQueue[None] = SimpleQueue()
 
     def stop() -> None:
-        requests.put(True)
+        requests.put(STOPPED)
         try:
             done.get(timeout=BLOCKED_SECONDS)
         except Empty:
@@ -66,7 +67,7 @@ def between_lines(
 
     def run() -> None:
         answers_first.append(_answer(lambda: first(stopped)))
-        requests.put(False)
+        requests.put(ENDED)
 
     stopped = _Stopped(program, frozenset(stops), stop)
     thread = threading.Thread(target=run)

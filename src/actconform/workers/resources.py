@@ -99,8 +99,9 @@ def growing(before: Mapping[str, int], least: Mapping[str, int] = LEAST, times: 
 def _rates(before: Mapping[str, int], least: Mapping[str, int], times: int) -> dict[str, float]:
     after = resources()
     rates = {name: (after[name] - before[name]) / times for name in before if name in after}
-    least = {name: least.get(name, math.inf if name in LEAST else SHARE) for name in rates}
-    return {name: rate for name, rate in rates.items() if rate >= least[name]}
+    counted = {name: SHARE for name in rates if name not in LEAST}
+    needed = {**dict.fromkeys(LEAST, math.inf), **counted, **least}
+    return {name: rate for name, rate in rates.items() if rate >= needed[name]}
 
 
 @contextmanager
@@ -118,14 +119,14 @@ def little_garbage() -> Iterator[None]:
 
 def _entries(folder: str) -> int | None:
     with suppress(OSError):
-        return len(os.listdir(folder))
+        return len(os.listdir(folder))  # noqa: PTH208  their number alone is wanted, often
     return None
 
 
 def _children() -> int | None:
     """Return the number of child processes, those among them that have ended and that nobody has waited for."""
     with suppress(OSError):
-        files = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]
+        files = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]  # noqa: PTH208
         return sum(len(Path(file).read_text(encoding="ascii").split()) for file in files if Path(file).exists())
     return None
 
@@ -135,7 +136,18 @@ class _Mallinfo(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
     ]
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform import Program
 from actconform_faulty.injected import Answering, fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actconform import Program
     from actconform.types import Bundle
 
 FAMILY = "resources"

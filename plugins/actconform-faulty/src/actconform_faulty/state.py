@@ -1,5 +1,5 @@
 """State that outlives a call: shared by programs, by threads, by forward and vjp, or of the whole process."""
-# ruff: noqa: D103  one function a fault; what it does stands in its registration
+# ruff: noqa: D103, FBT003  one function a fault; what it does stands in its registration
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform import Program
 from actconform_faulty.injected import Answering, fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actconform import Program
     from actconform.types import Bundle
 
 PROGRAMS, THREADS, PROCESS = "state of programs", "state of threads", "state of the process"
