@@ -72,18 +72,18 @@ def ask(program: Program, calls: Sequence[Call], outcome: JobResult, peers: Peer
             outcome.leaks.append(f"{words} for every program that is made and closed")
     if peers.thread_safe:
         entangled.between_threads(mirrored, of_mirrored)
-    outcome.entangled = entangled.seen
+    outcome.entangled = entangled.differences
     if outcome.leaks:
         now = resources()
         outcome.altered = any(now.get(name, 0) > most for name, most in FULL.items())
 
 
 class _Entanglement:
-    """A program, a call and its answer; `seen` has (what was done, output name) where the answer was another."""
+    """A program, a call and its answer; `differences` has (what was done, output name) where the answer was another."""
 
     def __init__(self, program: Program, call: Call, answer: Bundle, peers: Peers) -> None:
         self._program, self._call, self._answer, self._peers = program, call, answer, peers
-        self.seen: list[tuple[str, str]] = []
+        self.differences: list[tuple[str, str]] = []
 
     def among_programs(self, mirrored: Call) -> Bundle:
         """Call while other programs are alive, and after they are closed; return the answer to `mirrored`."""
@@ -110,11 +110,11 @@ class _Entanglement:
         call = self._peers.call
         brief = self._peers.brief
         stops = STOPS_OF_MODELS if brief else STOPS
-        here, there = at_once([self._again, lambda: call(self._program, mirrored)], 0 if brief else ROUNDS)
+        on_main, on_thread = at_once([self._again, lambda: call(self._program, mirrored)], 0 if brief else ROUNDS)
         stopped, between = between_lines(
             self._program, lambda program: call(program, self._call), lambda: call(self._program, mirrored), stops
         )
-        for first, answers in ((self._answer, here + stopped), (of_mirrored, there + between)):
+        for first, answers in ((self._answer, on_main + stopped), (of_mirrored, on_thread + between)):
             for answer in answers:
                 if isinstance(answer, Exception):
                     self._add(f"a call while another thread calls raises {answer}", "")
@@ -138,8 +138,8 @@ class _Entanglement:
             self._add(f"{done} gives other bits", name)
 
     def _add(self, words: str, name: str) -> None:
-        if (words, name) not in self.seen:
-            self.seen.append((words, name))
+        if (words, name) not in self.differences:
+            self.differences.append((words, name))
 
 
 def _size(call: Call) -> int:

@@ -165,5 +165,5 @@ def _in_use() -> int | None:
     function = _mallinfo()
     if function is None:
         return None
-    told = function()
-    return int(told.uordblks + told.hblkhd) + OBJECT * sys.getallocatedblocks()
+    info = function()
+    return int(info.uordblks + info.hblkhd) + OBJECT * sys.getallocatedblocks()

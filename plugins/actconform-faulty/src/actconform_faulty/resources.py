@@ -33,7 +33,7 @@ class Taking(Answering):
     def __init__(self, healthy: Program, take: Callable[[Bundle], Taken], method: str = "forward") -> None:
         super().__init__(healthy)
         self._take, self._method = take, method
-        self._taken: list[Taken] = []
+        self._resources: list[Taken] = []
 
     def forward(self, inputs: Bundle) -> Bundle:
         return self._after("forward", inputs, super().forward(inputs))
@@ -42,12 +42,12 @@ class Taking(Answering):
         return self._after("vjp", inputs, super().vjp(inputs, cotangents))
 
     def close(self) -> None:
-        for _, give_back in self._taken:
+        for _, give_back in self._resources:
             give_back()
 
     def _after(self, method: str, inputs: Bundle, outputs: Bundle) -> Bundle:
         if method == self._method:
-            self._taken.append(self._take({**inputs, **outputs}))
+            self._resources.append(self._take({**inputs, **outputs}))
         return outputs
 
 
@@ -157,21 +157,21 @@ for into, name, what, case, take, method in (
 class ForEver(Answering):
     """Takes a resource when it is made, which no program after it, and no closing, gives back."""
 
-    taken: list[Any] = []  # noqa: RUF012  of the process
+    resources: list[Any] = []  # noqa: RUF012  of the process
 
     def __init__(self, healthy: Program, take: Callable[[Bundle], Taken]) -> None:
         super().__init__(healthy)
-        self.taken.append((healthy, take({})))
+        self.resources.append((healthy, take({})))
 
 
 class Unclosed(Answering):
     """Fails to give back, when it is closed, what it took when it was made."""
 
-    taken: list[Any] = []  # noqa: RUF012  of the process
+    resources: list[Any] = []  # noqa: RUF012  of the process
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
-            self.taken.append(os.open(os.devnull, os.O_RDONLY))
+            self.resources.append(os.open(os.devnull, os.O_RDONLY))
 
 
 for into, name, what, case, take in (

@@ -264,8 +264,8 @@ def torch_call(name: str, *arguments: Any) -> Callable[[], object]:
     def call() -> object:
         import torch
 
-        given = [getattr(torch, word) if word in ("float32", "float64") else word for word in arguments]
-        return getattr(torch, name)(*given)
+        values = [getattr(torch, word) if word in ("float32", "float64") else word for word in arguments]
+        return getattr(torch, name)(*values)
 
     return call
 
