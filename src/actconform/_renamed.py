@@ -32,7 +32,7 @@ RENAMED = {
     "code": "workers.code",
     "config": "settings",
     "configured": "workers.from_settings",
-    "contract.state": "contract.process_state",
+    "contract.state": "workers.process_state",
     "contract.watch": "contract.recording_backend",
     "cpu": "machine.cpu",
     "document": "types.report",
@@ -130,7 +130,7 @@ RENAMED = {
     "throughput.work": "bench.flops",
     "witness": "verdict.reevaluate",
     "workers.command": "workers.command_runtime",
-    "workers.growth": "workers.memory_growth",
+    "workers.growth": "workers.resources",
     "workers.heard": "workers.captured_warnings",
     "workers.pool": "workers.client",
 }

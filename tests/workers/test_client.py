@@ -469,3 +469,12 @@ def test_workers_end_with_their_driver(kernel: str) -> None:
         time.sleep(0.2)
         driver.kill()
     assert gone(pid)
+
+
+def test_a_worker_that_is_renewed_has_another_process_for_the_next_job(worker):
+    before = pid_of(worker)
+    worker.renew()
+    assert gone(before)
+    assert pid_of(worker) != before
+    worker.renew()
+    worker.renew()  # nothing runs: nothing to end

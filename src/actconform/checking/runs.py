@@ -243,9 +243,7 @@ class RuntimeRuns:
             return RunFailure("refused", f"{self.name} takes graphs of at most 2 GiB, and this one has more")
         artifact = Artifact(b"", 0, MODEL, file=str(path))
         repeated = tuple(range(len(calls) if twice else 1))
-        job = Job(
-            self._case, artifact, calls, level, repeated=repeated, growth=False, surviving=surviving, name="the model"
-        )
+        job = Job(self._case, artifact, calls, level, repeated=repeated, surviving=surviving, name="the model")
         try:
             result = self._worker.run(job, self._timeout * max(len(calls), 1))
         except WorkerError as error:

@@ -1,4 +1,4 @@
-"""What a program did beside its outputs: to its inputs, from call to call, to memory, and where it ran."""
+"""What a program did beside its outputs: to its inputs, from call to call, to the process, and where it ran."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import msgspec
 
 from actconform.comparison.comparator import structural
 from actconform.types import FindingClass
+from actconform.workers.process_state import KEPT, SUBNORMALS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Finding
     from actconform.workers.protocol import JobResult
-
-MIB = 1 << 20
 
 
 def refused_layouts(outcome: JobResult, layouts: Sequence[str]) -> str:
@@ -26,12 +25,13 @@ def refused_layouts(outcome: JobResult, layouts: Sequence[str]) -> str:
 
 
 def behaviour(
-    test_vectors: TestVectors, outcome: JobResult, provider: str, *, unlimited: bool = False
+    test_vectors: TestVectors, outcome: JobResult, provider: str, facts: Mapping[str, str], *, unlimited: bool = False
 ) -> list[Finding]:
-    """Return the findings for inputs changed in place, outputs that differ between two runs, memory and placement.
+    """Return the findings for inputs changed in place, outputs that differ between two runs, what is left behind, and placement.
 
-    `provider` is the execution provider that every node must have been given; empty where nothing is promised. `unlimited` is
-    whether outputs differ by more than limits allow: their findings have the magnitude 1 then, not 0.
+    `provider` is the execution provider that every node must have been given; empty where nothing is promised. Where the backend's
+    `facts` say that it flushes subnormals, the process may do so. `unlimited` is whether outputs differ by more than limits allow:
+    their findings have the magnitude 1 then, not 0.
     """
     findings = []
     for class_, calls_and_tensors in (
@@ -46,9 +46,15 @@ def behaviour(
             if class_ == FindingClass.NONDETERMINISTIC and unlimited:
                 finding = msgspec.structs.replace(finding, magnitude=1.0)
             findings.append(finding)
-    if outcome.grown:
-        evidence = f"the process grows by {outcome.grown / MIB:.1f} MiB at every further call of the same inputs"
-        findings.append(structural(FindingClass.MEMORY_GROWTH, "", "", evidence))
+    for tensor in sorted({name for _, name in outcome.entangled}):
+        done = [words for words, name in outcome.entangled if name == tensor]
+        findings.append(structural(FindingClass.NONDETERMINISTIC, "", tensor, "; ".join(done), len(done)))
+    flushing = facts.get("subnormals", KEPT) != KEPT
+    if changed := [words for setting, words in outcome.changed if not (flushing and setting in SUBNORMALS)]:
+        findings.append(structural(FindingClass.NONDETERMINISTIC, "", "", "; ".join(changed), len(changed)))
+    if outcome.leaks:
+        evidence = "; ".join(outcome.leaks)
+        findings.append(structural(FindingClass.MEMORY_GROWTH, "", "", evidence, len(outcome.leaks)))
     elsewhere = {name: nodes for name, nodes in outcome.placement.items() if provider and name != provider}
     if elsewhere:
         nodes_elsewhere = "; ".join(f"{', '.join(nodes)} on {name}" for name, nodes in elsewhere.items())

@@ -9,6 +9,7 @@ import msgspec
 
 from actconform.contract.evidence import not_closed
 from actconform.types import FindingClass
+from actconform.workers.process_state import KEPT, SUBNORMALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -120,8 +121,11 @@ def _placement(evidence: Evidence) -> Iterable[str]:
 
 def _state(evidence: Evidence) -> Iterable[str]:
     reported = set()
+    declared = evidence.hello.facts.get("subnormals", KEPT) != KEPT
     for record in evidence.all_records:
         for change in (change for notes in record.notes for change in notes.changed):
+            if declared and any(f": {name}: " in change for name in SUBNORMALS):
+                continue
             if change not in reported:  # a setting that is changed once and again is one breach
                 reported.add(change)
                 yield f"{record.case.id}: {change}"
@@ -228,12 +232,12 @@ PROMISES: dict[str, _Promise] = {
     ),
     "close": _Promise(
         _close,
-        "ends without an error; calls keep no memory",
-        "close may be called after any calls, or none; it must not raise, and a call must free what it took",
+        "ends without an error; calls and programs leave nothing behind",
+        "close may be called after any calls, or none; it must not raise; a call must free what it took, close what the program did",
     ),
     "state": _Promise(
         _state,
-        "floating point, default dtypes and random states are left alone",
+        "floating point, defaults, random states and environment are left alone",
         "put back what you change, or do not change it: it alters other numbers in the same process",
     ),
 }

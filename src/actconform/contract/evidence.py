@@ -251,7 +251,8 @@ class _CaseRunner:
     ) -> list[Finding]:
         """Return what is wrong beside the numbers, but for what is registered."""
         findings = structure(test_vectors, outcome.outputs[: len(test_vectors.vectors)])
-        findings += behaviour(test_vectors, outcome, self._evidence.backend.provider)
+        outcome.changed = []  # the watch has noted it, step by step
+        findings += behaviour(test_vectors, outcome, self._evidence.backend.provider, self._evidence.hello.facts)
         if isinstance(subject, Model) and outcome.intermediates is not None:
             inside = layerwise(
                 subject, test_vectors.vectors[0].inputs, outcome.intermediates, test_vectors.tolerance.fmt, fused=False

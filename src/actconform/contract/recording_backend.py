@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from actconform.contract.process_state import FRESH, changes, snapshot
 from actconform.plugin.hookspecs import hookimpl
 from actconform.plugin.interfaces import Backend, Program
 from actconform.plugin.loader import GROUP, installed, load_plugins
 from actconform.types import Kernel, Support, base_name
+from actconform.workers.process_state import FRESH, changes, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +66,7 @@ class Watch:
         finally:
             now = snapshot()
             self.notes.changed += [f"{step}: {change}" for change in changes(self._last, now, drawing=drawing)]
-            self._last |= now
+            self._last = {**FRESH, **now}
 
     def take(self) -> Notes:
         """Return the notes, and begin anew."""
@@ -193,6 +193,7 @@ class Plugin:
         class OfItsKind(Watched):
             kind = inner_class.kind
             loads_files = inner_class.loads_files
+            thread_safe = inner_class.thread_safe
             inner = inner_class
 
         return (OfItsKind,)

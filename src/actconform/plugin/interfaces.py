@@ -141,6 +141,10 @@ class Backend(ABC):
     provider: ClassVar[str] = ""
     """The execution provider that every node must be given, or the case has a `placement` finding; empty for no such claim."""
 
+    thread_safe: ClassVar[bool] = True
+    """Whether one program may be called by several threads at once, as a server calls it; a run tries it. False where the framework's
+    documentation forbids it."""
+
     variants: ClassVar[tuple[str, ...]] = ()
     """Each a backend of its own, NAME@VARIANT, in the same process; such a backend runs as a variant that is asked for, or not."""
     stands_for: ClassVar[str] = ""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from actconform.run.subject import Subject
     from actconform.testdata.golden.store import Manifest
     from actconform.testdata.kernel_vectors import TestVectors
-    from actconform.types import Artifact, Bundle, Finding
+    from actconform.types import Artifact, Bundle, Finding, Measurement
     from actconform.types.cause import Register
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, JobResult
@@ -140,11 +140,13 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     if graph and breaches:
         result = _refused(case, context, graph, [breach(*broken) for broken in breaches])
         return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
-    relation_checks, silent = RelationChecks(case.subject, case.aspect, test_vectors), ""
+    relation_checks = RelationChecks(case.subject, case.aspect, test_vectors)
     with clock("export"):
         job = job_for(subject, case, test_vectors, relation_checks, graph)
     with clock("worker"):
         outcome = context.worker.run(job, context.timeout)
+        if outcome.altered:
+            context.worker.renew()  # the next case is to find the process as this one did
     if outcome.failure is not None:
         of_graph += _fails_itself(job, outcome.failure)
         if of_graph and graph:
@@ -161,18 +163,16 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         compared = compared._replace(findings=with_layouts_named(answered, compared))
         broken, unlimited = _broken_relations(of_job, relation_checks, answers, compared)
     measurements, findings = compared.measurements, compared.findings + broken
-    findings += behaviour(test_vectors, outcome, backend.provider, unlimited=unlimited)
+    findings += behaviour(test_vectors, outcome, backend.provider, context.facts, unlimited=unlimited)
     with clock("blame"):
         reevaluation = _reevaluation(answered_job, answered, relation_checks, ranks)
         findings = _blamed(findings, subject, answered_job, of_job, reevaluation, context)
         findings = of_graph + [by_drawing(finding, of_graph) for finding in findings]
-    if line.layered and case.aspect == "value" and not case.constants:
-        with clock("layers"):
-            shown = (outcome.intermediates, outcome.statistics)
-            layers = LayerRun(graph, answered_job, of_job.vectors[0].inputs, *shown, _run_job(context))
-            of_layers, wrong_layers = line.layer_findings(layers)
-            silent = line.not_given(layers)
-        measurements, findings = measurements + of_layers, wrong_layers + findings
+    with clock("layers"):
+        shown = (outcome.intermediates, outcome.statistics)
+        layers = LayerRun(graph, answered_job, of_job.vectors[0].inputs, *shown, _run_job(context))
+        of_layers, wrong_layers, silent = _of_layers(line, layers)
+    measurements, findings = measurements + of_layers, wrong_layers + findings
     situation = _situation(case, context, job.artifact)
     with clock("causes"):
         explained = _explained(line, answered, compared, findings, situation)
@@ -215,6 +215,14 @@ def _at_other_ranks(
     return at_other_ranks(subject, case, graph, by_rank, _run_job(context))
 
 
+def _of_layers(line: Subject, run: LayerRun) -> tuple[list[Measurement], list[Finding], str]:
+    """Return the measurements and findings of a model's layers, and in words what its program does not give."""
+    case = run.job.case
+    if not line.layered or case.aspect != "value" or case.constants:
+        return [], [], ""
+    return *line.layer_findings(run), line.not_given(run)
+
+
 def _reevaluation(
     job: Job, test_vectors: TestVectors, relation_checks: RelationChecks, ranks: OtherRanks
 ) -> Reevaluation | None:
@@ -251,9 +259,13 @@ def job_for(
     again = repeated_calls(sizes, calls_of(subject))
     if graph is None:
         shown = line.layered and case.aspect == "value"
-        return Job(case, None, calls, repeated=again, intermediates=shown, statistics=shown and line.trained)
+        return Job(
+            case, None, calls, repeated=again, intermediates=shown, statistics=shown and line.trained, side_effects=True
+        )
     part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))
-    return Job(case, part, [line.call_for(call, part) for call in calls], repeated=again)
+    # Of graphs our own are enough: what a runtime does beside its answers is the same for all.
+    of_ours = case.exporter == DRIVER_EXPORTER
+    return Job(case, part, [line.call_for(call, part) for call in calls], repeated=again, side_effects=of_ours)
 
 
 def _refused(case: Case, context: CaseContext, graph: Artifact, findings: Sequence[Finding]) -> Result:
@@ -303,7 +315,8 @@ def _blamed(
 def _answers(job: Job, level: str, test_vectors: TestVectors, context: CaseContext) -> list[Bundle] | None:
     """Return the answers at another optimization level, or None where the runtime does not answer there."""
     try:
-        outcome = context.worker.run(msgspec.structs.replace(job, level=level, repeated=()), context.timeout)
+        again = msgspec.structs.replace(job, level=level, repeated=(), side_effects=False)
+        outcome = context.worker.run(again, context.timeout)
     except WorkerError:
         return None
     return outcome.outputs[: len(test_vectors.vectors)] if outcome.failure is None else None

@@ -193,8 +193,8 @@ CLASSES: dict[str, ClassRow] = {
     ),
     FindingClass.MEMORY_GROWTH: ClassRow(
         *_ALWAYS_MAJOR,
-        "a long run ends without memory; no number is wrong",
-        "each call leaves memory behind",
+        "a long run ends without memory, files or threads; no number is wrong",
+        "each call, or program, leaves memory, files, threads or processes behind",
         of_call=True,
         short="memory",
     ),

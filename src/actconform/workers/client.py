@@ -111,6 +111,12 @@ class Worker:
             process, _ = self._started()
             return self._exchange(process, request, Sampled, timeout, f"while it timed {request.key}")
 
+    def renew(self) -> None:
+        """End the process between two jobs; the next call begins with a new one."""
+        with self._lock:
+            if self._process is not None:
+                self._discard(self._process)
+
     def close(self) -> None:
         """End the process, at once where a job runs: that is a WorkerError, kind "closed", and so is every later one."""
         self._closed = True

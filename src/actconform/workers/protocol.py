@@ -84,9 +84,9 @@ class Call(msgspec.Struct, frozen=True):
 class Job(msgspec.Struct, frozen=True, tag=True):
     """One case: what to build or load, and the calls to make on it.
 
-    `repeated` are the calls, by index, that are made again after the last one, in that order. Without `growth` that of memory is
-    not measured. With `surviving` no call is made: the tensors that survive optimization are asked for. `name` is what messages
-    call it, by default the case.
+    `repeated` are the calls, by index, that are made again after the last one, in that order. With `side_effects` it is asked too
+    what programs and calls leave behind, and do to each other. With `surviving` no call is made: the tensors that survive
+    optimization are asked for. `name` is what messages call it, by default the case.
     """
 
     case: Case
@@ -97,7 +97,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     statistics: bool = False  # whether the running statistics after the first call are wanted
     batch: int = 0  # of a model, where it is not the model's own
     repeated: tuple[int, ...] = (0,)
-    growth: bool = True
+    side_effects: bool = False
     surviving: bool = False
     name: str = ""
 
@@ -134,8 +134,10 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
     """The result of a job: one bundle a call, in order, up to the failure where there was one; `intermediates` and `statistics` are
     None where the job does not want them, or the program has none.
 
-    `placement` is the program's. `grown` is the bytes by which the process grew at each of many further calls, 0 without growth.
-    `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `refused` has, by call, why the
+    `placement` is the program's. `leaks` says what many further calls, or programs, take and never give back. `entangled` lists
+    (what was done, output name): bits that differed from the first answer when other programs, methods or threads were at work.
+    `changed` lists (setting, what changed it and how) of the process; `altered` is whether the process is not as it was before the
+    job. `mutated` lists (call, input name) changed in place, "cotangent NAME" for a cotangent. `refused` has, by call, why the
     program raised where its arrays lay as `Call.layout` says, when it was made with aligned ones, or where it `may_refuse`: then
     its bundle is empty. `unsteady` lists (call, output name) whose bits differed when the call was made again; NaN payloads do not
     count. `second` has the outputs of such a call when they first differed. `surviving` has the names of the tensors that survive
@@ -151,7 +153,10 @@ class JobResult(msgspec.Struct, kw_only=True, tag=True):
     second: dict[int, dict[str, NDArray[Any]]] = {}
     implementation: str = ""
     placement: dict[str, tuple[str, ...]] = {}
-    grown: int = 0
+    leaks: list[str] = []
+    entangled: list[tuple[str, str]] = []
+    changed: list[tuple[str, str]] = []
+    altered: bool = False
     surviving: tuple[str, ...] | None = None
     failure: Failure | None = None
     timings: dict[str, float] = {}

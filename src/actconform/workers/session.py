@@ -14,14 +14,16 @@ import msgspec
 import numpy as np
 
 from actconform.errors import SourceError, Unavailable, Unsupported
+from actconform.onnx.author.exporter import author
 from actconform.plugin.interfaces import Backend, Program
 from actconform.text import shortened
 from actconform.types import Artifact, Support
 from actconform.types.model import Model
 from actconform.workers.captured_warnings import capture_warnings
+from actconform.workers.interference import Peers, ask
 from actconform.workers.layouts import lay_out
-from actconform.workers.memory_growth import SUSPECT, growth, resident
-from actconform.workers.protocol import ExportResult, Failure, JobResult, aligned_copy, wire_name
+from actconform.workers.process_state import StateWatch
+from actconform.workers.protocol import Call, ExportResult, Failure, Job, JobResult, aligned_copy, wire_dtype, wire_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Exporter
     from actconform.plugin.loader import Catalog
     from actconform.types import Case, Kernel
-    from actconform.workers.protocol import Bundle, Call, ExportJob, Job
+    from actconform.workers.protocol import Bundle, ExportJob
 
 Stage = Literal["supports", "build", "load", "open", "run", "export"]
 Kind = Literal["unsupported", "unavailable", "error", "memory", "source"]
@@ -40,6 +42,7 @@ Kind = Literal["unsupported", "unavailable", "error", "memory", "source"]
 MEMORY_ERRORS = ("OutOfMemoryError", "ResourceExhaustedError")
 MEMORY_WORDS = re.compile(r"out of memory|(not enough|can't allocate|failed to allocate) memory", re.IGNORECASE)
 LONGEST_MESSAGE = 2000  # letters
+NEIGHBOURS = ("tanh", "relu", "sigmoid")  # what most backends have
 
 
 class CommandError(Exception):
@@ -89,15 +92,24 @@ class Session:
         return outcome
 
     def _run(self, job: Job, outcome: JobResult) -> None:
+        watch = StateWatch() if job.side_effects else None
         program = self.open(job, outcome)
         try:
+            if watch:
+                watch.after("building")
             self._call_all(program, job, outcome)
             if job.intermediates:
                 outcome.intermediates = _shown(program, "intermediates", job.calls[0])
             if job.statistics:
                 outcome.statistics = _shown(program, "statistics", job.calls[0])
+            if watch:
+                watch.after("a call", drawing=True)
+                ask(program, job.calls, outcome, self._peers(job))
         finally:
             _close(program, outcome)
+            if watch:
+                watch.after("closing")
+                outcome.changed, outcome.altered = watch.changed, outcome.altered or watch.left_changed
 
     def export(self, job: ExportJob) -> ExportResult:
         """Make the graph, with the warnings captured meanwhile; faults of the exporter are not raised."""
@@ -180,7 +192,6 @@ class Session:
             raise LookupError(f"the {self.name} worker knows no kernel or model {name!r}: {advice}") from None
 
     def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
-        at_first = 0
         calls = list(job.calls)
         for index, call in enumerate(calls):
             try:
@@ -191,18 +202,39 @@ class Session:
                 outcome.refused[index], outputs, mutated = stopped.failure.message, {}, []
             if index in outcome.refused and not call.may_refuse:
                 calls[index] = msgspec.structs.replace(call, layout="")
-                outputs, mutated = _call(
-                    program, calls[index], index, outcome.timings
-                )  # what raises here is no refusal
+                # what raises here too is no refusal
+                outputs, mutated = _call(program, calls[index], index, outcome.timings)
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
-            at_first = at_first or resident()
         repeated = [index for index in job.repeated if not (index in outcome.refused and calls[index].may_refuse)]
         _repeat(program, calls, repeated if calls else (), outcome)
-        if job.calls and job.growth:
-            output_bytes = sum(array.nbytes for outputs in outcome.outputs for array in outputs.values())
-            if resident() - at_first - output_bytes > SUSPECT:
-                outcome.grown = growth(lambda: _call(program, job.calls[0], 0, {"run": 0.0}))
+
+    def _peers(self, job: Job) -> Peers:
+        return Peers(
+            again=lambda: self.open(job, JobResult()),
+            neighbour=lambda: self._neighbour(job.case),
+            call=_answer,
+            forward=_forward_of,
+            close=lambda program: _close(program, JobResult()),
+            differing=differing_names,
+            thread_safe=self.backend.thread_safe,
+            brief=job.case.subject in self.catalog.models,
+        )
+
+    def _neighbour(self, case: Case) -> Program | None:
+        """Return the program of another kernel, once called, the first that answers; None where none does."""
+        inputs = {"x": np.linspace(-2, 2, 17).astype(wire_dtype(case.dtype))}
+        for name in NEIGHBOURS:
+            if name == case.subject:
+                continue
+            try:
+                artifact = None if self.backend.kind == "framework" else author(self.catalog.kernels[name], case.dtype)
+                neighbour = self.open(Job(msgspec.structs.replace(case, subject=name), artifact, []), JobResult())
+                _answer(neighbour, Call("", inputs))
+            except (StoppedError, Unsupported):
+                continue  # what it does there is a case of its own
+            return neighbour
+        return None
 
 
 def _repeat(program: Program, calls: Sequence[Call], indices: Sequence[int], outcome: JobResult) -> None:
@@ -302,6 +334,20 @@ def _copies(call: Call) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]
 
     cotangents = {name: copies[f"cotangent {name}"] for name in call.cotangents or {}}
     return {name: copies[name] for name in call.inputs}, cotangents, changed
+
+
+def _answer(program: Program, call: Call) -> dict[str, NDArray[Any]]:
+    return _call(program, call, 0, {"run": 0.0})[0]
+
+
+def _forward_of(program: Program, call: Call) -> dict[str, NDArray[Any]] | None:
+    """Return what `forward` gives for the inputs of a call with cotangents; None where the backend has gradients alone."""
+    try:
+        return _answer(program, msgspec.structs.replace(call, cotangents=None))
+    except StoppedError as stopped:
+        if stopped.failure.kind == "unsupported":
+            return None
+        raise
 
 
 def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:

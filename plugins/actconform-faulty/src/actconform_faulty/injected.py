@@ -144,6 +144,8 @@ ROOMS = (
     "repetition",
     "windows",
     "sizes",
+    "resources",
+    "state",
 )
 HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
 for _room in (*ROOMS, *HEALTHY_ROOMS):

@@ -115,7 +115,7 @@ def _measured(aspect: Aspect, held_against: Standard, fmt: FloatFormat, caller: 
     samples = {place: sample for place, sample in samples.items() if sample.x.size}
     compared = comparison_of(samples, test_vectors.tolerance)
     findings = structure(test_vectors, outputs) + compared.findings
-    findings += relation_checks.violations(of_relations) + behaviour(test_vectors, outcome, "")
+    findings += relation_checks.violations(of_relations) + behaviour(test_vectors, outcome, "", {})
     return AspectMeasurement(
         aspect=aspect,
         findings=tuple(_graded(findings, kernel, aspect, compared, fmt)),

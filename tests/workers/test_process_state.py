@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import signal
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 
-from actconform.contract.process_state import FRESH, changes, snapshot
+from actconform.workers.process_state import FRESH, StateWatch, changes, snapshot
 
 
 def test_a_fresh_process_is_as_it_is_said_to_be():
@@ -66,3 +68,53 @@ def test_another_working_folder_is_a_change(monkeypatch, tmp_path):
 
 def test_what_only_one_side_knows_is_no_change():
     assert changes({"a": "1"}, {"b": "2"}, drawing=True) == []
+
+
+def test_variables_of_the_environment_are_seen_set_changed_and_removed_without_their_values(monkeypatch):
+    before = snapshot()
+    monkeypatch.setenv("ACTCONFORM_SECRET", "hunter2")
+    between = snapshot()
+    assert changes(before, between, drawing=False) == ["the environment's ACTCONFORM_SECRET changed"]
+    monkeypatch.setenv("ACTCONFORM_SECRET", "hunter3")
+    assert changes(between, snapshot(), drawing=False) == ["the environment's ACTCONFORM_SECRET changed"]
+    monkeypatch.delenv("ACTCONFORM_SECRET")
+    assert changes(between, snapshot(), drawing=False) == ["the environment's ACTCONFORM_SECRET changed"]
+
+
+def test_limits_and_handlers_are_settings_too():
+    before, limit = snapshot(), sys.getrecursionlimit()
+    handler = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    sys.setrecursionlimit(limit + 7)
+    try:
+        found = changes(before, snapshot(), drawing=False)
+    finally:
+        sys.setrecursionlimit(limit)
+        signal.signal(signal.SIGUSR2, handler)
+    assert f"Python's limit of recursion: {limit} before, {limit + 7} after" in found
+    assert any("SIGUSR2 ignored" in change for change in found)
+    assert changes(before, snapshot(), drawing=False) == []
+
+
+def test_a_watch_names_the_step_and_tells_what_is_left():
+    watch = StateWatch()
+    with np.errstate(divide="raise"):
+        watch.after("a call")
+        assert watch.left_changed
+    watch.after("closing")
+    assert not watch.left_changed
+    assert [name for name, _ in watch.changed] == ["numpy's handling of floating-point errors"] * 2
+    assert [words.split(" changes")[0] for _, words in watch.changed] == ["a call", "closing"]
+
+
+def test_warnings_that_a_late_import_hides_are_its_own(monkeypatch):
+    with warnings.catch_warnings():
+        watch = StateWatch()
+        warnings.simplefilter("ignore", ResourceWarning)
+        monkeypatch.setitem(sys.modules, "imported_late", SimpleNamespace())
+        watch.after("a call")
+        assert watch.changed == []
+        warnings.simplefilter("ignore", BytesWarning)
+        watch.after("another call")
+        assert watch.changed == [
+            ("warnings that are hidden", "another call changes the process: warnings that are hidden changed")
+        ]
