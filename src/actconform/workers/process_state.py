@@ -151,8 +151,8 @@ class StateWatch:
         """Keep what `step` changed; where `drawing` it may not draw from a global stream of random numbers either."""
         now, modules = snapshot(), len(sys.modules)
         settings = changed_settings(self._last, now, drawing=drawing)
-        if modules > self._modules:
-            settings.pop(HIDDEN, None)  # what frameworks import late hides some of its own
+        if modules > self._modules:  # what frameworks import late hides some warnings, and sets variables of its own
+            settings = {name: words for name, words in settings.items() if name != HIDDEN and VARIABLE not in name}
         self.changed += [(name, f"{step} changes the process: {words}") for name, words in settings.items()]
         self._last, self._modules = now, modules
         left = changed_settings(self._start, now, drawing=False)
