@@ -1,4 +1,4 @@
-"""The questions that a run draws once for all its routes."""
+"""The questions that a run draws once for all its routes; a worker that dies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import pytest
 from onnx import parser
 
 from actconform.catalog.kernels import UNARY
+from actconform.errors import WorkerCrash, WorkerError, WorkerTimeout
+from actconform.plugin.loader import load_plugins
 from actconform.run import case
 from actconform.testdata.golden.store import golden_dir, read_manifest
-from actconform.types import Artifact, Case
+from actconform.types import Artifact, Case, Verdict
+from actconform.verdict.causes.register import read_register
 from actconform.workers.protocol import Call, Failure, Job
 
 BY_NAME = {kernel.name: kernel for kernel in UNARY}
@@ -79,3 +82,45 @@ def test_a_graph_that_fails_by_itself_at_a_size_is_the_exporters_shape():
 )
 def test_a_runtime_that_fails_by_itself_is_not_the_graphs_fault(rows: int, failure: Failure):
     assert case._fails_itself(job_of(FOUR_ROWS, rows), failure) == []
+
+
+CRASHES = """
+[[cause]]
+id = "dies"
+reason = "r"
+link = "unreported"
+since = "0.2"
+routes = ["torch"]
+covers = [{ class = "crash", kernels = ["relu"] }]
+"""
+
+
+class DyingWorker:
+    """A worker whose process dies at every job, or ends it some other way."""
+
+    def __init__(self, error: WorkerError) -> None:
+        self._error = error
+
+    def run(self, job: Job, timeout: float) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "verdict"),
+    [
+        ("relu", WorkerCrash("the torch worker was killed by SIGSEGV; its last words: ...", "SIGSEGV"), Verdict.XFAIL),
+        ("tanh", WorkerCrash("the torch worker was killed by SIGSEGV; its last words: ...", "SIGSEGV"), Verdict.CRASH),
+        ("relu", WorkerTimeout("no answer came", 1.0), Verdict.TIMEOUT),
+    ],
+)
+def test_a_crash_is_known_where_a_cause_covers_it_and_nothing_else_is(
+    vector_cache: case.VectorCache, name: str, error: WorkerError, verdict: Verdict
+):
+    catalog = load_plugins()
+    context = case.CaseContext(catalog, read_register(CRASHES, "test"), 1.0, vector_cache, DyingWorker(error), None, {})
+    result = case.run_case(Case(name, "value", "f32", "torch"), context)
+    assert result.verdict == verdict
+    if verdict == Verdict.XFAIL:
+        (finding,) = result.findings
+        assert (finding.class_, finding.deviation) == ("crash", "dies")
+        assert finding.evidence == "the torch worker was killed by SIGSEGV"

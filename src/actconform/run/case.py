@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from actconform.comparison.comparator import comparison
+from actconform.comparison.comparator import comparison, structural
 from actconform.comparison.memory import with_layouts_named
 from actconform.comparison.metamorphic import RelationChecks
 from actconform.comparison.side_effects import behaviour, refused_layouts
@@ -119,7 +119,7 @@ def run_case(case: Case, context: CaseContext) -> Result:
     except ExportError as error:
         result = ended(case, Verdict.ERROR, "export", str(error))
     except WorkerError as error:
-        result = ended(case, VERDICT_OF[error.kind], "export" if clock.stage == "export" else "run", str(error))
+        result = _ended_by_worker(case, error, "export" if clock.stage == "export" else "run", context)
     except Exception as error:  # noqa: BLE001  a fault of actconform costs one case too, and is named
         result = ended(case, Verdict.ERROR, clock.stage, f"a fault in actconform: {fault_message(error)}")
     return msgspec.structs.replace(graded(result), seconds=time.perf_counter() - started)
@@ -198,6 +198,17 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         measurements=tuple(measurements),
         timings=_timings(clock.seconds, outcome.timings),
     )
+
+
+def _ended_by_worker(case: Case, error: WorkerError, stage: str, context: CaseContext) -> Result:
+    """Return the result of a case whose worker gave no answer: XFAIL where a registered cause covers that its process dies."""
+    if error.kind == "crash" and stage != "export":
+        situation = _situation(case, context, None)
+        finding = structural(FindingClass.CRASH, "", "", str(error).splitlines()[0].partition(";")[0])
+        covers = plainly([finding], situation.case, situation.active)
+        if covers:
+            return _judged(case, [finding], Explanation(covers, []), situation, "", {})
+    return ended(case, VERDICT_OF[error.kind], stage, str(error))
 
 
 def _at_other_ranks(

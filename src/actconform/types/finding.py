@@ -47,6 +47,7 @@ class FindingClass(StrEnum):
     The order is that among findings of equal severity.
     """
 
+    CRASH = "crash"
     NONDETERMINISTIC = "nondeterministic"
     INVALID_MODEL = "invalid-model"
     NAMES = "names"
@@ -116,6 +117,9 @@ WITHIN_LIMITS = "nondeterministic, within the limits"  # of answers that differ 
 
 # The gravest class first: the order among findings of equal severity. Every class stands here.
 CLASSES: dict[str, ClassRow] = {
+    FindingClass.CRASH: ClassRow(
+        *_ALWAYS_CRITICAL, "nothing in the process has an answer any more", "the process died", of_call=True
+    ),
     FindingClass.NONDETERMINISTIC: ClassRow(
         *_ALWAYS_CRITICAL,
         "an answer is right at times; a number that is wrong in all of them is a finding of its own",
