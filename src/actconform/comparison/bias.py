@@ -53,8 +53,10 @@ def locate_bias(
                 yield _located(part.x[chosen], indices[chosen], worst, tolerance, (regime, tensor))
 
 
-def unreached_ends(sample: Sample, tolerance: Tolerance, regime: str, tensor: str) -> Iterator[Finding]:
-    """Yield a `bias` finding for each value that a unary function saturates at and that none of the results has.
+def unreached_ends(
+    sample: Sample, tolerance: Tolerance, errors: ErrorStatistics, regime: str, tensor: str
+) -> Iterator[Finding]:
+    """Yield a `bias` finding for each value that a unary function saturates at and that no result has, each within its limit.
 
     A value is an end where the truth is within END_ULP of it, rounded, at BINADE_POINTS inputs or more: whatever way of computing is
     accurate reaches it at some of them. No formula of a cause explains that.
@@ -64,8 +66,10 @@ def unreached_ends(sample: Sample, tolerance: Tolerance, regime: str, tensor: st
     with np.errstate(all="ignore"):
         nearest = round_to(sample.truth, tolerance.fmt)
         near = np.abs(sample.truth - nearest) <= END_ULP * ulp_of(sample.truth, tolerance.fmt)
-        at_end = np.flatnonzero(near & np.isfinite(sample.x) & np.isfinite(nearest) & (nearest != 0))
         got = sample.got.astype(np.float64)
+        near &= np.isfinite(sample.x) & np.isfinite(nearest) & np.isfinite(got) & (nearest != 0)
+        near[errors.suspects] = False
+        at_end = np.flatnonzero(near)
     ends, group = np.unique(nearest[at_end], return_inverse=True)
     for end in np.flatnonzero(np.bincount(group) >= BINADE_POINTS):
         elements = at_end[group == end]

@@ -79,7 +79,7 @@ def comparison_of(samples: dict[tuple[str, str], Sample], tolerance: Tolerance) 
             deviating[tensor] += [sample.x.view(np.uint64)[item.elements] for item in located]
         elements.update({item.finding.place: item.elements for item in located})
         findings += [item.finding for item in located]
-        findings += unreached_ends(sample, tolerance, regime, tensor)
+        findings += unreached_ends(sample, tolerance, errors, regime, tensor)
     return Comparison(measurements, findings, samples, elements)
 
 
