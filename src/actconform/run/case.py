@@ -21,7 +21,7 @@ from actconform.onnx.gates import facts
 from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refused_shapes, without_refused
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
-from actconform.testdata.repetition import calls_of, repeated_calls
+from actconform.testdata.repetition import FEW, calls_of, repeated_calls
 from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Verdict
 from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Failure, JobResult
 
 CACHE_BYTES = 5 << 27  # bytes: those of the built-in subjects are 580 MB, and routes that start late generate none anew
+THOROUGH_DTYPE = "f32"  # in which calls are repeated most, and side effects are asked for
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -267,16 +268,15 @@ def job_for(
     calls = [asking(vector) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     sizes = [sum(array.size for array in (*call.inputs.values(), *(call.cotangents or {}).values())) for call in calls]
-    again = repeated_calls(sizes, calls_of(subject))
+    # What a program does beside its answers is the same in each dtype, and of a runtime for every graph: our own are enough.
+    thorough = case.dtype == THOROUGH_DTYPE and case.exporter in (None, DRIVER_EXPORTER)
+    again = repeated_calls(sizes, calls_of(subject) if thorough else len(calls) + FEW)
     if graph is None:
         shown = line.layered and case.aspect == "value"
-        return Job(
-            case, None, calls, repeated=again, intermediates=shown, statistics=shown and line.trained, side_effects=True
-        )
+        statistics = shown and line.trained
+        return Job(case, None, calls, "", shown, statistics, repeated=again, side_effects=thorough)
     part = line.graph_for(graph, case.aspect, list(test_vectors.vectors[0].truth))
-    # Of graphs our own are enough: what a runtime does beside its answers is the same for all.
-    of_ours = case.exporter == DRIVER_EXPORTER
-    return Job(case, part, [line.call_for(call, part) for call in calls], repeated=again, side_effects=of_ours)
+    return Job(case, part, [line.call_for(call, part) for call in calls], repeated=again, side_effects=thorough)
 
 
 def _refused(case: Case, context: CaseContext, graph: Artifact, findings: Sequence[Finding]) -> Result:

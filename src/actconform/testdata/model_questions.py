@@ -61,15 +61,17 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: b
 
     Left out is what has no one answer: the statistics of a batch of one number; gradients of saturated functions, which are
     what cancellation leaves, and those behind NaN; a loss of NaN that frameworks refuse; in 16 bits ties, which rounding makes and breaks,
-    and means so far from 0 that nothing of the data is left.
+    and means so far from 0 that nothing of the data is left. Another batch and NaN are asked in float32 alone: no dtype changes them.
     """
     yield ModelQuestion(REGIME, model.batch)
     if PUBLISHED in model.name:
         return
     if not _one_value_a_channel(model):
         yield ModelQuestion("batch-1", 1, cotangent=FULL_MANTISSA)
-    yield ModelQuestion("another-batch", next(batch for batch in BATCHES if batch != model.batch), cotangent=LOSS_SCALE)
     kinds = {layer.kind for layer in model.layers}
+    if fmt.bits > 16:  # a batch is one in every dtype
+        batch = next(batch for batch in BATCHES if batch != model.batch)
+        yield ModelQuestion("another-batch", batch, cotangent=LOSS_SCALE)
     if "max-pool" in kinds and fmt.bits > 16:
         yield ModelQuestion("ties", model.batch, integers=True)
     if aspect == "gradient":
@@ -82,7 +84,7 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: b
             yield ModelQuestion("large-logits", model.batch, logits=LARGE_LOGITS, loss_judged=not loss_clips)
         if fmt.bits > 16:
             yield ModelQuestion(EXTREME[1], model.batch, shift=FAR, loss_judged=not loss_clips)
-    if REFUSING not in kinds:
+    if REFUSING not in kinds and fmt.bits > 16:
         yield ModelQuestion("nan", model.batch, nan=True)
 
 

@@ -20,6 +20,7 @@ KERNEL_CALLS = (
 )
 LAYER_CALLS = 160  # of a model's layers in all: it takes as long as its layers do
 FEWEST = 10  # calls of a model
+FEW = 12  # calls that are made again where another case of the subject makes many
 SMALL = 1024  # numbers that a call may take to be made more than twice
 BUDGET = 1 << 16  # numbers that calls take together which are made more than twice
 

@@ -70,6 +70,8 @@ class Reevaluation:
         self._relation_checks = relation_checks
         self._of_ranks = of_ranks or {}
         self._evaluations: dict[str, list[GraphOutputs]] = {}
+        self._evaluators: dict[tuple[str, int], tuple[Callable[[Bundle], Mapping[str, Any]], Sequence[str]]] = {}
+        """Of each evaluator and rank of the inputs the graph's function, and the names of its inputs."""
         self._absent: dict[str, str] = {}
         """Of regimes in which an evaluator fails, why."""
 
@@ -122,17 +124,14 @@ class Reevaluation:
         return self._evaluations[regime]
 
     def _run(self, evaluator: Callable[[bytes], Callable[[Bundle], Mapping[str, Any]]], regime: str) -> GraphOutputs:
-        artifacts = {
-            vector.rank: self._of_ranks.get(vector.rank, self.artifact) for vector in self._test_vectors.vectors
-        }
-        forwards = {rank: evaluator(artifact.model) for rank, artifact in artifacts.items()}
-        names = {rank: io_names(artifact.model)[0] for rank, artifact in artifacts.items()}
-
         def outputs_of(call: Call) -> Bundle:
             inputs = with_cotangents(call.inputs, call.cotangents)
             rank = next(iter(call.inputs.values())).ndim
-            outputs = forwards[rank]({name: inputs[name] for name in names[rank]})
-            return {name: np.asarray(array) for name, array in outputs.items()}
+            artifact, key = self._of_ranks.get(rank, self.artifact), (evaluator.__name__, rank)
+            if key not in self._evaluators:
+                self._evaluators[key] = evaluator(artifact.model), io_names(artifact.model)[0]
+            forward, names = self._evaluators[key]
+            return {name: np.asarray(array) for name, array in forward({name: inputs[name] for name in names}).items()}
 
         vectors, all_outputs = [], []
         by_tensors: dict[tuple[int, int], Bundle] = {}  # layouts have these in common
