@@ -24,7 +24,7 @@ def exam_of(name: str, aspect: str = "value", dtype: str = "f32") -> TestVectors
 
 def whole(test_vectors, *, compiles=False, graph=False):
     """Return the test vectors that are asked beside those of every route."""
-    asked = test_vectors.asked(compiles_per_shape=compiles, graph=graph)
+    asked = test_vectors.asked(few=compiles, graph=graph)
     return asked.vectors[len(test_vectors.vectors) :]
 
 

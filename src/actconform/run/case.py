@@ -22,7 +22,7 @@ from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refus
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.repetition import FEW, calls_of, repeated_calls
-from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Verdict
+from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Route, Verdict
 from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from actconform.comparison.comparator import Comparison
     from actconform.comparison.varying import VaryingAnswers
+    from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
     from actconform.run.export_cache import Exports
     from actconform.run.subject import Subject
@@ -132,7 +133,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     backend = context.catalog.backends[context.catalog.worker(case)]
     with clock("draw"):
         drawn = context.vector_cache.generate(subject, case)
-        test_vectors = drawn.asked(compiles_per_shape=backend.compiles_per_shape, graph=case.exporter is not None)
+        test_vectors = _asked(drawn, case, backend)
     with clock("export"):
         graph = artifact_for(subject, case, context)
         breaches = line.gates(graph, case) if graph and context.exports else []
@@ -199,6 +200,13 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         measurements=tuple(measurements),
         timings=_timings(clock.seconds, outcome.timings),
     )
+
+
+def _asked(drawn: TestVectors, case: Case, backend: type[Backend]) -> TestVectors:
+    """Return what the route of a case is asked: how a runtime takes sizes and layouts, our own graphs show; an exporter may fix a size."""
+    exported = Route.of(case.route).exported
+    few = backend.compiles_per_shape or exported
+    return drawn.asked(few=few, graph=case.exporter is not None, layouts=not exported)
 
 
 def _ended_by_worker(case: Case, error: WorkerError, stage: str, context: CaseContext) -> Result:

@@ -108,15 +108,12 @@ class TestVectors(msgspec.Struct, frozen=True):
     sizes: list[TestVector] = []
     """Those of other lengths and shapes, which not every route is asked: see `testdata.sizes`."""
 
-    def asked(self, *, compiles_per_shape: bool, graph: bool) -> TestVectors:
-        """Return what a route is asked: of `sizes` few where each shape is compiled, and of a graph none of other ranks than it takes."""
+    def asked(self, *, few: bool, graph: bool, layouts: bool = True) -> TestVectors:
+        """Return what a route is asked: of `sizes` perhaps few, of a graph none of other ranks than it takes, perhaps no layouts."""
         left_out = self.of_other_ranks(compiles_per_shape=False) if graph else {}
-        chosen = [
-            vector
-            for vector in self.sizes
-            if not (compiles_per_shape and vector.each_shape) and vector.rank not in left_out
-        ]
-        return TestVectors(self.tolerance, [*self.vectors, *chosen])
+        chosen = [vector for vector in self.sizes if not (few and vector.each_shape) and vector.rank not in left_out]
+        vectors = [vector for vector in self.vectors if layouts or not vector.layout]
+        return TestVectors(self.tolerance, [*vectors, *chosen])
 
     def of_other_ranks(self, *, compiles_per_shape: bool) -> dict[int, list[TestVector]]:
         """Return the test vectors of other ranks than kernels declare, by rank; few where each shape is compiled."""
