@@ -21,7 +21,7 @@ from actconform.onnx.gates import facts
 from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refused_shapes, without_refused
 from actconform.run.subject import LayerRun, subject_of
 from actconform.testdata.golden.store import Golden, load
-from actconform.testdata.repetition import FEW, calls_of, repeated_calls
+from actconform.testdata.repetition import calls_of, repeated_calls
 from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Route, Verdict
 from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Failure, JobResult
 
 CACHE_BYTES = 5 << 27  # bytes: those of the built-in subjects are 580 MB, and routes that start late generate none anew
-THOROUGH_DTYPE = "f32"  # in which calls are repeated most, and side effects are asked for
+THOROUGH_DTYPE = "f32"  # in which side effects are asked for, and calls of models are repeated most
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -276,9 +276,10 @@ def job_for(
     calls = [asking(vector) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     sizes = [sum(array.size for array in (*call.inputs.values(), *(call.cotangents or {}).values())) for call in calls]
-    # What a program does beside its answers is the same in each dtype, and of a runtime for every graph: our own are enough.
-    thorough = case.dtype == THOROUGH_DTYPE and case.exporter in (None, DRIVER_EXPORTER)
-    again = repeated_calls(sizes, calls_of(subject) if thorough else len(calls) + FEW)
+    # What a runtime does beside its answers is the same for every graph: our own are enough; what it leaves behind in each dtype.
+    ours = case.exporter in (None, DRIVER_EXPORTER)
+    thorough = ours and case.dtype == THOROUGH_DTYPE
+    again = repeated_calls(sizes, calls_of(subject) if thorough or (ours and not line.layered) else 0)
     if graph is None:
         shown = line.layered and case.aspect == "value"
         statistics = shown and line.trained

@@ -67,7 +67,7 @@ def questions_of(model: Model, aspect: Aspect, fmt: FloatFormat, *, constants: b
     if PUBLISHED in model.name:
         return
     if not _one_value_a_channel(model):
-        yield ModelQuestion("batch-1", 1, cotangent=FULL_MANTISSA)
+        yield ModelQuestion("batch-1", 1, cotangent=FULL_MANTISSA if fmt.bits > 16 else LOSS_SCALE)
     kinds = {layer.kind for layer in model.layers}
     if fmt.bits > 16:  # a batch is one in every dtype
         batch = next(batch for batch in BATCHES if batch != model.batch)

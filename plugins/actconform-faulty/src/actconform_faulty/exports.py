@@ -176,7 +176,7 @@ def outputs_exchanged(model: ModelProto) -> None:
 
 @graph_fault(
     "export", "layers-exchanged", "two layers of one shape are exchanged among the outputs",
-    "attention-softmax/value/f32", findings="scaled-error", tensor="query",
+    "attention-softmax/value/f32", findings="scaled-error names",
 )  # fmt: skip
 def layers_exchanged(model: ModelProto) -> None:
     for old, new in (("layer.query", "other"), ("layer.key", "layer.query"), ("other", "layer.key")):

@@ -144,9 +144,10 @@ def writing(where: Callable[[Array], int | None], name: str = "x") -> Callable[[
     """Return what writes one byte into one of its arrays, at `where` from its first element, if anywhere."""
 
     def write(tensors: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
-        offset = where(tensors[name])
-        if offset is not None and tensors[name].size > 1:
-            poke(tensors[name], offset)
+        array = tensors.get(name)  # forward has no cotangent
+        offset = None if array is None else where(array)
+        if offset is not None and array is not None and array.size > 1:
+            poke(array, offset)
         return outputs
 
     return lambda program, _: Answering(program, write, write)
