@@ -119,7 +119,7 @@ waver.calls = 0  # type: ignore[attr-defined]
 
 def flip_one(x: Array, y: Array) -> Arrays:
     between = np.flatnonzero((x > 1) & (x < 2))
-    if between.size > 20:  # in one regime
+    if 150 < between.size < 250:  # in one regime
         y.view(np.uint32)[between[0]] ^= np.uint32(1 << 21)
     return {"y": y}
 

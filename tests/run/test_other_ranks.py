@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 
 from actconform.catalog.kernels import ROWS, UNARY
+from actconform.comparison.varying import VaryingAnswers
 from actconform.onnx.author.exporter import author
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
-from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refusals, without_refused
+from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refused_shapes, without_refused
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import generate
 from actconform.testdata.sizes import with_sizes
@@ -62,8 +64,10 @@ def test_a_rank_that_is_refused_is_told():
     failed = JobResult(failure=Failure("load", "unsupported", "no such rank"))
     ranks = asked("relu", "value", lambda _: failed)
     assert (ranks.vectors, ranks.outputs, ranks.artifacts) == ([], [], {})
-    assert refusals(ranks.refused) == f"{len(ranks.refused)} calls of other shapes refused: no such rank"
-    assert refusals([]) == ""
+    nothing = Job(Case("relu", "value", "f32", "authored+evaluator"), None, [])
+    words = f"{len(ranks.refused)} calls of other shapes refused: no such rank"
+    assert refused_shapes(nothing, JobResult(), ranks) == words
+    assert refused_shapes(nothing, JobResult(), OtherRanks([], [], {}, [])) == ""
 
 
 def test_calls_that_were_refused_are_left_out():
@@ -71,10 +75,13 @@ def test_calls_that_were_refused_are_left_out():
     test_vectors = generate(BY_NAME["relu"], "value", "f32", golden)
     test_vectors.vectors[3:] = []
     calls = [asking(vector) for vector in test_vectors.vectors]
+    calls[1:3] = [msgspec.structs.replace(calls[1], may_refuse=True), msgspec.structs.replace(calls[2], layout="offset")]
     relation = calls[0]
     job = Job(Case("relu", "value", "f32", "torch"), None, [*calls, relation])
-    outcome = JobResult(outputs=[{"y": np.full(1, n)} for n in range(4)], refused={1: "no"})
-    answered, of_answered, outputs = without_refused(test_vectors, job, outcome)
+    outcome = JobResult(outputs=[{"y": np.full(1, n)} for n in range(4)], refused={1: "no", 2: "misaligned"})
+    answers = VaryingAnswers(outcome.outputs, outcome.outputs)
+    answered, of_answered, remaining = without_refused(test_vectors, job, outcome, answers)
     assert [id(vector) for vector in answered.vectors] == [id(test_vectors.vectors[n]) for n in (0, 2)]
     assert [id(call) for call in of_answered.calls] == [id(calls[0]), id(calls[2]), id(relation)]
-    assert [output["y"].item() for output in outputs] == [0, 2]
+    assert [output["y"].item() for output in remaining.nearest] == [0, 2, 3]
+    assert not remaining.vary

@@ -200,7 +200,12 @@ def test_what_is_raised_ends_a_call_alone_that_may_be_refused() -> None:
     asked = job("tiny", intermediates=False)
     nothing: dict[str, Any] = {}
     outcome = SESSION.run(
-        Job(asked.case, None, [*asked.calls, Call("shapes", nothing, may_refuse=True), *asked.calls], twice=True)
+        Job(
+            asked.case,
+            None,
+            [*asked.calls, Call("shapes", nothing, may_refuse=True), *asked.calls],
+            repeated=(0, 1, 2),
+        )
     )
     assert outcome.failure is None
     assert outcome.refused.keys() == {1}

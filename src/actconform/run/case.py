@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -133,7 +133,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     backend = context.catalog.backends[context.catalog.worker(case)]
     with clock("draw"):
         drawn = context.vector_cache.generate(subject, case)
-        test_vectors = _asked(drawn, case, backend)
+        test_vectors = _for_route(drawn, case, backend)
     with clock("export"):
         graph = artifact_for(subject, case, context)
         breaches = line.gates(graph, case) if graph and context.exports else []
@@ -149,12 +149,34 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
         outcome = context.worker.run(job, context.timeout)
         if outcome.altered:
             context.worker.renew()  # the next case is to find the process as this one did
-    if outcome.failure is not None:
+    if outcome.failure is None:
+        question = _Question(subject, drawn, test_vectors, relation_checks, graph, of_graph, job)
+        result = _of_answers(case, context, clock, question, outcome)
+    else:
         of_graph += _fails_itself(job, outcome.failure)
-        if of_graph and graph:
-            result = _refused(case, context, graph, of_graph)
-            return msgspec.structs.replace(result, export=described, timings=dict(clock.seconds))
-        return _failed(case, outcome.failure, outcome)
+        if not (of_graph and graph):
+            return _failed(case, outcome.failure, outcome)
+        result = _refused(case, context, graph, of_graph)
+    timings = _timings(clock.seconds, outcome.timings) if outcome.failure is None else dict(clock.seconds)
+    return msgspec.structs.replace(result, export=described, timings=timings)
+
+
+class _Question(NamedTuple):
+    """What a case asked: its subject, all test vectors and those of its route, the graph and what is wrong with it, the worker's job."""
+
+    subject: Kernel | Model
+    drawn: TestVectors
+    test_vectors: TestVectors
+    relation_checks: RelationChecks
+    graph: Artifact | None
+    of_graph: list[Finding]
+    job: Job
+
+
+def _of_answers(case: Case, context: CaseContext, clock: _Clock, question: _Question, outcome: JobResult) -> Result:
+    """Return the result of a case whose program answered: compared, blamed, explained by causes, judged."""
+    subject, drawn, test_vectors, relation_checks, graph, of_graph, job = question
+    line, backend = subject_of(subject), context.catalog.backends[context.catalog.worker(case)]
     answers = varying_answers(test_vectors, outcome)
     of_job, answered_job, answers = without_refused(test_vectors, job, outcome, answers)
     with clock("ranks"):
@@ -196,13 +218,11 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
             else msgspec.structs.replace(finding, candidates=line.candidates(answered, compared, finding, situation))
             for finding in result.findings
         ),
-        export=described,
         measurements=tuple(measurements),
-        timings=_timings(clock.seconds, outcome.timings),
     )
 
 
-def _asked(drawn: TestVectors, case: Case, backend: type[Backend]) -> TestVectors:
+def _for_route(drawn: TestVectors, case: Case, backend: type[Backend]) -> TestVectors:
     """Return what the route of a case is asked: how a runtime takes sizes and layouts, our own graphs show; an exporter may fix a size."""
     exported = Route.of(case.route).exported
     few = backend.compiles_per_shape or exported

@@ -358,7 +358,7 @@ def checked_arrays(returned: object, method: str) -> dict[str, NDArray[Any]]:
     for name, array in returned.items():
         if not isinstance(name, str):
             raise TypeError(f"{method} returned the key {name!r}: {wanted}")
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray | np.generic):  # numpy's functions return a number of its own for rank 0
             raise TypeError(f"{method} returned {type_name(array)} as {name!r}: {wanted}; convert it first")
         wire_name(array.dtype)
     return {name: np.array(array, order="C") for name, array in returned.items()}
