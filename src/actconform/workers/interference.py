@@ -57,7 +57,9 @@ def ask(program: Program, calls: Sequence[Call], outcome: JobResult, peers: Peer
     if not calls:
         return
     plain = [number for number, call in enumerate(calls) if not (call.layout or call.may_refuse)]
-    index = next((number for number in plain if _size(calls[number]) <= MODERATE), 0)
+    index = max(
+        (number for number in plain if _size(calls[number]) <= MODERATE), key=lambda n: _size(calls[n]), default=0
+    )
     call, answer = calls[index], outcome.outputs[index]
     if index in outcome.second:
         return  # it answers one way or another in any case
@@ -91,13 +93,13 @@ class _Entanglement:
         peers, both = self._peers, self._call.cotangents is not None
         second = peers.again()
         try:
-            fresh = peers.forward(second, self._call) if both else None
+            fresh = peers.forward(second, mirrored) if both else None
             of_mirrored = peers.call(
                 second, mirrored
             )  # first, so that an answer to the call itself can be none of its own
             self._compare("a second program that is alive", self._answer, peers.call(second, self._call))
             if fresh is not None:
-                after = peers.forward(self._program, self._call) or {}
+                after = peers.forward(self._program, mirrored) or {}
                 self._compare("forward after vjp, where a fresh program is asked too,", fresh, after)
                 self._compare("vjp after forward", self._answer, self._again())
             self._beside_neighbour()
