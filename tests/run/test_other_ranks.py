@@ -75,7 +75,10 @@ def test_calls_that_were_refused_are_left_out():
     test_vectors = generate(BY_NAME["relu"], "value", "f32", golden)
     test_vectors.vectors[3:] = []
     calls = [asking(vector) for vector in test_vectors.vectors]
-    calls[1:3] = [msgspec.structs.replace(calls[1], may_refuse=True), msgspec.structs.replace(calls[2], layout="offset")]
+    calls[1:3] = [
+        msgspec.structs.replace(calls[1], may_refuse=True),
+        msgspec.structs.replace(calls[2], layout="offset"),
+    ]
     relation = calls[0]
     job = Job(Case("relu", "value", "f32", "torch"), None, [*calls, relation])
     outcome = JobResult(outputs=[{"y": np.full(1, n)} for n in range(4)], refused={1: "no", 2: "misaligned"})

@@ -268,7 +268,7 @@ def judged(case: Case, catalog: Any, vector_cache: Any, worker: Any, exports: An
 def authored_case(kernel: Kernel, runtime: Any = None) -> Any:
     catalog: Any = SimpleNamespace(
         subject={kernel.name: kernel}.get,
-        backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=(), provider="")},
+        backends={"ort-cpu": SimpleNamespace(levels=LEVELS, optimizers=(), provider="", compiles_per_shape=False)},
         registered=lambda case: case,
         kernels={},
         worker=lambda case: case.worker,
@@ -384,7 +384,9 @@ class Exported:
 def model_case(route: str, worker: Any, exports: Any = None) -> Any:
     catalog: Any = SimpleNamespace(
         subject={HIDDEN.name: HIDDEN}.get,
-        backends=dict.fromkeys(("ort-cpu", "torch"), SimpleNamespace(levels=(), optimizers=(), provider="")),
+        backends=dict.fromkeys(
+            ("ort-cpu", "torch"), SimpleNamespace(levels=(), optimizers=(), provider="", compiles_per_shape=False)
+        ),
         registered=lambda case: case,
         kernels={},
         worker=lambda case: case.worker,

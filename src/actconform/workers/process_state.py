@@ -112,15 +112,16 @@ def snapshot() -> dict[str, str]:
 def changed_settings(before: Mapping[str, str], after: Mapping[str, str], *, drawing: bool) -> dict[str, str]:
     """Return in words, by the name of the setting, what differs; random states only where `drawing` is watched.
 
-    What only one side knows is no change, but for variables of the environment.
+    What only one side knows is no change, but for variables of the environment where `before` has any.
     """
     if before == after:
         return {}
+    variables = any(name.startswith(VARIABLE) for name in before)
     differing = {
         name
         for name in {**before, **after}
         if before.get(name) != after.get(name)
-        and ((name in before and name in after) or name.startswith(VARIABLE))
+        and ((name in before and name in after) or (variables and name.startswith(VARIABLE)))
         and (drawing or DRAWN not in name)
     }
     return {

@@ -199,11 +199,12 @@ class Session:
             except StoppedError as stopped:
                 if not (call.layout or call.may_refuse):
                     raise
-                outcome.refused[index], outputs, mutated = stopped.failure.message, {}, []
-            if index in outcome.refused and not call.may_refuse:
-                calls[index] = msgspec.structs.replace(call, layout="")
-                # what raises here too is no refusal
-                outputs, mutated = _call(program, calls[index], index, outcome.timings)
+                outputs, mutated = {}, []
+                if not call.may_refuse:
+                    calls[index] = msgspec.structs.replace(call, layout="")
+                    # what raises here too is no refusal
+                    outputs, mutated = _call(program, calls[index], index, outcome.timings)
+                outcome.refused[index] = stopped.failure.message
             outcome.outputs.append(outputs)
             outcome.mutated.extend((index, name) for name in mutated)
         repeated = [index for index in job.repeated if not (index in outcome.refused and calls[index].may_refuse)]
