@@ -105,8 +105,8 @@ def test_the_honest_keep_the_contract(ask, name, answered):
 
 def test_models_are_asked_too(ask):
     checked = ask("honest", "linear-stack", "relu")
-    assert checked.cases == 8
-    assert checked.refused == (("honest builds no models", 2),)
+    assert checked.cases == 12
+    assert checked.refused == (("honest builds no models", 6),)
 
 
 def test_supports_must_answer_at_once(ask, monkeypatch):

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from actconform.errors import SourceError, Unavailable, Unsupported
-from actconform.onnx.author.exporter import author
 from actconform.plugin.interfaces import Backend, Program
 from actconform.text import shortened
 from actconform.types import Artifact, Support
@@ -224,6 +223,8 @@ class Session:
 
     def _neighbour(self, case: Case) -> Program | None:
         """Return the program of another kernel, once called, the first that answers; None where none does."""
+        from actconform.onnx.author.exporter import author  # onnx, which not everybody who measures a function needs
+
         inputs = {"x": np.linspace(-2, 2, 17).astype(wire_dtype(case.dtype))}
         for name in NEIGHBOURS:
             if name == case.subject:

@@ -91,7 +91,7 @@ def test_every_element_has_a_row(dtype):
     assert len({array.shape for array in columns.values()}) == 1
     values = columns["aspect"] == "value"
     assert np.isnan(columns["cotangent"][values]).all()
-    assert not np.isnan(columns["cotangent"][~values]).any()
+    assert np.isnan(columns["cotangent"][~values]).mean() < 1e-3  # a few are NaN, and asked so
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(
             columns["share"][values] > 1, np.zeros(np.count_nonzero(values), bool), err_msg="what conforms is within"

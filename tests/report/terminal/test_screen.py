@@ -249,7 +249,7 @@ def test_findings_of_one_kind_in_several_regimes_are_one_line_with_the_gravest(l
     )
     log.screen.findings([result("gelu", Verdict.FAIL, findings=findings, shares=(2.0,))])
     assert log.lines == [
-        "NEW major  gelu/value/f32/torch   nondeterministic, scaled-error, tail   blame: framework",
+        "NEW critical  gelu/value/f32/torch   nondeterministic, scaled-error, tail   blame: framework",
         "     nondeterministic   seen in 1 of 71 calls",
         "     scaled-error       x=0x42b17218 (88.7228)   truth 88.7228394   got inf   error 12 (limit 8)   minor",
         "     tail               x=0x42b17218 (88.7228)   truth 88.7228394   got inf   70 ULP   1,234 elements   minor",
