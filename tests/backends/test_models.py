@@ -21,6 +21,7 @@ LIMITS = {
     ("jax", np.float32): 2e-5,
 }
 OF_FLOAT32 = (
+    "image-windows",  # TensorFlow resizes in float32
     "attention-softmax",
     "attention-block",
     "masked-attention",

@@ -72,7 +72,7 @@ def never_zero(tensors: dict[str, Array], d: Array) -> Array:
     return np.where(tensors["ct_y"] == 0, d + d.dtype.type(1e-7), d)
 
 
-for into, name, what, case, findings, change in (
+for into, name, description, case, findings, change in (
     ("torch", "tanh-bf16-cotangent", "the cotangent passes through bfloat16", "tanh/gradient/f32", "scaled-error tail", through(ml_dtypes.bfloat16)),
     ("torch", "softplus-f16-cotangent", "the cotangent passes through float16", "softplus/gradient/f32", "scaled-error tail", through(np.float16)),
     ("torch", "sigmoid-clipped-cotangent", "cotangents are clipped to 8", "sigmoid/gradient/f32", "scaled-error tail", clipped),
@@ -86,16 +86,18 @@ for into, name, what, case, findings, change in (
     ("torch", "swiglu-half-cotangent", "the cotangent passes through float16 and overflows nowhere", "swiglu/gradient/f32", "scaled-error tail", through(np.float16)),
     ("ort", "log-softmax-bf16-cotangent", "the cotangent passes through bfloat16", "log-softmax/gradient/f32", "scaled-error", through(ml_dtypes.bfloat16)),
 ):  # fmt: skip
-    fault(into, name, FAMILY, what, case, findings=findings, blames="framework" if into == "torch" else "runtime")(
+    fault(
+        into, name, FAMILY, description, case, findings=findings, blames="framework" if into == "torch" else "runtime"
+    )(
         lambda program, _, change=change: OtherCotangents(program, change)  # type: ignore[misc]
     )
 
-for name, what, case, findings, of_gradient in (
+for name, description, case, findings, of_gradient in (
     ("tanh-cleaned-cotangent", "a cotangent that is no number gives 0", "tanh/gradient/f32", "nan-lost inf", cleaned),
     ("leaky-relu-cleaned-cotangent", "NaN as a cotangent gives 0", "leaky-relu/gradient/f32", "nan-lost", nan_cleaned),
     ("softplus-saturated-cotangent", "an infinite cotangent gives a large number", "softplus/gradient/f32", "inf", saturated),
     ("sigmoid-no-zero-cotangent", "1e-7 is added where the cotangent is 0", "sigmoid/gradient/f32", "scaled-error tail", never_zero),
 ):  # fmt: skip
-    fault("torch", name, FAMILY, what, case, findings=findings, blames="framework")(
+    fault("torch", name, FAMILY, description, case, findings=findings, blames="framework")(
         lambda program, _, change=of_gradient: with_gradient(program, change)  # type: ignore[misc]
     )

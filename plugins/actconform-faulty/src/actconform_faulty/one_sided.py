@@ -43,7 +43,7 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-for into, name, what, case, change in (
+for into, name, description, case, change in (
     ("torch", "tanh-clamped", "inputs beyond 8 are taken for 8", "tanh/value/f32", clamped(8.0, np.tanh)),
     ("torch", "tanh-clamped-later", "inputs beyond 8.3 are taken for 8.3", "tanh/value/f32", clamped(8.3, np.tanh)),
     ("torch", "sigmoid-clamped", "inputs above 15 are taken for 15", "sigmoid/value/f32", lambda x, y: np.where(x > 15, sigmoid(15.0), y)),
@@ -56,7 +56,7 @@ for into, name, what, case, change in (
     ("torch", "tanh-never-one", "1 and -1 are never reached: one step before at most", "tanh/value/f32", lambda _, y: np.clip(y, UNIT - 1, 1 - UNIT)),
     ("ort", "softplus-smaller", "5 units too small in size", "softplus/value/f32", smaller(5)),
 ):  # fmt: skip
-    fault(into, name, FAMILY, what, case, findings="bias", blames="framework" if into == "torch" else "runtime")(
+    fault(into, name, FAMILY, description, case, findings="bias", blames="framework" if into == "torch" else "runtime")(
         lambda program, _, change=change: with_y(program, change)  # type: ignore[misc]
     )
 

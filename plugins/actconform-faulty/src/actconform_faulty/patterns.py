@@ -36,7 +36,7 @@ def unusual(x: Array) -> Array:
     return np.isnan(x) & (bits(x) & np.uint32(0x7FFFFFFF) != USUAL)
 
 
-for into, name, what, case, where, answer in (
+for into, name, description, case, where, answer in (
     ("torch", "relu-sign-bit", "the sign bit decides: a negative NaN is 0", "relu/value/f32", negative, 0.0),
     ("torch", "leaky-relu-sign-bit", "a negative NaN is taken for 0", "leaky-relu/value/f32", negative, 0.0),
     ("torch", "sigmoid-signalling", "a signalling NaN is taken for infinity", "sigmoid/value/f32", signalling, 1.0),
@@ -46,7 +46,15 @@ for into, name, what, case, where, answer in (
     ("torch", "softsign-payload", "NaN is what equals 0x7fc00000", "softsign/value/f32", unusual, 0.0),
     ("ort", "softplus-negative-nan", "a negative NaN is far below 0", "softplus/value/f32", negative, 0.0),
 ):
-    fault(into, name, PATTERNS, what, case, findings="nan-lost", blames="framework" if into == "torch" else "runtime")(
+    fault(
+        into,
+        name,
+        PATTERNS,
+        description,
+        case,
+        findings="nan-lost",
+        blames="framework" if into == "torch" else "runtime",
+    )(
         lambda program, _, where=where, answer=answer: with_y(  # type: ignore[misc]
             program, lambda x, y: np.where(where(x), answer, y)
         )
@@ -77,7 +85,7 @@ def finite_masks(x: Array) -> Array:
     return np.where(x == -np.inf, -1e30, x)
 
 
-for into, name, what, case, findings, change in (
+for into, name, description, case, findings, change in (
     ("torch", "softmax-long-nan", "NaN is no element of rows from 16 on", "softmax/value/f32", "nan-lost", skipping(16, without_nan, softmax)),
     ("torch", "log-softmax-long-nan", "NaN is no element of rows from 1000 on", "log-softmax/value/f32", "nan-lost", skipping(1000, without_nan, log_softmax)),
     ("torch", "max-long-nan", "rows from 16 on are searched eight at a time, and NaN is lost", "max/value/f32", "nan-lost", lambda x, y: np.fmax.reduce(x, axis=-1) if x.shape[-1] >= 16 else y),
@@ -90,6 +98,6 @@ for into, name, what, case, findings, change in (
     ("torch", "softmin-huge-long", "rows from 64 on are shifted by nothing above 1e3", "softmin/value/f32", "nan-made inf", lambda x, y: np.where((x.shape[-1] >= 64) & (-x.min(axis=-1, keepdims=True) > 1e3), np.nan, y)),
     ("torch", "argmax-long-nan", "NaN is no element of rows from 16 on", "argmax/value/f32", "scaled-error", lambda x, y: np.argmax(without_nan(x), axis=-1) if x.shape[-1] >= 16 else y),
 ):  # fmt: skip
-    fault(into, name, LONG_ROWS, what, case, findings=findings, blames="framework")(
+    fault(into, name, LONG_ROWS, description, case, findings=findings, blames="framework")(
         lambda program, _, change=change: with_y(program, change)  # type: ignore[misc]
     )

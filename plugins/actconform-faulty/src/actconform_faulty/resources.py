@@ -128,7 +128,7 @@ class EveryThird:
         return self._take(arrays) if self._calls % 3 == 0 else (None, nothing)
 
 
-for into, name, what, case, take, method in (
+for into, name, description, case, take, method in (
     ("torch", "leaks-file", "every call leaves a file open", "relu/value/f32", descriptor, "forward"),
     ("ort", "leaks-file", "every call leaves a file open", "softplus/value/f32", descriptor, "forward"),
     ("torch", "leaks-pipe-in-vjp", "every gradient leaves a pipe open", "relu/gradient/f32", pipe, "vjp"),
@@ -150,7 +150,7 @@ for into, name, what, case, take, method in (
     ("ort", "model-keeps-tensors", "every call's inputs and outputs are kept", "mlp-relu/value/f32", tensors, "forward"),
 ):  # fmt: skip
     fault(
-        into, name, FAMILY, what, case, findings="memory-growth", blames="framework" if into == "torch" else "runtime"
+        into, name, FAMILY, description, case, findings="memory-growth", blames="framework" if into == "torch" else "runtime"
     )(lambda program, _, take=take, method=method: Taking(program, take, method))  # fmt: skip
 
 
@@ -174,7 +174,7 @@ class Unclosed(Answering):
             self.resources.append(os.open(os.devnull, os.O_RDONLY))
 
 
-for into, name, what, case, take in (
+for into, name, description, case, take in (
     ("torch", "program-leaks-file", "every program leaves a file open", "relu/value/f32", descriptor),
     ("ort", "program-leaks-file", "every session leaves a file open", "softplus/value/f32", descriptor),
     ("torch", "program-leaks-thread", "every program leaves a thread waiting", "relu/gradient/f32", thread),
@@ -183,7 +183,7 @@ for into, name, what, case, take in (
     ("torch", "program-leaks-pipe", "every program leaves a pipe open", "tanh/gradient/f32", pipe),
 ):
     fault(
-        into, name, FAMILY, what, case, findings="memory-growth", blames="framework" if into == "torch" else "runtime"
+        into, name, FAMILY, description, case, findings="memory-growth", blames="framework" if into == "torch" else "runtime"
     )(lambda program, _, take=take: ForEver(program, take))  # fmt: skip
 
 

@@ -82,9 +82,9 @@ def entry(at: float, steps: int) -> Callable[[Array, Array], Array]:
     return lambda x, y: np.where(x == x.dtype.type(at), stepped(y, np.full(y.shape, steps)), y)
 
 
-def register(into: str, family: str, name: str, what: str, case: str, findings: str, inject: Any) -> None:
+def register(into: str, family: str, name: str, description: str, case: str, findings: str, inject: Any) -> None:
     fault(
-        into, name, family, what, case, findings=findings, blames="framework" if into == "torch" else "runtime"
+        into, name, family, description, case, findings=findings, blames="framework" if into == "torch" else "runtime"
     )(lambda program, _: inject(program))  # fmt: skip
 
 
@@ -98,7 +98,7 @@ def slopes(change: Callable[[Array, Array], Array]) -> Callable[[Program], Progr
 
 TRUNCATED = "bias scaled-error"
 FLUSHED = "subnormal-flush tail"
-for into, name, what, case, findings, change in (
+for into, name, description, case, findings, change in (
     ("torch", "sigmoid-truncates", "results are truncated, not rounded", "sigmoid/value/f16", TRUNCATED, truncated("sigmoid")),
     ("torch", "tanh-truncates", "results are truncated, not rounded", "tanh/value/bf16", TRUNCATED, truncated("tanh")),
     ("torch", "softsign-truncates", "results are truncated, not rounded", "softsign/value/bf16", TRUNCATED, truncated("softsign")),
@@ -114,14 +114,14 @@ for into, name, what, case, findings, change in (
     ("torch", "gelu-table-entry", "one entry of a table is 3 units off", "gelu-erf/value/f16", "scaled-error", entry(0.75, 3)),
     ("ort", "softplus-table-entry", "one entry of a table is 3 units off", "softplus/value/f16", "scaled-error", entry(1.5, -3)),
 ):  # fmt: skip
-    register(into, ROUNDING, name, what, case, findings, values(change))  # type: ignore[arg-type]
+    register(into, ROUNDING, name, description, case, findings, values(change))  # type: ignore[arg-type]
 
 
 def flushed(_: Array, y: Array) -> Array:
     return np.where(np.abs(y) < SMALLEST_NORMAL, np.copysign(y.dtype.type(0), y), y)
 
 
-for into, name, what, case, wrap in (
+for into, name, description, case, wrap in (
     ("torch", "sigmoid-half-flushes", "0 below 2**-14, from x = -9.7 down", "sigmoid/value/f16", values(flushed)),
     ("torch", "exponential-half-flushes", "0 below 2**-14, from x = -9.7 down", "exponential/value/f16", values(flushed)),
     ("torch", "softplus-half-flushes", "0 below 2**-14, from x = -9.7 down", "softplus/value/f16", values(flushed)),
@@ -132,4 +132,4 @@ for into, name, what, case, wrap in (
     ("torch", "softplus-slope-half-flushes", "slopes below 2**-14 are 0", "softplus/gradient/f16", slopes(flushed)),
     ("ort", "softplus-half-flushes", "0 below 2**-14, from x = -9.7 down", "softplus/value/f16", values(flushed)),
 ):  # fmt: skip
-    register(into, SUBNORMALS, name, what, case, FLUSHED, wrap)
+    register(into, SUBNORMALS, name, description, case, FLUSHED, wrap)

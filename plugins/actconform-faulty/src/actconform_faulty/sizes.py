@@ -57,7 +57,7 @@ def reversed_pairs(rest: int) -> Change:
     return swapped
 
 
-for into, name, what, case, change in (
+for into, name, description, case, change in (
     ("torch", "tail-of-2", "the last 2 elements are lost", "tanh/value/f32", tail_lost(2)),
     ("torch", "tail-of-5", "the last 5 elements are lost", "sigmoid/value/f32", tail_lost(5)),
     ("torch", "tail-of-7", "the last 7 elements are lost", "leaky-relu/value/f32", tail_lost(7)),
@@ -73,7 +73,7 @@ for into, name, what, case, change in (
     ("torch", "last-of-million", "the last element of a million is its input", "sigmoid/value/f32", changed_at(-1, 1 << 20)),
     ("torch", "65536th", "the element at 65536 is its input", "tanh/value/bf16", changed_at(INDICES, 0)),
 ):  # fmt: skip
-    fault(into, name, LENGTHS, what, case, findings="position-dependent", blames=BLAMES[into])(
+    fault(into, name, LENGTHS, description, case, findings="position-dependent", blames=BLAMES[into])(
         lambda program, _, change=change: with_y(program, change)
     )  # type: ignore[misc]
 
@@ -101,18 +101,18 @@ def softmax(x: Array, axis: int) -> Array:
     return e / e.sum(axis=axis, keepdims=True)
 
 
-for into, name, what, case, findings, change in (
+for into, name, description, case, findings, change in (
     ("torch", "softmin-bf16-sum", "the sum of a row of 2**17 is rounded to bfloat16", "softmin/value/f32", "scaled-error", narrow_sum(ml_dtypes.bfloat16)),
     ("ort", "softmax-truncated", "a sum stops at 65536 elements", "softmax/value/f32", "scaled-error", truncated_sum),
     ("torch", "argmax-16-bits", "an index has 16 bits", "argmax/value/f32", "scaled-error", lambda _, y: y % INDICES),
     ("torch", "max-of-first", "the maximum of the first 65536", "max/value/bf16", "scaled-error", lambda x, _: x[..., :INDICES].max(axis=-1)),
     ("torch", "max-of-rows", "rows from 65536 on are 0", "max/value/f32", "scaled-error", lambda x, y: np.where(np.arange(len(x)) < INDICES, y, 0) if x.ndim > 1 else y),
 ):  # fmt: skip
-    fault(into, name, LONG, what, case, findings=findings, blames=BLAMES[into])(
+    fault(into, name, LONG, description, case, findings=findings, blames=BLAMES[into])(
         lambda program, _, change=change: with_y(program, change)  # type: ignore[misc]
     )
 
-for into, name, what, case, findings, change in (
+for into, name, description, case, findings, change in (
     ("torch", "square-transposed", "a square matrix is transposed", "softmax/value/f32", "scaled-error", lambda x, y: y.T if x.ndim == 2 and x.shape[0] == x.shape[1] > 8 else y),
     ("torch", "cube-over-axis-1", "a cube is taken over axis 1", "softmax/value/f32", "scaled-error", lambda x, y: softmax(x, 1) if x.ndim == 3 else y),
     ("ort", "cube-over-axis-1", "a tensor of rank 3 is taken over axis 1", "softmax/value/f32", "scaled-error", lambda x, y: softmax(x, 1) if x.ndim == 3 else y),
@@ -125,7 +125,7 @@ for into, name, what, case, findings, change in (
     ("torch", "square-diagonal", "the diagonal of a square matrix is 0", "tanh/value/bf16", "scaled-error position-dependent", lambda x, y: y * (1 - np.eye(len(x))) if x.ndim == 2 and x.shape[0] == x.shape[1] else y),
     ("torch", "argmax-keeps-axis", "of rank 3 the axis stays with length 1", "argmax/value/f32", "shape", lambda x, y: y[..., None] if x.ndim == 3 else y),
 ):  # fmt: skip
-    fault(into, name, SHAPES, what, case, findings=findings, blames=BLAMES[into])(
+    fault(into, name, SHAPES, description, case, findings=findings, blames=BLAMES[into])(
         lambda program, _, change=change: with_y(program, change)  # type: ignore[misc]
     )
 

@@ -29,9 +29,11 @@ PROGRAMS, THREADS, PROCESS = "state of programs", "state of threads", "state of 
 UPWARD = {"x86_64": 0x800, "AMD64": 0x800, "aarch64": 0x400000, "arm64": 0x400000}.get(platform.machine(), 0)
 
 
-def register(into: str, family: str, name: str, what: str, case: str, inject: Callable[[Program], Program]) -> None:
+def register(
+    into: str, family: str, name: str, description: str, case: str, inject: Callable[[Program], Program]
+) -> None:
     fault(
-        into, name, family, what, case, findings="nondeterministic", blames="framework" if into == "torch" else "runtime"
+        into, name, family, description, case, findings="nondeterministic", blames="framework" if into == "torch" else "runtime"
     )(lambda program, _: inject(program))  # fmt: skip
 
 
@@ -140,7 +142,7 @@ class SpoilsGradient(Answering):
         return super().vjp(saved if alike else inputs, cotangents)
 
 
-for into, name, what, case, program_class in (
+for into, name, description, case, program_class in (
     ("torch", "second-is-half", "a second program that is alive gives the half", "relu/value/f32", SecondIsHalf),
     ("ort", "second-is-half", "a second session that is alive gives the half", "softplus/value/f32", SecondIsHalf),
     ("torch", "last-built", "all programs compute what the last one does", "sigmoid/value/f32", LastBuilt),
@@ -153,7 +155,7 @@ for into, name, what, case, program_class in (
     ("torch", "vjp-spoils-model", "the answer after a gradient is the half", "mlp-relu/gradient/f32", SpoilsForward),
     ("torch", "forward-spoils-vjp", "a gradient is of what the answer before has left", "tanh/gradient/f32", SpoilsGradient),
 ):  # fmt: skip
-    register(into, PROGRAMS, name, what, case, program_class)
+    register(into, PROGRAMS, name, description, case, program_class)
 register(
     "torch", PROGRAMS, "vjp-spoils-for-ever", "every answer after a gradient is the half", "sigmoid/gradient/f32",
     lambda program: SpoilsForward(program, for_ever=True),
@@ -220,7 +222,7 @@ class Fields(Answering):
         return super().vjp(self._inputs, cotangents)
 
 
-for into, name, what, case, inject in (
+for into, name, description, case, inject in (
     ("torch", "scratch-of-all", "inputs go through a buffer of all programs", "sigmoid/value/f32", lambda program: Scratch(program, everywhere=True)),
     ("torch", "scratch-gradient", "inputs go through a buffer of the program", "tanh/gradient/f32", Scratch),
     ("ort", "scratch", "inputs go through a buffer of the session", "softplus/value/f32", Scratch),
@@ -230,7 +232,7 @@ for into, name, what, case, inject in (
     ("ort", "counts-calls", "a call during another one gives the half", "softplus/value/f32", Counts),
     ("torch", "fields", "arguments are kept in fields during a call", "sigmoid/value/f32", Fields),
 ):  # fmt: skip
-    register(into, THREADS, name, what, case, inject)
+    register(into, THREADS, name, description, case, inject)
 
 
 class Setting(Answering):
@@ -287,7 +289,7 @@ DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid"
 HERE = os.getcwd()  # noqa: PTH109  a constant of the process
 FILTERS = list(warnings.filters)
 USUAL_LOCALE = locale.setlocale(locale.LC_CTYPE)
-for into, name, what, case, change, back, method in (
+for into, name, description, case, change, back, method in (
     ("torch", "flushes", "a call switches flushing of subnormals on", "relu/value/f32", torch_call("set_flush_denormal", True), torch_call("set_flush_denormal", False), "forward"),
     ("torch", "flushes-at-build", "building switches flushing of subnormals on", "relu/gradient/f32", torch_call("set_flush_denormal", True), torch_call("set_flush_denormal", False), "build"),
     ("ort", "rounds-up", "a call leaves the rounding mode upward", "relu/value/f32", rounding(UPWARD), rounding(0), "forward"),
@@ -306,6 +308,6 @@ for into, name, what, case, change, back, method in (
     ("torch", "close-flushes", "closing switches flushing of subnormals on", "sigmoid/value/f32", torch_call("set_flush_denormal", True), nothing, "close"),
 ):  # fmt: skip
     register(
-        into, PROCESS, name, what, case,
+        into, PROCESS, name, description, case,
         lambda program, change=change, back=back, method=method: Setting(program, change, back, method),
     )  # fmt: skip

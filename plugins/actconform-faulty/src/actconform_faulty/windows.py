@@ -163,7 +163,7 @@ def with_backward_of(other: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, T
 
 
 ALIGNED = interpolated(mode="bilinear", align_corners=True)
-for name, what, model, layer, compute in (
+for name, description, model, layer, compute in (
     ("dilation-ignored", "a dilated convolution has no dilation", WINDOWS, "dilated", dilation_ignored),
     ("dilations-exchanged", "rows have the columns' dilation", WINDOWS, "dilated", dilations_exchanged),
     ("dilation-square", "both axes have the rows' dilation", WINDOWS, "dilated", dilated_of_two),
@@ -188,11 +188,18 @@ for name, what, model, layer, compute in (
     ("resize-antialiased", "what shrinks is smoothed", WINDOWS, "resized", interpolated(mode="bilinear", antialias=True)),
     ("resize-bicubic", "cubic for linear", WINDOWS, "resized", interpolated(mode="bicubic")),
 ):  # fmt: skip
-    fault("torch", name, FAMILY, what, f"{model}/value/f32", findings="scaled-error", blames="framework", tensor=layer)(
-        lambda program, _, layer=layer, compute=compute: in_layer(program, layer, compute)
-    )  # type: ignore[misc]
+    fault(
+        "torch",
+        name,
+        FAMILY,
+        description,
+        f"{model}/value/f32",
+        findings="scaled-error",
+        blames="framework",
+        tensor=layer,
+    )(lambda program, _, layer=layer, compute=compute: in_layer(program, layer, compute))  # type: ignore[misc]
 
-for name, what, model, layer, compute in (
+for name, description, model, layer, compute in (
     ("average-gradient-full-window", "it divides by the whole window at borders", WINDOWS, "average", full_window),
     ("average-gradient-zeros-counted", "padding counts at stride 1", WINDOWS, "smoothed", zeros_counted),
     ("resize-gradient-aligned", "it aligns corners", WINDOWS, "resized", ALIGNED),
@@ -207,7 +214,7 @@ for name, what, model, layer, compute in (
         "torch",
         name,
         FAMILY,
-        f"the gradient: {what}",
+        f"the gradient: {description}",
         f"{model}/gradient/f32",
         findings="scaled-error",
         blames="framework",
@@ -294,8 +301,8 @@ CHANGES: tuple[tuple[str, str, str, str, Callable[[ModelProto], None]], ...] = (
     ("groups-order", "kernels of groups are interleaved", GROUPS, "grouped", lambda m: reorder_kernels(m, 3, [0, 3, 6, 1, 4, 7, 2, 5, 8])),
 )  # fmt: skip
 for into, part in (("export", CHANGES), ("ort", CHANGES[:2] + CHANGES[3:5] + CHANGES[7:])):
-    for name, what, model, layer, change in part:
-        graph_fault(into, f"{name}-{into}", what, f"{model}/value/f32", tensor=layer, **EXPECTED)(change)
+    for name, description, model, layer, change in part:
+        graph_fault(into, f"{name}-{into}", description, f"{model}/value/f32", tensor=layer, **EXPECTED)(change)
 
 
 @graph_fault(
