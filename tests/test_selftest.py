@@ -117,7 +117,7 @@ def kinks_accept_all(patch: Patch) -> None:
 
 
 def mean_error_off(patch: Patch) -> None:
-    patch.setattr(comparator, "_bias", lambda *_: ())
+    patch.setattr(comparator, "locate_bias", lambda *_: ())
 
 
 def causes_cover_everything(patch: Patch) -> None:

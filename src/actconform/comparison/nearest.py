@@ -11,6 +11,7 @@ from actconform.comparison.elementwise import units
 from actconform.oracle.rounding import round_to
 from actconform.tolerance.limits import (
     BINADE_POINTS,
+    GRADIENT_SHARE_LIMIT,
     NEAREST_BIAS_LIMIT,
     NEAREST_SHARE_LIMIT,
     OUTLIER_LIMIT,
@@ -43,7 +44,7 @@ def locate_inexact(
     A result computed in float32 and rounded once is the nearest number but where it lies within float32's error of a tie. For
     each sign of x: `bias` where results deviate from the nearest numbers away from zero, or towards it, by more than
     NEAREST_BIAS_LIMIT units on average, over all or over one binade of x; else `scaled-error` where more than
-    NEAREST_SHARE_LIMIT of the results that cannot be exact are not the nearest. `scaled-error` too for a lone outlier: an
+    NEAREST_SHARE_LIMIT of the results that cannot be exact are not the nearest (of gradients GRADIENT_SHARE_LIMIT). `scaled-error` too for a lone outlier: an
     element that is further off than the eight beside it by OUTLIER_LIMIT units. Findings count the results that are not nearest.
     """
     fmt = tolerance.fmt
@@ -110,8 +111,9 @@ def _of_one_sign(
         )
         return
     share = np.count_nonzero(of_varying) / max(of_varying.size, 1)
-    if share > NEAREST_SHARE_LIMIT and of_varying.size >= BINADE_POINTS:
-        words = f"{share:.0%} of {of_varying.size:,} results are not the nearest number: allowed are {NEAREST_SHARE_LIMIT:.0%}"
+    limit = NEAREST_SHARE_LIMIT if sample.cotangent is None else GRADIENT_SHARE_LIMIT
+    if share > limit and of_varying.size >= BINADE_POINTS:
+        words = f"{share:.0%} of {of_varying.size:,} results are not the nearest number: allowed are {limit:.0%}"
         size = float(np.abs(off).max())
         yield _located(FindingClass.SCALED_ERROR, sample, tolerance, indices[off != 0], size, words, place)
 

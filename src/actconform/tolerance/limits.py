@@ -33,6 +33,9 @@ ROOT_RADIUS = 0.3
 # Over all numbers of a 16-bit format, against the nearest numbers: see comparison/nearest.py. Truncation has a bias of 0.5 and
 # half of its results not nearest; of what computes in float32 and rounds once, fewer than 6 % are not, and no bias is seen.
 NEAREST_SHARE_LIMIT = 0.1
+GRADIENT_SHARE_LIMIT = (
+    0.6  # products of several factors, each rounded, as the chain rule has them: up to 54 % in frameworks
+)
 NEAREST_BIAS_LIMIT = 0.4
 OUTLIER_LIMIT = 2.0  # healthy kernels reach 1.5
 END_ULP = 2.0**-10  # from the value that a function saturates at: nothing is left to round
