@@ -36,7 +36,7 @@ NO_PARAMETERS = {
 KERNELS = {kernel.name: kernel for kernel in UNARY + ROWS if kernel.differentiable}
 # Kernels whose gradient graph breaks a limit though each node is exact and rounded once, and how, in float32.
 KNOWN = {
-    **dict.fromkeys(("celu", "gelu-tanh"), {"tail"}),  # exp magnifies the rounding of x / alpha, and of the cubic
+    **{key: {"tail"} for key in ("celu", "gelu-tanh")},  # exp magnifies the rounding of x / alpha, and of the cubic
     "tanh-shrink": {"tail", "subnormal-flush"},  # x - tanh(x) cancels
     "squareplus": {"tail", "subnormal-flush", "nan-made"},  # x^2 overflows, x + sqrt(x^2 + 4) cancels
     "exponential": {"inf"},  # half of exp(x) is finite where exp(x) is not
@@ -45,7 +45,7 @@ KNOWN = {
     "geglu": {"nan-made"},
 }
 # exp magnifies the rounding of its argument: in float32 the limit allows for that
-KNOWN_IN_16_BITS = dict.fromkeys(("gelu-erf", "gelu-default", "silu", "swish", "quick-gelu", "mish"), {"tail"})
+KNOWN_IN_16_BITS = {key: {"tail"} for key in ("gelu-erf", "gelu-default", "silu", "swish", "quick-gelu", "mish")}
 SLOPE_AT_NAN = {"nan-lost"}  # at NaN a choice between pieces lets the cotangent pass
 
 
