@@ -135,11 +135,13 @@ def _log_softmax(case: _Case) -> dict[str, F64]:
     a = np.where(np.isneginf(x), 0.0, np.max(x, axis=axis, keepdims=True) - x)
     lse = np.log(np.sum(np.exp(-a), axis=axis, keepdims=True, where=~np.isneginf(x)))
     spread = np.sum(np.where(p > 0.0, p * a, 0.0), axis=axis, keepdims=True)
-    y_error = u * (2.0 * (a + np.abs(a + lse) + spread + e + lse) + s) + case.step
+    size = np.abs(np.max(x, axis=axis, keepdims=True) + lse)
+    y_error = u * (2.0 * (a + np.abs(a + lse) + spread + e + lse) + s + size) + case.step
     if case.g is None:
-        return {"y": y_error + u * np.abs(np.max(x, axis=axis, keepdims=True) + lse)}
+        return {"y": y_error}
     total = np.abs(np.sum(case.g, axis=axis, keepdims=True))
-    p_error = np.where(p > 0.0, p * np.expm1(y_error + (2.0 * e + 1.0) * u), 0.0) + case.step
+    # beyond an error of 1 no digit of p_i is left
+    p_error = np.where(p > 0.0, p * np.expm1(np.minimum(y_error + (2.0 * e + 1.0) * u, 1.0)), 0.0) + case.step
     sum_error = (s + 1.0) * u * np.sum(np.abs(case.g), axis=axis, keepdims=True)
     rounding = 2.0 * u * (p * total + np.abs(case.truth["d_x"])) + case.step
     return {"d_x": p_error * total + (p + p_error) * sum_error + rounding}
