@@ -49,7 +49,7 @@ def results() -> Any:
         found: list[Result] = []
         run(plan, lambda *_: None, found.append)
     assert sorted(result.case for result in found) == sorted(case.id for case in cases)
-    assert len(found) == len(SUBJECTS) * 2 * 3
+    assert len(found) == len(SUBJECTS) * 2 * 3 * 3  # aspects, dtypes, routes
     return {result.case: result for result in found}
 
 
