@@ -80,7 +80,7 @@ def test_an_injected_epsilon_is_reported_at_its_layer_and_no_other(results: dict
     result = results[f"{subject}/value/f32/epsilon-nn"]
     assert (result.verdict, result.stage, result.blame) == (Verdict.FAIL, "judge", "framework")
     assert at_layers(result) == ["norm2"]
-    first = result.findings[0]
+    first = next(finding for finding in result.findings if finding.regime == LAYERS)
     assert (first.tensor, first.class_, first.regime, first.blame) == ("norm2", "scaled-error", LAYERS, "framework")
     assert f"first layer over its bound: norm2 ({first.magnitude:.3g} times)" in result.reason
     assert {finding.tensor for finding in result.findings} == {"norm2", "y", "loss"}

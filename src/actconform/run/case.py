@@ -192,10 +192,9 @@ def _of_answers(case: Case, context: CaseContext, clock: _Clock, question: _Ques
         reevaluation = _reevaluation(answered_job, answered, relation_checks, ranks)
         findings = _blamed(findings, subject, answered_job, of_job, reevaluation, context)
         findings = of_graph + [by_drawing(finding, of_graph) for finding in findings]
-    with clock("layers"):
-        shown = (outcome.intermediates, outcome.statistics)
-        layers = LayerRun(graph, answered_job, of_job.vectors[0].inputs, *shown, _run_job(context))
-        of_layers, wrong_layers, silent = _of_layers(line, layers)
+    shown = (outcome.intermediates, outcome.statistics)
+    layers = LayerRun(graph, answered_job, of_job.vectors[0].inputs, *shown, _run_job(context))
+    of_layers, wrong_layers, silent = _of_layers(line, layers, clock)
     measurements, findings = measurements + of_layers, wrong_layers + findings
     situation = _situation(case, context, job.artifact)
     with clock("causes"):
@@ -255,12 +254,13 @@ def _at_other_ranks(
     return at_other_ranks(subject, case, graph, by_rank, _run_job(context))
 
 
-def _of_layers(line: Subject, run: LayerRun) -> tuple[list[Measurement], list[Finding], str]:
+def _of_layers(line: Subject, run: LayerRun, clock: _Clock) -> tuple[list[Measurement], list[Finding], str]:
     """Return the measurements and findings of a model's layers, and in words what its program does not give."""
     case = run.job.case
     if not line.layered or case.aspect != "value" or case.constants:
         return [], [], ""
-    return *line.layer_findings(run), line.not_given(run)
+    with clock("layers"):
+        return *line.layer_findings(run), line.not_given(run)
 
 
 def _reevaluation(
