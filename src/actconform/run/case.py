@@ -296,7 +296,7 @@ def job_for(
     calls = [asking(vector) for vector in test_vectors.vectors]
     calls += [Call(*call) for call in relation_checks.calls()]
     sizes = [sum(array.size for array in (*call.inputs.values(), *(call.cotangents or {}).values())) for call in calls]
-    # What a runtime does beside its answers is the same for every graph: our own are enough; what it leaves behind in each dtype.
+    # What a runtime does beside its answers is the same for every graph, so our own are enough; side effects are, in every dtype.
     ours = case.exporter in (None, DRIVER_EXPORTER)
     thorough = ours and case.dtype == THOROUGH_DTYPE
     again = repeated_calls(sizes, calls_of(subject) if thorough or (ours and not line.layered) else 0)
