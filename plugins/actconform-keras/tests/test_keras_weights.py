@@ -47,7 +47,7 @@ def attention(keras):
 def recurrent(keras):
     layers = keras.layers
     x = keras.Input((7, 6))
-    y = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(x)
+    y = layers.Bidirectional(layers.LSTM(5, return_sequences=True, name="lstm"), name="both")(x)
     y = layers.GRU(4, return_sequences=True, name="gru")(y)
     return keras.Model(x, layers.Dense(3, name="fc")(y))
 

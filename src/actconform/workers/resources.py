@@ -72,9 +72,7 @@ def leak(do: Callable[[], object], least: Mapping[str, int] = LEAST, probed: int
             for _ in range(times):
                 do()
             now = growing(before, least, times)
-            rates = {
-                name: min(rate, rates.get(name, rate)) for name, rate in now.items() if number < 0 or name in rates
-            }
+            rates = {name: rate for name, rate in now.items() if number < 0 or name in rates}
             if not rates:
                 return ""
             counted = [name for name in rates if name not in LEAST]
