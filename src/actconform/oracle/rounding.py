@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from actconform.types.dtypes import DTYPES
-
 if TYPE_CHECKING:
     from actconform.types.dtypes import FloatFormat
 
 F64: TypeAlias = NDArray[np.float64]
 
-_MAGNITUDE = np.uint64(0x7FFF_FFFF_FFFF_FFFF)
-_FRACTION = np.uint64(0x000F_FFFF_FFFF_FFFF)
-_HIDDEN = np.uint64(0x0010_0000_0000_0000)
+_ONE = np.uint64(1)
+_LAST_PLACE_1 = 1.5 * 2.0**52  # its last place is worth 1, and so is that of its neighbours
 
 
 def round_to(values: F64, target: FloatFormat) -> F64:
@@ -31,32 +28,28 @@ def round_to(values: F64, target: FloatFormat) -> F64:
     infinite. -0, the infinities and NaN stay. `target` is narrower than binary64 in precision and in exponents.
     """
     values = np.asarray(values, dtype=np.float64)
-    if target != DTYPES["f32"]:
-        return _rounded_bits(values, target)
-    # The processor's own conversion rounds once as well, and many times faster; but it may be set to flush small results.
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        rounded = np.array(values.astype(np.float32), dtype=np.float64)
-    small = (np.abs(values) < target.smallest_normal) & (values != 0)
+    dropped = np.uint64(53 - target.precision)  # of the bits of the fraction
+    unit = np.uint64(1) << dropped
+    bits = values.view(np.uint64)
+    rounded_bits = (bits >> dropped) & _ONE  # a tie goes up from an odd number
+    rounded_bits += (unit >> _ONE) - _ONE
+    rounded_bits += bits
+    rounded_bits &= ~(unit - _ONE)
+    rounded: F64 = rounded_bits.view(np.float64)
+    size = np.abs(values)
+    small = size < target.smallest_normal
     if small.any():
-        rounded[small] = _rounded_bits(values[small], target)
+        anchor = (
+            _LAST_PLACE_1 * target.smallest_subnormal
+        )  # a sum with it is a multiple of the smallest subnormal number
+        with np.errstate(invalid="ignore"):  # a signalling NaN elsewhere
+            subnormal = (size + anchor) - anchor
+        rounded = np.where(small, np.copysign(subnormal, values), rounded)
+    large = ~(size < target.largest)
+    if large.any():
+        rounded = np.where(large & (np.abs(rounded) > target.largest), np.copysign(np.inf, values), rounded)
+        rounded = np.where(np.isfinite(values), rounded, values)
     return rounded
-
-
-def _rounded_bits(values: F64, target: FloatFormat) -> F64:
-    magnitude = values.view(np.uint64) & _MAGNITUDE
-    exponent = (magnitude >> np.uint64(52)).astype(np.int64) - 1023
-    significand = (magnitude & _FRACTION) | _HIDDEN
-    # Where all 53 bits of the significand and one more are dropped, less than half of the last place is left: zero.
-    dropped = 53 - target.precision + np.clip(target.emin - exponent, 0, target.precision + 1)
-    shift = dropped.astype(np.uint64)
-    truncated = significand >> shift
-    rest = significand - (truncated << shift)
-    half = np.uint64(1) << (shift - np.uint64(1))
-    truncated += (rest > half) | ((rest == half) & (truncated & np.uint64(1) == 1))
-    with np.errstate(over="ignore"):
-        rounded = np.ldexp(truncated.astype(np.float64), exponent - 52 + dropped)
-    rounded = np.where(rounded > target.largest, np.inf, rounded)
-    return np.where(np.isfinite(values), np.copysign(rounded, values), values)
 
 
 def to_bits(values: F64, target: FloatFormat) -> NDArray[np.uint16]:

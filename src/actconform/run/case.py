@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Failure, JobResult
 
 CACHE_BYTES = 5 << 27  # bytes: those of the built-in subjects are 580 MB, and routes that start late generate none anew
-THOROUGH_DTYPE = "f32"  # in which side effects are asked for, and calls of models are repeated most
+THOROUGH_DTYPE = "f32"  # in which side effects are asked for, and calls are repeated most
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,
@@ -70,6 +70,7 @@ class VectorCache:
         self._folder = folder
         self._manifest = manifest
         self._lock = threading.Lock()
+        self._drawing: dict[tuple[str, str, str, bool], threading.Lock] = {}
         self._kept: OrderedDict[tuple[str, str, str, bool], TestVectors] = OrderedDict()
         self._nbytes = 0
         self._goldens: dict[str, Golden] = {}
@@ -78,18 +79,25 @@ class VectorCache:
         """Return the test vectors of a case. Raises GoldenError where its goldens are damaged."""
         key = (case.subject, case.aspect, case.dtype, case.constants)
         with self._lock:
-            if key not in self._kept:
-                test_vectors = self._kept[key] = self._drawn(subject, case)
-                self._nbytes += test_vectors.nbytes
+            of_key = self._drawing.setdefault(key, threading.Lock())
+        with of_key:  # others have what was drawn before meanwhile
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key]
+            drawn = self._drawn(subject, case)
+            with self._lock:
+                self._kept[key] = drawn
+                self._nbytes += drawn.nbytes
                 while self._nbytes > CACHE_BYTES and len(self._kept) > 1:
                     self._nbytes -= self._kept.popitem(last=False)[1].nbytes
-            self._kept.move_to_end(key)
-            return self._kept[key]
+            return drawn
 
     def _drawn(self, subject: Kernel | Model, case: Case) -> TestVectors:
-        if subject.name not in self._goldens:
-            self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
-        return subject_of(subject).vectors(case, self._goldens[subject.name])
+        golden = self._goldens.get(subject.name)
+        if golden is None:  # two threads may both read the file, which does no harm
+            golden = self._goldens[subject.name] = load(self._folder, self._manifest, subject.name)
+        return subject_of(subject).vectors(case, golden)
 
 
 class CaseContext(msgspec.Struct, frozen=True):
@@ -189,7 +197,7 @@ def _of_answers(case: Case, context: CaseContext, clock: _Clock, question: _Ques
     measurements, findings = compared.measurements, compared.findings + broken
     findings += behaviour(test_vectors, outcome, backend.provider, context.facts, unlimited=unlimited)
     with clock("blame"):
-        reevaluation = _reevaluation(answered_job, answered, relation_checks, ranks)
+        reevaluation = _reevaluation(answered_job, answered, relation_checks, ranks, compared)
         findings = _blamed(findings, subject, answered_job, of_job, reevaluation, context)
         findings = of_graph + [by_drawing(finding, of_graph) for finding in findings]
     shown = (outcome.intermediates, outcome.statistics)
@@ -264,11 +272,11 @@ def _of_layers(line: Subject, run: LayerRun, clock: _Clock) -> tuple[list[Measur
 
 
 def _reevaluation(
-    job: Job, test_vectors: TestVectors, relation_checks: RelationChecks, ranks: OtherRanks
+    job: Job, test_vectors: TestVectors, relation_checks: RelationChecks, ranks: OtherRanks, compared: Comparison
 ) -> Reevaluation | None:
     if job.artifact is None:
         return None
-    return Reevaluation(job.artifact, test_vectors, relation_checks, ranks.artifacts)
+    return Reevaluation(job.artifact, test_vectors, relation_checks, ranks.artifacts, compared)
 
 
 def _broken_relations(
@@ -299,7 +307,7 @@ def job_for(
     # What a runtime does beside its answers is the same for every graph, so our own are enough; side effects are, in every dtype.
     ours = case.exporter in (None, DRIVER_EXPORTER)
     thorough = ours and case.dtype == THOROUGH_DTYPE
-    again = repeated_calls(sizes, calls_of(subject) if thorough or (ours and not line.layered) else 0)
+    again = repeated_calls(sizes, calls_of(subject, thorough=thorough) if ours else 0)
     if graph is None:
         shown = line.layered and case.aspect == "value"
         statistics = shown and line.trained

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import numpy as np
@@ -234,9 +235,10 @@ def _typical(name: str, spreads: Mapping[str, F64]) -> float:
     return float(np.mean([spread.mean() for neighbour, spread in spreads.items() if neighbour.startswith(f"{layer}.")]))
 
 
-def _signs(stream: str, shape: tuple[int, ...]) -> F64:
+@lru_cache(maxsize=1 << 13)  # the aspects and dtypes of a model, drawn one after another, have them in common
+def _signs(stream: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
     words = raw(stream, max(int(np.prod(shape)), 1)) >> np.uint64(63)
-    return (words.astype(np.float64) * 2.0 - 1.0).reshape(shape)
+    return (words.astype(np.int8) * np.int8(2) - np.int8(1)).reshape(shape)
 
 
 def _of_aspect(model: Model, aspect: Aspect, tensors: Mapping[str, F64], *, constants: bool) -> dict[str, F64]:

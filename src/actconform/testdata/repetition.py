@@ -19,21 +19,24 @@ KERNEL_CALLS = (
     208  # of a case in all: those of unary kernels twice; one in fifty shows, and what a compiler does after 200
 )
 LAYER_CALLS = 160  # of a model's layers in all: it takes as long as its layers do
-FEWEST = 10  # calls that are made again at least
+FEWEST = 10  # calls that are made again at least, where there are so many
 SMALL = 1024  # numbers that a call may take to be made more than twice
 BUDGET = 1 << 16  # numbers that calls take together which are made more than twice
 
 
-def calls_of(subject: Kernel | Model) -> int:
-    """Return how many calls a case has in all, those that are made again among them."""
-    return LAYER_CALLS // len(subject.layers) if isinstance(subject, Model) else KERNEL_CALLS
+def calls_of(subject: Kernel | Model, *, thorough: bool) -> int:
+    """Return how many calls a case has in all, those that are made again among them: in one dtype, thoroughly, elsewhere fewer."""
+    if isinstance(subject, Model):
+        return LAYER_CALLS // len(subject.layers) if thorough else 0
+    return KERNEL_CALLS if thorough else KERNEL_CALLS // 2
 
 
 def repeated_calls(sizes: Sequence[int], calls: int) -> tuple[int, ...]:
     """Return which of the calls, by index, to make again after the last one: in disorder until there are `calls` of them in all.
 
-    `sizes` are the numbers that each call takes. The first is always made again, and FEWEST of them in any case. Where all have been, small ones are in turn, or
-    the smallest where none is small, until they have taken BUDGET numbers.
+    `sizes` are the numbers that each call takes. The first is always made again, and FEWEST of them in any case, all where there
+    are no more. Where all have been, small ones are in turn, or the smallest where none is small, until they have taken BUDGET
+    numbers.
     """
     if not sizes:
         return ()
@@ -47,6 +50,6 @@ def repeated_calls(sizes: Sequence[int], calls: int) -> tuple[int, ...]:
         taken += sizes[index]
         return taken <= BUDGET
 
-    again = max(calls - len(sizes), FEWEST)
+    again = max(calls - len(sizes), min(len(sizes), FEWEST))
     further = islice(cycle(small), max(again - len(order), 0))
     return (*order[:again], *takewhile(within_budget, further))

@@ -25,9 +25,12 @@ from actconform.workers.protocol import Call
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from actconform.comparison.comparator import Comparison
     from actconform.comparison.elementwise import Sample
     from actconform.comparison.metamorphic import RelationChecks
-    from actconform.testdata.kernel_vectors import TestVectors
+    from actconform.testdata.kernel_vectors import TestVector, TestVectors
     from actconform.types import Artifact, Bundle, Finding
     from actconform.types.dtypes import FloatFormat
     from actconform.types.model import Model
@@ -54,7 +57,8 @@ class GraphOutputs(msgspec.Struct, frozen=True):
 class Reevaluation:
     """Says whether the graph itself shows a finding. The inputs of a regime are evaluated when it is first needed.
 
-    Without `relation_checks` findings of the class `property` are nobody's: no evaluator has the outputs that they need. `of_ranks`
+    With `compared`, the comparison that the findings are of, test vectors of unary kernels of which no finding counts an element
+    are taken to give their truth: special inputs are many small ones, of which few deviate. Without `relation_checks` findings of the class `property` are nobody's: no evaluator has the outputs that they need. `of_ranks`
     are the graphs of the inputs that have another rank than `artifact` takes.
     """
 
@@ -64,8 +68,10 @@ class Reevaluation:
         test_vectors: TestVectors,
         relation_checks: RelationChecks | None = None,
         of_ranks: Mapping[int, Artifact] | None = None,
+        compared: Comparison | None = None,
     ) -> None:
         self.artifact = artifact
+        self._compared = compared
         self._test_vectors = test_vectors
         self._relation_checks = relation_checks
         self._of_ranks = of_ranks or {}
@@ -135,11 +141,12 @@ class Reevaluation:
 
         vectors, all_outputs = [], []
         by_tensors: dict[tuple[int, int], Bundle] = {}  # layouts have these in common
-        for vector in self._test_vectors.vectors:
-            if vector.regime != regime:
-                continue
+        of_regime = [vector for vector in self._test_vectors.vectors if vector.regime == regime]
+        for vector, deviates in zip(of_regime, self._deviating(regime, of_regime), strict=True):
             tensors = (id(vector.inputs), id(vector.cotangents))
-            if tensors not in by_tensors:
+            if not deviates:
+                by_tensors[tensors] = {name: array.astype(vector.dtypes[name]) for name, array in vector.truth.items()}
+            elif tensors not in by_tensors:
                 by_tensors[tensors] = outputs_of(Call(vector.regime, vector.inputs, vector.cotangents))
             all_outputs.append(by_tensors[tensors])
             # one period is enough of what is repeated
@@ -155,6 +162,23 @@ class Reevaluation:
                 [outputs_of(Call(*call)) for call in self._relation_checks.calls()]
             )
         return GraphOutputs(joined(test_vectors, typed), findings)
+
+    def _deviating(self, regime: str, vectors: Sequence[TestVector]) -> NDArray[np.bool_]:
+        """Tell of which test vectors of a regime a finding counts elements: of all, where one counts no single elements."""
+        every, compared = np.ones(len(vectors), np.bool_), self._compared
+        if compared is None or not self._test_vectors.tolerance.unary:
+            return every
+        deviating = np.zeros(len(vectors), np.bool_)
+        for finding in compared.findings:
+            if finding.regime != regime:
+                continue
+            if finding.place not in compared.elements or any(finding.tensor not in vector.truth for vector in vectors):
+                return every
+            ends = np.cumsum([vector.truth[finding.tensor].size for vector in vectors])
+            if ends[-1] != compared.samples[regime, finding.tensor].got.size:  # outputs of another shape are left out
+                return every
+            deviating[np.searchsorted(ends, compared.elements[finding.place], side="right")] = True
+        return deviating
 
 
 def _correctly_rounded(model: bytes) -> Callable[[Bundle], Mapping[str, Any]]:

@@ -28,7 +28,7 @@ PROBED, PROBED_OF_MODELS = 4, 3  # times that tell whether there is anything to 
 FIRST = 6  # times in the first round; each round has twice as many as the one before
 COUNTED_ROUNDS, ROUNDS = 3, 7  # 42 and 762 times: memory may fill a cache with a limit first
 MOST = 512 << 20  # bytes, which no cache of one program's small outputs needs
-SECONDS = 5.0  # after which slow calls have shown enough
+SECONDS = 1.5  # after which slow calls have shown enough
 OBJECT = 32  # bytes, at least, of an object of Python
 FEWEST_ROUNDS = 3
 

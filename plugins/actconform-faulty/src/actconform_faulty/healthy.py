@@ -8,10 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import special
 
 from actconform import Program
-from actconform.oracle.float64.registry import FORMULAS
 from actconform_faulty.injected import healthy
 
 if TYPE_CHECKING:
@@ -20,12 +18,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform import Kernel
+    from actconform.oracle.float64.registry import KernelFormula
     from actconform.types import Bundle
 
     Array = NDArray[Any]
     Sum = Callable[[Array], Array]
 
 ONE = np.float32(1)
+# scipy, and what needs it, is slow to import, and every worker imports this module.
+
+
+def _formula(kernel: str) -> KernelFormula:
+    from actconform.oracle.float64.registry import FORMULAS
+
+    return FORMULAS[kernel]
 
 
 class Computing(Program):
@@ -69,7 +75,7 @@ def computes(
 @healthy("torch", "bf16-in-float64", "bfloat16 in float64, rounded once", "gelu-erf/value/bf16", "mish/gradient/bf16")
 @healthy("torch", "f16-in-float64", "float16 in float64, rounded once", "gelu-erf/value/f16", "silu/gradient/f16")
 def in_float64(_: Program, kernel: Kernel) -> Program:
-    formula = FORMULAS[kernel.name]
+    formula = _formula(kernel.name)
     return Computing(
         lambda x: formula.value(x.astype(np.float64), kernel.parameters),
         by_slope(lambda x: formula.derivative(x.astype(np.float64), kernel.parameters)),
@@ -86,7 +92,7 @@ def flushed(array: Array) -> Array:
     "silu/value/f32", "gelu-erf/gradient/f32", "relu/value/f32", "sigmoid/gradient/f32", "leaky-relu/value/f32",
 )  # fmt: skip
 def flushing(_: Program, kernel: Kernel) -> Program:
-    formula = FORMULAS[kernel.name]
+    formula = _formula(kernel.name)
 
     def pull(x: Array, g: Array) -> Array:
         slope = formula.derivative(flushed(x).astype(np.float64), kernel.parameters)
@@ -100,18 +106,27 @@ def flushing(_: Program, kernel: Kernel) -> Program:
 @healthy("torch", "bf16-in-float32", "bfloat16 in float32, rounded once", "sigmoid/value/bf16", "tanh/value/bf16")
 @healthy("torch", "f16-in-float32", "float16 in float32, rounded once", "sigmoid/value/f16", "tanh/value/f16")
 def in_float32(_: Program, kernel: Kernel) -> Program:
+    from scipy import special
+
     formula = {"sigmoid": special.expit, "tanh": np.tanh}[kernel.name]
     return Computing(lambda x: formula(x.astype(np.float32)), lambda _, g: g)
 
 
+def erfc(x: Array) -> Array:
+    from scipy import special
+
+    result: Array = special.erfc(x)
+    return result
+
+
 def gelu_by_erfc(x: Array) -> Array:
-    half = np.float32(0.5) * special.erfc(-x * np.float32(np.sqrt(0.5)))
+    half = np.float32(0.5) * erfc(-x * np.float32(np.sqrt(0.5)))
     return np.where(np.isneginf(x), np.float32(-0.0), x * half)
 
 
 def slope_of_gelu(x: Array) -> Array:
     density = np.exp(np.float32(-0.5) * x * x) * np.float32(1 / np.sqrt(2 * np.pi))
-    slope = np.float32(0.5) * special.erfc(-x * np.float32(np.sqrt(0.5))) + x * density
+    slope = np.float32(0.5) * erfc(-x * np.float32(np.sqrt(0.5))) + x * density
     return np.where(np.isinf(x), (x > 0).astype(np.float32), slope)
 
 

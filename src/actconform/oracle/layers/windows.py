@@ -56,6 +56,8 @@ def _taps(layer: Layer, padded: NDArray[Any]) -> list[NDArray[Any]]:
 def _groups(reading: Reading, *arrays: NDArray[Any]) -> list[tuple[NDArray[Any], ...]]:
     """Return the parts of each array's last axis, the first ones of all together, the second ones, ..."""
     groups = cast("int", reading.layer.settings.get("groups", 1))
+    if groups == 1:
+        return [arrays]
     return list(zip(*(np.split(array, groups, axis=-1) for array in arrays), strict=True))
 
 
@@ -79,7 +81,7 @@ def _conv2d(reading: Reading) -> F64:
     kernel, layer = reading.parameters["kernel"], reading.layer
     taps = _taps(layer, _padded(layer, reading.inputs[0], 0.0))
     products = (
-        np.concatenate([np.tensordot(part, w, axes=1) for part, w in _groups(reading, pixels, matrix)], axis=-1)
+        np.concatenate([part @ w for part, w in _groups(reading, pixels, matrix)], axis=-1)
         for pixels, matrix in zip(taps, kernel.reshape(-1, *kernel.shape[2:]), strict=True)
     )
     y: F64 = sum(products) + reading.parameters["bias"]
