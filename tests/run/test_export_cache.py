@@ -275,6 +275,51 @@ def test_a_failure_is_raised_as_what_it_is_and_never_kept(kind: str, raised: typ
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_begun_is_made_once_while_the_caller_does_something_else(tmp_path: Path) -> None:
+    exporting, release = threading.Event(), threading.Event()
+
+    class Slow(Asked):
+        def export(self, job: ExportJob, timeout: float) -> ExportResult:
+            exporting.set()
+            assert release.wait(30.0)
+            return super().export(job, timeout)
+
+    worker = Slow()
+    exports: Any = Exports(worker, tmp_path)  # type: ignore[arg-type]
+    exports.begin(KERNEL, "f32", "dynamo", 30.0)
+    exports.begin(KERNEL, "f32", "dynamo", 30.0)
+    assert exporting.wait(30.0)  # and this thread is here
+    release.set()
+    assert exports.artifact(KERNEL, "f32", "dynamo", 30.0) == GRAPH
+    assert len(worker.jobs) == 1
+
+
+def test_what_fails_ahead_is_raised_where_it_is_asked_for(tmp_path: Path) -> None:
+    exports: Any = Exports(Asked(failed("error")), tmp_path)  # type: ignore[arg-type]
+    exports.begin(KERNEL, "f32", "dynamo", 30.0)
+    with pytest.raises(ExportError, match=r"^words of error$"):
+        exports.artifact(KERNEL, "f32", "dynamo", 30.0)
+
+
+def test_once_closed_nothing_more_is_begun(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    class Slow(Asked):
+        def export(self, job: ExportJob, timeout: float) -> ExportResult:
+            assert release.wait(30.0)
+            return super().export(job, timeout)
+
+    worker = Slow()
+    exports: Any = Exports(worker, tmp_path)  # type: ignore[arg-type]
+    for dtype in ("f32", "f16", "bf16"):
+        exports.begin(KERNEL, dtype, "dynamo", 30.0)
+    exports.close()
+    release.set()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        exports.begin(KERNEL, "f64", "dynamo", 30.0)
+    assert len(worker.jobs) <= 1
+
+
 def test_an_unavailable_framework_is_said_without_asking(tmp_path: Path) -> None:
     worker = Asked(unavailable="torch is not installed: pip install torch")
     with pytest.raises(Unavailable, match="pip install torch"):

@@ -456,6 +456,15 @@ def artifact_for(subject: Kernel | Model, case: Case, context: CaseContext) -> A
     return context.exports.artifact(subject, case.dtype, case.exporter, context.timeout, line.constants(case))
 
 
+def begin_export(case: Case, context: CaseContext) -> None:
+    """Begin the export of a case that comes soon, where its route has one."""
+    if case.exporter is not None and context.exports is not None:
+        with contextlib.suppress(Exception):  # what fails here fails in the case itself, which says it
+            subject = context.catalog.subject(case.subject)
+            constants = subject_of(subject).constants(case)
+            context.exports.begin(subject, case.dtype, case.exporter, context.timeout, constants)
+
+
 def _failed(case: Case, failure: Failure, outcome: JobResult) -> Result:
     reason = f"out of memory: {failure.message}" if failure.kind == "memory" else failure.message
     return ended(case, VERDICT_OF[failure.kind], failure.stage, reason, outcome.implementation)

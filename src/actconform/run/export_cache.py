@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from actconform.types import Artifact  # noqa: TC001  msgspec reads the annotati
 from actconform.workers.protocol import ExportJob
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from actconform.types import Bundle, Kernel
     from actconform.types.model import Model
     from actconform.workers.client import Worker
@@ -46,13 +49,27 @@ class Exports:
     The key of an entry is the subject, its dtype, constants and exporter, the settings of the worker's process, and what the
     worker says of itself: its facts, the code of the plugins there, and all of its packages. Entries are written in one
     step, so that runs side by side and runs that are killed leave whole entries or none; an entry that is damaged or holds
-    another key is made again. A cache that cannot be written is done without.
+    another key is made again. A cache that cannot be written is done without. One thread asks the worker.
     """
 
     def __init__(self, worker: Worker, folder: Path) -> None:
         self._worker = worker
         self._folder = folder
         self._hello: Handshake | None = None
+        self._thread = ThreadPoolExecutor(1, "exports")
+        self._begun: dict[tuple[str, str, str, bool], Future[Artifact]] = {}
+
+    def begin(
+        self, subject: Kernel | Model, dtype: str, exporter: str, timeout: float, constants: Bundle | None = None
+    ) -> None:
+        """Begin what `artifact` is going to be asked for, while its caller does something else."""
+        key = (subject.name, dtype, exporter, constants is not None)
+        if key not in self._begun:
+            self._begun[key] = self._thread.submit(self._artifact, subject, dtype, exporter, timeout, constants)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def artifact(
         self, subject: Kernel | Model, dtype: str, exporter: str, timeout: float, constants: Bundle | None = None
@@ -64,6 +81,12 @@ class Exports:
         Raises Unsupported in the exporter's words where it raised, Unavailable where its framework is, ExportError for
         other failures, WorkerError where the worker died or hung.
         """
+        self.begin(subject, dtype, exporter, timeout, constants)
+        return self._begun.pop((subject.name, dtype, exporter, constants is not None)).result()
+
+    def _artifact(
+        self, subject: Kernel | Model, dtype: str, exporter: str, timeout: float, constants: Bundle | None
+    ) -> Artifact:
         key = self._key(subject, dtype, exporter, constants)
         path = self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.msgpack"
         with contextlib.suppress(OSError, msgspec.DecodeError):

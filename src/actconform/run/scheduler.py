@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from actconform.errors import WorkerError
-from actconform.run.case import VERDICT_OF, CaseContext, VectorCache, ended, run_case
+from actconform.run.case import VERDICT_OF, CaseContext, VectorCache, begin_export, ended, run_case
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.testdata.golden.store import collected, golden_dir
 from actconform.types import Case, Result, Verdict
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Handshake
 
 JOIN_SECONDS = 5.0  # for a thread that compares or explains when the run is interrupted
+EXPORTED_AHEAD = 4  # cases whose graphs are made while others are compared
 WAKE_SECONDS = 0.5  # a Ctrl-C that comes just before a wait without end would not end it
 PROCESS_FACTS = ("python", "platform", "machine", "cpu_features")  # what every worker reports of its own process
 
@@ -108,6 +109,9 @@ def run(
             inbox.put(None)
         except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             inbox.put(error)
+        finally:
+            if exports:
+                exports.close()
 
     threads = [threading.Thread(target=line_results, args=(number,), daemon=True) for number in range(len(lines))]
     try:
@@ -186,12 +190,18 @@ def _line_results(
         context = msgspec.structs.replace(context, facts=facts_of(hello))
     if earlier:
         earlier.validate_facts(line.name, facts, line.cases)
-    for case in line.cases:
-        earlier_result = earlier.get(case.id) if earlier else None
-        if earlier_result is not None:
-            yield earlier_result
-        else:
-            yield ended(case, verdict, "load", reason) if verdict else run_case(case, context)
+    if verdict:
+        yield from (_earlier(plan, case) or ended(case, verdict, "load", reason) for case in line.cases)
+        return
+    for number, case in enumerate(line.cases):
+        for upcoming in line.cases[number : number + EXPORTED_AHEAD]:
+            if not _earlier(plan, upcoming):
+                begin_export(upcoming, context)
+        yield _earlier(plan, case) or run_case(case, context)
+
+
+def _earlier(plan: Plan, case: Case) -> Result | None:
+    return plan.earlier.get(case.id) if plan.earlier else None
 
 
 def _facts(hello: Handshake | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
