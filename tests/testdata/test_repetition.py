@@ -47,5 +47,5 @@ def test_a_model_of_many_layers_is_called_less_often_than_one_of_few_and_a_kerne
     few, many = (calls_of(catalog.subject(name), thorough=True) for name in ("linear-stack", "dnc-memory"))
     assert many < FEWEST < few < calls_of(catalog.subject("relu"), thorough=True) == KERNEL_CALLS
     assert calls_of(catalog.subject("linear-stack"), thorough=False) < FEWEST
-    assert FEWEST < calls_of(catalog.subject("relu"), thorough=False) < KERNEL_CALLS
+    assert calls_of(catalog.subject("relu"), thorough=False) == KERNEL_CALLS
     assert len(repeated_calls([5] * 11, many)) == FEWEST

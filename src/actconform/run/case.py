@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from actconform.workers.protocol import Failure, JobResult
 
 CACHE_BYTES = 5 << 27  # bytes: those of the built-in subjects are 580 MB, and routes that start late generate none anew
-THOROUGH_DTYPE = "f32"  # in which side effects are asked for, and calls are repeated most
+THOROUGH_DTYPE = "f32"  # in which side effects are asked for, and calls of models are repeated most
 VERDICT_OF = {
     "unsupported": Verdict.UNSUPPORTED,
     "unavailable": Verdict.UNAVAILABLE,

@@ -25,10 +25,10 @@ BUDGET = 1 << 16  # numbers that calls take together which are made more than tw
 
 
 def calls_of(subject: Kernel | Model, *, thorough: bool) -> int:
-    """Return how many calls a case has in all, those that are made again among them: in one dtype, thoroughly, elsewhere fewer."""
+    """Return how many calls a case has in all, those that are made again among them: of a model in one dtype, thoroughly."""
     if isinstance(subject, Model):
         return LAYER_CALLS // len(subject.layers) if thorough else 0
-    return KERNEL_CALLS if thorough else KERNEL_CALLS // 2
+    return KERNEL_CALLS
 
 
 def repeated_calls(sizes: Sequence[int], calls: int) -> tuple[int, ...]:
