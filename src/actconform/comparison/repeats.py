@@ -41,20 +41,23 @@ def furthest(got: NDArray[Any], truth: F64) -> NDArray[Any]:
         padded = body[0].copy()
         padded[: len(rest)] = rest
         candidates = np.concatenate([body[:, differs], padded[differs][None]])
-        worst = np.argmax(_distance(candidates.astype(np.float64), truth[differs]), axis=0)
+        worst = np.argmax(distance(candidates, truth[differs]), axis=0)
         answers[differs] = candidates[worst, np.arange(worst.size)]
     return answers
 
 
-def _distance(got: F64, truth: F64) -> F64:
+def distance(got: NDArray[Any], truth: F64) -> F64:
+    """Return how far numbers are from the truth: 0 for the same number or NaN, infinitely where one alone is NaN.
+
+    A zero of the other sign is off by the smallest number.
+    """
     with np.errstate(invalid="ignore"):
-        distance: F64 = np.abs(got - truth)
-    distance = np.where(got == truth, 0.0, distance)
-    distance = np.where(
-        np.isnan(got) | np.isnan(truth), np.where(np.isnan(got) & np.isnan(truth), 0.0, np.inf), distance
-    )
-    distance += SMALLEST * (np.signbit(got) != np.signbit(truth))
-    return distance
+        numbers = got.astype(np.float64)
+        off = np.nan_to_num(np.abs(numbers - truth), nan=np.inf)
+    same = (numbers == truth) | (np.isnan(numbers) & np.isnan(truth))
+    other_zero = (numbers == 0.0) & (np.signbit(numbers) != np.signbit(truth))
+    result: F64 = np.where(same, 0.0, off) + SMALLEST * other_zero
+    return result
 
 
 def locate_moved(

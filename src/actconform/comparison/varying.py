@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from actconform.comparison.comparator import comparison
+from actconform.comparison.repeats import distance
 from actconform.types.finding import CLASSES, CRITICAL
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
-
-    from numpy.typing import NDArray
 
     from actconform.comparison.comparator import Comparison
     from actconform.testdata.kernel_vectors import TestVector, TestVectors
@@ -72,18 +71,10 @@ def _sorted(vectors: Sequence[TestVector], first: Bundle, second: Bundle) -> tup
         answer, again = first.get(name), second.get(name)
         if answer is None or again is None or not answer.shape == again.shape == truth.shape:
             continue
-        with np.errstate(all="ignore"):
-            exchanged = _distance(again, truth) < _distance(answer, truth)
+        exchanged = distance(again, truth) < distance(answer, truth)
         nearest[name] = np.where(exchanged, again, answer)
         farthest[name] = np.where(exchanged, answer, again)
     return nearest, farthest
-
-
-def _distance(answer: NDArray[Any], truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far numbers are from the truth: 0 for the same number or NaN, infinitely where one alone is finite or NaN."""
-    got = answer.astype(np.float64)
-    same = (got == truth) | (np.isnan(got) & np.isnan(truth))
-    return np.where(same, 0.0, np.nan_to_num(np.abs(got - truth), nan=np.inf))
 
 
 def _wrong(compared: Comparison) -> set[tuple[str, str, int]]:
