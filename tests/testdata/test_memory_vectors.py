@@ -33,8 +33,10 @@ def layouts(vectors: list) -> list[tuple[str, bool]]:
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 def test_a_unary_kernel_is_asked_ordinary_and_special_numbers_in_disorder(dtype: str):
     vectors = laid_out("sigmoid", "value", dtype)
-    assert layouts(vectors) == [(layout, False) for layout in OF_VECTORS]
-    for vector in vectors:
+    assert layouts(vectors) == [(layout, False) for layout in (*OF_VECTORS, "broadcast")]
+    *disordered, expanded = vectors
+    assert len(set(expanded.inputs["x"].tolist())) == 1
+    for vector in disordered:
         x = vector.inputs["x"].astype(np.float64)
         assert x.size > 480
         assert np.isnan(x).any()

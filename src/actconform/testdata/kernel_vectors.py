@@ -246,7 +246,8 @@ def _further_cotangents(
     for kink in kernel.kinks:
         chosen = chosen[np.abs(x[chosen] - kink.x) > KINK_RADIUS]
     chosen = chosen[np.linspace(0, chosen.size - 1, COTANGENT_POINTS).astype(np.int64)]
-    mixed = round_to(mixed_cotangents(f"{kernel.name}/cotangents", chosen.size).astype(np.float64), _format_of(inputs))
+    fmt = _format_of(inputs)
+    mixed = round_to(mixed_cotangents(f"{kernel.name}/cotangents", chosen.size, fmt).astype(np.float64), fmt)
     yield unary_vector("cotangent", inputs[chosen], x[chosen], result[chosen], mixed)
     steep = chosen[np.abs(result[chosen]) >= STEEP]
     steep = steep[:: max(steep.size // STEEP_POINTS, 1)]
@@ -317,7 +318,7 @@ def _rows(kernel: Kernel, aspect: Aspect, fmt: FloatFormat, golden: Golden) -> I
 
 def _cotangents_of_rows(kernel: Kernel, fmt: FloatFormat, shape: tuple[int, ...]) -> F64:
     """Return cotangents of a format; where every slope reads its whole row, one of the last row is NaN."""
-    drawn = round_to(row_cotangents(f"{kernel.name}/cotangents", shape).astype(np.float64), fmt)
+    drawn = round_to(row_cotangents(f"{kernel.name}/cotangents", shape, fmt).astype(np.float64), fmt)
     if kernel.name in SMOOTH:
         drawn[-1].flat[0] = np.nan
     return drawn

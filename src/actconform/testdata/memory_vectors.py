@@ -45,7 +45,7 @@ def with_layouts(subject: Kernel | Model, aspect: Aspect, vectors: TestVectors) 
     """Return the test vectors of a case with further ones, of the regime "memory", in each layout that its arrays can have.
 
     Of unary kernels ordinary numbers, special ones and kinks in disorder; of row kernels ordinary rows; of models
-    their own tensors, but for published sizes. Cotangents are also laid out alone, and expanded from one element (stride 0).
+    their own tensors, but for published sizes. Cotangents are also laid out alone; they, and the x of values, are expanded from one element or row (stride 0).
     """
     fmt = vectors.tolerance.fmt
     if isinstance(subject, Model):
@@ -78,6 +78,8 @@ def _of_points(kernel: Kernel, aspect: Aspect, fmt: FloatFormat) -> Iterator[Tes
     result = truth_of(kernel, x, gradient=aspect == "gradient")
     if aspect == "value":
         yield from _of_kernel(OF_VECTORS, unary_vector(REGIME, inputs, x, result, None))
+        alike = np.full(x.size, np.argsort(np.abs(x))[x.size // 2])  # an ordinary number, again and again
+        yield from _in(("broadcast",), unary_vector(REGIME, inputs[alike], x[alike], result[alike], None))
         return
     powers = signed_powers(f"{stream}/powers", x.size).astype(np.float64)
     yield from _of_kernel(OF_VECTORS, unary_vector(REGIME, inputs, x, result, powers))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.types import Kernel
+    from actconform.types.dtypes import FloatFormat
 
     F32 = NDArray[np.float32]
 
@@ -153,18 +154,23 @@ def unary_regimes(kernel: Kernel) -> dict[str, F32]:
     }
 
 
-COTANGENT_SIZES = np.array([1.0, 2.0**-20, 1024.0, 1.0], np.float32)
+COTANGENT_SIZES = np.array([1.0, 2.0**-20, 1024.0, 2.0**30], np.float32)
 
 
-def mixed_cotangents(name: str, n: int) -> F32:
-    """Return n cotangents of all 24 bits of a significand, about 1, 2**-20 and 2**10 in size, every sixteenth 0."""
-    size = COTANGENT_SIZES[(raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)]
+def _cotangent_sizes(fmt: FloatFormat) -> F32:
+    """Return the sizes that leave the format room for what is computed with them; 1 in place of others."""
+    return np.where(2.0 ** (fmt.emax / 2 + 5) > COTANGENT_SIZES, COTANGENT_SIZES, np.float32(1.0))
+
+
+def mixed_cotangents(name: str, n: int, fmt: FloatFormat) -> F32:
+    """Return n cotangents of all 24 bits of a significand, about 1, 2**-20, 2**10 and 2**30 in size, the last not in f16; every sixteenth 0."""
+    size = _cotangent_sizes(fmt)[(raw(f"{name}/size", n) >> np.uint64(62)).astype(np.int64)]
     return _full_significands(name, n) * size
 
 
-def row_cotangents(name: str, shape: tuple[int, ...]) -> F32:
+def row_cotangents(name: str, shape: tuple[int, ...], fmt: FloatFormat) -> F32:
     """Return cotangents of rows of all 24 bits of a significand, each row of one size of `mixed_cotangents`, every sixteenth 0."""
-    size = np.resize(COTANGENT_SIZES, shape[0]).reshape(-1, *([1] * (len(shape) - 1)))
+    size = np.resize(_cotangent_sizes(fmt), shape[0]).reshape(-1, *([1] * (len(shape) - 1)))
     return _full_significands(name, math.prod(shape)).reshape(shape) * size
 
 

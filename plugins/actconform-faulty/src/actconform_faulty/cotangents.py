@@ -48,6 +48,10 @@ def clipped(cotangent: Array) -> Array:
     return np.clip(cotangent, -8, 8)
 
 
+def clipped_far(cotangent: Array) -> Array:
+    return np.clip(cotangent, -(2.0**24), 2.0**24)
+
+
 def small_to_zero(cotangent: Array) -> Array:
     return np.where(np.abs(cotangent) < 2.0**-16, 0, cotangent)
 
@@ -84,6 +88,8 @@ for into, name, description, case, findings, change in (
     ("torch", "softmax-cleaned-cotangent", "NaN as a cotangent is 0", "softmax/gradient/f32", "nan-lost", nan_to_zero),
     ("torch", "max-integer-cotangent", "the cotangent is counted in steps of 1/32", "max/gradient/f32", "scaled-error", lambda ct: np.round(ct * 32) / 32),
     ("torch", "swiglu-half-cotangent", "the cotangent passes through float16 and overflows nowhere", "swiglu/gradient/f32", "scaled-error tail", through(np.float16)),
+    ("torch", "silu-large-cotangent", "cotangents are clipped to 2**24", "silu/gradient/f32", "scaled-error tail", clipped_far),
+    ("torch", "softmax-large-cotangent", "cotangents are clipped to 2**24", "softmax/gradient/bf16", "scaled-error", clipped_far),
     ("ort", "log-softmax-bf16-cotangent", "the cotangent passes through bfloat16", "log-softmax/gradient/f32", "scaled-error", through(ml_dtypes.bfloat16)),
 ):  # fmt: skip
     fault(

@@ -122,6 +122,8 @@ for into, name, description, case, read, names in (
     ("torch", "cotangent-aligned-loads", "addresses are rounded down to a cache line", "sigmoid/gradient/f32", rounded_down, ("ct_y",)),
     ("torch", "prologue-forgotten", "elements before the first aligned one are 0", "swish/value/bf16", peeled, ()),
     ("torch", "expanded-cotangent", "an expanded cotangent is read beyond its element", "softsign/gradient/f32", first_alone, ("ct_y",)),
+    ("torch", "expanded-x", "an expanded array is read beyond its element", "sigmoid/value/f32", first_alone, ()),
+    ("torch", "expanded-rows", "an expanded array is read beyond its row", "softmax/value/f16", first_alone, ()),
     ("torch", "model-strides-ignored", "strides are ignored", "mlp-softmax/value/f32", flat, ("x",)),
     ("torch", "weights-memory-order", "transposed weights are read as they lie", "linear-stack/value/f32", in_memory_order, ("dense1.kernel",)),
     ("torch", "model-gradient-memory-order", "transposed weights are read as they lie", "mlp-softmax/gradient/f32", in_memory_order, ("dense1.kernel",)),

@@ -232,7 +232,11 @@ def describe_finding(finding: Finding, result: Result, count: int, *, of_model: 
         parts.append(f"{finding.magnitude:.3g} ULP")
     elif CLASSES[finding.class_].unit == "scaled":
         of = (m.limit for m in result.measurements if (m.tensor, m.regime) == (finding.tensor, finding.regime))
-        parts.append(f"error {finding.magnitude:.3g} (limit {next(of, 0.0):g})")
+        limit = next(of, 0.0)
+        # results within their limits, of which all together or a lone one say something
+        within = finding.evidence and finding.magnitude <= limit
+        words = finding.evidence.partition(";")[0]  # before what was added of whose fault it is
+        parts.append(words if within else f"error {finding.magnitude:.3g} (limit {limit:g})")
     parts += [f"{count:,} elements"] if count > 1 else []
     return tensor + "   ".join(parts)
 
