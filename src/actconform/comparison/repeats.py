@@ -41,12 +41,12 @@ def furthest(got: NDArray[Any], truth: F64) -> NDArray[Any]:
         padded = body[0].copy()
         padded[: len(rest)] = rest
         candidates = np.concatenate([body[:, differs], padded[differs][None]])
-        worst = np.argmax(distance(candidates, truth[differs]), axis=0)
+        worst = np.argmax(distance_from_truth(candidates, truth[differs]), axis=0)
         answers[differs] = candidates[worst, np.arange(worst.size)]
     return answers
 
 
-def distance(got: NDArray[Any], truth: F64) -> F64:
+def distance_from_truth(got: NDArray[Any], truth: F64) -> F64:
     """Return how far numbers are from the truth: 0 for the same number or NaN, infinitely where one alone is NaN.
 
     A zero of the other sign is off by the smallest number.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from actconform.comparison.comparator import comparison
-from actconform.comparison.repeats import distance
+from actconform.comparison.repeats import distance_from_truth
 from actconform.types.finding import CLASSES, CRITICAL
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _sorted(vectors: Sequence[TestVector], first: Bundle, second: Bundle) -> tup
         answer, again = first.get(name), second.get(name)
         if answer is None or again is None or not answer.shape == again.shape == truth.shape:
             continue
-        exchanged = distance(again, truth) < distance(answer, truth)
+        exchanged = distance_from_truth(again, truth) < distance_from_truth(answer, truth)
         nearest[name] = np.where(exchanged, again, answer)
         farthest[name] = np.where(exchanged, answer, again)
     return nearest, farthest

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-import onnx
 import onnx.parser
 
 from actconform import Artifact, Backend, Library, Program, Unsupported, hookimpl
 from actconform.machine.onednn import onednn_facts
 from actconform.plugin.framework import thread_count
 from actconform.plugin.import_failure import imported
-
-if TYPE_CHECKING:
-    from actconform import Register
 
 # Left alone, it computes graphs of float32 in bfloat16 where the processor can.
 OPTIONS = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
@@ -117,7 +113,7 @@ def actconform_backends() -> tuple[type[Backend], ...]:
 
 
 @hookimpl
-def actconform_causes() -> tuple[Register, ...]:
+def actconform_causes() -> tuple[Any, ...]:
     """Return the register of known causes."""
     from actconform import register_of  # a worker needs the backend alone
 
