@@ -127,3 +127,10 @@ def test_input_is_left_as_it_was() -> None:
     before = values.copy()
     to_bits(values, DTYPES["bf16"])
     np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize("value", [1 / 3, 1e-50, 1e300, np.nan])
+def test_an_array_without_axes_stays_an_array(value: float) -> None:
+    rounded = round_to(np.array(value), DTYPES["f16"])
+    assert isinstance(rounded, np.ndarray)
+    assert rounded.shape == ()

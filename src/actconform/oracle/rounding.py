@@ -49,7 +49,7 @@ def round_to(values: F64, target: FloatFormat) -> F64:
     if large.any():
         rounded = np.where(large & (np.abs(rounded) > target.largest), np.copysign(np.inf, values), rounded)
         rounded = np.where(np.isfinite(values), rounded, values)
-    return rounded
+    return np.asarray(rounded)  # numpy's operations give a number where there are no axes
 
 
 def to_bits(values: F64, target: FloatFormat) -> NDArray[np.uint16]:
