@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -193,10 +194,12 @@ def _line_results(
     if verdict:
         yield from (_earlier(plan, case) or ended(case, verdict, "load", reason) for case in line.cases)
         return
-    for number, case in enumerate(line.cases):
-        for upcoming in line.cases[number : number + EXPORTED_AHEAD]:
-            if not _earlier(plan, upcoming):
-                begin_export(upcoming, context)
+    upcoming = (case for case in line.cases if not _earlier(plan, case))
+    for case in islice(upcoming, EXPORTED_AHEAD - 1):
+        begin_export(case, context)
+    for case in line.cases:
+        for following in islice(upcoming, 1):
+            begin_export(following, context)
         yield _earlier(plan, case) or run_case(case, context)
 
 

@@ -58,8 +58,9 @@ class Reevaluation:
     """Says whether the graph itself shows a finding. The inputs of a regime are evaluated when it is first needed.
 
     With `compared`, the comparison that the findings are of, test vectors of unary kernels of which no finding counts an element
-    are taken to give their truth: special inputs are many small ones, of which few deviate. Without `relation_checks` findings of the class `property` are nobody's: no evaluator has the outputs that they need. `of_ranks`
-    are the graphs of the inputs that have another rank than `artifact` takes.
+    are taken to give their truth: special inputs are many small ones, of which few deviate. Without `relation_checks` findings of
+    the class `property` are nobody's: no evaluator has the outputs that they need. `of_ranks` are the graphs of the inputs that
+    have another rank than `artifact` takes.
     """
 
     def __init__(
@@ -144,11 +145,10 @@ class Reevaluation:
         of_regime = [vector for vector in self._test_vectors.vectors if vector.regime == regime]
         for vector, deviates in zip(of_regime, self._deviating(regime, of_regime), strict=True):
             tensors = (id(vector.inputs), id(vector.cotangents))
-            if not deviates:
-                by_tensors[tensors] = {name: array.astype(vector.dtypes[name]) for name, array in vector.truth.items()}
-            elif tensors not in by_tensors:
+            if deviates and tensors not in by_tensors:
                 by_tensors[tensors] = outputs_of(Call(vector.regime, vector.inputs, vector.cotangents))
-            all_outputs.append(by_tensors[tensors])
+            agreeing = {name: array.astype(vector.dtypes[name]) for name, array in vector.truth.items()}
+            all_outputs.append(by_tensors[tensors] if deviates else agreeing)
             # one period is enough of what is repeated
             vectors.append(msgspec.structs.replace(vector, rows=0) if vector.rows else vector)
         test_vectors = msgspec.structs.replace(self._test_vectors, vectors=vectors)
