@@ -6,6 +6,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -14,7 +15,7 @@ from scipy import special
 
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
-from actconform.comparison.comparator import compare, structural
+from actconform.comparison.comparator import compare, comparison, structural
 from actconform.comparison.layerwise import LAYERS
 from actconform.comparison.metamorphic import RelationChecks
 from actconform.onnx.author.exporter import author
@@ -25,6 +26,7 @@ from actconform.onnx.gates import io_names
 from actconform.onnx.subgraph import extract_subgraph
 from actconform.testdata.golden.store import golden_dir, load, read_manifest
 from actconform.testdata.kernel_vectors import TestVectors, generate
+from actconform.testdata.memory_vectors import with_layouts
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.types import Artifact, Finding, FindingClass
 from actconform.types.dtypes import DTYPES, from_hex
@@ -465,3 +467,18 @@ def test_a_call_at_which_the_graph_fails_leaves_the_others_judged() -> None:
     assert all(
         witness.agreement(finding)[0] == "absent" for finding in others if sizes[finding.regime] != sizes[regime]
     )
+
+
+def test_a_layout_that_agrees_hides_no_fault_of_the_graph_in_one_that_does_not() -> None:
+    test_vectors = with_layouts(KERNELS["tanh"], "value", exam_of("tanh"))
+    of_layouts = [
+        vector for vector in test_vectors.vectors if vector.regime == "memory" and vector.layout != "broadcast"
+    ]
+    test_vectors = msgspec.structs.replace(test_vectors, vectors=of_layouts)
+    artifact = parsed("t = Tanh(x) y = Add(t, t)")
+    wrong = [CorrectlyRoundedEvaluator(artifact.model).forward(vector.inputs) for vector in of_layouts]
+    answers = list(wrong)
+    answers[0] = {"y": of_layouts[0].truth["y"].astype(np.float32)}
+    compared = comparison(test_vectors, answers)
+    reevaluation = Reevaluation(artifact, test_vectors, compared=compared)
+    assert {reevaluation.agreement(finding)[0] for finding in with_worst(compared.findings)} == {"wrong"}
