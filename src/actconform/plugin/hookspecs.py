@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actconform.types.cause import Register
     from actconform.types.fault import Fault
     from actconform.types.model import Model
+    from actconform.types.training import Experiment
 
 hookspec = pluggy.HookspecMarker("actconform")
 hookimpl = pluggy.HookimplMarker("actconform")
@@ -32,6 +33,11 @@ def actconform_kernels() -> Iterable[Kernel]:  # type: ignore[empty-body]
 @hookspec
 def actconform_models() -> Iterable[Model]:  # type: ignore[empty-body]
     """Reference models, made by actconform.catalog.models.builder; each kind of layer has its formulas and graph registered."""
+
+
+@hookspec
+def actconform_experiments() -> Iterable[Experiment]:  # type: ignore[empty-body]
+    """Experiments in training, each of a model described as those of `actconform_models` are."""
 
 
 @hookspec

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actconform.types.model import Model
     from actconform.types.report import Report, Trend
     from actconform.types.trained import SourceKind, TrainedSource
+    from actconform.types.training_run import TrainingRecord, TrainingTask
 
 
 class Library(NamedTuple):
@@ -194,6 +195,14 @@ class Backend(ABC):
         statistics and random states are as before.
         """
         raise Unsupported(f"{self.name} builds no models")
+
+    def train(self, task: TrainingTask) -> TrainingRecord:
+        """For a framework: the model trained by its own layers, loss, optimizer and loop in float32, and what that left behind.
+
+        `actconform.plugin.training_loop` has the loop for a framework that leaves it to its users. Raises `Unsupported` where the framework has
+        none of a layer or optimizer.
+        """
+        raise Unsupported(f"{self.name} trains no models")
 
     def open_trained(self, source: TrainedSource) -> TrainedModel:
         """For a framework: the user's trained model, opened.

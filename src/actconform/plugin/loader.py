@@ -28,6 +28,7 @@ from actconform.types import Case, Kernel, Route, base_name
 from actconform.types.cause import Register, join_registers
 from actconform.types.fault import Fault
 from actconform.types.model import Model
+from actconform.types.training import Experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -60,6 +61,7 @@ class Catalog(msgspec.Struct, frozen=True):
 
     kernels: dict[str, Kernel]
     models: dict[str, Model]
+    experiments: dict[str, Experiment]
     backends: dict[str, type[Backend]]
     exporters: dict[str, type[Exporter]]
     register: Register
@@ -120,6 +122,7 @@ class _Plugin(msgspec.Struct, frozen=True):
 class _Offer(msgspec.Struct, frozen=True):
     kernels: tuple[Kernel, ...]
     models: tuple[Model, ...]
+    experiments: tuple[Experiment, ...]
     backends: tuple[type[Backend], ...]
     exporters: tuple[type[Exporter], ...]
     registers: tuple[Register, ...]
@@ -128,9 +131,9 @@ class _Offer(msgspec.Struct, frozen=True):
     goldens: Path | None
 
     @property
-    def subjects(self) -> tuple[Kernel | Model, ...]:
-        """Kernels and models share their names, as both stand first in a case."""
-        return self.kernels + self.models
+    def subjects(self) -> tuple[Kernel | Model | Experiment, ...]:
+        """Kernels, models and experiments share their names, as all stand first in a case."""
+        return self.kernels + self.models + self.experiments
 
 
 def load_plugins(
@@ -180,6 +183,7 @@ def load_plugins(
     return Catalog(
         kernels={kernel.name: kernel for _, offer in offers for kernel in offer.kernels},
         models={model.name: model for _, offer in offers for model in offer.models},
+        experiments={experiment.name: experiment for _, offer in offers for experiment in offer.experiments},
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
         exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
         register=join_registers(register for _, offer in offers for register in offer.registers),
@@ -231,14 +235,15 @@ def _offer(plugin: _Plugin, *, judging: bool) -> _Offer:
         raise InvalidPluginError(f"it offers nothing: wanted a function marked @hookimpl, one of {', '.join(HOOKS)}")
     kernels = _collect(manager, "actconform_kernels", partial(check_subject, kind=Kernel))
     models = _collect(manager, "actconform_models", partial(check_subject, kind=Model))
+    experiments = _collect(manager, "actconform_experiments", partial(check_subject, kind=Experiment))
     backends = _collect(manager, "actconform_backends", check_backend)
     exporters = _collect(manager, "actconform_exporters", check_exporter)
     if not judging:
-        return _Offer(kernels, models, backends, exporters, (), (), (), _goldens(manager))
+        return _Offer(kernels, models, experiments, backends, exporters, (), (), (), _goldens(manager))
     registers = _collect(manager, "actconform_causes", partial(check_data, kind=Register))
     faults = _collect(manager, "actconform_faults", partial(check_data, kind=Fault))
     reporters = _collect(manager, "actconform_reporters", check_reporter)
-    return _Offer(kernels, models, backends, exporters, registers, faults, reporters, _goldens(manager))
+    return _Offer(kernels, models, experiments, backends, exporters, registers, faults, reporters, _goldens(manager))
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:

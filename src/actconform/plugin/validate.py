@@ -15,12 +15,13 @@ from actconform.types import DRIVER_EXPORTER, Kernel
 from actconform.types.cause import Register
 from actconform.types.fault import Fault
 from actconform.types.model import Model
+from actconform.types.training import Experiment
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
 SAFE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN_FILES = ("report.json", "results.jsonl", "facts.json", "throughput.json")
 Offered = TypeVar("Offered", Backend, Exporter, Reporter)
-Subject = TypeVar("Subject", Kernel, Model)
+Subject = TypeVar("Subject", Kernel, Model, Experiment)
 Data = TypeVar("Data", Register, Fault)
 
 
@@ -35,7 +36,7 @@ def check_interface(plugin: object) -> None:
 
 
 def check_subject(item: object, kind: type[Subject]) -> Subject:
-    """Return a kernel or model whose name is safe in a case."""
+    """Return a kernel, model or experiment whose name is safe in a case."""
     if not isinstance(item, kind):
         raise InvalidPluginError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
     if not SAFE_NAME.fullmatch(item.name):

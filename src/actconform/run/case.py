@@ -20,9 +20,13 @@ from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import facts
 from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refused_shapes, without_refused
 from actconform.run.subject import LayerRun, subject_of
+from actconform.run.training_case import run_training
 from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.repetition import calls_of, repeated_calls
-from actconform.types import DRIVER_EXPORTER, Blame, Case, FindingClass, Kernel, Result, Route, Verdict
+from actconform.testdata.training_tasks import training_task
+from actconform.testdata.training_vectors import free_running
+from actconform.types import DRIVER_EXPORTER, TRAINING, Blame, Case, FindingClass, Kernel, Result, Route, Verdict
+from actconform.types.dtypes import DTYPES, TRAINED_DTYPE
 from actconform.types.model import Model
 from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from actconform.testdata.kernel_vectors import TestVectors
     from actconform.types import Artifact, Bundle, Finding, Measurement
     from actconform.types.cause import Register
+    from actconform.types.training import Experiment, Forms
+    from actconform.types.training_run import TrainingTask
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure, JobResult
 
@@ -74,6 +80,8 @@ class VectorCache:
         self._kept: OrderedDict[tuple[str, str, str, bool], TestVectors] = OrderedDict()
         self._nbytes = 0
         self._goldens: dict[str, Golden] = {}
+        self._tasks: dict[str, TrainingTask] = {}
+        self._free: dict[tuple[str, Forms], TestVectors] = {}
 
     def generate(self, subject: Kernel | Model, case: Case) -> TestVectors:
         """Return the test vectors of a case. Raises GoldenError where its goldens are damaged."""
@@ -92,6 +100,21 @@ class VectorCache:
                 while self._nbytes > CACHE_BYTES and len(self._kept) > 1:
                     self._nbytes -= self._kept.popitem(last=False)[1].nbytes
             return drawn
+
+    def task(self, experiment: Experiment) -> TrainingTask:
+        """Return the numbers of an experiment."""
+        with self._lock:
+            if experiment.name not in self._tasks:
+                self._tasks[experiment.name] = training_task(experiment)
+            return self._tasks[experiment.name]
+
+    def free_running(self, task: TrainingTask, forms: Forms) -> TestVectors:
+        """Return the losses that the first steps come to by themselves, with an optimizer of these forms."""
+        key = (task.experiment.name, forms)
+        with self._lock:
+            if key not in self._free:
+                self._free[key] = free_running(task, forms, DTYPES[TRAINED_DTYPE])
+            return self._free[key]
 
     def _drawn(self, subject: Kernel | Model, case: Case) -> TestVectors:
         golden = self._goldens.get(subject.name)
@@ -117,7 +140,8 @@ def run_case(case: Case, context: CaseContext) -> Result:
     started = time.perf_counter()
     clock = _Clock()
     try:
-        result = _down_the_line(case, context, clock)
+        line = _training if case.aspect == TRAINING else _down_the_line
+        result = line(case, context, clock)
     except NoGoldens as error:
         result = ended(case, Verdict.ERROR, "draw", str(error))
     except GoldenError:
@@ -133,6 +157,22 @@ def run_case(case: Case, context: CaseContext) -> Result:
     except Exception as error:  # noqa: BLE001  a fault of actconform costs one case too, and is named
         result = ended(case, Verdict.ERROR, clock.stage, f"a fault in actconform: {fault_message(error)}")
     return msgspec.structs.replace(graded(result), seconds=time.perf_counter() - started)
+
+
+def _training(case: Case, context: CaseContext, clock: _Clock) -> Result:
+    outcome = run_training(case, context, clock)
+    if outcome.failure is not None:
+        return _failed(case, outcome.failure, outcome.implementation)
+    situation = _situation(case, context, None)
+    explained = Explanation(plainly(outcome.findings, situation.case, situation.active), [])
+    result = _judged(case, outcome.findings, explained, situation, outcome.implementation, {})
+    return msgspec.structs.replace(
+        result,
+        export=outcome.export,
+        measurements=tuple(outcome.measurements),
+        curve=outcome.curve,
+        timings=dict(clock.seconds),
+    )
 
 
 def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
@@ -163,7 +203,7 @@ def _down_the_line(case: Case, context: CaseContext, clock: _Clock) -> Result:
     else:
         of_graph += _fails_itself(job, outcome.failure)
         if not (of_graph and graph):
-            return _failed(case, outcome.failure, outcome)
+            return _failed(case, outcome.failure, outcome.implementation)
         result = _refused(case, context, graph, of_graph)
     timings = _timings(clock.seconds, outcome.timings) if outcome.failure is None else dict(clock.seconds)
     return msgspec.structs.replace(result, export=described, timings=timings)
@@ -458,16 +498,16 @@ def artifact_for(subject: Kernel | Model, case: Case, context: CaseContext) -> A
 
 def begin_export(case: Case, context: CaseContext) -> None:
     """Begin the export of a case that comes soon, where its route has one."""
-    if case.exporter is not None and context.exports is not None:
+    if case.exporter is not None and context.exports is not None and case.aspect != TRAINING:
         with contextlib.suppress(Exception):  # what fails here fails in the case itself, which says it
             subject = context.catalog.subject(case.subject)
             constants = subject_of(subject).constants(case)
             context.exports.begin(subject, case.dtype, case.exporter, context.timeout, constants)
 
 
-def _failed(case: Case, failure: Failure, outcome: JobResult) -> Result:
+def _failed(case: Case, failure: Failure, implementation: str) -> Result:
     reason = f"out of memory: {failure.message}" if failure.kind == "memory" else failure.message
-    return ended(case, VERDICT_OF[failure.kind], failure.stage, reason, outcome.implementation)
+    return ended(case, VERDICT_OF[failure.kind], failure.stage, reason, implementation)
 
 
 def ended(case: Case, verdict: Verdict, stage: str, reason: str, implementation: str = "") -> Result:

@@ -16,13 +16,13 @@ from actconform.errors import ExportError, Unavailable, Unsupported
 from actconform.files import read_bytes
 from actconform.testdata.golden.store import digest
 from actconform.types import Artifact  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.types.model import Model
 from actconform.workers.protocol import ExportJob
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from actconform.types import Bundle, Kernel
-    from actconform.types.model import Model
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Handshake
 
@@ -93,7 +93,8 @@ class Exports:
             entry = _decode(read_bytes(path))
             if entry.key == key:
                 return entry.artifact
-        outcome = self._worker.export(ExportJob(exporter, subject.name, dtype, constants), timeout)
+        model = subject if isinstance(subject, Model) else None
+        outcome = self._worker.export(ExportJob(exporter, subject.name, dtype, constants, model), timeout)
         if outcome.failure is not None:
             kinds = {"unsupported": Unsupported, "unavailable": Unavailable}
             raise kinds.get(outcome.failure.kind, ExportError)(outcome.failure.message)

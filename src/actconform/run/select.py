@@ -9,8 +9,8 @@ import msgspec
 
 from actconform.catalog.models.zoo import PUBLISHED
 from actconform.errors import UsageError, near
-from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, Case
-from actconform.types.dtypes import DTYPES
+from actconform.types import ASPECTS, CONSTANTS, DRIVER_EXPORTER, TRAINING, Case, Route
+from actconform.types.dtypes import DTYPES, TRAINED_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -85,16 +85,17 @@ def _names(offered: Mapping[str, type[Backend | Exporter]], selected: Collection
 
 
 def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str] = ()) -> list[Case]:
-    """Return every case, kernel by kernel and then model by model, those of published size where `full`.
+    """Return every case, kernel by kernel, model by model, then experiment by experiment, those of published size where `full`.
 
     Kernels without a gradient, by declaration, and models without anything to differentiate have no gradient cases; exported
     graphs come in f32 and f16. Models of exported graphs and of published size come in f32, and graphs that hold their parameters
-    have values alone.
+    have values alone. Experiments train in f32.
     """
+    of_subjects = [aspect for aspect in ASPECTS if aspect != TRAINING]
     kernels = [
         Case(kernel.name, aspect, dtype, route)
         for kernel in catalog.kernels.values()
-        for aspect in ASPECTS
+        for aspect in of_subjects
         if aspect == "value" or kernel.differentiable
         for dtype in DTYPES
         for route in routes(catalog, selected)
@@ -103,13 +104,20 @@ def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str]
         Case(model.name, aspect, dtype, route)
         for model in catalog.models.values()
         if full or PUBLISHED not in model.name
-        for aspect in ASPECTS
+        for aspect in of_subjects
         if aspect == "value" or model.differentiable
         for dtype in (SHIPPED_DTYPES if PUBLISHED in model.name else DTYPES)
         for route in routes(catalog, selected)
     ]
     models = [case for case in models if _exported(case) and (_by_us(case) or case.dtype in SHIPPED_DTYPES)]
-    return [case for case in kernels if not case.constants and _exported(case)] + models
+    trainings = [
+        Case(experiment.name, TRAINING, TRAINED_DTYPE, route)
+        for experiment in catalog.experiments.values()
+        if full or PUBLISHED not in experiment.name
+        for route in routes(catalog, selected)
+        if not Route.of(route).constants
+    ]
+    return [case for case in kernels if not case.constants and _exported(case)] + models + trainings
 
 
 def backends_of(results: Iterable[Result], catalog: Catalog) -> dict[str, tuple[str, ...]]:

@@ -22,7 +22,7 @@ from actconform.types.dtypes import DTYPES
 from actconform.types.model import LOSS, OUTPUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -142,20 +142,26 @@ def _bounds(
     ]
     if fmt.bits == 16:
         moved.append(evaluate_model(model, aspect, tensors, lambda _: lambda _, array: round_to(array, fmt)))
+    moved = [{name: run[_key(model, name)] for name in truth} for run in moved]
+    bounds = spread_limit(truth, moved, PUBLISHED_LIMIT if PUBLISHED in model.name else LIMIT, fmt)
+    if not question.loss_judged and LOSS in bounds:
+        bounds[LOSS] = np.full((), np.inf)
+    return bounds
+
+
+def spread_limit(
+    truth: Mapping[str, F64], moved: Sequence[Mapping[str, F64]], limit: float, fmt: FloatFormat
+) -> dict[str, F64]:
+    """Return `limit` times the spread of every element of `truth` over evaluations that rounding moved, as `generate_model` tells it."""
     with np.errstate(invalid="ignore"):
         spreads = {
             name: np.where(
-                np.isfinite(array),
-                np.sqrt(np.mean([(run[_key(model, name)] - array) ** 2 for run in moved], axis=0)),
-                0.0,
+                np.isfinite(array), np.sqrt(np.mean([(run[name] - array) ** 2 for run in moved], axis=0)), 0.0
             )
             for name, array in truth.items()
         }
-    limit = PUBLISHED_LIMIT if PUBLISHED in model.name else LIMIT
     least = _lost(fmt)
     errors = {name: np.maximum(spread, _typical(name, spreads)) for name, spread in spreads.items()}
-    if not question.loss_judged and LOSS in errors:
-        errors[LOSS] = np.full((), np.inf)
     return {name: limit * np.where(error > 0.0, np.maximum(error, least), 0.0) for name, error in errors.items()}
 
 
@@ -199,13 +205,20 @@ def perturbed(
 
     With `exact_inputs` inputs stay too, and what layers make of them that only move numbers.
     """
+    return evaluate_model(model, aspect, *touched_by_rounding(model, tensors, unit, run, exact_inputs=exact_inputs))
+
+
+def touched_by_rounding(
+    model: Model, tensors: Bundle, unit: float, run: int, *, exact_inputs: bool = False
+) -> tuple[dict[str, F64], Callable[[str], Touch]]:
+    """Return the tensors that `perturbed` evaluates, and what it does to all that is computed of them."""
     exact = _moved_alone(model) if exact_inputs else set()
 
     def touch(of: str) -> Touch:
         def off(name: str, array: F64) -> F64:
             if of == "value" and name in exact:
                 return array
-            return array * (1.0 + unit * _signs(f"{model.name}/{of}/{name}/{run}", array.shape))
+            return array * (1.0 + unit * signs(f"{model.name}/{of}/{name}/{run}", array.shape))
 
         return off
 
@@ -215,7 +228,7 @@ def perturbed(
         name: touch("tensor")(name, np.asarray(array, np.float64)) if name in moving else array
         for name, array in tensors.items()
     }
-    return evaluate_model(model, aspect, moved, touch)
+    return moved, touch
 
 
 def _moved_alone(model: Model) -> set[str]:
@@ -236,7 +249,8 @@ def _typical(name: str, spreads: Mapping[str, F64]) -> float:
 
 
 @lru_cache(maxsize=1 << 13)  # the aspects and dtypes of a model, drawn one after another, have them in common
-def _signs(stream: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
+def signs(stream: str, shape: tuple[int, ...]) -> NDArray[np.int8]:
+    """Return 1 or -1 for each element, drawn from a named stream."""
     words = raw(stream, max(int(np.prod(shape)), 1)) >> np.uint64(63)
     return (words.astype(np.int8) * np.int8(2) - np.int8(1)).reshape(shape)
 

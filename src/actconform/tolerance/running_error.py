@@ -99,6 +99,22 @@ class Bounded:
         error = passed_on + (sum_factor(k, self.fmt) + product_rounding) * reach + self._lost(reach, 2 * k)
         return Bounded(self.value @ operand.value, error, self.fmt)
 
+    def __rtruediv__(self, operand: float) -> Bounded:
+        return self._operand(operand) / self
+
+    def __pow__(self, exponent: float) -> Bounded:
+        """Return a power: a root, with exponent 0.5, of what is not negative; or of a number above 0 by any exponent, off as `exp` is."""
+        if exponent == 0.5:
+            value = np.sqrt(self.value)
+            above = np.sqrt(self.value + self.error) - value
+            below = value - np.sqrt(np.maximum(self.value - self.error, 0.0))
+            return self._rounded(value, np.maximum(above, below), roundings=2)
+        value = self.value**exponent
+        share = self.error / self.value
+        relative = np.abs(exponent) * np.where(share < 1.0, -np.log1p(-np.minimum(share, 1.0)), np.inf)
+        relative = relative + self.fmt.unit_roundoff * 2.0 * EXP_ULP[self.fmt.bits]
+        return Bounded(value, value * np.expm1(relative) + self._step(), self.fmt)
+
     def sum(self, axis: Axes) -> Bounded:
         """Return the sum along `axis`, kept at length 1, in any order."""
         value, error, reach = (np.sum(part, axis=axis, keepdims=True) for part in (self.value, self.error, self.reach))
@@ -148,7 +164,7 @@ class Bounded:
     def _operand(self, operand: Bounded | float) -> Bounded:
         if isinstance(operand, Bounded):
             return operand
-        return Bounded(np.asarray(operand, np.float64), np.asarray(_representation_error(operand, self.fmt)), self.fmt)
+        return constant_of(operand, self.fmt)
 
     def _rounded(self, value: F64, error: F64, roundings: int = 1) -> Bounded:
         error = error + roundings * self.fmt.unit_roundoff * (np.abs(value) + error)
@@ -166,6 +182,11 @@ def exact_inputs(values: F64, fmt: FloatFormat) -> Bounded:
     """Return numbers of `fmt` as they are; subnormal ones may be read as zero where hardware flushes."""
     lost = np.abs(values) < (fmt.smallest_normal if flushes(fmt) else 0.0)
     return Bounded(values, np.where(lost, np.abs(values), 0.0), fmt)
+
+
+def constant_of(number: float, fmt: FloatFormat) -> Bounded:
+    """Return a constant that is written with all its digits, and may be computed with as the nearest number of `fmt`."""
+    return Bounded(np.asarray(number, np.float64), np.asarray(_representation_error(number, fmt)), fmt)
 
 
 def bounded_inputs(reading: Reading, fmt: FloatFormat) -> list[Bounded]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from actconform.types.artifact import Artifact
 from actconform.types.case import CONSTANTS, DRIVER_EXPORTER, Case, Route, Support, base_name
 from actconform.types.finding import NOWHERE, Blame, Finding, FindingClass, Interval, Place, Severity, Worst
-from actconform.types.kernel import ASPECTS, DERIVATIVE_AT_NAN, INF, Aspect, Convention, Kernel, Kink, f32
+from actconform.types.kernel import ASPECTS, DERIVATIVE_AT_NAN, INF, TRAINING, Aspect, Convention, Kernel, Kink, f32
 from actconform.types.result import BAD, RAN, Measurement, Profile, Result, Verdict
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ __all__ = [
     "INF",
     "NOWHERE",
     "RAN",
+    "TRAINING",
     "Artifact",
     "Aspect",
     "Blame",

@@ -44,6 +44,7 @@ DTYPES: dict[str, FloatFormat] = {
     "f16": FloatFormat("f16", 16, 11, -14, 15),
     "bf16": FloatFormat("bf16", 16, 8, -126, 127),
 }
+TRAINED_DTYPE = "f32"  # in which experiments train
 
 
 def from_hex(pattern: str, fmt: FloatFormat) -> float:

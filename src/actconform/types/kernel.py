@@ -10,8 +10,9 @@ import msgspec
 
 INF = math.inf
 
-Aspect: TypeAlias = Literal["value", "gradient"]
-ASPECTS: tuple[Aspect, ...] = ("value", "gradient")
+Aspect: TypeAlias = Literal["value", "gradient", "training"]
+ASPECTS: tuple[Aspect, ...] = ("value", "gradient", "training")
+TRAINING: Aspect = "training"  # of experiments, which have no other; kernels and models have the others
 
 
 def f32(value: float) -> float:

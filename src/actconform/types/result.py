@@ -64,6 +64,19 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     profile: Profile | None = None
 
 
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """How a training went: the loss of each of the first steps, the mean loss of each epoch's steps, the validation loss after it.
+
+    `measures` are what claims are about, by name; `epoch` is whose weights were kept, counted from 1, where training chose.
+    """
+
+    first: tuple[float, ...]
+    losses: tuple[float, ...]
+    validation: tuple[float, ...]
+    measures: dict[str, float] = {}
+    epoch: int = 0
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one case. Exactly one exists for every selected case.
 
@@ -84,5 +97,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     export: dict[str, str] = {}
     findings: tuple[Finding, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    curve: Curve | None = None
+    """Of a training."""
     seconds: float = 0.0
     timings: dict[str, float] = {}

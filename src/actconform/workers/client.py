@@ -14,7 +14,15 @@ from actconform.errors import ProtocolError, WorkerCrash, WorkerError, WorkerTim
 from actconform.plugin.loader import plugin_versions
 from actconform.settings import table_name
 from actconform.workers.process import WorkerProcess, cause_of_death
-from actconform.workers.protocol import ExportResult, Handshake, JobResult, TrainedResult, read_message, write_message
+from actconform.workers.protocol import (
+    ExportResult,
+    Handshake,
+    JobResult,
+    TrainedResult,
+    TrainingResult,
+    read_message,
+    write_message,
+)
 from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
@@ -22,11 +30,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from actconform.workers.protocol import ExportJob, Job, TrainedJob
+    from actconform.workers.protocol import ExportJob, Job, TrainedJob, TrainingJob
     from actconform.workers.server import Request
     from actconform.workers.timing import Prepare, TakeSample
 
-Answer = TypeVar("Answer", Handshake, JobResult, ExportResult, TrainedResult, Prepared, Sampled)
+Answer = TypeVar("Answer", Handshake, JobResult, ExportResult, TrainedResult, TrainingResult, Prepared, Sampled)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
@@ -98,6 +106,12 @@ class Worker:
         with self._lock:
             process, _ = self._started()
             return self._exchange(process, job, TrainedResult, timeout, f"while it did: {job.id}")
+
+    def train(self, job: TrainingJob, timeout: float) -> TrainingResult:
+        """Have the worker do a training; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, TrainingResult, timeout, f"while it ran {job.case.id}")
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared:
         """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""

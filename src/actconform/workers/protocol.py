@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from actconform.errors import ProtocolError
 from actconform.types import Artifact, Case  # noqa: TC001  msgspec reads the annotations when it decodes
+from actconform.types.model import Model  # noqa: TC001  as above
 from actconform.types.trained import LayerCall, OpenedModel, RunMode, TrainedRun, TrainedSource
+from actconform.types.training_run import TrainingRecord, TrainingTask  # noqa: TC001  as above
 
 Bundle: TypeAlias = Mapping[str, NDArray[Any]]
 Message = TypeVar("Message")
@@ -112,6 +114,8 @@ class ExportJob(msgspec.Struct, frozen=True, tag=True):
     subject: str
     dtype: str
     constants: Bundle | None = None
+    model: Model | None = None
+    """The subject itself, where it is a model that the catalog does not have, as those of experiments."""
 
     @property
     def id(self) -> str:
@@ -207,6 +211,23 @@ class TrainedResult(msgspec.Struct, kw_only=True, tag=True):
     unsteady: list[str] = []
     second: Bundle = {}
     mutated: list[str] = []
+    failure: Failure | None = None
+    seconds: float = 0.0
+
+
+class TrainingJob(msgspec.Struct, frozen=True, tag=True):
+    """One training: natively, or by a graph of a step and one of the model in inference, which a runtime loads."""
+
+    case: Case
+    task: TrainingTask
+    step: Artifact | None = None
+    inference: Artifact | None = None
+
+
+class TrainingResult(msgspec.Struct, kw_only=True, tag=True):
+    """The result of a training: its record or the failure, never both, and the seconds that it took."""
+
+    record: TrainingRecord | None = None
     failure: Failure | None = None
     seconds: float = 0.0
 

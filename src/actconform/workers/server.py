@@ -38,12 +38,15 @@ from actconform.workers.protocol import (
     JobResult,
     TrainedJob,
     TrainedResult,
+    TrainingJob,
+    TrainingResult,
     read_message,
     write_message,
 )
 from actconform.workers.session import Session, fault_message, type_name
 from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
 from actconform.workers.trained_session import TrainedSession
+from actconform.workers.training_session import train
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
 
-Request: TypeAlias = Job | ExportJob | TrainedJob | Prepare | TakeSample
+Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
@@ -130,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(
     session: Session, timers: Timers, trained: TrainedSession, request: Request
-) -> JobResult | ExportResult | TrainedResult | Prepared | Sampled:
+) -> JobResult | ExportResult | TrainedResult | TrainingResult | Prepared | Sampled:
     match request:
         case Job():
             return session.run(request)
@@ -138,6 +141,8 @@ def _answer(
             return session.export(request)
         case TrainedJob():
             return trained.run(request)
+        case TrainingJob():
+            return train(session, request)
         case Prepare():
             return timers.prepare(request)
         case TakeSample():

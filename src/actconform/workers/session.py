@@ -117,7 +117,8 @@ class Session:
         try:
             self.require_available()
             with stage("export"), capture_warnings() as captured:
-                artifact = _exported(self.exporter_of(job.exporter), self._subject(job.subject), job)
+                subject = job.model or self._subject(job.subject)
+                artifact = _exported(self.exporter_of(job.exporter), subject, job)
                 if not isinstance(artifact, Artifact):
                     raise TypeError(f"export returned {type_name(artifact)}: wanted an actconform.Artifact")
             outcome.artifact = msgspec.structs.replace(artifact, warnings=(*artifact.warnings, *captured))
@@ -142,7 +143,7 @@ class Session:
     def open(self, job: Job, outcome: JobResult) -> Program:
         """Return the program of a job, and record in `outcome` what it is; raise StoppedError where there is none."""
         case = job.case
-        backend = self._taking(case)
+        backend = self.taking(case)
         started = time.perf_counter()
         name: Stage = "build" if backend.kind == "framework" else "load"
         with stage(name):
@@ -162,7 +163,7 @@ class Session:
         outcome.placement = {str(name): tuple(nodes) for name, nodes in program.placement.items()}
         return program
 
-    def _taking(self, case: Case) -> Backend:
+    def taking(self, case: Case) -> Backend:
         """Return the backend, or its variant, that takes the case."""
         self.require_available()
         variant = case.backend.removesuffix(self._label).partition("@")[2]
@@ -176,7 +177,7 @@ class Session:
         return backend
 
     def _surviving(self, job: Job) -> tuple[str, ...]:
-        backend = self._taking(job.case)
+        backend = self.taking(job.case)
         with stage("load"):
             names = backend.surviving_tensors(*_load_arguments(job, backend))
             if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):

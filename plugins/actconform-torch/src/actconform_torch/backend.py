@@ -15,9 +15,11 @@ from actconform.plugin.framework import (
     refuse_without_gradient,
     versions,
 )
+from actconform.plugin.training_loop import train
 from actconform_torch.kernels import implement
 from actconform_torch.models import TorchModel
 from actconform_torch.torch_module import arrays_of, import_torch, refusal, tensor_of, when_done
+from actconform_torch.training import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from actconform import Kernel, Model, TrainedModel
     from actconform.types import Bundle
     from actconform.types.trained import SourceKind, TrainedSource
+    from actconform.types.training_run import TrainingRecord, TrainingTask
 
 
 class TorchBackend(FrameworkBackend):
@@ -65,6 +68,11 @@ class TorchBackend(FrameworkBackend):
         """Return the model of torch.nn's layers; raise `Unsupported` where torch has none of a kind."""
         import_torch()
         return TorchModel(model, self.device)
+
+    def train(self, task: TrainingTask) -> TrainingRecord:
+        """Train with torch.optim in a loop of one's own, eagerly; raise `Unsupported` where torch has none of a layer."""
+        import_torch()
+        return train(TorchTrainer(task, self.device), task)
 
     def open_trained(self, source: TrainedSource) -> TrainedModel:
         """Return a factory's module, a program of torch.export, or a trusted module of TorchScript."""

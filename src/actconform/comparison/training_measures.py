@@ -1,0 +1,119 @@
+"""What a training came to, in the measures that claims are about, and the claims that it does not bear out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actconform.catalog.models.layer_kinds import kernel_of
+from actconform.comparison.comparator import structural
+from actconform.oracle.layers.model import gradients, values
+from actconform.types import FindingClass
+from actconform.types.model import LOSS
+from actconform.types.result import Curve
+
+if TYPE_CHECKING:
+    from actconform.types import Bundle, Finding
+    from actconform.types.training import Experiment
+    from actconform.types.training_run import TrainingRecord, TrainingTask
+
+SHOWN_STEPS = 20
+PROPERTY = "claims"  # the regime of findings
+DECIDING = ("categorical", "binary")  # losses of models that choose a class
+DEAD_ROWS = 256  # examples at which units are called dead
+
+
+def curve_of(task: TrainingTask, record: TrainingRecord) -> Curve:
+    """Return how a training went, with its measures: NaN where a number that is none came in."""
+    experiment = task.experiment
+    losses = record.losses.astype(np.float64)
+    epochs = [
+        float(losses[start : start + experiment.steps].mean()) for start in range(0, len(losses), experiment.steps)
+    ]
+    validation = [float(loss) for loss in record.validation_losses]
+    with np.errstate(all="ignore"):
+        measures = _measures(task, record, epochs, validation)
+    return Curve(
+        first=tuple(float(loss) for loss in losses[:SHOWN_STEPS]),
+        losses=tuple(epochs),
+        validation=tuple(validation),
+        measures=measures,
+        epoch=int(np.nanargmin(validation)) + 1 if experiment.stopping and np.isfinite(validation).any() else 0,
+    )
+
+
+def broken_claims(experiment: Experiment, curve: Curve) -> list[Finding]:
+    """Return a finding of class `property` for each claim that a training does not bear out, the measure as tensor."""
+    findings = []
+    for claim in experiment.claims:
+        value = curve.measures.get(claim.measure, float("nan"))
+        if not claim.holds(value):
+            limits = [f"at least {claim.at_least:g}"] * np.isfinite(claim.at_least)
+            limits += [f"at most {claim.at_most:g}"] * np.isfinite(claim.at_most)
+            published = f" (published: {claim.published})" if claim.published else ""
+            evidence = f"{claim.text}: {claim.measure} {value:.6g}, expected {' and '.join(limits)}{published}"
+            findings.append(structural(FindingClass.PROPERTY, PROPERTY, claim.measure, evidence))
+    return findings
+
+
+def _measures(
+    task: TrainingTask, record: TrainingRecord, epochs: list[float], validation: list[float]
+) -> dict[str, float]:
+    experiment = task.experiment
+    change = max(
+        float(np.abs(record.final[name].astype(np.float64) - task.state[name]).max())
+        for name in experiment.differentiable
+    )
+    measures = {
+        "first loss": epochs[0],
+        "loss": epochs[-1],
+        "validation loss": validation[-1],
+        "largest parameter change": change,
+    }
+    if experiment.model.layers[-1].kind.startswith(DECIDING):
+        measures["accuracy"] = _accuracy(experiment, record.predictions["examples"], task.examples)
+        measures["validation accuracy"] = _accuracy(experiment, record.predictions["validation"], task.validation)
+    return measures | hidden_measures(task, record.final)
+
+
+def _accuracy(experiment: Experiment, y: np.ndarray, rows: Bundle) -> float:
+    """Return the share of rows whose class is chosen: the largest score, or of one unit, or independent bits, which side of a half."""
+    target = rows[experiment.model.layers[-1].inputs[1]]
+    if experiment.model.layers[-1].kind.startswith("categorical"):
+        return float((y.argmax(-1) == target.argmax(-1)).mean())
+    half = 0.0 if experiment.model.layers[-1].kind.endswith("logits") else 0.5
+    return float(((y > half) == (target > 0.5)).mean())
+
+
+def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
+    """Return what became of the hidden layers, by the float64 truth at up to 256 examples: measures of layers that are there.
+
+    dead units: the share of units behind a relu that are 0 at every example. gradient ratio: the norm of the loss's gradient by the first layer's
+    weights over that by the last one's. rank deficiency: of the last softmax in a hidden layer, how many fewer dimensions its centred values have than units.
+    """
+    experiment, model = task.experiment, task.experiment.evaluation
+    rows = {name: array[:DEAD_ROWS] for name, array in task.evaluated_on(task.examples).items()}
+    tensors = {**rows, **parameters}
+    layers = values(model, tensors)
+    pulled = gradients(model, tensors, layers)
+    measures = {}
+    relus = [layer for layer in model.layers if layer.kind == "activation" and kernel_of(layer).name == "relu"]
+    if relus:
+        dead = [(layers[layer.name].reshape(-1, layers[layer.name].shape[-1]) == 0.0).all(0) for layer in relus]
+        measures["dead units"] = float(np.concatenate(dead).mean())
+    kernels = [name for name in experiment.differentiable if name.endswith("kernel")]
+    if len(kernels) > 1:
+        last = float(np.linalg.norm(pulled[kernels[-1]]))
+        measures["gradient ratio"] = float(np.linalg.norm(pulled[kernels[0]])) / last if last else float("nan")
+    head = model.layers[-1].inputs[0]
+    hidden = [
+        layer
+        for layer in model.layers
+        if layer.kind == "activation" and kernel_of(layer).name == "softmax" and layer.name not in (head, LOSS)
+    ]
+    if hidden:
+        value = layers[hidden[-1].name]
+        flat = value.reshape(-1, value.shape[-1])
+        measures["rank deficiency"] = float(flat.shape[-1] - np.linalg.matrix_rank(flat - flat.mean(0)))
+    return measures

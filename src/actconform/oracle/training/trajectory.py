@@ -1,0 +1,98 @@
+"""One step of training, and many one after another, in float64: what a backend's own steps and losses are held against."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from actconform.oracle.layers.model import gradients, statistics, values
+from actconform.oracle.training.optimizers import updated
+from actconform.types.model import LOSS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actconform.oracle.layers.registry import F64
+    from actconform.types import Bundle
+    from actconform.types.model import Model
+    from actconform.types.training import Experiment, Forms
+    from actconform.types.training_run import TrainingTask
+
+    Touch = Callable[[str, F64], F64]
+
+
+class Evaluated(NamedTuple):
+    """What a model computes of one batch: every layer's value, the gradients by "d_NAME", and the running statistics after it."""
+
+    layers: dict[str, F64]
+    gradients: dict[str, F64]
+    statistics: dict[str, F64]
+
+    @property
+    def loss(self) -> F64:
+        return self.layers[LOSS]
+
+
+def evaluated(
+    model: Model, tensors: Bundle, touch: Callable[[str], Touch] = lambda _: lambda _, array: array
+) -> Evaluated:
+    """Return what a model computes of inputs and parameters, as `oracle.layers.model` does, by one pass there and back.
+
+    `touch("value")`, `touch("cotangent")`, `touch("gradient")` and `touch("statistics")` change what is computed.
+    """
+    layers = values(model, tensors, touch("value"))
+    pulled = gradients(model, tensors, layers, touch("cotangent"))
+    left = statistics(model, tensors, layers)
+    return Evaluated(
+        layers,
+        {f"d_{name}": touch("gradient")(name, array) for name, array in pulled.items()},
+        {name: touch("statistics")(name, array) for name, array in left.items()},
+    )
+
+
+def initial_slots(experiment: Experiment) -> dict[str, F64]:
+    """Return the slots before the first step, zeros, as "NAME/SLOT"."""
+    shapes = {parameter.name: parameter.shape for parameter in experiment.model.parameters}
+    return {
+        f"{name}/{slot}": np.zeros(shapes[name])
+        for name in experiment.differentiable
+        for slot in experiment.optimizer.slots
+    }
+
+
+def after_step(experiment: Experiment, forms: Forms, step: int, state: Bundle, computed: Evaluated) -> dict[str, F64]:
+    """Return parameters, slots and running statistics after a step, counted from 1, given those before it and what was computed."""
+    following = {name: np.asarray(array, np.float64) for name, array in state.items()}
+    for name in experiment.differentiable:
+        slots = {slot: following[f"{name}/{slot}"] for slot in experiment.optimizer.slots}
+        with np.errstate(all="ignore"):
+            w, kept = updated(
+                experiment.optimizer, forms, step, following[name], computed.gradients[f"d_{name}"], slots
+            )
+        following[name] = w
+        following |= {f"{name}/{slot}": array for slot, array in kept.items()}
+    following |= {name: array for name, array in computed.statistics.items() if name in following}
+    return following
+
+
+def trajectory(
+    task: TrainingTask, steps: int, forms: Forms, touch: Callable[[int], Touch] = lambda _: lambda _, array: array
+) -> tuple[list[float], list[float], dict[str, F64]]:
+    """Return the losses and the norms of all gradients together of the first steps, and the state after them.
+
+    `touch(i)` may change the parameters that step i, from 0 on, begins with.
+    """
+    experiment = task.experiment
+    state = {**{name: np.asarray(array, np.float64) for name, array in task.state.items()}, **initial_slots(experiment)}
+    losses, norms = [], []
+    for number in range(steps):
+        for name in experiment.differentiable:
+            state[name] = touch(number)(name, state[name])
+        computed = evaluated(experiment.model, {**task.batch(number), **state})
+        losses.append(float(computed.loss))
+        norms.append(
+            float(np.sqrt(sum((computed.gradients[f"d_{name}"] ** 2).sum() for name in experiment.differentiable)))
+        )
+        state = after_step(experiment, forms, number + 1, state, computed)
+    return losses, norms, state

@@ -1,0 +1,153 @@
+"""One training down its line: draw -> export -> one graph of a step | train -> compare step by step -> claims -> blame -> causes -> judge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from actconform.comparison.steps import compare_training, first_wrong
+from actconform.comparison.training_measures import broken_claims, curve_of
+from actconform.errors import Unsupported
+from actconform.onnx.author.model import author_model
+from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
+from actconform.onnx.gates import facts, inspect_model, io_names
+from actconform.onnx.train_step import training_graph
+from actconform.testdata.training_vectors import OPTIMIZER, JudgedStep, step_vectors
+from actconform.types import DRIVER_EXPORTER, Artifact, Blame
+from actconform.types.dtypes import DTYPES
+from actconform.types.finding import Finding  # noqa: TC001  msgspec reads the annotations
+from actconform.types.model import LOSS
+from actconform.types.result import Curve, Measurement  # noqa: TC001  as above
+from actconform.types.training_run import NEXT, RATE, STEP
+from actconform.verdict.blame import breach
+from actconform.workers.protocol import Failure, TrainingJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from actconform.comparison.steps import FirstWrong
+    from actconform.run.case import CaseContext
+    from actconform.types import Bundle, Case
+    from actconform.types.model import Model
+    from actconform.types.training import Experiment
+    from actconform.types.training_run import TrainingRecord, TrainingTask
+
+
+class TrainingGraphs(msgspec.Struct, frozen=True):
+    """The graphs of a route that trains by graphs: the forward pass as it was made, a step, and the model in inference."""
+
+    forward: Artifact
+    step: Artifact
+    inference: Artifact
+
+
+def graphs_of(experiment: Experiment, make: Callable[[Model], Artifact]) -> tuple[TrainingGraphs | None, list[Finding]]:
+    """Return the graphs of a training by way of what `make` makes of a model, or the findings of a graph that is no model's.
+
+    Raises Unsupported where an operator on the way back has no rule.
+    """
+    forward, inference = make(experiment.model), make(experiment.evaluation)
+    breaches = [
+        breach(*broken)
+        for artifact, model in ((forward, experiment.model), (inference, experiment.evaluation))
+        for broken in inspect_model(artifact, model, "f32", constants=False)
+    ]
+    if breaches:
+        return None, breaches
+    step = msgspec.structs.replace(forward, model=training_graph(forward.model, experiment))
+    return TrainingGraphs(forward, step, inference), []
+
+
+class TrainingOutcome(msgspec.Struct, kw_only=True):
+    """What a training came to on its route: a failure of the backend, or findings with what was measured."""
+
+    failure: Failure | None = None
+    findings: list[Finding] = []
+    measurements: list[Measurement] = []
+    curve: Curve | None = None
+    implementation: str = ""
+    export: dict[str, str] = {}
+
+
+def run_training(
+    case: Case, context: CaseContext, stage: Callable[[str], AbstractContextManager[None]]
+) -> TrainingOutcome:
+    """Train on a case's route and compare; raises what `run_case` makes results of."""
+    experiment = context.catalog.experiments[case.subject]
+    with stage("draw"):
+        task = context.vector_cache.task(experiment)
+    graphs: TrainingGraphs | None = None
+    described: dict[str, str] = {}
+    if case.exporter is not None:
+        with stage("export"):
+            graphs, breaches = graphs_of(experiment, lambda model: _made(model, case, context))
+        if graphs is None:
+            return TrainingOutcome(findings=breaches)
+        described = facts(graphs.forward) if context.exports else {}
+    with stage("worker"):
+        job = TrainingJob(case, task, graphs.step if graphs else None, graphs.inference if graphs else None)
+        outcome = context.worker.train(job, context.timeout)
+    if outcome.failure is not None or outcome.record is None:
+        return TrainingOutcome(failure=outcome.failure, export=described)
+    record = outcome.record
+    with stage("compare"):
+        free = context.vector_cache.free_running(task, record.forms)
+        compared = compare_training(task, record, free, DTYPES[case.dtype])
+        curve = curve_of(task, record)
+        findings = compared.findings + broken_claims(experiment, curve)
+    with stage("blame"):
+        whose = _whose(case, task, record, graphs, compared.first)
+        findings = [msgspec.structs.replace(finding, blame=whose) for finding in findings]
+    return TrainingOutcome(
+        findings=findings,
+        measurements=compared.measurements,
+        curve=curve,
+        implementation=record.implementation,
+        export=described,
+    )
+
+
+def _made(model: Model, case: Case, context: CaseContext) -> Artifact:
+    if context.exports is None:
+        return author_model(model, case.dtype)
+    return context.exports.artifact(model, case.dtype, case.exporter or "", context.timeout, None)
+
+
+def _whose(
+    case: Case, task: TrainingTask, record: TrainingRecord, graphs: TrainingGraphs | None, first: FirstWrong | None
+) -> Blame:
+    """Return whose fault a training is: of a graph the runtime's where the correctly rounded evaluation of the first wrong step is right.
+
+    Where that is wrong too the graph is: ours where its optimizer is, or where we wrote all of it, else the exporter's.
+    """
+    if graphs is None:
+        return Blame.FRAMEWORK
+    if first is None:
+        return Blame.UNDETERMINED
+    step = JudgedStep(task, record, first.step - 1)
+    rule = task.experiment.optimizer
+    given: Bundle = {
+        **step.batch,
+        **step.before,
+        STEP: np.asarray(first.step, np.int64),
+        RATE: np.asarray(rule.rate(first.step), np.float32),
+    }
+    names, _ = io_names(graphs.step.model)
+    try:
+        outputs = CorrectlyRoundedEvaluator(graphs.step.model).forward({name: given[name] for name in names})
+    except Unsupported:
+        return Blame.UNDETERMINED
+    step.after = {
+        **step.before,
+        **{name.removeprefix(NEXT): array for name, array in outputs.items() if name.startswith(NEXT)},
+    }
+    step.gradients = {name: array for name, array in outputs.items() if name.startswith("d_")}
+    step.loss = np.asarray(outputs[LOSS])
+    again = first_wrong(*step_vectors(task, record.forms, step, DTYPES[case.dtype]), first.step)
+    if again is None or again.part != first.part:
+        return Blame.RUNTIME
+    ours = case.exporter == DRIVER_EXPORTER or first.part == OPTIMIZER
+    return Blame.AUTHORED_GRAPH if ours else Blame.EXPORTER

@@ -1,0 +1,168 @@
+"""The steps of a training as test vectors: for each step the truth from the state that the backend itself began it with.
+
+So nothing accumulates, and each part of a step has a limit of its own: the loss, the gradients and the batch statistics how far the truth moves
+by roundings, as for models; what the optimizer makes of the gradients a running error bound of its arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actconform.oracle.training.optimizers import updated
+from actconform.oracle.training.trajectory import evaluated, trajectory
+from actconform.testdata.kernel_vectors import TestVector, TestVectors
+from actconform.testdata.model_vectors import LIMIT, RUNS, spread_limit, touched_by_rounding
+from actconform.testdata.undecided import flips
+from actconform.tolerance.limits import Tolerance
+from actconform.tolerance.running_error import Bounded, constant_of, exact_inputs
+from actconform.types.model import LOSS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from actconform.oracle.training.trajectory import Evaluated
+    from actconform.types import Bundle
+    from actconform.types.dtypes import FloatFormat
+    from actconform.types.training import Experiment, Forms
+    from actconform.types.training_run import TrainingRecord, TrainingTask
+
+    F64 = NDArray[np.float64]
+
+LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch statistics", "optimizer")
+"""The parts of a step, in the order of the computation: regimes of its test vectors."""
+FREE_RUNNING = "free running"
+FREE_STEPS = 20
+FREE_RUNS = 4
+FREE_LIMIT = 64.0  # spreads: paths part, and a healthy one may part earlier than those that were drawn
+
+
+class JudgedStep:
+    """One step of a record: the state before and after it, the gradients where the backend shows them."""
+
+    def __init__(self, task: TrainingTask, record: TrainingRecord, number: int) -> None:
+        self.number = number
+        """From 0 on."""
+        self.before = {name: array[number] for name, array in record.states.items()}
+        self.after = {name: array[number + 1] for name, array in record.states.items()}
+        self.gradients = {name: array[number] for name, array in record.gradients.items()}
+        self.loss = np.asarray(record.losses[number])
+        self.batch = task.batch(number)
+
+
+def step_vectors(
+    task: TrainingTask, forms: Forms, step: JudgedStep, fmt: FloatFormat
+) -> tuple[list[TestVector], list[Bundle]]:
+    """Return the test vectors of a step, one for each of its parts, and what the backend gave for each."""
+    experiment, state = task.experiment, step.before
+    truth, bounds = bounded_step(experiment, {**step.batch, **state}, fmt)
+    gradients = {f"d_{name}": truth.gradients[f"d_{name}"] for name in experiment.differentiable}
+    statistics = {name: array for name, array in truth.statistics.items() if name in step.after}
+    parts: dict[str, tuple[Mapping[str, F64], Mapping[str, F64], Bundle]] = {
+        LOSS_PART: ({LOSS: truth.loss}, bounds, {LOSS: step.loss})
+    }
+    if step.gradients:
+        parts[GRADIENT] = gradients, bounds, step.gradients
+    if statistics:
+        parts[STATISTICS] = statistics, bounds, {name: step.after[name] for name in statistics}
+    moved = _optimized(experiment, forms, step, gradients, bounds, fmt)
+    parts[OPTIMIZER] = (
+        {name: number.value for name, number in moved.items()},
+        {name: number.error for name, number in moved.items()},
+        {name: step.after[name] for name in moved if name in step.after},
+    )
+    vectors = [_vector(part, *parts[part][:2], step.batch) for part in PARTS if part in parts]
+    return vectors, [parts[part][2] for part in PARTS if part in parts]
+
+
+def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> tuple[Evaluated, dict[str, F64]]:
+    """Return what a model computes of a batch in training, and the allowed error of its loss, gradients and running statistics.
+
+    Where rounding decides on which side of a kink a number is, or which of two is the largest of a pool, either is allowed.
+    """
+    model = experiment.model
+    truth = evaluated(model, tensors)
+    moved = [evaluated(model, *touched_by_rounding(model, tensors, fmt.unit_roundoff, run)) for run in range(RUNS)]
+    judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
+    runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
+    bounds = spread_limit(judged, runs, LIMIT, fmt)
+    for touch in flips(model, tensors, truth.layers, [run.layers for run in moved]):
+        flipped = evaluated(model, tensors, touch)
+        for name, gradient in truth.gradients.items():
+            bounds[name] = bounds[name] + np.abs(flipped.gradients[name] - gradient)
+    return truth, bounds
+
+
+def _optimized(
+    experiment: Experiment,
+    forms: Forms,
+    step: JudgedStep,
+    gradients: Mapping[str, F64],
+    bounds: Mapping[str, F64],
+    fmt: FloatFormat,
+) -> dict[str, Bounded]:
+    """Return what the optimizer makes of parameters and slots: of the backend's own gradients, or of the true ones with their error."""
+    following: dict[str, Bounded] = {}
+    for name in experiment.differentiable:
+        shown = step.gradients.get(f"d_{name}")
+        true = gradients[f"d_{name}"]
+        gradient = Bounded(true, bounds[f"d_{name}"], fmt) if shown is None else exact_inputs(_wide(shown), fmt)
+        slots = {slot: exact_inputs(_wide(step.before[f"{name}/{slot}"]), fmt) for slot in experiment.optimizer.slots}
+        parameter = exact_inputs(_wide(step.before[name]), fmt)
+        with np.errstate(all="ignore"):
+            w, kept = updated(
+                experiment.optimizer, forms, step.number + 1, parameter, gradient, slots, lambda x: constant_of(x, fmt)
+            )
+        following[name] = w
+        following |= {f"{name}/{slot}": number for slot, number in kept.items()}
+    return following
+
+
+def _vector(part: str, truth: Mapping[str, F64], bounds: Mapping[str, F64], inputs: Bundle) -> TestVector:
+    return TestVector(
+        regime=part,
+        inputs=inputs,
+        cotangents=None,
+        truth=dict(truth),
+        input_at=dict(truth),
+        dtypes=dict.fromkeys(truth, np.dtype(np.float32)),
+        bounds={name: np.broadcast_to(bounds[name], array.shape) for name, array in truth.items()},
+    )
+
+
+def tolerance_of(fmt: FloatFormat) -> Tolerance:
+    """Return the tolerance of steps: every element has a bound of its own."""
+    return Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False)
+
+
+def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVectors:
+    """Return the losses of the first 20 steps, each from where the steps before it led, regime "free running", with limits.
+
+    The limit of each is 64 times how far the true loss moves when all parameters are off by a rounding before each step, or those of
+    the steps before it, and a loss's own rounding.
+    """
+    from actconform.testdata.model_vectors import signs
+
+    experiment = task.experiment
+    steps = min(FREE_STEPS, experiment.steps * experiment.epochs)
+    losses, _, _ = trajectory(task, steps, forms)
+    truth = np.asarray(losses)
+
+    def off(run: int) -> Any:
+        return lambda number: (
+            lambda name, array: (
+                array * (1.0 + fmt.unit_roundoff * signs(f"{experiment.name}/{name}/{number}/{run}", array.shape))
+            )
+        )
+
+    moved = [np.asarray(trajectory(task, steps, forms, off(run))[0]) for run in range(FREE_RUNS)]
+    spread = np.maximum.accumulate(np.sqrt(np.mean([(run - truth) ** 2 for run in moved], axis=0)))
+    bound = FREE_LIMIT * (spread + fmt.unit_roundoff * np.abs(truth))
+    return TestVectors(tolerance_of(fmt), [_vector(FREE_RUNNING, {LOSS: truth}, {LOSS: bound}, {})])
+
+
+def _wide(array: NDArray[Any]) -> F64:
+    return np.asarray(array, np.float64)

@@ -1,0 +1,112 @@
+"""Where rounding decides which way a gradient goes: numbers beside a kink, and the largest of a pool beside the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from actconform.catalog.models.layer_kinds import kernel_of, same_pads
+from actconform.types.model import LOSS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from actconform.oracle.training.trajectory import Touch
+    from actconform.types import Bundle
+    from actconform.types.model import Layer, Model
+
+    F64 = NDArray[np.float64]
+
+REACH = 16.0  # spreads, as limits have
+MOST = 64  # elements of a step: one evaluation each
+
+
+def flips(
+    model: Model, tensors: Bundle, layers: Mapping[str, F64], moved: Sequence[Mapping[str, F64]]
+) -> Iterator[Callable[[str], Touch]]:
+    """Yield for each undecided element what lets it fall to the other side, to be given to `evaluated`, for the first 64.
+
+    `moved` are the layers' values when all is off by a rounding: an element is undecided where 16 spreads reach the other side.
+    """
+    count = 0
+    for layer in model.layers:
+        source = layer.inputs[0]
+        if source not in layers:
+            continue
+        x = layers[source]
+        reach = REACH * np.sqrt(np.mean([(run[source] - x) ** 2 for run in moved], axis=0))
+        for place, value in _undecided(layer, x, reach, tensors):
+            count += 1
+            if count > MOST:
+                return
+            yield _setting(source, place, value)
+
+
+def _setting(name: str, place: Any, value: float) -> Callable[[str], Touch]:
+    def touch(of: str) -> Touch:
+        def changed(layer: str, array: F64) -> F64:
+            if of != "value" or layer != name:
+                return array
+            array = np.array(array)
+            array[place] = value
+            return array
+
+        return changed
+
+    return touch
+
+
+def _undecided(layer: Layer, x: F64, reach: F64, tensors: Bundle) -> Iterator[tuple[Any, float]]:
+    """Yield the place of each undecided element of what the layer reads, and a number on the other side."""
+    if layer.kind == "activation":
+        for kink in kernel_of(layer).kinks:
+            if kink.left != kink.right:
+                yield from _beside(x, np.full(x.shape, kink.x), reach)
+    elif layer.name == LOSS and layer.kind == "mean-absolute-error":
+        yield from _beside(x, np.asarray(tensors[layer.inputs[1]], np.float64), reach)
+    elif layer.kind == "max-pool":
+        yield from _next_to_largest(layer, x, reach)
+
+
+def _beside(x: F64, kink: F64, reach: F64) -> Iterator[tuple[Any, float]]:
+    for place in np.argwhere((np.abs(x - kink) <= reach) & (reach > 0.0)):
+        at = tuple(place)
+        beyond = 2.0 * kink[at] - x[at]
+        # on the kink itself: a hair to either side
+        yield at, beyond if beyond != x[at] else x[at] + reach[at]
+        if beyond == x[at]:
+            yield at, x[at] - reach[at]
+
+
+def _next_to_largest(layer: Layer, x: F64, reach: F64) -> Iterator[tuple[Any, float]]:
+    """Yield the elements of each window that another rounding would make its largest."""
+    (rows, columns), (down, right) = _pair(layer, "size"), _pair(layer, "strides")
+    same = layer.settings["padding"] == "same"
+    pads = [
+        same_pads(n, k, s) if same else (0, 0)
+        for n, k, s in zip(x.shape[1:3], (rows, columns), (down, right), strict=True)
+    ]
+    padded = np.pad(x, [(0, 0), *pads, (0, 0)], constant_values=-np.inf)
+    reaches = np.pad(reach, [(0, 0), *pads, (0, 0)])
+    flat, reaching = (
+        np.lib.stride_tricks.sliding_window_view(array, (rows, columns), (1, 2))[:, ::down, ::right].reshape(
+            len(x), (padded.shape[1] - rows) // down + 1, (padded.shape[2] - columns) // right + 1, x.shape[3], -1
+        )
+        for array in (padded, reaches)
+    )
+    largest = flat.argmax(-1)[..., None]
+    top, top_reach = np.take_along_axis(flat, largest, -1), np.take_along_axis(reaching, largest, -1)
+    near = (top - flat <= top_reach + reaching) & (top_reach + reaching > 0.0)
+    np.put_along_axis(near, largest, values=False, axis=-1)
+    for batch, row, column, channel, place in np.argwhere(near):
+        at_row, at_column = divmod(int(place), columns)
+        at = (batch, row * down + at_row - pads[0][0], column * right + at_column - pads[1][0], channel)
+        yield at, float(top[batch, row, column, channel, 0] + reaching[batch, row, column, channel, place])
+
+
+def _pair(layer: Layer, setting: str) -> tuple[int, int]:
+    rows, columns = cast("tuple[int, int]", layer.settings[setting])
+    return rows, columns

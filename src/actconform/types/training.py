@@ -1,0 +1,137 @@
+"""What an experiment in training is, as data: model, optimizer, batches, early stopping, claims."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from actconform.types.model import Model  # noqa: TC001  msgspec reads the annotations
+
+OptimizerKind: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop"]
+EpsilonForm: TypeAlias = Literal["added to the corrected root", "added to the root", "inside the root"]
+MomentumForm: TypeAlias = Literal["of gradients", "of updates"]
+Measure: TypeAlias = Literal[
+    "loss",
+    "first loss",
+    "validation loss",
+    "accuracy",
+    "validation accuracy",
+    "largest parameter change",
+    "dead units",
+    "gradient ratio",
+    "rank deficiency",
+]
+
+SLOTS: dict[tuple[OptimizerKind, bool], tuple[str, ...]] = {
+    ("sgd", False): (),
+    ("sgd", True): ("momentum",),
+    ("adam", False): ("m", "v"),
+    ("adamw", False): ("m", "v"),
+    ("rmsprop", False): ("v",),
+}
+"""The slots of each kind of optimizer, without and with momentum: what it keeps of every parameter from step to step."""
+
+
+class Optimizer(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule by which a step changes parameters, with every number stated. Its definition: oracle/training/optimizers.py.
+
+    Step t, from 1 on, has the learning rate `learning_rate` times `decay` for each whole `decay_steps` of the steps before it.
+    """
+
+    kind: OptimizerKind
+    learning_rate: float
+    momentum: float = 0.0
+    """Of sgd; 0 keeps nothing."""
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    """Of adam and adamw; of rmsprop the share of the mean square that is kept."""
+    epsilon: float = 1e-7
+    weight_decay: float = 0.0
+    """Of adamw: the share of each parameter, times the learning rate, that a step takes away."""
+    decay: float = 1.0
+    decay_steps: int = 1
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of what is kept of each parameter."""
+        return SLOTS[self.kind, self.momentum > 0.0]
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 1."""
+        return self.learning_rate * self.decay ** ((step - 1) // self.decay_steps)
+
+
+class Forms(msgspec.Struct, frozen=True, kw_only=True):
+    """Where frameworks define the same optimizer in several ways, the ones that a backend follows.
+
+    epsilon: Adam adds it to sqrt(v / (1 - beta2^t)), as algorithm 1 of Kingma and Ba 2015 and torch have it, or to sqrt(v), as the formula
+    before their section 2.1 and Keras; RMSprop adds it to sqrt(v) or, as Keras, to v. momentum: a mean of gradients, multiplied by the
+    learning rate in each step, as in torch, or of whole updates, as in Keras; the two differ while the learning rate changes.
+    """
+
+    epsilon: EpsilonForm = "added to the corrected root"
+    momentum: MomentumForm = "of gradients"
+
+
+class EarlyStopping(msgspec.Struct, frozen=True, kw_only=True):
+    """When training ends before its last epoch: after `patience` epochs whose validation loss was not `min_delta` below the best one.
+
+    The weights of the best epoch are restored, also where training came to its last epoch.
+    """
+
+    min_delta: float = 0.001
+    patience: int = 30
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What training is to show: a measure of it, and the number that it must not fall below, or not exceed.
+
+    `text` says what is claimed, `published` the number in the text that claims it.
+    """
+
+    text: str
+    measure: Measure
+    at_least: float = float("-inf")
+    at_most: float = float("inf")
+    published: str = ""
+
+    def holds(self, value: float) -> bool:
+        """Tell whether a measure is within both; NaN is not."""
+        return self.at_least <= value <= self.at_most
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True):
+    """A model, the data that it learns from, and how: every number stated, so that all backends do the same.
+
+    `data` names a data set of testdata/datasets.py. Each epoch goes once through the training examples, in batches of `batch`, those
+    that remain left out, in an order drawn for each epoch where `shuffled`. `evaluation` is the same network as `model` in inference.
+    """
+
+    name: str
+    source: str
+    model: Model
+    evaluation: Model
+    data: str
+    examples: int
+    validation: int
+    batch: int
+    epochs: int
+    optimizer: Optimizer
+    shuffled: bool = True
+    stopping: EarlyStopping | None = None
+    judged: int = 20
+    """How many steps, from the first on, are judged each from the state before it."""
+    claims: tuple[Claim, ...] = ()
+    seed: int = 0
+
+    @property
+    def differentiable(self) -> tuple[str, ...]:
+        """The names of the parameters that a step changes by gradient."""
+        return tuple(parameter.name for parameter in self.model.parameters if parameter.trainable)
+
+    @property
+    def steps(self) -> int:
+        """How many steps an epoch has."""
+        return self.examples // self.batch
