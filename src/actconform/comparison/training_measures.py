@@ -40,6 +40,9 @@ def curve_of(task: TrainingTask, record: TrainingRecord) -> Curve:
         validation=tuple(validation),
         measures=measures,
         epoch=int(np.nanargmin(validation)) + 1 if experiment.stopping and np.isfinite(validation).any() else 0,
+        about=experiment.about,
+        steps=experiment.steps,
+        claims=experiment.claims,
     )
 
 
@@ -49,10 +52,8 @@ def broken_claims(experiment: Experiment, curve: Curve) -> list[Finding]:
     for claim in experiment.claims:
         value = curve.measures.get(claim.measure, float("nan"))
         if not claim.holds(value):
-            limits = [f"at least {claim.at_least:g}"] * np.isfinite(claim.at_least)
-            limits += [f"at most {claim.at_most:g}"] * np.isfinite(claim.at_most)
             published = f" (published: {claim.published})" if claim.published else ""
-            evidence = f"{claim.text}: {claim.measure} {value:.6g}, expected {' and '.join(limits)}{published}"
+            evidence = f"{claim.text}: {claim.measure} {value:.6g}, expected {claim.wanted}{published}"
             findings.append(structural(FindingClass.PROPERTY, PROPERTY, claim.measure, evidence))
     return findings
 

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from actconform.types.finding import Finding  # noqa: TC001  msgspec reads annotations
+from actconform.types.training import Claim  # noqa: TC001  as above
 
 
 class Verdict(StrEnum):
@@ -67,7 +68,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """How a training went: the loss of each of the first steps, the mean loss of each epoch's steps, the validation loss after it.
 
-    `measures` are what claims are about, by name; `epoch` is whose weights were kept, counted from 1, where training chose.
+    `measures` are what `claims` are about, by name; `epoch` is whose weights were kept, counted from 1, where training chose.
+    `about` says what trained, on which data and how, `steps` how many steps an epoch has.
     """
 
     first: tuple[float, ...]
@@ -75,6 +77,9 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     validation: tuple[float, ...]
     measures: dict[str, float] = {}
     epoch: int = 0
+    about: str = ""
+    steps: int = 0
+    claims: tuple[Claim, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -58,6 +59,15 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True):
         """The names of what is kept of each parameter."""
         return SLOTS[self.kind, self.momentum > 0.0]
 
+    @property
+    def about(self) -> str:
+        """The rule and the numbers that are not its defaults, in a few words."""
+        words = [f"{self.kind} {self.learning_rate:g}"]
+        words += [f"{'Nesterov ' * self.nesterov}momentum {self.momentum:g}"] if self.momentum else []
+        words += [f"weight decay {self.weight_decay:g}"] if self.weight_decay else []
+        words += [f"times {self.decay:g} after each {self.decay_steps} steps"] if self.decay != 1.0 else []
+        return ", ".join(words)
+
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1."""
         return self.learning_rate * self.decay ** ((step - 1) // self.decay_steps)
@@ -97,6 +107,12 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     at_most: float = float("inf")
     published: str = ""
 
+    @property
+    def wanted(self) -> str:
+        """The limits in words: at least so much, at most so much, or both."""
+        limits = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{words} {limit:g}" for words, limit in limits if math.isfinite(limit))
+
     def holds(self, value: float) -> bool:
         """Tell whether a measure is within both; NaN is not."""
         return self.at_least <= value <= self.at_most
@@ -130,6 +146,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def differentiable(self) -> tuple[str, ...]:
         """The names of the parameters that a step changes by gradient."""
         return tuple(parameter.name for parameter in self.model.parameters if parameter.trainable)
+
+    @property
+    def about(self) -> str:
+        """What trains, on which data and how, in one line."""
+        stops = f" at most, ended after {self.stopping.patience} without gain" if self.stopping else ""
+        return (
+            f"{self.model.name} on {self.data}: {self.examples:,} examples in batches of {self.batch}, "
+            f"{self.epochs} epochs{stops}, {self.optimizer.about}"
+        )
 
     @property
     def steps(self) -> int:

@@ -13,9 +13,12 @@ from actconform.bench.results import FILE, write
 from actconform.report.html import Html
 from actconform.types import Profile, Verdict, Worst
 from actconform.types.report import Point, Trend
+from actconform.types.result import Curve
+from actconform.types.training import Claim
 
 HOSTILE = "<script>window.harm=1</script><img src=x onerror=window.harm=1>"
 BAD = "sigmoid/value/f32/torch"
+TRAINED = "#case=noise-relu/training/f32/keras"
 
 
 def results():
@@ -41,6 +44,34 @@ def results():
         made.measurement(share, 1.0, tensor=f"dense{n}", regime="layers") for n, share in enumerate((0.1, 0.4, 3.0))
     )
     yield made.result("some-model/value/f32/torch", measurements=layers)
+    yield from trainings()
+
+
+def trainings():
+    """Two routes of an experiment, of which one goes wrong in its third step and ends in NaN."""
+    claim = Claim(text="noise is learned by rote", measure="loss", at_most=0.6, published="0.56")
+    losses = tuple(1.0 / (epoch + 1) ** 2 for epoch in range(12))
+    for route, last in (("torch", losses[-1]), ("keras", float("nan"))):
+        curve = Curve(
+            first=losses[:6],
+            losses=(*losses[:-1], last),
+            validation=(1.0,) * 12,
+            measures={"loss": last},
+            about=HOSTILE,
+            steps=2,
+            claims=(claim,),
+        )
+        wrong = made.finding(
+            "scaled-error",
+            regime="optimizer",
+            tensor="w",
+            worst=None,
+            magnitude=0.0,
+            evidence="first at step 3, optimizer: w",
+        )
+        yield made.result(
+            f"noise-relu/training/f32/{route}", curve=curve, findings=(wrong,) if route == "keras" else ()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +106,7 @@ def test_it_says_the_verdict_and_what_is_new(opened):
 
 def test_filters_narrow_the_map(opened):
     page = opened()
-    assert len(subjects(page)) == 7
+    assert len(subjects(page)) == 8
     page.select_option("#by-dtype", "f16")
     assert subjects(page) == ["relu", "tanh", "gelu-erf", "linear"]
     page.fill("#by-text", "gelu")
@@ -91,7 +122,7 @@ def test_filters_narrow_the_map(opened):
 def test_sorting_brings_the_worst_first(opened):
     page = opened()
     page.select_option("#by-sort", "worst")
-    assert subjects(page)[:3] == [HOSTILE.replace("/", ""), "sigmoid", "tanh"]
+    assert subjects(page)[:4] == [HOSTILE.replace("/", ""), "sigmoid", "noise-relu", "tanh"]
     page.select_option("#by-sort", "name")
     assert subjects(page) == sorted(subjects(page))
     page.click("table.map thead button >> nth=0")
@@ -103,7 +134,7 @@ def test_severity_narrows_the_map_and_orders_what_is_shown(opened):
     page.select_option("#by-severity", "major")
     assert subjects(page) == ["sigmoid"]
     page.select_option("#by-severity", "minor")
-    assert subjects(page) == ["tanh"]
+    assert subjects(page) == ["tanh", "noise-relu"]
     assert page.inner_text('a.cell[data-key="tanh/torch"]') == "◦tail"
     assert "known1" in page.get_attribute('a.cell[data-key="tanh/torch"]', "class")
     page.click("text=Clear")
@@ -154,6 +185,33 @@ def test_a_model_shows_its_layers_as_bars(opened):
     assert [title for title in page.locator("svg rect title").all_text_contents() if title.startswith("dense2")]
 
 
+def test_an_experiment_is_a_panel_with_a_line_for_each_route(opened):
+    page = opened("#training")
+    panel = page.locator("#training .panel")
+    assert panel.count() == 1
+    assert panel.locator("polyline.curve").count() == 4
+    assert panel.locator("polyline.dashed").count() == 2
+    assert "logarithmic" in panel.locator("svg").first.text_content()
+    assert page.locator("#training .legend").inner_text().split()[:2] == ["torch", "keras"]
+    panel.locator(".column >> nth=1").hover()
+    assert page.inner_text("#tip").splitlines() == ["epoch 2", "torch: 0.25 / 1", "keras: 0.25 / 1"]
+    words = panel.inner_text()
+    assert "noise is learned by rote: loss 0.00694 to NaN, expected at most 0.6 (published: 0.56) keras NaN" in words
+    assert "keras first at step 3, optimizer: w" in words
+    assert panel.locator("path.wrong").count() == 1
+    assert page.evaluate("window.harm") is None
+    page.click("#training .claims a >> nth=0")
+    page.wait_for_selector("main h2:has-text('noise-relu/training/f32/keras')")
+    assert page.locator("path.wrong").count() == 1
+
+
+def test_a_run_without_trainings_has_no_such_section(opened, tmp_path):
+    Html().write(made.report(made.result()), tmp_path)
+    page = opened()
+    page.goto((tmp_path / "index.html").as_uri())
+    assert page.locator("#training, nav a[href='#training']").count() == 0
+
+
 def test_throughput_is_drawn_as_bars_with_intervals(opened, tmp_path, timed):
     relu, tanh = (
         timed({"torch": 1e-6, "keras": 2e-6}, subject=name, noise=0.0).measured[0] for name in ("relu", "tanh")
@@ -200,7 +258,7 @@ def test_the_theme_follows_the_system_and_the_button(opened):
     assert background(light) == before[1]
 
 
-@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch"])
+@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", TRAINED])
 def test_a_phone_needs_no_sideways_scroll(opened, hash_):
     assert opened(hash_, width=390).evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -214,6 +272,6 @@ def test_print_leaves_out_what_cannot_be_used_on_paper(opened):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", "#case=some-model/value/f32/torch"])
+@pytest.mark.parametrize("hash_", ["", f"#case={BAD}", "#cell=tanh/torch", "#case=some-model/value/f32/torch", TRAINED])
 def test_axe_finds_no_serious_fault(opened, serious_faults, hash_, scheme):
     assert serious_faults(opened(hash_, scheme=scheme, bypass_csp=True)) == []

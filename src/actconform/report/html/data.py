@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from actconform.report.cells import named
 from actconform.report.error_ratio import worst_error_ratio
 from actconform.report.html.bars import bars_of
+from actconform.report.html.curves import curve_data
 from actconform.report.html.page_values import Texts, short_number, shown
 from actconform.report.html.reproduce import cotangent_of, reproduction
 from actconform.report.html.selftest import selftest_of
@@ -79,6 +80,8 @@ def _case(result: Result, texts: Texts, trend: Trend | None) -> dict[str, Any]:
         case["m"] = [_measurement(measurement, texts) for measurement in result.measurements]
     if result.findings:
         case["f"] = [_finding(finding, result, texts) for finding in sorted(result.findings, key=severity_order)]
+    if result.curve is not None:
+        case["l"] = curve_data(result, texts)
     code = reproduction(result)
     if code:
         case["py"] = texts(code)

@@ -21,6 +21,7 @@ SCRIPTS = (
     "svg.js",
     "charts.js",
     "bars.js",
+    "curves.js",
     "filters.js",
     "map.js",
     "findings.js",

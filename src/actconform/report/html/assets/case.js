@@ -86,6 +86,7 @@ function caseView(id) {
   ];
   if (text(result.raw.why)) parts.push(element("p", { class: "reason" }, text(result.raw.why)));
   parts.push(neighbours(result), facts(result));
+  if (result.raw.l) parts.push(...trainingOf(result));
   if (result.raw.m) parts.push(...measured(result));
   if (result.raw.f) parts.push(element("h3", null, "Findings"), findings(result));
   if (result.raw.m) parts.push(numbers(result));

@@ -11,7 +11,7 @@ function findings(result) {
     const state = !deviation ? NEW : gravity === SEVERITIES.length - 1 ? BY_CONVENTION : KNOWN;
     if (evidence) evidences.set(`${blame}\n${evidence}`, [...(evidences.get(`${blame}\n${evidence}`) || []), class_]);
     if (deviation) deviations.set(deviation, [...(deviations.get(deviation) || []), class_]);
-    const at = (pattern) => (pattern ? `${pattern} (${decimal(pattern, result.dtype)})` : "");
+    const at = (pattern) => (pattern && !result.raw.l ? `${pattern} (${decimal(pattern, result.dtype)})` : "");
     const [hex, truth, got, ulp, scaled, cotangent] = worst;
     const by = cotangent === 1 || cotangent === 0 || !worst.length ? "" : ` (both times the cotangent ${cotangent})`;
     const mark = element("span", { title: (data.classes[class_] || [])[0] }, chip(state, class_, gravity));
@@ -99,7 +99,19 @@ function measured(result) {
       ),
     );
   const rest = result.raw.m.filter((m) => text(m[1]) !== "layers");
-  if (model) {
+  if (result.raw.l) {
+    const worst = unique(rest.map((m) => text(m[1]))).map((part) =>
+      rest.filter((m) => text(m[1]) === part).reduce((a, b) => (ratio(b) > ratio(a) ? b : a)),
+    );
+    parts.push(
+      element("h3", null, "Error by part of a step"),
+      element("p", { class: "quiet" }, "the worst tensor of each part, over all judged steps, each from the state before it"),
+      bars(
+        `Error by part of a step of ${result.id}`,
+        worst.map((m) => row(m, unique([text(m[1]), text(m[0])]).join(": "))),
+      ),
+    );
+  } else if (model) {
     const title = result.aspect === "gradient" ? "Gradient error by parameter" : "Error of the outputs";
     parts.push(
       element("h3", null, title),

@@ -12,7 +12,7 @@ function showMap() {
     key(),
   );
   main.replaceChildren(
-    ...[counts(), news(), map, deviations(), throughput(), selftest(), factsTable()].filter(Boolean),
+    ...[counts(), news(), map, training(), deviations(), throughput(), selftest(), factsTable()].filter(Boolean),
   );
   document.title = `actconform: ${data.conforms ? "conforms" : "does not conform"}`;
 }

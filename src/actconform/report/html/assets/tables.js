@@ -47,7 +47,7 @@ function header() {
       element(
         "nav",
         { "aria-label": "parts" },
-        ["map", "deviations", data.throughput && "throughput", data.selftest && "selftest", "facts"]
+        ["map", trained.length && "training", "deviations", data.throughput && "throughput", data.selftest && "selftest", "facts"]
           .filter(Boolean)
           .map((name) => element("a", { href: `#${name}` }, name)),
       ),

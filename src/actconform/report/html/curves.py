@@ -1,0 +1,51 @@
+"""The loss curves of a training for the page, with its measures, its claims and its first wrong step."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from actconform.report.html.page_values import short_number
+from actconform.text import visible
+
+if TYPE_CHECKING:
+    from actconform.report.html.page_values import Texts
+    from actconform.types import Result
+    from actconform.types.training import Claim
+
+FIRST = re.compile(r"first at step (\d+)")  # as comparison/steps.py words the evidence
+
+
+def curve_data(result: Result, texts: Texts) -> dict[str, Any]:
+    """Return the curve of a result that has one: losses by epoch, of validation and of the first steps, measures, claims.
+
+    "w" is the first step that is beyond its bound, 0 where none is, "why" the words that say where in it.
+    """
+    curve = result.curve
+    assert curve is not None
+    step, words = first_wrong_step(result)
+    losses = {"t": curve.losses, "v": curve.validation, "s": curve.first}
+    return {
+        **{name: [short_number(loss) for loss in series] for name, series in losses.items()},
+        "e": curve.epoch,
+        "n": curve.steps,
+        "a": texts(curve.about),
+        "x": {visible(name): short_number(value) for name, value in curve.measures.items()},
+        "c": [_claim(claim, curve.measures.get(claim.measure, math.nan), texts) for claim in curve.claims],
+        "w": step,
+        "why": texts(words),
+    }
+
+
+def first_wrong_step(result: Result) -> tuple[int, str]:
+    """Return the first step of a training that is beyond its bound, from 1 on, and the evidence that says it; 0 where none is."""
+    places = [
+        (int(match[1]), finding.evidence) for finding in result.findings if (match := FIRST.match(finding.evidence))
+    ]
+    return min(places, default=(0, ""))
+
+
+def _claim(claim: Claim, value: float, texts: Texts) -> list[Any]:
+    words = (claim.text, claim.measure, claim.wanted, claim.published)
+    return [*(texts(word) for word in words), int(claim.holds(value))]
