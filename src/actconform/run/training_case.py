@@ -13,7 +13,7 @@ from actconform.errors import Unsupported
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import facts, inspect_model, io_names
-from actconform.onnx.train_step import training_graph
+from actconform.onnx.step_graph import training_graph
 from actconform.testdata.training_vectors import OPTIMIZER, JudgedStep, step_vectors
 from actconform.types import DRIVER_EXPORTER, Artifact, Blame
 from actconform.types.dtypes import DTYPES
