@@ -6,7 +6,7 @@ by the same function that defines it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -30,7 +30,7 @@ from actconform.onnx.trainable import (
     with_inputs,
 )
 from actconform.onnx.update_nodes import UpdateNodes
-from actconform.oracle.training.optimizers import updated_at
+from actconform.oracle.training.optimizers import updated
 from actconform.types.model import LOSS
 from actconform.types.training import Forms, Optimizer
 from actconform.types.training_run import NEXT, RATE, STEP
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.onnx.update_nodes import Expression
     from actconform.types.training import Experiment
 
 GRADIENT = "d_"
@@ -203,11 +204,12 @@ def _with_update(
     _set_constant(graph, cotangent + LOSS)
     shapes = {value.name: value for value in graph.input}
     updates = UpdateNodes(fresh_prefix("update_", set(own_names(graph))))
-    step, rate = updates.scalar(STEP), updates.scalar(RATE)
+    step: Any = updates.scalar(STEP)
+    rule: Any = _AtRate(optimizer, updates.scalar(RATE))
     for name in parameters:
         before = {slot: updates.tensor(f"{name}/{slot}") for slot in optimizer.slots}
-        w, after = updated_at(
-            optimizer, Forms(), step, rate, updates.tensor(name), updates.tensor(gradient + name), before
+        w, after = updated(
+            rule, Forms(), step, updates.tensor(name), updates.tensor(gradient + name), before, lambda number: number
         )
         results = {name: w.name, **{f"{name}/{slot}": number.name for slot, number in after.items()}}
         for result, tensor in results.items():
@@ -227,6 +229,19 @@ def _with_update(
     _drop_unused(graph)
     onnx.checker.check_model(differentiated)
     return differentiated
+
+
+class _AtRate:
+    """An optimizer whose learning rate in each step is an input of the graph."""
+
+    def __init__(self, optimizer: Optimizer, rate: Expression) -> None:
+        self._optimizer, self._rate = optimizer, rate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._optimizer, name)
+
+    def rate(self, step: Expression) -> Expression:  # noqa: ARG002  the signature of Optimizer
+        return self._rate
 
 
 def _set_constant(graph: onnx.GraphProto, name: str) -> None:

@@ -30,22 +30,9 @@ def updated(
     Numbers are arrays, or anything with their operators and `** 0.5`; `constant` makes one of a hyperparameter. NaN and infinities go
     where the arithmetic takes them.
     """
-    return updated_at(optimizer, forms, step, constant(optimizer.rate(step)), parameter, gradient, slots, constant)
-
-
-def updated_at(
-    optimizer: Optimizer,
-    forms: Forms,
-    step: Any,
-    rate: Any,
-    parameter: Number,
-    gradient: Number,
-    slots: Mapping[str, Number],
-    constant: Callable[[float], Any] = float,
-) -> tuple[Number, dict[str, Number]]:
-    """Return what `updated` does at a learning rate that is given: it and the step may be numbers that only a run tells."""
     w: Any = parameter
     g: Any = gradient
+    rate = constant(optimizer.rate(step))
     match optimizer.kind:
         case "sgd":
             return _sgd(optimizer, forms, rate, w, g, slots, constant)
@@ -82,7 +69,7 @@ def _sgd(
 def _adam(
     optimizer: Optimizer,
     forms: Forms,
-    step: Any,
+    step: int,
     rate: Any,
     w: Any,
     g: Any,
