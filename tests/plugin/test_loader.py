@@ -352,7 +352,7 @@ def test_a_broken_plugin_gives_nothing_even_of_its_good_hooks() -> None:
         ("actconform_backend", "nothing calls: actconform_backend; did you mean actconform_backends"),
         (
             "colours",
-            "nothing calls: colours; known: actconform_kernels, actconform_models, actconform_backends",
+            "nothing calls: colours; known: actconform_kernels, actconform_models, actconform_experiments, actconform_backends",
         ),
     ],
 )

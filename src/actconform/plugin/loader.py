@@ -61,7 +61,6 @@ class Catalog(msgspec.Struct, frozen=True):
 
     kernels: dict[str, Kernel]
     models: dict[str, Model]
-    experiments: dict[str, Experiment]
     backends: dict[str, type[Backend]]
     exporters: dict[str, type[Exporter]]
     register: Register
@@ -71,6 +70,7 @@ class Catalog(msgspec.Struct, frozen=True):
     exporter_plugin: dict[str, str]
     reporters: dict[str, type[Reporter]] = {}
     goldens: dict[str, Path] = {}
+    experiments: dict[str, Experiment] = {}
 
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""

@@ -91,11 +91,10 @@ def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str]
     graphs come in f32 and f16. Models of exported graphs and of published size come in f32, and graphs that hold their parameters
     have values alone. Experiments train in f32.
     """
-    of_subjects = [aspect for aspect in ASPECTS if aspect != TRAINING]
     kernels = [
         Case(kernel.name, aspect, dtype, route)
         for kernel in catalog.kernels.values()
-        for aspect in of_subjects
+        for aspect in ASPECTS
         if aspect == "value" or kernel.differentiable
         for dtype in DTYPES
         for route in routes(catalog, selected)
@@ -104,7 +103,7 @@ def all_cases(catalog: Catalog, *, full: bool = False, selected: Collection[str]
         Case(model.name, aspect, dtype, route)
         for model in catalog.models.values()
         if full or PUBLISHED not in model.name
-        for aspect in of_subjects
+        for aspect in ASPECTS
         if aspect == "value" or model.differentiable
         for dtype in (SHIPPED_DTYPES if PUBLISHED in model.name else DTYPES)
         for route in routes(catalog, selected)
@@ -149,7 +148,7 @@ def select(cases: Sequence[Case], wanted: Selection) -> list[Case]:
         )
     _check_names("backend", wanted.backends, {ALL, *(case.backend for case in cases)})
     _check_names("route", wanted.routes, {case.route for case in cases})
-    _check_names("aspect", wanted.aspects, set(ASPECTS))
+    _check_names("aspect", wanted.aspects, {*ASPECTS, TRAINING})
     _check_names("dtype", wanted.dtypes, set(DTYPES))
     ids = [case.id for case in cases]
     for pattern in wanted.patterns:
@@ -188,7 +187,7 @@ def _near_case(pattern: str, cases: Sequence[Case]) -> str:
     parts = pattern.rstrip("/").split("/")
     vocabulary: list[set[str]] = [
         {case.subject for case in cases},
-        set(ASPECTS),
+        {*ASPECTS, TRAINING},
         set(DTYPES),
         {case.route for case in cases},
     ]

@@ -11,8 +11,8 @@ import msgspec
 INF = math.inf
 
 Aspect: TypeAlias = Literal["value", "gradient", "training"]
-ASPECTS: tuple[Aspect, ...] = ("value", "gradient", "training")
-TRAINING: Aspect = "training"  # of experiments, which have no other; kernels and models have the others
+ASPECTS: tuple[Aspect, ...] = ("value", "gradient")  # of kernels and models
+TRAINING: Aspect = "training"  # of experiments, which have no other
 
 
 def f32(value: float) -> float:
