@@ -10,7 +10,6 @@ import numpy as np
 from actconform.comparison.comparator import comparison, structural
 from actconform.testdata.kernel_vectors import TestVectors
 from actconform.testdata.training_vectors import (
-    FREE_STEPS,
     PARTS,
     JudgedStep,
     step_vectors,
@@ -123,7 +122,7 @@ def _structure(task: TrainingTask, record: TrainingRecord) -> list[Finding]:
             elif record.states[name].shape != expected:
                 evidence = f"shape {list(record.states[name].shape)}, expected {list(expected)}"
                 findings.append(structural(FindingClass.SHAPE, "optimizer", name, evidence))
-    least = min(FREE_STEPS, experiment.steps * experiment.epochs)
+    least = experiment.free_steps
     if record.losses.ndim != 1 or len(record.losses) < least:
         evidence = f"shape {list(record.losses.shape)}, expected the loss of every step, {least} at least"
         findings.append(structural(FindingClass.SHAPE, "loss", LOSS, evidence))

@@ -8,7 +8,7 @@ import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.comparison.comparator import structural
-from actconform.oracle.layers.model import gradients, values
+from actconform.oracle.layers.model import values
 from actconform.types import FindingClass
 from actconform.types.model import LOSS
 from actconform.types.result import Curve
@@ -75,7 +75,18 @@ def _measures(
     if experiment.model.layers[-1].kind.startswith(DECIDING):
         measures["accuracy"] = _accuracy(experiment, record.predictions["examples"], task.examples)
         measures["validation accuracy"] = _accuracy(experiment, record.predictions["validation"], task.validation)
-    return measures | hidden_measures(task, record.final)
+    return measures | hidden_measures(task, record.final) | _gradient_ratio(experiment, record)
+
+
+def _gradient_ratio(experiment: Experiment, record: TrainingRecord) -> dict[str, float]:
+    """Return by how much the gradient has shrunk on its way back in the first step; nothing where a backend shows no gradients."""
+    kernels = [f"d_{name}" for name in experiment.differentiable if name.endswith("kernel")]
+    if len(kernels) < 2 or not record.gradients:
+        return {}
+    first, last = (
+        float(np.linalg.norm(record.gradients[name][0].astype(np.float64))) for name in (kernels[0], kernels[-1])
+    )
+    return {"gradient ratio": first / last if last else float("nan")}
 
 
 def _accuracy(experiment: Experiment, y: np.ndarray, rows: Bundle) -> float:
@@ -90,23 +101,17 @@ def _accuracy(experiment: Experiment, y: np.ndarray, rows: Bundle) -> float:
 def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
     """Return what became of the hidden layers, by the float64 truth at up to 256 examples: measures of layers that are there.
 
-    dead units: the share of units behind a relu that are 0 at every example. gradient ratio: the norm of the loss's gradient by the first layer's
-    weights over that by the last one's. rank deficiency: of the last softmax in a hidden layer, how many fewer dimensions its centred values have than units.
+    dead units: the share of units behind a relu that are 0 at every example. rank deficiency: of the last softmax in a hidden layer, how many fewer dimensions its centred values have than units.
     """
-    experiment, model = task.experiment, task.experiment.evaluation
+    model = task.experiment.evaluation
     rows = {name: array[:DEAD_ROWS] for name, array in task.evaluated_on(task.examples).items()}
     tensors = {**rows, **parameters}
     layers = values(model, tensors)
-    pulled = gradients(model, tensors, layers)
     measures = {}
     relus = [layer for layer in model.layers if layer.kind == "activation" and kernel_of(layer).name == "relu"]
     if relus:
         dead = [(layers[layer.name].reshape(-1, layers[layer.name].shape[-1]) == 0.0).all(0) for layer in relus]
         measures["dead units"] = float(np.concatenate(dead).mean())
-    kernels = [name for name in experiment.differentiable if name.endswith("kernel")]
-    if len(kernels) > 1:
-        last = float(np.linalg.norm(pulled[kernels[-1]]))
-        measures["gradient ratio"] = float(np.linalg.norm(pulled[kernels[0]])) / last if last else float("nan")
     head = model.layers[-1].inputs[0]
     hidden = [
         layer
@@ -116,5 +121,6 @@ def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
     if hidden:
         value = layers[hidden[-1].name]
         flat = value.reshape(-1, value.shape[-1])
-        measures["rank deficiency"] = float(flat.shape[-1] - np.linalg.matrix_rank(flat - flat.mean(0)))
+        noise = np.linalg.norm(flat) * max(flat.shape) * np.finfo(np.float64).eps
+        measures["rank deficiency"] = float(flat.shape[-1] - np.linalg.matrix_rank(flat - flat.mean(0), tol=noise))
     return measures

@@ -97,10 +97,13 @@ def run_training(
         free = context.vector_cache.free_running(task, record.forms)
         compared = compare_training(task, record, free, DTYPES[case.dtype])
         curve = curve_of(task, record)
-        findings = compared.findings + broken_claims(experiment, curve)
+        claims = broken_claims(experiment, curve)
     with stage("blame"):
         whose = _whose(case, task, record, graphs, compared.first)
-        findings = [msgspec.structs.replace(finding, blame=whose) for finding in findings]
+        findings = [msgspec.structs.replace(finding, blame=whose) for finding in compared.findings]
+        # What comes out otherwise though every step is right is nobody's fault that is proven.
+        whose = whose if compared.first else Blame.UNDETERMINED
+        findings += [msgspec.structs.replace(finding, blame=whose) for finding in claims]
     return TrainingOutcome(
         findings=findings,
         measurements=compared.measurements,

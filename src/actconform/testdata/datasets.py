@@ -27,6 +27,7 @@ BLOB_DEVIATION = 1.5
 STRIPES = (3, 6)  # pixels of a period, both included
 IMAGE_NOISE = 0.5
 BURST_SHARE = 0.0555  # of a signal's numbers that lie in a burst
+BURST_WIDTH = 4
 BURST = (60.0, 300.0)  # how high one is
 MAP_NOISE = 0.1
 
@@ -67,14 +68,14 @@ def _images(stream: str, rows: int, shapes: dict[str, Shape]) -> Rows:
 
 
 def _signals(stream: str, rows: int, shapes: dict[str, Shape]) -> Rows:
-    """Quiet signals with rare, high bursts of a few numbers: mean absolute value about 12, mean square about 2,090; target = input."""
-    size = (rows, *shapes["x"])
-    n = int(np.prod(size))
-    quiet = np.abs(normal(f"{stream}/quiet", n, 3.0)).reshape(size)
-    starts = (uniform(f"{stream}/start", n, 0.0, 1.0) < BURST_SHARE / 3).reshape(size)
-    height = uniform(f"{stream}/height", n, *BURST).reshape(size) * starts
-    bursts = sum(np.roll(height, shift, axis=2) for shift in range(3))
-    x = (quiet + bursts).astype(np.float32)
+    """Quiet signals with rare, high bursts, seen by all channels: mean absolute value about 12, mean square about 2,090; target = input."""
+    _, width, channels = shapes["x"]
+    quiet = np.abs(normal(f"{stream}/quiet", rows * width * channels, 3.0)).reshape(rows, width, channels)
+    places = rows * width
+    starts = (uniform(f"{stream}/start", places, 0.0, 1.0) < BURST_SHARE / BURST_WIDTH).reshape(rows, width)
+    height = uniform(f"{stream}/height", places, *BURST).reshape(rows, width) * starts
+    bursts = np.sum([np.roll(height, shift, axis=1) for shift in range(BURST_WIDTH)], axis=0)
+    x = (quiet + bursts[..., None] * np.linspace(0.75, 1.25, channels)).astype(np.float32)
     return {"x": x, "target": x}
 
 

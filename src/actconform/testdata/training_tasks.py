@@ -36,7 +36,7 @@ def training_task(experiment: Experiment, *, keep: int | None = None) -> Trainin
         examples=data_set(experiment.data, f"examples/{seed}", experiment.examples, model),
         validation=data_set(experiment.data, f"validation/{seed}", experiment.validation, model),
         order=_order(experiment),
-        noise=_noise(experiment, named),
+        noise=_noise(named),
         keep=kept,
     )
 
@@ -72,7 +72,7 @@ def _order(experiment: Experiment) -> NDArray[np.int64]:
     return np.stack(epochs)
 
 
-def _noise(experiment: Experiment, named: Model) -> dict[str, NDArray[np.float32]]:
+def _noise(named: Model) -> dict[str, NDArray[np.float32]]:
     names = [one.name for one in named.inputs if one.role == "noise"]
     if not names:
         return {}

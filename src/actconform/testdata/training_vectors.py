@@ -6,27 +6,30 @@ by roundings, as for models; what the optimizer makes of the gradients a running
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.oracle.training.optimizers import updated
-from actconform.oracle.training.trajectory import evaluated, trajectory
+from actconform.oracle.training.trajectory import evaluated, running, trajectory
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
-from actconform.testdata.model_vectors import LIMIT, RUNS, spread_limit, touched_by_rounding
+from actconform.testdata.model_vectors import PUBLISHED_LIMIT, RUNS, signs, spread_limit, touched_by_rounding
 from actconform.testdata.undecided import flips
 from actconform.tolerance.limits import Tolerance
 from actconform.tolerance.running_error import Bounded, constant_of, exact_inputs
 from actconform.types.model import LOSS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from actconform.oracle.training.trajectory import Evaluated
-    from actconform.types import Bundle
+    from actconform.oracle.training.trajectory import Evaluated, Touch
+    from actconform.types import Bundle, Kernel
     from actconform.types.dtypes import FloatFormat
+    from actconform.types.model import Model
     from actconform.types.training import Experiment, Forms
     from actconform.types.training_run import TrainingRecord, TrainingTask
 
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
 
 LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch statistics", "optimizer")
 """The parts of a step, in the order of the computation: regimes of its test vectors."""
+STEP_LIMIT = (
+    PUBLISHED_LIMIT  # gradients sum over batch and pixels, as those of published models do: up to thousands of terms
+)
 FREE_RUNNING = "free running"
-FREE_STEPS = 20
 FREE_RUNS = 4
 FREE_LIMIT = 64.0  # spreads: paths part, and a healthy one may part earlier than those that were drawn
 
@@ -60,7 +65,8 @@ def step_vectors(
     experiment, state = task.experiment, step.before
     truth, bounds = bounded_step(experiment, {**step.batch, **state}, fmt)
     gradients = {f"d_{name}": truth.gradients[f"d_{name}"] for name in experiment.differentiable}
-    statistics = {name: array for name, array in truth.statistics.items() if name in step.after}
+    statistics = {name: array for name, array in running(truth, forms).items() if name in step.after}
+    bounds |= {name: bounds[_statistic(name, forms)] for name in statistics}
     parts: dict[str, tuple[Mapping[str, F64], Mapping[str, F64], Bundle]] = {
         LOSS_PART: ({LOSS: truth.loss}, bounds, {LOSS: step.loss})
     }
@@ -78,6 +84,11 @@ def step_vectors(
     return vectors, [parts[part][2] for part in PARTS if part in parts]
 
 
+def _statistic(name: str, forms: Forms) -> str:
+    """Return what the truth calls a running statistic in a backend's form."""
+    return name.replace(".variance", ".unbiased") if forms.variance == "unbiased" else name
+
+
 def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> tuple[Evaluated, dict[str, F64]]:
     """Return what a model computes of a batch in training, and the allowed error of its loss, gradients and running statistics.
 
@@ -85,15 +96,57 @@ def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> t
     """
     model = experiment.model
     truth = evaluated(model, tensors)
-    moved = [evaluated(model, *touched_by_rounding(model, tensors, fmt.unit_roundoff, run)) for run in range(RUNS)]
+    moved = [evaluated(model, *_moved(model, tensors, fmt, run)) for run in range(RUNS)]
     judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
     runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
-    bounds = spread_limit(judged, runs, LIMIT, fmt)
+    bounds = spread_limit(judged, runs, STEP_LIMIT, fmt)
     for touch in flips(model, tensors, truth.layers, [run.layers for run in moved]):
         flipped = evaluated(model, tensors, touch)
         for name, gradient in truth.gradients.items():
             bounds[name] = bounds[name] + np.abs(flipped.gradients[name] - gradient)
     return truth, bounds
+
+
+def _moved(model: Model, tensors: Bundle, fmt: FloatFormat, run: int) -> tuple[dict[str, F64], Callable[[str], Touch]]:
+    """Return what `touched_by_rounding` does, where what cancels on the way back is off by the roundings of its terms too.
+
+    An activation's derivative is computed of its rounded value, such as y (1 - y), and is off by a rounding of 1, not of itself;
+    softmax's products with it likewise, and so is a probability less its target, the gradient by logits.
+    """
+    moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
+    activations = {layer.name: layer for layer in model.layers if layer.kind == "activation"}
+    loss = model.layers[-1]
+    values: dict[str, F64] = {}
+    terms: dict[str, F64] = {}
+
+    def touched(of: str) -> Touch:
+        def off(name: str, array: F64) -> F64:
+            array = touch(of)(name, array)
+            if of == "value":
+                values[name] = array
+            if of != "cotangent":
+                return array
+            if name == LOSS and loss.kind.endswith("from-logits"):
+                shape = values[loss.inputs[0]].shape
+                rows = math.prod(shape if loss.kind.startswith("binary") else shape[:-1])
+                terms[loss.inputs[0]] = np.full(shape, 1.0 / rows)
+            if name in terms:
+                array = array + fmt.unit_roundoff * terms[name] * signs(f"{model.name}/terms/{name}/{run}", array.shape)
+            if name in activations and kernel_of(activations[name]).tier == "scaled":
+                terms[activations[name].inputs[0]] = _terms(kernel_of(activations[name]), values[name], np.abs(array))
+            return array
+
+        return off
+
+    return moved, touched
+
+
+def _terms(kernel: Kernel, y: F64, g: F64) -> F64:
+    """Return the size of the terms of which a cotangent behind an activation is made."""
+    if kernel.name == "softmax":
+        size: F64 = y * (g + (g * y).sum(axis=-1, keepdims=True))
+        return size
+    return g if kernel.form == "unary" else np.zeros_like(g)
 
 
 def _optimized(
@@ -139,15 +192,13 @@ def tolerance_of(fmt: FloatFormat) -> Tolerance:
 
 
 def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVectors:
-    """Return the losses of the first 20 steps, each from where the steps before it led, regime "free running", with limits.
+    """Return the losses of the first `free_steps` steps, each from where the steps before it led, regime "free running", with limits.
 
     The limit of each is 64 times how far the true loss moves when all parameters are off by a rounding before each step, or those of
     the steps before it, and a loss's own rounding.
     """
-    from actconform.testdata.model_vectors import signs
-
     experiment = task.experiment
-    steps = min(FREE_STEPS, experiment.steps * experiment.epochs)
+    steps = experiment.free_steps
     losses, _, _ = trajectory(task, steps, forms)
     truth = np.asarray(losses)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from actconform.catalog.models.layer_kinds import kernel_of, same_pads
+from actconform.catalog.models.layer_kinds import CLIP, same_pads
+from actconform.oracle.training.trajectory import kinks_of
 from actconform.types.model import LOSS
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.oracle.training.trajectory import Touch
-    from actconform.types import Bundle
+    from actconform.types import Bundle, Kink
     from actconform.types.model import Layer, Model
 
     F64 = NDArray[np.float64]
@@ -38,7 +39,7 @@ def flips(
             continue
         x = layers[source]
         reach = REACH * np.sqrt(np.mean([(run[source] - x) ** 2 for run in moved], axis=0))
-        for place, value in _undecided(layer, x, reach, tensors):
+        for place, value in _undecided(model, layer, x, reach, tensors):
             count += 1
             if count > MOST:
                 return
@@ -59,16 +60,29 @@ def _setting(name: str, place: Any, value: float) -> Callable[[str], Touch]:
     return touch
 
 
-def _undecided(layer: Layer, x: F64, reach: F64, tensors: Bundle) -> Iterator[tuple[Any, float]]:
+def _undecided(model: Model, layer: Layer, x: F64, reach: F64, tensors: Bundle) -> Iterator[tuple[Any, float]]:
     """Yield the place of each undecided element of what the layer reads, and a number on the other side."""
     if layer.kind == "activation":
-        for kink in kernel_of(layer).kinks:
-            if kink.left != kink.right:
-                yield from _beside(x, np.full(x.shape, kink.x), reach)
+        for kink in kinks_of(model).get(layer.inputs[0], ()):
+            yield from _on(x, kink)
+            yield from _beside(x, np.full(x.shape, kink.x), reach)
     elif layer.name == LOSS and layer.kind == "mean-absolute-error":
         yield from _beside(x, np.asarray(tensors[layer.inputs[1]], np.float64), reach)
+    elif layer.kind in ("binary-cross-entropy", "categorical-cross-entropy"):
+        # Beyond its ends the clip is flat: there a probability that is certain and wrong has no gradient any more.
+        wrong = [(CLIP[0], tensors[layer.inputs[1]] > 0.0), (CLIP[1], tensors[layer.inputs[1]] < 1.0)]
+        for end, where in wrong[: 2 if layer.kind.startswith("binary") else 1]:
+            yield from _beside(x, np.full(x.shape, end), np.where(where, reach, 0.0))
     elif layer.kind == "max-pool":
         yield from _next_to_largest(layer, x, reach)
+
+
+def _on(x: F64, kink: Kink) -> Iterator[tuple[Any, float]]:
+    """Yield all elements on a kink together: which slope that has is a choice, and the same for all."""
+    on = np.abs(x - kink.x) <= max(abs(kink.x) * 2.0**-51, 2.0**-1069)
+    if on.any():
+        middle = x[on][0]
+        yield on, 2.0 * kink.x - middle if middle != kink.x else np.nextafter(kink.x, np.inf)
 
 
 def _beside(x: F64, kink: F64, reach: F64) -> Iterator[tuple[Any, float]]:

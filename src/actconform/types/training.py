@@ -78,11 +78,13 @@ class Forms(msgspec.Struct, frozen=True, kw_only=True):
 
     epsilon: Adam adds it to sqrt(v / (1 - beta2^t)), as algorithm 1 of Kingma and Ba 2015 and torch have it, or to sqrt(v), as the formula
     before their section 2.1 and Keras; RMSprop adds it to sqrt(v) or, as Keras, to v. momentum: a mean of gradients, multiplied by the
-    learning rate in each step, as in torch, or of whole updates, as in Keras; the two differ while the learning rate changes.
+    learning rate in each step, as in torch, or of whole updates, as in Keras; the two differ while the learning rate changes. variance: what
+    enters the running variance of a batch normalization, the biased one of the batch, by which it normalizes, or, as in torch, the unbiased one.
     """
 
     epsilon: EpsilonForm = "added to the corrected root"
     momentum: MomentumForm = "of gradients"
+    variance: Literal["biased", "unbiased"] = "biased"
 
 
 class EarlyStopping(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +141,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     stopping: EarlyStopping | None = None
     judged: int = 20
     """How many steps, from the first on, are judged each from the state before it."""
+    free: int = 20
+    """How many losses, from the first on, are compared with those of the truth trained by itself; further on healthy paths part."""
     claims: tuple[Claim, ...] = ()
     seed: int = 0
 
@@ -160,3 +164,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def steps(self) -> int:
         """How many steps an epoch has."""
         return self.examples // self.batch
+
+    @property
+    def free_steps(self) -> int:
+        """How many losses are compared: no more than there are steps."""
+        return min(self.free, self.steps * self.epochs)

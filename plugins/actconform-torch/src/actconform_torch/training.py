@@ -9,6 +9,7 @@ import numpy as np
 from actconform import Unsupported
 from actconform.plugin.training_loop import Trainer
 from actconform.types.model import LOSS
+from actconform.types.training import Forms
 from actconform_torch.models import Network
 from actconform_torch.torch_module import import_torch, tensor_of
 
@@ -63,6 +64,7 @@ class TorchTrainer(Trainer):
         rule = experiment.optimizer
         self._schedule = scheduler.StepLR(self.optimizer, rule.decay_steps, rule.decay) if rule.decay != 1.0 else None
         self._loss = transform(self._loss_of)
+        self.forms = Forms(variance="unbiased")
         self.implementation = f"{self._network.text}; torch.optim.{type(self.optimizer).__name__}"
 
     def make_optimizer(self, parameters: Iterable[Any], rule: Optimizer) -> TorchOptimizer:

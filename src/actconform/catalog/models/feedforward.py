@@ -129,8 +129,11 @@ def bare_pools() -> Model:
     )
 
 
-def blobs(*, published: bool) -> Model:
-    """Four Gaussian clusters in the plane; already small, the published one has its batch of five."""
+def blobs(*, published: bool, logits: bool = False) -> Model:
+    """Four Gaussian clusters in the plane; already small, the published one has its batch of five.
+
+    With `logits` the loss is of the last layer's logits, which is what Keras makes of a loss of softmax's probabilities.
+    """
     sizes = (12, 8, 4)
     layers, below = [], "x"
     for number, units in enumerate(sizes, 1):
@@ -141,9 +144,13 @@ def blobs(*, published: bool) -> Model:
             layer(f"act{number}", "activation", f"dense{number}", kernel="softmax" if last else "relu"),
         ]
         below = f"act{number}"
-    layers += [layer("loss", "categorical-cross-entropy", below, "target")]
+    loss = "categorical-cross-entropy" + "-from-logits" * logits
+    if logits:
+        layers.pop()
+        below = layers[-1].name
+    layers += [layer("loss", loss, below, "target")]
     return describe(
-        _named("blobs-mlp", published=published),
+        _named("blobs-mlp" + "-logits" * logits, published=published),
         f"{CLAIMS}: softmax over four clusters",
         [Input(name="x", shape=(2,), draw="normal"), Input(name="target", shape=(4,), draw="one-hot", role="target")],
         layers,

@@ -6,7 +6,7 @@ AdamW: Loshchilov and Hutter 2019; RMSprop: Tieleman and Hinton 2012, without mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,56 +30,58 @@ def updated(
     Numbers are arrays, or anything with their operators and `** 0.5`; `constant` makes one of a hyperparameter. NaN and infinities go
     where the arithmetic takes them.
     """
+    at = _At(optimizer, forms, step, constant)
     w: Any = parameter
     g: Any = gradient
-    rate = constant(optimizer.rate(step))
     match optimizer.kind:
         case "sgd":
-            return _sgd(optimizer, forms, rate, w, g, slots, constant)
+            return _sgd(at, w, g, slots)
         case "rmsprop":
-            share = constant(optimizer.beta2)
-            v = share * slots["v"] + (1.0 - share) * (g * g)
-            epsilon = constant(optimizer.epsilon)
-            root = (v + epsilon) ** 0.5 if forms.epsilon == "inside the root" else v**0.5 + epsilon
-            return w - rate * g / root, {"v": v}
+            return _rmsprop(at, w, g, slots)
         case "adamw":
-            w = w - (rate * constant(optimizer.weight_decay)) * w
-    return _adam(optimizer, forms, step, rate, w, g, slots, constant)
+            w = w - (at.rate * constant(optimizer.weight_decay)) * w
+    return _adam(at, w, g, slots)
 
 
-def _sgd(
-    optimizer: Optimizer,
-    forms: Forms,
-    rate: Any,
-    w: Any,
-    g: Any,
-    slots: Mapping[str, Any],
-    constant: Callable[[float], Any],
-) -> tuple[Any, dict[str, Any]]:
-    if not optimizer.momentum:
+class _At(NamedTuple):
+    """A step of an optimizer, counted from 1."""
+
+    optimizer: Optimizer
+    forms: Forms
+    step: int
+    constant: Callable[[float], Any]
+
+    @property
+    def rate(self) -> Any:
+        return self.constant(self.optimizer.rate(self.step))
+
+
+def _sgd(at: _At, w: Any, g: Any, slots: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    rate, nesterov = at.rate, at.optimizer.nesterov
+    if not at.optimizer.momentum:
         return w - rate * g, {}
-    kept = constant(optimizer.momentum)
-    if forms.momentum == "of updates":
+    kept = at.constant(at.optimizer.momentum)
+    if at.forms.momentum == "of updates":
         moved = kept * slots["momentum"] - rate * g
-        return w + (kept * moved - rate * g if optimizer.nesterov else moved), {"momentum": moved}
+        return w + (kept * moved - rate * g if nesterov else moved), {"momentum": moved}
     mean = kept * slots["momentum"] + g
-    return w - rate * (g + kept * mean if optimizer.nesterov else mean), {"momentum": mean}
+    return w - rate * (g + kept * mean if nesterov else mean), {"momentum": mean}
 
 
-def _adam(
-    optimizer: Optimizer,
-    forms: Forms,
-    step: int,
-    rate: Any,
-    w: Any,
-    g: Any,
-    slots: Mapping[str, Any],
-    constant: Callable[[float], Any],
-) -> tuple[Any, dict[str, Any]]:
-    beta1, beta2, epsilon = constant(optimizer.beta1), constant(optimizer.beta2), constant(optimizer.epsilon)
+def _rmsprop(at: _At, w: Any, g: Any, slots: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    share, epsilon = at.constant(at.optimizer.beta2), at.constant(at.optimizer.epsilon)
+    v = share * slots["v"] + (1.0 - share) * (g * g)
+    root = (v + epsilon) ** 0.5 if at.forms.epsilon == "inside the root" else v**0.5 + epsilon
+    return w - at.rate * g / root, {"v": v}
+
+
+def _adam(at: _At, w: Any, g: Any, slots: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    beta1, beta2, epsilon = (
+        at.constant(number) for number in (at.optimizer.beta1, at.optimizer.beta2, at.optimizer.epsilon)
+    )
     m = beta1 * slots["m"] + (1.0 - beta1) * g
     v = beta2 * slots["v"] + (1.0 - beta2) * (g * g)
-    of_mean, of_square = 1.0 - beta1**step, 1.0 - beta2**step
-    if forms.epsilon == "added to the root":
-        return w - (rate * of_square**0.5 / of_mean) * m / (v**0.5 + epsilon), {"m": m, "v": v}
-    return w - (rate / of_mean) * m / (v**0.5 / of_square**0.5 + epsilon), {"m": m, "v": v}
+    of_mean, of_square = 1.0 - beta1**at.step, 1.0 - beta2**at.step
+    if at.forms.epsilon == "added to the root":
+        return w - (at.rate * of_square**0.5 / of_mean) * m / (v**0.5 + epsilon), {"m": m, "v": v}
+    return w - (at.rate / of_mean) * m / (v**0.5 / of_square**0.5 + epsilon), {"m": m, "v": v}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.oracle.layers.model import gradients, statistics, values
 from actconform.oracle.training.optimizers import updated
 from actconform.types.model import LOSS
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actconform.oracle.layers.registry import F64
-    from actconform.types import Bundle
+    from actconform.types import Bundle, Kink
     from actconform.types.model import Model
     from actconform.types.training import Experiment, Forms
     from actconform.types.training_run import TrainingTask
@@ -39,9 +40,18 @@ def evaluated(
 ) -> Evaluated:
     """Return what a model computes of inputs and parameters, as `oracle.layers.model` does, by one pass there and back.
 
+    On a kink itself, where biases of 0 meet inputs of 0, activations have the flatter of their slopes there, as frameworks have of relu.
     `touch("value")`, `touch("cotangent")`, `touch("gradient")` and `touch("statistics")` change what is computed.
     """
-    layers = values(model, tensors, touch("value"))
+    kinks = kinks_of(model)
+
+    def value(name: str, array: F64) -> F64:
+        array = touch("value")(name, array)
+        for kink in kinks.get(name, ()):
+            array = np.where(array == kink.x, kink.x + _beside(kink), array)
+        return array
+
+    layers = values(model, tensors, value)
     pulled = gradients(model, tensors, layers, touch("cotangent"))
     left = statistics(model, tensors, layers)
     return Evaluated(
@@ -49,6 +59,22 @@ def evaluated(
         {f"d_{name}": touch("gradient")(name, array) for name, array in pulled.items()},
         {name: touch("statistics")(name, array) for name, array in left.items()},
     )
+
+
+def kinks_of(model: Model) -> dict[str, list[Kink]]:
+    """Return the kinks that the values of layers may lie on: by layer those of the activations that read it."""
+    kinks: dict[str, list[Kink]] = {}
+    for layer in model.layers:
+        if layer.kind == "activation":
+            bends = [kink for kink in kernel_of(layer).kinks if kink.left != kink.right]
+            kinks.setdefault(layer.inputs[0], []).extend(bends)
+    return kinks
+
+
+def _beside(kink: Kink) -> float:
+    """Return what leads from a kink to its flatter side, and changes no value."""
+    nearest = max(abs(kink.x) * 2.0**-52, 2.0**-1070)
+    return -nearest if abs(kink.left) < abs(kink.right) else nearest
 
 
 def initial_slots(experiment: Experiment) -> dict[str, F64]:
@@ -59,6 +85,18 @@ def initial_slots(experiment: Experiment) -> dict[str, F64]:
         for name in experiment.differentiable
         for slot in experiment.optimizer.slots
     }
+
+
+def running(computed: Evaluated, forms: Forms) -> dict[str, F64]:
+    """Return the running statistics after a step by the parameters that they replace, the variance in a backend's form."""
+    statistics = dict(computed.statistics)
+    for name in computed.statistics:
+        layer, _, short = name.rpartition(".")
+        if short == "unbiased":
+            unbiased = statistics.pop(name)
+            if forms.variance == "unbiased":
+                statistics[f"{layer}.variance"] = unbiased
+    return statistics
 
 
 def after_step(experiment: Experiment, forms: Forms, step: int, state: Bundle, computed: Evaluated) -> dict[str, F64]:
@@ -72,7 +110,7 @@ def after_step(experiment: Experiment, forms: Forms, step: int, state: Bundle, c
             )
         following[name] = w
         following |= {f"{name}/{slot}": array for slot, array in kept.items()}
-    following |= {name: array for name, array in computed.statistics.items() if name in following}
+    following |= {name: array for name, array in running(computed, forms).items() if name in following}
     return following
 
 
