@@ -14,6 +14,7 @@ from actconform_keras.engines import Engine, TensorFlow, vjp_artifact
 from actconform_keras.keras_module import KERAS_DTYPES, keras_on
 from actconform_keras.kernels import implement
 from actconform_keras.models import KerasModelProgram
+from actconform_keras.training import KerasTraining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from actconform.plugin.trained_model import TrainedModel
     from actconform.types import Bundle
     from actconform.types.trained import SourceKind, TrainedSource
+    from actconform.types.training_run import TrainingRecord, TrainingTask
     from actconform_keras.engines import Named, Outputs
 
 
@@ -32,6 +34,8 @@ class KerasBackend(FrameworkBackend):
     name: ClassVar[str] = "keras"
     opens: ClassVar[tuple[SourceKind, ...]] = ("factory", "keras", "saved-model", "tflite")
     device: ClassVar[str | None] = None
+    compiles_training: ClassVar[bool] = False
+    """Whether `fit` has XLA compile its step; TensorFlow makes a graph of it either way."""
 
     def facts(self) -> dict[str, str]:
         """Return versions, CPU capability, oneDNN, threads and the fate of subnormals; raise `Unavailable` without Keras.
@@ -71,6 +75,11 @@ class KerasBackend(FrameworkBackend):
         """Return the model of Keras's own layers as a program; raise `Unsupported` for a layer that there is nothing for."""
         self._framework()
         return KerasModelProgram(model, dtype, self._engine())
+
+    def train(self, task: TrainingTask) -> TrainingRecord:
+        """Train by `fit` with an optimizer of keras.optimizers; raise `Unsupported` for a layer that there is nothing for."""
+        self._framework()
+        return KerasTraining(task, compiled=self.compiles_training).fit()
 
     def open_trained(self, source: TrainedSource) -> TrainedModel:
         """Return a factory's Keras model, a `.keras` file, a SavedModel or a TFLite file, opened on the CPU."""

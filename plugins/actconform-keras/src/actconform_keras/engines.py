@@ -62,7 +62,7 @@ class Engine(ABC):
         """Return the cotangent pulled back through `value` to each source; None where no path leads there."""
 
     @abstractmethod
-    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *arguments: object) -> Callable[[], Outputs]:
         """Return what calls `compute`, returns when all is computed, and raises `Unsupported` for what there is no kernel for."""
 
     def close(self) -> None:  # noqa: B027  most keep nothing
@@ -93,17 +93,17 @@ class TensorFlow(Engine):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
             y = value(sources)
-        found = tape.gradient(y, sources, output_gradients=cotangent)
+        pulled = tape.gradient(y, sources, output_gradients=cotangent)
         # The gradient of a choice of rows comes as these rows.
-        return {name: d if d is None else tf.convert_to_tensor(d) for name, d in found.items()}
+        return {name: d if d is None else tf.convert_to_tensor(d) for name, d in pulled.items()}
 
-    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *arguments: object) -> Callable[[], Outputs]:
         tf = keras_on("tensorflow")
         device, refusing = self._device, (tf.errors.OpError, *self.refusing)
 
         def done() -> Outputs:
             try:
-                return compute(*given)
+                return compute(*arguments)
             except refusing as error:
                 raise _refusal(error) from error
 
@@ -137,15 +137,15 @@ class Jax(Engine):
         self, value: Callable[[Named], Tensor], sources: Named, cotangent: Tensor
     ) -> dict[str, Tensor | None]:
         _, pull_back = keras_on("jax").vjp(value, dict(sources))
-        (found,) = pull_back(cotangent)
-        return dict(found)
+        (pulled,) = pull_back(cotangent)
+        return dict(pulled)
 
-    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *arguments: object) -> Callable[[], Outputs]:
         wait = keras_on("jax").block_until_ready
 
         def done() -> Outputs:
             try:
-                outputs: Outputs = wait(compute(*given))
+                outputs: Outputs = wait(compute(*arguments))
             except NotImplementedError as error:
                 raise Unsupported(str(error).splitlines()[0]) from error
             return outputs
@@ -164,13 +164,13 @@ class Torch(Engine):
         self, value: Callable[[Named], Tensor], sources: Named, cotangent: Tensor
     ) -> dict[str, Tensor | None]:
         watched = {name: tensor.detach().requires_grad_() for name, tensor in sources.items()}
-        found = keras_on("torch").autograd.grad(value(watched), list(watched.values()), cotangent, allow_unused=True)
-        return dict(zip(watched, found, strict=True))
+        pulled = keras_on("torch").autograd.grad(value(watched), list(watched.values()), cotangent, allow_unused=True)
+        return dict(zip(watched, pulled, strict=True))
 
-    def whole(self, compute: Callable[..., Outputs], *given: object) -> Callable[[], Outputs]:
+    def whole(self, compute: Callable[..., Outputs], *arguments: object) -> Callable[[], Outputs]:
         def done() -> Outputs:
             try:
-                return compute(*given)
+                return compute(*arguments)
             except RuntimeError as error:
                 words = str(error).splitlines()[0] if str(error) else ""
                 if "not implemented" in words:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from actconform import Unavailable
+from actconform import Unavailable, Unsupported
 from actconform.machine.gpu import first_gpu
 from actconform.plugin.framework import fate_of_subnormals
 from actconform_keras.backend import KerasBackend
@@ -15,6 +15,7 @@ from actconform_keras.keras_module import keras_on
 
 if TYPE_CHECKING:
     from actconform.types.trained import SourceKind
+    from actconform.types.training_run import TrainingRecord, TrainingTask
 
 OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # NVIDIA's libraries heed it, whatever TensorFlow says
 
@@ -61,6 +62,12 @@ class KerasGpu(KerasBackend):
             "subnormals": fate_of_subnormals(tiny),
             "threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         }
+
+    def train(self, task: TrainingTask) -> TrainingRecord:  # noqa: ARG002
+        """Raise `Unsupported`: `fit` reads its batches by way of the CPU, which this backend never uses."""
+        raise Unsupported(
+            f"{self.name} fits no models: fit reads its batches on the CPU, where nothing of this backend is to be"
+        )
 
     def _framework(self) -> Any:
         return keras_on("tensorflow")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from actconform import Program
 from actconform.plugin.framework import builder_of
 from actconform.types.model import LOSS, OUTPUT
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     import keras
+    from numpy.typing import NDArray
 
     from actconform import Model
     from actconform.types import Bundle
@@ -34,7 +37,10 @@ class Network:
         import keras
 
         self.model, self.dtype = model, KERAS_DTYPES[dtype]
+        self.variables: dict[str, keras.Variable] = {}
+        """By the names of the parameters that they are."""
         self._parameters: dict[str, str] = {}
+        self._shapes = {parameter.name: parameter.shape for parameter in model.parameters}
         self._texts: dict[str, list[str]] = {}
         self.symbols = {
             one.name: keras.Input(one.shape, dtype=self.dtype, name=one.name)
@@ -50,9 +56,10 @@ class Network:
             # A dropout has a variable too, for its random numbers, and it is no parameter.
             for variable, parameter in zip(built.layer.variables, model.parameters_of(layer.name), strict=False):
                 self._parameters[variable.path] = parameter.name
+                self.variables[parameter.name] = variable
         # Not the model's name: TensorFlow refuses "@" in a scope.
         self.keras_model = keras.Model(self.symbols, values, name="model")
-        text, self._loss = loss_of(last.kind, self.dtype)
+        text, self.loss = loss_of(last.kind, self.dtype)
         self._say("keras.losses", text)
 
     @property
@@ -63,8 +70,12 @@ class Network:
     def __call__(self, tensors: Named) -> Outputs:
         values, _ = self._called(tensors)
         prediction, target = self.model.layer(LOSS).inputs
-        known = {**tensors, **values}
-        return {**values, LOSS: self._loss(known[target], known[prediction])}
+        named = {**tensors, **values}
+        return {**values, LOSS: self.loss(named[target], named[prediction])}
+
+    def values(self, tensors: Named) -> Outputs:
+        """Return the value of every layer but the loss."""
+        return self._called(tensors)[0]
 
     def statistics(self, tensors: Named) -> Outputs:
         """Return what becomes of the variables that no gradient changes, by the names of the parameters that they are."""
@@ -78,10 +89,10 @@ class Network:
 
     def _called(self, tensors: Named) -> tuple[Outputs, list[Any]]:
         """Return every layer's value but the loss's, and the variables that are not trained as the call leaves them."""
-        own = self.keras_model
-        values, left = own.stateless_call(
-            self._given(own.trainable_variables, tensors),
-            self._given(own.non_trainable_variables, tensors),
+        network = self.keras_model
+        values, left = network.stateless_call(
+            self._tensors_of(network.trainable_variables, tensors),
+            self._tensors_of(network.non_trainable_variables, tensors),
             {name: tensors[name] for name in self.symbols},
             training=self.model.training,
         )
@@ -97,21 +108,34 @@ class Network:
         """Return the Keras model from inputs to "y" alone, with `parameters` as its weights, as training would have left them."""
         import keras
 
-        for variable in self.keras_model.variables:
-            if variable.path in self._parameters:
-                variable.assign(parameters[self._parameters[variable.path]].reshape(variable.shape))
+        self.assign(parameters)
         return keras.Model(self.symbols, {OUTPUT: self.keras_model.output[self.model.output]}, name="model")
+
+    def assign(self, parameters: Bundle) -> None:
+        """Give the variables the values of the parameters that they are."""
+        for name, variable in self.variables.items():
+            variable.assign(parameters[name].reshape(variable.shape))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return copies of the variables' values, canonical, by the names of the parameters that they are."""
+        return {name: self.array(name, variable) for name, variable in self.variables.items()}
+
+    def array(self, name: str, value: Any) -> NDArray[Any]:
+        """Return a copy of a tensor or variable of a parameter's shape in Keras in its canonical shape."""
+        from keras import ops
+
+        return np.array(ops.convert_to_numpy(value)).reshape(self._shapes[name])
 
     def _build(self, layer: Layer) -> BuiltLayer:
         build = builder_of(layer, BUILDERS, "keras")
         return build(KerasContext.of(self.model, layer, dtype=self.dtype))
 
     def _say(self, room: str, text: str) -> None:
-        said = self._texts.setdefault(room, [])
-        if text not in said:
-            said.append(text)
+        texts = self._texts.setdefault(room, [])
+        if text not in texts:
+            texts.append(text)
 
-    def _given(self, variables: Iterable[keras.Variable], tensors: Named) -> list[Any]:
+    def _tensors_of(self, variables: Iterable[keras.Variable], tensors: Named) -> list[Any]:
         return [self._value(variable, tensors) for variable in variables]
 
     def _value(self, variable: keras.Variable, tensors: Named) -> Any:
@@ -169,5 +193,5 @@ class KerasModelProgram(Program):
 
     def _gradients(self, tensors: Named, cotangent: Any) -> Outputs:
         sources = {name: tensors[name] for name in self._model.differentiable}
-        found = self._engine.gradients(lambda known: self._network({**tensors, **known})[LOSS], sources, cotangent)
-        return vjp_artifact(found, f"model {self._model.name}", LOSS)
+        pulled = self._engine.gradients(lambda watched: self._network({**tensors, **watched})[LOSS], sources, cotangent)
+        return vjp_artifact(pulled, f"model {self._model.name}", LOSS)

@@ -28,6 +28,7 @@ class KerasXla(KerasBackend):
     """What `keras` calls, within tf.function(jit_compile=True), and for gradients the tape too; on the CPU."""
 
     name: ClassVar[str] = "keras-xla"
+    compiles_training: ClassVar[bool] = True
     compiles_per_shape: ClassVar[bool] = True
     opens: ClassVar[tuple[SourceKind, ...]] = ()
     extra: ClassVar[bool] = True
@@ -51,6 +52,7 @@ class KerasJax(KerasBackend):
     """keras.activations, keras.layers and keras.ops on JAX with jax.vjp on the CPU, each operation as it is called."""
 
     name: ClassVar[str] = "keras-jax"
+    compiles_training: ClassVar[bool] = True
     compiles_per_shape: ClassVar[bool] = True
     opens: ClassVar[tuple[SourceKind, ...]] = ()
     extra: ClassVar[bool] = True
