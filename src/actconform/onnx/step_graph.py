@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from actconform.errors import UsageError, near
+from actconform.onnx.batch_statistics import append_statistics
 from actconform.onnx.constants import constant_tensor
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.nested_graphs import fresh_prefix, needed, own_names, reads
@@ -116,7 +117,8 @@ def training_graph(forward: bytes, experiment: Experiment) -> bytes:
         if parameter.trainable and parameter.name not in stated:
             value = helper.make_tensor_value_info(parameter.name, TensorProto.FLOAT, parameter.shape)
             model.graph.input.append(value)
-    step = _with_update(model, experiment.differentiable, experiment.optimizer, gradients=True)
+    computed = append_statistics(model, experiment.model)
+    step = _with_update(model, experiment.differentiable, experiment.optimizer, gradients=True, computed=computed)
     return bytes(step.SerializeToString())
 
 
@@ -185,24 +187,48 @@ def _with_path(light: onnx.ModelProto, model: onnx.ModelProto, names: Sequence[s
 
 
 def _with_update(
-    model: onnx.ModelProto, parameters: Sequence[str], optimizer: Optimizer, *, gradients: bool
+    model: onnx.ModelProto,
+    parameters: Sequence[str],
+    optimizer: Optimizer,
+    *,
+    gradients: bool,
+    computed: Sequence[str] = (),
 ) -> onnx.ModelProto:
-    """Return the graph of a step of a model that has "loss" among its outputs and its parameters as inputs."""
+    """Return the graph of a step of a model that has "loss" among its outputs and its parameters as inputs.
+
+    It has the next values of the running statistics `computed` already.
+    """
     names = set(own_names(model.graph))
-    slots = {name: [f"{name}/{slot}" for slot in optimizer.slots] for name in parameters}
     statistics = statistics_given(model.graph, {value.name for value in model.graph.input})
-    state = [*parameters, *(slot for each in slots.values() for slot in each), *statistics]
+    shaped_as = {
+        state: name for name in parameters for state in (name, *(f"{name}/{slot}" for slot in optimizer.slots))
+    }
+    shaped_as |= {name: name for name in (*statistics, *computed)}
+    slots = [state for state, name in shaped_as.items() if state != name]
     shown = [GRADIENT + name for name in parameters] if gradients else []
-    expect_free(
-        names,
-        [STEP, RATE, *(slot for each in slots.values() for slot in each), *(NEXT + name for name in state), *shown],
-    )
+    expect_free(names, [STEP, RATE, *slots, *(NEXT + state for state in shaped_as if state not in computed), *shown])
     cotangent = fresh_prefix("ct_", names)
     gradient = GRADIENT if gradients else fresh_prefix(GRADIENT, names)
     differentiated = add_gradients(model, parameters, [LOSS], cotangent=cotangent, gradient=gradient)
     graph = differentiated.graph
     _set_constant(graph, cotangent + LOSS)
+    _append_updates(graph, parameters, optimizer, gradient)
+    _give_statistics(graph, list(statistics))
     shapes = {value.name: value for value in graph.input}
+    graph.input.extend(_like(shapes[shaped_as[slot]], slot) for slot in slots)
+    graph.input.append(helper.make_tensor_value_info(STEP, TensorProto.INT64, ()))
+    graph.input.append(helper.make_tensor_value_info(RATE, TensorProto.FLOAT, ()))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info(LOSS, TensorProto.FLOAT, ()))
+    graph.output.extend(_like(shapes[name], NEXT + state) for state, name in shaped_as.items())
+    graph.output.extend(_like(shapes[name], GRADIENT + name) for name in parameters if gradients)
+    _drop_unused(graph)
+    onnx.checker.check_model(differentiated)
+    return differentiated
+
+
+def _append_updates(graph: onnx.GraphProto, parameters: Sequence[str], optimizer: Optimizer, gradient: str) -> None:
+    """Add what the optimizer makes of parameters and slots, as tensors "next/...", of gradients called by a prefix."""
     updates = UpdateNodes(fresh_prefix("update_", set(own_names(graph))))
     step: Any = updates.scalar(STEP)
     rule: Any = _AtRate(optimizer, updates.scalar(RATE))
@@ -211,24 +237,11 @@ def _with_update(
         w, after = updated(
             rule, Forms(), step, updates.tensor(name), updates.tensor(gradient + name), before, lambda number: number
         )
-        results = {name: w.name, **{f"{name}/{slot}": number.name for slot, number in after.items()}}
-        for result, tensor in results.items():
-            updates.rename(tensor, NEXT + result)
+        updates.rename(w.name, NEXT + name)
+        for slot, number in after.items():
+            updates.rename(number.name, f"{NEXT}{name}/{slot}")
     graph.node.extend(updates.nodes)
     graph.initializer.extend(updates.initializers)
-    _give_statistics(graph, list(statistics))
-    graph.input.extend(_like(shapes[name], slot) for name in parameters for slot in slots[name])
-    graph.input.append(helper.make_tensor_value_info(STEP, TensorProto.INT64, ()))
-    graph.input.append(helper.make_tensor_value_info(RATE, TensorProto.FLOAT, ()))
-    described = {slot: shapes[name] for name in parameters for slot in (name, *slots[name])}
-    described |= {name: shapes[name] for name in statistics}
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(LOSS, TensorProto.FLOAT, ()))
-    graph.output.extend(_like(described[name], NEXT + name) for name in state)
-    graph.output.extend(_like(shapes[name], GRADIENT + name) for name in parameters if gradients)
-    _drop_unused(graph)
-    onnx.checker.check_model(differentiated)
-    return differentiated
 
 
 class _AtRate:
