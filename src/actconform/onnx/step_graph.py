@@ -24,6 +24,7 @@ from actconform.onnx.trainable import (
     expect_float_model,
     expect_free,
     expect_loss,
+    expect_optimizer,
     likely_weights,
     named_weights,
     output_for_loss,
@@ -88,6 +89,7 @@ def train_step(
     float32 weights, or a tensor's name is taken; UnsupportedOperator for a node without a gradient; GradientError as `add_gradients`.
     """
     expect_loss(loss)
+    expect_optimizer(optimizer)
     light = strip_weights(model)
     expect_float_model(light.graph)
     of = output_for_loss(light.graph, output)

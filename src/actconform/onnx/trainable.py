@@ -20,6 +20,8 @@ from actconform.types.model import LOSS, Layer
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from actconform.types.training import Optimizer
+
 TARGET = "target"
 
 # Inputs of operators that hold no weights: running statistics and sizes. Numbers such as an epsilon are scalars.
@@ -87,6 +89,24 @@ def expect_loss(kind: str) -> None:
     """Raise UsageError for a loss that there is not."""
     if kind not in LOSSES:
         raise UsageError(f"there is no loss {kind!r}{near(kind, list(LOSSES))}")
+
+
+def expect_optimizer(optimizer: Optimizer) -> None:
+    """Raise UsageError where a number of an optimizer cannot be, or is of another kind."""
+    ranges = {
+        "learning_rate": (0.0, float("inf")),
+        "momentum": (0.0, 1.0),
+        "beta1": (0.0, 1.0),
+        "beta2": (0.0, 1.0),
+        "epsilon": (0.0, float("inf")),
+        "weight_decay": (0.0, float("inf")),
+    }
+    for name, (least, below) in ranges.items():
+        value = getattr(optimizer, name)
+        if not least <= value < below:
+            raise UsageError(f"optimizer: {name} = {value:g} is expected to be {least:g} or more, and below {below:g}")
+    if optimizer.kind != "sgd" and (optimizer.momentum or optimizer.nesterov):
+        raise UsageError(f"optimizer: momentum and nesterov are of sgd, not of {optimizer.kind}")
 
 
 def expect_free(taken: Collection[str], names: Sequence[str]) -> None:
