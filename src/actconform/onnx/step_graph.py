@@ -270,7 +270,6 @@ def _set_constant(graph: onnx.GraphProto, name: str) -> None:
 def _give_statistics(graph: onnx.GraphProto, names: Sequence[str]) -> None:
     """Name what nodes BatchNormalization make of running statistics as outputs of a step."""
     for name, (node, place) in statistics_given(graph, names).items():
-        node.output.extend([""] * (place + 1 - len(node.output)))
         if node.output[place]:
             graph.node.append(helper.make_node("Identity", [node.output[place]], [NEXT + name], name=NEXT + name))
         else:
