@@ -1,14 +1,12 @@
-"""The experiments in training: what the texts on activation functions claim, and each optimizer; small for every run, published for a full one.
-
-Claims of small experiments are stated for their own sizes; where a text has a number for the published size, it stands beside it.
-"""
+"""The experiments of every run: of small models, a second or less of training each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
+from actconform.catalog.experiments.builder import ADAM, HEADS, experiment_of, head_claims
 from actconform.catalog.models.feedforward import (
     autoencoder,
     blobs,
@@ -19,35 +17,22 @@ from actconform.catalog.models.feedforward import (
     regression,
 )
 from actconform.catalog.models.memory import attention_block
-from actconform.catalog.models.zoo import PUBLISHED
 from actconform.types.training import Claim, EarlyStopping, Experiment, Optimizer
 
-if TYPE_CHECKING:
-    from actconform.types.model import Model
-
-ADAM = Optimizer(kind="adam", learning_rate=1e-3)
 FAST = Optimizer(kind="adam", learning_rate=1e-2)
-HEADS = ("softmax1", "sigmoid", "softmax2")
 MOMENTUM = Optimizer(kind="sgd", learning_rate=5e-3, momentum=0.9)
 
 
-def experiments() -> tuple[Experiment, ...]:
-    """Return every built-in experiment; those of published size have "@published" in their names."""
-    return (*_noise(), *_images(), *_signals(), *_blobs(), *_others(), *_published())
-
-
-def _experiment(name: str, model: Model, *, evaluation: Model | None = None, **settings: Any) -> Experiment:
-    """Return an experiment of a model: its batch is the experiment's, and in inference it reads all validation rows at once."""
-    model = msgspec.structs.replace(model, batch=settings["batch"])
-    inference = msgspec.structs.replace(evaluation or model, batch=settings["validation"])
-    return Experiment(name=name, source=model.source, model=model, evaluation=inference, **settings)
+def small_experiments() -> list[Experiment]:
+    """Return the experiments of every run."""
+    return [*_noise(), *_images(), *_signals(), *_blobs(), *_others()]
 
 
 def _noise() -> list[Experiment]:
     """Targets that have nothing to do with the inputs: what hidden layers of softmax, relu and sigmoid make of them."""
     settings: dict[str, Any] = {"data": "noise", "examples": 128, "validation": 128, "batch": 32, "epochs": 40}
     return [
-        _experiment(
+        experiment_of(
             "noise-softmax",
             mlp("softmax", published=False),
             optimizer=ADAM,
@@ -63,7 +48,7 @@ def _noise() -> list[Experiment]:
             ),
             **settings,
         ),
-        _experiment(
+        experiment_of(
             "noise-relu",
             mlp("relu", published=False),
             optimizer=FAST,
@@ -75,7 +60,7 @@ def _noise() -> list[Experiment]:
             ),
             **settings,
         ),
-        _experiment(
+        experiment_of(
             "noise-sigmoid",
             mlp("sigmoid", published=False),
             optimizer=ADAM,
@@ -88,7 +73,7 @@ def _noise() -> list[Experiment]:
             ),
             **settings,
         ),
-        _experiment(
+        experiment_of(
             "noise-dead-relu",
             mlp("relu", published=False),
             optimizer=msgspec.structs.replace(ADAM, learning_rate=0.1),
@@ -101,24 +86,9 @@ def _noise() -> list[Experiment]:
     ]
 
 
-def _head_claims(head: str) -> tuple[Claim, ...]:
-    """Return what an image classifier of that head shows: softmax of one unit is the constant 1, whose gradient is 0."""
-    if head == "softmax1":
-        return (
-            Claim(text="one unit of softmax changes no parameter", measure="largest parameter change", at_most=0.0),
-            Claim(text="and cannot learn", measure="accuracy", at_most=0.65, published="0.50"),
-            Claim(text="its loss stays high", measure="loss", at_least=5.0, published="7.60"),
-        )
-    what = {"sigmoid": "one unit of sigmoid", "softmax2": "two units of softmax"}[head]
-    return (
-        Claim(text=f"{what} can learn", measure="accuracy", at_least=0.95, published="0.98"),
-        Claim(text="and the loss falls", measure="loss", at_most=0.2, published="0.06"),
-    )
-
-
 def _images() -> list[Experiment]:
     return [
-        _experiment(
+        experiment_of(
             f"images-{head}",
             image_cnn(head, published=False, training=True),
             evaluation=image_cnn(head, published=False),
@@ -128,7 +98,7 @@ def _images() -> list[Experiment]:
             batch=16,
             epochs=12,
             optimizer=msgspec.structs.replace(ADAM, learning_rate=3e-3),
-            claims=_head_claims(head),
+            claims=head_claims(head),
         )
         for head in HEADS
     ]
@@ -144,7 +114,7 @@ def _signals() -> list[Experiment]:
         "linear": Claim(text="a linear output can", measure="loss", at_most=10.5),
     }
     return [
-        _experiment(
+        experiment_of(
             f"signals-{head}",
             autoencoder(head, published=False),
             data="signals",
@@ -176,10 +146,10 @@ def _blobs() -> list[Experiment]:
     }
     model = blobs(published=False, logits=True)
     return [
-        _experiment(
+        experiment_of(
             "blobs-adam", model, optimizer=FAST, epochs=20, stopping=EarlyStopping(), claims=claims, **settings
         ),
-        _experiment(
+        experiment_of(
             "blobs-stopped",
             model,
             optimizer=msgspec.structs.replace(FAST, learning_rate=0.05),
@@ -187,14 +157,14 @@ def _blobs() -> list[Experiment]:
             stopping=EarlyStopping(patience=2),
             **settings,
         ),
-        *(_experiment(f"blobs-{name}", model, optimizer=rule, epochs=2, **settings) for name, rule in rules.items()),
+        *(experiment_of(f"blobs-{name}", model, optimizer=rule, epochs=2, **settings) for name, rule in rules.items()),
     ]
 
 
 def _others() -> list[Experiment]:
     settings: dict[str, Any] = {"examples": 256, "validation": 64, "batch": 32}
     return [
-        _experiment(
+        experiment_of(
             "map-dropout",
             regression(published=False, training=True),
             evaluation=regression(published=False, training=False),
@@ -206,7 +176,7 @@ def _others() -> list[Experiment]:
             ),
             **settings,
         ),
-        _experiment(
+        experiment_of(
             "map-attention",
             attention_block(published=False),
             data="map",
@@ -214,110 +184,8 @@ def _others() -> list[Experiment]:
             optimizer=msgspec.structs.replace(ADAM, kind="adamw", weight_decay=0.01),
             **settings,
         ),
-        _experiment("classes-maxout", maxout(published=False), data="classes", epochs=10, optimizer=FAST, **settings),
-        _experiment(
+        experiment_of("classes-maxout", maxout(published=False), data="classes", epochs=10, optimizer=FAST, **settings),
+        experiment_of(
             "bits-latent", multinomial_latent(published=False), data="bits", epochs=20, optimizer=FAST, **settings
-        ),
-    ]
-
-
-def _published() -> list[Experiment]:
-    """The texts' own sizes; of the image classifiers 512 images and 3 epochs, of the autoencoders the first 4 epochs."""
-    noise: dict[str, Any] = {
-        "data": "noise",
-        "examples": 10_000,
-        "validation": 5_000,
-        "batch": 32,
-        "epochs": 16,
-        "optimizer": ADAM,
-        "judged": 3,
-    }
-    return [
-        _experiment(
-            "noise-softmax" + PUBLISHED,
-            mlp("softmax", published=True),
-            claims=(
-                Claim(
-                    text="hidden layers of softmax learn nothing from noise",
-                    measure="loss",
-                    at_least=0.98,
-                    published="1.0020",
-                ),
-                Claim(text="nor do they overfit", measure="validation loss", at_most=1.06, published="1.0271"),
-            ),
-            **noise,
-        ),
-        _experiment(
-            "noise-relu" + PUBLISHED,
-            mlp("relu", published=True),
-            claims=(
-                Claim(
-                    text="hidden layers of relu learn noise by rote", measure="loss", at_most=0.75, published="0.4808"
-                ),
-                Claim(text="and overfit", measure="validation loss", at_least=1.2, published="1.3290"),
-            ),
-            **noise,
-        ),
-        *(
-            _experiment(
-                f"images-{head}" + PUBLISHED,
-                image_cnn(head, published=True, training=True),
-                evaluation=image_cnn(head, published=True),
-                data="images",
-                examples=512,
-                validation=64,
-                batch=32,
-                epochs=3,
-                optimizer=ADAM,
-                stopping=EarlyStopping(),
-                judged=1,
-                free=2,
-                claims=_head_claims(head)[:2],
-            )
-            for head in HEADS
-        ),
-        _experiment(
-            "blobs-adam" + PUBLISHED,
-            blobs(published=True, logits=True),
-            data="blobs",
-            examples=600,
-            validation=150,
-            batch=5,
-            epochs=30,
-            optimizer=ADAM,
-            claims=(
-                Claim(text="four clusters are told apart", measure="accuracy", at_least=0.99, published="1.00"),
-                Claim(text="with certainty", measure="loss", at_most=0.1, published="0.0020"),
-            ),
-        ),
-        *(
-            _experiment(
-                f"signals-{head}" + PUBLISHED,
-                autoencoder(head, published=True),
-                data="signals",
-                examples=1024,
-                validation=256,
-                batch=64,
-                epochs=4,
-                optimizer=ADAM,
-                judged=3,
-                free=5,
-                claims=claims,
-            )
-            for head, claims in (
-                (
-                    "sigmoid",
-                    (
-                        Claim(
-                            text="a sigmoid cannot say more than 1",
-                            measure="loss",
-                            at_least=11.6,
-                            published="12.3405",
-                        ),
-                    ),
-                ),
-                ("relu", (Claim(text="a relu can", measure="loss", at_most=9.5, published="6.6143"),)),
-                ("linear", (Claim(text="a linear output can", measure="loss", at_most=11.0),)),
-            )
         ),
     ]
