@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actconform.types import Bundle, Kernel
     from actconform.types.dtypes import FloatFormat
     from actconform.types.model import Model
-    from actconform.types.training import Experiment, Forms
+    from actconform.types.training import Experiment, Forms, Optimizer
     from actconform.types.training_run import TrainingRecord, TrainingTask
 
     F64 = NDArray[np.float64]
@@ -195,7 +195,7 @@ def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVect
     """Return the losses of the first `free_steps` steps, each from where the steps before it led, regime "free running", with limits.
 
     The limit of each is 64 times how far the true loss moves when all parameters are off by a rounding before each step, or those of
-    the steps before it, and a loss's own rounding.
+    the steps before it, and the learning rate by the roundings of a bias correction, and a loss's own rounding.
     """
     experiment = task.experiment
     steps = experiment.free_steps
@@ -209,10 +209,19 @@ def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVect
             )
         )
 
-    moved = [np.asarray(trajectory(task, steps, forms, off(run))[0]) for run in range(FREE_RUNS)]
+    def hurried(run: int) -> Callable[[int], float]:
+        side = float(signs(f"{experiment.name}/bias correction/{run}", (1,))[0])
+        return lambda number: 1.0 + side * _of_bias_correction(experiment.optimizer, number + 1, fmt)
+
+    moved = [np.asarray(trajectory(task, steps, forms, off(run), hurried(run))[0]) for run in range(FREE_RUNS)]
     spread = np.maximum.accumulate(np.sqrt(np.mean([(run - truth) ** 2 for run in moved], axis=0)))
     bound = FREE_LIMIT * (spread + fmt.unit_roundoff * np.abs(truth))
     return TestVectors(tolerance_of(fmt), [_vector(FREE_RUNNING, {LOSS: truth}, {LOSS: bound}, {})])
+
+
+def _of_bias_correction(rule: Optimizer, step: int, fmt: FloatFormat) -> float:
+    """Return by which share sqrt(1 - beta2^step) is off where beta2 and its power are rounded: 3e-5 at the first step."""
+    return fmt.unit_roundoff / (1.0 - rule.beta2**step) if rule.kind in ("adam", "adamw") else 0.0
 
 
 def _wide(array: NDArray[Any]) -> F64:

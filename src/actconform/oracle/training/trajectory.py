@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
@@ -115,13 +116,17 @@ def after_step(experiment: Experiment, forms: Forms, step: int, state: Bundle, c
 
 
 def trajectory(
-    task: TrainingTask, steps: int, forms: Forms, touch: Callable[[int], Touch] = lambda _: lambda _, array: array
+    task: TrainingTask,
+    steps: int,
+    forms: Forms,
+    touch: Callable[[int], Touch] = lambda _: lambda _, array: array,
+    rate: Callable[[int], float] = lambda _: 1.0,
 ) -> tuple[list[float], list[float], dict[str, F64]]:
     """Return the losses and the norms of all gradients together of the first steps, and the state after them.
 
-    `touch(i)` may change the parameters that step i, from 0 on, begins with.
+    `touch(i)` may change the parameters that step i, from 0 on, begins with, and its learning rate is `rate(i)` times the experiment's.
     """
-    experiment = task.experiment
+    experiment, rule = task.experiment, task.experiment.optimizer
     state = {**{name: np.asarray(array, np.float64) for name, array in task.state.items()}, **initial_slots(experiment)}
     losses, norms = [], []
     for number in range(steps):
@@ -132,5 +137,7 @@ def trajectory(
         norms.append(
             float(np.sqrt(sum((computed.gradients[f"d_{name}"] ** 2).sum() for name in experiment.differentiable)))
         )
-        state = after_step(experiment, forms, number + 1, state, computed)
+        slower = msgspec.structs.replace(rule, learning_rate=rule.learning_rate * rate(number))
+        stepped = msgspec.structs.replace(experiment, optimizer=slower)
+        state = after_step(stepped, forms, number + 1, state, computed)
     return losses, norms, state
