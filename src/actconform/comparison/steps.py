@@ -1,4 +1,4 @@
-"""A training against the truth: every judged step from the state before it, then the losses that it came to by itself."""
+"""A training against the truth: every judged step from the state before it, the losses that it came to by itself, and what it ended with."""
 
 from __future__ import annotations
 
@@ -7,123 +7,142 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from actconform.comparison.comparator import comparison, structural
+from actconform.comparison.comparator import comparison
+from actconform.comparison.early_stopping import restored_epochs, stopping_findings
+from actconform.comparison.training_diagnosis import diagnosed, diagnosed_end
+from actconform.comparison.training_records import first_non_finite, not_learned, record_findings
+from actconform.comparison.wrong_elements import beyond, first_wrong
 from actconform.testdata.kernel_vectors import TestVectors
 from actconform.testdata.training_vectors import (
-    PARTS,
+    INFERENCE,
     JudgedStep,
+    bounded_step,
+    inference_vectors,
+    initial_vectors,
     step_vectors,
     tolerance_of,
 )
-from actconform.types import FindingClass
 from actconform.types.model import LOSS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from actconform.comparison.wrong_elements import FirstWrong
     from actconform.testdata.kernel_vectors import TestVector
     from actconform.types import Bundle, Finding, Measurement
     from actconform.types.dtypes import FloatFormat
     from actconform.types.training_run import TrainingRecord, TrainingTask
 
 
-class FirstWrong(NamedTuple):
-    """The first element of a training that is beyond its bound: in the order of steps, then of the parts of a step."""
-
-    step: int
-    """From 1 on."""
-    part: str
-    tensor: str
-    place: tuple[int, ...]
-    truth: float
-    got: float
-    times: float
-    """Its bound; infinite where that is 0 or a number is none."""
-
-    def __str__(self) -> str:
-        at = f" {list(self.place)}" if self.place else ""
-        by = f"{self.times:.3g} times its bound" if np.isfinite(self.times) else "beyond any bound"
-        return f"first at step {self.step}, {self.part}: {self.tensor}{at} is {self.got:.9g}, expected {self.truth:.9g}, {by}"
-
-
 class ComparedTraining(NamedTuple):
-    """What was measured of a training and what breaks a limit, and where that begins."""
+    """What was measured of a training and what breaks a limit, and where that begins.
+
+    `sound` tells whether the record is all there, `finite` whether all of it are numbers: without both no claim can be judged.
+    """
 
     measurements: list[Measurement]
     findings: list[Finding]
     first: FirstWrong | None
+    sound: bool = True
+    finite: bool = True
 
 
 def compare_training(
     task: TrainingTask, record: TrainingRecord, free: TestVectors, fmt: FloatFormat
 ) -> ComparedTraining:
-    """Return how a training compares: regimes "loss", "gradient", "batch statistics" and "optimizer" of its judged steps, and "free running".
+    """Return how a training compares, by regime: "initial state"; "loss", "gradient", "batch statistics" and "optimizer" of its judged
+    steps; "free running"; "inference" of what it ended with; "early stopping".
 
-    `free` are the test vectors of `free_running`. A step whose state or gradients are no numbers ends what is judged: that is a finding of itself, and named first. What is missing of the record,
-    or has another shape, is a finding too, and then nothing else is judged.
+    `free` are the test vectors of `free_running`. The evidence of each finding names the first element that is wrong, and what it looks
+    like. A step whose state is no numbers ends what
+    is judged of steps, and nothing is said of inference then: the finding of regime "claims" names the first NaN. What is missing of the
+    record, or has another shape or dtype, is a finding too, and then nothing else is judged.
     """
-    wrong = _structure(task, record)
+    wrong = record_findings(task, record)
     if wrong:
-        return ComparedTraining([], wrong, None)
-    vectors: list[TestVector] = []
-    outputs: list[Bundle] = []
-    first = None
-    for number in range(task.keep):
-        step = JudgedStep(task, record, number)
-        of_step, given = step_vectors(task, record.forms, step, fmt)
-        vectors += of_step
-        outputs += given
-        first = first or first_wrong(of_step, given, number + 1)
-        if not all(np.isfinite(array).all() for array in (*step.after.values(), step.loss)):
-            break
-    steps = comparison(TestVectors(tolerance_of(fmt), vectors), outputs)
-    losses = record.losses[: len(free.vectors[0].truth[LOSS])]
-    by_itself = comparison(free, [{LOSS: losses}])
-    findings = [_told(finding, first) for finding in steps.findings]
-    return ComparedTraining(steps.measurements + by_itself.measurements, findings + by_itself.findings, first)
+        return ComparedTraining([], wrong, None, sound=False)
+    judged = _JudgedSteps(task, record, fmt)
+    not_finite = first_non_finite(task, record)
+    by_itself = comparison(free, [{LOSS: record.losses[: len(free.vectors[0].truth[LOSS])].astype(np.float32)}])
+    measurements, findings = judged.compared()
+    measurements += by_itself.measurements
+    findings += by_itself.findings
+    if not_finite is not None:
+        findings.append(not_learned(task.experiment, record, not_finite))
+        return ComparedTraining(measurements, findings, judged.first, finite=False)
+    ended = _ended(task, record, fmt, judged.first)
+    return ComparedTraining(measurements + ended.measurements, findings + ended.findings, ended.first)
 
 
-def first_wrong(vectors: Sequence[TestVector], outputs: Sequence[Bundle], step: int) -> FirstWrong | None:
-    """Return the first element of a step that is beyond its bound, by the order of the step's parts."""
-    for vector, given in sorted(zip(vectors, outputs, strict=True), key=lambda pair: PARTS.index(pair[0].regime)):
-        for name, truth in vector.truth.items():
-            got, bound = given[name].astype(np.float64), vector.bounds[name]
-            with np.errstate(invalid="ignore"):
-                off = ~((np.abs(got - truth) <= bound) | (np.isnan(got) & np.isnan(truth)) | (got == truth))
-            if off.any():
-                place = tuple(int(index) for index in np.argwhere(off)[0])
-                allowed = float(bound[place])
-                times = float(abs(got[place] - truth[place]) / allowed) if allowed > 0.0 else float("inf")
-                return FirstWrong(step, vector.regime, name, place, float(truth[place]), float(got[place]), times)
-    return None
+class _JudgedSteps:
+    """The judged steps of a sound record, up to the first that leaves no numbers, and the first wrong element of them."""
+
+    def __init__(self, task: TrainingTask, record: TrainingRecord, fmt: FloatFormat) -> None:
+        self._task, self._record, self._fmt = task, record, fmt
+        self._vectors, self._outputs = initial_vectors(task, record)
+        self.first = first_wrong(self._vectors, self._outputs, 0)
+        self._about = ""
+        if self.first:
+            self._about = str(self.first)
+        for number in range(task.keep):
+            step = JudgedStep(task, record, number)
+            if not all(np.isfinite(array).all() for array in step.before.values()):
+                break
+            self._judge(step)
+
+    def _judge(self, step: JudgedStep) -> None:
+        computed = bounded_step(self._task.experiment, {**step.batch, **step.before}, self._fmt)
+        vectors, outputs = step_vectors(self._task, self._record.forms, step, self._fmt, computed)
+        if self.first is None:
+            self.first = first_wrong(vectors, outputs, step.number + 1)
+            if self.first is not None:
+                off = _off(self.first.part, vectors, outputs)
+                like = diagnosed(self._task, self._record, step, self.first, computed, off, self._fmt)
+                self._about = "; ".join(filter(None, (str(self.first), like)))
+        self._vectors += vectors
+        self._outputs += outputs
+
+    def compared(self) -> tuple[list[Measurement], list[Finding]]:
+        """Return what was measured and found of all of them together."""
+        if not self._vectors:
+            return [], []
+        compared = comparison(TestVectors(tolerance_of(self._fmt), self._vectors), self._outputs)
+        return compared.measurements, [self._with_evidence(finding) for finding in compared.findings]
+
+    def _with_evidence(self, finding: Finding) -> Finding:
+        return msgspec.structs.replace(finding, evidence=self._about) if self.first else finding
 
 
-def _told(finding: Finding, first: FirstWrong | None) -> Finding:
-    """Return a finding with where the training goes wrong, if it is of that part; else with what was wrong before it."""
-    if first is None or finding.worst is None:
-        return finding
-    return msgspec.structs.replace(finding, evidence=str(first))
-
-
-def _structure(task: TrainingTask, record: TrainingRecord) -> list[Finding]:
-    """Return what is missing of a record, or has another shape than the experiment's tensors."""
-    experiment = task.experiment
-    wanted = {parameter.name: parameter.shape for parameter in experiment.model.parameters}
-    wanted |= {
-        f"{name}/{slot}": wanted[name] for name in experiment.differentiable for slot in experiment.optimizer.slots
+def _off(part: str, vectors: Sequence[TestVector], outputs: Sequence[Bundle]) -> dict[str, NDArray[np.generic]]:
+    """Return the tensors of a part that are beyond their bounds, as they were given."""
+    return {
+        name: bundle[name]
+        for vector, bundle in zip(vectors, outputs, strict=True)
+        for name, truth in vector.truth.items()
+        if vector.regime == part and beyond(bundle[name], truth, vector.bounds[name]).any()
     }
-    findings = []
-    if task.keep:
-        for name, shape in wanted.items():
-            expected = (task.keep + 1, *shape)
-            if name not in record.states:
-                evidence = f"the state of {name!r} is missing; got {sorted(record.states)}"
-                findings.append(structural(FindingClass.NAMES, "optimizer", name, evidence))
-            elif record.states[name].shape != expected:
-                evidence = f"shape {list(record.states[name].shape)}, expected {list(expected)}"
-                findings.append(structural(FindingClass.SHAPE, "optimizer", name, evidence))
-    least = experiment.free_steps
-    if record.losses.ndim != 1 or len(record.losses) < least:
-        evidence = f"shape {list(record.losses.shape)}, expected the loss of every step, {least} at least"
-        findings.append(structural(FindingClass.SHAPE, "loss", LOSS, evidence))
-    return findings
+
+
+def _ended(
+    task: TrainingTask, record: TrainingRecord, fmt: FloatFormat, earlier: FirstWrong | None
+) -> ComparedTraining:
+    """Return how the end of a training compares: when it ended, and what its final parameters give in inference."""
+    losses = [float(loss) for loss in record.validation_losses]
+    epochs = restored_epochs(task.experiment, losses)
+    tried: list[tuple[list[TestVector], list[Bundle], FirstWrong | None]] = []
+    for epoch in dict.fromkeys(epochs):  # several where rounding decides which is the best
+        vectors, outputs = inference_vectors(task, record, losses[epoch - 1], fmt)
+        tried.append((vectors, outputs, first_wrong(vectors, outputs, len(record.losses))))
+        if tried[-1][2] is None:
+            break
+    vectors, outputs, wrong = next((each for each in tried if each[2] is None), tried[0])
+    compared = comparison(TestVectors(tolerance_of(fmt), vectors), outputs)
+    findings = compared.findings
+    if wrong is not None:
+        like = diagnosed_end(task, record, epochs[0], vectors[-1], _off(INFERENCE, vectors, outputs), fmt)
+        about = "; ".join(filter(None, (str(wrong), like)))
+        findings = [msgspec.structs.replace(finding, evidence=about) for finding in findings]
+    findings += stopping_findings(task.experiment, record)
+    return ComparedTraining(compared.measurements, findings, earlier or wrong)

@@ -25,7 +25,7 @@ DEAD_ROWS = 256  # examples at which units are called dead
 
 
 def curve_of(task: TrainingTask, record: TrainingRecord) -> Curve:
-    """Return how a training went, with its measures: NaN where a number that is none came in."""
+    """Return how a training went, with its measures: none where a loss or a final parameter is no number."""
     experiment = task.experiment
     losses = record.losses.astype(np.float64)
     epochs = [
@@ -33,7 +33,8 @@ def curve_of(task: TrainingTask, record: TrainingRecord) -> Curve:
     ]
     validation = [float(loss) for loss in record.validation_losses]
     with np.errstate(all="ignore"):
-        measures = _measures(task, record, epochs, validation)
+        finite = all(np.isfinite(array).all() for array in (record.losses, *record.final.values()))
+        measures = _measures(task, record, epochs, validation) if finite else {}
     return Curve(
         first=tuple(float(loss) for loss in losses[:SHOWN_STEPS]),
         losses=tuple(epochs),

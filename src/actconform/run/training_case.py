@@ -5,22 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
-from actconform.comparison.steps import compare_training, first_wrong
+from actconform.comparison.steps import compare_training
 from actconform.comparison.training_measures import broken_claims, curve_of
-from actconform.errors import Unsupported
 from actconform.onnx.author.model import author_model
-from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
-from actconform.onnx.gates import facts, inspect_model, io_names
+from actconform.onnx.gates import facts, inspect_model
 from actconform.onnx.step_graph import training_graph
-from actconform.testdata.training_vectors import OPTIMIZER, JudgedStep, step_vectors
-from actconform.types import DRIVER_EXPORTER, Artifact, Blame
+from actconform.run.training_blame import blame_of_training
+from actconform.types import Artifact, Blame
 from actconform.types.dtypes import DTYPES
 from actconform.types.finding import Finding  # noqa: TC001  msgspec reads the annotations
-from actconform.types.model import LOSS
 from actconform.types.result import Curve, Measurement  # noqa: TC001  as above
-from actconform.types.training_run import NEXT, RATE, STEP
 from actconform.verdict.blame import breach
 from actconform.workers.protocol import Failure, TrainingJob
 
@@ -28,12 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from actconform.comparison.steps import FirstWrong
     from actconform.run.case import CaseContext
-    from actconform.types import Bundle, Case
+    from actconform.types import Case
     from actconform.types.model import Model
     from actconform.types.training import Experiment
-    from actconform.types.training_run import TrainingRecord, TrainingTask
 
 
 class TrainingGraphs(msgspec.Struct, frozen=True):
@@ -96,10 +89,11 @@ def run_training(
     with stage("compare"):
         free = context.vector_cache.free_running(task, record.forms)
         compared = compare_training(task, record, free, DTYPES[case.dtype])
-        curve = curve_of(task, record)
-        claims = broken_claims(experiment, curve)
+        curve = curve_of(task, record) if compared.sound else None
+        claims = broken_claims(experiment, curve) if curve is not None and compared.finite else []
     with stage("blame"):
-        whose = _whose(case, task, record, graphs, compared.first)
+        pair = (graphs.step, graphs.inference) if graphs else None
+        whose = blame_of_training(case, task, record, pair, compared.first)
         findings = [msgspec.structs.replace(finding, blame=whose) for finding in compared.findings]
         # What comes out otherwise though every step is right is nobody's fault that is proven.
         whose = whose if compared.first else Blame.UNDETERMINED
@@ -117,40 +111,3 @@ def _made(model: Model, case: Case, context: CaseContext) -> Artifact:
     if context.exports is None:
         return author_model(model, case.dtype)
     return context.exports.artifact(model, case.dtype, case.exporter or "", context.timeout, None)
-
-
-def _whose(
-    case: Case, task: TrainingTask, record: TrainingRecord, graphs: TrainingGraphs | None, first: FirstWrong | None
-) -> Blame:
-    """Return whose fault a training is: of a graph the runtime's where the correctly rounded evaluation of the first wrong step is right.
-
-    Where that is wrong too the graph is: ours where its optimizer is, or where we wrote all of it, else the exporter's.
-    """
-    if graphs is None:
-        return Blame.FRAMEWORK
-    if first is None:
-        return Blame.UNDETERMINED
-    step = JudgedStep(task, record, first.step - 1)
-    rule = task.experiment.optimizer
-    given: Bundle = {
-        **step.batch,
-        **step.before,
-        STEP: np.asarray(first.step, np.int64),
-        RATE: np.asarray(rule.rate(first.step), np.float32),
-    }
-    names, _ = io_names(graphs.step.model)
-    try:
-        outputs = CorrectlyRoundedEvaluator(graphs.step.model).forward({name: given[name] for name in names})
-    except Unsupported:
-        return Blame.UNDETERMINED
-    step.after = {
-        **step.before,
-        **{name.removeprefix(NEXT): array for name, array in outputs.items() if name.startswith(NEXT)},
-    }
-    step.gradients = {name: array for name, array in outputs.items() if name.startswith("d_")}
-    step.loss = np.asarray(outputs[LOSS])
-    again = first_wrong(*step_vectors(task, record.forms, step, DTYPES[case.dtype]), first.step)
-    if again is None or again.part != first.part:
-        return Blame.RUNTIME
-    ours = case.exporter == DRIVER_EXPORTER or first.part == OPTIMIZER
-    return Blame.AUTHORED_GRAPH if ours else Blame.EXPORTER

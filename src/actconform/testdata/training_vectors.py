@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
+from actconform.oracle.layers.model import values
 from actconform.oracle.training.optimizers import updated
-from actconform.oracle.training.trajectory import evaluated, running, trajectory
+from actconform.oracle.training.trajectory import evaluated, initial_slots, running, trajectory
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
 from actconform.testdata.model_vectors import PUBLISHED_LIMIT, RUNS, signs, spread_limit, touched_by_rounding
 from actconform.testdata.undecided import flips
@@ -40,6 +41,9 @@ LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch
 STEP_LIMIT = (
     PUBLISHED_LIMIT  # gradients sum over batch and pixels, as those of published models do: up to thousands of terms
 )
+INITIAL = "initial state"
+INFERENCE = "inference"
+VALIDATION_LOSS = "validation loss"
 FREE_RUNNING = "free running"
 FREE_RUNS = 4
 FREE_LIMIT = 64.0  # spreads: paths part, and a healthy one may part earlier than those that were drawn
@@ -59,14 +63,21 @@ class JudgedStep:
 
 
 def step_vectors(
-    task: TrainingTask, forms: Forms, step: JudgedStep, fmt: FloatFormat
+    task: TrainingTask,
+    forms: Forms,
+    step: JudgedStep,
+    fmt: FloatFormat,
+    computed: tuple[Evaluated, dict[str, F64]] | None = None,
 ) -> tuple[list[TestVector], list[Bundle]]:
-    """Return the test vectors of a step, one for each of its parts, and what the backend gave for each."""
-    experiment, state = task.experiment, step.before
-    truth, bounds = bounded_step(experiment, {**step.batch, **state}, fmt)
+    """Return the test vectors of a step, one for each of its parts, and what the backend gave for each.
+
+    `computed` is what `bounded_step` returns for the step, where that is known already.
+    """
+    experiment = task.experiment
+    truth, bounds = computed or bounded_step(experiment, {**step.batch, **step.before}, fmt)
     gradients = {f"d_{name}": truth.gradients[f"d_{name}"] for name in experiment.differentiable}
     statistics = {name: array for name, array in running(truth, forms).items() if name in step.after}
-    bounds |= {name: bounds[_statistic(name, forms)] for name in statistics}
+    bounds = {**bounds, **{name: bounds[statistic_key(name, forms)] for name in statistics}}
     parts: dict[str, tuple[Mapping[str, F64], Mapping[str, F64], Bundle]] = {
         LOSS_PART: ({LOSS: truth.loss}, bounds, {LOSS: step.loss})
     }
@@ -74,7 +85,7 @@ def step_vectors(
         parts[GRADIENT] = gradients, bounds, step.gradients
     if statistics:
         parts[STATISTICS] = statistics, bounds, {name: step.after[name] for name in statistics}
-    moved = _optimized(experiment, forms, step, gradients, bounds, fmt)
+    moved = optimized(experiment, forms, step, gradients, bounds, fmt)
     parts[OPTIMIZER] = (
         {name: number.value for name, number in moved.items()},
         {name: number.error for name, number in moved.items()},
@@ -84,7 +95,7 @@ def step_vectors(
     return vectors, [parts[part][2] for part in PARTS if part in parts]
 
 
-def _statistic(name: str, forms: Forms) -> str:
+def statistic_key(name: str, forms: Forms) -> str:
     """Return what the truth calls a running statistic in a backend's form."""
     return name.replace(".variance", ".unbiased") if forms.variance == "unbiased" else name
 
@@ -116,24 +127,24 @@ def _moved(model: Model, tensors: Bundle, fmt: FloatFormat, run: int) -> tuple[d
     moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
     activations = {layer.name: layer for layer in model.layers if layer.kind == "activation"}
     loss = model.layers[-1]
-    values: dict[str, F64] = {}
+    computed: dict[str, F64] = {}
     terms: dict[str, F64] = {}
 
     def touched(of: str) -> Touch:
         def off(name: str, array: F64) -> F64:
             array = touch(of)(name, array)
             if of == "value":
-                values[name] = array
+                computed[name] = array
             if of != "cotangent":
                 return array
             if name == LOSS and loss.kind.endswith("from-logits"):
-                shape = values[loss.inputs[0]].shape
+                shape = computed[loss.inputs[0]].shape
                 rows = math.prod(shape if loss.kind.startswith("binary") else shape[:-1])
                 terms[loss.inputs[0]] = np.full(shape, 1.0 / rows)
             if name in terms:
                 array = array + fmt.unit_roundoff * terms[name] * signs(f"{model.name}/terms/{name}/{run}", array.shape)
             if name in activations and kernel_of(activations[name]).tier == "scaled":
-                terms[activations[name].inputs[0]] = _terms(kernel_of(activations[name]), values[name], np.abs(array))
+                terms[activations[name].inputs[0]] = _terms(kernel_of(activations[name]), computed[name], np.abs(array))
             return array
 
         return off
@@ -149,7 +160,7 @@ def _terms(kernel: Kernel, y: F64, g: F64) -> F64:
     return g if kernel.form == "unary" else np.zeros_like(g)
 
 
-def _optimized(
+def optimized(
     experiment: Experiment,
     forms: Forms,
     step: JudgedStep,
@@ -184,6 +195,43 @@ def _vector(part: str, truth: Mapping[str, F64], bounds: Mapping[str, F64], inpu
         dtypes=dict.fromkeys(truth, np.dtype(np.float32)),
         bounds={name: np.broadcast_to(bounds[name], array.shape) for name, array in truth.items()},
     )
+
+
+def initial_vectors(task: TrainingTask, record: TrainingRecord) -> tuple[list[TestVector], list[Bundle]]:
+    """Return the state before the first step as a test vector, which allows no error, and what the backend began with."""
+    if not task.keep:
+        return [], []
+    state = {**{name: _wide(array) for name, array in task.state.items()}, **initial_slots(task.experiment)}
+    vector = _vector(INITIAL, state, {name: np.zeros(array.shape) for name, array in state.items()}, {})
+    return [vector], [{name: record.states[name][0] for name in state}]
+
+
+def inference_vectors(
+    task: TrainingTask, record: TrainingRecord, validation_loss: float, fmt: FloatFormat
+) -> tuple[list[TestVector], list[Bundle]]:
+    """Return what the final parameters give in inference, regime "inference", with the limits of models, and what the backend gave.
+
+    Tensors are "examples y", "validation y" and "validation loss"; `validation_loss` is what the backend reported for these parameters.
+    """
+    model = task.experiment.evaluation
+    vectors: list[TestVector] = []
+    outputs: list[Bundle] = []
+    for name, rows in (("examples", task.examples), ("validation", task.validation)):
+        tensors = {**task.evaluated_on(rows), **record.final}
+        keys = {f"{name} y": model.output, VALIDATION_LOSS: LOSS}
+        if name == "examples":
+            del keys[VALIDATION_LOSS]
+        layers = values(model, tensors)
+        truth = {key: _wide(layers[layer]) for key, layer in keys.items()}
+        runs = []
+        for run in range(RUNS):
+            moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
+            of_run = values(model, moved, touch("value"))
+            runs.append({key: _wide(of_run[layer]) for key, layer in keys.items()})
+        vectors.append(_vector(INFERENCE, truth, spread_limit(truth, runs, STEP_LIMIT, fmt), {}))
+        outputs.append({f"{name} y": record.predictions[name]})
+    outputs[-1] = {**outputs[-1], VALIDATION_LOSS: np.asarray(validation_loss, np.float32)}
+    return vectors, outputs
 
 
 def tolerance_of(fmt: FloatFormat) -> Tolerance:
