@@ -31,6 +31,7 @@ VERBS = {
     "merge": "Merge the reports of several jobs into one.",
     "list": "List kernels, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",
+    "study": "Train every kernel as hidden and as output activation, and say with figures what becomes of it.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
     "selftest": "Prove the detector on injected faults.",
     "golden": "Verify, mint or compare the stored goldens.",

@@ -14,6 +14,7 @@ from actconform.types.model import LOSS
 from actconform.types.result import Curve
 
 if TYPE_CHECKING:
+    from actconform.oracle.layers.registry import F64
     from actconform.types import Bundle, Finding
     from actconform.types.training import Experiment
     from actconform.types.training_run import TrainingRecord, TrainingTask
@@ -74,8 +75,8 @@ def _measures(
         "largest parameter change": change,
     }
     if experiment.model.layers[-1].kind.startswith(DECIDING):
-        measures["accuracy"] = _accuracy(experiment, record.predictions["examples"], task.examples)
-        measures["validation accuracy"] = _accuracy(experiment, record.predictions["validation"], task.validation)
+        measures["accuracy"] = class_accuracy(experiment, record.predictions["examples"], task.examples)
+        measures["validation accuracy"] = class_accuracy(experiment, record.predictions["validation"], task.validation)
     return measures | hidden_measures(task, record.final) | _gradient_ratio(experiment, record)
 
 
@@ -90,13 +91,23 @@ def _gradient_ratio(experiment: Experiment, record: TrainingRecord) -> dict[str,
     return {"gradient ratio": first / last if last else float("nan")}
 
 
-def _accuracy(experiment: Experiment, y: np.ndarray, rows: Bundle) -> float:
+def class_accuracy(experiment: Experiment, y: np.ndarray, rows: Bundle) -> float:
     """Return the share of rows whose class is chosen: the largest score, or of one unit, or independent bits, which side of a half."""
     target = rows[experiment.model.layers[-1].inputs[1]]
     if experiment.model.layers[-1].kind.startswith("categorical"):
         return float((y.argmax(-1) == target.argmax(-1)).mean())
     half = 0.0 if experiment.model.layers[-1].kind.endswith("logits") else 0.5
     return float(((y > half) == (target > 0.5)).mean())
+
+
+def rounding_noise(flat: F64) -> float:
+    """Return the singular value of rows (n, units) that rounding alone may make, after the rule of numpy.linalg.matrix_rank."""
+    return float(np.linalg.norm(flat) * max(flat.shape) * np.finfo(np.float64).eps)
+
+
+def centred_rank(flat: F64) -> int:
+    """Return the rank of rows (n, units) less their mean, all finite; what rounding may leave counts as 0."""
+    return int(np.linalg.matrix_rank(flat - flat.mean(0), tol=rounding_noise(flat)))
 
 
 def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
@@ -122,6 +133,5 @@ def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
     if hidden:
         value = layers[hidden[-1].name]
         flat = value.reshape(-1, value.shape[-1])
-        noise = np.linalg.norm(flat) * max(flat.shape) * np.finfo(np.float64).eps
-        measures["rank deficiency"] = float(flat.shape[-1] - np.linalg.matrix_rank(flat - flat.mean(0), tol=noise))
+        measures["rank deficiency"] = float(flat.shape[-1] - centred_rank(flat))
     return measures
