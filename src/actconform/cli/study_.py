@@ -178,11 +178,11 @@ def _command(
     words = ["actconform", "study", *experiments]
     words += [word for kernel in kernels for word in ("--kernel", kernel)]
     words += [word for role in roles for word in ("--role", role)]
-    given = {
+    numbers = {
         "seeds": (seeds, SEEDS),
         "epochs": (epochs, EPOCHS),
         "reach": (reach, REACH),
         "backend": (backend, "torch"),
     }
-    words += [word for name, (value, usual) in given.items() if value != usual for word in (f"--{name}", f"{value}")]
+    words += [word for name, (value, usual) in numbers.items() if value != usual for word in (f"--{name}", f"{value}")]
     return shlex.join([*words, *(("--out", str(out)) if str(out) != OUT else ())])

@@ -55,6 +55,8 @@ class StudyJournal:
         self.dropped = 0
         if resume and not self.path.exists():
             raise UsageError(f"--resume: there is no {self.path} to go on from; run without --resume")
+        if self.path.exists() and not self.path.is_file():  # opening a pipe would wait for its other end
+            raise UsageError(f"{self.path}: is no regular file; name another folder with --out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._open()
@@ -94,9 +96,9 @@ class StudyJournal:
     def _take(self, identity: StudyIdentity) -> None:
         """Take up what is there; what is dropped is taken out of the file, so that whole lines follow whole ones."""
         try:
-            kept = self._read(identity)
+            lines = self._read(identity)
             if self.dropped:
-                write_bytes(self.path, b"".join(line + b"\n" for line in kept))
+                write_bytes(self.path, b"".join(line + b"\n" for line in lines))
         except BaseException:
             self._file.close()
             raise
@@ -111,13 +113,13 @@ class StudyJournal:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be read: {error.strerror}; {advice}") from error
         try:
-            there = msgspec.json.decode(head, type=_Head).study
+            earlier = msgspec.json.decode(head, type=_Head).study
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(f"{self.path}: its first line names no study; {advice}") from error
-        if there != identity:
-            words = f"is of another study: {one_line(str(there))}; this study is: {identity}"
+        if earlier != identity:
+            words = f"is of another study: {one_line(str(earlier))}; this study is: {identity}"
             raise UsageError(f"{self.path}: {words}; {advice}")
-        kept = [head]
+        good = [head]
         *whole, last = lines or [b""]
         self.dropped += bool(last)  # a line without its end
         for line in whole:
@@ -129,8 +131,8 @@ class StudyJournal:
                 self.dropped += 1
                 continue
             self.earlier[trial.key] = trial
-            kept.append(line)
-        return kept
+            good.append(line)
+        return good
 
 
 def _line(trial: Trial) -> bytes:

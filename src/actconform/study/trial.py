@@ -8,15 +8,14 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
-from actconform.comparison.training_measures import DEAD_ROWS, DECIDING, accuracy_of, centred_rank, rounding_noise
+from actconform.comparison.training_measures import DEAD_ROWS, DECIDING, centred_rank, class_accuracy, rounding_noise
 from actconform.oracle.layers.model import gradients, values
 from actconform.oracle.layers.registry import Reading, formula_of
 from actconform.study.variants import Role, hidden_activations
 from actconform.testdata.regimes import uniform
 
 if TYPE_CHECKING:
-    from actconform.oracle.layers.model import gradients, values
-from actconform.oracle.layers.registry import F64
+    from actconform.oracle.layers.registry import F64
     from actconform.types import Bundle
     from actconform.types.model import Layer, Model
     from actconform.types.training_run import TrainingRecord, TrainingTask
@@ -139,7 +138,7 @@ def _metric(task: TrainingTask, record: TrainingRecord) -> tuple[str, float]:
     y = record.predictions["validation"].astype(np.float64)
     if loss.kind.startswith(DECIDING):
         finite = np.isfinite(y).all()
-        return "accuracy", accuracy_of(experiment, y, task.validation) if finite else NAN
+        return "accuracy", class_accuracy(experiment, y, task.validation) if finite else NAN
     error = y - task.validation[loss.inputs[1]]
     if loss.kind == "mean-absolute-error":
         return "mean squared error", float((error**2).mean())

@@ -51,7 +51,7 @@ function panel(row, epochs, scale, experiment) {
   const drawing = svg("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": words, tabindex: "0" }, parts);
   return element(
     "div",
-    { class: `panel${row.present ? " present" : ""}${row.divergedSeeds === row.seeds ? " bad-end" : ""}` },
+    { class: `small-panel${row.present ? " present" : ""}${row.divergedSeeds === row.seeds ? " bad-end" : ""}` },
     element("h4", null, row.kernel, element("span", null, finite(row.loss[0]) ? short(row.loss[0]) : "diverged")),
     tipped(drawing, words),
   );
@@ -67,7 +67,7 @@ function curves(shownRows) {
       const epochs = Math.max(...group.map((row) => row.curve[0].length));
       parts.push(
         element("h3", null, `${experiment.name}, ${role} `, element("span", { class: "quiet" }, `has ${experiment.has[role]}`)),
-        element("div", { class: "panels" }, group.map((row) => panel(row, epochs, scale, experiment))),
+        element("div", { class: "small-panels" }, group.map((row) => panel(row, epochs, scale, experiment))),
       );
     }
   return parts;
