@@ -22,7 +22,7 @@ from actconform.report.terminal.console import open_console, plain
 from actconform.say import say
 from actconform.settings import read_config
 from actconform.study.journal import JOURNAL, StudyIdentity, StudyJournal
-from actconform.study.plan import require_training, run_trainings, study_plan, trained_before, trainings
+from actconform.study.plan import DIED, REFUSED, require_training, run_trainings, study_plan, trained_before, trainings
 from actconform.study.summary import study_rows
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
@@ -87,7 +87,8 @@ def command(
 ) -> int:
     """Train each kernel in the hidden and in the output role of EXPERIMENTs (globs), and write a table, loss curves and CSV.
 
-    Exit code 0: studied; 1: a training failed, or interrupted; 2: wrong usage or configuration. A loss that diverges is a result.
+    Exit code 0: studied; 1: a worker died, nothing could be trained, or interrupted; 2: wrong usage or configuration. A loss that diverges, or a
+    framework's refusal of an output, is a result.
     """
     started = time.perf_counter()
     config = read_config(config_path)
@@ -105,15 +106,23 @@ def command(
     write_study_csv(study.trials, study.excluded, out)
     write_study_page(plan, study.identity, rows, constants, command_text, out)
     study_tables(console, rows)
-    failed = sum(bool(trial.failure) for trial in study.trials)
-    counted = f"{len(study.trials)} of {len(study.wanted)} trainings" + f", {failed} failed" * bool(failed)
+    failed = sum(trial.failure.startswith(DIED) for trial in study.trials)
+    refused = sum(trial.failure.startswith(REFUSED) for trial in study.trials)
+    counts = [f"{len(study.trials)} of {len(study.wanted)} trainings"]
+    counts += [
+        f"{number} {word}"
+        for number, word in ((refused, f"refused by {backend}"), (failed, "without an answer"))
+        if number
+    ]
     files = f"{out / STUDY_PAGE}, {STUDY_CSV}, {JOURNAL}"
     console.print(
-        plain(f"\n{counted}     {files}     {time.perf_counter() - started:.0f} s"), style="bold", soft_wrap=True
+        plain(f"\n{', '.join(counts)}     {files}     {time.perf_counter() - started:.0f} s"),
+        style="bold",
+        soft_wrap=True,
     )
     if study.interrupted:
         console.print("[red]interrupted[/]: the same command with --resume goes on")
-    return 1 if study.interrupted or failed else 0
+    return 1 if study.interrupted or failed or refused == len(study.trials) else 0
 
 
 def _worker(backend: str, config: Config) -> Worker:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from actconform.workers.client import Worker
 
 USUAL = ("noise-relu", "blobs-adam", "signals-relu")  # where none is named: small ones of the texts
-AGAIN = "worker: "  # begins a failure that another try may not have
+# What the words of a failure begin with: the framework's own, as where a loss takes no such output, or what another try may not have.
+REFUSED, DIED = "refused: ", "no answer: "
 
 
 class StudyPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,7 +144,7 @@ def trainings(plan: StudyPlan) -> tuple[list[StudyTraining], list[Excluded]]:
 def trained_before(training: StudyTraining, earlier: Mapping[tuple[str, str, str, int], Trial]) -> Trial | None:
     """Return what an earlier run has of the same training, unless its worker failed."""
     trial = earlier.get(training.trial.key)
-    if trial is None or trial.variant != training.trial.variant or trial.failure.startswith(AGAIN):
+    if trial is None or trial.variant != training.trial.variant or trial.failure.startswith(DIED):
         return None
     return trial
 
@@ -155,7 +156,7 @@ def run_trainings(
     reach: float,
     on_trial: Callable[[Trial], None],
 ) -> None:
-    """Train one after the other and hand each to `on_trial`; what a backend does not support, or a worker that dies, is a failure in words."""
+    """Train one after the other and hand each to `on_trial`; what the framework refuses, or a worker that dies, is a failure in words."""
     for trial, experiment in wanted:
         task = training_task(experiment, keep=0)
         case = Case(experiment.name, TRAINING, TRAINED_DTYPE, worker.backend)
@@ -164,10 +165,10 @@ def run_trainings(
         except WorkerError as error:
             if error.kind in ("closed", "handshake", "unavailable"):
                 raise
-            on_trial(msgspec.structs.replace(trial, failure=f"{AGAIN}{error}"))
+            on_trial(msgspec.structs.replace(trial, failure=f"{DIED}{error}"))
             continue
         if outcome.record is None:
             reason = outcome.failure.message if outcome.failure else "no record came"
-            on_trial(msgspec.structs.replace(trial, failure=reason))
+            on_trial(msgspec.structs.replace(trial, failure=f"{REFUSED}{reason}"))
         else:
             on_trial(measured_trial(trial, task, outcome.record, reach))
