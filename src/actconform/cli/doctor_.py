@@ -76,8 +76,8 @@ def _backend(name: str, config: Config) -> dict[str, Any]:
 
 
 def _goldens(catalog: Catalog) -> str:
-    folders = by_folder(catalog.subjects.values(), catalog.goldens, golden_dir())
-    return "; ".join(verify_folders(folders, catalog.subjects)) or "verified"
+    folders = by_folder(catalog.provable.values(), catalog.goldens, golden_dir())
+    return "; ".join(verify_folders(folders, catalog.provable)) or "verified"
 
 
 def _version(name: str) -> str | None:

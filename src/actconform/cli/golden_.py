@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ from actconform.testdata.golden.diff import diff
 from actconform.testdata.golden.store import collected, golden_dir, read_manifest
 from actconform.testdata.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
 from actconform.types import Kernel
+from actconform.types.model import Model
+from actconform.types.training import Experiment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actconform.types.model import Model
+    from actconform.testdata.golden.store import Provable
 
 FOLDER = click.option(
     "--folder", type=click.Path(path_type=Path), help="The goldens (default: those of the package and of plugins)."
@@ -38,14 +41,14 @@ def command() -> None:
 def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     """Prove files against the manifest, inputs and formulas against the files, 16-bit tables against Arb."""
     catalog = announced(load_plugins())
-    chosen = _subjects(subjects, catalog.subjects)
+    chosen = _subjects(subjects, catalog.provable)
     package = folder or golden_dir()
     read_manifest(
         package
     )  # no folder of goldens is wrong usage here; a plugin's bad folder is listed among the problems
     plugin_goldens = {} if folder else catalog.goldens
     folders = by_folder(chosen, plugin_goldens, package)
-    problems = verify_folders(folders, catalog.subjects)
+    problems = verify_folders(folders, catalog.provable)
     if problems:
         return _problems(problems, folders)
     manifest = collected(package, plugin_goldens)
@@ -61,9 +64,10 @@ def verify(subjects: tuple[str, ...], folder: Path | None, fast: bool) -> int:
     name = max(worst, key=worst.__getitem__)
     count = sum(len(aspects) for subject in chosen for aspects in manifest.subjects[subject.name].tables.values())
     tables = "" if fast else f", {count} tables of 65,536 patterns"
-    models = sum(not isinstance(subject, Kernel) for subject in chosen)
+    kinds = Counter(type(subject) for subject in chosen)
+    experiments = f" {kinds[Experiment]} experiments," if kinds[Experiment] else ""
     say(
-        f"{len(worst) - models} kernels, {models} models, {len(manifest.files)} files{tables}: verified;"
+        f"{kinds[Kernel]} kernels, {kinds[Model]} models,{experiments} {len(manifest.files)} files{tables}: verified;"
         f" worst formula error {worst[name]:.0f} ULP of binary64 ({name})"
     )
     return 0
@@ -87,7 +91,7 @@ def mint(subjects: tuple[str, ...], folder: Path | None) -> int:
     from actconform.testdata.golden.mint import mint as write
 
     catalog = announced(load_plugins())
-    chosen = _subjects(subjects, catalog.subjects)
+    chosen = _subjects(subjects, catalog.provable)
     for place, place_subjects in by_folder(chosen, {} if folder else catalog.goldens, folder or golden_dir()).items():
         try:
             manifest = write(place_subjects, place, lambda name: say(f"minted {name}"))
@@ -111,8 +115,8 @@ def compare(old: Path, new: Path) -> int:
     return 1 if lines else 0
 
 
-def _subjects(names: tuple[str, ...], all_subjects: dict[str, Kernel | Model]) -> list[Kernel | Model]:
+def _subjects(names: tuple[str, ...], all_subjects: dict[str, Provable]) -> list[Provable]:
     for name in names:
         if name not in all_subjects:
-            raise UsageError(f"unknown kernel or model {name!r}{near(name, sorted(all_subjects))}")
+            raise UsageError(f"unknown kernel, model or experiment {name!r}{near(name, sorted(all_subjects))}")
     return [all_subjects[name] for name in names] if names else list(all_subjects.values())

@@ -129,7 +129,7 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     plan = plan_of(catalog, config, cases)
     ours = plan.manifest.subjects.keys() | built_in()  # a plugin's subject without goldens costs its own cases alone
     proven = [case.subject for case in cases if case.subject in ours]
-    verify_subjects(plan.folder, plan.manifest, map(catalog.subject, dict.fromkeys(proven)))
+    verify_subjects(plan.folder, plan.manifest, map(catalog.provable.__getitem__, dict.fromkeys(proven)))
     check_formulas(plan.register, catalog.kernels)
     config = with_environments(config, catalog.workers(cases), partial(say, err=True))
     return msgspec.structs.replace(plan, config=config)

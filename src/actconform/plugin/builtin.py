@@ -29,4 +29,4 @@ class Builtin:
 
 def built_in() -> set[str]:
     """Return the names of all subjects of this package: those whose goldens come with it."""
-    return {*KERNELS} | {model.name for model in networks()}
+    return {*KERNELS} | {model.name for model in networks()} | {experiment.name for experiment in experiments()}

@@ -104,6 +104,11 @@ class Catalog(msgspec.Struct, frozen=True):
         """All kernels and models by name."""
         return {**self.kernels, **self.models}
 
+    @property
+    def provable(self) -> dict[str, Kernel | Model | Experiment]:
+        """All that has goldens, by name: kernels, models and experiments."""
+        return {**self.kernels, **self.models, **self.experiments}
+
     def subject(self, name: str) -> Kernel | Model:
         """Return the kernel or model of that name; raise KeyError where there is none."""
         return self.kernels[name] if name in self.kernels else self.models[name]

@@ -22,6 +22,7 @@ from actconform.run.other_ranks import OtherRanks, asking, at_other_ranks, refus
 from actconform.run.subject import LayerRun, subject_of
 from actconform.run.training_case import run_training
 from actconform.testdata.golden.store import Golden, load
+from actconform.testdata.golden.training_goldens import check_initial_state
 from actconform.testdata.repetition import calls_of, repeated_calls
 from actconform.testdata.training_tasks import training_task
 from actconform.testdata.training_vectors import free_running
@@ -102,10 +103,12 @@ class VectorCache:
             return drawn
 
     def task(self, experiment: Experiment) -> TrainingTask:
-        """Return the numbers of an experiment."""
+        """Return the numbers of an experiment. Raises GoldenError where its goldens are damaged, or begin with another state."""
         with self._lock:
             if experiment.name not in self._tasks:
-                self._tasks[experiment.name] = training_task(experiment)
+                task = training_task(experiment)
+                check_initial_state(task, load(self._folder, self._manifest, experiment.name))
+                self._tasks[experiment.name] = task
             return self._tasks[experiment.name]
 
     def free_running(self, task: TrainingTask, forms: Forms) -> TestVectors:

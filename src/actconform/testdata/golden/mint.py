@@ -1,4 +1,4 @@
-"""The only writer of goldens: draws the inputs, computes the truth with Arb, or for models in float64, and stores both."""
+"""The only writer of goldens: draws the inputs, computes the truth with Arb, or for models and experiments in float64, and stores both."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from actconform.testdata.golden.store import (
     load,
     read_manifest,
 )
+from actconform.testdata.golden.training_goldens import experiment_golden
 from actconform.testdata.regimes import TensorGroup, row_cotangent, row_draws, unary_regimes
-from actconform.types import ASPECTS
+from actconform.types import ASPECTS, Kernel
 from actconform.types.model import Model
+from actconform.types.training import Experiment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.types import Aspect, Kernel
+    from actconform.testdata.golden.store import Provable
+    from actconform.types import Aspect
 
 GENERATOR = "actconform.golden.mint 1"
 PRECISION = {"<f4": "input, exact", "<f8": "Arb, correctly rounded to binary64", "<i8": "exact"}
@@ -45,12 +48,12 @@ MODEL_PRECISION = {"<f4": "input, exact", "<f8": "float64 NumPy, kept within 1e-
 TABLE_DTYPES = ("f16", "bf16")
 
 
-def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[str], None]) -> Manifest:
+def mint(subjects: Iterable[Provable], folder: Path, progress: Callable[[str], None]) -> Manifest:
     """Write the goldens of `subjects` into `folder`, keep those of others, and return the new manifest.
 
     The manifest is replaced last, in one step, so that a run that is stopped leaves the old state named as damaged rather
-    than a new one that looks complete. Kernels need python-flint; a model's tensors keep their bytes where they moved by less
-    than 1e-12. Raises GoldenError naming a subject whose truth cannot be computed, as where a plugin registered no formula.
+    than a new one that looks complete. Kernels need python-flint; the tensors of models and experiments keep their bytes where
+    they moved by less than 1e-12. Raises GoldenError naming a subject whose truth cannot be computed, as where a plugin registered no formula.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_manifest(folder) if (folder / MANIFEST).exists() else Manifest(schema=SCHEMA, files={}, subjects={})
@@ -74,9 +77,9 @@ def mint(subjects: Iterable[Kernel | Model], folder: Path, progress: Callable[[s
     return manifest
 
 
-def _merged(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden) -> Golden:
-    """Return a new golden in which a model's tensors that have not moved keep their stored bytes."""
-    if not isinstance(subject, Model) or subject.name not in old.subjects:
+def _merged(folder: Path, old: Manifest, subject: Provable, golden: Golden) -> Golden:
+    """Return a new golden in which the tensors of a model or experiment that have not moved keep their stored bytes."""
+    if isinstance(subject, Kernel) or subject.name not in old.subjects:
         return golden
     try:
         return keep_unmoved(load(folder, old, subject.name), golden)
@@ -84,8 +87,8 @@ def _merged(folder: Path, old: Manifest, subject: Kernel | Model, golden: Golden
         return golden
 
 
-def _entry(subject: Kernel | Model, array: NDArray[Any]) -> Entry:
-    precision = MODEL_PRECISION if isinstance(subject, Model) else PRECISION
+def _entry(subject: Provable, array: NDArray[Any]) -> Entry:
+    precision = PRECISION if isinstance(subject, Kernel) else MODEL_PRECISION
     return Entry(
         dtype=array.dtype.str,
         shape=array.shape,
@@ -96,14 +99,16 @@ def _entry(subject: Kernel | Model, array: NDArray[Any]) -> Entry:
     )
 
 
-def _named_truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+def _named_truths(subject: Provable) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
     with computed(subject.name):
         return _truths(subject)
 
 
-def _truths(subject: Kernel | Model) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
+def _truths(subject: Provable) -> tuple[Golden, dict[str, dict[Aspect, str]]]:
     if isinstance(subject, Model):
         return model_golden(subject), {}
+    if isinstance(subject, Experiment):
+        return experiment_golden(subject), {}
     if subject.form == "row":
         return _row_truths(subject), {}
     tables = {

@@ -7,7 +7,7 @@ import math
 import os
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from actconform.types import Kernel
+    from actconform.types.model import Model
+    from actconform.types.training import Experiment
+
+Provable: TypeAlias = "Kernel | Model | Experiment"  # what has goldens
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

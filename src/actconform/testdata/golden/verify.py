@@ -11,10 +11,12 @@ from actconform.oracle import truth
 from actconform.testdata.golden.hard import not_hard
 from actconform.testdata.golden.model_goldens import verify_model
 from actconform.testdata.golden.store import computed, digest, load, read_golden_tensor, read_manifest, strangers
+from actconform.testdata.golden.training_goldens import verify_experiment
 from actconform.testdata.regimes import row_cotangent, row_draws, unary_regimes
-from actconform.types import ASPECTS
+from actconform.types import ASPECTS, Kernel
 from actconform.types.dtypes import DTYPES
 from actconform.types.model import Model
+from actconform.types.training import Experiment
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from actconform.testdata.golden.store import Golden, Manifest
-    from actconform.types import Kernel
+    from actconform.testdata.golden.store import Golden, Manifest, Provable
 
     F64 = NDArray[np.float64]
 
@@ -32,10 +33,11 @@ FORMULA_LIMIT = 1024.0
 SMALLEST = 2.0**-149
 
 
-def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel | Model]) -> dict[str, float]:
-    """Return the worst error of each kernel's formulas against its goldens, in ULP of binary64, and of each model's layers.
+def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Provable]) -> dict[str, float]:
+    """Return the worst error of each kernel's formulas against its goldens, in ULP of binary64, of each model's layers, and of
+    each experiment's losses and gradient norms.
 
-    Those of models count in ULP of a tensor's largest number. Raises GoldenError naming file and digest where a file is
+    Those of models and experiments count in ULP of a tensor's largest number. Raises GoldenError naming file and digest where a file is
     damaged or missing, kernel and input where a formula is off, model and tensor where a layer is, or its inputs moved.
     """
     worst = {}
@@ -45,14 +47,15 @@ def verify_subjects(folder: Path, manifest: Manifest, subjects: Iterable[Kernel 
             if isinstance(kernel, Model):
                 worst[kernel.name] = verify_model(kernel, golden) * 2.0**52
                 continue
+            if isinstance(kernel, Experiment):
+                worst[kernel.name] = verify_experiment(kernel, golden) * 2.0**52
+                continue
             errors = [_formula_error(kernel, tensor, got, stored) for tensor, got, stored in _pairs(kernel, golden)]
             worst[kernel.name] = max(errors, default=0.0)
     return worst
 
 
-def verify_all(
-    folder: Path, manifest: Manifest, subjects: Sequence[Kernel | Model], installed: Collection[str]
-) -> list[str]:
+def verify_all(folder: Path, manifest: Manifest, subjects: Sequence[Provable], installed: Collection[str]) -> list[str]:
     """Return all that is wrong with the goldens of a folder, as messages: files, unlisted files, subjects, inputs, formulas.
 
     Every file is compared with the manifest, inputs and formulas only those of `subjects`; `installed` are the names of all
@@ -65,13 +68,13 @@ def verify_all(
         except GoldenError as error:
             problems.append(str(error))
     problems += [
-        f"{folder}: goldens for {name!r}, but no kernel or model of that name is installed"
+        f"{folder}: goldens for {name!r}, but no kernel, model or experiment of that name is installed"
         for name in sorted(manifest.subjects.keys() - set(installed))
     ]
     for subject in subjects:
         try:
             verify_subjects(folder, manifest, [subject])
-            if not isinstance(subject, Model):
+            if isinstance(subject, Kernel):
                 golden = load(folder, manifest, subject.name)
                 problems += _moved_inputs(subject, golden)
                 problems += not_hard(subject, golden) if subject.form == "unary" else []
@@ -81,7 +84,7 @@ def verify_all(
     return problems
 
 
-def verify_folders(folders: Mapping[Path, Sequence[Kernel | Model]], installed: Collection[str]) -> list[str]:
+def verify_folders(folders: Mapping[Path, Sequence[Provable]], installed: Collection[str]) -> list[str]:
     """Return all that is wrong with the goldens of several folders, each with the subjects whose goldens lie there."""
     problems = []
     for folder, subjects in folders.items():
@@ -93,10 +96,10 @@ def verify_folders(folders: Mapping[Path, Sequence[Kernel | Model]], installed: 
 
 
 def by_folder(
-    subjects: Iterable[Kernel | Model], plugin_folders: Mapping[str, Path], folder: Path
-) -> dict[Path, list[Kernel | Model]]:
+    subjects: Iterable[Provable], plugin_folders: Mapping[str, Path], folder: Path
+) -> dict[Path, list[Provable]]:
     """Return the subjects by the folder of their goldens: that of their plugin where it keeps its own, else `folder`."""
-    folders: dict[Path, list[Kernel | Model]] = {}
+    folders: dict[Path, list[Provable]] = {}
     for subject in subjects:
         folders.setdefault(plugin_folders.get(subject.name, folder), []).append(subject)
     return folders
