@@ -126,6 +126,19 @@ def test_a_run_refuses_damaged_goldens_with_one_line_and_code_2(damage, folder: 
     assert not (folder.parent / "conform-out").exists()
 
 
+def test_a_run_refuses_damaged_goldens_of_an_experiment(folder: Path, call):
+    flip(folder / "noise-relu/losses.npy", 140)
+    code, output, message = call("run", "noise-relu/training/f32/torch")
+    assert (code, output) == (2, "")
+    assert "noise-relu/losses.npy: damaged golden" in message
+
+
+def test_verify_counts_experiments(call):
+    code, output, _ = call("golden", "verify", "--fast", "blobs-sgd", "relu")
+    assert code == 0
+    assert output.startswith(f"1 kernels, 0 models, 1 experiments, {len(read_manifest(golden_dir()).files)} files")
+
+
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_verify_names_the_damage_and_does_not_exit_with_0(damage, folder: Path, call):
     expected = damage(folder)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from typing import TYPE_CHECKING
+
+import msgspec
 import numpy as np
 import pytest
 from onnx import parser
 
+from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import UNARY
-from actconform.errors import WorkerCrash, WorkerError, WorkerTimeout
+from actconform.errors import GoldenError, NoGoldens, WorkerCrash, WorkerError, WorkerTimeout
 from actconform.plugin.loader import load_plugins
 from actconform.run import case
 from actconform.testdata.golden.store import golden_dir, read_manifest
@@ -15,7 +20,11 @@ from actconform.types import Artifact, Case, Verdict
 from actconform.verdict.causes.register import read_register
 from actconform.workers.protocol import Call, Failure, Job
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 BY_NAME = {kernel.name: kernel for kernel in UNARY}
+RELU = next(experiment for experiment in experiments() if experiment.name == "noise-relu")
 NAMES = ("relu", "sigmoid", "tanh")
 
 
@@ -53,6 +62,41 @@ def test_what_alone_is_too_large_is_kept_until_the_next(
     assert drawn(vector_cache, "relu", "keras") is relu
     drawn(vector_cache, "tanh", "torch")
     assert drawn(vector_cache, "relu", "keras") is not relu
+
+
+def goldens_of(subject: str, folder: Path) -> case.VectorCache:
+    """Return a cache whose goldens are those of one subject, in a folder of their own."""
+    manifest = read_manifest(golden_dir())
+    shutil.copytree(golden_dir() / subject, folder / subject)
+    files = {name: entry for name, entry in manifest.files.items() if name.startswith(f"{subject}/")}
+    return case.VectorCache(folder, msgspec.structs.replace(manifest, files=files))
+
+
+def test_an_experiment_is_drawn_once_and_begins_with_the_state_of_its_golden(tmp_path: Path):
+    vector_cache = goldens_of(RELU.name, tmp_path)
+    task = vector_cache.task(RELU)
+    assert vector_cache.task(RELU) is task
+    assert task.state["dense1.kernel"].tobytes() == np.load(tmp_path / RELU.name / "dense1.kernel.npy").tobytes()
+
+
+def test_damaged_goldens_of_an_experiment_stop_the_run(tmp_path: Path):
+    vector_cache = goldens_of(RELU.name, tmp_path)
+    path = tmp_path / RELU.name / "losses.npy"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(GoldenError, match=r"losses\.npy: damaged golden"):
+        vector_cache.task(RELU)
+
+
+def test_an_experiment_that_begins_elsewhere_than_its_golden_is_refused(tmp_path: Path):
+    vector_cache = goldens_of(RELU.name, tmp_path)
+    with pytest.raises(GoldenError, match=r"dense1\.kernel.* are not what training begins with"):
+        vector_cache.task(msgspec.structs.replace(RELU, seed=1))
+
+
+def test_an_experiment_without_goldens_says_how_to_write_them(tmp_path: Path):
+    unknown = msgspec.structs.replace(RELU, name="mine")
+    with pytest.raises(NoGoldens, match="no goldens for 'mine'; write them with `actconform golden mint mine`"):
+        goldens_of(RELU.name, tmp_path).task(unknown)
 
 
 def job_of(body: str, rows: int) -> Job:
