@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.errors import GoldenError
@@ -202,9 +203,9 @@ def test_splitting_hands_out_every_number_once_in_its_shape(name: str):
     assert regimes["special"] >= 1
 
 
-def test_the_committed_folder_is_whole_small_and_has_every_kernel_and_model():
+def test_the_committed_folder_is_whole_small_and_has_every_subject():
     assert strangers(COMMITTED, MANIFEST) == []
-    assert {one.name for one in (*UNARY, *ROWS, *networks())} == MANIFEST.subjects.keys()
+    assert {one.name for one in (*UNARY, *ROWS, *networks(), *experiments())} == MANIFEST.subjects.keys()
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*") if path.is_file()) < LARGEST_FOLDER
     for entry in MANIFEST.files.values():
         assert entry.dtype in ("<f4", "<f8", "<i8")
@@ -215,7 +216,7 @@ def test_the_committed_folder_is_whole_small_and_has_every_kernel_and_model():
         tables = MANIFEST.subjects[kernel.name].tables
         digests = [tables[dtype][aspect] for dtype in ("f16", "bf16") for aspect in ("value", "gradient")]
         assert all(len(bytes.fromhex(text)) == 32 for text in digests)
-    assert all(not MANIFEST.subjects[one.name].tables for one in (*ROWS, *networks()))
+    assert all(not MANIFEST.subjects[one.name].tables for one in (*ROWS, *networks(), *experiments()))
 
 
 @pytest.mark.parametrize("kernel", UNARY, ids=[kernel.name for kernel in UNARY])

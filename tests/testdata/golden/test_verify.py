@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.errors import GoldenError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from actconform.testdata.golden.store import Manifest
 
-BY_NAME = {one.name: one for one in (*UNARY, *ROWS, *networks())}
+BY_NAME = {one.name: one for one in (*UNARY, *ROWS, *networks(), *experiments())}
 SUBJECTS = ("sigmoid", "relu", "softmax", "prelu", "argmax")
 KERNELS = [BY_NAME[name] for name in SUBJECTS]
 
@@ -231,7 +232,7 @@ def test_damaged_missing_and_extra_files_and_subjects_are_all_told_in_one_go(fol
     assert f"{folder / 'relu/y.npy'}: missing golden" in told
     assert f"{folder / 'sigmoid/y.npy'}: damaged golden" in told
     assert f"{folder / 'notes.txt'}: extra file" in told
-    assert "goldens for 'cube', but no kernel or model of that name is installed" in told
+    assert "goldens for 'cube', but no kernel, model or experiment of that name is installed" in told
     assert "no goldens for 'argmax'" in told
 
 
