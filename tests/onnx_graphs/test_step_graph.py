@@ -21,7 +21,7 @@ from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names, standard_opset
 from actconform.onnx.step_graph import training_graph
 from actconform.oracle.training.optimizers import updated
-from actconform.oracle.training.trajectory import after_step, evaluated, initial_slots
+from actconform.oracle.training.trajectory import after_step, passed_through, initial_slots
 from actconform.testdata.training_tasks import training_task
 from actconform.types.model import LOSS
 from actconform.types.training import Experiment, Forms, Optimizer
@@ -68,7 +68,7 @@ def expect_steps_of_the_truth(trained: Experiment, graph: bytes, steps: int) -> 
         state = {name: np.asarray(array, np.float32) for name, array in state.items()}
         tensors = {**task.batch(number), **state, **counted(number + 1, trained.optimizer)}
         outputs = program.forward({name: tensors[name] for name in names})
-        truth = evaluated(trained.model, {**task.batch(number), **state})
+        truth = passed_through(trained.model, {**task.batch(number), **state})
         following = after_step(trained, Forms(), number + 1, state, truth)
         np.testing.assert_allclose(outputs[LOSS], truth.loss, **CLOSE)
         for name in trained.differentiable:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from actconform.oracle.training.optimizers import updated
-from actconform.tolerance.running_error import Bounded, constant_of
+from actconform.tolerance.running_error import Bounded, constant_number
 from actconform.types.training import EpsilonForm, MomentumForm
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Situated(NamedTuple):
         return self.parameter.fmt
 
     def number(self, value: float) -> Bounded:
-        return constant_of(value, self.fmt)
+        return constant_number(value, self.fmt)
 
 
 Moved: TypeAlias = tuple[Bounded, dict[str, Bounded]]

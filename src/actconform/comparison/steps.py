@@ -19,8 +19,8 @@ from actconform.testdata.training_vectors import (
     bounded_step,
     inference_vectors,
     initial_vectors,
+    step_tolerance,
     step_vectors,
-    tolerance_of,
 )
 from actconform.types.model import LOSS
 
@@ -108,7 +108,7 @@ class _JudgedSteps:
         """Return what was measured and found of all of them together."""
         if not self._vectors:
             return [], []
-        compared = comparison(TestVectors(tolerance_of(self._fmt), self._vectors), self._outputs)
+        compared = comparison(TestVectors(step_tolerance(self._fmt), self._vectors), self._outputs)
         return compared.measurements, [self._with_evidence(finding) for finding in compared.findings]
 
     def _with_evidence(self, finding: Finding) -> Finding:
@@ -138,7 +138,7 @@ def _ended(
         if tried[-1][2] is None:
             break
     vectors, outputs, wrong = next((each for each in tried if each[2] is None), tried[0])
-    compared = comparison(TestVectors(tolerance_of(fmt), vectors), outputs)
+    compared = comparison(TestVectors(step_tolerance(fmt), vectors), outputs)
     findings = compared.findings
     if wrong is not None:
         like = diagnosed_end(task, record, epochs[0], vectors[-1], _off(INFERENCE, vectors, outputs), fmt)

@@ -32,7 +32,7 @@ BURST = (60.0, 300.0)  # how high one is
 MAP_NOISE = 0.1
 
 
-def data_set(name: str, stream: str, rows: int, model: Model) -> Rows:
+def draw_rows(name: str, stream: str, rows: int, model: Model) -> Rows:
     """Return so many rows of a data set by input of the model, float32. Raises ValueError for a name that there is not."""
     shapes = {one.name: one.shape for one in model.inputs if one.role != "noise"}
     if name not in DATA_SETS:

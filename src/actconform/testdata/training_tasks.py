@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from actconform.testdata.datasets import data_set
+from actconform.testdata.datasets import draw_rows
 from actconform.testdata.model_tensors import draw_inputs, draw_parameters
 from actconform.testdata.regimes import raw
 from actconform.types.training_run import TrainingTask
@@ -33,8 +33,8 @@ def training_task(experiment: Experiment, *, keep: int | None = None) -> Trainin
     return TrainingTask(
         experiment=experiment,
         state=_initial(draw_parameters(named), model),
-        examples=data_set(experiment.data, f"examples/{seed}", experiment.examples, model),
-        validation=data_set(experiment.data, f"validation/{seed}", experiment.validation, model),
+        examples=draw_rows(experiment.data, f"examples/{seed}", experiment.examples, model),
+        validation=draw_rows(experiment.data, f"validation/{seed}", experiment.validation, model),
         order=_order(experiment),
         noise=_noise(named),
         keep=kept,

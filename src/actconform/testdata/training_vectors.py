@@ -14,12 +14,12 @@ import numpy as np
 from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.oracle.layers.model import values
 from actconform.oracle.training.optimizers import updated
-from actconform.oracle.training.trajectory import evaluated, initial_slots, running, trajectory
+from actconform.oracle.training.trajectory import initial_slots, passed_through, running, trajectory
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
 from actconform.testdata.model_vectors import PUBLISHED_LIMIT, RUNS, signs, spread_limit, touched_by_rounding
 from actconform.testdata.undecided import flips
 from actconform.tolerance.limits import Tolerance
-from actconform.tolerance.running_error import Bounded, constant_of, exact_inputs
+from actconform.tolerance.running_error import Bounded, constant_number, exact_inputs
 from actconform.types.model import LOSS
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> t
     Where rounding decides on which side of a kink a number is, or which of two is the largest of a pool, either is allowed.
     """
     model = experiment.model
-    truth = evaluated(model, tensors)
-    moved = [evaluated(model, *_moved(model, tensors, fmt, run)) for run in range(RUNS)]
+    truth = passed_through(model, tensors)
+    moved = [passed_through(model, *_moved(model, tensors, fmt, run)) for run in range(RUNS)]
     judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
     runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
     bounds = spread_limit(judged, runs, STEP_LIMIT, fmt)
     for touch in flips(model, tensors, truth.layers, [run.layers for run in moved]):
-        flipped = evaluated(model, tensors, touch)
+        flipped = passed_through(model, tensors, touch)
         for name, gradient in truth.gradients.items():
             bounds[name] = bounds[name] + np.abs(flipped.gradients[name] - gradient)
     return truth, bounds
@@ -178,7 +178,13 @@ def optimized(
         parameter = exact_inputs(_wide(step.before[name]), fmt)
         with np.errstate(all="ignore"):
             w, kept = updated(
-                experiment.optimizer, forms, step.number + 1, parameter, gradient, slots, lambda x: constant_of(x, fmt)
+                experiment.optimizer,
+                forms,
+                step.number + 1,
+                parameter,
+                gradient,
+                slots,
+                lambda x: constant_number(x, fmt),
             )
         following[name] = w
         following |= {f"{name}/{slot}": number for slot, number in kept.items()}
@@ -234,7 +240,7 @@ def inference_vectors(
     return vectors, outputs
 
 
-def tolerance_of(fmt: FloatFormat) -> Tolerance:
+def step_tolerance(fmt: FloatFormat) -> Tolerance:
     """Return the tolerance of steps: every element has a bound of its own."""
     return Tolerance(fmt=fmt, limit=1.0, exact=False, unary=False)
 
@@ -264,7 +270,7 @@ def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVect
     moved = [np.asarray(trajectory(task, steps, forms, off(run), hurried(run))[0]) for run in range(FREE_RUNS)]
     spread = np.maximum.accumulate(np.sqrt(np.mean([(run - truth) ** 2 for run in moved], axis=0)))
     bound = FREE_LIMIT * (spread + fmt.unit_roundoff * np.abs(truth))
-    return TestVectors(tolerance_of(fmt), [_vector(FREE_RUNNING, {LOSS: truth}, {LOSS: bound}, {})])
+    return TestVectors(step_tolerance(fmt), [_vector(FREE_RUNNING, {LOSS: truth}, {LOSS: bound}, {})])
 
 
 def _of_bias_correction(rule: Optimizer, step: int, fmt: FloatFormat) -> float:

@@ -28,7 +28,7 @@ MOST = 64  # elements of a step: one evaluation each
 def flips(
     model: Model, tensors: Bundle, layers: Mapping[str, F64], moved: Sequence[Mapping[str, F64]]
 ) -> Iterator[Callable[[str], Touch]]:
-    """Yield for each undecided element what lets it fall to the other side, to be given to `evaluated`, for the first 64.
+    """Yield for each undecided element what lets it fall to the other side, to be given to `passed_through`, for the first 64.
 
     `moved` are the layers' values when all is off by a rounding: an element is undecided where 16 spreads reach the other side.
     """

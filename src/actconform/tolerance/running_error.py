@@ -164,7 +164,7 @@ class Bounded:
     def _operand(self, operand: Bounded | float) -> Bounded:
         if isinstance(operand, Bounded):
             return operand
-        return constant_of(operand, self.fmt)
+        return constant_number(operand, self.fmt)
 
     def _rounded(self, value: F64, error: F64, roundings: int = 1) -> Bounded:
         error = error + roundings * self.fmt.unit_roundoff * (np.abs(value) + error)
@@ -184,7 +184,7 @@ def exact_inputs(values: F64, fmt: FloatFormat) -> Bounded:
     return Bounded(values, np.where(lost, np.abs(values), 0.0), fmt)
 
 
-def constant_of(number: float, fmt: FloatFormat) -> Bounded:
+def constant_number(number: float, fmt: FloatFormat) -> Bounded:
     """Return a constant that is written with all its digits, and may be computed with as the nearest number of `fmt`."""
     return Bounded(np.asarray(number, np.float64), np.asarray(_representation_error(number, fmt)), fmt)
 

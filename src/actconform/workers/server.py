@@ -46,7 +46,7 @@ from actconform.workers.protocol import (
 from actconform.workers.session import Session, fault_message, type_name
 from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
 from actconform.workers.trained_session import TrainedSession
-from actconform.workers.training_session import train
+from actconform.workers.training_session import do_training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,7 +142,7 @@ def _answer(
         case TrainedJob():
             return trained.run(request)
         case TrainingJob():
-            return train(session, request)
+            return do_training(session, request)
         case Prepare():
             return timers.prepare(request)
         case TakeSample():

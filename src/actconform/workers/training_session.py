@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform.errors import Unsupported
-from actconform.plugin.training_loop import Trainer
-from actconform.plugin.training_loop import train as trained
+from actconform.plugin.training_loop import Trainer, train
 from actconform.types.model import LOSS, OUTPUT
 from actconform.types.training_run import NEXT, RATE, STEP, TrainingRecord
 from actconform.workers.protocol import TrainingResult
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from actconform.workers.session import Session
 
 
-def train(session: Session, job: TrainingJob) -> TrainingResult:
+def do_training(session: Session, job: TrainingJob) -> TrainingResult:
     """Train; faults of the backend are not raised."""
     started = time.perf_counter()
     result = TrainingResult()
@@ -49,7 +48,7 @@ def _by_graph(backend: Backend, job: TrainingJob) -> TrainingRecord:
         raise Unsupported(f"{backend.name} trains graphs: of a step, and of the model in inference")
     step, inference = (_Graph(backend.load(each, job.case.dtype), each) for each in (job.step, job.inference))
     try:
-        return trained(GraphTrainer(step, inference, job.task), job.task)
+        return train(GraphTrainer(step, inference, job.task), job.task)
     finally:
         step.program.close()
         inference.program.close()

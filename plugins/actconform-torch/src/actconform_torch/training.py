@@ -38,8 +38,8 @@ class Placed(NamedTuple):
     """Where a part of a canonical parameter stands in a tensor of torch.nn: flat indices of both, element by element."""
 
     place: str
-    there: NDArray[np.int64]
-    here: NDArray[np.int64]
+    indices: NDArray[np.int64]
+    canonical: NDArray[np.int64]
 
 
 class TorchTrainer(Trainer):
@@ -71,17 +71,19 @@ class TorchTrainer(Trainer):
         """Return the optimizer of torch.optim for a rule."""
         optim = import_torch().optim
         rate, betas = rule.learning_rate, (rule.beta1, rule.beta2)
-        made: TorchOptimizer
+        optimizer: TorchOptimizer
         match rule.kind:
             case "sgd":
-                made = optim.SGD(parameters, lr=rate, momentum=rule.momentum, nesterov=rule.nesterov)
+                optimizer = optim.SGD(parameters, lr=rate, momentum=rule.momentum, nesterov=rule.nesterov)
             case "adam":
-                made = optim.Adam(parameters, lr=rate, betas=betas, eps=rule.epsilon)
+                optimizer = optim.Adam(parameters, lr=rate, betas=betas, eps=rule.epsilon)
             case "adamw":
-                made = optim.AdamW(parameters, lr=rate, betas=betas, eps=rule.epsilon, weight_decay=rule.weight_decay)
+                optimizer = optim.AdamW(
+                    parameters, lr=rate, betas=betas, eps=rule.epsilon, weight_decay=rule.weight_decay
+                )
             case "rmsprop":
-                made = optim.RMSprop(parameters, lr=rate, alpha=rule.beta2, eps=rule.epsilon)
-        return made
+                optimizer = optim.RMSprop(parameters, lr=rate, alpha=rule.beta2, eps=rule.epsilon)
+        return optimizer
 
     def step(self, batch: Bundle, number: int) -> float:  # noqa: ARG002  torch's optimizer counts by itself
         self.optimizer.zero_grad()
@@ -100,10 +102,10 @@ class TorchTrainer(Trainer):
         names = [parameter.name for parameter in self._experiment.model.parameters]
         state = self._canonical(self._module.state_dict(), names)
         for slot in self._experiment.optimizer.slots:
-            kept = {name: self._slot(parameter, slot) for name, parameter in self._module.named_parameters()}
+            slots = {name: self._slot(parameter, slot) for name, parameter in self._module.named_parameters()}
             state |= {
                 f"{name}/{slot}": array
-                for name, array in self._canonical(kept, self._experiment.differentiable).items()
+                for name, array in self._canonical(slots, self._experiment.differentiable).items()
             }
         return state
 
@@ -128,8 +130,8 @@ class TorchTrainer(Trainer):
 
     def _slot(self, parameter: Any, slot: str) -> Tensor:
         name = SLOT_NAMES[self._experiment.optimizer.kind][slot]
-        kept: Tensor | None = self.optimizer.state.get(parameter, {}).get(name)
-        return import_torch().zeros_like(parameter) if kept is None else kept
+        slot_tensor: Tensor | None = self.optimizer.state.get(parameter, {}).get(name)
+        return import_torch().zeros_like(parameter) if slot_tensor is None else slot_tensor
 
     def _canonical(self, tensors: Mapping[str, Tensor | None], names: Iterable[str]) -> dict[str, NDArray[Any]]:
         """Return what torch.nn holds of these parameters in the canonical layout; zeros where there is no gradient."""
@@ -142,9 +144,9 @@ class TorchTrainer(Trainer):
         arrays = {}
         for name in names:
             array = np.zeros(int(np.prod(shapes[name])), np.float32)
-            for place, there, here in self._places[name]:
+            for place, indices, canonical in self._places[name]:
                 if place in flat:
-                    array[here] = flat[place][there]
+                    array[canonical] = flat[place][indices]
             arrays[name] = array.reshape(shapes[name])
         return arrays
 
@@ -152,8 +154,8 @@ class TorchTrainer(Trainer):
         """Raise `Unsupported` where torch would train what is no parameter of the model."""
         placed: dict[str, int] = {}
         for parts in self._places.values():
-            for place, there, _ in parts:
-                placed[place] = placed.get(place, 0) + there.size
+            for place, indices, _ in parts:
+                placed[place] = placed.get(place, 0) + indices.size
         for name, parameter in self._module.named_parameters():
             if placed.get(name) != parameter.numel():
                 raise Unsupported(f"torch trains {name}, which the model does not have")
@@ -172,8 +174,8 @@ def _places(network: Network, state: Bundle) -> dict[str, list[Placed]]:
         low = int(ids.reshape(-1)[0])
         parts = []
         for place, numbers in laid_out.items():
-            there = np.flatnonzero((numbers >= low) & (numbers < low + ids.numel()))
-            if there.size:
-                parts.append(Placed(place, there, numbers[there] - low))
+            indices = np.flatnonzero((numbers >= low) & (numbers < low + ids.numel()))
+            if indices.size:
+                parts.append(Placed(place, indices, numbers[indices] - low))
         places[name] = parts
     return places

@@ -36,7 +36,7 @@ class Evaluated(NamedTuple):
         return self.layers[LOSS]
 
 
-def evaluated(
+def passed_through(
     model: Model, tensors: Bundle, touch: Callable[[str], Touch] = lambda _: lambda _, array: array
 ) -> Evaluated:
     """Return what a model computes of inputs and parameters, as `oracle.layers.model` does, by one pass there and back.
@@ -132,7 +132,7 @@ def trajectory(
     for number in range(steps):
         for name in experiment.differentiable:
             state[name] = touch(number)(name, state[name])
-        computed = evaluated(experiment.model, {**task.batch(number), **state})
+        computed = passed_through(experiment.model, {**task.batch(number), **state})
         losses.append(float(computed.loss))
         norms.append(
             float(np.sqrt(sum((computed.gradients[f"d_{name}"] ** 2).sum() for name in experiment.differentiable)))
