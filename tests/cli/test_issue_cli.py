@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 PASSED = "linear/value/f32/authored+toy-runtime"
@@ -100,6 +101,46 @@ def test_a_framework_gets_a_program_with_itself_alone(issue, finished, tmp_path)
     assert program(tmp_path / "told").returncode == 0  # torch has no such fault
     (tmp_path / "told" / "repro.py").write_text(code.replace("torch.sigmoid(x)", "torch.relu(x)"))
     assert program(tmp_path / "told").returncode == 1
+
+
+@pytest.fixture
+def trained(finished, tmp_path):
+    """Return a function that writes the report of a training of noise-relu on a route, wrong from its third step on, and returns its folder."""
+    report = json.loads((finished / "report.json").read_text())
+    finding = next(result for result in report["results"] if result["case"] == RUNTIME)["findings"][0]
+    evidence = "first at step 3, optimizer: dense1.kernel [0, 1] is 2, expected 1, 9 times its bound"
+
+    def writing(route: str) -> Path:
+        wrong = {**finding, "regime": "optimizer", "tensor": "dense1.kernel", "worst": None, "evidence": evidence}
+        parts = {"subject": "noise-relu", "aspect": "training", "dtype": "f32", "route": route}
+        case = {"case": "/".join(parts.values()), **parts, "verdict": "FAIL", "implementation": "Adam"}
+        folder = tmp_path / "by-hand"
+        folder.mkdir()
+        case["findings"] = [wrong]
+        (folder / "report.json").write_text(json.dumps({**report, "conforms": False, "results": [case]}))
+        return folder
+
+    return writing
+
+
+def test_of_a_training_the_first_wrong_step_is_told_with_the_command_that_repeats_it(issue, trained, tmp_path):
+    case = "noise-relu/training/f32/toy-framework"
+    said = issue(case, "--out", "told", run=trained("toy-framework"))
+    assert said.code == 0, said.err
+    assert {path.name for path in (tmp_path / "told").iterdir()} == {"finding.json", "issue.md"}
+    text = (tmp_path / "told" / "issue.md").read_text().replace("\\", "")
+    assert "first at step 3, optimizer: dense1.kernel" in text
+    assert f"actconform run {case}" in text
+
+
+def test_of_a_trained_graph_the_graph_of_a_step_is_attached(issue, trained, tmp_path):
+    case = "noise-relu/training/f32/authored+toy-runtime"
+    said = issue(case, "--out", "told", run=trained("authored+toy-runtime"))
+    assert said.code == 0, said.err
+    step = onnx.load(tmp_path / "told" / "model.onnx")
+    assert {"step", "learning_rate", "dense1.kernel/m"} <= {value.name for value in step.graph.input}
+    assert "next/dense1.kernel" in {value.name for value in step.graph.output}
+    assert "first at step 3" in (tmp_path / "told" / "issue.md").read_text()
 
 
 def test_a_folder_is_told_again_and_copied(issue, cli, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 import actconform.cli
 from actconform import __version__
+from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import networks
 from actconform.cli import VERBS
@@ -70,7 +71,7 @@ def test_every_verb_explains_itself(verb: str, listed):
 
 def test_no_kernels_and_models_are_no_lines():
     """As where the built-in plugin itself is broken, which is named before."""
-    nothing = SimpleNamespace(kernels={}, models={})
+    nothing = SimpleNamespace(kernels={}, models={}, experiments={})
     assert _items("kernels", nothing) == _items("models", nothing) == []
 
 
@@ -127,6 +128,19 @@ def test_models_are_listed_with_their_size_and_all_that_describes_them(listed):
     assert stack["parameters"][0]["shape"] == [20, 12]
     assert [one["role"] for one in stack["inputs"]] == ["data", "target"]
     assert (stack["output"], stack["batch"], stack["training"]) == ("dense3", 4, False)
+
+
+def test_experiments_are_listed_with_what_trains_on_which_data_and_how(listed):
+    lines = {line.split()[0]: line for line in listed("list", "experiments").splitlines()}
+    items = {item["name"]: item for item in json.loads(listed("list", "experiments", "--json"))}
+    assert lines.keys() == items.keys() == {experiment.name for experiment in experiments()}
+    relu = items["noise-relu"]
+    words = (
+        f"mlp-relu on noise: {relu['examples']} examples in batches of {relu['batch']}, {relu['epochs']} epochs, adam"
+    )
+    assert lines["noise-relu"].split(maxsplit=1)[1].startswith(words)
+    assert "Nesterov momentum 0.9" in lines["blobs-nesterov"]
+    assert "weight decay" in lines["blobs-adamw"]
 
 
 def test_cases_are_listed_by_the_ids_that_run_takes(listed):

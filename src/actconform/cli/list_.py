@@ -1,4 +1,4 @@
-"""`actconform list`: the kernels, models, backends, routes, cases and deviations."""
+"""`actconform list`: the kernels, models, experiments, backends, routes, cases and deviations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from actconform.workers.from_settings import configured
 if TYPE_CHECKING:
     from actconform.plugin.loader import Catalog
 
-KINDS = ("kernels", "models", "backends", "routes", "cases", "deviations")
+KINDS = ("kernels", "models", "experiments", "backends", "routes", "cases", "deviations")
 
 
 @click.command("list")
@@ -40,15 +40,16 @@ def command(kind: str, as_json: bool) -> int:
 
 
 def _items(kind: str, catalog: Catalog) -> list[tuple[str, Any]]:
-    if kind == "kernels":
-        width = max(map(len, catalog.kernels), default=0)
-        return [(f"{k.name:<{width}}  {k.definition}", k) for k in catalog.kernels.values()]
-    if kind == "models":
-        width = max(map(len, catalog.models), default=0)
-        return [
-            (f"{m.name:<{width}}  {len(m.layers)} layers, {m.size:,} parameters  {m.source}", m)
-            for m in catalog.models.values()
-        ]
+    described: dict[str, list[tuple[str, str, Any]]] = {
+        "kernels": [(k.name, k.definition, k) for k in catalog.kernels.values()],
+        "models": [
+            (m.name, f"{len(m.layers)} layers, {m.size:,} parameters  {m.source}", m) for m in catalog.models.values()
+        ],
+        "experiments": [(e.name, e.about, e) for e in catalog.experiments.values()],
+    }
+    if kind in described:
+        width = max((len(name) for name, _, _ in described[kind]), default=0)
+        return [(f"{name:<{width}}  {words}", full) for name, words, full in described[kind]]
     if kind == "backends":
         return [
             (f"{name:<10}  {backend.kind:<9}  {catalog.backend_plugin[name]}", {"name": name, "kind": backend.kind})

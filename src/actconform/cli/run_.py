@@ -109,8 +109,9 @@ def command(
             [*recorder.notes, f"resumed: {recorder.kept} of {len(plan.cases)} results are from the earlier run"]
         )
     screen.header(ran.facts, plan)
-    screen.tables(ran.results, catalog.kernels, catalog.models)
-    screen.findings(ran.results, catalog.models)
+    screen.tables(ran.results, catalog.kernels, catalog.models, catalog.experiments)
+    screen.trainings(ran.results)
+    screen.findings(ran.results, [*catalog.models, *catalog.experiments])
     if timings:
         screen.timings(ran.results, ran.imports, ran.clock)
     problems += faults

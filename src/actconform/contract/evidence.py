@@ -22,7 +22,7 @@ from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.scheduler import facts_of
 from actconform.run.select import all_cases
 from actconform.testdata.golden.store import collected, golden_dir
-from actconform.types import DRIVER_EXPORTER, Artifact, Case, Finding, FindingClass, Route
+from actconform.types import DRIVER_EXPORTER, TRAINING, Artifact, Case, Finding, FindingClass, Route
 from actconform.types.model import Model
 from actconform.verdict.causes.explain import plainly
 from actconform.workers.client import Worker
@@ -152,7 +152,9 @@ def _cases(name: str, catalog: Catalog, subjects: Sequence[str]) -> list[Case]:
     cases = [
         case
         for case in all_cases(catalog, selected={name})
-        if case.route == route and any(fnmatchcase(case.subject, subject) for subject in subjects)
+        if case.route == route
+        and case.aspect != TRAINING
+        and any(fnmatchcase(case.subject, subject) for subject in subjects)
     ]
     if not cases:
         raise UsageError(f"no kernel or model is called {' or '.join(subjects)}; see `actconform list kernels`")

@@ -76,7 +76,7 @@ def run_training(
     described: dict[str, str] = {}
     if case.exporter is not None:
         with stage("export"):
-            graphs, breaches = graphs_of(experiment, lambda model: _made(model, case, context))
+            graphs, breaches = graphs_of(experiment, lambda model: graph_of_model(model, case, context))
         if graphs is None:
             return TrainingOutcome(findings=breaches)
         described = facts(graphs.forward) if context.exports else {}
@@ -107,7 +107,8 @@ def run_training(
     )
 
 
-def _made(model: Model, case: Case, context: CaseContext) -> Artifact:
+def graph_of_model(model: Model, case: Case, context: CaseContext) -> Artifact:
+    """Return the forward graph of a model on a case's route: exported, or where no exporter is, as we write it."""
     if context.exports is None:
         return author_model(model, case.dtype)
     return context.exports.artifact(model, case.dtype, case.exporter or "", context.timeout, None)

@@ -154,7 +154,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def about(self) -> str:
         """What trains, on which data and how, in one line."""
-        stops = f" at most, ended after {self.stopping.patience} without gain" if self.stopping else ""
+        stops = f" at most, ended after {self.stopping.patience} without gain, the best kept" if self.stopping else ""
         return (
             f"{self.model.name} on {self.data}: {self.examples:,} examples in batches of {self.batch}, "
             f"{self.epochs} epochs{stops}, {self.optimizer.about}"

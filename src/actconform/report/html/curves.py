@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from actconform.types import Result
     from actconform.types.training import Claim
 
-FIRST = re.compile(r"first at step (\d+)")  # as comparison/steps.py words the evidence
+# as comparison/wrong_elements.py and training_records.py word the evidence
+FIRST = re.compile(r"(?:first|the first (?:NaN|infinity) is) at step (\d+)")
 
 
 def curve_data(result: Result, texts: Texts) -> dict[str, Any]:

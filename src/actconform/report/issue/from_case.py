@@ -34,11 +34,13 @@ from actconform.report.rerun_command import rerun_command
 from actconform.run.case import CaseContext, VectorCache, artifact_for, job_for
 from actconform.run.export_cache import Exports, cache_folder
 from actconform.run.scheduler import worker_for
+from actconform.run.training_case import graph_of_model, graphs_of
 from actconform.text import one_line
 from actconform.tolerance.ulp import to_hex
 from actconform.types import Blame, Case, FindingClass, Route
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.types.finding import CLASSES
+from actconform.types.training import Experiment
 from actconform.verdict.severity import gravest
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.result import OutputCheck
     from actconform.checking.runs import RuntimeRuns
+    from actconform.plugin.interfaces import Exporter
     from actconform.report.read import Report
     from actconform.run.scheduler import Plan
     from actconform.types import Bundle, Finding, Result
@@ -76,6 +79,8 @@ def issue_of_case(case_id: str, run_folder: Path, out: Path, plan: Plan) -> Path
     reported = _reported(case_id, read_report(run_folder), plan)
     vectors = VectorCache(plan.folder, plan.manifest)
     try:
+        if isinstance(reported.subject, Experiment):
+            return _of_training(reported, vectors, out, plan)
         if reported.case.exporter is None:
             return _of_framework(reported, vectors, out)
         return _of_graph(reported, vectors, out, plan)
@@ -91,7 +96,7 @@ def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
     if not result.findings:
         reason = f": {one_line(result.reason)}" if result.reason else ""
         raise UsageError(f"{case_id} has no finding to tell: its verdict is {result.verdict}{reason}")
-    if result.subject not in plan.catalog.subjects:
+    if result.subject not in plan.catalog.provable:
         raise UsageError(f"{case_id}: no plugin that is installed here gives {one_line(result.subject)}")
     finding = gravest(each for each in result.findings if each.worst is not None) or result.findings[0]
     case = Case(result.subject, result.aspect, result.dtype, result.route)  # type: ignore[arg-type]
@@ -103,6 +108,7 @@ def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
         f"{finding.class_}: {finding.count:,} elements in the regime {finding.regime}",
         finding.evidence,
         result.reason,
+        result.curve.about if result.curve else "",
     ]
     of_exporter = exporter is not None and finding.blame == Blame.EXPORTER
     meaning = CLASSES[finding.class_].meaning
@@ -117,7 +123,7 @@ def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
         evidence=tuple(dict.fromkeys(filter(None, evidence))),
         commands=(rerun_command(case_id),),
     )
-    return ReportedFinding(result, finding, case, plan.catalog.subject(result.subject), about)
+    return ReportedFinding(result, finding, case, plan.catalog.provable[result.subject], about)
 
 
 # Frameworks
@@ -128,6 +134,7 @@ def _of_framework(reported: ReportedFinding, vectors: VectorCache, out: Path) ->
     result, finding = reported.result, reported.finding
     program = native_program(result)
     about = reported.about
+    assert not isinstance(reported.subject, Experiment)
     if finding.worst is not None:
         low, high = native_interval(result, finding, vectors.generate(reported.subject, reported.case))
         element = _native_element(result, finding, (high - low) / 2)
@@ -182,18 +189,48 @@ sys.exit(1 if wrong else 0)
 """
 
 
+# Trainings
+
+
+def _of_training(reported: ReportedFinding, vectors: VectorCache, out: Path, plan: Plan) -> Path:
+    """Write what was wrong in which step, and where a runtime trains the graph of a step: a training takes more than a short program."""
+    experiment = reported.subject
+    assert isinstance(experiment, Experiment)
+    with ExitStack() as stack:
+        if reported.case.exporter is None:
+            with replaced(out) as fresh:
+                write_texts(fresh, reported.about)
+            return out
+        context, _, _ = _context(reported, vectors, plan, stack)
+        graphs, _ = graphs_of(experiment, lambda model: graph_of_model(model, reported.case, context))
+        if graphs is None:
+            forward = graph_of_model(experiment.model, reported.case, context)
+            return without_elements(reported, forward.model, out, INVALID)
+        return without_elements(reported, graphs.step.model, out)
+
+
 # Graphs
+
+
+def _context(
+    reported: ReportedFinding, vectors: VectorCache, plan: Plan, stack: ExitStack
+) -> tuple[CaseContext, type[Exporter] | None, Worker | None]:
+    """Return what running the case needs, the case's exporter and the worker that exports, open until the stack ends."""
+    case, catalog = reported.case, plan.catalog
+    exporter = catalog.exporter(case)
+    exporting = _opened(plan, exporter.source, stack) if exporter else None
+    worker = _opened(plan, catalog.worker(case), stack)
+    exports = Exports(exporting, cache_folder()) if exporting else None
+    context = CaseContext(catalog, plan.register, plan.config.timeout, vectors, worker, exports, {})
+    return context, exporter, exporting
 
 
 def _of_graph(reported: ReportedFinding, vectors: VectorCache, out: Path, plan: Plan) -> Path:
     case, catalog = reported.case, plan.catalog
+    assert not isinstance(reported.subject, Experiment)
     test_vectors = vectors.generate(reported.subject, case)
     with ExitStack() as stack:
-        exporter = catalog.exporter(case)
-        exporting = _opened(plan, exporter.source, stack) if exporter else None
-        worker = _opened(plan, catalog.worker(case), stack)
-        exports = Exports(exporting, cache_folder()) if exporting else None
-        context = CaseContext(catalog, plan.register, plan.config.timeout, vectors, worker, exports, {})
+        context, exporter, exporting = _context(reported, vectors, plan, stack)
         graph = artifact_for(reported.subject, case, context)
         assert graph is not None
         if reported.finding.class_ == FindingClass.INVALID_MODEL:

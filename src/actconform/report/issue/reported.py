@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from actconform.types import Case, Finding, Kernel, Result
     from actconform.types.model import Model
+    from actconform.types.training import Experiment
 
 INVALID = '''"""Shows that a graph is no valid ONNX model: ends with 1 while it is none, with 0 for one that is valid."""
 
@@ -39,7 +40,7 @@ class ReportedFinding(NamedTuple):
     result: Result
     finding: Finding
     case: Case
-    subject: Kernel | Model
+    subject: Kernel | Model | Experiment
     about: Reproduction
 
 

@@ -13,7 +13,8 @@ from actconform.report.cells import MARKS_MEAN, cell
 from actconform.report.reasons import abbreviate
 from actconform.report.rerun_command import rerun_command
 from actconform.report.terminal.console import open_console, plain
-from actconform.types import Route, Verdict, base_name
+from actconform.report.terminal.trainings import training_table
+from actconform.types import TRAINING, Route, Verdict, base_name
 from actconform.types.dtypes import DTYPES, from_hex
 from actconform.types.finding import CLASSES
 from actconform.verdict.severity import counted, gravest, severity_order, tally
@@ -82,6 +83,12 @@ class Screen:
                 style="dim",
             )
 
+    def trainings(self, results: Iterable[Result]) -> None:
+        """Print what the losses of each experiment came to, and its claims."""
+        table = training_table(results)
+        if table is not None:
+            self.console.print(table)
+
     def _table(self, results: Sequence[Result], wanted: Sequence[str]) -> bool:
         """Print tables without subjects and routes of which nothing ran, as many as the width needs; return whether there is one."""
         cells: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
@@ -108,7 +115,8 @@ class Screen:
     def findings(self, results: Iterable[Result], models: Collection[str] = ()) -> None:
         """Print the new findings, the gravest case first, of each kind in a case the gravest, with the command that repeats it.
 
-        For `models` it names the first layer or gradient to look at, and the wrong tensor: their inputs explain nothing.
+        For `models` it names the first layer or gradient to look at, and the wrong tensor: their inputs explain nothing. For
+        trainings it prints each evidence once, which names the first wrong step.
         """
         new = [(finding, result) for result in results if (finding := _gravest_new(result))]
         new.sort(key=lambda pair: severity_order(pair[0]))
@@ -127,6 +135,9 @@ class Screen:
         if of_model and (where := result.reason.partition("; ")[2]):
             self._print(plain(where), INDENT)
         width = max(map(len, classes)) if len(kinds) > 1 else 0
+        if result.aspect == TRAINING:
+            kinds = list({finding.evidence or finding: (finding, count) for finding, count in reversed(kinds)}.values())
+            kinds.reverse()
         for finding, count in kinds[:FINDINGS_SHOWN]:
             line = f"{finding.class_:<{width}}   " if width else ""
             line += describe_finding(finding, result, count, of_model=of_model)
@@ -222,8 +233,9 @@ def describe_finding(finding: Finding, result: Result, count: int, *, of_model: 
     It begins with the tensor where there may be several.
     """
     tensor = f"{finding.tensor}: " if finding.tensor and (of_model or finding.tensor not in ONLY_TENSORS) else ""
-    if finding.worst is None:
-        return tensor + finding.evidence
+    if finding.worst is None or (result.aspect == TRAINING and finding.evidence):
+        # the evidence of a step names the tensor that is wrong first
+        return finding.evidence if result.aspect == TRAINING else tensor + finding.evidence
     worst, digits = finding.worst, DIGITS[result.dtype]
     x = from_hex(worst.input_hex, DTYPES[result.dtype])
     parts = [] if of_model else [f"x={worst.input_hex} ({x:.6g})"]
