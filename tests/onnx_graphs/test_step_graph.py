@@ -21,7 +21,7 @@ from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names, standard_opset
 from actconform.onnx.step_graph import training_graph
 from actconform.oracle.training.optimizers import updated
-from actconform.oracle.training.trajectory import after_step, passed_through, initial_slots
+from actconform.oracle.training.trajectory import after_step, initial_slots, passed_through
 from actconform.testdata.training_tasks import training_task
 from actconform.types.model import LOSS
 from actconform.types.training import Experiment, Forms, Optimizer
