@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actconform.types.training import Forms, Optimizer
 
 EPSILONS = (1e-8, 1e-7, 1e-6, 1e-3, 0.0)  # that some framework or text has as its own
-BETAS = ((0.9, 0.999), (0.9, 0.99), (0.9, 0.9), (0.999, 0.9), (0.99, 0.999), (0.0, 0.999))
+BETAS = ((0.9, 0.999), (0.9, 0.99), (0.9, 0.9), (0.999, 0.9), (0.99, 0.999))
 
 
 class Situated(NamedTuple):
@@ -59,6 +59,8 @@ def alternatives(rule: Optimizer, forms: Forms, step: int) -> Iterator[tuple[str
     yield from _of_rates(rule, step)
     if rule.kind in ("adam", "adamw"):
         yield from _of_adam(rule, step)
+    if rule.kind == "rmsprop" and step == 1:  # later it takes a slot that nothing shows
+        yield "RMSprop is centred: the squared mean of gradients is taken from the mean square", _centered
     if rule.kind != "sgd":
         yield from _of_constants(rule)
     yield from _of_forms(forms)
@@ -103,7 +105,11 @@ def _of_adam(rule: Optimizer, step: int) -> Iterator[tuple[str, Formula]]:
                 f"the bias is corrected as of step {alternative}",
                 lambda at, t=alternative: _adam(at, 1.0 - at.rule.beta1**t, 1.0 - at.rule.beta2**t),  # type: ignore[misc]
             )
-    yield "the mean of gradients is not used: the step is RMSprop's", lambda at: _adam(at, None, None)
+    yield (
+        "the mean of gradients is not used: the gradient itself moves the parameter",
+        lambda at: _adam(at, None, 1.0 - at.rule.beta2**at.step),
+    )
+    yield "the step is RMSprop's: no mean of gradients, no correction of the bias", lambda at: _adam(at, None, 1.0)
     exchanged = msgspec.structs.replace(rule, beta1=rule.beta2, beta2=rule.beta1)
     yield "beta1 and beta2 are exchanged", lambda at: healthy_step(at._replace(rule=exchanged))
 
@@ -120,12 +126,12 @@ def _decayed(at: Situated) -> Any:
     return at.parameter - (at.number(at.rule.rate(at.step)) * at.number(at.rule.weight_decay)) * at.parameter
 
 
-def _adam(at: Situated, of_mean: float | None, of_square: float | None) -> Moved:
+def _adam(at: Situated, of_mean: float | None, of_square: float) -> Moved:
     """Return Adam's step with other corrections of the bias; without any of the mean, the gradient is taken for it."""
     m, v = _moments(at)
     rate, epsilon = at.number(at.rule.rate(at.step)), at.number(at.rule.epsilon)
     top = at.gradient if of_mean is None else m / at.number(of_mean)
-    root = v**0.5 if of_square is None else v**0.5 / at.number(of_square) ** 0.5
+    root = v**0.5 / at.number(of_square) ** 0.5
     return _decayed(at) - rate * top / (root + epsilon), {"m": m, "v": v}
 
 
@@ -134,6 +140,14 @@ def _epsilon_inside(at: Situated) -> Moved:
     rate, epsilon = at.number(at.rule.rate(at.step)), at.number(at.rule.epsilon)
     of_mean, of_square = (1.0 - at.number(beta) ** at.step for beta in (at.rule.beta1, at.rule.beta2))
     return _decayed(at) - (rate / of_mean) * m / (v / of_square + epsilon) ** 0.5, {"m": m, "v": v}
+
+
+def _centered(at: Situated) -> Moved:
+    """Return the first step of centred RMSprop, whose mean of gradients begins with 0."""
+    share, rate = at.number(at.rule.beta2), at.number(at.rule.rate(at.step))
+    v: Any = share * at.slots["v"] + (1.0 - share) * (at.gradient * at.gradient)
+    mean: Any = (1.0 - share) * at.gradient
+    return at.parameter - rate * at.gradient / ((v - mean * mean) ** 0.5 + at.number(at.rule.epsilon)), {"v": v}
 
 
 def _of_constants(rule: Optimizer) -> Iterator[tuple[str, Formula]]:
@@ -194,6 +208,10 @@ def _of_momentum(rule: Optimizer) -> Iterator[tuple[str, Formula]]:
         _with_rule(nesterov=not rule.nesterov),
     )
     yield "the gradient alone moves the parameter: momentum is not used", _unused_momentum
+    yield (
+        "the gradient alone moves the parameter: momentum is neither used nor kept",
+        lambda at: (_unused_momentum(at)[0], at.slots),
+    )
     for momentum in (0.9, 0.99, 0.5):
         if momentum != rule.momentum:
             yield f"momentum is {momentum:g}, and not {rule.momentum:g}", _with_rule(momentum=momentum)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Limited: TypeAlias = "Mapping[str, tuple[F64, F64]]"  # value and allowed error by tensor
 Guess: TypeAlias = "tuple[str, Callable[[], Limited | None]]"
 
+LIKE = "it looks like: "
 ALIKE = 2  # guesses that are named where several fit
 
 
@@ -87,7 +88,7 @@ def diagnosed(
     off: Mapping[str, NDArray[np.generic]],
     fmt: FloatFormat,
 ) -> str:
-    """Return what the wrong tensors of a step look like, "as of ...", or "" where they are like none of the usual mistakes.
+    """Return what the wrong tensors of a step look like, in words, or "" where they are like none of the usual mistakes.
 
     `off` are the tensors of the first wrong part that are beyond their bounds, as the backend gave them, `computed` what
     `bounded_step` returns for the step. A mistake is named where all of these lie within its own bounds.
@@ -103,12 +104,13 @@ def diagnosed(
                 fitting.append(words)
         if not fitting:
             fitting = [words for words in _estimated(wrong) if words][:1]
-    return f"as if {' or '.join(fitting)}" if fitting else ""
+    return f"{LIKE}{' or '.join(fitting)}" if fitting else ""
 
 
 def _fits(wrong: _Wrong, limited: Limited | None) -> bool:
     return limited is not None and all(
-        name in limited and not beyond(wrong.outputs[name], *limited[name]).any() for name in wrong.off
+        name in limited and np.isfinite(limited[name]).all() and not beyond(wrong.outputs[name], *limited[name]).any()
+        for name in wrong.off
     )
 
 
@@ -118,21 +120,21 @@ def _of_loss(wrong: _Wrong) -> Iterator[Guess]:
 
 
 def _of_gradient(wrong: _Wrong) -> Iterator[Guess]:
-    yield "there were none: all 0", lambda: {name: (np.zeros(wrong.got(name).shape),) * 2 for name in wrong.off}
+    yield "no gradient: all 0", lambda: {name: (np.zeros(wrong.got(name).shape),) * 2 for name in wrong.off}
     before = _before(wrong)
     if before:
         yield (
-            f"that of step {wrong.number - 1} were added: accumulated and not cleared",
+            f"that of step {wrong.number - 1} added to it: accumulated and not cleared",
             lambda: {name: _added(wrong.right(name), before[name]) for name in wrong.off},
         )
-        yield f"they were those of step {wrong.number - 1}", lambda: {name: _exact(before[name]) for name in wrong.off}
+        yield f"the gradient of step {wrong.number - 1}", lambda: {name: _exact(before[name]) for name in wrong.off}
     yield from _of_factors(wrong)
     yield from _of_other_inputs(
         wrong,
         lambda computed, bounds: {name: (array, bounds[name]) for name, array in computed.gradients.items()},
     )
     for name, dtype in (("float16", np.float16), ("bfloat16", None)):
-        yield f"they were rounded to {name}", lambda dtype=dtype: _narrow(wrong, dtype)  # type: ignore[misc]
+        yield f"rounded to {name}", lambda dtype=dtype: _narrow(wrong, dtype)  # type: ignore[misc]
 
 
 def _of_statistics(wrong: _Wrong) -> Iterator[Guess]:
@@ -151,16 +153,16 @@ def _of_statistics(wrong: _Wrong) -> Iterator[Guess]:
             limited[name] = old + times * (value - old), max(times, 1.0) * bound
         return limited
 
-    yield "they were updated twice", lambda: moved(lambda share: 1.0 + share)
-    yield "they were not updated", lambda: moved(lambda _: 0.0)
-    yield "they were the batch's own: nothing is kept", lambda: moved(lambda share: 1.0 / (1.0 - share))
+    yield "updated twice", lambda: moved(lambda share: 1.0 + share)
+    yield "not updated", lambda: moved(lambda _: 0.0)
+    yield "those of the batch alone: nothing is kept", lambda: moved(lambda share: 1.0 / (1.0 - share))
     yield (
-        "momentum were the share that is replaced, and not the one that is kept",
+        "momentum taken for the share that is replaced, and not the one that is kept",
         lambda: moved(lambda share: share / (1.0 - share)),
     )
     variance = "biased" if wrong.record.forms.variance == "unbiased" else "unbiased"
     forms = msgspec.structs.replace(wrong.record.forms, variance=variance)
-    words = f"the variance of the batch were the {variance} one, where the backend says {wrong.record.forms.variance}"
+    words = f"the {variance} variance of the batch, where the backend says {wrong.record.forms.variance}"
     yield words, lambda: {name: wrong.right(name, forms) for name in wrong.off}
     yield from _of_other_inputs(
         wrong,
@@ -185,20 +187,23 @@ def _of_other_inputs(wrong: _Wrong, of_part: Callable[[Evaluated, Mapping[str, F
         batch = task.batch(number)
         rows = {name: array for name, array in batch.items() if name not in noise}
         drawn = {name: array for name, array in batch.items() if name in noise}
-        yield f"of the batch of step {number + 1}", lambda rows=rows: of(rows)  # type: ignore[misc]
+        yield f"computed of the batch of step {number + 1}", lambda rows=rows: of(rows)  # type: ignore[misc]
         if drawn:
-            yield f"of the noise (the dropout mask) of step {number + 1} again", lambda drawn=drawn: of(drawn)  # type: ignore[misc]
-            yield f"of batch and noise of step {number + 1}", lambda batch=batch: of(batch)  # type: ignore[misc]
+            yield f"computed of the noise (the dropout mask) of step {number + 1} again", lambda drawn=drawn: of(drawn)  # type: ignore[misc]
+            yield f"computed of batch and noise of step {number + 1}", lambda batch=batch: of(batch)  # type: ignore[misc]
     if step.number:
         earlier = {name: array[step.number - 1] for name, array in wrong.record.states.items()}
-        yield "of the parameters before the step before", lambda: of(earlier)
-    yield "of the parameters after the step", lambda: of(step.after)
+        yield "computed of the parameters before the step before", lambda: of(earlier)
+        for name, array in earlier.items():
+            if name in experiment.differentiable:
+                yield f"computed of {name} as it was before the step before", lambda n=name, a=array: of({n: a})  # type: ignore[misc]
+    yield "computed of the parameters after the step", lambda: of(step.after)
     inference = msgspec.structs.replace(experiment, model=experiment.evaluation)
     quiet = task.evaluated_on({name: array for name, array in step.batch.items() if name not in noise})
     if experiment.evaluation.layers != experiment.model.layers or experiment.model.training:
-        yield "of the model in inference", lambda: of(quiet, inference)
+        yield "computed by the model in inference", lambda: of(quiet, inference)
     short = {name: array[:-1] for name, array in step.batch.items()}
-    yield "of all rows of the batch but the last", lambda: of(short)
+    yield "computed of all rows of the batch but the last", lambda: of(short)
 
 
 def _of_factors(wrong: _Wrong) -> Iterator[Guess]:
@@ -277,12 +282,14 @@ def _estimated(wrong: _Wrong) -> Iterator[str]:
     if wrong.part == OPTIMIZER:
         yield _length_of_step(wrong)
         return
+    if wrong.part == LOSS_PART:  # one number is always some multiple of another
+        return
     factor = _ratio([(wrong.got(name), wrong.right(name)[0]) for name in wrong.off])
     if _fits(wrong, {name: _times(factor, wrong.right(name)) for name in wrong.off}):
         words = f"multiplied by {factor:.6g}"
         if wrong.part == GRADIENT and factor < 1.0:
             norm = np.sqrt(sum((wrong.got(name) ** 2).sum() for name in wrong.off))
-            words += f", so that their norm is {norm:.6g}: clipped"
+            words += f", to a norm of {norm:.6g}: clipped"
         yield words
     if wrong.part != GRADIENT:
         return
@@ -291,7 +298,7 @@ def _estimated(wrong: _Wrong) -> Iterator[str]:
     share = _ratio([(wrong.got(name) - wrong.right(name)[0], weights[name]) for name in wrong.off])
     added = {name: _added(wrong.right(name), share * weights[name]) for name in wrong.off}
     if _fits(wrong, added):
-        yield f"{share:.6g} times the parameter were added: a weight decay in the gradient (L2)"
+        yield f"{share:.6g} times the parameter added to it: a weight decay in the gradient (L2)"
 
 
 def _clipped(wrong: _Wrong) -> str:
@@ -300,7 +307,7 @@ def _clipped(wrong: _Wrong) -> str:
     for name in wrong.off:
         value, bound = wrong.right(name)
         limited[name] = np.clip(value, -most, most), bound
-    return f"they were clipped to {most:.6g}" if _fits(wrong, limited) else ""
+    return f"clipped to {most:.6g}" if _fits(wrong, limited) else ""
 
 
 def _length_of_step(wrong: _Wrong) -> str:
@@ -388,7 +395,7 @@ def diagnosed_end(
         if alike.size:
             nearest = losses.size if losses.size in alike else int(alike[0])
             name = "the last epoch" if nearest == losses.size else "epoch"
-            return f"as if the parameters of {name}, {nearest}, were kept, and not those of the best, {epoch}"
+            return f"{LIKE}the parameters of {name}, {nearest}, kept, and not those of the best, {epoch}"
     if task.noise or not task.experiment.model.training:
         return ""
     inference = msgspec.structs.replace(task.experiment, evaluation=task.experiment.model)
@@ -400,4 +407,4 @@ def diagnosed_end(
         for vector, bundle in zip(vectors, outputs, strict=True)
         for name, array in bundle.items()
     )
-    return "as if the model were in training: batch statistics, and not the running ones" if all(fitting) else ""
+    return f"{LIKE}the model in training: batch statistics, and not the running ones" if all(fitting) else ""

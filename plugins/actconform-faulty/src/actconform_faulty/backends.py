@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actconform import Artifact, Backend, Kernel, Model
     from actconform.types import Bundle
     from actconform.types.trained import SourceKind
+    from actconform.types.training_run import TrainingRecord, TrainingTask
 
 
 def _variants(backend: str) -> tuple[str, ...]:
@@ -43,6 +44,13 @@ class FaultyTorch(TorchBackend):
 
     def build_model(self, model: Model, dtype: str) -> Program:
         return _with_fault(self.injected, super().build_model, model, dtype)
+
+    def train(self, task: TrainingTask) -> TrainingRecord:
+        if self.injected is None or not self.injected.on_training:
+            return super().train(task)
+        self.facts()  # which says where torch is missing
+        record: TrainingRecord = self.injected.inject(task)
+        return record
 
 
 class UnusualTorch(FaultyTorch):

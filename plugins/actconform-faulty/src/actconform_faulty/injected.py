@@ -59,6 +59,8 @@ class Injected(NamedTuple):
     on_graph: bool = False
     on_subject: bool = False
     """`inject` gets the Kernel or Model and returns the one that is built in its place: another epsilon, another slope."""
+    on_training: bool = False
+    """`inject` gets the TrainingTask and returns the TrainingRecord."""
 
 
 INJECTED: dict[str, Injected] = {}
@@ -76,6 +78,7 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
     verdict: str = "FAIL",
     on_graph: bool = False,
     on_subject: bool = False,
+    on_training: bool = False,
     constants: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register what injects the fault `name`; `cases` are SUBJECT/ASPECT/DTYPE, `findings` and `blames` words, any of which will do.
@@ -108,17 +111,33 @@ def fault(  # noqa: PLR0913  one parameter a field of the fault
             tensor=tensor,
             verdict=verdict,
         )
-        INJECTED[full] = Injected(one, into, inject, on_graph, on_subject)
+        INJECTED[full] = Injected(one, into, inject, on_graph, on_subject, on_training)
         return inject
 
     return register
 
 
 def healthy(
-    into: str, name: str, what: str, *cases: str, on_graph: bool = False, constants: bool = False
+    into: str,
+    name: str,
+    what: str,
+    *cases: str,
+    on_graph: bool = False,
+    on_training: bool = False,
+    constants: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register what computes otherwise, and well: as `fault`, but no case may have a finding that is not known."""
-    return fault(into, name, HEALTHY, what, *cases, verdict="PASS", on_graph=on_graph, constants=constants)
+    return fault(
+        into,
+        name,
+        HEALTHY,
+        what,
+        *cases,
+        verdict="PASS",
+        on_graph=on_graph,
+        on_training=on_training,
+        constants=constants,
+    )
 
 
 ROOMS = (
@@ -146,7 +165,9 @@ ROOMS = (
     "sizes",
     "resources",
     "state",
+    "training",
+    "training_graphs",
 )
-HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs")
+HEALTHY_ROOMS = ("healthy", "healthy_habits", "healthy_layers", "healthy_graphs", "healthy_training")
 for _room in (*ROOMS, *HEALTHY_ROOMS):
     import_module(f"actconform_faulty.{_room}")
