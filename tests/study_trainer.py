@@ -12,7 +12,7 @@ import numpy as np
 from actconform import Backend, Support, hookimpl
 from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.oracle.layers.model import values
-from actconform.oracle.training.trajectory import after_step, evaluated, initial_slots
+from actconform.oracle.training.trajectory import after_step, initial_slots, passed_through
 from actconform.plugin.training_loop import Trainer, train
 from actconform.types.model import LOSS
 
@@ -22,11 +22,12 @@ class DefinitionTrainer(Trainer):
 
     def __init__(self, task):
         self._experiment = task.experiment
-        self._state = {**task.state, **initial_slots(task.experiment)}
+        state = {**task.state, **initial_slots(task.experiment)}
+        self._state = {name: array.astype(np.float32) for name, array in state.items()}
 
     def step(self, batch, number):
         with np.errstate(all="ignore"):
-            computed = evaluated(self._experiment.model, {**batch, **self._state})
+            computed = passed_through(self._experiment.model, {**batch, **self._state})
             after = after_step(self._experiment, self.forms, number + 1, self._state, computed)
             self._state = {name: array.astype(np.float32) for name, array in after.items()}
         return float(computed.loss)
@@ -40,7 +41,7 @@ class DefinitionTrainer(Trainer):
     def evaluate(self, inputs):
         with np.errstate(all="ignore"):
             layers = values(self._experiment.evaluation, {**inputs, **self._state})
-        return float(layers[LOSS]), layers[self._experiment.evaluation.output]
+        return float(layers[LOSS]), layers[self._experiment.evaluation.output].astype(np.float32)
 
 
 class StudyTrainer(Backend):

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from actconform.tolerance.running_error import Bounded, exact_inputs, widest
+from actconform.tolerance.running_error import Bounded, constant_number, exact_inputs, widest
 from actconform.types.dtypes import DTYPES
 
 F32, F16 = DTYPES["f32"], DTYPES["f16"]
@@ -52,6 +52,9 @@ UNARY = {
     "exp": lambda a: a.of(np.exp(-np.abs(a.got)), (-abs(a.bounded)).exp()),
     "log": lambda a: a.of(np.log(np.abs(a.got) + 1), (abs(a.bounded) + 1.0).log()),
     "root": lambda a: a.of(1 / np.sqrt(a.got * a.got + 1), (a.bounded * a.bounded + 1.0).inverse_root(least=1.0)),
+    "square root": lambda a: a.of(np.sqrt(np.abs(a.got)), abs(a.bounded) ** 0.5),
+    "power": lambda a: a.of((np.abs(a.got) + 1) ** a.got.dtype.type(2.5), (abs(a.bounded) + 1.0) ** 2.5),
+    "reciprocal": lambda a: a.of(1 / (np.abs(a.got) + 1), 1.0 / (abs(a.bounded) + 1.0)),
     "clip": lambda a: a.of(np.clip(a.got, -0.1, 0.7), a.bounded.clip(-0.1, 0.7)),
     "constant": lambda a: a.of(0.1 * a.got + 0.3, 0.1 * a.bounded + 0.3),
 }  # fmt: skip
@@ -118,6 +121,9 @@ def test_errors_pass_on_through_each_operation():
         (a.log(), 1e-4 / 3),
         (a.inverse_root(), 1e-4 / (6 * np.sqrt(3.0))),
         (abs(b), 1e-4),
+        (a**0.5, 1e-4 / (2 * np.sqrt(3.0))),
+        (a**5, 5 * 3.0**4 * 1e-4),
+        (1.0 / a, 1e-4 / 9),
     ]
     for number, (made, expected) in enumerate(cases):
         assert made.error == pytest.approx(expected, rel=2e-2), number
@@ -131,6 +137,17 @@ def test_what_may_be_zero_has_no_finite_quotient_logarithm_or_root():
         assert np.isinf(near.inverse_root().error)
     assert np.isfinite((near + 1e-3).inverse_root(least=1e-3).error)
     assert near.inverse_root(least=1e-6).error == pytest.approx(1e3 - 1e5**0.5, rel=1e-3)
+
+
+def test_a_constant_may_be_computed_with_as_it_is_written_or_as_the_nearest_number_of_the_format():
+    kept = constant_number(0.999, F32)
+    assert kept.value == 0.999
+    assert kept.error == pytest.approx(abs(float(np.float32(0.999)) - 0.999), rel=1e-9)
+    for beta in (0.999, float(np.float32(0.999))):
+        for step in (1, 7, 300):
+            bounded = 1.0 - kept**step
+            assert abs((1.0 - beta**step) - bounded.value) <= bounded.error
+    assert constant_number(0.5, F32).error == 0.0
 
 
 def test_exact_zeros_stay_exact_and_small_results_may_be_flushed():
