@@ -308,6 +308,20 @@ def test_what_is_trained_by_default_are_weights_with_a_gradient_path() -> None:
     assert held.isdisjoint({"w", "epsilon", "unread"})
 
 
+@pytest.mark.parametrize(
+    ("operator", "weights"), [("Add", ["w", "number"]), ("PRelu", ["w", "number"]), ("Mul", ["w"])]
+)
+def test_a_single_number_is_trained_where_weights_are_read(operator: str, weights: list[str]) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["product"]),
+        helper.make_node(operator, ["product", "number"], ["y"]),
+    ]
+    arrays = {"w": np.ones((3, 1), np.float32), "number": np.ones((1, 1), np.float32)}
+    model = model_of(nodes, [numpy_helper.from_array(array, name) for name, array in arrays.items()], [3], [1])
+    step = train_step(model, loss="mean-squared-error", optimizer=Optimizer(kind="sgd", learning_rate=0.1))
+    assert trained_names(step) == weights
+
+
 def test_a_large_weight_that_is_not_trained_stays_a_constant() -> None:
     first, second = np.ones((3, 2000), np.float32), np.ones((2000, 1), np.float32)
     nodes = [

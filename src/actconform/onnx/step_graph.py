@@ -68,8 +68,9 @@ def train_step(
 
     loss: a kind of `actconform.catalog.models.layer_kinds.LOSSES`, a mean over all elements, of categorical ones over all rows. output:
     the output that it is of, which can be left out where there is one. parameters: the initializers to train, by default all float32
-    ones from which a gradient path leads to the loss, but scalars (an epsilon, a bound), those that hold infinities or NaN (masks), and
-    running statistics and sizes by the place where a node reads them. NaN and infinities go where the arithmetic takes them.
+    ones from which a gradient path leads to the loss, but scalars (an epsilon), single numbers of any shape that Mul, Clip and the like
+    read (a factor, a bound), those that hold infinities or NaN (masks), and running statistics and sizes by the place where a node reads
+    them. Biases of zeros may be none of them: some exporters drop these. NaN and infinities go where the arithmetic takes them.
 
         >>> import numpy as np, onnx
         >>> from onnx.reference import ReferenceEvaluator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,8 @@ TARGET = "target"
 
 # Inputs of operators that hold no weights: running statistics and sizes. Numbers such as an epsilon are scalars.
 _NO_WEIGHTS = {"BatchNormalization": (3, 4), "Resize": (1, 2), "Upsample": (1,)}
+# What reads single numbers, such as the 1 / sqrt(width) of attention, a clip's bound or an exponent, in whatever shape they are written.
+_OF_NUMBERS = frozenset(("Mul", "Div", "Sub", "Pow", "Min", "Max", "Clip", "Where"))
 _QUANTIZED = ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 
 
@@ -136,9 +139,11 @@ def named_weights(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
 def likely_weights(model: onnx.ModelProto) -> list[str]:
     """Return the float32 initializers that may be weights: of one dimension or more, all numbers finite, read where weights are.
 
+    One that holds a single number is a bias or a slope where something else than arithmetic with it reads it, such as Add or PRelu.
+
     Raises UsageError where there are none, and says what there is instead.
     """
-    no_weights = set(_read_as_no_weights(model.graph))
+    no_weights = {*_read_as_no_weights(model.graph), *_single_numbers(model.graph)}
     floats = [
         tensor for tensor in model.graph.initializer if tensor.data_type in FLOATS and tensor.name not in no_weights
     ]
@@ -191,3 +196,9 @@ def _read_as_no_weights(graph: onnx.GraphProto) -> Iterator[str]:
     for node in deep(graph.node):
         for place in _NO_WEIGHTS.get(node.op_type, ()):
             yield from node.input[place : place + 1]
+
+
+def _single_numbers(graph: onnx.GraphProto) -> set[str]:
+    """Return the initializers of a single number that arithmetic alone reads."""
+    single = {tensor.name for tensor in graph.initializer if math.prod(tensor.dims) == 1}
+    return single - {name for node in deep(graph.node) if node.op_type not in _OF_NUMBERS for name in node.input}
