@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from actconform import Library, Unavailable
 from actconform.plugin.framework import Implementation, fate_of_subnormals
+from actconform.plugin.training_loop import train
 from actconform_torch.backend import TorchBackend, TorchProgram
 from actconform_torch.kernels import implement
 from actconform_torch.models import TorchModel
 from actconform_torch.torch_module import import_torch
+from actconform_torch.training import TorchTrainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actconform import Kernel, Model, Program
     from actconform.types.trained import SourceKind
+    from actconform.types.training_run import TrainingRecord, TrainingTask
 
 BY = ", by torch.compile"  # after what computes
 SHAPES = 64  # how often one function is compiled at most: all shapes of a case, where each needs code of its own
@@ -78,6 +81,13 @@ class TorchCompile(TorchBackend):
         program = TorchModel(model, self.device, partial(own, dynamic=False))
         program.implementation += BY
         return program
+
+    def train(self, task: TrainingTask) -> TrainingRecord:
+        """Train as `torch` does, the loss and its gradients compiled as a whole; torch.optim's step is called as it is."""
+        import_torch()
+        trainer = TorchTrainer(task, self.device, partial(own, dynamic=False))
+        trainer.implementation += BY
+        return train(trainer, task)
 
 
 def own(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
