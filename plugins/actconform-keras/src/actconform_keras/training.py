@@ -54,7 +54,7 @@ class KerasTraining:
         self._refuse_others()
         self.optimizer = self.make_optimizer(experiment.optimizer)
         self.optimizer.build(self.model.trainable_variables)
-        # What `fit` would choose by itself, "auto", is XLA wherever the layers allow it.
+        # What `fit` would choose by itself, "auto", depends on whether the machine has a GPU.
         self.model.compile(optimizer=self.optimizer, loss=self._network.loss, jit_compile=compiled)
         by = "Model.fit(jit_compile=True)" if compiled else "Model.fit"
         self.implementation = f"{self._network.text}; keras.optimizers: {type(self.optimizer).__name__}; {by}"
