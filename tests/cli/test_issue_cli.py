@@ -111,12 +111,13 @@ def trained(finished, tmp_path):
     evidence = "first at step 3, optimizer: dense1.kernel [0, 1] is 2, expected 1, 9 times its bound"
 
     def writing(route: str) -> Path:
-        wrong = {**finding, "regime": "optimizer", "tensor": "dense1.kernel", "worst": None, "evidence": evidence}
+        wrong = {**finding, "regime": "optimizer", "tensor": "dense1.kernel", "evidence": evidence}
         parts = {"subject": "noise-relu", "aspect": "training", "dtype": "f32", "route": route}
         case = {"case": "/".join(parts.values()), **parts, "verdict": "FAIL", "implementation": "Adam"}
         folder = tmp_path / "by-hand"
         folder.mkdir()
-        case["findings"] = [wrong]
+        later = {**finding, "regime": "free running", "tensor": "loss", "evidence": "what follows"}
+        case["findings"] = [later, wrong]
         (folder / "report.json").write_text(json.dumps({**report, "conforms": False, "results": [case]}))
         return folder
 

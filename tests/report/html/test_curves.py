@@ -18,11 +18,11 @@ CLAIMS = (
 )
 
 
-def wrong(step, part="optimizer"):
+def wrong(step, part="optimizer", **fields):
     worst = Worst(input_hex="0x3f800000", index=3, truth=1.5, got=1.25, ulp=40.0, scaled=40.0)
     evidence = f"first at step {step}, {part}: dense1.kernel [3] is 1.25, expected 1.5, 40 times its bound"
     return made.finding(
-        "scaled-error", regime=part, tensor="dense1.kernel", low="", high="", worst=worst, evidence=evidence
+        "scaled-error", regime=part, tensor="dense1.kernel", low="", high="", worst=worst, evidence=evidence, **fields
     )
 
 
@@ -67,6 +67,19 @@ def test_the_first_wrong_step_is_the_earliest_of_all_findings(shown):
     assert line["w"] == 3
     assert texts[line["why"]].startswith("first at step 3, gradient: dense1.kernel [3]")
     assert shown()[0]["w"] == 0
+
+
+def test_a_wrong_step_that_a_cause_explains_is_known_by_it(shown):
+    line, texts = shown(wrong(3, deviation="keras-clips"), wrong(5))
+    assert (line["w"], texts[line["d"]]) == (3, "keras-clips")
+    assert "d" not in shown(wrong(3, deviation="keras-clips"), wrong(3))[0]
+
+
+def test_a_step_whose_loss_is_no_number_is_a_wrong_step(shown):
+    evidence = (
+        "the loss is no number from step 5 on; the first NaN is at step 4, optimizer: w; nothing is called learned"
+    )
+    assert shown(made.finding("property", worst=None, evidence=evidence))[0]["w"] == 4
 
 
 def test_a_case_that_trains_nothing_has_no_curve(tmp_path):

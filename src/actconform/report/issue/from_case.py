@@ -23,6 +23,7 @@ from actconform.checking.result import SampleFacts
 from actconform.checking.source import read_source
 from actconform.comparison.metamorphic import RelationChecks
 from actconform.errors import ExportError, Unavailable, Unsupported, UsageError, WorkerError, near
+from actconform.report.html.curves import first_wrong_step
 from actconform.report.html.reproduce import DTYPE_NAMES
 from actconform.report.html.reproduce import reproduction as native_program
 from actconform.report.issue.exporter import GraphRun, of_exporter
@@ -98,7 +99,9 @@ def _reported(case_id: str, report: Report, plan: Plan) -> ReportedFinding:
         raise UsageError(f"{case_id} has no finding to tell: its verdict is {result.verdict}{reason}")
     if result.subject not in plan.catalog.provable:
         raise UsageError(f"{case_id}: no plugin that is installed here gives {one_line(result.subject)}")
-    finding = gravest(each for each in result.findings if each.worst is not None) or result.findings[0]
+    of_step = first_wrong_step(result).evidence  # of a training what is wrong later follows from it
+    telling = [each for each in result.findings if each.worst is not None and of_step in each.evidence]
+    finding = gravest(telling) or result.findings[0]
     case = Case(result.subject, result.aspect, result.dtype, result.route)  # type: ignore[arg-type]
     facts = {"actconform": report.facts.actconform or __version__}
     exporter = plan.catalog.exporter(case)

@@ -3,6 +3,7 @@
 const trained = cases.filter((result) => result.raw.l);
 const TRAINED_ROUTES = unique(trained.map((result) => result.route));
 const LOG_FROM = 20; // the largest loss over the smallest from which the scale is logarithmic
+const FEW_EPOCHS = 4; // below which the first steps tell more
 const CLAIM_HOLDS = 4; // where in a claim of the data it says so
 
 const lineClass = (route) => `curve k${TRAINED_ROUTES.indexOf(route) % 8}`;
@@ -11,6 +12,15 @@ const seriesOf = (result) => [
   steps(result.raw.l.t, "", "training", result.route),
   steps(result.raw.l.v, " dashed", "validation", result.route),
 ];
+
+const firstSteps = (result) => steps(result.raw.l.s, "", "training", result.route);
+
+/** Where the first wrong step is on a curve by epoch, or by step. */
+function wrongMark(result, byStep) {
+  const curve = result.raw.l,
+    x = byStep ? curve.w : Math.ceil(curve.w / (curve.n || 1));
+  return { x, loss: number((byStep ? curve.s : curve.t)[x - 1]), words: `${result.route}: ${text(curve.why)}`, known: text(curve.d) };
+}
 
 /** A scale of losses onto pixels and the losses at its ticks: logarithmic where they are positive and far apart. */
 function lossScale(losses, floor, top) {
@@ -59,9 +69,9 @@ function curves(title, series, unit, wrong = []) {
     const width = 1.5 + 1.4 * Math.min(3, routes.length - 1 - routes.indexOf(each.route));
     parts.push(...drawnCurve(each, x, scale.y, width, floor));
   }
-  for (const each of wrong) {
+  for (const each of wrong.filter((mark) => Number.isFinite(mark.loss))) {
     const at = Math.min(Math.max(x(each.x), left), W - right);
-    parts.push(tipped(svg("path", { d: cross(at, scale.y(each.loss)), class: "wrong" }), each.words));
+    parts.push(tipped(svg("path", { d: cross(at, scale.y(each.loss)), class: each.known ? "wrong known" : "wrong" }), each.words));
   }
   parts.push(...columns(series, x, most, unit, top, floor));
   return svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "panel-chart", role: "img", "aria-label": title }, parts);
@@ -146,20 +156,16 @@ function curveLegend(shown = trained) {
 
 function panel(subject, ofSubject) {
   const about = text(ofSubject[0].raw.l.a);
-  const wrong = ofSubject
-    .filter((result) => result.raw.l.w && result.raw.l.n)
-    .map((result) => ({
-      x: Math.ceil(result.raw.l.w / result.raw.l.n),
-      loss: number(result.raw.l.t[Math.ceil(result.raw.l.w / result.raw.l.n) - 1]),
-      words: `${result.route}: ${text(result.raw.l.why)}`,
-    }))
-    .filter((mark) => Number.isFinite(mark.loss));
+  const byStep = ofSubject.every((result) => result.raw.l.t.length < FEW_EPOCHS);
+  const wrong = ofSubject.filter((result) => result.raw.l.w).map((result) => wrongMark(result, byStep));
+  const series = byStep ? ofSubject.map(firstSteps) : ofSubject.flatMap(seriesOf);
+  const unit = byStep ? "steps" : "epochs";
   return element(
     "article",
     { class: "panel" },
     element("h3", null, subject),
     about && element("p", { class: "quiet small" }, about),
-    curves(`Loss of ${subject} by epoch on ${count(ofSubject.length, "route")}`, ofSubject.flatMap(seriesOf), "epochs", wrong),
+    curves(`Loss of ${subject} by ${unit} on ${count(ofSubject.length, "route")}`, series, unit, wrong),
     claims(ofSubject),
     wrongSteps(ofSubject),
     measures(ofSubject),
@@ -200,9 +206,10 @@ function wrongSteps(ofSubject) {
       element(
         "li",
         null,
-        element("b", { class: "bad" }, "✕ "),
+        element("b", { class: result.raw.l.d === undefined ? "bad" : "quiet" }, "✕ "),
         element("a", { href: linkTo(result) }, result.route),
         ` ${text(result.raw.l.why)}`,
+        result.raw.l.d === undefined ? null : element("span", { class: "quiet" }, `, known as ${text(result.raw.l.d)}`),
       ),
     ),
   );
@@ -225,9 +232,7 @@ function measures(ofSubject) {
 /** The curves of one case: by epoch, and of the first steps with the first wrong one marked. */
 function trainingOf(result) {
   const curve = result.raw.l;
-  const first = steps(curve.s, "", "training", result.route);
-  const loss = curve.w ? number(curve.s[curve.w - 1]) : NaN;
-  const wrong = Number.isFinite(loss) ? [{ x: curve.w, loss, words: text(curve.why) }] : [];
+  const wrong = curve.w ? [wrongMark(result, true)] : [];
   const kept = curve.e ? `; the weights of epoch ${curve.e} were kept` : "";
   return [
     element("h3", null, "Training"),
@@ -237,7 +242,7 @@ function trainingOf(result) {
       "div",
       { class: "panels" },
       element("article", { class: "panel" }, element("h4", null, "By epoch"), curves(`Loss of ${result.id} by epoch`, seriesOf(result), "epochs")),
-      element("article", { class: "panel" }, element("h4", null, "The first steps"), curves(`Loss of the first steps of ${result.id}`, [first], "steps", wrong)),
+      element("article", { class: "panel" }, element("h4", null, "The first steps"), curves(`Loss of the first steps of ${result.id}`, [firstSteps(result)], "steps", wrong)),
     ),
     claims([result]),
     wrongSteps([result]),
