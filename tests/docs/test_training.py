@@ -1,0 +1,27 @@
+"""What docs/training.md says of experiments is what the catalog has."""
+
+from __future__ import annotations
+
+import re
+
+from documents import TOP
+
+from actconform.catalog.experiments import experiments
+from actconform.catalog.models.zoo import PUBLISHED
+from actconform.testdata.training_vectors import FREE_RUNNING, INFERENCE, PARTS
+
+DOCUMENT = (TOP / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def column(head: str) -> set[str]:
+    """Return the code words in the first column of the table whose head begins so."""
+    rows = DOCUMENT[DOCUMENT.index(f"| {head} |") :].partition("\n\n")[0].splitlines()[2:]
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
+def test_each_experiment_of_a_default_run_is_in_the_table():
+    assert column("experiments") == {e.name for e in experiments() if PUBLISHED not in e.name}
+
+
+def test_each_part_that_is_judged_is_in_the_table():
+    assert column("part") >= {*PARTS, FREE_RUNNING, INFERENCE}
