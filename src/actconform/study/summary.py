@@ -133,12 +133,15 @@ def _words(trained: Sequence[Trial], seeds: int) -> str:
     """Return what became of the trainings: "diverged at step 12 (2 of 5)", "no better than a constant", "learns"."""
     count = len(trained)
     diverged = [trial.diverged for trial in trained if trial.diverged]
-    flat = sum(trial.no_better for trial in trained)
-    learns = count - len(diverged) - flat
+    worse = sum(trial.worse for trial in trained)
+    flat = sum(trial.no_better for trial in trained) - worse
+    learns = count - len(diverged) - worse - flat
     parts = []
     if diverged:
         steps = f"{min(diverged)}" if min(diverged) == max(diverged) else f"{min(diverged)} to {max(diverged)}"
         parts.append((f"diverged at step {steps}", len(diverged)))
+    if worse:
+        parts.append(("worse than a constant", worse))
     if flat:
         parts.append(("no better than a constant", flat))
     if learns:

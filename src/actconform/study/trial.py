@@ -25,7 +25,7 @@ SATURATED = 1e-3  # of its largest: a unit whose derivative is below this share 
 NEAR_ZERO = 2.0  # the largest derivative is the one of inputs from -2 to 2
 PROBES = 1024  # rows that it is sought in
 ROWS = 2048  # of a layer with pixels: as many are looked at
-NO_BETTER = 0.98  # of the best constant's loss
+NO_BETTER, WORSE = 0.98, 1.1  # of the best constant's loss
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,8 +81,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def no_better(self) -> bool:
-        """Whether the last epoch is within 2 % of the best constant answer, or worse; not where the loss is not finite."""
+        """Whether the last epoch has at least 98 % of the best constant answer's loss; not where the loss is not finite."""
         return self.loss >= NO_BETTER * self.constant
+
+    @property
+    def worse(self) -> bool:
+        """Whether the last epoch's loss is more than a tenth above that of the best constant answer."""
+        return self.loss > WORSE * self.constant
 
 
 def measured_trial(trial: Trial, task: TrainingTask, record: TrainingRecord, reach: float) -> Trial:

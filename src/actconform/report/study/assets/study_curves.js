@@ -1,6 +1,6 @@
 // Loss curves as small multiples: a panel for each kernel, all of an experiment and role on one logarithmic scale.
 
-const PANEL = { W: 180, H: 96, left: 33, right: 4, top: 6, floor: 82 };
+const PANEL = { W: 186, H: 96, left: 40, right: 4, top: 6, floor: 82 };
 
 /** The scale of a group of panels: all medians, no higher than twenty times the best constant, no lower than a millionth of it. */
 function scaleOf(group, constant) {

@@ -41,7 +41,7 @@ const key = (words, ...marks) =>
 function meanings() {
   const words = [
     "Numbers are medians over the seeds, with the least and greatest below. Loss: the mean of the last epoch; a loss that is not finite counts as beyond every other.",
-    `No better than a constant: the last epoch's loss is within 2 % of that of the best constant answer. Stated loss: ${short(data.reach)} of that; the step is the first at which the mean loss of an epoch's worth of steps is at most as much.`,
+    `No better than a constant: the last epoch's loss is at least 98 % of that of the best constant answer; worse: more than a tenth above it. Stated loss: ${short(data.reach)} of that; the step is the first at which the mean loss of an epoch's worth of steps is at most as much.`,
     `Dead: units of the role whose derivative is 0 at each of up to 256 examples; saturated: below ${short(data.saturated)} of the largest that it has for inputs from −2 to 2. First / last: the norm of the loss's gradient by the first layer's weights over that by the last one's, before the first step.`,
     "Rank and effective dimension, (Σλ)² / Σλ² of the covariance's eigenvalues, are those of the last hidden activation. All of these by the float64 truth of the parameters.",
   ];
