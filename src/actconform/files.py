@@ -52,12 +52,19 @@ def read_text(path: Path | str, at_most: int = MOST_OF_A_TEXT) -> str:
     return read_bytes(path, at_most).decode("utf-8")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file in one step: there is all of it afterwards, or what was there before. Raises OSError."""
+def write_bytes(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file in one step: there is all of it afterwards, or what was there before. Raises OSError.
+
+    `durable` waits until the disk has it, so that a power cut leaves one or the other too.
+    """
     target = Path(os.path.realpath(path))
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        fresh.write_bytes(content)
+        with fresh.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(target, fresh)
         fresh.replace(target)

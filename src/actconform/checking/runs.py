@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actconform.types import Kernel
     from actconform.workers.client import Worker
     from actconform.workers.protocol import Failure
+    from actconform.workers.step_session import StepJob, StepResult
 
     Arrays = Mapping[str, NDArray[Any]]
 
@@ -119,7 +120,7 @@ class RuntimeRuns:
         self._backend = backend
         self._worker = worker
         self._timeout = timeout
-        self._case = Case(MODEL, "value", "f32", f"{DRIVER_EXPORTER}+{name}")
+        self.case = Case(MODEL, "value", "f32", f"{DRIVER_EXPORTER}+{name}")
 
     def start(self) -> Mapping[str, str] | RunFailure:
         """Start the process, unless it runs, and return its facts: versions, threads, device."""
@@ -192,6 +193,14 @@ class RuntimeRuns:
         result = self._result(model, model.path, [], level, surviving=True)
         return result if isinstance(result, RunFailure) else result.surviving or ()
 
+    def make_steps(self, job: StepJob) -> StepResult | RunFailure:
+        """Return what the runtime makes of steps of a training by graphs, which stays loaded until the process ends."""
+        try:
+            result = self._worker.make_steps(job, self._timeout * max(len(job.batches) + len(job.evaluated), 1))
+        except WorkerError as error:
+            return failure_of_worker(error)
+        return run_failure(result.failure) if result.failure else result
+
     def close(self) -> None:
         """End the process."""
         self._worker.close()
@@ -243,7 +252,7 @@ class RuntimeRuns:
             return RunFailure("refused", f"{self.name} takes graphs of at most 2 GiB, and this one has more")
         artifact = Artifact(b"", 0, MODEL, file=str(path))
         repeated = tuple(range(len(calls) if twice else 1))
-        job = Job(self._case, artifact, calls, level, repeated=repeated, surviving=surviving, name="the model")
+        job = Job(self.case, artifact, calls, level, repeated=repeated, surviving=surviving, name="the model")
         try:
             result = self._worker.run(job, self._timeout * max(len(calls), 1))
         except WorkerError as error:

@@ -33,6 +33,7 @@ VERBS = {
     "bench": "Time kernels and models on every route, beside their verdicts.",
     "study": "Train every kernel as hidden and as output activation, and say with figures what becomes of it.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
+    "train": "Train an exported ONNX model in any ONNX runtime, on your own data.",
     "selftest": "Prove the detector on injected faults.",
     "golden": "Verify, mint or compare the stored goldens.",
     "deviations": "Adopt findings into a local register, or write its document.",

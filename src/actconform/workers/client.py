@@ -23,6 +23,7 @@ from actconform.workers.protocol import (
     read_message,
     write_message,
 )
+from actconform.workers.step_session import StepResult
 from actconform.workers.timing import Prepared, Sampled
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
 
     from actconform.workers.protocol import ExportJob, Job, TrainedJob, TrainingJob
     from actconform.workers.server import Request
+    from actconform.workers.step_session import StepJob
     from actconform.workers.timing import Prepare, TakeSample
 
-Answer = TypeVar("Answer", Handshake, JobResult, ExportResult, TrainedResult, TrainingResult, Prepared, Sampled)
+Answer = TypeVar(
+    "Answer", Handshake, JobResult, ExportResult, TrainedResult, TrainingResult, StepResult, Prepared, Sampled
+)
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
 TOO_OLD = "unknown option: -p"  # Python before 3.11 has no -P
@@ -112,6 +116,12 @@ class Worker:
         with self._lock:
             process, _ = self._started()
             return self._exchange(process, job, TrainingResult, timeout, f"while it ran {job.case.id}")
+
+    def make_steps(self, job: StepJob, timeout: float) -> StepResult:
+        """Have the worker do `job` with the training that is loaded in it; all else is as in `run`. It is gone when the process is."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, StepResult, timeout, "while it trained the model")
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared:
         """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""

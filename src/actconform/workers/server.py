@@ -44,6 +44,7 @@ from actconform.workers.protocol import (
     write_message,
 )
 from actconform.workers.session import Session, fault_message, type_name
+from actconform.workers.step_session import StepJob, StepResult, StepSession
 from actconform.workers.timing import Prepare, Prepared, Sampled, TakeSample, Timers
 from actconform.workers.trained_session import TrainedSession
 from actconform.workers.training_session import do_training
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
 
-Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | Prepare | TakeSample
+Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | StepJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
@@ -124,16 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_message(answers, handshake)
         if session is None:
             return 1
-        timers, trained = Timers(session), TrainedSession(session)
+        timers, trained, steps = Timers(session), TrainedSession(session), StepSession(session)
         while True:
-            write_message(answers, _answer(session, timers, trained, read_message(requests, REQUEST)))
+            write_message(answers, _answer(session, timers, trained, steps, read_message(requests, REQUEST)))
     except (EOFError, BrokenPipeError):
         return 0
 
 
-def _answer(
-    session: Session, timers: Timers, trained: TrainedSession, request: Request
-) -> JobResult | ExportResult | TrainedResult | TrainingResult | Prepared | Sampled:
+def _answer(  # noqa: PLR0911  a line for each kind of request
+    session: Session, timers: Timers, trained: TrainedSession, steps: StepSession, request: Request
+) -> JobResult | ExportResult | TrainedResult | TrainingResult | StepResult | Prepared | Sampled:
     match request:
         case Job():
             return session.run(request)
@@ -143,6 +144,8 @@ def _answer(
             return trained.run(request)
         case TrainingJob():
             return do_training(session, request)
+        case StepJob():
+            return steps.run(request)
         case Prepare():
             return timers.prepare(request)
         case TakeSample():

@@ -46,7 +46,7 @@ def do_training(session: Session, job: TrainingJob) -> TrainingResult:
 def _by_graph(backend: Backend, job: TrainingJob) -> TrainingRecord:
     if job.step is None or job.inference is None:
         raise Unsupported(f"{backend.name} trains graphs: of a step, and of the model in inference")
-    step, inference = (_Graph(backend.load(each, job.case.dtype), each) for each in (job.step, job.inference))
+    step, inference = (LoadedGraph(backend.load(each, job.case.dtype), each) for each in (job.step, job.inference))
     try:
         return train(GraphTrainer(step, inference, job.task), job.task)
     finally:
@@ -54,7 +54,7 @@ def _by_graph(backend: Backend, job: TrainingJob) -> TrainingRecord:
         inference.program.close()
 
 
-class _Graph:
+class LoadedGraph:
     """A loaded graph, called with those of the tensors that it reads."""
 
     def __init__(self, program: Program, artifact: Artifact) -> None:
@@ -70,7 +70,7 @@ class _Graph:
 class GraphTrainer(Trainer):
     """The graph of a step and the graph of the model in inference, as a runtime computes them; the state goes in and out of each call."""
 
-    def __init__(self, step: _Graph, inference: _Graph, task: TrainingTask) -> None:
+    def __init__(self, step: LoadedGraph, inference: LoadedGraph, task: TrainingTask) -> None:
         self._step, self._inference = step, inference
         self._experiment = task.experiment
         self._state: dict[str, NDArray[Any]] = {name: np.array(array, np.float32) for name, array in task.state.items()}
