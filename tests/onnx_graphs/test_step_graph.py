@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from actconform.catalog.models.feedforward import image_cnn, mlp
 from actconform.errors import UnsupportedOperator, UsageError
-from actconform.onnx import model_of_state, train_step, training_state
+from actconform.onnx import model_of_state, step_graph, train_step, training_state
 from actconform.onnx.author.model import author_model
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names, standard_opset
@@ -430,3 +431,7 @@ def test_a_state_of_another_model_is_refused() -> None:
         training_state(without_weights(), step)
     with pytest.raises(UsageError, match="shape"):
         model_of_state(model, {"w": np.ones((3, 4), np.float32)})
+
+
+def test_the_example_runs_as_written() -> None:
+    assert doctest.testmod(step_graph) == doctest.TestResults(failed=0, attempted=11)
