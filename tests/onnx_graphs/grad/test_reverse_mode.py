@@ -355,8 +355,11 @@ def test_the_examples_of_the_document_run(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[3] / "docs/gradients.md").read_text(encoding="utf-8")
-    example, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)  # the other is tests/cli/test_grad_cli.py's
+    example, training, _ = re.findall(
+        r"```python\n(.*?)```", text, re.DOTALL
+    )  # the last is tests/cli/test_grad_cli.py's
     exec(example, {})  # noqa: S102  our own document
+    exec(training, {})  # noqa: S102
     (command,) = re.findall(r"^    \$ actconform (.*)$", text, re.MULTILINE)
     from actconform.cli.grad_ import command as grad
 
