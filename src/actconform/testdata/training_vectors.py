@@ -16,7 +16,7 @@ from actconform.oracle.layers.model import values
 from actconform.oracle.training.optimizers import updated
 from actconform.oracle.training.trajectory import initial_slots, passed_through, running, trajectory
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
-from actconform.testdata.model_vectors import PUBLISHED_LIMIT, RUNS, signs, spread_limit, touched_by_rounding
+from actconform.testdata.model_vectors import PUBLISHED_LIMIT, signs, spread_limit, touched_by_rounding
 from actconform.testdata.undecided import flips
 from actconform.tolerance.limits import Tolerance
 from actconform.tolerance.running_error import Bounded, constant_number, exact_inputs
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch statistics", "optimizer")
 """The parts of a step, in the order of the computation: regimes of its test vectors."""
+STEP_RUNS = 4  # of perturbed evaluations, each of a step: the limit is four times that of small models, which have eight
 STEP_LIMIT = (
     PUBLISHED_LIMIT  # gradients sum over batch and pixels, as those of published models do: up to thousands of terms
 )
@@ -107,7 +108,7 @@ def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> t
     """
     model = experiment.model
     truth = passed_through(model, tensors)
-    moved = [passed_through(model, *_moved(model, tensors, fmt, run)) for run in range(RUNS)]
+    moved = [passed_through(model, *_moved(model, tensors, fmt, run)) for run in range(STEP_RUNS)]
     judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
     runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
     bounds = spread_limit(judged, runs, STEP_LIMIT, fmt)
@@ -230,7 +231,7 @@ def inference_vectors(
         layers = values(model, tensors)
         truth = {key: _wide(layers[layer]) for key, layer in keys.items()}
         runs = []
-        for run in range(RUNS):
+        for run in range(STEP_RUNS):
             moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
             of_run = values(model, moved, touch("value"))
             runs.append({key: _wide(of_run[layer]) for key, layer in keys.items()})

@@ -98,6 +98,7 @@ def _images() -> list[Experiment]:
             batch=16,
             epochs=12,
             optimizer=msgspec.structs.replace(ADAM, learning_rate=3e-3),
+            judged=10,
             claims=head_claims(head),
         )
         for head in HEADS
@@ -123,6 +124,7 @@ def _signals() -> list[Experiment]:
             batch=32,
             epochs=24,
             optimizer=FAST,
+            judged=10,
             claims=(claim,),
         )
         for head, claim in claims.items()
