@@ -105,3 +105,9 @@ def test_softmax_can_be_in_each_role_of_every_small_experiment(experiment, role)
     variant = study_variant(experiment, role, KERNELS["softmax"], 0)
     assert variant.claims == ()
     assert variant.model.shapes[variant.model.layers[-1].inputs[0]] == experiment.model.shapes[experiment.model.output]
+
+
+def test_a_kernel_of_a_plugin_is_there_itself():
+    kernel = msgspec.structs.replace(KERNELS["tanh"], name="someones-tanh")
+    variant = study_variant(NOISE, "hidden", kernel, 0)
+    assert kernels_of(variant.model) == [kernel] * 5
