@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
@@ -18,12 +18,10 @@ from actconform.report.terminal.train_progress import TrainScreen
 from actconform.say import say
 from actconform.settings import read_config
 from actconform.text import one_line
-from actconform.training.own_model import LOSSES_FILE, TRAINED, train_own_model
+from actconform.training.checkpoint import CHECKPOINT
+from actconform.training.own_model import LOSSES_FILE, TRAINED, TrainOutcome, train_own_model
 from actconform.training.request import TrainRequest
 from actconform.workers.from_settings import configured
-
-if TYPE_CHECKING:
-    from actconform.training.own_model import TrainOutcome
 
 RESUME = "--resume"
 
@@ -119,8 +117,8 @@ def _print_trained(outcome: TrainOutcome, request: TrainRequest) -> None:
 
 def _say_why(outcome: TrainOutcome, request: TrainRequest) -> None:
     """Print on standard error why a training has not ended, and how it goes on."""
+    again = shlex.join(["actconform", *(word for word in sys.argv[1:] if word != RESUME), RESUME])
     if outcome.ending == "interrupted":
-        again = shlex.join(["actconform", *(word for word in sys.argv[1:] if word != RESUME), RESUME])
         _say_aside(f"interrupted after step {outcome.step:,} of {outcome.total:,}; go on with: {again}")
         return
     broken = outcome.broken
@@ -134,6 +132,10 @@ def _say_why(outcome: TrainOutcome, request: TrainRequest) -> None:
             "number that is not finite: nothing is learned from there on; a smaller --learning-rate may help"
         )
     _say_aside(f"no model was written; the losses until then: {one_line(str(request.out / LOSSES_FILE))}")
+    if outcome.saved and broken is None:
+        _say_aside(f"go on from step {outcome.saved:,} with: {again}")
+    elif outcome.saved:
+        _say_aside(f"{one_line(str(request.out / CHECKPOINT))} is that of step {outcome.saved:,}, before it")
 
 
 def _counted(outcome: TrainOutcome) -> str:

@@ -83,6 +83,8 @@ class TrainOutcome(NamedTuple):
     parameters: tuple[str, ...]
     best_epoch: int = 0
     """The epoch, from 1 on, whose weights the model has; 0 for those of the end."""
+    saved: int = 0
+    """The step of the checkpoint that is there; 0 where there is none."""
     broken: NotFinite | None = None
     failure: str = ""
     facts: str = ""
@@ -161,6 +163,7 @@ class _Training:
         self._facts = ""
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._written: list[str] = []
+        self._saved = 0
         self._written_at = -WRITE_SECONDS
 
     def begin(self) -> None:
@@ -181,7 +184,7 @@ class _Training:
                 )
         elif path.exists():
             raise UsageError(f"--out {shown}: holds a training: go on with it with --resume, or name another folder")
-        self._losses = [self._progress.losses]
+        self._losses, self._saved = [self._progress.losses], self._progress.step
         self._load()
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -334,7 +337,7 @@ class _Training:
         path = self._request.out / CHECKPOINT
         write_checkpoint(path, self._identity, self._progress, self._progress.step // self._data.steps)
         self._written = [str(path)]
-        self._written_at = time.monotonic()
+        self._written_at, self._saved = time.monotonic(), self._progress.step
 
     def _write_all(self, *, model: bool) -> None:
         """Write the checkpoint, the losses, and where training has ended the model with what it has learned."""
@@ -382,6 +385,7 @@ class _Training:
             files=tuple(self._written),
             settings=self._settings,
             parameters=self._graphs.parameters,
+            saved=self._saved,
             best_epoch=len(self._progress.validation) - self._progress.waited if best else 0,
             broken=broken,
             failure=failure,
