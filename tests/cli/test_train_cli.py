@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,6 +153,25 @@ def test_a_number_that_is_not_finite_ends_the_training(cli, files):
     assert "nothing is learned" in said.err
     assert "TRAINED" not in said.out
     assert [path.name for path in Path("out").iterdir()] == ["losses.csv"]
+
+
+@pytest.mark.parametrize(("ending", "words"), [("raises", "out of luck"), ("dies", "SIGKILL")])
+def test_a_runtime_that_fails_costs_what_came_after_the_checkpoint(cli, files, install, monkeypatch, ending, words):
+    install(failing="failing_trainer:Plugin")
+    monkeypatch.setenv("ACTCONFORM_TEST_END", ending)
+    monkeypatch.setenv("ACTCONFORM_TEST_STEPS", "17")
+    command = (*TRAIN, "--runtime", "failing", "--out", "out")
+    assert cli(*command, "--steps", "9").code == 0
+    said = cli(*command, "--epochs", "4", "--resume")
+    assert said.code == 1
+    assert "failing failed after" in said.err
+    assert words in said.err
+    assert "no model was written" in said.err
+    assert re.search(r"go on from step \d+ with: actconform train .* --resume", said.err)
+    monkeypatch.setenv("ACTCONFORM_TEST_STEPS", "1000")
+    assert cli(*command, "--epochs", "4", "--resume").code == 0
+    assert cli(*command[:-1], "whole", "--epochs", "4").code == 0
+    assert written("out") == written("whole")
 
 
 def test_ctrl_c_writes_what_goes_on_to_the_same_end(files):

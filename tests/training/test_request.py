@@ -98,7 +98,7 @@ def test_a_loss_is_one_that_there_is():
     assert loss_of(request()) == "mean-squared-error"
     with pytest.raises(UsageError, match="did you mean mean-squared-error"):
         loss_of(request(loss="mean-square-error"))
-    with pytest.raises(UsageError, match="--loss is missing.*mean-absolute-error"):
+    with pytest.raises(UsageError, match=r"--loss is missing.*mean-absolute-error"):
         loss_of(request(loss=None))
 
 
