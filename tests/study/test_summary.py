@@ -53,6 +53,13 @@ def test_most_seeds_diverging_leaves_no_median():
     assert not row.present
 
 
+def test_a_seed_that_diverged_counts_as_beyond_the_others():
+    row = rows(trial("tanh", 0, (0.9, math.nan)), trial("tanh", 1, (0.8, 0.2)), trial("tanh", 2, (0.9, 0.7)))["tanh"]
+    assert (row.loss.median, row.loss.low) == (0.7, 0.2)
+    assert math.isnan(row.loss.high)
+    assert row.curve == (0.9, 0.7)
+
+
 @pytest.mark.parametrize(
     ("loss", "words"), [(0.97, "learns"), (0.985, "no better than a constant"), (1.2, "worse than a constant")]
 )

@@ -31,7 +31,7 @@ ADDED = "study-output"  # the activation that is put behind a linear output
 def study_variant(experiment: Experiment, role: Role, kernel: Kernel, seed: int) -> Experiment:
     """Return the experiment with `kernel` in place of every hidden activation, or of the output's, and with another seed.
 
-    A kernel that halves the width has twice as many units before it. An output without an activation gets one; where the loss reads logits,
+    A kernel that halves the width has twice as many units before it, and half as many come before one in place of such a kernel. An output without an activation gets one; where the loss reads logits,
     which is a softmax or sigmoid with the loss of probabilities, it becomes that loss. Claims are left out: they are about the kernels that the experiment has. Raises Unsupported, saying why, where the kernel cannot
     be there.
     """
@@ -84,8 +84,7 @@ def _replaced(model: Model, role: Role, kernel: Kernel) -> Model:
         raise Unsupported("the experiment has no hidden activation")
     setting = kernel.name if KERNELS.get(kernel.name) == kernel else kernel
     layers = [_with(each, "kernel", setting) if each.name in places else each for each in layers]
-    if kernel.output_width == "half":
-        layers = _doubled(layers, places)
+    layers = _fitted(model, layers, places, 2 if kernel.output_width == "half" else 1)
     try:
         described = describe(
             model.name,
@@ -101,18 +100,20 @@ def _replaced(model: Model, role: Role, kernel: Kernel) -> Model:
     return described
 
 
-def _doubled(layers: list[Layer], places: set[str]) -> list[Layer]:
-    """Return the layers, twice as wide where an activation of `places` reads them."""
-    sources = {each.inputs[0] for each in layers if each.name in places}
-    readers = {name: [each.name for each in layers if name in each.inputs] for name in sources}
-    kinds = {each.name: each.kind for each in layers}
-    for name in sources:
-        if kinds.get(name) not in WIDTHS or len(readers[name]) > 1:
-            raise Unsupported(f"halves the width, and {name} before it cannot be made twice as wide")
-    return [
-        _with(each, WIDTHS[each.kind], 2 * int(each.settings[WIDTHS[each.kind]])) if each.name in sources else each  # type: ignore[arg-type]
-        for each in layers
-    ]
+def _fitted(model: Model, layers: list[Layer], places: set[str], factor: int) -> list[Layer]:
+    """Return the layers, those that an activation of `places` reads `factor` times as wide as it was, so that all others stay as they are."""
+    widths = {}
+    for each in layers:
+        if each.name in places:
+            source = each.inputs[0]
+            width = factor * model.shapes.get(each.name, model.shapes[model.output])[-1]
+            if model.shapes.get(source, (0,))[-1] != width:
+                widths[source] = width
+    for name in widths:
+        read = sum(name in each.inputs for each in layers)
+        if name not in model.shapes or model.layer(name).kind not in WIDTHS or read > 1:
+            raise Unsupported(f"needs another width than {name} before it has, which cannot be changed")
+    return [_with(each, WIDTHS[each.kind], widths[each.name]) if each.name in widths else each for each in layers]
 
 
 def _with(each: Layer, setting: str, value: int | str | Kernel) -> Layer:
