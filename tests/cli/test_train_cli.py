@@ -230,6 +230,24 @@ def test_what_cannot_be_is_named_and_nothing_is_written(cli, files, words, expec
     assert not Path("out").exists()
 
 
+def test_no_model_that_is_there_is_overwritten(cli, files):
+    before = Path("model.onnx").read_bytes()
+    said = cli(*TRAIN, "--out", ".")
+    assert (said.code, "--out is empty, or the folder at hand" in said.err) == (2, True)
+    said = cli(*TRAIN, "--out", str(files))
+    assert (said.code, "holds a model.onnx" in said.err) == (2, True)
+    assert cli(*TRAIN, "--out", "out").code == 0
+    trained = Path("out/model.onnx").read_bytes()
+    said = cli("train", "out/model.onnx", *TRAIN[2:], "--out", "out")
+    assert (said.code, "--resume" in said.err) == (2, True)
+    assert cli("train", "out/model.onnx", *TRAIN[2:], "--out", "next").code == 0
+    assert Path("model.onnx").read_bytes() == before
+    assert Path("out/model.onnx").read_bytes() == trained
+    Path("file").write_text("")
+    said = cli(*TRAIN, "--out", "file")
+    assert (said.code, "is a file" in said.err) == (2, True)
+
+
 def test_a_loss_has_to_be_given(cli, files):
     said = cli("train", "model.onnx", "--data", "data.npz")
     assert said.code == 2

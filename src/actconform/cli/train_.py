@@ -78,7 +78,7 @@ def command(config_path: Path | None, **arguments: Any) -> int:
     try:
         request = TrainRequest(**arguments)
         if not str(request.out).strip("."):
-            raise UsageError("--out is empty: name a folder")
+            raise UsageError("--out is empty, or the folder at hand: name one of its own")
         config = read_config(config_path)
         catalog = configured(announced(load_plugins()), config)
         epochs = 0 if request.steps is not None else request.epochs or 1

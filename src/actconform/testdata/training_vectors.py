@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch statistics", "optimizer")
 """The parts of a step, in the order of the computation: regimes of its test vectors."""
-STEP_RUNS = 4  # of perturbed evaluations, each of a step: the limit is four times that of small models, which have eight
+STEP_RUNS = (
+    4  # of perturbed evaluations, each of a step: the limit is four times that of small models, which have eight
+)
 STEP_LIMIT = (
     PUBLISHED_LIMIT  # gradients sum over batch and pixels, as those of published models do: up to thousands of terms
 )

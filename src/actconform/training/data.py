@@ -121,7 +121,7 @@ def _arrays(path: Path, source: Source, shown: str) -> dict[str, Array]:
 
 def _target_name(arrays: Mapping[str, Array], source: Source, target: str | None, shown: str) -> str:
     """Return which array is the target. Raises UsageError where that is none, an input, or not to be told."""
-    inputs = [*source.inputs, *source.optional_inputs]
+    inputs = list(source.inputs)
     rest = [name for name in arrays if name not in inputs]
     if missing := [name for name in source.inputs if name not in arrays]:
         raise UsageError(

@@ -37,6 +37,7 @@ from actconform.workers.step_session import NotFinite, StepJob, StepResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -184,6 +185,10 @@ class _Training:
                 )
         elif path.exists():
             raise UsageError(f"--out {shown}: holds a training: go on with it with --resume, or name another folder")
+        if (out / TRAINED).exists() and not path.exists():
+            raise UsageError(f"--out {shown}: holds a {TRAINED} that is of no training there: name another folder")
+        if _same_file(out / TRAINED, self._request.model):
+            raise UsageError(f"--out {shown}: its {TRAINED} is the model that is read: name another folder")
         self._losses, self._saved = [self._progress.losses], self._progress.step
         self._load()
         try:
@@ -393,6 +398,13 @@ class _Training:
             left_out=self._data.training_rows % self._data.batch,
             notes=_notes(self._graphs),
         )
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
 
 
 def _notes(graphs: TrainGraphs) -> tuple[str, ...]:
