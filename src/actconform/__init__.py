@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actconform.accuracy.arrays.compare import compare
     from actconform.accuracy.function.measure import measure
     from actconform.api.check import check
+    from actconform.api.train import train_model
     from actconform.catalog.models.builder import describe, layer
     from actconform.types import Bundle
     from actconform.types.cause import Register
@@ -59,6 +60,7 @@ __all__ = [
     "layer",
     "measure",
     "register_of",
+    "train_model",
 ]
 
 # Imported where they are used: they need numpy or onnx, which a worker or `--help` does not load for their sake.
@@ -70,6 +72,7 @@ _LAZY = {
     "layer": "actconform.catalog.models.builder",
     "measure": "actconform.accuracy.function.measure",
     "register_of": "actconform.verdict.causes.register",
+    "train_model": "actconform.api.train",
 }
 
 

@@ -35,7 +35,7 @@ def test_the_example_trains_and_prints_what_the_document_says(tmp_path):
             codes.append(done.returncode)
         else:
             assert_shown(text, printed)
-    assert codes == [0, 0, 2]
+    assert codes == [0, 0, 2, 0]
     losses = [line.split(",") for line in (tmp_path / "actconform-train/losses.csv").read_text().splitlines()[1:]]
     assert len(losses) == 450
     assert float(losses[-1][2]) < 0.75 * float(losses[0][2])
