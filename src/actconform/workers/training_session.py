@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from actconform.errors import Unsupported
@@ -34,13 +35,23 @@ def do_training(session: Session, job: TrainingJob) -> TrainingResult:
         backend = session.taking(job.case)
         with stage("run" if job.step is None else "load"):
             record = backend.train(job.task) if job.step is None else _by_graph(backend, job)
-            if not isinstance(record, TrainingRecord):
-                raise TypeError(f"train returned {type_name(record)}: wanted an actconform TrainingRecord")
-        result.record = record
+            result.record = checked_record(record)
     except StoppedError as stopped:
         result.failure = stopped.failure
     result.seconds = time.perf_counter() - started
     return result
+
+
+def checked_record(record: object) -> TrainingRecord:
+    """Return a record with copies of its arrays; raise TypeError, naming the field, where it or anything in it is of another type."""
+    if not isinstance(record, TrainingRecord):
+        raise TypeError(f"train returned {type_name(record)}: wanted an actconform TrainingRecord")
+    bundles = {
+        field: checked_arrays(getattr(record, field), f"train, in {field} of its record,")
+        for field in ("states", "gradients", "final", "predictions")
+    }
+    losses = {field: getattr(record, field) for field in ("losses", "validation_losses")}
+    return msgspec.structs.replace(record, **bundles, **checked_arrays(losses, "train"))
 
 
 def _by_graph(backend: Backend, job: TrainingJob) -> TrainingRecord:
