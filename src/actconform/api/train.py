@@ -86,8 +86,8 @@ def train_model(
     for name in options:
         if name not in TrainOptions.__annotations__:
             raise TypeError(f"train_model() has no option {name!r}{near(name, list(TrainOptions.__annotations__))}")
-    given: dict[str, Any] = {**options}
-    config, patterns = given.pop("config", None), given.pop("parameters", ())
+    choices: dict[str, Any] = {**options}
+    config, patterns = choices.pop("config", None), choices.pop("parameters", ())
     settings = read_config(None if config is None else Path(config))
     catalog = configured(load_plugins(), settings)
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def train_model(
             loss=loss,
             out=Path(out),
             parameters=(patterns,) if isinstance(patterns, str) else tuple(patterns),
-            **given,
+            **choices,
         )
         epochs = 0 if request.steps is not None else request.epochs or 1
         screen = TrainScreen(open_console(to_stderr=True), epochs)

@@ -146,10 +146,10 @@ def _counted(outcome: TrainOutcome) -> str:
 def _course(outcome: TrainOutcome) -> str:
     """Return the loss before and after, in words: means of the first and the last whole epoch, else of the first and last step."""
     losses, steps = outcome.losses.astype(np.float64), outcome.steps_per_epoch
-    whole = len(losses) // steps
-    if whole > 1:
-        first, last = losses[:steps].mean(), losses[(whole - 1) * steps : whole * steps].mean()
-        text = f"{first:.4g} in epoch 1 -> {last:.4g} in epoch {whole:,}"
+    epochs = len(losses) // steps
+    if epochs > 1:
+        first, last = losses[:steps].mean(), losses[(epochs - 1) * steps : epochs * steps].mean()
+        text = f"{first:.4g} in epoch 1 -> {last:.4g} in epoch {epochs:,}"
     else:
         text = f"{losses[0]:.4g} in step 1 -> {losses[-1]:.4g} in step {len(losses):,}"
     judged = outcome.validation

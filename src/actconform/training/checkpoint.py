@@ -103,14 +103,14 @@ def read_checkpoint(path: Path, identity: TrainIdentity, initial: Mapping[str, N
     metadata, tensors = _read(path)
     if metadata.digest != _digest(metadata, tensors):
         raise _damaged(shown, "its numbers are not those that were written")
-    for what, stored, asked in (
+    for side, stored, present in (
         ("model", metadata.identity.model, identity.model),
         ("data", metadata.identity.data, identity.data),
     ):
-        if stored != asked:
-            which = "another model" if what == "model" else "other data"
-            words = f"SHA-256 {one_line(stored, 80)[:12]}... in it, {asked[:12]}... given"
-            raise UsageError(f"{shown}: is of a training of {which}: {words}")
+        if stored != present:
+            words = "another model" if side == "model" else "other data"
+            digests = f"SHA-256 {one_line(stored, 80)[:12]}... in it, {present[:12]}... given"
+            raise UsageError(f"{shown}: is of a training of {words}: {digests}")
     if difference := difference_of_settings(metadata.identity.settings, identity.settings):
         raise UsageError(f"{shown}: is of a training with other settings: {difference}")
     history = {LOSS_HISTORY, VALIDATION_HISTORY}
@@ -134,8 +134,8 @@ def read_checkpoint(path: Path, identity: TrainIdentity, initial: Mapping[str, N
 
 def expect_free_names(names: Sequence[str]) -> None:
     """Raise UsageError where a weight is called as a checkpoint calls what it has beside weights."""
-    taken = {LOSS_HISTORY, VALIDATION_HISTORY, _META, *(BEST + name for name in names)}
-    if clash := next((name for name in names if name in taken), None):
+    reserved = {LOSS_HISTORY, VALIDATION_HISTORY, _META, *(BEST + name for name in names)}
+    if clash := next((name for name in names if name in reserved), None):
         raise UsageError(f"the model has a weight {one_line(clash)!r}, as a checkpoint calls one of its own: rename it")
 
 
@@ -191,7 +191,7 @@ def _digest(metadata: _Metadata, tensors: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _damaged(shown: str, why: str) -> UsageError:
+def _damaged(shown: str, reason: str) -> UsageError:
     return UsageError(
-        f"{shown}: is no checkpoint of a training, or damaged ({one_line(why, 200)}): begin anew, without --resume"
+        f"{shown}: is no checkpoint of a training, or damaged ({one_line(reason, 200)}): begin anew, without --resume"
     )

@@ -133,8 +133,8 @@ def _target_name(arrays: Mapping[str, Array], source: Source, target: str | None
         raise UsageError(f"--target {target}: is an input of the model; name the array that its output is to become")
     name = target or (rest[0] if len(rest) == 1 else TARGET_NAME)
     if name not in rest:
-        there = f"has {len(rest)} arrays that are no inputs, {_names(rest)}: choose one" if rest else "has inputs alone"
-        raise UsageError(f"{shown}: {there}; the target is what the output is to become, named with --target")
+        kinds = f"has {len(rest)} arrays that are no inputs, {_names(rest)}: choose one" if rest else "has inputs alone"
+        raise UsageError(f"{shown}: {kinds}; the target is what the output is to become, named with --target")
     if unknown := [extra for extra in rest if extra != name]:
         raise UsageError(
             f"{shown}: holds {_names(unknown)}, neither an input ({_names(inputs)}) nor the target ({one_line(name)}): "
@@ -153,7 +153,7 @@ def _rows(arrays: Mapping[str, Array], shown: str) -> int:
     return next(iter(lengths.values()))
 
 
-def _batch(source: Source, asked: int | None) -> tuple[int, bool]:
+def _batch(source: Source, batch: int | None) -> tuple[int, bool]:
     """Return the rows of a batch, and whether the model takes no other number."""
     fixed: dict[str, int] = {}
     for name, declared in source.inputs.items():
@@ -167,11 +167,11 @@ def _batch(source: Source, asked: int | None) -> tuple[int, bool]:
         words = ", ".join(f"{one_line(name)} has {size}" for name, size in fixed.items())
         raise UsageError(f"the model's inputs have no common batch along their first axis: {words}")
     size = next(iter(fixed.values()), None)
-    if asked is not None and size is not None and asked != size:
+    if batch is not None and size is not None and batch != size:
         raise UsageError(
-            f"--batch {asked}: the model takes a batch of {size} and no other; export it with an open batch, or leave out --batch"
+            f"--batch {batch}: the model takes a batch of {size} and no other; export it with an open batch, or leave out --batch"
         )
-    return size or asked or BATCH, size is not None
+    return size or batch or BATCH, size is not None
 
 
 def _expect_target(name: str, target: Array, source: Source, output: str, shown: str) -> None:

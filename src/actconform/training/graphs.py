@@ -112,9 +112,9 @@ def _inference_graph(model: onnx.ModelProto, loss: str, output: str, weights: Se
             del node.input[2:]
         if node.op_type == "BatchNormalization":
             del node.output[1:]
-            kept = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
+            attributes = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
             del node.attribute[:]
-            node.attribute.extend(kept)
+            node.attribute.extend(attributes)
     append_loss(graph_model, loss, output_for_loss(graph, output))
     with_inputs(graph, set(weights))
     outputs = [value for value in graph.output if value.name == output]

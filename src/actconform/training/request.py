@@ -152,9 +152,9 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def difference_of_settings(stored: TrainSettings, asked: TrainSettings) -> str:
+def difference_of_settings(stored: TrainSettings, wanted: TrainSettings) -> str:
     """Return the first setting in which a checkpoint differs from what is asked, both named; empty where none does."""
-    before, now = (_flat(settings) for settings in (stored, asked))
+    before, now = (_flat(settings) for settings in (stored, wanted))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             return f"{option(name)} is {_words(now.get(name))}, and the checkpoint has {_words(before.get(name))}"
