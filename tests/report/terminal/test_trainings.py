@@ -53,6 +53,15 @@ def test_a_broken_claim_names_its_routes_and_nan_is_none_that_holds(printed):
     assert row == "noise-relu 1 0.5 to nan 1.5 1 of 2 broken: keras, jax"
 
 
+def test_of_a_training_that_came_to_no_numbers_no_claim_is_judged(printed):
+    lost = trained("keras", (1.0, NAN))
+    lost.curve.measures.clear()
+    assert printed(lost)[1] == "noise-relu 1 nan 1.5 none judged, no numbers: keras"
+    assert printed(trained(), lost)[1] == "noise-relu 1 0.5 to nan 1.5 all hold; none judged, no numbers: keras"
+    _, row = printed(trained("jax", (1.0, 0.75)), lost)
+    assert row == "noise-relu 1 0.75 to nan 1.5 1 of 2 broken: jax; none judged, no numbers: keras"
+
+
 def test_an_experiment_without_claims_has_none(printed):
     assert printed(trained(claims=()))[1] == "noise-relu 1 0.5 1.5"
 

@@ -42,14 +42,18 @@ def _range(numbers: Sequence[float]) -> str:
 
 
 def _claims(trained: Sequence[tuple[Result, Curve]]) -> str:
-    """Return how many claims hold on all routes, and which routes do not bear out the others."""
+    """Return how many claims hold on all routes, and which routes do not bear out the others, or came to no numbers."""
     stated = max((len(curve.claims) for _, curve in trained), default=0)
+    unjudged = [result.route for result, curve in trained if curve.claims and not curve.measures]
+    words = [f"[bold red]none judged, no numbers[/]: {plain(', '.join(unjudged))}"] * bool(unjudged)
+    trained = [(result, curve) for result, curve in trained if curve.measures]
     broken: dict[int, list[str]] = {}
     for result, curve in trained:
         for place, claim in enumerate(curve.claims):
             if not claim.holds(curve.measures.get(claim.measure, math.nan)):
                 broken.setdefault(place, []).append(result.route)
     if not broken:
-        return "all hold" if stated > 1 else "holds" if stated else ""
+        words += ["all hold" if stated > 1 else "holds"] if stated and trained else []
+        return "; ".join(reversed(words))
     routes = ", ".join(dict.fromkeys(route for names in broken.values() for route in names))
-    return f"[bold red]{len(broken)} of {stated} broken[/]: {plain(routes)}"
+    return "; ".join([f"[bold red]{len(broken)} of {stated} broken[/]: {plain(routes)}", *words])
