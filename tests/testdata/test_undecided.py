@@ -7,7 +7,7 @@ import pytest
 
 from actconform.catalog.models.builder import describe, layer
 from actconform.oracle.training.trajectory import passed_through
-from actconform.testdata.undecided import MOST, flips
+from actconform.testdata.undecided import MOST, TOGETHER, flips
 from actconform.types.model import Input
 
 X = np.array([[1e-8, 2.0], [1.0, -1e-8]])
@@ -29,7 +29,9 @@ def flipped(model, tensors, moves):
         {name: array + moves.get(name, 0.0) * sign for name, array in truth.layers.items()} for sign in (-1.0, 1.0)
     ]
     alternatives = flips(model, tensors, truth.layers, moved)
-    return truth.gradients["d_x"], [passed_through(model, tensors, touch).gradients["d_x"] for touch in alternatives]
+    return truth.gradients["d_x"], [
+        passed_through(model, tensors, flip.touch).gradients["d_x"] for flip in alternatives
+    ]
 
 
 RELU = model_of(layer("z", "affine", "x", scale=1.0, shift=0.0), layer("y", "activation", "z", kernel="relu"))
@@ -56,7 +58,7 @@ def test_all_that_lies_on_a_kink_has_the_other_slope_together():
     assert not truth[x == 0.0].any()
 
 
-def test_no_more_elements_are_tried_than_an_evaluation_each_allows():
+def test_many_elements_flip_in_groups_and_none_is_left_out():
     model = model_of(
         layer("z", "affine", "x", scale=1.0, shift=0.0),
         layer("y", "activation", "z", kernel="relu"),
@@ -64,7 +66,12 @@ def test_no_more_elements_are_tried_than_an_evaluation_each_allows():
         target=(99,),
     )
     tensors = {"x": np.full((2, 99), 1e-9), "target": np.ones((2, 99))}
-    assert len(flipped(model, tensors, {"z": 1e-8})[1]) == MOST
+    truth, others = flipped(model, tensors, {"z": 1e-8})
+    assert len(others) == MOST
+    assert np.sum([truth != other for other in others], axis=0).min() == 1
+    layers = passed_through(model, tensors).layers
+    moved = [{name: array + sign * 1e-8 for name, array in layers.items()} for sign in (-1.0, 1.0)]
+    assert {flip.factor for flip in flips(model, tensors, layers, moved)} == {TOGETHER}
 
 
 def test_a_prediction_beside_its_target_may_have_an_error_of_either_sign():

@@ -9,6 +9,7 @@ import numpy as np
 from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.comparison.comparator import structural
 from actconform.oracle.layers.model import values
+from actconform.testdata.training_vectors import judged_rows
 from actconform.types import FindingClass
 from actconform.types.model import LOSS
 from actconform.types.result import Curve
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 SHOWN_STEPS = 20
 PROPERTY = "claims"  # the regime of findings
 DECIDING = ("categorical", "binary")  # losses of models that choose a class
-DEAD_ROWS = 256  # examples at which units are called dead
+DEAD_ROWS = 256  # examples at which units are called dead; fewer of a large model
 
 
 def curve_of(task: TrainingTask, record: TrainingRecord) -> Curve:
@@ -116,7 +117,8 @@ def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
     dead units: the share of units behind a relu that are 0 at every example. rank deficiency: of the last softmax in a hidden layer, how many fewer dimensions its centred values have than units.
     """
     model = task.experiment.evaluation
-    rows = {name: array[:DEAD_ROWS] for name, array in task.evaluated_on(task.examples).items()}
+    count = min(DEAD_ROWS, judged_rows(model))
+    rows = {name: array[:count] for name, array in task.evaluated_on(task.examples).items()}
     tensors = {**rows, **parameters}
     layers = values(model, tensors)
     measures = {}

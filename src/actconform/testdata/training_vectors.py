@@ -114,10 +114,10 @@ def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> t
     judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
     runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
     bounds = spread_limit(judged, runs, STEP_LIMIT, fmt)
-    for touch in flips(model, tensors, truth.layers, [run.layers for run in moved]):
-        flipped = passed_through(model, tensors, touch)
+    for flip in flips(model, tensors, truth.layers, [run.layers for run in moved]):
+        flipped = passed_through(model, tensors, flip.touch)
         for name, gradient in truth.gradients.items():
-            bounds[name] = bounds[name] + np.abs(flipped.gradients[name] - gradient)
+            bounds[name] = bounds[name] + flip.factor * np.abs(flipped.gradients[name] - gradient)
     return truth, bounds
 
 
@@ -221,11 +221,14 @@ def inference_vectors(
     """Return what the final parameters give in inference, regime "inference", with the limits of models, and what the backend gave.
 
     Tensors are "examples y", "validation y" and "validation loss"; `validation_loss` is what the backend reported for these parameters.
+    Of the examples of a large model the first ones are judged.
     """
     model = task.experiment.evaluation
     vectors: list[TestVector] = []
     outputs: list[Bundle] = []
-    for name, rows in (("examples", task.examples), ("validation", task.validation)):
+    count = judged_rows(model)
+    first = {name: array[:count] for name, array in task.examples.items()}
+    for name, rows in (("examples", first), ("validation", task.validation)):
         tensors = {**task.evaluated_on(rows), **record.final}
         keys = {f"{name} y": model.output, VALIDATION_LOSS: LOSS}
         if name == "examples":
@@ -238,9 +241,14 @@ def inference_vectors(
             of_run = values(model, moved, touch("value"))
             runs.append({key: _wide(of_run[layer]) for key, layer in keys.items()})
         vectors.append(_vector(INFERENCE, truth, spread_limit(truth, runs, STEP_LIMIT, fmt), {}))
-        outputs.append({f"{name} y": record.predictions[name]})
+        outputs.append({f"{name} y": record.predictions[name][: len(truth[f"{name} y"])]})
     outputs[-1] = {**outputs[-1], VALIDATION_LOSS: np.asarray(validation_loss, np.float32)}
     return vectors, outputs
+
+
+def judged_rows(model: Model) -> int:
+    """Return how many examples of a model are evaluated: as many as 2^24 numbers of its layers are, 16 at least."""
+    return max(16, (1 << 24) // sum(math.prod(shape) for shape in model.shapes.values()))
 
 
 def step_tolerance(fmt: FloatFormat) -> Tolerance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -22,37 +22,49 @@ if TYPE_CHECKING:
     F64 = NDArray[np.float64]
 
 REACH = 16.0  # spreads, as limits have
-MOST = 64  # elements of a step: one evaluation each
+MOST = 64  # flips of a step: one evaluation each
+MOST_OF_LARGE = 4  # of a model that is LARGE
+LARGE = 1 << 20  # numbers that all layers of a batch have
+TOGETHER = 4.0  # times what a group of flips moves: how it moves by any of them alone
+
+
+class Flip(NamedTuple):
+    """One or several elements that fall to the other side: what brings it about, to be given to `passed_through`."""
+
+    touch: Callable[[str], Touch]
+    factor: float
+    """How many times what it moves is to be allowed."""
 
 
 def flips(
     model: Model, tensors: Bundle, layers: Mapping[str, F64], moved: Sequence[Mapping[str, F64]]
-) -> Iterator[Callable[[str], Touch]]:
-    """Yield for each undecided element what lets it fall to the other side, to be given to `passed_through`, for the first 64.
+) -> Iterator[Flip]:
+    """Yield a flip for each undecided element; where there are many, or the model is large, for groups of them.
 
     `moved` are the layers' values when all is off by a rounding: an element is undecided where 16 spreads reach the other side.
     """
-    count = 0
+    undecided: list[tuple[str, Any, float]] = []
     for layer in model.layers:
         source = layer.inputs[0]
         if source not in layers:
             continue
         x = layers[source]
         reach = REACH * np.sqrt(np.mean([(run[source] - x) ** 2 for run in moved], axis=0))
-        for place, value in _undecided(model, layer, x, reach, tensors):
-            count += 1
-            if count > MOST:
-                return
-            yield _setting(source, place, value)
+        undecided += [(source, *side) for side in _undecided(model, layer, x, reach, tensors)]
+    most = MOST if sum(array.size for array in layers.values()) < LARGE else MOST_OF_LARGE
+    factor = 1.0 if len(undecided) <= most else TOGETHER
+    for first in range(min(most, len(undecided))):
+        yield Flip(_setting(undecided[first::most]), factor)
 
 
-def _setting(name: str, place: Any, value: float) -> Callable[[str], Touch]:
+def _setting(sides: Sequence[tuple[str, Any, float]]) -> Callable[[str], Touch]:
     def touch(of: str) -> Touch:
         def changed(layer: str, array: F64) -> F64:
-            if of != "value" or layer != name:
-                return array
-            array = np.array(array)
-            array[place] = value
+            places = [(place, value) for name, place, value in sides if name == layer] if of == "value" else []
+            if places:
+                array = np.array(array)
+            for place, value in places:
+                array[place] = value
             return array
 
         return changed

@@ -62,7 +62,7 @@ def _images() -> list[Experiment]:
             evaluation=image_cnn(head, published=True),
             data="images",
             examples=512,
-            validation=64,
+            validation=32,
             batch=32,
             epochs=3,
             optimizer=ADAM,
