@@ -44,14 +44,25 @@ def weights(path: str) -> dict[str, np.ndarray]:
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
 
-def test_a_step_of_gradient_descent_is_that_of_the_formula(cli, files):
+@pytest.mark.parametrize(
+    ("runtime", "plugin"),
+    [
+        ("ort-cpu", "actconform_onnxruntime"),
+        ("openvino", "actconform_openvino"),
+        ("onnx-reference", "actconform_reference"),
+    ],
+)
+def test_a_step_of_gradient_descent_is_that_of_the_formula_in_every_runtime(cli, files, runtime, plugin):
+    pytest.importorskip(plugin)
+    pytest.importorskip({"openvino": "openvino"}.get(runtime, "onnx"))
     rng = np.random.default_rng(0)
     w = rng.normal(size=(3, 2)).astype(np.float32)
     save_model("linear.onnx", LINEAR, {"w": w})
     x, t = (rng.normal(size=(8, size)).astype(np.float32) for size in (3, 2))
     np.savez("linear.npz", x=x, t=t)
     command = ("train", "linear.onnx", "--data", "linear.npz", "--loss", "mean-squared-error", "--batch", "8")
-    said = cli(*command, "--optimizer", "sgd", "--learning-rate", "0.5", "--momentum", "0.9", "--epochs", "2")
+    how = ("--optimizer", "sgd", "--learning-rate", "0.5", "--momentum", "0.9", "--epochs", "2", "--runtime", runtime)
+    said = cli(*command, *how)
     assert said.code == 0, said.err
     before, momentum, losses = w.astype(np.float64), np.zeros((3, 2)), []
     for _ in range(2):

@@ -46,6 +46,15 @@ def test_weights_are_trained_and_slots_begin_as_zeros(tmp_path):
         assert not graphs.state[f"{tensor.name}/m"].any()
 
 
+def test_the_graphs_have_no_input_that_nothing_reads(tmp_path):
+    text = "g (float[n, 2] x, float[n] unread) => (float[n, 2] y) { y = MatMul (x, w) }"
+    save_model(tmp_path / "model.onnx", text, {"w": ARRAYS["w"]})
+    graphs = graphs_of(tmp_path / "model.onnx", optimizer=Optimizer(kind="sgd", learning_rate=0.1))
+    step, inference = (onnx.load_from_string(graph).graph for graph in (graphs.step, graphs.inference))
+    assert {value.name for value in step.input} == {"x", "target", "w", "learning_rate"}
+    assert {value.name for value in inference.input} == {"x", "target", "w"}
+
+
 @pytest.mark.parametrize(
     ("patterns", "chosen"),
     [(["fc2_*"], ("fc2_w", "fc2_b")), (["*_b", "fc1_w"], ("fc1_b", "fc2_b", "fc1_w")), (["fc1_w"], ("fc1_w",))],

@@ -11,7 +11,7 @@ from onnx.external_data_helper import uses_external_data
 
 from actconform.errors import GradientError, Unsupported, UnsupportedOperator, UsageError, near
 from actconform.onnx.gates import deep
-from actconform.onnx.nested_graphs import needed
+from actconform.onnx.nested_graphs import needed, reads
 from actconform.onnx.step_graph import train_step, training_state
 from actconform.onnx.trainable import append_loss, output_for_loss, statistics_given, with_inputs
 from actconform.text import one_line
@@ -76,6 +76,7 @@ def train_graphs(
         option = "--" * text.startswith(("output: ", "parameters: "))
         raise UsageError(f"{shown}: {option}{text}") from error
     trained = tuple(_trained(step, optimizer))
+    _drop_unread_inputs(step.graph)
     return TrainGraphs(step.SerializeToString(), inference, of, trained, state, weights, source.opset)
 
 
@@ -124,4 +125,13 @@ def _inference_graph(model: onnx.ModelProto, loss: str, output: str, weights: Se
     nodes = needed(graph.node, [LOSS, output])
     del graph.node[:]
     graph.node.extend(nodes)
+    _drop_unread_inputs(graph)
     return bytes(graph_model.SerializeToString())
+
+
+def _drop_unread_inputs(graph: onnx.GraphProto) -> None:
+    """Leave out inputs that nothing reads, such as the number of the step under sgd: some runtimes demand them, others refuse them."""
+    read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
+    inputs = [value for value in graph.input if value.name in read]
+    del graph.input[:]
+    graph.input.extend(inputs)

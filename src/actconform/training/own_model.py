@@ -264,7 +264,7 @@ class _Training:
             )
         )
         if isinstance(result, RunFailure):
-            raise UsageError(f"{self._runs.name} does not run the graph of a step: {one_line(result.message)}")
+            raise UsageError(f"{self._runs.name} computes no loss of the first rows: {one_line(result.message)}")
         if result.shapes[0] != batch["target"].shape:
             raise UsageError(
                 f"{one_line(str(self._request.data))}: target {one_line(self._data.target)!r} has shape {list(batch['target'].shape)} "
