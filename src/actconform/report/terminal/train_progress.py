@@ -32,7 +32,7 @@ class TrainScreen:
         if console.is_terminal and not console.is_dumb_terminal:
             columns = (
                 TextColumn("{task.description}", markup=False),
-                BarColumn(20),
+                BarColumn(10),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
             )
@@ -63,7 +63,8 @@ class TrainScreen:
         rate = f", {self._rate:,.0f} steps/s" if self._rate else ""
         text = f"epoch {number:,}{of}: loss {losses.mean(dtype=float):.4g}{judged}{rate}"
         if self._bar:
-            self._bar.update(self._task, description=text)
+            short = text.partition(": ")[2].replace("validation", "val.")  # in 80 columns, with the time left
+            self._bar.update(self._task, description=short)
         elif number in (1, self._epochs) or time.monotonic() - self._shown > LINE_SECONDS:
             self._shown = time.monotonic()
             self._console.print(f"{text}, {seconds_left:,.0f} s left", markup=False, soft_wrap=True)
