@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 REACH = 16.0  # spreads, as limits have
 MOST = 64  # flips of a step: one evaluation each
-MOST_OF_LARGE = 4  # of a model that is LARGE
+MOST_OF_LARGE = 2  # of a model that is LARGE
 LARGE = 1 << 20  # numbers that all layers of a batch have
 TOGETHER = 4.0  # times what a group of flips moves: how it moves by any of them alone
 
