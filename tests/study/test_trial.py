@@ -10,6 +10,7 @@ from study_trainer import DefinitionTrainer
 from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import KERNELS
 from actconform.catalog.models.builder import layer
+from actconform.comparison import training_measures
 from actconform.plugin.training_loop import train
 from actconform.study.trial import Trial, constant_loss, effective_dimension, measured_trial, unit_strengths
 from actconform.study.variants import study_variant
@@ -128,3 +129,16 @@ def test_the_effective_dimension_is_the_participation_ratio():
     variances = np.linalg.eigvalsh(np.cov((rows * [3.0, 1.0, 1.0]).T))
     assert effective_dimension(rows * [3.0, 1.0, 1.0]) == pytest.approx(variances.sum() ** 2 / (variances**2).sum())
     assert effective_dimension(np.full((10, 4), 0.1)) == 0.0
+
+
+def test_of_a_large_model_as_few_examples_are_measured_as_are_judged(monkeypatch):
+    monkeypatch.setattr(training_measures, "judged_rows", lambda model: 16)
+
+    def beyond_is_nan(task):
+        x = task.examples["x"].copy()
+        x[16:] = np.nan
+        return msgspec.structs.replace(task, examples={**task.examples, "x": x})
+
+    trial, record = trial_of("noise-relu", "hidden", "relu", change=beyond_is_nan)
+    assert np.isnan(record.losses).any()
+    assert np.isfinite([*trial.gradients_before.values()]).all()

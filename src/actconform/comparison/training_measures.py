@@ -111,16 +111,19 @@ def centred_rank(flat: F64) -> int:
     return int(np.linalg.matrix_rank(flat - flat.mean(0), tol=rounding_noise(flat)))
 
 
+def measured_rows(task: TrainingTask) -> Bundle:
+    """Return the first examples as inference reads them, at which hidden layers are measured: 256, fewer of a large model."""
+    count = min(DEAD_ROWS, judged_rows(task.experiment.evaluation))
+    return {name: array[:count] for name, array in task.evaluated_on(task.examples).items()}
+
+
 def hidden_measures(task: TrainingTask, parameters: Bundle) -> dict[str, float]:
     """Return what became of the hidden layers, by the float64 truth at up to 256 examples: measures of layers that are there.
 
     dead units: the share of units behind a relu that are 0 at every example. rank deficiency: of the last softmax in a hidden layer, how many fewer dimensions its centred values have than units.
     """
     model = task.experiment.evaluation
-    count = min(DEAD_ROWS, judged_rows(model))
-    rows = {name: array[:count] for name, array in task.evaluated_on(task.examples).items()}
-    tensors = {**rows, **parameters}
-    layers = values(model, tensors)
+    layers = values(model, {**measured_rows(task), **parameters})
     measures = {}
     relus = [layer for layer in model.layers if layer.kind == "activation" and kernel_of(layer).name == "relu"]
     if relus:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from actconform.catalog.models.zoo import PUBLISHED
 from actconform.errors import Unsupported, UsageError, WorkerError, near
 from actconform.plugin.interfaces import Backend
 from actconform.study.trial import Trial, measured_trial
@@ -69,7 +70,7 @@ def study_plan(
 ) -> StudyPlan:
     """Return the plan that is asked for; no experiments, kernels or roles are the usual experiments, all kernels, both roles.
 
-    Names may be globs. Raises UsageError for what matches nothing, with near matches, and for numbers that make no study.
+    Names may be globs; those of published size are left out where a glob matches another. Raises UsageError for what matches nothing, with near matches, and for numbers that make no study.
     """
     for option, number, least in (("--seeds", seeds, 1), ("--epochs", epochs, 0)):
         if number < least:
@@ -100,7 +101,7 @@ def _matching(kind: str, patterns: Iterable[str], names: Mapping[str, object]) -
         matches = [name for name in names if fnmatchcase(name, pattern)]
         if not matches:
             raise UsageError(f"unknown {kind} {pattern!r}{near(pattern, sorted(names))}")
-        chosen |= dict.fromkeys(matches)
+        chosen |= dict.fromkeys([name for name in matches if PUBLISHED not in name] or matches)
     return list(chosen)
 
 

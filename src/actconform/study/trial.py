@@ -8,7 +8,13 @@ import msgspec
 import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
-from actconform.comparison.training_measures import DEAD_ROWS, DECIDING, centred_rank, class_accuracy, rounding_noise
+from actconform.comparison.training_measures import (
+    DECIDING,
+    centred_rank,
+    class_accuracy,
+    measured_rows,
+    rounding_noise,
+)
 from actconform.oracle.layers.model import gradients, values
 from actconform.oracle.layers.registry import Reading, formula_of
 from actconform.study.variants import Role, hidden_activations
@@ -34,7 +40,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     losses: the mean of each epoch's steps; validation: after each epoch. constant: the training loss of the best constant answer.
     metric: of the validation examples at the end; its name is `metric_name`. reached: the step, from 1 on, at which the mean loss of an epoch's worth of steps
     first was at most `reach` times `constant`; diverged: the first step whose loss is not finite; 0 where there is none.
-    gradients_before and gradients_after: by weights of a layer the norm of the loss's gradient at up to 256 examples, by the float64 truth. dead, saturated:
+    gradients_before and gradients_after: by weights of a layer the norm of the loss's gradient at up to 256 examples, fewer of a large model, by the float64 truth. dead, saturated:
     shares of the units in the role. rank, width, dimension: of the last hidden activation. seconds: of the steps alone.
     failure: why there is nothing else.
     """
@@ -158,10 +164,9 @@ def _reached(losses: F64, window: int, stated: float) -> int:
 
 
 def _true_values(task: TrainingTask, parameters: Bundle) -> tuple[dict[str, F64], dict[str, F64]]:
-    """Return every layer's value in inference and the loss's gradients by name, float64, at up to 256 examples."""
+    """Return every layer's value in inference and the loss's gradients by name, float64, at the measured rows."""
     model = task.experiment.evaluation
-    rows = {name: array[:DEAD_ROWS] for name, array in task.evaluated_on(task.examples).items()}
-    tensors = {**rows, **parameters}
+    tensors = {**measured_rows(task), **parameters}
     layers = values(model, tensors)
     return layers, gradients(model, tensors, layers)
 
@@ -200,7 +205,7 @@ def _with_units(trial: Trial, task: TrainingTask, final: Bundle) -> Trial:
 def _before(activation: Layer, layers: dict[str, F64], task: TrainingTask) -> F64:
     """Return what an activation reads, its pixels as rows."""
     source = activation.inputs[0]
-    x = layers[source] if source in layers else task.evaluated_on(task.examples)[source]
+    x = layers[source] if source in layers else measured_rows(task)[source]
     return np.asarray(x, np.float64).reshape(-1, x.shape[-1])[:ROWS]
 
 
