@@ -102,7 +102,10 @@ def class_accuracy(experiment: Experiment, y: np.ndarray, rows: Bundle) -> float
 
 
 def rounding_noise(flat: F64) -> float:
-    """Return the singular value of rows (n, units) that rounding alone may make, after the rule of numpy.linalg.matrix_rank."""
+    """Return the singular value of rows (n, units) that rounding alone may make: the bound of numpy.linalg.matrix_rank with the Frobenius norm in place of the largest.
+
+    Of the rows as they are, also where their mean is then taken off: that leaves a rounding of the size of what it was taken from.
+    """
     return float(np.linalg.norm(flat) * max(flat.shape) * np.finfo(np.float64).eps)
 
 

@@ -43,7 +43,7 @@ class Placed(NamedTuple):
 
 
 class TorchTrainer(Trainer):
-    """The module with its own parameters, trained on the CPU; `transform` is what becomes of the function of the loss."""
+    """The module with its own parameters, trained on `device`; `transform` is what becomes of the function of the loss."""
 
     def __init__(
         self,
