@@ -8,6 +8,8 @@ from documents import TOP
 
 from actconform.catalog.experiments import experiments
 from actconform.catalog.models.zoo import PUBLISHED
+from actconform.plugin.interfaces import Backend
+from actconform.plugin.loader import load_plugins
 from actconform.testdata.training_vectors import FREE_RUNNING, INFERENCE, PARTS
 
 DOCUMENT = (TOP / "docs" / "training.md").read_text(encoding="utf-8")
@@ -25,3 +27,16 @@ def test_each_experiment_of_a_default_run_is_in_the_table():
 
 def test_each_part_that_is_judged_is_in_the_table():
     assert column("part") >= {*PARTS, FREE_RUNNING, INFERENCE}
+
+
+def test_each_framework_that_trains_is_in_the_table():
+    catalog = load_plugins(judging=False)
+    shipped = ("actconform-keras ", "actconform-torch ")
+    trainers = {
+        name
+        for name, backend in catalog.backends.items()
+        if backend.train is not Backend.train and catalog.backend_plugin[name].startswith(shipped)
+    }
+    refusing = {"keras-gpu"}  # as the words below the table say
+    assert trainers, "no plugin of a framework is installed"
+    assert column("backend") == trainers - refusing
