@@ -147,6 +147,33 @@ def test_what_the_framework_refuses_is_a_result_and_what_kills_its_worker_is_not
     assert "resumed: 1 of 2" in done.out
 
 
+def test_a_study_whose_worker_does_not_start_again_keeps_what_there_is(cli, trainer, tmp_path, monkeypatch):
+    plugins = next((tmp_path / "site").glob("*/entry_points.txt"))
+    listed = plugins.read_text()
+    advance = StudyProgress.advance
+
+    def vanishing(self, trial):
+        advance(self, trial)
+        if trial.failure:
+            plugins.unlink()
+
+    monkeypatch.setattr(StudyProgress, "advance", vanishing)
+    monkeypatch.setenv("ACTCONFORM_TEST_STUDY", "die=tanh")
+    kernels = [word for name in ("relu", "tanh", "sigmoid") for word in ("--kernel", name)]
+    study = ("study", *TINY, *kernels, "--role", "hidden", "--seeds", "1")
+    done = cli(*study)
+    assert done.code == 1
+    assert "2 of 3 trainings, 1 without an answer" in done.out
+    assert "no worker starts any more: " in done.out
+    assert "the same command with --resume goes on" in done.out
+    assert [line["kernel"] for line in lines_of(tmp_path)] == ["relu", "tanh"]
+    assert "<html" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    plugins.write_text(listed)
+    monkeypatch.delenv("ACTCONFORM_TEST_STUDY")
+    done = cli(*study, "--resume")
+    assert (done.code, "resumed: 1 of 3 trainings" in done.out) == (0, True)
+
+
 def test_a_study_of_which_everything_is_refused_does_not_end_well(cli, trainer, monkeypatch):
     monkeypatch.setenv("ACTCONFORM_TEST_STUDY", "refuse=tanh")
     assert cli("study", *TINY, "--kernel", "tanh", "--role", "hidden").code == 1

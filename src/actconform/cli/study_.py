@@ -47,7 +47,8 @@ class _Study(msgspec.Struct, kw_only=True):
     wanted: list[StudyTraining]
     excluded: list[Excluded]
     trials: list[Trial]
-    interrupted: bool = False
+    ending: str = ""
+    """Why it ended before its last training."""
 
 
 @click.command("study")
@@ -87,8 +88,8 @@ def command(
 ) -> int:
     """Train each kernel in the hidden and in the output role of EXPERIMENTs (globs), and write a table, loss curves and CSV.
 
-    Exit code 0: studied; 1: a worker died, nothing could be trained, or interrupted; 2: wrong usage or configuration. A loss that diverges, or a
-    framework's refusal of an output, is a result.
+    Exit code 0: studied; 1: a worker died, or did not start again, nothing could be trained, or interrupted; 2: wrong usage or configuration.
+    A loss that diverges, or a framework's refusal of an output, is a result.
     """
     started = time.perf_counter()
     config = read_config(config_path)
@@ -120,9 +121,9 @@ def command(
         style="bold",
         soft_wrap=True,
     )
-    if study.interrupted:
-        console.print("[red]interrupted[/]: the same command with --resume goes on")
-    return 1 if study.interrupted or failed or refused == len(study.trials) else 0
+    if study.ending:
+        console.print(f"[red]{plain(study.ending)}[/]: the same command with --resume goes on", soft_wrap=True)
+    return 1 if study.ending or failed or refused == len(study.trials) else 0
 
 
 def _worker(backend: str, config: Config) -> Worker:
@@ -149,7 +150,7 @@ def _planned(plan: StudyPlan, backend: str, worker: Worker) -> _Study:
 
 
 def _train(study: _Study, worker: Worker, config: Config, journal: StudyJournal, console: Console) -> None:
-    """Do what the journal does not have; keep what there is where that is interrupted."""
+    """Do what the journal does not have; keep what there is where that is interrupted, or no worker starts any more."""
     before = {training.trial.key: trained_before(training, journal.earlier) for training in study.wanted}
     study.trials += [trial for trial in before.values() if trial is not None]
     if journal.earlier or journal.dropped:
@@ -168,9 +169,9 @@ def _train(study: _Study, worker: Worker, config: Config, journal: StudyJournal,
         try:
             run_trainings(rest, worker, config.timeout, study.plan.reach, keep)
         except KeyboardInterrupt:
-            study.interrupted = True
-        except WorkerError as error:
-            raise UsageError(f"--backend {worker.backend}: {error}") from error
+            study.ending = "interrupted"
+        except WorkerError as error:  # it had started before
+            study.ending = f"no worker starts any more: {error}"
 
 
 def _command(
