@@ -141,6 +141,6 @@ def test_a_state_of_other_tensors_is_refused(path):
 
 def test_weights_called_as_what_a_checkpoint_has_beside_them_are_refused():
     expect_free_names(["w", "best", "history"])
-    for names in (["history/loss"], ["w", "best/w"]):
+    for names in (["history/loss"], ["w", "best/w"], ["w", "best/other"]):
         with pytest.raises(UsageError, match=names[-1]):
             expect_free_names(names)

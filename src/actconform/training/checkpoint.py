@@ -133,9 +133,9 @@ def read_checkpoint(path: Path, identity: TrainIdentity, initial: Mapping[str, N
 
 
 def expect_free_names(names: Sequence[str]) -> None:
-    """Raise UsageError where a weight is called as a checkpoint calls what it has beside weights."""
-    reserved = {LOSS_HISTORY, VALIDATION_HISTORY, _META, *(BEST + name for name in names)}
-    if clash := next((name for name in names if name in reserved), None):
+    """Raise UsageError where a weight is called as a checkpoint calls what it has beside weights, by a whole name or its start "best/"."""
+    reserved = {LOSS_HISTORY, VALIDATION_HISTORY, _META}
+    if clash := next((name for name in names if name in reserved or name.startswith(BEST)), None):
         raise UsageError(f"the model has a weight {one_line(clash)!r}, as a checkpoint calls one of its own: rename it")
 
 
