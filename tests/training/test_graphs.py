@@ -97,6 +97,36 @@ def test_dropout_does_nothing_in_inference(tmp_path):
     assert float(loss) == 0.0
 
 
+IN_FUNCTIONS = """<ir_version: 9, opset_import: ["" : 18, "local" : 1]>
+g (float[n, 2] x) => (float[n, 2] y)
+{
+    s = local.norm (x, scale, bias, mean, variance)
+    d = local.drop (s)
+    y = MatMul (d, w)
+}
+<domain: "local", opset_import: ["" : 18]>
+norm (x, scale, bias, mean, variance) => (s) { s, m, v = BatchNormalization <training_mode = 1> (x, scale, bias, mean, variance) }
+<domain: "local", opset_import: ["" : 18]>
+drop (s) => (d)
+{
+    ratio = Constant <value_float = 0.5> ()
+    training = Constant <value = bool {1}> ()
+    d, mask = Dropout (s, ratio, training)
+}"""
+
+
+def test_nodes_of_functions_are_in_inference_too(tmp_path):
+    model = onnx.parser.parse_model(IN_FUNCTIONS)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in ARRAYS.items())
+    onnx.save(model, tmp_path / "model.onnx")
+    graphs = graphs_of(tmp_path / "model.onnx")
+    x = np.array([[1.0, 2.0], [3.0, -1.0]], np.float32)
+    feed = {"x": x, "target": x} | {name: graphs.state[name] for name in ARRAYS}
+    (y,) = ReferenceEvaluator(graphs.inference).run(["y"], feed)
+    wanted = (x - ARRAYS["mean"]) / np.sqrt(ARRAYS["variance"] + 1e-5) * ARRAYS["scale"] + ARRAYS["bias"]
+    np.testing.assert_allclose(y, wanted, rtol=1e-5)
+
+
 def test_a_loss_of_one_of_several_outputs(tmp_path):
     text = "g (float[n, 2] x) => (float[n, 2] y, float[n, 2] z) { y = MatMul (x, w) z = Tanh (y) }"
     save_model(tmp_path / "model.onnx", text, {"w": ARRAYS["w"]})

@@ -13,6 +13,7 @@ from actconform.errors import GradientError, Unsupported, UnsupportedOperator, U
 from actconform.onnx.gates import deep
 from actconform.onnx.nested_graphs import needed, reads
 from actconform.onnx.step_graph import train_step, training_state
+from actconform.onnx.strip_weights import restore_weights, strip_weights
 from actconform.onnx.trainable import append_loss, output_for_loss, statistics_given, with_inputs
 from actconform.text import one_line
 from actconform.types.model import LOSS
@@ -105,9 +106,8 @@ def _chosen(model: onnx.ModelProto, trainable: Sequence[str], patterns: Sequence
 
 
 def _inference_graph(model: onnx.ModelProto, loss: str, output: str, weights: Sequence[str]) -> bytes:
-    graph_model = onnx.ModelProto()
-    graph_model.CopyFrom(model)
-    graph = graph_model.graph
+    light = strip_weights(model)  # as the graph of a step is: nodes of local functions train too
+    graph = light.graph
     for node in deep(graph.node):
         if node.op_type == "Dropout":
             del node.input[2:]
@@ -116,7 +116,8 @@ def _inference_graph(model: onnx.ModelProto, loss: str, output: str, weights: Se
             attributes = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
             del node.attribute[:]
             node.attribute.extend(attributes)
-    append_loss(graph_model, loss, output_for_loss(graph, output))
+    append_loss(light, loss, output_for_loss(graph, output))
+    restore_weights(light, model)
     with_inputs(graph, set(weights))
     outputs = [value for value in graph.output if value.name == output]
     del graph.output[:]
@@ -126,7 +127,7 @@ def _inference_graph(model: onnx.ModelProto, loss: str, output: str, weights: Se
     del graph.node[:]
     graph.node.extend(nodes)
     _drop_unread_inputs(graph)
-    return bytes(graph_model.SerializeToString())
+    return bytes(light.SerializeToString())
 
 
 def _drop_unread_inputs(graph: onnx.GraphProto) -> None:
