@@ -116,6 +116,7 @@ def trained(finished, tmp_path):
         case = {"case": "/".join(parts.values()), **parts, "verdict": "FAIL", "implementation": "Adam"}
         folder = tmp_path / "by-hand"
         folder.mkdir()
+        case["curve"] = {"first": [1.0], "losses": [1.0], "validation": [1.0], "wrong_step": 3}
         later = {**finding, "regime": "free running", "tensor": "loss", "evidence": "what follows"}
         case["findings"] = [later, wrong]
         (folder / "report.json").write_text(json.dumps({**report, "conforms": False, "results": [case]}))

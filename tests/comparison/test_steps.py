@@ -170,7 +170,7 @@ CASES = {
 def test_the_first_wrong_step_is_named_with_its_part_and_what_it_looks_like(case):
     name, trainer, changes, step, part, words = CASES[case]
     result = compared_training(name, trainer, **changes)
-    assert (result.first.step, result.first.part) == (step, part)
+    assert (result.first.step, result.first.part, result.wrong_step) == (step, part, step)
     named = [finding for finding in result.findings if finding.regime == part and finding.tensor == result.first.tensor]
     assert named
     assert all(f"first at step {step}, {part}: {result.first.tensor}" in finding.evidence for finding in named)
@@ -305,7 +305,7 @@ def test_a_gradient_that_becomes_nan_is_named_and_nothing_is_called_learned():
         f"d_{KERNEL}",
         (1, 3),
     )
-    assert not result.finite
+    assert (result.finite, result.wrong_step) == (False, 3)
     finding = next(finding for finding in result.findings if finding.regime == "claims")
     assert (finding.class_, finding.tensor) == (FindingClass.PROPERTY, f"d_{KERNEL}")
     assert f"the first NaN is at step 3, gradient: d_{KERNEL} [1, 3]" in finding.evidence
@@ -321,3 +321,10 @@ def test_a_loss_that_becomes_infinite_after_the_judged_steps_is_found_too():
     result = compared("blobs-sgd", record)
     assert not result.finite
     assert any("the first infinity is at step 31, loss: loss" in finding.evidence for finding in result.findings)
+
+
+def test_of_steps_that_are_not_judged_that_which_comes_to_no_number_is_the_wrong_one():
+    _, record = trained("blobs-sgd")
+    broken = msgspec.structs.replace(record, losses=np.where(np.arange(record.losses.size) == 6, np.nan, record.losses))
+    result = compared("blobs-sgd", broken)
+    assert (result.first, result.wrong_step, result.finite) == (None, 7, False)

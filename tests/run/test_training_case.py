@@ -95,6 +95,7 @@ def test_the_definition_trains_without_a_finding_and_leaves_a_curve():
     } - {"gradient"}
     assert len(outcome.curve.losses) == 2
     assert outcome.curve.losses[-1] < outcome.curve.losses[0]
+    assert outcome.curve.wrong_step == 0
     assert outcome.implementation == "the definition"
 
 
@@ -114,6 +115,7 @@ def test_a_framework_that_updates_otherwise_is_to_blame_and_the_first_step_is_na
     assert {finding.tensor for finding in wrong} == {"dense2.kernel"}
     assert {finding.blame for finding in outcome.findings} == {Blame.FRAMEWORK}
     assert "first at step 5, optimizer: dense2.kernel" in wrong[0].evidence
+    assert outcome.curve.wrong_step == 5
 
 
 def test_a_runtime_trains_by_the_graph_of_a_step():

@@ -15,6 +15,7 @@ from actconform.comparison.wrong_elements import beyond, first_wrong
 from actconform.testdata.kernel_vectors import TestVectors
 from actconform.testdata.training_vectors import (
     INFERENCE,
+    PARTS,
     JudgedStep,
     bounded_step,
     inference_vectors,
@@ -47,6 +48,8 @@ class ComparedTraining(NamedTuple):
     first: FirstWrong | None
     sound: bool = True
     finite: bool = True
+    wrong_step: int = 0
+    """The first step, from 1 on, that is beyond its bound or comes to no numbers; 0 where no step is."""
 
 
 def compare_training(
@@ -71,9 +74,17 @@ def compare_training(
     findings += by_itself.findings
     if not_finite is not None:
         findings.append(not_learned(task.experiment, record, not_finite))
-        return ComparedTraining(measurements, findings, judged.first, finite=False)
+        wrong_step = _step_of(judged.first) or not_finite.step
+        return ComparedTraining(measurements, findings, judged.first, finite=False, wrong_step=wrong_step)
     ended = _ended(task, record, fmt, judged.first)
-    return ComparedTraining(measurements + ended.measurements, findings + ended.findings, ended.first)
+    return ComparedTraining(
+        measurements + ended.measurements, findings + ended.findings, ended.first, wrong_step=_step_of(ended.first)
+    )
+
+
+def _step_of(first: FirstWrong | None) -> int:
+    """Return the step of what is wrong in one; 0 for what began or ended wrong."""
+    return first.step if first is not None and first.part in PARTS else 0
 
 
 class _JudgedSteps:

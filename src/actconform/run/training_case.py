@@ -89,7 +89,9 @@ def run_training(
     with stage("compare"):
         free = context.vector_cache.free_running(task, record.forms)
         compared = compare_training(task, record, free, DTYPES[case.dtype])
-        curve = curve_of(task, record) if compared.sound else None
+        curve = None
+        if compared.sound:
+            curve = msgspec.structs.replace(curve_of(task, record), wrong_step=compared.wrong_step)
         claims = broken_claims(experiment, curve) if curve is not None and compared.finite else []
     with stage("blame"):
         pair = (graphs.step, graphs.inference) if graphs else None

@@ -69,7 +69,8 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """How a training went: the loss of each of the first steps, the mean loss of each epoch's steps, the validation loss after it.
 
     `measures` are what `claims` are about, by name; `epoch` is whose weights were kept, counted from 1, where training chose.
-    `about` says what trained, on which data and how, `steps` how many steps an epoch has.
+    `about` says what trained, on which data and how, `steps` how many steps an epoch has. `wrong_step` is the first step, from 1 on, that is
+    beyond its bound or comes to no numbers; 0 where no step is.
     """
 
     first: tuple[float, ...]
@@ -80,6 +81,7 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     about: str = ""
     steps: int = 0
     claims: tuple[Claim, ...] = ()
+    wrong_step: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,6 +60,7 @@ def trainings():
             about=HOSTILE,
             steps=2,
             claims=(claim,),
+            wrong_step=3 if route == "keras" else 0,
         )
         wrong = made.finding(
             "scaled-error",

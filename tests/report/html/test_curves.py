@@ -62,24 +62,26 @@ def test_a_claim_whose_measure_is_missing_or_nan_does_not_hold(shown):
     assert [claim[4] for claim in line["c"]] == [0, 0]
 
 
-def test_the_first_wrong_step_is_the_earliest_of_all_findings(shown):
-    line, texts = shown(wrong(7), wrong(3, "gradient"), made.finding("property", worst=None, evidence="first of all"))
+def test_the_first_wrong_step_is_that_of_the_curve_in_the_words_of_its_finding(shown):
+    later = made.finding("scaled-error", regime="free running", evidence="first of all at step 1")
+    line, texts = shown(later, wrong(3, "gradient"), wrong_step=3)
     assert line["w"] == 3
     assert texts[line["why"]].startswith("first at step 3, gradient: dense1.kernel [3]")
-    assert shown()[0]["w"] == 0
+    assert shown(later)[0]["w"] == 0
 
 
 def test_a_wrong_step_that_a_cause_explains_is_known_by_it(shown):
-    line, texts = shown(wrong(3, deviation="keras-clips"), wrong(5))
+    line, texts = shown(wrong(3, deviation="keras-clips"), wrong_step=3)
     assert (line["w"], texts[line["d"]]) == (3, "keras-clips")
-    assert "d" not in shown(wrong(3, deviation="keras-clips"), wrong(3))[0]
+    assert "d" not in shown(wrong(3, deviation="keras-clips"), wrong(3), wrong_step=3)[0]
 
 
 def test_a_step_whose_loss_is_no_number_is_a_wrong_step(shown):
     evidence = (
         "the loss is no number from step 5 on; the first NaN is at step 4, optimizer: w; nothing is called learned"
     )
-    assert shown(made.finding("property", worst=None, evidence=evidence))[0]["w"] == 4
+    line, texts = shown(made.finding("property", regime="claims", worst=None, evidence=evidence), wrong_step=4)
+    assert (line["w"], texts[line["why"]]) == (4, evidence)
 
 
 def test_a_case_that_trains_nothing_has_no_curve(tmp_path):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from actconform.comparison.training_records import NOT_LEARNED
 from actconform.report.html.page_values import short_number
+from actconform.testdata.training_vectors import PARTS
 from actconform.text import visible
 
 if TYPE_CHECKING:
     from actconform.report.html.page_values import Texts
     from actconform.types import Result
     from actconform.types.training import Claim
-
-# as comparison/wrong_elements.py and training_records.py word the evidence
-FIRST = re.compile(r"(?:first|the first (?:NaN|infinity) is) at step (\d+)")
 
 
 def curve_data(result: Result, texts: Texts) -> dict[str, Any]:
@@ -49,13 +47,17 @@ class WrongStep(NamedTuple):
 
 
 def first_wrong_step(result: Result) -> WrongStep:
-    """Return the first wrong step that a finding's evidence names; of several at one step that which no cause explains."""
-    places = [
-        WrongStep(int(match[1]), finding.evidence, finding.deviation or "")
-        for finding in result.findings
-        if (match := FIRST.search(finding.evidence))
-    ]
-    return min(places, key=lambda place: (place.step, bool(place.deviation)), default=WrongStep(0, "", ""))
+    """Return the first wrong step of a result in the words of a finding: of a step's parts, else of what came to no numbers.
+
+    Of several findings that which no cause explains.
+    """
+    step = result.curve.wrong_step if result.curve is not None else 0
+    of_steps = [finding for finding in result.findings if finding.regime in PARTS]
+    of_steps = of_steps or [finding for finding in result.findings if finding.regime == NOT_LEARNED]
+    if not step or not of_steps:
+        return WrongStep(step, "", "")
+    telling = min(of_steps, key=lambda finding: bool(finding.deviation))
+    return WrongStep(step, telling.evidence, telling.deviation or "")
 
 
 def _claim(claim: Claim, value: float, texts: Texts) -> list[Any]:
