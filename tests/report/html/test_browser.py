@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -47,32 +48,28 @@ def results():
     yield from trainings()
 
 
+def trained(route, last, *findings, wrong_step=0):
+    """A training of 12 epochs, the last of which has this mean loss; of NaN nothing is measured."""
+    losses = (*(1.0 / (epoch + 1) ** 2 for epoch in range(11)), last)
+    curve = Curve(
+        first=losses[:6],
+        losses=losses,
+        validation=(1.0,) * 12,
+        measures={} if math.isnan(last) else {"loss": last},
+        about=HOSTILE,
+        steps=2,
+        claims=(Claim(text="noise is learned by rote", measure="loss", at_most=0.6, published="0.56"),),
+        wrong_step=wrong_step,
+    )
+    return made.result(f"noise-relu/training/f32/{route}", curve=curve, findings=findings)
+
+
 def trainings():
     """Two routes of an experiment, of which one goes wrong in its third step and ends in NaN."""
-    claim = Claim(text="noise is learned by rote", measure="loss", at_most=0.6, published="0.56")
-    losses = tuple(1.0 / (epoch + 1) ** 2 for epoch in range(12))
-    for route, last in (("torch", losses[-1]), ("keras", float("nan"))):
-        curve = Curve(
-            first=losses[:6],
-            losses=(*losses[:-1], last),
-            validation=(1.0,) * 12,
-            measures={"loss": last},
-            about=HOSTILE,
-            steps=2,
-            claims=(claim,),
-            wrong_step=3 if route == "keras" else 0,
-        )
-        wrong = made.finding(
-            "scaled-error",
-            regime="optimizer",
-            tensor="w",
-            worst=None,
-            magnitude=0.0,
-            evidence="first at step 3, optimizer: w",
-        )
-        yield made.result(
-            f"noise-relu/training/f32/{route}", curve=curve, findings=(wrong,) if route == "keras" else ()
-        )
+    where = {"regime": "optimizer", "tensor": "w", "worst": None, "magnitude": 0.0}
+    wrong = made.finding("scaled-error", evidence="first at step 3, optimizer: w", **where)
+    yield trained("torch", 1.0 / 144)
+    yield trained("keras", math.nan, wrong, wrong_step=3)
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +194,23 @@ def test_an_experiment_is_a_panel_with_a_line_for_each_route(opened):
     panel.locator(".column >> nth=1").hover()
     assert page.inner_text("#tip").splitlines() == ["epoch 2", "torch: 0.25 / 1", "keras: 0.25 / 1"]
     words = panel.inner_text()
-    assert "noise is learned by rote: loss 0.00694 to NaN, expected at most 0.6 (published: 0.56) keras NaN" in words
+    assert "✓ noise is learned by rote: loss 0.00694, expected at most 0.6 (published: 0.56) keras not judged" in words
     assert "keras first at step 3, optimizer: w" in words
     assert panel.locator("path.wrong").count() == 1
     assert page.evaluate("window.harm") is None
     page.click("#training .claims a >> nth=0")
     page.wait_for_selector("main h2:has-text('noise-relu/training/f32/keras')")
     assert page.locator("path.wrong").count() == 1
+    assert "– noise is learned by rote: loss, expected at most 0.6" in page.inner_text("main")
+
+
+def test_a_training_that_does_not_bear_a_claim_out_is_named(opened, tmp_path):
+    Html().write(made.report(trained("torch", 0.5), trained("jax", 0.75), trained("keras", math.nan)), tmp_path)
+    page = opened()
+    page.goto((tmp_path / "index.html").as_uri())
+    claim = page.locator("#training .claims").inner_text()
+    assert claim.startswith("✗ noise is learned by rote: loss 0.5 to 0.75, expected at most 0.6 (published: 0.56)")
+    assert claim.endswith("jax 0.75 keras not judged, no numbers")
 
 
 def test_a_run_without_trainings_has_no_such_section(opened, tmp_path):

@@ -62,6 +62,11 @@ def test_a_claim_whose_measure_is_missing_or_nan_does_not_hold(shown):
     assert [claim[4] for claim in line["c"]] == [0, 0]
 
 
+def test_of_a_training_that_came_to_no_numbers_no_claim_is_judged(shown):
+    line, _ = shown(measures={})
+    assert [claim[4] for claim in line["c"]] == [None, None]
+
+
 def test_the_first_wrong_step_is_that_of_the_curve_in_the_words_of_its_finding(shown):
     later = made.finding("scaled-error", regime="free running", evidence="first of all at step 1")
     line, texts = shown(later, wrong(3, "gradient"), wrong_step=3)

@@ -11,6 +11,8 @@ from actconform.testdata.training_vectors import PARTS
 from actconform.text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actconform.report.html.page_values import Texts
     from actconform.types import Result
     from actconform.types.training import Claim
@@ -31,7 +33,7 @@ def curve_data(result: Result, texts: Texts) -> dict[str, Any]:
         "n": curve.steps,
         "a": texts(curve.about),
         "x": {visible(name): short_number(value) for name, value in curve.measures.items()},
-        "c": [_claim(claim, curve.measures.get(claim.measure, math.nan), texts) for claim in curve.claims],
+        "c": [_claim(claim, curve.measures, texts) for claim in curve.claims],
         "w": wrong.step,
         "why": texts(wrong.evidence),
     }
@@ -60,6 +62,8 @@ def first_wrong_step(result: Result) -> WrongStep:
     return WrongStep(step, telling.evidence, telling.deviation or "")
 
 
-def _claim(claim: Claim, value: float, texts: Texts) -> list[Any]:
+def _claim(claim: Claim, measures: Mapping[str, float], texts: Texts) -> list[Any]:
+    """Return a claim in words and whether it holds, 1 or 0; None where a training came to no numbers, of which no claim is judged."""
     words = (claim.text, claim.measure, claim.wanted, claim.published)
-    return [*(texts(word) for word in words), int(claim.holds(value))]
+    holds = int(claim.holds(measures.get(claim.measure, math.nan))) if measures else None
+    return [*(texts(word) for word in words), holds]

@@ -4,7 +4,7 @@ const trained = cases.filter((result) => result.raw.l);
 const TRAINED_ROUTES = unique(trained.map((result) => result.route));
 const LOG_FROM = 20; // the largest loss over the smallest from which the scale is logarithmic
 const FEW_EPOCHS = 4; // below which the first steps tell more
-const CLAIM_HOLDS = 4; // where in a claim of the data it says so
+const CLAIM_HOLDS = 4; // where in a claim of the data it says so: 1 or 0, null where none is judged
 
 const lineClass = (route) => `curve k${TRAINED_ROUTES.indexOf(route) % 8}`;
 const steps = (series, kind, of, route) => ({ losses: series.map(number), kind, of, route });
@@ -172,7 +172,9 @@ function panel(subject, ofSubject) {
   );
 }
 
-/** Each claim with its limits and what the routes measured; those that do not bear it out by name. */
+const holds = (result, at) => result.raw.l.c[at]?.[CLAIM_HOLDS];
+
+/** Each claim with its limits and what the routes measured; by name those that do not bear it out, and those that came to no numbers. */
 function claims(ofSubject) {
   const stated = ofSubject[0].raw.l.c;
   if (!stated.length) return null;
@@ -180,17 +182,21 @@ function claims(ofSubject) {
     "ul",
     { class: "claims" },
     stated.map(([words, measure, wanted, published], at) => {
-      const values = ofSubject.map((result) => ({ result, value: number(result.raw.l.x[text(measure)] ?? "nan") }));
-      const broken = values.filter(({ result }) => result.raw.l.c[at] && !result.raw.l.c[at][CLAIM_HOLDS]);
+      const unjudged = ofSubject.filter((result) => holds(result, at) === null);
+      const judged = ofSubject.filter((result) => holds(result, at) !== null);
+      const values = judged.map((result) => ({ result, value: number(result.raw.l.x[text(measure)] ?? "nan") }));
+      const broken = values.filter(({ result }) => holds(result, at) === 0);
       const numbers = unique(values.map(({ value }) => value).sort((a, b) => a - b).map(short));
-      const range = numbers.length > 1 ? `${numbers[0]} to ${numbers.at(-1)}` : numbers[0];
+      const range = numbers.length > 1 ? ` ${numbers[0]} to ${numbers.at(-1)}` : numbers.map((each) => ` ${each}`).join("");
+      const mark = broken.length ? ["bad", "✗ "] : values.length ? ["good", "✓ "] : ["quiet", "– "];
       return element(
         "li",
         null,
-        element("b", { class: broken.length ? "bad" : "good" }, broken.length ? "✗ " : "✓ "),
+        element("b", { class: mark[0] }, mark[1]),
         text(words),
-        element("span", { class: "quiet" }, `: ${text(measure)} ${range}, expected ${text(wanted)}${text(published) && ` (published: ${text(published)})`}`),
+        element("span", { class: "quiet" }, `: ${text(measure)}${range}, expected ${text(wanted)}${text(published) && ` (published: ${text(published)})`}`),
         broken.map(({ result, value }) => [" ", element("a", { href: linkTo(result), class: "bad" }, `${result.route} ${short(value)}`)]),
+        unjudged.map((result) => [" ", element("a", { href: linkTo(result), class: "quiet" }, `${result.route} not judged, no numbers`)]),
       );
     }),
   );
