@@ -6,6 +6,7 @@ import pytest
 
 from actconform.plugin.loader import load_plugins
 from actconform.study.plan import study_plan
+from actconform.study.request import StudyRequest
 
 
 @pytest.fixture(scope="module")
@@ -13,7 +14,7 @@ def planned():
     catalog = load_plugins(judging=False)
 
     def planning(*experiments):
-        plan = study_plan(catalog, experiments, ["relu"], [], seeds=1, epochs=0, reach=0.5)
+        plan = study_plan(catalog, StudyRequest(experiments, kernels=("relu",), seeds=1, epochs=0))
         return {experiment.name for experiment in plan.experiments}
 
     return planning

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -23,6 +22,7 @@ from actconform.say import say
 from actconform.settings import read_config
 from actconform.study.journal import JOURNAL, StudyIdentity, StudyJournal
 from actconform.study.plan import DIED, REFUSED, require_training, run_trainings, study_plan, trained_before, trainings
+from actconform.study.request import USUAL_REQUEST, StudyRequest
 from actconform.study.summary import study_rows
 from actconform.workers.from_settings import configured, configured_worker, with_environments
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from actconform.study.trial import Trial
     from actconform.workers.client import Worker
 
-SEEDS, EPOCHS, REACH = 5, 20, 0.5
-OUT = "study-out"
 REACH_HELP = "The stated loss, whose step is asked for, as a share of that of the best constant answer."
 
 
@@ -56,66 +54,64 @@ class _Study(msgspec.Struct, kw_only=True):
 @click.option("--kernel", "kernels", multiple=True, help="Only kernels that match this glob (repeatable).")
 @click.option("--role", "roles", multiple=True, help="Only this role, hidden or output (repeatable).")
 @click.option(
-    "--seeds", default=SEEDS, show_default=True, help="Trainings of each kernel, from other data and parameters."
+    "--seeds",
+    default=USUAL_REQUEST.seeds,
+    show_default=True,
+    help="Trainings of each kernel, from other data and parameters.",
 )
 @click.option(
-    "--epochs", default=EPOCHS, show_default=True, help="The most epochs of a training; 0: the experiment's own."
+    "--epochs",
+    default=USUAL_REQUEST.epochs,
+    show_default=True,
+    help="The most epochs of a training; 0: the experiment's own.",
 )
-@click.option("--reach", default=REACH, show_default=True, help=REACH_HELP)
+@click.option("--reach", default=USUAL_REQUEST.reach, show_default=True, help=REACH_HELP)
 @click.option(
-    "--backend", default="torch", show_default=True, help="What trains: a backend that trains models by its own means."
+    "--backend",
+    default=USUAL_REQUEST.backend,
+    show_default=True,
+    help="What trains: a backend that trains models by its own means.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=Path(OUT),
+    default=USUAL_REQUEST.out,
     show_default=True,
     help="Folder for page, CSV and journal.",
 )
 @click.option("--resume", is_flag=True, help="Keep the trainings that an interrupted study in --out has, do the rest.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
-def command(
-    experiments: tuple[str, ...],
-    kernels: tuple[str, ...],
-    roles: tuple[str, ...],
-    seeds: int,
-    epochs: int,
-    reach: float,
-    backend: str,
-    out: Path,
-    resume: bool,
-    config_path: Path | None,
-) -> int:
+def command(config_path: Path | None, **arguments: Any) -> int:
     """Train each kernel in the hidden and in the output role of EXPERIMENTs (globs), and write a table, loss curves and CSV.
 
     Exit code 0: studied; 1: a worker died, or did not start again, nothing could be trained, or interrupted; 2: wrong usage or configuration.
     A loss that diverges, or a framework's refusal of an output, is a result.
     """
     started = time.perf_counter()
+    request = StudyRequest(**arguments)
     config = read_config(config_path)
     catalog = configured(announced(load_plugins()), config)
-    plan = study_plan(catalog, experiments, kernels, roles, seeds=seeds, epochs=epochs, reach=reach)
-    require_training(catalog, backend)
+    plan = study_plan(catalog, request)
+    require_training(catalog, request.backend)
     console = open_console()
-    with _worker(backend, config) as worker:
-        study = _planned(plan, backend, worker)
-        with StudyJournal(out, study.identity, resume=resume) as journal:
+    with _worker(request.backend, config) as worker:
+        study = _planned(plan, request.backend, worker)
+        with StudyJournal(request.out, study.identity, resume=request.resume) as journal:
             _train(study, worker, config, journal, console)
-    command_text = _command(experiments, kernels, roles, seeds, epochs, reach, backend, out)
     rows = study_rows(plan, study.trials, study.excluded)
     constants = {trial.experiment: trial.constant for trial in reversed(study.trials) if not trial.failure}
-    write_study_csv(study.trials, study.excluded, out)
-    write_study_page(plan, study.identity, rows, constants, command_text, out)
+    write_study_csv(study.trials, study.excluded, request.out)
+    write_study_page(plan, study.identity, rows, constants, request.command_line, request.out)
     study_tables(console, rows)
     failed = sum(trial.failure.startswith(DIED) for trial in study.trials)
     refused = sum(trial.failure.startswith(REFUSED) for trial in study.trials)
     counts = [f"{len(study.trials)} of {len(study.wanted)} trainings"]
     counts += [
         f"{number} {word}"
-        for number, word in ((refused, f"refused by {backend}"), (failed, "without an answer"))
+        for number, word in ((refused, f"refused by {request.backend}"), (failed, "without an answer"))
         if number
     ]
-    files = f"{out / STUDY_PAGE}, {STUDY_CSV}, {JOURNAL}"
+    files = f"{request.out / STUDY_PAGE}, {STUDY_CSV}, {JOURNAL}"
     console.print(
         plain(f"\n{', '.join(counts)}     {files}     {time.perf_counter() - started:.0f} s"),
         style="bold",
@@ -172,27 +168,3 @@ def _train(study: _Study, worker: Worker, config: Config, journal: StudyJournal,
             study.ending = "interrupted"
         except WorkerError as error:  # it had started before
             study.ending = f"no worker starts any more: {error}"
-
-
-def _command(
-    experiments: tuple[str, ...],
-    kernels: tuple[str, ...],
-    roles: tuple[str, ...],
-    seeds: int,
-    epochs: int,
-    reach: float,
-    backend: str,
-    out: Path,
-) -> str:
-    """Return the command line of a study, options that are as by default left out."""
-    words = ["actconform", "study", *experiments]
-    words += [word for kernel in kernels for word in ("--kernel", kernel)]
-    words += [word for role in roles for word in ("--role", role)]
-    numbers = {
-        "seeds": (seeds, SEEDS),
-        "epochs": (epochs, EPOCHS),
-        "reach": (reach, REACH),
-        "backend": (backend, "torch"),
-    }
-    words += [word for name, (value, usual) in numbers.items() if value != usual for word in (f"--{name}", f"{value}")]
-    return shlex.join([*words, *(("--out", str(out)) if str(out) != OUT else ())])

@@ -89,8 +89,8 @@ def train(trainer: Trainer, task: TrainingTask) -> TrainingRecord:
     parameters = {parameter.name for parameter in experiment.model.parameters}
     return TrainingRecord(
         losses=np.asarray(losses, np.float32),
-        states=_stacked([initial, *(state for state, _ in kept)]) if task.keep else {},
-        gradients=_stacked([gradients for _, gradients in kept]),
+        states=stacked_bundles([initial, *(state for state, _ in kept)]) if task.keep else {},
+        gradients=stacked_bundles([gradients for _, gradients in kept]),
         final={name: array for name, array in trainer.state().items() if name in parameters},
         predictions={
             name: trainer.evaluate(task.evaluated_on(rows))[1]
@@ -103,6 +103,7 @@ def train(trainer: Trainer, task: TrainingTask) -> TrainingRecord:
     )
 
 
-def _stacked(bundles: list[Bundle]) -> dict[str, NDArray[Any]]:
+def stacked_bundles(bundles: list[Bundle]) -> dict[str, NDArray[Any]]:
+    """Return arrays by name with the bundles, which have the same names, along a new first axis; nothing of none."""
     names = bundles[0] if bundles else {}
     return {name: np.stack([bundle[name] for bundle in bundles]) for name in names}

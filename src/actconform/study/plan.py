@@ -19,9 +19,10 @@ from actconform.types.json import digest_of_json, finite
 from actconform.workers.protocol import TrainingJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from actconform.plugin.loader import Catalog
+    from actconform.study.request import StudyRequest
     from actconform.types import Kernel
     from actconform.types.training import Experiment
     from actconform.workers.client import Worker
@@ -58,39 +59,30 @@ class StudyTraining(NamedTuple):
     experiment: Experiment
 
 
-def study_plan(
-    catalog: Catalog,
-    experiments: Sequence[str],
-    kernels: Sequence[str],
-    roles: Sequence[str],
-    *,
-    seeds: int,
-    epochs: int,
-    reach: float,
-) -> StudyPlan:
-    """Return the plan that is asked for; no experiments, kernels or roles are the usual experiments, all kernels, both roles.
+def study_plan(catalog: Catalog, request: StudyRequest) -> StudyPlan:
+    """Return the plan that is asked for.
 
-    Names may be globs; those of published size are left out where a glob matches another. Raises UsageError for what matches nothing, with near matches, and for numbers that make no study.
+    Experiments of published size are left out where a glob matches another. Raises UsageError for what matches nothing, with near matches, and for numbers that make no study.
     """
-    for option, number, least in (("--seeds", seeds, 1), ("--epochs", epochs, 0)):
+    for option, number, least in (("--seeds", request.seeds, 1), ("--epochs", request.epochs, 0)):
         if number < least:
             raise UsageError(f"{option} {number}: expected at least {least}")
-    if not 0.0 < reach < 1.0:
-        raise UsageError(f"--reach {reach:g}: expected a share of the best constant's loss, between 0 and 1")
+    if not 0.0 < request.reach < 1.0:
+        raise UsageError(f"--reach {request.reach:g}: expected a share of the best constant's loss, between 0 and 1")
     usual = [name for name in USUAL if name in catalog.experiments]
-    chosen = _matching("experiment", experiments or usual, catalog.experiments)
+    chosen = _matching("experiment", request.experiments or usual, catalog.experiments)
     if not chosen:
         raise UsageError("no plugin gives an experiment: nothing can be studied")
-    for role in roles:
+    for role in request.roles:
         if role not in ROLES:
             raise UsageError(f"unknown role {role!r}{near(role, list(ROLES))}")
     return StudyPlan(
         experiments=tuple(catalog.experiments[name] for name in chosen),
-        roles=tuple(role for role in ROLES if not roles or role in roles),
-        kernels=tuple(catalog.kernels[name] for name in _matching("kernel", kernels or ["*"], catalog.kernels)),
-        seeds=seeds,
-        epochs=epochs,
-        reach=reach,
+        roles=tuple(role for role in ROLES if not request.roles or role in request.roles),
+        kernels=tuple(catalog.kernels[name] for name in _matching("kernel", request.kernels or ["*"], catalog.kernels)),
+        seeds=request.seeds,
+        epochs=request.epochs,
+        reach=request.reach,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actconform import Unsupported
+from actconform.plugin.training_loop import stacked_bundles
 from actconform.types.model import LOSS
 from actconform.types.training import Forms
 from actconform.types.training_run import TrainingRecord
@@ -105,8 +106,8 @@ class KerasTraining:
         )
         return TrainingRecord(
             losses=np.asarray(watch.losses, np.float32),
-            states=_stacked(watch.states),
-            gradients=_stacked(watch.gradients),
+            states=stacked_bundles(watch.states),
+            gradients=stacked_bundles(watch.gradients),
             final=self._network.arrays(),
             predictions={
                 name: self._predictions(task.evaluated_on(rows))
@@ -279,8 +280,3 @@ def _watch_class() -> Any:
                 self.gradients.append(self._training.gradients())
 
     return Watch
-
-
-def _stacked(bundles: list[Bundle]) -> dict[str, NDArray[Any]]:
-    names = bundles[0] if bundles else {}
-    return {name: np.stack([bundle[name] for bundle in bundles]) for name in names}
