@@ -5,37 +5,19 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from actconform import Unsupported
-from actconform.catalog.experiments import experiments
-from actconform.comparison.steps import compare_training
 from actconform.oracle.layers.model import values
-from actconform.testdata.training_tasks import training_task
-from actconform.testdata.training_vectors import free_running
-from actconform.types.dtypes import DTYPES
+from actconform.testing.short_training import SHORT_OPTIMIZERS, compared_record, first_wrong_part, short_task
 from actconform.types.training import EarlyStopping, Forms, Optimizer
 from actconform_keras import KerasBackend, KerasGpu
 from actconform_keras.training import KerasTraining
 
-if TYPE_CHECKING:
-    from actconform.comparison.steps import ComparedTraining
-    from actconform.types.training_run import TrainingRecord, TrainingTask
-
-EXPERIMENTS = {experiment.name: experiment for experiment in experiments()}
-OPTIMIZERS = {
-    "sgd": Optimizer(kind="sgd", learning_rate=0.01),
-    "momentum": Optimizer(kind="sgd", learning_rate=0.01, momentum=0.9),
-    "nesterov": Optimizer(kind="sgd", learning_rate=0.01, momentum=0.9, nesterov=True),
-    "adam": Optimizer(kind="adam", learning_rate=0.01),
-    "adamw": Optimizer(kind="adamw", learning_rate=0.01, weight_decay=0.1),
-    "rmsprop": Optimizer(kind="rmsprop", learning_rate=0.001, beta2=0.9),
-    "decayed": Optimizer(kind="sgd", learning_rate=0.01, momentum=0.9, decay=0.5, decay_steps=2),
-}
 NAMES = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}
 DOCUMENT = Path(__file__).parents[3] / "docs" / "training.md"
 
@@ -47,36 +29,18 @@ def backend() -> KerasBackend:
     return made
 
 
-def task_of(name: str = "blobs-adam", **changes: Any) -> TrainingTask:
-    """A short training: two epochs of three batches, unless the changes say otherwise."""
-    experiment = EXPERIMENTS[name]
-    sizes = {"examples": 3 * experiment.batch, "epochs": 2, "judged": 5, "free": 5}
-    return training_task(msgspec.structs.replace(experiment, **(sizes | changes)))
-
-
-def compared(task: TrainingTask, record: TrainingRecord, forms: Forms | None = None) -> ComparedTraining:
-    record.forms = forms or record.forms
-    return compare_training(task, record, free_running(task, record.forms, DTYPES["f32"]), DTYPES["f32"])
-
-
-def part_of(compared: ComparedTraining) -> tuple[int, str]:
-    assert compared.findings
-    assert compared.first is not None
-    return compared.first.step, compared.first.part
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", SHORT_OPTIMIZERS)
 def test_steps_are_right(backend: KerasBackend, name: str) -> None:
-    task = task_of(optimizer=OPTIMIZERS[name])
+    task = short_task(optimizer=SHORT_OPTIMIZERS[name])
     record = backend.train(task)
-    assert compared(task, record).findings == []
+    assert compared_record(task, record).findings == []
     assert record.losses.shape == (6,)
     assert set(record.states) == {
         *task.state,
-        *(f"{one}/{slot}" for one in task.state for slot in OPTIMIZERS[name].slots),
+        *(f"{one}/{slot}" for one in task.state for slot in SHORT_OPTIMIZERS[name].slots),
     }
     assert set(record.gradients) == {f"d_{one}" for one in task.state}
-    assert record.implementation.endswith(f"; keras.optimizers: {NAMES[OPTIMIZERS[name].kind]}; Model.fit")
+    assert record.implementation.endswith(f"; keras.optimizers: {NAMES[SHORT_OPTIMIZERS[name].kind]}; Model.fit")
 
 
 class Careless(KerasTraining):
@@ -92,8 +56,8 @@ class Careless(KerasTraining):
 @pytest.mark.parametrize(("name", "step"), [("sgd", 1), ("momentum", 2), ("adam", 1), ("adamw", 1), ("rmsprop", 1)])
 def test_a_wrong_optimizer_is_found_at_its_first_wrong_step(backend: KerasBackend, name: str, step: int) -> None:
     backend.facts()
-    task = task_of(optimizer=OPTIMIZERS[name])
-    assert part_of(compared(task, Careless(task).fit())) == (step, "optimizer")
+    task = short_task(optimizer=SHORT_OPTIMIZERS[name])
+    assert first_wrong_part(compared_record(task, Careless(task).fit())) == (step, "optimizer")
 
 
 @pytest.mark.parametrize(
@@ -105,35 +69,37 @@ def test_a_wrong_optimizer_is_found_at_its_first_wrong_step(backend: KerasBacken
     ],
 )
 def test_keras_follows_its_own_forms_and_no_others(backend: KerasBackend, name: str, other: Forms) -> None:
-    rule = msgspec.structs.replace(OPTIMIZERS[name], epsilon=1e-3)
-    task = task_of(optimizer=rule)
+    rule = msgspec.structs.replace(SHORT_OPTIMIZERS[name], epsilon=1e-3)
+    task = short_task(optimizer=rule)
     record = backend.train(task)
-    assert compared(task, record).findings == []
-    assert part_of(compared(task, record, other))[1] == "optimizer"
+    assert compared_record(task, record).findings == []
+    assert first_wrong_part(compared_record(task, record, other))[1] == "optimizer"
 
 
 def test_batches_come_in_the_order_of_the_task(backend: KerasBackend) -> None:
-    task = task_of()
+    task = short_task()
     record = backend.train(task)
     order = task.order.copy()
     order[1, [0, 1]] = order[1, [1, 0]]
-    assert part_of(compared(msgspec.structs.replace(task, order=order), record)) == (4, "loss")
+    assert first_wrong_part(compared_record(msgspec.structs.replace(task, order=order), record)) == (4, "loss")
 
 
 def test_masks_are_those_of_the_step(backend: KerasBackend) -> None:
-    task = task_of("map-dropout")
+    task = short_task("map-dropout")
     record = backend.train(task)
-    assert compared(task, record).findings == []
+    assert compared_record(task, record).findings == []
     stale = {name: np.concatenate([array[:2], array[1:]]) for name, array in task.noise.items()}
-    assert part_of(compared(msgspec.structs.replace(task, noise=stale), record)) == (3, "loss")
+    assert first_wrong_part(compared_record(msgspec.structs.replace(task, noise=stale), record)) == (3, "loss")
 
 
 def test_running_statistics_take_the_biased_variance(backend: KerasBackend) -> None:
-    task = task_of("images-sigmoid", examples=16, batch=8, epochs=1, judged=2, free=2)
+    task = short_task("images-sigmoid", examples=16, batch=8, epochs=1, judged=2, free=2)
     record = backend.train(task)
-    assert compared(task, record).findings == []
+    assert compared_record(task, record).findings == []
     assert "norm1.variance" in record.states
-    assert part_of(compared(task, record, Forms(epsilon=record.forms.epsilon, variance="unbiased"))) == (
+    assert first_wrong_part(
+        compared_record(task, record, Forms(epsilon=record.forms.epsilon, variance="unbiased"))
+    ) == (
         1,
         "batch statistics",
     )
@@ -145,7 +111,7 @@ def test_running_statistics_take_the_biased_variance(backend: KerasBackend) -> N
 
 def test_early_stopping_restores_the_weights_of_the_best_epoch(backend: KerasBackend) -> None:
     rule = Optimizer(kind="adam", learning_rate=0.3)
-    task = task_of(
+    task = short_task(
         "noise-relu", epochs=12, optimizer=rule, stopping=EarlyStopping(min_delta=0.001, patience=2), judged=0
     )
     record = backend.train(task)
@@ -176,4 +142,4 @@ def test_the_document_has_the_defaults_of_keras() -> None:
 
 def test_a_gpu_is_not_trained_on() -> None:
     with pytest.raises(Unsupported, match="keras-gpu fits no models: fit reads its batches on the CPU"):
-        KerasGpu().train(task_of())
+        KerasGpu().train(short_task())
