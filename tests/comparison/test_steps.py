@@ -9,7 +9,7 @@ from faulty_training import FaultyTrainer, compared, compared_training, task_of,
 
 from actconform.plugin.training_loop import train
 from actconform.types import FindingClass
-from actconform.types.training import Forms
+from actconform.types.training import EarlyStopping, Forms
 
 IMAGES = {"epochs": 1, "judged": 2, "examples": 32, "validation": 16}
 DROPOUT = {"epochs": 1, "judged": 3, "examples": 96}
@@ -306,7 +306,7 @@ def test_a_gradient_that_becomes_nan_is_named_and_nothing_is_called_learned():
         (1, 3),
     )
     assert (result.finite, result.wrong_step) == (False, 3)
-    finding = next(finding for finding in result.findings if finding.regime == "claims")
+    finding = next(finding for finding in result.findings if finding.regime == "not finite")
     assert (finding.class_, finding.tensor) == (FindingClass.PROPERTY, f"d_{KERNEL}")
     assert f"the first NaN is at step 3, gradient: d_{KERNEL} [1, 3]" in finding.evidence
     assert "the loss is no number from step 4 on" in finding.evidence
@@ -328,3 +328,16 @@ def test_of_steps_that_are_not_judged_that_which_comes_to_no_number_is_the_wrong
     broken = msgspec.structs.replace(record, losses=np.where(np.arange(record.losses.size) == 6, np.nan, record.losses))
     result = compared("blobs-sgd", broken)
     assert (result.first, result.wrong_step, result.finite) == (None, 7, False)
+
+
+def test_a_training_that_rightly_ends_before_the_judged_steps_is_judged_as_far_as_it_went():
+    changes = {"epochs": 12, "judged": 20, "batch": 160, "stopping": EarlyStopping(min_delta=10.0, patience=2)}
+    task, record = trained("blobs-sgd", **changes)
+    assert len(record.losses) < task.keep == 20
+    assert compared("blobs-sgd", record, **changes).findings == []
+
+
+def test_a_wrong_step_of_a_batch_of_one_row_is_named_too():
+    half_more = changed_gradients(lambda name, g, *_: g * 1.5)
+    result = compared_training("blobs-sgd", half_more, batch=1, examples=8)
+    assert "first at step 1, gradient" in result.findings[0].evidence

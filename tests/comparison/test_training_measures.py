@@ -52,6 +52,9 @@ def test_the_epoch_of_the_best_validation_loss_is_named_where_training_stops_ear
     experiment = msgspec.structs.replace(SMALL["blobs-sgd"], stopping=EarlyStopping())
     task = training_task(experiment)
     assert curve_of(task, record_of(task, validation_losses=np.array([3.0, 1.0], np.float32))).epoch == 2
+    coarse = msgspec.structs.replace(SMALL["blobs-sgd"], epochs=3, stopping=EarlyStopping(min_delta=0.1))
+    task = training_task(coarse)
+    assert curve_of(task, record_of(task, validation_losses=np.array([0.5, 0.45, 0.44], np.float32))).epoch == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,11 @@ def test_the_gradient_ratio_is_that_of_the_first_step_and_of_the_backend_itself(
     shown = {f"d_{name}": np.zeros((2, *task.state[name].shape), np.float32) for name in task.experiment.differentiable}
     shown["d_dense1.kernel"][0, 0, 0], shown["d_head.kernel"][0, 0, 0] = 3.0, 4.0
     assert curve_of(task, record_of(task, gradients=shown)).measures["gradient ratio"] == 0.75
-    assert "gradient ratio" not in curve_of(task, record_of(task)).measures
+
+
+def test_where_a_backend_shows_no_gradients_the_gradient_ratio_is_that_of_the_truth():
+    task = training_task(SMALL["noise-sigmoid"])
+    assert 0.001 < curve_of(task, record_of(task)).measures["gradient ratio"] < 0.05
 
 
 def test_a_claim_that_does_not_hold_is_a_finding_with_its_numbers():

@@ -27,6 +27,9 @@ BAD = {
     "a slot": (
         lambda r: {"states": without(r.states, f"{KERNEL}/momentum")}, "names", "optimizer", f"{KERNEL}/momentum", "is missing; got dense1.bias",
     ),
+    "what nobody asked for": (
+        lambda r: {"states": {**r.states, "extra": np.ones(1, np.float32)}}, "names", "optimizer", "extra", "'extra' was not asked for",
+    ),
     "a gradient": (lambda r: {"gradients": without(r.gradients, f"d_{KERNEL}")}, "names", "gradient", f"d_{KERNEL}", "is missing"),
     "a final parameter": (lambda r: {"final": without(r.final, KERNEL)}, "names", "final", KERNEL, "is missing"),
     "transposed": (
@@ -108,7 +111,7 @@ def test_the_first_number_that_is_none_is_named(change, words):
     bad = msgspec.structs.replace(record, **change(record))
     first = first_non_finite(task, bad)
     finding = not_learned(task.experiment, bad, first)
-    assert (finding.class_, finding.regime) == (FindingClass.PROPERTY, "claims")
+    assert (finding.class_, finding.regime) == (FindingClass.PROPERTY, "not finite")
     assert words in finding.evidence
     assert finding.evidence.endswith("nothing is called learned")
     assert task_of(NAME).experiment.claims == ()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
+from actconform.catalog.experiments import experiments
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.builder import describe, layer
 from actconform.catalog.models.zoo import networks
@@ -456,3 +457,22 @@ def test_a_worker_asks_for_nothing_that_only_judges() -> None:
     catalog = load_plugins([Judged], entry_points=[], judging=False)
     assert (list(catalog.kernels), catalog.broken, catalog.register.causes) == (["my-kernel"], (), ())
     assert [broken.message for broken in load_plugins([Judged], entry_points=[]).broken] != []
+
+
+BLOBS = next(experiment for experiment in experiments() if experiment.name == "blobs-sgd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": "blob"}, "with the data set 'blob'; did you mean blobs"),
+        ({"batch": 1000}, "of 320 examples, batch 1000, 2 epochs"),
+        ({"epochs": 0}, "0 epochs"),
+        ({"validation": 0}, "0 validation examples"),
+        ({"evaluation": MODEL}, "other parameters in inference than in training"),
+    ],
+)
+def test_an_experiment_that_nothing_could_train_is_refused(changes: dict[str, object], words: str) -> None:
+    experiment = msgspec.structs.replace(BLOBS, name="mine", **changes)
+    assert words in load(offering("actconform_experiments", lambda: [experiment])).broken[0].reason
+    assert load(offering("actconform_experiments", lambda: [msgspec.structs.replace(BLOBS, name="mine")])).broken == ()

@@ -8,11 +8,13 @@ import pytest
 from actconform.catalog.experiments import experiments
 from actconform.catalog.models.feedforward import autoencoder, blobs, image_cnn, regression
 from actconform.testdata.datasets import CENTERS, DATA_SETS, draw_rows
+from actconform.types.training import DATA_SET_NAMES
 
 EXPERIMENTS = {experiment.data: experiment for experiment in experiments()}
 
 
 def test_every_data_set_is_learned_by_an_experiment():
+    assert tuple(DATA_SETS) == DATA_SET_NAMES
     assert EXPERIMENTS.keys() == DATA_SETS.keys()
 
 

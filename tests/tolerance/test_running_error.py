@@ -150,6 +150,13 @@ def test_a_constant_may_be_computed_with_as_it_is_written_or_as_the_nearest_numb
     assert constant_number(0.5, F32).error == 0.0
 
 
+def test_a_power_of_exactly_0_is_0_and_leaves_what_is_made_of_it_finite():
+    """As beta1 = 0 of Adam is."""
+    power = constant_number(0.0, F32) ** 3
+    assert (power.value, power.error) == (0.0, 0.0)
+    assert np.isfinite((1.0 / (1.0 - power)).error)
+
+
 def test_exact_zeros_stay_exact_and_small_results_may_be_flushed():
     zero, two = (exact_inputs(np.array(v), F32) for v in (0.0, 2.0))
     for made in (zero * two, zero + zero, (two * zero).sum(()), zero / two):

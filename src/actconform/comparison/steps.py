@@ -10,7 +10,7 @@ import numpy as np
 from actconform.comparison.comparator import comparison
 from actconform.comparison.early_stopping import restored_epochs, stopping_findings
 from actconform.comparison.training_diagnosis import diagnosed, diagnosed_end
-from actconform.comparison.training_records import first_non_finite, not_learned, record_findings
+from actconform.comparison.training_records import first_non_finite, kept_steps, not_learned, record_findings
 from actconform.comparison.wrong_elements import beyond, first_wrong
 from actconform.testdata.kernel_vectors import TestVectors
 from actconform.testdata.training_vectors import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actconform.comparison.comparator import Comparison
     from actconform.comparison.wrong_elements import FirstWrong
     from actconform.testdata.kernel_vectors import TestVector
     from actconform.types import Bundle, Finding, Measurement
@@ -60,7 +61,7 @@ def compare_training(
 
     `free` are the test vectors of `free_running`. The evidence of each finding names the first element that is wrong, and what it looks
     like. A step whose state is no numbers ends what
-    is judged of steps, and nothing is said of inference then: the finding of regime "claims" names the first NaN. What is missing of the
+    is judged of steps, and nothing is said of inference then: the finding of regime "not finite" names the first NaN. What is missing of the
     record, or has another shape or dtype, is a finding too, and then nothing else is judged.
     """
     wrong = record_findings(task, record)
@@ -68,7 +69,7 @@ def compare_training(
         return ComparedTraining([], wrong, None, sound=False)
     judged = _JudgedSteps(task, record, fmt)
     not_finite = first_non_finite(task, record)
-    by_itself = comparison(free, [{LOSS: record.losses[: len(free.vectors[0].truth[LOSS])].astype(np.float32)}])
+    by_itself = _by_itself(record, free)
     measurements, findings = judged.compared()
     measurements += by_itself.measurements
     findings += by_itself.findings
@@ -87,6 +88,19 @@ def _step_of(first: FirstWrong | None) -> int:
     return first.step if first is not None and first.part in PARTS else 0
 
 
+def _by_itself(record: TrainingRecord, free: TestVectors) -> Comparison:
+    """Return how the first losses compare with those of the truth trained by itself; fewer where training ended before."""
+    (vector,) = free.vectors
+    count = min(len(record.losses), len(vector.truth[LOSS]))
+    shorter = msgspec.structs.replace(
+        vector,
+        truth={LOSS: vector.truth[LOSS][:count]},
+        input_at={LOSS: vector.truth[LOSS][:count]},
+        bounds={LOSS: vector.bounds[LOSS][:count]},
+    )
+    return comparison(TestVectors(free.tolerance, [shorter]), [{LOSS: record.losses[:count].astype(np.float32)}])
+
+
 class _JudgedSteps:
     """The judged steps of a sound record, up to the first that leaves no numbers, and the first wrong element of them."""
 
@@ -97,7 +111,7 @@ class _JudgedSteps:
         self._about = ""
         if self.first:
             self._about = str(self.first)
-        for number in range(task.keep):
+        for number in range(kept_steps(task, record)):
             step = JudgedStep(task, record, number)
             if not all(np.isfinite(array).all() for array in step.before.values()):
                 break

@@ -155,11 +155,12 @@ def _of_statistics(wrong: _Wrong) -> Iterator[Guess]:
 
     yield "updated twice", lambda: moved(lambda share: 1.0 + share)
     yield "not updated", lambda: moved(lambda _: 0.0)
-    yield "those of the batch alone: nothing is kept", lambda: moved(lambda share: 1.0 / (1.0 - share))
-    yield (
-        "momentum taken for the share that is replaced, and not the one that is kept",
-        lambda: moved(lambda share: share / (1.0 - share)),
-    )
+    if 1.0 not in shares.values():
+        yield "those of the batch alone: nothing is kept", lambda: moved(lambda share: 1.0 / (1.0 - share))
+        yield (
+            "momentum taken for the share that is replaced, and not the one that is kept",
+            lambda: moved(lambda share: share / (1.0 - share)),
+        )
     variance = "biased" if wrong.record.forms.variance == "unbiased" else "unbiased"
     forms = msgspec.structs.replace(wrong.record.forms, variance=variance)
     words = f"the {variance} variance of the batch, where the backend says {wrong.record.forms.variance}"
@@ -202,8 +203,9 @@ def _of_other_inputs(wrong: _Wrong, of_part: Callable[[Evaluated, Mapping[str, F
     quiet = task.evaluated_on({name: array for name, array in step.batch.items() if name not in noise})
     if experiment.evaluation.layers != experiment.model.layers or experiment.model.training:
         yield "computed by the model in inference", lambda: of(quiet, inference)
-    short = {name: array[:-1] for name, array in step.batch.items()}
-    yield "computed of all rows of the batch but the last", lambda: of(short)
+    if experiment.batch > 1:
+        short = {name: array[:-1] for name, array in step.batch.items()}
+        yield "computed of all rows of the batch but the last", lambda: of(short)
 
 
 def _of_factors(wrong: _Wrong) -> Iterator[Guess]:

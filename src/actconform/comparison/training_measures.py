@@ -8,7 +8,9 @@ import numpy as np
 
 from actconform.catalog.models.layer_kinds import kernel_of
 from actconform.comparison.comparator import structural
+from actconform.comparison.early_stopping import definitions
 from actconform.oracle.layers.model import values
+from actconform.oracle.training.trajectory import passed_through
 from actconform.testdata.training_vectors import judged_rows
 from actconform.types import FindingClass
 from actconform.types.model import LOSS
@@ -42,7 +44,7 @@ def curve_of(task: TrainingTask, record: TrainingRecord) -> Curve:
         losses=tuple(epochs),
         validation=tuple(validation),
         measures=measures,
-        epoch=int(np.nanargmin(validation)) + 1 if experiment.stopping and np.isfinite(validation).any() else 0,
+        epoch=definitions(experiment.stopping, validation)[0].best if experiment.stopping else 0,
         about=experiment.about,
         steps=experiment.steps,
         claims=experiment.claims,
@@ -78,17 +80,17 @@ def _measures(
     if experiment.model.layers[-1].kind.startswith(DECIDING):
         measures["accuracy"] = class_accuracy(experiment, record.predictions["examples"], task.examples)
         measures["validation accuracy"] = class_accuracy(experiment, record.predictions["validation"], task.validation)
-    return measures | hidden_measures(task, record.final) | _gradient_ratio(experiment, record)
+    return measures | hidden_measures(task, record.final) | _gradient_ratio(task, record)
 
 
-def _gradient_ratio(experiment: Experiment, record: TrainingRecord) -> dict[str, float]:
-    """Return by how much the gradient has shrunk on its way back in the first step; nothing where a backend shows no gradients."""
-    kernels = [f"d_{name}" for name in experiment.differentiable if name.endswith("kernel")]
-    if len(kernels) < 2 or not record.gradients:
+def _gradient_ratio(task: TrainingTask, record: TrainingRecord) -> dict[str, float]:
+    """Return by how much the gradient has shrunk on its way back in the first step: the backend's own, the true one where it shows none."""
+    kernels = [f"d_{name}" for name in task.experiment.differentiable if name.endswith("kernel")]
+    if len(kernels) < 2:
         return {}
-    first, last = (
-        float(np.linalg.norm(record.gradients[name][0].astype(np.float64))) for name in (kernels[0], kernels[-1])
-    )
+    shown = {name: array[0] for name, array in record.gradients.items()}
+    pulled = shown or passed_through(task.experiment.model, {**task.batch(0), **task.state}).gradients
+    first, last = (float(np.linalg.norm(pulled[name].astype(np.float64))) for name in (kernels[0], kernels[-1]))
     return {"gradient ratio": first / last if last else float("nan")}
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from actconform.types.training_run import TrainingRecord, TrainingTask
 
 FINAL = "final"
-NOT_LEARNED = "claims"
+NOT_LEARNED = "not finite"  # the regime of what came to no numbers
 
 
 class FirstNonFinite(NamedTuple):
@@ -52,12 +52,18 @@ def record_findings(task: TrainingTask, record: TrainingRecord) -> list[Finding]
     }
     findings = [*_of_bundle(FINAL, record.final, shapes), *_of_predictions(task, record), *_of_losses(task, record)]
     if task.keep:
-        states = {name: (task.keep + 1, *shape) for name, shape in {**shapes, **slots}.items()}
+        kept = kept_steps(task, record)
+        states = {name: (kept + 1, *shape) for name, shape in {**shapes, **slots}.items()}
         findings += _of_bundle(OPTIMIZER, record.states, states)
         if record.gradients:
-            pulled = {f"d_{name}": (task.keep, *shapes[name]) for name in experiment.differentiable}
+            pulled = {f"d_{name}": (kept, *shapes[name]) for name in experiment.differentiable}
             findings += _of_bundle(GRADIENT, record.gradients, pulled)
     return findings
+
+
+def kept_steps(task: TrainingTask, record: TrainingRecord) -> int:
+    """Return how many steps leave their state: fewer than are asked for where training ended before."""
+    return min(task.keep, len(record.losses) if record.losses.ndim == 1 else 0)
 
 
 def _of_bundle(regime: str, bundle: Bundle, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Finding]:
@@ -67,6 +73,8 @@ def _of_bundle(regime: str, bundle: Bundle, shapes: Mapping[str, tuple[int, ...]
         else:
             evidence = f"{name!r} is missing; got {', '.join(sorted(bundle)) or 'nothing'}"
             yield structural(FindingClass.NAMES, regime, name, evidence)
+    for name in sorted(bundle.keys() - shapes.keys()):
+        yield structural(FindingClass.NAMES, regime, name, f"{name!r} was not asked for; expected {', '.join(shapes)}")
 
 
 def _of_array(regime: str, name: str, array: NDArray[np.generic], shape: tuple[int, ...]) -> Iterator[Finding]:
@@ -115,9 +123,10 @@ def _epochs(count: int) -> str:
 
 def first_non_finite(task: TrainingTask, record: TrainingRecord) -> FirstNonFinite | None:
     """Return the first number of a sound record that is NaN or infinite: of each step the loss, the gradients, then what it left."""
+    kept = kept_steps(task, record)
     for number, loss in enumerate(record.losses):
         step: list[tuple[str, str, NDArray[np.generic]]] = [(LOSS_PART, LOSS, np.asarray(loss))]
-        if number < task.keep:
+        if number < kept:
             step += [(GRADIENT, name, array[number]) for name, array in record.gradients.items()]
             step += [(OPTIMIZER, name, array[number + 1]) for name, array in record.states.items()]
         first = _first(number + 1, step)

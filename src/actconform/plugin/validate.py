@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from actconform._version import __version__
-from actconform.errors import InvalidPluginError
+from actconform.errors import InvalidPluginError, near
 from actconform.plugin.hookspecs import INTERFACE
 from actconform.plugin.interfaces import Backend, Exporter, Reporter
 from actconform.types import DRIVER_EXPORTER, Kernel
 from actconform.types.cause import Register
 from actconform.types.fault import Fault
 from actconform.types.model import Model
-from actconform.types.training import Experiment
+from actconform.types.training import DATA_SET_NAMES, Experiment
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
 SAFE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -42,7 +42,26 @@ def check_subject(item: object, kind: type[Subject]) -> Subject:
     if not SAFE_NAME.fullmatch(item.name):
         wanted = "wanted lower case letters, digits and . _ - @"
         raise InvalidPluginError(f"a {kind.__name__.lower()} called {item.name!r}: {wanted}")
+    if isinstance(item, Experiment):
+        _check_experiment(item)
     return item
+
+
+def _check_experiment(experiment: Experiment) -> None:
+    """Refuse an experiment that nothing could train."""
+    label = f"the experiment {experiment.name!r}"
+    if experiment.data not in DATA_SET_NAMES:
+        raise InvalidPluginError(
+            f"{label} with the data set {experiment.data!r}{near(str(experiment.data), list(DATA_SET_NAMES))}: wanted {', '.join(DATA_SET_NAMES)}"
+        )
+    if min(experiment.batch, experiment.epochs, experiment.validation, experiment.judged) < 1 or not experiment.steps:
+        raise InvalidPluginError(
+            f"{label} of {experiment.examples} examples, batch {experiment.batch}, {experiment.epochs} epochs, {experiment.validation} "
+            f"validation examples, {experiment.judged} judged steps: wanted positive numbers, and no batch larger than the examples"
+        )
+    shapes = [{one.name: one.shape for one in model.parameters} for model in (experiment.model, experiment.evaluation)]
+    if shapes[0] != shapes[1]:
+        raise InvalidPluginError(f"{label} whose model has other parameters in inference than in training")
 
 
 def check_backend(item: object) -> type[Backend]:

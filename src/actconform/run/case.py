@@ -38,7 +38,7 @@ from actconform.workers.protocol import Call, Job
 from actconform.workers.session import fault_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
     from pathlib import Path
 
     from actconform.comparison.comparator import Comparison
@@ -77,7 +77,7 @@ class VectorCache:
         self._folder = folder
         self._manifest = manifest
         self._lock = threading.Lock()
-        self._drawing: dict[tuple[str, str, str, bool], threading.Lock] = {}
+        self._drawing: dict[Hashable, threading.Lock] = {}
         self._kept: OrderedDict[tuple[str, str, str, bool], TestVectors] = OrderedDict()
         self._nbytes = 0
         self._goldens: dict[str, Golden] = {}
@@ -87,9 +87,7 @@ class VectorCache:
     def generate(self, subject: Kernel | Model, case: Case) -> TestVectors:
         """Return the test vectors of a case. Raises GoldenError where its goldens are damaged."""
         key = (case.subject, case.aspect, case.dtype, case.constants)
-        with self._lock:
-            of_key = self._drawing.setdefault(key, threading.Lock())
-        with of_key:  # others have what was drawn before meanwhile
+        with self._of(key):
             with self._lock:
                 if key in self._kept:
                     self._kept.move_to_end(key)
@@ -102,9 +100,14 @@ class VectorCache:
                     self._nbytes -= self._kept.popitem(last=False)[1].nbytes
             return drawn
 
+    def _of(self, key: Hashable) -> threading.Lock:
+        """Return the lock of one subject: others have what was drawn before meanwhile."""
+        with self._lock:
+            return self._drawing.setdefault(key, threading.Lock())
+
     def task(self, experiment: Experiment) -> TrainingTask:
         """Return the numbers of an experiment. Raises GoldenError where its goldens are damaged, or begin with another state."""
-        with self._lock:
+        with self._of(experiment.name):
             if experiment.name not in self._tasks:
                 task = training_task(experiment)
                 check_initial_state(task, load(self._folder, self._manifest, experiment.name))
@@ -114,7 +117,7 @@ class VectorCache:
     def free_running(self, task: TrainingTask, forms: Forms) -> TestVectors:
         """Return the losses that the first steps come to by themselves, with an optimizer of these forms."""
         key = (task.experiment.name, forms)
-        with self._lock:
+        with self._of(key):
             if key not in self._free:
                 self._free[key] = free_running(task, forms, DTYPES[TRAINED_DTYPE])
             return self._free[key]

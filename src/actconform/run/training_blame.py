@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 
 from actconform.comparison.wrong_elements import first_wrong
 from actconform.errors import Unsupported
 from actconform.onnx.evaluate.evaluator import CorrectlyRoundedEvaluator
 from actconform.onnx.gates import io_names
+from actconform.onnx.trainable import statistics_given
 from actconform.testdata.training_vectors import (
     INFERENCE,
     OPTIMIZER,
     PARTS,
+    STATISTICS,
     JudgedStep,
     inference_vectors,
+    judged_rows,
     step_vectors,
 )
 from actconform.types import DRIVER_EXPORTER, Blame
@@ -55,7 +59,11 @@ def blame_of_training(
         return Blame.UNDETERMINED
     if not wrong:
         return Blame.RUNTIME
-    ours = case.exporter == DRIVER_EXPORTER or first.part == OPTIMIZER
+    # Running statistics that an exporter left out are computed by nodes of ours.
+    written = first.part == STATISTICS and not statistics_given(
+        onnx.load_from_string(graphs[0].model).graph, [first.tensor]
+    )
+    ours = case.exporter == DRIVER_EXPORTER or first.part == OPTIMIZER or written
     return Blame.AUTHORED_GRAPH if ours else Blame.EXPORTER
 
 
@@ -83,7 +91,9 @@ def _wrong_inference(
     case: Case, task: TrainingTask, record: TrainingRecord, graph: Artifact, first: FirstWrong
 ) -> bool:
     """Tell whether the graph in inference gives wrong outputs of the final parameters."""
-    rows = {"examples": task.examples, "validation": task.validation}
+    judged = judged_rows(task.experiment.evaluation)
+    first_rows = {name: array[:judged] for name, array in task.examples.items()}
+    rows = {"examples": first_rows, "validation": task.validation}
     outputs = {name: _evaluated(graph, {**task.evaluated_on(array), **record.final}) for name, array in rows.items()}
     predictions = {name: bundle[OUTPUT] for name, bundle in outputs.items()}
     again = TrainingRecord(

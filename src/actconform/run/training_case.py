@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from actconform.types.training import Experiment
 
 
+WORK_OF_A_TIMEOUT = 1e8  # numbers that layers compute in the time that a case is given
+
+
 class TrainingGraphs(msgspec.Struct, frozen=True):
     """The graphs of a route that trains by graphs: the forward pass as it was made, a step, and the model in inference."""
 
@@ -82,7 +85,7 @@ def run_training(
         described = facts(graphs.forward) if context.exports else {}
     with stage("worker"):
         job = TrainingJob(case, task, graphs.step if graphs else None, graphs.inference if graphs else None)
-        outcome = context.worker.train(job, context.timeout)
+        outcome = context.worker.train(job, context.timeout * (1.0 + experiment.work / WORK_OF_A_TIMEOUT))
     if outcome.failure is not None or outcome.record is None:
         return TrainingOutcome(failure=outcome.failure, export=described)
     record = outcome.record

@@ -103,17 +103,21 @@ class Bounded:
         return self._operand(operand) / self
 
     def __pow__(self, exponent: float) -> Bounded:
-        """Return a power: a root, with exponent 0.5, of what is not negative; or of a number above 0 by any exponent, off as `exp` is."""
+        """Return a power: a root, with exponent 0.5, of what is not negative; or of a number above 0 by any exponent, off as `exp` is.
+
+        A power of what is exactly 0 by a positive exponent is 0.
+        """
         if exponent == 0.5:
             value = np.sqrt(self.value)
             above = np.sqrt(self.value + self.error) - value
             below = value - np.sqrt(np.maximum(self.value - self.error, 0.0))
             return self._rounded(value, np.maximum(above, below), roundings=2)
         value = self.value**exponent
-        share = self.error / self.value
+        exact = (self.value == 0.0) & (self.error == 0.0) & (exponent > 0.0)
+        share = self.error / np.where(exact, 1.0, self.value)
         relative = np.abs(exponent) * np.where(share < 1.0, -np.log1p(-np.minimum(share, 1.0)), np.inf)
         relative = relative + self.fmt.unit_roundoff * 2.0 * EXP_ULP[self.fmt.bits]
-        return Bounded(value, value * np.expm1(relative) + self._step(), self.fmt)
+        return Bounded(value, np.where(exact, 0.0, value * np.expm1(relative) + self._step()), self.fmt)
 
     def sum(self, axis: Axes) -> Bounded:
         """Return the sum along `axis`, kept at length 1, in any order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -12,6 +12,8 @@ from actconform.types.model import Model  # noqa: TC001  msgspec reads the annot
 OptimizerKind: TypeAlias = Literal["sgd", "adam", "adamw", "rmsprop"]
 EpsilonForm: TypeAlias = Literal["added to the corrected root", "added to the root", "inside the root"]
 MomentumForm: TypeAlias = Literal["of gradients", "of updates"]
+DataSet: TypeAlias = Literal["noise", "blobs", "images", "signals", "map", "classes", "bits"]
+DATA_SET_NAMES: tuple[str, ...] = get_args(DataSet)
 Measure: TypeAlias = Literal[
     "loss",
     "first loss",
@@ -131,7 +133,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     model: Model
     evaluation: Model
-    data: str
+    data: DataSet
     examples: int
     validation: int
     batch: int
@@ -164,6 +166,11 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     def steps(self) -> int:
         """How many steps an epoch has."""
         return self.examples // self.batch
+
+    @property
+    def work(self) -> int:
+        """How many numbers the layers of all steps have: what a training takes grows with it."""
+        return self.steps * self.epochs * self.batch * sum(math.prod(shape) for shape in self.model.shapes.values())
 
     @property
     def free_steps(self) -> int:
