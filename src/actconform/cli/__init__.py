@@ -29,7 +29,7 @@ VERBS = {
     "blame": "Name the package that brings the new findings of a report.",
     "issue": "Write what goes with a bug report: the smallest model, a program that shows it, the text.",
     "merge": "Merge the reports of several jobs into one.",
-    "list": "List kernels, backends, routes, cases or deviations.",
+    "list": "List kernels, models, experiments, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",
     "study": "Train every kernel as hidden and as output activation, and say with figures what becomes of it.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",

@@ -58,7 +58,7 @@ class _RunResult(msgspec.Struct, kw_only=True):
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @click.option("--backend", "backends", multiple=True, help="Only this backend (repeatable); all: the extra ones too.")
 @click.option("--route", "routes_", multiple=True, help="Only this route (repeatable).")
-@click.option("--aspect", "aspects", multiple=True, help="Only this aspect: value, gradient.")
+@click.option("--aspect", "aspects", multiple=True, help="Only this aspect: value, gradient, training.")
 @click.option("--dtype", "dtypes", multiple=True, help="Only this dtype: f32, f16, bf16.")
 @click.option("--require", multiple=True, help="A route that must have run (default: all but those to a GPU).")
 @click.option("--full", is_flag=True, help="Also models of published size: NAME@published.")

@@ -40,6 +40,7 @@ LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch
 """The parts of a step, in the order of the computation: regimes of its test vectors."""
 STEP_RUNS = 4  # of perturbed evaluations, each of a step
 STEP_LIMIT = 32.0  # spreads: twice that of models, which have twice as many evaluations to see how far an element moves
+LOGARITHM_ROUNDINGS = 4.0  # of 1: of the probability, twice where it is one less others, and of its logarithm
 INITIAL = "initial state"
 INFERENCE = "inference"
 VALIDATION_LOSS = "validation loss"
@@ -94,6 +95,11 @@ def step_vectors(
     return vectors, [parts[part][2] for part in PARTS if part in parts]
 
 
+def loss_rounding(model: Model, fmt: FloatFormat) -> float:
+    """Return what a cross-entropy may lose however small it is: the logarithm of a probability near 1 is off by the rounding of that."""
+    return LOGARITHM_ROUNDINGS * fmt.unit_roundoff if "cross-entropy" in model.layers[-1].kind else 0.0
+
+
 def statistic_key(name: str, forms: Forms) -> str:
     """Return what the truth calls a running statistic in a backend's form."""
     return name.replace(".variance", ".unbiased") if forms.variance == "unbiased" else name
@@ -110,6 +116,7 @@ def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> t
     judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
     runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
     bounds = spread_limit(judged, runs, STEP_LIMIT, fmt)
+    bounds[LOSS] = bounds[LOSS] + loss_rounding(model, fmt)
     for flip in flips(model, tensors, truth.layers, [run.layers for run in moved]):
         flipped = passed_through(model, tensors, flip.touch)
         for name, gradient in truth.gradients.items():
@@ -245,7 +252,10 @@ def inference_vectors(
             moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
             of_run = values(model, moved, touch("value"))
             runs.append({key: _wide(of_run[layer]) for key, layer in keys.items()})
-        vectors.append(_vector(INFERENCE, truth, spread_limit(truth, runs, STEP_LIMIT, fmt), {}))
+        bounds = spread_limit(truth, runs, STEP_LIMIT, fmt)
+        if VALIDATION_LOSS in bounds:
+            bounds[VALIDATION_LOSS] = bounds[VALIDATION_LOSS] + loss_rounding(model, fmt)
+        vectors.append(_vector(INFERENCE, truth, bounds, {}))
         outputs.append({f"{name} y": record.predictions[name][: len(truth[f"{name} y"])]})
     outputs[-1] = {**outputs[-1], VALIDATION_LOSS: np.asarray(validation_loss, np.float32)}
     return vectors, outputs
@@ -285,7 +295,7 @@ def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVect
 
     moved = [np.asarray(trajectory(task, steps, forms, off(run), hurried(run))[0]) for run in range(FREE_RUNS)]
     spread = np.maximum.accumulate(np.sqrt(np.mean([(run - truth) ** 2 for run in moved], axis=0)))
-    bound = FREE_LIMIT * (spread + fmt.unit_roundoff * np.abs(truth))
+    bound = FREE_LIMIT * (spread + fmt.unit_roundoff * np.abs(truth)) + loss_rounding(experiment.model, fmt)
     return TestVectors(step_tolerance(fmt), [_vector(FREE_RUNNING, {LOSS: truth}, {LOSS: bound}, {})])
 
 

@@ -159,7 +159,11 @@ def _blobs() -> list[Experiment]:
             stopping=EarlyStopping(patience=2),
             **settings,
         ),
-        *(experiment_of(f"blobs-{name}", model, optimizer=rule, epochs=2, **settings) for name, rule in rules.items()),
+        # All steps of both epochs are judged.
+        *(
+            experiment_of(f"blobs-{name}", model, optimizer=rule, epochs=2, judged=40, **settings)
+            for name, rule in rules.items()
+        ),
     ]
 
 
