@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,10 +11,10 @@ from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations w
 
 from actconform.types import Artifact, Case  # noqa: TC001  as above
 from actconform.types.model import LOSS
-from actconform.types.training_run import NEXT, RATE, STEP
-from actconform.workers.protocol import Bundle, Failure, aligned_copy
+from actconform.types.training_run import NEXT
+from actconform.workers.loaded_step import LoadedStep
+from actconform.workers.protocol import Bundle, Failure  # noqa: TC001  msgspec reads the annotations when it decodes
 from actconform.workers.session import StoppedError, stage
-from actconform.workers.training_session import LoadedGraph
 
 if TYPE_CHECKING:
     from actconform.workers.session import Session
@@ -53,7 +52,7 @@ class StepResult(msgspec.Struct, kw_only=True, tag=True):
     """The result of a StepJob: the loss of each step before its update, and of each evaluated batch, float32.
 
     After a step that gives a number which is not finite no further one is made; its update is not taken up. `shapes` are those of
-    the output in each evaluated batch. Seconds are of the steps alone.
+    the output in each evaluated batch. Seconds are of the steps alone, and of the evaluations alone.
     """
 
     losses: NDArray[Any] | None = None
@@ -64,6 +63,7 @@ class StepResult(msgspec.Struct, kw_only=True, tag=True):
     implementation: str = ""
     failure: Failure | None = None
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
 
 
 class StepSession:
@@ -71,8 +71,7 @@ class StepSession:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._loaded: tuple[LoadedGraph, LoadedGraph] | None = None
-        self._state: dict[str, NDArray[Any]] = {}
+        self._loaded: LoadedStep | None = None
 
     def run(self, job: StepJob) -> StepResult:
         """Do a job; faults of the runtime are not raised."""
@@ -80,62 +79,55 @@ class StepSession:
         try:
             if job.step is not None and job.inference is not None:
                 self._load(job, job.step, job.inference)
-            if job.state:
-                # where arrays lie must not tell a training that goes on from one that was never interrupted
-                self._state = {name: aligned_copy(array) for name, array in job.state.items()}
             with stage("run"):
-                step, inference = self._graphs()
-                result.implementation = step.program.implementation
-                self._make_steps(step, job, result)
+                graphs = self._graphs()
+                graphs.take_up(job.state)
+                result.implementation = graphs.implementation
+                _make_steps(graphs, job, result)
                 if result.broken is None:
-                    self._evaluate(inference, job, result)
+                    _evaluate(graphs, job, result)
             if job.give_state:
-                result.state = self._state
+                result.state = graphs.state
         except StoppedError as stopped:
             result.failure = stopped.failure
         return result
 
     def _load(self, job: StepJob, step: Artifact, inference: Artifact) -> None:
         backend = self._session.taking(job.case)
-        with stage("load"), ExitStack() as opened:
-            if self._loaded is not None:
-                for graph in self._loaded:
-                    graph.program.close()
-            self._loaded = None
-            graphs = []
-            for artifact in (step, inference):
-                graphs.append(LoadedGraph(backend.load(artifact, job.case.dtype), artifact))
-                opened.callback(graphs[-1].program.close)
-            opened.pop_all()
-            self._loaded = (graphs[0], graphs[1])
+        before, self._loaded = self._loaded, None
+        with stage("load"):
+            if before is not None:
+                before.close()
+            self._loaded = LoadedStep(backend, job.case.dtype, step, inference)
 
-    def _graphs(self) -> tuple[LoadedGraph, LoadedGraph]:
+    def _graphs(self) -> LoadedStep:
         if self._loaded is None:
             raise LookupError("no graph of a step is loaded: the worker may be a new one")
         return self._loaded
 
-    def _make_steps(self, step: LoadedGraph, job: StepJob, result: StepResult) -> None:
-        losses = []
-        for number, (batch, rate) in enumerate(zip(job.batches, job.rates, strict=True), job.first):
-            feed = {name: aligned_copy(array) for name, array in batch.items()}
-            feed |= {STEP: np.asarray(number, np.int64), RATE: np.asarray(rate, np.float32)}
-            started = time.perf_counter()
-            outputs = step({**feed, **self._state})
-            result.seconds += time.perf_counter() - started
-            losses.append(np.float32(outputs[LOSS]))
-            result.broken = _first_broken(outputs, number)
-            if result.broken is not None:
-                break
-            self._state = {name: aligned_copy(outputs[NEXT + name]) for name in self._state}
-        result.losses = np.asarray(losses, np.float32)
 
-    def _evaluate(self, inference: LoadedGraph, job: StepJob, result: StepResult) -> None:
-        losses = []
-        for batch in job.evaluated:
-            outputs = inference({**{name: aligned_copy(array) for name, array in batch.items()}, **self._state})
-            losses.append(np.float32(outputs[LOSS]))
-            result.shapes.append(outputs[job.output].shape)
-        result.evaluations = np.asarray(losses, np.float32)
+def _make_steps(graphs: LoadedStep, job: StepJob, result: StepResult) -> None:
+    losses = []
+    for number, (batch, rate) in enumerate(zip(job.batches, job.rates, strict=True), job.first):
+        before, started = graphs.state, time.perf_counter()
+        outputs = graphs.step(batch, number, rate)
+        result.seconds += time.perf_counter() - started
+        losses.append(np.float32(outputs[LOSS]))
+        result.broken = _first_broken(outputs, number)
+        if result.broken is not None:
+            graphs.state = before
+            break
+    result.losses = np.asarray(losses, np.float32)
+
+
+def _evaluate(graphs: LoadedStep, job: StepJob, result: StepResult) -> None:
+    losses, started = [], time.perf_counter()
+    for batch in job.evaluated:
+        outputs = graphs.evaluate(batch)
+        losses.append(np.float32(outputs[LOSS]))
+        result.shapes.append(outputs[job.output].shape)
+    result.evaluations = np.asarray(losses, np.float32)
+    result.evaluation_seconds = time.perf_counter() - started
 
 
 def _first_broken(outputs: Bundle, step: int) -> NotFinite | None:
