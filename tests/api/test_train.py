@@ -52,3 +52,10 @@ def test_what_cannot_be_is_raised_and_leaves_nothing(model, capsys):
         actconform.train_model(model, {**rows(), "label": np.zeros(240, np.float32)}, loss=LOSS, out="out")
     assert not Path("out").exists()
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_step_of_a_broken_end_is_the_last_one_of_finite_numbers(model):
+    huge = {"loss": "mean-squared-error", "optimizer": "sgd", "learning_rate": 1e3, "batch": 8, "steps": 60}
+    outcome = actconform.train_model(model, rows(), **huge, out="out")
+    assert outcome.ending == "broken"
+    assert outcome.step == outcome.broken.step - 1 == len(outcome.losses) - 1

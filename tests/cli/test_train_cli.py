@@ -19,6 +19,8 @@ sys.path.append(str(Path(__file__).parents[1] / "training"))
 
 from own_models import LOSS, rows, save_model, save_two_layers
 
+from actconform.checking.runs import RunFailure, RuntimeRuns
+
 pytest.importorskip("onnxruntime")
 load_file = pytest.importorskip("safetensors.numpy").load_file
 
@@ -183,6 +185,47 @@ def test_a_runtime_that_fails_costs_what_came_after_the_checkpoint(cli, files, i
     assert cli(*command, "--epochs", "4", "--resume").code == 0
     assert cli(*command[:-1], "whole", "--epochs", "4").code == 0
     assert written("out") == written("whole")
+
+
+@pytest.fixture
+def intercept(monkeypatch):
+    """Have a function see every message to the runtime; a failure that it returns is the answer."""
+    make_steps = RuntimeRuns.make_steps
+
+    def install(seen):
+        monkeypatch.setattr(RuntimeRuns, "make_steps", lambda runs, job: seen(job) or make_steps(runs, job))
+
+    return install
+
+
+def test_a_runtime_that_gives_no_state_has_failed(cli, files, intercept):
+    intercept(lambda job: RunFailure("crash", "gone") if job.give_state else None)
+    said = cli(*TRAIN, "--out", "out")
+    assert (said.code, "ort-cpu failed after 7 steps" in said.err, "gone" in said.err) == (1, True, True)
+    assert len(Path("out/losses.csv").read_text().splitlines()) == 1 + 7
+    assert [path.name for path in Path("out").iterdir()] == ["losses.csv"]
+
+
+def test_ctrl_c_does_not_wait_for_all_of_validation(cli, files, intercept, monkeypatch):
+    monkeypatch.setattr("actconform.training.own_model.JOB_SECONDS", 0.0)
+    how = ("--validation", "0.5", "--batch", "16", "--stop-patience", "50", "--epochs", "2")
+    evaluated = []
+
+    def press(job):
+        evaluated.append(len(job.evaluated))
+        if job.evaluated and sum(evaluated) == 4:  # one when the graphs are loaded, then the third of eight
+            signal.raise_signal(signal.SIGINT)
+
+    intercept(press)
+    said = cli(*TRAIN, *how, "--out", "parts")
+    assert said.code == 1
+    assert "interrupted after step 7 of 14" in said.err
+    assert sum(evaluated) == 4
+    assert max(evaluated) == 1
+    evaluated[:] = [100]
+    assert cli(*TRAIN, *how, "--out", "parts", "--resume").code == 0
+    assert cli(*TRAIN, *how, "--out", "whole").code == 0
+    assert written("parts") == written("whole")
 
 
 def test_ctrl_c_writes_what_goes_on_to_the_same_end(files):

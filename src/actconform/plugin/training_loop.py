@@ -47,26 +47,34 @@ class Trainer(ABC):
 
 
 class Stopping:
-    """Early stopping after its definition in `EarlyStopping`, epoch by epoch."""
+    """Early stopping after its definition in `EarlyStopping`, epoch by epoch.
 
-    def __init__(self, stopping: EarlyStopping) -> None:
+    `best`, the lowest validation loss that counts, and `waited`, the epochs since then, are all that it goes on from.
+    """
+
+    def __init__(self, stopping: EarlyStopping, best: float = float("inf"), waited: int = 0) -> None:
         self._stopping = stopping
-        self._best, self._waited = float("inf"), 0
-        self.best_state: Bundle | None = None
+        self.best, self.waited = best, waited
 
-    def ends(self, validation_loss: float, trainer: Trainer) -> bool:
-        """Tell whether training ends after an epoch with this validation loss; keep its state where it is the best."""
-        if validation_loss < self._best - self._stopping.min_delta:
-            self._best, self._waited, self.best_state = validation_loss, 0, trainer.state()
-            return False
-        self._waited += 1
-        return self._waited >= self._stopping.patience
+    @property
+    def ended(self) -> bool:
+        """Whether training ends after the last epoch."""
+        return self.waited >= self._stopping.patience
+
+    def improves(self, validation_loss: float) -> bool:
+        """Take up the validation loss of an epoch, and tell whether the epoch is the best so far; one of NaN never is."""
+        if validation_loss < self.best - self._stopping.min_delta:
+            self.best, self.waited = validation_loss, 0
+            return True
+        self.waited += 1
+        return False
 
 
 def train(trainer: Trainer, task: TrainingTask) -> TrainingRecord:
     """Train through all epochs, or until early stopping ends them, and return the record."""
     experiment = task.experiment
     stopping = Stopping(experiment.stopping) if experiment.stopping else None
+    best_state: Bundle | None = None
     losses: list[float] = []
     validation_losses: list[float] = []
     kept: list[tuple[Bundle, Bundle]] = []
@@ -82,10 +90,12 @@ def train(trainer: Trainer, task: TrainingTask) -> TrainingRecord:
             if number < task.keep:
                 kept.append((trainer.state(), trainer.gradients()))
         validation_losses.append(trainer.evaluate(task.evaluated_on(task.validation))[0])
-        if stopping and stopping.ends(validation_losses[-1], trainer):
+        if stopping and stopping.improves(validation_losses[-1]):
+            best_state = trainer.state()
+        if stopping and stopping.ended:
             break
-    if stopping and stopping.best_state is not None:
-        trainer.restore(stopping.best_state)
+    if best_state is not None:
+        trainer.restore(best_state)
     parameters = {parameter.name for parameter in experiment.model.parameters}
     return TrainingRecord(
         losses=np.asarray(losses, np.float32),

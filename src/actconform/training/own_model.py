@@ -18,6 +18,7 @@ from actconform.errors import UsageError
 from actconform.files import write_bytes
 from actconform.onnx.step_graph import model_of_state
 from actconform.onnx.training_mode import drawing_nodes, training_norms
+from actconform.plugin.training_loop import Stopping
 from actconform.text import one_line
 from actconform.training.checkpoint import (
     CHECKPOINT,
@@ -36,7 +37,7 @@ from actconform.types.model import LOSS
 from actconform.workers.step_session import NotFinite, StepJob, StepResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,9 +49,10 @@ if TYPE_CHECKING:
     from actconform.training.data import TrainData
     from actconform.training.graphs import TrainGraphs
     from actconform.training.request import TrainRequest
+    from actconform.types.training_run import Bundle
 
 TRAINED, LOSSES_FILE = "model.onnx", "losses.csv"
-JOB_SECONDS = 0.2  # of steps in one message to the worker: Ctrl-C waits for no more
+JOB_SECONDS = 0.2  # of steps or evaluations in one message to the worker: Ctrl-C waits for no more
 MOST_STEPS = 256  # likewise
 VALIDATION = "validation loss"
 WRITE_SECONDS = 1.0  # between two checkpoints at ends of epochs, so that short epochs do not write all the time
@@ -75,6 +77,7 @@ class TrainOutcome(NamedTuple):
 
     ending: Literal["finished", "early", "interrupted", "broken", "failed"]
     step: int
+    """The last step that was made and gave finite numbers; where the runtime failed, as far as it is known."""
     steps_per_epoch: int
     total: int
     losses: NDArray[np.float32]
@@ -161,6 +164,11 @@ class _Training:
         nothing = np.zeros(0, np.float32)
         self._progress = TrainProgress(step=0, state=graphs.state, losses=nothing, validation=nothing)
         self._losses: list[NDArray[np.float32]] = []
+        self._epoch_losses: list[NDArray[np.float32]] = []
+        self._epochs_ended = 0
+        self._stopping: Stopping | None = None
+        self._group = 1  # steps of the next message
+        self._started, self._first = 0.0, 0
         self._facts = ""
         self._order: tuple[int, NDArray[np.int64]] | None = None
         self._written: list[str] = []
@@ -189,7 +197,7 @@ class _Training:
             raise UsageError(f"--out {shown}: holds a {TRAINED} that is of no training there: name another folder")
         if _same_file(out / TRAINED, self._request.model):
             raise UsageError(f"--out {shown}: its {TRAINED} is the model that is read: name another folder")
-        self._losses, self._saved = [self._progress.losses], self._progress.step
+        self._take_up()
         self._load()
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -197,35 +205,42 @@ class _Training:
         except OSError as error:
             raise UsageError(f"--out {shown}: cannot be written: {error.strerror}") from error
 
+    def _take_up(self) -> None:
+        """Go on from the progress."""
+        progress, steps = self._progress, self._data.steps
+        self._losses, self._saved = [progress.losses], progress.step
+        self._epochs_ended = len(progress.validation) if self._data.held_out else progress.step // steps
+        self._epoch_losses = [progress.losses[self._epochs_ended * steps :]]
+        if self._settings.stopping is not None:
+            self._stopping = Stopping(self._settings.stopping, progress.best_loss, progress.waited)
+
     def run(self, listener: TrainListener) -> TrainOutcome:
         """Make the steps that are left, and write what came of them."""
+        self._started, self._first = time.perf_counter(), self._progress.step
         with _interrupts() as interrupted:
-            started, first, group = time.perf_counter(), self._progress.step, 1
-            while self._progress.step < self._total and not self._progress.ended:
-                result = self._steps(min(group, self._left_in_epoch))
-                if isinstance(result, RunFailure):
-                    return self._outcome("failed", failure=result.message)
-                if result.broken is not None:
-                    return self._outcome("broken", broken=result.broken)
-                group = max(1, min(MOST_STEPS, int(JOB_SECONDS * len(self._losses[-1]) / max(result.seconds, 1e-6))))
-                step = self._progress.step
-                listener.steps(step, self._total)
-                if step % self._data.steps == 0:
-                    failure = self._end_epoch()
-                    if failure is not None:
-                        return self._outcome("failed", failure=failure.message)
-                    if self._last_validation is not None and not np.isfinite(self._last_validation):
-                        loss = NotFinite(step=step, tensor=VALIDATION, index=(), value=self._last_validation)
-                        return self._outcome("broken", broken=loss)
-                    seconds = (time.perf_counter() - started) / (step - first) * (self._total - step)
-                    listener.epoch(step // self._data.steps, self._last_epoch, self._last_validation, seconds)
-                    if time.monotonic() - self._written_at > WRITE_SECONDS:
-                        self._write_checkpoint()
+            while self._owes_epoch or (self._progress.step < self._total and not self._progress.ended):
+                outcome = self._end_epoch(listener, interrupted) if self._owes_epoch else self._make_group(listener)
+                if outcome is not None:
+                    return outcome
                 if interrupted.is_set():
-                    self._write_all(model=False)
-                    return self._outcome("interrupted")
-            self._write_all(model=True)
-            return self._outcome("early" if self._progress.ended else "finished")
+                    return self._write_all("interrupted")
+            return self._write_all("early" if self._progress.ended else "finished")
+
+    def _make_group(self, listener: TrainListener) -> TrainOutcome | None:
+        """Make some steps within an epoch; return how training ended where it did."""
+        result = self._steps(min(self._group, self._left_in_epoch))
+        if isinstance(result, RunFailure):
+            return self._outcome("failed", failure=result.message)
+        if result.broken is not None:
+            return self._outcome("broken", broken=result.broken)
+        self._group = _next_group(len(self._losses[-1]), result.seconds)
+        listener.steps(self._progress.step, self._total)
+        return None
+
+    @property
+    def _owes_epoch(self) -> bool:
+        """Whether all steps of an epoch are made that is not evaluated yet: Ctrl-C leaves such a one too."""
+        return self._progress.step // self._data.steps > self._epochs_ended
 
     @property
     def _left_in_epoch(self) -> int:
@@ -236,14 +251,6 @@ class _Training:
     def _all_losses(self) -> NDArray[np.float32]:
         self._losses = [np.concatenate(self._losses)]
         return self._losses[0]
-
-    @property
-    def _last_epoch(self) -> NDArray[np.float32]:
-        return self._all_losses[-self._data.steps :]
-
-    @property
-    def _last_validation(self) -> float | None:
-        return float(self._progress.validation[-1]) if len(self._progress.validation) else None
 
     def _epochs(self, steps: int) -> str:
         return f"{steps / self._data.steps:g} epochs"
@@ -295,63 +302,95 @@ class _Training:
         )
         if not isinstance(result, RunFailure) and result.losses is not None:
             self._losses.append(result.losses)
-            if result.broken is None:
-                self._progress = self._progress._replace(step=first + len(rows))
+            self._epoch_losses.append(result.losses)
+            last = first + len(rows) if result.broken is None else result.broken.step - 1
+            self._progress = self._progress._replace(step=last)
         return result
 
-    def _end_epoch(self) -> RunFailure | None:
-        """Evaluate on the validation rows, and judge whether training ends."""
-        if not self._data.held_out:
+    def _end_epoch(self, listener: TrainListener, interrupted: threading.Event) -> TrainOutcome | None:
+        """Evaluate an epoch on the validation rows, and judge whether training ends; return how it did where something failed."""
+        loss = self._validation_loss(interrupted) if self._data.held_out else None
+        if isinstance(loss, RunFailure):
+            return self._outcome("failed", failure=loss.message)
+        if self._data.held_out and loss is None:
             return None
-        slices = self._data.validation_batches()
-        result = self._runs.make_steps(
-            StepJob(
-                case=self._runs.case,
-                output=self._graphs.output,
-                evaluated=[self._data.batch_of(rows) for rows in slices],
-                give_state=self._settings.stopping is not None,
-            )
-        )
-        if isinstance(result, RunFailure):
-            return result
-        counts = [rows.stop - rows.start for rows in slices]
-        loss = np.float32(np.average(np.asarray(result.evaluations, np.float64), weights=counts))
-        self._progress = self._progress._replace(validation=np.append(self._progress.validation, loss))
-        if self._settings.stopping is not None:
-            self._judge(float(loss), result.state)
+        step = self._progress.step
+        if loss is not None:
+            self._progress = self._progress._replace(validation=np.append(self._progress.validation, np.float32(loss)))
+            failure = self._judge(loss)
+            if failure is not None:
+                return self._outcome("failed", failure=failure.message)
+            if not np.isfinite(loss):
+                broken = NotFinite(step=step, tensor=VALIDATION, index=(), value=loss)
+                return self._outcome("broken", broken=broken)
+        left = (time.perf_counter() - self._started) / max(step - self._first, 1) * (self._total - step)
+        self._epochs_ended += 1
+        listener.epoch(self._epochs_ended, np.concatenate(self._epoch_losses), loss, left)
+        self._epoch_losses = []
+        if time.monotonic() - self._written_at > WRITE_SECONDS:
+            failure = self._write_checkpoint()
+            if failure is not None:
+                return self._outcome("failed", failure=failure.message)
         return None
 
-    def _judge(self, loss: float, state: Any) -> None:
-        stopping, progress = self._settings.stopping, self._progress
-        if stopping is None:
-            return
-        if loss < progress.best_loss - stopping.min_delta:
-            best = {name: state[name] for name in self._graphs.weights}
-            self._progress = progress._replace(best=best, best_loss=loss, waited=0)
-        else:
-            waited = progress.waited + 1
-            self._progress = progress._replace(waited=waited, ended=waited >= stopping.patience)
+    def _validation_loss(self, interrupted: threading.Event) -> float | RunFailure | None:
+        """Return the mean over the validation rows, rounded to float32; None after Ctrl-C, when who goes on evaluates them anew."""
+        slices, group = self._data.validation_batches(), 1
+        losses: list[float] = []
+        while len(losses) < len(slices):
+            if interrupted.is_set():
+                return None
+            chosen = slices[len(losses) : len(losses) + group]
+            evaluated: list[Bundle] = [self._data.batch_of(rows) for rows in chosen]
+            job = StepJob(case=self._runs.case, output=self._graphs.output, evaluated=evaluated)
+            result = self._runs.make_steps(job)
+            if isinstance(result, RunFailure):
+                return result
+            losses += np.asarray(result.evaluations, np.float64).tolist()
+            group = _next_group(len(chosen), result.evaluation_seconds)
+        return float(np.float32(np.average(losses, weights=[rows.stop - rows.start for rows in slices])))
 
-    def _write_checkpoint(self) -> None:
+    def _judge(self, loss: float) -> RunFailure | None:
+        """Keep the weights of the best epoch, and note whether training ends early."""
+        stopping = self._stopping
+        if stopping is None:
+            return None
+        if stopping.improves(loss):
+            state = self._state()
+            if isinstance(state, RunFailure):
+                return state
+            self._progress = self._progress._replace(best={name: state[name] for name in self._graphs.weights})
+        self._progress = self._progress._replace(best_loss=stopping.best, waited=stopping.waited, ended=stopping.ended)
+        return None
+
+    def _state(self) -> Mapping[str, NDArray[Any]] | RunFailure:
         result = self._runs.make_steps(StepJob(case=self._runs.case, give_state=True))
-        if isinstance(result, RunFailure):
-            raise UsageError(f"{self._runs.name}: {one_line(result.message)}")
+        return result if isinstance(result, RunFailure) else result.state
+
+    def _write_checkpoint(self) -> RunFailure | None:
+        state = self._state()
+        if isinstance(state, RunFailure):
+            return state
         self._progress = self._progress._replace(
-            state={name: result.state[name] for name in self._graphs.state}, losses=self._all_losses
+            state={name: state[name] for name in self._graphs.state}, losses=self._all_losses
         )
         path = self._request.out / CHECKPOINT
         write_checkpoint(path, self._identity, self._progress, self._progress.step // self._data.steps)
         self._written = [str(path)]
         self._written_at, self._saved = time.monotonic(), self._progress.step
+        return None
 
-    def _write_all(self, *, model: bool) -> None:
+    def _write_all(self, ending: Literal["finished", "early", "interrupted"]) -> TrainOutcome:
         """Write the checkpoint, the losses, and where training has ended the model with what it has learned."""
-        self._write_checkpoint()
+        failure = self._write_checkpoint()
+        if failure is not None:
+            return self._outcome("failed", failure=failure.message)
         self._write_losses()
-        if model:
+        if ending != "interrupted":
             weights = self._progress.best or {name: self._progress.state[name] for name in self._graphs.weights}
             trained = model_of_state(self._source.model, weights)
             self._write_file(TRAINED, trained.SerializeToString())
+        return self._outcome(ending)
 
     def _write_losses(self) -> None:
         steps, validation = self._data.steps, self._progress.validation
@@ -398,6 +437,11 @@ class _Training:
             left_out=self._data.training_rows % self._data.batch,
             notes=_notes(self._graphs),
         )
+
+
+def _next_group(count: int, seconds: float) -> int:
+    """Return how many steps or evaluations take JOB_SECONDS, where so many took these seconds."""
+    return max(1, min(MOST_STEPS, int(JOB_SECONDS * count / max(seconds, 1e-6))))
 
 
 def _same_file(first: Path, second: Path) -> bool:
