@@ -59,6 +59,7 @@ def test_the_optimizer_is_that_of_the_options(options, expected):
         ({"epsilon": -1e-8}, "--epsilon -1e-08 is not"),
         ({"decay": 1.5}, "--decay 1.5 is not"),
         ({"decay": 0.5, "decay_steps": 0}, "--decay-steps 0 is not"),
+        ({"decay": 0.5, "decay_steps": 2.5}, "--decay-steps 2.5 is not"),
         ({"decay_steps": 5}, "give --decay too"),
     ],
 )
@@ -77,10 +78,20 @@ def test_impossible_numbers_of_an_optimizer_are_named(options, expected):
         ({"epochs": 1, "steps": 1}, "one of them"),
         ({"validation": 0.0}, "--validation 0 "),
         ({"validation": float("nan")}, "--validation nan"),
+        ({"validation": "half"}, "--validation half of type str"),
+        ({"batch": 2.5}, "--batch 2.5 is not a whole number"),
+        ({"steps": True}, "--steps True"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**32}, "--seed 4294967296"),
+        ({"seed": 0.5}, "--seed 0.5"),
+        ({"timeout": -5}, "--timeout -5"),
+        ({"timeout": float("nan")}, "--timeout nan"),
+        ({"max_memory": -1}, "--max-memory -1"),
+        ({"max_memory": float("inf")}, "--max-memory inf"),
     ],
 )
 def test_impossible_counts_are_named(options, expected):
-    expect_counts(request(batch=1, epochs=1, validation=0.5))
+    expect_counts(request(batch=1, epochs=1, validation=0.5, seed=2**32 - 1, timeout=1, max_memory=0.01))
     with pytest.raises(UsageError) as raised:
         expect_counts(request(**options))
     assert expected in str(raised.value)

@@ -61,11 +61,11 @@ RESUME = "--resume"
 @click.option("--stop-patience", type=int, help="End after so many epochs without gain, with the best weights.")
 @click.option("--stop-min-delta", type=float, help="By how much the validation loss must fall to count (default: 0).")
 @click.option("--runtime", default="ort-cpu", show_default=True, help="What trains: ort-cpu, openvino, reference ...")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the order of rows.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of rows.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("actconform-train"), show_default=True)
 @click.option(RESUME, is_flag=True, help="Go on from the checkpoint in --out, bit for bit.")
-@click.option("--max-memory", type=click.FloatRange(min=0.01), help="In GiB (default: what the machine has available).")
-@click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a step may take.")
+@click.option("--max-memory", type=float, help="In GiB (default: what the machine has available).")
+@click.option("--timeout", type=float, help="Seconds that a step may take.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
 def command(config_path: Path | None, **arguments: Any) -> int:
     """Train MODEL, an exported ONNX file with its weights, in an ONNX runtime, and write it with what it has learned.

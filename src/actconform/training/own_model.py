@@ -111,8 +111,8 @@ def train_own_model(
     resumed gives the numbers of one that is not. Raises UsageError for what the user must change, before anything is written, and
     OSError, which names the file, where one cannot be written; the checkpoint before it is whole then.
     """
-    loss, optimizer, stopping = loss_of(request), optimizer_of(request), stopping_of(request)
     expect_counts(request)
+    loss, optimizer, stopping = loss_of(request), optimizer_of(request), stopping_of(request)
     expect_safetensors()
     memory = None if request.max_memory is None else int(request.max_memory * 2**30)
     with ExitStack() as stack:

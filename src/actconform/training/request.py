@@ -25,6 +25,7 @@ OWN_NUMBERS: dict[str, tuple[str, ...]] = {
 }
 """The numbers that not all optimizers have, and which ones do."""
 TARGET_NAME = "target"
+LARGEST_SEED = 2**32 - 1
 
 
 class TrainRequest(NamedTuple):
@@ -104,7 +105,7 @@ def optimizer_of(request: TrainRequest) -> Optimizer:
     decay = 1.0 if request.decay is None else request.decay
     _expect_number("decay", decay, "above 0, and at most 1", fits=0.0 < decay <= 1.0)
     every = 1 if request.decay_steps is None else request.decay_steps
-    _expect_number("decay_steps", every, "a whole number from 1 on", fits=every >= 1)
+    _expect_number("decay_steps", every, "a whole number from 1 on", fits=_counts(every))
     kind = next(kind for kind in kinds if kind == request.optimizer)
     return Optimizer(kind=kind, learning_rate=rate, decay=decay, decay_steps=every, **numbers)
 
@@ -128,22 +129,31 @@ def stopping_of(request: TrainRequest) -> EarlyStopping | None:
         return None
     if request.validation is None:
         raise UsageError("--stop-patience waits for the validation loss to fall: give --validation too, such as 0.2")
-    _expect_number("stop_patience", request.stop_patience, "1 or more epochs", fits=request.stop_patience >= 1)
+    _expect_number("stop_patience", request.stop_patience, "1 or more epochs", fits=_counts(request.stop_patience))
     least = 0.0 if request.stop_min_delta is None else request.stop_min_delta
     _expect_number("stop_min_delta", least, "a number from 0 on", fits=0.0 <= least < math.inf)
     return EarlyStopping(min_delta=least, patience=request.stop_patience)
 
 
 def expect_counts(request: TrainRequest) -> None:
-    """Raise UsageError where batch, epochs, steps or the share of validation cannot be."""
+    """Raise UsageError where batch, epochs, steps, seed, the share of validation, or a limit of time or memory cannot be."""
     for name in ("batch", "epochs", "steps"):
         value = getattr(request, name)
-        _expect_number(name, value, "a whole number from 1 on", fits=value is None or value >= 1)
+        _expect_number(name, value, "a whole number from 1 on", fits=value is None or _counts(value))
+    fits = _counts(request.seed, least=0) and request.seed <= LARGEST_SEED
+    _expect_number("seed", request.seed, f"a whole number from 0 to {LARGEST_SEED}", fits=fits)
+    for name, least, unit in (("timeout", 1.0, "seconds"), ("max_memory", 0.01, "GiB")):
+        limit = getattr(request, name)
+        fits = limit is None or (_is_number(limit) and least <= limit < math.inf)
+        _expect_number(name, limit, f"{least:g} or more {unit}", fits=fits)
     if request.epochs is not None and request.steps is not None:
         raise UsageError("--epochs and --steps both say when training ends: give one of them")
     share = request.validation
     _expect_number(
-        "validation", share, "a share above 0 and below 1, such as 0.2", fits=share is None or 0.0 < share < 1.0
+        "validation",
+        share,
+        "a share above 0 and below 1, such as 0.2",
+        fits=share is None or (_is_number(share) and 0.0 < share < 1.0),
     )
 
 
@@ -161,11 +171,24 @@ def difference_of_settings(stored: TrainSettings, wanted: TrainSettings) -> str:
     return ""
 
 
-def _expect_number(name: str, value: float | None, wanted: str, *, fits: bool) -> None:
-    if not fits:
-        raise UsageError(
-            f"{option(name)} {value:g} is not {wanted}" if value is not None else f"{option(name)}: {wanted}"
-        )
+def _counts(value: object, least: int = 1) -> bool:
+    """Tell whether a value, which may come from Python, is an int of at least that."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _expect_number(name: str, value: object, wanted: str, *, fits: bool) -> None:
+    if fits:
+        return
+    if value is None:
+        raise UsageError(f"{option(name)}: {wanted}")
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, int | float):  # such as a text or an integer of numpy, from Python
+        shown = f"{one_line(shown, 80)} of type {type(value).__name__}"
+    raise UsageError(f"{option(name)} {shown} is not {wanted}")
 
 
 def _flat(settings: TrainSettings) -> dict[str, object]:
