@@ -138,7 +138,7 @@ CALLS = {
     "option": Mistake("run --dtpye f32", ("--dtpye", "--dtype")),
     "list-what": Mistake("list kernel", ("'kernel'", "kernels")),
     "golden-command": Mistake("golden verfy", ("'verfy'",)),
-    "model-to-verify": Mistake("golden verify mlp-rellu", ("unknown kernel or model 'mlp-rellu'", "mlp-relu")),
+    "model-to-verify": Mistake("golden verify mlp-rellu", ("unknown kernel, model or experiment 'mlp-rellu'", "mlp-relu")),
     "model": Mistake("run mlp-rellu/value/f32/torch", ("nothing is called 'mlp-rellu'", "did you mean mlp-relu")),
     "kernel-to-mint": Mistake("golden mint --folder new sigmod", ("unknown kernel, model or experiment 'sigmod'", "sigmoid")),
     "mint-into-a-file": Mistake("golden mint --folder taken relu", ("taken", "cannot be written"), {"taken": ""}),

@@ -57,7 +57,7 @@ def test_listing_and_minting_name_a_broken_plugin_with_its_error(how: str, broke
         assert said.code == 2, verb
         assert "plugin half (actconform-stand-in 1.0) is broken: " in said.err, verb
         assert words in said.err, verb
-    assert "unknown kernel or model 'half'" in said.err
+    assert "unknown kernel, model or experiment 'half'" in said.err
     assert "mlp-relu" in cli("list", "models").out, "the others are listed all the same"
 
 
