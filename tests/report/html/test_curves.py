@@ -85,7 +85,7 @@ def test_a_step_whose_loss_is_no_number_is_a_wrong_step(shown):
     evidence = (
         "the loss is no number from step 5 on; the first NaN is at step 4, optimizer: w; nothing is called learned"
     )
-    line, texts = shown(made.finding("property", regime="claims", worst=None, evidence=evidence), wrong_step=4)
+    line, texts = shown(made.finding("property", regime="not finite", worst=None, evidence=evidence), wrong_step=4)
     assert (line["w"], texts[line["why"]]) == (4, evidence)
 
 
