@@ -78,7 +78,9 @@ COMMANDS = {
         mistyped("actconform_backend"),
     ),
     "command": Mistake("rnu", ("no command 'rnu'", "did you mean run")),
-    "kernel-to-verify": Mistake("golden verify sigmod", ("unknown kernel, model or experiment 'sigmod'", "did you mean sigmoid")),
+    "kernel-to-verify": Mistake(
+        "golden verify sigmod", ("unknown kernel, model or experiment 'sigmod'", "did you mean sigmoid")
+    ),
     "adopt-nothing": Mistake("deviations adopt gone", ("gone: cannot be read", "actconform run")),
     "adopt-foreign": Mistake(
         "deviations adopt .", ("report.json", "is JSON, but not the report of a run"), {"report.json": FOREIGN}
@@ -138,9 +140,13 @@ CALLS = {
     "option": Mistake("run --dtpye f32", ("--dtpye", "--dtype")),
     "list-what": Mistake("list kernel", ("'kernel'", "kernels")),
     "golden-command": Mistake("golden verfy", ("'verfy'",)),
-    "model-to-verify": Mistake("golden verify mlp-rellu", ("unknown kernel, model or experiment 'mlp-rellu'", "mlp-relu")),
+    "model-to-verify": Mistake(
+        "golden verify mlp-rellu", ("unknown kernel, model or experiment 'mlp-rellu'", "mlp-relu")
+    ),
     "model": Mistake("run mlp-rellu/value/f32/torch", ("nothing is called 'mlp-rellu'", "did you mean mlp-relu")),
-    "kernel-to-mint": Mistake("golden mint --folder new sigmod", ("unknown kernel, model or experiment 'sigmod'", "sigmoid")),
+    "kernel-to-mint": Mistake(
+        "golden mint --folder new sigmod", ("unknown kernel, model or experiment 'sigmod'", "sigmoid")
+    ),
     "mint-into-a-file": Mistake("golden mint --folder taken relu", ("taken", "cannot be written"), {"taken": ""}),
     "no-goldens": Mistake("golden verify --folder gone", ("gone/manifest.json: no such file", "golden mint")),
     "nothing-to-compare": Mistake("golden diff gone gone", ("gone/manifest.json: no such file",)),
