@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import resource
 import stat
 import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 
-from actconform.files import read_bytes, read_text, write_bytes
+from actconform.files import PIECE, read_bytes, read_text, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,20 +115,19 @@ def test_text_is_utf_8(tmp_path: Path) -> None:
         read_text(tmp_path / "file")
 
 
-def test_a_file_is_written_whole_or_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_written_whole_or_left_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"before")
     path.chmod(0o640)
     write_bytes(path, b"after")
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"after", 0o640)
 
-    def full(self: Path, content: bytes) -> None:
-        with self.open("wb") as file:
-            file.write(content[:2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
-
-    monkeypatch.setattr(type(path), "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"something else")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PIECE, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_bytes(path, b"something else" * PIECE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == b"after"
     assert [each.name for each in tmp_path.iterdir()] == ["file"]

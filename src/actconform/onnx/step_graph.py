@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from actconform.errors import UsageError, near
 from actconform.onnx.batch_statistics import append_statistics
-from actconform.onnx.constants import constant_tensor
+from actconform.onnx.constants import constant_tensor, tensor_of
 from actconform.onnx.grad.reverse_mode import add_gradients
 from actconform.onnx.nested_graphs import fresh_prefix, needed, own_names, reads
 from actconform.onnx.strip_weights import restore_weights, strip_weights
@@ -165,7 +165,7 @@ def model_of_state(model: onnx.ModelProto, state: Mapping[str, NDArray[np.float3
             raise UsageError(
                 f"the state has {tensor.name!r} as {dtype_and_shape}; the model's has shape {list(tensor.dims)}, float32"
             )
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        tensor.CopyFrom(tensor_of(array, tensor.name))
     return trained
 
 
