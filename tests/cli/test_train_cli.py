@@ -403,3 +403,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(cli, files):
     assert cli(*TRAIN, "--epochs", "3", "--out", "out", "--resume").code == 0
     assert cli(*TRAIN, "--epochs", "3", "--out", "whole").code == 0
     assert written("out") == written("whole")
+
+
+def test_logits_that_are_taken_for_probabilities_are_noted(cli, files):
+    command = [word if word != LOSS else LOSS.removesuffix("-from-logits") for word in TRAIN]
+    result = cli(*command, "--epochs", "1")
+    assert result.code == 0
+    assert re.search(rf"^NOTE     output 'logits' is -\S+ to \S+ in the first batch, .*--loss {LOSS}$", result.out, re.M)
+    assert "NOTE" not in cli(*TRAIN, "--out", "other").out

@@ -17,6 +17,7 @@ from actconform.checking.source import read_source
 from actconform.errors import UsageError
 from actconform.files import write_bytes
 from actconform.onnx.step_graph import model_of_state
+from actconform.onnx.trainable import TARGET
 from actconform.onnx.training_mode import drawing_nodes, training_norms
 from actconform.plugin.training_loop import Stopping
 from actconform.text import one_line
@@ -31,6 +32,7 @@ from actconform.training.checkpoint import (
 )
 from actconform.training.data import read_train_data
 from actconform.training.graphs import train_graphs
+from actconform.training.probabilities import probability_notes
 from actconform.training.request import TrainSettings, expect_counts, loss_of, optimizer_of, stopping_of
 from actconform.types import Artifact
 from actconform.types.model import LOSS
@@ -174,6 +176,7 @@ class _Training:
         self._written: list[str] = []
         self._saved = 0
         self._written_at = -WRITE_SECONDS
+        self._notes = _notes(graphs)
 
     def begin(self) -> None:
         """Read the checkpoint where the training goes on, have the runtime load the graphs, and see that the folder can be written.
@@ -272,11 +275,15 @@ class _Training:
         )
         if isinstance(result, RunFailure):
             raise UsageError(f"{self._runs.name} computes no loss of the first rows: {one_line(result.message)}")
-        if result.shapes[0] != batch["target"].shape:
+        output = np.asarray(result.output)
+        if output.shape != batch[TARGET].shape:
             raise UsageError(
-                f"{one_line(str(self._request.data))}: target {one_line(self._data.target)!r} has shape {list(batch['target'].shape)} "
-                f"for a batch, and output {one_line(graphs.output)!r} of the model {list(result.shapes[0])}"
+                f"{one_line(str(self._request.data))}: target {one_line(self._data.target)!r} has shape {list(batch[TARGET].shape)} "
+                f"for a batch, and output {one_line(graphs.output)!r} of the model {list(output.shape)}"
             )
+        if not self._progress.step:  # what a trained model gives says nothing of what it was
+            target = self._data.target, self._data.arrays[TARGET]
+            self._notes += probability_notes(self._settings.loss, output=(graphs.output, output), target=target)
         facts = self._runs.start()
         self._facts = (
             ""
@@ -435,7 +442,7 @@ class _Training:
             failure=failure,
             facts=self._facts,
             left_out=self._data.training_rows % self._data.batch,
-            notes=_notes(self._graphs),
+            notes=self._notes,
         )
 
 

@@ -51,13 +51,13 @@ class NotFinite(msgspec.Struct, frozen=True, kw_only=True):
 class StepResult(msgspec.Struct, kw_only=True, tag=True):
     """The result of a StepJob: the loss of each step before its update, and of each evaluated batch, float32.
 
-    After a step that gives a number which is not finite no further one is made; its update is not taken up. `shapes` are those of
-    the output in each evaluated batch. Seconds are of the steps alone, and of the evaluations alone.
+    After a step that gives a number which is not finite no further one is made; its update is not taken up. `output` is what the
+    model gives for the first evaluated batch, where the job brings graphs. Seconds are of the steps alone, and of the evaluations alone.
     """
 
     losses: NDArray[Any] | None = None
     evaluations: NDArray[Any] | None = None
-    shapes: list[tuple[int, ...]] = []
+    output: NDArray[Any] | None = None
     state: Bundle = {}
     broken: NotFinite | None = None
     implementation: str = ""
@@ -125,7 +125,8 @@ def _evaluate(graphs: LoadedStep, job: StepJob, result: StepResult) -> None:
     for batch in job.evaluated:
         outputs = graphs.evaluate(batch)
         losses.append(np.float32(outputs[LOSS]))
-        result.shapes.append(outputs[job.output].shape)
+        if job.inference is not None and result.output is None:
+            result.output = outputs[job.output]
     result.evaluations = np.asarray(losses, np.float32)
     result.evaluation_seconds = time.perf_counter() - started
 
