@@ -409,5 +409,7 @@ def test_logits_that_are_taken_for_probabilities_are_noted(cli, files):
     command = [word if word != LOSS else LOSS.removesuffix("-from-logits") for word in TRAIN]
     result = cli(*command, "--epochs", "1")
     assert result.code == 0
-    assert re.search(rf"^NOTE     output 'logits' is -\S+ to \S+ in the first batch, .*--loss {LOSS}$", result.out, re.M)
+    assert re.search(
+        rf"^NOTE     output 'logits' is -\S+ to \S+ in the first batch, .*--loss {LOSS}$", result.out, re.MULTILINE
+    )
     assert "NOTE" not in cli(*TRAIN, "--out", "other").out

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 
-from documents import TOP
+import pytest
+from documents import TOP, blocks
 
+from actconform import Unsupported
 from actconform.catalog.experiments import experiments
 from actconform.catalog.models.zoo import PUBLISHED
 from actconform.plugin.interfaces import Backend
@@ -40,3 +43,20 @@ def test_each_framework_that_trains_is_in_the_table():
     refusing = {"keras-gpu"}  # as the words below the table say
     assert trainers, "no plugin of a framework is installed"
     assert column("backend") == trainers - refusing
+
+
+def test_the_backend_that_trains_is_right_as_it_stands_and_a_wrong_step_of_it_is_named(tmp_path):
+    program = tmp_path / "trainer.py"
+
+    def run(source):
+        program.write_text(source, encoding="utf-8")
+        runpy.run_path(str(program))
+
+    shown = "".join(text for language, text in blocks(TOP / "docs" / "training.md") if language == "python")
+    run(shown)
+    summed = shown.replace("/ np.float32(rows)", "")
+    assert summed != shown
+    with pytest.raises(AssertionError, match="first at step 1, gradient"):
+        run(summed)
+    with pytest.raises(Unsupported, match="no optimizer but sgd"):
+        run(shown.replace('short_task("blobs-sgd")', 'short_task("blobs-adam")'))

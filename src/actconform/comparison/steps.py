@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from actconform.comparison.comparator import Comparison
     from actconform.comparison.wrong_elements import FirstWrong
     from actconform.testdata.kernel_vectors import TestVector
+    from actconform.testdata.training_vectors import BoundedStep
     from actconform.types import Bundle, Finding, Measurement
     from actconform.types.dtypes import FloatFormat
     from actconform.types.training_run import TrainingRecord, TrainingTask
@@ -54,12 +55,17 @@ class ComparedTraining(NamedTuple):
 
 
 def compare_training(
-    task: TrainingTask, record: TrainingRecord, free: TestVectors, fmt: FloatFormat
+    task: TrainingTask,
+    record: TrainingRecord,
+    free: TestVectors,
+    fmt: FloatFormat,
+    first_step: BoundedStep | None = None,
 ) -> ComparedTraining:
     """Return how a training compares, by regime: "initial state"; "loss", "gradient", "batch statistics" and "optimizer" of its judged
     steps; "free running"; "inference" of what it ended with; "early stopping".
 
-    `free` are the test vectors of `free_running`. The evidence of each finding names the first element that is wrong, and what it looks
+    `free` are the test vectors of `free_running`, `first_step` what `bounded_step` gives for the first step from the task's own state, where
+    that was computed before. The evidence of each finding names the first element that is wrong, and what it looks
     like. A step whose state is no numbers ends what
     is judged of steps, and nothing is said of inference then: the finding of regime "not finite" names the first NaN. What is missing of the
     record, or has another shape or dtype, is a finding too, and then nothing else is judged.
@@ -67,7 +73,7 @@ def compare_training(
     wrong = record_findings(task, record)
     if wrong:
         return ComparedTraining([], wrong, None, sound=False)
-    judged = _JudgedSteps(task, record, fmt)
+    judged = _JudgedSteps(task, record, fmt, first_step)
     not_finite = first_non_finite(task, record)
     by_itself = _by_itself(record, free)
     measurements, findings = judged.compared()
@@ -104,8 +110,10 @@ def _by_itself(record: TrainingRecord, free: TestVectors) -> Comparison:
 class _JudgedSteps:
     """The judged steps of a sound record, up to the first that leaves no numbers, and the first wrong element of them."""
 
-    def __init__(self, task: TrainingTask, record: TrainingRecord, fmt: FloatFormat) -> None:
-        self._task, self._record, self._fmt = task, record, fmt
+    def __init__(
+        self, task: TrainingTask, record: TrainingRecord, fmt: FloatFormat, first_step: BoundedStep | None
+    ) -> None:
+        self._task, self._record, self._fmt, self._first_step = task, record, fmt, first_step
         self._vectors, self._outputs = initial_vectors(task, record)
         self.first = first_wrong(self._vectors, self._outputs, 0)
         self._about = ""
@@ -118,7 +126,7 @@ class _JudgedSteps:
             self._judge(step)
 
     def _judge(self, step: JudgedStep) -> None:
-        computed = bounded_step(self._task.experiment, {**step.batch, **step.before}, self._fmt)
+        computed = self._computed(step)
         vectors, outputs = step_vectors(self._task, self._record.forms, step, self._fmt, computed)
         if self.first is None:
             self.first = first_wrong(vectors, outputs, step.number + 1)
@@ -128,6 +136,16 @@ class _JudgedSteps:
                 self._about = "; ".join(filter(None, (str(self.first), like)))
         self._vectors += vectors
         self._outputs += outputs
+
+    def _computed(self, step: JudgedStep) -> BoundedStep:
+        state = self._task.state
+        if (
+            step.number
+            or self._first_step is None
+            or any(step.before[name].tobytes() != state[name].tobytes() for name in state)
+        ):
+            return bounded_step(self._task.experiment, {**step.batch, **step.before}, self._fmt)
+        return self._first_step
 
     def compared(self) -> tuple[list[Measurement], list[Finding]]:
         """Return what was measured and found of all of them together."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from actconform.comparison.optimizer_alternatives import Situated, alternatives, healthy_step
 from actconform.comparison.wrong_elements import beyond
-from actconform.oracle.training.trajectory import running
+from actconform.oracle.training.trajectory import passed_through, running
 from actconform.testdata.training_vectors import (
     GRADIENT,
     LOSS_PART,
@@ -44,6 +44,7 @@ Guess: TypeAlias = "tuple[str, Callable[[], Limited | None]]"
 
 LIKE = "it looks like: "
 ALIKE = 2  # guesses that are named where several fit
+NEAR, NEAR_BOUNDS = 2.0**-10, 64.0  # of a tensor's largest number, and of the largest bound of the step as it should be
 
 
 class _Wrong(NamedTuple):
@@ -114,6 +115,17 @@ def _fits(wrong: _Wrong, limited: Limited | None) -> bool:
     )
 
 
+def _resembles(wrong: _Wrong, limited: Limited) -> bool:
+    """Tell whether all wrong tensors are so near to these values that bounds of their own may hold them."""
+    for name in wrong.off:
+        if name not in limited:
+            return False
+        value, bound = limited[name]
+        if not np.abs(wrong.got(name) - value).max() <= NEAR * np.abs(value).max() + NEAR_BOUNDS * np.max(bound):
+            return False
+    return True
+
+
 def _of_loss(wrong: _Wrong) -> Iterator[Guess]:
     yield from _of_other_inputs(wrong, lambda computed, bounds: {LOSS: (computed.loss, bounds[LOSS])})
     yield from _of_factors(wrong)
@@ -178,8 +190,8 @@ def _of_other_inputs(wrong: _Wrong, of_part: Callable[[Evaluated, Mapping[str, F
     """Yield what comes of other batches, noise or parameters than the step's own, or of the model in inference."""
     experiment, step, task = wrong.experiment, wrong.step, wrong.task
 
-    def of(changed: Bundle, changed_experiment: Experiment = experiment) -> Limited:
-        return of_part(*bounded_step(changed_experiment, {**step.batch, **step.before, **changed}, wrong.fmt))
+    def of(changed: Bundle, changed_experiment: Experiment = experiment) -> Limited | None:
+        return _of_tensors(wrong, of_part, changed_experiment, {**step.batch, **step.before, **changed})
 
     noise = task.noise.keys()
     for number in dict.fromkeys((step.number - 1, 0, step.number + 1)):
@@ -206,6 +218,18 @@ def _of_other_inputs(wrong: _Wrong, of_part: Callable[[Evaluated, Mapping[str, F
     if experiment.batch > 1:
         short = {name: array[:-1] for name, array in step.batch.items()}
         yield "computed of all rows of the batch but the last", lambda: of(short)
+
+
+def _of_tensors(
+    wrong: _Wrong,
+    of_part: Callable[[Evaluated, Mapping[str, F64]], Limited],
+    experiment: Experiment,
+    tensors: Bundle,
+) -> Limited | None:
+    """Return what a model gives of these tensors, with bounds of its own; None where it is far off, without these, which take long."""
+    if not _resembles(wrong, of_part(passed_through(experiment.model, tensors), wrong.bounds)):
+        return None
+    return of_part(*bounded_step(experiment, tensors, wrong.fmt))
 
 
 def _of_factors(wrong: _Wrong) -> Iterator[Guess]:

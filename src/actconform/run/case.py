@@ -25,10 +25,10 @@ from actconform.testdata.golden.store import Golden, load
 from actconform.testdata.golden.training_goldens import check_initial_state
 from actconform.testdata.repetition import calls_of, repeated_calls
 from actconform.testdata.training_tasks import training_task
-from actconform.testdata.training_vectors import free_running
+from actconform.testdata.training_vectors import bounded_step, free_running
 from actconform.types import DRIVER_EXPORTER, TRAINING, Blame, Case, FindingClass, Kernel, Result, Route, Verdict
 from actconform.types.dtypes import DTYPES, TRAINED_DTYPE
-from actconform.types.model import Model
+from actconform.types.model import LOSS, Model
 from actconform.verdict.blame import blame, breach, by_drawing, by_optimizer
 from actconform.verdict.causes.explain import Explanation, Situation, plainly
 from actconform.verdict.judge import judge
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from actconform.run.subject import Subject
     from actconform.testdata.golden.store import Manifest
     from actconform.testdata.kernel_vectors import TestVectors
+    from actconform.testdata.training_vectors import BoundedStep
     from actconform.types import Artifact, Bundle, Finding, Measurement
     from actconform.types.cause import Register
     from actconform.types.training import Experiment, Forms
@@ -83,6 +84,7 @@ class VectorCache:
         self._goldens: dict[str, Golden] = {}
         self._tasks: dict[str, TrainingTask] = {}
         self._free: dict[tuple[str, Forms], TestVectors] = {}
+        self._first_steps: dict[str, BoundedStep] = {}
 
     def generate(self, subject: Kernel | Model, case: Case) -> TestVectors:
         """Return the test vectors of a case. Raises GoldenError where its goldens are damaged."""
@@ -121,6 +123,15 @@ class VectorCache:
             if key not in self._free:
                 self._free[key] = free_running(task, forms, DTYPES[TRAINED_DTYPE])
             return self._free[key]
+
+    def first_step(self, task: TrainingTask) -> BoundedStep:
+        """Return what the first step of an experiment computes from its initial state, which is the same on all routes."""
+        name = task.experiment.name
+        with self._of((name, "first step")):
+            if name not in self._first_steps:
+                truth, bounds = bounded_step(task.experiment, {**task.batch(0), **task.state}, DTYPES[TRAINED_DTYPE])
+                self._first_steps[name] = truth._replace(layers={LOSS: truth.loss}), bounds  # layers may be large
+            return self._first_steps[name]
 
     def _drawn(self, subject: Kernel | Model, case: Case) -> TestVectors:
         golden = self._goldens.get(subject.name)

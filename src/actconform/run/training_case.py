@@ -91,7 +91,8 @@ def run_training(
     record = outcome.record
     with stage("compare"):
         free = context.vector_cache.free_running(task, record.forms)
-        compared = compare_training(task, record, free, DTYPES[case.dtype])
+        first_step = context.vector_cache.first_step(task) if task.keep else None
+        compared = compare_training(task, record, free, DTYPES[case.dtype], first_step)
         curve = None
         if compared.sound:
             curve = msgspec.structs.replace(curve_of(task, record), wrong_step=compared.wrong_step)

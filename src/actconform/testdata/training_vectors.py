@@ -7,7 +7,7 @@ by roundings, as for models; what the optimizer makes of the gradients a running
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -35,11 +35,15 @@ if TYPE_CHECKING:
     from actconform.types.training_run import TrainingRecord, TrainingTask
 
     F64 = NDArray[np.float64]
+    BoundedStep: TypeAlias = tuple[Evaluated, dict[str, F64]]
 
 LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch statistics", "optimizer")
 """The parts of a step, in the order of the computation: regimes of its test vectors."""
 STEP_RUNS = 4  # of perturbed evaluations, each of a step
 STEP_LIMIT = 32.0  # spreads: twice that of models, which have twice as many evaluations to see how far an element moves
+INFERENCE_RUNS = (
+    8  # hundreds of thousands of elements are judged: the spread of some is small in four evaluations by chance alone
+)
 LOGARITHM_ROUNDINGS = 4.0  # of 1: of the probability, twice where it is one less others, and of its logarithm
 INITIAL = "initial state"
 INFERENCE = "inference"
@@ -67,7 +71,7 @@ def step_vectors(
     forms: Forms,
     step: JudgedStep,
     fmt: FloatFormat,
-    computed: tuple[Evaluated, dict[str, F64]] | None = None,
+    computed: BoundedStep | None = None,
 ) -> tuple[list[TestVector], list[Bundle]]:
     """Return the test vectors of a step, one for each of its parts, and what the backend gave for each.
 
@@ -105,7 +109,7 @@ def statistic_key(name: str, forms: Forms) -> str:
     return name.replace(".variance", ".unbiased") if forms.variance == "unbiased" else name
 
 
-def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> tuple[Evaluated, dict[str, F64]]:
+def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> BoundedStep:
     """Return what a model computes of a batch in training, and the allowed error of its loss, gradients and running statistics.
 
     Where rounding decides on which side of a kink a number is, or which of two is the largest of a pool, either is allowed.
@@ -248,7 +252,7 @@ def inference_vectors(
         layers = values(model, tensors)
         truth = {key: _wide(layers[layer]) for key, layer in keys.items()}
         runs = []
-        for run in range(STEP_RUNS):
+        for run in range(INFERENCE_RUNS):
             moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
             of_run = values(model, moved, touch("value"))
             runs.append({key: _wide(of_run[layer]) for key, layer in keys.items()})
@@ -279,7 +283,7 @@ def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVect
     """
     experiment = task.experiment
     steps = experiment.free_steps
-    losses, _, _ = trajectory(task, steps, forms)
+    losses, _, _ = trajectory(task, steps, forms, up_to_loss=True)
     truth = np.asarray(losses)
 
     def off(run: int) -> Any:
@@ -293,7 +297,8 @@ def free_running(task: TrainingTask, forms: Forms, fmt: FloatFormat) -> TestVect
         side = float(signs(f"{experiment.name}/bias correction/{run}", (1,))[0])
         return lambda number: 1.0 + side * _of_bias_correction(experiment.optimizer, number + 1, fmt)
 
-    moved = [np.asarray(trajectory(task, steps, forms, off(run), hurried(run))[0]) for run in range(FREE_RUNS)]
+    runs = [trajectory(task, steps, forms, off(run), hurried(run), up_to_loss=True) for run in range(FREE_RUNS)]
+    moved = [np.asarray(of_run) for of_run, _, _ in runs]
     spread = np.maximum.accumulate(np.sqrt(np.mean([(run - truth) ** 2 for run in moved], axis=0)))
     bound = FREE_LIMIT * (spread + fmt.unit_roundoff * np.abs(truth)) + loss_rounding(experiment.model, fmt)
     return TestVectors(step_tolerance(fmt), [_vector(FREE_RUNNING, {LOSS: truth}, {LOSS: bound}, {})])

@@ -81,7 +81,7 @@ def _conv2d(reading: Reading) -> F64:
     kernel, layer = reading.parameters["kernel"], reading.layer
     taps = _taps(layer, _padded(layer, reading.inputs[0], 0.0))
     products = (
-        np.concatenate([part @ w for part, w in _groups(reading, pixels, matrix)], axis=-1)
+        np.concatenate([np.tensordot(part, w, axes=1) for part, w in _groups(reading, pixels, matrix)], axis=-1)
         for pixels, matrix in zip(taps, kernel.reshape(-1, *kernel.shape[2:]), strict=True)
     )
     y: F64 = sum(products) + reading.parameters["bias"]

@@ -121,10 +121,13 @@ def trajectory(
     forms: Forms,
     touch: Callable[[int], Touch] = lambda _: lambda _, array: array,
     rate: Callable[[int], float] = lambda _: 1.0,
+    *,
+    up_to_loss: bool = False,
 ) -> tuple[list[float], list[float], dict[str, F64]]:
     """Return the losses and the norms of all gradients together of the first steps, and the state after them.
 
     `touch(i)` may change the parameters that step i, from 0 on, begins with, and its learning rate is `rate(i)` times the experiment's.
+    With `up_to_loss` the last step ends with its loss, which is cheaper: norms and state are those of the steps before it.
     """
     experiment, rule = task.experiment, task.experiment.optimizer
     state = {**{name: np.asarray(array, np.float64) for name, array in task.state.items()}, **initial_slots(experiment)}
@@ -132,6 +135,9 @@ def trajectory(
     for number in range(steps):
         for name in experiment.differentiable:
             state[name] = touch(number)(name, state[name])
+        if up_to_loss and number == steps - 1:
+            losses.append(float(values(experiment.model, {**task.batch(number), **state})[LOSS]))
+            break
         computed = passed_through(experiment.model, {**task.batch(number), **state})
         losses.append(float(computed.loss))
         norms.append(
