@@ -18,8 +18,10 @@ from actconform.files import read_text
 
 CONFIG_FILE = "actconform.toml"
 MOST_THREADS = 1024  # libraries start as many, and fail or hang at some number
-PLACES = ("model", "inputs", "outputs")
 EXAMPLE = "./myrt {model} {inputs} {outputs}"
+PREPARE_EXAMPLE = "./myrtc {model} -o {artifact}"
+PREPARED_EXAMPLE = "./myrt {artifact} {inputs} {outputs}"
+SERVE_EXAMPLE = "./myrt --serve"
 
 
 class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +32,8 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     "BASE@LABEL" it is one more backend, like BASE.
 
     `command` makes a runtime of a program that is no plugin: {model} stands for a file, {inputs} and {outputs} for folders of
-    `tensors`; `version` is a command too, whose output is a fact.
+    `tensors`; `version` is a command too, whose output is a fact. `prepare` runs once a graph and makes {artifact} of {model}, and the
+    command then makes all calls of a case in one start. `serve` in its place is a process that stays, and answers messages.
     """
 
     python: str | None = None
@@ -38,8 +41,15 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     requirements: tuple[str, ...] = ()
     dependencies: bool = True
     command: str | None = None
+    prepare: str | None = None
+    serve: str | None = None
     tensors: Literal["npy", "pb"] | None = None
     version: str | None = None
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a runtime that is a program, not a plugin."""
+        return self.command is not None or self.serve is not None
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,7 +104,11 @@ def read_config(path: Path | None = None) -> Config:
 
 def _problem(backend: BackendConfig) -> str:
     """Return what is wrong with the settings of one backend, in words, or ""."""
-    words = [*backend.env, *backend.env.values(), *(word for word in (backend.python, backend.command) if word)]
+    words = [
+        *backend.env,
+        *backend.env.values(),
+        *(word for word in (backend.python, backend.command, backend.prepare, backend.serve) if word),
+    ]
     if backend.python == "" or any("\0" in word for word in words) or any("=" in key or not key for key in backend.env):
         return "python or env is no path, name or value that a process can have"
     for text in backend.requirements:
@@ -107,17 +121,40 @@ def _problem(backend: BackendConfig) -> str:
             )
     if not backend.dependencies and not backend.requirements:
         return "dependencies = false without requirements: wanted requirements to install without what they depend on"
-    if backend.command is None:
-        given = [key for key in ("tensors", "version") if getattr(backend, key) is not None]
-        return f"{' and '.join(given)} without a command: wanted command = {EXAMPLE!r} beside it" if given else ""
+    return _program_problem(backend)
+
+
+def _program_problem(backend: BackendConfig) -> str:
+    """Return what is wrong with the commands of one backend, in words, or ""."""
+    if not backend.is_program:
+        alone = [key for key in ("prepare", "tensors", "version") if getattr(backend, key) is not None]
+        wanted = f"wanted command = {(PREPARED_EXAMPLE if backend.prepare else EXAMPLE)!r} or serve = {SERVE_EXAMPLE!r} beside it"
+        return f"{' and '.join(alone)} without a command: {wanted}" if alone else ""
+    key = "command" if backend.serve is None else "serve"
     if backend.python is not None or backend.requirements:
-        return "command with python or requirements: a command has no worker of its own Python; leave one of them out"
-    return _command_problem("command", backend.command, PLACES) or (
-        _command_problem("version", backend.version, ()) if backend.version is not None else ""
-    )
+        return f"{key} with python or requirements: a command has no worker of its own Python; leave one of them out"
+    if backend.serve is not None and backend.command is not None:
+        return "command and serve: a process that serves makes all calls; leave one of them out"
+    if backend.serve is not None and backend.tensors is not None:
+        return "serve and tensors: its messages hold .npy; leave tensors out"
+    problems = [
+        _command_problem("version", backend.version, (), ""),
+        _command_problem("prepare", backend.prepare, ("model", "artifact"), PREPARE_EXAMPLE),
+        _command_problem("serve", backend.serve, (), "", "; the path of each graph comes in a message"),
+        _command_problem("command", backend.command, ("model", "inputs", "outputs"), EXAMPLE)
+        if backend.prepare is None
+        else _command_problem(
+            "command", backend.command, ("artifact", "inputs", "outputs"), PREPARED_EXAMPLE, optional="model"
+        ),
+    ]
+    return next(filter(None, problems), "")
 
 
-def _command_problem(key: str, command: str, places: tuple[str, ...]) -> str:
+def _command_problem(
+    key: str, command: str | None, places: tuple[str, ...], example: str, hint: str = "", *, optional: str = ""
+) -> str:
+    if command is None:
+        return ""
     try:
         words = shlex.split(command)
         parts = [part for word in words for part in string.Formatter().parse(word) if part[1] is not None]
@@ -126,10 +163,13 @@ def _command_problem(key: str, command: str, places: tuple[str, ...]) -> str:
         return f"{key} = {command!r} cannot be read: {error}; quote words as in a shell, write a brace as {{{{ or }}}}"
     if not words:
         return f"{key} is empty: wanted the words of a command"
-    if named != set(places):
+    if named - {optional} != set(places):
         wanted = " and ".join(f"{{{place}}}" for place in places) or "no word in braces"
-        example = f", as in {EXAMPLE!r}" if places else ""
-        return f"{key} = {command!r}: wanted {wanted}{example}"
+        unknown = ", ".join(f"{{{place}}}" for place in sorted(named - {*places, optional}))
+        return (
+            f"{key} = {command!r}: wanted {wanted}{f', as in {example!r}' if example else ''}{hint}"
+            f"{f'; there is no {unknown} here' if unknown and places else ''}"
+        )
     return ""
 
 

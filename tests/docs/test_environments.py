@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actconform.cli import VERBS
 from actconform.settings import BackendConfig, read_config
-from actconform.workers.command_runtime import MOST_BYTES, UNSUPPORTED
+from actconform.workers.command_program import MOST_BYTES, UNSUPPORTED
 
 TEXT = (Path(__file__).parents[2] / "docs/environments.md").read_text()
 

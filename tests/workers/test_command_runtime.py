@@ -19,8 +19,9 @@ from onnx import TensorProto, helper
 from actconform.errors import Unavailable, Unsupported, WorkerTimeout
 from actconform.settings import BackendConfig, Config
 from actconform.types import Artifact, Case
-from actconform.workers import command_runtime
-from actconform.workers.command_runtime import CommandProgram, CommandSettings, runtime
+from actconform.workers import command_program
+from actconform.workers.command_program import CommandProgram, GraphFiles
+from actconform.workers.command_runtime import CommandSettings, runtime
 from actconform.workers.from_settings import configured_worker
 from actconform.workers.protocol import Call, Job
 from actconform.workers.session import CommandError
@@ -49,7 +50,8 @@ def about(folder: Path, script: str, **settings: Any) -> CommandSettings:
 
 
 def answered(folder: Path, script: str, x: Any = X, artifact: Artifact | None = None, **settings: Any) -> Any:
-    program = CommandProgram(about(folder, script, **settings), artifact or graph())
+    settled = about(folder, script, **settings)
+    program = CommandProgram(settled, GraphFiles(settled, artifact or graph()), "")
     try:
         return program.forward({"x": x})
     finally:
@@ -120,7 +122,7 @@ def test_anything_else_is_an_error_that_says_what_it_did(tmp_path, script, expec
 
 
 def test_an_answer_that_is_far_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(command_runtime, "MOST_BYTES", 100)
+    monkeypatch.setattr(command_program, "MOST_BYTES", 100)
     with pytest.raises(CommandError, match=r"myrt wrote 140 bytes to \{outputs\}: wanted at most 100"):
         answered(tmp_path, RELU)
 
@@ -167,11 +169,11 @@ def test_files_of_workers_that_were_killed_are_swept(tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
     for pid in (ended.pid, os.getpid()):
-        (tmp_path / "tmp" / f"{command_runtime.PREFIX}{pid}-abc").mkdir()
-    (tmp_path / "tmp" / f"{command_runtime.PREFIX}not-a-number").mkdir()
+        (tmp_path / "tmp" / f"{command_program.PREFIX}{pid}-abc").mkdir()
+    (tmp_path / "tmp" / f"{command_program.PREFIX}not-a-number").mkdir()
     runtime(about(tmp_path, RELU))()
     left = {path.name for path in (tmp_path / "tmp").iterdir()}
-    assert left == {f"{command_runtime.PREFIX}{os.getpid()}-abc", f"{command_runtime.PREFIX}not-a-number"}
+    assert left == {f"{command_program.PREFIX}{os.getpid()}-abc", f"{command_program.PREFIX}not-a-number"}
 
 
 def job(x: Any = X) -> Job:
@@ -216,7 +218,7 @@ def test_a_command_that_hangs_is_ended_with_its_worker(tmp_path):
 
 
 def test_the_program_that_stands_alone_gives_what_the_command_gives(tmp_path):
-    text = command_runtime.runtime(about(tmp_path, RELU.replace("y.npy", "tensor_1.npy"))).reproduction()
+    text = runtime(about(tmp_path, RELU.replace("y.npy", "tensor_1.npy"))).reproduction()
     program: dict[str, Any] = {}
     exec(text, program)  # noqa: S102  as repro.py runs it
     (tmp_path / "model.onnx").write_bytes(graph(output="norm/Add").model)

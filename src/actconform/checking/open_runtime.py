@@ -95,7 +95,7 @@ def _with_version(backend: type[Backend], version: str, config: Config) -> Backe
         variants = [f"{backend.name}@{variant}" for variant in backend.variants]
         raise UsageError(f"{name}: {version!r} after the @ is no version{near(name, variants)}") from None
     settings = config.backends.get(backend.name, BackendConfig())
-    if not backend.packages or settings.command:
+    if not backend.packages or settings.is_program:
         raise UsageError(
             f'{name}: {backend.name} does not name the package of which this would be a version; write requirements = ["PACKAGE=={version}"] '
             f"in {table_name(name)} of the settings"

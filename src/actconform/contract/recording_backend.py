@@ -19,7 +19,7 @@ from actconform.types import Kernel, Support, base_name
 from actconform.workers.process_state import FRESH, changes, snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actconform.types import Artifact, Bundle, Case
     from actconform.types.model import Model
@@ -146,6 +146,10 @@ class WatchedProgram(Program):
         with self._watch.over("forward", drawing=True):
             return self._inner.forward(inputs)
 
+    def expect(self, calls: Sequence[Bundle]) -> None:
+        with self._watch.over("expect", drawing=True):
+            self._inner.expect(calls)
+
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         with self._watch.over("vjp", drawing=True):
             return self._inner.vjp(inputs, cotangents)
@@ -194,6 +198,7 @@ class Plugin:
             kind = inner_class.kind
             loads_files = inner_class.loads_files
             thread_safe = inner_class.thread_safe
+            process_per_case = inner_class.process_per_case
             inner = inner_class
 
         return (OfItsKind,)

@@ -54,6 +54,12 @@ class Program(ABC):
     def forward(self, inputs: Bundle) -> Bundle:
         """Return the outputs for `inputs`, leaving `inputs` as they are."""
 
+    def expect(self, calls: Sequence[Bundle]) -> None:
+        """Be told the inputs of the calls of `forward` that come next, in order; it is optional, and does nothing by default.
+
+        A program that starts a process for its calls can make all of them in one. Equal inputs that come twice are to be computed twice.
+        """
+
     def vjp(self, inputs: Bundle, cotangents: Bundle) -> Bundle:
         """Return `d_<name>` for every differentiable input: the cotangents of the outputs pulled back to the inputs."""
         raise Unsupported("computes no gradients")
@@ -145,6 +151,9 @@ class Backend(ABC):
     thread_safe: ClassVar[bool] = True
     """Whether one program may be called by several threads at once, as a server calls it; a run tries it. False where the framework's
     documentation forbids it."""
+
+    process_per_case: ClassVar[bool] = False
+    """Whether a process that ends with them makes all calls of a case, so that nothing of them is left that a run could ask for."""
 
     variants: ClassVar[tuple[str, ...]] = ()
     """Each a backend of its own, NAME@VARIANT, in the same process; such a backend runs as a variant that is asked for, or not."""

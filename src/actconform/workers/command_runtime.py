@@ -1,56 +1,62 @@
 """A runtime that is a command, and no plugin: `[backends.NAME] command = "./myrt {model} {inputs} {outputs}"` of the settings.
 
 For each call the command is run once: `{model}` is a file, `{inputs}` a folder with one file for each input, `{outputs}` an
-empty folder, where it leaves one file for each output. It ends with 0, or with 3 where it does not support the graph.
+empty folder, where it leaves one file for each output. It ends with 0, or with 3 where it does not support the graph. With
+`prepare` a graph is compiled first, and one start makes all calls of a case; with `serve` one process answers all calls.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
-import stat
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from actconform.errors import TensorFileError, Unavailable, Unsupported
-from actconform.files import read_bytes, sweep_folders, temporary_folder
+from actconform.errors import Unavailable
+from actconform.files import sweep_folders
 from actconform.plugin.hookspecs import hookimpl
-from actconform.plugin.interfaces import Backend, Program
+from actconform.plugin.interfaces import Backend
 from actconform.settings import table_name
-from actconform.workers.process import LONGEST_LINE, MOST_LINES, TAIL_BYTES, cause_of_death
-from actconform.workers.session import CommandError
-from actconform.workers.tensor_files import file_name, read_tensor, write_tensor
+from actconform.workers.command_program import PREFIX, CommandProgram, GraphFiles, printed_lines
+from actconform.workers.last_words import tell_last_words
+from actconform.workers.process import cause_of_death
+from actconform.workers.serve.served_program import ServedProgram, ServedRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import onnx
-
-    from actconform.types import Artifact, Bundle
+    from actconform.plugin.interfaces import Program
+    from actconform.types import Artifact
 
 ABOUT = "ACTCONFORM_COMMAND"
 PLUGIN = f"{__name__}:CommandPlugin"
-UNSUPPORTED = 3  # the exit code
 VERSION_SECONDS = 60.0
-MOST_BYTES = 1 << 30  # of all outputs of one call
-PREFIX = "actconform-command-"
-LONGEST_NAME = 200  # bytes of a file's name, its ending aside
 
 
 class CommandSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of a command; `folder` is where it runs."""
+    """The settings of a command, or of a runtime that serves; `folder` is where it runs.
+
+    `version_seconds` hold for `version`, and for the first answer of a runtime that serves.
+    """
 
     name: str
-    command: str
+    command: str | None = None
+    prepare: str | None = None
+    serve: str | None = None
     tensors: Literal["npy", "pb"] = "npy"
     version: str | None = None
     version_seconds: float = VERSION_SECONDS
     folder: str = "."
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """What is run, by its key in the settings."""
+        commands = {"prepare": self.prepare, "command": self.command, "serve": self.serve}
+        return {key: text for key, text in commands.items() if text is not None}
 
 
 class CommandRuntime(Backend):
@@ -61,13 +67,18 @@ class CommandRuntime(Backend):
 
     def __init__(self) -> None:
         sweep_folders(PREFIX)
+        tell_last_words()
+        self._graphs: WeakValueDictionary[bytes, GraphFiles] = WeakValueDictionary()
+        self._served = ServedRuntime(self.about)
 
     @classmethod
     def reproduction(cls) -> str:
-        """Return the text of `command_standalone` with the command."""
+        """Return the text of `command_standalone` with the command, and for a runtime that serves with the messages."""
         text = Path(__file__).with_name("command_standalone.py").read_text(encoding="utf-8")
         about = {
-            "COMMAND": cls.about.command,
+            "COMMAND": cls.about.command or "",
+            "PREPARE": cls.about.prepare or "",
+            "SERVE": cls.about.serve or "",
             "FOLDER": str(Path(cls.about.folder).resolve()),
             "TENSORS": cls.about.tensors,
         }
@@ -76,21 +87,32 @@ class CommandRuntime(Backend):
         return text
 
     def facts(self) -> dict[str, str]:
-        """Return the command and the first line of its `version`; raise `Unavailable` where either cannot be run here."""
+        """Return the commands, and what `version` prints or a runtime that serves says of itself; raise `Unavailable` where one cannot be run here."""
         about = self.about
-        first = shlex.split(about.command)[0]
-        program = str(Path(about.folder, first)) if "/" in first else first
-        if shutil.which(program) is None:
-            where = f"in {Path(about.folder).resolve()}" if "/" in first else "on PATH"
-            raise Unavailable(
-                f"there is no program {first} {where}: make it, or fix command of {table_name(about.name)}"
-            )
-        facts = {"command": about.command, "tensors": about.tensors}
+        for key, text in about.commands.items():
+            first = shlex.split(text)[0]
+            program = str(Path(about.folder, first)) if "/" in first else first
+            if shutil.which(program) is None:
+                where = f"in {Path(about.folder).resolve()}" if "/" in first else "on PATH"
+                raise Unavailable(
+                    f"there is no program {first} {where}: make it, or fix {key} of {table_name(about.name)}"
+                )
+        # What it was told to use: whether it does, it cannot be asked.
+        facts = {**about.commands, "tensors": about.tensors, "threads": os.environ.get("ACTCONFORM_THREADS", "1")}
+        if about.serve is not None:
+            facts["runtime"] = self._served.about_text()
         return facts if about.version is None else {**facts, "version": self._version(about.version)}
 
     def load(self, artifact: Artifact, dtype: str, level: str = "") -> Program:  # noqa: ARG002  the graph is typed
-        """Return the graph as a program; whether the command takes it shows at the first call."""
-        return CommandProgram(self.about, artifact)
+        """Return the graph as a program. Whether a command takes it shows in `prepare`, or at the first call; `prepare` runs once a graph that is in use."""
+        key = hashlib.sha256(artifact.model).digest()
+        graph = self._graphs.get(key)
+        if graph is None:
+            graph = self._graphs[key] = GraphFiles(self.about, artifact)
+        if self.about.serve is None:
+            return CommandProgram(self.about, graph, artifact.path)
+        path = graph.model if self.about.prepare is None else graph.artifact
+        return ServedProgram(self._served, graph, str(path), artifact.path)
 
     def _version(self, command: str) -> str:
         try:
@@ -104,117 +126,11 @@ class CommandRuntime(Backend):
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Unavailable(f"it gives no version: {error}") from error
-        lines = _lines(done.stdout) or _lines(done.stderr)
+        lines = printed_lines(done.stdout) or printed_lines(done.stderr)
         if done.returncode or not lines:
-            stderr_text = "; ".join(_lines(done.stderr)) or "it said nothing"
+            stderr_text = "; ".join(printed_lines(done.stderr)) or "it said nothing"
             raise Unavailable(f"it gives no version: {command} {cause_of_death(done.returncode)}: {stderr_text}")
         return lines[0]
-
-
-class CommandProgram(Program):
-    """A graph in a file, and the command to be run on it. The files lie in a folder of their own until `close`."""
-
-    def __init__(self, about: CommandSettings, artifact: Artifact) -> None:
-        import onnx
-
-        self._about = about
-        self.implementation = artifact.path
-        model = onnx.load_model_from_string(artifact.model)
-        self._outputs = {output.name: output.type.tensor_type.elem_type for output in model.graph.output}
-        self._called = _file_names(model.graph)
-        self._folder = temporary_folder(PREFIX)
-        self._model = self._folder / "model.onnx"
-        self._model.write_bytes(_called_so(model, self._called) if self._called else artifact.model)
-
-    def forward(self, inputs: Bundle) -> Bundle:
-        """Return every output by name. Raises `Unsupported` with the command's last line where it ends with 3, and CommandError
-        where it ends with another code than 0, or leaves anything else than the outputs.
-        """
-        with tempfile.TemporaryDirectory(dir=self._folder) as place:
-            input_folder, output_folder = Path(place, "inputs"), Path(place, "outputs")
-            input_folder.mkdir()
-            output_folder.mkdir()
-            for tensor, array in inputs.items():
-                name = self._called.get(tensor, tensor)
-                (input_folder / file_name(name, self._about.tensors)).write_bytes(
-                    write_tensor(name, array, self._about.tensors)
-                )
-            self._run(
-                {"model": str(self._model), "inputs": str(input_folder), "outputs": str(output_folder)}, Path(place)
-            )
-            return self._read(output_folder)
-
-    def close(self) -> None:
-        """Remove the files."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _run(self, places: Mapping[str, str], folder: Path) -> None:
-        words = [word.format(**places) for word in shlex.split(self._about.command)]
-        stdout, stderr = folder / "stdout", folder / "stderr"
-        with stdout.open("wb") as out, stderr.open("wb") as err:
-            try:
-                code = subprocess.call(  # noqa: S603  the user's own command
-                    words, cwd=self._about.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err
-                )
-            except OSError as error:
-                raise CommandError(f"{self._about.name}: {words[0]} cannot be started: {error.strerror}") from error
-        if code == 0:
-            return
-        lines = _lines(_tail(stderr)) or _lines(_tail(stdout))
-        if code == UNSUPPORTED:
-            raise Unsupported(lines[-1] if lines else f"{self._about.name} ended with exit code 3 and gives no reason")
-        last = "; its last words:" + "".join(f"\n  {line}" for line in lines) if lines else "; it said nothing"
-        raise CommandError(f"{self._about.name} {cause_of_death(code)}{last}")
-
-    def _read(self, folder: Path) -> Bundle:
-        kind = self._about.tensors
-        expected = {file_name(self._called.get(name, name), kind): name for name in self._outputs}
-        written = sorted(path.name for path in folder.iterdir())
-        if written != sorted(expected):
-            raise CommandError(
-                f"{self._about.name} wrote {_name_list(written)} to {{outputs}}: wanted {_name_list(sorted(expected))}, no more"
-            )
-        for name in written:
-            # Reading a pipe, or what a link leads to, may never end.
-            if not stat.S_ISREG((folder / name).lstat().st_mode):
-                raise CommandError(f"{self._about.name} wrote {name}, which is no plain file")
-        size = sum((folder / name).stat().st_size for name in written)
-        if size > MOST_BYTES:
-            raise CommandError(f"{self._about.name} wrote {size:,} bytes to {{outputs}}: wanted at most {MOST_BYTES:,}")
-        outputs = {}
-        for file, name in expected.items():
-            try:
-                outputs[name] = read_tensor(read_bytes(folder / file, MOST_BYTES), kind, self._outputs[name])
-            except (TensorFileError, OSError) as error:
-                raise CommandError(f"{self._about.name} wrote {file}, which is no tensor: {error}") from error
-        return outputs
-
-
-def _file_names(graph: onnx.GraphProto) -> dict[str, str]:
-    """Return other names for inputs and outputs whose names are none of files, such as "/encoder/Add_output_0"."""
-    from actconform.onnx.nested_graphs import fresh_prefix, own_names
-
-    ends = dict.fromkeys(value.name for value in (*graph.input, *graph.output))
-    unfit = [
-        name
-        for name in ends
-        if Path(name).name != name or name.startswith(".") or "\0" in name or len(name.encode()) > LONGEST_NAME
-    ]
-    if not unfit:
-        return {}
-    prefix = fresh_prefix("tensor_", set(own_names(graph)))
-    return {name: f"{prefix}{i}" for i, name in enumerate(unfit)}
-
-
-def _called_so(model: onnx.ModelProto, names: Mapping[str, str]) -> bytes:
-    """Return the model with other names for some of its tensors; its nodes keep theirs."""
-    from actconform.onnx.nested_graphs import renamed
-
-    graph = renamed(model.graph, lambda name: names.get(name, name))
-    for node, original in zip(graph.node, model.graph.node, strict=True):
-        node.name = original.name
-    model.graph.CopyFrom(graph)
-    return bytes(model.SerializeToString())
 
 
 class CommandPlugin:
@@ -227,24 +143,16 @@ class CommandPlugin:
 
 def runtime(about: CommandSettings) -> type[Backend]:
     """Return the backend of a command."""
-    subclass: Any = type("Command", (CommandRuntime,), {"name": about.name, "about": about, "__doc__": about.command})
+    subclass: Any = type(
+        "Command",
+        (CommandRuntime,),
+        {
+            "name": about.name,
+            "about": about,
+            "thread_safe": about.serve is None,  # one pipe, one request at a time
+            "process_per_case": about.prepare is not None and about.serve is None,
+            "__doc__": about.serve or about.command,
+        },
+    )
     backend: type[Backend] = subclass
     return backend
-
-
-def _name_list(names: Sequence[str]) -> str:
-    return (
-        ", ".join(names[:MOST_LINES]) + (f" and {len(names) - MOST_LINES} more" if names[MOST_LINES:] else "")
-        or "nothing"
-    )
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
-        return file.read()
-
-
-def _lines(output: bytes) -> list[str]:
-    lines = [line.strip()[:LONGEST_LINE] for line in output.decode(errors="replace").splitlines()]
-    return [line for line in lines if line][-MOST_LINES:]

@@ -37,8 +37,8 @@ def configured(catalog: Catalog, config: Config) -> Catalog:
     """
     for name, settings in config.backends.items():
         try:
-            if settings.command is not None:
-                catalog = _with_command(catalog, _about(name, settings.command, config), config.path)
+            if settings.is_program:
+                catalog = _with_command(catalog, _about(name, config), config.path)
             elif "@" in name and name not in catalog.backends:
                 catalog = _with_column(catalog, name)
             elif name not in catalog.backends:
@@ -66,9 +66,9 @@ def configured_worker(name: str, config: Config, plugins: Sequence[str] = ()) ->
 def surroundings(name: str, config: Config) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the environment variables of a backend's processes under the settings, and the plugins that they need there."""
     settings = config.backends.get(name, BackendConfig())
-    if settings.command is None:
+    if not settings.is_program:
         return dict(settings.env), ()
-    about = msgspec.json.encode(_about(name, settings.command, config)).decode()
+    about = msgspec.json.encode(_about(name, config)).decode()
     return {**settings.env, command_runtime.ABOUT: about}, (command_runtime.PLUGIN,)
 
 
@@ -113,11 +113,13 @@ def in_environment(settings: BackendConfig, environment: Environment) -> Backend
     )
 
 
-def _about(name: str, words: str, config: Config) -> command_runtime.CommandSettings:
+def _about(name: str, config: Config) -> command_runtime.CommandSettings:
     settings = config.backends[name]
     return command_runtime.CommandSettings(
         name=name,
-        command=words,
+        command=settings.command,
+        prepare=settings.prepare,
+        serve=settings.serve,
         tensors=settings.tensors or "npy",
         version=settings.version,
         version_seconds=max(command_runtime.VERSION_SECONDS, config.timeout),

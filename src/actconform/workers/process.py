@@ -26,15 +26,24 @@ STACK_MARK = "(most recent call first)"  # faulthandler's
 
 
 class WorkerProcess:
-    """A child process in a session of its own, so that Ctrl-C does not reach it; a raw stream of frames to and from it.
+    """A child process; a raw stream of frames to and from it. With `own_session` Ctrl-C does not reach it; otherwise it ends with those of this session.
 
-    Until `deadline` (of time.monotonic) is past, `readinto` and `write` wait; then they raise TimeoutError.
+    It runs in `folder`. Until `deadline` (of time.monotonic) is past, `readinto` and `write` wait; then they raise TimeoutError.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], folder: str | None = None, *, own_session: bool = True
+    ) -> None:
         pipe = subprocess.PIPE
         self._popen = subprocess.Popen(  # noqa: S603  the command is the interpreter that the user configured
-            command, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(env), bufsize=0, start_new_session=True
+            command,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=dict(env),
+            cwd=folder,
+            bufsize=0,
+            start_new_session=own_session,
         )
         if self._popen.stdin is None or self._popen.stdout is None or self._popen.stderr is None:
             raise RuntimeError("subprocess gave no pipes")
@@ -72,7 +81,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Kill the process and all that it started; from any thread; the one that waits for it sees the end."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the first where it has no session of its own
             os.killpg(self._popen.pid, signal.SIGKILL)
         self._popen.kill()  # should it have left its group
 

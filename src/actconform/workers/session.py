@@ -103,7 +103,8 @@ class Session:
                 outcome.statistics = _shown(program, "statistics", job.calls[0])
             if watch:
                 watch.after("a call", drawing=True)
-                ask(program, job.calls, outcome, self._peers(job))
+                if not self.backend.process_per_case:
+                    ask(program, job.calls, outcome, self._peers(job))
         finally:
             _close(program, outcome)
             if watch:
@@ -193,6 +194,7 @@ class Session:
 
     def _call_all(self, program: Program, job: Job, outcome: JobResult) -> None:
         calls = list(job.calls)
+        _announce(program, job, outcome.timings)
         for index, call in enumerate(calls):
             try:
                 outputs, mutated = _call(program, call, index, outcome.timings)
@@ -238,6 +240,16 @@ class Session:
                 continue  # what it does there is a case of its own
             return neighbour
         return None
+
+
+def _announce(program: Program, job: Job, timings: dict[str, float]) -> None:
+    """Tell the program which calls of `forward` come; it may compute them now."""
+    calls = [*job.calls, *(job.calls[index] for index in job.repeated if job.calls)]
+    if calls and all(call.cotangents is None for call in calls):
+        with stage("run", 0):
+            started = time.perf_counter()
+            program.expect([call.inputs for call in calls])
+            timings["run"] += time.perf_counter() - started
 
 
 def _repeat(program: Program, calls: Sequence[Call], indices: Sequence[int], outcome: JobResult) -> None:
