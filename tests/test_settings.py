@@ -99,6 +99,25 @@ def test_a_command_and_requirements_are_read(tmp_path: Path):
     }
 
 
+def test_runtimes_that_compile_or_serve_are_read(tmp_path: Path):
+    prepare, command = "./rtc {model} -o {artifact}", "./rt {artifact} {model} {inputs} {outputs}"
+    path = written(
+        tmp_path,
+        f"""
+        [backends.batch]
+        prepare = "{prepare}"
+        command = "{command}"
+        [backends.served]
+        prepare = "{prepare}"
+        serve = "./rt --serve"
+        """,
+    )
+    assert read_config(path).backends == {
+        "batch": BackendConfig(prepare=prepare, command=command),
+        "served": BackendConfig(prepare=prepare, serve="./rt --serve"),
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -114,6 +133,26 @@ def test_a_command_and_requirements_are_read(tmp_path: Path):
         ("command = './rt {model} {inputs} {outputs}'\nrequirements = ['a']", "command with python or requirements"),
         ("command = './rt {model} {inputs} {outputs}'\ntensors = 'csv'", "Invalid enum value 'csv'"),
         ("command = ['./rt', '{model}']", "Expected `str | null`, got `array`"),
+        ("prepare = './rtc {model} {artifact}'", "prepare without a command: wanted command = './myrt {artifact}"),
+        (
+            "prepare = './rtc {model}'\nserve = './rt'",
+            "prepare = './rtc {model}': wanted {model} and {artifact}, as in",
+        ),
+        (
+            "prepare = './rtc {model} {artefact}'\ncommand = './rt {artifact} {inputs} {outputs}'",
+            "wanted {model} and {artifact}, as in './myrtc {model} -o {artifact}'; there is no {artefact} here",
+        ),
+        (
+            "prepare = './rtc {model} {artifact}'\ncommand = './rt {model} {inputs} {outputs}'",
+            "wanted {artifact} and {inputs} and {outputs}, as in './myrt {artifact} {inputs} {outputs}'",
+        ),
+        ("command = './rt {artifact} {inputs} {outputs}'", "there is no {artifact} here"),
+        ("prepare = ''\nserve = './rt'", "prepare is empty"),
+        ("serve = './rt {model}'", "wanted no word in braces; the path of each graph comes in a message"),
+        ("serve = './rt'\ncommand = './rt {model} {inputs} {outputs}'", "command and serve: a process that serves"),
+        ("serve = './rt'\ntensors = 'npy'", "serve and tensors: its messages hold .npy"),
+        ("serve = './rt'\npython = 'python3'", "serve with python or requirements"),
+        ("serv = './rt'", "did you mean serve"),
         ("tensors = 'npy'", "tensors without a command"),
         ("version = './rt --version'\ntensors = 'pb'", "tensors and version without a command"),
         ("requirements = ['onnxruntime=1.30']", "'onnxruntime=1.30' is none"),

@@ -147,6 +147,13 @@ CALLS = {
     "kernel-to-mint": Mistake(
         "golden mint --folder new sigmod", ("unknown kernel, model or experiment 'sigmod'", "sigmoid")
     ),
+    "kernel-to-export": Mistake(
+        "golden export new sigmod", ("unknown kernel, model or experiment 'sigmod'", "sigmoid")
+    ),
+    "experiment-to-export": Mistake("golden export new blobs-adam", ("blobs-adam is an experiment", "name kernels")),
+    "export-layout": Mistake("golden export --format tf new relu", ("'tf'", "onnx")),
+    "export-into-a-file": Mistake("golden export taken relu", ("taken is no folder",), {"taken": ""}),
+    "export-into-a-full-folder": Mistake("golden export taken relu", ("taken is not empty",), {"taken/file": ""}),
     "mint-into-a-file": Mistake("golden mint --folder taken relu", ("taken", "cannot be written"), {"taken": ""}),
     "no-goldens": Mistake("golden verify --folder gone", ("gone/manifest.json: no such file", "golden mint")),
     "nothing-to-compare": Mistake("golden diff gone gone", ("gone/manifest.json: no such file",)),

@@ -1,4 +1,4 @@
-"""`actconform golden`: verify, mint and compare the stored goldens."""
+"""`actconform golden`: verify, mint, compare and export the stored goldens."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from actconform.catalog.models.zoo import PUBLISHED
 from actconform.cli import announced
 from actconform.errors import UsageError, near
 from actconform.plugin.loader import load_plugins
 from actconform.say import say
 from actconform.testdata.golden.diff import diff
-from actconform.testdata.golden.store import collected, golden_dir, read_manifest
+from actconform.testdata.golden.store import collected, golden_dir, load, read_manifest
 from actconform.testdata.golden.verify import by_folder, verify_folders, verify_subjects, verify_tables
 from actconform.types import Kernel
 from actconform.types.model import Model
@@ -31,7 +32,7 @@ FOLDER = click.option(
 
 @click.group("golden")
 def command() -> None:
-    """Verify, mint or compare the stored goldens."""
+    """Verify, mint, compare or export the stored goldens."""
 
 
 @command.command("verify")
@@ -113,6 +114,41 @@ def compare(old: Path, new: Path) -> int:
         say(line)
     say("no difference" if not lines else f"{len(lines)} differences")
     return 1 if lines else 0
+
+
+@command.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("subjects", nargs=-1)
+@click.option("--format", "layout", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="The layout.")
+def export(folder: Path, subjects: tuple[str, ...], layout: str) -> int:  # noqa: ARG001  there is one
+    """Write SUBJECTS (default: all kernels, and all models but those of published size) to FOLDER as ONNX's standard test data.
+
+    Each value and gradient in each dtype is a folder test_NAME with model.onnx, data sets of inputs and true outputs, and tolerances.
+    """
+    from actconform.run.onnx_test_data import export_test_data
+
+    catalog = announced(load_plugins())
+    chosen = _subjects(subjects, catalog.provable)
+    if experiments := [subject.name for subject in chosen if isinstance(subject, Experiment)] if subjects else []:
+        raise UsageError(f"{experiments[0]} is an experiment, and no graph of one call: name kernels and models")
+    exported = [
+        subject
+        for subject in chosen
+        if not isinstance(subject, Experiment) and (subjects or not subject.name.endswith(PUBLISHED))
+    ]
+    place = golden_dir()
+    manifest = collected(place, catalog.goldens)
+    try:
+        written = export_test_data(
+            exported, lambda name: load(place, manifest, name), folder, lambda case: say(case, err=True)
+        )
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error.strerror}") from error
+    count = sum(len(case.data_sets) for case in written.cases)
+    say(f"{len(written.cases)} cases with {count:,} data sets in {folder}")
+    for case, reason in written.unsupported.items():
+        say(f"not exported: {case}: {reason}")
+    return 0
 
 
 def _subjects(names: tuple[str, ...], all_subjects: dict[str, Provable]) -> list[Provable]:

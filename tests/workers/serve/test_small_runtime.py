@@ -127,7 +127,7 @@ def test_kernels_are_green_served_and_prepared(built, tmp_path):
     subjects = ["elu/value/f32", "softmax/gradient/f32", "softsign/value/bf16", "tanh/value/f16"]
     subjects = [f"{subject}/authored+served" for subject in subjects] + ["elu/value/f32/authored+batch"]
     code, results = run_of(tmp_path, built, [*subjects, *routes("served", "batch")])
-    verdicts = {result["id"]: result["verdict"] for result in results}
+    verdicts = {result["case"]: result["verdict"] for result in results}
     assert verdicts == dict.fromkeys(subjects, "PASS")
     assert code == 0
 
