@@ -58,7 +58,7 @@ they allow, and for each case how many data sets were left out.
 """
 
 
-class DataSet(msgspec.Struct, frozen=True):
+class ExportedDataSet(msgspec.Struct, frozen=True):
     """One data set: the family of its inputs, and for each output the largest error that the limits allow in it, absolute."""
 
     regime: str
@@ -76,7 +76,7 @@ class ExportedCase(msgspec.Struct, frozen=True, kw_only=True):
     graph: str
     rtol: float
     atol: float
-    data_sets: list[DataSet]
+    data_sets: list[ExportedDataSet]
     left_out: int = 0
 
 
@@ -157,7 +157,7 @@ def _write_case(
     folder.mkdir(parents=True)
     write_bytes(folder / "model.onnx", graph.model)
     rtol, atol = LEAST_RTOL, LEAST_ATOL
-    data_sets: list[DataSet] = []
+    data_sets: list[ExportedDataSet] = []
     for vector in vectors.vectors:
         allowed = {name: _allowed(vectors.tolerance, vector, name) for name in vector.truth}
         if any(np.isposinf(error[np.isfinite(vector.truth[name])]).any() for name, error in allowed.items()):
@@ -167,7 +167,7 @@ def _write_case(
         for name, error in allowed.items():
             rtol, atol = _widened(rtol, atol, vector.truth[name], error, DTYPES[dtype])
         limits = {name: float(np.max(error, initial=0.0)) for name, error in allowed.items()}
-        data_sets.append(DataSet(vector.regime, limits))
+        data_sets.append(ExportedDataSet(vector.regime, limits))
     write_bytes(folder / "data.json", msgspec.json.encode({"rtol": rtol, "atol": atol}) + b"\n")
     return ExportedCase(
         folder=f"{kind}/{folder.name}",
