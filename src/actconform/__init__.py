@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from actconform.accuracy.arrays.compare import compare
     from actconform.accuracy.function.measure import measure
     from actconform.api.check import check
+    from actconform.api.lint import lint
     from actconform.api.train import train_model
     from actconform.catalog.models.builder import describe, layer
+    from actconform.plugin.lint_rule import LintRule
     from actconform.types import Bundle
     from actconform.types.cause import Register
+    from actconform.types.lint import LintFix, LintObservation
     from actconform.verdict.causes.register import register_of
 
 __all__ = [
@@ -42,6 +45,9 @@ __all__ = [
     "Kink",
     "Layer",
     "Library",
+    "LintFix",
+    "LintObservation",
+    "LintRule",
     "Model",
     "Program",
     "Register",
@@ -58,6 +64,7 @@ __all__ = [
     "describe",
     "hookimpl",
     "layer",
+    "lint",
     "measure",
     "register_of",
     "train_model",
@@ -65,11 +72,15 @@ __all__ = [
 
 # Imported where they are used: they need numpy or onnx, which a worker or `--help` does not load for their sake.
 _LAZY = {
+    "LintFix": "actconform.types.lint",
+    "LintObservation": "actconform.types.lint",
+    "LintRule": "actconform.plugin.lint_rule",
     "Register": "actconform.types.cause",
     "check": "actconform.api.check",
     "compare": "actconform.accuracy.arrays.compare",
     "describe": "actconform.catalog.models.builder",
     "layer": "actconform.catalog.models.builder",
+    "lint": "actconform.api.lint",
     "measure": "actconform.accuracy.function.measure",
     "register_of": "actconform.verdict.causes.register",
     "train_model": "actconform.api.train",

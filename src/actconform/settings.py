@@ -52,6 +52,12 @@ class BackendConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.command is not None or self.serve is not None
 
 
+class LintConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[lint]`: `ignore` has what `actconform lint` leaves out, each a code, or a code and a glob of nodes or layers: "AC102:encoder/*"."""
+
+    ignore: tuple[str, ...] = ()
+
+
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backends: dict[str, BackendConfig] = {}
     threads: int = 1
@@ -59,6 +65,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     out: str = "conform-out"
     require: tuple[str, ...] | None = None
     deviations: tuple[str, ...] = ()
+    lint: LintConfig = LintConfig()
 
 
 class Config(_Table, frozen=True):
@@ -183,5 +190,5 @@ def _with_near_key(message: str) -> str:
     unknown = re.search(r"unknown field `([^`]*)`(.*)", message)
     if not unknown:
         return message
-    struct = BackendConfig if "backends" in unknown[2] else _Table
+    struct = BackendConfig if "backends" in unknown[2] else LintConfig if "lint" in unknown[2] else _Table
     return f"unknown key {unknown[1]!r}{unknown[2]}{near(unknown[1], list(struct.__struct_fields__))}"

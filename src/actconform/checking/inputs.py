@@ -95,6 +95,19 @@ def read_samples(path: Path, source: Source, *, max_memory: int | None = None) -
     return SavedSamples(samples, references, notes)
 
 
+def saved_arrays(path: Path, names: Sequence[str]) -> Arrays:
+    """Return arrays from an .npz, a folder of NAME.npy, or one .npy, whose name is then its file's; `names` are those expected.
+
+    Nothing is unpickled. Raises UsageError for what is none of these, damaged, or cannot be read.
+    """
+    try:
+        if path.suffix == ".npy" and path.is_file():
+            return {path.stem: _npy(read_bytes(path, MOST_BYTES), one_line(str(path)))}
+        return _named_arrays(path, names, "array")
+    except OSError as error:
+        raise UsageError(f"{one_line(str(path))}: cannot be read: {one_line(str(error.strerror or error))}") from error
+
+
 def read_reference(path: Path, source: Source) -> Arrays:
     """Return saved outputs of the model from an .npz, a folder of NAME.npy, or one with output_0.pb ...; not all need be there.
 

@@ -120,10 +120,11 @@ class Source:
         return onnx_ir.serde.deserialize_tensor(tensor, self.path.parent.resolve()).numpy()
 
 
-def read_source(path: Path, *, max_memory: int | None = None) -> Source:
+def read_source(path: Path, *, max_memory: int | None = None, weights: bool = True) -> Source:
     """Return the model in a file of ONNX's binary format.
 
-    `max_memory` is in bytes, by default what the machine has available. Raises UsageError, naming the file, what is wrong and
+    `max_memory` is in bytes, by default what the machine has available. Without `weights` the graph is read to be looked at: external
+    data stay in their files, and no digest is made of them. Raises UsageError, naming the file, what is wrong and
     what to do: for a path that is no file, for other kinds of files, a damaged file, a graph that cannot be evaluated in
     order, external data outside the model's folder or damaged, an opset that is not known, and a model that needs more memory.
     """
@@ -138,15 +139,18 @@ def read_source(path: Path, *, max_memory: int | None = None) -> Source:
         data = data_files(model, folder)
         expect_sound(model)
         expect_whole_tensors(stored)
-        weights = weight_bytes(model)
-        expect_fits(estimated_bytes(weights, model.graph, _least_shapes(model)), max_memory, "")
+        size = weight_bytes(model)
+        if not weights:
+            _expect_long_enough(outside, data)
+            return _source(path, model, size, "")
+        expect_fits(estimated_bytes(size, model.graph, _least_shapes(model)), max_memory, "")
         if len(content) + sum(map(_declared_bytes, outside)) <= MOST_BYTES:
             read_external_data(model, folder)
         else:
             _expect_long_enough(outside, data)
     except (UsageError, ExternalDataError) as error:
         raise UsageError(f"{one_line(str(path))}: {one_line(str(error))}") from error
-    return _source(path, model, weights, _digest(content, [data[name] for name in sorted(data)]))
+    return _source(path, model, size, _digest(content, [data[name] for name in sorted(data)]))
 
 
 def source_of_model(model: onnx.ModelProto, name: str) -> Source:

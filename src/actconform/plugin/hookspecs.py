@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from actconform.plugin.interfaces import Backend, Exporter, Reporter
+    from actconform.plugin.lint_rule import LintRule
     from actconform.types import Kernel
     from actconform.types.cause import Register
     from actconform.types.fault import Fault
@@ -63,6 +64,11 @@ def actconform_causes() -> Iterable[Register]:  # type: ignore[empty-body]
 @hookspec
 def actconform_reporters() -> Iterable[type[Reporter]]:  # type: ignore[empty-body]
     """Reporter classes: each writes one file beside report.json at the end of a run, and for `actconform report`."""
+
+
+@hookspec
+def actconform_lint_rules() -> Iterable[LintRule]:  # type: ignore[empty-body]
+    """Rules of `actconform lint`: known mistakes that are seen in a model before anything runs."""
 
 
 @hookspec

@@ -14,12 +14,14 @@ import pluggy
 
 from actconform.errors import InvalidPluginError, PluginError, near
 from actconform.plugin import hookspecs
+from actconform.plugin.lint_rule import LintRule  # noqa: TC001  msgspec reads the annotations for a struct's fields
 from actconform.plugin.validate import (
     check_backend,
     check_data,
     check_exporter,
     check_folder,
     check_interface,
+    check_lint_rule,
     check_reporter,
     check_subject,
     kind_of,
@@ -71,6 +73,7 @@ class Catalog(msgspec.Struct, frozen=True):
     reporters: dict[str, type[Reporter]] = {}
     goldens: dict[str, Path] = {}
     experiments: dict[str, Experiment] = {}
+    lint_rules: tuple[LintRule, ...] = ()
 
     def registered(self, case: Case) -> Case:
         """Return the case as registers know it: a variant goes under what it stands for."""
@@ -133,6 +136,7 @@ class _Offer(msgspec.Struct, frozen=True):
     registers: tuple[Register, ...]
     faults: tuple[Fault, ...]
     reporters: tuple[type[Reporter], ...]
+    lint_rules: tuple[LintRule, ...]
     goldens: Path | None
 
     @property
@@ -149,7 +153,7 @@ def load_plugins(
     A plugin that cannot be imported, whose hook raises or returns the wrong thing, or whose exporter has a source that no
     plugin gives, is in `broken` and gives nothing. Raises PluginError where two plugins, backends, exporters, kernels or
     causes have one name, or a hook is one that nothing would call. Without `judging`, as in a worker, plugins do not give
-    causes, faults and reporters: reading the registers takes longer than all the rest.
+    causes, faults, reporters and rules of lint: reading the registers takes longer than all the rest.
     """
     plugins = [_from_entry_point(point) for point in (installed() if entry_points is None else entry_points)]
     _refuse_namesakes([(plugin.name, plugin.label) for plugin in plugins], "plugins")
@@ -180,6 +184,8 @@ def load_plugins(
             for item in getattr(register, field)
         ]
         _refuse_namesakes(list(dict.fromkeys(named)) if field == "libraries" else named, field)
+    codes = [(item.code, plugin.label) for plugin, offer in offers for item in offer.lint_rules]
+    _refuse_namesakes(codes, "rules of lint")
     files = [(item.filename, plugin.label) for plugin, offer in offers for item in offer.reporters]
     _refuse_namesakes(files, "files of reporters")
     while orphans := _orphans([offer for _, offer in offers]):
@@ -189,6 +195,9 @@ def load_plugins(
         kernels={kernel.name: kernel for _, offer in offers for kernel in offer.kernels},
         models={model.name: model for _, offer in offers for model in offer.models},
         experiments={experiment.name: experiment for _, offer in offers for experiment in offer.experiments},
+        lint_rules=tuple(
+            sorted((rule for _, offer in offers for rule in offer.lint_rules), key=lambda rule: rule.code)
+        ),
         backends={backend.name: backend for _, offer in offers for backend in offer.backends},
         exporters={exporter.name: exporter for _, offer in offers for exporter in offer.exporters},
         register=join_registers(register for _, offer in offers for register in offer.registers),
@@ -244,11 +253,13 @@ def _offer(plugin: _Plugin, *, judging: bool) -> _Offer:
     backends = _collect(manager, "actconform_backends", check_backend)
     exporters = _collect(manager, "actconform_exporters", check_exporter)
     if not judging:
-        return _Offer(kernels, models, experiments, backends, exporters, (), (), (), _goldens(manager))
+        return _Offer(kernels, models, experiments, backends, exporters, (), (), (), (), _goldens(manager))
     registers = _collect(manager, "actconform_causes", partial(check_data, kind=Register))
     faults = _collect(manager, "actconform_faults", partial(check_data, kind=Fault))
     reporters = _collect(manager, "actconform_reporters", check_reporter)
-    return _Offer(kernels, models, experiments, backends, exporters, registers, faults, reporters, _goldens(manager))
+    rules = _collect(manager, "actconform_lint_rules", check_lint_rule)
+    goldens = _goldens(manager)
+    return _Offer(kernels, models, experiments, backends, exporters, registers, faults, reporters, rules, goldens)
 
 
 def _collect(manager: pluggy.PluginManager, hook: str, check: Callable[[object], Any]) -> tuple[Any, ...]:

@@ -11,13 +11,16 @@ from actconform._version import __version__
 from actconform.errors import InvalidPluginError, near
 from actconform.plugin.hookspecs import INTERFACE
 from actconform.plugin.interfaces import Backend, Exporter, Reporter
+from actconform.plugin.lint_rule import LintRule
 from actconform.types import DRIVER_EXPORTER, Kernel
 from actconform.types.cause import Register
 from actconform.types.fault import Fault
+from actconform.types.lint import SEVERITIES
 from actconform.types.model import Model
 from actconform.types.training import DATA_SET_NAMES, Experiment
 
 SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9.@_-]*")
+LINT_CODE = re.compile(r"[A-Z]{2,8}[0-9]{3}")
 SAFE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OWN_FILES = ("report.json", "results.jsonl", "facts.json", "throughput.json")
 Offered = TypeVar("Offered", Backend, Exporter, Reporter)
@@ -114,6 +117,27 @@ def check_data(item: object, kind: type[Data]) -> Data:
     """Return a register of causes or a fault."""
     if not isinstance(item, kind):
         raise InvalidPluginError(f"{kind_of(item)} among its items: wanted actconform.{kind.__name__}")
+    return item
+
+
+def check_lint_rule(item: object) -> LintRule:
+    """Return a rule of lint that can be told and called."""
+    if not isinstance(item, LintRule):
+        raise InvalidPluginError(f"{kind_of(item)} among its items: wanted actconform.LintRule")
+    if not (isinstance(item.code, str) and LINT_CODE.fullmatch(item.code)):
+        raise InvalidPluginError(
+            f"a rule with the code {item.code!r}: wanted capital letters and three digits, as XY101"
+        )
+    if re.fullmatch("AC[0-9]+", item.code):
+        raise InvalidPluginError(f"a rule with the code {item.code}: AC is for the rules of actconform itself")
+    if not (isinstance(item.name, str) and SAFE_NAME.fullmatch(item.name)):
+        raise InvalidPluginError(
+            f"the rule {item.code} called {item.name!r}: wanted lower case letters, digits and . _ - @"
+        )
+    if item.severity not in SEVERITIES:
+        raise InvalidPluginError(f"the rule {item.code} of severity {item.severity!r}: wanted {', '.join(SEVERITIES)}")
+    if not callable(item.check) or not (item.fix is None or callable(item.fix)):
+        raise InvalidPluginError(f"the rule {item.code} whose check or fix cannot be called: wanted functions")
     return item
 
 

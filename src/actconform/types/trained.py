@@ -7,6 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import msgspec
 from numpy.typing import NDArray  # noqa: TC002  msgspec reads the annotations when it decodes
 
+from actconform.types.lint import TrainingLoss  # noqa: TC001  as above
+
 Dims: TypeAlias = tuple[int | str | None, ...]
 SourceKind = Literal["factory", "keras", "saved-model", "tflite", "pt2", "torchscript", "onnx"]
 Precision = Literal["native", "float64", "float16", "bfloat16", "autocast-float16", "autocast-bfloat16"]
@@ -110,3 +112,5 @@ class OpenedModel(msgspec.Struct, frozen=True, kw_only=True):
     exporters: tuple[str, ...] = ()
     """Names of the exporters that take it."""
     notes: tuple[str, ...] = ()
+    losses: tuple[TrainingLoss, ...] = ()
+    """By which it was trained, as far as the framework knows: for `actconform lint`."""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from actconform import SourceError
 from actconform.text import one_line
 from actconform_keras.trained_model import keras_fault
+from actconform_keras.training_losses import losses_of_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import keras
 
+    from actconform.types.lint import TrainingLoss
     from actconform.types.trained import TrainedSource
 
 CONFIG = "config.json"
@@ -40,8 +42,8 @@ _FUNCTIONS = re.compile(
 )
 
 
-def load_keras_file(source: TrainedSource) -> keras.Model:
-    """Return the model of a file. Raises SourceError for a damaged one, and for one that is not trusted and runs code of its own."""
+def load_keras_file(source: TrainedSource) -> tuple[keras.Model, tuple[TrainingLoss, ...]]:
+    """Return the model of a file, and the losses that the file says it was compiled with. Raises SourceError for a damaged one, and for one that is not trusted and runs code of its own."""
     import keras
 
     path = Path(source.text)
@@ -60,7 +62,7 @@ def load_keras_file(source: TrainedSource) -> keras.Model:
         raise SourceError(f"cannot be loaded: {keras_fault(error, source.folder)}") from error
     if not isinstance(model, keras.Model):
         raise SourceError(f"holds a {type(model).__name__}: wanted a keras.Model")
-    return model
+    return model, losses_of_config(config)
 
 
 def _archived_config(path: Path) -> Any:

@@ -17,6 +17,7 @@ from actconform_keras.layer_call import CalledLayers, flat_arrays, widened
 from actconform_keras.layer_recorder import LayerRecorder
 from actconform_keras.model_signature import output_names
 from actconform_keras.trained_state import ModelState, layers_of, own_variables
+from actconform_keras.training_losses import losses_of_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
 
+    from actconform.types.lint import TrainingLoss
     from actconform.types.trained import LayerCall, Precision
     from actconform_keras.model_signature import Signature
 
@@ -40,14 +42,20 @@ _INPUTS: dict[Precision, str] = {"float64": "float64", "float16": "float16", "bf
 class KerasTrained(TrainedModel):
     """A keras.Model in the process; it computes eagerly, on TensorFlow on the CPU."""
 
-    def __init__(self, model: keras.Model, signature: Signature, notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        signature: Signature,
+        notes: tuple[str, ...] = (),
+        losses: tuple[TrainingLoss, ...] = (),
+    ) -> None:
         self.model, self.signature = model, signature
         self.state = ModelState(model)
         if not model.built or signature.example:  # weights are made at the first call
             self.run(signature.example or self._zeros(), RunMode())
         self._weights = _weights_of(model)
         self._owned = {id(variable): name for name, variable in self._weights.items()}
-        self._about = self._opened(notes)
+        self._about = msgspec.structs.replace(self._opened(notes), losses=losses or losses_of_model(model))
 
     @property
     def about(self) -> OpenedModel:

@@ -43,7 +43,8 @@ def open_source(source: TrainedSource, wanted_backend: str = "") -> TrainedModel
             model, example = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
             return opened(model, example, source.text, notes)
         case "keras":
-            return opened(load_keras_file(source), None, Path(source.text).name)
+            loaded, losses = load_keras_file(source)
+            return KerasTrained(loaded, signature_of(loaded, None, Path(source.text).name), losses=losses)
         case "saved-model":
             return open_saved_model(source)
         case "tflite":

@@ -21,6 +21,7 @@ from actconform_torch.module_state import DTYPES, as_for_call, device_of, float_
 from actconform_torch.script_copies import ScriptCopies
 from actconform_torch.torch_module import array_of, tensor_of
 from actconform_torch.trained_call import Call, output_tensors
+from actconform_torch.training_losses import training_losses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -77,6 +78,7 @@ class TorchTrainedModel(TrainedModel):
             differentiable=True,
             exporters=self._exporters(),
             notes=self._notes,
+            losses=training_losses(self.module),
         )
 
     def run(self, inputs: Arrays, mode: RunMode, *, layers: bool = False) -> TrainedRun:

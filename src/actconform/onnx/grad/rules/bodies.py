@@ -8,7 +8,6 @@ import onnx
 from onnx import helper
 
 from actconform.errors import GradientError
-from actconform.onnx.constant_folding import decided
 from actconform.onnx.constants import tensor_of
 from actconform.onnx.grad.rules.tensor_info import FIX
 from actconform.onnx.inference import infer
@@ -47,6 +46,8 @@ def gradient_of_body(
     number. The result has new names for all but `cotangents` and what it takes from around it, `wrt` in any case; its own
     inputs and outputs are left empty. Raises UnsupportedOperator where a node inside has no rule.
     """
+    from actconform.onnx.constant_folding import decided  # which imports the rules, and may be imported first
+
     model = decided(_standalone(b, body, inputs, wrt))
     around = {*captured(body), *wrt} - {value.name for value in inputs}
     marker = fresh_prefix("of_", [*own_names(model.graph)])

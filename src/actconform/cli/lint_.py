@@ -1,0 +1,144 @@
+"""`actconform lint`: the known mistakes of a model, told before anything runs."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from actconform.cli import announced
+from actconform.errors import UsageError
+from actconform.plugin.loader import load_plugins
+from actconform.say import say
+from actconform.settings import read_config
+from actconform.text import one_line
+from actconform.workers.from_settings import configured
+
+if TYPE_CHECKING:
+    from actconform.linting.session import LintedSource
+    from actconform.plugin.loader import Catalog
+
+
+@click.command("lint")
+@click.argument("model", required=False)
+@click.option(
+    "--inputs", type=click.Path(path_type=Path), help="Samples, as `check` takes them: dead and saturated units."
+)
+@click.option(
+    "--targets", type=click.Path(path_type=Path), help="Targets of the training: .npy, .npz by output, a folder."
+)
+@click.option("--loss", "losses", multiple=True, help="By which it is trained: CrossEntropyLoss, mse ... (repeatable).")
+@click.option("--runtime", "runtimes", multiple=True, help="Ask a runtime whether it loads the opset (repeatable).")
+@click.option(
+    "--exporter", help="Of a trained MODEL: torch-dynamo, tf2onnx ... (default: the first that makes a graph)."
+)
+@click.option(
+    "--ignore", multiple=True, help="Leave out a rule, or its findings at some nodes: AC102:/gate/* (repeatable)."
+)
+@click.option(
+    "--fix",
+    "fixed",
+    type=click.Path(path_type=Path),
+    help="Write a copy of an ONNX file with what can safely be repaired.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--rules", "lists_rules", is_flag=True, help="List all rules and end.")
+@click.option(
+    "--trust", is_flag=True, help="Allow files that run code of their own: TorchScript, .keras with custom classes."
+)
+@click.option("--timeout", type=click.FloatRange(min=1.0), help="Seconds that a framework or runtime may take at once.")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+def command(
+    model: str | None,
+    inputs: Path | None,
+    targets: Path | None,
+    losses: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    exporter: str | None,
+    ignore: tuple[str, ...],
+    fixed: Path | None,
+    as_json: bool,
+    lists_rules: bool,
+    trust: bool,
+    timeout: float | None,
+    config_path: Path | None,
+) -> int:
+    """Tell the known mistakes of MODEL: an ONNX file, package.module:factory, .keras, .pt2 ...; nothing is run but for --inputs.
+
+    Rules are about activations (softmax over one unit, in a hidden layer, twice, beside a loss from logits) and about exports (training mode, a baked
+    batch size, float64, overflowed float16). An ONNX file is read as it is; a trained model is exported first.
+
+    Exit code 0: no error and no warning (notes do not count); 1: there are; 2: wrong usage, or a file that cannot be read.
+    """
+    from actconform.linting.registry import OWN_RULES
+    from actconform.linting.session import LintRequest, lint_source
+    from actconform.report.terminal.console import open_console
+    from actconform.report.terminal.lint_screen import print_lint, print_rules
+
+    config = read_config(config_path)
+    catalog = configured(announced(load_plugins()), config)
+    if lists_rules:
+        print_rules(open_console(), (*OWN_RULES, *catalog.lint_rules))
+        return 0
+    if model is None:
+        raise click.UsageError("MODEL is missing: an ONNX file, package.module:factory, .keras ..., or --rules")
+    target = _expect_target(fixed, model)
+    request = LintRequest(model, inputs, targets, losses, runtimes, exporter, ignore, trust, timeout=timeout)
+    linted = lint_source(request, catalog, config, partial(say, err=True))
+    if as_json:
+        sys.stdout.buffer.write(_document(linted) + b"\n")
+    else:
+        print_lint(open_console(), linted.result)
+    if target is not None:
+        _write_fixed(linted, target, inputs, catalog, quiet=as_json)
+    return 0 if linted.result.clean else 1
+
+
+def _document(linted: LintedSource) -> bytes:
+    result = linted.result
+    counts = {severity: result.count(severity) for severity in ("error", "warning", "note")}
+    document = {"schema": 1, "clean": result.clean, **counts, **msgspec.to_builtins(result)}
+    return msgspec.json.format(msgspec.json.encode(document), indent=1)
+
+
+def _expect_target(fixed: Path | None, model: str) -> Path | None:
+    """Return the file that --fix writes. Raises UsageError where it cannot be one."""
+    if fixed is None:
+        return None
+    shown = f"--fix {one_line(str(fixed))}"
+    if not str(fixed).strip(".") or fixed.is_dir():
+        raise UsageError(f"{shown}: is a folder: name a file that ends in .onnx")
+    if fixed.exists() and not fixed.is_file():
+        raise UsageError(f"{shown}: is no regular file: name another")
+    if Path(model).exists() and fixed.exists() and fixed.samefile(model):
+        raise UsageError(f"{shown}: is the model that is read: name another file")
+    if not fixed.parent.is_dir():
+        raise UsageError(f"{shown}: there is no folder {one_line(str(fixed.parent))}")
+    return fixed
+
+
+def _write_fixed(linted: LintedSource, target: Path, inputs: Path | None, catalog: Catalog, *, quiet: bool) -> None:
+    """Write the repaired model, where there is anything to repair, and say what was done."""
+    from actconform.checking.inputs import read_samples
+    from actconform.files import write_bytes
+    from actconform.linting.fixes import fixed_model, output_changes
+    from actconform.linting.registry import OWN_RULES
+
+    if linted.result.kind != "onnx":
+        raise UsageError("--fix repairs ONNX files: export the model, then name the file")
+    fixed = fixed_model(linted.model, linted.result.findings, (*OWN_RULES, *catalog.lint_rules))
+    if not fixed.fixes:
+        say("--fix: there is nothing that can safely be repaired; nothing was written", err=quiet)
+        return
+    for fix in fixed.fixes:
+        say(one_line(f"FIXED   {fix.code}  {fix.node}: {fix.change}"), err=quiet)
+    if inputs is not None:
+        sample = read_samples(inputs, linted.model.source).samples[0].arrays
+        for change in output_changes(linted.model, fixed, sample):
+            say(one_line(f"        {change.output}: {change.words}"), err=quiet)
+    write_bytes(target, fixed.model.SerializeToString())
+    say(one_line(f"WROTE   {target}: {len(fixed.fixes)} changes, valid by onnx's checker"), err=quiet)
