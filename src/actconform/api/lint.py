@@ -39,7 +39,7 @@ def lint(
     them; the rest as the options of the command. Raises UsageError for what the caller must change.
     """
     settings = read_config(None if config is None else Path(config))
-    catalog = configured(load_plugins(), settings)
+    catalog = configured(load_plugins(judging=False), settings)
     with ExitStack() as stack:
         folder = temporary_folder(PREFIX)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

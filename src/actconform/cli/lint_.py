@@ -80,7 +80,7 @@ def command(
     from actconform.report.terminal.lint_screen import print_lint, print_rules
 
     config = read_config(config_path)
-    catalog = configured(announced(load_plugins()), config)
+    catalog = configured(announced(load_plugins(judging=False)), config)
     if lists_rules:
         print_rules(open_console(), (*OWN_RULES, *catalog.lint_rules))
         return 0

@@ -137,10 +137,9 @@ class LintedGraph:
         return float(number) if (array == number).all() else None
 
     def _tensor(self, name: str) -> TensorProto | None:
-        if name in self._initializers:
-            return self._initializers[name]
-        if name in self.weights:
-            return self.weights[name]
+        stored = self._initializers.get(name) or self.weights.get(name)
+        if stored is not None:
+            return stored
         giver = self.givers.get(name)
         if giver is None or giver.op_type != "Constant":
             return None

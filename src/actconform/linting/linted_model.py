@@ -36,6 +36,9 @@ PRODUCERS = {
 }
 
 
+MOST_STEPS = 4  # from an activation back to the weights of its layer
+
+
 class RuntimeAnswer(NamedTuple):
     """What a runtime said when it was asked to load something."""
 
@@ -54,16 +57,16 @@ class LintedModel:
         *,
         framework: str = "",
         layers: Sequence[str] = (),
+        weight_layers: Mapping[str, str] | None = None,
         losses: Sequence[TrainingLoss] = (),
         targets: Mapping[str, NDArray[Any]] | None = None,
-        units: Sequence[UnitStatistics] = (),
         runtimes: Sequence[RuntimeAnswer] = (),
     ) -> None:
         self.source = source
         self.losses = tuple(losses)
         self.targets = targets or {}
         """By output, floats and integers; examples along the first axis."""
-        self.units = tuple(units)
+        self.units: tuple[UnitStatistics, ...] = ()
         """What sample inputs showed of each activation; empty where there are none."""
         self.runtimes = tuple(runtimes)
         self.proto = source.light
@@ -71,6 +74,7 @@ class LintedModel:
         self.weights = {tensor.name: tensor for tensor in source.model.graph.initializer}
         self._framework = framework
         self._names = SourceNames(layers) if layers else None
+        self._weight_layers = weight_layers
 
     @property
     def opset(self) -> int:
@@ -113,12 +117,24 @@ class LintedModel:
 
     def layer(self, node: onnx.NodeProto) -> str:
         """Return the path of the layer that a node belongs to; "" where nothing says so."""
+        if self._weight_layers is not None:
+            return one_line(self._layer_by_weights(node, self._weight_layers), 200)
         if self._names is not None:
             return one_line(self._names.layer(node), 200)
         path = scopes(node)[:-1]
         if path:
             return one_line(path[-1], 200)
         return one_line(node.name.strip("/").rpartition("/")[0], 200) if "/" in node.name else ""
+
+    def _layer_by_weights(self, node: onnx.NodeProto, layers: Mapping[str, str]) -> str:
+        """Return the layer whose weights a node reads, or those of the nearest node before it that reads any."""
+        for _ in range(MOST_STEPS):
+            named = next((layers[name] for name in node.input if name in layers), "")
+            giver = next((self.main.givers[name] for name in node.input if name in self.main.givers), None)
+            if named or giver is None:
+                return named
+            node = giver
+        return ""
 
     def at(
         self,

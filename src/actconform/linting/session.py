@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace as with_fields
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import onnx
 
 from actconform.checking.inputs import read_samples
 from actconform.checking.runs import RunFailure
 from actconform.checking.source import read_source
-from actconform.checking.trained.exports import chosen_exporters, example_inputs, export_all
+from actconform.checking.trained.beside import example_for
+from actconform.checking.trained.exports import chosen_exporters, example_inputs, export_all, signature_source
 from actconform.checking.trained.sources import NamedSource, named_source, open_trained
 from actconform.errors import UsageError
 from actconform.files import temporary_folder
@@ -28,12 +35,17 @@ from actconform.types.lint import SEVERITIES, LintFinding, LintResult
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from actconform.checking.source import Source
     from actconform.checking.trained.runs import TrainedRuns
     from actconform.plugin.lint_rule import LintRule
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
     from actconform.types.lint import LintObservation, TrainingLoss
+    from actconform.types.trained import OpenedModel
+
+    Arrays = Mapping[str, NDArray[Any]]
 
 PREFIX = "actconform-lint-"
 MOST_OF_A_RULE = 200  # findings
@@ -69,9 +81,12 @@ class _Subject(NamedTuple):
     kind: str
     framework: str = ""
     layers: tuple[str, ...] = ()
+    weight_layers: Mapping[str, str] | None = None
     losses: tuple[TrainingLoss, ...] = ()
     exporter: str = ""
     notes: tuple[str, ...] = ()
+    read_samples: Callable[[Path], tuple[list[Arrays], list[str]]] | None = None
+    """Returns the samples of a file as the graph takes them, and notes about them."""
 
 
 def lint_source(
@@ -97,15 +112,16 @@ def lint_source(
             subject.source,
             framework=subject.framework,
             layers=subject.layers,
+            weight_layers=subject.weight_layers,
             losses=stated or subject.losses,
             targets=targets,
             runtimes=runtime_answers(request.runtimes, subject.source, catalog, config, say, request.timeout),
         )
         notes = list(subject.notes)
-        if request.inputs is not None:
-            samples = read_samples(request.inputs, subject.source)
-            notes += samples.notes
-            model.units = tuple(unit_statistics(model, [sample.arrays for sample in samples.samples]))
+        if request.inputs is not None and subject.read_samples is not None:
+            samples, more = subject.read_samples(request.inputs)
+            notes += more
+            model.units = tuple(unit_statistics(model, samples))
     findings = sorted(_findings(rules, model), key=_gravest_first)
     kept = [finding for finding in findings if not any(ignored.covers(finding) for ignored in ignores)]
     result = LintResult(
@@ -139,7 +155,7 @@ def _subject(
         if request.exporter:
             raise UsageError("--exporter is for a trained model, and this is an ONNX file already: leave it out")
         source = read_source(named.path, weights=request.inputs is not None)
-        return _Subject(source, "onnx", notes=source.notes)
+        return _Subject(source, "onnx", notes=source.notes, read_samples=partial(_samples, source))
     runs = live.get(request.source) or open_trained(named.trained, catalog, config, stack, timeout=request.timeout)
     return _exported(runs, request, named.trained.kind, stack)
 
@@ -163,12 +179,59 @@ def _exported(runs: TrainedRuns, request: LintRequest, kind: str, stack: ExitSta
         if export.source is None:
             failures.append(f"{name}: {one_line(export.failure, 300)}")
             continue
-        layers = {spec.name.rpartition(separator)[0] for spec in opened.parameters for separator in (".", "/")}
+        layers = {spec.name.rpartition(".")[0] for spec in opened.parameters}
         notes = (*opened.notes, *(f"{failure}; linted by the next exporter" for failure in failures))
         framework = FRAMEWORKS.get(opened.framework.partition("-")[0], "")
         source = with_fields(export.source, path=Path(request.source))
-        return _Subject(source, kind, framework, tuple(filter(None, layers)), opened.losses, name, notes)
+        by_weights = None if framework == "torch" else _weight_layers(runs, source)
+        return _Subject(
+            source,
+            kind,
+            framework,
+            tuple(filter(None, layers)),
+            by_weights,
+            opened.losses,
+            name,
+            notes,
+            partial(_trained_samples, runs, opened, source),
+        )
     raise UsageError(f"{one_line(request.source)}: no exporter makes a graph of it: {'; '.join(failures)}")
+
+
+def _samples(source: Source, path: Path) -> tuple[list[Arrays], list[str]]:
+    saved = read_samples(path, source)
+    return [sample.arrays for sample in saved.samples], saved.notes
+
+
+def _trained_samples(
+    runs: TrainedRuns, opened: OpenedModel, source: Source, path: Path
+) -> tuple[list[Arrays], list[str]]:
+    """Return samples that are named as the trained model names its inputs, as its graph takes them."""
+    samples, notes = _samples(signature_source(runs, opened), path)
+    return [example_for(source, opened, sample) for sample in samples], notes
+
+
+def _weight_layers(runs: TrainedRuns, source: Source) -> dict[str, str]:
+    """Return for each weight of a graph that has the numbers of one layer's alone, in whatever order, that layer.
+
+    Names of nodes do not tell: an exporter numbers scopes anew, so that the layer "dense" is "dense_1" there.
+    """
+    parameters = runs.parameters()
+    owners: dict[bytes, set[str]] = {}
+    for name, array in {} if isinstance(parameters, RunFailure) else parameters.items():
+        owners.setdefault(_numbers(array), set()).add(re.split(r"[/.](?=[^/.]*$)", name)[0])
+    layers = {}
+    for tensor in source.model.graph.initializer:
+        owner = (
+            owners.get(_numbers(source.array(tensor)), set()) if tensor.data_type == onnx.TensorProto.FLOAT else set()
+        )
+        if len(owner) == 1:
+            layers[tensor.name] = next(iter(owner))
+    return layers
+
+
+def _numbers(array: NDArray[Any]) -> bytes:
+    return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
 
 
 def _findings(rules: Sequence[LintRule], model: LintedModel) -> Iterable[LintFinding]:

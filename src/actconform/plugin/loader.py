@@ -153,7 +153,7 @@ def load_plugins(
     A plugin that cannot be imported, whose hook raises or returns the wrong thing, or whose exporter has a source that no
     plugin gives, is in `broken` and gives nothing. Raises PluginError where two plugins, backends, exporters, kernels or
     causes have one name, or a hook is one that nothing would call. Without `judging`, as in a worker, plugins do not give
-    causes, faults, reporters and rules of lint: reading the registers takes longer than all the rest.
+    causes, faults and reporters: reading the registers takes longer than all the rest.
     """
     plugins = [_from_entry_point(point) for point in (installed() if entry_points is None else entry_points)]
     _refuse_namesakes([(plugin.name, plugin.label) for plugin in plugins], "plugins")
@@ -252,13 +252,13 @@ def _offer(plugin: _Plugin, *, judging: bool) -> _Offer:
     experiments = _collect(manager, "actconform_experiments", partial(check_subject, kind=Experiment))
     backends = _collect(manager, "actconform_backends", check_backend)
     exporters = _collect(manager, "actconform_exporters", check_exporter)
+    rules = _collect(manager, "actconform_lint_rules", check_lint_rule)
+    goldens = _goldens(manager)
     if not judging:
-        return _Offer(kernels, models, experiments, backends, exporters, (), (), (), (), _goldens(manager))
+        return _Offer(kernels, models, experiments, backends, exporters, (), (), (), rules, goldens)
     registers = _collect(manager, "actconform_causes", partial(check_data, kind=Register))
     faults = _collect(manager, "actconform_faults", partial(check_data, kind=Fault))
     reporters = _collect(manager, "actconform_reporters", check_reporter)
-    rules = _collect(manager, "actconform_lint_rules", check_lint_rule)
-    goldens = _goldens(manager)
     return _Offer(kernels, models, experiments, backends, exporters, registers, faults, reporters, rules, goldens)
 
 

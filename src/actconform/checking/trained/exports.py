@@ -92,7 +92,7 @@ def example_inputs(
     Raises UsageError where there are none and the model does not say what it takes.
     """
     if path is not None:
-        sample = read_samples(path, _signature(runs, opened), max_memory=max_memory).samples[0]
+        sample = read_samples(path, signature_source(runs, opened), max_memory=max_memory).samples[0]
         return sample.arrays, path.name
     if opened.example:
         generator = np.random.default_rng(seed)
@@ -100,7 +100,7 @@ def example_inputs(
         drawn = [name for name, array in arrays.items() if array is not opened.example[name]]
         words = f"example of {runs.source.text}" + (f", {', '.join(drawn)} drawn by seed {seed}" if drawn else "")
         return arrays, words
-    source = _signature(runs, opened)
+    source = signature_source(runs, opened)
 
     def refusal(arrays: Arrays) -> str | None:
         result = runs.run(arrays)
@@ -118,8 +118,11 @@ def _lively(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]
     return generator.standard_normal(array.shape).astype(array.dtype)
 
 
-def _signature(runs: TrainedRuns, opened: OpenedModel) -> Source:
-    """Return a source whose graph has the model's inputs and nothing else, to read or draw inputs by."""
+def signature_source(runs: TrainedRuns, opened: OpenedModel) -> Source:
+    """Return a source whose graph has the model's inputs and nothing else, to read or draw inputs by.
+
+    Raises UsageError where the model does not say what it takes, or takes what ONNX does not have.
+    """
     if not opened.inputs or not all(spec.dtype for spec in opened.inputs):
         raise UsageError(
             f"{one_line(runs.source.text)}: the model does not say what it takes: let the factory give (model, inputs), with inputs as a "
