@@ -23,6 +23,7 @@ from actconform.comparison.elementwise import Sample, elementwise_errors
 from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 from benchmarks.gradients import forward_and_backward, transformations
+from benchmarks.linting import lint_of_large_models
 from benchmarks.throughput import timings
 from benchmarks.training import training_steps
 
@@ -116,7 +117,14 @@ def main() -> None:
     broken = 0
     lines = (line() for line in (comparison, help_text))
     for name, ratio, limit in chain(
-        lines, measuring(), run_stages(), transformations(), forward_and_backward(), training_steps(), timings()
+        lines,
+        measuring(),
+        lint_of_large_models(),
+        run_stages(),
+        transformations(),
+        forward_and_backward(),
+        training_steps(),
+        timings(),
     ):
         broken += ratio > limit
         click.echo(f"{'ok  ' if ratio <= limit else 'OVER'}  {ratio:6.3f}  (limit {limit:g})  {name}")

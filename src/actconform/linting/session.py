@@ -122,7 +122,7 @@ def lint_source(
             samples, more = subject.read_samples(request.inputs)
             notes += more
             model.units = tuple(unit_statistics(model, samples))
-    findings = sorted(_findings(rules, model), key=_gravest_first)
+    findings = sorted(rule_findings(rules, model), key=_gravest_first)
     kept = [finding for finding in findings if not any(ignored.covers(finding) for ignored in ignores)]
     result = LintResult(
         source=one_line(request.source),
@@ -234,7 +234,8 @@ def _numbers(array: NDArray[Any]) -> bytes:
     return hashlib.sha256(np.sort(array, axis=None).tobytes()).digest()
 
 
-def _findings(rules: Sequence[LintRule], model: LintedModel) -> Iterable[LintFinding]:
+def rule_findings(rules: Sequence[LintRule], model: LintedModel) -> Iterable[LintFinding]:
+    """Yield what each rule sees in a model, at most MOST_OF_A_RULE of each. Raises UsageError where a rule of a plugin fails."""
     for rule in rules:
         for place, observation in enumerate(_observations(rule, model)):
             if place == MOST_OF_A_RULE:

@@ -1,0 +1,155 @@
+"""`actconform lint` as people and programs use it: screen, JSON, exit codes, settings, repairs, mistakes of usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "checking"))
+
+from small_models import made, numbers
+
+HEAD = "h = Gemm (x, w, b)  g = MatMul (h, one)  y = Softmax <axis = -1> (g)"
+WEIGHTS = {"w": numbers(1, 4, 8), "b": numbers(2, 8), "one": numbers(3, 8, 1)}
+
+
+def write(path: Path, nodes: str = HEAD, constants=WEIGHTS, outputs: str = "float[n, m] y") -> str:
+    onnx.save(made(f"(float[n, 4] x) => ({outputs}) {{ {nodes} }}", constants), path)
+    return path.name
+
+
+def test_a_mistake_is_shown_with_its_node_its_reason_and_what_to_do(cli, tmp_path):
+    done = cli("lint", write(tmp_path / "m.onnx"))
+    assert done.code == 1
+    assert "error   AC101  y (Softmax)" in done.out
+    assert "why: softmax(z)_i" in done.out
+    assert "do:  Use a sigmoid" in done.out
+    assert "NOT CLEAN   1 error" in done.out
+
+
+def test_a_clean_model_ends_with_0_and_so_does_one_with_notes(cli, tmp_path):
+    done = cli("lint", write(tmp_path / "m.onnx", "h = Gemm (x, w, b)  y = Relu (h)"))
+    assert (done.code, done.out.splitlines()[-1]) == (0, "CLEAN   no finding")
+    onnx.save(made("(float[8, 4] x) => (float[8, 4] y) { y = Relu (x) }"), tmp_path / "fixed.onnx")
+    done = cli("lint", "fixed.onnx")
+    assert (done.code, done.out.splitlines()[-1]) == (0, "CLEAN   1 note")
+
+
+def test_json_has_counts_and_every_finding(cli, tmp_path):
+    done = cli("lint", write(tmp_path / "m.onnx"), "--json")
+    document = json.loads(done.out)
+    assert (done.code, document["schema"], document["clean"], document["error"]) == (1, 1, False, 1)
+    (finding,) = document["findings"]
+    assert (finding["code"], finding["node"], finding["numbers"]["units"]) == ("AC101", "y", 1)
+
+
+def test_findings_are_left_out_by_the_command_line_and_by_the_settings(cli, tmp_path):
+    name = write(tmp_path / "m.onnx")
+    assert cli("lint", name, "--ignore", "AC101").code == 0
+    assert cli("lint", name, "--ignore", "AC101:other*").code == 1
+    (tmp_path / "actconform.toml").write_text('[lint]\nignore = ["AC101:y"]\n')
+    done = cli("lint", name)
+    assert (done.code, done.out.splitlines()[-1]) == (0, "CLEAN   no finding (1 left out)")
+
+
+def test_the_rules_are_listed_without_a_model(cli):
+    done = cli("lint", "--rules")
+    assert done.code == 0
+    assert "AC203  error    baked-batch-size   (--fix)" in done.out
+
+
+def test_a_repaired_copy_is_written_and_said(cli, tmp_path):
+    constants = {"s": np.array([2, 4])}
+    name = write(tmp_path / "m.onnx", "y = Reshape (x, s)", constants)
+    np.save(tmp_path / "x.npy", numbers(1, 2, 4))
+    done = cli("lint", name, "--fix", "fixed.onnx", "--inputs", "x.npy")
+    assert done.code == 1
+    assert "FIXED AC203 y: reshapes to [-1, 4]" in done.out
+    assert "y: the same before and after" in done.out
+    assert cli("lint", "fixed.onnx").code == 0
+
+
+def test_where_there_is_nothing_to_repair_nothing_is_written(cli, tmp_path):
+    done = cli("lint", write(tmp_path / "m.onnx"), "--fix", "fixed.onnx")
+    assert "nothing was written" in done.out
+    assert not (tmp_path / "fixed.onnx").exists()
+
+
+def test_targets_and_losses_are_taken(cli, tmp_path):
+    name = write(tmp_path / "m.onnx", "h = Gemm (x, w, b)  y = Sigmoid (h)")
+    np.save(tmp_path / "t.npy", np.array([[0.0, 3.0]]))
+    assert "1 of 2 targets lie outside, from 0 to 3" in cli("lint", name, "--targets", "t.npy").out
+    assert "AC111" in cli("lint", name, "--loss", "BCEWithLogitsLoss").out
+
+
+def test_a_runtime_is_asked_for_the_opset(cli, tmp_path):
+    pytest.importorskip("onnxruntime")
+    name = write(tmp_path / "m.onnx", "y = Relu (x)")
+    assert cli("lint", name, "--runtime", "ort-cpu").code == 0
+    model = onnx.load(tmp_path / "m.onnx")
+    model.ir_version = 2**31 - 1
+    onnx.save(model, tmp_path / "future.onnx")
+    done = cli("lint", "future.onnx", "--runtime", "ort-cpu")
+    assert done.code == 1
+    assert "AC208  ort-cpu (runtime)" in done.out
+    assert "does not load opset 17 in IR version 2147483647" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.onnx"], "there is no such file"),
+        ([], "MODEL is missing"),
+        (["t.npy"], "holds arrays"),
+        (["m.onnx", "--ignore", "AC777"], "no rule has this code"),
+        (["m.onnx", "--loss", "BCEWithLogitLoss"], "did you mean BCEWithLogitsLoss"),
+        (["m.onnx", "--runtime", "ort-cpuu"], "did you mean ort-cpu"),
+        (["m.onnx", "--targets", "none.npy"], "cannot be read"),
+        (["m.onnx", "--targets", "wrong.npz"], "the model has no output"),
+        (["m.onnx", "--inputs", "wrong.npz"], "the model has no input"),
+        (["m.onnx", "--fix", "m.onnx"], "is the model that is read"),
+        (["m.onnx", "--fix", "no/where.onnx"], "there is no folder"),
+        (["m.onnx", "--fix", "."], "is a folder"),
+        (["m.onnx", "--exporter", "torch-dynamo"], "ONNX file already"),
+        (["m.onnx", "--config", "typo.toml"], "did you mean ignore"),
+    ],
+)
+def test_a_mistake_of_usage_ends_with_2_and_writes_nothing(cli, tmp_path, arguments, words):
+    write(tmp_path / "m.onnx")
+    np.save(tmp_path / "t.npy", np.zeros(3))
+    np.savez(tmp_path / "wrong.npz", z=np.zeros((1, 4), np.float32))
+    (tmp_path / "typo.toml").write_text('[lint]\nignor = ["AC101"]\n')
+    before = sorted(tmp_path.iterdir())
+    done = cli("lint", *arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["[red]", "\x1b[31m", "::error::", "a\nb"])
+def test_names_of_a_model_are_shown_as_text(cli, tmp_path, name):
+    model = made(f"(float[n, 4] x) => (float[n, m] y) {{ {HEAD} }}", WEIGHTS)
+    model.graph.node[-1].name = name
+    model.producer_name = name
+    onnx.save(model, tmp_path / "m.onnx")
+    done = cli("lint", "m.onnx")
+    assert done.code == 1
+    assert "\x1b" not in done.out
+    assert "\n::error::" not in done.out
+    assert ("[red] (Softmax)" in done.out) == (name == "[red]")
+
+
+def test_external_weights_are_not_read_where_no_rule_needs_them(cli, tmp_path):
+    model = made("(float[n, 4] x) => (float[n, 64] y) { h = MatMul (x, w)  y = Relu (h) }", {"w": numbers(1, 4, 64)})
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    assert cli("lint", "m.onnx").code == 0
+    (tmp_path / "w.bin").write_bytes(b"short")
+    done = cli("lint", "m.onnx")
+    assert done.code == 2
+    assert "w.bin" in done.err
