@@ -86,7 +86,7 @@ def command(
         return 0
     if model is None:
         raise click.UsageError("MODEL is missing: an ONNX file, package.module:factory, .keras ..., or --rules")
-    target = _expect_target(fixed, model)
+    target = _expect_target(fixed, model, trusted=trust)
     request = LintRequest(model, inputs, targets, losses, runtimes, exporter, ignore, trust, timeout=timeout)
     linted = lint_source(request, catalog, config, partial(say, err=True))
     if as_json:
@@ -105,10 +105,14 @@ def _document(linted: LintedSource) -> bytes:
     return msgspec.json.format(msgspec.json.encode(document), indent=1)
 
 
-def _expect_target(fixed: Path | None, model: str) -> Path | None:
+def _expect_target(fixed: Path | None, model: str, *, trusted: bool) -> Path | None:
     """Return the file that --fix writes. Raises UsageError where it cannot be one."""
+    from actconform.checking.trained.sources import named_source
+
     if fixed is None:
         return None
+    if named_source(model, trusted=trusted).kind != "onnx":
+        raise UsageError("--fix repairs ONNX files: export the model, then name the file")
     shown = f"--fix {one_line(str(fixed))}"
     if not str(fixed).strip(".") or fixed.is_dir():
         raise UsageError(f"{shown}: is a folder: name a file that ends in .onnx")
@@ -123,14 +127,24 @@ def _expect_target(fixed: Path | None, model: str) -> Path | None:
 
 def _write_fixed(linted: LintedSource, target: Path, inputs: Path | None, catalog: Catalog, *, quiet: bool) -> None:
     """Write the repaired model, where there is anything to repair, and say what was done."""
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
     from actconform.checking.inputs import read_samples
-    from actconform.files import write_bytes
+    from actconform.files import read_bytes, write_bytes
     from actconform.linting.fixes import fixed_model, output_changes
     from actconform.linting.registry import OWN_RULES
+    from actconform.onnx.external import MOST_BYTES
+    from actconform.onnx.gates import tensors
 
-    if linted.result.kind != "onnx":
-        raise UsageError("--fix repairs ONNX files: export the model, then name the file")
-    fixed = fixed_model(linted.model, linted.result.findings, (*OWN_RULES, *catalog.lint_rules))
+    path = linted.model.source.path
+    original = onnx.load_from_string(read_bytes(path, MOST_BYTES))
+    if target.parent.resolve() != path.parent.resolve() and any(map(uses_external_data, tensors(original))):
+        raise UsageError(
+            f"--fix {one_line(str(target))}: weights lie in files beside {one_line(str(path))}, and are found from its folder alone: name a file there"
+        )
+    rules = (*OWN_RULES, *catalog.lint_rules)
+    fixed = fixed_model(linted.model, linted.result.findings, rules, original)
     if not fixed.fixes:
         say("--fix: there is nothing that can safely be repaired; nothing was written", err=quiet)
         return
@@ -140,5 +154,8 @@ def _write_fixed(linted: LintedSource, target: Path, inputs: Path | None, catalo
         sample = read_samples(inputs, linted.model.source).samples[0].arrays
         for change in output_changes(linted.model, fixed, sample):
             say(one_line(f"        {change.output}: {change.words}"), err=quiet)
-    write_bytes(target, fixed.model.SerializeToString())
+    try:
+        write_bytes(target, fixed.model.SerializeToString())
+    except OSError as error:
+        raise UsageError(f"--fix {one_line(str(target))}: cannot be written: {error.strerror}") from error
     say(one_line(f"WROTE   {target}: {len(fixed.fixes)} changes, valid by onnx's checker"), err=quiet)

@@ -17,7 +17,7 @@ ActivationKind = Literal["softmax", "log-softmax", "sigmoid", "tanh", "relu"]
 AXIS_IS_ONE_AXIS = 13  # the opset since which Softmax normalizes along one axis, and no longer over all from it on
 
 
-class Activation(NamedTuple):
+class GraphActivation(NamedTuple):
     """An activation in a graph."""
 
     kind: ActivationKind
@@ -45,7 +45,7 @@ class Activation(NamedTuple):
         return count
 
 
-def activations_of(graph: LintedGraph, opset: int) -> Iterator[Activation]:
+def graph_activations(graph: LintedGraph, opset: int) -> Iterator[GraphActivation]:
     """Yield the activations of a graph, in the order of the nodes that give them."""
     for node in graph.nodes:
         if is_standard(node) and (reading := _READINGS.get(node.op_type)):
@@ -54,7 +54,7 @@ def activations_of(graph: LintedGraph, opset: int) -> Iterator[Activation]:
                 yield activation
 
 
-def _softmax(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation:
+def _softmax(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation:
     dims = graph.dims(node.input[0]) or graph.dims(node.output[0])
     axis = attribute_of(node, "axis", -1 if opset >= AXIS_IS_ONE_AXIS else 1)
     axes: tuple[int, ...] = ()
@@ -62,36 +62,36 @@ def _softmax(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation
         first = axis + len(dims) if axis < 0 else axis
         axes = (first,) if opset >= AXIS_IS_ONE_AXIS else tuple(range(first, len(dims)))
     kind: ActivationKind = "softmax" if node.op_type == "Softmax" else "log-softmax"
-    return Activation(kind, graph, node, node.input[0], node.output[0], axes)
+    return GraphActivation(kind, graph, node, node.input[0], node.output[0], axes)
 
 
-def _plain(kind: ActivationKind) -> Callable[[LintedGraph, onnx.NodeProto, int], Activation | None]:
-    def read(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation | None:  # noqa: ARG001  like the others
-        return Activation(kind, graph, node, node.input[0], node.output[0])
+def _plain(kind: ActivationKind) -> Callable[[LintedGraph, onnx.NodeProto, int], GraphActivation | None]:
+    def read(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:  # noqa: ARG001  like the others
+        return GraphActivation(kind, graph, node, node.input[0], node.output[0])
 
     return read
 
 
-def _quotient(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation | None:  # noqa: ARG001
+def _quotient(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:  # noqa: ARG001
     """Read exp(x) / sum(exp(x)), and 1 / (1 + exp(-x))."""
     above, below = node.input
     if graph.scalar(above) == 1.0:
         argument = _one_plus_exp_of_negative(graph, below)
-        return None if argument is None else Activation("sigmoid", graph, node, argument, node.output[0])
+        return None if argument is None else GraphActivation("sigmoid", graph, node, argument, node.output[0])
     total, exponential = _giver(graph, below, "ReduceSum"), _giver(graph, above, "Exp")
     if total is None or exponential is None or graph.origin(total.input[0]) != graph.origin(above):
         return None
-    return Activation(
+    return GraphActivation(
         "softmax", graph, node, _unshifted(graph, exponential.input[0]), node.output[0], _axes(graph, total)
     )
 
 
-def _reciprocal(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation | None:  # noqa: ARG001
+def _reciprocal(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:  # noqa: ARG001
     argument = _one_plus_exp_of_negative(graph, node.input[0])
-    return None if argument is None else Activation("sigmoid", graph, node, argument, node.output[0])
+    return None if argument is None else GraphActivation("sigmoid", graph, node, argument, node.output[0])
 
 
-def _difference(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation | None:  # noqa: ARG001
+def _difference(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:  # noqa: ARG001
     """Read x - log(sum(exp(x))) and x - ReduceLogSumExp(x)."""
     argument, below = node.input
     total = _giver(graph, below, "ReduceLogSumExp")
@@ -104,23 +104,23 @@ def _difference(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activat
         summed = total.input[0]
     if total is None or summed is None or graph.origin(summed) != graph.origin(argument):
         return None
-    return Activation("log-softmax", graph, node, _unshifted(graph, argument), node.output[0], _axes(graph, total))
+    return GraphActivation("log-softmax", graph, node, _unshifted(graph, argument), node.output[0], _axes(graph, total))
 
 
-def _floor(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation | None:  # noqa: ARG001
+def _floor(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:  # noqa: ARG001
     """Read max(x, 0)."""
     for place, name in enumerate(node.input):
         if len(node.input) == 2 and graph.scalar(name) == 0.0:
-            return Activation("relu", graph, node, node.input[1 - place], node.output[0])
+            return GraphActivation("relu", graph, node, node.input[1 - place], node.output[0])
     return None
 
 
-def _clip(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> Activation | None:
+def _clip(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:
     """Read a Clip from 0 on as relu, one to 6 among them."""
     least = (
         attribute_of(node, "min", None) if opset < 11 else graph.scalar(node.input[1]) if len(node.input) > 1 else None
     )
-    return Activation("relu", graph, node, node.input[0], node.output[0]) if least == 0 else None
+    return GraphActivation("relu", graph, node, node.input[0], node.output[0]) if least == 0 else None
 
 
 def _giver(graph: LintedGraph, name: str, operator: str) -> onnx.NodeProto | None:
@@ -160,7 +160,7 @@ def _axes(graph: LintedGraph, node: onnx.NodeProto) -> tuple[int, ...]:
     return tuple(sorted(axis % len(dims) for axis in stated))
 
 
-_READINGS: Mapping[str, Callable[[LintedGraph, onnx.NodeProto, int], Activation | None]] = {
+_READINGS: Mapping[str, Callable[[LintedGraph, onnx.NodeProto, int], GraphActivation | None]] = {
     "Softmax": _softmax,
     "LogSoftmax": _softmax,
     "Sigmoid": _plain("sigmoid"),

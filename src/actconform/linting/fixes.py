@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 
 from actconform.checking.flatten import flatten
-from actconform.checking.source import source_of_model
 from actconform.checking.truth import evaluated
-from actconform.errors import Unsupported, UsageError
+from actconform.errors import ExternalDataError, Unsupported, UsageError
 from actconform.linting.registry import OWN_RULES
+from actconform.onnx.external import read_external_data
 from actconform.onnx.inference import expect_consistent
 from actconform.onnx.strip_weights import without_weights
 from actconform.text import one_line
@@ -34,15 +34,20 @@ class FixedModel(NamedTuple):
 
 
 def fixed_model(
-    model: LintedModel, findings: Sequence[LintFinding], rules: Sequence[LintRule] = OWN_RULES
+    model: LintedModel,
+    findings: Sequence[LintFinding],
+    rules: Sequence[LintRule] = OWN_RULES,
+    original: onnx.ModelProto | None = None,
 ) -> FixedModel:
     """Return a copy of a model with what its findings' rules can repair; what is ignored is left as it is.
+
+    `original` is the model as its file has it, whose outputs of other types than tensors of numbers a lint leaves out.
 
     Raises UsageError where the repaired model is not valid by onnx's checker, though the model was.
     """
     codes = {finding.code for finding in findings}
     copy = onnx.ModelProto()
-    copy.CopyFrom(model.source.model)
+    copy.CopyFrom(model.source.model if original is None else original)
     fixes: list[LintFix] = []
     for rule in rules:
         if rule.fix is not None and rule.code in codes:
@@ -70,16 +75,24 @@ class OutputChange(NamedTuple):
 def output_changes(model: LintedModel, fixed: FixedModel, sample: Mapping[str, NDArray[Any]]) -> list[OutputChange]:
     """Return for each output how it is before and after, for one sample, both graphs evaluated in float64."""
     before = _outputs(model.source.model, sample)
-    after = _outputs(fixed.model, sample)
+    complete = onnx.ModelProto()
+    complete.CopyFrom(fixed.model)
+    try:
+        read_external_data(complete, model.source.path.resolve().parent)
+    except (ExternalDataError, OSError) as error:
+        return [OutputChange("outputs", f"cannot be compared: {one_line(str(error))}")]
+    after = _outputs(complete, sample)
     if isinstance(before, str) or isinstance(after, str):
         reason = before if isinstance(before, str) else after
         return [OutputChange("outputs", f"cannot be compared: {reason}")]
-    return [OutputChange(name, _difference(before[name], after[name])) for name in before if name in after]
+    return [
+        OutputChange(one_line(name, 80), _difference(before[name], after[name])) for name in before if name in after
+    ]
 
 
 def _outputs(model: onnx.ModelProto, sample: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
     try:
-        return evaluated(flatten(source_of_model(model, "model").model, sample), sample)
+        return evaluated(flatten(model, sample), sample)
     except (Unsupported, ValueError) as error:
         return one_line(str(error), 300)
 

@@ -74,7 +74,7 @@ class LintedGraph:
                 self.readers.setdefault(name, []).append(node)
         self._shapes = shapes
         self._initializers = {tensor.name: tensor for tensor in body.initializer}
-        self._constant: dict[str, bool] = {}
+        self._constants = self._constant_names()
 
     @property
     def nodes(self) -> Sequence[onnx.NodeProto]:
@@ -95,37 +95,44 @@ class LintedGraph:
 
     def is_constant(self, name: str) -> bool:
         """Return whether a tensor is a weight or a constant, or computed of such alone by moving, scaling or casting them."""
-        if name not in self._constant:
-            self._constant[name] = False  # in a cycle, which no sound graph has
-            self._constant[name] = self._is_constant(name)
-        return self._constant[name]
+        return name in self._constants or (
+            name not in self.givers and self.outer is not None and self.outer.is_constant(name)
+        )
 
-    def _is_constant(self, name: str) -> bool:
-        if not name:
-            return False
-        if name in self._initializers or name in self.weights:
-            return True
-        pending = self.givers.get(name)
-        if pending is None:
-            return self.outer is not None and self.outer.is_constant(name)
-        if pending.op_type == "Constant":
-            return True
-        return pending.op_type in _FOLDABLE and all(self.is_constant(each) for each in pending.input if each)
+    def _constant_names(self) -> set[str]:
+        names = {name for name in (*self._initializers, *self.weights) if name}
+        for node in self.body.node:  # in an order in which each follows what it reads
+            inputs = [name for name in node.input if name]
+            if node.op_type == "Constant" or (
+                node.op_type in _FOLDABLE
+                and all(
+                    name in names
+                    or (name not in self.givers and self.outer is not None and self.outer.is_constant(name))
+                    for name in inputs
+                )
+            ):
+                names.update(name for name in node.output if name)
+        return names
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Return the values of a small constant of numbers, as stored; None where it is none, or none that is small."""
+        """Return the values of a small constant of numbers, cast as nodes cast it; None where it is none, or none that is small."""
+        casts = []
+        while (giver := self.givers.get(name)) is not None and giver.op_type in {"Identity", "Cast"}:
+            casts.append(giver)
+            name = giver.input[0]
         tensor = self._tensor(name)
         if tensor is None:
-            giver = self.givers.get(name)
-            if giver is not None and giver.op_type in {"Identity", "Cast"}:
-                inner = self.constant(giver.input[0])
-                return inner if inner is None else _cast(inner, giver)
-            return self.outer.constant(name) if giver is None and self.outer is not None else None
-        if uses_external_data(tensor) or int(np.prod(tensor.dims, dtype=np.int64)) > SMALL:
+            array = self.outer.constant(name) if name not in self.givers and self.outer is not None else None
+        elif (
+            uses_external_data(tensor)
+            or tensor.data_type == TensorProto.STRING
+            or int(np.prod(tensor.dims, dtype=np.int64)) > SMALL
+        ):
             return None
-        if tensor.data_type == TensorProto.STRING:
-            return None
-        array: NDArray[Any] = numpy_helper.to_array(tensor)
+        else:
+            array = numpy_helper.to_array(tensor)
+        for node in reversed(casts) if array is not None else ():
+            array = _cast(array, node)
         return array
 
     def scalar(self, name: str) -> float | None:
@@ -161,13 +168,16 @@ class LintedGraph:
 
     def destinations(self, name: str, axis: int | None = None) -> Iterator[Reader]:
         """Yield what reads the values of a tensor, after what only passes them on; `axis` of it is followed, from the front."""
-        if name in self.outputs:
-            yield Reader(None, name, axis)
-        for node in self.readers.get(name, ()):
-            if is_standard(node) and node.op_type in PASSIVE and node.input[0] == name:
-                yield from self.destinations(node.output[0], self._moved(node, axis))
-            else:
-                yield Reader(node, name, axis)
+        pending = [(name, axis)]
+        while pending:
+            tensor, place = pending.pop()
+            if tensor in self.outputs:
+                yield Reader(None, tensor, place)
+            for node in self.readers.get(tensor, ()):
+                if is_standard(node) and node.op_type in PASSIVE and node.input[0] == tensor:
+                    pending.append((node.output[0], self._moved(node, place)))
+                else:
+                    yield Reader(node, tensor, place)
 
     def _moved(self, node: onnx.NodeProto, axis: int | None) -> int | None:
         """Return where an axis of a passive node's input is in its output."""
@@ -182,9 +192,9 @@ class LintedGraph:
         if node.op_type in _RESHAPING:
             if before is None or after is None:
                 return None
-            kept = [i for i, size in enumerate(after) if isinstance(before[axis], int) and size == before[axis]]
+            places = [i for i, size in enumerate(after) if isinstance(before[axis], int) and size == before[axis]]
             is_last = axis == len(before) - 1
-            return len(after) - 1 if is_last and len(after) - 1 in kept else kept[0] if len(kept) == 1 else None
+            return len(after) - 1 if is_last and len(after) - 1 in places else places[0] if len(places) == 1 else None
         return axis
 
 

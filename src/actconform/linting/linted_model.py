@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import onnx
 
 from actconform.checking.trained.source_names import SourceNames, scopes
-from actconform.linting.activations import Activation, activations_of
+from actconform.linting.activations import GraphActivation, graph_activations
 from actconform.linting.linted_graph import LintedGraph, name_of
 from actconform.onnx.inference import infer
 from actconform.onnx.nested_graphs import subgraphs
@@ -102,16 +102,16 @@ class LintedModel:
         return self.graphs[0]
 
     @cached_property
-    def activations(self) -> list[Activation]:
+    def activations(self) -> list[GraphActivation]:
         """Softmax, sigmoid, tanh, relu and their like in all graphs, written by one node or by several."""
-        return [activation for graph in self.graphs for activation in activations_of(graph, self.opset)]
+        return [activation for graph in self.graphs for activation in graph_activations(graph, self.opset)]
 
     @cached_property
-    def by_result(self) -> dict[str, Activation]:
+    def by_result(self) -> dict[str, GraphActivation]:
         """The activations by the tensor that they give."""
         return {activation.result: activation for activation in self.activations}
 
-    def of_output(self, output: str) -> Activation | None:
+    def of_output(self, output: str) -> GraphActivation | None:
         """Return the activation that gives an output of the model; None where there is none."""
         return self.by_result.get(self.main.origin(output))
 

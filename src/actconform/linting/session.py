@@ -123,13 +123,13 @@ def lint_source(
             notes += more
             model.units = tuple(unit_statistics(model, samples))
     findings = sorted(rule_findings(rules, model), key=_gravest_first)
-    kept = [finding for finding in findings if not any(ignored.covers(finding) for ignored in ignores)]
+    remaining = [finding for finding in findings if not any(ignored.covers(finding) for ignored in ignores)]
     result = LintResult(
         source=one_line(request.source),
         kind=subject.kind,
         graph=_about(subject),
-        findings=tuple(kept),
-        ignored=len(findings) - len(kept),
+        findings=tuple(remaining),
+        ignored=len(findings) - len(remaining),
         notes=tuple(notes),
     )
     return LintedSource(result, model)
@@ -270,6 +270,6 @@ def _observations(rule: LintRule, model: LintedModel) -> Iterable[LintObservatio
 def _about(subject: _Subject) -> str:
     model = subject.source.model
     producer = one_line(f"{model.producer_name} {model.producer_version}".strip(), 80)
-    made = f", by {producer}" if producer else ""
+    maker = f", by {producer}" if producer else ""
     by = f"{subject.exporter}: " if subject.exporter else ""
-    return f"{by}opset {subject.source.opset}, {subject.source.nodes:,} nodes{made}"
+    return f"{by}opset {subject.source.opset}, {subject.source.nodes:,} nodes{maker}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from actconform.checking.flatten import FlatNode
-    from actconform.linting.activations import Activation
+    from actconform.linting.activations import GraphActivation
     from actconform.linting.linted_model import LintedModel
 
     Arrays = Mapping[str, NDArray[Any]]
@@ -28,7 +28,7 @@ FLAT = 0.01  # of the largest slope: below it a unit counts as saturated
 class UnitStatistics(NamedTuple):
     """The units of one activation over all samples; a unit is one channel of a convolution, or one number of a row."""
 
-    activation: Activation
+    activation: GraphActivation
     units: int
     rows: int
     """Numbers that each unit gave."""
@@ -63,7 +63,7 @@ def unit_statistics(model: LintedModel, samples: Sequence[Arrays]) -> list[UnitS
     return [_joined(watched[name], tallies[name]) for name in watched if name in tallies]
 
 
-def _tally(activation: Activation, array: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], int]:
+def _tally(activation: GraphActivation, array: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], int]:
     """Return for each unit whether it was 0, and whether it was flat, in all of a sample; and how often each unit answered."""
     axis = _unit_axis(activation, array.ndim)
     rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
@@ -73,7 +73,7 @@ def _tally(activation: Activation, array: NDArray[Any]) -> tuple[NDArray[np.bool
     return np.zeros(rows.shape[1], bool), (slope < FLAT).all(axis=0), len(rows)
 
 
-def _unit_axis(activation: Activation, rank: int) -> int:
+def _unit_axis(activation: GraphActivation, rank: int) -> int:
     """Return the axis of the channels: the second where a convolution or its normalization came before, else the last."""
     graph, name = activation.graph, activation.argument
     while (giver := graph.giver(name)) is not None:
@@ -86,7 +86,7 @@ def _unit_axis(activation: Activation, rank: int) -> int:
 
 
 def _joined(
-    activation: Activation, tallies: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_], int]]
+    activation: GraphActivation, tallies: Sequence[tuple[NDArray[np.bool_], NDArray[np.bool_], int]]
 ) -> UnitStatistics:
     """Return the tallies of all samples as one; units of samples of another size are counted in the first size alone."""
     units = len(tallies[0][0])

@@ -20,6 +20,8 @@ class TrainingLoss(msgspec.Struct, frozen=True):
     """What it takes of the model."""
     place: str
     """Where it stands, for people: "compiled loss BinaryCrossentropy(from_logits=True)", "attribute criterion (CrossEntropyLoss)"."""
+    certain: bool = True
+    """Whether the model's output surely is what it takes; a loss among a module's attributes may take something else."""
 
 
 class LintObservation(msgspec.Struct, frozen=True, kw_only=True):

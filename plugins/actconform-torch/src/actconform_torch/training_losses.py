@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
+import msgspec
 import torch
 
 from actconform.linting.losses import known_loss
@@ -31,7 +32,8 @@ _FUNCTIONS = {
 
 def training_losses(module: torch.nn.Module) -> tuple[TrainingLoss, ...]:
     """Return the losses of torch.nn among the submodules of a module, and the functions of torch.nn.functional among its attributes."""
-    return tuple(loss for name, attribute in _held(module) if (loss := known_loss(name, f"{attribute} ({name})")))
+    losses = (known_loss(name, f"{attribute} ({name})") for name, attribute in _held(module))
+    return tuple(msgspec.structs.replace(loss, certain=False) for loss in losses if loss is not None)
 
 
 def _held(module: torch.nn.Module) -> Iterator[tuple[str, str]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actconform.linting.linted_graph import is_standard
+from actconform.linting.linted_graph import is_standard, name_of
 from actconform.plugin.lint_rule import LintRule
+from actconform.text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import onnx
 
-    from actconform.linting.activations import Activation
+    from actconform.linting.activations import GraphActivation
     from actconform.linting.linted_graph import LintedGraph, Reader
     from actconform.linting.linted_model import LintedModel
     from actconform.types.lint import LintObservation
@@ -62,7 +63,7 @@ def _softmax_in_a_hidden_layer(model: LintedModel) -> Iterator[LintObservation]:
             )
 
 
-def _followed(activation: Activation) -> Iterator[Reader]:
+def _followed(activation: GraphActivation) -> Iterator[Reader]:
     """Yield what reads the units, through normalizations and scalings that keep them dependent."""
     graph = activation.graph
     pending = list(graph.destinations(activation.result, activation.axes[0]))
@@ -116,15 +117,15 @@ def _has_bias_or_activation(graph: LintedGraph, name: str) -> bool:
     )
 
 
-def _is_attention(activation: Activation) -> bool:
+def _is_attention(activation: GraphActivation) -> bool:
     """Whether the values weigh others that are computed too: attention, a gate, a mixture of experts."""
     graph = activation.graph
     for reader in graph.destinations(activation.result):
         node = reader.node
         if node is None or node.op_type not in {"MatMul", "Einsum", "Mul", "Gemm"}:
             continue
-        others = [name for name in node.input[:2] if name != reader.tensor]
-        if others and not any(graph.is_constant(name) for name in others):
+        factors = [name for name in node.input[:2] if name != reader.tensor]
+        if factors and not any(graph.is_constant(name) for name in factors):
             return True
     return False
 
@@ -148,12 +149,12 @@ def _applied_twice(model: LintedModel) -> Iterator[LintObservation]:
                 continue
             yield model.at(
                 activation.node,
-                f"{activation.kind} of the softmax {inner.node.name or inner.result}{spread if activation.kind == 'softmax' else ''}",
+                f"{activation.kind} of the softmax {_label(inner)}{spread if activation.kind == 'softmax' else ''}",
                 {"units": units} if units else {},
             )
 
 
-def _lost_axis(activation: Activation, inner: Activation) -> bool:
+def _lost_axis(activation: GraphActivation, inner: GraphActivation) -> bool:
     """Whether the two surely normalize over different axes, as in attention over rows, then over columns."""
     direct = activation.argument == inner.result
     return direct and bool(activation.axes) and bool(inner.axes) and activation.axes != inner.axes
@@ -164,7 +165,7 @@ def _sigmoid_twice(model: LintedModel) -> Iterator[LintObservation]:
         if activation.kind == "sigmoid" and inner.kind in {"sigmoid", "softmax"}:
             yield model.at(
                 activation.node,
-                f"sigmoid of the {inner.kind} {inner.node.name or inner.result}: all outputs lie between 0.5 and 0.7311",
+                f"sigmoid of the {inner.kind} {_label(inner)}: all outputs lie between 0.5 and 0.7311",
                 {"least": 0.5, "most": 0.7311},
             )
 
@@ -174,16 +175,20 @@ def _relu_before_softmax(model: LintedModel) -> Iterator[LintObservation]:
         if activation.kind in SOFTMAXES and inner.kind == "relu" and not _is_attention(activation):
             yield model.at(
                 activation.node,
-                f"{activation.kind} of the relu {inner.node.name or inner.result}: classes with logits below 0 all get the same probability, and no gradient",
+                f"{activation.kind} of the relu {_label(inner)}: classes with logits below 0 all get the same probability, and no gradient",
             )
 
 
-def _pairs(model: LintedModel) -> Iterator[tuple[Activation, Activation]]:
+def _pairs(model: LintedModel) -> Iterator[tuple[GraphActivation, GraphActivation]]:
     """Yield each activation whose argument another gives, with that."""
     for activation in model.activations:
         inner = model.by_result.get(activation.graph.origin(activation.argument))
         if inner is not None and inner.graph is activation.graph:
             yield activation, inner
+
+
+def _label(activation: GraphActivation) -> str:
+    return one_line(name_of(activation.node), 80)
 
 
 def _words(model: LintedModel, node: onnx.NodeProto) -> str:

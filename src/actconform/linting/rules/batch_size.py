@@ -109,7 +109,7 @@ def _fixed_inputs(model: LintedModel) -> Iterator[LintObservation]:
         if not dims or len(dims) < 2 or not isinstance(dims[0], int):
             continue
         rest_open = any(not isinstance(size, int) for size in dims[1:])
-        others_open = any(each and not isinstance(each[0], int) for other, each in shapes.items() if other != name)
+        others_open = any(sizes and not isinstance(sizes[0], int) for label, sizes in shapes.items() if label != name)
         if dims[0] == 1 and not others_open:
             continue  # a model for one example at a time
         if rest_open or others_open or dims[0] > 1:

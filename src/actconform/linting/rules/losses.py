@@ -12,7 +12,7 @@ from actconform.text import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actconform.linting.activations import Activation
+    from actconform.linting.activations import GraphActivation
     from actconform.linting.linted_model import LintedModel
     from actconform.linting.unit_statistics import UnitStatistics
     from actconform.types.lint import LintObservation, Severity, TrainingLoss
@@ -47,8 +47,9 @@ def _loss_from_logits(model: LintedModel) -> Iterator[LintObservation]:
                 continue
             yield model.at(
                 activation.node,
-                f"output {output} is a {activation.kind}, and {loss.place} expects logits: it applies {_own_activation(loss)} once more",
+                f"output {output} is a {activation.kind}, and {loss.place} expects logits: it applies {_own_activation(loss)} once more{_condition(loss)}",
                 {"loss": loss.place},
+                None if loss.certain else "warning",
             )
 
 
@@ -65,11 +66,12 @@ def _loss_of_probabilities(model: LintedModel) -> Iterator[LintObservation]:
             activation is not None and loss.expects == "log-probabilities" and activation.kind in {"softmax", "sigmoid"}
         )
         if wanted and giver is not None and ((activation is None and is_linear) or is_wrong):
-            given = f"a {activation.kind}" if activation else f"linear ({giver.op_type})"
+            form = f"a {activation.kind}" if activation else f"linear ({giver.op_type})"
             yield model.at(
                 giver,
-                f"output {one_line(output, 80)} is {given}, and {loss.place} expects {loss.expects}",
+                f"output {one_line(output, 80)} is {form}, and {loss.place} expects {loss.expects}{_condition(loss)}",
                 {"loss": loss.place},
+                None if loss.certain else "warning",
             )
 
 
@@ -112,17 +114,18 @@ def _range_of_regression(model: LintedModel) -> Iterator[LintObservation]:
         if targets.dtype.kind != "f" and (activation.kind == "softmax" or _is_classification(model)):
             continue  # numbers of classes
         values = targets.astype(np.float64)
+        values = values[~np.isnan(values)]
         outside = int(((values < least) | (values > most)).sum())
         if outside:
             yield model.at(
                 activation.node,
                 f"output {output} is a {activation.kind}, which gives {words}; {outside:,} of {values.size:,} targets lie outside, "
-                f"from {np.nanmin(values):.4g} to {np.nanmax(values):.4g}",
+                f"from {np.min(values):.4g} to {np.max(values):.4g}",
                 {
                     "outside": outside,
                     "targets": values.size,
-                    "least": float(np.nanmin(values)),
-                    "most": float(np.nanmax(values)),
+                    "least": float(np.min(values)),
+                    "most": float(np.max(values)),
                 },
             )
 
@@ -165,26 +168,30 @@ def _severity(each: UnitStatistics, count: int) -> Severity:
     return "warning" if each.rows >= FEW_ROWS and count >= MANY * each.units else "note"
 
 
-def _is_gate(activation: Activation) -> bool:
+def _is_gate(activation: GraphActivation) -> bool:
     """Whether the values are factors of others, as in silu and in squeeze-and-excitation."""
     readers = list(activation.graph.destinations(activation.result))
     return any(reader.node is not None and reader.node.op_type == "Mul" for reader in readers)
 
 
-def _is_output(model: LintedModel, activation: Activation) -> bool:
+def _is_output(model: LintedModel, activation: GraphActivation) -> bool:
     return any(model.of_output(output) is activation for output in model.main.outputs)
 
 
-def _outputs(model: LintedModel) -> Iterator[tuple[str, Activation]]:
+def _outputs(model: LintedModel) -> Iterator[tuple[str, GraphActivation]]:
     for value in model.main.body.output:
         activation = model.of_output(value.name)
         if activation is not None:
             yield one_line(value.name, 80), activation
 
 
-def _gives_logits_too(model: LintedModel, activation: Activation) -> bool:
+def _gives_logits_too(model: LintedModel, activation: GraphActivation) -> bool:
     """Whether the argument of an activation is an output as well: the loss may be of that."""
     return any(model.main.origin(output) == model.main.origin(activation.argument) for output in model.main.outputs)
+
+
+def _condition(loss: TrainingLoss) -> str:
+    return "" if loss.certain else ", if it is given this output as it is"
 
 
 def _own_activation(loss: TrainingLoss) -> str:

@@ -51,7 +51,7 @@ def _double_in_float(model: LintedModel) -> Iterator[LintObservation]:
                 yield model.at(first, message, {"elements": size}, "note")
             else:
                 reader = next(each for each in readers if not _narrowing(each))
-                message = f"constant {one_line(name, 80)} is float64, so that {reader.op_type} {one_line(name_of(reader), 80)} computes in float64"
+                message = f"constant {one_line(name, 80)} is float64, so that {one_line(reader.op_type, 80)} {one_line(name_of(reader), 80)} computes in float64"
                 yield model.at(first, message, {"elements": size})
         for node in graph.nodes:
             if _widens(graph, node):
@@ -157,8 +157,8 @@ def _overflowed_halves(model: LintedModel) -> Iterator[LintObservation]:
         nan, infinite = int((magnitudes > 0x7C00).sum()), int((magnitudes == 0x7C00).sum())
         clamped = int((magnitudes == 0x7BFF).sum())
         words = [
-            f"{count:,} {what}"
-            for count, what in ((nan, "NaN"), (infinite, "infinite"), (clamped, "at +-65504"))
+            f"{count:,} {kind}"
+            for count, kind in ((nan, "NaN"), (infinite, "infinite"), (clamped, "at +-65504"))
             if count
         ]
         yield model.at(

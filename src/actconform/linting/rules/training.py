@@ -49,9 +49,9 @@ def _end_norm_training(proto: onnx.ModelProto, model: LintedModel) -> list[LintF
             if not _norm_trains(node, model.opset) or read.intersection(filter(None, node.output[1:])):
                 continue
             del node.output[1:]
-            kept = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
+            attributes = [attribute for attribute in node.attribute if attribute.name != "training_mode"]
             del node.attribute[:]
-            node.attribute.extend(kept)
+            node.attribute.extend(attributes)
             change = "normalizes by the running mean and variance, as in inference"
             fixes.append(LintFix(code="AC201", node=one_line(name_of(node), 200), change=change, exact=False))
     return fixes
