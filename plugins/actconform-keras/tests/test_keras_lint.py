@@ -9,6 +9,7 @@ from keras import layers
 
 import actconform
 from actconform_keras.training_losses import losses_of_config, losses_of_model
+from benchmarks import keras_architectures
 
 X = np.random.default_rng(1).standard_normal((40, 4)).astype(np.float32)
 
@@ -122,10 +123,16 @@ def test_a_config_without_a_loss_that_is_known_states_none(config):
     assert losses_of_config(config) == ()
 
 
-@pytest.mark.parametrize("name", ["small_net", "recurrent", "mobilenet_v3_small"])
-def test_a_well_formed_architecture_has_a_clean_bill(name):
-    from benchmarks import keras_architectures
+def attention():
+    """Return a block of self-attention, and words for it."""
+    x = keras.Input((6, 16))
+    values = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 8)(x, x))
+    values = layers.Dense(32, "gelu")(values)
+    return keras.Model(x, layers.Dense(5, "softmax")(values)), np.ones((2, 6, 16), np.float32)
 
-    model, example = getattr(keras_architectures, name)()
+
+@pytest.mark.parametrize("make", [keras_architectures.small_net, keras_architectures.recurrent, attention])
+def test_a_well_formed_architecture_has_a_clean_bill(make):
+    model, example = make()
     result = actconform.lint(model, inputs=example)
-    assert [(each.code, each.message) for each in result.findings if each.severity != "note"] == []
+    assert [(finding.code, finding.message) for finding in result.findings if finding.severity != "note"] == []

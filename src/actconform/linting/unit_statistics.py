@@ -48,6 +48,8 @@ def unit_statistics(model: LintedModel, samples: Sequence[Arrays]) -> list[UnitS
         for activation in model.activations
         if activation.graph is model.main and activation.kind in {"relu", "sigmoid", "tanh"}
     }
+    if not watched:
+        return []
     tallies: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.bool_], int]]] = {}
 
     def observe(node: FlatNode, results: Sequence[NDArray[Any]]) -> None:
