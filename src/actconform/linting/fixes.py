@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from actconform.checking.flatten import flatten
-from actconform.checking.truth import evaluated
+from actconform.checking.truth import CorrectRounding, evaluated
 from actconform.errors import ExternalDataError, Unsupported, UsageError
 from actconform.linting.registry import OWN_RULES
 from actconform.onnx.external import read_external_data
@@ -66,14 +66,14 @@ def _fault(model: onnx.ModelProto) -> str:
 
 
 class OutputChange(NamedTuple):
-    """How an output moved by repairs, in float64."""
+    """How an output moved by repairs."""
 
     output: str
     words: str
 
 
 def output_changes(model: LintedModel, fixed: FixedModel, sample: Mapping[str, NDArray[Any]]) -> list[OutputChange]:
-    """Return for each output how it is before and after, for one sample, both graphs evaluated in float64."""
+    """Return for each output how it is before and after, for one sample, each node of both graphs rounded once to its format."""
     before = _outputs(model.source.model, sample)
     complete = onnx.ModelProto()
     complete.CopyFrom(fixed.model)
@@ -92,7 +92,7 @@ def output_changes(model: LintedModel, fixed: FixedModel, sample: Mapping[str, N
 
 def _outputs(model: onnx.ModelProto, sample: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
     try:
-        return evaluated(flatten(model, sample), sample)
+        return evaluated(flatten(model, sample), sample, CorrectRounding())
     except (Unsupported, ValueError) as error:
         return one_line(str(error), 300)
 

@@ -131,7 +131,9 @@ class LintedGraph:
             return None
         else:
             array = numpy_helper.to_array(tensor)
-        for node in reversed(casts) if array is not None else ():
+        if array is None:
+            return None
+        for node in reversed(casts):
             array = _cast(array, node)
         return array
 

@@ -23,7 +23,7 @@ def read_targets(path: Path, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
     """
     shown = one_line(str(path))
     arrays = saved_arrays(path, outputs)
-    if len(arrays) == 1 and len(outputs) == 1:
+    if path.suffix == ".npy" and len(arrays) == 1 and len(outputs) == 1:
         arrays = {outputs[0]: next(iter(arrays.values()))}
     for name, array in arrays.items():
         if name not in outputs:

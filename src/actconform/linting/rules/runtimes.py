@@ -31,7 +31,7 @@ RUNTIME_RULES = (
         code="AC208",
         name="opset-that-a-runtime-lacks",
         severity="error",
-        why="A runtime loads the opsets and IR versions up to those of its release; asked for a graph of one Identity in the model's own versions it refuses.",
+        why="A runtime that knows opsets and IR versions up to n refuses a model that states n + 1, whatever operators it uses.",
         hint="Export at an older opset, convert with onnx.version_converter, or install a newer runtime.",
         check=_refused,
     ),
