@@ -47,6 +47,7 @@ def biased(function, bias: float):
     model = Calls(lambda m, x: m.head(function(m.hidden(x))), **layers())
     with torch.no_grad():
         model.hidden.weight.mul_(0.2)
+        model.hidden.bias.zero_()
         model.hidden.bias[:2] = bias
     return model
 
