@@ -173,21 +173,7 @@ def load_plugins(
         except BaseException as error:  # noqa: BLE001  whatever a plugin raises must not stop the others; a panic in Rust is no Exception
             broken.append(Broken(plugin.name, plugin.distribution, _reason(error)))
 
-    for field in ("backends", "exporters", "subjects", "reporters"):
-        named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, field)]
-        _refuse_namesakes(named, field)
-    for field in ("causes", "libraries"):
-        named = [
-            (getattr(item, "id", None) or item.name, plugin.label)
-            for plugin, offer in offers
-            for register in offer.registers
-            for item in getattr(register, field)
-        ]
-        _refuse_namesakes(list(dict.fromkeys(named)) if field == "libraries" else named, field)
-    codes = [(item.code, plugin.label) for plugin, offer in offers for item in offer.lint_rules]
-    _refuse_namesakes(codes, "rules of lint")
-    files = [(item.filename, plugin.label) for plugin, offer in offers for item in offer.reporters]
-    _refuse_namesakes(files, "files of reporters")
+    _refuse_shared_names(offers)
     while orphans := _orphans([offer for _, offer in offers]):
         broken += [Broken(offers[at][0].name, offers[at][0].distribution, reason) for at, reason in orphans.items()]
         offers = [offered for at, offered in enumerate(offers) if at not in orphans]
@@ -315,6 +301,25 @@ def _refuse_mistyped(manager: pluggy.PluginManager, loaded: object, plugin: _Plu
         if hook not in marked and inspect.isroutine(getattr(loaded, hook, None)):
             hint = "nothing calls it; mark it with @actconform.hookimpl"
             raise PluginError(f"plugin {plugin.label} has {hook} without the marker: {hint}")
+
+
+def _refuse_shared_names(offers: list[tuple[_Plugin, _Offer]]) -> None:
+    """Raise PluginError where two plugins, or one of them twice, offer something of one name."""
+    for field in ("backends", "exporters", "subjects", "reporters"):
+        named = [(item.name, plugin.label) for plugin, offer in offers for item in getattr(offer, field)]
+        _refuse_namesakes(named, field)
+    for field in ("causes", "libraries"):
+        named = [
+            (getattr(item, "id", None) or item.name, plugin.label)
+            for plugin, offer in offers
+            for register in offer.registers
+            for item in getattr(register, field)
+        ]
+        _refuse_namesakes(list(dict.fromkeys(named)) if field == "libraries" else named, field)
+    codes = [(item.code, plugin.label) for plugin, offer in offers for item in offer.lint_rules]
+    _refuse_namesakes(codes, "rules of lint")
+    files = [(item.filename, plugin.label) for plugin, offer in offers for item in offer.reporters]
+    _refuse_namesakes(files, "files of reporters")
 
 
 def _refuse_namesakes(named: list[tuple[str, str]], field: str) -> None:
