@@ -180,7 +180,7 @@ ARCHITECTURES = {
     "generator": lambda: (generator(), (torch.ones(2, 4, 2, 2),)),
     "transformer": lambda: (transformer(), (torch.ones(2, 6, 16),)),
     "segmenter": lambda: (segmenter(), (IMAGES,)),
-    **{name: getattr(torch_architectures, name) for name in ("resnet", "unet", "depthwise", "lstm", "gru", "experts")},
+    **{name: getattr(torch_architectures, name) for name in ("resnet", "unet", "depthwise")},
 }
 
 
