@@ -9,6 +9,7 @@ import msgspec
 from actconform.errors import WorkerError
 from actconform.types import DRIVER_EXPORTER, Artifact, Case
 from actconform.types.cause import Register
+from actconform.workers.graph_session import GraphJob
 from actconform.workers.protocol import Call, Job, JobResult
 from actconform.workers.session import same_numbers
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.types import Kernel
     from actconform.workers.client import Worker
+    from actconform.workers.graph_session import GraphCalls, GraphResult
     from actconform.workers.protocol import Failure
     from actconform.workers.step_session import StepJob, StepResult
 
@@ -200,6 +202,13 @@ class RuntimeRuns:
         except WorkerError as error:
             return failure_of_worker(error)
         return run_failure(result.failure) if result.failure else result
+
+    def run_graphs(self, graphs: Sequence[GraphCalls], name: str) -> GraphResult | RunFailure:
+        """Return the answers to several small graphs, made in one exchange that has the time of one call; `name` is what messages call them."""
+        try:
+            return self._worker.run_graphs(GraphJob(self.case, list(graphs), name), self._timeout)
+        except WorkerError as error:
+            return failure_of_worker(error)
 
     def close(self) -> None:
         """End the process."""

@@ -13,6 +13,7 @@ from actconform._version import __version__
 from actconform.errors import ProtocolError, WorkerCrash, WorkerError, WorkerTimeout
 from actconform.plugin.loader import plugin_versions
 from actconform.settings import table_name
+from actconform.workers.graph_session import GraphResult
 from actconform.workers.process import WorkerProcess, cause_of_death
 from actconform.workers.protocol import (
     ExportResult,
@@ -31,13 +32,23 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from actconform.workers.graph_session import GraphJob
     from actconform.workers.protocol import ExportJob, Job, TrainedJob, TrainingJob
     from actconform.workers.server import Request
     from actconform.workers.step_session import StepJob
     from actconform.workers.timing import Prepare, TakeSample
 
 Answer = TypeVar(
-    "Answer", Handshake, JobResult, ExportResult, TrainedResult, TrainingResult, StepResult, Prepared, Sampled
+    "Answer",
+    Handshake,
+    JobResult,
+    ExportResult,
+    TrainedResult,
+    TrainingResult,
+    StepResult,
+    GraphResult,
+    Prepared,
+    Sampled,
 )
 START_SECONDS = 120.0  # a cold import of TensorFlow from a slow disk
 DEATH_SECONDS = 2.0
@@ -122,6 +133,12 @@ class Worker:
         with self._lock:
             process, _ = self._started()
             return self._exchange(process, job, StepResult, timeout, "while it trained the model")
+
+    def run_graphs(self, job: GraphJob, timeout: float) -> GraphResult:
+        """Have the worker load and call the graphs of `job`, one after another; all else is as in `run`."""
+        with self._lock:
+            process, _ = self._started()
+            return self._exchange(process, job, GraphResult, timeout, f"while it ran {job.name}")
 
     def prepare(self, request: Prepare, timeout: float) -> Prepared:
         """Have the worker get a program ready to be timed; all else is as in `run`. It is gone when the process is."""

@@ -30,6 +30,7 @@ from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_vers
 from actconform.text import shortened
 from actconform.types import base_name
 from actconform.workers.code import code_digest
+from actconform.workers.graph_session import GraphJob, GraphResult, run_graphs
 from actconform.workers.protocol import (
     ExportJob,
     ExportResult,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from actconform.plugin.interfaces import Backend
     from actconform.plugin.loader import Catalog
 
-Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | StepJob | Prepare | TakeSample
+Request: TypeAlias = Job | ExportJob | TrainedJob | TrainingJob | StepJob | GraphJob | Prepare | TakeSample
 REQUEST: Any = Request  # a union is no type to mypy
 
 WATCH_SECONDS = 0.5
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(  # noqa: PLR0911  a line for each kind of request
     session: Session, timers: Timers, trained: TrainedSession, steps: StepSession, request: Request
-) -> JobResult | ExportResult | TrainedResult | TrainingResult | StepResult | Prepared | Sampled:
+) -> JobResult | ExportResult | TrainedResult | TrainingResult | StepResult | GraphResult | Prepared | Sampled:
     match request:
         case Job():
             return session.run(request)
@@ -146,6 +147,8 @@ def _answer(  # noqa: PLR0911  a line for each kind of request
             return do_training(session, request)
         case StepJob():
             return steps.run(request)
+        case GraphJob():
+            return run_graphs(session, request)
         case Prepare():
             return timers.prepare(request)
         case TakeSample():

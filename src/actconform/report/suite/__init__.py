@@ -1,0 +1,1 @@
+"""What people and programs read of a suite: the screen, a page, JSON, ONNX's scoreboard."""
