@@ -24,6 +24,7 @@ from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 from benchmarks.gradients import forward_and_backward, transformations
 from benchmarks.linting import lint_of_large_models
+from benchmarks.suite import onnx_suite
 from benchmarks.throughput import timings
 from benchmarks.training import training_steps
 
@@ -121,6 +122,7 @@ def main() -> None:
         measuring(),
         lint_of_large_models(),
         run_stages(),
+        onnx_suite(),
         transformations(),
         forward_and_backward(),
         training_steps(),

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from actconform.suite.batches import answers_of
+from actconform.suite.registered_cause import with_causes
 from actconform.suite.standard_limits import standard_verdict
 from actconform.suite.suite_result import BoundVerdict, RuntimeVerdict, SuiteRecord
 from actconform.suite.truth_bounds import CaseTruth
@@ -53,7 +54,7 @@ def run_cases(
             for answer in answers.values():
                 if answer.note:
                     keeper.note(answer.note)
-            keeper.add(case_record(case, answers))
+            keeper.add(with_causes(case_record(case, answers), case, runtimes))
             step()
     finally:
         for stream in streams:
