@@ -35,12 +35,28 @@ def test_the_exit_code_says_whether_a_limit_is_broken(
     names = ("comparison", "help_text")
     for name, ratio in zip(names, ratios, strict=True):
         monkeypatch.setattr(bench, name, lambda ratio=ratio, name=name: (f"about {name}", ratio, 1.0))
-    for name in ("measuring", "run_stages", "onnx_suite", "transformations", "forward_and_backward", "training_steps", "timings"):
+    for name in (
+        "measuring",
+        "run_stages",
+        "onnx_suite",
+        "transformations",
+        "forward_and_backward",
+        "training_steps",
+        "timings",
+    ):
         monkeypatch.setattr(bench, name, lambda name=name: iter([(f"about {name}", 0.1, 1.0)]))
     done = CliRunner().invoke(bench.main)
     assert done.exit_code == code
     assert [line[:4] for line in done.output.splitlines()].count("OVER") == code
     assert all(
         f"about {name}" in done.output
-        for name in (*names, "run_stages", "onnx_suite", "transformations", "forward_and_backward", "training_steps", "timings")
+        for name in (
+            *names,
+            "run_stages",
+            "onnx_suite",
+            "transformations",
+            "forward_and_backward",
+            "training_steps",
+            "timings",
+        )
     )

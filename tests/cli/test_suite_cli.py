@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import actconform.cli.suite_ as suite_cli
+import actconform.cli.suite_onnx as suite_cli
 from actconform.report.suite.suite_progress import SuiteProgress
 
 sys.path.append(str(Path(__file__).parents[1] / "suite"))
 
-from small_cases import X, small_case  # noqa: E402  it lies beside the tests of the suite
+from small_cases import X, small_case
 
 RIGHT = [np.maximum(X, 0)]
 HERE = ("suite", "onnx", "--runtime", "suite-runtime", "--out", "out")
@@ -85,7 +85,9 @@ def test_the_scoreboard_gets_a_report_a_trend_and_counts_of_operators(cli, cases
     assert report["failed"] == ["OnnxBackendNodeModelTest::doubles_cpu", "OnnxBackendNodeModelTest::refuses_cpu"]
     assert report["skipped"] == []
     trend = written(tmp_path, f"{place}/trend.json")
-    assert [(entry["passed"], entry["failed"], entry["skipped"], entry["total_ops"]) for entry in trend] == [(1, 2, 0, 1)] * 2
+    assert [(entry["passed"], entry["failed"], entry["skipped"], entry["total_ops"]) for entry in trend] == [
+        (1, 2, 0, 1)
+    ] * 2
     assert [version["name"] for version in trend[0]["versions"]] == ["suite-runtime", "onnx"]
     assert written(tmp_path, f"{place}/ops.json") == [
         {"domain": "", "failed_tests": 2, "op_type": "Relu", "passed_tests": 1, "skipped_tests": 0, "total_tests": 3}
@@ -125,7 +127,7 @@ def test_an_interrupted_run_writes_what_there_is_and_goes_on(cli, cases, tmp_pat
         (("--timeout", "0"), "--timeout"),
         (("--out", ""), "--out is empty"),
         (("--out", "file"), "is a file: name a folder"),
-        (("--resume",), "no actconform-suite/suite.jsonl to go on from"),
+        (("--resume", "--runtime", "suite-runtime"), "no actconform-suite/suite.jsonl to go on from"),
     ],
 )
 def test_wrong_usage_says_what_to_do_and_writes_nothing(cli, cases, tmp_path, arguments, words):

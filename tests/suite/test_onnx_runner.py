@@ -6,9 +6,9 @@ import unittest
 import warnings
 from collections import Counter
 
+import onnx.backend.test.runner
 import pytest
 
-import onnx.backend.test.runner
 from actconform.checking.open_runtime import open_runtime
 from actconform.plugin.loader import load_plugins
 from actconform.settings import Config
@@ -17,7 +17,17 @@ from actconform.suite.suite_run import run_cases
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-OPERATORS = ("Softmax", "MatMul*", "SequenceAt", "StringConcat", "LSTM", "Bernoulli", "OptionalHasElement", "QuantizeLinear", "IsInf")
+OPERATORS = (
+    "Softmax",
+    "MatMul*",
+    "SequenceAt",
+    "StringConcat",
+    "LSTM",
+    "Bernoulli",
+    "OptionalHasElement",
+    "QuantizeLinear",
+    "IsInf",
+)
 KINDS = ("node", "simple", "pytorch-operator")
 
 
@@ -59,7 +69,9 @@ def theirs(cases):
         absent = [name for name in onnxruntime.get_available_providers() if name != "CPUExecutionProvider"]
         patch.setenv("ORT_ONNX_BACKEND_EXCLUDE_PROVIDERS", ",".join(absent))
         load = onnx.backend.test.runner.load_model_tests
-        patch.setattr(onnx.backend.test.runner, "load_model_tests", lambda kind: load(kind=kind) if kind in KINDS else [])
+        patch.setattr(
+            onnx.backend.test.runner, "load_model_tests", lambda kind: load(kind=kind) if kind in KINDS else []
+        )
         classes = onnx.backend.test.runner.Runner(OnCpu).test_cases
         names = {f"{case.name}_cpu" for case in cases}
         suite = unittest.TestSuite(
@@ -80,16 +92,16 @@ class Result(unittest.TestResult):
     def _note(self, test, verdict):
         self.verdicts[test._testMethodName.removesuffix("_cpu")] = verdict
 
-    def addSuccess(self, test):
+    def addSuccess(self, test):  # noqa: N802  unittest calls it so
         self._note(test, "passed")
 
-    def addFailure(self, test, err):
+    def addFailure(self, test, err):  # noqa: N802  unittest calls it so
         self._note(test, "failed")
 
-    def addError(self, test, err):
+    def addError(self, test, err):  # noqa: N802  unittest calls it so
         self._note(test, "not supported")
 
-    def addSkip(self, test, reason):
+    def addSkip(self, test, reason):  # noqa: N802  unittest calls it so
         self._note(test, "not supported")
 
 

@@ -55,7 +55,7 @@ def test_the_journal_of_other_versions_is_refused_and_stays(tmp_path):
     with SuiteJournal(tmp_path, IDENTITY, resume=False) as journal:
         journal.add(record("first"))
     before = (tmp_path / SUITE_JOURNAL).read_bytes()
-    with pytest.raises(UsageError, match="onnx 1, a runtime.*onnx 2, a runtime"):
+    with pytest.raises(UsageError, match=r"onnx 1, a runtime.*onnx 2, a runtime"):
         SuiteJournal(tmp_path, replace(IDENTITY, version="2"), resume=True)
     assert (tmp_path / SUITE_JOURNAL).read_bytes() == before
 
@@ -68,7 +68,7 @@ def test_what_is_no_journal_is_refused(tmp_path, content):
 
 
 def test_there_must_be_a_journal_to_go_on_from(tmp_path):
-    with pytest.raises(UsageError, match="no .*suite.jsonl to go on from"):
+    with pytest.raises(UsageError, match=r"no .*suite.jsonl to go on from"):
         SuiteJournal(tmp_path, IDENTITY, resume=True)
 
 

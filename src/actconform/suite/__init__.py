@@ -1,1 +1,1 @@
-"""Graphs of operators by the hundred, through every runtime: the cases of the standard, run in batches, judged by their limits and by ours."""
+"""Suites of graphs that runtimes are held against: single operators of the standard."""

@@ -58,9 +58,12 @@ class SuiteJournal:
             raise UsageError(f"--out {folder}: cannot be written: {where}: {error.strerror}") from error
 
     def add(self, record: SuiteRecord) -> None:
-        """Append a record. Raises OSError."""
+        """Append a record. Raises OSError, which names the file."""
         self.records.append(record)
-        self._file.write(msgspec.json.encode(finite(record)) + b"\n")
+        try:
+            self._file.write(msgspec.json.encode(finite(record)) + b"\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def note(self, words: str) -> None:
         """Keep what happened that is no case's."""

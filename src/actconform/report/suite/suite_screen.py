@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.suite.operator_rows import OperatorRow
-    from actconform.suite.suite_result import RuntimeFacts, SuiteReport
+    from actconform.suite.suite_result import RuntimeFacts, SuiteRecord, SuiteReport
 
+MOST_LETTERS = 300
 MOST_LINES = 25  # of findings of a runtime, and of the data
 FACTS = ("device", "cpu_capability")
 HEAD = ("passed", "failed", "unsup-\nported", "within", "outside", "refused", "no\nanswer", "not\njudged")
@@ -84,23 +85,19 @@ def _say_clean(console: Console, rows: Sequence[OperatorRow]) -> None:
 
 def _findings(console: Console, report: SuiteReport, runtime: str) -> None:
     """Print the cases that are no refusal and not within, those of a bound first."""
-    found = [
+    findings = [
         (record, record.runtimes[runtime])
         for record in report.records
         if runtime in record.runtimes and not is_fine(record.runtimes[runtime])
     ]
-    found.sort(key=lambda pair: (pair[1].truth.state, -(pair[1].truth.worst.ratio if pair[1].truth.worst else 0.0)))
-    for record, verdict in found[:MOST_LINES]:
+    findings.sort(key=lambda pair: (pair[1].truth.state, -(pair[1].truth.worst.ratio if pair[1].truth.worst else 0.0)))
+    for record, verdict in findings[:MOST_LINES]:
         words = bound_words(verdict.truth)
         if verdict.truth.state == "not judged":
             words = f"fails by ONNX's limits: {verdict.standard_words}"
-        blame = blame_words(verdict)
-        line = f"  {record.operator}  {record.case}  {verdict.truth.state}: {words}" + (
-            f"  blame: {blame}" if blame else ""
-        )
-        console.print(plain(one_line(line, 300)), soft_wrap=True)
-    if len(found) > MOST_LINES:
-        console.print(f"  ... and {len(found) - MOST_LINES:,} more, in suite.json", soft_wrap=True)
+        _say_finding(console, record, f"{verdict.truth.state}: {words}", blame_words(verdict))
+    if len(findings) > MOST_LINES:
+        console.print(f"  ... and {len(findings) - MOST_LINES:,} more, in suite.json", soft_wrap=True)
 
 
 def _data(console: Console, report: SuiteReport) -> None:
@@ -109,7 +106,12 @@ def _data(console: Console, report: SuiteReport) -> None:
     words = ", ".join(f"{states[state]:,} {state}" for state in ("within", "outside", "not judged") if states[state])
     console.print(f"\n[bold]the data that the cases ship[/]  {words}", soft_wrap=True)
     for record in outside[:MOST_LINES]:
-        line = f"  {record.operator}  {record.case}  {bound_words(record.data)}  blame: test data"
-        console.print(plain(one_line(line, 300)), soft_wrap=True)
+        _say_finding(console, record, bound_words(record.data), "test data")
     if len(outside) > MOST_LINES:
         console.print(f"  ... and {len(outside) - MOST_LINES:,} more, in suite.json", soft_wrap=True)
+
+
+def _say_finding(console: Console, record: SuiteRecord, words: str, blame: str) -> None:
+    parts = [one_line(record.operator), one_line(record.case), one_line(words, MOST_LETTERS)]
+    line = "  ".join([*parts, *([f"blame: {one_line(blame)}"] if blame else [])])
+    console.print(f"  {plain(line)}", soft_wrap=True)
