@@ -25,7 +25,7 @@ from onnxruntime.backend.backend import OnnxRuntimeBackend
 class OnCpu(OnnxRuntimeBackend):
     @classmethod
     def supports_device(cls, device):
-        return device == "CPU"
+        return device in ("CPU", "GPU")  # the latter is what it calls the machine with the package for GPUs
 
 warnings.simplefilter("ignore")
 onnxruntime.set_default_logger_severity(4)

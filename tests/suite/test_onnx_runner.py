@@ -20,7 +20,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 OPERATORS = (
     "Softmax",
     "MatMul*",
-    "SequenceAt",
+    "SequenceMap",
+    "Reduce*",
     "StringConcat",
     "LSTM",
     "Bernoulli",
@@ -29,6 +30,11 @@ OPERATORS = (
     "IsInf",
 )
 KINDS = ("node", "simple", "pytorch-operator")
+
+# Where the runner hands onnxruntime's Python binding a number of NumPy's, or bfloat16, this refuses it before any kernel
+# computes. Here both arrive as tensors.
+BINDING = ("Unable to handle object of type <class 'numpy.", "can't be converted to MLDataType")
+NOT_HANDED_OVER = "not handed over"
 
 
 class Keeper:
@@ -62,7 +68,7 @@ def theirs(cases):
     class OnCpu(OnnxRuntimeBackend):
         @classmethod
         def supports_device(cls, device):
-            return device == "CPU"
+            return device in ("CPU", "GPU")  # the latter is what it calls the machine with the package for GPUs
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -99,7 +105,7 @@ class Result(unittest.TestResult):
         self._note(test, "failed")
 
     def addError(self, test, err):  # noqa: N802  unittest calls it so
-        self._note(test, "not supported")
+        self._note(test, NOT_HANDED_OVER if any(words in str(err[1]) for words in BINDING) else "not supported")
 
     def addSkip(self, test, reason):  # noqa: N802  unittest calls it so
         self._note(test, "not supported")
@@ -107,7 +113,9 @@ class Result(unittest.TestResult):
 
 def test_every_case_has_the_verdict_that_onnx_gives_it(ours, theirs, cases):
     assert len(ours) == len(theirs) == len(cases) > 150
-    assert {name: verdict.standard for name, verdict in ours.items()} == theirs
+    equal = {name: verdict.standard for name, verdict in ours.items() if theirs[name] != NOT_HANDED_OVER}
+    assert equal == {name: verdict for name, verdict in theirs.items() if verdict != NOT_HANDED_OVER}
+    assert len(equal) > 0.85 * len(cases)
 
 
 def test_the_cases_are_of_every_verdict(ours):

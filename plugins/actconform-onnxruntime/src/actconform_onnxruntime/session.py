@@ -41,6 +41,7 @@ _NOISE = re.compile(
     r"^\[ONNXRuntimeError\] : \d+ : |This is an invalid model\. |Load model from \S* ?failed: ?|Failed to load model with error: "
     r"| node with name '\w*'|/\S+\.(?:cc|h):\d+ .*(?:\)| was false\.) (?=[A-Z])"  # the last is a place in its source
 )
+NO_SUCH_TYPE = "can't be converted to MLDataType"  # integers of 2 and 4 bits
 _TOO_NEW = re.compile(r"max supported (IR version): (\d+)|official support for domain ai\.onnx is till (opset) (\d+)")
 STANDARD = ("", "ai.onnx")
 
@@ -78,6 +79,12 @@ def refused_late() -> Iterator[None]:
     except InvalidArgument as error:
         if "Unsupported" in str(error) or "not supported" in str(error):
             raise Unsupported(words(error)) from error
+        raise
+    except RuntimeError as error:
+        if NO_SUCH_TYPE in str(error):
+            raise Unsupported(
+                f"takes tensors of this type from nobody who calls it in Python: {words(error)}"
+            ) from error
         raise
 
 

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from actconform.suite.operator_rows import OperatorRow
-    from actconform.suite.suite_result import RuntimeFacts, SuiteRecord, SuiteReport
+    from actconform.suite.suite_result import RuntimeFacts, RuntimeVerdict, SuiteRecord, SuiteReport
 
 MOST_LETTERS = 300
+ORDER = ("outside", "crash", "timeout", "memory", "error", "not judged")  # of findings
 MOST_LINES = 25  # of findings of a runtime, and of the data
 FACTS = ("device", "cpu_capability")
 HEAD = ("passed", "failed", "unsup-\nported", "within", "outside", "refused", "no\nanswer", "not\njudged")
@@ -90,7 +91,7 @@ def _findings(console: Console, report: SuiteReport, runtime: str) -> None:
         for record in report.records
         if runtime in record.runtimes and not is_fine(record.runtimes[runtime])
     ]
-    findings.sort(key=lambda pair: (pair[1].truth.state, -(pair[1].truth.worst.ratio if pair[1].truth.worst else 0.0)))
+    findings.sort(key=lambda pair: (ORDER.index(pair[1].truth.state), -_ratio(pair[1])))
     for record, verdict in findings[:MOST_LINES]:
         words = bound_words(verdict.truth)
         if verdict.truth.state == "not judged":
@@ -98,6 +99,10 @@ def _findings(console: Console, report: SuiteReport, runtime: str) -> None:
         _say_finding(console, record, f"{verdict.truth.state}: {words}", blame_words(verdict))
     if len(findings) > MOST_LINES:
         console.print(f"  ... and {len(findings) - MOST_LINES:,} more, in suite.json", soft_wrap=True)
+
+
+def _ratio(verdict: RuntimeVerdict) -> float:
+    return verdict.truth.worst.ratio if verdict.truth.worst else 0.0
 
 
 def _data(console: Console, report: SuiteReport) -> None:
