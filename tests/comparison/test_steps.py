@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from faulty_training import FaultyTrainer, compared, compared_training, task_of, trained
+from faulty_training import F32, FaultyTrainer, compared, compared_training, task_of, trained
 
+from actconform.comparison.steps import compare_training
 from actconform.plugin.training_loop import train
+from actconform.testdata.training_vectors import bounded_step, free_running
 from actconform.types import FindingClass
 from actconform.types.training import EarlyStopping, Forms
 
@@ -341,3 +343,15 @@ def test_a_wrong_step_of_a_batch_of_one_row_is_named_too():
     half_more = changed_gradients(lambda name, g, *_: g * 1.5)
     result = compared_training("blobs-sgd", half_more, batch=1, examples=8)
     assert "first at step 1, gradient" in result.findings[0].evidence
+
+
+def test_the_truth_of_a_first_step_that_was_computed_before_serves_where_it_begins_with_the_tasks_own_state():
+    task, record = trained("blobs-adam", judged=2)
+    truth, bounds = bounded_step(task.experiment, {**task.batch(0), **task.state}, F32)
+    free = free_running(task, record.forms, F32)
+    plain = compare_training(task, record, free, F32)
+    assert compare_training(task, record, free, F32, (truth, bounds)) == plain
+    absurd = truth._replace(gradients={name: array + 1.0 for name, array in truth.gradients.items()}), bounds
+    assert compare_training(task, record, free, F32, absurd).wrong_step == 1
+    record.states[KERNEL][0, 0, 0] += 1.0
+    assert compare_training(task, record, free, F32, absurd) == compare_training(task, record, free, F32)
