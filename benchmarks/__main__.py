@@ -24,6 +24,7 @@ from actconform.tolerance.limits import unary_tolerance
 from actconform.types.dtypes import DTYPES
 from benchmarks.gradients import forward_and_backward, transformations
 from benchmarks.linting import lint_of_large_models
+from benchmarks.serving import serving
 from benchmarks.suite import onnx_suite
 from benchmarks.throughput import timings
 from benchmarks.training import training_steps
@@ -123,6 +124,7 @@ def main() -> None:
         lint_of_large_models(),
         run_stages(),
         onnx_suite(),
+        serving(),
         transformations(),
         forward_and_backward(),
         training_steps(),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PIPE_BYTES = 1 << 20
+AHEAD_BYTES = 1 << 16  # read beyond what is asked for, where they have come: a message is many small parts
 TAIL_BYTES = 32 * 1024
 LONGEST_LINE = 200
 MOST_LINES = 8
@@ -54,6 +55,8 @@ class WorkerProcess:
             with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         os.set_blocking(self._stdin.fileno(), False)
+        self._spare = bytearray(AHEAD_BYTES)
+        self._ahead = memoryview(b"")  # what of it was read and not asked for yet
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self._stdout, select.POLLIN)
         self._writable.register(self._stdin, select.POLLOUT)
@@ -64,15 +67,22 @@ class WorkerProcess:
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Read what has come, at least a byte; return 0 at the end."""
-        self._wait(self._readable)
-        return os.readv(self._stdout.fileno(), [buffer])
+        if not self._ahead:
+            self._wait(self._readable)
+            count = os.readv(self._stdout.fileno(), [buffer, self._spare])
+            self._ahead = memoryview(self._spare)[: max(count - len(buffer), 0)]
+            return min(count, len(buffer))
+        count = min(len(self._ahead), len(buffer))
+        buffer[:count] = self._ahead[:count]
+        self._ahead = self._ahead[count:]
+        return count
 
     def write(self, data: memoryview, /) -> int:
         """Write what fits into the pipe; raise BrokenPipeError where nobody reads it any more."""
-        self._wait(self._writable)
         try:
             return os.write(self._stdin.fileno(), data)
         except BlockingIOError:
+            self._wait(self._writable)
             return 0
 
     def alive(self) -> bool:

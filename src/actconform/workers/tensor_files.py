@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any, Literal
 
 import ml_dtypes
 import numpy as np
 
 from actconform.errors import TensorFileError
+from actconform.workers.serve.frames import npy_array, npy_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,15 +23,13 @@ def file_name(name: str, form: Form) -> str:
 
 def write_tensor(name: str, array: NDArray[Any], form: Form) -> bytes:
     """Return the file that holds `array`; bfloat16 is uint16, its bit patterns, in .npy, and itself in .pb."""
-    from onnx import TensorProto, helper
-
     is_bfloat16 = array.dtype == ml_dtypes.bfloat16
     bits = array.view(np.uint16) if is_bfloat16 else array
     bits = bits.astype(bits.dtype.newbyteorder("<"), order="C", copy=False)
     if form == "npy":
-        stream = io.BytesIO()
-        np.save(stream, bits, allow_pickle=False)
-        return stream.getvalue()
+        return npy_bytes(bits)
+    from onnx import TensorProto, helper
+
     kind = TensorProto.BFLOAT16 if is_bfloat16 else helper.np_dtype_to_tensor_dtype(bits.dtype)
     tensor = TensorProto(name=name, dims=bits.shape, data_type=kind, raw_data=bits.tobytes())
     return bytes(tensor.SerializeToString())
@@ -42,19 +40,16 @@ def read_tensor(content: bytes, form: Form, wanted: int) -> NDArray[Any]:
 
     Where that is BFLOAT16, two bytes of .npy are one. Raises TensorFileError for anything but one whole tensor of numbers.
     """
-    from onnx import TensorProto
-
     if form == "pb":
         return _from_proto(content)
-    stream = io.BytesIO(content)
     try:
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+        array: NDArray[Any] = npy_array(content)
     except (ValueError, EOFError, SyntaxError, MemoryError) as error:
         raise TensorFileError(str(error)) from error
-    if more := len(content) - stream.tell():
-        raise TensorFileError(f"{more} bytes follow the array")
-    if wanted == TensorProto.BFLOAT16 and array.dtype in (np.dtype(np.uint16), np.dtype("V2")):
-        return array.view(ml_dtypes.bfloat16)
+    if array.dtype in (np.dtype(np.uint16), np.dtype("V2")):
+        from onnx import TensorProto
+
+        return array.view(ml_dtypes.bfloat16) if wanted == TensorProto.BFLOAT16 else array
     return array
 
 

@@ -1,10 +1,11 @@
 // A small runtime: it executes what compile_graph.py writes, each node in double and rounded to its type.
-//   runtime --serve                     answers messages
+//   runtime --serve [--seconds FILE]    answers messages; when a graph is unloaded, FILE gets the seconds of computing its calls
 //   runtime ARTIFACT INPUTS OUTPUTS     makes the calls in INPUTS/0, INPUTS/1 ...
 // With --fault after either, Elu is exp(x) - 1 in float32, which loses every digit of small numbers.
 #include "actconform_serve.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -235,12 +236,33 @@ std::string content_of(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// Counts the seconds of a graph's calls, and leaves them in a file at its end.
+struct Timed {
+  Graph graph;
+  std::string file;
+  std::chrono::duration<double> seconds{0};
+
+  Timed(const std::string& path, std::string file) : graph(path), file(std::move(file)) {}
+  Timed(const Timed&) = delete;
+  ~Timed() {
+    if (!file.empty()) std::ofstream(file) << seconds.count();
+  }
+
+  Tensors run(const Tensors& inputs) {
+    const auto started = std::chrono::steady_clock::now();
+    Tensors outputs = graph.run(inputs);
+    seconds += std::chrono::steady_clock::now() - started;
+    return outputs;
+  }
+};
+
 int main(int count, char** words) {
   std::vector<std::string> arguments(words + 1, words + count);
   fault = !arguments.empty() && arguments.back() == "--fault";
+  const std::string file = arguments.size() > 2 && arguments[1] == "--seconds" ? arguments[2] : "";
   if (!arguments.empty() && arguments[0] == "--serve")
-    return actconform::serve("small runtime 1.0", [](const std::string& path) -> actconform::Program {
-      auto graph = std::make_shared<Graph>(path);
+    return actconform::serve("small runtime 1.0", [file](const std::string& path) -> actconform::Program {
+      auto graph = std::make_shared<Timed>(path, file);
       return [graph](const Tensors& inputs) { return graph->run(inputs); };
     });
   try {

@@ -138,19 +138,48 @@ inline std::uint16_t float_to_float16(float value) {
 
 namespace detail {
 
-inline bool read_exactly(int file, void* buffer, std::size_t size, bool may_end = false) {
-  auto* at = static_cast<unsigned char*>(buffer);
-  for (std::size_t done = 0; done < size;) {
-    const ssize_t count = ::read(file, at + done, size - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count <= 0) {
-      if (may_end && done == 0) return false;
-      throw FrameError("the requests end within a message");
+// Requests, read ahead: a message is many small parts.
+class Requests {
+ public:
+  explicit Requests(int file) : file_(file), ahead_(std::size_t{1} << 16) {}
+
+  bool read_exactly(void* buffer, std::size_t size, bool may_end = false) {
+    auto* at = static_cast<unsigned char*>(buffer);
+    for (std::size_t done = 0; done < size;) {
+      std::size_t count = std::min(size - done, end_ - begin_);
+      if (count != 0) {
+        std::memcpy(at + done, ahead_.data() + begin_, count);
+        begin_ += count;
+      } else if (size - done < ahead_.size()) {
+        begin_ = 0;
+        end_ = some(ahead_.data(), ahead_.size());
+        if (end_ != 0) continue;
+      } else {
+        count = some(at + done, size - done);
+      }
+      if (count == 0) {
+        if (may_end && done == 0) return false;
+        throw FrameError("the requests end within a message");
+      }
+      done += count;
     }
-    done += static_cast<std::size_t>(count);
+    return true;
   }
-  return true;
-}
+
+ private:
+  // Returns how many bytes came, 0 at the end.
+  std::size_t some(void* buffer, std::size_t size) {
+    for (;;) {
+      const ssize_t count = ::read(file_, buffer, size);
+      if (count >= 0) return static_cast<std::size_t>(count);
+      if (errno != EINTR) return 0;
+    }
+  }
+
+  int file_;
+  std::vector<unsigned char> ahead_;
+  std::size_t begin_ = 0, end_ = 0;
+};
 
 inline void write_exactly(int file, const void* buffer, std::size_t size) {
   const auto* at = static_cast<const unsigned char*>(buffer);
@@ -169,9 +198,9 @@ struct Frame {
   Blobs blobs;
 };
 
-inline bool read_frame(int file, Frame& frame) {
+inline bool read_frame(Requests& requests, Frame& frame) {
   unsigned char head[16];
-  if (!read_exactly(file, head, sizeof head, true)) return false;
+  if (!requests.read_exactly(head, sizeof head, true)) return false;
   std::uint32_t count;
   std::memcpy(&frame.kind, head + 4, 4);
   std::memcpy(&frame.graph, head + 8, 4);
@@ -181,7 +210,7 @@ inline bool read_frame(int file, Frame& frame) {
   std::uint64_t left = kMostBytes;
   for (std::uint32_t i = 0; i < count; ++i) {
     unsigned char sizes[12];
-    read_exactly(file, sizes, sizeof sizes);
+    requests.read_exactly(sizes, sizeof sizes);
     std::uint32_t name_size;
     std::uint64_t size;
     std::memcpy(&name_size, sizes, 4);
@@ -189,9 +218,9 @@ inline bool read_frame(int file, Frame& frame) {
     if (name_size > kLongestName || size > left) throw FrameError("a message is larger than 1 GiB");
     left -= size;
     std::string name(name_size, '\0');
-    read_exactly(file, &name[0], name_size);
+    requests.read_exactly(&name[0], name_size);
     std::string content(static_cast<std::size_t>(size), '\0');
-    read_exactly(file, &content[0], content.size());
+    requests.read_exactly(&content[0], content.size());
     frame.blobs[name] = std::move(content);
   }
   return true;
@@ -304,8 +333,9 @@ inline Blobs result(const std::string& about, const Load& load, std::map<std::ui
 
 // Answers requests until they end, and returns the exit code of the process. `about` says what the runtime is, with its version.
 inline int serve(const std::string& about, const Load& load) {
-  const int requests = ::dup(0), answers = ::dup(1);
-  if (requests < 0 || answers < 0 || ::dup2(2, 1) < 0) return 1;
+  const int file = ::dup(0), answers = ::dup(1);
+  if (file < 0 || answers < 0 || ::dup2(2, 1) < 0) return 1;
+  detail::Requests requests(file);
   std::map<std::uint32_t, Program> graphs;
   detail::Frame request;
   try {

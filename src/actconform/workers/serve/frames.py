@@ -6,9 +6,11 @@ This file needs the standard library and numpy alone, so that a runtime may copy
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import sys
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,6 +25,7 @@ DONE, UNSUPPORTED, ERROR = 16, 17, 18
 MOST_BYTES = 1 << 30  # of all blobs of a message
 MOST_BLOBS = 1 << 16
 LONGEST_NAME = 1 << 16  # bytes
+LONGEST_NPY_HEAD = 1 << 9  # bytes, of those that are parsed once: plain types of few axes have 128
 HEAD = struct.Struct("<4sIII")  # magic, kind, graph, number of blobs
 BLOB = struct.Struct("<IQ")  # bytes of the name, bytes of the content
 
@@ -88,10 +91,40 @@ def read_frame(pipe: Pipe) -> Frame:
 
 
 def npy_bytes(array: Any) -> bytes:
-    """Return the array as the content of a .npy file, C order, little endian."""
+    """Return the array as the content of a .npy file, C order, little endian. Raises ValueError for an array of objects."""
+    plain = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+    return _npy_head(plain.dtype, plain.shape) + bytes(plain.tobytes())
+
+
+def npy_array(content: bytes) -> Any:
+    """Return the array of the content of a .npy file, writable. Raises what numpy raises for anything else than one whole array of numbers."""
+    head = content[: 10 + int.from_bytes(content[8:10], "little")]
+    if content[6:8] == b"\x01\x00" and len(head) <= LONGEST_NPY_HEAD:
+        shape, fortran_order, dtype = _npy_layout(head)
+        if not (fortran_order or dtype.hasobject) and len(content) - len(head) == dtype.itemsize * math.prod(shape) > 0:
+            return np.frombuffer(content, dtype, offset=len(head)).reshape(shape).copy()
+    stream = io.BytesIO(content)
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    if more := len(content) - stream.tell():
+        raise ValueError(f"{more} bytes follow the array")
+    return array
+
+
+@lru_cache(256)  # numpy takes longer for a head than for a small array
+def _npy_head(dtype: Any, shape: tuple[int, ...]) -> bytes:
+    if dtype.hasobject:
+        raise ValueError("an array of objects is no tensor")
     stream = io.BytesIO()
-    np.save(stream, array.astype(array.dtype.newbyteorder("<"), order="C", copy=False), allow_pickle=False)
+    layout = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, layout)
     return stream.getvalue()
+
+
+@lru_cache(256)
+def _npy_layout(head: bytes) -> tuple[tuple[int, ...], bool, Any]:
+    stream = io.BytesIO(head)
+    np.lib.format.read_magic(stream)
+    return np.lib.format.read_array_header_1_0(stream)
 
 
 def answer_requests(about: str, load: Callable[[str], Callable[[dict[str, Any]], Mapping[str, Any]]]) -> None:
@@ -100,7 +133,7 @@ def answer_requests(about: str, load: Callable[[str], Callable[[dict[str, Any]],
     `about` says what the runtime is, with its version. `load(path)` returns a function that takes arrays by name and gives arrays
     by name. Either may raise GraphUnsupported; whatever else they raise is an error of that request alone.
     """
-    requests, answers = io.FileIO(os.dup(0), "r"), io.FileIO(os.dup(1), "w")
+    requests, answers = io.BufferedReader(io.FileIO(os.dup(0), "r"), 1 << 16), io.FileIO(os.dup(1), "w")
     os.dup2(2, 1)
     graphs: dict[int, Callable[[dict[str, Any]], Mapping[str, Any]]] = {}
     while True:
@@ -135,7 +168,7 @@ def _result(
         graphs[request.graph] = load(request.blobs["path"].decode(sys.getfilesystemencoding(), "surrogateescape"))
         return {}
     if request.kind == CALL:
-        inputs = {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in request.blobs.items()}
+        inputs = {name: npy_array(content) for name, content in request.blobs.items()}
         return {name: npy_bytes(np.asarray(array)) for name, array in graphs[request.graph](inputs).items()}
     if request.kind == UNLOAD:
         graphs.pop(request.graph, None)
