@@ -60,6 +60,8 @@ class Accepted(NamedTuple):
         both_nan = np.isnan(value) & np.isnan(self.truth.astype(np.float64))
         with np.errstate(invalid="ignore"):
             within = (value >= self.lowest) & (value <= self.highest)
+        if self.truth.dtype.kind in "iu" and got.dtype.kind in "iu":  # float64 does not tell all of 64 bits apart
+            within &= (self.lowest < self.highest) | (got == self.truth)
         return ~(within | both_nan | anything)
 
     def ratio(self, got: Array) -> float:
@@ -113,7 +115,7 @@ def accepted_by_bounds(part: PartialModel, answer: Mapping[str, Array]) -> dict[
     judge = Judge(graph, part.inputs, graph.outputs)
     list(judge.take({name: answer[name] for name in graph.outputs}))
     return {
-        name: _accepted(expected.value, 0.0 if expected.error is None else expected.error, graph.types.get(name, 0))
+        name: accepted_within(expected.value, 0.0 if expected.error is None else expected.error, graph.types.get(name, 0))
         for name, expected in judge.expected.items()
     }
 
@@ -126,11 +128,15 @@ def accepted_by_spread(part: PartialModel) -> dict[str, Accepted]:
     for name, truth in graph.truth.items():
         if truth.dtype.kind == "f" and all(name in draw and draw[name].shape == truth.shape for draw in moved):
             unit, _ = spread_units(truth, [draw[name] for draw in moved], graph.types.get(name, 0))
-            accepted[name] = _accepted(truth, LIMIT * unit, graph.types.get(name, 0))
+            accepted[name] = accepted_within(truth, LIMIT * unit, graph.types.get(name, 0))
     return accepted
 
 
-def _accepted(truth: Array, allowed: F64 | float, element_type: int) -> Accepted:
+def accepted_within(truth: Array, allowed: F64 | float, element_type: int) -> Accepted:
+    """Return the answers up to `allowed` from the truth, >= 0, broadcast; with it infinite all, infinite truths too.
+
+    What rounds to infinity in the format of the element type, and what hardware flushes to 0, is accepted as well.
+    """
     value = np.asarray(truth).astype(np.float64)
     with np.errstate(invalid="ignore"):
         lowest, highest = np.array(value - allowed), np.array(value + allowed)

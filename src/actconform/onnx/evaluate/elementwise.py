@@ -62,7 +62,7 @@ PASSED_ON = frozenset(
     """
     And ArgMax ArgMin Attention BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Compress Concat Constant
     ConstantOfShape DepthToSpace Equal Expand EyeLike Flatten Gather Greater GreaterOrEqual Identity IsInf IsNaN
-    Less LessOrEqual Mod NonZero Not Or Range Reshape ReverseSequence RotaryEmbedding Shape
+    Less LessOrEqual Mod NonZero Not Or Range Reshape ReverseSequence RotaryEmbedding
     Size Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where Xor
     """.split()  # noqa: SIM905  a list to read
 )

@@ -42,6 +42,14 @@ def _pad(
     return padded
 
 
+@operation("Shape", exact=True)
+def _shape(node: OperatorNode, x: Array) -> Array:
+    """Of the axes from `start` up to `end`, each counted from either end and clamped to those that there are."""
+    ends = (node.attributes.get("start") or 0, node.attributes.get("end"))
+    start, end = (x.ndim if end is None else min(max(end + x.ndim if end < 0 else end, 0), x.ndim) for end in ends)
+    return np.array(x.shape[start:end], np.int64)
+
+
 ACCUMULATED: dict[str, tuple[np.ufunc, int]] = {"CumSum": (np.add, 0), "CumProd": (np.multiply, 1)}
 
 

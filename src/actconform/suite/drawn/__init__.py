@@ -1,0 +1,1 @@
+"""Operators of the standard at drawn attributes, shapes, element types and values."""
