@@ -115,7 +115,9 @@ def accepted_by_bounds(part: PartialModel, answer: Mapping[str, Array]) -> dict[
     judge = Judge(graph, part.inputs, graph.outputs)
     list(judge.take({name: answer[name] for name in graph.outputs}))
     return {
-        name: accepted_within(expected.value, 0.0 if expected.error is None else expected.error, graph.types.get(name, 0))
+        name: accepted_within(
+            expected.value, 0.0 if expected.error is None else expected.error, graph.types.get(name, 0)
+        )
         for name, expected in judge.expected.items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from actconform.cli.suite_drawn import drawn_command
 from actconform.cli.suite_onnx import onnx_command
 
 
@@ -13,3 +14,4 @@ def command() -> None:
 
 
 command.add_command(onnx_command)
+command.add_command(drawn_command)

@@ -140,7 +140,9 @@ class Drawer:
         array = self._integers(shape, dtype, values) if "int" in dtype else self._floats(shape, dtype, values)
         return array
 
-    def node(self, inputs: Sequence[Array | None], attributes: Mapping[str, Any] | None = None, **more: Any) -> DrawnNode:
+    def node(
+        self, inputs: Sequence[Array | None], attributes: Mapping[str, Any] | None = None, **more: Any
+    ) -> DrawnNode:
         """Return the node of these inputs; attributes that are None are left out.
 
         All inputs but the first are initializers, or none is, unless `constants` says which.
@@ -149,7 +151,9 @@ class Drawer:
         present = [place for place, array in enumerate(inputs) if array is not None and place]
         if "constants" not in more:
             more["constants"] = frozenset(present) if present and self.flag() else frozenset()
-        arrays = tuple(None if array is None else np.asarray(array) for array in inputs)  # arithmetic makes numbers of scalars
+        arrays = tuple(
+            None if array is None else np.asarray(array) for array in inputs
+        )  # arithmetic makes numbers of scalars
         return DrawnNode(self.op_type, self.opset, arrays, stated, **more)
 
     def _seeded(self) -> np.random.Generator:
@@ -168,7 +172,9 @@ class Drawer:
         elif kind == "wide":
             exponent = int(np.log2(largest)) - 1
             mantissa = 1.0 + generator.integers(0, 1 << 30, size) * 2.0**-30
-            flat = np.ldexp(mantissa, generator.integers(-exponent, exponent, size)) * generator.choice([-1.0, 1.0], size)
+            flat = np.ldexp(mantissa, generator.integers(-exponent, exponent, size)) * generator.choice(
+                [-1.0, 1.0], size
+            )
         else:
             flat = np.zeros(size)
         specials = _special_values(dtype, values)
@@ -186,7 +192,9 @@ class Drawer:
         low = 0 if values.least >= 0 or limits.min == 0 else limits.min if values.most == math.inf else -most
         reach = most if self.flag() else min(most, 9)
         generator, size = self._seeded(), math.prod(shape)
-        flat = generator.integers(max(low, -reach - 1 if low < -reach else -reach), reach, size, np.dtype(dtype), endpoint=True)
+        flat = generator.integers(
+            max(low, -reach - 1 if low < -reach else -reach), reach, size, np.dtype(dtype), endpoint=True
+        )
         if values.least > 0:
             flat = np.maximum(flat, np.array(int(values.least), dtype))
         elif values.least == 0 and low == 0:

@@ -66,19 +66,24 @@ def judged(part: PartialModel, answer: RuntimeOutputs) -> DrawnVerdict:
     if failure is not None:
         outcome: Outcome = failure.kind if failure.kind in ("crash", "timeout") else "failed"  # type: ignore[assignment]
         return DrawnVerdict(outcome, outcome, np.inf, failure.message, accepted)
-    worst = DrawnVerdict("within", accepted=accepted)
+    return _of_outputs(answer, expected)._replace(accepted=accepted)
+
+
+def _of_outputs(answer: RuntimeOutputs, expected: Mapping[str, Expected]) -> DrawnVerdict:
+    """Return the verdict on outputs: of what is wrong, the first."""
+    worst = 0.0
     for name, each in expected.items():
         kind, words, ratio = _compared(name, each, answer.outputs.get(name))
         if kind:
-            return DrawnVerdict("wrong", kind, ratio, words, accepted)
-        worst = worst._replace(ratio=max(worst.ratio, ratio))
+            return DrawnVerdict("wrong", kind, ratio, words)
+        worst = max(worst, ratio)
     if answer.mutated:
-        return DrawnVerdict("wrong", "mutated", np.inf, f"changes its input {', '.join(answer.mutated)} in place", accepted)
+        return DrawnVerdict("wrong", "mutated", np.inf, f"changes its input {', '.join(answer.mutated)} in place")
     if answer.unsteady:
-        return DrawnVerdict("wrong", "unsteady", np.inf, f"{', '.join(answer.unsteady)} differs in a second call", accepted)
+        return DrawnVerdict("wrong", "unsteady", np.inf, f"{', '.join(answer.unsteady)} differs in a second call")
     if not any(np.isfinite(each.bound).any() or not each.bound.size for each in expected.values()):
         return DrawnVerdict("unjudged", words="the standard leaves every element open")
-    return worst
+    return DrawnVerdict("within", ratio=worst)
 
 
 def expected_outputs(part: PartialModel, observed: Mapping[str, Array]) -> dict[str, Expected]:
@@ -100,7 +105,9 @@ def expected_outputs(part: PartialModel, observed: Mapping[str, Array]) -> dict[
     expected = {}
     for name, kind, output in zip(node.output, types, bounded, strict=False):
         exact = with_exact_specials(output, inputs)
-        bound = np.broadcast_to(np.asarray(0.0 if exact.error is None else exact.error, np.float64), np.shape(exact.value))
+        bound = np.broadcast_to(
+            np.asarray(0.0 if exact.error is None else exact.error, np.float64), np.shape(exact.value)
+        )
         expected[name] = Expected(accepted_within(np.asarray(exact.value), bound, kind), STORAGE[kind], bound)
     return expected
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import onnx
@@ -10,6 +9,8 @@ import onnx
 from actconform.suite.drawn.drawer import OPSETS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actconform.suite.drawn.drawer import Drawer
     from actconform.suite.drawn.node import DrawnNode
 

@@ -30,6 +30,8 @@ class DrawnExample(NamedTuple):
 
     digest: str
     part: PartialModel
+    dtype: str
+    """Of the first input of the node."""
 
 
 class DrawnSet(NamedTuple):
@@ -39,6 +41,13 @@ class DrawnSet(NamedTuple):
     """Different ones, in the order in which they were drawn."""
     invalid: int
     """How many more graphs were drawn that the standard does not take."""
+
+
+class Mistake(NamedTuple):
+    """One way in which a runtime is wrong: `DrawnVerdict.kind`, at a dtype of the first input."""
+
+    kind: str
+    dtype: str
 
 
 class Shrunk(NamedTuple):
@@ -72,6 +81,14 @@ class JudgedRuntime:
         return example.digest in self._verdicts
 
 
+def expect_hypothesis() -> None:
+    """Raise UsageError, saying how to install it, where hypothesis is missing."""
+    try:
+        import hypothesis  # noqa: F401
+    except ImportError:
+        raise UsageError('drawn operators need hypothesis: pip install "actconform[suite]"') from None
+
+
 def draw_examples(strategy: OperatorStrategy, count: int, seed: int) -> DrawnSet:
     """Return up to `count` different graphs of an operator that the standard takes: the same for a seed, and a release of hypothesis.
 
@@ -93,8 +110,10 @@ def draw_examples(strategy: OperatorStrategy, count: int, seed: int) -> DrawnSet
     return DrawnSet(list(examples.values()), len(invalid))
 
 
-def shrink(strategy: OperatorStrategy, runtime: JudgedRuntime, kind: str, count: int, seed: int) -> Shrunk | None:
-    """Return the simplest graph at which the runtime is wrong in that kind, of the first that `draw_examples` gives and what it shrinks to.
+def shrink(
+    strategy: OperatorStrategy, runtime: JudgedRuntime, mistake: Mistake, count: int, seed: int
+) -> Shrunk | None:
+    """Return the simplest graph at which the runtime is wrong in that way, of the first that `draw_examples` gives and what it shrinks to.
 
     None where none of them is. After MOST_SHRINKING_RUNS runs the simplest so far is returned.
     """
@@ -106,11 +125,11 @@ def shrink(strategy: OperatorStrategy, runtime: JudgedRuntime, kind: str, count:
             example = _example(node)
         except InvalidDrawError:
             return False
-        most = MOST_FATAL_RUNS if kind in ("crash", "timeout") else MOST_SHRINKING_RUNS
+        most = MOST_FATAL_RUNS if mistake.kind in ("crash", "timeout") else MOST_SHRINKING_RUNS
         if simplest and runtime.count - start >= most and not runtime.knows(example):
             return False
         verdict = runtime.verdict(example)
-        wrong = verdict.outcome in FINDINGS and verdict.kind == kind
+        wrong = verdict.outcome in FINDINGS and Mistake(verdict.kind, example.dtype) == mistake
         if wrong:
             simplest.append(Shrunk(example, verdict))
         return wrong
@@ -124,18 +143,17 @@ def shrink(strategy: OperatorStrategy, runtime: JudgedRuntime, kind: str, count:
 
 def _example(node: DrawnNode) -> DrawnExample:
     part = node.model()
-    return DrawnExample(digest(part), part)
+    dtype = next((array.dtype.name for array in node.inputs if array is not None), "")
+    return DrawnExample(digest(part), part, dtype)
 
 
 def _search(
     strategy: OperatorStrategy, condition: Callable[[DrawnNode], bool], count: int, seed: int, *, shrinking: bool
 ) -> DrawnNode | None:
     """Return the simplest node that hypothesis comes to at which the condition holds, None where it holds nowhere."""
-    try:
-        import hypothesis
-        from hypothesis import strategies
-    except ImportError:
-        raise UsageError('drawn operators need hypothesis: pip install "actconform[suite]"') from None
+    expect_hypothesis()
+    import hypothesis
+    from hypothesis import strategies
 
     @strategies.composite
     def nodes(draw: Callable[[Any], Any]) -> DrawnNode:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from actconform.suite.drawn.drawer import ANY, EVERYTHING, Drawer, element_type
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import DrawnNode
 
 
 @drawn_operator("Cast")

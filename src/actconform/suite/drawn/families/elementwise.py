@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from actconform.suite.drawn.drawer import ANY, EVERYTHING, FLOATS, INTEGERS, Drawer, Range
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import Array, DrawnNode
 
 INTEGER_ARITHMETIC = Range(most=5)
 """Whose sums and products stay in the range of every integer type: what overflow gives, the standard leaves open."""
 
 
 @drawn_operator(
-    *"Ceil Floor Round Sqrt Reciprocal Exp Log Sin Cos Tan Asin Acos Atan Sinh Cosh Tanh Asinh Acosh Atanh".split(),
-    *"Erf Sigmoid Softplus IsNaN".split(),
+    *("Ceil", "Floor", "Round", "Sqrt", "Reciprocal", "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan"),
+    *("Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Erf", "Sigmoid", "Softplus", "IsNaN"),
 )
 def _function(d: Drawer) -> DrawnNode:
     return d.node([d.array(d.shape(huge=True), d.dtype())])
@@ -84,7 +88,9 @@ def _swish(d: Drawer) -> DrawnNode:
 def _prelu(d: Drawer) -> DrawnNode:
     """With finite slopes: an infinite one times 0 is asked by no network."""
     shape, dtype = d.shape(), d.dtype()
-    return d.node([d.array(shape, dtype), d.array(d.broadcast(shape), dtype, Range(most=64, nan=False, infinite=False))])
+    return d.node(
+        [d.array(shape, dtype), d.array(d.broadcast(shape), dtype, Range(most=64, nan=False, infinite=False))]
+    )
 
 
 @drawn_operator("IsInf")
@@ -93,7 +99,7 @@ def _is_inf(d: Drawer) -> DrawnNode:
     return d.node([d.array(d.shape(), d.dtype())], attributes)
 
 
-def operands(d: Drawer, dtype: str, count: int, values: Range = ANY) -> list[np.ndarray]:
+def operands(d: Drawer, dtype: str, count: int, values: Range = ANY) -> list[Array]:
     """Return operands that broadcast, at least one of the full shape unless dimensions of 1 meet others."""
     shape = d.shape(huge=True)
     shapes = [shape, *(d.broadcast(shape) if d.flag() else shape for _ in range(count - 1))]

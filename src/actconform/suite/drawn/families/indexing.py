@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actconform.suite.drawn.drawer import ANY, EVERYTHING, FLOATS, SMALL_DIMS, Drawer, Range
-from actconform.suite.drawn.node import Array, DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import Array, DrawnNode
 
 
 def _places(d: Drawer, shape: tuple[int, ...], bound: int, dtype: str = "int64") -> Array:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actconform.suite.drawn.drawer import EVERYTHING, SMALL_DIMS, Drawer
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
 
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import Array, DrawnNode
 
-def _numbers(values: list[int]) -> np.ndarray:
+
+def _numbers(values: list[int]) -> Array:
     return np.array(values, np.int64)
 
 
@@ -21,7 +24,10 @@ def _same(d: Drawer) -> DrawnNode:
     shape = d.shape()
     if d.op_type == "Shape" and d.opset >= 15:
         rank = len(shape)
-        attributes = {"start": d.choice((None, *range(-rank - 1, rank + 2))), "end": d.choice((None, *range(-rank - 1, rank + 2)))}
+        attributes = {
+            "start": d.choice((None, *range(-rank - 1, rank + 2))),
+            "end": d.choice((None, *range(-rank - 1, rank + 2))),
+        }
         if attributes["start"] is not None and attributes["end"] is not None:  # an end before the start is left open
             clamped = [min(max(place + rank if place < 0 else place, 0), rank) for place in attributes.values()]
             attributes["end"] = attributes["end"] if clamped[1] >= clamped[0] else None
@@ -49,13 +55,18 @@ def _reshape(d: Drawer) -> DrawnNode:
     copied = [place for place, dim in enumerate(target) if place < len(shape) and dim == shape[place] and not empty]
     if copied and d.flag():
         target[copied[0]] = 0
-    return d.node([d.array(shape, d.dtype(EVERYTHING)), _numbers(target)], {"allowzero": 1 if empty else d.choice((None, 0)) })
+    return d.node(
+        [d.array(shape, d.dtype(EVERYTHING)), _numbers(target)], {"allowzero": 1 if empty else d.choice((None, 0))}
+    )
 
 
 @drawn_operator("Flatten")
 def _flatten(d: Drawer) -> DrawnNode:
     shape = d.shape()
-    return d.node([d.array(shape, d.dtype(EVERYTHING))], {"axis": d.integer(-len(shape), len(shape)) if d.flag() else (None if shape else 0)})
+    return d.node(
+        [d.array(shape, d.dtype(EVERYTHING))],
+        {"axis": d.integer(-len(shape), len(shape)) if d.flag() else (None if shape else 0)},
+    )
 
 
 @drawn_operator("Squeeze")
@@ -157,7 +168,10 @@ def _pad(d: Drawer) -> DrawnNode:
 
 @drawn_operator("DepthToSpace", "SpaceToDepth")
 def _blocks(d: Drawer) -> DrawnNode:
-    block, (n, c, h, w) = d.choice((2, 1, 3)), (d.choice((1, 2)), d.choice((1, 3)), d.choice((1, 2, 3)), d.choice((1, 2, 3)))
+    block, (n, c, h, w) = (
+        d.choice((2, 1, 3)),
+        (d.choice((1, 2)), d.choice((1, 3)), d.choice((1, 2, 3)), d.choice((1, 2, 3))),
+    )
     deep = d.op_type == "DepthToSpace"
     shape = (n, c * block**2, h, w) if deep else (n, c, h * block, w * block)
     mode = d.choice((None, "DCR", "CRD")) if deep else None
@@ -199,9 +213,15 @@ def _constant_of_shape(d: Drawer) -> DrawnNode:
 def _eye_like(d: Drawer) -> DrawnNode:
     from actconform.suite.drawn.drawer import element_type
 
-    target = element_type(d.dtype(("float32", "float16", "float64", "int32", "int64", "uint8", "bool"), "T2")) if d.flag() else None
+    target = (
+        element_type(d.dtype(("float32", "float16", "float64", "int32", "int64", "uint8", "bool"), "T2"))
+        if d.flag()
+        else None
+    )
     data_type = d.dtype(("float32", "float64", "int32", "int64", "bool"))
-    return d.node([d.array(d.shape(low=2, high=2, empty=False), data_type)], {"k": d.choice((None, 0, 1, -1, 3)), "dtype": target})
+    return d.node(
+        [d.array(d.shape(low=2, high=2, empty=False), data_type)], {"k": d.choice((None, 0, 1, -1, 3)), "dtype": target}
+    )
 
 
 @drawn_operator("Range")
@@ -209,5 +229,9 @@ def _range(d: Drawer) -> DrawnNode:
     """By steps that floats hold exactly: how many elements there are is not left to rounding."""
     data_type = d.dtype(("float32", "float64", "int32", "int64", "int16"))
     start, step, count = d.integer(-8, 8), d.choice((1, 2, -1, -3)), d.choice((3, 0, 1, 40))
-    ends = (start, start + step * count + (0 if d.flag() or not count else -int(math.copysign(1, step)) if abs(step) > 1 else 0), step)
+    ends = (
+        start,
+        start + step * count + (0 if d.flag() or not count else -int(math.copysign(1, step)) if abs(step) > 1 else 0),
+        step,
+    )
     return d.node([np.array(end, data_type) for end in ends])

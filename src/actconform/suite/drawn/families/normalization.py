@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from actconform.suite.drawn.drawer import PLAIN, Drawer, Range
-from actconform.suite.drawn.node import Array, DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import Array, DrawnNode
 
 NORMALIZED = Range(most=64, infinite=False, tiny=False)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from actconform.suite.drawn.drawer import DIMS, FLOATS, MODERATE, Drawer, Range
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import DrawnNode
 
 
 def _inner(d: Drawer) -> int:
@@ -23,7 +27,9 @@ def _factors(d: Drawer) -> tuple[tuple[int, ...], tuple[int, ...]]:
         stacks = [stack, d.broadcast(stack)]
         order = d.permutation(2)
         return (*stacks[order[0]], *left), (*stacks[order[1]], *right)
-    return left[1:] if kind in ("left vector", "vectors") else left, right[:1] if "right" in kind or kind == "vectors" else right
+    return left[1:] if kind in ("left vector", "vectors") else left, right[
+        :1
+    ] if "right" in kind or kind == "vectors" else right
 
 
 @drawn_operator("MatMul")
@@ -78,5 +84,9 @@ def _einsum(d: Drawer) -> DrawnNode:
 @drawn_operator("Det")
 def _determinant(d: Drawer) -> DrawnNode:
     size = d.choice((2, 1, 3, 4))
-    array = d.array((*d.shape(high=2, empty=False), size, size), d.dtype(FLOATS), Range(most=4, nan=False, infinite=False, tiny=False))
+    array = d.array(
+        (*d.shape(high=2, empty=False), size, size),
+        d.dtype(FLOATS),
+        Range(most=4, nan=False, infinite=False, tiny=False),
+    )
     return d.node([(array + np.eye(size, dtype=array.dtype) * np.array(2, array.dtype)).astype(array.dtype)])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from actconform.suite.drawn.drawer import Drawer, Range
 from actconform.suite.drawn.families.windows import drawn_window
-from actconform.suite.drawn.node import Array, DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import Array, DrawnNode
 
 KINDS = ("uint8", "int8")
 SCALES = (0.5, 1.0, 0.25, 0.0625, 0.1, 0.007874016, 2.0)
@@ -50,7 +54,9 @@ def _dequantize(d: Drawer) -> DrawnNode:
 @drawn_operator("DynamicQuantizeLinear")
 def _dynamic_quantize(d: Drawer) -> DrawnNode:
     """Not of zeros alone, whose scale would be 0."""
-    array = d.array(d.shape(low=1, high=4, empty=False), "float32", Range(most=64, nan=False, infinite=False, tiny=False))
+    array = d.array(
+        d.shape(low=1, high=4, empty=False), "float32", Range(most=64, nan=False, infinite=False, tiny=False)
+    )
     array.flat[0] = 3.0
     return d.node([array], outputs=3)
 

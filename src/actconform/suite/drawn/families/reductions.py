@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from actconform.suite.drawn.drawer import ANY, FINITE, FLOATS, MODERATE, Drawer, Range
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import DrawnNode
 
 AXES_AS_INPUT = 18  # of all reductions but ReduceSum, whose axes are an input from opset 13 on
 EMPTY_SETS = 20  # the opset from which the standard says what a reduction over nothing gives
@@ -109,7 +113,10 @@ def _top_k(d: Drawer) -> DrawnNode:
     shape, dtype = d.shape(low=1, empty=False, huge=True), d.dtype((*FLOATS, "int64", "int32", "int8", "uint8"))
     axis = d.axis(len(shape))
     count = np.array([d.integer(1, min(shape[axis], 40))], np.int64)
-    attributes = {"axis": axis if d.flag() or axis not in (-1, len(shape) - 1) else None, "largest": d.choice((None, 0, 1))}
+    attributes = {
+        "axis": axis if d.flag() or axis not in (-1, len(shape) - 1) else None,
+        "largest": d.choice((None, 0, 1)),
+    }
     return d.node([d.array(shape, dtype, Range(nan=False)), count], attributes, outputs=2)
 
 
@@ -118,7 +125,9 @@ def _lp_normalization(d: Drawer) -> DrawnNode:
     shape = d.shape(low=1, empty=False)
     values = Range(most=8, least=0.0, nan=False, infinite=False, tiny=False)
     array = d.array(shape, d.dtype(), values)
-    return d.node([(array + np.array(1, array.dtype)).astype(array.dtype)], {"axis": d.axis(len(shape)), "p": d.choice((2, 1))})
+    return d.node(
+        [(array + np.array(1, array.dtype)).astype(array.dtype)], {"axis": d.axis(len(shape)), "p": d.choice((2, 1))}
+    )
 
 
 @drawn_operator("MeanVarianceNormalization")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actconform.suite.drawn.drawer import FLOATS, Drawer, Range
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import DrawnNode
 
 SHARED = (None, "half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
 
@@ -28,7 +30,11 @@ def _resize(d: Drawer) -> DrawnNode:
         attributes["exclude_outside"] = d.choice((None, 0, 1))
     if mode in ("linear", "cubic") and d.opset >= 18:
         attributes["antialias"] = d.choice((None, 0, 1))
-    x = d.array(shape, d.dtype((*FLOATS, "uint8") if mode in (None, "nearest") else FLOATS), Range(most=64, nan=False, infinite=False))
+    x = d.array(
+        shape,
+        d.dtype((*FLOATS, "uint8") if mode in (None, "nearest") else FLOATS),
+        Range(most=64, nan=False, infinite=False),
+    )
     if d.flag():
         sizes = [*shape[: len(kept)], *(d.choice((2, 1, 3, 4, 6, 9)) for _ in range(spatial))]
         return d.node([x, None, None, np.array(sizes, np.int64)], attributes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actconform.suite.drawn.drawer import FLOATS, PLAIN, Drawer, Range
-from actconform.suite.drawn.node import DrawnNode
 from actconform.suite.drawn.registry import drawn_operator
+
+if TYPE_CHECKING:
+    from actconform.suite.drawn.node import DrawnNode
 
 POOLED = Range(infinite=False)
 AVERAGED = Range(most=64, infinite=False)
@@ -20,7 +22,9 @@ class Window(NamedTuple):
     attributes: dict[str, Any]
 
 
-def drawn_window(d: Drawer, *, dilations: bool = True, automatic: bool = True, pads_below_kernel: bool = False) -> Window:
+def drawn_window(
+    d: Drawer, *, dilations: bool = True, automatic: bool = True, pads_below_kernel: bool = False
+) -> Window:
     """Return a window of one to three axes; pads are stated, or left to `auto_pad`."""
     rank = d.choice((2, 1, 3))
     kernel = tuple(d.choice((2, 1, 3, 4)) for _ in range(rank))
@@ -97,7 +101,9 @@ def _max_pool(d: Drawer) -> DrawnNode:
 @drawn_operator("AveragePool", since=19)
 def _average_pool(d: Drawer) -> DrawnNode:
     window = drawn_window(d, pads_below_kernel=True)
-    return _pooled(d, AVERAGED, window, {"ceil_mode": _ceil_mode(d, window), "count_include_pad": d.choice((None, 0, 1))})
+    return _pooled(
+        d, AVERAGED, window, {"ceil_mode": _ceil_mode(d, window), "count_include_pad": d.choice((None, 0, 1))}
+    )
 
 
 @drawn_operator("LpPool", since=18)
