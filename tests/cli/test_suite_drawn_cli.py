@@ -22,7 +22,7 @@ def drawn(cli, install):
 
 def test_a_finding_is_test_data_of_onnx_with_a_program_and_a_text(drawn):
     said = drawn(
-        "--runtime", "drawn-wrong", "--runtime", "drawn-right", "--op", "ReduceSum", "--examples", "20", "--out", "out"
+        "--runtime", "drawn-wrong", "--runtime", "drawn-right", "--op", "ReduceSum", "--examples", "60", "--out", "out"
     )
     assert said.code == 1, said.err
     assert "FINDING" in said.out
@@ -46,7 +46,7 @@ def test_a_finding_is_test_data_of_onnx_with_a_program_and_a_text(drawn):
     assert shown.returncode == 1, shown.stdout + shown.stderr
     assert "got the shape" in shown.stdout
     text = (folder / "issue.md").read_text()
-    assert "actconform suite drawn --runtime drawn-wrong --op ReduceSum --examples 20 --seed 0" in text
+    assert "actconform suite drawn --runtime drawn-wrong --op ReduceSum --examples 60 --seed 0" in text
 
 
 def test_a_right_runtime_conforms_and_what_it_refuses_is_counted(drawn):
@@ -61,7 +61,7 @@ def test_a_right_runtime_conforms_and_what_it_refuses_is_counted(drawn):
 
 def test_operators_whose_turn_did_not_come_are_told_and_do_not_conform(drawn, monkeypatch):
     ticks = iter(range(0, 10_000, 50))
-    monkeypatch.setattr("actconform.cli.suite_drawn.time.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("actconform.cli.suite_drawn.now", lambda: float(next(ticks)))
     said = drawn(
         "--runtime",
         "drawn-right",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actconform.suite.drawn.search import Shrunk
 
 DEFAULT_RUNTIMES = ("ort-cpu",)
+now = time.monotonic
 
 
 @click.command("drawn")
@@ -117,10 +118,10 @@ class _Session:
     def run(self, strategies: list[OperatorStrategy], minutes: float | None) -> None:
         from actconform.suite.drawn.drawn_report import examine
 
-        end = time.monotonic() + 60.0 * minutes if minutes is not None else None
+        end = now() + 60.0 * minutes if minutes is not None else None
         with self._progress:
             for strategy in strategies:
-                if end is not None and time.monotonic() > end:
+                if end is not None and now() > end:
                     return
                 self._progress.stage(strategy.op_type)
                 tallies, findings = examine(strategy, self._runtimes, self._examples, self._seed, self._keep)

@@ -45,7 +45,7 @@ def test_a_right_runtime_is_not_accused(examined, op_type):
 
 
 def test_a_lost_nan_is_found_and_shrunk_to_a_nan_among_few_elements(examined):
-    tally, findings, graphs = examined("drawn-wrong", "Relu")
+    tally, findings, graphs = examined("drawn-wrong", "Relu", 120)
     assert tally.wrong >= 1
     assert "nan-lost" in {finding.kind for finding in findings}
     finding, graph = next((f, g) for f, g in zip(findings, graphs, strict=True) if f.kind == "nan-lost")
@@ -85,7 +85,8 @@ def test_an_error_that_is_raised_at_inputs_of_the_standard_is_a_finding(examined
     assert (inputs_of(graphs[0])["i1"] < 0).any()
 
 
-def test_a_crash_costs_its_example_alone_and_is_shrunk(examined):
+def test_a_crash_costs_its_example_alone_and_is_shrunk(examined, monkeypatch):
+    monkeypatch.setattr("actconform.suite.drawn.search.MOST_FATAL_RUNS", 4)  # each starts a process
     tally, findings, graphs = examined("drawn-wrong", "Concat", 8)
     assert tally.crash >= 1
     assert tally.within >= 1

@@ -14,7 +14,8 @@ from actconform.onnx.evaluate.element_types import STORAGE
 from actconform.suite.drawn.node import DrawnNode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from random import Random
 
     from actconform.suite.drawn.node import Array
 
@@ -51,19 +52,18 @@ PLAIN = Range(most=8.0, nan=False, infinite=False, tiny=False)
 class Drawer:
     """Draws for one node of an operator at one opset.
 
-    `draw` gives a value of a strategy, and `strategies` is hypothesis.strategies, which is not imported here.
+    `numbers` decides: hypothesis.strategies.randoms() gives one that shrinks.
     """
 
-    def __init__(self, op_type: str, opset: int, draw: Callable[[Any], Any], strategies: Any) -> None:
+    def __init__(self, op_type: str, opset: int, numbers: Random) -> None:
         self.op_type = op_type
         self.opset = opset
-        self._draw = draw
-        self._strategies = strategies
+        self._numbers = numbers
         self.schema = onnx.defs.get_schema(op_type, opset, "")
 
     def integer(self, low: int, high: int) -> int:
         """Return an integer, both ends included; it shrinks towards 0, or the end nearest to it."""
-        return int(self._draw(self._strategies.integers(low, high)))
+        return self._numbers.randint(low, high)
 
     def choice(self, choices: Sequence[Chosen]) -> Chosen:
         """Return one of the choices; it shrinks towards the first."""
@@ -160,13 +160,21 @@ class Drawer:
         return np.random.default_rng(self.integer(0, 999))
 
     def _floats(self, shape: Sequence[int], dtype: str, values: Range) -> Array:
-        kind = self.choice(("integers", "uniform", "wide", "zeros") if values.most > 64 else ("integers", "uniform"))
+        specials = _special_values(dtype, values)
+        kinds = [
+            "integers",
+            "uniform",
+            *(["wide", "zeros"] if values.most > 64 else []),
+            *(["mixed"] if specials else []),
+        ]
+        kind = self.choice(kinds)
+        flat: Array
         generator, size = self._seeded(), math.prod(shape)
-        largest = float(ml_dtypes.finfo(dtype).max)
+        largest = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
         most = min(values.most, largest)
         if kind == "integers":
             flat = generator.integers(-min(4, int(most)), min(4, int(most)) + 1, size).astype(np.float64)
-        elif kind == "uniform":
+        elif kind in ("uniform", "mixed"):
             reach = min(most, 8.0)
             flat = generator.integers(-int(reach / STEP), int(reach / STEP) + 1, size) * STEP
         elif kind == "wide":
@@ -177,7 +185,8 @@ class Drawer:
             )
         else:
             flat = np.zeros(size)
-        specials = _special_values(dtype, values)
+        if kind == "mixed":
+            flat = np.where(generator.integers(0, 4, size) == 0, generator.choice(specials, size), flat)
         for _ in range(self.integer(0, MOST_POKES) if specials and size else 0):
             flat[self.integer(0, min(size, 64) - 1)] = self.choice(specials)
         if values.least > -math.inf:
@@ -205,8 +214,8 @@ class Drawer:
 
 
 def _special_values(dtype: str, values: Range) -> list[float]:
-    info = ml_dtypes.finfo(dtype)
-    specials = [0.0, 1.0]
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    specials = []
     if values.tiny:
         specials += [-0.0, float(info.smallest_subnormal), -float(info.tiny)]
     if values.most > float(info.max):

@@ -119,7 +119,7 @@ def examine(
     for runs in runtimes:
         runtime = JudgedRuntime(runs)
         verdicts = [(example, runtime.verdict(example)) for example in drawn.examples]
-        counts = Counter(verdict.outcome for _, verdict in verdicts)
+        counts = Counter[str](verdict.outcome for _, verdict in verdicts)
         reasons = Counter(one_line(v.words) for _, v in verdicts if v.outcome in ("refused", "unjudged"))
         tallies.append(
             OperatorTally(

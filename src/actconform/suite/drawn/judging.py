@@ -64,7 +64,7 @@ def judged(part: PartialModel, answer: RuntimeOutputs) -> DrawnVerdict:
         return DrawnVerdict("unjudged", words=str(error))
     accepted = {name: each.accepted for name, each in expected.items()}
     if failure is not None:
-        outcome: Outcome = failure.kind if failure.kind in ("crash", "timeout") else "failed"  # type: ignore[assignment]
+        outcome: Outcome = failure.kind if failure.kind in ("crash", "timeout") else "failed"
         return DrawnVerdict(outcome, outcome, np.inf, failure.message, accepted)
     return _of_outputs(answer, expected)._replace(accepted=accepted)
 

@@ -34,6 +34,9 @@ class DrawnNode(NamedTuple):
     """The places of the inputs that are initializers of the graph; all others are inputs of the graph."""
     outputs: int = 1
 
+    def __repr__(self) -> str:
+        return f"{self.op_type} at opset {self.opset}"  # hypothesis writes it often, and arrays are long
+
     def model(self) -> PartialModel:
         """Return the graph, its inputs i0, i1 ... and outputs o0, o1 ... in the order of the node, their shapes as onnx infers them.
 
