@@ -32,7 +32,7 @@ VERBS = {
     "merge": "Merge the reports of several jobs into one.",
     "list": "List kernels, models, experiments, backends, routes, cases or deviations.",
     "bench": "Time kernels and models on every route, beside their verdicts.",
-    "suite": "Run ONNX's own operator tests through every runtime, judged by its limits and by the truth.",
+    "suite": "Run operators through every runtime, judged by the truth: ONNX's own tests, or graphs that are drawn.",
     "study": "Train every kernel as hidden and as output activation, and say with figures what becomes of it.",
     "grad": "Add to an ONNX model the nodes that compute its gradients.",
     "train": "Train an exported ONNX model in any ONNX runtime, on your own data.",

@@ -30,7 +30,7 @@ MOST_POKES = 3  # special values in an array
 STEP = 2.0**-30  # between drawn numbers of an interval, before they are rounded
 
 
-class Range(NamedTuple):
+class ValueRange(NamedTuple):
     """The values of a tensor: finite ones of a magnitude up to `most`, and further kinds of numbers."""
 
     most: float = math.inf
@@ -42,11 +42,11 @@ class Range(NamedTuple):
     """No number is below; with 0 or more the numbers are not negative."""
 
 
-ANY = Range()
-MODERATE = Range(most=64.0, infinite=False)
+ANY = ValueRange()
+MODERATE = ValueRange(most=64.0, infinite=False)
 """For what squares, multiplies or exponentiates on the way: an overflow there is not what is asked."""
-FINITE = Range(most=64.0, nan=False, infinite=False)
-PLAIN = Range(most=8.0, nan=False, infinite=False, tiny=False)
+FINITE = ValueRange(most=64.0, nan=False, infinite=False)
+PLAIN = ValueRange(most=8.0, nan=False, infinite=False, tiny=False)
 
 
 class Drawer:
@@ -129,7 +129,7 @@ class Drawer:
         start = self.integer(0, len(shape)) if self.flag() else 0
         return tuple(1 if self.seldom(4) else dim for dim in shape[start:])
 
-    def array(self, shape: Sequence[int], dtype: str, values: Range = ANY) -> Array:
+    def array(self, shape: Sequence[int], dtype: str, values: ValueRange = ANY) -> Array:
         """Return an array: a simple pattern or numbers by a seed, and at a few places special values.
 
         Integers are of the whole range of their type where `values` goes so far. All come from exact arithmetic of integers,
@@ -159,7 +159,7 @@ class Drawer:
     def _seeded(self) -> np.random.Generator:
         return np.random.default_rng(self.integer(0, 999))
 
-    def _floats(self, shape: Sequence[int], dtype: str, values: Range) -> Array:
+    def _floats(self, shape: Sequence[int], dtype: str, values: ValueRange) -> Array:
         specials = _special_values(dtype, values)
         kinds = [
             "integers",
@@ -195,7 +195,7 @@ class Drawer:
         with np.errstate(over="ignore"):
             return flat.reshape(tuple(shape)).astype(dtype)
 
-    def _integers(self, shape: Sequence[int], dtype: str, values: Range) -> Array:
+    def _integers(self, shape: Sequence[int], dtype: str, values: ValueRange) -> Array:
         limits = np.iinfo(dtype)
         most = limits.max if values.most > limits.max else int(values.most)
         low = 0 if values.least >= 0 or limits.min == 0 else limits.min if values.most == math.inf else -most
@@ -213,7 +213,7 @@ class Drawer:
         return flat.reshape(tuple(shape))
 
 
-def _special_values(dtype: str, values: Range) -> list[float]:
+def _special_values(dtype: str, values: ValueRange) -> list[float]:
     info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     specials = []
     if values.tiny:

@@ -49,7 +49,7 @@ class Expected(NamedTuple):
     """The error bound of each element."""
 
 
-def judged(part: PartialModel, answer: RuntimeOutputs) -> DrawnVerdict:
+def judged_answer(part: PartialModel, answer: RuntimeOutputs) -> DrawnVerdict:
     """Return the verdict on a runtime's answer to a graph of one node.
 
     NaN and infinities are compared by class, integers and booleans as they are, floats with the error bound. Elements whose bound

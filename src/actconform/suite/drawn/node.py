@@ -94,7 +94,7 @@ def _element_type(array: Array) -> int:
     return kind
 
 
-def digest(part: PartialModel) -> str:
+def example_digest(part: PartialModel) -> str:
     """Return what tells a graph with its inputs from others: 16 hexadecimal digits, alike on every machine."""
     hashed = hashlib.sha256(part.model.SerializeToString(deterministic=True))
     for name, array in part.inputs.items():

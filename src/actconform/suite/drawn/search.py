@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from actconform.checking.model_file import ModelFile
 from actconform.errors import UsageError
 from actconform.suite.drawn.drawer import Drawer
-from actconform.suite.drawn.judging import FINDINGS, DrawnVerdict, judged
-from actconform.suite.drawn.node import InvalidDrawError, digest
+from actconform.suite.drawn.judging import FINDINGS, DrawnVerdict, judged_answer
+from actconform.suite.drawn.node import InvalidDrawError, example_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ class JudgedRuntime:
         if kept is None:
             self.count += 1
             with ModelFile(example.part.model) as file:
-                kept = judged(example.part, self.runs.outputs(file, example.part.inputs))
+                kept = judged_answer(example.part, self.runs.outputs(file, example.part.inputs))
             self._verdicts[example.digest] = kept._replace(accepted={})
         return kept
 
@@ -137,14 +137,14 @@ def shrink(
     found = _search(strategy, fails, ASKED * count, seed, shrinking=True)
     if found is None:
         return None
-    last = digest(found.model())
+    last = example_digest(found.model())
     return next(shrunk for shrunk in reversed(simplest) if shrunk.example.digest == last)
 
 
 def _example(node: DrawnNode) -> DrawnExample:
     part = node.model()
     dtype = next((array.dtype.name for array in node.inputs if array is not None), "")
-    return DrawnExample(digest(part), part, dtype)
+    return DrawnExample(example_digest(part), part, dtype)
 
 
 def _search(

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import ANY, EVERYTHING, FLOATS, INTEGERS, Drawer, Range
+from actconform.suite.drawn.drawer import ANY, EVERYTHING, FLOATS, INTEGERS, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
     from actconform.suite.drawn.node import Array, DrawnNode
 
-INTEGER_ARITHMETIC = Range(most=5)
+INTEGER_ARITHMETIC = ValueRange(most=5)
 """Whose sums and products stay in the range of every integer type: what overflow gives, the standard leaves open."""
 
 
@@ -24,7 +24,7 @@ def _function(d: Drawer) -> DrawnNode:
     return d.node([d.array(d.shape(huge=True), d.dtype())])
 
 
-GATED = Range(infinite=False)
+GATED = ValueRange(infinite=False)
 """For products with a gate: at infinity their formulas give NaN where their limits are numbers, and either is defensible."""
 
 
@@ -37,7 +37,7 @@ def _gated(d: Drawer) -> DrawnNode:
 def _signed(d: Drawer) -> DrawnNode:
     dtype = d.dtype(EVERYTHING[:-1])
     # of the least integer there is no absolute or negative value
-    return d.node([d.array(d.shape(huge=True), dtype, ANY if dtype in FLOATS else Range(most=100))])
+    return d.node([d.array(d.shape(huge=True), dtype, ANY if dtype in FLOATS else ValueRange(most=100))])
 
 
 @drawn_operator("Not")
@@ -89,7 +89,7 @@ def _prelu(d: Drawer) -> DrawnNode:
     """With finite slopes: an infinite one times 0 is asked by no network."""
     shape, dtype = d.shape(), d.dtype()
     return d.node(
-        [d.array(shape, dtype), d.array(d.broadcast(shape), dtype, Range(most=64, nan=False, infinite=False))]
+        [d.array(shape, dtype), d.array(d.broadcast(shape), dtype, ValueRange(most=64, nan=False, infinite=False))]
     )
 
 
@@ -99,7 +99,7 @@ def _is_inf(d: Drawer) -> DrawnNode:
     return d.node([d.array(d.shape(), d.dtype())], attributes)
 
 
-def operands(d: Drawer, dtype: str, count: int, values: Range = ANY) -> list[Array]:
+def operands(d: Drawer, dtype: str, count: int, values: ValueRange = ANY) -> list[Array]:
     """Return operands that broadcast, at least one of the full shape unless dimensions of 1 meet others."""
     shape = d.shape(huge=True)
     shapes = [shape, *(d.broadcast(shape) if d.flag() else shape for _ in range(count - 1))]
@@ -123,7 +123,7 @@ def _div(d: Drawer) -> DrawnNode:
     dtype = d.dtype((*FLOATS, *INTEGERS))
     if dtype in FLOATS:
         return d.node(operands(d, dtype, 2))
-    a, b = operands(d, dtype, 2, Range(most=100, least=0))
+    a, b = operands(d, dtype, 2, ValueRange(most=100, least=0))
     return d.node([a, np.where(b == 0, np.array(1, dtype), b)])
 
 
@@ -131,9 +131,9 @@ def _div(d: Drawer) -> DrawnNode:
 def _mod(d: Drawer) -> DrawnNode:
     dtype = d.dtype((*FLOATS, *INTEGERS))
     if dtype in FLOATS:
-        a, b = operands(d, dtype, 2, Range(most=64, nan=False, infinite=False, tiny=False))
+        a, b = operands(d, dtype, 2, ValueRange(most=64, nan=False, infinite=False, tiny=False))
         return d.node([a, np.where(b == 0, np.array(1, dtype), b)], {"fmod": 1})
-    a, b = operands(d, dtype, 2, Range(most=100))
+    a, b = operands(d, dtype, 2, ValueRange(most=100))
     return d.node([a, np.where(b == 0, np.array(3, dtype), b)], {"fmod": d.choice((None, 0, 1))})
 
 
@@ -141,7 +141,7 @@ def _mod(d: Drawer) -> DrawnNode:
 def _pow(d: Drawer) -> DrawnNode:
     dtype = d.dtype(("float32", "float16", "float64", "bfloat16", "int32", "int64"))
     if dtype not in FLOATS:
-        a, b = operands(d, dtype, 2, Range(most=5))
+        a, b = operands(d, dtype, 2, ValueRange(most=5))
         return d.node([a, np.abs(b)])
     return d.node(operands(d, dtype, 2))
 
@@ -155,7 +155,7 @@ def _extremum(d: Drawer) -> DrawnNode:
 @drawn_operator("Sum", "Mean")
 def _several(d: Drawer) -> DrawnNode:
     """Of numbers that do not overflow on the way."""
-    return d.node(operands(d, d.dtype(), d.choice((2, 1, 3, 4)), Range(most=64)))
+    return d.node(operands(d, d.dtype(), d.choice((2, 1, 3, 4)), ValueRange(most=64)))
 
 
 @drawn_operator("And", "Or", "Xor")
@@ -198,5 +198,5 @@ def _clip(d: Drawer) -> DrawnNode:
     """Between bounds in order. With a bound left out, of finite numbers: the standard has infinity clipped to the largest one then, its reference not."""
     dtype = d.dtype((*FLOATS, *INTEGERS))
     low, high = (np.array(d.integer(*ends), dtype) if d.flag() else None for ends in ((0, 2), (2, 5)))
-    values = ANY if low is not None and high is not None else Range(infinite=False)
+    values = ANY if low is not None and high is not None else ValueRange(infinite=False)
     return d.node([d.array(d.shape(huge=True), dtype, values), low, high])

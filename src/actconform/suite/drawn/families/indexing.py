@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import ANY, EVERYTHING, FLOATS, SMALL_DIMS, Drawer, Range
+from actconform.suite.drawn.drawer import ANY, EVERYTHING, FLOATS, SMALL_DIMS, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def _reduction(d: Drawer, dtype: str) -> str | None:
     return None if dtype == "bool" else d.choice(choices)
 
 
-def _scattered(reduction: str | None, dtype: str) -> Range:
+def _scattered(reduction: str | None, dtype: str) -> ValueRange:
     if reduction in ("add", "mul"):
-        return Range(most=64, infinite=False) if dtype in FLOATS else Range(most=5)
+        return ValueRange(most=64, infinite=False) if dtype in FLOATS else ValueRange(most=5)
     return ANY
 
 

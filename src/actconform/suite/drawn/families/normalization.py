@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import PLAIN, Drawer, Range
+from actconform.suite.drawn.drawer import PLAIN, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
     from actconform.suite.drawn.node import Array, DrawnNode
 
-NORMALIZED = Range(most=64, infinite=False, tiny=False)
+NORMALIZED = ValueRange(most=64, infinite=False, tiny=False)
 
 
 def _epsilon(d: Drawer) -> float | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import DIMS, FLOATS, MODERATE, Drawer, Range
+from actconform.suite.drawn.drawer import DIMS, FLOATS, MODERATE, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _factors(d: Drawer) -> tuple[tuple[int, ...], tuple[int, ...]]:
 @drawn_operator("MatMul")
 def _matmul(d: Drawer) -> DrawnNode:
     dtype = d.dtype((*FLOATS, "int32", "int64"))
-    values = Range(most=64) if dtype in FLOATS else Range(most=9)
+    values = ValueRange(most=64) if dtype in FLOATS else ValueRange(most=9)
     left, right = _factors(d)
     return d.node([d.array(left, dtype, values), d.array(right, dtype, values)])
 
@@ -51,7 +51,7 @@ def _matmul_integer(d: Drawer) -> DrawnNode:
 @drawn_operator("Gemm")
 def _gemm(d: Drawer) -> DrawnNode:
     dtype = d.dtype((*FLOATS, "int32", "int64"))
-    values = MODERATE if dtype in FLOATS else Range(most=9)
+    values = MODERATE if dtype in FLOATS else ValueRange(most=9)
     m, k, n = d.choice(DIMS), _inner(d) or 1, d.choice(DIMS)
     flips = [d.choice((None, 0, 1)) for _ in range(2)]
     left, right = (k, m) if flips[0] else (m, k), (n, k) if flips[1] else (k, n)
@@ -87,6 +87,6 @@ def _determinant(d: Drawer) -> DrawnNode:
     array = d.array(
         (*d.shape(high=2, empty=False), size, size),
         d.dtype(FLOATS),
-        Range(most=4, nan=False, infinite=False, tiny=False),
+        ValueRange(most=4, nan=False, infinite=False, tiny=False),
     )
     return d.node([(array + np.eye(size, dtype=array.dtype) * np.array(2, array.dtype)).astype(array.dtype)])

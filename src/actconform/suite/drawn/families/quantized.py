@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import Drawer, Range
+from actconform.suite.drawn.drawer import Drawer, ValueRange
 from actconform.suite.drawn.families.windows import drawn_window
 from actconform.suite.drawn.registry import drawn_operator
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 KINDS = ("uint8", "int8")
 SCALES = (0.5, 1.0, 0.25, 0.0625, 0.1, 0.007874016, 2.0)
-QUANTIZED = Range(most=64, nan=False)
+QUANTIZED = ValueRange(most=64, nan=False)
 
 
 def _scale(d: Drawer, shape: tuple[int, ...], dtype: str = "float32") -> Array:
@@ -47,7 +47,7 @@ def _dequantize(d: Drawer) -> DrawnNode:
     axis, scales = _along(d, shape)
     zero = d.array(scales, kind) if d.flag() and kind != "int32" else None
     dtype = d.choice(("float32", "float16")) if d.opset >= 19 else "float32"
-    values = Range(most=10_000) if kind == "int32" else Range()
+    values = ValueRange(most=10_000) if kind == "int32" else ValueRange()
     return d.node([d.array(shape, kind, values), _scale(d, scales, dtype), zero], {"axis": axis})
 
 
@@ -55,7 +55,7 @@ def _dequantize(d: Drawer) -> DrawnNode:
 def _dynamic_quantize(d: Drawer) -> DrawnNode:
     """Not of zeros alone, whose scale would be 0."""
     array = d.array(
-        d.shape(low=1, high=4, empty=False), "float32", Range(most=64, nan=False, infinite=False, tiny=False)
+        d.shape(low=1, high=4, empty=False), "float32", ValueRange(most=64, nan=False, infinite=False, tiny=False)
     )
     array.flat[0] = 3.0
     return d.node([array], outputs=3)
@@ -82,7 +82,7 @@ def _quantized_conv(d: Drawer) -> DrawnNode:
     kinds = [d.choice(KINDS) for _ in range(2)]
     per_filter = (filters,) if d.flag() else ()
     weight_zero = np.zeros(per_filter, kinds[1])
-    bias = d.array((filters,), "int32", Range(most=1000)) if d.flag() else None
+    bias = d.array((filters,), "int32", ValueRange(most=1000)) if d.flag() else None
     inputs = [
         *(d.array((1, channels, *window.spatial), kinds[0]), _scale(d, ()), d.array((), kinds[0])),
         *(d.array((filters, channels // group, *window.kernel), kinds[1]), _scale(d, per_filter), weight_zero),

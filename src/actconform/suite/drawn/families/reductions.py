@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import ANY, FINITE, FLOATS, MODERATE, Drawer, Range
+from actconform.suite.drawn.drawer import ANY, FINITE, FLOATS, MODERATE, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ AXES_AS_INPUT = 18  # of all reductions but ReduceSum, whose axes are an input f
 EMPTY_SETS = 20  # the opset from which the standard says what a reduction over nothing gives
 
 
-def _reduced(d: Drawer, dtype: str, values: Range, *, empty: bool = True) -> DrawnNode:
+def _reduced(d: Drawer, dtype: str, values: ValueRange, *, empty: bool = True) -> DrawnNode:
     shape = d.shape(huge=True, empty=empty and d.opset >= EMPTY_SETS)
     axes = d.axes(len(shape)) if d.flag() else None
     attributes = {"keepdims": d.choice((None, 0, 1))}
@@ -31,14 +31,14 @@ def _reduced(d: Drawer, dtype: str, values: Range, *, empty: bool = True) -> Dra
 def _sum(d: Drawer) -> DrawnNode:
     """Integers whose sums stay in range."""
     dtype = d.dtype((*FLOATS, "int64", "int32"))
-    return _reduced(d, dtype, Range(most=64) if dtype in FLOATS else Range(most=100))
+    return _reduced(d, dtype, ValueRange(most=64) if dtype in FLOATS else ValueRange(most=100))
 
 
 @drawn_operator("ReduceProd")
 def _product(d: Drawer) -> DrawnNode:
     """Of numbers near 1, so that no order of the factors overflows."""
     dtype = d.dtype(FLOATS)
-    node = _reduced(d, dtype, Range(most=4, infinite=False))
+    node = _reduced(d, dtype, ValueRange(most=4, infinite=False))
     first = np.asarray(node.inputs[0])
     with np.errstate(all="ignore"):
         near = np.where(np.abs(first) > 0.25, first / 4.0 + np.sign(first) * 0.75, first)
@@ -49,7 +49,7 @@ def _product(d: Drawer) -> DrawnNode:
 @drawn_operator("ReduceMean")
 def _mean(d: Drawer) -> DrawnNode:
     """Of something: the mean of nothing the standard leaves open."""
-    return _reduced(d, d.dtype(FLOATS), Range(most=64), empty=False)
+    return _reduced(d, d.dtype(FLOATS), ValueRange(most=64), empty=False)
 
 
 @drawn_operator("ReduceMax", "ReduceMin")
@@ -59,18 +59,18 @@ def _extremum(d: Drawer) -> DrawnNode:
 
 @drawn_operator("ReduceL2", "ReduceSumSquare")
 def _squares(d: Drawer) -> DrawnNode:
-    return _reduced(d, d.dtype(FLOATS), Range(most=8, infinite=True))
+    return _reduced(d, d.dtype(FLOATS), ValueRange(most=8, infinite=True))
 
 
 @drawn_operator("ReduceLogSum")
 def _log_sum(d: Drawer) -> DrawnNode:
-    return _reduced(d, d.dtype(FLOATS), Range(most=8, least=0.0, infinite=False))
+    return _reduced(d, d.dtype(FLOATS), ValueRange(most=8, least=0.0, infinite=False))
 
 
 @drawn_operator("ReduceLogSumExp")
 def _log_sum_exp(d: Drawer) -> DrawnNode:
     """Of numbers whose exponentials do not overflow: as it is written the standard has them."""
-    return _reduced(d, d.dtype(FLOATS), Range(most=8, infinite=False))
+    return _reduced(d, d.dtype(FLOATS), ValueRange(most=8, infinite=False))
 
 
 @drawn_operator("ArgMax", "ArgMin")
@@ -82,7 +82,7 @@ def _arg(d: Drawer) -> DrawnNode:
         "keepdims": d.choice((None, 0, 1)),
         "select_last_index": d.choice((None, 0, 1)),
     }
-    return d.node([d.array(shape, dtype, Range(nan=False))], attributes)
+    return d.node([d.array(shape, dtype, ValueRange(nan=False))], attributes)
 
 
 @drawn_operator("CumSum")
@@ -90,14 +90,14 @@ def _cumulative(d: Drawer) -> DrawnNode:
     shape, dtype = d.shape(low=1, huge=True), d.dtype((*FLOATS, "int32", "int64"))
     attributes = {"exclusive": d.choice((None, 0, 1)), "reverse": d.choice((None, 0, 1))}
     axis = np.array(d.axis(len(shape)), d.choice((np.int64, np.int32)))
-    return d.node([d.array(shape, dtype, Range(most=64, infinite=False)), axis], attributes)
+    return d.node([d.array(shape, dtype, ValueRange(most=64, infinite=False)), axis], attributes)
 
 
 @drawn_operator("Softmax", "LogSoftmax")
 def _row_function(d: Drawer) -> DrawnNode:
     """Of finite numbers of any size, and NaN."""
     shape = d.shape(low=1, huge=True)
-    values = Range(infinite=False)
+    values = ValueRange(infinite=False)
     return d.node([d.array(shape, d.dtype(), values)], {"axis": d.axis(len(shape)) if d.flag() else None})
 
 
@@ -117,13 +117,13 @@ def _top_k(d: Drawer) -> DrawnNode:
         "axis": axis if d.flag() or axis not in (-1, len(shape) - 1) else None,
         "largest": d.choice((None, 0, 1)),
     }
-    return d.node([d.array(shape, dtype, Range(nan=False)), count], attributes, outputs=2)
+    return d.node([d.array(shape, dtype, ValueRange(nan=False)), count], attributes, outputs=2)
 
 
 @drawn_operator("LpNormalization")
 def _lp_normalization(d: Drawer) -> DrawnNode:
     shape = d.shape(low=1, empty=False)
-    values = Range(most=8, least=0.0, nan=False, infinite=False, tiny=False)
+    values = ValueRange(most=8, least=0.0, nan=False, infinite=False, tiny=False)
     array = d.array(shape, d.dtype(), values)
     return d.node(
         [(array + np.array(1, array.dtype)).astype(array.dtype)], {"axis": d.axis(len(shape)), "p": d.choice((2, 1))}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actconform.suite.drawn.drawer import FLOATS, Drawer, Range
+from actconform.suite.drawn.drawer import FLOATS, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _resize(d: Drawer) -> DrawnNode:
     x = d.array(
         shape,
         d.dtype((*FLOATS, "uint8") if mode in (None, "nearest") else FLOATS),
-        Range(most=64, nan=False, infinite=False),
+        ValueRange(most=64, nan=False, infinite=False),
     )
     if d.flag():
         sizes = [*shape[: len(kept)], *(d.choice((2, 1, 3, 4, 6, 9)) for _ in range(spatial))]

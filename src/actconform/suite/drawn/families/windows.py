@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from actconform.suite.drawn.drawer import FLOATS, PLAIN, Drawer, Range
+from actconform.suite.drawn.drawer import FLOATS, PLAIN, Drawer, ValueRange
 from actconform.suite.drawn.registry import drawn_operator
 
 if TYPE_CHECKING:
     from actconform.suite.drawn.node import DrawnNode
 
-POOLED = Range(infinite=False)
-AVERAGED = Range(most=64, infinite=False)
+POOLED = ValueRange(infinite=False)
+AVERAGED = ValueRange(most=64, infinite=False)
 
 
-class Window(NamedTuple):
+class DrawnWindow(NamedTuple):
     """A window over spatial axes, which fits into the padded axes at least once."""
 
     spatial: tuple[int, ...]
@@ -24,7 +24,7 @@ class Window(NamedTuple):
 
 def drawn_window(
     d: Drawer, *, dilations: bool = True, automatic: bool = True, pads_below_kernel: bool = False
-) -> Window:
+) -> DrawnWindow:
     """Return a window of one to three axes; pads are stated, or left to `auto_pad`."""
     rank = d.choice((2, 1, 3))
     kernel = tuple(d.choice((2, 1, 3, 4)) for _ in range(rank))
@@ -41,7 +41,7 @@ def drawn_window(
         attributes["auto_pad"] = d.choice(("VALID", "SAME_UPPER", "SAME_LOWER", "NOTSET"))
         if attributes["auto_pad"].startswith("SAME") and not d.flag():
             attributes["dilations"] = None
-    return Window(spatial, kernel, attributes)
+    return DrawnWindow(spatial, kernel, attributes)
 
 
 @drawn_operator("Conv")
@@ -75,13 +75,13 @@ def _conv_transpose(d: Drawer) -> DrawnNode:
     return d.node([x, weight, bias], attributes)
 
 
-def _pooled(d: Drawer, values: Range, window: Window, attributes: dict[str, Any], **more: Any) -> DrawnNode:
+def _pooled(d: Drawer, values: ValueRange, window: DrawnWindow, attributes: dict[str, Any], **more: Any) -> DrawnNode:
     dtype = d.dtype(more.pop("among", FLOATS))
     x = d.array((d.choice((1, 2)), d.choice((1, 3)), *window.spatial), dtype, values)
     return d.node([x], {**window.attributes, **attributes, "kernel_shape": list(window.kernel)}, **more)
 
 
-def _ceil_mode(d: Drawer, window: Window) -> int | None:
+def _ceil_mode(d: Drawer, window: DrawnWindow) -> int | None:
     """Rounding up is asked with stated pads alone: what it means beside SAME the standard leaves open."""
     return d.choice((None, 0, 1)) if "auto_pad" not in window.attributes else None
 
@@ -92,7 +92,7 @@ def _max_pool(d: Drawer) -> DrawnNode:
     window = drawn_window(d, pads_below_kernel=True)
     ceil = _ceil_mode(d, window)
     outputs = 2 if d.seldom(4) else 1
-    values = POOLED if outputs == 1 else Range(nan=False, infinite=False)
+    values = POOLED if outputs == 1 else ValueRange(nan=False, infinite=False)
     among = (*FLOATS, "int8", "uint8")
     order = d.choice((None, 0, 1)) if outputs == 2 else None
     return _pooled(d, values, window, {"ceil_mode": ceil, "storage_order": order}, outputs=outputs, among=among)
@@ -109,7 +109,7 @@ def _average_pool(d: Drawer) -> DrawnNode:
 @drawn_operator("LpPool", since=18)
 def _lp_pool(d: Drawer) -> DrawnNode:
     window = drawn_window(d, pads_below_kernel=True)
-    values = Range(most=8, infinite=False, tiny=False)
+    values = ValueRange(most=8, infinite=False, tiny=False)
     return _pooled(d, values, window, {"ceil_mode": _ceil_mode(d, window), "p": d.choice((None, 1, 2, 3))})
 
 
