@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actconform.checking.part import PartialModel
-    from actconform.checking.runs import RuntimeOutputs
+    from actconform.checking.runs import RunFailure, RuntimeOutputs
     from actconform.suite.drawn.node import Array
 
 Outcome: TypeAlias = Literal["within", "refused", "wrong", "failed", "crash", "timeout", "unjudged"]
 FINDINGS = ("wrong", "failed", "crash", "timeout")
 """Outcomes that are findings: an error that is raised at inputs which the standard takes is one, a graph that is not taken is none."""
+
+
+NOT_SUPPORTED = ("not supported", "unsupported", "not implemented", "not_implemented")
 
 
 class DrawnVerdict(NamedTuple):
@@ -56,7 +59,7 @@ def judged_answer(part: PartialModel, answer: RuntimeOutputs) -> DrawnVerdict:
     is infinite are not judged: the standard leaves them open.
     """
     failure = answer.failure
-    if failure is not None and failure.kind in ("refused", "unavailable"):
+    if failure is not None and (failure.kind in ("refused", "unavailable") or _refuses_late(failure)):
         return DrawnVerdict("refused", words=failure.message)
     try:
         expected = expected_outputs(part, answer.outputs)
@@ -67,6 +70,12 @@ def judged_answer(part: PartialModel, answer: RuntimeOutputs) -> DrawnVerdict:
         outcome: Outcome = failure.kind if failure.kind in ("crash", "timeout") else "failed"
         return DrawnVerdict(outcome, outcome, np.inf, failure.message, accepted)
     return _of_outputs(answer, expected)._replace(accepted=accepted)
+
+
+def _refuses_late(failure: RunFailure) -> bool:
+    """Tell whether an error of a run says that something is not supported: a refusal, however late."""
+    words = failure.message.lower()
+    return failure.kind == "error" and any(each in words for each in NOT_SUPPORTED)
 
 
 def _of_outputs(answer: RuntimeOutputs, expected: Mapping[str, Expected]) -> DrawnVerdict:

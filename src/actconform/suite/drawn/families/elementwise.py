@@ -28,16 +28,26 @@ GATED = ValueRange(infinite=False)
 """For products with a gate: at infinity their formulas give NaN where their limits are numbers, and either is defensible."""
 
 
-@drawn_operator("Softsign", "HardSwish", "Mish")
+@drawn_operator("Softsign", "Mish")
 def _gated(d: Drawer) -> DrawnNode:
     return d.node([d.array(d.shape(huge=True), d.dtype(), GATED)])
 
 
+NARROW = ("float32", "float16", "bfloat16")
+"""For operators whose body in the standard has constants of float32: of float64 it says two things."""
+
+
+@drawn_operator("HardSwish")
+def _hard_swish(d: Drawer) -> DrawnNode:
+    return d.node([d.array(d.shape(huge=True), d.dtype(NARROW), GATED)])
+
+
 @drawn_operator("Abs", "Neg", "Sign", "Relu")
 def _signed(d: Drawer) -> DrawnNode:
+    """Of no least integer, which has no absolute or negative value; Sign of no NaN, of which its definition says nothing."""
     dtype = d.dtype(EVERYTHING[:-1])
-    # of the least integer there is no absolute or negative value
-    return d.node([d.array(d.shape(huge=True), dtype, ANY if dtype in FLOATS else ValueRange(most=100))])
+    values = ValueRange(nan=d.op_type != "Sign") if dtype in FLOATS else ValueRange(most=100)
+    return d.node([d.array(d.shape(huge=True), dtype, values)])
 
 
 @drawn_operator("Not")
@@ -76,7 +86,9 @@ def _shrink(d: Drawer) -> DrawnNode:
 
 @drawn_operator("Gelu")
 def _gelu(d: Drawer) -> DrawnNode:
-    return d.node([d.array(d.shape(huge=True), d.dtype(), GATED)], {"approximate": d.choice((None, "none", "tanh"))})
+    return d.node(
+        [d.array(d.shape(huge=True), d.dtype(NARROW), GATED)], {"approximate": d.choice((None, "none", "tanh"))}
+    )
 
 
 @drawn_operator("Swish")

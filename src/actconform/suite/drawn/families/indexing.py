@@ -65,6 +65,8 @@ def _reduction(d: Drawer, dtype: str) -> str | None:
 
 
 def _scattered(reduction: str | None, dtype: str) -> ValueRange:
+    if reduction in ("max", "min"):
+        return ValueRange(nan=False)
     if reduction in ("add", "mul"):
         return ValueRange(most=64, infinite=False) if dtype in FLOATS else ValueRange(most=5)
     return ANY

@@ -12,6 +12,8 @@ from actconform.suite.drawn.registry import drawn_operator
 if TYPE_CHECKING:
     from actconform.suite.drawn.node import Array, DrawnNode
 
+STASHED = ("float32", "float16", "bfloat16")
+"""For operators that take their statistics in float32 unless told otherwise: of float64 they would be rounded."""
 NORMALIZED = ValueRange(most=64, infinite=False, tiny=False)
 
 
@@ -44,7 +46,7 @@ def _instance_normalization(d: Drawer) -> DrawnNode:
 
 @drawn_operator("GroupNormalization", since=21)
 def _group_normalization(d: Drawer) -> DrawnNode:
-    groups, dtype = d.choice((1, 2, 3)), d.dtype()
+    groups, dtype = d.choice((1, 2, 3)), d.dtype(STASHED)
     channels = groups * d.choice((1, 2, 3))
     shape = (d.choice((1, 2)), channels, *d.shape(low=1, high=3, empty=False))
     inputs = [d.array((channels,), dtype, PLAIN) for _ in range(2)]
@@ -53,7 +55,7 @@ def _group_normalization(d: Drawer) -> DrawnNode:
 
 @drawn_operator("LayerNormalization", since=17)
 def _layer_normalization(d: Drawer) -> DrawnNode:
-    shape, dtype = d.shape(low=1, high=4, empty=False), d.dtype()
+    shape, dtype = d.shape(low=1, high=4, empty=False), d.dtype(STASHED)
     axis = d.axis(len(shape))
     scaled = shape[axis if axis >= 0 else axis + len(shape) :]
     bias = d.array(scaled, dtype, PLAIN) if d.flag() else None
@@ -63,7 +65,7 @@ def _layer_normalization(d: Drawer) -> DrawnNode:
 
 @drawn_operator("RMSNormalization", since=23)
 def _rms_normalization(d: Drawer) -> DrawnNode:
-    shape, dtype = d.shape(low=1, high=4, empty=False), d.dtype()
+    shape, dtype = d.shape(low=1, high=4, empty=False), d.dtype(STASHED)
     axis = d.axis(len(shape))
     scaled = shape[axis if axis >= 0 else axis + len(shape) :]
     attributes = {"axis": axis, "epsilon": _epsilon(d)}
