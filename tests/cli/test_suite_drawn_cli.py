@@ -111,7 +111,30 @@ def test_without_hypothesis_the_error_says_how_to_install_it(drawn, monkeypatch)
 def test_the_same_seed_writes_the_same_findings(drawn):
     texts = []
     for out in ("first", "second"):
+        earlier = Path(out, "Shape/0-drawn-wrong")
+        earlier.mkdir(parents=True)
+        (earlier / "finding.json").write_text("{}")
         drawn("--runtime", "drawn-wrong", "--op", "Shape", "--examples", "8", "--seed", "4", "--out", out)
         texts.append(Path(out, "drawn.json").read_bytes())
+        assert not earlier.exists()
     assert texts[0] == texts[1]
     assert np.unique([finding["operator"] for finding in json.loads(texts[0])["findings"]]).tolist() == ["Shape"]
+
+
+def test_what_came_before_an_interruption_is_written(drawn, monkeypatch):
+    from actconform.suite.drawn import drawn_report
+
+    examine = drawn_report.examine
+
+    def interrupted(strategy, *arguments):
+        if strategy.op_type == "Tile":
+            raise KeyboardInterrupt
+        return examine(strategy, *arguments)
+
+    monkeypatch.setattr(drawn_report, "examine", interrupted)
+    said = drawn("--runtime", "drawn-right", "--op", "Identity", "--op", "Tile", "--examples", "2")
+    assert said.code == 1
+    assert said.err.endswith("interrupted\n")
+    report = json.loads(Path("actconform-drawn/drawn.json").read_text())
+    assert [tally["operator"] for tally in report["tallies"]] == ["Identity"]
+    assert report["not_run"] == ["Tile"]

@@ -116,6 +116,7 @@ class _Session:
         self._progress = CheckProgress(open_console(to_stderr=True))
 
     def run(self, strategies: list[OperatorStrategy], minutes: float | None) -> None:
+        from actconform.report.suite.drawn_files import remove_earlier_findings
         from actconform.suite.drawn.drawn_report import examine
 
         end = now() + 60.0 * minutes if minutes is not None else None
@@ -124,6 +125,8 @@ class _Session:
                 if end is not None and now() > end:
                     return
                 self._progress.stage(strategy.op_type)
+                for runs in self._runtimes:
+                    remove_earlier_findings(self._out, strategy.op_type, runs.name)
                 tallies, findings = examine(strategy, self._runtimes, self._examples, self._seed, self._keep)
                 self._tallies += tallies
                 self._findings += findings

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from actconform.checking.model_file import ModelFile
-from actconform.checking.reproduction import PROOFS, Reproduction, second_opinions, worst_elements, write_model
+from actconform.checking.reproduction import FINDING, PROOFS, Reproduction, second_opinions, worst_elements, write_model
 from actconform.files import write_bytes
 from actconform.report.issue.from_check import replaced, write_texts
 from actconform.suite.drawn.judging import expected_outputs
@@ -30,6 +31,13 @@ UNSEEN = ("dtype", "missing", "unsteady", "mutated", "failed", "crash", "timeout
 def write_drawn_json(report: DrawnReport, path: Path) -> None:
     """Write the report as JSON, infinite numbers as null. Raises OSError."""
     write_bytes(path, msgspec.json.format(msgspec.json.encode(finite(report)), indent=1) + b"\n")
+
+
+def remove_earlier_findings(out: Path, operator: str, runtime: str) -> None:
+    """Remove what an earlier run into the same folder found at an operator in a runtime. Raises OSError."""
+    for path in (out / operator).glob(f"*-{runtime.replace('/', '-')}"):
+        if (path / FINDING).is_file() and not path.is_symlink():
+            shutil.rmtree(path)
 
 
 def write_drawn_finding(
