@@ -10,7 +10,7 @@ import pytest
 from onnx import parser
 
 import actconform_tract
-from actconform import Artifact, Unsupported
+from actconform import Artifact, Program, Unsupported
 from actconform.catalog.kernels import ROWS, UNARY
 from actconform.catalog.models.zoo import PUBLISHED, networks
 from actconform.onnx.author.exporter import author
@@ -77,6 +77,28 @@ def test_a_refusal_is_in_tracts_words_without_its_stack() -> None:
         Tract().load(author(KERNELS["relu"], "bf16"), "bf16")
     assert str(refusal.value) == "Unknown DatumType Bfloat16"
     assert words(RuntimeError("")) == "no reason given"
+
+
+@pytest.mark.parametrize(("operator", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize(("layout", "batch_axis"), [(0, 1), (1, 0)])
+def test_a_recurrent_layer_whose_batch_is_open_is_refused_before_tract_aborts(
+    operator: str, gates: int, layout: int, batch_axis: int
+) -> None:
+    def load(open_axis: int) -> Program:
+        shape = [5, 4]
+        dims = ["open" if axis == open_axis else str(size) for axis, size in enumerate(shape)]
+        weights = [
+            f"float[1, {gates * 2}, {size}] {name} = {{{', '.join(['0.1'] * gates * 2 * size)}}}"
+            for name, size in (("w", 3), ("r", 2))
+        ]
+        node = f"y = {operator} <hidden_size = 2, layout = {layout}> (x, w, r)"
+        text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[{dims[0]}, {dims[1]}, 3] x) => (float[d, e, f, 2] y) <{", ".join(weights)}> {{ {node} }}'
+        return Tract().load(Artifact(parser.parse_model(text).SerializeToString(), 17, "tests"), "f32")
+
+    with pytest.raises(Unsupported, match=f"tract aborts .* at {operator} 'y': its batch is left open"):
+        load(batch_axis)
+    y = load(1 - batch_axis).forward({"x": np.zeros((5, 4, 3), np.float32)})["y"]
+    assert y.shape == ((5, 1, 4, 2) if layout == 0 else (5, 4, 1, 2))
 
 
 def test_float16_goes_in_and_comes_out() -> None:

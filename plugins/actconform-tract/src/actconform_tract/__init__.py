@@ -11,10 +11,12 @@ import onnx.parser
 
 from actconform import Artifact, Backend, Library, Program, Unsupported, hookimpl
 from actconform.machine.cpu import cpu_capability
+from actconform.onnx.gates import deep
 from actconform.plugin.framework import fate_of_subnormals
 from actconform.plugin.import_failure import imported
 
 DOUBLING = '<ir_version: 8, opset_import: ["" : 14]> g (float[1] x) => (float[1] y) { y = Add(x, x) }'
+RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 class Tract(Backend):
@@ -40,6 +42,7 @@ class Tract(Backend):
             file = Path(folder, "model.onnx")
             if not artifact.file:
                 file.write_bytes(artifact.model)
+            refuse_open_batches(onnx.load(artifact.file or file, load_external_data=False))
             return Graph(str(artifact.file or file), artifact.path)
 
 
@@ -64,6 +67,21 @@ class Graph(Program):
         except _tract().TractError as error:
             raise Unsupported(words(error)) from error
         return {name: tensor.to_numpy() for name, tensor in zip(self._outputs, tensors, strict=True)}
+
+
+def refuse_open_batches(model: onnx.ModelProto) -> None:
+    """Raise `Unsupported` where tract would abort the process: at an LSTM, GRU or RNN whose batch is left open."""
+    recurrent = [node for node in deep(model.graph.node) if node.op_type in RECURRENT]
+    if not recurrent:
+        return
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
+    for node in recurrent:
+        axis = 0 if any(attribute.name == "layout" and attribute.i for attribute in node.attribute) else 1
+        shape = shapes.get(node.input[0])
+        if shape and not shape[axis].HasField("dim_value"):
+            where = f"at {node.op_type} {node.output[0]!r}"
+            raise Unsupported(f"tract aborts the process (UndeterminedSymbol) {where}: its batch is left open")
 
 
 def words(error: Exception) -> str:
