@@ -238,7 +238,9 @@ class Explainer:
             if cause.graph and self._situation.graph is not None:
                 yield from self._by_graph(cause, library, part, got, truth, capped)
         if self._facts.get("subnormals") == "flushed" and flushes(self._test_vectors.tolerance.fmt):
-            flushed = self._evaluation.flushed(part)
+            flushed = self._number(lambda: self._evaluation.flushed(part))
+            if flushed is None:
+                return
             inside = admits(flushed, got, zero_sign=False)
             words = "the definition, subnormal numbers taken for 0, as the backend states"
             yield _Excuse(FLUSHED, "", words, inside, inside, np.zeros(got.size), tests=False)
