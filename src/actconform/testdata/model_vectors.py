@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 STATISTICS: Final = "statistics"  # the regime of what a call in training leaves
 RUNS = 8  # of perturbed evaluations: enough to see every direction in which rounding moves a result
+MANY_RUNS = 16  # where a tensor has more than MANY elements: in eight draws of 20,000 elements the spread of 20 is below a third by chance
+MANY = 1 << 12
 POOL_RUNS = 24  # in 16 bits, where many pools have two largest elements within a rounding
 # Of the spread. Healthy routes reach 5 in small models; 34 in published ones, which sum up to 3,600 terms and have up to a
 # million elements, of which the worst counts: see docs/architecture.md.
@@ -52,7 +54,7 @@ def generate_model(
     Of values each has "y" and "loss", with `constants` "y" alone and no targets among the inputs; of gradients "d_NAME", by the
     question's cotangent of the loss. An element's allowed error is 16 times its spread (64 in published
     sizes), or the mean spread of its tensor where that is larger: the root mean square of what it moves by when every input, parameter, layer value and
-    cotangent is off by one rounding, in eight draws of signs. A tensor that does not move must be exact, but for a gradient
+    cotangent is off by one rounding, in eight draws of signs, 16 where a tensor has more than 4,096 elements. A tensor that does not move must be exact, but for a gradient
     beside others of the same layer that do: the bias of attention's keys has a gradient of 0, as a sum that cancels. Where the
     truth is NaN the answer must be, and nowhere else. In 16 bits, of which rounding decides more than one number in a thousand, there are
     more draws where it may decide which element of a pool is the largest, and one evaluation is rounded to nearest.
@@ -136,7 +138,9 @@ def _bounds(
 ) -> dict[str, F64]:
     """Return the allowed error of every element of `truth`, 0 where that is not finite, infinity for a loss that is not judged."""
     fmt = DTYPES[dtype]
-    runs = POOL_RUNS if fmt.bits == 16 and aspect == "gradient" and _has_pool(model) else RUNS
+    runs = MANY_RUNS if max(array.size for array in truth.values()) > MANY else RUNS
+    if fmt.bits == 16 and aspect == "gradient" and _has_pool(model):
+        runs = POOL_RUNS
     moved = [
         perturbed(model, aspect, tensors, fmt.unit_roundoff, run, exact_inputs=question.integers) for run in range(runs)
     ]
