@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import actconform.cli.suite_onnx as suite_cli
+import actconform.cli._suite_onnx as suite_cli
 from actconform.report.suite.suite_progress import SuiteProgress
 
 sys.path.append(str(Path(__file__).parents[1] / "suite"))

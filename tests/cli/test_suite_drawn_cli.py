@@ -61,7 +61,7 @@ def test_a_right_runtime_conforms_and_what_it_refuses_is_counted(drawn):
 
 def test_operators_whose_turn_did_not_come_are_told_and_do_not_conform(drawn, monkeypatch):
     ticks = iter(range(0, 10_000, 50))
-    monkeypatch.setattr("actconform.cli.suite_drawn.now", lambda: float(next(ticks)))
+    monkeypatch.setattr("actconform.cli._suite_drawn.now", lambda: float(next(ticks)))
     said = drawn(
         "--runtime",
         "drawn-right",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from actconform.cli.suite_drawn import drawn_command
-from actconform.cli.suite_onnx import onnx_command
+from actconform.cli._suite_drawn import drawn_command
+from actconform.cli._suite_onnx import onnx_command
 
 
 @click.group("suite")
