@@ -55,7 +55,7 @@ class Program(ABC):
         """Return the outputs for `inputs`, leaving `inputs` as they are."""
 
     def expect(self, calls: Sequence[Bundle]) -> None:
-        """Be told the inputs of the calls of `forward` that come next, in order; it is optional, and does nothing by default.
+        """Take note of the inputs of the calls of `forward` that come next, in order; optional, does nothing by default.
 
         A program that starts a process for its calls can make all of them in one. Equal inputs that come twice are to be computed twice.
         """
