@@ -1,0 +1,119 @@
+"""A file that a long command writes as it goes, a line a record after a first line that says which run it is, so that it can go on."""
+
+from __future__ import annotations
+
+import fcntl
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from actconform.errors import UsageError
+from actconform.files import read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+ADVICE = "leave --resume away to begin anew, or name another folder with --out"
+NO_RECORD = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class ResumableJournal(ABC):
+    """A journal in a folder, open for this process alone; whole lines alone are kept.
+
+    With `resume` the records that an earlier run left are given to `_keep`. A line that was cut off, or is no record, is dropped, and
+    `dropped` counts it. Raises UsageError where the journal of another run is there, there is none to go on from, another process
+    writes it, or it cannot be written.
+    """
+
+    file_name: ClassVar[str]
+    kind: ClassVar[str]
+    """What the file is of, as in "another study is being written there"."""
+
+    def __init__(self, folder: Path, head: bytes, *, resume: bool) -> None:
+        self.path = folder / self.file_name
+        self.dropped = 0
+        if resume and not self.path.exists():
+            raise UsageError(f"--resume: there is no {self.path} to go on from; run without --resume")
+        if self.path.exists() and not self.path.is_file():  # opening a pipe would wait for its other end
+            raise UsageError(f"{self.path}: is no regular file; name another folder with --out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._open()
+            if resume:
+                self._take()
+            else:
+                self._file.truncate(0)
+                self._write(head)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(f"--out {folder}: is a file, or lies in one; name a folder") from error
+        except OSError as error:
+            where = error.filename or folder
+            raise UsageError(f"--out {folder}: cannot be written: {where}: {error.strerror}") from error
+
+    @abstractmethod
+    def _another_run(self, head: bytes) -> str:
+        """Return, in words, of which other run the journal is, "" where it is of this one; raise one of NO_RECORD where the line names none."""
+
+    @abstractmethod
+    def _keep(self, line: bytes) -> None:
+        """Take up a record of an earlier run. Raises one of NO_RECORD where the line is none."""
+
+    def _write(self, line: bytes) -> None:
+        """Append a line. Raises OSError."""
+        self._file.write(line + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _open(self) -> None:
+        self._file = self.path.open("ab", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            advice = "wait for it, or name another folder with --out"
+            raise UsageError(f"{self.path}: another {self.kind} is being written there; {advice}") from None
+
+    def _take(self) -> None:
+        """Take up what is there; what is dropped is taken out of the file, so that whole lines follow whole ones."""
+        try:
+            lines = self._read()
+            if self.dropped:
+                write_bytes(self.path, b"".join(line + b"\n" for line in lines))
+        except BaseException:
+            self._file.close()
+            raise
+        if self.dropped:
+            self._file.close()
+            self._open()
+
+    def _read(self) -> list[bytes]:
+        try:
+            head, *lines = read_bytes(self.path).split(b"\n")
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be read: {error.strerror}; {ADVICE}") from error
+        try:
+            another = self._another_run(head)
+        except NO_RECORD as error:
+            raise UsageError(f"{self.path}: its first line names no {self.kind}; {ADVICE}") from error
+        if another:
+            raise UsageError(f"{self.path}: {another}; {ADVICE}")
+        good = [head]
+        *complete, last = lines or [b""]
+        self.dropped += bool(last)  # a line without its end
+        for line in complete:
+            try:
+                self._keep(line)
+            except NO_RECORD:
+                self.dropped += 1
+                continue
+            good.append(line)
+        return good
