@@ -121,7 +121,7 @@ def zipped(*names: str) -> bytes:
         (zipped("x.npy"), "NumPy archive.*--inputs"),
         (zipped("a/model.onnx"), "unpack"),
         (zipped("a"), "zip archive"),
-        (b"PK\x03\x04 and no more", "damaged zip"),
+        (b"PK\x03\x04 and no more", "damaged or truncated zip"),
         (b"\x80\x02}q\x00.", "pickle"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5.*Keras"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(100), "TensorFlow Lite"),
@@ -158,11 +158,33 @@ def test_a_truncated_model_is_refused_wherever_it_ends(tmp_path: Path):
         refused(tmp_path / "cut.onnx")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"weights", "is a text file: name the file that model.save('NAME.keras') of Keras wrote, or an .onnx file"),
+        (
+            zipped("a"),
+            "is a zip archive without model.weights.h5, and so no Keras model: name the file that model.save",
+        ),
+        (zipped("config.json", "model.weights.h5")[:60], "is a damaged or truncated zip archive"),
+        (b"", "is empty: fetch it, or save it, again"),
+    ],
+    ids=["text", "zip", "truncated", "empty"],
+)
+def test_what_is_named_as_a_keras_model_and_is_none_is_told(tmp_path: Path, content, words):
+    (tmp_path / "m.keras").write_bytes(content)
+    assert words in refused(tmp_path / "m.keras")
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path):
     saved(tmp_path, PLAIN, "resnet.onnx")
     assert "no such file; did you mean resnet.onnx" in refused(tmp_path / "resnett.onnx")
+    (tmp_path / "net.keras").touch()
+    (tmp_path / "resnets.onnx").mkdir()
+    assert refused(tmp_path / "resnets.onx").endswith("did you mean resnet.onnx?"), "folders are no models"
+    assert refused(tmp_path / "nets.keras").endswith("did you mean net.keras?")
     assert "nor a folder" in refused(tmp_path / "nowhere" / "x.onnx")
-    assert "name a model in it (resnet.onnx)" in refused(tmp_path)
+    assert "name a model in it (net.keras, resnet.onnx)" in refused(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "is a folder" in refused(tmp_path / "empty")
     (tmp_path / "empty" / "saved_model.pb").touch()

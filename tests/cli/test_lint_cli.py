@@ -70,6 +70,7 @@ def test_a_repaired_copy_is_written_and_said(cli, tmp_path):
     done = cli("lint", name, "--fix", "fixed.onnx", "--inputs", "x.npy")
     assert done.code == 1
     assert "FIXED AC203 y: reshapes to [-1, 4]" in done.out
+    assert "fixed.onnx: 1 change, valid" in done.out
     assert "y: the same before and after" in done.out
     assert cli("lint", "fixed.onnx").code == 0
 
@@ -98,6 +99,17 @@ def test_a_runtime_is_asked_for_the_opset(cli, tmp_path):
     assert done.code == 1
     assert "AC208  ort-cpu (runtime)" in done.out
     assert "does not load opset 17 in IR version 2147483647" in done.out
+
+
+def test_rules_that_had_nothing_to_look_at_are_named(cli, tmp_path):
+    name = write(tmp_path / "m.onnx", "h = Gemm (x, w, b)  y = Sigmoid (h)")
+    line = "  not asked: AC111, AC112, AC113 without --loss; AC114 without --targets; AC121, AC122 without --inputs; AC208 without --runtime"
+    assert line in cli("lint", name).out.splitlines()
+    np.save(tmp_path / "x.npy", numbers(1, 40, 4))
+    np.save(tmp_path / "t.npy", np.array([[0.0, 1.0]]))
+    options = ("--loss", "BCELoss", "--targets", "t.npy", "--inputs", "x.npy", "--ignore", "AC208")
+    assert "not asked" not in cli("lint", name, *options).out
+    assert json.loads(cli("lint", name, *options[:6], "--json").out)["not_asked"] == {"--runtime": ["AC208"]}
 
 
 @pytest.mark.parametrize(

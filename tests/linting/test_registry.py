@@ -83,6 +83,7 @@ def test_a_plugin_adds_a_rule():
         (rule("z1"), "capital letters and three digits"),
         (rule("AC999"), "AC is for the rules of actconform"),
         (rule(severity="fatal"), "error, warning, note"),
+        (rule(needs="--input"), "wanted --loss, --targets, --inputs, --runtime"),
         (rule(check="no function"), "wanted functions"),
         (rule(name="Two Words"), "lower case"),
     ],

@@ -190,7 +190,7 @@ def config_with(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str,
         (lambda members: members | {"assets/zeros": bytes(2**28 + 1)}, "would unpack to"),
         (lambda members: members | {"config.json": b"{"}, r"config\.json is damaged"),
         (lambda members: {"metadata.json": members["metadata.json"]}, r"holds no config\.json"),
-        (lambda members: members | {"model.weights.h5": b"\x89HDF"}, "cannot be loaded"),
+        (lambda members: members | {"model.weights.h5": b"\x89HDF"}, "is damaged: .*: save it, or fetch it, again"),
     ],
     ids=["module", "registered", "lambda", "function", "absolute", "parent", "bomb", "json", "no-config", "weights"],
 )
@@ -208,6 +208,10 @@ def test_a_truncated_file_is_damaged(tmp_path: Path) -> None:
         (tmp_path / "cut.keras").write_bytes(content[:length])
         with pytest.raises(SourceError, match="damaged"):
             opened("keras", tmp_path / "cut.keras")
+    at = content.index(b"\x89HDF") + 8
+    (tmp_path / "flipped.keras").write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(SourceError, match=r"is damaged: [^\n]*CRC-32[^\n]*$"):
+        opened("keras", tmp_path / "flipped.keras")
 
 
 @pytest.mark.filterwarnings("ignore::Warning")

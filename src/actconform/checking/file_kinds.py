@@ -45,6 +45,14 @@ _MEMBERS = (
     (r"\.npy$", "a NumPy archive", "name the model first, and this file with --inputs"),
     (r"\.onnx$", "a zip archive with an ONNX model inside", "unpack it and name the .onnx file"),
 )  # fmt: skip
+# By the suffix of a file's name, what writes such a file, where a trained model is read from it.
+_WRITERS = {
+    ".keras": "model.save('NAME.keras') of Keras",
+    ".pt2": "torch.export.save",
+    ".tflite": "TensorFlow Lite's converter",
+}
+MODEL_SUFFIXES = (".onnx", *_WRITERS, ".h5", ".pt", ".pth")
+"""Of files that may be models."""
 
 
 def foreign_folder(path: Path) -> str:
@@ -54,10 +62,10 @@ def foreign_folder(path: Path) -> str:
         return f"is a SavedModel of TensorFlow: {_TF2ONNX} --saved-model"
     if path.suffix == ".mlpackage":
         return "is a Core ML package: check the ONNX model that it was converted from"
-    models = [name for name in names if name.endswith(".onnx")]
+    models = [name for name in names if name.endswith(MODEL_SUFFIXES) and (path / name).is_file()]
     if models:
         return f"is a folder: name a model in it ({', '.join(models[:5])}{', ...' if len(models) > 5 else ''})"
-    return "is a folder: name an .onnx file"
+    return f"is a folder: {_wanted(path)}"
 
 
 def foreign_file(path: Path, head: bytes) -> str | None:
@@ -69,7 +77,7 @@ def foreign_file(path: Path, head: bytes) -> str | None:
         return _archive(path)
     if head[8:9] == b"{" and b'"' in head[9:12] and int.from_bytes(head[:8], "little") < 1 << 30:
         return "is a safetensors file: it holds weights and no graph; load it in its framework and export the model to ONNX"
-    return _text(head)
+    return _text(path, head)
 
 
 def archive_members(path: Path) -> list[str] | None:
@@ -84,14 +92,22 @@ def archive_members(path: Path) -> list[str] | None:
 def _archive(path: Path) -> str:
     names = archive_members(path)
     if names is None:
-        return "is a damaged zip archive: fetch it, or save it, again"
+        return "is a damaged or truncated zip archive: fetch it, or save it, again"
     for pattern, kind, advice in _MEMBERS:
         if any(re.search(pattern, name) for name in names):
             return f"is {kind}: {advice}"
+    if path.suffix == ".keras":
+        return f"is a zip archive without model.weights.h5, and so no Keras model: {_wanted(path)}"
     return "is a zip archive: unpack it and name the .onnx file"
 
 
-def _text(head: bytes) -> str | None:
+def _wanted(path: Path) -> str:
+    """Return what to name in place of a file or folder, by what its name says that it is."""
+    writer = _WRITERS.get(path.suffix)
+    return f"name the file that {writer} wrote, or an .onnx file" if writer else "name an .onnx file"
+
+
+def _text(path: Path, head: bytes) -> str | None:
     """Return what a text is; None where the bytes are none."""
     text = head.decode("utf-8-sig", errors="surrogateescape").strip()
     if any("\ud800" <= letter <= "\udfff" for letter in text[:-4]):  # but the end may cut a letter
@@ -103,11 +119,11 @@ def _text(head: bytes) -> str | None:
         "is an HTML page, perhaps of a failed download: fetch the file itself": "<html" in start
         or start.startswith("<!doctype html"),
         f"is an OpenVINO model in XML: {_OPENVINO}": start.startswith(("<net", "<?xml")) and "<net" in text,
-        "is an XML file: name an .onnx file": start.startswith("<?xml"),
+        f"is an XML file: {_wanted(path)}": start.startswith("<?xml"),
         (
             "is an ONNX model written as text: save it in the binary format with "
             "onnx.save(onnx.load(path, format=...), 'model.onnx')"
         ): "ir_version" in text or '"irVersion"' in text,
-        "is a JSON file: name an .onnx file": start.startswith(("{", "[")),
+        f"is a JSON file: {_wanted(path)}": start.startswith(("{", "[")),
     }
-    return next((kind for kind, applies in kinds.items() if applies), "is a text file: name an .onnx file")
+    return next((kind for kind, applies in kinds.items() if applies), f"is a text file: {_wanted(path)}")

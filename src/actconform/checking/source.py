@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from actconform.checking.file_kinds import HEAD, foreign_file, foreign_folder
+from actconform.checking.file_kinds import HEAD, MODEL_SUFFIXES, foreign_file, foreign_folder
 from actconform.checking.integrity import expect_text, expect_whole_tensors
 from actconform.checking.memory import element_size, estimated_bytes, expect_fits, weight_bytes
 from actconform.checking.structure import expect_sound, undefined_operators
@@ -225,7 +225,7 @@ def _content(path: Path) -> bytes:
         reason = (error.strerror or error) if isinstance(error, OSError) else error
         raise UsageError(f"{shown}: cannot be read: {one_line(str(reason))}") from error
     if not content:
-        raise UsageError(f"{shown}: is empty")
+        raise UsageError(f"{shown}: is empty: fetch it, or save it, again")
     return content
 
 
@@ -233,7 +233,11 @@ def _near_file(path: Path) -> str:
     from actconform.errors import near
 
     try:
-        names = [one_line(entry.name, 80) for entry in path.parent.iterdir() if entry.suffix == ".onnx"]
+        names = [
+            one_line(entry.name, 80)
+            for entry in path.parent.iterdir()
+            if entry.suffix in MODEL_SUFFIXES and entry.is_file()
+        ]
     except OSError:
         return f", nor a folder {one_line(str(path.parent))}"
     return near(path.name, sorted(names)) if names else ""

@@ -158,4 +158,5 @@ def _write_fixed(linted: LintedSource, target: Path, inputs: Path | None, catalo
         write_bytes(target, fixed.model.SerializeToString())
     except OSError as error:
         raise UsageError(f"--fix {one_line(str(target))}: cannot be written: {error.strerror}") from error
-    say(one_line(f"WROTE   {target}: {len(fixed.fixes)} changes, valid by onnx's checker"), err=quiet)
+    changes = f"{len(fixed.fixes):,} change{'' if len(fixed.fixes) == 1 else 's'}"
+    say(one_line(f"WROTE   {target}: {changes}, valid by onnx's checker"), err=quiet)

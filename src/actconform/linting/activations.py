@@ -82,7 +82,7 @@ def _quotient(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActi
     if total is None or exponential is None or graph.origin(total.input[0]) != graph.origin(above):
         return None
     return GraphActivation(
-        "softmax", graph, node, _unshifted(graph, exponential.input[0]), node.output[0], _axes(graph, total)
+        "softmax", graph, node, _unshifted(graph, exponential.input[0]), node.output[0], graph.reduced_axes(total)
     )
 
 
@@ -104,7 +104,9 @@ def _difference(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphAc
         summed = total.input[0]
     if total is None or summed is None or graph.origin(summed) != graph.origin(argument):
         return None
-    return GraphActivation("log-softmax", graph, node, _unshifted(graph, argument), node.output[0], _axes(graph, total))
+    return GraphActivation(
+        "log-softmax", graph, node, _unshifted(graph, argument), node.output[0], graph.reduced_axes(total)
+    )
 
 
 def _floor(graph: LintedGraph, node: onnx.NodeProto, opset: int) -> GraphActivation | None:  # noqa: ARG001
@@ -147,17 +149,6 @@ def _one_plus_exp_of_negative(graph: LintedGraph, name: str) -> str | None:
             negative = None if exponential is None else _giver(graph, exponential.input[0], "Neg")
             return None if negative is None else negative.input[0]
     return None
-
-
-def _axes(graph: LintedGraph, node: onnx.NodeProto) -> tuple[int, ...]:
-    """Return the axes of a reduction, counted from the front; () where they are not known."""
-    dims = graph.dims(node.input[0])
-    stated = attribute_of(node, "axes", None)
-    if stated is None and len(node.input) > 1 and (values := graph.constant(node.input[1])) is not None:
-        stated = [int(axis) for axis in values.flat]
-    if dims is None or stated is None:
-        return ()
-    return tuple(sorted(axis % len(dims) for axis in stated))
 
 
 _READINGS: Mapping[str, Callable[[LintedGraph, onnx.NodeProto, int], GraphActivation | None]] = {

@@ -177,12 +177,22 @@ class LintedGraph:
                 yield Reader(None, tensor, place)
             for node in self.readers.get(tensor, ()):
                 if is_standard(node) and node.op_type in PASSIVE and node.input[0] == tensor:
-                    pending.append((node.output[0], self._moved(node, place)))
+                    pending.append((node.output[0], self.axis_after(node, place)))
                 else:
                     yield Reader(node, tensor, place)
 
-    def _moved(self, node: onnx.NodeProto, axis: int | None) -> int | None:
-        """Return where an axis of a passive node's input is in its output."""
+    def reduced_axes(self, node: onnx.NodeProto) -> tuple[int, ...]:
+        """Return the axes of a reduction, counted from the front; () where they are not known."""
+        dims = self.dims(node.input[0])
+        stated = attribute_of(node, "axes", None)
+        if stated is None and len(node.input) > 1 and (values := self.constant(node.input[1])) is not None:
+            stated = [int(axis) for axis in values.flat]
+        if dims is None or stated is None:
+            return ()
+        return tuple(sorted(axis % len(dims) for axis in stated))
+
+    def axis_after(self, node: onnx.NodeProto, axis: int | None) -> int | None:
+        """Return where an axis of a passive node's input is in its output; None where that cannot be told."""
         if axis is None:
             return None
         before, after = self.dims(node.input[0]), self.dims(node.output[0])

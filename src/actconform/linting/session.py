@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from actconform.checking.source import Source
     from actconform.checking.trained.runs import TrainedRuns
+    from actconform.linting.registry import Ignored
     from actconform.plugin.lint_rule import LintRule
     from actconform.plugin.loader import Catalog
     from actconform.settings import Config
@@ -131,8 +132,28 @@ def lint_source(
         findings=tuple(remaining),
         ignored=len(findings) - len(remaining),
         notes=tuple(notes),
+        not_asked=_not_asked(rules, ignores, request, model),
     )
     return LintedSource(result, model)
+
+
+def _not_asked(
+    rules: Sequence[LintRule], ignores: Sequence[Ignored], request: LintRequest, model: LintedModel
+) -> dict[str, tuple[str, ...]]:
+    """Return by option the rules that had nothing to look at as it was not given; but for those that are left out anyway."""
+    has = {
+        "": True,
+        "--loss": bool(model.losses),
+        "--targets": bool(model.targets),
+        "--inputs": request.inputs is not None,
+        "--runtime": bool(model.runtimes),
+    }
+    left_out = {ignored.code for ignored in ignores if ignored.nodes == "*"}
+    codes: dict[str, list[str]] = {}
+    for rule in rules:
+        if not has[rule.needs] and rule.code not in left_out:
+            codes.setdefault(rule.needs, []).append(rule.code)
+    return {option: tuple(group) for option, group in codes.items()}
 
 
 def _gravest_first(finding: LintFinding) -> tuple[int, str]:

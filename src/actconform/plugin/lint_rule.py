@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from actconform.types.lint import LintFix, LintObservation, Severity
+    from actconform.types.lint import LintFix, LintNeed, LintObservation, Severity
 
 
 class LintRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,5 +27,7 @@ class LintRule(msgspec.Struct, frozen=True, kw_only=True):
     """What to do, one sentence."""
     check: Callable[[Any], Iterable[LintObservation]]
     """Yields what it sees in an `actconform.linting.linted_model.LintedModel`."""
+    needs: LintNeed = ""
+    """The option without which it has nothing to look at; "" where the graph is enough."""
     fix: Callable[[Any, Any], Sequence[LintFix]] | None = None
     """Changes an onnx.ModelProto in place, given the LintedModel of it, and returns what it did; only what keeps or plainly repairs the meaning."""

@@ -15,7 +15,7 @@ from actconform.plugin.lint_rule import LintRule
 from actconform.types import DRIVER_EXPORTER, Kernel
 from actconform.types.cause import Register
 from actconform.types.fault import Fault
-from actconform.types.lint import SEVERITIES
+from actconform.types.lint import NEEDS, SEVERITIES
 from actconform.types.model import Model
 from actconform.types.training import DATA_SET_NAMES, Experiment
 
@@ -136,6 +136,8 @@ def check_lint_rule(item: object) -> LintRule:
         )
     if item.severity not in SEVERITIES:
         raise InvalidPluginError(f"the rule {item.code} of severity {item.severity!r}: wanted {', '.join(SEVERITIES)}")
+    if item.needs not in NEEDS:
+        raise InvalidPluginError(f"the rule {item.code} that needs {item.needs!r}: wanted {', '.join(NEEDS[1:])} or ''")
     if not callable(item.check) or not (item.fix is None or callable(item.fix)):
         raise InvalidPluginError(f"the rule {item.code} whose check or fix cannot be called: wanted functions")
     return item

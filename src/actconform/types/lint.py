@@ -8,6 +8,8 @@ import msgspec
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+LintNeed = Literal["", "--loss", "--targets", "--inputs", "--runtime"]
+NEEDS: tuple[LintNeed, ...] = get_args(LintNeed)
 LossKind = Literal["cross-entropy", "binary cross-entropy", "negative log-likelihood", "regression"]
 Expected = Literal["logits", "probabilities", "log-probabilities", "values"]
 
@@ -79,6 +81,8 @@ class LintResult(msgspec.Struct, frozen=True, kw_only=True):
     """Findings that the settings or the command line leave out."""
     notes: tuple[str, ...] = ()
     """What was not looked at, and why."""
+    not_asked: dict[str, tuple[str, ...]] = {}
+    """Codes of the rules that had nothing to look at, by the option that was not given."""
 
     def count(self, severity: Severity) -> int:
         """Return how many findings have that severity."""

@@ -59,6 +59,10 @@ def load_keras_file(source: TrainedSource) -> tuple[keras.Model, tuple[TrainingL
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
+        if isinstance(error, zipfile.BadZipFile) or (
+            isinstance(error, OSError) and error.errno is None
+        ):  # as h5py has it
+            raise SourceError(f"is damaged: {one_line(str(error), 300)}: save it, or fetch it, again") from error
         raise SourceError(f"cannot be loaded: {keras_fault(error, source.folder)}") from error
     if not isinstance(model, keras.Model):
         raise SourceError(f"holds a {type(model).__name__}: wanted a keras.Model")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
+from actconform.linting.followed_units import NONLINEAR, NORMALIZING, followed_units
 from actconform.linting.linted_graph import is_standard, name_of
 from actconform.plugin.lint_rule import LintRule
 from actconform.text import one_line
@@ -14,16 +16,15 @@ if TYPE_CHECKING:
     import onnx
 
     from actconform.linting.activations import GraphActivation
-    from actconform.linting.linted_graph import LintedGraph, Reader
+    from actconform.linting.linted_graph import LintedGraph
     from actconform.linting.linted_model import LintedModel
     from actconform.types.lint import LintObservation
 
 SOFTMAXES = ("softmax", "log-softmax")
+DECIDED = 0.9  # a softmax that reaches it can still tell its classes apart
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_NONLINEAR = frozenset(
-    "Relu LeakyRelu PRelu Elu Selu Celu Gelu Sigmoid Tanh HardSigmoid HardSwish Swish Mish Softplus Softsign Softmax LogSoftmax "  # noqa: SIM905
-    "ThresholdedRelu Clip Max Erf".split()
-)
+_ACTIVE = NONLINEAR | NORMALIZING | {"Softmax", "LogSoftmax"}
+_WEIGHING = frozenset({"MatMul", "Einsum", "Mul", "Gemm"})  # what multiplies values by weights
 
 
 def _softmax_of_one_unit(model: LintedModel) -> Iterator[LintObservation]:
@@ -48,7 +49,15 @@ def _softmax_in_a_hidden_layer(model: LintedModel) -> Iterator[LintObservation]:
             or _is_attention(activation)
         ):
             continue
-        layer = next(filter(None, (_hidden_layer(model, reader) for reader in _followed(activation))), None)
+        graph = activation.graph
+        places = followed_units(graph, activation.result, activation.axes[0])
+        layers = (
+            _layer_of_units(model, graph, node, tensor, axis)
+            for tensor, axis in places.items()
+            if axis is not None
+            for node in graph.readers.get(tensor, ())
+        )
+        layer = next(filter(None, layers), None)
         if layer is not None:
             units = activation.units
             size = (
@@ -63,44 +72,18 @@ def _softmax_in_a_hidden_layer(model: LintedModel) -> Iterator[LintObservation]:
             )
 
 
-def _followed(activation: GraphActivation) -> Iterator[Reader]:
-    """Yield what reads the units, through normalizations and scalings that keep them dependent."""
-    graph = activation.graph
-    pending = list(graph.destinations(activation.result, activation.axes[0]))
-    while pending:
-        reader = pending.pop()
-        node = reader.node
-        if node is None or not _is_affine(graph, reader):
-            yield reader
-            continue
-        pending += graph.destinations(node.output[0], reader.axis)
-
-
-def _is_affine(graph: LintedGraph, reader: Reader) -> bool:
-    node = reader.node
-    if node is None or not is_standard(node):
-        return False
-    if node.op_type == "BatchNormalization":
-        return bool(node.input[0] == reader.tensor)
-    return node.op_type in {"Add", "Mul", "Sub", "Div"} and any(graph.is_constant(name) for name in node.input)
-
-
-def _hidden_layer(model: LintedModel, reader: Reader) -> str | None:
-    """Return the layer of weights whose input the units are, in words; None where it is none.
+def _layer_of_units(model: LintedModel, graph: LintedGraph, node: onnx.NodeProto, tensor: str, axis: int) -> str | None:
+    """Return in words the layer of weights that a node is, where its input is a tensor with units along an axis; None where it is none.
 
     A product with weights that has no bias and no activation behind it may be an expectation, sum p_i v_i, which is what softmax is for.
     """
-    graph = next(graph for graph in model.graphs if reader.node is None or reader.tensor in graph.readers)
-    node, axis = reader.node, reader.axis
-    if node is None or not is_standard(node) or axis is None:
+    if not is_standard(node) or node.input[0] != tensor or len(node.input) < 2 or not graph.is_constant(node.input[1]):
         return None
-    dims = graph.dims(reader.tensor)
-    last = None if dims is None else len(dims) - 1
-    if node.op_type in _RECURRENT and node.input[0] == reader.tensor and axis == 2 and graph.is_constant(node.input[1]):
-        return _words(model, node)
-    if node.input[0] != reader.tensor or len(node.input) < 2 or not graph.is_constant(node.input[1]):
-        return None
-    fits = axis == 1 if node.op_type == "Conv" else axis == last if node.op_type in {"MatMul", "Gemm"} else False
+    if node.op_type in _RECURRENT:
+        return _words(model, node) if axis == 2 else None
+    dims = graph.dims(tensor)
+    is_last = dims is not None and axis == len(dims) - 1
+    fits = axis == 1 if node.op_type in {"Conv", "ConvTranspose"} else is_last and node.op_type in {"MatMul", "Gemm"}
     biased = len(node.input) > 2 and bool(node.input[2])
     return _words(model, node) if fits and (biased or _has_bias_or_activation(graph, node.output[0])) else None
 
@@ -109,9 +92,8 @@ def _has_bias_or_activation(graph: LintedGraph, name: str) -> bool:
     return any(
         reader.node is not None
         and (
-            reader.node.op_type in _NONLINEAR
+            reader.node.op_type in _ACTIVE
             or (reader.node.op_type == "Add" and any(graph.is_constant(each) for each in reader.node.input))
-            or reader.node.op_type == "BatchNormalization"
         )
         for reader in graph.destinations(name)
     )
@@ -120,71 +102,123 @@ def _has_bias_or_activation(graph: LintedGraph, name: str) -> bool:
 def _is_attention(activation: GraphActivation) -> bool:
     """Whether the values weigh others that are computed too: attention, a gate, a mixture of experts."""
     graph = activation.graph
-    for reader in graph.destinations(activation.result):
-        node = reader.node
-        if node is None or node.op_type not in {"MatMul", "Einsum", "Mul", "Gemm"}:
-            continue
-        factors = [name for name in node.input[:2] if name != reader.tensor]
-        if factors and not any(graph.is_constant(name) for name in factors):
-            return True
-    return False
+    axis = activation.axes[0] if len(activation.axes) == 1 else None
+    units = followed_units(graph, activation.result, axis)
+    return any(
+        node.op_type in _WEIGHING and any(name not in units and not graph.is_constant(name) for name in node.input[:2])
+        for tensor in units
+        for node in graph.readers.get(tensor, ())
+    )
+
+
+class _Pair(NamedTuple):
+    """An activation of another, but for a constant factor."""
+
+    outer: GraphActivation
+    inner: GraphActivation
+    factor: float | None
+    """By which the inner values are multiplied between the two; None where it has several values."""
+
+    @property
+    def shown_factor(self) -> str:
+        return "" if self.factor == 1 else f" times {'a constant' if self.factor is None else f'{self.factor:.4g}'}"
 
 
 def _applied_twice(model: LintedModel) -> Iterator[LintObservation]:
-    for activation, inner in _pairs(model):
-        if activation.kind in SOFTMAXES and inner.kind in SOFTMAXES and not _lost_axis(activation, inner):
-            units = activation.units
-            spread = (
-                f": no output is larger than e / (e + {units - 1:,}) = {2.718281828 / (1.718281828 + units):.3g}"
-                if units
-                else ""
-            )
-            if inner.kind == "log-softmax":
-                if activation.kind == "softmax":  # the softmax itself again: exp(log p) / 1
-                    yield model.at(
-                        activation.node,
-                        "softmax of log-softmax, which is the first softmax again: one of the two is idle",
-                        severity="warning",
-                    )
-                continue
+    for pair in _pairs(model):
+        outer, inner = pair.outer, pair.inner
+        if outer.kind not in SOFTMAXES:
+            continue
+        if inner.kind == "log-softmax":
+            if outer.kind == "softmax" and pair.factor == 1:  # the softmax itself again: exp(log p) / 1
+                message = "softmax of log-softmax, which is the first softmax again: one of the two is idle"
+                yield model.at(outer.node, message, severity="warning")
+        elif inner.kind == "softmax" or (inner.kind == "sigmoid" and not _is_attention(outer)):
+            most = _largest_share(pair)
+            spread = "" if most is None else f": no output is larger than {most[0]} = {most[1]:.3g}"
             yield model.at(
-                activation.node,
-                f"{activation.kind} of the softmax {_label(inner)}{spread if activation.kind == 'softmax' else ''}",
-                {"units": units} if units else {},
+                outer.node,
+                f"{outer.kind} of the {inner.kind} {_label(inner)}{pair.shown_factor}{spread if outer.kind == 'softmax' else ''}",
+                {"units": outer.units} if outer.units else {},
+                "warning" if most is not None and most[1] >= DECIDED else None,
             )
 
 
-def _lost_axis(activation: GraphActivation, inner: GraphActivation) -> bool:
-    """Whether the two surely normalize over different axes, as in attention over rows, then over columns."""
-    direct = activation.argument == inner.result
-    return direct and bool(activation.axes) and bool(inner.axes) and activation.axes != inner.axes
+def _largest_share(pair: _Pair) -> tuple[str, float] | None:
+    """Return the formula and the value of the largest softmax of values from 0 to a factor; None where units or factor are not known."""
+    units, factor = pair.outer.units, pair.factor
+    if not units or factor is None or factor <= 0:
+        return None
+    power = "e" if factor == 1 else f"e^{factor:.4g}"
+    return f"{power} / ({power} + {units - 1:,})", 1 / (1 + (units - 1) * math.exp(-factor))
 
 
 def _sigmoid_twice(model: LintedModel) -> Iterator[LintObservation]:
-    for activation, inner in _pairs(model):
-        if activation.kind == "sigmoid" and inner.kind in {"sigmoid", "softmax"}:
-            yield model.at(
-                activation.node,
-                f"sigmoid of the {inner.kind} {_label(inner)}: all outputs lie between 0.5 and 0.7311",
-                {"least": 0.5, "most": 0.7311},
-            )
+    for pair in _pairs(model):
+        inner = pair.inner
+        if pair.outer.kind != "sigmoid" or inner.kind not in {"sigmoid", "softmax"}:
+            continue
+        message = f"sigmoid of the {inner.kind} {_label(inner)}{pair.shown_factor}"
+        if pair.factor is None:
+            yield model.at(pair.outer.node, message)
+            continue
+        end = 0.5 + 0.5 * math.tanh(pair.factor / 2)
+        least, most = sorted((0.5, round(end, 4)))
+        yield model.at(
+            pair.outer.node,
+            f"{message}: all outputs lie between {least:.4g} and {most:.4g}",
+            {"least": least, "most": most},
+        )
 
 
 def _relu_before_softmax(model: LintedModel) -> Iterator[LintObservation]:
-    for activation, inner in _pairs(model):
-        if activation.kind in SOFTMAXES and inner.kind == "relu" and not _is_attention(activation):
+    for pair in _pairs(model):
+        outer, inner = pair.outer, pair.inner
+        is_positive = pair.factor is not None and pair.factor > 0
+        if outer.kind in SOFTMAXES and inner.kind == "relu" and is_positive and not _is_attention(outer):
             yield model.at(
-                activation.node,
-                f"{activation.kind} of the relu {_label(inner)}: classes with logits below 0 all get the same probability, and no gradient",
+                outer.node,
+                f"{outer.kind} of the relu {_label(inner)}: classes with logits below 0 all get the same probability, and no gradient",
             )
 
 
-def _pairs(model: LintedModel) -> Iterator[tuple[GraphActivation, GraphActivation]]:
-    """Yield each activation whose argument another gives, with that."""
-    for activation in model.activations:
-        inner = model.by_result.get(activation.graph.origin(activation.argument))
-        if inner is not None and inner.graph is activation.graph:
-            yield activation, inner
+def _pairs(model: LintedModel) -> Iterator[_Pair]:
+    """Yield each activation whose argument another gives, directly or times a constant, but for softmaxes over different axes."""
+    for outer in model.activations:
+        graph, factor = outer.graph, 1.0
+        name = graph.origin(outer.argument)
+        several = False
+        while name not in model.by_result and (scaled := _scaled(graph, name)) is not None:
+            name, scale = graph.origin(scaled[0]), scaled[1]
+            several = several or scale is None
+            factor *= 1.0 if scale is None else scale
+        inner = model.by_result.get(name)
+        if inner is not None and inner.graph is graph and not _over_another_axis(outer, inner):
+            yield _Pair(outer, inner, None if several else factor)
+
+
+def _scaled(graph: LintedGraph, name: str) -> tuple[str, float | None] | None:
+    """Return the tensor that a Mul or Div by a constant scales, and the factor; None where it has several values. None for other nodes."""
+    node = graph.giver(name)
+    if node is None or not is_standard(node) or node.op_type not in {"Mul", "Div"}:
+        return None
+    values, constant = node.input
+    if node.op_type == "Mul" and graph.is_constant(values):
+        values, constant = constant, values
+    if graph.is_constant(values) or not graph.is_constant(constant):
+        return None
+    scale = graph.scalar(constant)
+    if node.op_type == "Mul" or scale is None:
+        return values, scale
+    return values, 1 / scale if scale else None
+
+
+def _over_another_axis(outer: GraphActivation, inner: GraphActivation) -> bool:
+    """Whether two softmaxes surely normalize over different axes, as in attention over rows, then over columns."""
+    if inner.kind not in SOFTMAXES or len(inner.axes) != 1 or not outer.axes:
+        return False
+    axis = followed_units(inner.graph, inner.result, inner.axes[0]).get(outer.argument)
+    return axis is not None and axis not in outer.axes
 
 
 def _label(activation: GraphActivation) -> str:
@@ -217,7 +251,7 @@ ACTIVATION_RULES = (
         code="AC103",
         name="softmax-twice",
         severity="error",
-        why="softmax(softmax(z)) sees inputs between 0 and 1: the largest probability of n classes is e / (e + n - 1), and gradients are small.",
+        why="softmax(softmax(z)) and softmax(sigmoid(z)) see inputs between 0 and 1: the largest probability of n classes is e / (e + n - 1), and gradients are small.",
         hint="Remove one of them.",
         check=_applied_twice,
     ),

@@ -148,7 +148,7 @@ BATCH_RULES = (
         code="AC203",
         name="baked-batch-size",
         severity="error",
-        why="A shape that held the example's batch size as a number, as x.view(8, -1) does, holds it in the graph: n examples with n not 8 fail, or are mixed.",
+        why="A Reshape to constant sizes [B, k], as x.view(B, -1) writes it, holds the batch size B of the export: n examples with n != B fail, or are mixed.",
         hint="Write x.flatten(1) or x.reshape(x.shape[0], -1) and export with a dynamic batch axis; --fix puts -1 into such a Reshape.",
         check=_baked_batch,
         fix=_open_reshapes,

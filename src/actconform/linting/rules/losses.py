@@ -210,6 +210,7 @@ LOSS_RULES = (
         why="A loss from logits computes -log softmax(z) or -log sigmoid(z) of what it is given: of probabilities it is softmax(softmax(z)), whose gradients vanish.",
         hint="Give the loss the linear output, or take the loss of probabilities (from_logits=False, NLLLoss of log_softmax, BCELoss).",
         check=_loss_from_logits,
+        needs="--loss",
     ),
     LintRule(
         code="AC112",
@@ -218,6 +219,7 @@ LOSS_RULES = (
         why="-log p needs 0 < p <= 1: of a linear output it is NaN below 0 and negative above 1; -p instead of -log p does not punish a wrong class.",
         hint="Add the activation that the loss expects, or take the loss from logits.",
         check=_loss_of_probabilities,
+        needs="--loss",
     ),
     LintRule(
         code="AC113",
@@ -226,6 +228,7 @@ LOSS_RULES = (
         why="Binary cross-entropy sums -t log p - (1 - t) log(1 - p) over units that softmax couples: its gradient is not the p - t of cross-entropy.",
         hint="Use categorical cross-entropy for one class of many, or a sigmoid for labels that exclude nothing.",
         check=_cross_entropy_of_pairs,
+        needs="--loss",
     ),
     LintRule(
         code="AC114",
@@ -234,6 +237,7 @@ LOSS_RULES = (
         why="sigmoid lies in (0, 1), tanh in (-1, 1), relu in [0, inf): a target outside leaves an error that no training removes.",
         hint="Leave the output of a regression linear, or scale the targets into the range.",
         check=_range_of_regression,
+        needs="--targets",
     ),
     LintRule(
         code="AC121",
@@ -242,6 +246,7 @@ LOSS_RULES = (
         why="relu(z) = max(z, 0) has slope 0 for z < 0: a unit that is 0 for all samples gets no gradient from them, and does not come back.",
         hint="Lower the learning rate or the bias, or use leaky relu or elu; prune the units of a trained model.",
         check=_dead_units,
+        needs="--inputs",
     ),
     LintRule(
         code="AC122",
@@ -250,5 +255,6 @@ LOSS_RULES = (
         why="tanh' = 1 - tanh^2 and sigmoid' = s (1 - s): at the ends the slope is below 1 % of its largest, and no gradient passes.",
         hint="Scale inputs and initial weights, normalize before the activation, or use relu or gelu.",
         check=_saturated_units,
+        needs="--inputs",
     ),
 )

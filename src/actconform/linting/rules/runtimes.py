@@ -34,5 +34,6 @@ RUNTIME_RULES = (
         why="A runtime that knows opsets and IR versions up to n refuses a model that states n + 1, whatever operators it uses.",
         hint="Export at an older opset, convert with onnx.version_converter, or install a newer runtime.",
         check=_refused,
+        needs="--runtime",
     ),
 )

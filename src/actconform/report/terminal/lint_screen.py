@@ -36,6 +36,9 @@ def print_lint(console: Console, result: LintResult) -> None:
         show(f"          do:  {plain(first.hint)}")
     for note in result.notes:
         show(f"  note: {plain(note)}")
+    if result.not_asked:
+        groups = (f"{', '.join(codes)} without {option}" for option, codes in result.not_asked.items())
+        show(f"  not asked: {plain('; '.join(groups))}")
     counts = [(result.count("error"), "error"), (result.count("warning"), "warning"), (result.count("note"), "note")]
     words = " · ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts if count)
     ignored = f" ({result.ignored:,} left out)" if result.ignored else ""
