@@ -147,10 +147,15 @@ def _bounds(
     if fmt.bits == 16:
         moved.append(evaluate_model(model, aspect, tensors, lambda _: lambda _, array: round_to(array, fmt)))
     moved = [{name: run[_key(model, name)] for name in truth} for run in moved]
-    bounds = spread_limit(truth, moved, PUBLISHED_LIMIT if PUBLISHED in model.name else LIMIT, fmt)
+    bounds = spread_limit(truth, moved, model_limit(model), fmt)
     if not question.loss_judged and LOSS in bounds:
         bounds[LOSS] = np.full((), np.inf)
     return bounds
+
+
+def model_limit(model: Model) -> float:
+    """Return the limit of a model's tensors, in spreads."""
+    return PUBLISHED_LIMIT if PUBLISHED in model.name else LIMIT
 
 
 def spread_limit(

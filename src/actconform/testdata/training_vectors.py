@@ -16,7 +16,7 @@ from actconform.oracle.layers.model import values
 from actconform.oracle.training.optimizers import updated
 from actconform.oracle.training.trajectory import initial_slots, passed_through, running, trajectory
 from actconform.testdata.kernel_vectors import TestVector, TestVectors
-from actconform.testdata.model_vectors import signs, spread_limit, touched_by_rounding
+from actconform.testdata.model_vectors import model_limit, signs, spread_limit, touched_by_rounding
 from actconform.testdata.undecided import flips
 from actconform.tolerance.limits import Tolerance
 from actconform.tolerance.running_error import Bounded, constant_number, exact_inputs
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 LOSS_PART, GRADIENT, STATISTICS, OPTIMIZER = PARTS = ("loss", "gradient", "batch statistics", "optimizer")
 """The parts of a step, in the order of the computation: regimes of its test vectors."""
 STEP_RUNS = 4  # of perturbed evaluations, each of a step
-STEP_LIMIT = 32.0  # spreads: twice that of models, which have twice as many evaluations to see how far an element moves
+OF_MODELS = 2.0  # times the limit of models, which have twice as many evaluations to see how far an element moves
 INFERENCE_RUNS = (
     8  # hundreds of thousands of elements are judged: the spread of some is small in four evaluations by chance alone
 )
@@ -119,13 +119,21 @@ def bounded_step(experiment: Experiment, tensors: Bundle, fmt: FloatFormat) -> B
     moved = [passed_through(model, *_moved(model, tensors, fmt, run)) for run in range(STEP_RUNS)]
     judged = {LOSS: truth.loss, **truth.gradients, **truth.statistics}
     runs = [{LOSS: run.loss, **run.gradients, **run.statistics} for run in moved]
-    bounds = spread_limit(judged, runs, STEP_LIMIT, fmt)
+    bounds = spread_limit(judged, runs, step_limit(model), fmt)
     bounds[LOSS] = bounds[LOSS] + loss_rounding(model, fmt)
     for flip in flips(model, tensors, truth.layers, [run.layers for run in moved]):
         flipped = passed_through(model, tensors, flip.touch)
         for name, gradient in truth.gradients.items():
             bounds[name] = bounds[name] + flip.factor * np.abs(flipped.gradients[name] - gradient)
     return truth, bounds
+
+
+def step_limit(model: Model) -> float:
+    """Return the limit of a step's loss, gradients and statistics in spreads: 32, in published sizes 128, of which healthy routes use 39.
+
+    There a value is a sum of 2,304 terms, which moves by more than the one rounding that each number is off by.
+    """
+    return OF_MODELS * model_limit(model)
 
 
 def _moved(model: Model, tensors: Bundle, fmt: FloatFormat, run: int) -> tuple[dict[str, F64], Callable[[str], Touch]]:
@@ -256,7 +264,7 @@ def inference_vectors(
             moved, touch = touched_by_rounding(model, tensors, fmt.unit_roundoff, run)
             of_run = values(model, moved, touch("value"))
             runs.append({key: _wide(of_run[layer]) for key, layer in keys.items()})
-        bounds = spread_limit(truth, runs, STEP_LIMIT, fmt)
+        bounds = spread_limit(truth, runs, step_limit(model), fmt)
         if VALIDATION_LOSS in bounds:
             bounds[VALIDATION_LOSS] = bounds[VALIDATION_LOSS] + loss_rounding(model, fmt)
         vectors.append(_vector(INFERENCE, truth, bounds, {}))
