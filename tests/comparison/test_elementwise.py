@@ -1,4 +1,4 @@
-"""The blocked pass over arrays against one plain loop over exact fractions, element by element."""
+"""The pass over arrays, in blocks and compiled, against one plain loop over exact fractions, element by element."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actconform.comparison import elementwise
 from actconform.comparison.classify import classify
 from actconform.comparison.elementwise import BLOCK, HISTOGRAM_BINS, ErrorStatistics, Sample, elementwise_errors
 from actconform.oracle.rounding import round_to
@@ -21,6 +22,16 @@ from actconform.types.dtypes import DTYPES
 NATIVE = {"f32": np.float32, "f16": np.float16, "bf16": ml_dtypes.bfloat16}
 SPECIALS = [math.nan, math.inf, -math.inf, 0.0, -0.0]
 F32 = DTYPES["f32"]
+
+
+@pytest.fixture(scope="module", autouse=True, params=["blocks", "compiled"])
+def pass_over_elements(request):
+    """Whether small samples are compared in blocks or by compiled code."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(elementwise, "COMPILED_FROM", 1 if request.param == "compiled" else 1 << 62)
+        yield
 
 
 def rules(fmt):
@@ -260,3 +271,49 @@ def test_integers_are_compared_as_numbers():
     assert elementwise_errors(Sample(got=np.array([0, 3, 16]), truth=truth, x=truth), tolerance).suspects.tolist() == [
         2
     ]
+
+
+def test_large_samples_are_compared_by_compiled_code_alone_where_it_is_installed(monkeypatch):
+    def broken(*_):
+        raise AssertionError("blocks")
+
+    tolerance = Tolerance(fmt=F32, limit=0.5, exact=True)
+    sample = Sample(got=np.ones(3, np.float32), truth=np.ones(3), x=np.ones(3))
+    monkeypatch.setattr(elementwise, "COMPILED_FROM", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(elementwise, "compiled_code", lambda: None)
+        assert elementwise_errors(sample, tolerance).within == 3
+        patch.setattr(elementwise, "_block", broken)
+        with pytest.raises(AssertionError, match="blocks"):
+            elementwise_errors(sample, tolerance)
+    monkeypatch.setattr(elementwise, "_block", broken)
+    assert elementwise_errors(sample, tolerance).within == 3
+
+
+@pytest.mark.parametrize("name", sorted(rules(F32)))
+def test_both_passes_give_the_same_numbers_of_a_kernel_with_all_its_specials(name, monkeypatch):
+    tolerance = rules(F32)[name]
+    rng = np.random.default_rng(3)
+    patterns = rng.integers(0, 1 << 32, 100_000, np.uint32).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        x = np.concatenate([patterns.astype(np.float64), rng.normal(size=50_000)])
+    with np.errstate(all="ignore"):
+        truth = np.where(np.abs(x) > 3, x * np.exp(-np.abs(x)), np.tanh(x))
+        got = (truth * (1.0 + rng.normal(size=x.size) * rng.choice([0.0, 1e-8, 1e-7, 1e-5], x.size))).astype(np.float32)
+    got[rng.integers(0, x.size, 100)] = np.nan
+    sample = Sample(got, truth, x, bound=np.abs(truth) * 1e-6)
+    results = []
+    for least in (1, 1 << 62):
+        monkeypatch.setattr(elementwise, "COMPILED_FROM", least)
+        results.append(elementwise_errors(sample, tolerance))
+    compiled, blocks = results
+    assert compiled.suspects.tolist() == blocks.suspects.tolist()
+    assert compiled.histogram.tolist() == blocks.histogram.tolist()
+    assert (compiled.within, compiled.max_ulp, compiled.max_scaled) == (
+        blocks.within,
+        blocks.max_ulp,
+        blocks.max_scaled,
+    )
+    assert compiled.signed_sum == pytest.approx(blocks.signed_sum, rel=1e-9)
+    if blocks.worst is not None:
+        assert compiled.worst.profile() == blocks.worst.profile()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 15
 HISTOGRAM_BINS = 36
+COMPILED_FROM = 1 << 24  # elements: what is compiled for fewer is not paid back
 _FIRST_EXPONENT = -8
 
 
@@ -81,6 +84,9 @@ def elementwise_errors(sample: Sample, tolerance: Tolerance) -> ErrorStatistics:
         message = f"output has {n} elements, truth {sample.truth.size}, input {sample.x.size}: they must be equal"
         raise ValueError(message)
     errors = ErrorStatistics(n=n, worst=WorstByBinade(tolerance) if tolerance.unary else None)
+    if n >= COMPILED_FROM and (code := compiled_code()):
+        _compiled_pass(code, sample, tolerance, errors)
+        return errors
     suspects = []
     with np.errstate(all="ignore"):
         for start in range(0, n, BLOCK):
@@ -89,6 +95,29 @@ def elementwise_errors(sample: Sample, tolerance: Tolerance) -> ErrorStatistics:
     if suspects:
         errors.suspects = np.concatenate(suspects)
     return errors
+
+
+@cache
+def compiled_code() -> Any:
+    """Return the module with the compiled pass, None where numba is not installed: the extra actconform[fast]."""
+    try:
+        return importlib.import_module("actconform.comparison.compiled")
+    except ImportError:
+        return None
+
+
+def _compiled_pass(compiled: Any, sample: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> None:
+    """Count all elements of a sample, as `_block` does, by the compiled loop."""
+    worst = errors.worst
+    rule = compiled.rule_of(tolerance, sample, worst.shift if worst else 0)
+    table = worst.table if worst else np.empty(0)
+    suspects = np.empty(errors.n, np.int64)
+    totals = compiled.Totals(np.zeros(3), np.zeros(compiled.EXPONENTS, np.int64), table, suspects)
+    number = compiled.add_elements(sample, rule, np.asarray(tolerance.roots, np.float64), totals)
+    errors.histogram = _binned(totals.by_exponent, int(totals.by_exponent[0]))
+    errors.suspects = suspects[:number].copy()
+    errors.max_ulp, errors.max_scaled, errors.signed_sum = totals.figures.tolist()
+    errors.within = errors.n - number
 
 
 def _block(block: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> NDArray[np.int64]:
@@ -158,8 +187,11 @@ def units(block: Sample, tolerance: Tolerance, ulps: F64) -> tuple[F64, F64]:
 
 def _histogram(ulp: F64) -> NDArray[np.int64]:
     by_exponent = np.bincount(ulp.view(np.int64) >> 52, minlength=0x7FF)
+    return _binned(by_exponent, int(ulp.size - np.count_nonzero(ulp)))
+
+
+def _binned(by_exponent: NDArray[np.int64], exact: int) -> NDArray[np.int64]:
     first = 1023 + _FIRST_EXPONENT
     last = first + HISTOGRAM_BINS - 3
-    exact = ulp.size - np.count_nonzero(ulp)
     small, large = by_exponent[:first].sum() - exact, by_exponent[last:].sum()
     return np.concatenate([[exact, small], by_exponent[first:last], [large]])

@@ -28,9 +28,9 @@ class WorstByBinade:
 
     def __init__(self, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
-        self._shift = 52 + LOG2_WIDTH[tolerance.fmt.name]
+        self.shift = 52 + LOG2_WIDTH[tolerance.fmt.name]
         # indexed by sign and exponent of a float64: groups of negative numbers fill the second half
-        self._table = np.full(1 << (64 - self._shift), _NEVER)
+        self.table = np.full(1 << (64 - self.shift), _NEVER)
         self._of_tail = tolerance.limit / tolerance.tail_limit
         # kept from block to block: fresh memory of this size costs more than what is done with it
         self._group, self._worst_so_far, self._most = np.empty(0, np.uint64), np.empty(0), np.empty(0)
@@ -43,11 +43,11 @@ class WorstByBinade:
                 np.empty(x.size),
                 np.empty(x.size),
             )
-        group = np.right_shift(x.view(np.uint64), self._shift, out=self._group[: x.size]).view(np.int64)
-        worst_so_far = self._table.take(group, mode="clip", out=self._worst_so_far[: x.size])
+        group = np.right_shift(x.view(np.uint64), self.shift, out=self._group[: x.size]).view(np.int64)
+        worst_so_far = self.table.take(group, mode="clip", out=self._worst_so_far[: x.size])
         if not self.tolerance.tail:
             worse = np.flatnonzero(scaled > worst_so_far)
-            np.maximum.at(self._table, group[worse], scaled[worse])
+            np.maximum.at(self.table, group[worse], scaled[worse])
             return
         most = self._most[: x.size]
         of_tail = ulp if self._of_tail == 1.0 else np.multiply(ulp, self._of_tail, out=most)
@@ -62,23 +62,23 @@ class WorstByBinade:
         applies = small & ~self.tolerance.near_root(x[in_tail])
         scaled[tail] = np.where(applies, np.maximum(scaled[tail], ulp[tail] * self._of_tail), scaled[tail])
         worse = np.flatnonzero(scaled > worst_so_far)
-        np.maximum.at(self._table, group[worse], scaled[worse])
+        np.maximum.at(self.table, group[worse], scaled[worse])
 
     def add_breaches(self, x: F64, magnitude: F64, *, of_tail: bool) -> None:
         """Count elements beyond a limit, with their errors in units, or in ULP where it is the tail's."""
         units = magnitude * self._of_tail if of_tail else magnitude
-        np.maximum.at(self._table, x.view(np.uint64) >> self._shift, units)
+        np.maximum.at(self.table, x.view(np.uint64) >> self.shift, units)
 
     def profile(self) -> Profile:
         """Return what was seen, by ascending input; zeros of both signs are one group, NaN is in none."""
         fmt = self.tolerance.fmt
-        bits = self._shift - 52
+        bits = self.shift - 52
         first, last = ((exponent + 1023) >> bits for exponent in (fmt.emin - fmt.precision + 1, fmt.emax))
-        infinity, half = 0x7FF >> bits, self._table.size // 2
+        infinity, half = 0x7FF >> bits, self.table.size // 2
         positive = [*range(first, last + 1), infinity]
         groups = [*(half + group for group in reversed(positive)), 0, *positive]
-        worst = self._table[groups]
-        worst[len(positive)] = max(self._table[0], self._table[half])
+        worst = self.table[groups]
+        worst[len(positive)] = max(self.table[0], self.table[half])
         filled = np.flatnonzero(worst != _NEVER)
         shares = worst[filled] / (self.tolerance.limit or 1.0)
         return Profile(
