@@ -36,7 +36,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
-class Rule(NamedTuple):
+class NumericRule(NamedTuple):
     """A tolerance as numbers, for compiled code."""
 
     scale: int
@@ -83,10 +83,10 @@ class Strip(NamedTuple):
     within: NDArray[np.bool_]
 
 
-def rule_of(tolerance: Tolerance, sample: Sample, shift: int) -> Rule:
+def numeric_rule(tolerance: Tolerance, sample: Sample, shift: int) -> NumericRule:
     """Return the rule of a tolerance for a sample; `bins` of the histogram begin at the exponent `first_bin`."""
     fmt = tolerance.fmt
-    return Rule(
+    return NumericRule(
         scale=SCALES.index(tolerance.scale),
         from_bound=tolerance.scale is None and not tolerance.exact and sample.bound is not None,
         floored=tolerance.scale == "input" or sample.cotangent is not None,
@@ -106,7 +106,7 @@ def rule_of(tolerance: Tolerance, sample: Sample, shift: int) -> Rule:
     )
 
 
-def add_elements(sample: Sample, rule: Rule, roots: NDArray[np.float64], totals: Totals) -> int:
+def add_elements(sample: Sample, rule: NumericRule, roots: NDArray[np.float64], totals: Totals) -> int:
     """Add all elements of a sample to the totals; return how many suspects were written."""
     nothing = np.empty(0)
     got: NDArray[Any] = sample.got if sample.got.dtype == np.float32 else sample.got.astype(np.float64)

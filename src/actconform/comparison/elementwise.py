@@ -109,7 +109,7 @@ def compiled_code() -> Any:
 def _compiled_pass(compiled: Any, sample: Sample, tolerance: Tolerance, errors: ErrorStatistics) -> None:
     """Count all elements of a sample, as `_block` does, by the compiled loop."""
     worst = errors.worst
-    rule = compiled.rule_of(tolerance, sample, worst.shift if worst else 0)
+    rule = compiled.numeric_rule(tolerance, sample, worst.shift if worst else 0)
     table = worst.table if worst else np.empty(0)
     suspects = np.empty(errors.n, np.int64)
     totals = compiled.Totals(np.zeros(3), np.zeros(compiled.EXPONENTS, np.int64), table, suspects)
