@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +37,15 @@ from actconform.workers.from_settings import configured, with_environments
 from actconform.workers.protocol import Handshake
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from actconform.plugin.loader import Catalog
     from actconform.run.scheduler import Plan
     from actconform.types import Result
     from actconform.verdict.causes.observed import Observed
+
+    Runner: TypeAlias = Callable[[Plan, Callable[[str, Handshake | str, float], None], Callable[[Result], None]], None]
 
 
 class _RunResult(msgspec.Struct, kw_only=True):
@@ -65,6 +69,7 @@ class _RunResult(msgspec.Struct, kw_only=True):
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for results.jsonl and report.json (conform-out).")
 @click.option("--resume", is_flag=True, help="Keep what an interrupted run in --out has, run the rest.")
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings (default: ./actconform.toml).")
+@click.option("--cluster", "address", help="Run on the Dask cluster of this scheduler: tcp://HOST:PORT.")
 @click.option("--timings", is_flag=True, help="Say where the time went, by backend and stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of the screen.")
 def command(
@@ -78,6 +83,7 @@ def command(
     out: Path | None,
     resume: bool,
     config_path: Path | None,
+    address: str | None,
     timings: bool,
     as_json: bool,
 ) -> int:
@@ -91,13 +97,13 @@ def command(
     catalog = configured(load_plugins(), config)
     wanted = Selection(patterns=patterns, backends=backends, routes=routes_, aspects=aspects, dtypes=dtypes)
     required = _required(require or config.require, catalog)
-    plan = _plan(wanted, config, catalog, full=full)
+    plan = _plan(wanted, config, catalog, full=full, here=address is None)
     observed = read_observed(plan.folder)  # before the run: a file that cannot be read must not cost its report
     folder = Path(config.out) if out is None else out
     screen = Screen(to_stderr=as_json)
-    with _recorder(folder, plan, resume=resume) as recorder:
+    with _runner(address) as runner, _recorder(folder, plan, resume=resume) as recorder:
         clear(folder, catalog)
-        ran = _run(msgspec.structs.replace(plan, earlier=recorder), recorder, screen)
+        ran = _run(msgspec.structs.replace(plan, earlier=recorder), recorder, screen, runner)
         problems = _problems(plan, ran, required, observed)
         # Before anything is shown: a closed pipe must not cost the report.
         run_report = report(ran.results, _facts(plan, ran), problems, ran.clock)
@@ -121,7 +127,7 @@ def command(
     return 1 if problems else 0
 
 
-def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) -> Plan:
+def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool, here: bool) -> Plan:
     try:
         cases = select(all_cases(catalog, full=full, selected=asked_for(catalog, wanted)), wanted)
     except UsageError as error:
@@ -132,11 +138,26 @@ def _plan(wanted: Selection, config: Config, catalog: Catalog, *, full: bool) ->
     proven = [case.subject for case in cases if case.subject in ours]
     verify_subjects(plan.folder, plan.manifest, map(catalog.provable.__getitem__, dict.fromkeys(proven)))
     check_formulas(plan.register, catalog.kernels)
-    config = with_environments(config, catalog.workers(cases), partial(say, err=True))
+    if here:
+        config = with_environments(config, catalog.workers(cases), partial(say, err=True))
     return msgspec.structs.replace(plan, config=config)
 
 
-def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _RunResult:
+@contextmanager
+def _runner(address: str | None) -> Iterator[Runner]:
+    """Yield what runs a plan: this machine, or the cluster at the address. Raises UsageError where that cannot be used."""
+    if address is None:
+        yield run
+        return
+    from actconform.cluster.connection import Cluster
+
+    with Cluster(address) as cluster:
+        from actconform.cluster.spread_run import run_on_cluster
+
+        yield partial(run_on_cluster, cluster)
+
+
+def _run(plan: Plan, recorder: Recorder, screen: Screen, runner: Runner) -> _RunResult:
     """Run the plan and record each result as it comes; an interrupted run has the results until then."""
     started = time.perf_counter()
     clock = {"total": 0.0, "import": 0.0, "record": 0.0}
@@ -160,7 +181,7 @@ def _run(plan: Plan, recorder: Recorder, screen: Screen) -> _RunResult:
             progress.started(backend, hello)
 
         try:
-            run(plan, started_, keep)
+            runner(plan, started_, keep)
         except KeyboardInterrupt:
             interrupted = True
     order = {case.id: number for number, case in enumerate(plan.cases)}

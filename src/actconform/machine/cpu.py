@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import re
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 LEVELS = ("SSE", "AVX", "AVX2", "AVX512")  # of x86, the lowest first
 
@@ -47,6 +49,15 @@ def cpu_features() -> tuple[str, ...]:
     SVE's vectors in bits. What numpy does not look for is lacking where the C library has no answer: before glibc 2.33 on x86, off Linux.
     """
     return tuple(sorted(_of_numpy() | _of_libc()))
+
+
+def cpu_name() -> str:
+    """Return the processor's name as Linux has it, "Intel(R) Xeon(R) Platinum 8481C"; elsewhere what Python knows of it."""
+    try:
+        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1] if match else platform.processor() or platform.machine()
 
 
 def cpu_capability(highest: str = "AVX512") -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
@@ -90,31 +91,22 @@ def run(
     that took, imports included, and those of the framework that exports for it where it was started too, from that backend's
     thread. A GoldenError in any thread is raised here.
     """
-    lines = _lines(plan)
     inbox: queue.Queue[Result | BaseException | None] = queue.Queue()
     vector_cache = VectorCache(plan.folder, plan.manifest)
     stop = threading.Event()
-    workers = [
-        (worker_for(plan, line.backend), worker_for(plan, line.source) if line.source else None) for line in lines
-    ]
+    lines = [OpenLine(plan, line, vector_cache) for line in lines_of(plan)]
 
-    def line_results(number: int) -> None:
-        worker, exporting = workers[number]
-        exports = Exports(exporting, cache_folder()) if exporting else None
+    def line_results(line: OpenLine) -> None:
         try:
-            context = CaseContext(plan.catalog, plan.register, plan.config.timeout, vector_cache, worker, exports, {})
-            for result in _line_results(plan, lines[number], context, exporting, on_start):
+            for result in _line_results(plan, line, on_start):
                 inbox.put(result)
                 if stop.is_set():
                     break
             inbox.put(None)
         except BaseException as error:  # noqa: BLE001  raised again in the caller's thread
             inbox.put(error)
-        finally:
-            if exports:
-                exports.close()
 
-    threads = [threading.Thread(target=line_results, args=(number,), daemon=True) for number in range(len(lines))]
+    threads = [threading.Thread(target=line_results, args=(line,), daemon=True) for line in lines]
     try:
         for thread in threads:
             thread.start()
@@ -125,7 +117,7 @@ def run(
                 on_result(item)
     finally:
         stop.set()
-        _end([worker for pair in workers for worker in pair if worker], threads)
+        _end(lines, threads)
 
 
 def _next_item(inbox: queue.Queue[Result | BaseException | None]) -> Result | BaseException | None:
@@ -136,9 +128,9 @@ def _next_item(inbox: queue.Queue[Result | BaseException | None]) -> Result | Ba
             continue
 
 
-def _end(workers: Iterable[Worker], threads: Iterable[threading.Thread]) -> None:
-    for worker in workers:
-        worker.close()
+def _end(lines: Iterable[OpenLine], threads: Iterable[threading.Thread]) -> None:
+    for line in lines:
+        line.close()
     for thread in threads:
         if thread.is_alive():  # one that was never started cannot be joined
             thread.join(JOIN_SECONDS)
@@ -161,7 +153,8 @@ class Line(msgspec.Struct, frozen=True):
         return f"{self.source}+{self.backend}" if self.source else self.backend
 
 
-def _lines(plan: Plan) -> list[Line]:
+def lines_of(plan: Plan) -> list[Line]:
+    """Return the lines of a plan, in the order of their first cases."""
     lines: dict[tuple[str, str], Line] = {}
     for case in plan.cases:
         exporter = plan.catalog.exporter(case)
@@ -175,65 +168,112 @@ def worker_for(plan: Plan, backend: str) -> Worker:
     return configured_worker(backend, plan.config, plan.plugins)
 
 
+class LineStart(msgspec.Struct, frozen=True):
+    """How a line started: with its backend's handshake, if there is one, or the verdict on all its cases and the reason."""
+
+    hello: Handshake | None
+    verdict: Verdict | None
+    reason: str
+
+
+class OpenLine:
+    """A line with its processes: that of its backend and, where its graphs are exported, that of the framework. For one thread at a time.
+
+    `close` may be called from any thread.
+    """
+
+    def __init__(self, plan: Plan, line: Line, vector_cache: VectorCache) -> None:
+        self.line = line
+        self._broken = {broken.name: broken.message for broken in plan.catalog.broken if broken.name == line.backend}
+        self._exporting = worker_for(plan, line.source) if line.source else None
+        exports = Exports(self._exporting, cache_folder()) if self._exporting else None
+        worker = worker_for(plan, line.backend)
+        self._context = CaseContext(
+            plan.catalog, plan.register, plan.config.timeout, vector_cache, worker, exports, facts={}
+        )
+        self._start: LineStart | None = None
+
+    def start(self) -> LineStart:
+        """Start the backend, unless it was before. Raises WorkerError where the run is over."""
+        if self._start is None:
+            hello, verdict, reason = self._started()
+            if hello is not None:
+                self._context = msgspec.structs.replace(self._context, facts=facts_of(hello))
+            self._start = LineStart(hello, verdict, reason)
+        return self._start
+
+    def _started(self) -> tuple[Handshake | None, Verdict | None, str]:
+        name, catalog = self.line.backend, self._context.catalog
+        if name in self._broken and name not in catalog.backends:
+            return None, Verdict.ERROR, self._broken[name]
+        try:
+            hello = self._context.worker.start()
+        except WorkerError as error:
+            if error.kind == "closed":
+                raise
+            return None, VERDICT_OF[error.kind], str(error)
+        if hello.unavailable:
+            return hello, Verdict.UNAVAILABLE, hello.unavailable
+        return hello, None, ""
+
+    def facts(self) -> dict[str, dict[str, str]]:
+        """Return what the line's results depend on beside the plan, by backend; nothing where a process did not start.
+
+        Raises WorkerError where the run is over: nothing is known then of what the earlier one found.
+        """
+        start = self.start()
+        if start.hello is None or start.verdict is not None:
+            return {}
+        try:
+            greetings = [start.hello, *([self._exporting.start()] if self._exporting else [])]
+        except WorkerError as error:
+            if error.kind == "closed":
+                raise
+            return {}  # each case says it
+        return {process.backend: {**facts_of(process), "cpu": process.cpu} for process in greetings}
+
+    def results(self, cases: Iterable[Case]) -> Iterator[Result]:
+        """Run these cases of the line, or end them where the backend did not start; graphs are exported ahead."""
+        start = self.start()
+        if start.verdict:
+            yield from (ended(case, start.verdict, "load", start.reason) for case in cases)
+            return
+        cases = iter(cases)
+        ahead: deque[Case] = deque()
+        while True:
+            for case in islice(cases, EXPORTED_AHEAD - len(ahead)):
+                begin_export(case, self._context)
+                ahead.append(case)
+            if not ahead:
+                return
+            yield run_case(ahead.popleft(), self._context)
+
+    def close(self) -> None:
+        """End the processes, at once where a job runs."""
+        if self._context.exports:
+            self._context.exports.close()
+        for worker in filter(None, (self._context.worker, self._exporting)):
+            worker.close()
+
+
 def _line_results(
-    plan: Plan,
-    line: Line,
-    context: CaseContext,
-    exporting: Worker | None,
-    on_start: Callable[[str, Handshake | str, float], None],
+    plan: Plan, line: OpenLine, on_start: Callable[[str, Handshake | str, float], None]
 ) -> Iterator[Result]:
     started = time.perf_counter()
-    hello, verdict, reason = _start(plan, context.worker, line.backend)
-    earlier = plan.earlier
-    facts = _facts(hello if verdict is None else None, exporting) if earlier else {}
-    on_start(line.backend, hello or reason, time.perf_counter() - started)
-    if hello is not None:
-        context = msgspec.structs.replace(context, facts=facts_of(hello))
-    if earlier:
-        earlier.validate_facts(line.name, facts, line.cases)
-    if verdict:
-        yield from (_earlier(plan, case) or ended(case, verdict, "load", reason) for case in line.cases)
-        return
-    upcoming = (case for case in line.cases if not _earlier(plan, case))
-    for case in islice(upcoming, EXPORTED_AHEAD - 1):
-        begin_export(case, context)
-    for case in line.cases:
-        for following in islice(upcoming, 1):
-            begin_export(following, context)
-        yield _earlier(plan, case) or run_case(case, context)
+    start = line.start()
+    facts = line.facts() if plan.earlier else {}
+    on_start(line.line.backend, start.hello or start.reason, time.perf_counter() - started)
+    yield from earlier_results(plan, line.line, facts)
+    yield from line.results(remaining(plan, line.line.cases))
 
 
-def _earlier(plan: Plan, case: Case) -> Result | None:
-    return plan.earlier.get(case.id) if plan.earlier else None
+def earlier_results(plan: Plan, line: Line, facts: Mapping[str, Mapping[str, str]]) -> Iterator[Result]:
+    """Yield the results of an earlier run that hold under the line's facts."""
+    if plan.earlier:
+        plan.earlier.validate_facts(line.name, facts, line.cases)
+        yield from filter(None, (plan.earlier.get(case.id) for case in line.cases))
 
 
-def _facts(hello: Handshake | None, exporting: Worker | None) -> dict[str, dict[str, str]]:
-    """Return what the line's results depend on beside the plan, by backend; nothing where a process did not start.
-
-    Raises WorkerError where the run is over: nothing is known then of what the earlier one found.
-    """
-    if hello is None:
-        return {}
-    try:
-        greetings = [hello, *([exporting.start()] if exporting else [])]
-    except WorkerError as error:
-        if error.kind == "closed":
-            raise
-        return {}  # each case says it
-    return {process.backend: {**facts_of(process), "cpu": process.cpu} for process in greetings}
-
-
-def _start(plan: Plan, worker: Worker, name: str) -> tuple[Handshake | None, Verdict | None, str]:
-    """Return the backend's Hello, or the verdict on all its cases and why. Raises WorkerError where the run is over."""
-    for broken in plan.catalog.broken:
-        if broken.name == name and name not in plan.catalog.backends:
-            return None, Verdict.ERROR, broken.message
-    try:
-        hello = worker.start()
-    except WorkerError as error:
-        if error.kind == "closed":
-            raise
-        return None, VERDICT_OF[error.kind], str(error)
-    if hello.unavailable:
-        return hello, Verdict.UNAVAILABLE, hello.unavailable
-    return hello, None, ""
+def remaining(plan: Plan, cases: Iterable[Case]) -> list[Case]:
+    """Return the cases that the earlier run has no result of, once it knows the facts of their line."""
+    return [case for case in cases if not (plan.earlier and plan.earlier.get(case.id))]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator
 
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+SOURCES = (".py", ".toml")
 COMPILED = "__pycache__"
 LEFT_BY_TOOLS = (COMPILED, ".git", "build")  # in a tree of sources
 
@@ -39,6 +40,13 @@ def code_digest(modules: Iterable[str], programs: Iterable[Path] = ()) -> str:
     tops = {module.partition(".")[0] for module in modules}
     files = {path for top in tops for path in _package_files(top)} | set(_loaded_files()) | set(programs)
     return digest_of_json([packages(), sorted((str(path), _file_digest(path)) for path in files)])
+
+
+def sources_digest(modules: Iterable[str]) -> str:
+    """Return the SHA-256 of the Python and TOML files of the modules' packages, by name: the same on machines with the same code."""
+    files = {(top, path) for top in {module.partition(".")[0] for module in modules} for path in _package_files(top)}
+    kept = [(top, path) for top, path in files if path.suffix in SOURCES]
+    return digest_of_json(sorted((top, str(path).rpartition(f"/{top}/")[2], _file_digest(path)) for top, path in kept))
 
 
 def tree_digest(folder: Path) -> str:

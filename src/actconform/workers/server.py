@@ -11,21 +11,19 @@ import difflib
 import faulthandler
 import os
 import platform
-import re
 import signal
 import sys
 import threading
 import time
 from importlib.metadata import EntryPoint
 from io import FileIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from actconform._version import __version__
 from actconform.errors import PluginError, Unavailable
-from actconform.machine.cpu import cpu_features
+from actconform.machine.cpu import cpu_features, cpu_name
 from actconform.plugin.loader import GROUP, installed, load_plugins, plugin_versions
 from actconform.text import shortened
 from actconform.types import base_name
@@ -76,7 +74,7 @@ def open_session(name: str, plugins: Sequence[str] = ()) -> tuple[Handshake, Ses
         executable=sys.executable,
         platform=platform.platform(),
         machine=platform.machine(),
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cpu_features=" ".join(cpu_features()) or "none",
         pid=os.getpid(),
     )
@@ -170,14 +168,6 @@ def _no_backend(name: str, catalog: Catalog) -> str:
     names = f"near: {', '.join(near)}" if near else f"there are: {', '.join(sorted(catalog.backends)) or 'none'}"
     broken = "".join(f"; {failure.message}" for failure in catalog.broken)
     return f"no installed plugin gives a backend {name!r} for {sys.executable} ({names}){broken}"
-
-
-def _cpu() -> str:
-    try:
-        match = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        match = None
-    return match[1] if match else platform.processor() or platform.machine()
 
 
 def _claim_pipes() -> tuple[FileIO, FileIO]:
