@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_rules_that_had_nothing_to_look_at_are_named(cli, tmp_path):
         (["m.onnx", "--fix", "."], "is a folder"),
         (["m.onnx", "--exporter", "torch-dynamo"], "ONNX file already"),
         (["m.onnx", "--config", "typo.toml"], "did you mean ignore"),
+        (["m.onnx", "--config", "unknown.toml"], "unknown.toml: [lint] ignore 'AC777': no rule has this code"),
+        (["empty.onnx"], "empty.onnx: is empty"),
+        (["text.onnx"], "text.onnx: is a text file"),
+        (["folder"], "folder: is a folder"),
+        (["cut.onnx"], "cut.onnx: begins as an ONNX model and is damaged or truncated"),
+        (["cut.keras"], "cut.keras: is a damaged or truncated zip archive"),
+        (["beside.onnx"], "beside.onnx: the data of w should lie in"),
+        (["package.module:factory", "--fix", "fixed.onnx"], "--fix repairs ONNX files"),
+        (["baked.onnx", "--fix", "/proc/fixed.onnx"], "--fix /proc/fixed.onnx: cannot be written"),
     ],
 )
 def test_a_mistake_of_usage_ends_with_2_and_writes_nothing(cli, tmp_path, arguments, words):
@@ -136,6 +146,23 @@ def test_a_mistake_of_usage_ends_with_2_and_writes_nothing(cli, tmp_path, argume
     np.save(tmp_path / "t.npy", np.zeros(3))
     np.savez(tmp_path / "wrong.npz", z=np.zeros((1, 4), np.float32))
     (tmp_path / "typo.toml").write_text('[lint]\nignor = ["AC101"]\n')
+    (tmp_path / "unknown.toml").write_text('[lint]\nignore = ["AC777"]\n')
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.onnx").touch()
+    (tmp_path / "text.onnx").write_text("weights")
+    (tmp_path / "cut.onnx").write_bytes((tmp_path / "m.onnx").read_bytes()[:-50])
+    with zipfile.ZipFile(tmp_path / "cut.keras", "w") as archive:
+        archive.writestr("model.weights.h5", bytes(100))
+    (tmp_path / "cut.keras").write_bytes((tmp_path / "cut.keras").read_bytes()[:60])
+    onnx.save(
+        onnx.load(tmp_path / "m.onnx"),
+        tmp_path / "beside.onnx",
+        save_as_external_data=True,
+        location="gone.bin",
+        size_threshold=0,
+    )
+    (tmp_path / "gone.bin").unlink()
+    write(tmp_path / "baked.onnx", "y = Reshape (x, s)", {"s": np.array([2, 4])})
     before = sorted(tmp_path.iterdir())
     done = cli("lint", *arguments)
     assert done.code == 2
